@@ -1,0 +1,83 @@
+"""The adapter manifest: a Merkle root over an adapter's files, written by the trainer, checked by the agent.
+
+`digest = "sha256:" + sha256(manifest.json bytes)`, like an OCI image manifest: one digest covers every file, the base
+model it belongs to, the fingerprint and the lineage. It holds no timestamps, so the same inputs give the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+from pydantic import Field, model_validator
+
+from bettertherapy_api.routing import _Doc
+
+MANIFEST_FILE: Final = "manifest.json"
+MEDIA_TYPE: Final = "application/vnd.bettertherapy.adapter.v1+json"
+
+
+class FileEntry(_Doc):
+    """One file of the adapter, relative to the manifest's folder."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class BaseModelEntry(_Doc):
+    """The base model that the adapter was trained on."""
+
+    name: str
+    revision: str | None = None
+    digest: str | None = None
+    """Digest over the base model's files (`neurons.models`), when the trainer knew it."""
+
+
+class Fingerprint(_Doc):
+    """Teacher-forced log-probabilities of a fixed text, which tell these weights from any others.
+
+    `logprobs[i]` is ln p(token_ids[i+1] | token_ids[:i+1]) in nats; its length is len(token_ids) - 1. Token ids and not
+    a text, so that the check depends on no tokenizer.
+    """
+
+    token_ids: tuple[int, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
+    logprobs: tuple[float, ...]
+    tolerance_nats: float = Field(default=0.3, alias="toleranceNats", gt=0)
+    """Mean absolute difference above which the loaded weights are others: bf16 against float32 differ by 0.05,
+    other adapters of the same base by 0.6 and more."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Fingerprint:
+        if len(self.logprobs) != len(self.token_ids) - 1:
+            raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.token_ids)} tokens; expected one less")
+        return self
+
+
+class Lineage(_Doc):
+    """Where an adapter comes from."""
+
+    dataset_digest: str | None = Field(default=None, alias="datasetDigest")
+    parent_digest: str | None = Field(default=None, alias="parentDigest")
+    run: str | None = None
+    seed: int | None = None
+
+
+class AdapterManifest(_Doc):
+    """manifest.json."""
+
+    media_type: Literal["application/vnd.bettertherapy.adapter.v1+json"] = Field(default=MEDIA_TYPE, alias="mediaType")
+    base_model: BaseModelEntry = Field(alias="baseModel")
+    rank: int = Field(ge=1, le=512)
+    files: tuple[FileEntry, ...] = Field(min_length=1, max_length=64)
+    fingerprint: Fingerprint | None = None
+    lineage: Lineage = Field(default_factory=Lineage)
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes to store as manifest.json; hash these."""
+        return self.to_json().encode()
+
+
+def manifest_digest(data: bytes) -> str:
+    """Return the adapter's digest, given the bytes of its manifest.json."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

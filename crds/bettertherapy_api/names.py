@@ -1,0 +1,88 @@
+"""Every name that two processes must agree on: labels, child objects, ports, paths inside pods."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+GROUP: Final = "bettertherapy.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+FIELD_MANAGER: Final = "twin-operator"
+
+LABEL_POOL: Final = f"{GROUP}/pool"
+LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+
+ROUTING_KEY: Final = "routing.json"
+AGENT_PORT: Final = 8080
+MINER_PORT: Final = 8080
+MINER_SERVICE_PORT: Final = 80
+
+ENGINE_RUN_DIR: Final = "/run/engine"
+ENGINE_SOCKET: Final = "/run/engine/vllm.sock"
+ENGINE_WEDGED_FILE: Final = "/run/engine/wedged"
+ENGINE_DRAIN_FILE: Final = "/run/engine/drain"
+ENGINE_DRAINED_FILE: Final = "/run/engine/drained"
+ADAPTERS_DIR: Final = "/adapters"
+MODELS_DIR: Final = "/models"
+PVC_DIR: Final = "/mnt/pvc"
+ACCESS_DIR: Final = "/etc/bettertherapy/access"
+
+RETRY_HEADER: Final = "x-twin-retry"  # on a 421 or 503 that was answered before anything reached the engine
+ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"
+SERVED_NAME_HEADER: Final = "x-twin-served-name"
+POD_HEADER: Final = "x-twin-pod"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def engine_name(pool: str) -> str:
+    """Return the name of the pool's engine Deployment, ServiceAccount and Role."""
+    return f"{pool}-engine"
+
+
+def miner_name(pool: str) -> str:
+    """Return the name of the pool's miner Deployment, Service, ServiceAccount and Role."""
+    return f"{pool}-miner"
+
+
+def routing_name(pool: str) -> str:
+    """Return the name of the ConfigMap from which agents and miners learn what to hold and where to send."""
+    return f"{pool}-routing"
+
+
+def report_name(pool: str) -> str:
+    """Return the name of the ConfigMap into which each agent writes what its pod holds."""
+    return f"{pool}-report"
+
+
+def access_secret_name(pool: str) -> str:
+    """Return the default name of the Secret that holds the miner's bearer tokens."""
+    return f"{pool}-access"
+
+
+def is_digest(value: str) -> bool:
+    """Tell whether `value` is `sha256:` and 64 lower-case hex digits."""
+    return _DIGEST.fullmatch(value) is not None
+
+
+def digest_hex(digest: str) -> str:
+    """Return the 64 hex digits of a digest; raises ValueError for anything else."""
+    if not is_digest(digest):
+        raise ValueError(f"{digest!r} is not a digest: expected sha256: and 64 lower-case hex digits")
+    return digest.removeprefix("sha256:")
+
+
+def served_name(twin: str, digest: str) -> str:
+    """Return the name under which vLLM serves this version: `<twin>-<first 8 hex digits>`.
+
+    The name is derived from the content, so a name can never be reused for other bytes: vLLM answers 400 to a
+    second load under a known name and keeps the old weights.
+    """
+    return f"{twin}-{digest_hex(digest)[:8]}"
+
+
+def adapter_path(twin: str, digest: str) -> str:
+    """Return the folder of the adapter inside an engine pod; unique per content, and vLLM's `root` for it."""
+    return f"{ADAPTERS_DIR}/{twin}/{digest_hex(digest)}"

@@ -1,0 +1,1 @@
+"""The data plane: what runs beside and in front of the engines, and what trains their adapters."""
