@@ -1,0 +1,329 @@
+"""DoctorTwin: one licensed doctor's model, a shared base model with the doctor's own LoRA adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from bettertherapy_api.schema import (
+    ApiModel,
+    Conditions,
+    Decimal,
+    Digest,
+    LabelSelector,
+    ModelName,
+    Percent,
+    Seconds,
+    Str63,
+    cel,
+    rules,
+)
+
+KIND = "DoctorTwin"
+PLURAL = "doctortwins"
+
+
+class Doctor(ApiModel):
+    """The doctor whose twin this is."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """Name as patients read it, for example Dr. Indra Gurung."""
+    licence: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            json_schema_extra=rules(
+                cel(
+                    "self == oldSelf",
+                    "licence can't change: a twin belongs to one licensed doctor; create a new DoctorTwin instead",
+                )
+            ),
+        ),
+    ]
+    """Number of the licence to practise; can't change."""
+    specialty: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    """Specialty, for example General practice."""
+
+
+class TwinBaseModel(ApiModel):
+    """The base model the adapter was trained on; pools that serve another one don't serve this twin."""
+
+    name: ModelName
+    """The MinerPool's spec.baseModel.name."""
+    revision: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    """If set, only pools that serve this revision serve the twin."""
+
+
+class AdapterSpec(ApiModel):
+    """The hand-set first version of the adapter."""
+
+    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    """Folder that holds the adapter's manifest.json: pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path."""
+    digest: Digest
+    """sha256 of manifest.json, which lists the digests of all files; printed by the trainer and by
+    `kubectl twin adapter push`."""
+    rank: Annotated[int, Field(ge=1, le=512)]
+    """LoRA rank; must be the artifact's own, and at most the pool's spec.engine.maxLoraRank."""
+
+
+class Placement(ApiModel):
+    """On how many engine pods of each matching pool the twin's adapter is kept loaded."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.mode == 'Spread' ? has(self.replicas) : !has(self.replicas)",
+                "replicas goes with mode Spread, and mode Spread needs it: set both or neither",
+            )
+        )
+    )
+    mode: Literal["All", "Spread", "OnDemand"] = "All"
+    """All: every pod. Spread: `replicas` pods. OnDemand: loaded at the first request."""
+    replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
+    """Number of pods, for mode Spread."""
+
+
+class Hyperparameters(ApiModel):
+    """How a fine-tune trains. Absent values are the trainer's defaults."""
+
+    rank: Annotated[int | None, Field(ge=1, le=512)] = None
+    """LoRA rank."""
+    alpha: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """LoRA alpha."""
+    learning_rate: Decimal | None = None
+    """Learning rate as a decimal string, for example "0.0002"."""
+    epochs: Annotated[int | None, Field(ge=1, le=100)] = None
+    """Passes over the dataset."""
+    max_steps: Annotated[int | None, Field(ge=1, le=1000000)] = None
+    """Most optimizer steps."""
+    batch_size: Annotated[int | None, Field(ge=1, le=4096)] = None
+    """Conversations per optimizer step."""
+
+
+class FineTune(ApiModel):
+    """The daily fine-tune."""
+
+    schedule: Annotated[str, Field(min_length=9, max_length=64, pattern=r"^(\S+\s+){4}\S+$")] = "0 2 * * *"
+    """Cron expression with five fields."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """IANA time zone of the schedule."""
+    min_interactions: Annotated[int, Field(ge=1, le=1000000)] = 20
+    """Fewer new consented interactions than this: the run is skipped."""
+    hyperparameters: Hyperparameters | None = None
+    """How to train."""
+    suspend: bool = False
+    """True stops new runs; a run that is under way goes on."""
+
+
+class EvalSetRef(ApiModel):
+    """The twin's held-out items, never trained on."""
+
+    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    """Where the items are."""
+    digest: Digest
+    """Their digest."""
+
+
+class Gate(ApiModel):
+    """What a new version must show before it may answer patients."""
+
+    eval_set_ref: EvalSetRef | None = None
+    """Held-out items; without them every verdict is Inconclusive and the incumbent stays."""
+    min_score_percent: Percent = 60
+    """Lowest score of a new version."""
+    max_regression_percent: Percent = 2
+    """Most that any metric may fall against the version that serves."""
+    min_samples: Annotated[int, Field(ge=1, le=100000)] = 30
+    """Fewer answered items than this: Inconclusive."""
+    approval: Literal["Automatic", "Doctor"] = "Automatic"
+    """Doctor: a version that passed waits for the doctor's approval."""
+
+
+class RolloutStep(ApiModel):
+    """One step of a canary."""
+
+    weight_percent: Annotated[int, Field(ge=1, le=100)]
+    """Share of the twin's traffic on the new version."""
+    seconds: Seconds
+    """How long the step lasts at least."""
+
+
+class Rollout(ApiModel):
+    """How a new version takes over. Without steps it takes all traffic as soon as it is verified everywhere."""
+
+    steps: Annotated[
+        list[RolloutStep] | None,
+        Field(
+            max_length=10,
+            json_schema_extra=rules(
+                cel(
+                    "self.map(s, s.weightPercent).isSorted() && "
+                    "self.all(s, self.exists_one(t, t.weightPercent == s.weightPercent))",
+                    "weightPercent must rise from step to step: order the steps by it and use each value once",
+                ),
+            ),
+        ),
+    ] = None
+    """Canary steps, in rising order of weight."""
+    max_error_percent: Percent = 1
+    """More failed answers than this roll back."""
+    max_latency_ratio_percent: Annotated[int, Field(ge=100, le=1000)] = 150
+    """A p95 latency above this percentage of the serving version's rolls back."""
+
+
+class DoctorTwinSpec(ApiModel):
+    """What the twin should be."""
+
+    doctor: Doctor
+    """Whose twin it is."""
+    base_model: TwinBaseModel
+    """The shared model beneath the adapter."""
+    adapter: AdapterSpec | None = None
+    """The hand-set first version; absent means the base model itself answers, with the system prompt."""
+    pool_selector: LabelSelector
+    """Every MinerPool in this namespace that it matches serves the twin; {} matches all."""
+    placement: Annotated[Placement, Field(default_factory=Placement, json_schema_extra={"default": {}})]
+    """On which pods the adapter is kept."""
+    system_prompt: Annotated[str | None, Field(min_length=1, max_length=8192)] = None
+    """Put before every conversation."""
+    fine_tune: FineTune | None = None
+    """The daily fine-tune; absent means none."""
+    gate: Gate | None = None
+    """What a fine-tuned version must show before it serves."""
+    rollout: Rollout | None = None
+    """How a new version takes over."""
+    history_limit: Annotated[int, Field(ge=1, le=100)] = 10
+    """How many former versions are kept to roll back to."""
+
+
+class VersionStatus(ApiModel):
+    """One version of the twin."""
+
+    digest: Annotated[str | None, Field(max_length=71)] = None
+    """Digest of the adapter; absent for the base model itself."""
+    served_name: Annotated[str, Field(max_length=128)]
+    """Name under which the engines serve it."""
+    uri: Annotated[str | None, Field(max_length=1024)] = None
+    """Where the artifact is."""
+    score_percent: Percent | None = None
+    """Score at the gate, if one was measured."""
+    run_name: Annotated[str | None, Field(max_length=253)] = None
+    """The FineTuneRun that made it, if any."""
+    rank: Annotated[int | None, Field(ge=1, le=512)] = None
+    """LoRA rank of the adapter."""
+    since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When it began to answer."""
+
+
+class PodCounts(ApiModel):
+    """On how many engine pods the wanted version is."""
+
+    desired: Annotated[int, Field(ge=0)] = 0
+    """Pods that should hold it."""
+    loaded: Annotated[int, Field(ge=0)] = 0
+    """Pods that loaded it."""
+    verified: Annotated[int, Field(ge=0)] = 0
+    """Pods on which digest, root and fingerprint were confirmed."""
+    summary: Annotated[str | None, Field(max_length=32)] = None
+    """verified/desired, as `kubectl get` shows it."""
+
+
+class GateMetric(ApiModel):
+    """One metric of a gate."""
+
+    name: Str63
+    """Name of the metric."""
+    value_percent: Annotated[int, Field(ge=-100, le=100)]
+    """The new version's value."""
+    baseline_percent: Annotated[int | None, Field(ge=-100, le=100)] = None
+    """The serving version's value on the same items."""
+    threshold_percent: Annotated[int | None, Field(ge=-100, le=100)] = None
+    """What it had to reach."""
+
+
+class LastGate(ApiModel):
+    """The newest gate."""
+
+    verdict: Literal["Promote", "Reject", "Inconclusive"]
+    """What it decided."""
+    samples: Annotated[int, Field(ge=0)]
+    """Items answered by both versions."""
+    metrics: Annotated[list[GateMetric] | None, Field(max_length=32)] = None
+    """Values, baselines and thresholds."""
+
+
+class DoctorTwinStatus(ApiModel):
+    """What the twin is."""
+
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+    """The metadata.generation this status speaks of."""
+    conditions: Conditions | None = None
+    """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable."""
+    active_version: VersionStatus | None = None
+    """The version that answers patients."""
+    canary_version: VersionStatus | None = None
+    """The version that is being tried on a share of the traffic."""
+    previous_version: VersionStatus | None = None
+    """The version that answered before."""
+    canary_weight_percent: Percent | None = None
+    """Share of the traffic on the canary."""
+    pods: PodCounts | None = None
+    """Where the wanted version is."""
+    pools: Annotated[list[Str63] | None, Field(max_length=100)] = None
+    """MinerPools that serve the twin."""
+    last_gate: LastGate | None = None
+    """The newest gate."""
+    last_fine_tune_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When a fine-tune last ended."""
+    next_fine_tune_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When the next one starts."""
+    history: Annotated[list[VersionStatus] | None, Field(max_length=100)] = None
+    """Former versions, newest first."""
+
+
+class DoctorTwin(ApiModel):
+    """AI twin of one licensed doctor: a shared medical base model with the doctor's own LoRA adapter."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "size(self.metadata.name) <= 54",
+                "metadata.name must have at most 54 characters: versions are served as <name>-<8 hex digits>",
+            ),
+            cel(
+                "!self.metadata.name.matches('-[0-9a-f]{8}$')",
+                "metadata.name must not end in a dash and 8 hex digits: that is how versions of a twin are named",
+            ),
+            cel(
+                "!self.metadata.name.contains('.')",
+                "metadata.name must not contain dots: use letters, digits and dashes",
+            ),
+        )
+    )
+    metadata: dict[str, Any]
+    """Standard object metadata."""
+    spec: DoctorTwinSpec
+    """What the twin should be."""
+    status: DoctorTwinStatus | None = None
+    """What the twin is; written by the operator."""
+
+
+def _condition(kind: str, field: str = "status") -> str:
+    return f'.status.conditions[?(@.type=="{kind}")].{field}'
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Doctor", "type": "string", "jsonPath": ".spec.doctor.name"},
+    {"name": "Serving", "type": "string", "jsonPath": _condition("Serving")},
+    {"name": "Ready", "type": "string", "jsonPath": _condition("Ready")},
+    {"name": "Active", "type": "string", "jsonPath": ".status.activeVersion.servedName"},
+    {"name": "Canary", "type": "string", "jsonPath": ".status.canaryVersion.servedName"},
+    {"name": "Loaded", "type": "string", "jsonPath": ".status.pods.summary"},
+    {"name": "Score", "type": "integer", "jsonPath": ".status.activeVersion.scorePercent"},
+    {"name": "Reason", "type": "string", "jsonPath": _condition("Ready", "reason"), "priority": 1},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["twin", "twins"]
+SCALE: dict[str, str] | None = None

@@ -1,0 +1,385 @@
+"""MinerPool: engines that serve one base model with many adapters, and the miner in front of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+
+from bettertherapy_api.schema import (
+    ApiModel,
+    Conditions,
+    DnsName,
+    LabelValue,
+    ModelName,
+    Percent,
+    Resources,
+    Seconds,
+    SecretRef,
+    Str63,
+    Str253,
+    Toleration,
+    cel,
+    rules,
+)
+
+KIND = "MinerPool"
+PLURAL = "minerpools"
+
+OWNED_FLAGS = (
+    "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
+    "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout", "--max-model-len",
+    "--config", "--ssl-.*", "--middleware",
+)  # fmt: skip
+"""Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
+
+# vLLM takes underscores for dashes; the operator puts its own flags last, so that an abbreviation can't win either.
+_OWNED_FLAG_RULE = "self.all(a, !a.matches('^(" + "|".join(OWNED_FLAGS).replace("-", "[-_]") + ")(=|$)'))"
+
+
+class PoolBaseModel(ApiModel):
+    """The base model that the pool's engines load."""
+
+    name: Annotated[
+        ModelName,
+        Field(
+            json_schema_extra=rules(
+                cel(
+                    "self == oldSelf",
+                    "baseModel.name can't change while twins are served from it: create a new MinerPool and move the "
+                    "twins' poolSelector",
+                )
+            )
+        ),
+    ]
+    """Name under which the engines serve the base model; twins refer to it. Can't change."""
+    revision: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    """Git revision for hf://, or sha256:… (the model's digest, checked before it is loaded)."""
+    uri: Annotated[str | None, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|gs|az|pvc|file)://[^\s]+$")] = (
+        None
+    )
+    """Where the weights are: hf://owner/name, s3://bucket/path, gs://, az://, pvc://claim/path, or file:///path in the
+    image."""
+
+
+class Engine(ApiModel):
+    """The vLLM engines that the operator runs, or an OpenAI-compatible server that runs already."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.endpoint) || (!has(self.image) && !has(self.args) && !has(self.maxModelLength))",
+                "endpoint names a server that runs already: remove image, args and maxModelLength, or remove endpoint",
+            ),
+            cel(
+                "!has(self.secretRef) || has(self.endpoint)",
+                "secretRef is the key for endpoint: set endpoint too, or remove it",
+            ),
+        )
+    )
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """Engine image; absent means the operator's default for the device."""
+    args: Annotated[
+        list[Annotated[str, Field(max_length=1024)]] | None,
+        Field(
+            max_length=64,
+            json_schema_extra=rules(
+                cel(
+                    _OWNED_FLAG_RULE,
+                    "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the field of "
+                    "spec for it, or remove it",
+                )
+            ),
+        ),
+    ] = None
+    """More arguments for vLLM, such as --gpu-memory-utilization=0.9."""
+    device: Literal["GPU", "CPU"] = "GPU"
+    """What the engine computes on."""
+    max_loras: Annotated[
+        int | Literal["Auto"],
+        WithJsonSchema(
+            {
+                "anyOf": [{"type": "integer"}, {"type": "string"}],
+                "x-kubernetes-int-or-string": True,
+                **rules(
+                    cel(
+                        "type(self) == int ? (self >= 1 && self <= 256) : self == 'Auto'",
+                        "maxLoras must be a number from 1 to 256, or Auto",
+                    )
+                ),
+            }
+        ),
+    ] = "Auto"
+    """Adapters that one engine computes at once. Every slot costs speed, even unused; too few cost more. Auto: 8."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    """Highest rank an adapter may have."""
+    max_model_length: Annotated[int | None, Field(ge=128, le=10000000)] = None
+    """Longest conversation in tokens; absent means the model's own limit."""
+    endpoint: Annotated[str | None, Field(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] = None
+    """Base URL of an OpenAI-compatible server that runs already, without /v1."""
+    secret_ref: SecretRef | None = None
+    """Secret whose key `apiKey` is sent to endpoint as a bearer token."""
+
+
+class Autoscaling(ApiModel):
+    """How the number of engine pods follows the load."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("self.min <= self.max", "autoscaling.min must not be above autoscaling.max"),
+        )
+    )
+    mode: Literal["Operator", "External", "Off"] = "Off"
+    """Operator scales by the fields below; External leaves spec.replicas to an HPA or KEDA; Off leaves it to you."""
+    min: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Fewest pods; 0 lets an idle pool sleep."""
+    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Most pods."""
+    waiting_per_replica: Annotated[int, Field(ge=1, le=10000)] = 4
+    """Waiting requests per pod above which the pool grows."""
+    kv_cache_percent: Annotated[int, Field(ge=1, le=100)] = 80
+    """KV cache use above which the pool grows."""
+    slot_pressure_percent: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Active twins per LoRA slot above which the pool grows."""
+    idle_seconds: Seconds = 600
+    """Quiet time before the pool sleeps."""
+    stabilization_seconds: Seconds = 300
+    """How long a lower need must last before the pool shrinks."""
+
+
+class Miner(ApiModel):
+    """The pool's public endpoint, OpenAI-compatible."""
+
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """Neuron image, for the miner and the agents; absent means the operator's default."""
+    replicas: Annotated[int, Field(ge=0, le=100)] = 1
+    """Miner pods."""
+    netuid: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """Subnet on which the miner registers; absent means none."""
+    chain: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    """local, finney, test or the URL of a chain endpoint."""
+    wallet_secret_ref: SecretRef | None = None
+    """Secret with the hotkey that signs answers; never a coldkey."""
+    external_address: Annotated[str | None, Field(min_length=3, max_length=256)] = None
+    """host:port that is published on the chain."""
+    candidates: Annotated[int, Field(ge=1, le=16)] = 1
+    """Answers drawn per question, of which the best is submitted."""
+    latency_budget_seconds: Seconds = 30
+    """Time in which all candidates must be drawn."""
+    access_secret_ref: SecretRef | None = None
+    """Secret with the bearer tokens: each key is a client's name, its value the token. Default: <pool>-access."""
+
+
+class Store(ApiModel):
+    """Where adapters are kept, content-addressed."""
+
+    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    """Root of the store: pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path."""
+    secret_ref: SecretRef | None = None
+    """Secret whose keys become environment variables, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+    AWS_ENDPOINT_URL."""
+
+
+class Cache(ApiModel):
+    """Where a fetched base model is cached; absent means the pod's own ephemeral storage."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("!(has(self.claimName) && has(self.hostPath))", "set claimName or hostPath, not both"),
+        )
+    )
+    claim_name: DnsName | None = None
+    """PersistentVolumeClaim shared by the pool's pods."""
+    host_path: Annotated[str | None, Field(min_length=2, max_length=512, pattern=r"^/[^:]*$")] = None
+    """Folder on the node; needs a namespace that permits hostPath volumes."""
+    size_limit: Annotated[str | None, Field(max_length=32, pattern=r"^[0-9]+([KMGTPE]i?)?$")] = None
+    """Limit of the ephemeral cache."""
+
+
+class Disruption(ApiModel):
+    """What voluntary disruptions, such as a node drain, may take away at once."""
+
+    max_unavailable: Annotated[
+        int | str,
+        WithJsonSchema(
+            {
+                "anyOf": [{"type": "integer"}, {"type": "string"}],
+                "x-kubernetes-int-or-string": True,
+                **rules(
+                    cel(
+                        "type(self) == int ? self >= 0 : self.matches('^(100|[1-9]?[0-9])%$')",
+                        "maxUnavailable must be a number of pods or a percentage such as 25%",
+                    )
+                ),
+            }
+        ),
+    ] = 1
+    """Engine pods, as a number or a percentage."""
+
+
+class MinerPoolSpec(ApiModel):
+    """What the pool should be."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "has(self.baseModel.uri) || has(self.engine.endpoint)",
+                "baseModel.uri is missing: say where the weights are (hf://, s3://, gs://, az://, pvc://, file://), or set "
+                "engine.endpoint",
+            ),
+        )
+    )
+    base_model: PoolBaseModel
+    """The base model."""
+    engine: Annotated[Engine, Field(default_factory=Engine, json_schema_extra={"default": {}})]
+    """The engines."""
+    resources: Resources | None = None
+    """Resources of one engine; absent means 1 GPU for device GPU, and 2 CPUs with 6Gi for device CPU."""
+    runtime_class_name: DnsName | None = None
+    """RuntimeClass of the engine pods, for example nvidia."""
+    node_selector: Annotated[dict[str, LabelValue] | None, Field(max_length=32)] = None
+    """Labels of the nodes that engines may run on."""
+    tolerations: Annotated[list[Toleration] | None, Field(max_length=32)] = None
+    """Taints that engines tolerate."""
+    image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
+    """Secrets to pull the images with."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Engine pods; set by `kubectl scale` too."""
+    autoscaling: Autoscaling | None = None
+    """How replicas follows the load; absent means Off."""
+    miner: Annotated[Miner, Field(default_factory=Miner, json_schema_extra={"default": {}})]
+    """The public endpoint."""
+    store: Store | None = None
+    """Where the twins' adapters are kept."""
+    cache: Cache | None = None
+    """Where a fetched base model is cached."""
+    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long a pod that goes away may finish its running requests."""
+    disruption: Disruption | None = None
+    """What voluntary disruptions may take away at once."""
+
+
+class AdapterCounts(ApiModel):
+    """Adapters over all pods of the pool."""
+
+    desired: Annotated[int, Field(ge=0)] = 0
+    """Adapters that every pod should hold."""
+    loaded: Annotated[int, Field(ge=0)] = 0
+    """Adapters that are verified on every ready pod."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Adapters that failed on some pod."""
+
+
+class SlotCounts(ApiModel):
+    """LoRA slots per engine."""
+
+    used: Annotated[int, Field(ge=0)] = 0
+    """Adapters that compete for the slots of one engine."""
+    total: Annotated[int, Field(ge=0)] = 0
+    """Slots of one engine."""
+    summary: Annotated[str | None, Field(max_length=32)] = None
+    """used/total, as `kubectl get` shows it."""
+
+
+class Saturation(ApiModel):
+    """How loaded the pool is, as last measured."""
+
+    waiting: Annotated[int | None, Field(ge=0)] = None
+    """Waiting requests."""
+    kv_cache_percent: Percent | None = None
+    """KV cache use of the fullest engine."""
+
+
+class ScalingRecord(ApiModel):
+    """One change of the number of pods."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    """When."""
+    from_replicas: Annotated[int, Field(ge=0)]
+    """Pods before."""
+    to_replicas: Annotated[int, Field(ge=0)]
+    """Pods after."""
+    reason: Str63
+    """Why."""
+
+
+class MinerPoolStatus(ApiModel):
+    """What the pool is."""
+
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+    """The metadata.generation this status speaks of."""
+    conditions: Conditions | None = None
+    """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
+    replicas: Annotated[int | None, Field(ge=0)] = None
+    """Engine pods that exist."""
+    ready_replicas: Annotated[int | None, Field(ge=0)] = None
+    """Engine pods that are ready."""
+    ready_summary: Annotated[str | None, Field(max_length=32)] = None
+    """ready/wanted, as `kubectl get` shows it."""
+    selector: Annotated[str | None, Field(max_length=1024)] = None
+    """Label selector of the engine pods, for the scale subresource."""
+    twins: Annotated[int | None, Field(ge=0)] = None
+    """Twins that this pool serves."""
+    adapters: AdapterCounts | None = None
+    """Adapters over all pods."""
+    slots: SlotCounts | None = None
+    """LoRA slots per engine."""
+    saturation: Saturation | None = None
+    """How loaded the pool is."""
+    engine_version: Annotated[str | None, Field(max_length=64)] = None
+    """Version of vLLM."""
+    cold_start_seconds: Annotated[int | None, Field(ge=0)] = None
+    """The newest pod's time from its agent's start to the engine's first answer."""
+    scaling_history: Annotated[list[ScalingRecord] | None, Field(max_length=20)] = None
+    """Newest first."""
+
+
+class MinerPool(ApiModel):
+    """Engines that serve one base model with many doctors' adapters, and the miner in front of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "size(self.metadata.name) <= 40",
+                "metadata.name must have at most 40 characters: the names of its pods are made from it",
+            ),
+            cel(
+                "!self.metadata.name.contains('.')", "metadata.name must not contain dots: a Service is named after it"
+            ),
+        )
+    )
+    metadata: dict[str, Any]
+    """Standard object metadata."""
+    spec: MinerPoolSpec
+    """What the pool should be."""
+    status: MinerPoolStatus | None = None
+    """What the pool is; written by the operator."""
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Model", "type": "string", "jsonPath": ".spec.baseModel.name"},
+    {"name": "Ready", "type": "string", "jsonPath": ".status.readySummary"},
+    {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
+    {"name": "Slots", "type": "string", "jsonPath": ".status.slots.summary"},
+    {"name": "Waiting", "type": "integer", "jsonPath": ".status.saturation.waiting"},
+    {"name": "Scaling", "type": "string", "jsonPath": '.status.conditions[?(@.type=="ScalingActive")].reason'},
+    {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["mp"]
+SCALE: dict[str, str] | None = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
+__all__ = [
+    "COLUMNS",
+    "KIND",
+    "PLURAL",
+    "SCALE",
+    "SHORT_NAMES",
+    "MinerPool",
+    "MinerPoolSpec",
+    "MinerPoolStatus",
+    "Str253",
+]
