@@ -1,0 +1,266 @@
+"""What the API server refuses, and the sentence it says: every CEL rule, bound, default and immutable field."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from bettertherapy_api import crd
+
+from tests.conftest import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+DIGEST = "sha256:" + "a" * 64
+TWIN: dict[str, Any] = {
+    "apiVersion": "bettertherapy.io/v1alpha1",
+    "kind": "DoctorTwin",
+    "metadata": {"name": "dr-indra-gurung"},
+    "spec": {
+        "doctor": {"name": "Dr. Indra Gurung", "licence": "NMC-10293", "specialty": "General practice"},
+        "baseModel": {"name": "smollm2-135m-instruct"},
+        "adapter": {"uri": "pvc://adapters/dr-indra-gurung/" + "a" * 64, "digest": DIGEST, "rank": 16},
+        "poolSelector": {"matchLabels": {"model": "smollm2"}},
+    },
+}
+POOL: dict[str, Any] = {
+    "apiVersion": "bettertherapy.io/v1alpha1",
+    "kind": "MinerPool",
+    "metadata": {"name": "smollm2", "labels": {"model": "smollm2"}},
+    "spec": {
+        "baseModel": {"name": "smollm2-135m-instruct", "uri": "pvc://models/smollm2-135m-instruct"},
+        "engine": {"device": "CPU"},
+    },
+}
+Change = Callable[[dict[str, Any]], object]
+
+
+def _set(path: str, value: Any) -> Change:
+    def change(obj: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            obj = obj.setdefault(part, {})
+        obj[last] = value
+
+    return change
+
+
+def _remove(path: str) -> Change:
+    def change(obj: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            obj = obj[part]
+        del obj[last]
+
+    return change
+
+
+def _with(base: dict[str, Any], *changes: Change) -> str:
+    obj = copy.deepcopy(base)
+    for change in changes:
+        change(obj)
+    return json.dumps(obj)
+
+
+def _steps(*weights: int) -> list[dict[str, int]]:
+    return [{"weightPercent": weight, "seconds": 60} for weight in weights]
+
+
+REFUSED_TWINS = {
+    "name too long": ([_set("metadata.name", "d" * 55)], "at most 54 characters"),
+    "name like a version": ([_set("metadata.name", "dr-x-0123abcd")], "must not end in a dash and 8 hex digits"),
+    "name with dots": ([_set("metadata.name", "dr.x")], "must not contain dots"),
+    "no doctor": ([_remove("spec.doctor")], "spec.doctor: Required value"),
+    "no licence": ([_remove("spec.doctor.licence")], "spec.doctor.licence: Required value"),
+    "empty doctor name": ([_set("spec.doctor.name", "")], "spec.doctor.name"),
+    "no base model": ([_remove("spec.baseModel")], "spec.baseModel: Required value"),
+    "base model name with spaces": ([_set("spec.baseModel.name", "a b")], "spec.baseModel.name"),
+    "no selector": ([_remove("spec.poolSelector")], "spec.poolSelector: Required value"),
+    "digest not a digest": ([_set("spec.adapter.digest", "sha256:xyz")], "spec.adapter.digest"),
+    "digest in capitals": ([_set("spec.adapter.digest", DIGEST.upper())], "spec.adapter.digest"),
+    "http adapter": ([_set("spec.adapter.uri", "http://example.com/a")], "spec.adapter.uri"),
+    "adapter without digest": ([_remove("spec.adapter.digest")], "spec.adapter.digest: Required value"),
+    "rank zero": ([_set("spec.adapter.rank", 0)], "spec.adapter.rank"),
+    "rank too high": ([_set("spec.adapter.rank", 513)], "spec.adapter.rank"),
+    "spread without replicas": ([_set("spec.placement", {"mode": "Spread"})], "mode Spread needs it"),
+    "replicas without spread": ([_set("spec.placement", {"mode": "All", "replicas": 2})], "goes with mode Spread"),
+    "unknown placement": ([_set("spec.placement", {"mode": "Some"})], "Unsupported value"),
+    "system prompt too long": ([_set("spec.systemPrompt", "x" * 8193)], "spec.systemPrompt"),
+    "schedule with four fields": ([_set("spec.fineTune", {"schedule": "0 2 * *"})], "spec.fineTune.schedule"),
+    "learning rate as a float": (
+        [_set("spec.fineTune", {"hyperparameters": {"learningRate": 0.1}})],
+        "spec.fineTune.hyperparameters.learningRate",
+    ),
+    "learning rate no number": (
+        [_set("spec.fineTune", {"hyperparameters": {"learningRate": "fast"}})],
+        "spec.fineTune.hyperparameters.learningRate",
+    ),
+    "score above 100": ([_set("spec.gate", {"minScorePercent": 101})], "spec.gate.minScorePercent"),
+    "unknown approval": ([_set("spec.gate", {"approval": "Nurse"})], "Unsupported value"),
+    "steps that fall": ([_set("spec.rollout", {"steps": _steps(50, 10)})], "must rise from step to step"),
+    "steps that stay": ([_set("spec.rollout", {"steps": _steps(50, 50)})], "must rise from step to step"),
+    "step of zero percent": ([_set("spec.rollout", {"steps": _steps(0)})], "weightPercent"),
+    "history of zero": ([_set("spec.historyLimit", 0)], "spec.historyLimit"),
+    "misspelt field": ([_set("spec.adaptor", {})], 'unknown field "spec.adaptor"'),
+}
+
+REFUSED_POOLS = {
+    "name too long": ([_set("metadata.name", "p" * 41)], "at most 40 characters"),
+    "name with dots": ([_set("metadata.name", "a.b")], "must not contain dots"),
+    "no base model": ([_remove("spec.baseModel")], "spec.baseModel: Required value"),
+    "no weights": ([_remove("spec.baseModel.uri")], "baseModel.uri is missing: say where the weights are"),
+    "weights over ftp": ([_set("spec.baseModel.uri", "ftp://a/b")], "spec.baseModel.uri"),
+    "unknown device": ([_set("spec.engine.device", "TPU")], "Unsupported value"),
+    "endpoint and image": (
+        [_set("spec.engine", {"endpoint": "http://engine:8000", "image": "x"})],
+        "endpoint names a server that runs already",
+    ),
+    "secret without endpoint": ([_set("spec.engine.secretRef", {"name": "x"})], "secretRef is the key for endpoint"),
+    "endpoint no url": ([_set("spec.engine", {"endpoint": "engine:8000"})], "spec.engine.endpoint"),
+    "maxLoras zero": ([_set("spec.engine.maxLoras", 0)], "maxLoras must be a number from 1 to 256, or Auto"),
+    "maxLoras as a word": ([_set("spec.engine.maxLoras", "Many")], "maxLoras must be a number from 1 to 256, or Auto"),
+    "rank vLLM has not": ([_set("spec.engine.maxLoraRank", 12)], "Unsupported value"),
+    "quantity that is none": ([_set("spec.resources", {"requests": {"memory": "much"}})], "spec.resources.requests"),
+    "negative replicas": ([_set("spec.replicas", -1)], "spec.replicas"),
+    "min above max": ([_set("spec.autoscaling", {"min": 3, "max": 2})], "autoscaling.min must not be above"),
+    "two caches": ([_set("spec.cache", {"claimName": "a", "hostPath": "/b"})], "set claimName or hostPath, not both"),
+    "store over http": ([_set("spec.store", {"uri": "http://x/y"})], "spec.store.uri"),
+    "disruption as a word": ([_set("spec.disruption", {"maxUnavailable": "few"})], "a number of pods or a percentage"),
+    "drain of zero": ([_set("spec.drainSeconds", 0)], "spec.drainSeconds"),
+    "port as netuid": ([_set("spec.miner.netuid", 65536)], "spec.miner.netuid"),
+    "misspelt field": ([_set("spec.engine.maxLora", 4)], 'unknown field "spec.engine.maxLora"'),
+    **{
+        f"owned flag {flag}": ([_set("spec.engine.args", [flag])], "args holds a flag that the operator sets itself")
+        for flag in (
+            "--uds=/tmp/x", "--host", "--port=1", "--api-key=x", "--model", "--served-model-name=x", "--enable-lora",
+            "--max-loras=2", "--max_loras=2", "--max-lora-rank=8", "--lora-modules", "--shutdown-timeout=1", "--config",
+            "--max-model-len=9", "--ssl-keyfile", "--middleware=x", "--root-path=/", "--no-enable-lora",
+        )  # fmt: skip
+    },
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_TWINS)
+def test_a_wrong_twin_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
+    changes, sentence = REFUSED_TWINS[case]
+    done = kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=_with(TWIN, *changes), check=False)  # fmt: skip
+    assert done.returncode != 0, "it was admitted"
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("case", REFUSED_POOLS)
+def test_a_wrong_pool_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
+    changes, sentence = REFUSED_POOLS[case]
+    done = kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=_with(POOL, *changes), check=False)  # fmt: skip
+    assert done.returncode != 0, "it was admitted"
+    assert sentence in done.stderr
+
+
+GOOD = {
+    "twin": _with(TWIN),
+    "twin on the base model": _with(TWIN, _remove("spec.adapter"), _set("spec.systemPrompt", "Be kind.")),
+    "twin on every pool": _with(TWIN, _set("spec.poolSelector", {})),
+    "twin with the longest name": _with(TWIN, _set("metadata.name", "d" * 54)),
+    "twin spread": _with(TWIN, _set("spec.placement", {"mode": "Spread", "replicas": 2})),
+    "twin with canary steps": _with(TWIN, _set("spec.rollout", {"steps": _steps(5, 25, 100)})),
+    "twin with a learning rate": _with(TWIN, _set("spec.fineTune", {"hyperparameters": {"learningRate": "0.0002"}})),
+    "pool": _with(POOL),
+    "pool for GPUs": _with(
+        POOL,
+        _set("spec.engine", {"device": "GPU", "maxLoras": 16, "maxLoraRank": 64, "args": ["--gpu-memory-utilization=0.9", "--model-impl=vllm"]}),  # fmt: skip
+        _set("spec.resources", {"requests": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "limits": {"nvidia.com/gpu": "1"}}),
+        _set("spec.tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]),
+        _set("spec.runtimeClassName", "nvidia"),
+    ),
+    "pool before a running server": _with(
+        POOL, _remove("spec.baseModel.uri"), _set("spec.engine", {"endpoint": "http://vllm.models:8000"})
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_right_object_is_admitted(case: str, kubectl: Kubectl, namespace_once: str) -> None:
+    kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=GOOD[case])
+
+
+def test_twin_defaults(kubectl: Kubectl, namespace: str) -> None:
+    stdin = _with(TWIN, _set("spec.gate", {}), _set("spec.fineTune", {}), _set("spec.rollout", {}))
+    kubectl("create", "-n", namespace, "-f", "-", stdin=stdin)
+    spec = json.loads(kubectl("get", "twin", "dr-indra-gurung", "-n", namespace, "-o", "json").stdout)["spec"]
+    assert spec["placement"] == {"mode": "All"}
+    assert spec["historyLimit"] == 10
+    assert spec["gate"] == {"minScorePercent": 60, "maxRegressionPercent": 2, "minSamples": 30, "approval": "Automatic"}
+    assert spec["fineTune"] == {"schedule": "0 2 * * *", "timeZone": "Etc/UTC", "minInteractions": 20, "suspend": False}
+    assert spec["rollout"] == {"maxErrorPercent": 1, "maxLatencyRatioPercent": 150}
+
+
+def test_pool_defaults(kubectl: Kubectl, namespace: str) -> None:
+    stdin = _with(POOL, _remove("spec.engine"), _set("spec.autoscaling", {}), _set("spec.disruption", {}))
+    kubectl("create", "-n", namespace, "-f", "-", stdin=stdin)
+    spec = json.loads(kubectl("get", "mp", "smollm2", "-n", namespace, "-o", "json").stdout)["spec"]
+    assert spec["engine"] == {"device": "GPU", "maxLoras": "Auto", "maxLoraRank": 16}
+    assert spec["miner"] == {"replicas": 1, "candidates": 1, "latencyBudgetSeconds": 30}
+    assert (spec["replicas"], spec["drainSeconds"]) == (1, 60)
+    assert spec["disruption"] == {"maxUnavailable": 1}
+    assert spec["autoscaling"] == {
+        "mode": "Off", "min": 1, "max": 1, "waitingPerReplica": 4, "kvCachePercent": 80, "slotPressurePercent": 100,
+        "idleSeconds": 600, "stabilizationSeconds": 300,
+    }  # fmt: skip
+
+
+IMMUTABLE = {
+    "licence": ("twin/dr-indra-gurung", {"spec": {"doctor": {"licence": "other"}}}, "licence can't change"),
+    "base model": ("mp/smollm2", {"spec": {"baseModel": {"name": "other"}}}, "baseModel.name can't change"),
+}
+
+
+@pytest.mark.parametrize("case", IMMUTABLE)
+def test_immutable_fields_stay(case: str, kubectl: Kubectl, namespace: str) -> None:
+    target, patch, sentence = IMMUTABLE[case]
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(TWIN))
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(POOL))
+    done = kubectl("patch", "-n", namespace, target, "--type=merge", "-p", json.dumps(patch), check=False)
+    assert done.returncode != 0, "it was changed"
+    assert sentence in done.stderr
+
+
+def test_mutable_fields_change_and_change_back(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(POOL))
+    for length in (2048, 1024):
+        patch = json.dumps({"spec": {"engine": {"maxModelLength": length}}})
+        kubectl("patch", "-n", namespace, "mp/smollm2", "--type=merge", "-p", patch)
+
+
+def test_the_pool_scales_by_the_scale_subresource(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(POOL))
+    kubectl("scale", "-n", namespace, "mp/smollm2", "--replicas=3")
+    assert kubectl("get", "-n", namespace, "mp/smollm2", "-o", "jsonpath={.spec.replicas}").stdout == "3"
+
+
+@pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: kind.KIND)
+def test_explain_describes_every_field(kind: Any, kubectl: Kubectl, crds: None) -> None:
+    explained = kubectl("explain", f"{kind.PLURAL}.spec", "--recursive").stdout
+    assert "<no description>" not in explained
+    for field in crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]:
+        assert field in explained
+
+
+def test_columns_are_those_a_person_reads(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(TWIN))
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(POOL))
+    twins = kubectl("get", "twins", "-n", namespace).stdout.splitlines()[0].split()
+    pools = kubectl("get", "minerpools", "-n", namespace).stdout.splitlines()[0].split()
+    assert twins == ["NAME", "DOCTOR", "SERVING", "READY", "ACTIVE", "CANARY", "LOADED", "SCORE", "AGE"]
+    assert pools == ["NAME", "MODEL", "READY", "TWINS", "SLOTS", "WAITING", "SCALING", "AGE"]
+
+
+def test_the_installed_schema_is_the_generated_one(kubectl: Kubectl, crds: None) -> None:
+    for kind in crd.KINDS:
+        live = yaml.safe_load(kubectl("get", "crd", f"{kind.PLURAL}.bettertherapy.io", "-o", "yaml").stdout)
+        condition = {c["type"]: c["status"] for c in live["status"]["conditions"]}
+        assert condition["NonStructuralSchema"] == "False" if "NonStructuralSchema" in condition else True
+        assert live["spec"]["versions"][0]["schema"] == crd.definition(kind)["spec"]["versions"][0]["schema"]
