@@ -1,0 +1,104 @@
+"""`python -m neurons.store`: push a PEFT folder to a store, or verify an adapter that lies there.
+
+Prints one line of JSON. Exit status: 0 done, 1 refused (the reason is on standard error), 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bettertherapy_api import names
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, manifest_digest
+from neurons.store.adapters import fetch_adapter, publish_adapter
+from neurons.store.errors import ManifestInvalid, StoreError
+from neurons.store.manifests import build_manifest, parse_manifest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        line = asyncio.run(_push(options) if options.command == "push" else _verify(options))
+    except StoreError as error:
+        sys.stderr.write(f"{error.reason}: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(line) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m neurons.store", description="Push and verify adapters.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    push = commands.add_parser("push", help="publish a PEFT folder under its digest and print uri and digest")
+    push.add_argument("folder", type=Path)
+    push.add_argument("--store", required=True, metavar="URI", help="root of the store, e.g. s3://bucket/adapters")
+    push.add_argument("--twin", required=True, type=_twin)
+    push.add_argument("--base-model", required=True, metavar="NAME", help="the pool's baseModel.name")
+    push.add_argument("--base-model-revision", metavar="REVISION")
+    push.add_argument("--base-model-digest", type=_digest, metavar="sha256:…")
+    verify = commands.add_parser("verify", help="read every byte of an adapter and check it")
+    verify.add_argument("uri")
+    verify.add_argument("--digest", required=True, type=_digest)
+    return parser
+
+
+async def _push(options: argparse.Namespace) -> dict[str, object]:
+    base = BaseModelEntry(
+        name=options.base_model, revision=options.base_model_revision, digest=options.base_model_digest
+    )
+    manifest = await asyncio.to_thread(_manifest_of, options.folder, base)
+    uri = await publish_adapter(options.folder, options.store, options.twin, manifest)
+    return {"uri": uri, "digest": manifest_digest(manifest.to_bytes()), **_facts(manifest)}
+
+
+async def _verify(options: argparse.Namespace) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = await fetch_adapter(options.uri, options.digest, Path(folder, names.digest_hex(options.digest)))
+    return {"uri": options.uri, "digest": options.digest, "verified": True, **_facts(manifest)}
+
+
+def _manifest_of(folder: Path, base: BaseModelEntry) -> AdapterManifest:
+    """Use the manifest that the trainer left in the folder (it carries fingerprint and lineage), else make one."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return build_manifest(folder, base_model=base)
+    manifest = parse_manifest(path.read_bytes(), uri=str(folder))
+    if manifest.base_model.name != base.name:
+        raise ManifestInvalid(
+            f"{folder}: {MANIFEST_FILE} says it was trained on {manifest.base_model.name!r}, not {base.name!r}. Pass "
+            f"that name, or remove {MANIFEST_FILE} to make a new one."
+        )
+    return manifest
+
+
+def _facts(manifest: AdapterManifest) -> dict[str, object]:
+    return {
+        "rank": manifest.rank,
+        "bytes": sum(entry.size for entry in manifest.files),
+        "baseModel": manifest.base_model.name,
+        "fingerprint": manifest.fingerprint is not None,
+    }
+
+
+def _twin(value: str) -> str:
+
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no twin name: lower-case letters, digits and '-', at most 63")
+    return value
+
+
+def _digest(value: str) -> str:
+    if not names.is_digest(value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no digest: expected sha256: and 64 lower-case hex digits")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

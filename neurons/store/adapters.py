@@ -1,0 +1,252 @@
+"""Reading, fetching and publishing adapters by digest.
+
+An adapter is published files first and manifest.json last, into a folder named after its digest, and never changed:
+who sees a manifest sees a whole adapter, and a publisher that dies in the middle leaves nothing that anyone reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bettertherapy_api import names
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, manifest_digest
+from neurons.store.errors import (
+    ArtifactNotFound,
+    DigestMismatch,
+    ManifestInvalid,
+    NoSpace,
+    StoreUnreachable,
+    translated,
+)
+from neurons.store.hashing import file_digest
+from neurons.store.locations import DEFAULT_LIMITS, Limits, Location, join, open_store
+from neurons.store.manifests import CONFIG_FILE, MAX_MANIFEST_BYTES, parse_manifest
+
+PUSH_COMMAND: Final = "kubectl twin adapter push"
+_PARTIAL_SUFFIX: Final = ".part"
+_SPARE_BYTES: Final = 1024 * 1024
+
+
+async def read_manifest(
+    uri: str, *, limits: Limits = DEFAULT_LIMITS, pvc_dir: Path | None = None
+) -> tuple[AdapterManifest, bytes]:
+    """Return the manifest of the adapter at `uri`, and its very bytes (the digest is theirs).
+
+    Raises ManifestInvalid for a PEFT folder that was copied there without one.
+    """
+    data = await _read_manifest_bytes(open_store(uri, limits=limits, pvc_dir=pvc_dir))
+    return parse_manifest(data, uri=uri), data
+
+
+async def fetch_adapter(
+    uri: str, digest: str, destination: Path, *, limits: Limits = DEFAULT_LIMITS, pvc_dir: Path | None = None
+) -> AdapterManifest:
+    """Bring the adapter `digest` from `uri` to the folder `destination` and return its manifest.
+
+    The folder appears whole and checked, or not at all: files are streamed to a folder beside it, hashed on the way,
+    and that folder is renamed. When the destination holds the adapter already, nothing is transferred; when it holds
+    something damaged, it is replaced. One caller at a time for a destination. Raises StoreError; cleans up after
+    itself.
+    """
+    if (present := await asyncio.to_thread(_verified_manifest, destination, digest)) is not None:
+        return present
+    location = open_store(uri, limits=limits, pvc_dir=pvc_dir)
+    data = await _read_manifest_bytes(location)
+    if (actual := manifest_digest(data)) != digest:
+        raise DigestMismatch(
+            f"{uri}: its digest is {actual}, expected {digest}. Set adapter.digest to the digest of what you pushed, "
+            "or the URI to where that was pushed."
+        )
+    manifest = parse_manifest(data, uri=uri)
+    with translated(doing="making room for the adapter", uri=str(destination)):
+        partial = await asyncio.to_thread(_make_partial, destination, manifest)
+    try:
+        for entry in manifest.files:
+            await _fetch_file(location, entry, partial / entry.path)
+        with translated(doing="putting the adapter in place", uri=str(destination)):
+            await asyncio.to_thread(_put_in_place, partial, destination, data)
+    finally:
+        # Not in a thread: it must also happen while the task is being cancelled.
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+async def publish_adapter(
+    folder: Path,
+    store_root_uri: str,
+    twin: str,
+    manifest: AdapterManifest,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    pvc_dir: Path | None = None,
+) -> str:
+    """Copy the adapter in `folder` to `<store_root_uri>/<twin>/<hex digest>/` and return that URI.
+
+    Publishing the same adapter again transfers nothing. Raises DigestMismatch when the files in `folder` are not those
+    of the manifest, and StoreError for what the store says.
+    """
+    data = manifest.to_bytes()
+    digest = manifest_digest(data)
+    uri = join(store_root_uri, twin, names.digest_hex(digest))
+    with translated(doing="checking the files to publish", uri=str(folder)):
+        for entry in manifest.files:
+            await asyncio.to_thread(_check_file, folder / entry.path, entry, str(folder))
+    location = open_store(uri, create=True, limits=limits, pvc_dir=pvc_dir)
+    if await _is_published(location, manifest, data):
+        return uri
+    for entry in manifest.files:
+        await location.put(entry.path, folder / entry.path)
+    await location.put(MANIFEST_FILE, data)
+    return uri
+
+
+def clean_leftovers(root: Path) -> int:
+    """Remove what fetches that were killed left below `root` and return how many; call it before the first fetch."""
+    leftovers = [path for path in root.rglob(f".*{_PARTIAL_SUFFIX}") if path.is_dir()] if root.is_dir() else []
+    for path in leftovers:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(leftovers)
+
+
+def verify_folder(folder: Path, digest: str) -> AdapterManifest:
+    """Check a local adapter folder against its digest, every byte of it; blocks. Raises StoreError."""
+    with translated(doing="checking it", uri=str(folder)):
+        data = (folder / MANIFEST_FILE).read_bytes()
+        if (actual := manifest_digest(data)) != digest:
+            raise DigestMismatch(f"{folder}: its digest is {actual}, expected {digest}. Fetch it again.")
+        manifest = parse_manifest(data, uri=str(folder))
+        for entry in manifest.files:
+            _check_file(folder / entry.path, entry, str(folder))
+    return manifest
+
+
+async def _read_manifest_bytes(location: Location) -> bytes:
+    try:
+        result = await location.get(MANIFEST_FILE)
+    except ArtifactNotFound as error:
+        if await location.size(CONFIG_FILE) is not None:
+            raise ManifestInvalid(
+                f"{location.uri}: a PEFT folder without {MANIFEST_FILE}, so nothing says what its bytes should be. Run "
+                f"`{PUSH_COMMAND}`, which makes one, and use the URI and the digest that it prints.",
+                retryable=True,  # a push that has not finished looks the same
+            ) from error
+        raise ArtifactNotFound(
+            f"{location.uri}: there is no {MANIFEST_FILE}. Check adapter.uri, or push the adapter with "
+            f"`{PUSH_COMMAND}`."
+        ) from error
+    if result.meta["size"] > MAX_MANIFEST_BYTES:
+        raise ManifestInvalid(
+            f"{location.uri}: {MANIFEST_FILE} has {result.meta['size']} bytes, at most {MAX_MANIFEST_BYTES} are read. "
+            "Push the adapter again."
+        )
+    return b"".join([chunk async for chunk in location.chunks(result, name=MANIFEST_FILE)])
+
+
+async def _is_published(location: Location, manifest: AdapterManifest, data: bytes) -> bool:
+    try:
+        present = await _read_manifest_bytes(location)
+    except (ArtifactNotFound, ManifestInvalid):
+        return False
+    if present != data:
+        raise DigestMismatch(
+            f"{location.uri}: holds another adapter's {MANIFEST_FILE}. Someone changed the store; remove that folder."
+        )
+    for entry in manifest.files:
+        if await location.size(entry.path) != entry.size:
+            return False
+    return True
+
+
+async def _fetch_file(location: Location, entry: FileEntry, target: Path) -> None:
+    try:
+        result = await location.get(entry.path)
+    except ArtifactNotFound as error:
+        raise DigestMismatch(
+            f"{location.uri}: {entry.path} is listed in {MANIFEST_FILE} but is not there. Push the adapter again."
+        ) from error
+    _check_size(result.meta["size"], entry, location.uri)
+    hasher = hashlib.sha256()
+    size = 0
+    with translated(doing=f"writing {entry.path}", uri=str(target)):
+        file = await asyncio.to_thread(target.open, "xb")
+        try:
+            async for chunk in location.chunks(result, name=entry.path):
+                size += len(chunk)
+                await asyncio.to_thread(_append, file, hasher, chunk)
+        finally:
+            file.close()
+    if size != entry.size:
+        raise StoreUnreachable(
+            f"{location.uri}: the transfer of {entry.path} broke off after {size} of {entry.size} bytes. Check the "
+            "store."
+        )
+    _check_digest(f"sha256:{hasher.hexdigest()}", entry, location.uri)
+
+
+def _append(file: BinaryIO, hasher: hashlib._Hash, chunk: bytes) -> None:
+    hasher.update(chunk)
+    file.write(chunk)
+
+
+def _check_size(size: int, entry: FileEntry, where: str) -> None:
+    if size != entry.size:
+        raise DigestMismatch(
+            f"{where}: {entry.path} has {size} bytes, its manifest says {entry.size}. It is truncated or changed; "
+            "push the adapter again."
+        )
+
+
+def _check_digest(digest: str, entry: FileEntry, where: str) -> None:
+    if digest != entry.digest:
+        raise DigestMismatch(
+            f"{where}: {entry.path} has digest {digest}, its manifest says {entry.digest}. It was changed; push the "
+            "adapter again."
+        )
+
+
+def _check_file(path: Path, entry: FileEntry, where: str) -> None:
+    try:
+        digest, size = file_digest(path)
+    except FileNotFoundError as error:
+        raise DigestMismatch(f"{where}: {entry.path} is listed in {MANIFEST_FILE} but is not there.") from error
+    _check_size(size, entry, where)
+    _check_digest(digest, entry, where)
+
+
+def _verified_manifest(destination: Path, digest: str) -> AdapterManifest | None:
+    try:
+        return verify_folder(destination, digest)
+    except (ArtifactNotFound, DigestMismatch, ManifestInvalid):
+        return None
+
+
+def _make_partial(destination: Path, manifest: AdapterManifest) -> Path:
+    parent = destination.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(f".{destination.name}.*{_PARTIAL_SUFFIX}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    needed = sum(entry.size for entry in manifest.files) + _SPARE_BYTES
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise NoSpace(
+            f"{destination}: the adapter needs {needed} bytes, {free} are free. Enlarge the pod's adapter volume or "
+            "remove twins from the pool."
+        )
+    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=_PARTIAL_SUFFIX, dir=parent))
+    partial.chmod(0o755)  # mkdtemp's 0700 would shut out an engine that runs as another user
+    return partial
+
+
+def _put_in_place(partial: Path, destination: Path, data: bytes) -> None:
+    (partial / MANIFEST_FILE).write_bytes(data)
+    damaged = partial.with_name(f"{partial.name}.old{_PARTIAL_SUFFIX}")
+    if destination.exists():
+        os.rename(destination, damaged)
+    os.rename(partial, destination)
+    shutil.rmtree(damaged, ignore_errors=True)

@@ -1,0 +1,221 @@
+"""From a URI to an object store that is ready to read: schemes, credentials, timeouts and bounded retries.
+
+| URI                   | store                               | credentials from the environment                    |
+| --------------------- | ----------------------------------- | --------------------------------------------------- |
+| `pvc://claim/path`    | the claim mounted at /mnt/pvc/claim | none                                                |
+| `file:///path`        | a folder of this pod                | none                                                |
+| `s3://bucket/path`    | Amazon S3 and what speaks like it   | AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,           |
+|                       |                                     | AWS_REGION, AWS_ENDPOINT_URL (http:// is allowed)   |
+| `gs://bucket/path`    | Google Cloud Storage                | GOOGLE_SERVICE_ACCOUNT_KEY                          |
+| `az://container/path` | Azure Blob Storage                  | AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY |
+
+A pod with a cloud identity (IRSA, workload identity) needs no keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.store import LocalStore, from_url
+
+from bettertherapy_api import names
+from neurons.store.errors import ArtifactNotFound, StoreUnreachable, translated
+
+if TYPE_CHECKING:
+    from obstore import GetResult, ObjectMeta
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+_REMOTE: Final = ("s3", "gs", "az")
+_CLAIM: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for a store, in seconds. The defaults give up within a minute; the caller tries again later."""
+
+    connect: float = 5.0
+    read: float = 20.0
+    """Longest silence in the middle of an answer."""
+    retries: int = 4
+    retry: float = 20.0
+    """No retry is begun after this long."""
+    call: float = 60.0
+    """Longest wait for one call, and for one chunk of a stream."""
+    transfer: float = 3600.0
+    """Longest transfer of one object."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A folder in a store. Names given to its methods are relative to it, with `/` between parts."""
+
+    uri: str
+    store: ObjectStore
+    limits: Limits
+    folder: Path | None
+    """Where the folder is in this pod's file system, for pvc:// and file://."""
+
+    async def get(self, name: str) -> GetResult:
+        """Begin to read an object; raises ArtifactNotFound and the rest of the tree."""
+        with translated(doing=f"reading {name}", uri=self.uri):
+            async with asyncio.timeout(self.limits.call):
+                return await obstore.get_async(self.store, name)
+
+    async def chunks(self, result: GetResult, *, name: str) -> AsyncIterator[bytes]:
+        """Yield an object's bytes in pieces of about 4 MiB, each within the limits."""
+        stream = aiter(result.stream(min_chunk_size=CHUNK_BYTES))
+        while True:
+            with translated(doing=f"reading {name}", uri=self.uri):
+                async with asyncio.timeout(self.limits.call):
+                    chunk = await anext(stream, None)
+            if chunk is None:
+                return
+            yield bytes(chunk)
+
+    async def size(self, name: str) -> int | None:
+        """Return an object's size in bytes, or None when there is none of that name."""
+        try:
+            with translated(doing=f"looking for {name}", uri=self.uri):
+                async with asyncio.timeout(self.limits.call):
+                    return (await obstore.head_async(self.store, name))["size"]
+        except ArtifactNotFound:
+            return None
+
+    async def put(self, name: str, content: bytes | Path) -> None:
+        """Write one object as a whole: it appears complete or not at all."""
+        with translated(doing=f"writing {name}", uri=self.uri):
+            async with asyncio.timeout(self.limits.transfer):
+                await obstore.put_async(self.store, name, content)
+
+    async def listing(self, *, at_most: int) -> list[ObjectMeta]:
+        """Return the objects below the folder, at any depth, the first `at_most` of them."""
+        found: list[ObjectMeta] = []
+        stream = aiter(obstore.list(self.store, chunk_size=min(at_most, 1000)))
+        while len(found) < at_most:
+            with translated(doing="listing it", uri=self.uri):
+                async with asyncio.timeout(self.limits.call):
+                    page = await anext(stream, None)
+            if page is None:
+                break
+            found.extend(page)
+        return found[:at_most]
+
+
+def local_folder(uri: str, *, pvc_dir: Path | None = None) -> Path | None:
+    """Return where a pvc:// or file:// URI is in this pod's file system; None for a remote one.
+
+    Raises ArtifactNotFound for a URI that is none of ours.
+    """
+    scheme, host, parts = _parse(uri)
+    if scheme == "pvc":
+        if not _CLAIM.fullmatch(host):
+            raise ArtifactNotFound(f"{uri}: expected pvc://<claim>/<path> with the name of a PersistentVolumeClaim.")
+        return Path(pvc_dir or names.PVC_DIR, host, *parts)
+    if scheme == "file":
+        if host:
+            raise ArtifactNotFound(f"{uri}: a file URI has three slashes: file:///{host}/{'/'.join(parts)}")
+        return Path("/", *parts)
+    return None
+
+
+def open_store(
+    uri: str, *, create: bool = False, limits: Limits = DEFAULT_LIMITS, pvc_dir: Path | None = None
+) -> Location:
+    """Open the folder that `uri` names, with credentials from the environment; contacts nobody yet.
+
+    `create` makes the folder when it is local. Raises ArtifactNotFound for a URI of no known scheme, a local folder
+    that is not there or a claim that isn't mounted, StoreUnreachable for an unusable endpoint.
+    """
+    folder = local_folder(uri, pvc_dir=pvc_dir)
+    if folder is None:
+        return Location(uri=uri, store=_open_remote(uri, limits), limits=limits, folder=None)
+    _check_mounted(uri, folder, pvc_dir=pvc_dir)
+    with translated(doing="opening it", uri=uri):
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise ArtifactNotFound(f"{uri}: there is no folder {folder} in this pod. Check the URI and the push.")
+        store = LocalStore(folder)
+    return Location(uri=uri, store=store, limits=limits, folder=folder)
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below `uri`."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def _parse(uri: str) -> tuple[str, str, list[str]]:
+    split = urlsplit(uri)
+    parts = [part for part in split.path.split("/") if part]
+    if split.scheme not in ("pvc", "file", *_REMOTE) or (not split.netloc and split.scheme != "file"):
+        raise ArtifactNotFound(
+            f"{uri!r} is no store URI: expected pvc://claim/path, file:///path, s3://bucket/path, gs://bucket/path or "
+            "az://container/path."
+        )
+    if ".." in parts or split.query or split.fragment or "@" in split.netloc:
+        raise ArtifactNotFound(
+            f"{uri!r}: a store URI holds no '..', no query and no credentials. Write the plain path."
+        )
+    return split.scheme, split.netloc, parts
+
+
+def _check_mounted(uri: str, folder: Path, *, pvc_dir: Path | None) -> None:
+    if not uri.startswith("pvc:"):
+        return
+    root = Path(pvc_dir or names.PVC_DIR)
+    mount = root / folder.relative_to(root).parts[0]
+    if not mount.is_dir():
+        raise ArtifactNotFound(
+            f"{uri}: claim {mount.name!r} is not mounted in this pod. Pods mount the claims of their pool's "
+            "store.uri and baseModel.uri; use one of these."
+        )
+
+
+def _open_remote(uri: str, limits: Limits) -> ObjectStore:
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=limits.connect),
+        "read_timeout": timedelta(seconds=limits.read),
+        "timeout": timedelta(seconds=limits.transfer),
+        "allow_http": _plain_http_asked_for(uri),
+    }
+    retry: RetryConfig = {
+        "max_retries": limits.retries,
+        "retry_timeout": timedelta(seconds=limits.retry),
+        "backoff": {
+            "init_backoff": timedelta(seconds=0.2),
+            "max_backoff": timedelta(seconds=3),
+            "base": 2,
+        },
+    }
+    with translated(doing="opening it", uri=uri):
+        return from_url(uri, client_options=client, retry_config=retry)
+
+
+def _plain_http_asked_for(uri: str) -> bool:
+    """Tell whether the endpoint is plain HTTP; checks it, since obstore aborts the process on one that is no URL."""
+    endpoints = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "az": ("AZURE_STORAGE_ENDPOINT",)}
+    for variable in endpoints.get(uri.partition("://")[0], ()):
+        value = os.environ.get(variable)
+        if not value:
+            continue
+        split = urlsplit(value)
+        if split.scheme not in ("http", "https") or not split.hostname:
+            raise StoreUnreachable(
+                f"{uri}: {variable} is {value!r}, which is no URL. Write http://host:port or https://host in the "
+                "pool's store Secret."
+            )
+        return split.scheme == "http"
+    return False
