@@ -29,7 +29,9 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def kubectl_binary() -> str:
-    """kubectl of the local cluster's version when it was built, or the one on PATH."""
+    """$KUBECTL, else kubectl of the local cluster's version when it was built, else the one on PATH."""
+    if "KUBECTL" in os.environ:
+        return os.environ["KUBECTL"]
     from localcluster import Cluster
 
     try:
@@ -42,7 +44,9 @@ def kubectl_binary() -> str:
 def kubectl(kubeconfig: Path, kubectl_binary: str) -> Kubectl:
     """Run kubectl: `kubectl("get", "pods", stdin=None, check=True)`."""
 
-    def run(*args: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        *args: str, stdin: str | None = None, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [kubectl_binary, "--kubeconfig", str(kubeconfig), *args],
             input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
@@ -59,7 +63,9 @@ def crds(kubectl: Kubectl) -> None:
     """Install the CustomResourceDefinitions and wait until they are served."""
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds" / "doctortwins.yaml"))
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds" / "minerpools.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--timeout=30s")
+    kubectl(
+        "wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--timeout=30s"
+    )
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ class DoctorTwinSpec(ApiModel):
     """The hand-set first version; absent means the base model itself answers, with the system prompt."""
     pool_selector: LabelSelector
     """Every MinerPool in this namespace that it matches serves the twin; {} matches all."""
-    placement: Annotated[Placement, Field(default_factory=Placement, json_schema_extra={"default": {}})]
+    placement: Annotated[Placement, Field(default_factory=Placement, json_schema_extra={"default": {"mode": "All"}})]
     """On which pods the adapter is kept."""
     system_prompt: Annotated[str | None, Field(min_length=1, max_length=8192)] = None
     """Put before every conversation."""

@@ -86,8 +86,8 @@ class Engine(ApiModel):
             json_schema_extra=rules(
                 cel(
                     _OWNED_FLAG_RULE,
-                    "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the field of "
-                    "spec for it, or remove it",
+                    "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the "
+                    "field of spec for it, or remove it",
                 )
             ),
         ),
@@ -224,8 +224,8 @@ class MinerPoolSpec(ApiModel):
         json_schema_extra=rules(
             cel(
                 "has(self.baseModel.uri) || has(self.engine.endpoint)",
-                "baseModel.uri is missing: say where the weights are (hf://, s3://, gs://, az://, pvc://, file://), or set "
-                "engine.endpoint",
+                "baseModel.uri is missing: say where the weights are (hf://, s3://, gs://, az://, pvc://, file://), "
+                "or set engine.endpoint",
             ),
         )
     )

@@ -36,6 +36,7 @@ POOL: dict[str, Any] = {
         "engine": {"device": "CPU"},
     },
 }
+DRY_RUN = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -136,9 +137,24 @@ REFUSED_POOLS = {
     **{
         f"owned flag {flag}": ([_set("spec.engine.args", [flag])], "args holds a flag that the operator sets itself")
         for flag in (
-            "--uds=/tmp/x", "--host", "--port=1", "--api-key=x", "--model", "--served-model-name=x", "--enable-lora",
-            "--max-loras=2", "--max_loras=2", "--max-lora-rank=8", "--lora-modules", "--shutdown-timeout=1", "--config",
-            "--max-model-len=9", "--ssl-keyfile", "--middleware=x", "--root-path=/", "--no-enable-lora",
+            "--uds=/tmp/x",
+            "--host",
+            "--port=1",
+            "--api-key=x",
+            "--model",
+            "--served-model-name=x",
+            "--enable-lora",
+            "--max-loras=2",
+            "--max_loras=2",
+            "--max-lora-rank=8",
+            "--lora-modules",
+            "--shutdown-timeout=1",
+            "--config",
+            "--max-model-len=9",
+            "--ssl-keyfile",
+            "--middleware=x",
+            "--root-path=/",
+            "--no-enable-lora",
         )  # fmt: skip
     },
 }
@@ -147,7 +163,7 @@ REFUSED_POOLS = {
 @pytest.mark.parametrize("case", REFUSED_TWINS)
 def test_a_wrong_twin_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
     changes, sentence = REFUSED_TWINS[case]
-    done = kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=_with(TWIN, *changes), check=False)  # fmt: skip
+    done = kubectl(*DRY_RUN, "-n", namespace_once, stdin=_with(TWIN, *changes), check=False)
     assert done.returncode != 0, "it was admitted"
     assert sentence in done.stderr
 
@@ -155,7 +171,7 @@ def test_a_wrong_twin_is_refused_with_a_sentence(case: str, kubectl: Kubectl, na
 @pytest.mark.parametrize("case", REFUSED_POOLS)
 def test_a_wrong_pool_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
     changes, sentence = REFUSED_POOLS[case]
-    done = kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=_with(POOL, *changes), check=False)  # fmt: skip
+    done = kubectl(*DRY_RUN, "-n", namespace_once, stdin=_with(POOL, *changes), check=False)
     assert done.returncode != 0, "it was admitted"
     assert sentence in done.stderr
 
@@ -171,8 +187,18 @@ GOOD = {
     "pool": _with(POOL),
     "pool for GPUs": _with(
         POOL,
-        _set("spec.engine", {"device": "GPU", "maxLoras": 16, "maxLoraRank": 64, "args": ["--gpu-memory-utilization=0.9", "--model-impl=vllm"]}),  # fmt: skip
-        _set("spec.resources", {"requests": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "limits": {"nvidia.com/gpu": "1"}}),
+        _set(
+            "spec.engine",
+            {
+                "device": "GPU",
+                "maxLoras": 16,
+                "maxLoraRank": 64,
+                "args": ["--gpu-memory-utilization=0.9", "--model-impl=vllm"],
+            },
+        ),  # fmt: skip
+        _set(
+            "spec.resources", {"requests": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "limits": {"nvidia.com/gpu": "1"}}
+        ),
         _set("spec.tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]),
         _set("spec.runtimeClassName", "nvidia"),
     ),
@@ -184,7 +210,7 @@ GOOD = {
 
 @pytest.mark.parametrize("case", GOOD)
 def test_a_right_object_is_admitted(case: str, kubectl: Kubectl, namespace_once: str) -> None:
-    kubectl("create", "-n", namespace_once, "--dry-run=server", "--validate=strict", "-f", "-", stdin=GOOD[case])
+    kubectl(*DRY_RUN, "-n", namespace_once, stdin=GOOD[case])
 
 
 def test_twin_defaults(kubectl: Kubectl, namespace: str) -> None:
@@ -245,7 +271,9 @@ def test_the_pool_scales_by_the_scale_subresource(kubectl: Kubectl, namespace: s
 def test_explain_describes_every_field(kind: Any, kubectl: Kubectl, crds: None) -> None:
     explained = kubectl("explain", f"{kind.PLURAL}.spec", "--recursive").stdout
     assert "<no description>" not in explained
-    for field in crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]:
+    for field in crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"][
+        "properties"
+    ]:
         assert field in explained
 
 

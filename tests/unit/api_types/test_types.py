@@ -91,7 +91,9 @@ def test_generated_files_are_current() -> None:
 
 
 def test_the_generator_refuses_a_field_without_bounds() -> None:
-    assert list(crd._unbounded({"type": "object", "description": "x", "properties": {"a": {"type": "string"}}}, "s")) == [
+    assert list(
+        crd._unbounded({"type": "object", "description": "x", "properties": {"a": {"type": "string"}}}, "s")
+    ) == [
         "s.a: string without maxLength",
         "s.a: no description",
     ]
