@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from bettertherapy_api import crd
 
+from bettertherapy_api import crd
 from tests.conftest import Kubectl
 
 pytestmark = pytest.mark.cluster
@@ -155,7 +155,7 @@ REFUSED_POOLS = {
             "--middleware=x",
             "--root-path=/",
             "--no-enable-lora",
-        )  # fmt: skip
+        )
     },
 }
 
@@ -195,7 +195,7 @@ GOOD = {
                 "maxLoraRank": 64,
                 "args": ["--gpu-memory-utilization=0.9", "--model-impl=vllm"],
             },
-        ),  # fmt: skip
+        ),
         _set(
             "spec.resources", {"requests": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "limits": {"nvidia.com/gpu": "1"}}
         ),
