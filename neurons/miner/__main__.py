@@ -1,0 +1,45 @@
+"""`python -m neurons.miner --pool POOL`: serve until SIGTERM, drain, exit 0."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from neurons.cluster import ClusterAccessError
+from neurons.miner import logs, settings
+from neurons.miner.metrics import Metrics
+from neurons.miner.service import MinerService
+
+log = logging.getLogger("neurons.miner")
+
+
+async def _run(given: settings.Settings) -> None:
+    service = MinerService(given, metrics=Metrics(process=True))
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, service.stop)
+    await service.run()
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    given = settings.parse(sys.argv[1:])
+    logs.configure(given.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(given))
+    except ClusterAccessError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says what to do; a traceback would hide it
+        return 2
+    except OSError as error:
+        log.error("can't serve: %s", error)  # noqa: TRY400
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Every metric of the miner, with its help text. Labels are bounded by the pool's routing table.
+
+`version` is the served name (`<twin>-<first 8 of the digest>`, or the base model's name); a version's series are
+dropped some time after it has left the table. Requests for models that do not exist count under twin="" version="".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+FIRST_TOKEN_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
+
+CODE_CLIENT_GONE: Final = "499"
+CODE_BROKEN_STREAM: Final = "broken"
+"""The client saw a 200 and then an SSE error event. Counts as a failure in every reader."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VersionSeries:
+    """The labelled series of one version, looked up once."""
+
+    in_flight: Gauge
+    request_seconds: Histogram
+    first_token_seconds: Histogram
+    requests: dict[str, Counter] = field(default_factory=dict)
+
+
+class Metrics:
+    """One registry with the miner's metrics; a process has one, a test may have many."""
+
+    def __init__(self, *, process: bool = False) -> None:
+        self.registry = registry = CollectorRegistry()
+        if process:
+            ProcessCollector(registry=registry)
+            GCCollector(registry=registry)
+        labels = ("twin", "version")
+        self.requests = Counter(
+            "bettertherapy_miner_requests_total",
+            "Chat requests that ended, by twin, version and HTTP status (499: the client left; broken: the stream broke"
+            " after its first byte and ended with an error event).",
+            (*labels, "code"),
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "bettertherapy_miner_request_seconds",
+            "Seconds from a chat request's headers to the last byte of its answer, waiting for a pod included.",
+            labels,
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.first_token_seconds = Histogram(
+            "bettertherapy_miner_first_token_seconds",
+            "Seconds from a streaming chat request's headers to the first byte of its answer.",
+            labels,
+            buckets=FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "bettertherapy_miner_in_flight", "Chat requests that are at an engine pod now.", labels, registry=registry
+        )
+        self.retries = Counter(
+            "bettertherapy_miner_retries_total",
+            "Attempts given up for another pod before anything was forwarded: adapter_not_here, pod_draining, connect,"
+            " reset.",
+            ("reason",),
+            registry=registry,
+        )
+        self.held = Gauge(
+            "bettertherapy_miner_held",
+            "Chat requests that wait for a pod now (rollout, scale-up from zero).",
+            registry=registry,
+        )
+        self.pods_ready = Gauge(
+            "bettertherapy_miner_pods_ready", "Engine pods that may get requests, as last reported.", registry=registry
+        )
+        self.table_errors = Counter(
+            "bettertherapy_miner_table_errors_total",
+            "Tables that didn't parse; the last good one stays in use.",
+            ("table",),
+            registry=registry,
+        )
+        self.table_generation = Gauge(
+            "bettertherapy_miner_table_generation",
+            "Generation of the MinerPool that the routing table in use was made from.",
+            registry=registry,
+        )
+        self.clients = Gauge("bettertherapy_miner_clients", "Access tokens that are accepted now.", registry=registry)
+        self._series: dict[tuple[str, str], VersionSeries] = {}
+
+    def series(self, twin: str, version: str) -> VersionSeries:
+        """Return the version's series; only call it with names from a routing table."""
+        key = (twin, version)
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = VersionSeries(
+                in_flight=self.in_flight.labels(twin, version),
+                request_seconds=self.request_seconds.labels(twin, version),
+                first_token_seconds=self.first_token_seconds.labels(twin, version),
+            )
+        return found
+
+    def count(self, twin: str, version: str, code: str) -> None:
+        """Count one ended request; twin and version are "" for a model that doesn't exist."""
+        if not twin:
+            self.requests.labels("", "", code).inc()
+            return
+        requests = self.series(twin, version).requests
+        counter = requests.get(code)
+        if counter is None:
+            counter = requests[code] = self.requests.labels(twin, version, code)
+        counter.inc()
+
+    def known(self) -> set[tuple[str, str]]:
+        """Return the (twin, version) pairs that have series."""
+        return set(self._series)
+
+    def forget(self, twin: str, version: str) -> None:
+        """Drop all series of a version that has left the routing table."""
+        series = self._series.pop((twin, version), None)
+        if series is None:
+            return
+        for metric in (self.request_seconds, self.first_token_seconds, self.in_flight):
+            metric.remove(twin, version)
+        for code in series.requests:
+            self.requests.remove(twin, version, code)
+
+    def render(self) -> bytes:
+        """Return the text exposition."""
+        return generate_latest(self.registry)

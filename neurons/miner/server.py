@@ -1,0 +1,174 @@
+"""The miner's HTTP side: five routes and the health checks. Nothing else exists."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from neurons.miner.access import AccessList
+from neurons.miner.chat import MAX_SESSION_CHARACTERS, parse_chat
+from neurons.miner.errors import RequestError
+from neurons.miner.metrics import Metrics
+from neurons.miner.relay import Relay, unknown_model
+from neurons.miner.settings import MAX_BODY_BYTES
+from neurons.miner.tables import Snapshot, Tables, TwinRoute
+
+log = logging.getLogger(__name__)
+
+BODY_SECONDS: Final = 30.0
+"""Longest time a client may take to send its body."""
+SESSION_HEADER: Final = "x-session-id"
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class MinerServer:
+    """Turns HTTP requests into answers; knows nothing of sockets (see `service`)."""
+
+    def __init__(self, *, tables: Tables, relay: Relay, access: AccessList, metrics: Metrics) -> None:
+        self._tables, self._relay, self._access, self._metrics = tables, relay, access, metrics
+        self._routes: dict[str, tuple[str, _Handler]] = {
+            "/v1/chat/completions": ("POST", self._chat),
+            "/v1/models": ("GET", self._models),
+            "/healthz": ("GET", self._healthz),
+            "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", self._expose),
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        try:
+            response = await self._dispatch(request)
+        except RequestError as error:
+            response = error.response()
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            # The traceback holds code, not values: no prompt gets into the log.
+            log.exception("a request failed in an unforeseen way", extra={"path": request.path[:100]})
+            response = RequestError(500, "internal_error", "the miner failed; its log says why").response()
+        if self._relay.draining and not response.prepared:
+            response.force_close()  # the client's next request goes to another miner
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        route = self._routes.get(path)
+        if route is None:
+            if path.startswith("/v1/models/") and path.count("/") == 3:
+                route = ("GET", self._model)
+            else:
+                raise RequestError(
+                    404,
+                    "invalid_request_error",
+                    f"there is no {path[:100]!r} here: use GET /v1/models or POST /v1/chat/completions",
+                    code="unknown_route",
+                )
+        method, handler = route
+        if request.method != method:
+            raise RequestError(405, "invalid_request_error", f"use {method} for {path[:100]}", code="wrong_method")
+        return await handler(request)
+
+    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        headers = request.headers
+        try:
+            self._access.client(headers.get("Authorization"))
+            chat = parse_chat(await _body(request))
+        except RequestError as error:
+            self._metrics.count("", "", str(error.status))
+            raise
+        session = headers.get(SESSION_HEADER)
+        return await self._relay.chat(request, chat, session[:MAX_SESSION_CHARACTERS] if session else chat.session)
+
+    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._access.client(request.headers.get("Authorization"))
+        snapshot = self._tables.snapshot
+        twins = [_entry(snapshot, twin) for twin in snapshot.twins.values() if snapshot.can_answer(twin)]
+        return _json({"object": "list", "data": twins})
+
+    async def _model(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._access.client(request.headers.get("Authorization"))
+        name = request.path.removeprefix("/v1/models/")
+        snapshot = self._tables.snapshot
+        twin = snapshot.twins.get(name)
+        if twin is None:
+            raise unknown_model(name)
+        if not snapshot.can_answer(twin):
+            raise RequestError(
+                404,
+                "invalid_request_error",
+                f"twin {name!r} can't answer now: no ready pod holds a verified version; kubectl describe twin {name}",
+                param="model",
+                code="model_not_ready",
+            )
+        return _json(_entry(snapshot, twin))
+
+    async def _healthz(self, _: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.BaseRequest) -> web.StreamResponse:
+        """Ready = both tables known and not draining.
+
+        Not: some engine pod is ready. A miner that leaves its Service while the pool is at zero could not hold the
+        request that is to wake it, and in a rollout a new miner that knows what the old one knows is as good.
+        """
+        if self._relay.draining:
+            return web.Response(status=503, text="draining\n")
+        if not self._tables.known:
+            return web.Response(status=503, text="waiting for the routing table and the pods' reports\n")
+        return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
+
+    async def _expose(self, _: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
+        raise _too_large()
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large() from None
+    except TimeoutError:
+        raise RequestError(408, "timeout", f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
+
+
+def _too_large() -> RequestError:
+    return RequestError(
+        413, "invalid_request_error", f"the body has more than {MAX_BODY_BYTES} bytes", code="body_too_large"
+    )
+
+
+def _entry(snapshot: Snapshot, twin: TwinRoute) -> dict[str, Any]:
+    return {
+        "id": twin.name,
+        "object": "model",
+        "created": twin.first_seen,
+        "owned_by": twin.doctor or "",
+        "bettertherapy": {
+            "versions": [
+                {
+                    "servedName": version.served_name,
+                    "adapterDigest": version.digest,
+                    "weightPercent": version.weight,
+                    "pods": len(snapshot.pods_for(version)),
+                }
+                for version in twin.active
+            ]
+        },
+    }
+
+
+def _json(document: dict[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(document), headers={"Content-Type": "application/json"})

@@ -1,0 +1,115 @@
+"""The miner as a process: start everything, listen, and leave without cutting an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from aiohttp import web
+
+from neurons.miner.access import AccessList
+from neurons.miner.metrics import Metrics
+from neurons.miner.relay import Relay
+from neurons.miner.server import MinerServer
+from neurons.miner.settings import MAX_BODY_BYTES, Settings
+from neurons.miner.source import follow_cluster, follow_folder
+from neurons.miner.tables import Tables
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS: Final = 75.0
+"""A client's idle connection is kept this long."""
+BACKLOG: Final = 1024
+LAST_BYTES_SECONDS: Final = 5.0
+"""How long the last answers may take to leave once they are complete."""
+
+
+class MinerService:
+    """One miner. `run` returns when it has been told to stop and has drained."""
+
+    def __init__(self, settings: Settings, *, metrics: Metrics | None = None) -> None:
+        self._settings = settings
+        self.metrics = metrics or Metrics()
+        self.tables = Tables(self.metrics)
+        self.relay = Relay(self.tables, self.metrics, settings)
+        self.port = 0
+        """The port it listens on, once `listening` is set."""
+        self.listening = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to drain; a second call changes nothing."""
+        if not self._stop.is_set():
+            log.info("draining", extra={"in_flight": self.relay.in_flight})
+            self.relay.draining = True  # before the loop turns: /readyz must say so from now on
+            self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`; raises what a follower raises for want of any way to its source."""
+        settings = self._settings
+        access = AccessList(
+            settings.access_dir, secret=settings.access_secret, namespace=settings.namespace, metrics=self.metrics
+        )
+        if settings.tables_dir is not None:
+            source = follow_folder(self.tables, settings.tables_dir)
+        else:
+            source = follow_cluster(self.tables, pool=settings.pool, namespace=settings.namespace)
+        server = MinerServer(tables=self.tables, relay=self.relay, access=access, metrics=self.metrics)
+        async with self.relay:
+            await self._serve(server, followers=(source, access.follow()))
+
+    async def _serve(self, server: MinerServer, *, followers: tuple[Coroutine[Any, Any, None], ...]) -> None:
+        settings = self._settings
+        runner = web.ServerRunner(
+            web.Server(
+                server.handle,
+                request_factory=_request,
+                handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
+                access_log=None,
+                keepalive_timeout=IDLE_SECONDS,
+            ),
+            shutdown_timeout=LAST_BYTES_SECONDS,
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        self.listening.set()
+        log.info("listening", extra={"port": self.port, "pool": settings.pool, "namespace": settings.namespace})
+        tasks = [asyncio.create_task(follower) for follower in followers]
+        stopped = asyncio.create_task(self._stopped())
+        try:
+            await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # a follower only ends by an error: without it this miner would never learn anything
+            await asyncio.sleep(settings.drain_delay_seconds)
+            await site.stop()
+            await self._finish()
+        finally:
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await runner.cleanup()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    async def _finish(self) -> None:
+        if await self.relay.idle(self._settings.drain_seconds):
+            log.info("drained")
+        else:
+            log.error(
+                "requests were cut: they ran longer than drainSeconds",
+                extra={"in_flight": self.relay.in_flight, "drain_seconds": self._settings.drain_seconds},
+            )
+
+
+def _request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
+) -> web.BaseRequest:  # aiohttp doesn't export the types of its request factories
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES
+    )

@@ -1,0 +1,99 @@
+"""All the miner's settings; the only module that reads its command line and environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bettertherapy_api import names
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How one miner process runs. Times are in seconds."""
+
+    pool: str
+    namespace: str
+    host: str | None = None
+    """None listens on every address, IPv4 and IPv6."""
+    port: int = names.MINER_PORT
+    access_dir: Path = Path(names.ACCESS_DIR)
+    access_secret: str
+    """Named in the 401 that a client gets while no token exists."""
+    tables_dir: Path | None = None
+    """A folder with routing.json and report/<pod>.json to follow instead of the two ConfigMaps."""
+    hold_seconds: float = 30.0
+    """How long a request waits for a pod (a rollout, a scale-up from zero) before it is answered 503."""
+    request_seconds: float = 600.0
+    """Longest life of one request, from its headers to the last byte of its answer."""
+    connect_seconds: float = 2.0
+    drain_delay_seconds: float = 5.0
+    """After SIGTERM the miner accepts new requests this long: endpoints are removed from Services asynchronously."""
+    drain_seconds: float = 60.0
+    """Longest wait for requests in flight once the miner has stopped listening."""
+    max_held: int = 1024
+    max_in_flight: int = 4096
+    log_level: str = "INFO"
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the command line; exits with a message that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m neurons.miner", description="Serve one MinerPool's twins.")
+    parser.add_argument("--pool", default=environ.get("POOL"), help="name of the MinerPool (env POOL)")
+    parser.add_argument(
+        "--namespace",
+        default=environ.get("POD_NAMESPACE"),
+        help="its namespace (env POD_NAMESPACE; default: the pod's own)",
+    )
+    parser.add_argument("--host", default=None, help="address to listen on; all of them by default")
+    parser.add_argument("--port", type=int, default=names.MINER_PORT, help="default %(default)s; 0 takes a free one")
+    parser.add_argument("--access-dir", type=Path, default=Path(names.ACCESS_DIR), help="folder with a file per client")
+    parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
+    parser.add_argument("--tables-dir", type=Path, help="follow files instead of ConfigMaps, to run without Kubernetes")
+    parser.add_argument("--hold-seconds", type=_seconds, default=30.0, help="longest wait for a pod (%(default)s)")
+    parser.add_argument("--request-seconds", type=_seconds, default=600.0, help="longest request (%(default)s)")
+    parser.add_argument("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
+    parser.add_argument("--drain-seconds", type=_seconds, default=60.0, help="wait for requests then (%(default)s)")
+    parser.add_argument("--max-held", type=int, default=1024, help="requests that may wait for a pod (%(default)s)")
+    parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    given = parser.parse_args(arguments)
+    if not given.pool:
+        parser.error("--pool (or POOL) must name the MinerPool to serve")
+    return Settings(
+        pool=given.pool,
+        namespace=given.namespace or _own_namespace() or "default",
+        host=given.host,
+        port=given.port,
+        access_dir=given.access_dir,
+        access_secret=given.access_secret or names.access_secret_name(given.pool),
+        tables_dir=given.tables_dir,
+        hold_seconds=given.hold_seconds,
+        request_seconds=given.request_seconds,
+        drain_delay_seconds=given.drain_delay,
+        drain_seconds=given.drain_seconds,
+        max_held=given.max_held,
+        max_in_flight=given.max_in_flight,
+        log_level=given.log_level,
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
+    return value
+
+
+def _own_namespace() -> str | None:
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
+    except OSError:
+        return None
