@@ -1,0 +1,41 @@
+{{/*
+What the operator may do where it watches. It creates Roles for agents and miners, so it must itself hold what those
+grant (get, list, watch and patch on ConfigMaps): the API server refuses to hand out more than one has. It can't read
+Secrets: the kubelet mounts them into the pods that need them.
+*/}}
+{{- define "twin-operator.rules" -}}
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins, minerpools]
+  verbs: [get, list, watch]
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins/status, minerpools/status]
+  verbs: [get, patch]
+# Owner references that block the owner's deletion need this where OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins/finalizers, minerpools/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts, services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [servicemonitors]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
