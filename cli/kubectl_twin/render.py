@@ -1,0 +1,189 @@
+"""Twins on a terminal, with Rich. Without a terminal the same text, without colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bettertherapy_api.report import AdapterState
+from kubectl_twin.api import Json
+from kubectl_twin.ask import Answer
+from kubectl_twin.views import ConditionLine, EventLine, PodLine, TwinRow, age, short_digest
+
+_STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
+_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
+_STATE_STYLE = {AdapterState.VERIFIED: "green", AdapterState.FAILED: "red"}
+_PIPE_WIDTH = 200
+"""Width when the output is no terminal: nobody wants tables that wrap in a file."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that is wide when it is no terminal."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+
+
+def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Table:
+    """Return the table of `kubectl twin list`."""
+    table = _plain_table(*(["NAMESPACE"] if all_namespaces else []))
+    for header in ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE"):
+        table.add_column(header, no_wrap=header in {"NAME", "ACTIVE"}, overflow="fold")
+    for row in rows:
+        ready = row.ready if row.ready == "True" or not row.reason else f"{row.ready} ({row.reason})"
+        active = "base model" if row.base_only else short_digest(row.active)
+        cells: list[RenderableType] = [row.namespace] if all_namespaces else []
+        cells += [
+            row.name,
+            row.doctor,
+            ",".join(row.pools) or "-",
+            Text(row.serving, style=_STATUS_STYLE.get(row.serving, "")),
+            Text(ready, style=_STATUS_STYLE.get(row.ready, "")),
+            active,
+            row.loaded,
+            age(row.created, now),
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def status_report(
+    twin: Json,
+    *,
+    conditions: Sequence[ConditionLine],
+    pods: Sequence[PodLine],
+    unreadable: Sequence[str],
+    events: Sequence[EventLine],
+    now: datetime,
+) -> Group:
+    """Return the report of `kubectl twin status`."""
+    parts: list[RenderableType] = [_heading(twin), Text()]
+    if conditions:
+        parts += [_indented(_condition_line(line, now)) for line in conditions]
+    else:
+        parts.append(_indented(Text("The operator has not looked at this twin yet. Is it running?", style="yellow")))
+    parts += [Text(), Text("Versions", style="bold"), _indented(_version_table(twin, now))]
+    parts += [Text(), Text("Pods", style="bold")]
+    parts.append(_indented(_pod_table(pods) if pods else Text("No engine pod has reported.", style="yellow")))
+    parts += [_indented(Text(f"The report of pod {pod} can't be read.", style="yellow")) for pod in unreadable]
+    parts += [Text(), Text("Events", style="bold")]
+    parts.append(_indented(_event_table(events, now) if events else Text("none in the last hour", style="dim")))
+    return Group(*parts)
+
+
+def answer_footer(answer: Answer) -> Text:
+    """Return the line below an answer: who answered, with which weights, how fast."""
+    weights = "base model" if answer.adapter_digest is None else f"adapter {short_digest(answer.adapter_digest)}"
+    parts = [answer.doctor, weights, f"pool {answer.pool}"]
+    if answer.pod is not None:
+        parts.append(f"pod {answer.pod}")
+    if answer.first_token_seconds is not None:
+        parts.append(f"first token {answer.first_token_seconds:.2f} s")
+    if answer.tokens_per_second is not None:
+        parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
+    elif answer.tokens is not None:
+        parts.append(f"{answer.tokens} tokens in {answer.seconds:.2f} s")
+    if answer.finish_reason == "length":
+        parts.append("cut at --max-tokens")
+    return Text(" · ".join(parts), style="dim")
+
+
+def _plain_table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header in headers:
+        table.add_column(header)
+    return table
+
+
+def _indented(content: RenderableType) -> Padding:
+    return Padding(content, (0, 0, 0, 2))
+
+
+def _heading(twin: Json) -> Text:
+    doctor, meta = twin["spec"]["doctor"], twin["metadata"]
+    about = [doctor["specialty"]] if doctor.get("specialty") else []
+    about.append(f"licence {doctor['licence']}")
+    pools = ", ".join((twin.get("status") or {}).get("pools") or []) or "no pool"
+    return Text.assemble(
+        (doctor["name"], "bold"),
+        f" ({', '.join(about)})\n",
+        (f"twin {meta['name']} in namespace {meta.get('namespace', '-')}, served by {pools}", "dim"),
+    )
+
+
+def _condition_line(line: ConditionLine, now: datetime) -> Table:
+    mark, style = _MARKS[line.good]
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(width=18)
+    grid.add_column(overflow="fold")
+    text = Text.assemble((line.status, style), f" {line.reason}", (f" for {age(line.since, now)}", "dim"))
+    if line.message:
+        text.append(f"\n{line.message}")
+    grid.add_row(Text(mark, style=style), Text(line.type, style="bold"), text)
+    return grid
+
+
+def _version_table(twin: Json, now: datetime) -> RenderableType:
+    status = twin.get("status") or {}
+    table = _plain_table("", "SERVED AS", "DIGEST", "SCORE", "SINCE", "FROM")
+    rows = [(kind, status.get(f"{kind}Version")) for kind in ("active", "canary", "previous")]
+    for kind, version in rows:
+        if not version:
+            continue
+        weight = status.get("canaryWeightPercent")
+        label = f"{kind} {weight}%" if kind == "canary" and weight is not None else kind
+        score = version.get("scorePercent")
+        table.add_row(
+            label,
+            version.get("servedName", "-"),
+            short_digest(version.get("digest")),
+            "-" if score is None else f"{score}%",
+            age(version.get("since"), now),
+            version.get("runName") or version.get("uri") or "-",
+        )
+    wanted = (twin["spec"].get("adapter") or {}).get("digest")
+    if wanted and wanted not in {(version or {}).get("digest") for _kind, version in rows}:
+        table.add_row("wanted", "-", short_digest(wanted), "-", "-", twin["spec"]["adapter"]["uri"])
+    return table if table.row_count else Text("none serves yet", style="yellow")
+
+
+def _pod_table(pods: Sequence[PodLine]) -> Table:
+    table = _plain_table("POOL", "POD", "SERVED AS", "STATE", "ENGINE", "FINGERPRINT", "LOADED IN", "WHY")
+    for line in pods:
+        state: AdapterState | None = line.adapter.state if line.adapter else None
+        engine = ("live" if line.engine_live else "not live") + (
+            f", vLLM {line.engine_version}" if line.engine_version else ""
+        )
+        notes = [
+            "draining" if line.draining else "",
+            "" if line.ready or line.draining else "pod not ready",
+            str(line.adapter.reason) if line.adapter and line.adapter.reason else "",
+            line.message or "",
+        ]
+        nats = line.adapter.fingerprint_milli_nats if line.adapter else None
+        millis = line.adapter.load_millis if line.adapter else None
+        table.add_row(
+            line.pool,
+            line.pod,
+            line.served_name,
+            Text(state or "not held", style=_STATE_STYLE.get(state, "yellow") if state else "yellow"),
+            engine,
+            "-" if nats is None else f"{nats / 1000:.3f} nats",
+            "-" if millis is None else f"{millis / 1000:.2f} s",
+            ": ".join(note for note in notes if note) or "-",
+        )
+    return table
+
+
+def _event_table(events: Sequence[EventLine], now: datetime) -> Table:
+    table = _plain_table("LAST", "TYPE", "REASON", "MESSAGE")
+    for event in events:
+        times = f" (x{event.count})" if event.count > 1 else ""
+        style = "yellow" if event.type != "Normal" else ""
+        table.add_row(age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message)
+    return table
