@@ -1,0 +1,1 @@
+"""The operator of DoctorTwin and MinerPool: gather → plan → apply → report."""

@@ -1,0 +1,1 @@
+"""What every kind's reconciliation stands on: API access, cache, queue, apply, status, events, leadership."""

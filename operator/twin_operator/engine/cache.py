@@ -1,0 +1,122 @@
+"""What the API server holds, as last seen: fed by watch events, full lists and the answers to our own writes.
+
+Feeds overlap and arrive out of order, so an object is replaced only by a newer resourceVersion, and one that was seen
+deleted is not brought back by a late event.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator
+
+from bettertherapy_api import names
+from twin_operator.engine import metrics
+from twin_operator.engine.resources import Key, Manifest, Resource, key_of
+
+_TOMBSTONES = 4096
+
+
+class Cache:
+    """Objects by key, with an index from a pool to its labelled children. Not for use from several threads."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Key, Manifest]] = defaultdict(dict)
+        self._of_pool: dict[tuple[str, str], set[Key]] = defaultdict(set)
+        self._deleted: OrderedDict[str, int] = OrderedDict()  # UID -> resourceVersion of its end
+        self.synced = False
+        """Whether every watched type has been listed once; nothing may be decided before."""
+
+    def get(self, key: Key) -> Manifest | None:
+        """Return an object; it must not be changed."""
+        return self._objects[key.kind].get(key)
+
+    def of_kind(self, kind: str, *, namespace: str | None = None) -> Iterator[Manifest]:
+        """Iterate over the objects of a kind, in one namespace or in all."""
+        for key, thing in self._objects[kind].items():
+            if namespace is None or key.namespace == namespace:
+                yield thing
+
+    def of_pool(self, namespace: str, pool: str) -> list[Manifest]:
+        """Return all objects that carry the pool's label, in a stable order."""
+        return [self._objects[key.kind][key] for key in sorted(self._of_pool.get((namespace, pool), ()))]
+
+    def put(self, thing: Manifest) -> bool:
+        """Take a version of an object; tells whether it was news."""
+        key, metadata = key_of(thing), thing["metadata"]
+        version = int(metadata["resourceVersion"])
+        known = self._objects[key.kind].get(key)
+        if known is not None and version <= int(known["metadata"]["resourceVersion"]):
+            return False
+        if metadata["uid"] in self._deleted:
+            return False
+        if known is not None:
+            self._unindex(key, known)
+        trimmed = _trimmed(thing)
+        self._objects[key.kind][key] = trimmed
+        if (pool := _pool_of(trimmed)) is not None:
+            self._of_pool[key.namespace, pool].add(key)
+        metrics.CACHED_OBJECTS.labels(kind=key.kind).set(len(self._objects[key.kind]))
+        return True
+
+    def remove(self, thing: Manifest) -> bool:
+        """Forget an object that was seen deleted; tells whether it was known."""
+        key, metadata = key_of(thing), thing["metadata"]
+        version = int(metadata["resourceVersion"])
+        known = self._objects[key.kind].get(key)
+        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
+            # A labelled watch also says DELETED when the label went away: the object lives on under a newer version.
+            if version < int(known["metadata"]["resourceVersion"]):
+                return False
+            self._forget(key, known)
+        self._bury(metadata["uid"], version)
+        return known is not None
+
+    def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> set[Key]:
+        """Take a full list made at `version`; returns the keys that are news or gone.
+
+        It finds what a broken watch lost, in particular deletions.
+        """
+        changed: set[Key] = set()
+        listed: set[Key] = set()
+        for thing in things:
+            key = key_of(thing)
+            listed.add(key)
+            if self.put(thing):
+                changed.add(key)
+        for key, known in list(self._objects[resource.kind].items()):
+            gone = key not in listed and (namespace is None or key.namespace == namespace)
+            if gone and int(known["metadata"]["resourceVersion"]) <= version:
+                self._forget(key, known)
+                changed.add(key)
+        return changed
+
+    def _forget(self, key: Key, known: Manifest) -> None:
+        self._unindex(key, known)
+        del self._objects[key.kind][key]
+        metrics.CACHED_OBJECTS.labels(kind=key.kind).set(len(self._objects[key.kind]))
+
+    def _unindex(self, key: Key, known: Manifest) -> None:
+        if (pool := _pool_of(known)) is not None:
+            keys = self._of_pool[key.namespace, pool]
+            keys.discard(key)
+            if not keys:
+                del self._of_pool[key.namespace, pool]
+
+    def _bury(self, uid: str, version: int) -> None:
+        self._deleted[uid] = version
+        while len(self._deleted) > _TOMBSTONES:
+            self._deleted.popitem(last=False)
+
+
+def _pool_of(thing: Manifest) -> str | None:
+    pool: str | None = (thing["metadata"].get("labels") or {}).get(names.LABEL_POOL)
+    return pool
+
+
+def _trimmed(thing: Manifest) -> Manifest:
+    """Drop what nobody here reads: most of an object's bytes."""
+    metadata = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
+    trimmed = {**thing, "metadata": metadata}
+    if thing["kind"] == "Pod":
+        trimmed.pop("spec", None)
+    return trimmed

@@ -1,0 +1,138 @@
+"""Keys that wait to be reconciled: each at most once, never two workers on one key, failures delayed per key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from twin_operator.engine import metrics
+from twin_operator.engine.resources import Key
+from twin_operator.errors import ApiError, ChildConflictError, NotLeaderError
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 0.2
+LARGEST_DELAY = 60.0
+RECONCILE_SECONDS = 60.0
+
+
+class Queue:
+    """A deduplicating queue. It holds at most one entry per existing object, which bounds it.
+
+    A key that is added while it is being worked on runs once more afterwards: no change is missed.
+    """
+
+    def __init__(self, *, random_source: random.Random | None = None) -> None:
+        self._waiting: dict[Key, float] = {}  # insertion order; the value is when it was added
+        self._active: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._ready = asyncio.Event()
+        self._random = random_source or random.Random()  # noqa: S311  # spreads retries, guards nothing
+        self.started_at: dict[Key, float] = {}
+        """Monotonic time at which each key under way was begun."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, key: Key) -> None:
+        """Let `key` be reconciled as soon as a worker is free."""
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = time.monotonic()
+            metrics.QUEUE_DEPTH.set(len(self._waiting))
+            self._ready.set()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Let `key` be reconciled in `seconds`, unless that happens sooner anyway."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if key in self._waiting or (timer is not None and timer.when() <= loop.time() + seconds):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self._due, key)
+
+    async def take(self) -> Key:
+        """Wait for a key; the caller must call `done` or `failed` for it."""
+        while not self._waiting:
+            self._ready.clear()
+            await self._ready.wait()
+        key = next(iter(self._waiting))
+        metrics.QUEUE_WAIT_SECONDS.observe(time.monotonic() - self._waiting.pop(key))
+        metrics.QUEUE_DEPTH.set(len(self._waiting))
+        self._active.add(key)
+        self.started_at[key] = time.monotonic()
+        return key
+
+    def done(self, key: Key) -> None:
+        """Say that `key` was reconciled."""
+        self._failures.pop(key, None)
+        self._release(key)
+
+    def failed(self, key: Key) -> float:
+        """Say that `key` could not be reconciled; returns after how many seconds it is tried again."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(LARGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 16)) * self._random.uniform(0.75, 1.25)
+        self._release(key)
+        self.add_after(key, delay)
+        return delay
+
+    def clear(self) -> None:
+        """Forget everything that waits; keys under way go on."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self._again.clear()
+        self._failures.clear()
+        metrics.QUEUE_DEPTH.set(0)
+
+    def _due(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _release(self, key: Key) -> None:
+        self._active.discard(key)
+        self.started_at.pop(key, None)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+
+async def work(queue: Queue, reconcile: Callable[[Key], Awaitable[None]], *, may_work: asyncio.Event) -> None:
+    """Reconcile keys one after the other while `may_work` is set; never ends and survives every error of a key."""
+    while True:
+        await may_work.wait()
+        key = await queue.take()
+        if not may_work.is_set():
+            queue.done(key)  # whoever leads next starts with all keys
+            continue
+        begun = time.monotonic()
+        result = "ok"
+        try:
+            async with asyncio.timeout(RECONCILE_SECONDS):
+                await reconcile(key)
+        except NotLeaderError:
+            queue.done(key)
+            result = "lost-leadership"
+        except (ApiError, ChildConflictError) as error:
+            result = "error"
+            delay = queue.failed(key)
+            log.warning("%s: %s; trying again in %.1f s", key, error, delay)
+        except Exception:  # one key's defect must not stop the others
+            result = "error"
+            delay = queue.failed(key)
+            log.exception("%s: reconciliation failed; trying again in %.1f s", key, delay)
+        else:
+            queue.done(key)
+        metrics.RECONCILES.labels(kind=key.kind, result=result).inc()
+        metrics.RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - begun)

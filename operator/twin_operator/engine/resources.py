@@ -1,0 +1,76 @@
+"""The resource types the operator watches or writes, and their API paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bettertherapy_api import names
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON: its shape is the API server's, so its values are `Any`."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource type."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, *, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Return the URL path of one object, or of the collection when `name` is None."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names one object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+DOCTOR_TWIN = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
+MINER_POOL = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
+DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+POD = Resource("", "v1", "Pod", "pods")
+SERVICE = Resource("", "v1", "Service", "services")
+CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Resource("", "v1", "ServiceAccount", "serviceaccounts")
+ROLE = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
+ROLE_BINDING = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+NETWORK_POLICY = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
+EVENT = Resource("events.k8s.io", "v1", "Event", "events")
+
+PRIMARY = (DOCTOR_TWIN, MINER_POOL)
+CHILDREN = (
+    SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
+)  # fmt: skip
+"""Types that a pool owns, in the order in which they are applied: pods come last, when all they need is there."""
+WATCHED = (*PRIMARY, *CHILDREN, POD)
+BY_KIND = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
+
+
+def key_of(manifest: Manifest) -> Key:
+    """Return the key of an object that names its kind."""
+    metadata = manifest["metadata"]
+    return Key(manifest["kind"], metadata.get("namespace", ""), metadata["name"])

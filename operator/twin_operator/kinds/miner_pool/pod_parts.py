@@ -1,0 +1,109 @@
+"""What the pods of engines and miners have in common: labels, security, tokens, scratch volumes."""
+
+from __future__ import annotations
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.specs import Pool
+
+USER = 65532
+TOKEN_VOLUME = "api-token"  # noqa: S105  # the name of a volume
+TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
+TOKEN_SECONDS = 3600
+
+
+def selector_labels(pool: Pool, component: str) -> dict[str, str]:
+    """Return the labels by which a component's pods are found; never changed, since a Deployment's selector can't."""
+    return {names.LABEL_POOL: pool.name, names.LABEL_COMPONENT: component}
+
+
+def labels(pool: Pool, component: str) -> dict[str, str]:
+    """Return the labels of a component's objects."""
+    return {
+        **selector_labels(pool, component),
+        names.LABEL_MANAGED_BY: names.FIELD_MANAGER,
+        "app.kubernetes.io/part-of": "bettertherapy",
+        "app.kubernetes.io/name": component,
+        "app.kubernetes.io/instance": pool.name,
+    }
+
+
+def pod_security() -> Manifest:
+    """Return the pod's securityContext, as the restricted Pod Security Standard asks."""
+    return {
+        "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+
+
+def container_security() -> Manifest:
+    """Return a container's securityContext, as the restricted Pod Security Standard asks, with a read-only root."""
+    return {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+
+
+def empty_dir(name: str, *, memory: bool = False, size: str | None = None) -> Manifest:
+    """Return an emptyDir volume."""
+    source: Manifest = {}
+    if memory:
+        source["medium"] = "Memory"
+    if size is not None:
+        source["sizeLimit"] = size
+    return {"name": name, "emptyDir": source}
+
+
+def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
+    """Return a volume mount."""
+    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+
+
+def token_volume() -> Manifest:
+    """Return the volume with the API token: mounted only into containers that talk to the API server."""
+    return {
+        "name": TOKEN_VOLUME,
+        "projected": {
+            "defaultMode": 0o444,
+            "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {
+                    "downwardAPI": {
+                        "items": [
+                            {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                        ]
+                    }
+                },
+            ],
+        },
+    }
+
+
+def token_mount() -> Manifest:
+    """Return the mount of `token_volume` at the place where every client looks for it."""
+    return mount(TOKEN_VOLUME, TOKEN_DIR, read_only=True)
+
+
+def identity_env(pool: Pool) -> list[Manifest]:
+    """Return the environment that tells a neuron which pod of which pool it is."""
+    fields = {
+        "POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_UID": "metadata.uid",
+        "POD_IP": "status.podIP",
+    }  # fmt: skip
+    return [
+        env("HOME", "/tmp"),  # noqa: S108  # an emptyDir of the pod
+        env("POOL", pool.name),
+        *({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}} for name, path in fields.items()),
+    ]
+
+
+def env(name: str, value: str) -> Manifest:
+    """Return one environment variable."""
+    return {"name": name, "value": value}
+
+
+def pull_secrets(pool: Pool) -> Manifest:
+    """Return the pod's imagePullSecrets, or nothing."""
+    secrets = pool.spec.image_pull_secrets
+    return {"imagePullSecrets": [{"name": secret.name} for secret in secrets]} if secrets else {}

@@ -1,0 +1,202 @@
+"""The routing table: which adapters every engine pod holds, and which version of each twin answers.
+
+A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod reports it Verified. Pods that are
+not ready don't hold it up, since no request reaches them; a ready pod on which it failed does. While nothing answers yet,
+one verified pod is enough: miners send a twin only to pods that hold it. Until then the version that answers stays, in
+`adapters` and in `versions`. The memory of which one that is are the table itself and, should it be lost, the
+twin's status.activeVersion; so a restarted operator decides the same.
+
+A twin that must not be served here as its spec asks (other base model, rank too high, selector doesn't match any more) keeps
+its last version until another pool answers with the wanted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bettertherapy_api import names
+from bettertherapy_api.doctor_twin import DoctorTwinSpec
+from bettertherapy_api.report import AdapterState, PodReport
+from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
+from bettertherapy_api.routing import Twin as TwinRoute
+from pydantic import ValidationError
+
+from twin_operator.engine.resources import CONFIG_MAP, Manifest
+from twin_operator.kinds.miner_pool.pod_parts import labels
+from twin_operator.kinds.specs import Pool, Twin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A twin that this pool serves or should serve."""
+
+    twin: Twin
+    refused: tuple[str, str] | None = None
+    """Reason and message why the pool can't serve it as its spec asks."""
+    served_elsewhere: bool = False
+    """Another pool answers with the wanted version."""
+
+
+def wanted_adapter(name: str, spec: DoctorTwinSpec) -> Adapter | None:
+    """Return the adapter that the spec asks for, or None when the base model itself should answer."""
+    wanted = spec.adapter
+    if wanted is None:
+        return None
+    return Adapter(
+        twin=name, digest=wanted.digest, served_name=names.served_name(name, wanted.digest), uri=wanted.uri,
+        rank=wanted.rank,
+    )  # fmt: skip
+
+
+def wanted_served_name(name: str, spec: DoctorTwinSpec) -> str:
+    """Return the name under which the wanted version is served; the base model's own name without an adapter."""
+    adapter = wanted_adapter(name, spec)
+    return adapter.served_name if adapter else spec.base_model.name
+
+
+def refusal(pool: Pool, spec: DoctorTwinSpec) -> tuple[str, str] | None:
+    """Return reason and message why the pool can't serve a twin with this spec, or None."""
+    base, wanted = pool.spec.base_model, spec.base_model
+    if wanted.name != base.name:
+        return (
+            "BaseModelMismatch",
+            f"MinerPool {pool.name} serves base model {base.name}, the twin's adapter belongs to {wanted.name}: correct "
+            f"spec.baseModel.name, or make spec.poolSelector match a pool with {wanted.name}",
+        )
+    if wanted.revision is not None and wanted.revision != base.revision:
+        return (
+            "BaseModelMismatch",
+            f"MinerPool {pool.name} serves revision {base.revision or '(unset)'} of {base.name}, the twin asks for "
+            f"{wanted.revision}: correct spec.baseModel.revision, or select a pool with that revision",
+        )
+    limit = pool.spec.engine.max_lora_rank
+    if spec.adapter is not None and spec.adapter.rank > limit:
+        return (
+            "RankTooHigh",
+            f"the adapter has rank {spec.adapter.rank}, MinerPool {pool.name} allows up to {limit}: raise the pool's "
+            f"spec.engine.maxLoraRank, or train the adapter with rank {limit} or less",
+        )
+    return None
+
+
+def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodReport]) -> list[str]:
+    """Return the pods that report this very version as Verified."""
+    return [
+        report.pod
+        for report in reports
+        if (held := report.adapters.get(adapter_served_name)) is not None
+        and held.digest == digest
+        and held.state is AdapterState.VERIFIED
+    ]
+
+
+def plan_routing(
+    pool: Pool,
+    *,
+    candidates: Sequence[Candidate],
+    previous: RoutingTable | None,
+    ready: Mapping[str, PodReport | None],
+) -> RoutingTable:
+    """Return the table to publish.
+
+    `ready` holds the engine pods that serve, by name, each with its report (None: it has not reported).
+    """
+    adapters: dict[str, Adapter] = {}
+    twins: dict[str, TwinRoute] = {}
+    for candidate in sorted(candidates, key=lambda item: item.twin.name):
+        if candidate.twin.deleted:
+            continue
+        route, held = _plan_twin(pool, candidate, previous, ready)
+        adapters.update({adapter.served_name: adapter for adapter in held})
+        if route is not None:
+            twins[candidate.twin.name] = route
+    return RoutingTable(
+        pool=pool.name,
+        generation=pool.generation,
+        base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
+        max_loras=pool.max_loras,
+        max_lora_rank=pool.spec.engine.max_lora_rank,
+        adapters=tuple(adapters[name] for name in sorted(adapters)),
+        twins=twins,
+    )
+
+
+def _plan_twin(
+    pool: Pool, candidate: Candidate, previous: RoutingTable | None, ready: Mapping[str, PodReport | None]
+) -> tuple[TwinRoute | None, list[Adapter]]:
+    twin = candidate.twin
+    known = _active(twin, pool, previous)
+    if candidate.refused is not None:
+        if known is None or candidate.served_elsewhere:
+            return None, []
+        return _route(twin, known[0]), [known[1]] if known[1] else []
+    wanted = wanted_adapter(twin.name, twin.spec)
+    if wanted is None:
+        # The base model needs no adapter: it answers as soon as an engine does.
+        return _route(twin, Version(served_name=pool.spec.base_model.name, weight_percent=100)), []
+    version = Version(served_name=wanted.served_name, digest=wanted.digest, weight_percent=100)
+    if known is not None and known[0].digest == wanted.digest:
+        return _route(twin, version), [wanted]
+    if known is not None and known[0].served_name == wanted.served_name:
+        # Two digests that share their first 8 digits: engines can't hold both. The agents report it as mismatch.
+        return _route(twin, known[0]), [known[1]] if known[1] else []
+    verified = verified_on(wanted.served_name, wanted.digest, [report for report in ready.values() if report])
+    takes_over = len(verified) == len(ready) > 0 if known is not None else bool(verified)
+    if takes_over:
+        return _route(twin, version), [wanted]
+    if known is None:
+        return _route(twin, None), [wanted]
+    return _route(twin, known[0]), [wanted, known[1]] if known[1] else [wanted]
+
+
+def _active(twin: Twin, pool: Pool, previous: RoutingTable | None) -> tuple[Version, Adapter | None] | None:
+    """Return the version that answers for the twin in this pool, and its adapter (None: the base model itself)."""
+    if previous is not None:
+        route = previous.twins.get(twin.name)
+        version = max(route.versions, key=lambda item: item.weight_percent, default=None) if route else None
+        if version is None:
+            return None
+        full = Version(served_name=version.served_name, digest=version.digest, weight_percent=100)
+        if version.digest is None:
+            return full, None
+        held = next((item for item in previous.adapters if item.served_name == version.served_name), None)
+        return (full, held) if held is not None else None
+    active = twin.status.active_version
+    if active is None or pool.name not in (twin.status.pools or []):
+        return None
+    version = Version(served_name=active.served_name, digest=active.digest, weight_percent=100)
+    if active.digest is None:
+        return (version, None) if active.served_name == pool.spec.base_model.name else None
+    if active.uri is None or active.rank is None:
+        return None
+    return version, Adapter(
+        twin=twin.name, digest=active.digest, served_name=active.served_name, uri=active.uri, rank=active.rank
+    )
+
+
+def _route(twin: Twin, version: Version | None) -> TwinRoute:
+    return TwinRoute(
+        versions=(version,) if version else (), system_prompt=twin.spec.system_prompt, doctor=twin.spec.doctor.name
+    )
+
+
+def read_table(configmap: Manifest | None) -> RoutingTable | None:
+    """Return the table in a routing ConfigMap, or None when there is none or it doesn't parse."""
+    text = (configmap or {}).get("data", {}).get(names.ROUTING_KEY) if configmap else None
+    if text is None:
+        return None
+    try:
+        return RoutingTable.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def build_routing_configmap(pool: Pool, table: RoutingTable) -> Manifest:
+    """Return the ConfigMap that agents and miners watch."""
+    return {
+        "apiVersion": CONFIG_MAP.api_version,
+        "kind": "ConfigMap",
+        "metadata": {"name": names.routing_name(pool.name), "labels": labels(pool, "routing")},
+        "data": {names.ROUTING_KEY: table.to_json()},
+    }

@@ -1,0 +1,27 @@
+"""Service P-miner: the pool's public address."""
+
+from __future__ import annotations
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.miner_pool.pod_parts import labels, selector_labels
+from twin_operator.kinds.specs import Pool
+
+
+def build_service(pool: Pool) -> Manifest:
+    """Return the Service in front of the miners."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": names.miner_name(pool.name), "labels": labels(pool, "miner")},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector_labels(pool, "miner"),
+            "ports": [
+                {
+                    "name": "http", "port": names.MINER_SERVICE_PORT, "targetPort": names.MINER_PORT,
+                    "protocol": "TCP", "appProtocol": "http",
+                }
+            ],
+        },
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""Everything the operator reads from its environment and its command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = "0.1.0"
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images that pools use unless their spec names others."""
+
+    neuron: str = f"bettertherapy/neuron:{VERSION}"
+    engine_cpu: str = f"bettertherapy/engine-cpu:{VERSION}"
+    engine_gpu: str = f"bettertherapy/engine-gpu:{VERSION}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How this operator process runs. Times are in seconds."""
+
+    identity: str
+    """Holder of the Lease: the pod's name."""
+    lease_namespace: str
+    lease_name: str = "twin-operator"
+    lease_duration: int = 10
+    lease_renew_deadline: float = 6.0
+    lease_retry: float = 2.0
+    namespace: str | None = None
+    """The one namespace to look after; None means all."""
+    images: Images = Images()
+    workers: int = 4
+    http_port: int = 8080
+    http_host: str = "0.0.0.0"  # noqa: S104  # probes and Prometheus come from outside the pod
+    resync_seconds: float = 600.0
+    request_seconds: float = 10.0
+    log_level: str = "INFO"
+
+
+def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read settings; exits with a message when an argument or a number is wrong."""
+    parser = argparse.ArgumentParser(prog="twin_operator", description="Operator of DoctorTwin and MinerPool.")
+    parser.add_argument("--namespace", default=environ.get("TWIN_NAMESPACE") or None, help="look after this one only")
+    parser.add_argument("--http-port", type=int, default=environ.get("TWIN_HTTP_PORT", "8080"), help="0: any free port")
+    parser.add_argument("--workers", type=int, default=environ.get("TWIN_WORKERS", "4"))
+    parser.add_argument("--resync-seconds", type=float, default=environ.get("TWIN_RESYNC_SECONDS", "600"))
+    parser.add_argument("--log-level", default=environ.get("TWIN_LOG_LEVEL", "INFO"))
+    parsed = parser.parse_args(arguments)
+    return Settings(
+        identity=environ.get("POD_NAME") or socket.gethostname(),
+        lease_namespace=environ.get("POD_NAMESPACE") or _service_account_namespace() or parsed.namespace or "default",
+        lease_name=environ.get("TWIN_LEASE_NAME") or "twin-operator",
+        namespace=parsed.namespace,
+        images=Images(
+            neuron=environ.get("TWIN_IMAGE_NEURON") or Images.neuron,
+            engine_cpu=environ.get("TWIN_IMAGE_ENGINE_CPU") or Images.engine_cpu,
+            engine_gpu=environ.get("TWIN_IMAGE_ENGINE_GPU") or Images.engine_gpu,
+        ),
+        workers=parsed.workers,
+        http_port=parsed.http_port,
+        resync_seconds=parsed.resync_seconds,
+        log_level=parsed.log_level.upper(),
+    )
+
+
+def _service_account_namespace() -> str | None:
+    try:
+        return NAMESPACE_FILE.read_text().strip() or None
+    except OSError:
+        return None
