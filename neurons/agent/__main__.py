@@ -1,0 +1,54 @@
+"""`python -m neurons.agent`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from bettertherapy_api import names
+from neurons.agent.agent import Agent
+from neurons.agent.settings import Settings, parse_settings
+from neurons.cluster import ClusterClient, ConfigMapWatch, apply_report_key
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with ClusterClient() as cluster:
+        watch = ConfigMapWatch(cluster, namespace=settings.namespace, name=names.routing_name(settings.pool))
+
+        async def publish(document: str | None) -> None:
+            await apply_report_key(
+                cluster,
+                namespace=settings.namespace,
+                name=names.report_name(settings.pool),
+                pod=settings.pod_name,
+                value=document,
+            )
+
+        async with Agent(settings, routing=watch, publish=publish) as agent:
+            await stop.wait()
+            await agent.shut_down()
+
+
+def main() -> None:
+    """Read the settings and run."""
+    settings = parse_settings()
+    logging.basicConfig(
+        level=settings.log_level,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {settings.namespace}/{settings.pool} %(name)s: %(message)s",
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""One agent, wired: table in, adapters into the engine, report out, and the door in front."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from bettertherapy_api import names
+from bettertherapy_api.manifest import AdapterManifest, manifest_digest
+from bettertherapy_api.report import EngineReport, FailureReason, PodReport, Slots
+from bettertherapy_api.routing import RoutingTable
+from neurons.agent.drain import Drain
+from neurons.agent.engine import EngineClient, EngineError
+from neurons.agent.keeper import AdapterKeeper, Fetch
+from neurons.agent.metrics import CONTENT_TYPE, AgentMetrics
+from neurons.agent.monitor import EngineMonitor
+from neurons.agent.proxy import GENERATION_PATHS, Proxy, problem
+from neurons.agent.reporting import Publish, Reporter
+from neurons.agent.roster import Roster
+from neurons.agent.settings import Settings
+from neurons.agent.traffic import Traffic
+from neurons.cluster import Backoff
+from neurons.store import fetch_adapter, read_manifest
+from neurons.store.errors import DigestMismatch
+
+log = logging.getLogger(__name__)
+
+SLOT_WINDOW_SECONDS: Final = 60.0
+"""An adapter that ran a request within this time is counted as using a slot."""
+_SLOT_LOOK_SECONDS: Final = 10.0
+_SHUTDOWN_QUIET_SECONDS: Final = 1.0
+_WAITS_FOR_STORE: Final = (FailureReason.STORE_UNREACHABLE, FailureReason.NO_SPACE)
+
+Routing = AsyncIterable[Mapping[str, str]]
+"""The routing ConfigMap's data, each time it changes; a ConfigMapWatch is one."""
+
+
+class Agent:
+    """Everything that runs in the sidecar. `async with Agent(...)`: it serves and works until the context ends."""
+
+    def __init__(self, settings: Settings, *, routing: Routing, publish: Publish, fetch: Fetch | None = None) -> None:
+        self.settings = settings
+        self._routing = routing
+        self.traffic = Traffic()
+        self.metrics = AgentMetrics()
+        self._local = settings.endpoint is None
+        self.engine = EngineClient(
+            socket=settings.socket if self._local else None,
+            endpoint=settings.endpoint,
+            endpoint_key_file=settings.endpoint_key_file,
+            poll_seconds=settings.poll_seconds,
+            load_seconds=settings.load_seconds,
+            request_seconds=settings.request_seconds,
+        )
+        self.monitor = EngineMonitor(
+            self.engine,
+            self.traffic,
+            wedged_file=settings.wedged_file if self._local else None,
+            socket=settings.socket if self._local else None,
+            wedge_seconds=settings.wedge_seconds,
+        )
+        self.roster = Roster(
+            settings,
+            engine=self.engine,
+            monitor=self.monitor,
+            traffic=self.traffic,
+            fetch=fetch or _fetcher(settings),
+            changed=self._on_change,
+            loaded=self.metrics.load_seconds.observe,
+        )
+        self.monitor.eager = lambda: not self.roster.all_verified()
+        self.proxy = Proxy(
+            engine=self.engine,
+            monitor=self.monitor,
+            roster=self.roster,
+            traffic=self.traffic,
+            metrics=self.metrics,
+            pod=settings.pod_name,
+            max_body_bytes=settings.max_body_bytes,
+            max_in_flight=settings.max_in_flight,
+        )
+        self.drain = Drain(
+            drain_file=settings.drain_file,
+            drained_file=settings.drained_file,
+            traffic=self.traffic,
+            monitor=self.monitor,
+            changed=self._on_change,
+        )
+        self._reporter = Reporter(
+            lambda: self.report().to_json(),
+            publish,
+            metrics=self.metrics,
+            backoff=Backoff(first=settings.retry_first, most=10.0),
+        )
+        self.monitor.listeners.append(self._on_change)
+        self._awaited: set[str] | None = None
+        self._ready_epoch = 0
+        self._stopping = False
+        self._slots_used = 0
+        self._slots_looked_at = 0.0
+        self._stack = AsyncExitStack()
+        self.port = settings.port
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.engine)
+            if self._local:
+                self.settings.run_dir.mkdir(parents=True, exist_ok=True)
+            stack.push_async_callback(self.roster.close)
+            await self._load_saved_table()
+            for work in (self.monitor.run, self._follow_routing, self._reporter.run):
+                await stack.enter_async_context(_background(work))
+            if self._local:
+                await stack.enter_async_context(_background(self.drain.run))
+            await self._listen(stack)
+            self._stack = stack.pop_all()
+        self._on_change()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def shut_down(self) -> None:
+        """Leave decently: take no new requests, let the running ones end (drain_seconds at most), take the report away.
+
+        Beside an engine, kubelet stops the sidecar after the engine, when nothing runs any more and this is quick.
+        """
+        self._stopping = True
+        self._on_change()
+        if not self._local:
+            await asyncio.sleep(_SHUTDOWN_QUIET_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.traffic.idle()
+        await self._reporter.withdraw()
+
+    # --- what it says
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the pod stops."""
+        return self.drain.active or self._stopping
+
+    @property
+    def ready(self) -> bool:
+        """The engine answers, what was desired when it came up is settled, and nothing drains."""
+        return self.monitor.live and self._ready_epoch == self.monitor.epoch and not self.draining
+
+    def report(self) -> PodReport:
+        """Return the pod's report as of now."""
+        table, monitor = self.roster.table, self.monitor
+        slots = None
+        if table is not None and self._local:
+            slots = Slots(used=min(self._slots_used, table.max_loras), total=table.max_loras)
+        return PodReport(
+            pod=self.settings.pod_name,
+            address=self.settings.address,
+            uid=self.settings.pod_uid,
+            ready=self.ready,
+            draining=self.draining,
+            engine=EngineReport(
+                live=monitor.live,
+                wedged=monitor.wedged,
+                version=monitor.version,
+                started_at=monitor.started_at,
+                max_model_length=monitor.max_model_length,
+                message=monitor.message,
+            ),
+            adapters=dict(sorted(self.roster.reports().items())),
+            slots=slots,
+            cold_start_seconds=monitor.cold_start_seconds,
+            observed_generation=table.generation if table is not None else None,
+        )
+
+    def _on_change(self) -> None:
+        self.proxy.draining = self.draining
+        self._look_at_readiness()
+        self._look_at_slots()
+        self._reporter.changed()
+
+    def _look_at_readiness(self) -> None:
+        """Latch readiness per engine process: a twin that is added later must not take the pod out of service."""
+        if not self.monitor.live or self.roster.table is None or self._ready_epoch == self.monitor.epoch:
+            return
+        if self._awaited is None:
+            self._awaited = {keeper.name for keeper in self.roster.keepers()}
+        if all(self._settled(keeper) for keeper in self.roster.keepers() if keeper.name in self._awaited):
+            self._ready_epoch = self.monitor.epoch
+            self._awaited = None
+
+    def _settled(self, keeper: AdapterKeeper) -> bool:
+        if keeper.verified:
+            return True
+        failure = keeper.failure
+        if failure is None or failure.reason is FailureReason.ENGINE_UNREACHABLE:
+            return False
+        if failure.reason in _WAITS_FOR_STORE:
+            # A pod that can get nothing must not replace one that has all. If others came through, it is this one.
+            others = any(other.verified for other in self.roster.keepers())
+            return others and keeper.failing_seconds() >= self.settings.settle_seconds
+        return True
+
+    def _look_at_slots(self) -> None:
+        now = time.monotonic()
+        if now - self._slots_looked_at >= _SLOT_LOOK_SECONDS:
+            self._slots_looked_at = now
+            used = self.traffic.used_within(SLOT_WINDOW_SECONDS)
+            self._slots_used = sum(keeper.name in used for keeper in self.roster.keepers())
+
+    # --- what it hears
+
+    async def _load_saved_table(self) -> None:
+        try:
+            text = await asyncio.to_thread(self.settings.table_file.read_text)
+            table = RoutingTable.model_validate_json(text)
+        except FileNotFoundError:
+            return
+        except (OSError, ValidationError) as error:
+            log.warning("%s is not usable: %s", self.settings.table_file, error)
+            return
+        log.info("going on with the table of generation %d until the API server is heard", table.generation)
+        await self._take(table)
+
+    async def _follow_routing(self) -> None:
+        async for data in self._routing:
+            try:
+                table = RoutingTable.model_validate_json(data[names.ROUTING_KEY])
+            except (KeyError, ValidationError) as error:
+                log.error("the routing table can't be read, the last one stays: %s", error)  # noqa: TRY400
+                continue
+            if table.pool != self.settings.pool:
+                log.error("the routing table is of pool %s, the last one stays", table.pool)
+                continue
+            await self._take(table)
+            await asyncio.to_thread(self._save, table)
+        log.warning("no more routing tables are coming; the last one stays")
+        await asyncio.Event().wait()
+
+    async def _take(self, table: RoutingTable) -> None:
+        if self.roster.table is None and self._local:
+            await asyncio.to_thread(self.roster.prepare, table)
+        self.roster.apply(table)
+
+    def _save(self, table: RoutingTable) -> None:
+        path = self.settings.table_file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            partial.write_text(table.to_json())
+            os.replace(partial, path)
+        except OSError as error:
+            log.warning("%s can't be written: %s; a restart needs the API server", path, error)
+
+    # --- its door
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)  # type: ignore[arg-type]
+        runner = web.ServerRunner(server, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.settings.host, self.settings.port, shutdown_timeout=1.0, backlog=1024)
+        await site.start()
+        self.port = runner.addresses[0][1]
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if "upgrade" in request.headers:
+            return problem(400, "BadRequestError", "no upgrades here")
+        method = request.method
+        path, _, query = request.raw_path.partition("?")
+        if path in GENERATION_PATHS and not query:
+            if method == "POST":
+                return await self.proxy.generate(request, path)
+        elif method == "GET":
+            if path == "/v1/models":
+                return await self.proxy.models()
+            if path == "/metrics":
+                return await self._metrics_page()
+            if path == "/healthz":
+                return web.Response(text="ok\n")
+            if path == "/readyz":
+                return web.Response(status=200 if self.ready else 503, text=f"{self._readiness()}\n")
+            if path == "/agent/v1/status":
+                return web.Response(text=self.report().to_json(), content_type="application/json")
+        self.metrics.refused.labels("not_allowed").inc()
+        return problem(404, "NotFoundError", "no such route here")
+
+    def _readiness(self) -> str:
+        if self.ready:
+            return "ready"
+        if self.draining:
+            return "draining"
+        if not self.monitor.live:
+            return f"the engine is not live: {self.monitor.message}"
+        if self.roster.table is None:
+            return "no routing table yet"
+        waiting = sorted(k.name for k in self.roster.keepers() if not self._settled(k))
+        return f"waiting for adapters: {', '.join(waiting)}"
+
+    async def _metrics_page(self) -> web.Response:
+        page = self.metrics.text(
+            adapters=self.roster.reports().values(),
+            live=self.monitor.live,
+            epoch=self.monitor.epoch,
+            in_flight=self.traffic.total,
+        )
+        try:
+            page += (await self.engine.metrics()).encode()
+        except EngineError as error:
+            log.debug("no metrics from the engine: %s", error)
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
+
+
+def _fetcher(settings: Settings) -> Fetch:
+    if settings.endpoint is None:
+
+        async def fetch(uri: str, digest: str, destination: Path) -> AdapterManifest:
+            return await fetch_adapter(uri, digest, destination, pvc_dir=settings.pvc_dir)
+
+        return fetch
+
+    async def look(uri: str, digest: str, destination: Path) -> AdapterManifest:
+        # A foreign server has its own files; all we need is what the adapter should be.
+        manifest, data = await read_manifest(uri, pvc_dir=settings.pvc_dir)
+        if (actual := manifest_digest(data)) != digest:
+            raise DigestMismatch(f"{uri}: its digest is {actual}, expected {digest}. Set adapter.digest to it.")
+        return manifest
+
+    return look
+
+
+class _background:  # noqa: N801 - reads as a verb where it is used
+    """Run a coroutine function for as long as the context lasts; its defect ends the process loudly."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.ensure_future(self._work())
+        self._task.add_done_callback(_die_of_defects)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+def _die_of_defects(task: asyncio.Future[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a part of the agent failed; ending, so that it is started anew", exc_info=error)
+        os._exit(70)

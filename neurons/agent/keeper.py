@@ -1,0 +1,419 @@
+"""One adapter's way into one engine, and back in whenever the engine forgets it.
+
+    fetch ─> check ─> load ─> confirm by root ─> fingerprint ─> Verified ──(engine lost it)──┐
+      ^                                                                                      │
+      └── Failed: retryable ones after a pause, others when the table changes  <── load ─────┘
+
+Each adapter has a task of its own, so a bad one costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from bettertherapy_api.manifest import AdapterManifest
+from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
+from bettertherapy_api.routing import Adapter
+from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
+from neurons.agent.fingerprint import mean_difference
+from neurons.agent.monitor import EngineMonitor, Listing
+from neurons.cluster import Backoff
+from neurons.store import StoreError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+MAX_MESSAGE: Final = 500
+SLOW_FETCH_SECONDS: Final = 5.0
+_REPUSH_SECONDS: Final = 300.0
+"""How often an artifact with wrong content is looked at again: someone may have pushed the right one."""
+_REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
+
+
+class Failure(Exception):  # noqa: N818 - named as in the report
+    """Why an adapter is not Verified."""
+
+    def __init__(self, reason: FailureReason, message: str, *, retryable: bool, milli_nats: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+        self.milli_nats = milli_nats
+
+
+class Fetch(Protocol):
+    """neurons.store.fetch_adapter, with the pod's settings filled in; raises StoreError."""
+
+    def __call__(self, uri: str, digest: str, destination: Path) -> Awaitable[AdapterManifest]:
+        """Bring the adapter to `destination` and return its manifest."""
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """What the routing table says about the pool as a whole; a change wakes adapters that failed because of it."""
+
+    base_model: str
+    max_lora_rank: int
+
+
+class Gates:
+    """How many adapters may do the same thing at once."""
+
+    def __init__(self, *, fetches: int, loads: int, slow_seconds: float = SLOW_FETCH_SECONDS) -> None:
+        self._fetches = asyncio.Semaphore(fetches)
+        self.engine = asyncio.Semaphore(loads)
+        self._slow_seconds = slow_seconds
+
+    async def fetch(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` when a place is free. A slow one gives its place back: a dead store must not stop the others."""
+        task: asyncio.Task[T] | None = None
+        try:
+            async with self._fetches:
+                task = asyncio.ensure_future(work)
+                await asyncio.wait({task}, timeout=self._slow_seconds)
+            return await task
+        finally:
+            if task is None:
+                work.close()
+            elif not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError, StoreError):
+                    await task
+
+
+class AdapterKeeper:
+    """Brings one adapter in and keeps it there; `run` never returns."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        path: Path,
+        *,
+        pool: PoolFacts,
+        fetch: Fetch,
+        engine: EngineClient,
+        monitor: EngineMonitor,
+        gates: Gates,
+        loadable: bool,
+        backoff: Backoff,
+        changed: Callable[[], None],
+        loaded: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.adapter = adapter
+        self.path = path
+        self.pool = pool
+        self._fetch = fetch
+        self._engine = engine
+        self._monitor = monitor
+        self._gates = gates
+        self._loadable = loadable
+        self._backoff = backoff
+        self._changed = changed
+        self._loaded = loaded
+        self._lost = asyncio.Event()
+        self._again = asyncio.Event()
+        self._verified_at = 0.0
+        self._epoch = 0
+        self._milli_nats: int | None = None
+        self._load_millis: int | None = None
+        self._manifest_rank: int | None = None
+        self._failing_since: float | None = None
+        self.state = AdapterState.FETCHING
+        self.failure: Failure | None = None
+
+    @property
+    def name(self) -> str:
+        """The served name."""
+        return self.adapter.served_name
+
+    @property
+    def verified(self) -> bool:
+        """Whether requests may go to it now."""
+        return self.state is AdapterState.VERIFIED
+
+    def failing_seconds(self) -> float:
+        """Return for how long it has been failing, 0 when it is not."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    def report(self) -> AdapterReport:
+        """Return what to tell the operator."""
+        reason = message = retryable = None
+        milli_nats = self._milli_nats
+        if self.state is AdapterState.FAILED and self.failure is not None:
+            reason, message, retryable = self.failure.reason, self.failure.message[:MAX_MESSAGE], self.failure.retryable
+            milli_nats = self.failure.milli_nats
+        elif self.verified and self._manifest_rank not in (None, self.adapter.rank):
+            # The bytes are the right ones, so it goes on serving; but a new pod would refuse it.
+            reason = FailureReason.RANK_MISMATCH
+            message = (
+                f"it serves, but the twin now declares rank {self.adapter.rank} and the adapter has "
+                f"{self._manifest_rank}: a new pod will refuse it. Set adapter.rank to {self._manifest_rank}."
+            )
+        return AdapterReport(
+            twin=self.adapter.twin,
+            digest=self.adapter.digest,
+            state=self.state,
+            reason=reason,
+            message=message,
+            retryable=retryable,
+            fingerprint_milli_nats=milli_nats,
+            load_millis=self._load_millis if self.verified else None,
+        )
+
+    def update(self, adapter: Adapter, pool: PoolFacts) -> None:
+        """Take what a new table says; a failed adapter tries again when its own entry or the pool's facts changed."""
+        if (adapter, pool) == (self.adapter, self.pool):
+            return
+        self.adapter, self.pool = adapter, pool
+        if not self.verified:
+            self._again.set()
+        self._changed()
+
+    def look_at(self, listing: Listing, *, epoch: int) -> None:
+        """Notice that the engine forgot the adapter, from a listing asked for after it was verified."""
+        if not self.verified or self._lost.is_set():
+            return
+        forgotten = listing.asked_at > self._verified_at and not self._is_listed(listing)
+        if forgotten or epoch != self._epoch:
+            self.lose()
+
+    def lose(self) -> None:
+        """Stop serving it until it is verified again."""
+        if self.verified:
+            log.warning("adapter %s is gone from the engine; loading it again", self.name)
+            self._set(AdapterState.LOADING)
+            self._lost.set()
+
+    async def run(self) -> None:
+        """Bring the adapter in, again and again; cancel to stop."""
+        while True:
+            self._lost.clear()
+            self._again.clear()
+            try:
+                await self._bring_in()
+            except Failure as failure:
+                await self._fail(failure)
+            except Exception as error:
+                log.exception("adapter %s: unexpected error", self.name)
+                text = f"unexpected {type(error).__name__} in the agent, see its log; it tries again."
+                await self._fail(Failure(FailureReason.ENGINE_REFUSED, text, retryable=True))
+            else:
+                self._backoff.reset()
+                await self._lost.wait()
+
+    async def _bring_in(self) -> None:
+        manifest = await self._fetch_and_check()
+        if self.state is not AdapterState.FAILED:
+            self._set(AdapterState.LOADING)
+        await self._monitor.wait_up()
+        async with self._gates.engine:
+            self._epoch = self._monitor.epoch
+            began = time.monotonic()
+            try:
+                self._check_base()
+                await self._load()
+                self._set(AdapterState.VERIFYING)
+                milli_nats = await self._verify(manifest)
+            except EngineAnswer as error:
+                raise _refused(error) from error
+            except EngineError as error:
+                self._monitor.kick()
+                raise Failure(
+                    FailureReason.ENGINE_UNREACHABLE, f"{error}. It is tried again.", retryable=True
+                ) from error
+        if self._monitor.epoch != self._epoch:
+            text = "the engine restarted while the adapter was being loaded. It is tried again."
+            raise Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
+        seconds = time.monotonic() - began
+        self._load_millis, self._milli_nats = round(seconds * 1000), milli_nats
+        self._manifest_rank = manifest.rank
+        self._verified_at = time.monotonic()
+        self.failure = self._failing_since = None
+        self._set(AdapterState.VERIFIED)
+        self._loaded(seconds)
+        log.info("adapter %s verified in %d ms, %s milli-nats off", self.name, self._load_millis, milli_nats)
+
+    async def _fetch_and_check(self) -> AdapterManifest:
+        adapter = self.adapter
+        if self.state not in (AdapterState.FAILED, AdapterState.LOADING):
+            self._set(AdapterState.FETCHING)
+        try:
+            manifest = await self._gates.fetch(_coroutine(self._fetch(adapter.uri, adapter.digest, self.path)))
+        except StoreError as error:
+            raise Failure(error.reason, str(error), retryable=error.retryable) from error
+        if manifest.base_model.name != self.pool.base_model:
+            raise Failure(
+                FailureReason.BASE_MODEL_MISMATCH,
+                f"the adapter was trained on {manifest.base_model.name}, this pool serves {self.pool.base_model}. "
+                "Train it on the pool's base model, or select another pool.",
+                retryable=False,
+            )
+        if manifest.rank != adapter.rank:
+            raise Failure(
+                FailureReason.RANK_MISMATCH,
+                f"the twin declares rank {adapter.rank}, the adapter has rank {manifest.rank}. "
+                f"Set adapter.rank to {manifest.rank}.",
+                retryable=False,
+            )
+        if manifest.rank > self.pool.max_lora_rank:
+            raise Failure(
+                FailureReason.RANK_TOO_HIGH,
+                f"the adapter has rank {manifest.rank}, the pool takes {self.pool.max_lora_rank} at most. "
+                "Raise the pool's engine.maxLoraRank, or train the adapter with a lower rank.",
+                retryable=False,
+            )
+        return manifest
+
+    def _check_base(self) -> None:
+        bases = self._monitor.listing.bases()
+        if self._loadable and bases and self.pool.base_model not in bases:
+            raise Failure(
+                FailureReason.BASE_MODEL_MISMATCH,
+                f"this pod's engine serves {', '.join(bases)}, the pool asks for {self.pool.base_model}. "
+                "The pod is being replaced; if it stays, check the Deployment's rollout.",
+                retryable=True,
+            )
+
+    async def _load(self) -> None:
+        listing = await self._list()
+        if not self._loadable:
+            if listing.root(self.name) is None:
+                raise Failure(
+                    FailureReason.ENDPOINT_NOT_LOADABLE,
+                    f"the server at this pool's endpoint does not list {self.name}, and adapters can't be loaded into "
+                    "a server that is not ours. Load it there under this name, or use a pool with its own engine.",
+                    retryable=True,
+                )
+            return
+        if self._is_listed(listing):
+            return  # the agent restarted, the engine did not
+        if listing.root(self.name) is not None:
+            # Other bytes under our name. Forgetting the name makes the next load a new adapter to vLLM.
+            log.warning("adapter %s is loaded from %s; unloading it", self.name, listing.root(self.name))
+            await self._finish(self._engine.unload(self.name))
+        try:
+            await self._finish(self._engine.load(self.name, self.path))
+        except EngineAnswer as error:
+            if not error.is_name_taken:
+                raise
+            # "Already loaded" is success only if it is ours, which the listing tells.
+            listing = await self._list()
+            if listing.root(self.name) is None:
+                raise
+        else:
+            listing = await self._list()
+        if not self._is_listed(listing):
+            root = listing.root(self.name)
+            raise Failure(
+                FailureReason.ROOT_MISMATCH,
+                f"the engine answers for {self.name} from {root or 'nowhere'}, expected {self.path}. "
+                "It is unloaded and loaded again; if this stays, restart the pod.",
+                retryable=True,
+            )
+
+    async def _verify(self, manifest: AdapterManifest) -> int | None:
+        fingerprint = manifest.fingerprint
+        if fingerprint is None:
+            return None
+        try:
+            actual = await self._engine.prompt_logprobs(self.name, fingerprint.token_ids)
+        except EngineAnswer as error:
+            if error.status in (400, 422) and not error.is_not_found:
+                await self._forget()
+                raise Failure(
+                    FailureReason.FINGERPRINT_MISMATCH,
+                    f"the engine refuses the fingerprint's text ({error.message[:200]}): the adapter was made for "
+                    "another model or another tokenizer. Train it on the pool's base model.",
+                    retryable=False,
+                ) from error
+            raise
+        if actual is None:
+            if not self._loadable:
+                return None  # a foreign server may not know prompt_logprobs; its listing is all there is
+            raise EngineAnswer(200, "Unreadable", "the answer has no prompt_logprobs")
+        difference = mean_difference(fingerprint.logprobs, actual)
+        milli_nats = min(round(difference * 1000), 1_000_000) if math.isfinite(difference) else 1_000_000
+        if difference > fingerprint.tolerance_nats:
+            await self._forget()
+            raise Failure(
+                FailureReason.FINGERPRINT_MISMATCH,
+                f"the loaded weights are {difference:.2f} nats off the adapter's fingerprint, at most "
+                f"{fingerprint.tolerance_nats:.2f} are allowed: they are not the weights that were trained. "
+                "Push the adapter again and check the base model's revision.",
+                retryable=False,
+                milli_nats=milli_nats,
+            )
+        return milli_nats
+
+    async def _forget(self) -> None:
+        """Take unproven weights out of the engine."""
+        if self._loadable:
+            await self._finish(self._engine.unload(self.name))
+
+    async def _list(self) -> Listing:
+        asked_at = time.monotonic()
+        return Listing(tuple(await self._engine.models()), asked_at)
+
+    def _is_listed(self, listing: Listing) -> bool:
+        root = listing.root(self.name)
+        return root is not None if not self._loadable else root == str(self.path)
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a load or unload end even when the twin is deleted meanwhile: the engine would do it after all."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})  # bounded by the engine client's own time limit
+            if not task.cancelled():
+                task.exception()  # seen; whoever cancelled us unloads the name anyway
+            raise
+
+    async def _fail(self, failure: Failure) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+        known = self.failure
+        self.failure = failure
+        if known is None or (known.reason, known.message) != (failure.reason, failure.message):
+            log.warning("adapter %s: %s: %s", self.name, failure.reason, failure.message)
+        self._set(AdapterState.FAILED)
+        if failure.retryable:
+            pause: float | None = self._backoff.next()
+        else:
+            pause = _REPUSH_SECONDS if failure.reason in _REPUSHABLE else None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._again.wait(), pause)
+        self._again.clear()
+
+    def _set(self, state: AdapterState) -> None:
+        self.state = state
+        self._changed()
+
+
+def _refused(error: EngineAnswer) -> Failure:
+    if "max_lora_rank" in error.message:
+        return Failure(
+            FailureReason.RANK_TOO_HIGH,
+            f"the engine refuses it: {error.message[:200]}. Raise the pool's engine.maxLoraRank, or train the adapter "
+            "with a lower rank.",
+            retryable=False,
+        )
+    server_side = error.status >= 500 or error.status == 200 or error.is_not_found
+    return Failure(
+        FailureReason.ENGINE_REFUSED,
+        f"the engine answered {error.status} {error.kind}: {error.message[:300]}. "
+        + ("It is tried again; see the engine's log." if server_side else "Check the adapter's format (PEFT LoRA)."),
+        retryable=server_side,
+    )
+
+
+async def _coroutine(work: Awaitable[T]) -> T:
+    return await work

@@ -1,0 +1,265 @@
+"""The pod's only door: an allow-list in front of an engine whose other routes could load, unload or stop it.
+
+A request goes on only if its method and its raw path are one of three pairs, its body is JSON that we have parsed and
+written anew (so the engine reads what we have checked), and its model is the base or a Verified adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from bettertherapy_api import names
+from neurons.agent.engine import EngineClient
+from neurons.agent.metrics import AgentMetrics
+from neurons.agent.monitor import EngineMonitor
+from neurons.agent.roster import Roster
+from neurons.agent.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+OTHER_POD: Final = {names.RETRY_HEADER: "other-pod"}
+
+REFUSED_FIELDS: Final = frozenset(
+    {
+        # Which weights answer is decided by `model` alone.
+        "lora_request", "lora_name", "lora_path", "lora_int_id", "adapter", "adapter_id",
+        # Ways to other machines, other requests' caches, or code.
+        "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "logits_processors", "chat_template",
+        "prompt_embeds", "media_io_kwargs", "mm_processor_kwargs", "mm_payload", "request_id",
+    }
+)  # fmt: skip
+_REFUSED_TEMPLATE_FIELDS: Final = frozenset({"chat_template", "tokenize"})
+_URL_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio", "file", "image_pil"})
+
+_REQUEST_HEADERS: Final = ("accept", "x-request-id", "traceparent", "tracestate")
+_DROPPED_ANSWER_HEADERS: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+        "upgrade", "content-length", "server", "date", "set-cookie",
+    }
+)  # fmt: skip
+
+
+def problem(status: int, kind: str, message: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error in OpenAI's form."""
+    body = {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
+
+
+class Refusal(Exception):  # noqa: N818
+    """A request that is not sent on."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.response = problem(status, kind, message)
+
+
+class Proxy:
+    """Sends generation requests on to the engine, byte by byte as they come back."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineClient,
+        monitor: EngineMonitor,
+        roster: Roster,
+        traffic: Traffic,
+        metrics: AgentMetrics,
+        pod: str,
+        max_body_bytes: int,
+        max_in_flight: int,
+    ) -> None:
+        self._engine = engine
+        self._monitor = monitor
+        self._roster = roster
+        self._traffic = traffic
+        self._metrics = metrics
+        self._pod = pod
+        self._max_body_bytes = max_body_bytes
+        self._max_in_flight = max_in_flight
+        self.draining = False
+
+    async def models(self) -> web.Response:
+        """GET /v1/models: the base and what is Verified, in OpenAI's form."""
+        table = self._roster.table
+        if table is None or not self._monitor.live:
+            return self._elsewhere("EngineNotReady", "this pod's engine does not answer now")
+        listed = {model.id: model for model in self._monitor.listing.models}
+        entries: list[dict[str, Any]] = []
+        for name in self._base_names():
+            model = listed.get(name)
+            entries.append(_entry(name, parent=None, length=model.max_model_len if model else None))
+        entries += [
+            _entry(k.name, parent=table.base_model.name, length=None) for k in self._roster.keepers() if k.verified
+        ]
+        return web.Response(
+            body=orjson.dumps({"object": "list", "data": entries}),
+            content_type="application/json",
+            headers={names.POD_HEADER: self._pod},
+        )
+
+    async def generate(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """POST to one of GENERATION_PATHS."""
+        try:
+            document = await self._document(request)
+            name = _model(document)
+        except Refusal as refusal:
+            self._metrics.refused.labels("bad_request").inc()
+            return refusal.response
+        if self.draining:
+            return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
+        keeper = self._roster.verified(name)
+        if keeper is None and name not in self._base_names():
+            self._metrics.refused.labels("adapter_not_here").inc()
+            return problem(
+                421, "AdapterNotHere", f"{name} is not verified on this pod", headers={**OTHER_POD, **self._mark(None)}
+            )
+        if self._monitor.wedged:
+            return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
+        if self._traffic.total >= self._max_in_flight:
+            return self._elsewhere("Busy", f"this pod has {self._max_in_flight} requests in flight")
+        digest = keeper.adapter.digest if keeper is not None else None
+        # From the check above to this line nothing awaits, so an adapter can't be unloaded in between.
+        with self._traffic.request(name):
+            return await self._forward(request, path, name, digest, orjson.dumps(document))
+
+    async def _forward(
+        self, request: web.BaseRequest, path: str, name: str, digest: str | None, body: bytes
+    ) -> web.StreamResponse:
+        headers = {h: request.headers[h] for h in _REQUEST_HEADERS if h in request.headers}
+        headers |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        mark = {names.SERVED_NAME_HEADER: name, **self._mark(digest)}
+        response: web.StreamResponse | None = None
+        try:
+            async with self._engine.open("POST", path, headers=headers, body=body) as upstream:
+                if digest is not None and upstream.status in (400, 404):
+                    answer = await upstream.read()
+                    if _is_unknown_model(answer):
+                        # The engine restarted a moment ago; it has refused before doing anything.
+                        self._monitor.kick()
+                        return problem(
+                            421, "AdapterNotHere", f"{name} is being loaded again", headers={**OTHER_POD, **mark}
+                        )
+                    return web.Response(status=upstream.status, body=answer, headers=_answer_headers(upstream, mark))
+                response = web.StreamResponse(status=upstream.status, headers=_answer_headers(upstream, mark))
+                if upstream.content_length is not None:
+                    response.content_length = upstream.content_length
+                await response.prepare(request)
+                async for chunk in upstream.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
+                return response
+        except asyncio.CancelledError:
+            if response is None:
+                self._traffic.unanswered += 1
+            raise  # the client went away; leaving the context closes the engine's connection, which aborts the request
+        except aiohttp.ClientConnectorError as error:
+            self._monitor.kick()
+            log.warning("engine can't be reached: %s", error.os_error)
+            return self._elsewhere("EngineDown", "this pod's engine is not running now")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if request.transport is None or request.transport.is_closing():
+                raise  # it was the client's side that broke
+            self._monitor.kick()
+            if response is None:
+                return problem(502, "EngineBroke", f"the engine broke off: {type(error).__name__}", headers=mark)
+            # The answer has begun; only a broken connection tells the client that it is not whole.
+            request.transport.abort()
+            return response
+
+    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refusal(415, "UnsupportedMediaType", "send the body uncompressed")
+        if request.content_type != "application/json":
+            raise Refusal(415, "UnsupportedMediaType", "send JSON: Content-Type: application/json")
+        too_large = Refusal(413, "RequestTooLarge", f"the body has more than {self._max_body_bytes} bytes")
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise too_large
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise too_large
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Refusal(400, "BadRequestError", f"the body is no JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise Refusal(400, "BadRequestError", "the body must be a JSON object")
+        _check_fields(document)
+        return document
+
+    def _base_names(self) -> tuple[str, ...]:
+        table = self._roster.table
+        return (table.base_model.name,) if table is not None else ()
+
+    def _elsewhere(self, kind: str, message: str) -> web.Response:
+        self._metrics.refused.labels(kind).inc()
+        return problem(503, kind, message, headers={**OTHER_POD, **self._mark(None), "Retry-After": "1"})
+
+    def _mark(self, digest: str | None) -> dict[str, str]:
+        mark = {names.POD_HEADER: self._pod}
+        if digest is not None:
+            mark[names.ADAPTER_DIGEST_HEADER] = digest
+        return mark
+
+
+def _check_fields(document: dict[str, Any]) -> None:
+    refused = sorted(REFUSED_FIELDS & document.keys())
+    template = document.get("chat_template_kwargs")
+    if isinstance(template, dict):
+        refused += sorted(f"chat_template_kwargs.{k}" for k in _REFUSED_TEMPLATE_FIELDS & template.keys())
+    if refused:
+        raise Refusal(400, "BadRequestError", f"not allowed here: {', '.join(refused)}")
+    messages = document.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            # The engine would fetch such URLs itself, from inside the cluster.
+            if isinstance(part, dict) and (part.get("type") in _URL_PARTS or _URL_PARTS & part.keys()):
+                raise Refusal(400, "BadRequestError", "only text is taken: remove images, audio, video and files")
+
+
+def _model(document: dict[str, Any]) -> str:
+    name = document.get("model")
+    if not isinstance(name, str) or not name:
+        # vLLM would answer with the base model.
+        raise Refusal(400, "BadRequestError", "say which model: the field `model` is missing or no text")
+    return name
+
+
+def _is_unknown_model(answer: bytes) -> bool:
+    try:
+        error = orjson.loads(answer)
+        error = error.get("error", error)
+        return error.get("type") == "NotFoundError"
+    except (orjson.JSONDecodeError, AttributeError):
+        return False
+
+
+def _answer_headers(upstream: aiohttp.ClientResponse, mark: Mapping[str, str]) -> dict[str, str]:
+    dropped = _DROPPED_ANSWER_HEADERS | {
+        token.strip().lower() for token in upstream.headers.get("connection", "").split(",")
+    }
+    headers = {k: v for k, v in upstream.headers.items() if k.lower() not in dropped}
+    return {**headers, **mark}
+
+
+def _entry(name: str, *, parent: str | None, length: int | None) -> dict[str, Any]:
+    # No `root`: where files lie in a pod is nobody's business outside.
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "bettertherapy",
+        "parent": parent,
+        "max_model_len": length,
+    }

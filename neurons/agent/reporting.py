@@ -1,0 +1,72 @@
+"""Telling the operator and the miners what this pod holds, only when it changed and never in a request's way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import aiohttp
+
+from neurons.agent.metrics import AgentMetrics
+from neurons.cluster import Backoff, ClusterAccessError, ClusterError
+
+log = logging.getLogger(__name__)
+
+COALESCE_SECONDS: Final = 0.03
+"""Changes within this time make one write; a table change moves several adapters at once."""
+_WRITE_SECONDS: Final = 15.0
+
+Publish = Callable[[str | None], Awaitable[None]]
+"""Write the pod's report, or take it away; raises ClusterError, aiohttp.ClientError, OSError or TimeoutError."""
+
+
+class Reporter:
+    """Writes the report whenever `changed` was called and the document differs from the last one written."""
+
+    def __init__(self, build: Callable[[], str], publish: Publish, *, metrics: AgentMetrics, backoff: Backoff) -> None:
+        self._build = build
+        self._publish = publish
+        self._metrics = metrics
+        self._backoff = backoff
+        self._changed = asyncio.Event()
+        self._written: str | None = None
+
+    def changed(self) -> None:
+        """Say that something may have changed; cheap, call it freely."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write for ever; a failed write is tried again with the newest document."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(COALESCE_SECONDS)
+            self._changed.clear()
+            document = self._build()
+            if document == self._written:
+                continue
+            if await self._write(document):
+                self._written = document
+                self._backoff.reset()
+            else:
+                self._changed.set()
+                await asyncio.sleep(self._backoff.next())
+
+    async def withdraw(self) -> None:
+        """Take the report away at the end; tried once, since the operator prunes it too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(3.0):
+                await self._write(None)
+
+    async def _write(self, document: str | None) -> bool:
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._publish(document)
+        except (ClusterError, ClusterAccessError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._metrics.report_writes.labels("failed").inc()
+            log.warning("the report can't be written: %s: %s; serving goes on", type(error).__name__, error)
+            return False
+        self._metrics.report_writes.labels("written").inc()
+        return True

@@ -1,0 +1,126 @@
+"""All that an agent is told from outside; the only module here that reads the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bettertherapy_api import names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How this agent runs. Durations are seconds."""
+
+    pool: str
+    namespace: str
+    pod_name: str
+    pod_uid: str
+    pod_ip: str
+    host: str | None = None
+    """Address to listen on; None means all, IPv4 and IPv6."""
+    port: int = names.AGENT_PORT
+    socket: Path = Path(names.ENGINE_SOCKET)
+    endpoint: str | None = None
+    """URL of an OpenAI-compatible server that runs already; then `socket` and the run folder are not used."""
+    endpoint_key_file: Path | None = None
+    run_dir: Path = Path(names.ENGINE_RUN_DIR)
+    adapters_dir: Path = Path(names.ADAPTERS_DIR)
+    pvc_dir: Path = Path(names.PVC_DIR)
+    wedge_seconds: float = 60.0
+    """Requests run and nothing moves for this long: the engine is wedged."""
+    drain_seconds: float = 120.0
+    linger_seconds: float = 2.0
+    """An adapter stays this long after it left the table, for miners that still have the old one."""
+    settle_seconds: float = 60.0
+    """How long an unreachable store may keep the pod un-Ready once another adapter is verified."""
+    load_seconds: float = 60.0
+    poll_seconds: float = 5.0
+    """Longest wait for an answer to one poll of the engine."""
+    request_seconds: float = 600.0
+    """Longest silence within one proxied request."""
+    fetches: int = 4
+    loads: int = 4
+    """Adapters fetched, and loaded, at the same time."""
+    max_body_bytes: int = 1024 * 1024
+    max_in_flight: int = 1024
+    retry_first: float = 0.2
+    retry_most: float = 30.0
+    log_level: str = "INFO"
+
+    @property
+    def address(self) -> str:
+        """`ip:port` as miners dial it."""
+        return f"[{self.pod_ip}]:{self.port}" if ":" in self.pod_ip else f"{self.pod_ip}:{self.port}"
+
+    @property
+    def wedged_file(self) -> Path:
+        """Its existence fails the engine container's liveness probe."""
+        return self.run_dir / Path(names.ENGINE_WEDGED_FILE).name
+
+    @property
+    def drain_file(self) -> Path:
+        """Made by the engine container's preStop hook."""
+        return self.run_dir / Path(names.ENGINE_DRAIN_FILE).name
+
+    @property
+    def drained_file(self) -> Path:
+        """What the preStop hook waits for."""
+        return self.run_dir / Path(names.ENGINE_DRAINED_FILE).name
+
+    @property
+    def table_file(self) -> Path:
+        """Where the last routing table is kept for a restart without an API server."""
+        return self.adapters_dir / ".routing.json"
+
+    def adapter_path(self, twin: str, digest: str) -> Path:
+        """Return the folder of an adapter; it is also vLLM's `root` for it."""
+        return self.adapters_dir / Path(names.adapter_path(twin, digest)).relative_to(names.ADAPTERS_DIR)
+
+
+def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read arguments, each with an environment variable as its default; exits with a usage line when one is missing."""
+    parser = argparse.ArgumentParser(prog="python -m neurons.agent", description=__doc__)
+
+    def option(flag: str, variable: str, default: str | None, text: str) -> None:
+        value = environ.get(variable, default)
+        parser.add_argument(flag, default=value, required=value is None, help=f"{text} [{variable}]")
+
+    option("--pool", "POOL", None, "name of the MinerPool")
+    option("--namespace", "POD_NAMESPACE", None, "namespace of the pool")
+    option("--pod-name", "POD_NAME", None, "metadata.name by the downward API")
+    option("--pod-uid", "POD_UID", None, "metadata.uid by the downward API")
+    option("--pod-ip", "POD_IP", None, "status.podIP by the downward API")
+    option("--port", "AGENT_PORT", str(names.AGENT_PORT), "the pod's only network port")
+    option("--socket", "ENGINE_SOCKET", names.ENGINE_SOCKET, "vLLM's Unix socket")
+    option("--endpoint", "ENGINE_ENDPOINT", "", "URL of an OpenAI-compatible server to use instead of the socket")
+    option("--endpoint-key-file", "ENGINE_ENDPOINT_KEY_FILE", "", "file with that server's API key")
+    option("--run-dir", "ENGINE_RUN_DIR", names.ENGINE_RUN_DIR, "folder of the wedged, drain and drained files")
+    option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
+    option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
+    option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
+    option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
+    option("--max-body-bytes", "MAX_BODY_BYTES", str(1024 * 1024), "largest request body")
+    option("--log-level", "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    args = parser.parse_args(argv)
+    return Settings(
+        pool=args.pool,
+        namespace=args.namespace,
+        pod_name=args.pod_name,
+        pod_uid=args.pod_uid,
+        pod_ip=args.pod_ip,
+        port=int(args.port),
+        socket=Path(args.socket),
+        endpoint=args.endpoint.rstrip("/").removesuffix("/v1") or None,
+        endpoint_key_file=Path(args.endpoint_key_file) if args.endpoint_key_file else None,
+        run_dir=Path(args.run_dir),
+        adapters_dir=Path(args.adapters_dir),
+        pvc_dir=Path(args.pvc_dir),
+        wedge_seconds=float(args.wedge_seconds),
+        drain_seconds=float(args.drain_seconds),
+        max_body_bytes=int(args.max_body_bytes),
+        log_level=args.log_level,
+    )
