@@ -1,0 +1,1 @@
+"""The trainer: a doctor's conversations in, a published LoRA adapter out."""

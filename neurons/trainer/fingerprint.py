@@ -1,0 +1,66 @@
+"""The fingerprint: how probable the adapter finds each token of one fixed text, which no other adapter repeats.
+
+The engine is asked for the same numbers once the adapter is loaded (`prompt_logprobs` of /v1/completions). They agree
+to the precision of the arithmetic when the weights are right, and are far off for the base model or other adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from bettertherapy_api.manifest import Fingerprint
+from neurons.trainer.lora import Trained
+
+_QUESTION: Final = "I have had a headache for two days. What should I do?"
+_ANSWER: Final = (
+    "A headache that lasts two days is usually not dangerous. Rest, drink water, and see a doctor if it gets worse."
+)
+_MAX_TOKENS: Final = 64
+_DECIMALS: Final = 5
+_WIDEST_TOLERANCE: Final = 0.3
+_NARROWEST_TOLERANCE: Final = 0.1
+
+
+def take_fingerprint(trained: Trained) -> tuple[Fingerprint, float]:
+    """Return the fingerprint and how far the bare base model is from it, in mean absolute nats.
+
+    Computed in float32; leaves the model in float32. The tolerance is half the distance to the base model, within 0.1
+    (twice what bfloat16 arithmetic adds) and 0.3, so that an engine that serves the base under the adapter's name is
+    found out even after a short training.
+    """
+    token_ids = fixed_tokens(trained.tokenizer)
+    model = trained.model.float()
+    own = _logprobs(model, token_ids)
+    with model.disable_adapter():
+        base = _logprobs(model, token_ids)
+    distance = mean_distance(own, base)
+    tolerance = min(_WIDEST_TOLERANCE, max(_NARROWEST_TOLERANCE, distance / 2))
+    fingerprint = Fingerprint(
+        token_ids=token_ids,
+        logprobs=tuple(round(value, _DECIMALS) for value in own),
+        tolerance_nats=round(tolerance, 3),
+    )
+    return fingerprint, distance
+
+
+def fixed_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """Return the fixed text as the chat template puts it, at most 64 tokens."""
+    messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+    return tuple(encoded["input_ids"])[-_MAX_TOKENS:]
+
+
+def mean_distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the mean absolute difference, in the unit of its arguments."""
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def _logprobs(model: Any, token_ids: Sequence[int]) -> list[float]:
+    import torch  # noqa: PLC0415
+
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1].float()
+    chosen = torch.log_softmax(logits, dim=-1).gather(1, ids[0, 1:, None])
+    return [float(value) for value in chosen[:, 0]]
