@@ -100,7 +100,7 @@ def _plain_table(*headers: str) -> Table:
 
 
 def _indented(content: RenderableType) -> Padding:
-    return Padding(content, (0, 0, 0, 2))
+    return Padding(content, (0, 0, 0, 2), expand=False)
 
 
 def _heading(twin: Json) -> Text:

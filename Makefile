@@ -1,0 +1,81 @@
+# Everything is run from here. `make` alone lists what there is.
+
+PYTHON ?= python3.11
+CLUSTER ?= local
+UNTIL ?= answers
+ONLY ?=
+K ?=
+KEEP ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+export PYTHON
+BIN := .venv/bin
+LOCAL := $(BIN)/python -m localcluster
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo up down status kubeconfig test unit lint format generate lock bench clean
+.NOTPARALLEL:
+
+help: ## List the commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n  CLUSTER=local|current|kind   where `make demo` runs\n'
+	@printf '  ONLY=unit,api,chart,e2e      which suites `make test` runs; K=EXPRESSION picks tests; KEEP=1 keeps its cluster up\n'
+
+venv: ## Set up .venv from the locked requirements (instant when it is up to date)
+	@local/bootstrap.sh
+
+demo: ## Two doctors' twins answer on a real cluster: CLUSTER=local, current (your kubeconfig's) or kind
+	@local/bootstrap.sh git $(if $(filter local,$(CLUSTER)),go)
+	@$(BIN)/python -m demo run --cluster $(CLUSTER) --until $(UNTIL) $(DEMO_ARGS)
+
+up: ## Bring up the local cluster, empty
+	@local/bootstrap.sh git go
+	@$(LOCAL) --name demo up
+
+down: ## End the local cluster; nothing stays running or mounted
+	@local/bootstrap.sh
+	@$(LOCAL) --name demo down
+	@$(BIN)/python tests/run.py --clear
+
+status: venv ## Show the local cluster
+	@$(LOCAL) --name demo status
+
+kubeconfig: ## Print the path of the local cluster's kubeconfig
+	@local/bootstrap.sh
+	@$(LOCAL) --name demo kubeconfig
+
+test: ## Run all tests, with all of their set-up; ONLY=unit,api,chart,e2e for some
+	@local/bootstrap.sh git go
+	@$(BIN)/python tests/run.py $(if $(ONLY),--only $(ONLY)) $(if $(K),-k '$(K)') $(if $(KEEP),--keep) $(TEST_ARGS)
+
+unit: venv ## Run the tests that need no cluster
+	@$(BIN)/python tests/run.py --only unit $(if $(K),-k '$(K)')
+
+lint: venv ## ruff, mypy, layers, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m bettertherapy_api.crd --check
+
+format: venv ## Format the Python code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+generate: venv ## Regenerate the CRDs and their copies
+	$(BIN)/python -m bettertherapy_api.crd
+
+lock: venv ## Lock the requirements anew, with hashes
+	printf 'uv\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate --generate-hashes --universal --python-version 3.11 -o requirements/bootstrap.txt
+	sed -i '1i # The installer of everything else. Locked by `make lock`.' requirements/bootstrap.txt
+	$(BIN)/uv pip compile requirements/dev.in -q --generate-hashes --universal --python-version 3.11 -o requirements/dev.txt
+	$(BIN)/python -m imagebuilder lock
+
+bench: venv ## Measure the figures and print the table
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+clean: ## Remove what was made in this folder (caches of builds are kept; `make down` ends the cluster)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .venv
+	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +
