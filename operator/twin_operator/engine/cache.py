@@ -7,19 +7,22 @@ deleted is not brought back by a late event.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bettertherapy_api import names
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
 _TOMBSTONES = 4096
+Listener = Callable[[Manifest | None, Manifest | None], None]
+"""Called with an object's former and new version (None: absent) on every change, whoever made it."""
 
 
 class Cache:
     """Objects by key, with an index from a pool to its labelled children. Not for use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener = lambda old, new: None) -> None:
+        self._listener = listener
         self._objects: dict[str, dict[Key, Manifest]] = defaultdict(dict)
         self._of_pool: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, int] = OrderedDict()  # UID -> resourceVersion of its end
@@ -56,6 +59,7 @@ class Cache:
         if (pool := _pool_of(trimmed)) is not None:
             self._of_pool[key.namespace, pool].add(key)
         metrics.CACHED_OBJECTS.labels(kind=key.kind).set(len(self._objects[key.kind]))
+        self._listener(known, trimmed)
         return True
 
     def remove(self, thing: Manifest) -> bool:
@@ -71,29 +75,23 @@ class Cache:
         self._bury(metadata["uid"], version)
         return known is not None
 
-    def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> set[Key]:
-        """Take a full list made at `version`; returns the keys that are news or gone.
-
-        It finds what a broken watch lost, in particular deletions.
-        """
-        changed: set[Key] = set()
+    def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> None:
+        """Take a full list made at `version`: it finds what a broken watch lost, in particular deletions."""
         listed: set[Key] = set()
         for thing in things:
             key = key_of(thing)
             listed.add(key)
-            if self.put(thing):
-                changed.add(key)
+            self.put(thing)
         for key, known in list(self._objects[resource.kind].items()):
             gone = key not in listed and (namespace is None or key.namespace == namespace)
             if gone and int(known["metadata"]["resourceVersion"]) <= version:
                 self._forget(key, known)
-                changed.add(key)
-        return changed
 
     def _forget(self, key: Key, known: Manifest) -> None:
         self._unindex(key, known)
         del self._objects[key.kind][key]
         metrics.CACHED_OBJECTS.labels(kind=key.kind).set(len(self._objects[key.kind]))
+        self._listener(known, None)
 
     def _unindex(self, key: Key, known: Manifest) -> None:
         if (pool := _pool_of(known)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,14 @@ from bettertherapy_api import names
 from bettertherapy_api.report import PodReport
 from pydantic import ValidationError
 
+from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Manifest
 
 _PULL_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
+_REMEMBERED = 1024
+_KNOWN: OrderedDict[tuple[str, str], tuple[tuple[tuple[str, str], ...], PoolFacts]] = OrderedDict()
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -103,8 +107,26 @@ class PoolFacts:
         return found
 
 
-def pool_facts(children: Iterable[Manifest], *, pool: str) -> PoolFacts:
-    """Read the facts out of the pool's labelled objects."""
+def pool_facts(cache: Cache, *, namespace: str, pool: str) -> PoolFacts:
+    """Read the facts out of the pool's labelled objects; the result is kept until one of them changes.
+
+    A pool's twins all look at the same facts, and parsing the reports of 200 adapters once per twin would not do.
+    """
+    children = cache.of_pool(namespace, pool)
+    version = tuple((thing["metadata"]["uid"], thing["metadata"]["resourceVersion"]) for thing in children)
+    known = _KNOWN.get((namespace, pool))
+    if known is not None and known[0] == version:
+        return known[1]
+    facts = read_facts(children, pool=pool)
+    _KNOWN[namespace, pool] = (version, facts)
+    _KNOWN.move_to_end((namespace, pool))
+    while len(_KNOWN) > _REMEMBERED:
+        _KNOWN.popitem(last=False)
+    return facts
+
+
+def read_facts(children: Iterable[Manifest], *, pool: str) -> PoolFacts:
+    """Read the facts out of these objects."""
     things = {(thing["kind"], thing["metadata"]["name"]): thing for thing in children}
     pods = [pod_facts(thing) for (kind, _), thing in things.items() if kind == "Pod"]
     engines = tuple(pod for pod in pods if pod.component == "engine")
@@ -112,8 +134,8 @@ def pool_facts(children: Iterable[Manifest], *, pool: str) -> PoolFacts:
         engines=engines,
         miners=tuple(pod for pod in pods if pod.component == "miner"),
         reports=_reports(things.get(("ConfigMap", names.report_name(pool))), engines),
-        engine_deployment=_deployment(things.get(("Deployment", names.engine_name(pool)))),
-        miner_deployment=_deployment(things.get(("Deployment", names.miner_name(pool)))),
+        engine_deployment=deployment_facts(things.get(("Deployment", names.engine_name(pool)))),
+        miner_deployment=deployment_facts(things.get(("Deployment", names.miner_name(pool)))),
     )
 
 
@@ -205,7 +227,7 @@ def _restart(metadata: Mapping[str, Any], container: Mapping[str, Any]) -> Resta
     )  # fmt: skip
 
 
-def _deployment(deployment: Manifest | None) -> DeploymentFacts:
+def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
     if deployment is None:
         return DeploymentFacts()
     status = deployment.get("status") or {}

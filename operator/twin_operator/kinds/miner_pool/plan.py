@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bettertherapy_api import names
@@ -33,6 +33,8 @@ class Gathered:
     facts: PoolFacts
     candidates: Sequence[Candidate]
     previous: RoutingTable | None
+    unreadable: Collection[str] = ()
+    """Twins whose stored spec doesn't parse; they keep what they have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,11 @@ def plan_pool(gathered: Gathered, images: Images) -> Plan:
     """Return the pool's children; the routing table first, since patients wait for it."""
     pool = gathered.pool
     table = plan_routing(
-        pool, candidates=gathered.candidates, previous=gathered.previous, ready=gathered.facts.ready
+        pool,
+        candidates=gathered.candidates,
+        unreadable=gathered.unreadable,
+        previous=gathered.previous,
+        ready=gathered.facts.ready,
     )
     return Plan(
         table=table,

@@ -59,7 +59,7 @@ class MinerPoolReconciler:
         if gathered.previous != plan.table and conflict is None:
             metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
         # What was applied may have changed what is observed, so look again before reporting.
-        gathered = replace(gathered, facts=pool_facts(self._cache.of_pool(pool.namespace, pool.name), pool=pool.name))
+        gathered = replace(gathered, facts=pool_facts(self._cache, namespace=pool.namespace, pool=pool.name))
         status, conditions = plan_status(gathered, plan.table, str(conflict) if conflict else None)
         await self._report(thing, status, conditions)
         await self._tell_restarts(thing, gathered.facts)
@@ -70,7 +70,7 @@ class MinerPoolReconciler:
     async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
         live = self._cache.get(Key(thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"])) or thing
         before = (live.get("status") or {}).get("conditions") or []
-        generation = live["metadata"].get("generation", 0)
+        generation = thing["metadata"].get("generation", 0)  # what was planned from; `live` may be newer
         now = dated(conditions, live=before, generation=generation, now=datetime.now(UTC))
         if await write_status(self._api, self._cache, thing=live, status={**status, "conditions": now}):
             for notice in pool_notices(before, now):
@@ -116,11 +116,13 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
     previous = read_table(configmap)
     known = set(previous.twins) if previous else set()
     candidates = []
+    unreadable = set()
     for thing in cache.of_kind("DoctorTwin", namespace=pool.namespace):
         twin = twin_from(thing)
         name = thing["metadata"]["name"]
         if isinstance(twin, str):
             log.warning("DoctorTwin %s/%s can't be read: %s", pool.namespace, name, twin)
+            unreadable.add(name)
             continue
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and name not in known and pool.name not in (twin.status.pools or []):
@@ -128,8 +130,8 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
         refused = refusal(pool, twin.spec) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
         elsewhere = refused is not None and served_by_other(cache, twin, pool)
         candidates.append(Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere))
-    facts = pool_facts(cache.of_pool(pool.namespace, pool.name), pool=pool.name)
-    return Gathered(pool=pool, facts=facts, candidates=candidates, previous=previous)
+    facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
+    return Gathered(pool=pool, facts=facts, candidates=candidates, unreadable=unreadable, previous=previous)
 
 
 def served_by_other(cache: Cache, twin: Twin, pool: Pool) -> bool:

@@ -12,8 +12,9 @@ its last version until another pool answers with the wanted one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
@@ -97,13 +98,18 @@ def plan_routing(
     candidates: Sequence[Candidate],
     previous: RoutingTable | None,
     ready: Mapping[str, PodReport | None],
+    unreadable: Collection[str] = (),
 ) -> RoutingTable:
     """Return the table to publish.
 
-    `ready` holds the engine pods that serve, by name, each with its report (None: it has not reported).
+    `ready` holds the engine pods that serve, by name, each with its report (None: it has not reported). Twins whose spec
+    is `unreadable` stay as they are in the previous table.
     """
     adapters: dict[str, Adapter] = {}
     twins: dict[str, TwinRoute] = {}
+    if previous is not None:
+        adapters.update({held.served_name: held for held in previous.adapters if held.twin in unreadable})
+        twins.update({name: route for name, route in previous.twins.items() if name in unreadable})
     for candidate in sorted(candidates, key=lambda item: item.twin.name):
         if candidate.twin.deleted:
             continue
@@ -183,9 +189,13 @@ def _route(twin: Twin, version: Version | None) -> TwinRoute:
 
 def read_table(configmap: Manifest | None) -> RoutingTable | None:
     """Return the table in a routing ConfigMap, or None when there is none or it doesn't parse."""
-    text = (configmap or {}).get("data", {}).get(names.ROUTING_KEY) if configmap else None
-    if text is None:
-        return None
+    text = ((configmap or {}).get("data") or {}).get(names.ROUTING_KEY)
+    return _parsed_table(text) if text is not None else None
+
+
+@lru_cache(maxsize=1024)
+def _parsed_table(text: str) -> RoutingTable | None:
+    """Parse a table once for all the twins that look at it."""
     try:
         return RoutingTable.model_validate_json(text)
     except ValidationError:

@@ -1,0 +1,68 @@
+"""A twin's status, as a pure function of what was gathered and of the status before, which is its memory."""
+
+from __future__ import annotations
+
+
+
+from bettertherapy_api.doctor_twin import VersionStatus
+from bettertherapy_api.routing import Adapter, Version
+
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.doctor_twin.facts import TwinView
+
+
+def plan_status(view: TwinView, *, now: str) -> Manifest:
+    """Return the status without conditions; `now` dates a version that begins to answer."""
+    twin, before = view.twin, view.twin.status
+    active = _active(view)
+    previous = before.previous_version
+    history = list(before.history or [])
+    if active is None:
+        shown = before.active_version  # it will answer again: nothing has replaced it
+    elif before.active_version is not None and _same(active, before.active_version):
+        shown = before.active_version
+    else:
+        shown = active.model_copy(update={"since": now})
+        if before.active_version is not None:
+            previous = before.active_version
+            history = [previous, *(version for version in history if not _same(version, previous))]
+            history = [version for version in history if not _same(version, shown)]
+    desired, loaded, verified = view.counts()
+    return {
+        "observedGeneration": twin.generation,
+        "activeVersion": _document(shown),
+        "previousVersion": _document(previous),
+        "pods": {"desired": desired, "loaded": loaded, "verified": verified, "summary": f"{verified}/{desired}"},
+        "pools": sorted(view_.pool.name for view_ in view.pools if view_.answering(twin.name) is not None) or None,
+        "history": [_document(version) for version in history[: twin.spec.history_limit]] or None,
+    }
+
+
+def _active(view: TwinView) -> VersionStatus | None:
+    """Return the version that answers: the wanted one once it does in every pool that counts, else the older one."""
+    answering = [
+        (pool, version) for pool in view.pools if (version := pool.answering(view.twin.name)) is not None
+    ]
+    if not answering:
+        return None
+    wanted = view.wanted.digest if view.wanted else None
+    behind = [pair for pair in answering if pair[1].digest != wanted and pair[0].counts]
+    pool, version = (behind or [pair for pair in answering if pair[1].digest == wanted] or answering)[0]
+    return _version_status(version, pool.adapter(version.served_name))
+
+
+def _version_status(version: Version, adapter: Adapter | None) -> VersionStatus:
+    return VersionStatus(
+        digest=version.digest,
+        served_name=version.served_name,
+        uri=adapter.uri if adapter else None,
+        rank=adapter.rank if adapter else None,
+    )
+
+
+def _same(one: VersionStatus, other: VersionStatus) -> bool:
+    return (one.digest, one.served_name) == (other.digest, other.served_name)
+
+
+def _document(version: VersionStatus | None) -> Manifest | None:
+    return version.model_dump(mode="json", by_alias=True, exclude_none=True) if version else None

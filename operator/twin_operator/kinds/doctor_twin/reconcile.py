@@ -1,0 +1,115 @@
+"""One twin: gather → plan → report. What makes it answer is its pools' routing tables (kinds.miner_pool)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from bettertherapy_api import names
+
+from twin_operator.engine.api import Api
+from twin_operator.engine.cache import Cache
+from twin_operator.engine.events import EventPoster, Notice
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.status import Condition, dated, timestamp, write_status
+from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
+from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
+from twin_operator.kinds.doctor_twin.plan import plan_status
+from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wedged, first, not_all_ready
+from twin_operator.kinds.miner_pool.facts import pool_facts
+from twin_operator.kinds.miner_pool.routing import read_table, refusal, wanted_adapter
+from twin_operator.kinds.specs import Twin, pool_from, twin_from
+
+
+class DoctorTwinReconciler:
+    """Keeps the status of DoctorTwins true."""
+
+    def __init__(self, *, api: Api, cache: Cache, events: EventPoster, wake: Callable[[Key], None]) -> None:
+        self._api = api
+        self._cache = cache
+        self._events = events
+        self._wake = wake
+
+    async def reconcile(self, key: Key) -> None:
+        """Reconcile one twin; raises ApiError to be called again later."""
+        thing = self._cache.get(key)
+        if thing is None or "deletionTimestamp" in thing["metadata"]:
+            return
+        twin = twin_from(thing)
+        if isinstance(twin, str):
+            status: Manifest = {**(thing.get("status") or {}), "observedGeneration": thing["metadata"].get("generation", 0)}
+            await self._report(thing, status, invalid_conditions(twin))
+            return
+        view = gather(self._cache, twin)
+        status = plan_status(view, now=timestamp(datetime.now(UTC)))
+        await self._report(thing, status, twin_conditions(view))
+        for pool in view.pools:
+            if not pool.counts:
+                # It answers with a last version until another pool has taken over: that may be now.
+                self._wake(Key("MinerPool", twin.namespace, pool.pool.name))
+
+    async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
+        before = thing.get("status") or {}
+        known = before.get("conditions") or []
+        now = dated(
+            conditions, live=known, generation=thing["metadata"].get("generation", 0), now=datetime.now(UTC)
+        )
+        if await write_status(self._api, self._cache, thing=thing, status={**status, "conditions": now}):
+            for notice in twin_notices(before, status, now):
+                await self._events.post(thing, notice)
+
+
+def gather(cache: Cache, twin: Twin) -> TwinView:
+    """Collect the pools that match the twin, or that answer for it though they match no more."""
+    views = []
+    for thing in cache.of_kind("MinerPool", namespace=twin.namespace):
+        pool = pool_from(thing)
+        if isinstance(pool, str) or pool.deleted:
+            continue
+        table = read_table(cache.get(Key("ConfigMap", pool.namespace, names.routing_name(pool.name))))
+        matches = twin.spec.pool_selector.matches(dict(pool.labels))
+        if not matches and (table is None or twin.name not in table.twins):
+            continue
+        facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
+        situation = Situation(pool=pool, facts=facts)
+        views.append(
+            PoolView(
+                pool=pool,
+                facts=facts,
+                table=table,
+                matches=matches,
+                refused=refusal(pool, twin.spec) if matches else None,
+                trouble=first(situation, (engine_wedged, *STARTUP, not_all_ready)),
+            )
+        )
+    views.sort(key=lambda view: view.pool.name)
+    return TwinView(twin=twin, wanted=wanted_adapter(twin.name, twin.spec), pools=views)
+
+
+def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest]) -> list[Notice]:
+    """Return the events for what changed between two statuses."""
+    known = {condition["type"]: condition for condition in before.get("conditions") or []}
+    now = {condition["type"]: condition for condition in conditions}
+    notices = []
+    active, old = status.get("activeVersion") or {}, before.get("activeVersion") or {}
+    if active and active.get("servedName") != old.get("servedName"):
+        instead = f" instead of {old['servedName']}" if old else ""
+        notices.append(
+            Notice(
+                reason="VersionActivated", note=f"{active['servedName']} answers now{instead}",
+                occasion=f"{active['servedName']}/{active.get('since')}",
+            )
+        )  # fmt: skip
+    for kind, condition in now.items():
+        was = known.get(kind, {})
+        status_, reason, message = condition["status"], condition["reason"], condition["message"]
+        if (was.get("status"), was.get("reason")) == (status_, reason):
+            continue
+        occasion = f"{kind}/{reason}/{condition['observedGeneration']}/{condition['lastTransitionTime']}"
+        if kind == "AdaptersVerified" and status_ == "True" and reason == "Verified":
+            notices.append(Notice(reason="AdapterVerified", note=message, occasion=occasion))
+        elif kind == "AdaptersVerified" and status_ == "False" and reason != "Loading":
+            notices.append(Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion))
+        elif kind == "Ready" and reason in ("NoPoolMatches", "BaseModelMismatch", "RankTooHigh", "SpecInvalid"):
+            notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
+    return notices

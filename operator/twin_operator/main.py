@@ -1,0 +1,110 @@
+"""The operator's entry point: every trigger on one screen. What follows from them is in `process` and `kinds`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import kopf
+import uvloop
+
+from twin_operator.engine.health import serve_health
+from twin_operator.engine.resources import WATCHED, Resource
+from twin_operator.process import Process, selector_of
+from twin_operator.settings import Settings, from_environment
+
+FINALIZER = "bettertherapy.io/twin-operator"
+
+
+def registry_for(process: Process) -> kopf.OperatorRegistry:
+    """Register one event handler per watched type: raw events make kopf write nothing to the objects."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(login)
+    for resource in WATCHED:
+        kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)(
+            handler_for(process, resource)
+        )
+    return registry
+
+
+def handler_for(process: Process, resource: Resource) -> Any:
+    """Return the handler of a type's events: update the cache, whose listener queues what the change concerns."""
+
+    async def observed(event: kopf.RawEvent, **_: Any) -> None:
+        process.observe(resource, event["type"], dict(event["object"]))
+
+    return observed
+
+
+async def login(settings: kopf.OperatorSettings, **kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Use the pod's service account, else the kubeconfig; kopf's own choice would import the synchronous client."""
+    return kopf.login_with_service_account(settings=settings, **kwargs) or kopf.login_with_kubeconfig(
+        settings=settings, **kwargs
+    )
+
+
+def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+    """Return how kopf runs: it only watches."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.posting.level = logging.WARNING
+    chosen.persistence.finalizer = FINALIZER
+    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="bettertherapy.io")
+    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="bettertherapy.io")
+    chosen.scanning.disabled = True
+    chosen.networking.request_timeout = settings.request_seconds * 3
+    chosen.networking.connect_timeout = settings.request_seconds
+    # A watch that says nothing is reopened long before anybody notices; bookmarks come about once a minute.
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 330
+    chosen.watching.connect_timeout = settings.request_seconds
+    chosen.queueing.worker_limit = 256
+    # kopf keeps one worker per object until it has idled this long, and new objects wait for a free one.
+    chosen.queueing.idle_timeout = 0.05
+    chosen.queueing.exit_timeout = 0.5
+    for resource in WATCHED:
+        if (selector := selector_of(resource)) is not None:
+            chosen.watching.label_selectors[resource.group, resource.version, resource.plural] = selector
+    return chosen
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, which kopf catches, or until a part fails."""
+    process = await Process.connect(settings)
+    async with (
+        serve_health(
+            host=settings.http_host, port=settings.http_port, unhealthy=process.unhealthy, unready=process.unready
+        ) as port,
+        process,
+    ):
+        logging.getLogger(__name__).info("%s serves /healthz, /readyz and /metrics on port %d", settings.identity, port)
+        work = asyncio.create_task(process.run(), name="work")
+        watch = asyncio.create_task(
+            kopf.operator(
+                registry=registry_for(process),
+                settings=kopf_settings(settings),
+                standalone=True,
+                clusterwide=settings.namespace is None,
+                namespaces=[settings.namespace] if settings.namespace else [],
+            ),
+            name="watch",
+        )
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, watch):
+            task.cancel()
+        results = await asyncio.gather(work, watch, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+def main() -> None:
+    """Run the operator; the exit status is 1 when a part of it failed."""
+    settings = from_environment(sys.argv[1:])
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings))
