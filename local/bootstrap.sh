@@ -41,8 +41,8 @@ if current; then
 fi
 
 # Two of these at once would install over each other.
-mkdir -p "$venv"
-exec 9>"$venv/.lock"
+mkdir -p build
+exec 9>build/.venv.lock
 flock 9
 if current; then
   exit 0
@@ -62,8 +62,6 @@ started=$SECONDS
 say "Setting up the virtual environment $venv ..."
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
   "$python" -m venv --clear "$venv"
-  exec 9>"$venv/.lock" # --clear removed the file that was locked
-  flock 9
 fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt >&2
 uv() { VIRTUAL_ENV=$venv UV_LINK_MODE=copy "$venv/bin/uv" --quiet --no-config "$@" >&2; }
