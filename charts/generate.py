@@ -1,0 +1,118 @@
+"""Makes each chart's values.schema.json and the table of values in its README: `python charts/generate.py [--check]`.
+
+The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values that
+are a custom resource's spec. With --check nothing is written, and files that differ are named.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHARTS = Path(__file__).resolve().parent
+CRDS = CHARTS / "twin-operator" / "files" / "crds"
+NAMES = ("twin-operator", "twin-miner")
+BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
+
+Schema = dict[str, Any]
+"""A JSON schema: its values are any JSON."""
+
+
+def crd_spec(kind: str) -> Schema:
+    """Return the schema of `spec` of a kind, as its CustomResourceDefinition has it."""
+    for path in sorted(CRDS.glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        if crd["spec"]["names"]["kind"] == kind:
+            spec: Schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            return spec
+    raise LookupError(f"no CustomResourceDefinition of kind {kind} in {CRDS}: run `python -m bettertherapy_api.crd`")
+
+
+def resolve(node: Any) -> Any:
+    """Return the JSON schema: kinds written out, unknown keys refused, Kubernetes' own extensions dropped."""
+    if isinstance(node, list):
+        return [resolve(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "crd" in node:
+        spec = crd_spec(node["crd"])
+        optional = set(node.get("optional", []))
+        required = [name for name in spec.get("required", []) if name not in optional] + node.get("require", [])
+        merged = {**spec, "properties": {**node.get("add", {}), **spec["properties"]}, "required": required}
+        if "description" in node:
+            merged["description"] = node["description"]
+        return resolve({key: value for key, value in merged.items() if value != []})
+    out = {key: resolve(value) for key, value in node.items() if not key.startswith("x-kubernetes-")}
+    # Helm fills in defaults from values.yaml; defaults of the API belong to the API server.
+    out.pop("default", None)
+    if out.get("type") == "object" and "additionalProperties" not in out:
+        out["additionalProperties"] = False
+    return out
+
+
+def resolve_properties(schema: Schema) -> Schema:
+    """Resolve a schema whose `properties` may hold a value named `default` or `crd`, and add the dialect."""
+    resolved: Schema = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    resolved.update(resolve(schema))
+    return resolved
+
+
+def rows(schema: Schema, values: Any, root: Schema, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (key, default, description) of every value a person may set, depth first."""
+    for name, raw in schema.get("properties", {}).items():
+        node = raw
+        if "$ref" in raw:
+            node = {**root["$defs"][raw["$ref"].rsplit("/", 1)[1]], **raw}
+        default = values.get(name) if isinstance(values, dict) else None
+        key = f"{path}{name}"
+        if node.get("type") == "object" and "properties" in node and "crd" not in raw:
+            yield from rows(node, default, root, f"{key}.")
+        else:
+            yield key, _shown(default), node["description"]
+
+
+def _shown(default: Any) -> str:
+    text = json.dumps(default, ensure_ascii=False)
+    return "see values.yaml" if len(text) > 60 else f"`{text}`"
+
+
+def table(chart: str) -> str:
+    """Return the Markdown table of a chart's values."""
+    schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+    lines = ["| key | default | what it is |", "| --- | --- | --- |"]
+    lines += [f"| `{key}` | {default} | {text} |" for key, default, text in rows(schema, values, schema)]
+    return "\n".join(lines)
+
+
+def files() -> dict[Path, str]:
+    """Return path and text of every generated file."""
+    made: dict[Path, str] = {}
+    for chart in NAMES:
+        schema = resolve_properties(yaml.safe_load((CHARTS / chart / "schema.yaml").read_text()))
+        made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        readme = CHARTS / chart / "README.md"
+        head, _, rest = readme.read_text().partition(BEGIN)
+        made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Write the files, or with --check name those that differ and return 1."""
+    stale = {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        if "--check" in argv:
+            sys.stderr.write(f"{path.relative_to(CHARTS.parent)} is stale: run `python charts/generate.py`\n")
+        else:
+            path.write_text(text)
+            sys.stdout.write(f"wrote {path.relative_to(CHARTS.parent)}\n")
+    return 1 if stale and "--check" in argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
