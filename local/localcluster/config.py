@@ -61,7 +61,7 @@ class Component:
     name: str
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    """Started once these answer: ``tcp:HOST:PORT``, ``unix:PATH``, ``file:PATH``."""
+    """Started once these answer: ``tcp:HOST:PORT``, ``unix:PATH``, ``file:PATH``, ``ready:URL``."""
     once: bool = False
     """Runs to its end and is not started again."""
 
@@ -73,7 +73,7 @@ class Component:
 def components(spec: ClusterSpec) -> list[Component]:
     """The processes of a cluster, in the order in which they start."""
     layout = spec.layout
-    api = f"tcp:{spec.network.node}:{API_PORT}"
+    api = f"ready:{spec.api_url}/readyz"
     containerd = f"unix:{layout.containerd_socket}"
     scrubbed = layout.sockets / "containerd-scrubbed"
     package = (spec.python, "-m")
@@ -234,7 +234,7 @@ def kwok(spec: ClusterSpec, *, binary: Path) -> Component:
             "--node-lease-duration-seconds=40",
             "--server-address=127.0.0.1:10247",
         ),
-        needs=(f"tcp:{spec.network.node}:{API_PORT}",),
+        needs=(f"ready:{spec.api_url}/readyz",),
     )
 
 

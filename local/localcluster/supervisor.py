@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ _LOG_LIMIT = 64 * 1024 * 1024
 _GATE_PERIOD_S = 0.1
 _IDLE_PERIOD_S = 30.0
 _MOUNT_TIMEOUT_S = 20
+_NOT_STARTED = 127
 
 
 @dataclass
@@ -51,9 +54,19 @@ class Process:
 
 def met(need: str) -> bool:
     """Whether what a component waits for is there."""
+    try:
+        return _met(need)
+    except (OSError, ValueError):
+        return False
+
+
+def _met(need: str) -> bool:
     kind, _, where = need.partition(":")
     if kind == "file":
         return Path(where).exists()
+    if kind == "ready":
+        with urllib.request.urlopen(where, context=_unverified(), timeout=2.0) as response:
+            return bool(response.status == 200)
     if kind == "unix":
         with socket.socket(socket.AF_UNIX) as client:
             return client.connect_ex(where) == 0
@@ -61,6 +74,14 @@ def met(need: str) -> bool:
     with socket.socket() as client:
         client.settimeout(1.0)
         return client.connect_ex((host, int(port))) == 0
+
+
+def _unverified() -> ssl.SSLContext:
+    # Only "is it ready" is asked, and nothing is told.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Supervisor:
@@ -127,7 +148,11 @@ class Supervisor:
             if received.si_signo in {signal.SIGTERM, signal.SIGINT}:
                 self._stopping = True
             elif received.si_signo == signal.SIGHUP:
-                self.load()
+                try:
+                    self.load()
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    # Everything here is this process's descendant: it goes on with what it knows.
+                    print(f"the new spec is not followed: {error}", flush=True)
 
     def _start_waiting(self) -> float:
         pause, now = _IDLE_PERIOD_S, time.monotonic()
@@ -152,10 +177,14 @@ class Supervisor:
             (os.POSIX_SPAWN_OPEN, 1, path, flags, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-        process.pid = os.posix_spawn(
-            process.command[0], process.command, self._environment, file_actions=actions, setsigmask=[], setsid=True
-        )
         process.started = time.monotonic()
+        try:
+            process.pid = os.posix_spawn(
+                process.command[0], process.command, self._environment, file_actions=actions, setsigmask=[], setsid=True
+            )
+        except OSError as error:
+            print(f"{process.name} can't be started: {error}", flush=True)
+            self._ended(process, _NOT_STARTED)
         self._report()
 
     def _reap(self) -> None:
