@@ -1,7 +1,7 @@
 """Makes each chart's values.schema.json and the table of values in its README: `python charts/generate.py [--check]`.
 
-The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values that
-are a custom resource's spec. With --check nothing is written, and files that differ are named.
+The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
+that are a custom resource's spec. With --check nothing is written, and files that differ are named.
 """
 
 from __future__ import annotations
@@ -47,19 +47,17 @@ def resolve(node: Any) -> Any:
         if "description" in node:
             merged["description"] = node["description"]
         return resolve({key: value for key, value in merged.items() if value != []})
-    out = {key: resolve(value) for key, value in node.items() if not key.startswith("x-kubernetes-")}
     # Helm fills in defaults from values.yaml; defaults of the API belong to the API server.
-    out.pop("default", None)
+    out = {
+        key: {name: resolve(child) for name, child in value.items()}
+        if key in ("properties", "$defs")
+        else resolve(value)
+        for key, value in node.items()
+        if not key.startswith("x-kubernetes-") and key != "default"
+    }
     if out.get("type") == "object" and "additionalProperties" not in out:
         out["additionalProperties"] = False
     return out
-
-
-def resolve_properties(schema: Schema) -> Schema:
-    """Resolve a schema whose `properties` may hold a value named `default` or `crd`, and add the dialect."""
-    resolved: Schema = {"$schema": "http://json-schema.org/draft-07/schema#"}
-    resolved.update(resolve(schema))
-    return resolved
 
 
 def rows(schema: Schema, values: Any, root: Schema, path: str = "") -> Iterator[tuple[str, str, str]]:
@@ -94,7 +92,8 @@ def files() -> dict[Path, str]:
     """Return path and text of every generated file."""
     made: dict[Path, str] = {}
     for chart in NAMES:
-        schema = resolve_properties(yaml.safe_load((CHARTS / chart / "schema.yaml").read_text()))
+        schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
+        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema)}
         made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)

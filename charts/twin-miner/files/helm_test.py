@@ -1,3 +1,4 @@
+# ruff: noqa: S310, T201
 """What `helm test` runs: the miner lists its models, refuses a stranger, and the first twin answers.
 
 Environment: MINER_URL, TWIN (may be empty), QUESTION, TIMEOUT_SECONDS. The tokens are mounted at /access.

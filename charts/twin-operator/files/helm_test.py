@@ -1,3 +1,4 @@
+# ruff: noqa: S310, T201
 """What `helm test` runs: the operator is ready, and the API server serves its kinds. Arguments: the operator's URL."""
 
 import json
