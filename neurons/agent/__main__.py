@@ -15,8 +15,8 @@ from neurons.agent.settings import Settings, parse_settings
 from neurons.cluster import ClusterClient, ConfigMapWatch, apply_report_key
 
 
-async def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT."""
+async def run(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT and return the exit status: 70 after a defect."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -34,8 +34,12 @@ async def run(settings: Settings) -> None:
             )
 
         async with Agent(settings, routing=watch, publish=publish) as agent:
-            await stop.wait()
+            done = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.failed.wait())]
+            await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+            if agent.failed.is_set():
+                return 70
             await agent.shut_down()
+    return 0
 
 
 def main() -> None:
@@ -47,7 +51,7 @@ def main() -> None:
         format=f"%(asctime)s %(levelname)s {settings.namespace}/{settings.pool} %(name)s: %(message)s",
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings))
+        sys.exit(runner.run(run(settings)))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -108,7 +108,16 @@ class Agent:
         self._stopping = False
         self._slots_used = 0
         self._slots_looked_at = 0.0
+        self._pages: dict[str, Callable[[], Awaitable[web.Response]]] = {
+            "/v1/models": self.proxy.models,
+            "/metrics": self._metrics_page,
+            "/healthz": self._health_page,
+            "/readyz": self._ready_page,
+            "/agent/v1/status": self._status_page,
+        }
         self._stack = AsyncExitStack()
+        self.failed = asyncio.Event()
+        """Set when a part of the agent ended by a defect: end the process, so that it is started anew."""
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
@@ -119,9 +128,9 @@ class Agent:
             stack.push_async_callback(self.roster.close)
             await self._load_saved_table()
             for work in (self.monitor.run, self._follow_routing, self._reporter.run):
-                await stack.enter_async_context(_background(work))
+                await stack.enter_async_context(self._background(work))
             if self._local:
-                await stack.enter_async_context(_background(self.drain.run))
+                await stack.enter_async_context(self._background(self.drain.run))
             await self._listen(stack)
             self._stack = stack.pop_all()
         self._on_change()
@@ -263,11 +272,27 @@ class Agent:
         except OSError as error:
             log.warning("%s can't be written: %s; a restart needs the API server", path, error)
 
+    @asynccontextmanager
+    async def _background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+        """Run a coroutine function for as long as the context lasts."""
+        task = asyncio.create_task(work())
+        task.add_done_callback(self._on_end)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the agent failed", exc_info=error)
+            self.failed.set()
+
     # --- its door
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
-        server = web.Server(self._handle, handler_cancellation=True, access_log=None)  # type: ignore[arg-type]
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, handler_cancellation=True)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -278,24 +303,23 @@ class Agent:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if "upgrade" in request.headers:
             return problem(400, "BadRequestError", "no upgrades here")
-        method = request.method
         path, _, query = request.raw_path.partition("?")
-        if path in GENERATION_PATHS and not query:
-            if method == "POST":
-                return await self.proxy.generate(request, path)
-        elif method == "GET":
-            if path == "/v1/models":
-                return await self.proxy.models()
-            if path == "/metrics":
-                return await self._metrics_page()
-            if path == "/healthz":
-                return web.Response(text="ok\n")
-            if path == "/readyz":
-                return web.Response(status=200 if self.ready else 503, text=f"{self._readiness()}\n")
-            if path == "/agent/v1/status":
-                return web.Response(text=self.report().to_json(), content_type="application/json")
-        self.metrics.refused.labels("not_allowed").inc()
-        return problem(404, "NotFoundError", "no such route here")
+        if path in GENERATION_PATHS and request.method == "POST" and not query:
+            return await self.proxy.generate(request, path)
+        page = self._pages.get(path) if request.method == "GET" else None
+        if page is None:
+            self.metrics.refused.labels("not_allowed").inc()
+            return problem(404, "NotFoundError", "no such route here")
+        return await page()
+
+    async def _health_page(self) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready_page(self) -> web.Response:
+        return web.Response(status=200 if self.ready else 503, text=f"{self._readiness()}\n")
+
+    async def _status_page(self) -> web.Response:
+        return web.Response(text=self.report().to_json(), content_type="application/json")
 
     def _readiness(self) -> str:
         if self.ready:
@@ -339,27 +363,3 @@ def _fetcher(settings: Settings) -> Fetch:
         return manifest
 
     return look
-
-
-class _background:  # noqa: N801 - reads as a verb where it is used
-    """Run a coroutine function for as long as the context lasts; its defect ends the process loudly."""
-
-    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._work = work
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.ensure_future(self._work())
-        self._task.add_done_callback(_die_of_defects)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-
-def _die_of_defects(task: asyncio.Future[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a part of the agent failed; ending, so that it is started anew", exc_info=error)
-        os._exit(70)

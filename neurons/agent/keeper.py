@@ -226,9 +226,8 @@ class AdapterKeeper:
                 raise _refused(error) from error
             except EngineError as error:
                 self._monitor.kick()
-                raise Failure(
-                    FailureReason.ENGINE_UNREACHABLE, f"{error}. It is tried again.", retryable=True
-                ) from error
+                text = f"{error}. It is tried again."
+                raise Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True) from error
         if self._monitor.epoch != self._epoch:
             text = "the engine restarted while the adapter was being loaded. It is tried again."
             raise Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)

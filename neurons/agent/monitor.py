@@ -148,9 +148,13 @@ class EngineMonitor:
             self.listing = Listing(tuple(models), asked_at)
             self._held = frozenset(self.listing.adapters())
             self._set_up(True, None)
+        self._tell()
         if self._wedged_file is not None and time.monotonic() >= self._next_judgement:
             self._next_judgement = time.monotonic() + self._judge_every
             await self._judge_progress()
+            self._tell()
+
+    def _tell(self) -> None:
         for listener in self.listeners:
             listener()
 
@@ -199,9 +203,7 @@ class EngineMonitor:
 
     def _set_up(self, up: bool, message: str | None) -> None:
         if up != self.up:
-            log.log(
-                logging.INFO if up else logging.WARNING, "engine answers: %s%s", up, f" ({message})" if message else ""
-            )
+            log.log(logging.INFO if up else logging.WARNING, "engine answers: %s (%s)", up, message or "well")
         self.up = up
         if up:
             self._came_up.set()
@@ -229,7 +231,7 @@ class EngineMonitor:
         )
         if verdict is Verdict.WEDGED:
             self._set_wedged(
-                f"no progress for {self._wedge_seconds:g} s with requests in flight: the engine is wedged and is being restarted"
+                f"no progress for {self._wedge_seconds:g} s with requests in flight: it is wedged and being restarted"
             )
         elif self.wedged:
             self._set_wedged(None)

@@ -97,9 +97,8 @@ class Proxy:
         for name in self._base_names():
             model = listed.get(name)
             entries.append(_entry(name, parent=None, length=model.max_model_len if model else None))
-        entries += [
-            _entry(k.name, parent=table.base_model.name, length=None) for k in self._roster.keepers() if k.verified
-        ]
+        verified = (keeper.name for keeper in self._roster.keepers() if keeper.verified)
+        entries += [_entry(name, parent=table.base_model.name, length=None) for name in verified]
         return web.Response(
             body=orjson.dumps({"object": "list", "data": entries}),
             content_type="application/json",
@@ -240,7 +239,7 @@ def _is_unknown_model(answer: bytes) -> bool:
     try:
         error = orjson.loads(answer)
         error = error.get("error", error)
-        return error.get("type") == "NotFoundError"
+        return bool(error.get("type") == "NotFoundError")
     except (orjson.JSONDecodeError, AttributeError):
         return False
 
@@ -255,11 +254,5 @@ def _answer_headers(upstream: aiohttp.ClientResponse, mark: Mapping[str, str]) -
 
 def _entry(name: str, *, parent: str | None, length: int | None) -> dict[str, Any]:
     # No `root`: where files lie in a pod is nobody's business outside.
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "bettertherapy",
-        "parent": parent,
-        "max_model_len": length,
-    }
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "bettertherapy"}
+    return {**entry, "parent": parent, "max_model_len": length}

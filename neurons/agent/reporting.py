@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 COALESCE_SECONDS: Final = 0.03
 """Changes within this time make one write; a table change moves several adapters at once."""
+REFRESH_SECONDS: Final = 60.0
 _WRITE_SECONDS: Final = 15.0
 
 Publish = Callable[[str | None], Awaitable[None]]
@@ -26,11 +28,20 @@ Publish = Callable[[str | None], Awaitable[None]]
 class Reporter:
     """Writes the report whenever `changed` was called and the document differs from the last one written."""
 
-    def __init__(self, build: Callable[[], str], publish: Publish, *, metrics: AgentMetrics, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        build: Callable[[], str],
+        publish: Publish,
+        *,
+        metrics: AgentMetrics,
+        backoff: Backoff,
+        refresh_seconds: float = REFRESH_SECONDS,
+    ) -> None:
         self._build = build
         self._publish = publish
         self._metrics = metrics
         self._backoff = backoff
+        self._refresh_seconds = refresh_seconds
         self._changed = asyncio.Event()
         self._written: str | None = None
 
@@ -41,7 +52,11 @@ class Reporter:
     async def run(self) -> None:
         """Write for ever; a failed write is tried again with the newest document."""
         while True:
-            await self._changed.wait()
+            try:
+                # Someone may have deleted the ConfigMap: an apply that changes nothing costs the API server no write.
+                await asyncio.wait_for(self._changed.wait(), self._refresh_seconds * random.uniform(0.8, 1.0))  # noqa: S311
+            except TimeoutError:
+                self._written = None
             await asyncio.sleep(COALESCE_SECONDS)
             self._changed.clear()
             document = self._build()
