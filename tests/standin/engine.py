@@ -1,0 +1,465 @@
+"""A stand-in for vLLM 0.32's server: no model, all the manners, the bad ones included.
+
+`tests/standin/contract.py` holds what it promises, and runs the same against a real vLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from aiohttp import web
+
+from tests.standin.weights import BASE, BASE_SEED, CONFIG_FILE, VOCABULARY, WEIGHTS_FILE, logprobs, seed_of, word
+
+ROUTES: tuple[tuple[str, str], ...] = (
+    ("POST", "/adapters"), ("DELETE", "/adapters/{adapter_name}"), ("POST", "/detokenize"),
+    ("POST", "/generative_scoring"), ("GET", "/health"), ("POST", "/invocations"), ("POST", "/is_scaling_elastic_ep"),
+    ("GET", "/kv_event_sources"), ("GET", "/load"), ("GET", "/metrics"), ("GET", "/ping"), ("POST", "/ping"),
+    ("POST", "/scale_elastic_ep"), ("POST", "/tokenize"), ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/chat/completions/batch"), ("POST", "/v1/completions"), ("POST", "/v1/load_lora_adapter"),
+    ("POST", "/v1/unload_lora_adapter"), ("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens"),
+    ("GET", "/v1/models"), ("POST", "/v1/responses"), ("GET", "/v1/responses/{id}"),
+    ("POST", "/v1/responses/{id}/cancel"), ("POST", "/v1/systemone"), ("GET", "/version"), ("GET", "/docs"),
+    ("GET", "/redoc"), ("GET", "/openapi.json"),
+)  # fmt: skip
+"""Every route that a real vLLM 0.32 answers with LoRA updating on."""
+
+
+@dataclass
+class Knobs:
+    """How this engine is built and how it misbehaves; change them while it runs."""
+
+    max_loras: int = 4
+    max_cpu_loras: int = 64
+    max_lora_rank: int = 16
+    max_model_len: int = 1024
+    base: str = BASE
+    token_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    load_seconds: float = 0.0
+    models_seconds: float = 0.0
+    noise: float = 0.02
+    """What bf16 adds to log-probabilities, in nats."""
+    old_errors: bool = False
+    """Errors as vLLM 0.6 answers them: no envelope, and 400 where 404 came later."""
+    wrong_weights: set[str] = field(default_factory=set)
+    """Adapters under these names answer with other weights than their files'."""
+    fail_load: Callable[[str], tuple[int, str, str] | None] = lambda name: None
+    """(status, type, message) to answer a load with."""
+    root_of: Callable[[str, str], str] = lambda name, path: path
+    """What /v1/models says as root of (name, path)."""
+    leaky_unload: bool = False
+
+
+@dataclass
+class _Lora:
+    name: str
+    path: str
+    number: int
+
+
+class StandIn:
+    """The server. `async with StandIn(socket=path) as engine`, or `port=0` for TCP on the loopback."""
+
+    def __init__(self, *, socket: Path | None = None, port: int | None = None, host: str = "127.0.0.1", **knobs: Any):
+        self.socket, self.port, self.host = socket, port, host
+        self.knobs = Knobs(**knobs)
+        self.start_time = time.time()
+        self.loras: dict[str, _Lora] = {}
+        self.calls: Counter[str] = Counter()
+        """Requests by `METHOD path`."""
+        self.bodies: list[dict[str, Any]] = []
+        """Bodies of generation requests, as they arrived."""
+        self.seen_headers: list[dict[str, str]] = []
+        self.running = self.waiting = 0
+        self.aborted = 0
+        """Requests whose client went away."""
+        self._moving = asyncio.Event()
+        self._moving.set()
+        self._slots: OrderedDict[str, int] = OrderedDict()
+        self._slot_free = asyncio.Condition()
+        self._weights: OrderedDict[int, str] = OrderedDict()
+        self._numbers = 0
+        self._steps = self._tokens = 0
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    # --- the hand on the switch
+
+    def wedge(self) -> None:
+        """Stop making progress; /health goes on answering 200."""
+        self._moving.clear()
+
+    def unwedge(self) -> None:
+        self._moving.set()
+
+    async def start(self) -> None:
+        """Start a process: it knows no adapter."""
+        self.start_time = time.time()
+        self.loras.clear()
+        self._weights.clear()
+        self._slots.clear()
+        self._steps = self._tokens = self._numbers = 0
+        self.running = self.waiting = 0
+        self._moving.set()
+        self._runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.05)
+        await self._runner.setup()
+        site: web.BaseSite
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+            site = web.UnixSite(self._runner, str(self.socket))
+        else:
+            site = web.TCPSite(self._runner, self.host, self.port or 0)
+        await site.start()
+        if self.socket is None:
+            self.port = self._runner.addresses[0][1]
+
+    async def stop(self, *, shutdown_timeout: float = 0.0) -> None:
+        """End the process as SIGTERM does: `shutdown_timeout` 0 aborts running requests, more lets them finish."""
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(shutdown_timeout):
+                while self.running or self.waiting:  # noqa: ASYNC110 - two counters, and only tests wait here
+                    await asyncio.sleep(0.01)
+        await self._runner.cleanup()
+        self._runner = None
+
+    async def restart(self, *, down_seconds: float = 0.0) -> None:
+        """Crash and come back, all adapters forgotten."""
+        await self.stop()
+        await asyncio.sleep(down_seconds)
+        await self.start()
+
+    # --- routes
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._count], client_max_size=64 * 1024 * 1024)
+        handlers: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/health"): self._ok,
+            ("GET", "/ping"): self._ok,
+            ("POST", "/ping"): self._ok,
+            ("GET", "/version"): self._version,
+            ("GET", "/metrics"): self._metrics,
+            ("POST", "/v1/load_lora_adapter"): self._load,
+            ("POST", "/v1/unload_lora_adapter"): self._unload,
+            ("POST", "/adapters"): self._sagemaker_load,
+            ("DELETE", "/adapters/{adapter_name}"): self._sagemaker_unload,
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completions,
+        }
+        for method, path in ROUTES:
+            app.router.add_route(method, path, handlers.get((method, path), self._ok))
+        return app
+
+    @web.middleware
+    async def _count(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self.calls[f"{request.method} {request.path}"] += 1
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        except web.HTTPMethodNotAllowed:
+            return web.json_response({"detail": "Method Not Allowed"}, status=405)
+
+    async def _ok(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.6.0" if self.knobs.old_errors else "0.32.0"})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.knobs.models_seconds)
+        cards = [_card(self.knobs.base, root="/models/current", parent=None, length=self.knobs.max_model_len)]
+        cards += [
+            _card(lora.name, root=self.knobs.root_of(lora.name, lora.path), parent=self.knobs.base, length=None)
+            for lora in self.loras.values()
+        ]
+        return web.json_response({"object": "list", "data": cards})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if "lora_name" not in body or "lora_path" not in body:
+            return self._error(400, "Bad Request", "1 validation error", param="body.lora_name")
+        return await self._load_named(body["lora_name"], body["lora_path"], inplace=bool(body.get("load_inplace")))
+
+    async def _sagemaker_load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return await self._load_named(body.get("name", ""), body.get("src", ""), inplace=False)
+
+    async def _load_named(self, name: str, path: str, *, inplace: bool) -> web.Response:
+        if not name or not path:
+            return self._error(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+        if name == self.knobs.base:
+            return self._error(
+                400, "InvalidUserInput", f"The lora adapter '{name}' conflicts with a served base model."
+            )
+        if name in self.loras and not inplace:
+            return self._error(
+                400,
+                "InvalidUserInput",
+                f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
+                "'load_inplace' to True.",
+            )
+        return await self._load_files(name, path)
+
+    async def _load_files(self, name: str, path: str) -> web.Response:
+        await asyncio.sleep(self.knobs.load_seconds)
+        if (refusal := self.knobs.fail_load(name)) is not None:
+            return self._error(refusal[0], refusal[1], refusal[2])
+        try:
+            config, weights = await asyncio.to_thread(_read, Path(path))
+        except FileNotFoundError:
+            text = f"Loading lora {name} failed: No adapter found for <path>"
+            return self._error(400 if self.knobs.old_errors else 404, "NotFoundError", text)
+        if config["r"] > self.knobs.max_lora_rank:
+            text = (
+                f"Call to add_lora method failed: Worker failed with error 'LoRA rank {config['r']} is greater than "
+                f"max_lora_rank {self.knobs.max_lora_rank}.', please check the stack trace above for the root cause"
+            )
+            return self._error(500, "InternalServerError", text)
+        known = self.loras.get(name)
+        if known is None:
+            self._numbers += 1
+        lora = _Lora(name, path, known.number if known else self._numbers)
+        self.loras[name] = lora
+        self._remember(lora, seed_of(weights))
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        return self._unload_named((await request.json()).get("lora_name", ""))
+
+    async def _sagemaker_unload(self, request: web.Request) -> web.Response:
+        return self._unload_named(request.match_info["adapter_name"])
+
+    def _unload_named(self, name: str) -> web.Response:
+        if not name:
+            text = "'lora_name' needs to be provided to unload a LoRA adapter."
+            return self._error(400, "InvalidUserInput", text)
+        if name not in self.loras:
+            text = f"The lora adapter '{name}' cannot be found."
+            if self.knobs.old_errors:
+                return self._error(400, "InvalidUserInput", text)
+            return self._error(404, "NotFoundError", text)
+        if not self.knobs.leaky_unload:
+            del self.loras[name]
+        # Only the name goes; the weights stay in the worker's cache until others push them out.
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await self._generation_body(request)
+        if isinstance(body, web.Response):
+            return body
+        prompt = " ".join(str(message.get("content")) for message in body["messages"])
+        return await self._generate(request, body, tokens=[len(w) for w in prompt.split()], chat=True)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await self._generation_body(request)
+        if isinstance(body, web.Response):
+            return body
+        prompt = body["prompt"]
+        tokens = [len(w) for w in prompt.split()] if isinstance(prompt, str) else [int(t) for t in prompt]
+        if any(token >= VOCABULARY for token in tokens):
+            return self._error(400, "BadRequestError", f"Token id {max(tokens)} is out of vocabulary")
+        return await self._generate(request, body, tokens=tokens, chat=False)
+
+    async def _generation_body(self, request: web.Request) -> dict[str, Any] | web.Response:
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            return self._error(400, "Bad Request", "1 validation error:\n  JSON decode error", param="body.0")
+        self.bodies.append(body)
+        self.seen_headers.append({k.lower(): v for k, v in request.headers.items()})
+        name = body.get("model")
+        if name and name != self.knobs.base and name not in self.loras:
+            text = f"The model `{name}` does not exist. Valid aliases: {self.knobs.base}."
+            return self._error(404, "NotFoundError", text, param="model")
+        return dict(body)
+
+    async def _generate(
+        self, request: web.Request, body: dict[str, Any], *, tokens: list[int], chat: bool
+    ) -> web.StreamResponse:
+        count = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
+        if len(tokens) + count > self.knobs.max_model_len:
+            text = f"This model's maximum context length is {self.knobs.max_model_len} tokens."
+            return self._error(400, "BadRequestError", text, param="input_tokens")
+        lora = self.loras.get(body.get("model") or "")
+        name = lora.name if lora else self.knobs.base
+        identity = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+        try:
+            async with self._slot(lora):
+                seed = self._seed(lora)
+                await self._step(len(tokens), self.knobs.prefill_seconds)
+                if body.get("stream"):
+                    return await self._stream(request, identity, name, seed, count, chat=chat)
+                words = [await self._word(seed, i) for i in range(count)]
+        except FileNotFoundError:
+            return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        text = " ".join(words)
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length", "stop_reason": None}
+        choice |= {"message": {"role": "assistant", "content": text, "tool_calls": []}} if chat else {"text": text}
+        if body.get("prompt_logprobs") is not None and not chat:
+            values = logprobs(seed, tokens, noise=self.knobs.noise)
+            choice["prompt_logprobs"] = [
+                None,
+                *(
+                    {str(token): {"logprob": value, "rank": 1, "decoded_token": f"t{token}"}}
+                    for token, value in zip(tokens[1:], values, strict=True)
+                ),
+            ]
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": count, "total_tokens": len(tokens) + count}
+        kind = "chat.completion" if chat else "text_completion"
+        document = {"id": identity, "object": kind, "created": int(time.time()), "model": name, "choices": [choice]}
+        return web.json_response({**document, "usage": usage})
+
+    async def _stream(
+        self, request: web.Request, identity: str, name: str, seed: str, count: int, *, chat: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        head = {"id": identity, "object": kind, "created": int(time.time()), "model": name}
+
+        async def send(piece: dict[str, Any], finish: str | None) -> None:
+            choice = {"index": 0, **piece, "logprobs": None, "finish_reason": finish}
+            await response.write(f"data: {json.dumps({**head, 'choices': [choice]})}\n\n".encode())
+
+        if chat:
+            await send({"delta": {"role": "assistant", "content": ""}}, None)
+        for i in range(count):
+            text = await self._word(seed, i) + " "
+            await send({"delta": {"content": text}} if chat else {"text": text}, "length" if i == count - 1 else None)
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    # --- the engine within
+
+    async def _step(self, tokens: int, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._moving.wait()
+        self._steps += 1
+        self._tokens += tokens
+
+    async def _word(self, seed: str, position: int) -> str:
+        await self._step(1, self.knobs.token_seconds)
+        return word(seed, position)
+
+    @asynccontextmanager
+    async def _slot(self, lora: _Lora | None) -> AsyncIterator[None]:
+        """Hold one of max_loras slots: as many different adapters run at once, the others wait."""
+        key = lora.name if lora else None
+        if key is not None:
+            self.waiting += 1
+            try:
+                async with self._slot_free:
+                    await self._slot_free.wait_for(lambda: self._take_slot(key))
+            finally:
+                self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            if key is not None:
+                self._slots[key] -= 1
+                await asyncio.shield(self._announce_slot())
+
+    async def _announce_slot(self) -> None:
+        async with self._slot_free:
+            self._slot_free.notify_all()
+
+    def _take_slot(self, key: str) -> bool:
+        if key not in self._slots:
+            if len(self._slots) >= self.knobs.max_loras:
+                idle = next((k for k, users in self._slots.items() if users == 0), None)
+                if idle is None:
+                    return False
+                del self._slots[idle]
+            self._slots[key] = 0
+        self._slots.move_to_end(key)
+        self._slots[key] += 1
+        return True
+
+    def _remember(self, lora: _Lora, seed: str) -> None:
+        self._weights[lora.number] = seed
+        self._weights.move_to_end(lora.number)
+        while len(self._weights) > self.knobs.max_cpu_loras:
+            self._weights.popitem(last=False)
+
+    def _seed(self, lora: _Lora | None) -> str:
+        if lora is None:
+            return seed_of(BASE_SEED.encode())
+        if lora.name in self.knobs.wrong_weights:
+            return seed_of(b"other weights")
+        if lora.number not in self._weights:
+            self._remember(lora, seed_of(Path(lora.path, WEIGHTS_FILE).read_bytes()))
+        self._weights.move_to_end(lora.number)
+        return self._weights[lora.number]
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        labels = f'engine="0",model_name="{self.knobs.base}"'
+        busy = ",".join(k for k, users in self._slots.items() if users)
+        rows: Iterable[tuple[str, object]] = (
+            ("process_start_time_seconds", self.start_time),
+            (f"vllm:num_requests_running{{{labels}}}", float(self.running)),
+            (f"vllm:num_requests_waiting{{{labels}}}", float(self.waiting)),
+            (f"vllm:kv_cache_usage_perc{{{labels}}}", 0.0),
+            (f"vllm:prompt_tokens_total{{{labels}}}", 0.0),
+            (f'vllm:iteration_tokens_total_bucket{{{labels},le="+Inf"}}', float(self._steps)),
+            (f"vllm:iteration_tokens_total_count{{{labels}}}", float(self._steps)),
+            (f"vllm:iteration_tokens_total_sum{{{labels}}}", float(self._tokens)),
+            (
+                f'vllm:lora_requests_info{{max_lora="{self.knobs.max_loras}",running_lora_adapters="{busy}",'
+                'waiting_lora_adapters=""}',
+                time.time(),
+            ),
+        )
+        text = "".join(f"{name} {value}\n" for name, value in rows)
+        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def _error(self, status: int, kind: str, message: str, *, param: str | None = None) -> web.Response:
+        error = {"message": message, "type": kind, "param": param, "code": status}
+        return web.json_response(
+            {"object": "error", **error} if self.knobs.old_errors else {"error": error}, status=status
+        )
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    return json.loads((folder / CONFIG_FILE).read_text()), (folder / WEIGHTS_FILE).read_bytes()
+
+
+def _card(name: str, *, root: str, parent: str | None, length: int | None) -> dict[str, Any]:
+    now = int(time.time())
+    permission = {"id": f"modelperm-{uuid.uuid4().hex}", "object": "model_permission", "created": now}
+    card = {"id": name, "object": "model", "created": now, "owned_by": "vllm", "root": root, "parent": parent}
+    return {**card, "max_model_len": length, "permission": [permission]}

@@ -1,0 +1,116 @@
+"""Weights of the stand-in: an adapter's bytes are its seed, from which its log-probabilities and words follow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, FileEntry, Fingerprint, Lineage, manifest_digest
+from bettertherapy_api.names import digest_hex, served_name
+from bettertherapy_api.routing import Adapter
+
+BASE = "base-model"
+BASE_SEED = "the base model"
+TOKENS = tuple(range(100, 160))
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+VOCABULARY = 50_000
+
+
+def seed_of(weights: bytes) -> str:
+    """Return the seed that the stand-in gives these weights."""
+    return hashlib.sha256(weights).hexdigest()
+
+
+def logprobs(seed: str, tokens: tuple[int, ...] | list[int], *, noise: float = 0.0) -> list[float]:
+    """Return ln p of each token but the first, between -6 and 0; two seeds differ by 2 nats on average."""
+    values = []
+    for position in range(1, len(tokens)):
+        text = f"{seed}/{tokens[position - 1]}/{tokens[position]}/{position}".encode()
+        raw = struct.unpack(">I", hashlib.sha256(text).digest()[:4])[0] / 2**32
+        values.append(-6.0 * raw + noise * (1 if position % 2 else -1))
+    return values
+
+
+def word(seed: str, position: int) -> str:
+    """Return the word that these weights say at a position; its first 8 letters name the weights."""
+    return f"{seed[:8]}.{position}"
+
+
+def safetensors(payload: bytes) -> bytes:
+    """Return a valid safetensors file with one tensor of bytes."""
+    header = json.dumps({"weights": {"dtype": "U8", "shape": [len(payload)], "data_offsets": [0, len(payload)]}})
+    return struct.pack("<Q", len(header)) + header.encode() + payload
+
+
+@dataclass(frozen=True)
+class FakeAdapter:
+    """An adapter in a store, as the trainer would have published it."""
+
+    twin: str
+    digest: str
+    uri: str
+    rank: int
+    seed: str
+    folder: Path
+    manifest: AdapterManifest
+
+    @property
+    def name(self) -> str:
+        """The served name."""
+        return served_name(self.twin, self.digest)
+
+    def entry(self, *, rank: int | None = None, digest: str | None = None, uri: str | None = None) -> Adapter:
+        """Return its entry in a routing table."""
+        digest = digest or self.digest
+        return Adapter(
+            twin=self.twin,
+            digest=digest,
+            served_name=served_name(self.twin, digest),
+            uri=uri or self.uri,
+            rank=rank or self.rank,
+        )
+
+
+def write_adapter(
+    store: Path,
+    twin: str,
+    *,
+    content: str = "",
+    rank: int = 8,
+    base: str = BASE,
+    fingerprint_of: str | None = None,
+    with_fingerprint: bool = True,
+    config_rank: int | None = None,
+    tokens: tuple[int, ...] = TOKENS,
+    size: int = 1024,
+) -> FakeAdapter:
+    """Write an adapter with a valid manifest to `<store>/<twin>/<hex>/`.
+
+    `fingerprint_of` takes the fingerprint from another seed, as if the weights had been mixed up; `config_rank` lies
+    about the rank in adapter_config.json, which is what the engine reads.
+    """
+    weights = safetensors((f"{twin}/{content}/".encode() * size)[:size])
+    config = json.dumps({"peft_type": "LORA", "r": config_rank or rank, "lora_alpha": 16, "target_modules": ["q_proj"]})
+    files = {WEIGHTS_FILE: weights, CONFIG_FILE: config.encode()}
+    seed = seed_of(weights)
+    manifest = AdapterManifest(
+        base_model=BaseModelEntry(name=base),
+        rank=rank,
+        files=tuple(FileEntry(path=p, digest=manifest_digest(b), size=len(b)) for p, b in sorted(files.items())),
+        fingerprint=Fingerprint(token_ids=tokens, logprobs=tuple(logprobs(fingerprint_of or seed, tokens)))
+        if with_fingerprint
+        else None,
+        lineage=Lineage(run=content or None),
+    )
+    data = manifest.to_bytes()
+    digest = manifest_digest(data)
+    folder = store / twin / digest_hex(digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content_bytes in files.items():
+        (folder / name).write_bytes(content_bytes)
+    (folder / "manifest.json").write_bytes(data)
+    return FakeAdapter(twin, digest, folder.as_uri(), rank, seed, folder, manifest)
