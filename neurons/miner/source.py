@@ -50,6 +50,8 @@ async def follow_folder(tables: Tables, directory: Path) -> None:
 
 
 def _read(directory: Path, pattern: str, *, key: str | None = None) -> dict[str, str] | None:
+    if not directory.is_dir():
+        return None
     try:
         return {key or path.stem: path.read_text() for path in sorted(directory.glob(pattern))}
     except OSError as error:

@@ -1,0 +1,152 @@
+"""An engine pod as the miner sees it: the agent's allow-list proxy, answering by itself, with faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+
+from bettertherapy_api import names
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodReport
+
+
+@dataclass(kw_only=True)
+class FakeAgent:
+    """`async with FakeAgent(pod="a", holds={served: digest}) as agent`; change the fields while it runs."""
+
+    pod: str
+    holds: dict[str, str] = field(default_factory=dict)
+    """Served name → digest of the adapters that it answers for (421 otherwise)."""
+    base: str = "base"
+    twins: dict[str, str] = field(default_factory=dict)
+    """Served name → twin, for the report; by default all before the last dash."""
+    ready: bool = True
+    draining: bool = False
+    words: Sequence[str] = ("It", " is", " fine", ".")
+    events: list[bytes] | None = None
+    """What a stream sends, instead of one event per word and [DONE]."""
+    cut_after: int | None = None
+    """Break the connection after this many events (0: after the headers)."""
+    break_off: bool = False
+    """Close the connection without an answer, having read the request."""
+    status: int = 200
+    """Answer every chat with this status and `error`."""
+    error: dict[str, Any] = field(default_factory=dict)
+    gate: asyncio.Event | None = None
+    """Wait for it before the first event or answer."""
+    step: asyncio.Semaphore | None = None
+    """Acquired before each event: the test lets them out one by one."""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    """Every chat body that was let in, as it arrived."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    refused: int = 0
+    running: int = 0
+    most_running: int = 0
+    cancelled: int = 0
+    address: str = ""
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, handler_cancellation=True, access_log=None), shutdown_timeout=0.2
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", int(self.address.rpartition(":")[2] or 0)).start()
+        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def report(self, **changes: Any) -> PodReport:
+        adapters = {
+            served: AdapterReport(
+                twin=self.twins.get(served, served.rpartition("-")[0]), digest=digest, state=AdapterState.VERIFIED
+            )
+            for served, digest in self.holds.items()
+        }
+        values: dict[str, Any] = {
+            "pod": self.pod,
+            "address": self.address,
+            "uid": f"uid-{self.pod}",
+            "ready": self.ready,
+            "draining": self.draining,
+            "engine": EngineReport(live=True),
+            "adapters": adapters,
+        }
+        return PodReport(**(values | changes))
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "POST" or request.path != "/v1/chat/completions":
+            return web.json_response({"error": {"type": "NotFound"}}, status=404)
+        body = json.loads(await request.read())
+        if self.draining:
+            self.refused += 1
+            error = {"error": {"type": "Draining", "message": "this pod goes away"}}
+            return web.json_response(error, status=503, headers={names.RETRY_HEADER: "other-pod"})
+        if body["model"] not in self.holds and body["model"] != self.base:
+            self.refused += 1
+            error = {"error": {"type": "AdapterNotHere", "message": body["model"]}}
+            return web.json_response(error, status=421, headers={names.RETRY_HEADER: "other-pod"})
+        self.bodies.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._answer(request, body)
+        except (asyncio.CancelledError, ConnectionError):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _answer(self, request: web.BaseRequest, body: dict[str, Any]) -> web.StreamResponse:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.break_off:
+            return self._abort(request)
+        if self.status != 200:
+            return web.json_response({"error": self.error}, status=self.status)
+        if body.get("stream"):
+            return await self._stream(request, body["model"])
+        answer = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(self.words)}}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5},
+        }
+        return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), content_type="application/json")
+
+    async def _stream(self, request: web.BaseRequest, model: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        events = self.events or [*(_event(model, word) for word in self.words), b"data: [DONE]\n\n"]
+        for number, event in enumerate(events):
+            if self.cut_after == number:
+                return self._abort(request)
+            if self.step is not None:
+                await self.step.acquire()
+            await response.write(event)
+        await response.write_eof()
+        return response
+
+    def _abort(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.close()
+        raise ConnectionResetError
+
+
+def _event(model: str, word: str) -> bytes:
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": model,
+        "choices": [{"index": 0, "delta": {"content": word}}],
+    }
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,115 @@
+"""A running miner with tables set by the test: no Kubernetes, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from bettertherapy_api import names
+from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
+from neurons.miner.metrics import Metrics
+from neurons.miner.service import MinerService
+from neurons.miner.settings import Settings
+from tests.unit.miner.fake_agent import FakeAgent
+
+TOKEN = "a-token-of-good-length"
+
+
+def digest(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
+def version(twin: str, letter: str, weight: int = 100) -> Version:
+    name = names.served_name(twin, digest(letter))
+    return Version(served_name=name, digest=digest(letter), weight_percent=weight)
+
+
+def held(*versions: Version) -> dict[str, str]:
+    return {v.served_name: v.digest for v in versions if v.digest is not None}
+
+
+class RunningMiner:
+    """`async with RunningMiner(tmp_path) as miner`: listening, with one access token."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        access = folder / "access"
+        access.mkdir(exist_ok=True)
+        (access / "clinic").write_text(TOKEN + "\n")
+        self.access_dir = access
+        # An empty folder of tables: the tests set them by hand.
+        values: dict[str, Any] = {
+            "pool": "pool",
+            "namespace": "clinic",
+            "host": "127.0.0.1",
+            "port": 0,
+            "access_dir": access,
+            "access_secret": "pool-access",
+            "tables_dir": folder / "none",
+            "hold_seconds": 5.0,
+            "drain_delay_seconds": 0.0,
+            "drain_seconds": 5.0,
+        }
+        self.service = MinerService(Settings(**(values | settings)), metrics=Metrics())
+        self._generation = 0
+
+    async def __aenter__(self) -> Self:
+        self.run = asyncio.create_task(self.service.run())
+        async with asyncio.timeout(5):
+            await self.service.listening.wait()
+        self.url = f"http://127.0.0.1:{self.service.port}"
+        self.client = aiohttp.ClientSession(
+            self.url, headers={"Authorization": f"Bearer {TOKEN}"}, connector=aiohttp.TCPConnector(limit=0)
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        self.service.stop()
+        async with asyncio.timeout(20):
+            await self.run
+
+    def route(self, twins: Mapping[str, Twin]) -> None:
+        self._generation += 1
+        table = RoutingTable(
+            pool="pool",
+            generation=self._generation,
+            base_model=BaseModelRef(name="base"),
+            max_loras=8,
+            max_lora_rank=16,
+            twins=dict(twins),
+        )
+        self.service.tables.set_routing({names.ROUTING_KEY: table.to_json()})
+
+    def report(self, agents: Iterable[FakeAgent]) -> None:
+        self.service.tables.set_reports({agent.pod: agent.report().to_json() for agent in agents})
+
+    async def ask(
+        self, twin: str, *, text: str = "Hello", headers: Mapping[str, str] | None = None, **body: Any
+    ) -> Any:
+        """Ask without streaming; returns (status, headers, document)."""
+        document = {"model": twin, "messages": [{"role": "user", "content": text}]} | body
+        async with self.client.post("/v1/chat/completions", json=document, headers=headers) as response:
+            return response.status, response.headers, json.loads(await response.read())
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def eventually_async(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what is waited for is in another process or socket
+            await asyncio.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it didn't come about in time")
+        await asyncio.sleep(0.005)

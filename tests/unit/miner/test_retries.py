@@ -1,0 +1,204 @@
+"""Requests move, wait and survive: other pods, newer tables, swaps under load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from bettertherapy_api.routing import Twin
+from tests.unit.miner.fake_agent import FakeAgent
+from tests.unit.miner.running_miner import RunningMiner, eventually, held, version
+
+OLD, NEW = version("indra", "a"), version("indra", "b")
+
+
+async def preferred_first(miner: RunningMiner, *agents: FakeAgent) -> list[FakeAgent]:
+    """Return the agents in the twin's order."""
+    miner.report(agents)
+    snapshot = miner.service.tables.snapshot
+    order = [pod.name for pod in snapshot.pods_for(snapshot.twins["indra"].active[0])]
+    return sorted(agents, key=lambda agent: order.index(agent.pod))
+
+
+@pytest.mark.parametrize("fault", ["not_here", "draining", "gone", "breaks_off", "forgot", "forgot_in_old_vllm"])
+async def test_a_pod_that_fails_before_the_first_byte_is_passed_over(tmp_path: Path, fault: str) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        reason = "adapter_not_here"
+        match fault:
+            case "not_here":
+                first.holds = {}
+            case "draining":
+                first.draining, reason = True, "pod_draining"
+            case "gone":
+                await first.__aexit__()
+                reason = "connect"
+            case "breaks_off":
+                first.break_off, reason = True, "reset"
+            case "forgot":
+                first.status, first.error = 404, {"type": "NotFoundError"}
+            case "forgot_in_old_vllm":
+                first.status, first.error = 400, {"type": "NotFoundError"}
+        for stream in (False, True):
+            body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+            async with miner.client.post("/v1/chat/completions", json=body) as response:
+                assert response.status == 200
+                assert response.headers["x-twin-pod"] == second.pod
+                await response.read()
+        assert miner.metric("bettertherapy_miner_retries_total", reason=reason) >= 1
+
+
+async def test_a_stream_cut_before_its_first_event_moves(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.cut_after = 0
+        body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert (await response.read()).endswith(b"data: [DONE]\n\n")
+            assert response.headers["x-twin-pod"] == second.pod
+
+
+async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(tmp_path: Path) -> None:
+    agents = [FakeAgent(pod=str(n), holds=held(OLD), break_off=True) for n in range(5)]
+    async with RunningMiner(tmp_path) as miner:
+        for agent in agents:
+            await agent.__aenter__()
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report(agents)
+        status, _, document = await miner.ask("indra")
+        assert (status, document["error"]["code"]) == (502, "engine_broke_off")
+        assert sum(len(agent.bodies) for agent in agents) == 3
+        for agent in agents:
+            await agent.__aexit__()
+
+
+async def test_a_request_waits_while_the_pool_scales_from_zero(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(OLD)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([])
+        asked = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: miner.metric("bettertherapy_miner_held") == 1)
+        began = time.monotonic()
+        miner.report([agent])
+        assert (await asked)[0] == 200
+        assert time.monotonic() - began < 1.0
+        assert miner.metric("bettertherapy_miner_held") == 0
+
+
+async def test_a_request_that_waited_in_vain_is_told_to_come_back(tmp_path: Path) -> None:
+    async with RunningMiner(tmp_path, hold_seconds=0.1) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([])
+        status, headers, document = await miner.ask("indra")
+        assert status == 503
+        assert int(headers["Retry-After"]) > 0
+        assert document["error"]["code"] == "no_pod_ready"
+        assert "kubectl describe twin indra" in document["error"]["message"]
+
+
+async def test_no_more_than_max_held_wait(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(OLD)) as agent, RunningMiner(tmp_path, max_held=2) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([])
+        waiting = [asyncio.create_task(miner.ask("indra")) for _ in range(2)]
+        await eventually(lambda: miner.metric("bettertherapy_miner_held") == 2)
+        assert (await miner.ask("indra"))[0] == 503
+        miner.report([agent])
+        assert [status for status, _, _ in await asyncio.gather(*waiting)] == [200, 200]
+
+
+async def test_a_twin_without_any_version_is_not_waited_for(tmp_path: Path) -> None:
+    async with RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=())})
+        miner.report([])
+        status, _, document = await miner.ask("indra")
+        assert (status, document["error"]["code"]) == (503, "twin_not_ready")
+
+
+async def test_a_stale_report_is_retried_until_the_pod_holds_it(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(OLD)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        agent.holds = {}
+        asked = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: agent.refused >= 2)
+        agent.holds = held(OLD)
+        assert (await asked)[0] == 200
+
+
+async def test_a_restarted_agent_on_another_port_is_found(tmp_path: Path) -> None:
+    async with RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        async with FakeAgent(pod="a", holds=held(OLD)) as agent:
+            miner.report([agent])
+            assert (await miner.ask("indra"))[0] == 200
+        asked = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: miner.metric("bettertherapy_miner_retries_total", reason="connect") >= 1)
+        async with FakeAgent(pod="a2", holds=held(OLD)) as agent:
+            miner.report([agent])
+            assert (await asked)[0] == 200
+
+
+async def test_a_thousand_swaps_under_load_fail_no_request(tmp_path: Path) -> None:
+    """As the operator does it: new beside old → reports say verified → weight flips → old is unloaded."""
+    swaps = 1000
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([a, b])
+        done = asyncio.Event()
+        failed: list[object] = []
+        answered: dict[str, int] = {}
+
+        async def client(stream: bool) -> None:
+            body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+            while not done.is_set():
+                async with miner.client.post("/v1/chat/completions", json=body) as response:
+                    answer = await response.read()
+                    served = response.headers.get("x-twin-served-name", "")
+                    complete = answer.endswith(b"data: [DONE]\n\n") if stream else b"It is fine." in answer
+                    if response.status != 200 or not complete:
+                        failed.append((response.status, answer))
+                    answered[served] = answered.get(served, 0) + 1
+
+        clients = [asyncio.create_task(client(number % 2 == 0)) for number in range(8)]
+        current = OLD
+        for number in range(swaps):
+            following = NEW if current is OLD else OLD
+            for agent in (a, b):
+                agent.holds = agent.holds | held(following)
+            if number % 3 == 0:
+                # Watches are not ordered against each other: at times the flip is seen before the reports are.
+                miner.route({"indra": Twin(versions=(following,))})
+                await asyncio.sleep(0)
+                miner.report([a, b])
+            else:
+                miner.report([a, b])
+                miner.route({"indra": Twin(versions=(following,))})
+            await asyncio.sleep(0.002)
+            for agent in (a, b):
+                agent.holds = held(following)
+            if number % 2 == 0:
+                await asyncio.sleep(0.001)
+            miner.report([a, b])
+            current = following
+        done.set()
+        await asyncio.gather(*clients)
+        assert failed == []
+        assert min(answered[OLD.served_name], answered[NEW.served_name]) > 100
