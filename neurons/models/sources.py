@@ -1,0 +1,184 @@
+"""Where a base model's files come from: an object store or the Hugging Face hub, behind one small interface."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, Protocol
+
+from neurons.store import AccessDenied, ArtifactNotFound, Limits, StoreUnreachable, join, open_store
+from neurons.store.errors import from_os_error, translated
+from neurons.store.hashing import file_digest
+from neurons.store.locations import Location
+
+_MAX_FILES: Final = 10_000
+_AT_ONCE: Final = 4
+_HUB_SECONDS: Final = 30.0
+_HUB: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/?")
+_OTHER_FORMATS: Final = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot", ".gguf")
+# A chunk of a large model may take its time; giving up is left to the silence between chunks.
+_LIMITS: Final = Limits(transfer=6 * 3600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file to fetch."""
+
+    path: str
+    size: int
+
+
+class Source(Protocol):
+    """Something that holds the files of one base model."""
+
+    async def files(self) -> list[SourceFile]:
+        """Return the files to fetch. Raises StoreError."""
+        ...
+
+    async def download(self, files: list[SourceFile], folder: Path) -> None:
+        """Write these files below `folder`. Raises StoreError."""
+        ...
+
+
+def open_source(uri: str, *, revision: str | None) -> Source:
+    """Return the source that a remote URI names; contacts nobody yet. Raises ArtifactNotFound for an unknown scheme."""
+    if not uri.startswith("hf://"):
+        return _ObjectSource(open_store(uri, limits=_LIMITS))
+    match = _HUB.fullmatch(uri)
+    if match is None:
+        raise ArtifactNotFound(f"{uri!r} names no model: expected hf://owner/name or hf://owner/name@revision.")
+    return _HubSource(uri=uri, repo=match["repo"], revision=match["revision"] or revision or "main")
+
+
+def wanted(files: list[SourceFile]) -> list[SourceFile]:
+    """Leave out hidden files and, where there are safetensors, the same weights in other formats."""
+    visible = [file for file in files if not any(part.startswith(".") for part in PurePosixPath(file.path).parts)]
+    if not any(file.path.endswith(".safetensors") for file in visible):
+        return visible
+    top = any("/" not in file.path and file.path.endswith(".safetensors") for file in visible)
+    return [
+        file
+        for file in visible
+        if not file.path.endswith(_OTHER_FORMATS)
+        and not (top and "/" in file.path and file.path.endswith(".safetensors"))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _ObjectSource:
+    location: Location
+
+    async def files(self) -> list[SourceFile]:
+        listed = await self.location.listing(at_most=_MAX_FILES)
+        if not listed:
+            raise ArtifactNotFound(f"{self.location.uri}: nothing is there. Check baseModel.uri.")
+        return [SourceFile(path=meta["path"], size=meta["size"]) for meta in listed]
+
+    async def download(self, files: list[SourceFile], folder: Path) -> None:
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(file: SourceFile) -> None:
+            async with turns:
+                await self._fetch(file, folder / file.path)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for file in files:
+                    group.create_task(fetch(file))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def _fetch(self, file: SourceFile, target: Path) -> None:
+        result = await self.location.get(file.path)
+        size = 0
+        with translated(doing=f"writing {file.path}", uri=str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            opened: BinaryIO = await asyncio.to_thread(target.open, "xb")
+            try:
+                async for chunk in self.location.chunks(result, name=file.path):
+                    size += len(chunk)
+                    await asyncio.to_thread(opened.write, chunk)
+            finally:
+                opened.close()
+        if size != file.size:
+            uri = join(self.location.uri, file.path)
+            raise StoreUnreachable(f"{uri}: the transfer broke off after {size} of {file.size} bytes. Check the store.")
+
+
+@dataclass(frozen=True, slots=True)
+class _HubSource:
+    uri: str
+    repo: str
+    revision: str
+
+    async def files(self) -> list[SourceFile]:
+        return await asyncio.to_thread(self._files)
+
+    async def download(self, files: list[SourceFile], folder: Path) -> None:
+        await asyncio.to_thread(self._download, [file.path for file in files], folder)
+
+    def _files(self) -> list[SourceFile]:
+        return [SourceFile(path=path, size=size) for path, size, _ in self._listing()]
+
+    def _listing(self) -> list[tuple[str, int, str | None]]:
+        """Return path, size and, for large files, the sha256 that the hub keeps."""
+        from huggingface_hub import HfApi  # noqa: PLC0415 - only hf:// needs it
+
+        with _hub_errors(self.uri, self.revision):
+            info = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True, timeout=_HUB_SECONDS)
+        return [
+            (file.rfilename, file.size or 0, file.lfs["sha256"] if file.lfs else None) for file in info.siblings or ()
+        ]
+
+    def _download(self, paths: list[str], folder: Path) -> None:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+        with _hub_errors(self.uri, self.revision):
+            snapshot_download(
+                self.repo, revision=self.revision, local_dir=folder, allow_patterns=paths, max_workers=_AT_ONCE
+            )
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        kept = {path: digest for path, _, digest in self._listing() if digest is not None}
+        for path in paths:
+            if path in kept and file_digest(folder / path)[0] != f"sha256:{kept[path]}":
+                raise StoreUnreachable(f"{self.uri}: {path} arrived damaged. It is fetched again at the next attempt.")
+
+
+@contextmanager
+def _hub_errors(uri: str, revision: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into the store's exceptions."""
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise AccessDenied(
+            f"{uri}: this model is gated. Accept its terms on the hub and put HF_TOKEN into the pool's store Secret."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ArtifactNotFound(f"{uri}: there is no revision {revision!r}. Check baseModel.revision.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ArtifactNotFound(
+            f"{uri}: the hub knows no such model, or it is private. Check baseModel.uri, and HF_TOKEN in the pool's "
+            "store Secret."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise from_os_error(error, uri=uri, doing="downloading it") from error
+        raise StoreUnreachable(_hub_failed(uri, error)) from error
+    except (errors.HTTPError, ValueError) as error:
+        raise StoreUnreachable(_hub_failed(uri, error)) from error
+
+
+def _hub_failed(uri: str, error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0][:200]
+    return (
+        f"{uri}: the model hub failed: {first}. Check that pods may reach it (HF_ENDPOINT, proxies, NetworkPolicy), or "
+        "mirror the model into your own store."
+    )

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from obstore.store import LocalStore
+
+from neurons.models import sources
+from neurons.models.cache import cache_key, check_space, locked, make_record, new_partial
+from neurons.models.fetch import Fetched, Origin, fetch_model
+from neurons.models.sources import SourceFile, wanted
+from neurons.store import DEFAULT_LIMITS, DigestMismatch, Location, NoSpace, StoreUnreachable
+from neurons.store.model_record import read_record
+
+URI = "s3://models/smol"
+
+
+@pytest.fixture
+def bucket(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A remote model: the real fetcher, with a folder where the object store would be."""
+
+    def open_folder(uri: str, **_: object) -> Location:
+        return Location(uri=uri, store=LocalStore(model), limits=DEFAULT_LIMITS, folder=None)
+
+    monkeypatch.setattr(sources, "open_store", open_folder)
+    return model
+
+
+async def get(root: Path, *, revision: str | None = None) -> Fetched:
+    return await fetch_model(uri=URI, name="smol", revision=revision, root=root)
+
+
+def visible(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+
+
+def partials(root: Path) -> list[Path]:
+    return list(root.glob(".*.part"))
+
+
+async def test_a_remote_model_is_fetched_whole(bucket: Path, tmp_path: Path) -> None:
+    fetched = await get(tmp_path / "cache")
+    assert fetched.origin is Origin.FETCHED
+    assert visible(fetched.folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+async def test_the_record_carries_the_digest(bucket: Path, tmp_path: Path) -> None:
+    fetched = await get(tmp_path / "cache")
+    record = read_record(fetched.folder)
+    assert record is not None
+    assert record.digest == fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
+
+
+async def test_a_cached_model_needs_no_store(bucket: Path, tmp_path: Path) -> None:
+    await get(tmp_path / "cache")
+    shutil.rmtree(bucket)
+    assert (await get(tmp_path / "cache")).origin is Origin.CACHE
+
+
+async def test_a_damaged_cache_entry_is_fetched_again(bucket: Path, tmp_path: Path) -> None:
+    folder = (await get(tmp_path / "cache")).folder
+    (folder / "config.json").write_text("damaged")
+    assert (await get(tmp_path / "cache")).origin is Origin.FETCHED
+    assert "Llama" in (folder / "config.json").read_text()
+
+
+async def test_a_touched_cache_entry_is_hashed_and_kept(bucket: Path, tmp_path: Path) -> None:
+    folder = (await get(tmp_path / "cache")).folder
+    (folder / "config.json").touch()
+    assert (await get(tmp_path / "cache")).origin is Origin.CACHE
+
+
+async def test_the_expected_digest_is_checked_before_anything_appears(bucket: Path, tmp_path: Path) -> None:
+    with pytest.raises(DigestMismatch):
+        await get(tmp_path / "cache", revision="sha256:" + "0" * 64)
+    assert visible(tmp_path / "cache") == []
+    assert partials(tmp_path / "cache") == []
+
+
+async def test_too_little_space_is_said_before_anything_is_downloaded(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    with pytest.raises(NoSpace, match="Enlarge the volume"):
+        await get(tmp_path / "cache")
+    assert partials(tmp_path / "cache") == []
+
+
+def test_enough_space_is_silent(tmp_path: Path) -> None:
+    check_space(tmp_path, 1)
+
+
+async def test_two_fetches_at_once_download_once(bucket: Path, tmp_path: Path) -> None:
+    origins = [fetched.origin for fetched in await asyncio.gather(get(tmp_path / "cache"), get(tmp_path / "cache"))]
+    assert sorted(origins) == [Origin.CACHE, Origin.FETCHED]
+
+
+async def test_a_killed_download_leaves_nothing_that_counts(bucket: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    key = cache_key(name="smol", uri=URI, revision=None)
+    root.mkdir()
+    leftover = new_partial(root, key, alone=False)
+    (leftover / "config.json").write_text("half")
+    assert (await get(root)).origin is Origin.FETCHED
+    assert partials(root) == []
+
+
+async def test_a_lock_that_another_process_holds_is_waited_for_within_bounds(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, held, release))
+    holder.start()
+    try:
+        assert await asyncio.to_thread(held.wait, 60)
+        with pytest.raises(StoreUnreachable, match="another pod"):
+            async with locked(tmp_path, "key", seconds=0.3):
+                pass
+    finally:
+        release.set()
+        await asyncio.to_thread(holder.join)
+    async with locked(tmp_path, "key", seconds=0.3) as alone:
+        assert alone
+
+
+def hold(root: Path, held: object, release: object) -> None:
+    async def run() -> None:
+        async with locked(root, "key", seconds=10):
+            held.set()  # type: ignore[attr-defined]
+            release.wait(60)  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+
+
+async def test_a_dead_process_releases_its_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, held, release))
+    holder.start()
+    assert await asyncio.to_thread(held.wait, 60)
+    holder.kill()
+    await asyncio.to_thread(holder.join)
+    async with locked(tmp_path, "key", seconds=5) as alone:
+        assert alone
+
+
+async def test_the_remote_copy_that_shrinks_while_read_is_refused(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = Location.listing
+
+    async def larger(self: Location, *, at_most: int) -> list[object]:
+        return [{**meta, "size": meta["size"] + 1} for meta in await listing(self, at_most=at_most)]
+
+    monkeypatch.setattr(Location, "listing", larger)
+    with pytest.raises(StoreUnreachable, match="broke off"):
+        await get(tmp_path / "cache")
+
+
+def test_every_uri_and_revision_has_a_folder_of_its_own() -> None:
+    keys = {cache_key(name="m", uri=uri, revision=revision) for uri in ("s3://a", "s3://b") for revision in (None, "1")}
+    assert len(keys) == 4
+
+
+def test_a_name_with_slashes_gives_one_folder() -> None:
+    assert "/" not in cache_key(name="Org/Model", uri="hf://Org/Model", revision="main")
+
+
+def files(*paths: str) -> list[SourceFile]:
+    return [SourceFile(path=path, size=1) for path in paths]
+
+
+def test_the_same_weights_in_another_format_are_left_out() -> None:
+    kept = wanted(files("config.json", "model.safetensors", "pytorch_model.bin", "original/model.safetensors"))
+    assert [file.path for file in kept] == ["config.json", "model.safetensors"]
+
+
+def test_a_model_of_one_format_is_fetched_in_it() -> None:
+    kept = wanted(files("config.json", "pytorch_model.bin", ".gitattributes"))
+    assert [file.path for file in kept] == ["config.json", "pytorch_model.bin"]
