@@ -1,0 +1,221 @@
+"""What the miner costs over an instant engine, beside no proxy, a bare aiohttp pass-through and LiteLLM's proxy.
+
+`python -m tests.bench.proxy`, or as one of `python -m tests.bench`. Each subject is one process; all are up during the
+whole run, and the repeats go round all subjects, so that a noisy minute of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bettertherapy_api import names
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodReport
+from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
+from tests.bench import litellm, wrk
+from tests.bench.registry import BenchmarkError, Options
+from tests.bench.results import ROOT, Figure, Result, Spread
+from tests.bench.servers.instant import SERVED
+
+TOKEN: Final = "bench-token-0123456789"
+DIGEST: Final = "sha256:" + "a" * 64
+BODY: Final = json.dumps(
+    {"model": "indra", "messages": [{"role": "user", "content": "My head has ached since this morning. What now?"}]}
+)
+STREAM_BODY: Final = json.dumps(json.loads(BODY) | {"stream": True})
+START_SECONDS: Final = 120.0
+TARGET_ADDED_MS: Final = 1.0
+TARGET_PER_SECOND: Final = 2000.0
+
+
+@dataclass
+class _Subject:
+    name: str
+    url: str
+    token: str
+    one: list[wrk.Load] = field(default_factory=list)
+    fifty: list[wrk.Load] = field(default_factory=list)
+    streams: list[wrk.Load] = field(default_factory=list)
+
+
+def measure(options: Options) -> Result:
+    """Measure all subjects; skip parts: litellm, streams."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        bare = _start(stack, folder, "none", engine="")
+        others = [which for which in ("passthrough", "miner", "litellm") if which not in options.skip]
+        subjects = [bare, *(_start(stack, folder, which, engine=bare.url) for which in others)]
+        for number in range(options.repeats + 1):
+            for subject in subjects:
+                _round(subject, options, folder=folder, keep=number > 0)  # the first round warms up
+    return Result(
+        name="proxy",
+        title="What the miner costs over an instant engine",
+        how=(
+            "wrk -t1 against an engine that answers at once, one process each, all in one run, "
+            f"{options.repeats} rounds of {options.seconds:.0f} s per figure after a warm-up; the miner with its tokens, "
+            "table, affinity, metrics and answer rewriting on."
+        ),
+        figures=tuple(_figures(subjects)),
+        notes=() if "litellm" in options.skip else (f"LiteLLM {_litellm_version()}, one worker, one key.",),
+    )
+
+
+def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> None:
+    seconds = options.seconds if keep else 1.0
+
+    def load(body: str, in_flight: int) -> wrk.Load:
+        url = f"{subject.url}/v1/chat/completions"
+        return wrk.run(url, body=body, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+
+    one, fifty = load(BODY, 1), load(BODY, 50)
+    streams = None if "streams" in options.skip else load(STREAM_BODY, 50)
+    if keep:
+        subject.one.append(one)
+        subject.fifty.append(fifty)
+        if streams is not None:
+            subject.streams.append(streams)
+
+
+def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
+    bare = subjects[0]
+    for subject in subjects:
+        ours = subject.name == "miner"
+        yield Figure(
+            subject=subject.name, figure="1 in flight: p50", unit="ms", digits=3,
+            spread=Spread.of([load.p50 for load in subject.one]),
+        )  # fmt: skip
+        if subject is not bare:
+            # Against the same round's engine without a proxy: noise that lasts longer than a round cancels out.
+            added = Spread.of([load.p50 - none.p50 for load, none in zip(subject.one, bare.one, strict=True)])
+            yield Figure(
+                subject=subject.name, figure="1 in flight: p50 added", unit="ms", digits=3, spread=added,
+                target="≤ 1 ms" if ours else None, met=added.median <= TARGET_ADDED_MS if ours else None,
+            )  # fmt: skip
+        rate = Spread.of([load.per_second for load in subject.fifty])
+        yield Figure(
+            subject=subject.name, figure="50 in flight: requests/s", unit="/s", digits=0, spread=rate,
+            target="≥ 2,000/s" if ours else None, met=rate.median >= TARGET_PER_SECOND if ours else None,
+        )  # fmt: skip
+        for figure, values in (
+            ("50 in flight: p50", [load.p50 for load in subject.fifty]),
+            ("50 in flight: p99", [load.p99 for load in subject.fifty]),
+        ):
+            yield Figure(subject=subject.name, figure=figure, unit="ms", digits=1, spread=Spread.of(values))
+        if subject.streams:
+            yield Figure(
+                subject=subject.name, figure="50 streams of 9 events in flight: streams/s", unit="/s", digits=0,
+                spread=Spread.of([load.per_second for load in subject.streams]),
+            )  # fmt: skip
+
+
+def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str) -> _Subject:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    match which:
+        case "none":
+            stack.enter_context(_process([sys.executable, "-m", "tests.bench.servers.instant", str(port)], folder))
+            subject = _Subject("no proxy", url, TOKEN)
+        case "passthrough":
+            command = [sys.executable, "-m", "tests.bench.servers.passthrough", str(port), engine]
+            stack.enter_context(_process(command, folder))
+            subject = _Subject("bare aiohttp pass-through", url, TOKEN)
+        case "miner":
+            stack.enter_context(_process(_miner(folder, port=port, engine=engine), folder))
+            subject = _Subject("miner", url, TOKEN)
+        case _:
+            binaries = litellm.install()
+            command = litellm.command(binaries, port=port, upstream=engine, served=SERVED, folder=folder)
+            stack.enter_context(_process(command, folder))
+            subject = _Subject("LiteLLM proxy", url, litellm.KEY)
+    _wait(subject)
+    return subject
+
+
+def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
+    access, tables = folder / "access", folder / "tables"
+    access.mkdir()
+    (access / "bench").write_text(TOKEN)
+    (tables / "report").mkdir(parents=True)
+    twin = Twin(
+        versions=(Version(served_name=SERVED, digest=DIGEST, weight_percent=100),),
+        system_prompt="You are the twin of Dr. Indra Gurung.",
+        doctor="Indra Gurung",
+    )
+    table = RoutingTable(
+        pool="bench", generation=1, base_model=BaseModelRef(name="base"), max_loras=8, max_lora_rank=16,
+        twins={"indra": twin},
+    )  # fmt: skip
+    report = PodReport(
+        pod="pod-0", address=engine.removeprefix("http://"), uid="0", ready=True, engine=EngineReport(live=True),
+        adapters={SERVED: AdapterReport(twin="indra", digest=DIGEST, state=AdapterState.VERIFIED)},
+    )  # fmt: skip
+    (tables / names.ROUTING_KEY).write_text(table.to_json())
+    (tables / "report" / "pod-0.json").write_text(report.to_json())
+    return [sys.executable, "-m", "neurons.miner", "--pool", "bench", "--host", "127.0.0.1", "--port", str(port),
+            "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0"]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _process(command: list[str], folder: Path) -> Iterator[None]:
+    log = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def _wait(subject: _Subject) -> None:
+    """Wait until it gives a right answer."""
+    request = urllib.request.Request(
+        f"{subject.url}/v1/chat/completions",
+        data=BODY.encode(),
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {subject.token}"},
+    )
+    deadline, last = time.monotonic() + START_SECONDS, ""
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                answer = json.load(response)
+                if answer["choices"][0]["message"]["content"] == "Drink water and rest.":
+                    return
+                last = str(answer)
+        except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
+            last = str(error)
+        time.sleep(0.2)
+    raise BenchmarkError(f"{subject.name} gave no right answer within {START_SECONDS:.0f} s: {last}")
+
+
+def _litellm_version() -> str:
+    pinned = next(line for line in litellm.LOCK.read_text().splitlines() if line.startswith("litellm=="))
+    return pinned.split("==")[1].rstrip(" \\")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+if __name__ == "__main__":
+    from tests.bench.__main__ import main
+
+    sys.exit(main(["proxy", *sys.argv[1:]]))

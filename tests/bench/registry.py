@@ -1,0 +1,43 @@
+"""All benchmarks by name. A new one is a module with `measure(options) -> Result` and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from tests.bench.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every benchmark is told."""
+
+    repeats: int = 3
+    seconds: float = 5.0
+    """Length of one timed stretch of load."""
+    skip: frozenset[str] = frozenset()
+    """Parts to leave out, by the names that the benchmark gives them."""
+
+
+class Benchmark(Protocol):
+    """A module of this package."""
+
+    def measure(self, options: Options) -> Result:
+        """Measure; raises BenchmarkError with what to do when something needed is missing."""
+
+
+class BenchmarkError(Exception):
+    """It can't be measured here; the message says what to do."""
+
+
+MODULES: Final[dict[str, str]] = {
+    "proxy": "tests.bench.proxy",
+}
+
+
+def load(name: str) -> Benchmark:
+    """Return the benchmark of that name; raises BenchmarkError for another."""
+    if name not in MODULES:
+        raise BenchmarkError(f"there is no benchmark {name!r}; there are: {', '.join(MODULES)}")
+    return cast(Benchmark, importlib.import_module(MODULES[name]))

@@ -1,0 +1,1 @@
+"""The servers that the proxy benchmark runs, each a process of its own."""
