@@ -9,10 +9,10 @@ Secrets: the kubelet mounts them into the pods that need them.
   verbs: [get, list, watch]
 - apiGroups: [bettertherapy.io]
   resources: [doctortwins/status, minerpools/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Owner references that block the owner's deletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [bettertherapy.io]
-  resources: [doctortwins/finalizers, minerpools/finalizers]
+  resources: [minerpools/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [configmaps, serviceaccounts, services]
