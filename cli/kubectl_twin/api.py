@@ -10,6 +10,7 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote
@@ -109,8 +110,8 @@ class Api:
         """The context's namespace, which commands use unless told another."""
 
     @classmethod
-    def connect(cls, *, context: str | None = None) -> Api:
-        """Read the kubeconfig ($KUBECONFIG, else ~/.kube/config); makes no request yet.
+    def connect(cls, *, context: str | None = None, kubeconfig: Path | None = None) -> Api:
+        """Read the kubeconfig (the given one, else $KUBECONFIG, else ~/.kube/config); makes no request yet.
 
         Raises:
             TwinCliError: no kubeconfig, or no such context.
@@ -118,11 +119,12 @@ class Api:
         from kubernetes import client, config  # noqa: PLC0415 - a second to import
 
         settings = client.Configuration()
+        file = None if kubeconfig is None else str(kubeconfig)
         try:
             config.load_kube_config(  # type: ignore[no-untyped-call]
-                context=context, client_configuration=settings
+                config_file=file, context=context, client_configuration=settings
             )
-            contexts, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+            contexts, active = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise TwinCliError(
                 f"No usable kubeconfig: {error}. Set KUBECONFIG, for the local cluster "

