@@ -48,7 +48,8 @@ class Process:
             self._free,
             LeaseSettings(
                 namespace=settings.lease_namespace, name=settings.lease_name, identity=settings.identity,
-                duration=settings.lease_duration, renew_deadline=settings.lease_renew_deadline, retry=settings.lease_retry,
+                duration=settings.lease_duration, renew_deadline=settings.lease_renew_deadline,
+                retry=settings.lease_retry,
             ),
             on_gained=self._gained,
             on_lost=self._lost,
@@ -144,7 +145,7 @@ class Process:
         self.queue.clear()
 
     async def _resync(self) -> None:
-        """Bring back what was missed, every now and then; jittered, so that replicas and clusters don't do it at once."""
+        """Bring back what was missed, every now and then; jittered, so that replicas don't do it at once."""
         while True:
             await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.8, 1.2))  # noqa: S311
             try:

@@ -28,23 +28,21 @@ _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/tok
 async def configuration_from_environment() -> Configuration:
     """Return how to reach the API server: the pod's service account, or $KUBECONFIG (default ~/.kube/config)."""
     configuration = cast("Configuration", type.__call__(Configuration))
-    if _SERVICE_ACCOUNT_TOKEN.exists():
+    if _SERVICE_ACCOUNT_TOKEN.exists():  # noqa: ASYNC240  # one stat at start
         from kubernetes.aio.config.incluster_config import load_incluster_config  # noqa: PLC0415
 
-        load_incluster_config(client_configuration=configuration)
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         from kubernetes.aio.config.kube_config import load_kube_config  # noqa: PLC0415  # only outside a cluster
 
-        await load_kube_config(client_configuration=configuration)
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return configuration
 
 
 class Api:
     """The API server. Every method raises ApiError; reads need no leadership, writes ask `guard` first."""
 
-    def __init__(
-        self, client: ApiClient, *, request_seconds: float, guard: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, client: ApiClient, *, request_seconds: float, guard: Callable[[], None] = lambda: None) -> None:
         self._client = client
         self._timeout = aiohttp.ClientTimeout(total=request_seconds)
         self._guard = guard
@@ -56,7 +54,7 @@ class Api:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, resource: Resource, *, namespace: str, name: str) -> Manifest | None:
         """Return one object, or None when there is none."""
@@ -155,7 +153,7 @@ class Api:
             response = await self._client.call_api(
                 method, url, header_params=headers, body=body, _request_timeout=self._timeout
             )
-            data: bytes = await response.read()
+            data: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             raise ApiError(
                 status=0, reason="Timeout", message=f"no answer from the API server within {self._timeout.total} s"

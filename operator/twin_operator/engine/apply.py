@@ -1,4 +1,4 @@
-"""Brings a pool's child objects to what was planned: applies what differs, deletes what is ours and no longer wanted."""
+"""Brings a pool's children to what was planned: applies what differs, deletes what is ours and not wanted any more."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ async def apply_children(api: Api, cache: Cache, *, owner: Owner, wanted: Sequen
         key = key_of(thing)
         is_child = any(resource.kind == key.kind for resource in CHILDREN)
         if is_child and key not in wanted_keys and owned_by(thing, owner) and not _going(thing):
-            await api.delete(
-                BY_KIND[key.kind], namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"]
-            )
+            await api.delete(BY_KIND[key.kind], namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"])
             writes += 1
             log.info("deleted %s: not wanted any more", key)
     return writes

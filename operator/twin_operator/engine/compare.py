@@ -18,7 +18,7 @@ _SUFFIXES: Final = {
 }  # fmt: skip
 
 
-def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
+def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:  # noqa: PLR0911  # one per case
     """Return where `live` differs from what `wanted` states, as `spec.template…: 2 instead of 3`, or None."""
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
@@ -68,7 +68,7 @@ def _quantity(value: Any) -> Decimal | None:
     if match is None:
         return None
     number, suffix = match.groups()
-    if suffix is None or suffix[0] in "eE" and suffix not in _SUFFIXES:
+    if suffix is None or (suffix[0] in "eE" and suffix not in _SUFFIXES):
         return Decimal(number + (suffix or ""))
     return Decimal(number) * _SUFFIXES[suffix]
 

@@ -71,7 +71,9 @@ class EventPoster:
             await self._api.create(event)
         except ApiError as error:
             if error.status != 409:
-                log.warning("event %s about %s %s was not posted: %s", notice.reason, thing["kind"], metadata["name"], error)
+                log.warning(
+                    "event %s about %s %s was not posted: %s", notice.reason, thing["kind"], metadata["name"], error
+                )
 
     def _remember(self, name: str) -> None:
         self._posted[name] = None

@@ -1,9 +1,9 @@
 """Leadership by a coordination.k8s.io Lease: one replica writes, the others keep their caches warm.
 
-The holder renews every `retry` seconds. It stops writing by itself once `renew_deadline` seconds have passed since its last
-successful renewal was *sent*, which is before the Lease can expire for anybody else (`duration`): two never write at
-once, even when the API server can't be reached. Candidates judge expiry by their own clock from when they saw the Lease
-change, so clocks need not agree.
+The holder renews every `retry` seconds. It stops writing by itself once `renew_deadline` seconds have passed since its
+last successful renewal was *sent*, which is before the Lease can expire for anybody else (`duration`): two never write
+at once, even when the API server can't be reached. Candidates judge expiry by their own clock from when they saw the
+Lease change, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Leadership:
         )
         return True
 
-    def _lease(self, *, metadata: Manifest, transitions: int, acquired: str | None, holder: str | None = None) -> Manifest:
+    def _lease(
+        self, *, metadata: Manifest, transitions: int, acquired: str | None, holder: str | None = None
+    ) -> Manifest:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         settings = self._settings
         return {

@@ -26,7 +26,9 @@ API_WRITES = Counter(
     "bettertherapy_operator_api_writes", "Writes to the API server by verb, kind and HTTP status (0: no answer).",
     ["verb", "kind", "status"], registry=REGISTRY,
 )  # fmt: skip
-CACHED_OBJECTS = Gauge("bettertherapy_operator_cached_objects", "Objects in the cache by kind.", ["kind"], registry=REGISTRY)
+CACHED_OBJECTS = Gauge(
+    "bettertherapy_operator_cached_objects", "Objects in the cache by kind.", ["kind"], registry=REGISTRY
+)
 ROUTING_CHANGES = Counter(
     "bettertherapy_operator_routing_changes", "Routing tables written, by namespace and pool.", ["namespace", "pool"],
     registry=REGISTRY,

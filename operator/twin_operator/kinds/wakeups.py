@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from bettertherapy_api import names
 
+from bettertherapy_api import names
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Key, Manifest, key_of
 from twin_operator.kinds.miner_pool.facts import deployment_facts, pod_facts

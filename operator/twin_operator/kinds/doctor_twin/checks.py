@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
-
 from twin_operator.engine.status import Condition, Truth
 from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
 
@@ -52,8 +51,8 @@ def served_name_collision(view: TwinView) -> Finding | None:
         if answering and answering.served_name == view.wanted.served_name and answering.digest != view.wanted.digest:
             return (
                 "ServedNameCollision",
-                f"this digest and {answering.digest} share the served name {view.wanted.served_name}, and an engine can't "
-                f"hold both: train again (any other seed gives another digest)",
+                f"this digest and {answering.digest} share the served name {view.wanted.served_name}, and an engine "
+                f"can't hold both: train again (any other seed gives another digest)",
             )
     return None
 
@@ -87,7 +86,10 @@ def not_taken_over(view: TwinView) -> Finding | None:
         if answering is None or answering.served_name != wanted:
             return "Loading", _progress(view)
         if not pool.holds(answering) and pool.facts.ready:
-            return "Loading", f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {_progress(view)}"
+            return (
+                "Loading",
+                f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {_progress(view)}",
+            )
     return None
 
 
@@ -118,7 +120,9 @@ def invalid_conditions(problem: str) -> list[Condition]:
 def _serving(view: TwinView) -> Condition:
     answering = view.answering()
     if answering:
-        parts = [f"{name} on {len(pods)} {'pod' if len(pods) == 1 else 'pods'}" for name, pods in sorted(answering.items())]
+        parts = [
+            f"{name} on {len(pods)} {'pod' if len(pods) == 1 else 'pods'}" for name, pods in sorted(answering.items())
+        ]
         return _condition("Serving", "True", "VersionServing", f"answers with {', '.join(parts)}")
     reason, message = first(view, READINESS) or ("Loading", _progress(view))
     return _condition("Serving", "False", reason, message)
@@ -144,7 +148,9 @@ def _artifact_verified(view: TwinView) -> Condition:
     if failures:
         return _condition("ArtifactVerified", "False", failures[0].reason, _failure_message(failures[0], len(failures)))
     if view.artifact_checked():
-        return _condition("ArtifactVerified", "True", "DigestMatches", f"the files at {view.wanted.uri} match {view.wanted.digest}")
+        return _condition(
+            "ArtifactVerified", "True", "DigestMatches", f"the files at {view.wanted.uri} match {view.wanted.digest}"
+        )
     return _condition("ArtifactVerified", "Unknown", "NotFetched", "no pod has fetched the artifact yet")
 
 
@@ -159,7 +165,7 @@ def _adapters_verified(view: TwinView) -> Condition:
     if ready and len(verified) == len(ready):
         return _condition(
             "AdaptersVerified", "True", "Verified",
-            f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on {len(verified)} of {len(ready)} ready pods",
+            f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on all {len(ready)} ready pods",
         )  # fmt: skip
     if not view.counting:
         return _condition("AdaptersVerified", "Unknown", "NoPool", "no pool can serve the twin as its spec asks")
@@ -184,14 +190,16 @@ def _progressing(view: TwinView) -> Condition:
 def _capacity(view: TwinView) -> Condition:
     for pool in view.counting:
         if pool.trouble is not None and pool.trouble[0] in _CAPACITY_REASONS:
-            return _condition("CapacityAvailable", "False", pool.trouble[0], f"MinerPool {pool.pool.name}: {pool.trouble[1]}")
+            return _condition(
+                "CapacityAvailable", "False", pool.trouble[0], f"MinerPool {pool.pool.name}: {pool.trouble[1]}"
+            )
     for pool in view.counting:
         loras = len({adapter.twin for adapter in pool.table.adapters}) if pool.table else 0
         if view.wanted is not None and loras > pool.pool.max_loras and not pool.pool.spec.engine.endpoint:
             return _condition(
                 "CapacityAvailable", "False", "SlotsOvercommitted",
-                f"MinerPool {pool.pool.name} serves {loras} twins with {pool.pool.max_loras} LoRA slots per engine: raise its "
-                f"spec.engine.maxLoras, or move twins to another pool",
+                f"MinerPool {pool.pool.name} serves {loras} twins with {pool.pool.max_loras} LoRA slots per engine: "
+                f"raise its spec.engine.maxLoras, or move twins to another pool",
             )  # fmt: skip
     if not view.counting:
         return _condition("CapacityAvailable", "Unknown", "NoPool", "no pool can serve the twin as its spec asks")
@@ -210,7 +218,9 @@ def _wanted_name(view: TwinView) -> str:
 def _progress(view: TwinView) -> str:
     desired, loaded, verified = view.counts()
     name = _wanted_name(view)
-    slow = [pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports()]
+    slow = [
+        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports()
+    ]
     waiting = f"; pod {slow[0]} has not reported it yet" if slow and view.wanted else ""
     return f"{name} is verified on {verified} and loaded on {loaded} of {desired} pods{waiting}"
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, RoutingTable, Version
-
 from twin_operator.kinds.miner_pool.facts import PoolFacts
 from twin_operator.kinds.specs import Pool, Twin
 
@@ -113,7 +112,11 @@ class TwinView:
             ready = sum(len(view.facts.ready) for view in self.counting)
             return desired, ready, ready
         states = [held.state for held in self.wanted_reports().values()]
-        return desired, sum(state in _LOADED for state in states), sum(state is AdapterState.VERIFIED for state in states)
+        return (
+            desired,
+            sum(state in _LOADED for state in states),
+            sum(state is AdapterState.VERIFIED for state in states),
+        )
 
     def answering(self) -> dict[str, list[str]]:
         """Return the served names that can answer now, each with the pods that do."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-
-
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.routing import Adapter, Version
-
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.doctor_twin.facts import TwinView
 
@@ -40,9 +37,7 @@ def plan_status(view: TwinView, *, now: str) -> Manifest:
 
 def _active(view: TwinView) -> VersionStatus | None:
     """Return the version that answers: the wanted one once it does in every pool that counts, else the older one."""
-    answering = [
-        (pool, version) for pool in view.pools if (version := pool.answering(view.twin.name)) is not None
-    ]
+    answering = [(pool, version) for pool in view.pools if (version := pool.answering(view.twin.name)) is not None]
     if not answering:
         return None
     wanted = view.wanted.digest if view.wanted else None

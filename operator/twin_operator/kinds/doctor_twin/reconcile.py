@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from bettertherapy_api import names
-
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
@@ -37,7 +36,10 @@ class DoctorTwinReconciler:
             return
         twin = twin_from(thing)
         if isinstance(twin, str):
-            status: Manifest = {**(thing.get("status") or {}), "observedGeneration": thing["metadata"].get("generation", 0)}
+            status: Manifest = {
+                **(thing.get("status") or {}),
+                "observedGeneration": thing["metadata"].get("generation", 0),
+            }
             await self._report(thing, status, invalid_conditions(twin))
             return
         view = gather(self._cache, twin)
@@ -51,9 +53,7 @@ class DoctorTwinReconciler:
     async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
         before = thing.get("status") or {}
         known = before.get("conditions") or []
-        now = dated(
-            conditions, live=known, generation=thing["metadata"].get("generation", 0), now=datetime.now(UTC)
-        )
+        now = dated(conditions, live=known, generation=thing["metadata"].get("generation", 0), now=datetime.now(UTC))
         if await write_status(self._api, self._cache, thing=thing, status={**status, "conditions": now}):
             for notice in twin_notices(before, status, now):
                 await self._events.post(thing, notice)
@@ -109,7 +109,9 @@ def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest])
         if kind == "AdaptersVerified" and status_ == "True" and reason == "Verified":
             notices.append(Notice(reason="AdapterVerified", note=message, occasion=occasion))
         elif kind == "AdaptersVerified" and status_ == "False" and reason != "Loading":
-            notices.append(Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion))
+            notices.append(
+                Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion)
+            )
         elif kind == "Ready" and reason in ("NoPoolMatches", "BaseModelMismatch", "RankTooHigh", "SpecInvalid"):
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

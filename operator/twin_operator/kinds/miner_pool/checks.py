@@ -1,7 +1,7 @@
 """What can be wrong with a pool: an ordered chain of pure checks, the first that is violated is the reason.
 
-Each check takes the situation and returns (reason, message) when it is violated, None when it is not. Reasons are stable;
-messages say what happened and what to do.
+Each check takes the situation and returns (reason, message) when it is violated, None when it is not. Reasons are
+stable; messages say what happened and what to do.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def model_fetch_failed(situation: Situation) -> Finding | None:
     """The base model can't be fetched or verified."""
     for pod in _engines(situation):
         for crash in _crashes(pod, "model"):
-            return ("ModelFetchFailed", f"pod {pod.name} can't fetch {situation.pool.spec.base_model.uri}: {_ending(crash)}")
+            return (
+                "ModelFetchFailed",
+                f"pod {pod.name} can't fetch {situation.pool.spec.base_model.uri}: {_ending(crash)}",
+            )
     return None
 
 
@@ -75,7 +78,8 @@ def engine_crashed(situation: Situation) -> Finding | None:
         for crash in _crashes(pod, "engine"):
             return (
                 "EngineCrashed",
-                f"the engine of pod {pod.name} ended with {_ending(crash)}; see `kubectl logs {pod.name} -c engine --previous`",
+                f"the engine of pod {pod.name} ended with {_ending(crash)}; see "
+                f"`kubectl logs {pod.name} -c engine --previous`",
             )
     return None
 
@@ -116,8 +120,8 @@ def unschedulable(situation: Situation) -> Finding | None:
         message = f"no node takes pod {pod.name}: {pod.unschedulable}"
         if "nvidia.com/gpu" in pod.unschedulable:
             message += (
-                "; no node offers a free nvidia.com/gpu: add a GPU node with the NVIDIA device plugin, lower spec.replicas, "
-                "or set spec.engine.device: CPU"
+                "; no node offers a free nvidia.com/gpu: add a GPU node with the NVIDIA device plugin, lower "
+                "spec.replicas, or set spec.engine.device: CPU"
             )
         elif "untolerated taint" in pod.unschedulable:
             message += "; add the taint to spec.tolerations"
@@ -159,7 +163,10 @@ def endpoint_unreachable(situation: Situation) -> Finding | None:
         report = situation.facts.reports.get(pod.name)
         if report is not None and not report.engine.live:
             detail = f": {report.engine.message}" if report.engine.message else ""
-            return ("EndpointUnreachable", f"{endpoint} doesn't answer{detail}; check spec.engine.endpoint and its secretRef")
+            return (
+                "EndpointUnreachable",
+                f"{endpoint} doesn't answer{detail}; check spec.engine.endpoint and its secretRef",
+            )
     return None
 
 
@@ -175,8 +182,8 @@ def slots_overcommitted(situation: Situation) -> Finding | None:
         return None
     return (
         "SlotsOvercommitted",
-        f"{situation.lora_twins} twins share {slots} LoRA slots per engine: all are served, but more than {slots} active at "
-        f"once swap and slow each other down; raise spec.engine.maxLoras, or move twins to another pool",
+        f"{situation.lora_twins} twins share {slots} LoRA slots per engine: all are served, but more than {slots} "
+        f"active at once swap and slow each other down; raise spec.engine.maxLoras, or move twins to another pool",
     )
 
 
@@ -245,7 +252,9 @@ def _ready(situation: Situation) -> Condition:
         return _condition("Ready", "False", *found)
     if situation.pool.spec.replicas == 0:
         return _condition("Ready", "True", "ScaledToZero", "spec.replicas is 0: nothing runs, as asked")
-    return _condition("Ready", "True", "AllReady", f"{situation.pool.spec.replicas} engine pods and their miners are ready")
+    return _condition(
+        "Ready", "True", "AllReady", f"{situation.pool.spec.replicas} engine pods and their miners are ready"
+    )
 
 
 def _available(situation: Situation) -> Condition:
@@ -282,7 +291,7 @@ def _scaling(pool: Pool) -> Condition:
     if mode == "Operator":
         return _condition(
             "ScalingActive", "False", "NotSupported",
-            "this release doesn't scale pools by itself: set autoscaling.mode External with an HPA, or set spec.replicas",
+            "this release doesn't scale pools by itself: set autoscaling.mode External with an HPA, or spec.replicas",
         )  # fmt: skip
     return _condition("ScalingActive", "False", "Off", "spec.replicas is left to you")
 

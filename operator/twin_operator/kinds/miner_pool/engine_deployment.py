@@ -1,4 +1,4 @@
-"""Deployment P-engine: vLLM behind a Unix socket with the agent beside it, or the agent alone before a given endpoint."""
+"""Deployment P-engine: vLLM behind a Unix socket and the agent beside it, or the agent alone before an endpoint."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ CACHE_DIR: Final = "/cache"
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
 GPU: Final = "nvidia.com/gpu"
-DRAIN: Final = (
-    f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
-)
+DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
 _CPU_ENV: Final = (
     ("VLLM_CPU_KVCACHE_SPACE", "1"),
     ("VLLM_CPU_NUM_OF_RESERVED_CPU", "0"),
@@ -74,7 +72,11 @@ def _pod(pool: Pool) -> Manifest:
         "securityContext": pod_security(),
         **({"runtimeClassName": spec.runtime_class_name} if spec.runtime_class_name else {}),
         **({"nodeSelector": dict(spec.node_selector)} if spec.node_selector else {}),
-        **({"tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in spec.tolerations]} if spec.tolerations else {}),
+        **(
+            {"tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in spec.tolerations]}
+            if spec.tolerations
+            else {}
+        ),
         **pull_secrets(pool),
     }
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bettertherapy_api import names
-from bettertherapy_api.report import PodReport
 from pydantic import ValidationError
 
+from bettertherapy_api import names
+from bettertherapy_api.report import PodReport
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Manifest
 
@@ -228,6 +228,7 @@ def _restart(metadata: Mapping[str, Any], container: Mapping[str, Any]) -> Resta
 
 
 def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
+    """Read one Deployment."""
     if deployment is None:
         return DeploymentFacts()
     status = deployment.get("status") or {}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
 from bettertherapy_api.routing import RoutingTable
-
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition
 from twin_operator.kinds.miner_pool.checks import Situation, pool_conditions

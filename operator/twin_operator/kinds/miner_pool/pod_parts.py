@@ -94,7 +94,10 @@ def identity_env(pool: Pool) -> list[Manifest]:
     return [
         env("HOME", "/tmp"),  # noqa: S108  # an emptyDir of the pod
         env("POOL", pool.name),
-        *({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}} for name, path in fields.items()),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+            for name, path in fields.items()
+        ),
     ]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
-
 from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children
@@ -44,7 +43,9 @@ class MinerPoolReconciler:
             return  # the garbage collector removes what the pool owned
         pool = pool_from(thing)
         if isinstance(pool, str):
-            await self._report(thing, {"observedGeneration": thing["metadata"].get("generation", 0)}, invalid_conditions(pool))
+            await self._report(
+                thing, {"observedGeneration": thing["metadata"].get("generation", 0)}, invalid_conditions(pool)
+            )
             return
         gathered = gather(self._cache, pool)
         plan = plan_pool(gathered, self._images)

@@ -1,13 +1,13 @@
 """The routing table: which adapters every engine pod holds, and which version of each twin answers.
 
-A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod reports it Verified. Pods that are
-not ready don't hold it up, since no request reaches them; a ready pod on which it failed does. While nothing answers yet,
-one verified pod is enough: miners send a twin only to pods that hold it. Until then the version that answers stays, in
-`adapters` and in `versions`. The memory of which one that is are the table itself and, should it be lost, the
-twin's status.activeVersion; so a restarted operator decides the same.
+A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod reports it Verified. Pods
+that are not ready don't hold it up, since no request reaches them; a ready pod on which it failed does. While nothing
+answers yet, one verified pod is enough: miners send a twin only to pods that hold it. Until then the version that
+answers stays, in `adapters` and in `versions`. The memory of which one that is are the table itself and, should it be
+lost, the twin's status.activeVersion; so a restarted operator decides the same.
 
-A twin that must not be served here as its spec asks (other base model, rank too high, selector doesn't match any more) keeps
-its last version until another pool answers with the wanted one.
+A twin that must not be served here as its spec asks (other base model, rank too high, selector doesn't match any more)
+keeps its last version until another pool answers with the wanted one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pydantic import ValidationError
+
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
 from bettertherapy_api.routing import Twin as TwinRoute
-from pydantic import ValidationError
-
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
 from twin_operator.kinds.miner_pool.pod_parts import labels
 from twin_operator.kinds.specs import Pool, Twin
@@ -62,8 +62,8 @@ def refusal(pool: Pool, spec: DoctorTwinSpec) -> tuple[str, str] | None:
     if wanted.name != base.name:
         return (
             "BaseModelMismatch",
-            f"MinerPool {pool.name} serves base model {base.name}, the twin's adapter belongs to {wanted.name}: correct "
-            f"spec.baseModel.name, or make spec.poolSelector match a pool with {wanted.name}",
+            f"MinerPool {pool.name} serves base model {base.name}, the twin's adapter belongs to {wanted.name}: "
+            f"correct spec.baseModel.name, or make spec.poolSelector match a pool with {wanted.name}",
         )
     if wanted.revision is not None and wanted.revision != base.revision:
         return (
@@ -102,8 +102,8 @@ def plan_routing(
 ) -> RoutingTable:
     """Return the table to publish.
 
-    `ready` holds the engine pods that serve, by name, each with its report (None: it has not reported). Twins whose spec
-    is `unreadable` stay as they are in the previous table.
+    `ready` holds the engine pods that serve, by name, each with its report (None: it has not reported). Twins whose
+    spec is `unreadable` stay as they are in the previous table.
     """
     adapters: dict[str, Adapter] = {}
     twins: dict[str, TwinRoute] = {}
@@ -128,7 +128,7 @@ def plan_routing(
     )
 
 
-def _plan_twin(
+def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstring
     pool: Pool, candidate: Candidate, previous: RoutingTable | None, ready: Mapping[str, PodReport | None]
 ) -> tuple[TwinRoute | None, list[Adapter]]:
     twin = candidate.twin
@@ -156,7 +156,9 @@ def _plan_twin(
     return _route(twin, known[0]), [wanted, known[1]] if known[1] else [wanted]
 
 
-def _active(twin: Twin, pool: Pool, previous: RoutingTable | None) -> tuple[Version, Adapter | None] | None:
+def _active(  # noqa: PLR0911  # two memories, each with its ways to know nothing
+    twin: Twin, pool: Pool, previous: RoutingTable | None
+) -> tuple[Version, Adapter | None] | None:
     """Return the version that answers for the twin in this pool, and its adapter (None: the base model itself)."""
     if previous is not None:
         route = previous.twins.get(twin.name)

@@ -1,0 +1,139 @@
+"""The queue: each key once, never by two workers, failures later, no error ends a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from twin_operator.engine.queue import FIRST_DELAY, LARGEST_DELAY, Queue, work
+from twin_operator.engine.resources import Key
+from twin_operator.errors import ApiError, NotLeaderError, OperatorError
+
+A, B = Key("DoctorTwin", "n", "a"), Key("DoctorTwin", "n", "b")
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def working(queue: Queue, reconcile: Callable[[Key], Awaitable[None]], *, workers: int = 1, leads: bool = True):  # type: ignore[no-untyped-def]
+    may_work = asyncio.Event()
+    if leads:
+        may_work.set()
+    tasks = [asyncio.create_task(work(queue, reconcile, may_work=may_work)) for _ in range(workers)]
+    try:
+        yield may_work
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_key_that_waits_is_worked_on_once() -> None:
+    queue, seen = Queue(), []
+    for _ in range(10):
+        queue.add(A)
+    queue.add(B)
+
+    async def reconcile(key: Key) -> None:
+        seen.append(key)
+
+    async with working(queue, reconcile):
+        await eventually(lambda: len(seen) == 2)
+    assert seen == [A, B]
+
+
+async def test_a_change_during_the_work_brings_the_key_back_once() -> None:
+    queue, runs, release = Queue(), [], asyncio.Event()
+
+    async def reconcile(key: Key) -> None:
+        runs.append(key)
+        await release.wait()
+
+    queue.add(A)
+    async with working(queue, reconcile, workers=3):
+        await eventually(lambda: len(runs) == 1)
+        for _ in range(5):
+            queue.add(A)
+        await asyncio.sleep(0)
+        assert len(runs) == 1, "two workers must never hold one key"
+        release.set()
+        await eventually(lambda: len(runs) == 2)
+        queue.add(B)
+        await eventually(lambda: len(runs) == 3)
+    assert runs == [A, A, B]
+
+
+@pytest.mark.parametrize("error", [ApiError(status=500, reason="x", message="y"), ValueError("a defect")])
+async def test_a_failing_key_is_tried_again_and_does_not_stop_the_others(error: Exception) -> None:
+    queue, runs = Queue(random_source=random.Random(1)), []
+
+    async def reconcile(key: Key) -> None:
+        runs.append(key)
+        if key == A and runs.count(A) < 2:
+            raise error
+
+    queue.add(A)
+    queue.add(B)
+    async with working(queue, reconcile):
+        await eventually(lambda: runs.count(A) == 2)
+    assert B in runs
+
+
+async def test_delays_grow_up_to_a_bound_and_start_anew_after_success() -> None:
+    queue = Queue(random_source=random.Random(1))
+    delays = []
+    for _ in range(20):
+        queue.add(A)
+        assert await queue.take() == A
+        delays.append(queue.failed(A))
+    assert 0.75 * FIRST_DELAY <= delays[0] <= 1.25 * FIRST_DELAY
+    assert delays[3] > 3 * delays[0]
+    assert max(delays) <= 1.25 * LARGEST_DELAY
+    queue.add(A)
+    queue.done(await queue.take())
+    queue.add(A)
+    await queue.take()
+    assert queue.failed(A) <= 1.25 * FIRST_DELAY
+
+
+async def test_a_new_change_does_not_wait_for_the_delay() -> None:
+    queue = Queue()
+    queue.add_after(A, 60)
+    queue.add(A)
+    async with asyncio.timeout(1):
+        assert await queue.take() == A
+
+
+async def test_nothing_is_worked_on_without_leadership() -> None:
+    queue, runs = Queue(), []
+
+    async def reconcile(key: Key) -> None:
+        runs.append(key)
+
+    queue.add(A)
+    async with working(queue, reconcile, leads=False) as may_work:
+        await asyncio.sleep(0.05)
+        assert runs == []
+        may_work.set()
+        await eventually(lambda: runs == [A])
+
+
+async def test_losing_leadership_in_the_middle_is_no_failure() -> None:
+    queue = Queue()
+
+    async def reconcile(key: Key) -> None:
+        raise NotLeaderError("x")
+
+    queue.add(A)
+    async with working(queue, reconcile):
+        await eventually(lambda: len(queue) == 0 and not queue.started_at)
+    assert queue._failures == {}
+    assert issubclass(NotLeaderError, OperatorError)

@@ -1,0 +1,258 @@
+"""A twin's status over all its pools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport
+from tests.unit.operator.samples import (
+    adapter_report,
+    container_status,
+    deployment_object,
+    digest,
+    pod_object,
+    pool,
+    report,
+    report_configmap,
+    twin,
+)
+from twin_operator.engine.status import Condition
+from twin_operator.kinds.doctor_twin.checks import twin_conditions
+from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
+from twin_operator.kinds.doctor_twin.plan import plan_status
+from twin_operator.kinds.doctor_twin.reconcile import twin_notices
+from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, first
+from twin_operator.kinds.miner_pool.facts import read_facts
+from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, refusal, wanted_adapter
+from twin_operator.kinds.specs import Twin
+
+NOW = "2026-01-02T03:04:05Z"
+FAILED = AdapterState.FAILED
+
+
+def pool_view(
+    made: Twin, *reports: PodReport, name: str = "p", before: Twin | None = None, matches: bool = True,
+    pods: list[dict[str, Any]] | None = None, previous: Any = None, **spec: Any,
+) -> PoolView:  # fmt: skip
+    """A pool whose pods report this, with the routing table that the operator plans from it."""
+    parsed = pool(name, **spec)
+    children = (
+        pods if pods is not None else [pod_object(each.pod, ready=each.ready, pool_name=name) for each in reports]
+    )
+    facts = read_facts(
+        [*children, deployment_object(pool_name=name), report_configmap(*reports, pool_name=name)], pool=name
+    )
+    refused = refusal(parsed, made.spec) if matches else None
+    candidate = Candidate(twin=made, refused=refused if matches else ("NoPoolMatches", "…"))
+    table = plan_routing(parsed, candidates=[candidate], previous=previous, ready=facts.ready)
+    situation = Situation(pool=parsed, facts=facts)
+    return PoolView(
+        pool=parsed, facts=facts, table=table, matches=matches, refused=refused, trouble=first(situation, STARTUP)
+    )
+
+
+def view(made: Twin, *pools: PoolView) -> TwinView:
+    return TwinView(twin=made, wanted=wanted_adapter(made.name, made.spec), pools=pools)
+
+
+def conditions(made: Twin, *pools: PoolView) -> dict[str, Condition]:
+    return {condition.type: condition for condition in twin_conditions(view(made, *pools))}
+
+
+def truth(found: dict[str, Condition]) -> dict[str, str]:
+    return {kind: condition.status for kind, condition in found.items()}
+
+
+def test_a_verified_twin_is_all_well() -> None:
+    made = twin()
+    assert truth(conditions(made, pool_view(made, report("e1", adapter_report())))) == {
+        "Serving": "True", "Ready": "True", "ArtifactVerified": "True", "AdaptersVerified": "True",
+        "Progressing": "False", "CapacityAvailable": "True",
+    }  # fmt: skip
+
+
+def test_no_pool_matches() -> None:
+    found = conditions(twin())
+    assert (found["Ready"].reason, found["Serving"].status) == ("NoPoolMatches", "False")
+    assert "--show-labels" in found["Ready"].message
+
+
+def test_the_last_version_goes_on_answering_when_no_pool_matches_any_more() -> None:
+    made = twin()
+    reports = report("e1", adapter_report())
+    before = pool_view(made, reports)
+    found = conditions(made, pool_view(made, reports, matches=False, previous=before.table))
+    assert (found["Serving"].status, found["Ready"].reason) == ("True", "NoPoolMatches")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"), [({"baseModel": {"name": "other"}}, "BaseModelMismatch"), ({"rank": 64}, "RankTooHigh")]
+)
+def test_a_pool_that_cannot_serve_the_twin_says_why(fields: dict[str, Any], reason: str) -> None:
+    made = twin(**fields)
+    found = conditions(made, pool_view(made, report("e1")))
+    assert (found["Ready"].status, found["Ready"].reason, found["Progressing"].reason) == ("False", reason, reason)
+
+
+def test_a_pool_with_another_base_is_not_counted_while_others_serve() -> None:
+    made = twin()
+    good = pool_view(made, report("e1", adapter_report()))
+    other = pool_view(made, report("x1"), name="q", baseModel={"name": "other", "uri": "pvc://m/x"})
+    found = conditions(made, good, other)
+    assert (found["Ready"].status, found["AdaptersVerified"].status) == ("True", "True")
+    assert "MinerPool q serves base model other" in found["Ready"].message
+
+
+@pytest.mark.parametrize("reason", list(FailureReason))
+def test_a_failure_on_one_pod_is_named_with_pod_and_message(reason: FailureReason) -> None:
+    made = twin()
+    failed = adapter_report(state=FAILED, reason=reason, message="do this", retryable=False)
+    found = conditions(made, pool_view(made, report("e1", adapter_report()), report("e2", failed)))
+    assert (found["AdaptersVerified"].reason, found["Ready"].reason) == (reason.value, reason.value)
+    assert "pod e2" in found["Ready"].message
+    assert "do this" in found["Ready"].message
+    assert found["Serving"].status == "True"
+
+
+@pytest.mark.parametrize(
+    ("reason", "artifact"),
+    [
+        (FailureReason.DIGEST_MISMATCH, "False"), (FailureReason.STORE_UNREACHABLE, "False"),
+        (FailureReason.FINGERPRINT_MISMATCH, "Unknown"), (FailureReason.ENGINE_REFUSED, "Unknown"),
+    ],
+)  # fmt: skip
+def test_only_the_artifacts_own_failures_speak_against_it(reason: FailureReason, artifact: str) -> None:
+    made = twin()
+    found = conditions(made, pool_view(made, report("e1", adapter_report(state=FAILED, reason=reason))))
+    assert found["ArtifactVerified"].status == artifact
+
+
+@pytest.mark.parametrize(("retryable", "progressing"), [(True, "True"), (False, "False")])
+def test_progressing_tells_whether_the_agent_goes_on_trying(retryable: bool, progressing: str) -> None:
+    made = twin()
+    failed = adapter_report(state=FAILED, reason=FailureReason.STORE_UNREACHABLE, retryable=retryable)
+    assert conditions(made, pool_view(made, report("e1", failed)))["Progressing"].status == progressing
+
+
+def test_the_old_version_answers_while_the_new_one_fails() -> None:
+    old, new = twin(), twin(adapter="b")
+    before = pool_view(old, report("e1", adapter_report()))
+    failed = adapter_report(letter="b", state=FAILED, reason=FailureReason.DIGEST_MISMATCH, message="wrong bytes")
+    found = conditions(new, pool_view(new, report("e1", adapter_report(), failed), previous=before.table))
+    assert (found["Serving"].status, found["Ready"].status) == ("True", "False")
+    assert "dr-a-aaaaaaaa goes on answering" in found["Ready"].message
+
+
+def test_loading_is_progress_with_counts() -> None:
+    made = twin()
+    found = conditions(made, pool_view(made, report("e1", adapter_report(state=AdapterState.VERIFYING))))
+    assert (found["Ready"].reason, found["Progressing"].status) == ("Loading", "True")
+    assert "verified on 0 and loaded on 1 of 1 pods" in found["Ready"].message
+
+
+def test_a_pod_that_is_not_ready_does_not_unmake_ready() -> None:
+    made = twin()
+    pods = [pod_object("e1"), pod_object("e2", ready=False)]
+    found = conditions(made, pool_view(made, report("e1", adapter_report()), pods=pods))
+    assert (found["Ready"].status, found["AdaptersVerified"].status) == ("True", "True")
+
+
+def test_the_pools_trouble_is_the_twins_reason_while_no_engine_is_ready() -> None:
+    made = twin()
+    stuck = pod_object(
+        "e1", ready=False, containerStatuses=[container_status(waiting={"reason": "ErrImagePull", "message": "gone"})]
+    )
+    found = conditions(made, pool_view(made, pods=[stuck]))
+    assert found["Ready"].reason == "PoolNotReady"
+    assert "ImagePullFailed" in found["Ready"].message
+
+
+def test_a_twin_without_adapter_is_ready_with_a_ready_engine() -> None:
+    made = twin(adapter=None)
+    found = conditions(made, pool_view(made, report("e1")))
+    assert truth(found)["Ready"] == truth(found)["AdaptersVerified"] == "True"
+    assert found["ArtifactVerified"].reason == "NoAdapter"
+
+
+def test_status_names_the_version_that_answers() -> None:
+    made = twin()
+    status = plan_status(view(made, pool_view(made, report("e1", adapter_report()))), now=NOW)
+    assert status["activeVersion"] == {
+        "digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "uri": "pvc://adapters/dr-a/a", "rank": 8, "since": NOW,
+    }  # fmt: skip
+    assert (status["pods"]["summary"], status["pools"]) == ("1/1", ["p"])
+
+
+def test_an_unchanged_version_keeps_its_date() -> None:
+    made = twin(
+        status={
+            "activeVersion": {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "since": "2025-01-01T00:00:00Z"}
+        }
+    )
+    status = plan_status(view(made, pool_view(made, report("e1", adapter_report()))), now=NOW)
+    assert status["activeVersion"]["since"] == "2025-01-01T00:00:00Z"
+
+
+def test_a_replaced_version_becomes_previous_and_history() -> None:
+    known = {"activeVersion": {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa"}, "pools": ["p"]}
+    made = twin(adapter="b", status=known)
+    status = plan_status(view(made, pool_view(made, report("e1", adapter_report(letter="b")))), now=NOW)
+    assert status["activeVersion"]["servedName"] == "dr-a-bbbbbbbb"
+    assert status["previousVersion"]["servedName"] == "dr-a-aaaaaaaa"
+    assert [version["servedName"] for version in status["history"]] == ["dr-a-aaaaaaaa"]
+
+
+def test_history_is_bounded_and_names_each_version_once() -> None:
+    history = [{"digest": digest(letter), "servedName": f"dr-a-{letter * 8}"} for letter in "bcde"]
+    known = {"activeVersion": {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa"}, "history": history}
+    made = twin(adapter="b", historyLimit=3, status=known)
+    status = plan_status(view(made, pool_view(made, report("e1", adapter_report(letter="b")))), now=NOW)
+    assert [version["servedName"][-1] for version in status["history"]] == ["a", "c", "d"]
+
+
+def test_while_one_pool_is_behind_the_old_version_is_the_active_one() -> None:
+    old, new = twin(), twin(adapter="b")
+    behind = pool_view(
+        new, report("x1", adapter_report()), name="q", previous=pool_view(old, report("x1", adapter_report())).table
+    )
+    ahead = pool_view(new, report("e1", adapter_report(letter="b")))
+    assert plan_status(view(new, ahead, behind), now=NOW)["activeVersion"]["servedName"] == "dr-a-aaaaaaaa"
+
+
+def test_slots_beyond_the_engines_are_said_on_the_twin() -> None:
+    made = twin()
+    spec = {"engine": {"device": "CPU", "maxLoras": 1}}
+    one = pool_view(made, report("e1", adapter_report()), **spec)
+    parsed = pool(**spec)
+    table = plan_routing(
+        parsed, candidates=[Candidate(twin=made), Candidate(twin=twin("dr-b"))], previous=None, ready=one.facts.ready
+    )
+    crowded = PoolView(pool=parsed, facts=one.facts, table=table, matches=True, refused=None)
+    found = conditions(made, crowded)
+    assert (found["CapacityAvailable"].reason, found["Ready"].status) == ("SlotsOvercommitted", "True")
+
+
+def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": "m",
+        "observedGeneration": 1,
+        "lastTransitionTime": NOW,
+    }
+
+
+def test_events_tell_of_activation_verification_and_failure_once() -> None:
+    active = {"activeVersion": {"servedName": "dr-a-aaaaaaaa", "since": NOW}}
+    good, bad = (
+        condition("AdaptersVerified", "True", "Verified"),
+        condition("AdaptersVerified", "False", "DigestMismatch"),
+    )
+    assert [notice.reason for notice in twin_notices({}, active, [good])] == ["VersionActivated", "AdapterVerified"]
+    assert [notice.reason for notice in twin_notices({**active, "conditions": [good]}, active, [bad])] == [
+        "AdapterFailed"
+    ]
+    assert twin_notices({**active, "conditions": [good]}, active, [good]) == []
