@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcluster.layout import Layout
+from localcluster.layout import MODULES, Layout
 from localcluster.network import Network
 
 Json = dict[str, Any]
@@ -20,6 +20,8 @@ CNI_BINARIES = Path("/usr/lib/cni")
 API_PORT = 6443
 ETCD_CLIENT = "http://127.0.0.1:2379"
 ETCD_PEER = "http://127.0.0.1:2380"
+FAKE_PODS = "10.216.0.1/16"
+"""The addresses that kwok invents; nothing answers there."""
 KWOK_SELECTOR = "kwok.x-k8s.io/node=fake"
 WORKLOAD_UID = 65532
 """Who the project's containers run as, and so who owns the volumes."""
@@ -230,7 +232,9 @@ def kwok(spec: ClusterSpec, *, binary: Path) -> Component:
         (
             str(binary),
             f"--kubeconfig={spec.layout.etc / 'kwok.kubeconfig'}",
+            f"--config={MODULES / 'kwok' / 'stages.yaml'}",
             f"--manage-nodes-with-annotation-selector={KWOK_SELECTOR}",
+            f"--cidr={FAKE_PODS}",
             "--node-lease-duration-seconds=40",
             "--server-address=127.0.0.1:10247",
         ),

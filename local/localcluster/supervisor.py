@@ -135,6 +135,7 @@ class Supervisor:
             process = self._processes.pop(name)
             if process.pid:
                 os.kill(process.pid, signal.SIGTERM)
+        self._report()
 
     def run(self) -> None:
         """Keep the components running until told to stop."""
