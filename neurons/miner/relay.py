@@ -144,6 +144,10 @@ class Relay:
         except RequestError as error:
             code = str(error.status)
             raise
+        except ConnectionError:
+            if attempt.response is None:
+                raise
+            return attempt.response  # the client left in a stream: there is nobody to tell
         except TimeoutError:
             if attempt.response is not None:
                 code = CODE_BROKEN_STREAM

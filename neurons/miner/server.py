@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.access import AccessList
 from neurons.miner.chat import MAX_SESSION_CHARACTERS, parse_chat
-from neurons.miner.errors import RequestError
+from neurons.miner.errors import RequestError, bad_request
 from neurons.miner.metrics import Metrics
 from neurons.miner.relay import Relay, unknown_model
 from neurons.miner.settings import MAX_BODY_BYTES
@@ -47,8 +47,9 @@ class MinerServer:
             response = await self._dispatch(request)
         except RequestError as error:
             response = error.response()
-        except (asyncio.CancelledError, ConnectionError):
-            raise
+        except ConnectionError:
+            # The client left. aiohttp would log a traceback for the error; writing this fails silently instead.
+            response = web.Response(status=400)
         except Exception:
             # The traceback holds code, not values: no prompt gets into the log.
             log.exception("a request failed in an unforeseen way", extra={"path": request.path[:100]})
@@ -135,9 +136,17 @@ async def _body(request: web.BaseRequest) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    content = request.content
     try:
+        if content.is_eof():  # all of it is here already, as nearly always: no timer, no limit to watch on the way
+            body = content.read_nowait(-1)
+            if len(body) > MAX_BODY_BYTES:
+                raise _too_large()
+            return body
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
+    except web.RequestPayloadError:
+        raise bad_request("the body could not be read: it is not encoded as its headers say") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large() from None
     except TimeoutError:

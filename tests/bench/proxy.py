@@ -64,8 +64,8 @@ def measure(options: Options) -> Result:
         title="What the miner costs over an instant engine",
         how=(
             "wrk -t1 against an engine that answers at once, one process each, all in one run, "
-            f"{options.repeats} rounds of {options.seconds:.0f} s per figure after a warm-up; the miner with its tokens, "
-            "table, affinity, metrics and answer rewriting on."
+            f"{options.repeats} rounds of {options.seconds:.0f} s per figure after a warm-up; the miner with its "
+            "tokens, table, affinity, metrics and answer rewriting on."
         ),
         figures=tuple(_figures(subjects)),
         notes=() if "litellm" in options.skip else (f"LiteLLM {_litellm_version()}, one worker, one key.",),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import openai
@@ -138,7 +139,9 @@ async def test_a_client_that_leaves_stops_the_engine(tmp_path: Path) -> None:
         )
 
 
-async def test_a_client_that_leaves_in_a_stream_stops_the_engine(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_in_a_stream_stops_the_engine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     step = asyncio.Semaphore(1)
     async with FakeAgent(pod="a", holds=held(INDRA), step=step) as agent, RunningMiner(tmp_path) as miner:
         await serve(miner, agent)
@@ -146,6 +149,7 @@ async def test_a_client_that_leaves_in_a_stream_stops_the_engine(tmp_path: Path)
         await response.content.readline()
         response.close()
         await eventually(lambda: agent.cancelled == 1)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.exc_info]
 
 
 async def test_the_twins_system_prompt_comes_before_the_clients(tmp_path: Path) -> None:
@@ -208,7 +212,8 @@ async def test_a_bad_body_is_a_400(tmp_path: Path, body: bytes, param: str | Non
 async def test_a_field_that_might_steer_the_engine_is_refused(tmp_path: Path, field: str) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         await serve(miner, agent)
-        status, _, document = await miner.ask("indra", **{field: "x"})
+        extra: dict[str, Any] = {field: "x"}
+        status, _, document = await miner.ask("indra", **extra)
         assert (status, document["error"]["param"]) == (400, field)
         assert agent.bodies == []
 
@@ -243,6 +248,19 @@ async def test_a_body_over_a_mebibyte_is_refused(tmp_path: Path, chunked: bool) 
         data = parts() if chunked else b"x" * (20 * 65536)
         async with miner.client.post("/v1/chat/completions", data=data) as response:
             assert response.status == 413
+
+
+async def test_a_body_that_is_not_encoded_as_it_says_is_a_400(tmp_path: Path) -> None:
+    async with RunningMiner(tmp_path) as miner:
+        await serve(miner)
+        reader, writer = await asyncio.open_connection("127.0.0.1", miner.service.port)
+        writer.write(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+            "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello".encode()
+        )
+        async with asyncio.timeout(5):
+            assert b" 400 " in await reader.readline()
+        writer.close()
 
 
 async def test_a_body_of_just_under_a_mebibyte_arrives_whole(tmp_path: Path) -> None:
@@ -308,7 +326,9 @@ async def test_no_prompt_and_no_answer_is_ever_logged_or_measured(
     agent = FakeAgent(pod="a", holds=held(INDRA), words=["ANSWERED-SECRET"])
     async with agent, RunningMiner(tmp_path, hold_seconds=0.2) as miner:
         await serve(miner, agent, system_prompt="SYSTEM-SECRET")
-        secret = {"text": "PATIENT-SECRET", "user": "USER-SECRET", "headers": {"x-session-id": "SESSION-SECRET"}}
+        secret: dict[str, Any] = {
+            "text": "PATIENT-SECRET", "user": "USER-SECRET", "headers": {"x-session-id": "SESSION-SECRET"}
+        }  # fmt: skip
         assert (await miner.ask("indra", **secret))[0] == 200
         agent.cut_after = 1
         await _stream(miner, "PATIENT-SECRET")
