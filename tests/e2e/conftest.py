@@ -1,0 +1,129 @@
+"""The whole product on a real kubelet: `make demo`'s own steps on the cluster `test`, then a client of its miner."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Kubectl
+
+NAMESPACE = "doctors"
+POOL = "clinic"
+DEMO_SECONDS = 1500
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from one HTTP request."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return str(self.json["choices"][0]["message"]["content"])
+
+
+def http(method: str, url: str, *, body: Any = None, token: str | None = None, timeout: float = 120) -> Answer:
+    """Send one request; an HTTP error is an Answer too, a refused connection raises OSError."""
+    request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
+    request.add_header("content-type", "application/json")
+    if token:
+        request.add_header("authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return Answer(
+                response.status, {k.lower(): v for k, v in response.headers.items()}, response.read().decode()
+            )
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read().decode())
+
+
+def eventually(check: Callable[[], Any], *, seconds: float, what: str) -> Any:
+    """Return the first truthy result of `check`; fails with the last one after `seconds`."""
+    deadline, last = time.monotonic() + seconds, None
+    while time.monotonic() < deadline:
+        last = check()
+        if last:
+            return last
+        time.sleep(0.25)
+    raise AssertionError(f"{what} did not come about in {seconds} s; last seen: {last}")
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """The demo's installation: its objects and its miner."""
+
+    kubectl: Kubectl
+    demo_output: str
+
+    def get(self, kind: str, name: str) -> Any:
+        return json.loads(self.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json").stdout)
+
+    def pods(self, component: str) -> list[Any]:
+        selector = f"bettertherapy.io/pool={POOL},bettertherapy.io/component={component}"
+        found = json.loads(self.kubectl("get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json").stdout)["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def condition(self, kind: str, name: str, wanted: str) -> dict[str, str]:
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == wanted), {})
+
+    def is_true(self, kind: str, name: str, wanted: str) -> bool:
+        return self.condition(kind, name, wanted).get("status") == "True"
+
+    @property
+    def token(self) -> str:
+        data = self.get("secret", f"{POOL}-access")["data"]
+        return base64.b64decode(next(iter(data.values()))).decode()
+
+    @property
+    def miner(self) -> str:
+        pod = next(p for p in self.pods("miner") if p["status"].get("podIP"))
+        return f"http://{pod['status']['podIP']}:8080"
+
+    @property
+    def agent(self) -> str:
+        pod = next(p for p in self.pods("engine") if p["status"].get("podIP"))
+        return f"http://{pod['status']['podIP']}:8080"
+
+    def ask(self, twin: str, question: str = "I have had a headache for two days.", max_tokens: int = 24) -> Answer:
+        body = {
+            "model": twin,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "messages": [{"role": "user", "content": question}],
+        }
+        return http("POST", f"{self.miner}/v1/chat/completions", body=body, token=self.token)
+
+    def apply(self, obj: Any) -> None:
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(obj))
+
+
+@pytest.fixture(scope="session")
+def clinic(kubectl: Kubectl) -> Clinic:
+    """Run the demo on the cluster `test`, as `make demo` does on its own, and return what it left."""
+    environment = {key: value for key, value in os.environ.items() if key not in {"KUBECONFIG", "KUBECTL"}}
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "run", "--name", "test"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEMO_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.fail(f"the demo ended with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")
+    return Clinic(kubectl, done.stdout)

@@ -1,0 +1,61 @@
+"""Nobody but the agent reaches the engine: every route that the real vLLM lists is tried from outside its pod."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.conftest import NAMESPACE, Clinic, http
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+ALLOWED = {("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/metrics")}
+UNLISTED = [("GET", "/docs"), ("GET", "/redoc"), ("GET", "/openapi.json"), ("POST", "/v1/load_lora_adapter/")]
+
+LIST_ROUTES = """
+import http.client, json, socket
+connection = http.client.HTTPConnection("engine")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect("/run/engine/vllm.sock")
+connection.request("GET", "/openapi.json")
+paths = json.loads(connection.getresponse().read())["paths"]
+print(json.dumps([[m.upper(), p] for p, ms in paths.items() for m in ms]))
+"""
+
+
+def test_no_route_that_controls_the_engine_is_reachable(clinic: Clinic) -> None:
+    pod = clinic.pods("engine")[0]["metadata"]["name"]
+    listed = clinic.kubectl("exec", "-n", NAMESPACE, pod, "-c", "engine", "--", "python3", "-c", LIST_ROUTES).stdout
+    routes = [(method, path) for method, path in json.loads(listed)]
+    assert ("POST", "/v1/load_lora_adapter") in routes, "the engine itself must have the route, or this proves nothing"
+    assert len(routes) > 15
+    before = clinic.ask("dr-indra-gurung")
+    for method, path in [*routes, *UNLISTED]:
+        if (method, path) in ALLOWED:
+            continue
+        concrete = path.replace("{adapter_name}", "x").replace("{response_id}", "x")
+        for target in (clinic.agent, clinic.miner):
+            answer = http(method, target + concrete, body={"lora_name": "x", "lora_path": "/tmp"}, token=clinic.token)
+            assert answer.status in {404, 405}, f"{method} {concrete} answered {answer.status} at {target}"
+    assert clinic.ask("dr-indra-gurung").text == before.text
+
+
+def test_the_pod_listens_on_the_agents_port_only(clinic: Clinic) -> None:
+    pod = clinic.pods("engine")[0]["metadata"]["name"]
+    tables = clinic.kubectl(
+        "exec", "-n", NAMESPACE, pod, "-c", "engine", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6"
+    )
+    rows = [line.split() for line in tables.stdout.splitlines() if ":" in line and "local_address" not in line]
+    loopback = ("0100007F", "00000000000000000000000001000000")
+    open_ports = {
+        int(row[1].rsplit(":", 1)[1], 16) for row in rows if row[3] == "0A" and row[1].rsplit(":", 1)[0] not in loopback
+    }
+    assert open_ports == {8080}
+
+
+def test_an_unverified_name_is_refused_before_the_engine_sees_it(clinic: Clinic) -> None:
+    body = {"model": "dr-nobody-00000000", "messages": [{"role": "user", "content": "hello"}]}
+    answer = http("POST", f"{clinic.agent}/v1/chat/completions", body=body)
+    assert answer.status == 421
+    assert answer.headers["x-twin-retry"]
