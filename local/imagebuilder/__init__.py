@@ -1,4 +1,4 @@
-"""Builds this project's container images from `images/`, with Docker where it runs and with buildah where it doesn't."""
+"""Builds this project's container images from `images/`, with Docker where it runs, else with buildah."""
 
 from imagebuilder.builder import Built, build
 from imagebuilder.catalog import Catalog

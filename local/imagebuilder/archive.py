@@ -1,7 +1,7 @@
 """`docker save` archives made from an OCI layout, with or without the layers of the image they are built on.
 
-The archive holds both descriptions of the image, `manifest.json` (Docker's) and `index.json` (OCI's), over the same blobs.
-containerd reads the second one, and does not miss a layer that an image it has already brought along.
+The archive holds both descriptions of the image, `manifest.json` (Docker's) and `index.json` (OCI's), over the same
+blobs. containerd reads the second one, and does not miss a layer that an image it has already brought along.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-_COPY_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def write_archive(layout: Path, target: Path, *, reference: str, leave_out: Coll
     ]
     partial = target.with_name(f".{target.name}.partial")
     # The small files first: who asks for the archive's names need not read past the layers.
-    with tarfile.open(partial, "w", copybufsize=_COPY_BYTES) as tar:
+    with tarfile.open(partial, "w") as tar:
         _add(tar, "oci-layout", {"imageLayoutVersion": "1.0.0"})
         _add(tar, "manifest.json", docker)
         _add(tar, "index.json", index)

