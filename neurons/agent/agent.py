@@ -293,10 +293,10 @@ class Agent:
     async def _listen(self, stack: AsyncExitStack) -> None:
         # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.settings.host, self.settings.port, shutdown_timeout=1.0, backlog=1024)
+        site = web.TCPSite(runner, self.settings.host, self.settings.port, backlog=1024)
         await site.start()
         self.port = runner.addresses[0][1]
 

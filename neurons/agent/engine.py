@@ -142,7 +142,8 @@ class EngineClient:
         try:
             await self._call("POST", "/v1/unload_lora_adapter", body={"lora_name": name}, timeout=self._load)
         except EngineAnswer as error:
-            if not error.is_not_found:
+            # "Cannot be found" has been 400 InvalidUserInput and 404 NotFoundError; the listing knows.
+            if error.status not in (400, 404) or any(model.id == name for model in await self.models()):
                 raise
 
     async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> list[float] | None:

@@ -389,7 +389,8 @@ class AdapterKeeper:
         else:
             pause = _REPUSH_SECONDS if failure.reason in _REPUSHABLE else None
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._again.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._again.wait()
         self._again.clear()
 
     def _set(self, state: AdapterState) -> None:

@@ -121,8 +121,10 @@ class EngineMonitor:
             while True:
                 await self.poll()
                 interval = EAGER_SECONDS if not self.up or self.eager() else CALM_SECONDS
+                # Not wait_for: before Python 3.12 it may swallow a cancellation.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._kick.wait(), interval)
+                    async with asyncio.timeout(interval):
+                        await self._kick.wait()
                 self._kick.clear()
         finally:
             if self._probe is not None:

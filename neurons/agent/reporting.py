@@ -54,7 +54,8 @@ class Reporter:
         while True:
             try:
                 # Someone may have deleted the ConfigMap: an apply that changes nothing costs the API server no write.
-                await asyncio.wait_for(self._changed.wait(), self._refresh_seconds * random.uniform(0.8, 1.0))  # noqa: S311
+                async with asyncio.timeout(self._refresh_seconds * random.uniform(0.8, 1.0)):  # noqa: S311
+                    await self._changed.wait()
             except TimeoutError:
                 self._written = None
             await asyncio.sleep(COALESCE_SECONDS)
