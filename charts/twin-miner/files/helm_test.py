@@ -14,7 +14,7 @@ from pathlib import Path
 
 URL, TWIN = os.environ["MINER_URL"], os.environ["TWIN"]
 DEADLINE = time.monotonic() + int(os.environ["TIMEOUT_SECONDS"])
-TOKENS = [p for p in sorted(Path("/access").iterdir()) if p.is_file()]
+TOKENS = [p for p in sorted(Path(os.environ.get("ACCESS_DIR", "/access")).iterdir()) if p.is_file()]
 
 
 def fail(message):

@@ -1,0 +1,107 @@
+"""The operator's rights: exactly those that it uses, and enough for what it hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.operator.samples import pool
+from twin_operator.engine import resources
+from twin_operator.kinds.miner_pool.rbac import build_roles
+
+Rules = dict[tuple[str, str], set[str]]
+READ = {"get", "list", "watch"}
+MANAGE = READ | {"create", "patch", "delete"}
+
+
+def rules_of(roles: list[dict]) -> Rules:
+    found: Rules = {}
+    for role in roles:
+        for rule in role["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    found.setdefault((group, resource), set()).update(rule["verbs"])
+    return found
+
+
+@pytest.fixture
+def cluster_role(render: Callable) -> list[dict]:
+    return [
+        d
+        for d in render("twin-operator")
+        if d["kind"] == "ClusterRole" and d["metadata"]["name"] == "rel-twin-operator"
+    ]
+
+
+def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
+    wanted: Rules = {
+        ("bettertherapy.io", "doctortwins"): READ,
+        ("bettertherapy.io", "minerpools"): READ,
+        ("bettertherapy.io", "doctortwins/status"): {"patch"},
+        ("bettertherapy.io", "minerpools/status"): {"patch"},
+        ("bettertherapy.io", "minerpools/finalizers"): {"update"},
+        ("", "pods"): READ,
+        ("events.k8s.io", "events"): {"create"},
+    }
+    wanted |= {(child.group, child.plural): MANAGE for child in resources.CHILDREN}
+    assert rules_of(cluster_role) == wanted
+
+
+def test_nothing_is_a_wildcard_or_escalates(render: Callable) -> None:
+    roles = [d for d in render("twin-operator") if d["kind"] in {"Role", "ClusterRole"}]
+    assert roles
+    for role in roles:
+        for rule in role["rules"]:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+            assert "secrets" not in rule["resources"]
+            assert not any("exec" in resource or "attach" in resource for resource in rule["resources"])
+
+
+def test_operator_holds_what_its_roles_hand_on(cluster_role: list[dict], handed_on: list[dict]) -> None:
+    held = rules_of(cluster_role)
+    assert handed_on
+    for key, verbs in rules_of(handed_on).items():
+        assert verbs <= held[key], f"the API server will refuse a Role with {verbs - held[key]} on {key}"
+
+
+@pytest.fixture
+def handed_on() -> list[dict]:
+    return build_roles(pool())
+
+
+def test_lease_is_the_only_one_it_may_change(render: Callable) -> None:
+    (leader,) = [
+        d for d in render("twin-operator") if d["metadata"]["name"] == "rel-twin-operator-leader" and "rules" in d
+    ]
+    create, change = leader["rules"]
+    assert create["verbs"] == ["create"]
+    assert (change["resourceNames"], change["verbs"]) == (["rel-twin-operator"], ["get", "update"])
+
+
+def test_lease_name_is_the_one_the_operator_gets(render: Callable) -> None:
+    (deployment,) = [d for d in render("twin-operator") if d["kind"] == "Deployment"]
+    env = {e["name"]: e.get("value") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["TWIN_LEASE_NAME"] == "rel-twin-operator"
+
+
+def test_one_namespace_needs_no_cluster_wide_right(render: Callable) -> None:
+    documents = render(
+        "twin-operator", "--set", "watchNamespace=clinic", "--set", "rbac.aggregateToDefaultRoles=false",
+    )  # fmt: skip
+    assert not [d for d in documents if d["kind"] in {"ClusterRole", "ClusterRoleBinding"}]
+    (role,) = [d for d in documents if d["kind"] == "Role" and d["metadata"]["namespace"] == "clinic"]
+    (binding,) = [d for d in documents if d["kind"] == "RoleBinding" and d["metadata"]["namespace"] == "clinic"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"][0]["namespace"] == "ns"
+
+
+def test_viewers_read_and_editors_change(render: Callable) -> None:
+    roles = {d["metadata"]["name"]: d for d in render("twin-operator") if d["kind"] == "ClusterRole"}
+    view, edit = roles["rel-twin-operator-view"], roles["rel-twin-operator-edit"]
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+    assert set().union(*rules_of([view]).values()) == READ
+    assert "doctortwins/status" not in {resource for _, resource in rules_of([edit])}

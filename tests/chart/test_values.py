@@ -1,0 +1,77 @@
+"""The values: schema, defaults and documentation agree, and a typo is refused before anything is sent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHARTS = Path(__file__).resolve().parents[2] / "charts"
+NAMES = ("twin-operator", "twin-miner")
+FREE = {"resources", "annotations", "labels", "nodeSelector", "podAnnotations", "podLabels", "poolLabels"}
+FREE |= {"poolAnnotations"}
+"""Maps whose keys belong to the person who writes them."""
+
+
+def objects(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the path of every object in values.yaml that has a fixed set of keys."""
+    yield path
+    for name, value in values.items():
+        if isinstance(value, dict) and name not in FREE:
+            yield from objects(value, f"{path}{name}.")
+
+
+PLACES = [
+    pytest.param(chart, place, id=f"{chart}:{place}")
+    for chart in NAMES
+    for place in objects(yaml.safe_load((CHARTS / chart / "values.yaml").read_text()))
+]
+
+
+def test_schema_and_tables_are_generated() -> None:
+    done = subprocess.run(
+        [sys.executable, str(CHARTS / "generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("chart", "place"), PLACES)
+def test_unknown_key_is_refused(chart: str, place: str, helm: Callable) -> None:
+    done = helm("template", "rel", str(CHARTS / chart), "--set", f"{place}notAKey=1", check=False)
+    assert done.returncode != 0
+    assert "'notAKey' not allowed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("chart", "setting", "said"),
+    [
+        ("twin-operator", "replicas=many", "/replicas"),
+        ("twin-operator", "image.digest=abc", "/image/digest"),
+        ("twin-operator", "watchNamespace=Not_A_Name", "/watchNamespace"),
+        ("twin-miner", "pool.engine.device=TPU", "/pool/engine/device"),
+        ("twin-miner", "pool.baseModel.uri=ftp://x/y", "/pool/baseModel/uri"),
+        ("twin-miner", "twins[0].name=dr-a", "missing property 'doctor'"),
+        ("twin-miner", "access.clients[0]=bad client", "/access/clients/0"),
+    ],
+)
+def test_bad_value_is_refused_with_its_place(chart: str, setting: str, said: str, helm: Callable) -> None:
+    done = helm("template", "rel", str(CHARTS / chart), "--set", setting, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("chart", NAMES)
+def test_every_default_is_documented(chart: str) -> None:
+    readme = (CHARTS / chart / "README.md").read_text()
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+    missing = [name for name in values if f"| `{name}" not in readme]
+    assert not missing
