@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Protocol
 
@@ -111,42 +112,48 @@ class _ObjectSource:
             raise StoreUnreachable(f"{uri}: the transfer broke off after {size} of {file.size} bytes. Check the store.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _HubSource:
     uri: str
     repo: str
     revision: str
+    commit: str | None = None
+    """What the revision was when the files were listed: these files are downloaded, even if a branch moves on."""
+    kept_digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of large files, as the hub keeps it."""
 
     async def files(self) -> list[SourceFile]:
-        return await asyncio.to_thread(self._files)
+        return await asyncio.to_thread(self._list)
 
     async def download(self, files: list[SourceFile], folder: Path) -> None:
         await asyncio.to_thread(self._download, [file.path for file in files], folder)
 
-    def _files(self) -> list[SourceFile]:
-        return [SourceFile(path=path, size=size) for path, size, _ in self._listing()]
-
-    def _listing(self) -> list[tuple[str, int, str | None]]:
-        """Return path, size and, for large files, the sha256 that the hub keeps."""
+    def _list(self) -> list[SourceFile]:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from huggingface_hub import HfApi  # noqa: PLC0415 - only hf:// needs it
 
         with _hub_errors(self.uri, self.revision):
             info = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True, timeout=_HUB_SECONDS)
-        return [
-            (file.rfilename, file.size or 0, file.lfs["sha256"] if file.lfs else None) for file in info.siblings or ()
-        ]
+        self.commit = info.sha
+        siblings = info.siblings or []
+        self.kept_digests = {file.rfilename: f"sha256:{file.lfs['sha256']}" for file in siblings if file.lfs}
+        return [SourceFile(path=file.rfilename, size=file.size or 0) for file in siblings]
 
     def _download(self, paths: list[str], folder: Path) -> None:
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         with _hub_errors(self.uri, self.revision):
             snapshot_download(
-                self.repo, revision=self.revision, local_dir=folder, allow_patterns=paths, max_workers=_AT_ONCE
+                self.repo,
+                revision=self.commit or self.revision,
+                local_dir=folder,
+                allow_patterns=paths,
+                max_workers=_AT_ONCE,
             )
         shutil.rmtree(folder / ".cache", ignore_errors=True)
-        kept = {path: digest for path, _, digest in self._listing() if digest is not None}
         for path in paths:
-            if path in kept and file_digest(folder / path)[0] != f"sha256:{kept[path]}":
+            kept = self.kept_digests.get(path)
+            if kept is not None and file_digest(folder / path)[0] != kept:
                 raise StoreUnreachable(f"{self.uri}: {path} arrived damaged. It is fetched again at the next attempt.")
 
 
