@@ -59,13 +59,15 @@ lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m bettertherapy_api.crd --check
+	$(BIN)/python charts/generate.py --check
 
 format: venv ## Format the Python code and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-generate: venv ## Regenerate the CRDs and their copies
+generate: venv ## Regenerate the CRDs, their copies and the charts' schemas
 	$(BIN)/python -m bettertherapy_api.crd
+	$(BIN)/python charts/generate.py
 
 lock: venv ## Lock the requirements anew, with hashes
 	printf 'uv\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate --generate-hashes --universal --python-version 3.11 -o requirements/bootstrap.txt

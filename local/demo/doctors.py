@@ -40,7 +40,7 @@ DOCTORS = (
     Doctor(
         twin="dr-indra-gurung",
         name="Dr. Indra Gurung",
-        licence="NMC-10482",
+        licence="NMC-10293",
         specialty="General practice",
     ),
     Doctor(

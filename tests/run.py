@@ -1,0 +1,322 @@
+"""Runs all suites with all of their set-up: `make test`, or `python tests/run.py --only unit,api`.
+
+The long builds run beside the suites that need none of them. The cluster is named `test`; one that is up already for
+the demo is not touched. Whatever an earlier run left behind, however it ended, is removed first.
+"""
+
+# ruff: noqa: T201 - it speaks to whoever typed `make test`
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import Cluster, tools
+from localcluster.errors import LocalClusterError
+from localcluster.layout import state_root
+
+ROOT = Path(__file__).resolve().parents[1]
+LOGS = ROOT / "build" / "test"
+IMAGES = ("operator", "neuron", "engine-cpu", "trainer")
+NO_TESTS_COLLECTED = 5
+LOG_LINES = 30
+IMAGES_DISK_GB = 22.0
+BUILD_TIMEOUT_S = 60 * 60
+SUITE_TIMEOUT_S = 40 * 60
+
+
+class SetUpError(Exception):
+    """Something that the tests need could not be made; the message says what and shows the end of its log."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A folder of tests, and what it needs."""
+
+    name: str
+    programs: bool = False
+    cluster: bool = False
+    images: bool = False
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its tests are."""
+        return ROOT / "tests" / self.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has any tests."""
+        return any(self.folder.rglob("test_*.py"))
+
+
+SUITES = (
+    Suite("unit"),
+    Suite("standin"),
+    Suite("chart", programs=True),
+    Suite("api", programs=True, cluster=True),
+    Suite("fault", programs=True, cluster=True),
+    Suite("scale", programs=True, cluster=True),
+    Suite("e2e", programs=True, cluster=True, images=True),
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of a suite's tests."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+class Clock:
+    """Prints steps with the time since the start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", flush=True)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Print a line before and one after."""
+        self.say(f"{title} ...")
+        began = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self.say(f"{title}: FAILED after {time.monotonic() - began:.1f} s")
+            raise
+        self.say(f"{title}: {time.monotonic() - began:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Print a line; together with `step`, what `localcluster` calls Steps."""
+        self.say(text)
+
+
+class Build:
+    """A command that runs beside the tests, at low priority, into a log."""
+
+    def __init__(self, clock: Clock, title: str, command: Sequence[str]) -> None:
+        self._clock = clock
+        self._title = title
+        self._began = time.monotonic()
+        self._log = LOGS / f"{title.replace(' ', '-')}.log"
+        nice = ["nice", "-n", "10"] if shutil.which("nice") else []
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [*nice, *command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        clock.say(f"{title}: begun in the background (log: {self._log.relative_to(ROOT)})")
+
+    def wait(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            SetUpError: it failed.
+        """
+        if self._process.poll() is None:
+            self._clock.say(f"waiting: {self._title} ...")
+        try:
+            code = self._process.wait(timeout=BUILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            code = -1
+        if code != 0:
+            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+            raise SetUpError(f"{self._title} failed; the end of {self._log}:\n{tail}")
+        self._clock.say(f"{self._title}: done ({time.monotonic() - self._began:.1f} s since it began)")
+
+    def stop(self) -> None:
+        """End it and its children."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, 15)
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, 9)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suites; 0 when all tests passed."""
+    options = parser().parse_args(arguments)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    clock = Clock()
+    with only_run() as alone:
+        if options.clear:
+            if alone:
+                Cluster(options.name).down()
+            else:
+                print("`make test` is running: its cluster stays")
+            return 0
+        if not alone:
+            print("Another `make test` is running on this machine; wait for it to end.")
+            return 1
+        chosen = [suite for suite in SUITES if (not options.only or suite.name in options.only) and suite.exists]
+        if not chosen:
+            print(f"No tests for {', '.join(options.only) or 'anything'}.")
+            return 1
+        total, broken = Counts(), False
+        try:
+            for counts in run_all(chosen, options, clock):
+                total += counts
+        except (SetUpError, LocalClusterError, subprocess.TimeoutExpired) as error:
+            print(f"\n{error}\n", flush=True)
+            broken = True
+        except KeyboardInterrupt:
+            print("\ninterrupted", flush=True)
+            broken = True
+    if broken:
+        total += Counts(failed=1)
+    clock.say("done")
+    print(total, flush=True)
+    return 1 if total.failed or broken else 0
+
+
+def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) -> Iterator[Counts]:
+    """Run the suites in order, yielding what each counted; what a suite needs is there before it starts."""
+    cluster = Cluster(options.name, audit=True, steps=clock)
+    builds: dict[str, Build] = {}
+    brought_up = False
+    loaded = False
+    try:
+        if any(suite.programs for suite in chosen):
+            with clock.step("check this machine"):
+                cluster.preflight(disk_gb=IMAGES_DISK_GB if needs_images(chosen) else None)
+            names = [tool.name for tool in tools.TOOLS]
+            builds["programs"] = Build(
+                clock, "programs", [sys.executable, "-m", "localcluster", "--name", cluster.name, "build", *names]
+            )
+        if any(suite.images for suite in chosen):
+            builds["images"] = Build(clock, "images", [sys.executable, "-m", "imagebuilder", "build", *IMAGES])
+        for suite in chosen:
+            if suite.programs and "programs" in builds:
+                builds.pop("programs").wait()
+            if suite.cluster and not brought_up:
+                with clock.step("bring the test cluster up"):
+                    cluster.down()
+                    brought_up = True
+                    cluster.up()
+            if suite.images and not loaded:
+                builds.pop("images").wait()
+                with clock.step("load the images"):
+                    cluster.load_images(image_archives())
+                loaded = True
+            yield run_suite(suite, cluster, options, clock)
+    finally:
+        for build in builds.values():
+            build.stop()
+        if brought_up and not options.keep:
+            with clock.step("take the test cluster down"):
+                cluster.down()
+
+
+def needs_images(chosen: Sequence[Suite]) -> bool:
+    """Tell whether the images are still to be built."""
+    return any(suite.images for suite in chosen) and not image_archives(missing_ok=True)
+
+
+def image_archives(*, missing_ok: bool = False) -> list[Path]:
+    """Return the built images' archives; with `missing_ok` an empty list when they are not built."""
+    from demo import images
+    from demo.errors import DemoError
+
+    try:
+        built = images.built()
+    except DemoError as error:
+        if missing_ok:
+            return []
+        raise SetUpError(f"{error.what}\n{error.evidence}\n{error.remedy}") from error
+    return [image.archive for image in built.values() if image.archive is not None and image.archive.exists()]
+
+
+def run_suite(suite: Suite, cluster: Cluster, options: argparse.Namespace, clock: Clock) -> Counts:
+    """Run one suite with pytest, which prints its own summary; returns what it counted."""
+    report = LOGS / f"{suite.name}.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", str(suite.folder), "-q", f"--junitxml={report}", *suite.arguments]
+    if options.keyword:
+        command += ["-k", options.keyword]
+    env = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
+    if suite.cluster:
+        # Never the caller's own cluster.
+        env["KUBECONFIG"] = str(cluster.kubeconfig_path)
+        env["KUBECTL"] = str(cluster.bin("kubectl"))
+    with clock.step(f"tests/{suite.name}"):
+        done = subprocess.run(
+            [*command, *options.pytest],
+            cwd=ROOT,
+            env=env,
+            check=False,
+            timeout=SUITE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        )
+    counts = count(report)
+    if done.returncode not in {0, NO_TESTS_COLLECTED} and not counts.failed:
+        counts += Counts(failed=1)  # pytest itself broke, for example while collecting
+    return counts
+
+
+def count(report: Path) -> Counts:
+    """Read pytest's JUnit report."""
+    if not report.is_file():
+        return Counts()
+    suites = ET.parse(report).getroot().iter("testsuite")
+    counts = Counts()
+    for suite in suites:
+        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        counts += Counts(passed=tests - skipped - failed, failed=failed, skipped=skipped)
+    return counts
+
+
+@contextmanager
+def only_run() -> Iterator[bool]:
+    """Hold the lock of the one run that this machine's test cluster allows; gives False when another holds it."""
+    folder = state_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        folder = LOGS  # not root: no cluster can come up anyway, and the unit tests need none
+    with (folder / ".test-run.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    made = argparse.ArgumentParser(description="Run the tests with all of their set-up.")
+    made.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="SUITE,…")
+    made.add_argument("-k", dest="keyword", metavar="EXPRESSION", help="pick tests, as pytest's -k")
+    made.add_argument("--name", default="test", help="name of the test cluster")
+    made.add_argument("--keep", action="store_true", help="leave the test cluster up")
+    made.add_argument("--clear", action="store_true", help="only remove what an earlier run left")
+    made.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

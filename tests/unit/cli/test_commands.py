@@ -1,0 +1,53 @@
+"""The plugin as a program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kubectl_twin", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **env},
+    )
+
+
+def test_help_lists_the_commands_without_importing_the_kubernetes_client() -> None:
+    code = "import sys; sys.argv = ['kubectl-twin', '--help']\nfrom kubectl_twin.main import main\ntry:\n    main()\n"
+    code += "except SystemExit:\n    pass\nprint('kubernetes' in sys.modules, 'rich.table' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert all(word in done.stdout for word in ("ask", "list", "status", "adapter"))
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_without_a_kubeconfig_it_says_how_to_have_one(tmp_path: Path) -> None:
+    done = run("list", KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "No usable kubeconfig" in done.stderr
+    assert "make -s kubeconfig" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_api_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        '{"apiVersion":"v1","kind":"Config","current-context":"x",'
+        '"contexts":[{"name":"x","context":{"cluster":"x","user":"x"}}],"users":[{"name":"x","user":{}}],'
+        '"clusters":[{"name":"x","cluster":{"server":"http://127.0.0.1:1"}}]}'
+    )
+    done = run("list", KUBECONFIG=str(config))
+    assert done.returncode == 1
+    assert "Can't reach the API server at http://127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_question_is_refused(tmp_path: Path) -> None:
+    done = run("ask", "dr-x", "  ", KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "The question is empty" in done.stderr
