@@ -135,7 +135,7 @@ class EngineMonitor:
         asked_at = time.monotonic()
         try:
             models = await self._engine.models()
-            if not self.up or self._lost_some(models):
+            if not self.up or self._lost_some(models) or self._rebound():
                 await self._identify()
         except EngineDown as error:
             self._went_down(str(error))
@@ -163,6 +163,9 @@ class EngineMonitor:
     def _lost_some(self, models: Sequence[Model]) -> bool:
         """Names that went away: by our own unload, or because another process answers now."""
         return bool(self._held - {m.id for m in models})
+
+    def _rebound(self) -> bool:
+        return self._identity is not None and self._inode() != self._identity[1]
 
     async def _identify(self) -> None:
         """Find out whether this is the process we knew; raises EngineError when it stops answering meanwhile."""
@@ -243,7 +246,7 @@ class EngineMonitor:
     async def _ask_for_a_token(self, model: str) -> None:
         # Its outcome does not matter: an engine that is well moves its counters for it, or answers an error.
         with suppress(EngineError):
-            await self._engine.generate_one_token(model, seconds=self._wedge_seconds * 2)
+            await self._engine.generate_one_token(model, seconds=self._wedge_seconds * 2 + 5)
 
     def _cancel_probe(self) -> None:
         if self._probe is not None:

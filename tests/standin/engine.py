@@ -83,6 +83,7 @@ class StandIn:
         self.running = self.waiting = 0
         self.aborted = 0
         """Requests whose client went away."""
+        self._gauges = (0, 0)
         self._moving = asyncio.Event()
         self._moving.set()
         self._slots: OrderedDict[str, int] = OrderedDict()
@@ -107,6 +108,7 @@ class StandIn:
 
     def wedge(self) -> None:
         """Stop making progress; /health goes on answering 200."""
+        self._gauges = (self.running, self.waiting)
         self._moving.clear()
 
     def unwedge(self) -> None:
@@ -428,11 +430,14 @@ class StandIn:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         labels = f'engine="0",model_name="{self.knobs.base}"'
+        if self._moving.is_set():
+            self._gauges = (self.running, self.waiting)  # a scheduler that stands still publishes nothing new
+        running, waiting = self._gauges
         busy = ",".join(k for k, users in self._slots.items() if users)
         rows: Iterable[tuple[str, object]] = (
             ("process_start_time_seconds", self.start_time),
-            (f"vllm:num_requests_running{{{labels}}}", float(self.running)),
-            (f"vllm:num_requests_waiting{{{labels}}}", float(self.waiting)),
+            (f"vllm:num_requests_running{{{labels}}}", float(running)),
+            (f"vllm:num_requests_waiting{{{labels}}}", float(waiting)),
             (f"vllm:kv_cache_usage_perc{{{labels}}}", 0.0),
             (f"vllm:prompt_tokens_total{{{labels}}}", 0.0),
             (f'vllm:iteration_tokens_total_bucket{{{labels},le="+Inf"}}', float(self._steps)),

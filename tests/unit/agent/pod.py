@@ -210,5 +210,3 @@ def words(document: dict[str, Any]) -> str:
 
 def set_modified(path: Path, at: float) -> None:
     os.utime(path, (at, at))
-
-
