@@ -251,6 +251,8 @@ class Relay:
                 else:
                     answer = await _read(upstream)
             _check_refusal(upstream, pod, answer)
+            if upstream.headers.get(names.ADAPTER_DIGEST_HEADER, version.digest) != version.digest:
+                raise _TryElsewhere("adapter_not_here")  # the answer must name the adapter that gave it
             if pod.failures:
                 pod.answered()
             headers = _headers(version, pod, upstream.headers.get("Content-Type", "application/json"))

@@ -36,6 +36,8 @@ class FakeAgent:
     status: int = 200
     """Answer every chat with this status and `error`."""
     error: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    """Headers of its whole answers."""
     gate: asyncio.Event | None = None
     """Wait for it before the first event or answer."""
     step: asyncio.Semaphore | None = None
@@ -120,7 +122,8 @@ class FakeAgent:
             "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(self.words)}}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5},
         }
-        return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), content_type="application/json")
+        headers = {"Content-Type": "application/json", **self.marks}
+        return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), headers=headers)
 
     async def _stream(self, request: web.BaseRequest, model: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})

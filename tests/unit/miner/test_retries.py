@@ -56,6 +56,20 @@ async def test_a_pod_that_fails_before_the_first_byte_is_passed_over(tmp_path: P
         assert miner.metric("bettertherapy_miner_retries_total", reason=reason) >= 1
 
 
+async def test_an_answer_by_another_adapter_is_not_forwarded(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.marks = {"x-twin-adapter-digest": str(NEW.digest)}
+        second.marks = {"x-twin-adapter-digest": str(OLD.digest)}
+        status, headers, _ = await miner.ask("indra")
+        assert (status, headers["x-twin-pod"]) == (200, second.pod)
+
+
 async def test_a_stream_cut_before_its_first_event_moves(tmp_path: Path) -> None:
     async with (
         FakeAgent(pod="a", holds=held(OLD)) as a,
