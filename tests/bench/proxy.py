@@ -35,6 +35,7 @@ BODY: Final = json.dumps(
 )
 STREAM_BODY: Final = json.dumps(json.loads(BODY) | {"stream": True})
 START_SECONDS: Final = 300.0
+WARM_UP_SECONDS: Final = 3.0
 TARGET_ADDED_MS: Final = 1.0
 TARGET_PER_SECOND: Final = 2000.0
 
@@ -73,7 +74,7 @@ def measure(options: Options) -> Result:
 
 
 def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> None:
-    seconds = options.seconds if keep else 1.0
+    seconds = options.seconds if keep else WARM_UP_SECONDS
 
     def load(body: str, in_flight: int) -> wrk.Load:
         url = f"{subject.url}/v1/chat/completions"
