@@ -57,6 +57,10 @@ def resolve(node: Any) -> Any:
     }
     if out.get("type") == "object" and "additionalProperties" not in out:
         out["additionalProperties"] = False
+    free = out.get("additionalProperties")
+    if isinstance(free, dict) and "anyOf" in free:
+        # In a map of quantities null takes a value away, as it does everywhere in Helm's values; the template drops it.
+        out["additionalProperties"] = {**free, "anyOf": [*free["anyOf"], {"type": "null"}]}
     return out
 
 

@@ -66,6 +66,12 @@ def test_adapters_outlive_the_release(render: Callable) -> None:
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
+def test_null_takes_a_quantity_away(render: Callable) -> None:
+    resources = {"requests": {"cpu": "1", "nvidia.com/gpu": None}}
+    documents = render("twin-miner", "--set-json", f"pool.resources={json.dumps(resources)}")
+    assert one(documents, "MinerPool")["spec"]["resources"] == {"requests": {"cpu": "1"}}
+
+
 @pytest.mark.parametrize("name", ["x" * 41, "my.miner"])
 def test_release_name_that_no_pool_can_have_is_refused(name: str, helm: Callable) -> None:
     done = helm("template", name, str(CHART), check=False)
