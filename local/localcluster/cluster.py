@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import http.client
 import json
 import os
 import shutil
@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,11 +21,12 @@ from localcluster import preflight as machine
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.config import ClusterSpec
 from localcluster.errors import ImageError, LocalClusterError, StartError
-from localcluster.layout import Layout
+from localcluster.layout import Layout, locked
 from localcluster.steps import LoggedSteps, Steps
 
 _INIT_TIMEOUT_S = 20.0
 _READY_TIMEOUT_S = 180.0
+_RECOVERY_TIMEOUT_S = 60.0
 _DEATH_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 _KUBECTL_TIMEOUT_S = 300.0
@@ -211,9 +212,11 @@ class Cluster:
         with self._steps.step("create storage, DNS and rights"):
             for manifest in config.base_objects(spec):
                 client.apply(manifest)
-        with self._steps.step("wait for the node"):
+            self.layout.furnished.touch()
+        with self._steps.step("wait for the node and DNS"):
             self._await(lambda: self._node_ready(client, spec), what="the node is not ready", log="kubelet")
             self._await(lambda: self._usable(client), what="no ServiceAccount appears", log="kube-controller-manager")
+            self._await(lambda: self._dns_ready(spec), what="DNS is not ready", log="coredns")
         self._publish(spec)
 
     def _spec(self) -> ClusterSpec:
@@ -367,14 +370,16 @@ class Cluster:
             log=self.layout.log / "supervisor.log",
         )
 
-    def _await(self, condition: Callable[[], bool], *, what: str, log: str) -> None:
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+    def _await(
+        self, condition: Callable[[], bool], *, what: str, log: str, timeout_s: float = _READY_TIMEOUT_S
+    ) -> None:
+        deadline = time.monotonic() + timeout_s
         while not condition():
             if not self.running:
                 raise StartError("the supervisor ended", remedy=self._retry, log=self.layout.log / "supervisor.log")
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"{what} after {_READY_TIMEOUT_S:.0f} s", remedy=self._retry, log=self.layout.log / f"{log}.log"
+                    f"{what} after {timeout_s:.0f} s", remedy=self._retry, log=self.layout.log / f"{log}.log"
                 )
             time.sleep(_POLL_S)
 
@@ -399,19 +404,35 @@ class Cluster:
             return False
         return True
 
+    @staticmethod
+    def _dns_ready(spec: ClusterSpec) -> bool:
+        connection = http.client.HTTPConnection(str(spec.network.node), config.DNS_READY_PORT, timeout=2.0)
+        try:
+            connection.request("GET", "/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
     def _publish(self, spec: ClusterSpec) -> None:
         self._steps.note(f"cluster {self.name} is up: export KUBECONFIG={self.kubeconfig_path}")
         self._steps.note(f"node {spec.node_name} at {spec.network.node}, pods {spec.network.pods}")
 
     def _healthy(self) -> bool:
         """Whether the cluster is up and answers. One that has just lost a component gets time to get it back."""
-        if not self.running or not self.kubeconfig_path.is_file():
+        if not self.running or not self.layout.furnished.is_file():
             return False
         try:
             client, spec = self.client(), self._spec()
-            self._await(client.ready, what="the API server is not ready", log="kube-apiserver")
-            self._await(lambda: self._node_ready(client, spec), what="the node is not ready", log="kubelet")
-        except (StartError, OSError, ValueError, KeyError):
+            for what, log, condition in (
+                ("the API server is not ready", "kube-apiserver", client.ready),
+                ("the node is not ready", "kubelet", lambda: self._node_ready(client, spec)),
+                ("DNS is not ready", "coredns", lambda: self._dns_ready(spec)),
+            ):
+                self._await(condition, what=what, log=log, timeout_s=_RECOVERY_TIMEOUT_S)
+        except (StartError, OSError, ValueError, KeyError) as error:
+            self._steps.note(f"cluster {self.name} runs, but does not recover, so it is started afresh: {error}")
             return False
         return True
 
@@ -480,13 +501,9 @@ class Cluster:
     def _registry(self) -> Path:
         return self.layout.root.parent / "networks.json"
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         """One start or end at a time; a second one waits."""
-        self.layout.lock.parent.mkdir(parents=True, exist_ok=True)
-        with self.layout.lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.layout.lock)
 
     # What it is used for.
 
@@ -531,11 +548,12 @@ class Cluster:
             )
         store = images.ImageStore(socket=self.layout.containerd_socket, root=self.layout.containerd)
         names: list[str] = []
-        for path in archives:
-            archive = images.read_archive(Path(path))
-            with self._steps.step(f"image {', '.join(archive.names)}"):
-                store.load(archive)
-            names += archive.names
+        with locked(self.layout.sockets / "images.lock"):
+            for path in archives:
+                archive = images.read_archive(Path(path))
+                with self._steps.step(f"image {', '.join(archive.names)}"):
+                    store.load(archive)
+                names += archive.names
         return names
 
     def kwok(self, nodes: int, *, timeout_s: float = 120.0) -> list[str]:

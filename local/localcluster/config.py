@@ -18,6 +18,7 @@ VOLUME_SIZE = "20Gi"
 KUBELET_ROOT = Path("/var/lib/kubelet")
 CNI_BINARIES = Path("/usr/lib/cni")
 API_PORT = 6443
+DNS_READY_PORT = 8181
 ETCD_CLIENT = "http://127.0.0.1:2379"
 ETCD_PEER = "http://127.0.0.1:2380"
 FAKE_PODS = "10.216.0.1/16"
@@ -78,6 +79,7 @@ def components(spec: ClusterSpec) -> list[Component]:
     api = f"ready:{spec.api_url}/readyz"
     containerd = f"unix:{layout.containerd_socket}"
     scrubbed = layout.sockets / "containerd-scrubbed"
+    furnished = f"file:{layout.furnished}"
     package = (spec.python, "-m")
     return [
         Component("etcd", etcd(spec)),
@@ -102,12 +104,14 @@ def components(spec: ClusterSpec) -> list[Component]:
         Component("kubelet", kubelet(spec), needs=(api, containerd)),
         Component("kube-proxy", kube_proxy(spec), needs=(api,)),
         Component(
-            "coredns", (str(spec.binaries["coredns"]), "-conf", str(layout.etc / "Corefile"), "-quiet"), needs=(api,)
+            "coredns",
+            (str(spec.binaries["coredns"]), "-conf", str(layout.etc / "Corefile"), "-quiet"),
+            needs=(furnished,),
         ),
         Component(
             "volumes",
             (*package, "localcluster.volumes", str(layout.etc / "volumes.kubeconfig"), str(layout.volumes)),
-            needs=(api,),
+            needs=(furnished,),
         ),
     ]
 
@@ -391,7 +395,7 @@ def corefile(spec: ClusterSpec) -> str:
     bind {spec.network.node}
     errors
     health 127.0.0.1:8080
-    ready 127.0.0.1:8181
+    ready {spec.network.node}:{DNS_READY_PORT}
     kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{
         kubeconfig {spec.layout.etc / "coredns.kubeconfig"}
         pods insecure

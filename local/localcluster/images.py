@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -20,6 +21,19 @@ from localcluster.errors import ImageError
 _CTR_TIMEOUT_S = 60
 _IMPORT_TIMEOUT_S = 30 * 60
 _THIN_FROM = 4 * 1024 * 1024
+_COPY_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer within an archive."""
+
+    member: str
+    """Its file in the archive."""
+    diff_id: str
+    """The digest of its uncompressed content."""
+    chain_id: str
+    """The digest of it and all layers below: the name of its snapshot."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Archive:
 
     path: Path
     images: tuple[tuple[str, str], ...]
+    layers: tuple[Layer, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,23 +71,35 @@ def read_archive(path: Path) -> Archive:
         with tarfile.open(path) as tar:
             entry = tar.extractfile("manifest.json")
             listed: list[dict[str, Any]] = json.load(entry) if entry else []
-            images = tuple(
-                (full_name(name), _config_digest(tar, image["Config"]))
-                for image in listed
-                for name in image.get("RepoTags") or []
-            )
+            images: list[tuple[str, str]] = []
+            layers: list[Layer] = []
+            for image in listed:
+                content = _read(tar, image["Config"])
+                digest = hashlib.sha256(content).hexdigest()
+                images += [(full_name(name), digest) for name in image.get("RepoTags") or []]
+                layers += chain(image["Layers"], json.loads(content)["rootfs"]["diff_ids"])
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
         raise ImageError(f"{path} can't be read as an image archive: {error}", remedy=remedy) from error
     if not images:
         raise ImageError(f"no image in {path} has a name", remedy=remedy)
-    return Archive(path=path, images=images)
+    return Archive(path=path, images=tuple(images), layers=tuple(layers))
 
 
-def _config_digest(tar: tarfile.TarFile, member: str) -> str:
+def _read(tar: tarfile.TarFile, member: str) -> bytes:
     content = tar.extractfile(member)
     if content is None:
         raise KeyError(member)
-    return hashlib.sha256(content.read()).hexdigest()
+    return content.read()
+
+
+def chain(members: Sequence[str], diff_ids: Sequence[str]) -> list[Layer]:
+    """The layers with their chain IDs (OCI image specification, "Layer ChainID")."""
+    layers: list[Layer] = []
+    for member, diff_id in zip(members, diff_ids, strict=True):
+        below = layers[-1].chain_id if layers else None
+        chain_id = f"sha256:{hashlib.sha256(f'{below} {diff_id}'.encode()).hexdigest()}" if below else diff_id
+        layers.append(Layer(member=member, diff_id=diff_id, chain_id=chain_id))
+    return layers
 
 
 def write_pause_archive(binary: Path, target: Path, *, name: str) -> None:
@@ -153,6 +180,7 @@ class ImageStore:
         present = self.images()
         if all(present.get(name) == config for name, config in archive.images):
             return False
+        self._restore(archive)
         self._ctr("images", "import", str(archive.path), timeout_s=_IMPORT_TIMEOUT_S)
         present = self.images()
         missing = [name for name, config in archive.images if present.get(name) != config]
@@ -167,13 +195,44 @@ class ImageStore:
     def thin(self, names: Sequence[str]) -> None:
         """Give back the disk that unpacked layers take a second time.
 
-        containerd wants a layer's blob to exist at its size, but never reads it again once it is unpacked (images are
-        not pushed from here). So the blob becomes a hole of the same size.
+        containerd wants a layer's blob to exist at its size, but reads it only to unpack it. So the blob becomes a hole
+        of the same size. Compressed layers stay: `_restore` could not tell them apart.
         """
         digests = {line.split()[0]: line.split()[2] for line in self._ctr("images", "list").splitlines()[1:]}
         for name in names:
-            for layer in self._manifest(digests[name])["layers"]:
+            manifest = self._manifest(digests[name])
+            config = json.loads(self._blob(manifest["config"]["digest"]).read_text(encoding="utf-8"))
+            for layer in manifest["layers"]:
                 blob = self._blob(layer["digest"])
-                if layer["size"] >= _THIN_FROM and blob.stat().st_blocks * 512 >= layer["size"] // 2:
+                if (
+                    layer["digest"] in config["rootfs"]["diff_ids"]
+                    and layer["size"] >= _THIN_FROM
+                    and not _is_hole(blob)
+                ):
                     os.truncate(blob, 0)
                     os.truncate(blob, layer["size"])
+
+    def _restore(self, archive: Archive) -> None:
+        """Fill the holes that the import will read: layers of ``archive`` that lie on other layers than before."""
+        holes = [layer for layer in archive.layers if _is_hole(self._blob(layer.diff_id))]
+        if not holes:
+            return
+        snapshots = {line.split()[0] for line in self._ctr("snapshots", "list").splitlines()[1:]}
+        with tarfile.open(archive.path) as tar:
+            for layer in holes:
+                content = tar.extractfile(layer.member)
+                if layer.chain_id in snapshots or content is None:
+                    continue
+                blob = self._blob(layer.diff_id)
+                partial = blob.with_name(f".{blob.name}")
+                with partial.open("wb") as file:
+                    shutil.copyfileobj(content, file, _COPY_CHUNK)
+                partial.rename(blob)
+
+
+def _is_hole(blob: Path) -> bool:
+    try:
+        stat = blob.stat()
+    except FileNotFoundError:
+        return False
+    return stat.st_size >= _THIN_FROM and stat.st_blocks * 512 < stat.st_size // 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,15 @@ def cache_dir() -> Path:
 def state_root() -> Path:
     """The folder that holds one folder per cluster."""
     return Path(os.environ.get("BETTERTHERAPY_STATE") or "/var/lib/bettertherapy")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``. The kernel frees it when the holder ends, however that is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,11 @@ class Layout:
     def containerd_socket(self) -> Path:
         """Where containerd listens."""
         return self.sockets / "containerd.sock"
+
+    @property
+    def furnished(self) -> Path:
+        """There once the objects that every cluster has from the start are in it."""
+        return self.sockets / "furnished"
 
     @property
     def volumes(self) -> Path:

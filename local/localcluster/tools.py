@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.errors import BuildError
-from localcluster.layout import MODULES, cache_dir
+from localcluster.layout import MODULES, cache_dir, locked
 
 KUBERNETES = "v1.36.3"
 _FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
@@ -133,14 +130,6 @@ def tool_of(binary: str) -> Tool:
         raise BuildError(f"there is no program {binary!r} here", remedy=f"name one of {', '.join(BINARIES)}") from None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def build(tool: Tool) -> Path:
     """Build ``tool`` unless that is done, and return the folder of its binaries.
 
@@ -152,7 +141,7 @@ def build(tool: Tool) -> Path:
     """
     if tool.built:
         return tool.folder
-    with _locked(cache_dir() / "locks" / f"{tool.name}.lock"):
+    with locked(cache_dir() / "locks" / f"{tool.name}.lock"):
         if tool.built:
             return tool.folder
         go = find_go()

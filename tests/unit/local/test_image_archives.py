@@ -11,7 +11,7 @@ import pytest
 
 from localcluster.config import PAUSE_IMAGE
 from localcluster.errors import ImageError
-from localcluster.images import full_name, read_archive, write_pause_archive
+from localcluster.images import chain, full_name, read_archive, write_pause_archive
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,14 @@ def test_an_image_without_a_name_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match="has a name"):
         read_archive(path)
+
+
+def test_a_layers_snapshot_is_named_after_all_layers_below_it() -> None:
+    bottom, middle, top = chain(["a", "b", "c"], ["sha256:aa", "sha256:bb", "sha256:cc"])
+
+    def digest(text: str) -> str:
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    assert bottom.chain_id == "sha256:aa"
+    assert middle.chain_id == digest("sha256:aa sha256:bb")
+    assert top.chain_id == digest(f"{middle.chain_id} sha256:cc")
