@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo import images
+from demo.errors import DemoError
 from localcluster import Cluster, tools
 from localcluster.errors import LocalClusterError
 from localcluster.layout import state_root
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test"
-IMAGES = ("operator", "neuron", "engine-cpu", "trainer")
 NO_TESTS_COLLECTED = 5
 LOG_LINES = 30
 IMAGES_DISK_GB = 22.0
@@ -207,7 +209,8 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
                 clock, "programs", [sys.executable, "-m", "localcluster", "--name", cluster.name, "build", *names]
             )
         if any(suite.images for suite in chosen):
-            builds["images"] = Build(clock, "images", [sys.executable, "-m", "imagebuilder", "build", *IMAGES])
+            script = " && ".join(shlex.join(command) for command in images.build_commands())
+            builds["images"] = Build(clock, "images", ["sh", "-c", script])
         for suite in chosen:
             if suite.programs and "programs" in builds:
                 builds.pop("programs").wait()
@@ -232,21 +235,18 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
 
 def needs_images(chosen: Sequence[Suite]) -> bool:
     """Tell whether the images are still to be built."""
-    return any(suite.images for suite in chosen) and not image_archives(missing_ok=True)
+    return any(suite.images for suite in chosen) and not images.are_built()
 
 
-def image_archives(*, missing_ok: bool = False) -> list[Path]:
-    """Return the built images' archives; with `missing_ok` an empty list when they are not built."""
-    from demo import images
-    from demo.errors import DemoError
-
+def image_archives() -> list[Path]:
+    """Return the archives of the images, which are built by now, in the order in which to load them."""
+    command, _model = images.build_commands()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=BUILD_TIMEOUT_S)
     try:
-        built = images.built()
+        built = images.parse_built(done.stdout)
     except DemoError as error:
-        if missing_ok:
-            return []
         raise SetUpError(f"{error.what}\n{error.evidence}\n{error.remedy}") from error
-    return [image.archive for image in built.values() if image.archive is not None and image.archive.exists()]
+    return [image.archive for image in built.values() if image.archive is not None]
 
 
 def run_suite(suite: Suite, cluster: Cluster, options: argparse.Namespace, clock: Clock) -> Counts:

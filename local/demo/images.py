@@ -36,17 +36,33 @@ Images = dict[str, Image]
 """Keyed by the names of `NAMES`."""
 
 
-def build_command() -> list[str]:
-    """Return the command that builds what is not built yet; it takes no time when everything is."""
-    return [sys.executable, "-m", "imagebuilder", "build", *NAMES]
+def build_commands() -> list[list[str]]:
+    """Return the commands that build the images and the base model; they take no time when all is there."""
+    builder = [sys.executable, "-m", "imagebuilder"]
+    return [[*builder, "build", *NAMES], [*builder, "model"]]
 
 
-def built() -> Images:
-    """Return the images that were built here.
+def parse_built(text: str) -> Images:
+    """Return the images that the build command says it built, in the order in which they must be loaded.
 
     Raises:
-        DemoError: the builder doesn't know them.
+        DemoError: it said something else.
     """
+    try:
+        said = json.loads(text)
+        pairs = zip(said["images"].items(), said["archives"], strict=True)
+        images = {name: Image(reference=reference, archive=Path(archive)) for (name, reference), archive in pairs}
+        return images | {name: images[name] for name in NAMES}  # a missing one is a KeyError
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DemoError(
+            "The image builder did not say what it built",
+            evidence=text.strip()[-2000:],
+            remedy="run `.venv/bin/python -m imagebuilder build` and see",
+        ) from error
+
+
+def are_built() -> bool:
+    """Tell whether there is nothing to build."""
     done = subprocess.run(
         [sys.executable, "-m", "imagebuilder", "refs"],
         capture_output=True,
@@ -56,13 +72,9 @@ def built() -> Images:
     )
     try:
         refs = json.loads(done.stdout)
-        return {name: Image(reference=refs[name]["reference"], archive=Path(refs[name]["archive"])) for name in NAMES}
-    except (ValueError, LookupError, TypeError) as error:
-        raise DemoError(
-            "The image builder did not say what it built",
-            evidence=(done.stderr or done.stdout).strip()[-2000:],
-            remedy="run `.venv/bin/python -m imagebuilder refs` and see",
-        ) from error
+        return all(Path(refs[name]["archive"]).is_file() for name in NAMES)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def pulled(registry: str, tag: str) -> Images:

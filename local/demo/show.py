@@ -72,16 +72,14 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
     target = options.target
     model = options.cache / "models" / BASE_MODEL
     with timeline.step("check this machine"):
-        target.preflight(timeline, images_are_built=model.is_dir())
+        target.preflight(timeline, images_are_built=model.is_dir() and pictures.are_built())
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
-        images_built: Future[None] | None = None
+        images_built: Future[Images] | None = None
         if target.builds_images:
-            images_built = pool.submit(
-                _build, "build the images", pictures.build_command(), options.work / "images.log", timeline, True
-            )
+            images_built = pool.submit(_build_images, options, timeline)
         command = target.build_command()
         if command is not None:
-            _build("build the cluster's programs", command, options.work / "programs.log", timeline, False)
+            _build("build the cluster's programs", command, options.work / "programs.log", timeline, background=False)
         with timeline.step("bring the cluster up"):
             kube = target.up(timeline)
         if images_built is None:
@@ -89,24 +87,33 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
         if not images_built.done():
             with timeline.step("wait for the images"):
                 images_built.result()
-        images_built.result()
-    images = pictures.built()
+        images = images_built.result()
     with timeline.step("load the images into the cluster"):
         target.load([image.archive for image in images.values() if image.archive is not None], timeline)
     return kube, images
 
 
-def _build(title: str, command: list[str], log: Path, timeline: Timeline, background: bool) -> None:
+def _build_images(options: Options, timeline: Timeline) -> Images:
+    images, model = pictures.build_commands()
+    said = _build("build the images", images, options.work / "images.log", timeline, background=True)
+    _build("make the base model", model, options.work / "model.log", timeline, background=True)
+    return pictures.parse_built(said)
+
+
+def _build(title: str, command: list[str], log: Path, timeline: Timeline, *, background: bool) -> str:
+    """Run a build command at low priority; returns its standard output. What it does goes to its standard error."""
     nice = ["nice", "-n", "5"] if shutil.which("nice") else []
     with timeline.step(title, background=background) as detail, log.open("w+", encoding="utf-8") as output:
-        process = subprocess.Popen([*nice, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen([*nice, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         watchdog = threading.Timer(_BUILD_TIMEOUT_S, process.kill)
         watchdog.start()
         try:
-            for line in process.stdout or ():
+            for line in process.stderr or ():
                 output.write(line)
+                output.flush()
                 if line.strip():
                     detail(line.strip()[:80])
+            said = process.stdout.read() if process.stdout else ""
             process.wait()
         except BaseException:
             process.terminate()
@@ -121,6 +128,7 @@ def _build(title: str, command: list[str], log: Path, timeline: Timeline, backgr
                 evidence=tail,
                 remedy=f"the end of its output is above, all of it in {log}; running the demo again goes on from here",
             )
+    return said
 
 
 @dataclass(frozen=True)
