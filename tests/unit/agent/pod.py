@@ -6,13 +6,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
-from aiohttp import ClientError
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
@@ -188,7 +187,7 @@ async def until(
     """Wait for a condition; fails by saying what was waited for."""
     try:
         async with asyncio.timeout(seconds):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions of many kinds, few of them events
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what()}") from None

@@ -60,7 +60,7 @@ async def test_an_agent_that_restarts_without_the_api_server_goes_on_from_its_sa
         adapter = pod.adapter("dr-gurung")
         table = pod.tables.write(adapter)
         await pod.verified(adapter)
-        await until(lambda: pod.settings.table_file.exists())
+        await until(pod.settings.table_file.exists)
         assert json.loads(pod.settings.table_file.read_text()) == json.loads(table.to_json())
     await pod.engine.start()
     async with pod, pod.new_agent():

@@ -1,0 +1,253 @@
+"""What the agent relies on in vLLM. The stand-in and a real vLLM have to pass the same tests.
+
+A module collects them by `from tests.standin.contract import *` beside a fixture `subject` that gives a Subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+TEXT = tuple(range(100, 140))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine to try. Adapter folders are paths as the engine sees them."""
+
+    http: aiohttp.ClientSession
+    url: str
+    base: str
+    adapters: tuple[str, ...]
+    """At least two, of different weights."""
+    too_high: str | None = None
+    """An adapter above the engine's maximum rank."""
+
+    async def call(self, method: str, path: str, body: object | None = None) -> tuple[int, Any]:
+        """Return status and body, as JSON where it is JSON."""
+        async with self.http.request(method, self.url + path, json=body) as response:
+            text = await response.text()
+            try:
+                return response.status, json.loads(text)
+            except ValueError:
+                return response.status, text
+
+    async def load(self, name: str, path: str) -> tuple[int, Any]:
+        return await self.call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+
+    async def unload(self, name: str) -> tuple[int, Any]:
+        return await self.call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def card(self, name: str) -> dict[str, Any] | None:
+        _, models = await self.call("GET", "/v1/models")
+        return next((dict(card) for card in models["data"] if card["id"] == name), None)
+
+    async def logprobs(self, model: str) -> list[float]:
+        body = {"model": model, "prompt": list(TEXT), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        status, answer = await self.call("POST", "/v1/completions", body)
+        assert status == 200, answer
+        entries = answer["choices"][0]["prompt_logprobs"]
+        assert entries[0] is None
+        return [entry[str(token)]["logprob"] for token, entry in zip(TEXT[1:], entries[1:], strict=True)]
+
+    async def metric(self, name: str) -> float:
+        _, text = await self.call("GET", "/metrics")
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no test used before: unloading leaves traces in an engine."""
+    return f"try-{uuid.uuid4().hex[:8]}"
+
+
+def mean(a: list[float], b: list[float]) -> float:
+    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def is_error(answer: tuple[int, Any], status: int, kind: str) -> dict[str, Any]:
+    assert answer[0] == status, answer
+    error = answer[1]["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == (kind, status)
+    return dict(error)
+
+
+async def test_a_load_is_listed_with_the_path_as_root(subject: Subject, name: str) -> None:
+    status, text = await subject.load(name, subject.adapters[0])
+    assert (status, text) == (200, f"Success: LoRA adapter '{name}' added successfully.")
+    card = await subject.card(name)
+    assert card is not None
+    assert (card["root"], card["parent"], card["max_model_len"]) == (subject.adapters[0], subject.base, None)
+
+
+async def test_the_base_model_has_no_parent_and_a_length(subject: Subject) -> None:
+    card = await subject.card(subject.base)
+    assert card is not None
+    assert card["parent"] is None
+    assert card["max_model_len"] > 0
+
+
+async def test_created_is_made_anew_on_each_call(subject: Subject) -> None:
+    first = await subject.card(subject.base)
+    await asyncio.sleep(1.1)
+    second = await subject.card(subject.base)
+    assert first is not None
+    assert second is not None
+    assert second["created"] > first["created"]
+
+
+async def test_a_name_is_not_loaded_twice_and_keeps_its_first_path(subject: Subject, name: str) -> None:
+    await subject.load(name, subject.adapters[0])
+    for path in subject.adapters[:2]:
+        error = is_error(await subject.load(name, path), 400, "InvalidUserInput")
+        assert "has already been loaded" in error["message"]
+    card = await subject.card(name)
+    assert card is not None
+    assert card["root"] == subject.adapters[0]
+
+
+async def test_the_base_models_name_cannot_be_loaded(subject: Subject) -> None:
+    error = is_error(await subject.load(subject.base, subject.adapters[0]), 400, "InvalidUserInput")
+    assert "conflicts with a served base model" in error["message"]
+
+
+async def test_a_missing_folder_is_not_found(subject: Subject, name: str) -> None:
+    error = is_error(await subject.load(name, "/nowhere/at-all"), 404, "NotFoundError")
+    assert "No adapter found" in error["message"]
+    assert await subject.card(name) is None
+
+
+async def test_an_empty_name_or_a_missing_field_is_bad_input(subject: Subject, name: str) -> None:
+    is_error(await subject.load("", subject.adapters[0]), 400, "InvalidUserInput")
+    is_error(await subject.call("POST", "/v1/load_lora_adapter", {"lora_name": name}), 400, "Bad Request")
+
+
+async def test_a_rank_above_the_maximum_is_refused_with_500(subject: Subject, name: str) -> None:
+    if subject.too_high is None:
+        pytest.skip("no adapter of a higher rank is at hand in this engine")
+    error = is_error(await subject.load(name, subject.too_high), 500, "InternalServerError")
+    assert "is greater than max_lora_rank" in error["message"]
+    assert await subject.card(name) is None
+
+
+async def test_unloading_takes_the_name_away(subject: Subject, name: str) -> None:
+    await subject.load(name, subject.adapters[0])
+    assert await subject.unload(name) == (200, f"Success: LoRA adapter '{name}' removed successfully.")
+    assert await subject.card(name) is None
+
+
+async def test_unloading_an_unknown_name_is_not_found(subject: Subject, name: str) -> None:
+    error = is_error(await subject.unload(name), 404, "NotFoundError")
+    assert "cannot be found" in error["message"]
+
+
+async def test_a_name_loaded_again_after_unloading_answers_with_the_new_weights(subject: Subject, name: str) -> None:
+    await subject.load(name, subject.adapters[0])
+    first = await subject.logprobs(name)
+    await subject.unload(name)
+    await subject.load(name, subject.adapters[1])
+    assert mean(first, await subject.logprobs(name)) > 0.2
+
+
+async def test_prompt_logprobs_tell_weights_apart(subject: Subject, name: str) -> None:
+    other = name + "-b"
+    await subject.load(name, subject.adapters[0])
+    await subject.load(other, subject.adapters[1])
+    mine, again = await subject.logprobs(name), await subject.logprobs(name)
+    assert mean(mine, again) < 0.1
+    assert mean(mine, await subject.logprobs(other)) > 0.2
+    assert mean(mine, await subject.logprobs(subject.base)) > 0.2
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_an_unknown_model_is_not_found(subject: Subject, path: str) -> None:
+    body = {"model": "nobody", "prompt": "a", "messages": [{"role": "user", "content": "a"}]}
+    error = is_error(await subject.call("POST", path, body), 404, "NotFoundError")
+    assert error["param"] == "model"
+    assert "`nobody` does not exist" in error["message"]
+
+
+async def test_a_prompt_that_is_too_long_is_bad_input(subject: Subject) -> None:
+    body = {"model": subject.base, "prompt": [100] * 100_000, "max_tokens": 1}
+    error = is_error(await subject.call("POST", "/v1/completions", body), 400, "BadRequestError")
+    assert error["param"] == "input_tokens"
+
+
+async def test_more_adapters_than_slots_load_and_answer(subject: Subject, name: str) -> None:
+    names = [f"{name}-{i}" for i in range(6)]
+    for i, one in enumerate(names):
+        assert (await subject.load(one, subject.adapters[i % 2]))[0] == 200
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+    answers = await asyncio.gather(
+        *(subject.call("POST", "/v1/chat/completions", {"model": one, **body}) for one in names)
+    )
+    assert [(status, answer["model"]) for status, answer in answers] == [(200, one) for one in names]
+
+
+async def test_a_chat_answer_has_openais_form(subject: Subject) -> None:
+    body = {"model": subject.base, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+    status, answer = await subject.call("POST", "/v1/chat/completions", body)
+    assert status == 200
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["choices"][0]["finish_reason"] in ("length", "stop")
+    assert answer["usage"]["completion_tokens"] <= 3
+
+
+async def test_a_stream_is_sse_that_ends_with_done(subject: Subject) -> None:
+    body = {"model": subject.base, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, "stream": True}
+    async with subject.http.post(subject.url + "/v1/chat/completions", json=body) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in (await response.text()).split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert all(event["object"] == "chat.completion.chunk" for event in events)
+    assert events[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert events[-1]["choices"][0]["finish_reason"] in ("length", "stop")
+
+
+async def test_sagemakers_routes_load_and_unload_without_any_key(subject: Subject, name: str) -> None:
+    """The reason why the engine's port must not be reachable."""
+    status, _ = await subject.call("POST", "/adapters", {"name": name, "src": subject.adapters[0]})
+    assert status == 200
+    assert await subject.card(name) is not None
+    assert (await subject.call("DELETE", f"/adapters/{name}"))[0] == 200
+    assert await subject.card(name) is None
+
+
+async def test_an_unknown_route_is_a_plain_404(subject: Subject) -> None:
+    assert await subject.call("GET", "/v1/nothing") == (404, {"detail": "Not Found"})
+
+
+async def test_the_counters_move_with_a_request_and_rest_without(subject: Subject) -> None:
+    counter = "vllm:iteration_tokens_total_count"
+    before = await subject.metric(counter)
+    body = {"model": subject.base, "prompt": "hello", "max_tokens": 8, "ignore_eos": True}
+    assert (await subject.call("POST", "/v1/completions", body))[0] == 200
+    async with asyncio.timeout(10):
+        while (moved := await subject.metric(counter)) <= before:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    assert await subject.metric(counter) >= moved
+    assert await subject.metric("vllm:num_requests_running") == 0
+
+
+async def test_the_start_of_the_process_is_in_the_metrics(subject: Subject) -> None:
+    assert await subject.metric("process_start_time_seconds") > 1_600_000_000
+
+
+async def test_health_and_version_answer(subject: Subject) -> None:
+    assert (await subject.call("GET", "/health"))[0] == 200
+    status, answer = await subject.call("GET", "/version")
+    assert status == 200
+    assert answer["version"][0].isdigit()
+
+
+__all__ = [name for name in dir() if name.startswith("test_")] + ["Subject", "name"]
