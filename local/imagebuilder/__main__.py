@@ -37,15 +37,29 @@ def build(
     if again:
         for image in catalog.wanted(names or []):
             if not names or image.name in names:
-                record_path((out or paths.archives) / f"{image.name}-{catalog.tag(image)}.tar").unlink(missing_ok=True)
+                archive = builder.archive_path(image, catalog=catalog, folder=out or paths.archives)
+                record_path(archive).unlink(missing_ok=True)
     built = builder.build(names or [], out=out, catalog=catalog, paths=paths, report=_report)
     print(json.dumps({"images": built.references, "archives": [str(path) for path in built.archives]}, indent=2))
 
 
 @_APP.command()
-def refs() -> None:
-    """Print each image's full name as JSON: what this checkout would build."""
-    print(json.dumps(Catalog().references(), indent=2))
+def refs(
+    out: Annotated[Path | None, typer.Option(help="Where the archives go; the cache, if not given.")] = None,
+) -> None:
+    """Print each image's full name, and where its archive is once it is built, as JSON: what this checkout would build.
+
+    They are in the order in which the archives must be loaded.
+    """
+    catalog, folder = Catalog(), out or Paths.from_environment().archives
+    listed = {
+        image.name: {
+            "reference": catalog.reference(image),
+            "archive": str(builder.archive_path(image, catalog=catalog, folder=folder)),
+        }
+        for image in catalog.wanted([])
+    }
+    print(json.dumps(listed, indent=2))
 
 
 @_APP.command()

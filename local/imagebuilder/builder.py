@@ -26,6 +26,7 @@ _GIB = 1024**3
 _NEEDED_BYTES = {"engine-cpu": 13 * _GIB, "trainer": 2 * _GIB}
 _NEEDED_ELSE = _GIB
 _LOCK_WAIT_S = 40 * 60
+_STAGE_TRIES = 5
 # With less than this free, layers that only speed up the next build are dropped.
 _ROOMY_BYTES = 30 * _GIB
 
@@ -63,78 +64,111 @@ def build(
     catalog, paths = catalog or Catalog(), paths or Paths.from_environment()
     folder = out or paths.archives
     images = catalog.wanted(names)
-    targets = {image.name: folder / f"{image.name}-{catalog.tag(image)}.tar" for image in images}
-    if not _missing(images, targets):
-        return _built(catalog, images, targets)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths.images.mkdir(parents=True, exist_ok=True)
-    with only_one(paths, report):
-        missing = _missing(images, targets)
-        if missing:
-            _check_disk(missing, folder)
-            builder = engine or engines.choose(catalog, paths)
-            with _timed(report, f"prepare {builder.name}"):
-                builder.prepare()
-            for image in missing:
-                _build_one(image, catalog=catalog, builder=builder, targets=targets, paths=paths, report=report)
-            _clear(missing, targets)
-            if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
-                with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
-                    builder.trim()
-    return _built(catalog, images, targets)
+    goals = {image.name: _goal(image, catalog=catalog, folder=folder) for image in images}
+    if _missing(images, goals):
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_one(paths, report):
+            # What another build has made while this one waited is not made again.
+            missing = _missing(images, goals)
+            if missing:
+                _check_disk(missing, folder)
+                builder = engine or engines.choose(catalog, paths)
+                with _timed(report, f"prepare {builder.name}"):
+                    builder.prepare()
+                for image in missing:
+                    parent = goals[image.parent] if image.parent else None
+                    goals[image.name] = _build_one(
+                        image,
+                        parent=parent,
+                        catalog=catalog,
+                        builder=builder,
+                        folder=folder,
+                        paths=paths,
+                        report=report,
+                    )
+                    _clear(image, goals[image.name].archive)
+                if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
+                    with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
+                        builder.trim()
+    return Built(
+        references={image.name: goals[image.name].reference for image in images},
+        archives=tuple(goals[image.name].archive for image in images),
+    )
+
+
+def archive_path(image: Image, *, catalog: Catalog, folder: Path) -> Path:
+    """Return where the image's archive is, or would be once it is built."""
+    return _goal(image, catalog=catalog, folder=folder).archive
+
+
+@dataclass(frozen=True)
+class _Goal:
+    reference: str
+    archive: Path
+
+
+def _goal(image: Image, *, catalog: Catalog, folder: Path) -> _Goal:
+    reference = catalog.reference(image)
+    return _Goal(reference, folder / f"{image.name}-{reference.rpartition(':')[2]}.tar")
 
 
 def _build_one(
     image: Image,
     *,
+    parent: _Goal | None,
     catalog: Catalog,
     builder: Engine,
-    targets: dict[str, Path],
+    folder: Path,
     paths: Paths,
     report: Report,
-) -> None:
-    parent = catalog.image(image.parent) if image.parent else None
-    reference = catalog.reference(parent) if parent else None
-    record = Record.read(record_path(targets[parent.name])) if parent else None
-    if parent and reference and not builder.has(reference):
-        with _timed(report, f"{image.name}: take {parent.name} back from its archive"):
-            builder.load(targets[parent.name], reference)
-    with (
-        _timed(report, f"{image.name}: build"),
-        tempfile.TemporaryDirectory(dir=paths.images, prefix=".context-") as folder,
-    ):
-        context = Path(folder)
-        context.chmod(0o755)
+) -> _Goal:
+    if parent and not builder.has(parent.reference):
+        with _timed(report, f"{image.name}: take back what it is built on from {parent.archive.name}"):
+            builder.load(parent.archive, parent.reference)
+    scratch = tempfile.TemporaryDirectory(dir=paths.images, prefix=".context-")
+    with _timed(report, f"{image.name}: build"), scratch as name:
+        context = Path(name) / "context"
+        goal = _stage(image, context, catalog=catalog, folder=folder)
+        builder.build(image, reference=goal.reference, context=context, parent=parent.reference if parent else None)
+    with _timed(report, f"{image.name}: write {goal.archive.name}"):
+        held = Record.read(record_path(parent.archive)) if parent else None
+        builder.export(goal.reference, target=goal.archive, parent=held)
+    return goal
+
+
+def _stage(image: Image, context: Path, *, catalog: Catalog, folder: Path) -> _Goal:
+    """Copy the inputs and name the image after just that content, even while somebody edits them."""
+    for _ in range(_STAGE_TRIES):
+        shutil.rmtree(context, ignore_errors=True)
+        context.mkdir()
+        goal = _goal(image, catalog=catalog, folder=folder)
         catalog.stage(image, context)
-        builder.build(image, context=context, parent=reference)
-    with _timed(report, f"{image.name}: write {targets[image.name].name}"):
-        builder.export(image, target=targets[image.name], parent=record)
+        if _goal(image, catalog=catalog, folder=folder) == goal:
+            return goal
+    raise BuildError(f"The sources of {image.name} keep changing.", remedy="Run it again when they are written.")
 
 
-def _missing(images: Sequence[Image], targets: dict[str, Path]) -> list[Image]:
+def _missing(images: Sequence[Image], goals: dict[str, _Goal]) -> list[Image]:
     """Return the images without a whole archive; one that leaves layers out needs them in its parent's."""
     missing: list[Image] = []
     for image in images:
-        record = Record.read(record_path(targets[image.name])) if targets[image.name].is_file() else None
+        archive = goals[image.name].archive
+        record = Record.read(record_path(archive)) if archive.is_file() else None
         fits = record is not None
         if record and record.left_out:
-            parent = Record.read(record_path(targets[image.parent])) if image.parent else None
-            held = {digest for digest, _ in parent.layers} if parent else set()
-            fits = held.issuperset(record.left_out)
+            parent = Record.read(record_path(goals[image.parent].archive)) if image.parent else None
+            fits = {digest for digest, _ in parent.layers}.issuperset(record.left_out) if parent else False
         if not fits or (image.parent and any(other.name == image.parent for other in missing)):
             missing.append(image)
     return missing
 
 
-def _clear(images: Sequence[Image], targets: dict[str, Path]) -> None:
-    """Delete the archives of earlier versions: each is as large as the new one."""
-    for image in images:
-        current = targets[image.name]
-        for old in current.parent.glob(f"{image.name}-*.tar"):
-            tag = old.stem.removeprefix(f"{image.name}-")
-            if old != current and tag[:1].isdigit():
-                record_path(old).unlink(missing_ok=True)
-                old.unlink()
+def _clear(image: Image, current: Path) -> None:
+    """Delete the archives of the image's earlier versions: each is as large as the new one."""
+    for old in current.parent.glob(f"{image.name}-*.tar"):
+        if old != current and old.stem.removeprefix(f"{image.name}-")[:1].isdigit():
+            record_path(old).unlink(missing_ok=True)
+            old.unlink()
 
 
 def _check_disk(images: Sequence[Image], folder: Path) -> None:
@@ -146,13 +180,6 @@ def _check_disk(images: Sequence[Image], folder: Path) -> None:
             f"takes {needed / _GIB:.0f}.",
             remedy="Free some disk, or name a roomier folder in BETTERTHERAPY_CACHE.",
         )
-
-
-def _built(catalog: Catalog, images: Sequence[Image], targets: dict[str, Path]) -> Built:
-    return Built(
-        references={image.name: catalog.reference(image) for image in images},
-        archives=tuple(targets[image.name] for image in images),
-    )
 
 
 @contextmanager

@@ -22,10 +22,14 @@ _NOT_SOURCE = {"__pycache__", ".mypy_cache", ".ruff_cache", ".DS_Store"}
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its Dockerfile is `images/<name>/Dockerfile`, its build context holds just `inputs`."""
+    """An image: its Dockerfile is `images/<name>/Dockerfile`; its build context holds just what is named here.
+
+    `installs` is mounted while packages are installed; `code` is copied in last.
+    """
 
     name: str
-    inputs: tuple[str, ...]
+    installs: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
     parent: str | None = None
     # Without a registry it can't be made: left out unless it is asked for by name and Docker runs.
     needs_registry: bool = False
@@ -39,11 +43,13 @@ class Image:
 IMAGES: tuple[Image, ...] = (
     Image(
         "neuron",
-        (*_INSTALLER, "requirements/neuron.txt", "crds/bettertherapy_api", "neurons"),
+        (*_INSTALLER, "requirements/neuron.txt"),
+        code=("crds/bettertherapy_api", "neurons"),
     ),
     Image(
         "operator",
-        (*_INSTALLER, "requirements/operator.txt", "crds/bettertherapy_api", "operator/twin_operator"),
+        (*_INSTALLER, "requirements/operator.txt"),
+        code=("crds/bettertherapy_api", "operator/twin_operator"),
     ),
     Image(
         "engine-cpu",
@@ -51,10 +57,11 @@ IMAGES: tuple[Image, ...] = (
     ),
     Image(
         "trainer",
-        (*_INSTALLER, "requirements/trainer.txt", "crds/bettertherapy_api", "neurons"),
+        (*_INSTALLER, "requirements/trainer.txt"),
+        code=("crds/bettertherapy_api", "neurons"),
         parent="engine-cpu",
     ),
-    Image("engine-gpu", (), needs_registry=True),
+    Image("engine-gpu", needs_registry=True),
 )
 
 
@@ -95,8 +102,15 @@ class Catalog:
 
     def files(self, image: Image) -> Iterator[Path]:
         """Yield the files that the image is built from, in a fixed order, relative to the repository."""
-        for entry in (image.dockerfile, *image.inputs):
+        for entry in (image.dockerfile, *image.installs, *image.code):
             yield from _files(self.repository, entry)
+
+    def installed(self, image: Image) -> str:
+        """Return a hash over what the image's installing step mounts."""
+        digest = hashlib.sha256()
+        for entry in image.installs:
+            digest.update((self.repository / entry).read_bytes())
+        return digest.hexdigest()[:16]
 
     def tag(self, image: Image) -> str:
         """Return `<version>-<8 hex>`: equal inputs, equal tag, on every machine."""
@@ -131,6 +145,8 @@ class Catalog:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.repository / path, target)
             target.chmod(0o755 if os.access(target, os.X_OK) else 0o644)
+        for made in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            made.chmod(0o755)
 
 
 def _files(repository: Path, entry: str) -> Iterator[Path]:

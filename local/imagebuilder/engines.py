@@ -31,10 +31,10 @@ class Engine(Protocol):
     def prepare(self) -> None:
         """Make sure that the engine can build; may install it."""
 
-    def build(self, image: Image, *, context: Path, parent: str | None) -> None:
-        """Build the image from `context` under its full name."""
+    def build(self, image: Image, *, reference: str, context: Path, parent: str | None) -> None:
+        """Build the image from `context` on `parent` and call it `reference`."""
 
-    def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:
+    def export(self, reference: str, *, target: Path, parent: Record | None) -> Record:
         """Write the image's archive to `target`, without the layers of `parent`."""
 
     def has(self, reference: str) -> bool:
@@ -66,12 +66,13 @@ class Docker:
     def prepare(self) -> None:
         """Do nothing: it answers."""
 
-    def build(self, image: Image, *, context: Path, parent: str | None) -> None:
+    def build(self, image: Image, *, reference: str, context: Path, parent: str | None) -> None:
         """Build with `docker build`; the base comes from its registry."""
         run(
             [
-                "docker", "build", "--file", str(context / image.dockerfile), "--tag", self.catalog.reference(image),
-                *(("--build-arg", f"BASE={parent}") if parent else ()), *_secret(), str(context),
+                "docker", "build", "--file", str(context / image.dockerfile), "--tag", reference,
+                *(("--build-arg", f"BASE={parent}") if parent else ()), *_installed(context, image), *_secret(),
+                str(context),
             ],
             timeout_s=40 * _MINUTE_S,
             remedy=_LOOK,
@@ -79,9 +80,8 @@ class Docker:
             log=self.paths.images / "build.log",
         )  # fmt: skip
 
-    def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:
+    def export(self, reference: str, *, target: Path, parent: Record | None) -> Record:
         """Write a whole archive with `docker save`."""
-        reference = self.catalog.reference(image)
         partial = target.with_name(f".{target.name}.partial")
         run(["docker", "save", "--output", str(partial), reference], timeout_s=15 * _MINUTE_S, remedy=_LOOK)
         config = run(
@@ -140,7 +140,7 @@ class Buildah:
         if not self._driver:
             raise BuildError(
                 "buildah can't use its storage here.",
-                remedy=f"It needs root and mount namespaces; see what `{' '.join(self._command('vfs', 'images'))}` says.",
+                remedy=f"It needs root and mount namespaces; see `{' '.join(self._command('vfs', 'images'))}`.",
             )
         self._buildah("rm", "--all", timeout_s=5 * _MINUTE_S)
 
@@ -155,11 +155,9 @@ class Buildah:
             run(["apt-get", "update", *_APT], timeout_s=5 * _MINUTE_S, remedy=remedy, env=env)
             run(install, timeout_s=10 * _MINUTE_S, remedy=remedy, env=env)
 
-    def build(self, image: Image, *, context: Path, parent: str | None) -> None:
+    def build(self, image: Image, *, reference: str, context: Path, parent: str | None) -> None:
         """Build with `buildah bud`, on the base made here."""
-        self._bud(
-            self.catalog.reference(image), context=context, dockerfile=image.dockerfile, base=parent or self._base()
-        )
+        self._bud(reference, context=context, dockerfile=image.dockerfile, base=parent or self._base())
 
     def _base(self) -> str:
         """Return the base image, made by mmdebstrap if it isn't there."""
@@ -183,17 +181,17 @@ class Buildah:
             self._bud(reference, context=context, dockerfile="Dockerfile", base=None)
         return reference
 
-    def _bud(self, reference: str, *, context: Path, dockerfile: str, base: str | None) -> None:
+    def _bud(self, reference: str, *more: str, context: Path, dockerfile: str, base: str | None) -> None:
         self._buildah(
             "bud", "--isolation", "chroot", "--layers", "--format", "oci", "--file", str(context / dockerfile),
-            *(("--build-arg", f"BASE={base}") if base else ()), *_secret(), "--tag", reference, str(context),
+            *(("--build-arg", f"BASE={base}") if base else ()), *_secret(), *more, "--tag", reference,
+            str(context),
             timeout_s=40 * _MINUTE_S,
             log=self.paths.images / "build.log",
         )  # fmt: skip
 
-    def export(self, image: Image, *, target: Path, parent: Record | None) -> Record:
+    def export(self, reference: str, *, target: Path, parent: Record | None) -> Record:
         """Write the archive from an OCI layout that is gone afterwards; layers of the parent's archive stay out."""
-        reference = self.catalog.reference(image)
         known = parent.layers if parent else ()
         with tempfile.TemporaryDirectory(dir=self.paths.scratch) as scratch:
             layout = Path(scratch)
@@ -260,6 +258,10 @@ def choose(catalog: Catalog, paths: Paths) -> Engine:
     if platform.system() != "Linux":
         raise BuildError("No Docker answers.", remedy="Start Docker; without it images are built on Linux only.")
     return Buildah(catalog, paths)
+
+
+def _installed(context: Path, image: Image) -> list[str]:
+    return ["--build-arg", f"INSTALLED={Catalog(context).installed(image)}"] if image.installs else []
 
 
 def _secret() -> list[str]:
