@@ -60,7 +60,6 @@ lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m bettertherapy_api.crd --check
 	$(BIN)/python charts/generate.py --check
-	$(BIN)/python charts/generate.py --check
 
 format: venv ## Format the Python code and fix what can be fixed
 	$(BIN)/ruff check --fix
@@ -68,7 +67,6 @@ format: venv ## Format the Python code and fix what can be fixed
 
 generate: venv ## Regenerate the CRDs, their copies and the charts' schemas
 	$(BIN)/python -m bettertherapy_api.crd
-	$(BIN)/python charts/generate.py
 	$(BIN)/python charts/generate.py
 
 lock: venv ## Lock the requirements anew, with hashes
