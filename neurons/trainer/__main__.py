@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--alpha", type=_positive, help="LoRA's scale times rank (default: twice the rank)")
     command.add_argument("--steps", type=_positive, default=defaults.steps)
     command.add_argument("--batch-size", type=_positive, default=defaults.batch_size)
-    command.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
+    command.add_argument("--learning-rate", type=_rate, default=defaults.learning_rate)
     command.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="cut conversations here")
     command.add_argument("--seed", type=int, default=defaults.seed)
     return parser
@@ -113,6 +113,13 @@ def _positive(value: str) -> int:
     number = int(value)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{value} is not above zero")
+    return number
+
+
+def _rate(value: str) -> float:
+    number = float(value)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
     return number
 
 

@@ -38,7 +38,9 @@ def test_outside_a_pod_no_termination_log_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-@pytest.mark.parametrize("option", [("--steps", "0"), ("--rank", "-1"), ("--base-model-digest", "abc")])
+@pytest.mark.parametrize(
+    "option", [("--steps", "0"), ("--rank", "-1"), ("--learning-rate", "nan"), ("--base-model-digest", "abc")]
+)
 def test_impossible_arguments_are_refused(option: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*arguments(tmp_path, tmp_path / "x"), *option])
