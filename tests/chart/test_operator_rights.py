@@ -39,7 +39,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(params=["cluster-wide", "one-namespace"])
-def operator_log(  # noqa: PLR0917 - fixtures
+def operator_log(
     request: pytest.FixtureRequest,
     helm: Callable,
     kubectl: Kubectl,

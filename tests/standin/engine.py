@@ -145,7 +145,7 @@ class StandIn:
             self.socket.unlink(missing_ok=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(shutdown_timeout):
-                while self.running or self.waiting:  # noqa: ASYNC110 - two counters, and only tests wait here
+                while self.running or self.waiting:
                     await asyncio.sleep(0.01)
         await self._runner.cleanup()
         self._runner = None

@@ -187,7 +187,7 @@ async def until(
     """Wait for a condition; fails by saying what was waited for."""
     try:
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - conditions of many kinds, few of them events
+            while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what()}") from None

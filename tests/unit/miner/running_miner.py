@@ -103,7 +103,7 @@ class RunningMiner:
 
 async def eventually_async(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - what is waited for is in another process or socket
+        while not await condition():
             await asyncio.sleep(0.02)
 
 

@@ -18,7 +18,7 @@ A, B = Key("DoctorTwin", "n", "a"), Key("DoctorTwin", "n", "b")
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 
