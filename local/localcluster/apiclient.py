@@ -12,7 +12,8 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,7 +49,7 @@ def path_of(manifest: Json) -> str:
 
 
 class ApiClient:
-    """One connection per request: the callers make few of them."""
+    """Speaks for whoever the kubeconfig names."""
 
     def __init__(self, kubeconfig: Path, *, timeout_s: float = 10.0) -> None:
         # YAML's subset that this package writes is JSON.
@@ -68,28 +69,38 @@ class ApiClient:
         finally:
             Path(name).unlink()
 
-    def _send(
-        self, method: str, path: str, body: Json | None, content_type: str, timeout_s: float
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, body=payload, headers={"Content-Type": content_type})
-        return connection, connection.getresponse()
+    def connect(self, *, timeout_s: float | None = None) -> http.client.HTTPSConnection:
+        """A connection for several requests. The caller closes it."""
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout_s if timeout_s is None else timeout_s, context=self._tls
+        )
 
     def request(
-        self, method: str, path: str, body: Json | None = None, *, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        content_type: str = "application/json",
+        connection: http.client.HTTPSConnection | None = None,
     ) -> Json:
-        """Send one request.
+        """Send one request, over ``connection`` or one of its own.
 
         Raises:
             ApiError: the answer's status is 400 or above.
-            OSError: the server can't be reached.
+            OSError: the server can't be reached, or broke off.
         """
-        connection, response = self._send(method, path, body, content_type, self._timeout_s)
+        used = connection or self.connect()
+        payload = None if body is None else json.dumps(body)
         try:
+            used.request(method, path, body=payload, headers={"Content-Type": content_type})
+            response = used.getresponse()
             content = response.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the API server broke off: {error}") from error
         finally:
-            connection.close()
+            if connection is None:
+                used.close()
         if response.status >= 400:
             raise ApiError(response.status, content.decode(errors="replace")[:500])
         if not response.headers.get("Content-Type", "").startswith("application/json"):
@@ -101,24 +112,27 @@ class ApiClient:
         """Whether the API server says that it is ready."""
         try:
             self.request("GET", "/readyz")
-        except (ApiError, OSError, http.client.HTTPException):
+        except (ApiError, OSError):
             return False
         return True
 
-    def apply(self, manifest: Json) -> Json:
-        """Server-side apply."""
-        return self.request(
-            "PATCH",
-            f"{path_of(manifest)}?fieldManager=localcluster&force=true",
-            manifest,
-            content_type="application/apply-patch+yaml",
-        )
+    def apply(self, manifests: Iterable[Json]) -> None:
+        """Server-side apply of each."""
+        with closing(self.connect()) as connection:
+            for manifest in manifests:
+                self.request(
+                    "PATCH",
+                    f"{path_of(manifest)}?fieldManager=localcluster&force=true",
+                    manifest,
+                    content_type="application/apply-patch+yaml",
+                    connection=connection,
+                )
 
     def watch(self, path: str, *, timeout_s: int = 300) -> Iterator[Json]:
         """The collection at ``path`` as it changes, beginning with what is there, until ``timeout_s`` have passed."""
-        query = f"{path}?watch=true&timeoutSeconds={timeout_s}"
-        connection, response = self._send("GET", query, None, "application/json", timeout_s + 30.0)
-        try:
+        with closing(self.connect(timeout_s=timeout_s + 30.0)) as connection:
+            connection.request("GET", f"{path}?watch=true&timeoutSeconds={timeout_s}")
+            response = connection.getresponse()
             if response.status >= 400:
                 raise ApiError(response.status, response.read().decode(errors="replace")[:500])
             for line in response:
@@ -126,5 +140,3 @@ class ApiClient:
                 if event["type"] == "ERROR":
                     raise ApiError(event["object"].get("code", 500), event["object"].get("message", "watch ended"))
                 yield event
-        finally:
-            connection.close()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -210,8 +210,7 @@ class Cluster:
             client = self.client()
             self._await(client.ready, what="the API server is not ready", log="kube-apiserver")
         with self._steps.step("create storage, DNS and rights"):
-            for manifest in config.base_objects(spec):
-                client.apply(manifest)
+            client.apply(config.base_objects(spec))
             self.layout.furnished.touch()
         with self._steps.step("wait for the node and DNS"):
             self._await(lambda: self._node_ready(client, spec), what="the node is not ready", log="kubelet")
@@ -314,7 +313,7 @@ class Cluster:
             "log": str(layout.log),
             "status": str(layout.components),
             "environment": {
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATH": config.PROGRAM_PATH,
                 "HOME": "/root",
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": str(spec.package_root),
@@ -574,10 +573,11 @@ class Cluster:
                 os.kill(init.pid, signal.SIGHUP)
             present = client.request("GET", f"{_NODES}?labelSelector=type%3Dkwok")["items"]
             names = {node["metadata"]["name"] for node in present}
-            for name in sorted(names.difference(wanted)):
-                client.request("DELETE", f"{_NODES}/{name}")
-            for name in sorted(set(wanted) - names):
-                client.request("POST", _NODES, config.fake_node(name))
+            with closing(client.connect()) as connection:
+                for name in sorted(names.difference(wanted)):
+                    client.request("DELETE", f"{_NODES}/{name}", connection=connection)
+                for name in sorted(set(wanted) - names):
+                    client.request("POST", _NODES, config.fake_node(name), connection=connection)
         deadline = time.monotonic() + timeout_s
         while sum(ready for name, ready in self.status().nodes if name in set(wanted)) < nodes:
             if time.monotonic() > deadline:

@@ -18,6 +18,8 @@ VOLUME_SIZE = "20Gi"
 KUBELET_ROOT = Path("/var/lib/kubelet")
 CNI_BINARIES = Path("/usr/lib/cni")
 API_PORT = 6443
+PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where components look for programs, and where they are looked for."""
 DNS_READY_PORT = 8181
 ETCD_CLIENT = "http://127.0.0.1:2379"
 ETCD_PEER = "http://127.0.0.1:2380"
@@ -87,13 +89,13 @@ def components(spec: ClusterSpec) -> list[Component]:
         Component("kube-apiserver", kube_apiserver(spec), needs=("tcp:127.0.0.1:2379",)),
         Component(
             "containerd",
-            ("/usr/bin/containerd", "--config", str(layout.etc / "containerd.toml")),
+            ("containerd", "--config", str(layout.etc / "containerd.toml")),
             needs=(f"file:{scrubbed}",),
         ),
         Component(
             "pause-image",
             (
-                *("/usr/bin/ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io"),
+                *("ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io"),
                 *("images", "import", str(layout.etc / "pause.tar")),
             ),
             needs=(containerd,),

@@ -16,7 +16,7 @@ from pathlib import Path
 LOG_LINES = 15
 
 
-class LocalClusterError(Exception):
+class LocalClusterError(RuntimeError):
     """A failure that a person can act on."""
 
     def __init__(self, what: str, *, remedy: str, log: Path | None = None) -> None:

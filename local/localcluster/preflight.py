@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.cgroups import hierarchies
-from localcluster.config import CNI_BINARIES
+from localcluster.config import CNI_BINARIES, PROGRAM_PATH
 from localcluster.errors import PreflightError
 from localcluster.layout import cache_dir, state_root
 from localcluster.tools import Tool, find_go
@@ -28,18 +28,19 @@ _INOTIFY_NEEDED = 512
 _APT_TIMEOUT_S = 10 * 60
 
 PACKAGES: tuple[tuple[str, str], ...] = (
-    ("containerd", "/usr/bin/containerd"),
-    ("runc", "/usr/sbin/runc"),
+    ("containerd", "containerd"),
+    ("containerd", "ctr"),
+    ("runc", "runc"),
     ("containernetworking-plugins", f"{CNI_BINARIES}/ptp"),
-    ("nftables", "/usr/sbin/nft"),
-    ("iptables", "/usr/sbin/iptables"),
-    ("conntrack", "/usr/sbin/conntrack"),
-    ("iproute2", "/sbin/ip"),
-    ("util-linux", "/usr/bin/nsenter"),
-    ("mount", "/bin/mount"),
-    ("kmod", "/sbin/modprobe"),
+    ("nftables", "nft"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("iproute2", "ip"),
+    ("util-linux", "nsenter"),
+    ("mount", "mount"),
+    ("kmod", "modprobe"),
 )
-"""Debian packages, each with the program that shows it is there."""
+"""Debian packages, each with a program that shows it, or another one that brings the same, is there."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def _check_programs(*, building: bool) -> list[Finding]:
 
 def missing_packages() -> list[str]:
     """The Debian packages whose programs are not there."""
-    return [package for package, program in PACKAGES if not Path(program).exists()]
+    absent = [package for package, program in PACKAGES if shutil.which(program, path=PROGRAM_PATH) is None]
+    return list(dict.fromkeys(absent))
 
 
 def _check_kernel() -> list[Finding]:
@@ -193,8 +195,10 @@ def install_packages(note: Callable[[str], None]) -> None:
     log = cache_dir() / "log" / "apt-get.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Never at the price of something that is there, such as another container engine.
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "--no-remove", *missing]
     with log.open("wb") as stream:
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *missing]):
+        for command in (["apt-get", "update"], install):
             done = subprocess.run(
                 command, env=environment, stdout=stream, stderr=subprocess.STDOUT, timeout=_APT_TIMEOUT_S, check=False
             )

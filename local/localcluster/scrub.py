@@ -17,7 +17,7 @@ _CTR_TIMEOUT_S = 120
 
 
 def _ctr(socket: Path, *arguments: str) -> str:
-    command = ["/usr/bin/ctr", "--address", str(socket), "--namespace", "k8s.io", *arguments]
+    command = ["ctr", "--address", str(socket), "--namespace", "k8s.io", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_CTR_TIMEOUT_S).stdout
 
 
@@ -30,7 +30,7 @@ def scrub(configuration: Path) -> None:
     for kind in ("containers", "sandboxes"):
         shutil.rmtree(root / "io.containerd.grpc.v1.cri" / kind, ignore_errors=True)
     shutil.rmtree(root / "io.containerd.runtime.v2.task", ignore_errors=True)
-    containerd = subprocess.Popen(["/usr/bin/containerd", "--config", str(configuration)])
+    containerd = subprocess.Popen(["containerd", "--config", str(configuration)])
     try:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:

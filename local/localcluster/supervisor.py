@@ -119,6 +119,7 @@ class Supervisor:
     def _read(self) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(self._spec.read_text(encoding="utf-8"))
         self._environment = spec["environment"]
+        os.environ["PATH"] = self._environment["PATH"]  # Programs are looked for where they will look themselves.
         self._log, self._status = Path(spec["log"]), Path(spec["status"])
         return spec
 
@@ -180,7 +181,7 @@ class Supervisor:
         ]
         process.started = time.monotonic()
         try:
-            process.pid = os.posix_spawn(
+            process.pid = os.posix_spawnp(
                 process.command[0], process.command, self._environment, file_actions=actions, setsigmask=[], setsid=True
             )
         except OSError as error:

@@ -126,7 +126,7 @@ def test_what_runs_once_is_not_started_again(running: Running) -> None:
 
 
 def test_a_program_that_is_not_there_does_not_end_the_others(running: Running) -> None:
-    running.specify({"name": "a", "command": ["/nowhere"]}, {"name": "b", "command": _SLEEP})
+    running.specify({"name": "a", "command": ["no-such-program"]}, {"name": "b", "command": _SLEEP})
     running.start()
 
     _eventually(lambda: running.status("b").get("pid"))
