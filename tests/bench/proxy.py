@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ BODY: Final = json.dumps(
     {"model": "indra", "messages": [{"role": "user", "content": "My head has ached since this morning. What now?"}]}
 )
 STREAM_BODY: Final = json.dumps(json.loads(BODY) | {"stream": True})
+LITELLM: Final = "LiteLLM proxy"
 START_SECONDS: Final = 300.0
 WARM_UP_SECONDS: Final = 3.0
 TARGET_ADDED_MS: Final = 1.0
@@ -45,9 +47,13 @@ class _Subject:
     name: str
     url: str
     token: str
+    pid: int
+    failed: int = 0
     one: list[wrk.Load] = field(default_factory=list)
     fifty: list[wrk.Load] = field(default_factory=list)
     streams: list[wrk.Load] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    """Processor time of the process per request, 50 in flight: what a crowded machine can't distort as much."""
 
 
 def measure(options: Options) -> Result:
@@ -69,7 +75,11 @@ def measure(options: Options) -> Result:
             "tokens, table, affinity, metrics and answer rewriting on."
         ),
         figures=tuple(_figures(subjects)),
-        notes=() if "litellm" in options.skip else (f"LiteLLM {_litellm_version()}, one worker, one key.",),
+        notes=tuple(
+            f"LiteLLM {_litellm_version()}, one worker, one key; {subject.failed} of its requests failed."
+            for subject in subjects
+            if subject.name == LITELLM
+        ),
     )
 
 
@@ -78,13 +88,21 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
 
     def load(body: str, in_flight: int) -> wrk.Load:
         url = f"{subject.url}/v1/chat/completions"
-        return wrk.run(url, body=body, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+        done = wrk.run(url, body=body, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+        if done.failed and subject.name != LITELLM:
+            raise BenchmarkError(f"{done.failed} of {done.requests} requests to the {subject.name} failed")
+        subject.failed += done.failed
+        return done
 
-    one, fifty = load(BODY, 1), load(BODY, 50)
+    one = load(BODY, 1)
+    before = _cpu_ms(subject.pid)
+    fifty = load(BODY, 50)
+    spent = _cpu_ms(subject.pid) - before
     streams = None if "streams" in options.skip else load(STREAM_BODY, 50)
     if keep:
         subject.one.append(one)
         subject.fifty.append(fifty)
+        subject.cpu_ms.append(spent / fifty.requests)
         if streams is not None:
             subject.streams.append(streams)
 
@@ -114,6 +132,10 @@ def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
             ("50 in flight: p99", [load.p99 for load in subject.fifty]),
         ):
             yield Figure(subject=subject.name, figure=figure, unit="ms", digits=1, spread=Spread.of(values))
+        yield Figure(
+            subject=subject.name, figure="50 in flight: processor time per request", unit="ms", digits=3,
+            spread=Spread.of(subject.cpu_ms),
+        )  # fmt: skip
         if subject.streams:
             yield Figure(
                 subject=subject.name, figure="50 streams of 9 events in flight: streams/s", unit="/s", digits=0,
@@ -126,20 +148,19 @@ def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str
     url = f"http://127.0.0.1:{port}"
     match which:
         case "none":
-            stack.enter_context(_process([sys.executable, "-m", "tests.bench.servers.instant", str(port)], folder))
-            subject = _Subject("no proxy", url, TOKEN)
+            command = [sys.executable, "-m", "tests.bench.servers.instant", str(port)]
+            name, token = "no proxy", TOKEN
         case "passthrough":
             command = [sys.executable, "-m", "tests.bench.servers.passthrough", str(port), engine]
-            stack.enter_context(_process(command, folder))
-            subject = _Subject("bare aiohttp pass-through", url, TOKEN)
+            name, token = "bare aiohttp pass-through", TOKEN
         case "miner":
-            stack.enter_context(_process(_miner(folder, port=port, engine=engine), folder))
-            subject = _Subject("miner", url, TOKEN)
+            command = _miner(folder, port=port, engine=engine)
+            name, token = "miner", TOKEN
         case _:
             binaries = litellm.install()
             command = litellm.command(binaries, port=port, upstream=engine, served=SERVED, folder=folder)
-            stack.enter_context(_process(command, folder))
-            subject = _Subject("LiteLLM proxy", url, litellm.KEY)
+            name, token = LITELLM, litellm.KEY
+    subject = _Subject(name, url, token, stack.enter_context(_process(command, folder)))
     _wait(subject)
     return subject
 
@@ -169,12 +190,12 @@ def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], folder: Path) -> Iterator[None]:
+def _process(command: list[str], folder: Path) -> Iterator[int]:
     log = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:
@@ -182,6 +203,11 @@ def _process(command: list[str], folder: Path) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
+
+
+def _cpu_ms(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(subject: _Subject) -> None:
