@@ -87,6 +87,7 @@ def build(
                         report=report,
                     )
                     _clear(image, goals[image.name].archive)
+                builder.tidy([goals[image.name].reference for image in missing])
                 if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
                     with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
                         builder.trim()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,9 @@ class Engine(Protocol):
 
     def run(self, reference: str, command: Sequence[str], *, volumes: Sequence[tuple[Path, str]]) -> None:
         """Run a command in the image as root; `volumes` are pairs of a folder here and a path there."""
+
+    def tidy(self, references: Collection[str]) -> None:
+        """Forget the earlier versions of the images named by `references`."""
 
     def trim(self) -> None:
         """Give back the disk that is needed only to build again quickly."""
@@ -108,6 +112,18 @@ class Docker:
             timeout_s=15 * _MINUTE_S,
             remedy=_LOOK,
         )
+
+    def tidy(self, references: Collection[str]) -> None:
+        """Remove the tags of earlier versions; Docker's cache keeps its own bounds."""
+        for reference in references:
+            name = reference.rpartition(":")[0].removeprefix("docker.io/")
+            listing = run(
+                ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name],
+                timeout_s=_MINUTE_S,
+                remedy=_LOOK,
+            )
+            for old in set(listing.split()) - {reference.removeprefix("docker.io/")}:
+                succeeds(["docker", "image", "rm", old], timeout_s=_MINUTE_S)
 
     def trim(self) -> None:
         """Leave Docker's own cache to its owner."""
@@ -223,6 +239,17 @@ class Buildah:
             )  # fmt: skip
         finally:
             self._buildah("rm", container, timeout_s=5 * _MINUTE_S)
+
+    def tidy(self, references: Collection[str]) -> None:
+        """Remove the images of earlier versions, and the layers that only they had."""
+        listed = json.loads(self._buildah("images", "--json", timeout_s=_MINUTE_S) or "[]") or []
+        stored = {name for image in listed for name in image.get("names") or []}
+        for reference in references:
+            name = reference.rpartition(":")[0]
+            for old in sorted(stored - {reference}):
+                if old.rpartition(":")[0] == name:
+                    self._buildah("rmi", old, timeout_s=5 * _MINUTE_S)
+        self._buildah("rmi", "--prune", timeout_s=5 * _MINUTE_S)
 
     def trim(self) -> None:
         """Drop all layers; the next build takes what it is built on from the archives."""

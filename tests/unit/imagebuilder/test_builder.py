@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,10 @@ class FakeEngine:
 
     def run(self, reference: str, command: Sequence[str], *, volumes: Sequence[tuple[Path, str]]) -> None:
         raise NotImplementedError
+
+    def tidy(self, references: Collection[str]) -> None:
+        names = {reference.rpartition(":")[0] for reference in references}
+        self.stored = {r for r in self.stored if r in references or r.rpartition(":")[0] not in names}
 
     def trim(self) -> None:
         self.stored.clear()
@@ -108,6 +112,15 @@ def test_the_archives_of_earlier_versions_are_deleted(catalog: Catalog, paths: P
     built = build(catalog=catalog, paths=paths, engine=engine)
 
     assert sorted(paths.archives.glob("*.tar")) == sorted(built.archives)
+
+
+def test_the_layers_of_earlier_versions_are_forgotten(catalog: Catalog, paths: Paths) -> None:
+    engine = FakeEngine()
+    build(catalog=catalog, paths=paths, engine=engine)
+    (catalog.repository / "neurons/__init__.py").write_text("# changed\n")
+    build(catalog=catalog, paths=paths, engine=engine)
+
+    assert engine.stored == set(catalog.references().values()) - {catalog.references()["engine-gpu"]}
 
 
 def test_finished_images_survive_a_failure(catalog: Catalog, paths: Paths) -> None:
