@@ -20,6 +20,7 @@ from localcluster.errors import ImageError
 
 _CTR_TIMEOUT_S = 60
 _IMPORT_TIMEOUT_S = 30 * 60
+_BLOBS = "io.containerd.content.v1.content/blobs"
 _THIN_FROM = 4 * 1024 * 1024
 _COPY_CHUNK = 1024 * 1024
 
@@ -30,10 +31,8 @@ class Layer:
 
     member: str
     """Its file in the archive."""
-    diff_id: str
-    """The digest of its uncompressed content."""
     chain_id: str
-    """The digest of it and all layers below: the name of its snapshot."""
+    """The digest of its uncompressed content and that of all layers below: the name of its snapshot."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def chain(members: Sequence[str], diff_ids: Sequence[str]) -> list[Layer]:
     for member, diff_id in zip(members, diff_ids, strict=True):
         below = layers[-1].chain_id if layers else None
         chain_id = f"sha256:{hashlib.sha256(f'{below} {diff_id}'.encode()).hexdigest()}" if below else diff_id
-        layers.append(Layer(member=member, diff_id=diff_id, chain_id=chain_id))
+        layers.append(Layer(member=member, chain_id=chain_id))
     return layers
 
 
@@ -157,7 +156,7 @@ class ImageStore:
 
     def _blob(self, digest: str) -> Path:
         kind, _, value = digest.partition(":")
-        return self.root / "io.containerd.content.v1.content" / "blobs" / kind / value
+        return self.root / _BLOBS / kind / value
 
     def _manifest(self, digest: str) -> dict[str, Any]:
         """The manifest at ``digest``; where that is an index, its first manifest."""
@@ -196,38 +195,47 @@ class ImageStore:
         """Give back the disk that unpacked layers take a second time.
 
         containerd wants a layer's blob to exist at its size, but reads it only to unpack it. So the blob becomes a hole
-        of the same size. Compressed layers stay: `_restore` could not tell them apart.
+        of the same size.
         """
         digests = {line.split()[0]: line.split()[2] for line in self._ctr("images", "list").splitlines()[1:]}
         for name in names:
-            manifest = self._manifest(digests[name])
-            config = json.loads(self._blob(manifest["config"]["digest"]).read_text(encoding="utf-8"))
-            for layer in manifest["layers"]:
+            for layer in self._manifest(digests[name])["layers"]:
                 blob = self._blob(layer["digest"])
-                if (
-                    layer["digest"] in config["rootfs"]["diff_ids"]
-                    and layer["size"] >= _THIN_FROM
-                    and not _is_hole(blob)
-                ):
+                if layer["size"] >= _THIN_FROM and not _is_hole(blob):
                     os.truncate(blob, 0)
                     os.truncate(blob, layer["size"])
 
     def _restore(self, archive: Archive) -> None:
         """Fill the holes that the import will read: layers of ``archive`` that lie on other layers than before."""
-        holes = [layer for layer in archive.layers if _is_hole(self._blob(layer.diff_id))]
+        folder = self.root / _BLOBS / "sha256"
+        holes = {path.name: path.stat().st_size for path in folder.glob("*") if _is_hole(path)}
         if not holes:
             return
         snapshots = {line.split()[0] for line in self._ctr("snapshots", "list").splitlines()[1:]}
         with tarfile.open(archive.path) as tar:
-            for layer in holes:
-                content = tar.extractfile(layer.member)
-                if layer.chain_id in snapshots or content is None:
+            for layer in archive.layers:
+                entry = tar.getmember(layer.member)
+                if layer.chain_id in snapshots or entry.size not in holes.values():
                     continue
-                blob = self._blob(layer.diff_id)
-                partial = blob.with_name(f".{blob.name}")
-                with partial.open("wb") as file:
-                    shutil.copyfileobj(content, file, _COPY_CHUNK)
-                partial.rename(blob)
+                digest = _digest(tar, entry)
+                if digest not in holes:
+                    continue
+                content = tar.extractfile(entry)
+                if content is not None:
+                    partial = folder / f".{digest}"
+                    with partial.open("wb") as file:
+                        shutil.copyfileobj(content, file, _COPY_CHUNK)
+                    partial.rename(folder / digest)
+
+
+def _digest(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str | None:
+    content = tar.extractfile(entry)
+    if content is None:
+        return None
+    digest = hashlib.sha256()
+    while chunk := content.read(_COPY_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _is_hole(blob: Path) -> bool:
