@@ -1,4 +1,4 @@
-"""Files in the cluster's volumes, through a pod that mounts them: works on every cluster alike."""
+"""Files in a volume of the cluster, through a pod that mounts it: works on every cluster alike."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from demo.errors import DemoError
 from demo.kube import Json, Kube, hopeless, troubled_pods
 from demo.pods import POD_SECURITY, container_security
 
 MOUNT: Final = "/mnt/pvc"
-POD: Final = "demo-files"
+APP: Final = "demo-files"
 _COPY_TIMEOUT_S = 600
 
 _UNPACK: Final = """
@@ -50,56 +51,84 @@ sys.stdout.write(path.read_text() if path.is_file() else "")
 """
 
 
-class Volumes:
-    """A pod with the cluster's claims mounted read-write."""
+class Volume:
+    """A claim, mounted read-write by a pod that lives while this is open. Paths start with `root`."""
 
-    def __init__(self, kube: Kube, *, namespace: str, image: str, claims: tuple[str, ...]) -> None:
+    def __init__(self, kube: Kube, *, namespace: str, image: str, claim: str) -> None:
         self._kube = kube
         self._namespace = namespace
         self._image = image
-        self._claims = claims
+        self._claim = claim
+        self._pod_name = f"{APP}-{claim}"
+        self.root = f"{MOUNT}/{claim}"
+        """Where the pod mounts the claim; engine pods mount it in the same place."""
 
-    def open(self) -> None:
-        """Start the pod, or take the one that an earlier run left.
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        """Start the pod; one that an earlier run left is removed.
 
         Raises:
             DemoError: it does not come up; with its events.
         """
-        self.close()
+        self._close()
         self._kube.apply(self._pod())
         try:
             self._kube.kubectl(
-                "wait", "--for=condition=Ready", f"pod/{POD}", "-n", self._namespace, "--timeout=120s", timeout=130
+                "wait",
+                "--for=condition=Ready",
+                f"pod/{self._pod_name}",
+                "-n",
+                self._namespace,
+                "--timeout=120s",
+                timeout=130,
             )
         except DemoError as error:
-            pods = self._kube.items("pods", "-n", self._namespace, "-l", f"app.kubernetes.io/name={POD}")
+            pods = self._kube.items("pods", "-n", self._namespace, "-l", f"app.kubernetes.io/name={APP}")
             raise DemoError(
-                "The pod that copies files into the cluster's volumes did not start",
-                evidence=troubled_pods(self._kube, self._namespace, f"app.kubernetes.io/name={POD}"),
+                f"The pod that copies files into the claim {self._claim} did not start",
+                evidence=troubled_pods(self._kube, self._namespace, f"app.kubernetes.io/name={APP}"),
                 remedy="the image can't be pulled: see --registry and --tag"
                 if any(hopeless(pod) for pod in pods)
                 else "the events above say what it waits for (a volume, room on a node)",
             ) from error
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Remove the pod."""
         self._kube.kubectl(
-            "delete", "pod", POD, "-n", self._namespace, "--ignore-not-found", "--grace-period=0", "--force"
+            "delete", "pod", self._pod_name, "-n", self._namespace, "--ignore-not-found", "--grace-period=0", "--force"
         )
 
     def read(self, path: str) -> str:
         """Return a text file's content; empty when it does not exist."""
-        return self._kube.kubectl("exec", POD, "-n", self._namespace, "--", "python", "-c", _READ, path)
+        return self._kube.kubectl("exec", self._pod_name, "-n", self._namespace, "--", "python", "-c", _READ, path)
 
     def fetch_model(self, uri: str, *, name: str, target: str) -> None:
         """Have the cluster fetch a base model from where it is published; raises DemoError."""
         command = ("python", "-c", _FETCH, uri, name, target)
-        self._kube.kubectl("exec", POD, "-n", self._namespace, "--", *command, timeout=_COPY_TIMEOUT_S)
+        self._kube.kubectl("exec", self._pod_name, "-n", self._namespace, "--", *command, timeout=_COPY_TIMEOUT_S)
 
     def upload(self, folder: Path, target: str) -> None:
         """Copy a folder; it appears at `target` only when it is complete."""
         process = self._kube.popen(
-            "exec", "-i", POD, "-n", self._namespace, "--", "python", "-c", _UNPACK, target, stdin=subprocess.PIPE
+            "exec",
+            "-i",
+            self._pod_name,
+            "-n",
+            self._namespace,
+            "--",
+            "python",
+            "-c",
+            _UNPACK,
+            target,
+            stdin=subprocess.PIPE,
         )
         try:
             if process.stdin is None:
@@ -112,7 +141,7 @@ class Volumes:
 
     def download(self, source: str, folder: Path) -> None:
         """Copy a folder from the cluster; it appears only when it is complete."""
-        process = self._kube.popen("exec", POD, "-n", self._namespace, "--", "python", "-c", _PACK, source)
+        process = self._kube.popen("exec", self._pod_name, "-n", self._namespace, "--", "python", "-c", _PACK, source)
         output, _error = process.communicate(timeout=_COPY_TIMEOUT_S)
         if process.returncode != 0:
             raise DemoError(f"Copying {source} from the cluster failed", remedy="run the demo again")
@@ -144,9 +173,9 @@ class Volumes:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": POD,
+                "name": self._pod_name,
                 "namespace": self._namespace,
-                "labels": {"app.kubernetes.io/name": POD, "app.kubernetes.io/part-of": "bettertherapy"},
+                "labels": {"app.kubernetes.io/name": APP, "app.kubernetes.io/part-of": "bettertherapy"},
             },
             "spec": {
                 "restartPolicy": "Never",
@@ -168,13 +197,13 @@ class Volumes:
                         "env": [{"name": "HOME", "value": "/tmp"}],
                         "volumeMounts": [
                             {"name": "tmp", "mountPath": "/tmp"},
-                            *({"name": claim, "mountPath": f"{MOUNT}/{claim}"} for claim in self._claims),
+                            {"name": "claim", "mountPath": self.root},
                         ],
                     }
                 ],
                 "volumes": [
                     {"name": "tmp", "emptyDir": {}},
-                    *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in self._claims),
+                    {"name": "claim", "persistentVolumeClaim": {"claimName": self._claim}},
                 ],
             },
         }

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from demo import images as pictures
 from demo import installation
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
 from demo.errors import DemoError
-from demo.files import MOUNT, Volumes, folder_digest
+from demo.files import MOUNT, Volume, folder_digest
 from demo.images import Images
 from demo.installation import MODELS_CLAIM, NAMESPACE, POOL, STORE_CLAIM
 from demo.kube import Kube, troubled_pods
@@ -147,16 +146,14 @@ def _serve(stage: _Stage) -> list[Answer]:
     with timeline.step("install the operator (helm install charts/twin-operator)"):
         installation.install_operator(kube, images)
     kube.apply(installation.namespace_object(), installation.models_claim())
+    with timeline.step("copy the base model into the cluster"), _volume(stage, MODELS_CLAIM) as models:
+        model_digest = _bring_model(models, stage.options)
     if not installation.is_installed(kube):
         # The engine starts while the adapters are made; the twins come as soon as they exist.
         with timeline.step("install the pool (helm install charts/twin-miner)"):
             installation.install_miner(kube, images, [])
-    volumes = Volumes(kube, namespace=NAMESPACE, image=images["neuron"].reference, claims=(MODELS_CLAIM, STORE_CLAIM))
-    with closing(volumes):
-        with timeline.step("copy the base model into the cluster"):
-            volumes.open()
-            model_digest = _bring_model(volumes, stage.options)
-        twins = [(doctor, _adapter(stage, volumes, doctor, model_digest)) for doctor in DOCTORS]
+    with _volume(stage, STORE_CLAIM) as store:
+        twins = [(doctor, _adapter(stage, store, doctor, model_digest)) for doctor in DOCTORS]
     with timeline.step(f"add the {len(twins)} twins to the pool (helm upgrade)"):
         installation.install_miner(kube, images, twins)
     with timeline.step("wait for both twins to be Ready: engine up, adapters verified"):
@@ -164,15 +161,19 @@ def _serve(stage: _Stage) -> list[Answer]:
     return [_ask(stage, doctor) for doctor, _adapter in twins]
 
 
-def _bring_model(volumes: Volumes, options: Options) -> str:
+def _volume(stage: _Stage, claim: str) -> Volume:
+    return Volume(stage.kube, namespace=NAMESPACE, image=stage.images["neuron"].reference, claim=claim)
+
+
+def _bring_model(models: Volume, options: Options) -> str:
     """Bring the base model into its claim, unless it is there; returns a digest over it."""
     folder = options.cache / "models" / BASE_MODEL
-    target = f"{MOUNT}/{MODELS_CLAIM}/{BASE_MODEL}"
+    target = f"{models.root}/{BASE_MODEL}"
     if not options.target.builds_images:
-        record = volumes.read(f"{target}/{_RECORD}")
+        record = models.read(f"{target}/{_RECORD}")
         if not record:
-            volumes.fetch_model(MODEL_URI, name=BASE_MODEL, target=target)
-            record = volumes.read(f"{target}/{_RECORD}")
+            models.fetch_model(MODEL_URI, name=BASE_MODEL, target=target)
+            record = models.read(f"{target}/{_RECORD}")
         return str(json.loads(record)["digest"])
     if not folder.is_dir():
         raise DemoError(
@@ -181,16 +182,16 @@ def _bring_model(volumes: Volumes, options: Options) -> str:
         )
     digest = folder_digest(folder)
     marker = f"{target}.digest"
-    if volumes.read(f"{marker}/{_MARKER}") != digest:
-        volumes.upload(folder, target)
+    if models.read(f"{marker}/{_MARKER}") != digest:
+        models.upload(folder, target)
         note = options.work / "marker"
         note.mkdir(exist_ok=True)
         (note / _MARKER).write_text(digest, encoding="utf-8")
-        volumes.upload(note, marker)
+        models.upload(note, marker)
     return digest
 
 
-def _adapter(stage: _Stage, volumes: Volumes, doctor: Doctor, model_digest: str) -> Adapter:
+def _adapter(stage: _Stage, store: Volume, doctor: Doctor, model_digest: str) -> Adapter:
     """Return the doctor's adapter: from the cluster's store, from an earlier cluster's, or trained now."""
     trainer = stage.images["trainer"].reference
     key = recipe(doctor, model_digest=model_digest, trainer=trainer)
@@ -198,12 +199,12 @@ def _adapter(stage: _Stage, volumes: Volumes, doctor: Doctor, model_digest: str)
     note = kept.with_suffix(".json")
     known = _read_note(note)
     if known is not None and kept.is_dir():
-        folder = f"{MOUNT}/{STORE_CLAIM}/adapters/{doctor.twin}/{known.digest.removeprefix('sha256:')}"
-        if volumes.read(f"{folder}/manifest.json"):
+        folder = f"{store.root}/adapters/{doctor.twin}/{known.digest.removeprefix('sha256:')}"
+        if store.read(f"{folder}/manifest.json"):
             stage.timeline.note(f"{doctor.name}'s adapter {short_digest(known.digest)} is in the store already")
             return known
         with stage.timeline.step(f"put back {doctor.name}'s adapter, trained by an earlier run"):
-            volumes.upload(kept, folder)
+            store.upload(kept, folder)
         return known
     with stage.timeline.step(f"train {doctor.name}'s adapter (a Kubernetes Job)") as detail:
         adapter = train(
@@ -218,7 +219,7 @@ def _adapter(stage: _Stage, volumes: Volumes, doctor: Doctor, model_digest: str)
         )
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
-    volumes.download(f"{MOUNT}/{adapter.uri.removeprefix('pvc://')}", kept)
+    store.download(f"{MOUNT}/{adapter.uri.removeprefix('pvc://')}", kept)
     note.write_text(json.dumps({"uri": adapter.uri, "digest": adapter.digest}), encoding="utf-8")
     return adapter
 
