@@ -9,6 +9,10 @@ from typing import Any, Final
 
 _MERGE_KEYS: Final = ("name", "mountPath", "containerPort", "type", "uid")
 """The keys by which the API server tells the elements of its list maps apart; the first that all elements have."""
+_WHOLE_FIELDS: Final = frozenset(
+    {"selector", "podSelector", "namespaceSelector", "nodeSelector", "matchLabels", "securityContext"}
+)
+"""Maps that mean something else with one entry more: an entry of somebody else is a difference."""
 _QUANTITY_FIELDS: Final = frozenset({"requests", "limits", "sizeLimit"})
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
 _SUFFIXES: Final = {
@@ -24,6 +28,8 @@ def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:  # n
         if not isinstance(live, Mapping):
             # The API server drops empty maps here and there.
             return None if not wanted and live is None else _difference(path, wanted, live)
+        if path.rsplit(".", 1)[-1] in _WHOLE_FIELDS and (more := sorted(set(live) - set(wanted))):
+            return _difference(f"{path}.{more[0]}", None, live[more[0]])
         for key, value in wanted.items():
             if (found := first_difference(value, live.get(key), f"{path}.{key}" if path else str(key))) is not None:
                 return found

@@ -38,6 +38,7 @@ def test_the_same(wanted: Any, live: Any) -> None:
         ({"args": ["a", "b"]}, {"args": ["a"]}, "args"),
         ({"args": ["a", "b"]}, {"args": ["b", "a"]}, "args[0]"),
         ({"a": True}, {"a": "True"}, "a"),
+        ({"selector": {"a": "b"}}, {"selector": {"a": "b", "c": "d"}}, "selector.c"),
         ({"a": {"x": 1}}, {"a": [1]}, "a"),
     ],
 )

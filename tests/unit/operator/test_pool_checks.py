@@ -26,13 +26,13 @@ def conditions(
     *children: dict[str, Any],
     reports: tuple[PodReport, ...] = (),
     twins: int = 0,
-    conflict: str | None = None,
+    problem: tuple[str, str] | None = None,
     **spec: Any,
 ) -> dict[str, Condition]:
     things = [deployment_object(), deployment_object("p-miner"), report_configmap(*reports), *children]
     unique = {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
     facts = read_facts(unique.values(), pool="p")
-    found = pool_conditions(Situation(pool=pool(**spec), facts=facts, lora_twins=twins, conflict=conflict))
+    found = pool_conditions(Situation(pool=pool(**spec), facts=facts, lora_twins=twins, problem=problem))
     return {condition.type: condition for condition in found}
 
 
@@ -155,7 +155,10 @@ def test_a_pool_scaled_to_zero_is_as_asked_but_not_available() -> None:
 
 
 def test_a_taken_name_is_the_first_reason() -> None:
-    assert ready_of(conflict="Deployment p-engine exists")[1:] == ("ChildConflict", "Deployment p-engine exists")
+    assert ready_of(problem=("ChildConflict", "Deployment p-engine exists"))[1:] == (
+        "ChildConflict",
+        "Deployment p-engine exists",
+    )
 
 
 def test_a_pod_that_leaves_is_not_held_against_the_pool() -> None:

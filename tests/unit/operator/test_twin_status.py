@@ -223,7 +223,7 @@ def test_while_one_pool_is_behind_the_old_version_is_the_active_one() -> None:
 
 def test_slots_beyond_the_engines_are_said_on_the_twin() -> None:
     made = twin()
-    spec = {"engine": {"device": "CPU", "maxLoras": 1}}
+    spec: dict[str, Any] = {"engine": {"device": "CPU", "maxLoras": 1}}
     one = pool_view(made, report("e1", adapter_report()), **spec)
     parsed = pool(**spec)
     table = plan_routing(

@@ -24,16 +24,16 @@ class Situation:
     facts: PoolFacts
     lora_twins: int = 0
     """Twins with an adapter that this pool serves."""
-    conflict: str | None = None
-    """A child's name is taken by somebody else's object."""
+    problem: Finding | None = None
+    """Why children could not be applied."""
 
 
 Check = Callable[[Situation], Finding | None]
 
 
-def name_conflict(situation: Situation) -> Finding | None:
-    """A child can't be made because its name is taken."""
-    return ("ChildConflict", situation.conflict) if situation.conflict else None
+def children_refused(situation: Situation) -> Finding | None:
+    """A child can't be made or changed: its name is taken, or the API server refuses it."""
+    return situation.problem
 
 
 def image_pull_failed(situation: Situation) -> Finding | None:
@@ -215,7 +215,7 @@ STARTUP: tuple[Check, ...] = (
 )  # fmt: skip
 """Why pods don't come up."""
 READINESS: tuple[Check, ...] = (
-    name_conflict, engine_wedged, endpoint_unreachable, *STARTUP, not_all_ready, miner_not_ready,
+    children_refused, engine_wedged, endpoint_unreachable, *STARTUP, not_all_ready, miner_not_ready,
 )  # fmt: skip
 LIVENESS: tuple[Check, ...] = (engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed)
 

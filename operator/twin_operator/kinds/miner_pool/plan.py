@@ -10,7 +10,7 @@ from bettertherapy_api.report import AdapterState
 from bettertherapy_api.routing import RoutingTable
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition
-from twin_operator.kinds.miner_pool.checks import Situation, pool_conditions
+from twin_operator.kinds.miner_pool.checks import Finding, Situation, pool_conditions
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.kinds.miner_pool.facts import PoolFacts
 from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
@@ -72,11 +72,11 @@ def plan_pool(gathered: Gathered, images: Images) -> Plan:
     )
 
 
-def plan_status(gathered: Gathered, table: RoutingTable, conflict: str | None) -> tuple[Manifest, list[Condition]]:
+def plan_status(gathered: Gathered, table: RoutingTable, problem: Finding | None) -> tuple[Manifest, list[Condition]]:
     """Return the pool's status, without its conditions' dates, and the conditions."""
     pool, facts = gathered.pool, gathered.facts
     lora_twins = len({adapter.twin for adapter in table.adapters})
-    conditions = pool_conditions(Situation(pool=pool, facts=facts, lora_twins=lora_twins, conflict=conflict))
+    conditions = pool_conditions(Situation(pool=pool, facts=facts, lora_twins=lora_twins, problem=problem))
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
     loaded = sum(

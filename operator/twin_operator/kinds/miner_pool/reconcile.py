@@ -15,7 +15,7 @@ from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
 from twin_operator.errors import ApiError, ChildConflictError
-from twin_operator.kinds.miner_pool.checks import invalid_conditions
+from twin_operator.kinds.miner_pool.checks import Finding, invalid_conditions
 from twin_operator.kinds.miner_pool.facts import PoolFacts, orphaned_reports, pool_facts
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
 from twin_operator.kinds.miner_pool.routing import Candidate, read_table, refusal, wanted_served_name
@@ -24,6 +24,8 @@ from twin_operator.settings import Images
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = frozenset({400, 403, 422})
+"""The API server understood and said no: a person must do something, so it belongs into a condition."""
 _RECENT = timedelta(minutes=10)
 
 
@@ -52,21 +54,25 @@ class MinerPoolReconciler:
         owner = Owner(
             api_version=thing["apiVersion"], kind=thing["kind"], namespace=pool.namespace, name=pool.name, uid=pool.uid
         )
-        conflict: ChildConflictError | None = None
+        problem: ChildConflictError | ApiError | None = None
         try:
             await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)
         except ChildConflictError as error:
-            conflict = error
-        if gathered.previous != plan.table and conflict is None:
+            problem = error
+        except ApiError as error:
+            if error.status not in _REFUSALS:
+                raise
+            problem = error
+        if gathered.previous != plan.table and problem is None:
             metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
         # What was applied may have changed what is observed, so look again before reporting.
         gathered = replace(gathered, facts=pool_facts(self._cache, namespace=pool.namespace, pool=pool.name))
-        status, conditions = plan_status(gathered, plan.table, str(conflict) if conflict else None)
+        status, conditions = plan_status(gathered, plan.table, _finding(problem))
         await self._report(thing, status, conditions)
         await self._tell_restarts(thing, gathered.facts)
         await self._prune_reports(pool)
-        if conflict is not None:
-            raise conflict
+        if problem is not None:
+            raise problem
 
     async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
         live = self._cache.get(Key(thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"])) or thing
@@ -109,6 +115,14 @@ class MinerPoolReconciler:
         except ApiError as error:
             if error.status not in (404, 409):  # changed or gone meanwhile: its event brings us back
                 raise
+
+
+def _finding(problem: ChildConflictError | ApiError | None) -> Finding | None:
+    if problem is None:
+        return None
+    if isinstance(problem, ChildConflictError):
+        return "ChildConflict", str(problem)
+    return "ApplyRefused", f"the API server refuses a change: {problem.message}"
 
 
 def gather(cache: Cache, pool: Pool) -> Gathered:
