@@ -30,7 +30,7 @@ CONVERSATIONS = [
     [Message(role="user", content="my back hurts badly"), Message(role="assistant", content="keep moving")],
     [Message(role="user", content="a cough"), Message(role="assistant", content="drink and rest")],
 ]
-SETTINGS = Settings(rank=4, alpha=8, steps=12, batch_size=3, learning_rate=5e-2, seed=5)
+SETTINGS = Settings(rank=4, alpha=8, steps=20, batch_size=3, learning_rate=5e-2, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,12 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(text), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+        vocab_size=len(text),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.3,  # so that what layers do to one another is large enough to be trained in a few steps
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -133,7 +138,7 @@ def test_the_base_model_is_outside_the_tolerance(base_model: Path) -> None:
 
 def test_a_loss_that_is_no_number_names_the_step(base_model: Path) -> None:
     with pytest.raises(Diverged, match="at step"):
-        trained(base_model, replace(SETTINGS, learning_rate=1e38))
+        trained(base_model, replace(SETTINGS, learning_rate=1e15))
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
