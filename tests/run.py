@@ -12,6 +12,7 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,12 +27,13 @@ from demo.errors import DemoError
 from localcluster import Cluster, tools
 from localcluster.errors import LocalClusterError
 from localcluster.layout import state_root
+from localcluster.preflight import disk_needed_gb
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test"
 NO_TESTS_COLLECTED = 5
 LOG_LINES = 30
-IMAGES_DISK_GB = 22.0
+IMAGES_DISK_GB = 18.0
 BUILD_TIMEOUT_S = 60 * 60
 SUITE_TIMEOUT_S = 40 * 60
 
@@ -162,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suites; 0 when all tests passed."""
     options = parser().parse_args(arguments)
     LOGS.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     clock = Clock()
     with only_run() as alone:
         if options.clear:
@@ -203,7 +206,9 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
     try:
         if any(suite.programs for suite in chosen):
             with clock.step("check this machine"):
-                cluster.preflight(disk_gb=IMAGES_DISK_GB if needs_images(chosen) else None)
+                cluster.preflight(
+                    disk_gb=disk_needed_gb(tools.TOOLS) + (IMAGES_DISK_GB if needs_images(chosen) else 0.0)
+                )
             names = [tool.name for tool in tools.TOOLS]
             builds["programs"] = Build(
                 clock, "programs", [sys.executable, "-m", "localcluster", "--name", cluster.name, "build", *names]

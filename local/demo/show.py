@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from rich.panel import Panel
 
 from demo import images as pictures
 from demo import installation
+from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
 from demo.errors import DemoError
 from demo.files import MOUNT, Volume, folder_digest
@@ -32,8 +31,6 @@ from kubectl_twin.errors import TwinCliError
 from kubectl_twin.views import short_digest
 
 _READY_TIMEOUT_S = 600.0
-_BUILD_TIMEOUT_S = 45 * 60
-_LOG_LINES = 25
 _MARKER = ".complete"
 _RECORD = ".bettertherapy-model.json"  # what `neurons.models` leaves beside a model it verified
 
@@ -72,62 +69,35 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
     model = options.cache / "models" / BASE_MODEL
     with timeline.step("check this machine"):
         target.preflight(timeline, images_are_built=model.is_dir() and pictures.are_built())
+    builds = Builds(options.work, timeline)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
-        images_built: Future[Images] | None = None
-        if target.builds_images:
-            images_built = pool.submit(_build_images, options, timeline)
-        command = target.build_command()
-        if command is not None:
-            _build("build the cluster's programs", command, options.work / "programs.log", timeline, background=False)
-        with timeline.step("bring the cluster up"):
-            kube = target.up(timeline)
-        if images_built is None:
-            return kube, pictures.pulled(options.registry, options.tag)
-        if not images_built.done():
-            with timeline.step("wait for the images"):
-                images_built.result()
-        images = images_built.result()
+        # Images wait for the network, programs for the processor.
+        images_built = pool.submit(_build_images, builds) if target.builds_images else None
+        try:
+            command = target.build_command()
+            if command is not None:
+                builds.run("build the cluster's programs", command, log="programs.log")
+            with timeline.step("bring the cluster up"):
+                kube = target.up(timeline)
+            if images_built is None:
+                return kube, pictures.pulled(options.registry, options.tag)
+            if not images_built.done():
+                with timeline.step("wait for the images"):
+                    images_built.result()
+            images = images_built.result()
+        except BaseException:
+            builds.stop()
+            raise
     with timeline.step("load the images into the cluster"):
         target.load([image.archive for image in images.values() if image.archive is not None], timeline)
     return kube, images
 
 
-def _build_images(options: Options, timeline: Timeline) -> Images:
+def _build_images(builds: Builds) -> Images:
     images, model = pictures.build_commands()
-    said = _build("build the images", images, options.work / "images.log", timeline, background=True)
-    _build("make the base model", model, options.work / "model.log", timeline, background=True)
+    said = builds.run("build the images", images, log="images.log", background=True)
+    builds.run("make the base model", model, log="model.log", background=True)
     return pictures.parse_built(said)
-
-
-def _build(title: str, command: list[str], log: Path, timeline: Timeline, *, background: bool) -> str:
-    """Run a build command at low priority; returns its standard output. What it does goes to its standard error."""
-    nice = ["nice", "-n", "5"] if shutil.which("nice") else []
-    with timeline.step(title, background=background) as detail, log.open("w+", encoding="utf-8") as output:
-        process = subprocess.Popen([*nice, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        watchdog = threading.Timer(_BUILD_TIMEOUT_S, process.kill)
-        watchdog.start()
-        try:
-            for line in process.stderr or ():
-                output.write(line)
-                output.flush()
-                if line.strip():
-                    detail(line.strip()[:80])
-            said = process.stdout.read() if process.stdout else ""
-            process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            watchdog.cancel()
-        if process.returncode != 0:
-            output.seek(0)
-            tail = "".join(output.readlines()[-_LOG_LINES:])
-            raise DemoError(
-                f"`{' '.join(command)}` failed",
-                evidence=tail,
-                remedy=f"the end of its output is above, all of it in {log}; running the demo again goes on from here",
-            )
-    return said
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from demo.kube import Kube
 from demo.timeline import SubSteps, Timeline
 from localcluster import Cluster, tools
 from localcluster.errors import LocalClusterError
+from localcluster.preflight import disk_needed_gb
 
-_IMAGES_DISK_GB = 22.0
-"""What building the images takes at its peak, beside the cluster."""
+_IMAGES_DISK_GB = 18.0
+"""What building the images and loading them takes at its peak, beside the cluster's programs."""
 
 
 class Target(Protocol):
@@ -51,16 +52,15 @@ class LocalTarget:
     def preflight(self, timeline: Timeline, *, images_are_built: bool) -> None:
         """Memory, disk, Debian packages, Go."""
         try:
-            Cluster(self._name, steps=SubSteps(timeline)).preflight(
-                disk_gb=None if images_are_built else _IMAGES_DISK_GB
-            )
+            programs = tuple(tool for tool in tools.TOOLS if tool.name in self._programs())
+            disk_gb = disk_needed_gb(programs) + (0.0 if images_are_built else _IMAGES_DISK_GB)
+            Cluster(self._name, steps=SubSteps(timeline)).preflight(disk_gb=disk_gb)
         except LocalClusterError as error:
             raise _local(error) from error
 
     def build_command(self) -> list[str] | None:
         """The cluster's programs and helm, from the Go module proxy."""
-        names = [tool.name for tool in tools.TOOLS if tool.for_cluster] + ["helm"]
-        return [sys.executable, "-m", "localcluster", "--name", self._name, "build", *names]
+        return [sys.executable, "-m", "localcluster", "--name", self._name, "build", *self._programs()]
 
     def up(self, timeline: Timeline) -> Kube:
         """Start it; does nothing when it runs."""
@@ -81,6 +81,10 @@ class LocalTarget:
             Cluster(self._name, steps=SubSteps(timeline)).load_images(archives)
         except LocalClusterError as error:
             raise _local(error) from error
+
+    @staticmethod
+    def _programs() -> list[str]:
+        return [tool.name for tool in tools.TOOLS if tool.for_cluster or tool.name == "helm"]
 
     def how_to_end(self) -> str:
         """`make down`, for the cluster of `make demo`."""
