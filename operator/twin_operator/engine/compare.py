@@ -9,9 +9,7 @@ from typing import Any, Final
 
 _MERGE_KEYS: Final = ("name", "mountPath", "containerPort", "type", "uid")
 """The keys by which the API server tells the elements of its list maps apart; the first that all elements have."""
-_WHOLE_FIELDS: Final = frozenset(
-    {"selector", "podSelector", "namespaceSelector", "nodeSelector", "matchLabels", "securityContext"}
-)
+_WHOLE_FIELDS: Final = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector", "matchLabels"})
 """Maps that mean something else with one entry more: an entry of somebody else is a difference."""
 _QUANTITY_FIELDS: Final = frozenset({"requests", "limits", "sizeLimit"})
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
