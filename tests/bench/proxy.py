@@ -47,7 +47,8 @@ class _Subject:
     name: str
     url: str
     token: str
-    pid: int
+    process: subprocess.Popen[bytes]
+    log: Path
     failed: int = 0
     one: list[wrk.Load] = field(default_factory=list)
     fifty: list[wrk.Load] = field(default_factory=list)
@@ -88,16 +89,19 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
 
     def load(body: str, in_flight: int) -> wrk.Load:
         url = f"{subject.url}/v1/chat/completions"
-        done = wrk.run(url, body=body, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+        try:
+            done = wrk.run(url, body=body, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{subject.name}: {error} ({_state(subject)})") from error
         if done.failed and subject.name != LITELLM:
             raise BenchmarkError(f"{done.failed} of {done.requests} requests to the {subject.name} failed")
         subject.failed += done.failed
         return done
 
     one = load(BODY, 1)
-    before = _cpu_ms(subject.pid)
+    before = _cpu_ms(subject.process.pid)
     fifty = load(BODY, 50)
-    spent = _cpu_ms(subject.pid) - before
+    spent = _cpu_ms(subject.process.pid) - before
     streams = None if "streams" in options.skip else load(STREAM_BODY, 50)
     if keep:
         subject.one.append(one)
@@ -160,7 +164,8 @@ def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str
             binaries = litellm.install()
             command = litellm.command(binaries, port=port, upstream=engine, served=SERVED, folder=folder)
             name, token = LITELLM, litellm.KEY
-    subject = _Subject(name, url, token, stack.enter_context(_process(command, folder)))
+    log = folder / f"{which}.log"
+    subject = _Subject(name, url, token, stack.enter_context(_process(command, log)), log)
     _wait(subject)
     return subject
 
@@ -190,12 +195,11 @@ def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], folder: Path) -> Iterator[int]:
-    log = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield process.pid
+            yield process
         finally:
             process.terminate()
             try:
@@ -218,7 +222,7 @@ def _wait(subject: _Subject) -> None:
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {subject.token}"},
     )
     deadline, last = time.monotonic() + START_SECONDS, ""
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and subject.process.poll() is None:
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
                 answer = json.load(response)
@@ -228,7 +232,15 @@ def _wait(subject: _Subject) -> None:
         except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
             last = str(error)
         time.sleep(0.2)
-    raise BenchmarkError(f"{subject.name} gave no right answer within {START_SECONDS:.0f} s: {last}")
+    raise BenchmarkError(
+        f"{subject.name} gave no right answer within {START_SECONDS:.0f} s: {last} ({_state(subject)})"
+    )
+
+
+def _state(subject: _Subject) -> str:
+    status = subject.process.poll()
+    last = subject.log.read_text(errors="replace").strip().splitlines()[-1:]
+    return f"{'it runs' if status is None else f'it exited with status {status}'}; its last line: {''.join(last)[:300]}"
 
 
 def _litellm_version() -> str:
