@@ -63,7 +63,12 @@ def status_report(
     """Return the report of `kubectl twin status`."""
     parts: list[RenderableType] = [_heading(twin), Text()]
     if conditions:
-        parts += [_indented(_condition_line(line, now)) for line in conditions]
+        told: dict[str, str] = {}
+        for line in conditions:
+            # One cause often makes several conditions false; its sentence is worth reading once.
+            message = f"(as {told[line.message]})" if line.message in told else line.message
+            parts.append(_indented(_condition_line(line, message, now)))
+            told.setdefault(line.message, line.type)
     else:
         parts.append(_indented(Text("The operator has not looked at this twin yet. Is it running?", style="yellow")))
     parts += [Text(), Text("Versions", style="bold"), _indented(_version_table(twin, now))]
@@ -115,15 +120,15 @@ def _heading(twin: Json) -> Text:
     )
 
 
-def _condition_line(line: ConditionLine, now: datetime) -> Table:
+def _condition_line(line: ConditionLine, message: str, now: datetime) -> Table:
     mark, style = _MARKS[line.good]
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column(width=18)
     grid.add_column(overflow="fold")
     text = Text.assemble((line.status, style), f" {line.reason}", (f" for {age(line.since, now)}", "dim"))
-    if line.message:
-        text.append(f"\n{line.message}")
+    if message:
+        text.append(f"\n{message}")
     grid.add_row(Text(mark, style=style), Text(line.type, style="bold"), text)
     return grid
 

@@ -63,6 +63,16 @@ def test_the_report_gives_each_conditions_reason_and_message() -> None:
     assert "adapter is not what the spec says; fix it" in text
 
 
+def test_a_sentence_that_explains_two_conditions_is_printed_once() -> None:
+    conditions = [
+        condition("Serving", "False", "R", "the pool is gone"),
+        condition("Ready", "False", "R", "the pool is gone"),
+    ]
+    text = report(twin(conditions=conditions), {}, [])
+    assert text.count("the pool is gone") == 1
+    assert "(as Serving)" in text
+
+
 def test_the_report_names_the_wanted_version_while_none_serves_it() -> None:
     text = report(twin(conditions=[condition("Ready", "False")]), {}, [])
     assert "wanted" in text
