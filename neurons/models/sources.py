@@ -179,7 +179,8 @@ def _hub_errors(uri: str, revision: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise from_os_error(error, uri=uri, doing="downloading it") from error
         raise StoreUnreachable(_hub_failed(uri, error)) from error
-    except (errors.HTTPError, ValueError) as error:
+    # The base of its HTTP client's errors, whichever client that is; imported there, though not in __all__.
+    except (errors.HTTPError, ValueError) as error:  # type: ignore[attr-defined]
         raise StoreUnreachable(_hub_failed(uri, error)) from error
 
 
