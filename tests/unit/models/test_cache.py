@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -79,6 +80,13 @@ async def test_the_expected_digest_is_checked_before_anything_appears(bucket: Pa
         await get(tmp_path / "cache", revision="sha256:" + "0" * 64)
     assert visible(tmp_path / "cache") == []
     assert partials(tmp_path / "cache") == []
+
+
+async def test_weights_that_are_broken_at_their_source_never_appear(bucket: Path, tmp_path: Path) -> None:
+    os.truncate(bucket / "model.safetensors", 1000)
+    with pytest.raises(DigestMismatch, match="Copy the model again"):
+        await get(tmp_path / "cache")
+    assert visible(tmp_path / "cache") == []
 
 
 async def test_too_little_space_is_said_before_anything_is_downloaded(

@@ -233,6 +233,17 @@ async def test_a_claim_that_is_not_mounted(digest: str, tmp_path: Path) -> None:
         await fetch_adapter("pvc://other/a", digest, tmp_path / "pod" / "a", pvc_dir=tmp_path / "pvc")
 
 
+async def test_a_uri_cannot_leave_its_claim(
+    peft_folder: Path, manifest: AdapterManifest, digest: str, tmp_path: Path
+) -> None:
+    for claim in ("mine", "theirs"):
+        (tmp_path / "pvc" / claim).mkdir(parents=True)
+    uri = await publish_adapter(peft_folder, "pvc://theirs", "dr-who", manifest, pvc_dir=tmp_path / "pvc")
+    climbing = uri.replace("pvc://theirs", "pvc://mine/../theirs")
+    with pytest.raises(ArtifactNotFound, match="plain path"):
+        await fetch_adapter(climbing, digest, tmp_path / "pod" / "a", pvc_dir=tmp_path / "pvc")
+
+
 @pytest.mark.parametrize(
     "uri",
     ["", "adapters/x", "ftp://host/x", "pvc://claim/../other", "s3:///x", "file://host/x", "s3://key:word@bucket/x"],
