@@ -41,7 +41,7 @@ class Process:
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         self._settings = settings
         self._free = Api(client, request_seconds=settings.request_seconds)
-        self.queue = Queue()
+        self.queue = Queue(urgent=["MinerPool"])
         self.cache = Cache(self._changed)
         self._may_work = asyncio.Event()
         self.leadership = Leadership(

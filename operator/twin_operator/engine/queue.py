@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key
@@ -22,11 +22,14 @@ RECONCILE_SECONDS = 60.0
 class Queue:
     """A deduplicating queue. It holds at most one entry per existing object, which bounds it.
 
-    A key that is added while it is being worked on runs once more afterwards: no change is missed.
+    A key that is added while it is being worked on runs once more afterwards: no change is missed. Keys of an urgent
+    kind go first: what patients wait for must not stand behind 200 statuses.
     """
 
-    def __init__(self, *, random_source: random.Random | None = None) -> None:
-        self._waiting: dict[Key, float] = {}  # insertion order; the value is when it was added
+    def __init__(self, *, urgent: Collection[str] = (), random_source: random.Random | None = None) -> None:
+        self._is_urgent = frozenset(urgent)
+        self._urgent: dict[Key, float] = {}  # insertion order; the value is when it was added
+        self._other: dict[Key, float] = {}
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -37,7 +40,10 @@ class Queue:
         """Monotonic time at which each key under way was begun."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._urgent) + len(self._other)
+
+    def _line(self, key: Key) -> dict[Key, float]:
+        return self._urgent if key.kind in self._is_urgent else self._other
 
     def add(self, key: Key) -> None:
         """Let `key` be reconciled as soon as a worker is free."""
@@ -45,16 +51,16 @@ class Queue:
             timer.cancel()
         if key in self._active:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting[key] = time.monotonic()
-            metrics.QUEUE_DEPTH.set(len(self._waiting))
+        elif key not in (line := self._line(key)):
+            line[key] = time.monotonic()
+            metrics.QUEUE_DEPTH.set(len(self))
             self._ready.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Let `key` be reconciled in `seconds`, unless that happens sooner anyway."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
-        if key in self._waiting or (timer is not None and timer.when() <= loop.time() + seconds):
+        if key in self._line(key) or (timer is not None and timer.when() <= loop.time() + seconds):
             return
         if timer is not None:
             timer.cancel()
@@ -62,12 +68,13 @@ class Queue:
 
     async def take(self) -> Key:
         """Wait for a key; the caller must call `done` or `failed` for it."""
-        while not self._waiting:
+        while len(self) == 0:
             self._ready.clear()
             await self._ready.wait()
-        key = next(iter(self._waiting))
-        metrics.QUEUE_WAIT_SECONDS.observe(time.monotonic() - self._waiting.pop(key))
-        metrics.QUEUE_DEPTH.set(len(self._waiting))
+        line = self._urgent or self._other
+        key = next(iter(line))
+        metrics.QUEUE_WAIT_SECONDS.observe(time.monotonic() - line.pop(key))
+        metrics.QUEUE_DEPTH.set(len(self))
         self._active.add(key)
         self.started_at[key] = time.monotonic()
         return key
@@ -91,7 +98,8 @@ class Queue:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._waiting.clear()
+        self._urgent.clear()
+        self._other.clear()
         self._again.clear()
         self._failures.clear()
         metrics.QUEUE_DEPTH.set(0)

@@ -84,6 +84,9 @@ class Twin:
     deleted: bool
 
 
+_TWINS: OrderedDict[str, tuple[str, Twin | str]] = OrderedDict()
+
+
 def pool_from(thing: Manifest) -> Pool | str:
     """Return the pool, or what is wrong with its spec."""
     spec = POOL_SPECS.read(thing)
@@ -102,7 +105,24 @@ def pool_from(thing: Manifest) -> Pool | str:
 
 
 def twin_from(thing: Manifest) -> Twin | str:
-    """Return the twin, or what is wrong with its spec. A status that doesn't parse counts as none."""
+    """Return the twin, or what is wrong with its spec. A status that doesn't parse counts as none.
+
+    Remembered per resourceVersion: each change of one twin makes its pools look at all of theirs.
+    """
+    metadata = thing["metadata"]
+    uid, version = metadata["uid"], metadata["resourceVersion"]
+    known = _TWINS.get(uid)
+    if known is not None and known[0] == version:
+        return known[1]
+    made = _twin_from(thing)
+    _TWINS[uid] = (version, made)
+    _TWINS.move_to_end(uid)
+    while len(_TWINS) > _REMEMBERED:
+        _TWINS.popitem(last=False)
+    return made
+
+
+def _twin_from(thing: Manifest) -> Twin | str:
     spec = TWIN_SPECS.read(thing)
     if isinstance(spec, str):
         return spec

@@ -126,6 +126,13 @@ async def test_nothing_is_worked_on_without_leadership() -> None:
         await eventually(lambda: runs == [A])
 
 
+async def test_what_patients_wait_for_goes_first() -> None:
+    queue, pool = Queue(urgent=["MinerPool"]), Key("MinerPool", "n", "p")
+    for key in (A, B, pool):
+        queue.add(key)
+    assert [await queue.take() for _ in range(3)] == [pool, A, B]
+
+
 async def test_losing_leadership_in_the_middle_is_no_failure() -> None:
     queue = Queue()
 

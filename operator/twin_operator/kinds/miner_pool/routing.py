@@ -110,10 +110,11 @@ def plan_routing(
     if previous is not None:
         adapters.update({held.served_name: held for held in previous.adapters if held.twin in unreadable})
         twins.update({name: route for name, route in previous.twins.items() if name in unreadable})
+    held_before = {held.served_name: held for held in previous.adapters} if previous is not None else {}
     for candidate in sorted(candidates, key=lambda item: item.twin.name):
         if candidate.twin.deleted:
             continue
-        route, held = _plan_twin(pool, candidate, previous, ready)
+        route, held = _plan_twin(pool, candidate, _active(candidate.twin, pool, previous, held_before), ready)
         adapters.update({adapter.served_name: adapter for adapter in held})
         if route is not None:
             twins[candidate.twin.name] = route
@@ -129,10 +130,13 @@ def plan_routing(
 
 
 def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstring
-    pool: Pool, candidate: Candidate, previous: RoutingTable | None, ready: Mapping[str, PodReport | None]
+    pool: Pool,
+    candidate: Candidate,
+    known: tuple[Version, Adapter | None] | None,
+    ready: Mapping[str, PodReport | None],
 ) -> tuple[TwinRoute | None, list[Adapter]]:
+    """Return the twin's route and the adapters to hold; `known` is the version that answers now, with its adapter."""
     twin = candidate.twin
-    known = _active(twin, pool, previous)
     if candidate.refused is not None:
         if known is None or candidate.served_elsewhere:
             return None, []
@@ -157,7 +161,7 @@ def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstrin
 
 
 def _active(  # noqa: PLR0911  # two memories, each with its ways to know nothing
-    twin: Twin, pool: Pool, previous: RoutingTable | None
+    twin: Twin, pool: Pool, previous: RoutingTable | None, held_before: Mapping[str, Adapter]
 ) -> tuple[Version, Adapter | None] | None:
     """Return the version that answers for the twin in this pool, and its adapter (None: the base model itself)."""
     if previous is not None:
@@ -168,7 +172,7 @@ def _active(  # noqa: PLR0911  # two memories, each with its ways to know nothin
         full = Version(served_name=version.served_name, digest=version.digest, weight_percent=100)
         if version.digest is None:
             return full, None
-        held = next((item for item in previous.adapters if item.served_name == version.served_name), None)
+        held = held_before.get(version.served_name)
         return (full, held) if held is not None else None
     active = twin.status.active_version
     if active is None or pool.name not in (twin.status.pools or []):
