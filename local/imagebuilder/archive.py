@@ -1,4 +1,6 @@
-"""`docker save` archives made from an OCI layout, with or without the layers of the image they are built on.
+"""`docker save` archives made from a pushed image, with or without the layers of the image it is built on.
+
+An image is pushed to a folder (buildah's `dir:`): its manifest.json, and each blob under its hash.
 
 The archive holds both descriptions of the image, `manifest.json` (Docker's) and `index.json` (OCI's), over the same
 blobs. containerd reads the second one, and does not miss a layer that an image it has already brought along.
@@ -6,6 +8,7 @@ blobs. containerd reads the second one, and does not miss a layer that an image 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -54,20 +57,25 @@ def record_path(archive: Path) -> Path:
     return archive.with_suffix(".json")
 
 
-def write_archive(layout: Path, target: Path, *, reference: str, leave_out: Collection[str] = ()) -> Record:
-    """Write the one image in the OCI layout to `target`, and delete each big blob from the layout once it is copied.
+def write_archive(pushed: Path, target: Path, *, reference: str, leave_out: Collection[str] = ()) -> Record:
+    """Write the image in the folder `pushed` to `target`, and delete each layer from the folder once it is copied.
 
     Raises:
-        OSError: the disk is full, or the layout is not readable.
+        OSError: the disk is full, or the folder is not readable.
     """
-    index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
-    [described] = index["manifests"]
-    manifest = json.loads(_blob(layout, described["digest"]).read_text(encoding="utf-8"))
+    encoded = (pushed / "manifest.json").read_bytes()
+    manifest = json.loads(encoded)
     layers: list[dict[str, Any]] = manifest["layers"]
-    described["annotations"] = {
-        "io.containerd.image.name": reference,
-        "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+    described: dict[str, Any] = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": f"sha256:{hashlib.sha256(encoded).hexdigest()}",
+        "size": len(encoded),
+        "annotations": {
+            "io.containerd.image.name": reference,
+            "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+        },
     }
+    index = {"schemaVersion": 2, "manifests": [described]}
     docker = [
         {
             "Config": _member(manifest["config"]["digest"]),
@@ -78,20 +86,19 @@ def write_archive(layout: Path, target: Path, *, reference: str, leave_out: Coll
     partial = target.with_name(f".{target.name}.partial")
     # The small files first: who asks for the archive's names need not read past the layers.
     with tarfile.open(partial, "w") as tar:
-        _add(tar, "oci-layout", {"imageLayoutVersion": "1.0.0"})
-        _add(tar, "manifest.json", docker)
-        _add(tar, "index.json", index)
-        held: set[str] = set()
-        for digest in (described["digest"], manifest["config"]["digest"], *(layer["digest"] for layer in layers)):
-            if digest not in held and digest not in leave_out:
-                held.add(digest)
-                blob = _blob(layout, digest)
+        _add(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+        _add(tar, "manifest.json", json.dumps(docker).encode())
+        _add(tar, "index.json", json.dumps(index).encode())
+        _add(tar, _member(described["digest"]), encoded)
+        _add(tar, _member(manifest["config"]["digest"]), _blob(pushed, manifest["config"]["digest"]).read_bytes())
+        for digest in dict.fromkeys(layer["digest"] for layer in layers):
+            if digest not in leave_out:
+                blob = _blob(pushed, digest)
                 entry = tarfile.TarInfo(_member(digest))
                 entry.size = blob.stat().st_size
                 with blob.open("rb") as content:
                     tar.addfile(entry, content)
-                if digest not in (described["digest"], manifest["config"]["digest"]):
-                    blob.unlink()
+                blob.unlink()
     os.replace(partial, target)
     record = Record(
         reference=reference,
@@ -103,12 +110,10 @@ def write_archive(layout: Path, target: Path, *, reference: str, leave_out: Coll
     return record
 
 
-def seed_layout(layout: Path, layers: Collection[tuple[str, int]]) -> None:
-    """Put holes of the right size where known layers would be written, so that a push to the layout skips them."""
-    folder = layout / "blobs" / "sha256"
-    folder.mkdir(parents=True, exist_ok=True)
+def seed(folder: Path, layers: Collection[tuple[str, int]]) -> None:
+    """Put holes of the right size where known layers would be written, so that a push to the folder skips them."""
     for digest, size in layers:
-        with (folder / digest.removeprefix("sha256:")).open("wb") as file:
+        with _blob(folder, digest).open("wb") as file:
             file.truncate(size)
 
 
@@ -116,12 +121,11 @@ def _member(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _blob(layout: Path, digest: str) -> Path:
-    return layout / _member(digest)
+def _blob(pushed: Path, digest: str) -> Path:
+    return pushed / digest.removeprefix("sha256:")
 
 
-def _add(tar: tarfile.TarFile, name: str, content: object) -> None:
-    data = json.dumps(content).encode()
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

@@ -207,17 +207,18 @@ class Buildah:
         )  # fmt: skip
 
     def export(self, reference: str, *, target: Path, parent: Record | None) -> Record:
-        """Write the archive from an OCI layout that is gone afterwards; layers of the parent's archive stay out."""
+        """Write the archive from a folder that is gone afterwards; layers of the parent's archive stay out."""
         known = parent.layers if parent else ()
         with tempfile.TemporaryDirectory(dir=self.paths.scratch) as scratch:
-            layout = Path(scratch)
-            archive.seed_layout(layout, known)
-            # Uncompressed: a layer is read once, here on this machine, and its digest stays that of its content.
+            pushed = Path(scratch)
+            archive.seed(pushed, known)
+            # To a folder, because a push to an OCI layout compresses whatever it is told, for minutes. A layer is read
+            # once, on this machine, and uncompressed its digest stays that of its content.
             self._buildah(
-                "push", "--disable-compression", "--format", "oci", reference, f"oci:{layout}:image",
+                "push", "--disable-compression", "--format", "oci", reference, f"dir:{pushed}",
                 timeout_s=15 * _MINUTE_S,
             )  # fmt: skip
-            return archive.write_archive(layout, target, reference=reference, leave_out={digest for digest, _ in known})
+            return archive.write_archive(pushed, target, reference=reference, leave_out={digest for digest, _ in known})
 
     def has(self, reference: str) -> bool:
         """Ask buildah's storage."""

@@ -9,34 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from imagebuilder.archive import Record, record_path, seed_layout, write_archive
+from imagebuilder.archive import Record, record_path, seed, write_archive
 
 REFERENCE = "docker.io/bettertherapy/x:0.1.0-11111111"
 
 
-def put(layout: Path, content: bytes) -> tuple[str, int]:
+def put(pushed: Path, content: bytes) -> tuple[str, int]:
     digest = hashlib.sha256(content).hexdigest()
-    blobs = layout / "blobs/sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
-    (blobs / digest).write_bytes(content)
+    (pushed / digest).write_bytes(content)
     return f"sha256:{digest}", len(content)
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Path:
-    folder = tmp_path / "layout"
+def pushed(tmp_path: Path) -> Path:
+    folder = tmp_path / "pushed"
+    folder.mkdir()
     layers = [put(folder, b"below"), put(folder, b"above")]
     config, config_size = put(folder, b'{"rootfs":{}}')
-    manifest, manifest_size = put(
-        folder,
-        json.dumps(
-            {
-                "config": {"digest": config, "size": config_size},
-                "layers": [{"digest": digest, "size": size} for digest, size in layers],
-            }
-        ).encode(),
-    )
-    (folder / "index.json").write_text(json.dumps({"manifests": [{"digest": manifest, "size": manifest_size}]}))
+    manifest = {
+        "config": {"digest": config, "size": config_size},
+        "layers": [{"digest": digest, "size": size} for digest, size in layers],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -51,9 +45,9 @@ def read(archive: Path, member: str) -> bytes:
         return entry.read()
 
 
-def test_both_descriptions_carry_the_full_name(layout: Path, tmp_path: Path) -> None:
+def test_both_descriptions_carry_the_full_name(pushed: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.tar"
-    write_archive(layout, target, reference=REFERENCE)
+    write_archive(pushed, target, reference=REFERENCE)
 
     [docker] = json.loads(read(target, "manifest.json"))
     [oci] = json.loads(read(target, "index.json"))["manifests"]
@@ -61,17 +55,27 @@ def test_both_descriptions_carry_the_full_name(layout: Path, tmp_path: Path) -> 
     assert oci["annotations"]["io.containerd.image.name"] == REFERENCE
 
 
-def test_the_layers_are_those_of_the_image_in_order(layout: Path, tmp_path: Path) -> None:
+def test_the_index_names_the_manifest_by_its_digest(pushed: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.tar"
-    write_archive(layout, target, reference=REFERENCE)
+    write_archive(pushed, target, reference=REFERENCE)
+
+    [oci] = json.loads(read(target, "index.json"))["manifests"]
+    manifest = read(target, f"blobs/{oci['digest'].replace(':', '/')}")
+    assert (f"sha256:{hashlib.sha256(manifest).hexdigest()}", len(manifest)) == (oci["digest"], oci["size"])
+    assert [layer["digest"] for layer in json.loads(manifest)["layers"]] == [BELOW, ABOVE]
+
+
+def test_the_layers_are_those_of_the_image_in_order(pushed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.tar"
+    write_archive(pushed, target, reference=REFERENCE)
 
     [docker] = json.loads(read(target, "manifest.json"))
     assert [read(target, layer) for layer in docker["Layers"]] == [b"below", b"above"]
 
 
-def test_a_layer_of_the_parents_archive_is_left_out(layout: Path, tmp_path: Path) -> None:
+def test_a_layer_of_the_parents_archive_is_left_out(pushed: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.tar"
-    record = write_archive(layout, target, reference=REFERENCE, leave_out={BELOW})
+    record = write_archive(pushed, target, reference=REFERENCE, leave_out={BELOW})
 
     with tarfile.open(target) as tar:
         names = tar.getnames()
@@ -80,26 +84,26 @@ def test_a_layer_of_the_parents_archive_is_left_out(layout: Path, tmp_path: Path
     assert record.left_out == (BELOW,)
 
 
-def test_copied_layers_are_gone_from_the_layout(layout: Path, tmp_path: Path) -> None:
-    write_archive(layout, tmp_path / "x.tar", reference=REFERENCE)
+def test_copied_layers_are_gone_from_the_folder(pushed: Path, tmp_path: Path) -> None:
+    write_archive(pushed, tmp_path / "x.tar", reference=REFERENCE)
 
-    assert not (layout / "blobs/sha256" / ABOVE.removeprefix("sha256:")).exists()
+    assert not (pushed / ABOVE.removeprefix("sha256:")).exists()
 
 
-def test_the_record_beside_the_archive_says_what_it_holds(layout: Path, tmp_path: Path) -> None:
+def test_the_record_beside_the_archive_says_what_it_holds(pushed: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.tar"
-    record = write_archive(layout, target, reference=REFERENCE)
+    record = write_archive(pushed, target, reference=REFERENCE)
 
     assert Record.read(record_path(target)) == record
     assert record.layers == ((BELOW, 5), (ABOVE, 5))
 
 
-def test_an_archive_that_failed_half_way_is_not_there(layout: Path, tmp_path: Path) -> None:
+def test_an_archive_that_failed_half_way_is_not_there(pushed: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.tar"
-    (layout / "blobs/sha256" / ABOVE.removeprefix("sha256:")).unlink()
+    (pushed / ABOVE.removeprefix("sha256:")).unlink()
 
     with pytest.raises(FileNotFoundError):
-        write_archive(layout, target, reference=REFERENCE)
+        write_archive(pushed, target, reference=REFERENCE)
     assert not target.exists()
     assert Record.read(record_path(target)) is None
 
@@ -113,8 +117,8 @@ def test_a_broken_record_counts_as_none(tmp_path: Path, content: str) -> None:
 
 
 def test_known_layers_are_seeded_as_holes_of_their_size(tmp_path: Path) -> None:
-    seed_layout(tmp_path, [(BELOW, 1 << 30)])
+    seed(tmp_path, [(BELOW, 1 << 30)])
 
-    blob = tmp_path / "blobs/sha256" / BELOW.removeprefix("sha256:")
+    blob = tmp_path / BELOW.removeprefix("sha256:")
     assert blob.stat().st_size == 1 << 30
     assert blob.stat().st_blocks == 0
