@@ -52,7 +52,7 @@ class Builds:
             if process.returncode != 0:
                 output.seek(0)
                 raise DemoError(
-                    f"`{' '.join(command)}` failed",
+                    f"`{' '.join(command)}` {_end(process.returncode)}",
                     evidence="".join(output.readlines()[-_LOG_LINES:]),
                     remedy=f"the end of its output is above, all in {path}; running the demo again goes on from here",
                 )
@@ -72,3 +72,7 @@ class Builds:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             self._running.add(process)
         return process
+
+
+def _end(code: int) -> str:
+    return f"failed with exit status {code}" if code > 0 else f"was ended by signal {-code}"
