@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from imagebuilder.commands import run
 
 @dataclass(frozen=True)
 class Lock:
-    """One lock. `overridden`: torch.override holds. `within`: no version may differ from that lock's."""
+    """One lock. `overridden`: torch.override holds. `upon`: it holds just what comes on top of that lock."""
 
     name: str
     overridden: bool = False
-    within: str | None = None
+    upon: str | None = None
     alone: bool = False
 
 
@@ -23,7 +24,7 @@ LOCKS = (
     Lock("operator"),
     Lock("neuron"),
     Lock("engine-cpu", overridden=True),
-    Lock("trainer", overridden=True, within="engine-cpu"),
+    Lock("trainer", overridden=True, upon="engine-cpu"),
     Lock("model", alone=True),
 )
 
@@ -35,10 +36,15 @@ def command(lock: Lock, requirements: Path) -> list[str]:
         "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28",
         "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
         *(("--override", str(requirements / "torch.override")) if lock.overridden else ()),
-        *(("--constraint", str(requirements / f"{lock.within}.txt")) if lock.within else ()),
+        *(_upon(requirements / f"{lock.upon}.txt") if lock.upon else ()),
         *(("--no-deps",) if lock.alone else ()),
         str(requirements / f"{lock.name}.in"), "--output-file", str(requirements / f"{lock.name}.txt"),
     ]  # fmt: skip
+
+
+def _upon(below: Path) -> list[str]:
+    names = re.findall(r"^([A-Za-z0-9._-]+)==", below.read_text(encoding="utf-8"), re.MULTILINE)
+    return ["--constraint", str(below), *(part for name in names for part in ("--no-emit-package", name))]
 
 
 def lock_all(repository: Path, *, upgrade: bool = False) -> None:

@@ -84,10 +84,10 @@ def test_a_lock_names_no_index(name: str) -> None:
     assert "://" not in text
 
 
-def test_the_trainer_has_the_engines_versions() -> None:
-    def pins(name: str) -> dict[str, str]:
+def test_the_trainer_installs_nothing_that_the_engine_has() -> None:
+    def pinned(name: str) -> set[str]:
         text = (REPOSITORY / f"requirements/{name}.txt").read_text()
-        return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+        return set(re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE))
 
-    engine, trainer = pins("engine-cpu"), pins("trainer")
-    assert {name: (pin, trainer.get(name)) for name, pin in engine.items() if trainer.get(name) != pin} == {}
+    assert "peft" in pinned("trainer")
+    assert pinned("trainer") & pinned("engine-cpu") == set()
