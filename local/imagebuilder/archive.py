@@ -110,13 +110,6 @@ def write_archive(pushed: Path, target: Path, *, reference: str, leave_out: Coll
     return record
 
 
-def seed(folder: Path, layers: Collection[tuple[str, int]]) -> None:
-    """Put holes of the right size where known layers would be written, so that a push to the folder skips them."""
-    for digest, size in layers:
-        with _blob(folder, digest).open("wb") as file:
-            file.truncate(size)
-
-
 def _member(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 

@@ -211,7 +211,6 @@ class Buildah:
         known = parent.layers if parent else ()
         with tempfile.TemporaryDirectory(dir=self.paths.scratch) as scratch:
             pushed = Path(scratch)
-            archive.seed(pushed, known)
             # To a folder, because a push to an OCI layout compresses whatever it is told, for minutes. A layer is read
             # once, on this machine, and uncompressed its digest stays that of its content.
             self._buildah(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imagebuilder.archive import Record, record_path, seed, write_archive
+from imagebuilder.archive import Record, record_path, write_archive
 
 REFERENCE = "docker.io/bettertherapy/x:0.1.0-11111111"
 
@@ -114,11 +114,3 @@ def test_a_broken_record_counts_as_none(tmp_path: Path, content: str) -> None:
     path.write_text(content)
 
     assert Record.read(path) is None
-
-
-def test_known_layers_are_seeded_as_holes_of_their_size(tmp_path: Path) -> None:
-    seed(tmp_path, [(BELOW, 1 << 30)])
-
-    blob = tmp_path / BELOW.removeprefix("sha256:")
-    assert blob.stat().st_size == 1 << 30
-    assert blob.stat().st_blocks == 0
