@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_MESSAGE: Final = 500
 SLOW_FETCH_SECONDS: Final = 5.0
+FINGERPRINT_POSITIONS: Final = 16
+"""How much of the fingerprint's text is tried. The first tokens have the shortest prefixes, so they cost least, and
+with little context before them adapters differ most."""
 _REPUSH_SECONDS: Final = 300.0
 """How often an artifact with wrong content is looked at again: someone may have pushed the right one."""
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
@@ -72,18 +75,16 @@ class Gates:
         self.engine = asyncio.Semaphore(loads)
         self._slow_seconds = slow_seconds
 
-    async def fetch(self, work: Coroutine[Any, Any, T]) -> T:
+    async def fetch(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` when a place is free. A slow one gives its place back: a dead store must not stop the others."""
-        task: asyncio.Task[T] | None = None
+        task: asyncio.Future[T] | None = None
         try:
             async with self._fetches:
-                task = asyncio.ensure_future(work)
+                task = asyncio.ensure_future(work())
                 await asyncio.wait({task}, timeout=self._slow_seconds)
             return await task
         finally:
-            if task is None:
-                work.close()
-            elif not task.done():
+            if task is not None and not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError, StoreError):
                     await task
@@ -245,7 +246,7 @@ class AdapterKeeper:
         if self.state not in (AdapterState.FAILED, AdapterState.LOADING):
             self._set(AdapterState.FETCHING)
         try:
-            manifest = await self._gates.fetch(_coroutine(self._fetch(adapter.uri, adapter.digest, self.path)))
+            manifest = await self._gates.fetch(lambda: self._fetch(adapter.uri, adapter.digest, self.path))
         except StoreError as error:
             raise Failure(error.reason, str(error), retryable=error.retryable) from error
         if manifest.base_model.name != self.pool.base_model:
@@ -323,7 +324,9 @@ class AdapterKeeper:
         if fingerprint is None:
             return None
         try:
-            actual = await self._engine.prompt_logprobs(self.name, fingerprint.token_ids)
+            actual = await self._engine.teacher_forced(
+                self.name, fingerprint.token_ids, positions=FINGERPRINT_POSITIONS
+            )
         except EngineAnswer as error:
             if error.status in (400, 422) and not error.is_not_found:
                 await self._forget()
@@ -336,9 +339,17 @@ class AdapterKeeper:
             raise
         if actual is None:
             if not self._loadable:
-                return None  # a foreign server may not know prompt_logprobs; its listing is all there is
-            raise EngineAnswer(200, "Unreadable", "the answer has no prompt_logprobs")
-        difference = mean_difference(fingerprint.logprobs, actual)
+                return None  # a foreign server may not be able to tell; its listing is all there is
+            raise EngineAnswer(200, "Unreadable", "its answer tells no log-probability of the token that was asked for")
+        if not any(actual):
+            await self._forget()
+            raise Failure(
+                FailureReason.ENGINE_REFUSED,
+                "the engine calls every token certain, so nothing can be told from its log-probabilities: take "
+                "--logprobs-mode out of the pool's engine.args.",
+                retryable=False,
+            )
+        difference = mean_difference(fingerprint.logprobs[: len(actual)], actual)
         milli_nats = min(round(difference * 1000), 1_000_000) if math.isfinite(difference) else 1_000_000
         if difference > fingerprint.tolerance_nats:
             await self._forget()
@@ -413,7 +424,3 @@ def _refused(error: EngineAnswer) -> Failure:
         + ("It is tried again; see the engine's log." if server_side else "Check the adapter's format (PEFT LoRA)."),
         retryable=server_side,
     )
-
-
-async def _coroutine(work: Awaitable[T]) -> T:
-    return await work

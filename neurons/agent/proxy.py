@@ -34,6 +34,8 @@ REFUSED_FIELDS: Final = frozenset(
         # Ways to other machines, other requests' caches, or code.
         "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "logits_processors", "chat_template",
         "prompt_embeds", "media_io_kwargs", "mm_processor_kwargs", "mm_payload", "request_id",
+        # They kill vLLM 0.32 on a CPU when another request runs in the same step, or spoil that one's answer.
+        "prompt_logprobs", "echo", "logprob_token_ids",
     }
 )  # fmt: skip
 _REFUSED_TEMPLATE_FIELDS: Final = frozenset({"chat_template", "tokenize"})
@@ -212,7 +214,11 @@ class Proxy:
 
 
 def _check_fields(document: dict[str, Any]) -> None:
-    refused = sorted(REFUSED_FIELDS & document.keys())
+    refused = sorted(
+        field
+        for field in REFUSED_FIELDS & document.keys()
+        if (document[field] is not None and document[field] is not False)
+    )
     template = document.get("chat_template_kwargs")
     if isinstance(template, dict):
         refused += sorted(f"chat_template_kwargs.{k}" for k in _REFUSED_TEMPLATE_FIELDS & template.keys())

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-TEXT = tuple(range(100, 140))
+TEXT = tuple(range(100, 117))
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,19 @@ class Subject:
         return next((dict(card) for card in models["data"] if card["id"] == name), None)
 
     async def logprobs(self, model: str) -> list[float]:
-        body = {"model": model, "prompt": list(TEXT), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        status, answer = await self.call("POST", "/v1/completions", body)
-        assert status == 200, answer
-        entries = answer["choices"][0]["prompt_logprobs"]
-        assert entries[0] is None
-        return [entry[str(token)]["logprob"] for token, entry in zip(TEXT[1:], entries[1:], strict=True)]
+        """Log-probabilities of TEXT, each token forced after those before it."""
+        values = []
+        for position in range(1, len(TEXT)):
+            body = {
+                "model": model, "prompt": list(TEXT[:position]), "max_tokens": 1, "temperature": 0, "logprobs": 1,
+                "allowed_token_ids": [TEXT[position]], "return_tokens_as_token_ids": True,
+            }  # fmt: skip
+            status, answer = await self.call("POST", "/v1/completions", body)
+            assert status == 200, answer
+            said = answer["choices"][0]["logprobs"]
+            assert said["tokens"] == [f"token_id:{TEXT[position]}"]
+            values += said["token_logprobs"]
+        return values
 
     async def metric(self, name: str) -> float:
         _, text = await self.call("GET", "/metrics")
@@ -156,7 +163,7 @@ async def test_a_name_loaded_again_after_unloading_answers_with_the_new_weights(
     assert mean(first, await subject.logprobs(name)) > 0.2
 
 
-async def test_prompt_logprobs_tell_weights_apart(subject: Subject, name: str) -> None:
+async def test_log_probabilities_of_forced_tokens_tell_weights_apart(subject: Subject, name: str) -> None:
     other = name + "-b"
     await subject.load(name, subject.adapters[0])
     await subject.load(other, subject.adapters[1])
@@ -164,6 +171,7 @@ async def test_prompt_logprobs_tell_weights_apart(subject: Subject, name: str) -
     assert mean(mine, again) < 0.1
     assert mean(mine, await subject.logprobs(other)) > 0.2
     assert mean(mine, await subject.logprobs(subject.base)) > 0.2
+    assert max(mine) < 0.0  # raw ones: after the restriction each would be certain
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])

@@ -58,6 +58,8 @@ class Knobs:
     root_of: Callable[[str, str], str] = lambda name, path: path
     """What /v1/models says as root of (name, path)."""
     leaky_unload: bool = False
+    processed_logprobs: bool = False
+    """Log-probabilities after restrictions, as with --logprobs-mode processed_logprobs."""
 
 
 @dataclass
@@ -92,6 +94,7 @@ class StandIn:
         self._numbers = 0
         self._steps = self._tokens = 0
         self._runner: web.AppRunner | None = None
+        self._crash: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -287,7 +290,7 @@ class StandIn:
             return body
         prompt = body["prompt"]
         tokens = [len(w) for w in prompt.split()] if isinstance(prompt, str) else [int(t) for t in prompt]
-        if any(token >= VOCABULARY for token in tokens):
+        if any(token >= VOCABULARY for token in (*tokens, *(body.get("allowed_token_ids") or ()))):
             return self._error(400, "BadRequestError", f"Token id {max(tokens)} is out of vocabulary")
         return await self._generate(request, body, tokens=tokens, chat=False)
 
@@ -318,6 +321,10 @@ class StandIn:
             async with self._slot(lora):
                 seed = self._seed(lora)
                 await self._step(len(tokens), self.knobs.prefill_seconds)
+                if body.get("prompt_logprobs") is not None and self.running > 1:
+                    # As vLLM 0.32 on a CPU: "einsum(): subscript b has size 2 for operand 1", and the engine is dead.
+                    self._crash = asyncio.create_task(self.stop())
+                    await asyncio.sleep(60)
                 if body.get("stream"):
                     return await self._stream(request, identity, name, seed, count, chat=chat)
                 words = [await self._word(seed, i) for i in range(count)]
@@ -338,6 +345,12 @@ class StandIn:
                     for token, value in zip(tokens[1:], values, strict=True)
                 ),
             ]
+        allowed = body.get("allowed_token_ids")
+        if allowed is not None and not chat and body.get("logprobs") is not None:
+            value = logprobs(seed, [*tokens, allowed[0]], noise=self.knobs.noise)[-1]
+            said = 0.0 if self.knobs.processed_logprobs else value
+            name_of = f"token_id:{allowed[0]}" if body.get("return_tokens_as_token_ids") else f"t{allowed[0]}"
+            choice["logprobs"] = {"tokens": [name_of], "token_logprobs": [said], "top_logprobs": [{name_of: said}]}
         usage = {"prompt_tokens": len(tokens), "completion_tokens": count, "total_tokens": len(tokens) + count}
         kind = "chat.completion" if chat else "text_completion"
         document = {"id": identity, "object": kind, "created": int(time.time()), "model": name, "choices": [choice]}

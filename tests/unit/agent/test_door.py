@@ -169,13 +169,30 @@ async def test_of_two_models_the_engine_reads_the_one_that_was_checked(served: P
 
 
 @pytest.mark.parametrize(
-    "field", ["lora_request", "kv_transfer_params", "chat_template", "vllm_xargs", "prompt_embeds", "request_id"]
+    "field",
+    [
+        "lora_request",
+        "kv_transfer_params",
+        "chat_template",
+        "vllm_xargs",
+        "prompt_embeds",
+        "request_id",
+        "prompt_logprobs",
+        "echo",
+        "logprob_token_ids",
+    ],
 )
 async def test_fields_that_reach_around_the_check_are_refused(served: Pod, field: str) -> None:
     status, document, _ = await served.answer("base-model", **{field: "x"})
     assert status == 400
     assert field in document["error"]["message"]
     assert not sent_to_engine(served)
+
+
+async def test_prompt_logprobs_of_0_are_refused_as_well(served: Pod) -> None:
+    """They kill vLLM 0.32 on a CPU when another request runs in the same step."""
+    assert (await served.answer("base-model", prompt_logprobs=0))[0] == 400
+    assert (await served.answer("base-model", prompt_logprobs=None, echo=False))[0] == 200
 
 
 async def test_a_url_that_the_engine_would_fetch_is_refused(served: Pod) -> None:

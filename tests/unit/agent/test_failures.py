@@ -176,6 +176,13 @@ async def test_a_fingerprint_of_another_tokenizer(pod: Pod) -> None:
     await expect(pod, adapter, FailureReason.FINGERPRINT_MISMATCH, retryable=False, says="another tokenizer")
 
 
+async def test_an_engine_whose_log_probabilities_tell_nothing(pod: Pod) -> None:
+    pod.engine.knobs.processed_logprobs = True
+    adapter = pod.adapter("dr")
+    pod.tables.write(adapter)
+    await expect(pod, adapter, FailureReason.ENGINE_REFUSED, retryable=False, says="--logprobs-mode")
+
+
 async def test_errors_of_older_versions_are_understood(pod: Pod) -> None:
     pod.engine.knobs.old_errors = True
     adapter = pod.adapter("dr")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bettertherapy_api.report import AdapterState
-from tests.unit.agent.pod import Pod, running_pod, until, words
+from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
 
 async def test_an_adapter_of_the_table_is_fetched_loaded_and_verified(pod: Pod) -> None:
@@ -111,6 +111,16 @@ async def test_adapters_named_on_the_engines_command_line_are_left_alone(pod: Po
     await pod.verified(wanted)
     await until(lambda: pod.engine.calls["GET /v1/models"] >= polls + 4)
     assert "static" in pod.engine.loras
+
+
+async def test_an_adapter_is_proven_beside_running_requests(pod: Pod) -> None:
+    await until(lambda: pod.agent.ready)
+    pod.engine.knobs.token_seconds = 0.02
+    async with pod.ask("base-model", stream=True, max_tokens=40) as response:
+        adapter = pod.adapter("dr")
+        pod.tables.write(adapter)
+        await pod.verified(adapter)
+        assert len(await read_events(response)) == 41
 
 
 async def test_forty_adapters_come_in_together(pod: Pod) -> None:
