@@ -1,7 +1,7 @@
 """The fingerprint: how probable the adapter finds each token of one fixed text, which no other adapter repeats.
 
 The agent asks the engine for the same numbers once the adapter is loaded. They agree to the precision of the arithmetic
-when the weights are right (0.03 nats on vLLM in bfloat16), and are far off for the base model or other adapters (1 nat).
+when the weights are right (0.03 nats on vLLM in bfloat16), and are far off for the base or other adapters (1 nat).
 """
 
 from __future__ import annotations
