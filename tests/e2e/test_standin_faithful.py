@@ -18,7 +18,7 @@ from tests.standin import ROUTES
 from tests.standin.contract import *  # noqa: F403 - collects the contract's tests here
 from tests.standin.contract import Subject
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]  # a loaded machine takes minutes
 
 
 @pytest.fixture
