@@ -53,7 +53,7 @@ DOCTORS = (
 
 HYPERPARAMETERS: dict[str, str] = {
     "rank": "16",
-    "steps": "24",
+    "steps": "26",
     "batch-size": "2",
     "learning-rate": "2e-3",
     "seed": "7",
