@@ -29,9 +29,13 @@ ROUTES: tuple[tuple[str, str], ...] = (
     ("POST", "/v1/unload_lora_adapter"), ("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens"),
     ("GET", "/v1/models"), ("POST", "/v1/responses"), ("GET", "/v1/responses/{id}"),
     ("POST", "/v1/responses/{id}/cancel"), ("POST", "/v1/systemone"), ("GET", "/version"), ("GET", "/docs"),
-    ("GET", "/redoc"), ("GET", "/openapi.json"),
+    ("GET", "/redoc"), ("GET", "/openapi.json"), ("GET", "/docs/oauth2-redirect"),
+    ("POST", "/inference/v1/generate"), ("POST", "/inference/v1/abort_requests"),
+    ("POST", "/v1/chat/completions/render"), ("POST", "/v1/chat/completions/derender"),
+    ("POST", "/v1/completions/render"), ("POST", "/v1/completions/derender"),
+    ("POST", "/v1/messages/render"), ("POST", "/v1/responses/render"),
 )  # fmt: skip
-"""Every route that a real vLLM 0.32 answers with LoRA updating on."""
+"""Every route that a real vLLM 0.32 names in its start log with LoRA updating on; openapi.json leaves some out."""
 
 
 @dataclass
