@@ -20,7 +20,7 @@ from bettertherapy_api.routing import BaseModelRef, RoutingTable
 from tests.conftest import Kubectl
 from tests.standin import BASE, FakeAdapter, StandIn, write_adapter
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_table(kubectl: Kubectl, namespace: str, *adapters: FakeAdapter) -> None:
