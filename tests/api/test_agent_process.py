@@ -20,6 +20,8 @@ from bettertherapy_api.routing import BaseModelRef, RoutingTable
 from tests.conftest import Kubectl
 from tests.standin import BASE, FakeAdapter, StandIn, write_adapter
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -73,7 +75,6 @@ async def ready(port: int) -> None:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.cluster
 async def test_it_serves_reports_and_leaves(
     kubeconfig: Path, kubectl: Kubectl, namespace: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
 import uuid
@@ -134,7 +135,9 @@ class StandIn:
         await self._runner.setup()
         site: web.BaseSite
         if self.socket is not None:
-            self.socket.unlink(missing_ok=True)
+            if self.socket.exists():
+                await self._runner.cleanup()
+                raise OSError(errno.EADDRINUSE, "Address already in use")  # as vLLM, which never removes it
             site = web.UnixSite(self._runner, str(self.socket))
         else:
             site = web.TCPSite(self._runner, self.host, self.port or 0)
@@ -148,8 +151,6 @@ class StandIn:
             return
         for site in list(self._runner.sites):
             await site.stop()
-        if self.socket is not None:
-            self.socket.unlink(missing_ok=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(shutdown_timeout):
                 while self.running or self.waiting:
@@ -161,6 +162,10 @@ class StandIn:
         """Crash and come back, all adapters forgotten."""
         await self.stop()
         await asyncio.sleep(down_seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):  # what Python takes to import vLLM, and more
+                while self.socket is not None and self.socket.exists():
+                    await asyncio.sleep(0.01)
         await self.start()
 
     # --- routes
