@@ -139,6 +139,8 @@ class EngineMonitor:
                 await self._identify()
         except EngineDown as error:
             self._went_down(str(error))
+            if self._socket is not None:
+                _clear_stale_socket(self._socket)
         except EngineError as error:
             self._silences += 1
             if not self.up or self._silences >= _SILENCES:
@@ -271,3 +273,21 @@ class EngineMonitor:
                 self._wedged_file.unlink(missing_ok=True)
         except OSError as error:
             log.error("%s can't be changed: %s", self._wedged_file, error)  # noqa: TRY400 - no trace needed
+
+
+def _clear_stale_socket(path: Path, table: Path = Path("/proc/net/unix")) -> None:
+    """Remove the socket file of an engine that is gone: vLLM leaves it behind and then can't bind it again.
+
+    A refused connection is no proof, because vLLM binds minutes before it listens. The kernel's table is: containers of
+    a pod share a network namespace, so a socket that any process holds is in it. No engine can bind while the old file
+    is there, so nothing can come between the look and the removal.
+    """
+    try:
+        if not path.is_socket():
+            return
+        bound = {line.rsplit(" ", 1)[-1] for line in table.read_text().splitlines()}
+        if str(path) not in bound:
+            path.unlink(missing_ok=True)
+            log.info("removed %s, which an earlier engine left", path)
+    except OSError as error:
+        log.warning("%s may be in the next engine's way: %s", path, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ async def test_all_adapters_are_back_within_two_seconds_of_a_restart(pod: Pod) -
     pod.tables.write(*adapters)
     await pod.verified(*adapters)
     await pod.engine.stop()
-    await until(lambda: not pod.agent.monitor.up)
+    await until(lambda: not pod.settings.socket.exists())
     await pod.engine.start()
     answering = time.monotonic()
     await pod.verified(*adapters)
@@ -102,3 +104,25 @@ async def test_a_slow_answer_to_one_poll_unverifies_nothing(tmp_path: Path) -> N
         await until(lambda: pod.engine.calls["GET /v1/models"] >= polls + 2)
         pod.engine.knobs.models_seconds = 0.0
         assert (await pod.answer(adapter.name))[0] == 200
+
+
+async def test_the_socket_file_that_a_dead_engine_left_is_removed(pod: Pod) -> None:
+    """vLLM neither removes it at its end nor binds over it, so its container would never start again."""
+    await until(lambda: pod.agent.monitor.up)
+    await pod.engine.stop()
+    assert pod.settings.socket.exists()
+    await until(lambda: not pod.settings.socket.exists())
+    await pod.engine.start()
+    await until(lambda: pod.agent.monitor.up)
+
+
+async def test_the_socket_of_an_engine_that_has_not_begun_to_listen_is_left_alone(tmp_path: Path) -> None:
+    """vLLM binds early and listens minutes later; connections are refused in between."""
+    async with running_pod(tmp_path, engine=False) as pod:
+        with socket.socket(socket.AF_UNIX) as early:
+            early.bind(str(pod.settings.socket))
+            await until(lambda: "nothing listens" in (pod.agent.monitor.message or ""))
+            message = pod.agent.monitor.message
+            await asyncio.sleep(1.0)  # several polls
+            assert pod.agent.monitor.message == message
+            assert pod.settings.socket.exists()

@@ -62,6 +62,7 @@ async def test_an_agent_that_restarts_without_the_api_server_goes_on_from_its_sa
         await pod.verified(adapter)
         await until(pod.settings.table_file.exists)
         assert json.loads(pod.settings.table_file.read_text()) == json.loads(table.to_json())
+    pod.settings.socket.unlink()
     await pod.engine.start()
     async with pod, pod.new_agent():
         await pod.verified(adapter)
