@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from bettertherapy_api.manifest import AdapterManifest
+from bettertherapy_api.manifest import AdapterManifest, Fingerprint
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
 from bettertherapy_api.routing import Adapter
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_MESSAGE: Final = 500
 SLOW_FETCH_SECONDS: Final = 5.0
-FINGERPRINT_POSITIONS: Final = 16
-"""How much of the fingerprint's text is tried. The first tokens have the shortest prefixes, so they cost least, and
-with little context before them adapters differ most."""
+FINGERPRINT_POSITIONS: Final = (8, 32)
+"""How much of the fingerprint's text is tried: the first tokens, and more only when they leave a doubt.
+
+They have the shortest prefixes, so they cost least, and with little context before them adapters differ most: over 8
+positions the right weights were 0.00 to 0.05 nats off, the base and another adapter 0.77 to 1.98."""
 _REPUSH_SECONDS: Final = 300.0
 """How often an artifact with wrong content is looked at again: someone may have pushed the right one."""
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
@@ -323,10 +325,31 @@ class AdapterKeeper:
         fingerprint = manifest.fingerprint
         if fingerprint is None:
             return None
-        try:
-            actual = await self._engine.teacher_forced(
-                self.name, fingerprint.token_ids, positions=FINGERPRINT_POSITIONS
+        difference, tolerance = math.inf, fingerprint.tolerance_nats
+        for positions in FINGERPRINT_POSITIONS:
+            actual = await self._measure(fingerprint, positions)
+            if actual is None:
+                return None
+            difference = mean_difference(fingerprint.logprobs[: len(actual)], actual)
+            if not tolerance / 2 < difference < tolerance * 2:
+                break  # no doubt left
+        milli_nats = min(round(difference * 1000), 1_000_000) if math.isfinite(difference) else 1_000_000
+        if difference > tolerance:
+            await self._forget()
+            raise Failure(
+                FailureReason.FINGERPRINT_MISMATCH,
+                f"the loaded weights are {difference:.2f} nats off the adapter's fingerprint, at most "
+                f"{tolerance:.2f} are allowed: they are not the weights that were trained. "
+                "Push the adapter again and check the base model's revision.",
+                retryable=False,
+                milli_nats=milli_nats,
             )
+        return milli_nats
+
+    async def _measure(self, fingerprint: Fingerprint, positions: int) -> list[float] | None:
+        """Return the engine's own log-probabilities; None from a foreign server that can't tell them."""
+        try:
+            actual = await self._engine.teacher_forced(self.name, fingerprint.token_ids, positions=positions)
         except EngineAnswer as error:
             if error.status in (400, 422) and not error.is_not_found:
                 await self._forget()
@@ -339,7 +362,7 @@ class AdapterKeeper:
             raise
         if actual is None:
             if not self._loadable:
-                return None  # a foreign server may not be able to tell; its listing is all there is
+                return None  # its listing is all there is
             raise EngineAnswer(200, "Unreadable", "its answer tells no log-probability of the token that was asked for")
         if not any(actual):
             await self._forget()
@@ -349,19 +372,7 @@ class AdapterKeeper:
                 "--logprobs-mode out of the pool's engine.args.",
                 retryable=False,
             )
-        difference = mean_difference(fingerprint.logprobs[: len(actual)], actual)
-        milli_nats = min(round(difference * 1000), 1_000_000) if math.isfinite(difference) else 1_000_000
-        if difference > fingerprint.tolerance_nats:
-            await self._forget()
-            raise Failure(
-                FailureReason.FINGERPRINT_MISMATCH,
-                f"the loaded weights are {difference:.2f} nats off the adapter's fingerprint, at most "
-                f"{fingerprint.tolerance_nats:.2f} are allowed: they are not the weights that were trained. "
-                "Push the adapter again and check the base model's revision.",
-                retryable=False,
-                milli_nats=milli_nats,
-            )
-        return milli_nats
+        return actual
 
     async def _forget(self) -> None:
         """Take unproven weights out of the engine."""

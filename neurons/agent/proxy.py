@@ -24,6 +24,8 @@ from neurons.agent.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
+_WHOLE_BYTES: Final = 1024 * 1024
+"""Answers of known length up to this are sent on in one piece; streams have no length."""
 GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 OTHER_POD: Final = {names.RETRY_HEADER: "other-pod"}
 
@@ -141,9 +143,9 @@ class Proxy:
         response: web.StreamResponse | None = None
         try:
             async with self._engine.open("POST", path, headers=headers, body=body) as upstream:
-                if digest is not None and upstream.status in (400, 404):
+                if upstream.content_length is not None and upstream.content_length <= _WHOLE_BYTES:
                     answer = await upstream.read()
-                    if _is_unknown_model(answer):
+                    if digest is not None and upstream.status in (400, 404) and _is_unknown_model(answer):
                         # The engine restarted a moment ago; it has refused before doing anything.
                         self._monitor.kick()
                         return problem(
