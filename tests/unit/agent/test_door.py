@@ -216,6 +216,7 @@ async def test_unknown_fields_pass(served: Pod) -> None:
         (gzip.compress(b"{}"), {"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
         (b"x" * 1_100_000, {"Content-Type": "application/json"}, 413),
     ],
+    ids=["no JSON", "no object", "no JSON by its type", "compressed", "too large"],
 )
 async def test_bodies_that_are_no_small_plain_json_are_refused(
     served: Pod, body: bytes, headers: dict[str, str], status: int
