@@ -36,7 +36,16 @@ def operator_values(images: Images) -> Json:
     }
 
 
-def miner_values(images: Images, twins: Sequence[tuple[Doctor, Adapter]]) -> Json:
+def twin_values(doctor: Doctor, adapter: Adapter) -> Json:
+    """Return one twin as charts/twin-miner describes it."""
+    return {
+        "name": doctor.twin,
+        "doctor": doctor.values,
+        "adapter": {"uri": adapter.uri, "digest": adapter.digest, "rank": adapter.rank},
+    }
+
+
+def miner_values(images: Images, twins: Sequence[Json]) -> Json:
     """Return the values of charts/twin-miner: a pool without a GPU, and the twins it serves."""
     return {
         "pool": {
@@ -59,14 +68,7 @@ def miner_values(images: Images, twins: Sequence[tuple[Doctor, Adapter]]) -> Jso
         },
         "persistence": {"store": {"enabled": True, "size": "1Gi"}},
         "test": {"image": images["neuron"].values},
-        "twins": [
-            {
-                "name": doctor.twin,
-                "doctor": doctor.values,
-                "adapter": {"uri": adapter.uri, "digest": adapter.digest, "rank": adapter.rank},
-            }
-            for doctor, adapter in twins
-        ],
+        "twins": list(twins),
     }
 
 
@@ -105,14 +107,17 @@ def install_operator(kube: Kube, images: Images) -> None:
         ) from error
 
 
-def install_miner(kube: Kube, images: Images, twins: Sequence[tuple[Doctor, Adapter]]) -> None:
+def install_miner(kube: Kube, images: Images, twins: Sequence[Json]) -> None:
     """Install or upgrade the pool with these twins; doesn't wait for it. Raises DemoError."""
     _helm(kube, POOL, NAMESPACE, "twin-miner", miner_values(images, twins), wait=False)
 
 
-def is_installed(kube: Kube) -> bool:
-    """Tell whether an earlier run installed the pool."""
-    return bool(json.loads(kube.helm("list", "-n", NAMESPACE, "--filter", f"^{POOL}$", "-o", "json") or "[]"))
+def installed_twins(kube: Kube) -> list[Json]:
+    """Return the twins that an earlier run installed, as values; none on a fresh cluster."""
+    if not json.loads(kube.helm("list", "-n", NAMESPACE, "--filter", f"^{POOL}$", "-o", "json") or "[]"):
+        return []
+    values = json.loads(kube.helm("get", "values", POOL, "-n", NAMESPACE, "-o", "json")) or {}
+    return list(values.get("twins") or [])
 
 
 def await_ready(kube: Kube, twins: Sequence[str], *, timeout: float) -> None:

@@ -118,14 +118,13 @@ def _serve(stage: _Stage) -> list[Answer]:
     kube.apply(installation.namespace_object(), installation.models_claim())
     with timeline.step("copy the base model into the cluster"), _volume(stage, MODELS_CLAIM) as models:
         model_digest = _bring_model(models, stage.options)
-    if not installation.is_installed(kube):
-        # The engine starts while the adapters are made; the twins come as soon as they exist.
-        with timeline.step("install the pool (helm install charts/twin-miner)"):
-            installation.install_miner(kube, images, [])
+    # The engine starts while the adapters are made; the twins come, or change, as soon as these exist.
+    with timeline.step("install the pool (helm install charts/twin-miner)"):
+        installation.install_miner(kube, images, installation.installed_twins(kube))
     with _volume(stage, STORE_CLAIM) as store:
         twins = [(doctor, _adapter(stage, store, doctor, model_digest)) for doctor in DOCTORS]
     with timeline.step(f"add the {len(twins)} twins to the pool (helm upgrade)"):
-        installation.install_miner(kube, images, twins)
+        installation.install_miner(kube, images, [installation.twin_values(*twin) for twin in twins])
     with timeline.step("wait for both twins to be Ready: engine up, adapters verified"):
         installation.await_ready(kube, [doctor.twin for doctor, _adapter in twins], timeout=_READY_TIMEOUT_S)
     return [_ask(stage, doctor) for doctor, _adapter in twins]

@@ -13,7 +13,7 @@ from rich.console import Console
 from demo.doctors import DOCTORS, recipe
 from demo.files import folder_digest
 from demo.images import NAMES, Image, pulled
-from demo.installation import miner_values, operator_values
+from demo.installation import miner_values, operator_values, twin_values
 from demo.kube import hopeless, pod_trouble
 from demo.timeline import Timeline
 from demo.training import Adapter, parse_result, progress_of
@@ -64,7 +64,7 @@ def test_the_pool_asks_for_no_gpu() -> None:
 def test_each_twin_gets_its_own_adapter() -> None:
     other = Adapter(uri="pvc://clinic-store/adapters/c/d", digest="sha256:" + "1" * 64, rank=16)
     pairs = list(zip(DOCTORS, (ADAPTER, other), strict=True))
-    twins = miner_values(pulled("r", "1"), pairs)["twins"]
+    twins = miner_values(pulled("r", "1"), [twin_values(*pair) for pair in pairs])["twins"]
     assert [(twin["name"], twin["adapter"]["digest"]) for twin in twins] == [
         (DOCTORS[0].twin, ADAPTER.digest),
         (DOCTORS[1].twin, other.digest),
