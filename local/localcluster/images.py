@@ -214,8 +214,16 @@ class ImageStore:
         snapshots = {line.split()[0] for line in self._ctr("snapshots", "list").splitlines()[1:]}
         with tarfile.open(archive.path) as tar:
             for layer in archive.layers:
-                entry = tar.getmember(layer.member)
-                if layer.chain_id in snapshots or entry.size not in holes.values():
+                if layer.chain_id in snapshots:
+                    continue
+                try:
+                    entry = tar.getmember(layer.member)
+                except KeyError as error:
+                    raise ImageError(
+                        f"{archive.path} leaves out the layer {layer.member}, and the cluster does not have it",
+                        remedy="load the image that it is built on first: its archive has the layer",
+                    ) from error
+                if entry.size not in holes.values():
                     continue
                 digest = _digest(tar, entry)
                 if digest not in holes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from localcluster.config import PAUSE_IMAGE
 from localcluster.errors import ImageError
-from localcluster.images import chain, full_name, read_archive, write_pause_archive
+from localcluster.images import Archive, ImageStore, chain, full_name, read_archive, write_pause_archive
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,48 @@ def test_a_layers_snapshot_is_named_after_all_layers_below_it() -> None:
     assert bottom.chain_id == "sha256:aa"
     assert middle.chain_id == digest("sha256:aa sha256:bb")
     assert top.chain_id == digest(f"{middle.chain_id} sha256:cc")
+
+
+@dataclass(frozen=True)
+class StoreWithSnapshots(ImageStore):
+    """An image store whose containerd says that it has these snapshots, and does as it is told."""
+
+    snapshots: tuple[str, ...] = ()
+
+    def _ctr(self, *arguments: str, timeout_s: float = 60) -> str:
+        del timeout_s
+        if arguments == ("snapshots", "list"):
+            return "\n".join(["KEY PARENT KIND", *(f"{name} x Committed" for name in self.snapshots)])
+        return "REF TYPE DIGEST"
+
+
+@pytest.fixture
+def thin(tmp_path: Path, pause: Path) -> Archive:
+    """An archive that leaves its one layer out, as that of an image which is built on another does."""
+    path = tmp_path / "thin.tar"
+    with tarfile.open(pause) as full, tarfile.open(path, mode="w") as tar:
+        for entry in full:
+            if entry.name != "layer.tar":
+                tar.addfile(entry, full.extractfile(entry))
+    return read_archive(path)
+
+
+def store(tmp_path: Path, *snapshots: str) -> ImageStore:
+    """A store with one thinned blob, without which nothing needs to be restored."""
+    blobs = tmp_path / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    with (blobs / ("a" * 64)).open("wb") as hole:
+        hole.truncate(16 * 1024 * 1024)
+    return StoreWithSnapshots(socket=tmp_path / "socket", root=tmp_path / "root", snapshots=snapshots)
+
+
+def test_a_layer_that_is_unpacked_already_may_be_left_out(tmp_path: Path, thin: Archive) -> None:
+    # The stand-in imports nothing, so the load ends with the check that comes after the import.
+    with pytest.raises(ImageError, match="was imported, but"):
+        store(tmp_path, thin.layers[0].chain_id).load(thin)
+
+
+def test_a_layer_that_is_left_out_and_missing_is_named_with_what_to_load_first(tmp_path: Path, thin: Archive) -> None:
+    with pytest.raises(ImageError, match=r"leaves out the layer layer\.tar") as refused:
+        store(tmp_path).load(thin)
+    assert "load the image that it is built on first" in refused.value.remedy
