@@ -98,16 +98,8 @@ def test_serving_goes_on_without_the_operator(clinic: Clinic) -> None:
     name, replicas = deployments[0]["metadata"]["name"], deployments[0]["spec"]["replicas"]
     clinic.kubectl("scale", "deploy", name, "-n", "twin-system", "--replicas=0")
     try:
-        clinic.kubectl(
-            "wait",
-            "--for=jsonpath={.status.replicas}=0",
-            "deploy",
-            name,
-            "-n",
-            "twin-system",
-            "--timeout=60s",
-            check=False,
-        )
+        selector = ",".join(f"{k}={v}" for k, v in deployments[0]["spec"]["selector"]["matchLabels"].items())
+        clinic.kubectl("wait", "--for=delete", "pod", "-l", selector, "-n", "twin-system", "--timeout=90s", timeout=120)
         assert clinic.ask(GOOD).status == 200
     finally:
         clinic.kubectl("scale", "deploy", name, "-n", "twin-system", f"--replicas={replicas}")

@@ -94,6 +94,13 @@ def test_the_engine_opens_no_port_and_listens_on_the_socket_only() -> None:
     assert not any(argument.startswith(("--host", "--port")) for argument in engine["args"])
 
 
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_the_engines_own_processes_talk_over_loopback_only(device: str) -> None:
+    variables = {v["name"]: v["value"] for v in containers(engine_pod(engine={"device": device}))["engine"]["env"]}
+    assert variables["VLLM_HOST_IP"] == "127.0.0.1"
+    assert variables["GLOO_SOCKET_IFNAME"] == variables["NCCL_SOCKET_IFNAME"] == "lo"
+
+
 def test_our_arguments_come_after_the_users() -> None:
     arguments = containers(
         engine_pod(engine={"device": "CPU", "args": ["--seed=1"], "maxLoras": "Auto", "maxModelLength": 512})

@@ -28,6 +28,13 @@ ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
 GPU: Final = "nvidia.com/gpu"
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
+# Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
+# told otherwise: a dozen ports that any pod could reach.
+_LOOPBACK_ENV: Final = (
+    ("VLLM_HOST_IP", "127.0.0.1"),
+    ("GLOO_SOCKET_IFNAME", "lo"),
+    ("NCCL_SOCKET_IFNAME", "lo"),
+)
 _CPU_ENV: Final = (
     ("VLLM_CPU_KVCACHE_SPACE", "1"),
     ("VLLM_CPU_NUM_OF_RESERVED_CPU", "0"),
@@ -127,6 +134,7 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
         env("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "true"),
         env("VLLM_NO_USAGE_STATS", "1"),
         env("HF_HUB_OFFLINE", "1"),
+        *(env(name, value) for name, value in _LOOPBACK_ENV),
         *(env(name, value) for name, value in (_CPU_ENV if on_cpu else ())),
     ]
     return {
