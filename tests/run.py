@@ -67,7 +67,7 @@ SUITES = (
     # Tests of a module against a real API server or S3 service lie beside its unit tests, and run with the api suite.
     Suite("unit", arguments=("-m", "not cluster")),
     Suite("standin"),
-    Suite("chart", programs=True),
+    Suite("chart", programs=True, cluster=True),
     Suite("api", programs=True, cluster=True, arguments=(str(ROOT / "tests" / "unit"), "-m", "cluster")),
     Suite("fault", programs=True, cluster=True),
     Suite("scale", programs=True, cluster=True),
