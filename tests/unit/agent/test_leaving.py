@@ -134,6 +134,9 @@ async def test_no_request_is_cut_by_swapping_adapters_under_load(pod: Pod) -> No
         for version in versions[1:]:
             pod.tables.write(current, version)
             await pod.verified(version)
+            seen = len(statuses)
+            while len(statuses) < seen + 10:  # each version is asked while the next one comes
+                await asyncio.sleep(0.005)
             current = version
             pod.tables.write(version)
         done.set()
