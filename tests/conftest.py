@@ -61,8 +61,8 @@ def kubectl(kubeconfig: Path, kubectl_binary: str) -> Kubectl:
 @pytest.fixture(scope="session")
 def crds(kubectl: Kubectl) -> None:
     """Install the CustomResourceDefinitions and wait until they are served."""
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds" / "doctortwins.yaml"))
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds" / "minerpools.yaml"))
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
     kubectl(
         "wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--timeout=30s"
     )

@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bettertherapy_api import doctor_twin, miner_pool
+from bettertherapy_api import doctor_twin, finetune_run, miner_pool
 from bettertherapy_api.names import GROUP, VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (Path("crds"), Path("charts/twin-operator/files/crds"))
 HEADER = "# Generated from crds/bettertherapy_api by `make generate`; do not edit.\n"
-KINDS: tuple[ModuleType, ...] = (doctor_twin, miner_pool)
+KINDS: tuple[ModuleType, ...] = (doctor_twin, finetune_run, miner_pool)
 
 _KEPT = {
     "type", "description", "properties", "required", "items", "enum", "pattern", "minimum", "maximum", "minLength",

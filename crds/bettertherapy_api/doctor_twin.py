@@ -114,7 +114,7 @@ class FineTune(ApiModel):
     hyperparameters: Hyperparameters | None = None
     """How to train."""
     suspend: bool = False
-    """True stops new runs; a run that is under way goes on."""
+    """True stops scheduled runs; a run that is under way goes on, and a person may still ask for one."""
 
 
 class EvalSetRef(ApiModel):
@@ -211,6 +211,10 @@ class VersionStatus(ApiModel):
     """Score at the gate, if one was measured."""
     run_name: Annotated[str | None, Field(max_length=253)] = None
     """The FineTuneRun that made it, if any."""
+    dataset_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The dataset it was trained on, if known."""
+    parent_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version it was trained from; absent for the base model itself, or if not known."""
     rank: Annotated[int | None, Field(ge=1, le=512)] = None
     """LoRA rank of the adapter."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
@@ -241,6 +245,8 @@ class GateMetric(ApiModel):
     """The serving version's value on the same items."""
     threshold_percent: Annotated[int | None, Field(ge=-100, le=100)] = None
     """What it had to reach."""
+    interval_percent: Annotated[list[Annotated[int, Field(ge=-100, le=100)]] | None, Field(max_length=2)] = None
+    """95% confidence interval of the paired difference, value minus baseline: lower and upper end."""
 
 
 class LastGate(ApiModel):
@@ -252,6 +258,42 @@ class LastGate(ApiModel):
     """Items answered by both versions."""
     metrics: Annotated[list[GateMetric] | None, Field(max_length=32)] = None
     """Values, baselines and thresholds."""
+    message: Annotated[str | None, Field(max_length=4096)] = None
+    """Why, as a sentence."""
+    run_name: Annotated[str | None, Field(max_length=253)] = None
+    """The FineTuneRun it belongs to."""
+    digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version that was judged."""
+
+
+class RefusedVersion(ApiModel):
+    """A version that will not be tried again."""
+
+    digest: Annotated[str, Field(max_length=71)]
+    """Its digest."""
+    reason: Str63
+    """RolledBack, RejectedByDoctor, ParentReplaced or Superseded."""
+    message: Annotated[str, Field(max_length=1024)]
+    """Why, as a sentence, with the numbers where there are any."""
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    """When."""
+    run_name: Annotated[str | None, Field(max_length=253)] = None
+    """The FineTuneRun that made it."""
+
+
+class LastRollback(ApiModel):
+    """The newest rollback since a version was last promoted."""
+
+    from_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version that was taken back; absent for the base model itself."""
+    to_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version that answers instead; absent for the base model itself."""
+    reason: Str63
+    """Why, as one word: ErrorRate, Latency, Requested, or why the adapter failed."""
+    message: Annotated[str, Field(max_length=1024)]
+    """Why, as a sentence with the numbers."""
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    """When."""
 
 
 class DoctorTwinStatus(ApiModel):
@@ -269,6 +311,26 @@ class DoctorTwinStatus(ApiModel):
     """The version that answered before."""
     canary_weight_percent: Percent | None = None
     """Share of the traffic on the canary."""
+    canary_step: Annotated[int | None, Field(ge=0, le=10)] = None
+    """Which of spec.rollout.steps the canary is in, from 0; absent until it is verified everywhere."""
+    canary_step_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When that step began."""
+    canary_start_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When the canary first took traffic."""
+    pending_version: VersionStatus | None = None
+    """The version that passed its gate and waits for the doctor: `kubectl twin review`, then approve or reject."""
+    promoted_version: VersionStatus | None = None
+    """The version that a fine-tune or a rollback has put in place of spec.adapter; absent while spec.adapter counts."""
+    spec_digest: Annotated[str | None, Field(max_length=71)] = None
+    """Digest of spec.adapter when promotedVersion was decided: setting another one in spec.adapter takes over again."""
+    refused_versions: Annotated[list[RefusedVersion] | None, Field(max_length=20)] = None
+    """Versions that will not be tried again, newest first."""
+    last_rollback: LastRollback | None = None
+    """The newest rollback since a version was last promoted."""
+    handled_rollback: Annotated[str | None, Field(max_length=128)] = None
+    """Value of the annotation bettertherapy.io/rollback-to that was acted on."""
+    handled_fine_tune: Annotated[str | None, Field(max_length=128)] = None
+    """Value of the annotation bettertherapy.io/finetune-now that was acted on."""
     pods: PodCounts | None = None
     """Where the wanted version is."""
     pools: Annotated[list[Str63] | None, Field(max_length=100)] = None

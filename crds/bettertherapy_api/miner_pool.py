@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
+    DnsLabel,
     DnsName,
     LabelValue,
     ModelName,
@@ -196,6 +197,21 @@ class Cache(ApiModel):
     """Limit of the ephemeral cache."""
 
 
+class PoolFineTune(ApiModel):
+    """How fine-tunes of this pool's twins run; they use the pool's nodes, base model and store."""
+
+    max_concurrent_runs: Annotated[int, Field(ge=0, le=1000)] = 4
+    """Most runs at once; others wait their turn. 0 lets none start."""
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """Trainer image; absent means the operator's default."""
+    resources: Resources | None = None
+    """Resources of a trainer; absent means those of one engine."""
+    queue_name: DnsLabel | None = None
+    """Kueue LocalQueue of scheduled runs; absent means none."""
+    priority_class_name: DnsName | None = None
+    """PriorityClass of the trainers of scheduled runs."""
+
+
 class Disruption(ApiModel):
     """What voluntary disruptions, such as a node drain, may take away at once."""
 
@@ -253,6 +269,8 @@ class MinerPoolSpec(ApiModel):
     """Where the twins' adapters are kept."""
     cache: Cache | None = None
     """Where a fetched base model is cached."""
+    fine_tune: PoolFineTune | None = None
+    """How fine-tunes of this pool's twins run."""
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a pod that goes away may finish its running requests."""
     disruption: Disruption | None = None

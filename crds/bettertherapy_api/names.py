@@ -11,8 +11,19 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "twin-operator"
 
 LABEL_POOL: Final = f"{GROUP}/pool"
-LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report
+LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report | trainer | progress
+LABEL_RUN: Final = f"{GROUP}/run"
+LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+
+APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
+"""On a DoctorTwin: digest of the pending version that the doctor lets answer."""
+REJECT_ANNOTATION: Final = f"{GROUP}/reject"
+"""On a DoctorTwin: digest of the pending version that the doctor refuses."""
+ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
+"""On a DoctorTwin: digest of the version to go back to, or `base`; `@` and any token ask for the same once more."""
+FINETUNE_NOW_ANNOTATION: Final = f"{GROUP}/finetune-now"
+"""On a DoctorTwin: any token; each new one makes one run."""
 
 ROUTING_KEY: Final = "routing.json"
 AGENT_PORT: Final = 8080
@@ -55,6 +66,16 @@ def routing_name(pool: str) -> str:
 def report_name(pool: str) -> str:
     """Return the name of the ConfigMap into which each agent writes what its pod holds."""
     return f"{pool}-report"
+
+
+def trainer_name(run: str) -> str:
+    """Return the name of the ServiceAccount and Role of the run's trainer; its Job is named as the run."""
+    return f"{run}-trainer"
+
+
+def datasets_uri(store: str, twin: str) -> str:
+    """Return the folder of a twin's datasets in a store."""
+    return f"{store.rstrip('/')}/{twin}/datasets"
 
 
 def access_secret_name(pool: str) -> str:

@@ -43,6 +43,7 @@ Str63 = Annotated[str, Field(min_length=1, max_length=63)]
 Str253 = Annotated[str, Field(min_length=1, max_length=253)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", min_length=1, max_length=128)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
@@ -134,7 +135,7 @@ Conditions = Annotated[
 
 
 class Toleration(ApiModel):
-    """Lets the engine pods run on nodes with a matching taint."""
+    """Lets the pool's pods run on nodes with a matching taint."""
 
     key: Annotated[str | None, Field(max_length=317)] = None
     """Taint key; absent with operator Exists tolerates every taint."""
@@ -152,7 +153,7 @@ class Toleration(ApiModel):
 
 
 class Resources(ApiModel):
-    """Compute resources of one engine container, as in a Pod."""
+    """Compute resources of one container, as in a Pod."""
 
     requests: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
     """What is reserved, for example {"cpu": "4", "memory": "24Gi", "nvidia.com/gpu": 1}."""

@@ -36,6 +36,18 @@ POOL: dict[str, Any] = {
         "engine": {"device": "CPU"},
     },
 }
+RUN: dict[str, Any] = {
+    "apiVersion": "bettertherapy.io/v1alpha1",
+    "kind": "FineTuneRun",
+    "metadata": {"name": "dr-indra-gurung-202611250214"},
+    "spec": {
+        "twinRef": {"name": "dr-indra-gurung"},
+        "parentDigest": DIGEST,
+        "dataset": {"uri": "pvc://adapters/store/dr-indra-gurung/datasets"},
+        "hyperparameters": {"rank": 16, "learningRate": "0.0002"},
+        "seed": 7,
+    },
+}
 DRY_RUN = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
 Change = Callable[[dict[str, Any]], object]
 
@@ -160,6 +172,23 @@ REFUSED_POOLS = {
 }
 
 
+REFUSED_RUNS = {
+    "name too long": ([_set("metadata.name", "r" * 64)], "at most 63 characters"),
+    "name with dots": ([_set("metadata.name", "a.b")], "must not contain dots"),
+    "no twin": ([_remove("spec.twinRef")], "spec.twinRef: Required value"),
+    "twin with a path": ([_set("spec.twinRef.name", "../x")], "spec.twinRef.name"),
+    "no dataset": ([_remove("spec.dataset")], "spec.dataset: Required value"),
+    "dataset over http": ([_set("spec.dataset.uri", "http://x/y")], "spec.dataset.uri"),
+    "a count without a digest": ([_set("spec.dataset.interactions", 5)], "set digest too, or remove interactions"),
+    "parent not a digest": ([_set("spec.parentDigest", "latest")], "spec.parentDigest"),
+    "deadline of a second": ([_set("spec.deadlineSeconds", 1)], "spec.deadlineSeconds"),
+    "too many retries": ([_set("spec.retries", 21)], "spec.retries"),
+    "queue with capitals": ([_set("spec.queueName", "GPU")], "spec.queueName"),
+    "seed below zero": ([_set("spec.seed", -1)], "spec.seed"),
+    "misspelt field": ([_set("spec.dataSet", {})], 'unknown field "spec.dataSet"'),
+}
+
+
 @pytest.mark.parametrize("case", REFUSED_TWINS)
 def test_a_wrong_twin_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
     changes, sentence = REFUSED_TWINS[case]
@@ -172,6 +201,14 @@ def test_a_wrong_twin_is_refused_with_a_sentence(case: str, kubectl: Kubectl, na
 def test_a_wrong_pool_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
     changes, sentence = REFUSED_POOLS[case]
     done = kubectl(*DRY_RUN, "-n", namespace_once, stdin=_with(POOL, *changes), check=False)
+    assert done.returncode != 0, "it was admitted"
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("case", REFUSED_RUNS)
+def test_a_wrong_run_is_refused_with_a_sentence(case: str, kubectl: Kubectl, namespace_once: str) -> None:
+    changes, sentence = REFUSED_RUNS[case]
+    done = kubectl(*DRY_RUN, "-n", namespace_once, stdin=_with(RUN, *changes), check=False)
     assert done.returncode != 0, "it was admitted"
     assert sentence in done.stderr
 
@@ -201,6 +238,17 @@ GOOD = {
         ),
         _set("spec.tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]),
         _set("spec.runtimeClassName", "nvidia"),
+    ),
+    "run on what is new": _with(RUN),
+    "run on one exact dataset from the base model": _with(
+        RUN,
+        _remove("spec.parentDigest"),
+        _set("spec.dataset", {"uri": "s3://data/day-1.jsonl", "digest": DIGEST, "interactions": 40}),
+        _set("spec.queueName", "trainers"),
+        _set("spec.resources", {"limits": {"nvidia.com/gpu": 1}}),
+    ),
+    "pool with its own way to fine-tune": _with(
+        POOL, _set("spec.fineTune", {"maxConcurrentRuns": 2, "image": "trainer:1", "queueName": "gpu"})
     ),
     "pool before a running server": _with(
         POOL, _remove("spec.baseModel.uri"), _set("spec.engine", {"endpoint": "http://vllm.models:8000"})
@@ -236,6 +284,25 @@ def test_pool_defaults(kubectl: Kubectl, namespace: str) -> None:
         "mode": "Off", "min": 1, "max": 1, "waitingPerReplica": 4, "kvCachePercent": 80, "slotPressurePercent": 100,
         "idleSeconds": 600, "stabilizationSeconds": 300,
     }  # fmt: skip
+
+
+def test_run_defaults(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(RUN, _remove("spec.seed")))
+    spec = json.loads(kubectl("get", "ft", RUN["metadata"]["name"], "-n", namespace, "-o", "json").stdout)["spec"]
+    assert (spec["seed"], spec["retries"]) == (0, 3)
+    assert (spec["deadlineSeconds"], spec["ttlSeconds"]) == (21600, 604800)
+
+
+@pytest.mark.parametrize(
+    "patch", [{"seed": 8}, {"parentDigest": None}, {"dataset": {"digest": DIGEST}}, {"ttlSeconds": 60}]
+)
+def test_nothing_of_a_run_can_change(patch: dict[str, Any], kubectl: Kubectl, namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(RUN))
+    target = ("ft", RUN["metadata"]["name"], "-n", namespace)
+    done = kubectl("patch", *target, "--type=merge", "-p", json.dumps({"spec": patch}), check=False)
+    assert done.returncode != 0, "it was changed"
+    assert "create another FineTuneRun instead" in done.stderr
+    kubectl("label", *target, "seen=yes")
 
 
 IMMUTABLE = {
@@ -283,6 +350,9 @@ def test_columns_are_those_a_person_reads(kubectl: Kubectl, namespace: str) -> N
     twins = kubectl("get", "twins", "-n", namespace).stdout.splitlines()[0].split()
     pools = kubectl("get", "minerpools", "-n", namespace).stdout.splitlines()[0].split()
     assert twins == ["NAME", "DOCTOR", "SERVING", "READY", "ACTIVE", "CANARY", "LOADED", "SCORE", "AGE"]
+    kubectl("create", "-n", namespace, "-f", "-", stdin=_with(RUN))
+    runs = kubectl("get", "finetuneruns", "-n", namespace).stdout.splitlines()[0].split()
+    assert runs == ["NAME", "TWIN", "STAGE", "PROGRESS", "LOSS", "VERDICT", "AGE"]
     assert pools == ["NAME", "MODEL", "READY", "TWINS", "SLOTS", "WAITING", "SCALING", "AGE"]
 
 

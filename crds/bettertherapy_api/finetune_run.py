@@ -1,0 +1,234 @@
+"""FineTuneRun: one fine-tune of one twin, from a dataset to a verdict on the version that came out of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from bettertherapy_api.doctor_twin import GateMetric, Hyperparameters
+from bettertherapy_api.schema import (
+    ApiModel,
+    Conditions,
+    Digest,
+    DnsLabel,
+    DnsName,
+    Percent,
+    Resources,
+    Str63,
+    cel,
+    rules,
+)
+
+KIND = "FineTuneRun"
+PLURAL = "finetuneruns"
+
+STAGES = (
+    "Queued", "DataReady", "Running", "Trained", "Published", "Evaluated", "Promoted", "Rejected", "Failed",
+)  # fmt: skip
+"""Conditions in the order in which a run comes to them; the last that is True is its stage."""
+
+SKIPPED = "Skipped"
+"""Stage of a run that ended because there was too little new data."""
+
+Uri = Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+
+
+class TwinRef(ApiModel):
+    """The twin that is fine-tuned, in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=54, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """Name of the DoctorTwin."""
+
+
+class DatasetSpec(ApiModel):
+    """What the run trains on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.interactions) || has(self.digest)",
+                "interactions counts the lines of one exact dataset: set digest too, or remove interactions",
+            ),
+        )
+    )
+    uri: Uri
+    """The dataset; without a digest a folder of datasets, of which the run takes what is new."""
+    digest: Digest | None = None
+    """sha256 of the dataset: the run trains on exactly that, or fails. Absent: status.dataset says what was taken."""
+    interactions: Annotated[int | None, Field(ge=0, le=100000000)] = None
+    """Interactions in the dataset, where they were counted before."""
+
+
+class FineTuneRunSpec(ApiModel):
+    """What to train, from what, and with what. Can't change: another run is another object."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("self == oldSelf", "spec can't change: a run is done once; create another FineTuneRun instead")
+        )
+    )
+    twin_ref: TwinRef
+    """The twin that is fine-tuned."""
+    parent_digest: Digest | None = None
+    """Version from which training starts and against which the gate compares; absent: the base model itself."""
+    dataset: DatasetSpec
+    """What it trains on."""
+    hyperparameters: Hyperparameters | None = None
+    """How it trains."""
+    seed: Annotated[int, Field(ge=0, le=4294967295)] = 0
+    """Seed of everything random: the same run gives the same adapter."""
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's default."""
+    resources: Resources | None = None
+    """Resources of the trainer; absent means the pool's spec.fineTune.resources, then those of its engines."""
+    queue_name: DnsLabel | None = None
+    """Kueue LocalQueue that decides when the trainer may start; absent means none."""
+    priority_class_name: DnsName | None = None
+    """PriorityClass of the trainer's pod."""
+    deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 21600
+    """Longest time that the trainer may take, all attempts together."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    """How often the trainer is started again after a failure that may pass. Preemptions and lost nodes don't count."""
+    ttl_seconds: Annotated[int, Field(ge=60, le=31536000)] = 604800
+    """How long the object is kept after its end; the twin's history keeps the lineage longer."""
+
+
+class RefusedLines(ApiModel):
+    """Lines that were not trained on, for one reason."""
+
+    reason: Str63
+    """Why."""
+    count: Annotated[int, Field(ge=0)]
+    """How many."""
+
+
+class DatasetStatus(ApiModel):
+    """What was trained on."""
+
+    uri: Annotated[str, Field(max_length=1024)]
+    """Where it is."""
+    digest: Annotated[str, Field(max_length=71)]
+    """Its sha256."""
+    interactions: Annotated[int, Field(ge=0)]
+    """Lines that are trained on."""
+    pairs: Annotated[int | None, Field(ge=0)] = None
+    """Preference pairs among them."""
+    refused: Annotated[list[RefusedLines] | None, Field(max_length=32)] = None
+    """Lines that were refused, by reason."""
+
+
+class ArtifactStatus(ApiModel):
+    """The adapter that came out of it."""
+
+    uri: Annotated[str, Field(max_length=1024)]
+    """Folder in the store."""
+    digest: Annotated[str, Field(max_length=71)]
+    """sha256 of its manifest.json."""
+    rank: Annotated[int, Field(ge=1, le=512)]
+    """LoRA rank."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Size of its files."""
+
+
+Verdict = Literal["Promote", "Reject", "Inconclusive"]
+
+
+class EvalStatus(ApiModel):
+    """What the gate found: parent and child on the same held-out items."""
+
+    verdict: Verdict
+    """What it decided."""
+    samples: Annotated[int, Field(ge=0)]
+    """Items answered by both."""
+    message: Annotated[str | None, Field(max_length=4096)] = None
+    """Why, as a sentence."""
+    metrics: Annotated[list[GateMetric] | None, Field(max_length=32)] = None
+    """Values, baselines and thresholds."""
+
+
+class FailureStatus(ApiModel):
+    """Why the last attempt failed."""
+
+    failure_class: Annotated[str, Field(alias="class", min_length=1, max_length=63)]
+    """OutOfMemory, Preempted, NodeLost, DeadlineExceeded, BadData, BadModel, Diverged, PublishFailed, …"""
+    retryable: bool
+    """Whether the same run may succeed another time."""
+    message: Annotated[str, Field(max_length=4096)]
+    """What happened and what to do."""
+
+
+class FineTuneRunStatus(ApiModel):
+    """How far the run is, and what came out of it."""
+
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+    """The metadata.generation this status speaks of."""
+    conditions: Conditions | None = None
+    """Queued, DataReady, Running, Trained, Published, Evaluated, Promoted, Rejected, Failed."""
+    stage: Annotated[str | None, Field(max_length=32)] = None
+    """The newest condition that is True, or Skipped; as `kubectl get` shows it. Programs read the conditions."""
+    pool: Str63 | None = None
+    """MinerPool whose nodes, base model and store the run uses, and whose limit it counts against."""
+    progress_percent: Percent | None = None
+    """How much of the run is done."""
+    step: Annotated[int | None, Field(ge=0)] = None
+    """Optimizer steps done."""
+    steps: Annotated[int | None, Field(ge=0)] = None
+    """Optimizer steps in all."""
+    remaining_seconds: Annotated[int | None, Field(ge=0)] = None
+    """How long it will take from here, as the trainer estimates."""
+    loss_milli: int | None = None
+    """Training loss in 1/1000 nats per token."""
+    dataset: DatasetStatus | None = None
+    """What was trained on."""
+    artifact: ArtifactStatus | None = None
+    """The adapter that came out of it."""
+    eval: EvalStatus | None = None
+    """What the gate found."""
+    verdict: Verdict | None = None
+    """The gate's decision."""
+    failure: FailureStatus | None = None
+    """Why the last attempt failed; absent after a success."""
+    start_time: Time | None = None
+    """When the pool's limit let it go."""
+    completion_time: Time | None = None
+    """When it ended, whichever way."""
+
+
+class FineTuneRun(ApiModel):
+    """One fine-tune of one twin: dataset, training, publication, gate, and what became of the new version."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "size(self.metadata.name) <= 63",
+                "metadata.name must have at most 63 characters: its Job is named after it",
+            ),
+            cel(
+                "!self.metadata.name.contains('.')",
+                "metadata.name must not contain dots: use letters, digits and dashes",
+            ),
+        )
+    )
+    metadata: dict[str, Any]
+    """Standard object metadata."""
+    spec: FineTuneRunSpec
+    """What to train, from what, and with what."""
+    status: FineTuneRunStatus | None = None
+    """How far it is; written by the operator."""
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Twin", "type": "string", "jsonPath": ".spec.twinRef.name"},
+    {"name": "Stage", "type": "string", "jsonPath": ".status.stage"},
+    {"name": "Progress", "type": "integer", "jsonPath": ".status.progressPercent"},
+    {"name": "Loss", "type": "integer", "jsonPath": ".status.lossMilli"},
+    {"name": "Verdict", "type": "string", "jsonPath": ".status.verdict"},
+    {"name": "Failure", "type": "string", "jsonPath": ".status.failure.class", "priority": 1},
+    {"name": "Remaining", "type": "integer", "jsonPath": ".status.remainingSeconds", "priority": 1},
+    {"name": "Artifact", "type": "string", "jsonPath": ".status.artifact.digest", "priority": 1},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["ft"]
+SCALE: dict[str, str] | None = None
