@@ -33,5 +33,5 @@ class ChildConflictError(OperatorError):
     def __init__(self, *, kind: str, namespace: str, name: str, owner: str) -> None:
         super().__init__(
             f"{kind} {name} exists in namespace {namespace} and belongs to {owner}: "
-            f"delete or rename it, or give the MinerPool another name"
+            f"delete or rename it, or give the object that needs it another name"
         )

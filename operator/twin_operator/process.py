@@ -20,6 +20,7 @@ from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.resources import PRIMARY, WATCHED, Key, Manifest, Resource, key_of
 from twin_operator.errors import ApiError
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
+from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
 from twin_operator.kinds.wakeups import concerned
 from twin_operator.settings import Settings
@@ -31,8 +32,8 @@ _ELECTION_SECONDS = 60.0
 
 
 def selector_of(resource: Resource) -> str | None:
-    """Return the label selector by which a resource is watched: children by their pool, our own kinds all."""
-    return None if resource in PRIMARY else names.LABEL_POOL
+    """Return the label selector by which a resource is watched: our children by their component, our own kinds all."""
+    return None if resource in PRIMARY else names.LABEL_COMPONENT
 
 
 class Process:
@@ -58,7 +59,12 @@ class Process:
         events = EventPoster(api, instance=settings.identity)
         pools = MinerPoolReconciler(api=api, cache=self.cache, events=events, images=settings.images)
         twins = DoctorTwinReconciler(api=api, cache=self.cache, events=events, wake=self.queue.add)
-        self._reconcilers = {"MinerPool": pools.reconcile, "DoctorTwin": twins.reconcile}
+        runs = FineTuneRunReconciler(
+            api=api, cache=self.cache, events=events, images=settings.images, wake_at=self.queue.add_at
+        )
+        self._reconcilers = {
+            "MinerPool": pools.reconcile, "DoctorTwin": twins.reconcile, "FineTuneRun": runs.reconcile,
+        }  # fmt: skip
 
     @classmethod
     async def connect(cls, settings: Settings) -> Process:

@@ -20,6 +20,7 @@ class Images:
     neuron: str = f"bettertherapy/neuron:{VERSION}"
     engine_cpu: str = f"bettertherapy/engine-cpu:{VERSION}"
     engine_gpu: str = f"bettertherapy/engine-gpu:{VERSION}"
+    trainer: str = f"bettertherapy/trainer:{VERSION}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
             neuron=environ.get("TWIN_IMAGE_NEURON") or Images.neuron,
             engine_cpu=environ.get("TWIN_IMAGE_ENGINE_CPU") or Images.engine_cpu,
             engine_gpu=environ.get("TWIN_IMAGE_ENGINE_GPU") or Images.engine_gpu,
+            trainer=environ.get("TWIN_IMAGE_TRAINER") or Images.trainer,
         ),
         workers=parsed.workers,
         http_port=parsed.http_port,

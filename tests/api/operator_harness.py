@@ -26,7 +26,16 @@ from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, 
 from neurons.cluster import ClusterClient, apply_report_key
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api
-from twin_operator.engine.resources import BY_KIND, CHILDREN, CONFIG_MAP, DOCTOR_TWIN, MINER_POOL, POD, Manifest
+from twin_operator.engine.resources import (
+    BY_KIND,
+    CHILDREN,
+    CONFIG_MAP,
+    DOCTOR_TWIN,
+    MINER_POOL,
+    POD,
+    PRIMARY,
+    Manifest,
+)
 
 BASE = "smollm2"
 
@@ -256,8 +265,8 @@ async def clean(world: Cluster) -> None:
 
     async def empty() -> bool:
         left = 0
-        for resource in (DOCTOR_TWIN, MINER_POOL, *CHILDREN, POD):
-            selector = None if resource in (DOCTOR_TWIN, MINER_POOL) else names.LABEL_POOL
+        for resource in (*PRIMARY, *CHILDREN, POD):
+            selector = None if resource in PRIMARY else names.LABEL_COMPONENT
             things, _ = await world.api.list(resource, namespace=world.namespace, selector=selector)
             left += len(things)
             for thing in things:

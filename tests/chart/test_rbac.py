@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
 from twin_operator.engine import resources
+from twin_operator.kinds.finetune_run.rbac import build_role
 from twin_operator.kinds.miner_pool.rbac import build_roles
 
 Rules = dict[tuple[str, str], set[str]]
@@ -38,7 +40,11 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
     wanted: Rules = {
         ("bettertherapy.io", "doctortwins"): READ,
         ("bettertherapy.io", "minerpools"): READ,
+        ("bettertherapy.io", "finetuneruns"): READ | {"create", "delete"},
         ("bettertherapy.io", "doctortwins/status"): {"patch"},
+        ("bettertherapy.io", "finetuneruns/status"): {"patch"},
+        ("bettertherapy.io", "doctortwins/finalizers"): {"update"},
+        ("bettertherapy.io", "finetuneruns/finalizers"): {"update"},
         ("bettertherapy.io", "minerpools/status"): {"patch"},
         ("bettertherapy.io", "minerpools/finalizers"): {"update"},
         ("", "pods"): READ,
@@ -68,7 +74,7 @@ def test_operator_holds_what_its_roles_hand_on(cluster_role: list[dict], handed_
 
 @pytest.fixture
 def handed_on() -> list[dict]:
-    return build_roles(pool())
+    return [*build_roles(pool()), build_role(run())]
 
 
 def test_lease_is_the_only_one_it_may_change(render: Callable) -> None:

@@ -1,5 +1,5 @@
 {{/*
-What the operator may do where it watches. It creates Roles for agents and miners, so it must itself hold what those
+What the operator may do where it watches. It creates Roles for agents, miners and trainers, so it must itself hold what those
 grant (get, list, watch and patch on ConfigMaps): the API server refuses to hand out more than one has. It can't read
 Secrets: the kubelet mounts them into the pods that need them.
 */}}
@@ -7,12 +7,16 @@ Secrets: the kubelet mounts them into the pods that need them.
 - apiGroups: [bettertherapy.io]
   resources: [doctortwins, minerpools]
   verbs: [get, list, watch]
+# Scheduled runs are its own; those whose time is over it deletes.
 - apiGroups: [bettertherapy.io]
-  resources: [doctortwins/status, minerpools/status]
+  resources: [finetuneruns]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins/status, finetuneruns/status, minerpools/status]
   verbs: [patch]
 # Owner references that block the owner's deletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [bettertherapy.io]
-  resources: [minerpools/finalizers]
+  resources: [doctortwins/finalizers, finetuneruns/finalizers, minerpools/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [configmaps, serviceaccounts, services]
@@ -25,6 +29,9 @@ Secrets: the kubelet mounts them into the pods that need them.
   verbs: [create]
 - apiGroups: [apps]
   resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

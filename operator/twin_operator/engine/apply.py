@@ -1,4 +1,4 @@
-"""Brings a pool's children to what was planned: applies what differs, deletes what is ours and not wanted any more."""
+"""Brings an owner's children to what was planned: applies what differs, deletes ours that are not wanted any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bettertherapy_api import names
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.compare import first_difference
-from twin_operator.engine.resources import BY_KIND, CHILDREN, Key, Manifest, key_of
+from twin_operator.engine.resources import BY_KIND, CHILDREN, JOB, Key, Manifest, key_of
 from twin_operator.errors import ChildConflictError
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,11 @@ def stamped(manifest: Manifest, owner: Owner) -> Manifest:
 
 def needs_apply(wanted: Manifest, live: Manifest | None) -> str | None:
     """Return why a stamped manifest must be applied, or None when the live object says all of it already."""
-    return "it does not exist" if live is None else first_difference(wanted, live)
+    if live is None:
+        return "it does not exist"
+    if wanted["kind"] == JOB.kind:
+        return None  # a Job's template can't change: what it was started with is what it does
+    return first_difference(wanted, live)
 
 
 def owned_by(thing: Manifest, owner: Owner) -> bool:
@@ -81,7 +85,7 @@ async def apply_children(api: Api, cache: Cache, *, owner: Owner, wanted: Sequen
         cache.put(await api.apply(sent))
         writes += 1
         log.info("applied %s: %s", key, why)
-    for thing in cache.of_pool(owner.namespace, owner.name):
+    for thing in cache.naming(Key(owner.kind, owner.namespace, owner.name)):
         key = key_of(thing)
         is_child = any(resource.kind == key.kind for resource in CHILDREN)
         if is_child and key not in wanted_keys and owned_by(thing, owner) and not _going(thing):
@@ -103,7 +107,7 @@ async def _refuse_foreign(api: Api, key: Key, live: Manifest | None, owner: Owne
     references = live["metadata"].get("ownerReferences") or []
     controller = next((reference for reference in references if reference.get("controller")), None)
     if controller is not None and (controller["kind"], controller["name"]) == (owner.kind, owner.name):
-        # Left by an earlier pool of this name: the garbage collector is about to take it away.
+        # Left by an earlier owner of this name: the garbage collector is about to take it away.
         whose = f"an earlier {owner.kind} {owner.name} that is being deleted"
     else:
         whose = f"{controller['kind']} {controller['name']}" if controller else "somebody else"

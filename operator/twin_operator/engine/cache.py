@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from bettertherapy_api import names
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
 _TOMBSTONES = 4096
+RUNS_OF_POOL: Final = "MinerPool/runs"
+"""Kind under which `Cache.naming` keeps a pool's fine-tunes that have not ended."""
 Listener = Callable[[Manifest | None, Manifest | None], None]
 """Called with an object's former and new version (None: absent) on every change, whoever made it."""
 
 
 class Cache:
-    """Objects by key, with an index from a pool to its labelled children. Not for use from several threads."""
+    """Objects by key, with an index from an object to those that name it. Not for use from several threads."""
 
     def __init__(self, listener: Listener = lambda old, new: None) -> None:
         self._listener = listener
         self._objects: dict[str, dict[Key, Manifest]] = defaultdict(dict)
-        self._of_pool: dict[tuple[str, str], set[Key]] = defaultdict(set)
+        self._naming: dict[Key, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, int] = OrderedDict()  # UID -> resourceVersion of its end
         self.synced = False
         """Whether every watched type has been listed once; nothing may be decided before."""
@@ -39,9 +42,13 @@ class Cache:
             if namespace is None or key.namespace == namespace:
                 yield thing
 
+    def naming(self, key: Key) -> list[Manifest]:
+        """Return all objects that name this one (see `named_by`), in a stable order."""
+        return [self._objects[each.kind][each] for each in sorted(self._naming.get(key, ()))]
+
     def of_pool(self, namespace: str, pool: str) -> list[Manifest]:
         """Return all objects that carry the pool's label, in a stable order."""
-        return [self._objects[key.kind][key] for key in sorted(self._of_pool.get((namespace, pool), ()))]
+        return self.naming(Key("MinerPool", namespace, pool))
 
     def put(self, thing: Manifest) -> bool:
         """Take a version of an object; tells whether it was news."""
@@ -56,8 +63,8 @@ class Cache:
             self._unindex(key, known)
         trimmed = _trimmed(thing)
         self._objects[key.kind][key] = trimmed
-        if (pool := _pool_of(trimmed)) is not None:
-            self._of_pool[key.namespace, pool].add(key)
+        for named in named_by(trimmed):
+            self._naming[named].add(key)
         metrics.CACHED_OBJECTS.labels(kind=key.kind).set(len(self._objects[key.kind]))
         self._listener(known, trimmed)
         return True
@@ -94,11 +101,11 @@ class Cache:
         self._listener(known, None)
 
     def _unindex(self, key: Key, known: Manifest) -> None:
-        if (pool := _pool_of(known)) is not None:
-            keys = self._of_pool[key.namespace, pool]
+        for named in named_by(known):
+            keys = self._naming[named]
             keys.discard(key)
             if not keys:
-                del self._of_pool[key.namespace, pool]
+                del self._naming[named]
 
     def _bury(self, uid: str, version: int) -> None:
         self._deleted[uid] = version
@@ -106,9 +113,22 @@ class Cache:
             self._deleted.popitem(last=False)
 
 
-def _pool_of(thing: Manifest) -> str | None:
-    pool: str | None = (thing["metadata"].get("labels") or {}).get(names.LABEL_POOL)
-    return pool
+def named_by(thing: Manifest) -> list[Key]:
+    """Return the objects that this one names: the owner in a child's label, the twin and the queue of a run."""
+    metadata = thing["metadata"]
+    namespace, labels = metadata.get("namespace", ""), metadata.get("labels") or {}
+    if thing["kind"] == "FineTuneRun":
+        found = [Key("DoctorTwin", namespace, thing["spec"]["twinRef"]["name"])]
+        status = thing.get("status") or {}
+        if (pool := status.get("pool")) is not None and "completionTime" not in status:
+            found.append(Key(RUNS_OF_POOL, namespace, pool))
+        return found
+    found = []
+    if (pool := labels.get(names.LABEL_POOL)) is not None:
+        found.append(Key("MinerPool", namespace, pool))
+    if (run := labels.get(names.LABEL_RUN)) is not None:
+        found.append(Key("FineTuneRun", namespace, run))
+    return found
 
 
 def _trimmed(thing: Manifest) -> Manifest:

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
 
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key
@@ -65,6 +66,10 @@ class Queue:
         if timer is not None:
             timer.cancel()
         self._timers[key] = loop.call_later(seconds, self._due, key)
+
+    def add_at(self, key: Key, moment: datetime) -> None:
+        """Let `key` be reconciled at `moment`, unless that happens sooner anyway; the reconciliation asks again."""
+        self.add_after(key, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
     async def take(self) -> Key:
         """Wait for a key; the caller must call `done` or `failed` for it."""

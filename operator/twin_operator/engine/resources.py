@@ -49,7 +49,9 @@ class Key:
 
 DOCTOR_TWIN = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
 MINER_POOL = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
+FINE_TUNE_RUN = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+JOB = Resource("batch", "v1", "Job", "jobs")
 POD = Resource("", "v1", "Pod", "pods")
 SERVICE = Resource("", "v1", "Service", "services")
 CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
@@ -61,11 +63,12 @@ POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisr
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 
-PRIMARY = (DOCTOR_TWIN, MINER_POOL)
+PRIMARY = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN)
 CHILDREN = (
     SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
+    JOB,
 )  # fmt: skip
-"""Types that a pool owns, in the order in which they are applied: pods come last, when all they need is there."""
+"""Types that pools and runs own, in the order in which they are applied: pods last, when all they need is there."""
 WATCHED = (*PRIMARY, *CHILDREN, POD)
 BY_KIND = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
 

@@ -30,6 +30,16 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def truth(text: str) -> Truth:
+    """Return a condition's status as its type; anything else than True and False is Unknown."""
+    return "True" if text == "True" else "False" if text == "False" else "Unknown"
+
+
+def moment(text: str) -> datetime:
+    """Return the time that a timestamp of the API server names."""
+    return datetime.fromisoformat(text)
+
+
 def dated(
     conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Manifest]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus
-from bettertherapy_api.miner_pool import MinerPoolSpec
+from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
+from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
 from twin_operator.engine.resources import Manifest
 
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -50,6 +51,7 @@ def parsed(model: type[Spec], document: Mapping[str, Any]) -> Spec | str:
 
 TWIN_SPECS: SpecReader[DoctorTwinSpec] = SpecReader(DoctorTwinSpec)
 POOL_SPECS: SpecReader[MinerPoolSpec] = SpecReader(MinerPoolSpec)
+RUN_SPECS: SpecReader[FineTuneRunSpec] = SpecReader(FineTuneRunSpec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,11 @@ class Pool:
         slots = self.spec.engine.max_loras
         return 8 if slots == "Auto" else int(slots)
 
+    @property
+    def fine_tune(self) -> PoolFineTune:
+        """How fine-tunes run here."""
+        return self.spec.fine_tune or PoolFineTune()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
@@ -82,6 +89,35 @@ class Twin:
     spec: DoctorTwinSpec
     status: DoctorTwinStatus
     deleted: bool
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A FineTuneRun as the planners see it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    spec: FineTuneRunSpec
+    status: FineTuneRunStatus
+
+    @property
+    def started(self) -> bool:
+        """Whether the pool's limit let it go."""
+        return self.status.start_time is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.status.completion_time is not None
+
+    def condition(self, kind: str) -> tuple[str, str, str] | None:
+        """Return status, reason and message of a condition, as last written."""
+        found = next((each for each in self.status.conditions or [] if each.type == kind), None)
+        return (found.status, found.reason, found.message) if found else None
 
 
 _TWINS: OrderedDict[str, tuple[str, Twin | str]] = OrderedDict()
@@ -136,4 +172,23 @@ def _twin_from(thing: Manifest) -> Twin | str:
         spec=spec,
         status=DoctorTwinStatus() if isinstance(status, str) else status,
         deleted="deletionTimestamp" in metadata,
+        annotations=metadata.get("annotations") or {},
+    )
+
+
+def run_from(thing: Manifest) -> Run | str:
+    """Return the run, or what is wrong with its spec. A status that doesn't parse counts as none."""
+    spec = RUN_SPECS.read(thing)
+    if isinstance(spec, str):
+        return spec
+    metadata = thing["metadata"]
+    status = parsed(FineTuneRunStatus, thing.get("status") or {})
+    return Run(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        created=metadata.get("creationTimestamp", ""),
+        spec=spec,
+        status=FineTuneRunStatus() if isinstance(status, str) else status,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from bettertherapy_api import names
-from twin_operator.engine.cache import Cache
+from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.resources import Key, Manifest, key_of
 from twin_operator.kinds.miner_pool.facts import deployment_facts, pod_facts
 from twin_operator.kinds.miner_pool.routing import read_table
@@ -27,18 +27,29 @@ def concerned(cache: Cache, old: Manifest | None, new: Manifest | None) -> Itera
     if key.kind == "DoctorTwin":
         if new is not None:
             yield key
-        if _asks_differently(old, new):
+        if _asks_differently(old, new) or _answers_differently(old, new):
             yield from _pools_of(cache, key, (old, new))
+            yield from _runs_of(cache, key)
     elif key.kind == "MinerPool":
         if new is not None:
             yield key
         if _asks_differently(old, new) or _labels(old) != _labels(new):
             yield from _twins_in(cache, key.namespace)
+            yield from _waiting_in(cache, key)
+            yield from _without_pool(cache, key.namespace)
+    elif key.kind == "FineTuneRun":
+        if new is not None:
+            yield key
+        yield from _after_run(cache, old, new)
     else:
         yield from _of_child(cache, key, old, new)
 
 
 def _of_child(cache: Cache, key: Key, old: Manifest | None, new: Manifest | None) -> Iterator[Key]:
+    run = _labels(new or old).get(names.LABEL_RUN)
+    if run is not None:
+        yield Key("FineTuneRun", key.namespace, run)
+        return
     pool = _labels(new or old).get(names.LABEL_POOL)
     if pool is None:
         return
@@ -71,6 +82,73 @@ def _asks_differently(old: Manifest | None, new: Manifest | None) -> bool:
     return any(
         old["metadata"].get(field) != new["metadata"].get(field) for field in ("generation", "uid", "deletionTimestamp")
     )
+
+
+_VERSIONS = (
+    "promotedVersion", "specDigest", "canaryVersion", "canaryWeightPercent", "pendingVersion", "refusedVersions",
+)  # fmt: skip
+"""Fields of a twin's status that decide what its pools hold and what its runs say."""
+
+
+def _answers_differently(old: Manifest | None, new: Manifest | None) -> bool:
+    """Another version should answer, or is being tried."""
+    before, after = ((version or {}).get("status") or {} for version in (old, new))
+    return any(before.get(field) != after.get(field) for field in _VERSIONS)
+
+
+def _runs_of(cache: Cache, twin: Key) -> Iterator[Key]:
+    """Runs of the twin on which not everything was decided."""
+    for thing in cache.naming(twin):
+        if thing["kind"] == "FineTuneRun" and not _settled(thing):
+            yield key_of(thing)
+
+
+def _settled(run: Manifest) -> bool:
+    status = run.get("status") or {}
+    if "completionTime" not in status:
+        return False
+    return status.get("verdict") != "Promote" or any(
+        condition["type"] in ("Promoted", "Rejected") and condition["status"] == "True"
+        for condition in status.get("conditions") or []
+    )
+
+
+def _after_run(cache: Cache, old: Manifest | None, new: Manifest | None) -> Iterator[Key]:
+    """Its twin when the run came, ended or went; and, when a place became free, those who may take it."""
+    thing = new or old
+    if thing is None:
+        return
+    namespace = thing["metadata"]["namespace"]
+    before, after = ((version or {}).get("status") or {} for version in (old, new))
+    if old is None or new is None or any(before.get(it) != after.get(it) for it in ("completionTime", "startTime")):
+        yield Key("DoctorTwin", namespace, thing["spec"]["twinRef"]["name"])
+    left = old is not None and "completionTime" not in before and (new is None or "completionTime" in after)
+    if left:
+        yield from _runs_of(cache, Key("DoctorTwin", namespace, thing["spec"]["twinRef"]["name"]))
+        if (pool := before.get("pool")) is not None:
+            yield from list(_waiting_in(cache, Key("MinerPool", namespace, pool)))[:_NEXT]
+
+
+_NEXT = 8
+"""Runs that are woken when a place in their pool became free; the others need not look."""
+
+
+def _waiting_in(cache: Cache, pool: Key) -> Iterator[Key]:
+    """Runs that wait for a place in the pool, oldest first."""
+    things = [
+        thing
+        for thing in cache.naming(Key(RUNS_OF_POOL, pool.namespace, pool.name))
+        if "startTime" not in (thing.get("status") or {})
+    ]
+    things.sort(key=lambda thing: (thing["metadata"].get("creationTimestamp", ""), thing["metadata"]["name"]))
+    yield from map(key_of, things)
+
+
+def _without_pool(cache: Cache, namespace: str) -> Iterator[Key]:
+    for thing in cache.of_kind("FineTuneRun", namespace=namespace):
+        status = thing.get("status") or {}
+        if "pool" not in status and "completionTime" not in status:
+            yield key_of(thing)
 
 
 def _pools_of(cache: Cache, twin: Key, versions: tuple[Manifest | None, ...]) -> Iterator[Key]:

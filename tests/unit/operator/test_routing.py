@@ -191,7 +191,7 @@ def test_digests_that_share_a_served_name_are_never_held_together() -> None:
     ],
 )
 def test_refusals(fields: dict[str, Any], reason: str | None) -> None:
-    found = refusal(pool(), twin(**fields).spec)
+    found = refusal(pool(), twin(**fields))
     assert (found[0] if found else None) == reason
 
 

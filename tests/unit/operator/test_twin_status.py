@@ -44,7 +44,7 @@ def pool_view(
     facts = read_facts(
         [*children, deployment_object(pool_name=name), report_configmap(*reports, pool_name=name)], pool=name
     )
-    refused = refusal(parsed, made.spec) if matches else None
+    refused = refusal(parsed, made) if matches else None
     candidate = Candidate(twin=made, refused=refused if matches else ("NoPoolMatches", "…"))
     table = plan_routing(parsed, candidates=[candidate], previous=previous, ready=facts.ready)
     situation = Situation(pool=parsed, facts=facts)
@@ -54,7 +54,7 @@ def pool_view(
 
 
 def view(made: Twin, *pools: PoolView) -> TwinView:
-    return TwinView(twin=made, wanted=wanted_adapter(made.name, made.spec), pools=pools)
+    return TwinView(twin=made, wanted=wanted_adapter(made), pools=pools)
 
 
 def conditions(made: Twin, *pools: PoolView) -> dict[str, Condition]:

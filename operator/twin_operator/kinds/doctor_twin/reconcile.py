@@ -78,12 +78,12 @@ def gather(cache: Cache, twin: Twin) -> TwinView:
                 facts=facts,
                 table=table,
                 matches=matches,
-                refused=refusal(pool, twin.spec) if matches else None,
+                refused=refusal(pool, twin) if matches else None,
                 trouble=first(situation, (engine_wedged, *STARTUP, not_all_ready)),
             )
         )
     views.sort(key=lambda view: view.pool.name)
-    return TwinView(twin=twin, wanted=wanted_adapter(twin.name, twin.spec), pools=views)
+    return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views)
 
 
 def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest]) -> list[Notice]:

@@ -7,26 +7,37 @@ from typing import Final
 from bettertherapy_api import names
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.pod_parts import (
+    container_resources,
     container_security,
     empty_dir,
     env,
     identity_env,
     labels,
     mount,
+    placement,
     pod_security,
     pull_secrets,
     selector_labels,
     token_mount,
     token_volume,
 )
+from twin_operator.kinds.miner_pool.sources import (
+    cache_mount,
+    cache_volume,
+    claim_in,
+    claim_mounts,
+    claim_volumes,
+    claims_of,
+    model_container,
+    model_path,
+    store_credentials,
+    store_uri,
+)
 from twin_operator.kinds.specs import Pool
 from twin_operator.settings import Images
 
-CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"
-CACHE_DIR: Final = "/cache"
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
-GPU: Final = "nvidia.com/gpu"
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
@@ -70,26 +81,19 @@ def build_engine_deployment(pool: Pool, images: Images) -> Manifest:
 
 
 def _pod(pool: Pool) -> Manifest:
-    spec = pool.spec
     return {
         "serviceAccountName": names.engine_name(pool.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": spec.drain_seconds + 30,
+        "terminationGracePeriodSeconds": pool.spec.drain_seconds + 30,
         "securityContext": pod_security(),
-        **({"runtimeClassName": spec.runtime_class_name} if spec.runtime_class_name else {}),
-        **({"nodeSelector": dict(spec.node_selector)} if spec.node_selector else {}),
-        **(
-            {"tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in spec.tolerations]}
-            if spec.tolerations
-            else {}
-        ),
+        **placement(pool),
         **pull_secrets(pool),
     }
 
 
 def _engine_pod(pool: Pool, images: Images) -> Manifest:
-    init = [*_model_container(pool, images), {**_agent_container(pool, images), "restartPolicy": "Always"}]
+    init = [*model_container(pool, images), {**_agent_container(pool, images), "restartPolicy": "Always"}]
     return {
         **_pod(pool),
         "initContainers": init,
@@ -101,8 +105,8 @@ def _engine_pod(pool: Pool, images: Images) -> Manifest:
             empty_dir("run", size="16Mi"),
             empty_dir("adapters"),
             empty_dir("models"),
-            *_cache_volume(pool),
-            *_claim_volumes(pool),
+            *cache_volume(pool),
+            *claim_volumes(claims_of(pool)),
             token_volume(),
         ],
     }
@@ -144,7 +148,7 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
         "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"],
         "args": engine_arguments(pool),
         "env": variables,
-        "resources": engine_resources(pool),
+        "resources": container_resources(pool, pool.spec.resources),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         # The agent makes the file when requests run and nothing moves; /health answers 200 even then. A dead agent
@@ -160,8 +164,8 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR, read_only=True),
             mount("models", names.MODELS_DIR, read_only=True),
-            *_cache_mount(pool, read_only=True),
-            *_claim_mounts(pool, _claim(pool.spec.base_model.uri)),
+            *cache_mount(pool, read_only=True),
+            *claim_mounts(claims_of(pool), [claim_in(pool.spec.base_model.uri)]),
         ],
     }  # fmt: skip
 
@@ -183,61 +187,6 @@ def engine_arguments(pool: Pool) -> list[str]:
     ]
 
 
-def engine_resources(pool: Pool) -> Manifest:
-    """Return the engine's resources; an extended resource must have equal requests and limits, so one of them does."""
-    given = pool.spec.resources
-    if given is None:
-        if pool.spec.engine.device == "GPU":
-            return {"requests": {GPU: 1}, "limits": {GPU: 1}}
-        return {"requests": {"cpu": "2", "memory": "6Gi"}, "limits": {"memory": "6Gi"}}
-    requests, limits = dict(given.requests or {}), dict(given.limits or {})
-    for name in {*requests, *limits}:
-        if "/" in name:
-            requests.setdefault(name, limits.get(name, 0))
-            limits.setdefault(name, requests[name])
-    return {**({"requests": requests} if requests else {}), **({"limits": limits} if limits else {})}
-
-
-def model_path(pool: Pool) -> str:
-    """Return where the engine finds the base model; a file:// model is in the engine's image and used in place."""
-    uri = pool.spec.base_model.uri or ""
-    return uri.removeprefix("file://") if uri.startswith("file://") else CURRENT_MODEL
-
-
-def _model_container(pool: Pool, images: Images) -> list[Manifest]:
-    """Return the init container that fetches and verifies the base model, unless it is in the engine's image."""
-    base = pool.spec.base_model
-    if base.uri is None or base.uri.startswith("file://"):
-        return []
-    return [
-        {
-            "name": "model",
-            "image": pool.spec.miner.image or images.neuron,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["python", "-m", "neurons.models"],
-            "args": [
-                "fetch",
-                f"--uri={base.uri}",
-                f"--name={base.name}",
-                *([f"--revision={base.revision}"] if base.revision else []),
-                f"--dest={names.MODELS_DIR}",
-                *([f"--cache={CACHE_DIR}"] if pool.spec.cache and _cache_volume(pool) else []),
-            ],
-            "env": [env("HOME", "/tmp")],  # noqa: S108
-            **_store_credentials(pool),
-            "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
-            "securityContext": container_security(),
-            "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": [
-                mount("tmp", "/tmp"),  # noqa: S108
-                mount("models", names.MODELS_DIR),
-                *_cache_mount(pool, read_only=False),
-                *_claim_mounts(pool, _claim(base.uri)),
-            ],
-        }
-    ]
-
-
 def _agent_container(pool: Pool, images: Images) -> Manifest:
     engine = pool.spec.engine
     source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
@@ -251,7 +200,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "neurons.agent"],
         "env": [*identity_env(pool), env("DRAIN_SECONDS", str(pool.spec.drain_seconds)), *source],
-        **_store_credentials(pool),
+        **store_credentials(pool),
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
@@ -268,57 +217,8 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
             mount("agent-tmp", "/tmp"),  # noqa: S108
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR),
-            *([] if engine.endpoint else _claim_mounts(pool, _claim(_store_uri(pool)))),
+            *([] if engine.endpoint else claim_mounts(claims_of(pool), [claim_in(store_uri(pool))])),
             token_mount(),
             *key_mount,
         ],
     }  # fmt: skip
-
-
-def _store_uri(pool: Pool) -> str | None:
-    return pool.spec.store.uri if pool.spec.store else None
-
-
-def _store_credentials(pool: Pool) -> Manifest:
-    store = pool.spec.store
-    if store is None or store.secret_ref is None:
-        return {}
-    return {"envFrom": [{"secretRef": {"name": store.secret_ref.name}}]}
-
-
-def _claim(uri: str | None) -> str | None:
-    """Return the claim that a pvc:// URI names."""
-    return uri.removeprefix("pvc://").split("/", 1)[0] if uri and uri.startswith("pvc://") else None
-
-
-def _claims(pool: Pool) -> list[str]:
-    claims = (_claim(pool.spec.base_model.uri), _claim(_store_uri(pool)))
-    return list(dict.fromkeys(claim for claim in claims if claim))
-
-
-def _claim_volumes(pool: Pool) -> list[Manifest]:
-    return [
-        {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        for index, claim in enumerate(_claims(pool))
-    ]
-
-
-def _claim_mounts(pool: Pool, claim: str | None) -> list[Manifest]:
-    if claim is None:
-        return []
-    return [mount(f"claim-{_claims(pool).index(claim)}", f"{names.PVC_DIR}/{claim}", read_only=True)]
-
-
-def _cache_volume(pool: Pool) -> list[Manifest]:
-    cache, uri = pool.spec.cache, pool.spec.base_model.uri
-    if cache is None or uri is None or uri.startswith("file://"):
-        return []
-    if cache.claim_name:
-        return [{"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}}]
-    if cache.host_path:
-        return [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}]
-    return [empty_dir("cache", size=cache.size_limit)]
-
-
-def _cache_mount(pool: Pool, *, read_only: bool) -> list[Manifest]:
-    return [mount("cache", CACHE_DIR, read_only=read_only)] if _cache_volume(pool) else []

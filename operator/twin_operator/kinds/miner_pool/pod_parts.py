@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bettertherapy_api import names
+from bettertherapy_api.schema import Resources
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.specs import Pool
 
 USER = 65532
+GPU = "nvidia.com/gpu"
 TOKEN_VOLUME = "api-token"  # noqa: S105  # the name of a volume
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 TOKEN_SECONDS = 3600
@@ -110,3 +112,33 @@ def pull_secrets(pool: Pool) -> Manifest:
     """Return the pod's imagePullSecrets, or nothing."""
     secrets = pool.spec.image_pull_secrets
     return {"imagePullSecrets": [{"name": secret.name} for secret in secrets]} if secrets else {}
+
+
+def placement(pool: Pool) -> Manifest:
+    """Return where the pool's pods may run: runtime class, node labels, tolerated taints."""
+    spec = pool.spec
+    placed: Manifest = {}
+    if spec.runtime_class_name:
+        placed["runtimeClassName"] = spec.runtime_class_name
+    if spec.node_selector:
+        placed["nodeSelector"] = dict(spec.node_selector)
+    if spec.tolerations:
+        placed["tolerations"] = [item.model_dump(by_alias=True, exclude_none=True) for item in spec.tolerations]
+    return placed
+
+
+def container_resources(pool: Pool, given: Resources | None) -> Manifest:
+    """Return resources of a container that computes with the base model; without `given` what the pool's device needs.
+
+    An extended resource must have equal requests and limits, so one of them does.
+    """
+    if given is None:
+        if pool.spec.engine.device == "GPU":
+            return {"requests": {GPU: 1}, "limits": {GPU: 1}}
+        return {"requests": {"cpu": "2", "memory": "6Gi"}, "limits": {"memory": "6Gi"}}
+    requests, limits = dict(given.requests or {}), dict(given.limits or {})
+    for name in {*requests, *limits}:
+        if "/" in name:
+            requests.setdefault(name, limits.get(name, 0))
+            limits.setdefault(name, requests[name])
+    return {**({"requests": requests} if requests else {}), **({"limits": limits} if limits else {})}

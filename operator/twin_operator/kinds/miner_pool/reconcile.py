@@ -15,10 +15,11 @@ from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
 from twin_operator.errors import ApiError, ChildConflictError
+from twin_operator.kinds.doctor_twin.versions import wanted_version
 from twin_operator.kinds.miner_pool.checks import Finding, invalid_conditions
 from twin_operator.kinds.miner_pool.facts import PoolFacts, orphaned_reports, pool_facts
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
-from twin_operator.kinds.miner_pool.routing import Candidate, read_table, refusal, wanted_served_name
+from twin_operator.kinds.miner_pool.routing import Candidate, read_table, refusal
 from twin_operator.kinds.specs import Pool, Twin, pool_from, twin_from
 from twin_operator.settings import Images
 
@@ -142,7 +143,7 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and name not in known and pool.name not in (twin.status.pools or []):
             continue
-        refused = refusal(pool, twin.spec) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
+        refused = refusal(pool, twin) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
         elsewhere = refused is not None and served_by_other(cache, twin, pool)
         candidates.append(Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere))
     facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
@@ -151,12 +152,12 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
 
 def served_by_other(cache: Cache, twin: Twin, pool: Pool) -> bool:
     """Tell whether another pool, one that matches and can serve the twin, answers with the wanted version."""
-    wanted = wanted_served_name(twin.name, twin.spec)
+    wanted = wanted_version(twin).served_name
     for thing in cache.of_kind("MinerPool", namespace=pool.namespace):
         other = pool_from(thing)
         if isinstance(other, str) or other.name == pool.name or other.deleted:
             continue
-        if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin.spec) is not None:
+        if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin) is not None:
             continue
         table = read_table(cache.get(Key("ConfigMap", pool.namespace, names.routing_name(other.name))))
         route = table.twins.get(twin.name) if table else None

@@ -19,11 +19,12 @@ from functools import lru_cache
 from pydantic import ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.doctor_twin import DoctorTwinSpec
+from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
 from bettertherapy_api.routing import Twin as TwinRoute
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
+from twin_operator.kinds.doctor_twin.versions import wanted_version
 from twin_operator.kinds.miner_pool.pod_parts import labels
 from twin_operator.kinds.specs import Pool, Twin
 
@@ -39,26 +40,23 @@ class Candidate:
     """Another pool answers with the wanted version."""
 
 
-def wanted_adapter(name: str, spec: DoctorTwinSpec) -> Adapter | None:
-    """Return the adapter that the spec asks for, or None when the base model itself should answer."""
-    wanted = spec.adapter
-    if wanted is None:
+def adapter_of(twin: str, version: VersionStatus | None) -> Adapter | None:
+    """Return what engines must hold to answer with this version; None for the base model itself."""
+    if version is None or version.digest is None or version.uri is None or version.rank is None:
         return None
     return Adapter(
-        twin=name, digest=wanted.digest, served_name=names.served_name(name, wanted.digest), uri=wanted.uri,
-        rank=wanted.rank,
-    )  # fmt: skip
+        twin=twin, digest=version.digest, served_name=version.served_name, uri=version.uri, rank=version.rank
+    )
 
 
-def wanted_served_name(name: str, spec: DoctorTwinSpec) -> str:
-    """Return the name under which the wanted version is served; the base model's own name without an adapter."""
-    adapter = wanted_adapter(name, spec)
-    return adapter.served_name if adapter else spec.base_model.name
+def wanted_adapter(twin: Twin) -> Adapter | None:
+    """Return the adapter that should answer, or None when the base model itself should."""
+    return adapter_of(twin.name, wanted_version(twin))
 
 
-def refusal(pool: Pool, spec: DoctorTwinSpec) -> tuple[str, str] | None:
-    """Return reason and message why the pool can't serve a twin with this spec, or None."""
-    base, wanted = pool.spec.base_model, spec.base_model
+def refusal(pool: Pool, twin: Twin) -> tuple[str, str] | None:
+    """Return reason and message why the pool can't serve the twin as it should be, or None."""
+    base, wanted = pool.spec.base_model, twin.spec.base_model
     if wanted.name != base.name:
         return (
             "BaseModelMismatch",
@@ -72,10 +70,11 @@ def refusal(pool: Pool, spec: DoctorTwinSpec) -> tuple[str, str] | None:
             f"{wanted.revision}: correct spec.baseModel.revision, or select a pool with that revision",
         )
     limit = pool.spec.engine.max_lora_rank
-    if spec.adapter is not None and spec.adapter.rank > limit:
+    adapter = wanted_adapter(twin)
+    if adapter is not None and adapter.rank > limit:
         return (
             "RankTooHigh",
-            f"the adapter has rank {spec.adapter.rank}, MinerPool {pool.name} allows up to {limit}: raise the pool's "
+            f"the adapter has rank {adapter.rank}, MinerPool {pool.name} allows up to {limit}: raise the pool's "
             f"spec.engine.maxLoraRank, or train the adapter with rank {limit} or less",
         )
     return None
@@ -141,7 +140,7 @@ def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstrin
         if known is None or candidate.served_elsewhere:
             return None, []
         return _route(twin, known[0]), [known[1]] if known[1] else []
-    wanted = wanted_adapter(twin.name, twin.spec)
+    wanted = wanted_adapter(twin)
     if wanted is None:
         # The base model needs no adapter: it answers as soon as an engine does.
         return _route(twin, Version(served_name=pool.spec.base_model.name, weight_percent=100)), []

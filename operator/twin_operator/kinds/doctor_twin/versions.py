@@ -1,0 +1,66 @@
+"""The versions that a twin's spec and status know: which one should answer, which may be gone back to."""
+
+from __future__ import annotations
+
+from bettertherapy_api import names
+from bettertherapy_api.doctor_twin import VersionStatus
+from twin_operator.kinds.specs import Twin
+
+
+def spec_version(twin: Twin) -> VersionStatus:
+    """Return the hand-set version of spec.adapter, or the base model itself."""
+    adapter = twin.spec.adapter
+    if adapter is None:
+        return base_version(twin)
+    return VersionStatus(
+        digest=adapter.digest, served_name=names.served_name(twin.name, adapter.digest), uri=adapter.uri,
+        rank=adapter.rank,
+    )  # fmt: skip
+
+
+def base_version(twin: Twin) -> VersionStatus:
+    """Return the base model itself as a version."""
+    return VersionStatus(served_name=twin.spec.base_model.name)
+
+
+def memory_counts(twin: Twin) -> bool:
+    """Tell whether spec.adapter is still the one upon which versions were promoted."""
+    return twin.status.spec_digest == spec_version(twin).digest
+
+
+def wanted_version(twin: Twin) -> VersionStatus:
+    """Return the version that should answer: the promoted one, until spec.adapter changes again."""
+    promoted = twin.status.promoted_version
+    return promoted if promoted is not None and memory_counts(twin) else spec_version(twin)
+
+
+def canary_version(twin: Twin) -> VersionStatus | None:
+    """Return the version that is being tried, if spec.adapter has not changed under it."""
+    return twin.status.canary_version if memory_counts(twin) else None
+
+
+def known_versions(twin: Twin) -> dict[str | None, VersionStatus]:
+    """Return every version that status and spec tell of, by digest (None: the base model itself)."""
+    status = twin.status
+    told = [
+        status.promoted_version, status.canary_version, status.pending_version, status.active_version,
+        status.previous_version, *(status.history or []), spec_version(twin),
+    ]  # fmt: skip
+    found: dict[str | None, VersionStatus] = {None: base_version(twin)}
+    for version in told:
+        if version is not None and version.digest is not None:
+            found.setdefault(version.digest, version)
+    return found
+
+
+def kept_digests(twin: Twin) -> list[str]:
+    """Return the digests whose artifacts must stay in the store: what answers, may answer, or may be gone back to."""
+    return sorted(digest for digest in known_versions(twin) if digest is not None)
+
+
+def uri_of(twin: Twin, digest: str, *, store: str) -> str:
+    """Return where a version's artifact is: where the twin says, else where the trainer puts it."""
+    known = known_versions(twin).get(digest)
+    if known is not None and known.uri is not None:
+        return known.uri
+    return f"{store.rstrip('/')}/{twin.name}/{names.digest_hex(digest)}"

@@ -1,0 +1,175 @@
+"""What is observed of a run: its Job, the trainer's pods and the trainer's own report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from bettertherapy_api.run_progress import PROGRESS_KEY, RunProgress
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.miner_pool.facts import PodFacts, pod_facts
+
+PROMPT_KEY: Final = "system-prompt.txt"
+"""In the progress ConfigMap: the twin's system prompt as it was when the run began."""
+_NODE_LOST: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an attempt failed."""
+
+    failure_class: str
+    retryable: bool
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """The trainer's Job."""
+
+    suspended: bool = False
+    active: int = 0
+    failed: int = 0
+    finished: str | None = None
+    """Complete or Failed."""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerPod:
+    """One attempt."""
+
+    pod: PodFacts
+    created: str
+    phase: str
+    disruption: str | None
+    """Reason of the DisruptionTarget condition, or NodeLost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """All that is observed of one run."""
+
+    job: JobFacts | None = None
+    pods: tuple[TrainerPod, ...] = ()
+    """Oldest first."""
+    progress: RunProgress | None = None
+    prompt: str | None = None
+    has_configmap: bool = False
+
+
+def read_facts(children: Iterable[Manifest]) -> RunFacts:
+    """Read the facts out of a run's labelled objects."""
+    job: JobFacts | None = None
+    configmap: Manifest | None = None
+    pods = []
+    for thing in children:
+        if thing["kind"] == "Job":
+            job = job_facts(thing)
+        elif thing["kind"] == "ConfigMap":
+            configmap = thing
+        elif thing["kind"] == "Pod":
+            pods.append(trainer_pod(thing))
+    data = (configmap or {}).get("data") or {}
+    return RunFacts(
+        job=job,
+        pods=tuple(sorted(pods, key=lambda each: (each.created, each.pod.name))),
+        progress=_progress(data.get(PROGRESS_KEY)),
+        prompt=data.get(PROMPT_KEY),
+        has_configmap=configmap is not None,
+    )
+
+
+def job_facts(job: Manifest) -> JobFacts:
+    """Read one Job."""
+    status = job.get("status") or {}
+    ended: Manifest = next(
+        (
+            condition
+            for condition in status.get("conditions") or []
+            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+        ),
+        {},
+    )
+    return JobFacts(
+        suspended=bool((job.get("spec") or {}).get("suspend")),
+        active=int(status.get("active") or 0),
+        failed=int(status.get("failed") or 0),
+        finished=ended.get("type"),
+        reason=ended.get("reason") or "",
+        message=ended.get("message") or "",
+    )
+
+
+def trainer_pod(pod: Manifest) -> TrainerPod:
+    """Read one of the trainer's pods."""
+    status = pod.get("status") or {}
+    disrupted = next(
+        (
+            condition.get("reason") or "Disrupted"
+            for condition in status.get("conditions") or []
+            if condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+        ),
+        None,
+    )
+    lost = status.get("reason") if status.get("reason") in _NODE_LOST else None
+    return TrainerPod(
+        pod=pod_facts(pod),
+        created=pod["metadata"].get("creationTimestamp", ""),
+        phase=status.get("phase") or "Pending",
+        disruption=lost or disrupted,
+    )
+
+
+def attempt_failure(  # noqa: PLR0911  # one return per class
+    pod: TrainerPod, progress: RunProgress | None
+) -> Failure | None:
+    """Return why this attempt failed; None while it goes on, and after a success."""
+    if pod.disruption is not None:
+        if pod.disruption in _NODE_LOST:
+            return Failure(failure_class="NodeLost", retryable=True, message=f"the node of pod {pod.pod.name} was lost")
+        return Failure(
+            failure_class="Preempted", retryable=True,
+            message=f"pod {pod.pod.name} was taken away: {pod.disruption}",
+        )  # fmt: skip
+    if pod.phase != "Failed":
+        return None
+    for crash in pod.pod.crashes:
+        if crash.reason == "OOMKilled":
+            return Failure(
+                failure_class="OutOfMemory", retryable=False,
+                message=f"container {crash.container} of pod {pod.pod.name} took more memory than its limit: raise "
+                "spec.fineTune.resources of the MinerPool, or lower hyperparameters.batchSize",
+            )  # fmt: skip
+    reported = reported_failure(progress, attempt=pod.pod.uid)
+    if reported is not None:
+        return reported
+    for crash in pod.pod.crashes:
+        model = crash.container == "model"
+        return Failure(
+            failure_class="ModelFetchFailed" if model else "TrainerCrashed", retryable=model,
+            message=f"container {crash.container} of pod {pod.pod.name} ended with exit code {crash.exit_code}"
+            + (f": {crash.message[-1000:]}" if crash.message else ""),
+        )  # fmt: skip
+    return Failure(failure_class="TrainerCrashed", retryable=False, message=f"pod {pod.pod.name} failed")
+
+
+def reported_failure(progress: RunProgress | None, *, attempt: str | None = None) -> Failure | None:
+    """Return what the trainer itself said, if it was this attempt's."""
+    if progress is None or progress.failure is None or (attempt is not None and progress.attempt != attempt):
+        return None
+    said = progress.failure
+    return Failure(failure_class=said.failure_class, retryable=said.retryable, message=said.message)
+
+
+def _progress(text: str | None) -> RunProgress | None:
+    if text is None:
+        return None
+    try:
+        return RunProgress.model_validate_json(text)
+    except ValidationError:
+        return None  # a trainer of another release; it counts as silent

@@ -1,0 +1,261 @@
+"""What a run should have and say: a pure function of what was gathered, of its status before, and of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from bettertherapy_api.doctor_twin import GateMetric
+from bettertherapy_api.finetune_run import (
+    ArtifactStatus,
+    DatasetStatus,
+    EvalStatus,
+    FailureStatus,
+    FineTuneRunStatus,
+    RefusedLines,
+)
+from bettertherapy_api.run_progress import RunProgress, RunStage
+from twin_operator.engine.resources import Manifest
+from twin_operator.engine.status import Condition, moment, timestamp, truth
+from twin_operator.kinds.finetune_run.checks import (
+    admitted,
+    data_ready,
+    ended,
+    queued,
+    reached,
+    running,
+    settled,
+    stage_of,
+)
+from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, attempt_failure, reported_failure
+from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
+from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
+from twin_operator.kinds.miner_pool.routing import refusal
+from twin_operator.kinds.miner_pool.sources import store_uri
+from twin_operator.kinds.specs import Pool, Run, Twin
+from twin_operator.settings import Images
+
+Finding = tuple[str, str]
+MESSAGE_LENGTH = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run with all that its plan depends on."""
+
+    run: Run
+    twin: Twin | None
+    pool: Pool | None
+    """Where it runs: the one it was given to, else the one it would be given to."""
+    obstacle: Finding | None
+    """Why it can't run at the moment, or must wait; of no account once it has started."""
+    facts: RunFacts = field(default_factory=RunFacts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What to apply and to report."""
+
+    children: tuple[Manifest, ...]
+    status: Manifest
+    conditions: list[Condition]
+    wake_at: datetime | None = None
+    """When to look again though nothing changes."""
+    expired: bool = False
+    """Its time to live is over: delete it."""
+
+
+def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
+    """Return the pool that trains this twin: the first by name that serves it and has base model and store."""
+    refused: Finding | None = None
+    for pool in sorted(pools, key=lambda each: each.name):
+        if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
+            continue
+        problem = refusal(pool, twin)
+        if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
+            problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
+        if problem is None and store_uri(pool) is None:
+            problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
+        if problem is None:
+            return pool
+        refused = refused or problem
+    return refused or (
+        "NoTrainingPool",
+        f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
+    )
+
+
+def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
+    """Return what the run should have and say."""
+    run = view.run
+    if run.ended:
+        return _plan_ended(view, now=now)
+    if not run.started:
+        return _plan_waiting(view, now=now)
+    return _plan_started(view, images, now=now)
+
+
+def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
+    run = view.run
+    if view.obstacle is not None or view.pool is None or view.twin is None:
+        reason, message = view.obstacle or ("TwinNotFound", f"DoctorTwin {run.spec.twin_ref.name} does not exist")
+        status = run.status.model_copy(update={"pool": view.pool.name if view.pool else None})
+        return _plan(run, status, [queued(reason, message)])
+    # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
+    status = run.status.model_copy(update={"pool": view.pool.name, "start_time": timestamp(now)})
+    return _plan(run, status, [Condition(
+        type="Queued", status="False", reason="Admitted", message=f"started in MinerPool {view.pool.name}"
+    )])  # fmt: skip
+
+
+def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
+    run, facts, progress = view.run, view.facts, view.facts.progress
+    known = merged(run.status, progress)
+    job = facts.job
+    if job is not None and job.finished is not None:
+        failure = _final_failure(view) if job.finished == "Failed" or not _is_done(progress) else None
+        known = known.model_copy(
+            update={
+                "failure": _failure_status(failure), "remaining_seconds": None, "completion_time": timestamp(now),
+                "progress_percent": 100 if failure is None else known.progress_percent,
+            }
+        )  # fmt: skip
+        conditions = [
+            admitted(facts, run), *data_ready(progress, known, failure), *reached(progress, known), *ended(failure),
+            *(settled(run, known, view.twin) if failure is None else []),
+        ]  # fmt: skip
+        skipped = progress is not None and progress.skipped is not None and failure is None
+        return _plan(run, known, conditions, skipped=skipped)
+    if job is None and (view.twin is None or view.pool is None):
+        what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
+        gone = Failure(
+            failure_class="OwnerGone", retryable=False, message=f"{what} went away before the trainer was started"
+        )
+        known = known.model_copy(update={"failure": _failure_status(gone), "completion_time": timestamp(now)})
+        return _plan(run, known, [admitted(facts, run), *ended(gone)])
+    last = attempt_failure(facts.pods[-1], progress) if facts.pods else None
+    known = known.model_copy(update={"failure": _failure_status(last) or known.failure})
+    conditions = [
+        admitted(facts, run), *data_ready(progress, known, None), running(facts, last), *reached(progress, known),
+    ]  # fmt: skip
+    return _plan(run, known, conditions, children=_children(view, images))
+
+
+def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
+    """Keep what was said; only what the twin makes of the version still changes."""
+    run = view.run
+    fate = settled(run, run.status, view.twin)
+    told = {condition.type for condition in fate}
+    kept = [
+        Condition(type=each.type, status=truth(each.status), reason=each.reason, message=each.message)
+        for each in run.status.conditions or []
+        if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
+    ]
+    skipped = any(each.type == "DataReady" and each.reason == "TooFewInteractions" for each in kept)
+    expires = moment(run.status.completion_time or timestamp(now)) + timedelta(seconds=run.spec.ttl_seconds)
+    # A version that passed its gate is not forgotten before the twin has decided on it.
+    undecided = any(each.type == "Promoted" and each.status == "False" for each in fate)
+    plan = _plan(run, run.status, [*kept, *fate], skipped=skipped)
+    return RunPlan(
+        children=(), status=plan.status, conditions=plan.conditions,
+        wake_at=None if undecided else expires, expired=not undecided and now >= expires,
+    )  # fmt: skip
+
+
+def _children(view: RunView, images: Images) -> tuple[Manifest, ...]:
+    """Return the run's objects; the Job last, when all it needs is there."""
+    run, facts, twin, pool = view.run, view.facts, view.twin, view.pool
+    prompt = twin.spec.system_prompt if twin else None
+    if facts.job is not None and facts.has_configmap:
+        prompt = facts.prompt  # the trainer read it when it began
+    children = [
+        build_progress_configmap(run, prompt=prompt), build_service_account(run), build_role(run),
+        build_role_binding(run),
+    ]  # fmt: skip
+    if twin is not None and pool is not None:
+        children.append(build_trainer_job(run, twin, pool, images, prompt=prompt is not None))
+    return tuple(children)
+
+
+def merged(before: FineTuneRunStatus, progress: RunProgress | None) -> FineTuneRunStatus:
+    """Return the status with what the trainer says; what it does not say any more stays."""
+    if progress is None:
+        return before
+    update: dict[str, object] = {
+        "progress_percent": progress.progress_percent, "remaining_seconds": progress.remaining_seconds,
+    }  # fmt: skip
+    for name in ("step", "steps", "loss_milli"):
+        if (value := getattr(progress, name)) is not None:
+            update[name] = value
+    if (data := progress.dataset) is not None:
+        update["dataset"] = DatasetStatus(
+            uri=data.uri, digest=data.digest, interactions=data.interactions, pairs=data.pairs or None,
+            refused=[RefusedLines(reason=reason, count=count) for reason, count in sorted(data.refused.items())[:32]]
+            or None,
+        )  # fmt: skip
+    if (made := progress.artifact) is not None:
+        update["artifact"] = ArtifactStatus(uri=made.uri, digest=made.digest, rank=made.rank, bytes=made.bytes)
+    if (gate := progress.eval) is not None:
+        update["verdict"] = gate.verdict
+        update["eval"] = EvalStatus(
+            verdict=gate.verdict, samples=gate.samples, message=gate.message[:MESSAGE_LENGTH],
+            metrics=[
+                GateMetric(
+                    name=metric.name, value_percent=metric.value_percent, baseline_percent=metric.baseline_percent,
+                    threshold_percent=metric.threshold_percent,
+                    interval_percent=list(metric.interval_percent) if metric.interval_percent else None,
+                )
+                for metric in gate.metrics[:32]
+            ]
+            or None,
+        )  # fmt: skip
+    return before.model_copy(update=update)
+
+
+def _is_done(progress: RunProgress | None) -> bool:
+    return progress is not None and progress.stage is RunStage.DONE and progress.failure is None
+
+
+def _final_failure(view: RunView) -> Failure:
+    """Return why the run as a whole failed."""
+    facts, job = view.facts, view.facts.job
+    if job is not None and job.reason == "DeadlineExceeded":
+        return Failure(
+            failure_class="DeadlineExceeded", retryable=False,
+            message=f"it was not done within {view.run.spec.deadline_seconds} s: raise spec.deadlineSeconds, or train "
+            "on less",
+        )  # fmt: skip
+    for pod in reversed(facts.pods):
+        if (found := attempt_failure(pod, facts.progress)) is not None:
+            return found
+    reported = reported_failure(facts.progress)
+    if reported is not None:
+        return reported
+    if job is not None and job.finished == "Complete":
+        return Failure(
+            failure_class="NoReport", retryable=True,
+            message=f"the trainer ended well without a last report in ConfigMap {view.run.name}-progress",
+        )  # fmt: skip
+    return Failure(
+        failure_class="TrainerCrashed", retryable=True,
+        message=f"{job.reason}: {job.message}" if job is not None and job.reason else "the trainer's Job failed",
+    )  # fmt: skip
+
+
+def _failure_status(failure: Failure | None) -> FailureStatus | None:
+    if failure is None:
+        return None
+    return FailureStatus(
+        failure_class=failure.failure_class[:63], retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
+    )
+
+
+def _plan(
+    run: Run, status: FineTuneRunStatus, conditions: list[Condition], *, skipped: bool = False,
+    children: tuple[Manifest, ...] = (),
+) -> RunPlan:  # fmt: skip
+    document = status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"conditions"})
+    document |= {"observedGeneration": run.generation, "stage": stage_of(conditions, skipped=skipped)}
+    return RunPlan(children=children, status=document, conditions=conditions)

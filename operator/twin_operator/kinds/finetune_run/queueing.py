@@ -1,0 +1,54 @@
+"""Which run may start: one at a time for a twin, so many at once in a pool, the oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twin_operator.kinds.specs import Pool
+
+Finding = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Ticket:
+    """A run that has not ended, in its place in the queue: by age, then by name."""
+
+    created: str
+    name: str
+    twin: str
+    started: bool
+    twin_busy: bool = False
+    """Another run of the same twin, in whichever pool, is under way."""
+
+
+def may_not_start(run: str, tickets: Sequence[Ticket], pool: Pool) -> Finding | None:
+    """Return why this run, whose ticket is among `tickets`, must wait; None when it is its turn."""
+    own = next(ticket for ticket in tickets if ticket.name == run)
+    if own.twin_busy:
+        return "TwinBusy", f"another run of DoctorTwin {own.twin} is under way; a twin has one run at a time"
+    limit = pool.fine_tune.max_concurrent_runs
+    under_way = sum(ticket.started for ticket in tickets)
+    line = waiting_line(tickets)
+    if own not in line:
+        return "TwinBusy", f"an older run of DoctorTwin {own.twin} waits before it; a twin has one run at a time"
+    place = line.index(own)
+    if place < limit - under_way:
+        return None
+    return (
+        "PoolBusy",
+        f"number {place + 1} of {len(line)} in the queue of MinerPool {pool.name}, which runs {limit} at once "
+        f"(spec.fineTune.maxConcurrentRuns)",
+    )
+
+
+def waiting_line(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """Return those that could start now, in their order: the oldest of each twin that has no run under way."""
+    busy = {ticket.twin for ticket in tickets if ticket.started}
+    line = []
+    for ticket in sorted(tickets):
+        if ticket.started or ticket.twin_busy or ticket.twin in busy:
+            continue
+        busy.add(ticket.twin)
+        line.append(ticket)
+    return line

@@ -1,0 +1,206 @@
+"""Job R: the trainer, on the pool's nodes, with the pool's base model and store."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bettertherapy_api import names
+from bettertherapy_api.doctor_twin import Gate, Hyperparameters
+from bettertherapy_api.run_progress import progress_name
+from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.doctor_twin.versions import kept_digests, uri_of
+from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
+from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.miner_pool.pod_parts import (
+    container_resources,
+    container_security,
+    empty_dir,
+    env,
+    mount,
+    placement,
+    pod_security,
+    pull_secrets,
+    token_mount,
+    token_volume,
+)
+from twin_operator.kinds.miner_pool.sources import (
+    cache_mount,
+    cache_volume,
+    claim_in,
+    claim_mounts,
+    claim_volumes,
+    claims_of,
+    model_container,
+    model_path,
+    store_credentials,
+    store_uri,
+)
+from twin_operator.kinds.specs import Pool, Run, Twin
+from twin_operator.settings import Images
+
+TRY_AGAIN: Final = 75
+"""The trainer's exit status for what may pass."""
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+CONFIG_DIR: Final = "/etc/bettertherapy/run"
+MIN_INTERACTIONS: Final = 20
+_GRACE_SECONDS: Final = 60
+"""Time to write a checkpoint when the pod is taken away."""
+
+
+def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
+    """Return the Job. It never changes: what the twin and the pool asked for when it began is what it does."""
+    spec = run.spec
+    return {
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
+        "metadata": {
+            "name": run.name,
+            "labels": {**labels(run, "trainer"), **({QUEUE_LABEL: spec.queue_name} if spec.queue_name else {})},
+        },
+        "spec": {
+            "backoffLimit": spec.retries,
+            "activeDeadlineSeconds": spec.deadline_seconds,
+            # Two trainers of one run would write the same checkpoints.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": _failure_policy(),
+            # Kueue starts it when its queue has room.
+            **({"suspend": True} if spec.queue_name else {}),
+            "template": {
+                "metadata": {"labels": labels(run, "trainer")},
+                "spec": _pod(run, twin, pool, images, prompt=prompt),
+            },
+        },
+    }
+
+
+def _failure_policy() -> Manifest:
+    def codes(operator: str, values: list[int]) -> Manifest:
+        return {"containerName": "trainer", "operator": operator, "values": values}
+
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN])},
+            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN])},
+        ]
+    }
+
+
+def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
+    gate = twin.spec.gate or Gate()
+    store = claim_in(store_uri(pool))
+    others = [
+        claim_in(run.spec.dataset.uri),
+        claim_in(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
+        claim_in(_parent_uri(run, twin, pool)),
+    ]
+    claims = claims_of(pool, others)
+    wanted = [claim_in(pool.spec.base_model.uri), store, *others]
+    in_image = model_path(pool) != f"{names.MODELS_DIR}/current"
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": names.trainer_name(run.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": pod_security(),
+        **({"priorityClassName": run.spec.priority_class_name} if run.spec.priority_class_name else {}),
+        **placement(pool),
+        **pull_secrets(pool),
+        "initContainers": model_container(pool, images),
+        "containers": [
+            {
+                "name": "trainer",
+                "image": run.spec.image or pool.fine_tune.image or images.trainer,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python", "-m", "neurons.trainer", "run"],
+                "args": trainer_arguments(run, twin, pool, prompt=prompt),
+                "env": _environment(run),
+                **store_credentials(pool),
+                "resources": container_resources(
+                    pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
+                ),
+                "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [
+                    mount("tmp", "/tmp"),  # noqa: S108
+                    mount("shm", "/dev/shm"),  # noqa: S108
+                    *([] if in_image else [mount("models", names.MODELS_DIR, read_only=True)]),
+                    mount("config", CONFIG_DIR, read_only=True),
+                    *cache_mount(pool, read_only=True),
+                    *claim_mounts(claims, wanted, writable=store),
+                    token_mount(),
+                ],
+            }
+        ],
+        "volumes": [
+            empty_dir("tmp"),
+            empty_dir("shm", memory=True, size="2Gi"),
+            empty_dir("models"),
+            {"name": "config", "configMap": {"name": progress_name(run.name), "optional": True}},
+            *cache_volume(pool),
+            *claim_volumes(claims, writable=store),
+            token_volume(),
+        ],
+    }
+
+
+def _environment(run: Run) -> list[Manifest]:
+    fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_UID": "metadata.uid"}
+    return [
+        env("HOME", "/tmp"),  # noqa: S108
+        env("HF_HUB_OFFLINE", "1"),
+        env("PROGRESS_CONFIGMAP", progress_name(run.name)),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+            for name, path in fields.items()
+        ),
+    ]
+
+
+def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list[str]:
+    """Return the trainer's arguments; values that nobody set are left to the trainer."""
+    spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
+    scheduled = twin.spec.fine_tune.min_interactions if twin.spec.fine_tune else MIN_INTERACTIONS
+    arguments: list[tuple[str, object]] = [
+        ("run", run.name),
+        ("twin", twin.name),
+        ("store", store_uri(pool)),
+        ("base-model", model_path(pool)),
+        ("base-model-name", base.name),
+        ("base-model-revision", base.revision),
+        ("parent-uri", _parent_uri(run, twin, pool)),
+        ("parent-digest", spec.parent_digest),
+        ("dataset-uri", spec.dataset.uri),
+        ("dataset-digest", spec.dataset.digest),
+        # Who names one exact dataset wants it trained on, however small.
+        ("min-interactions", 1 if spec.dataset.digest else scheduled),
+        ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
+        ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
+        ("min-score-percent", gate.min_score_percent),
+        ("max-regression-percent", gate.max_regression_percent),
+        ("min-samples", gate.min_samples),
+        ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
+        *_hyperparameters(spec.hyperparameters or Hyperparameters()),
+        ("seed", spec.seed),
+        *(("keep", digest) for digest in kept_digests(twin)),
+        ("history-limit", twin.spec.history_limit),
+    ]
+    return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _hyperparameters(given: Hyperparameters) -> list[tuple[str, object]]:
+    return [
+        ("rank", given.rank),
+        ("alpha", given.alpha),
+        ("learning-rate", given.learning_rate),
+        ("epochs", given.epochs),
+        ("steps", given.max_steps),
+        ("batch-size", given.batch_size),
+    ]
+
+
+def _parent_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
+    if run.spec.parent_digest is None:
+        return None
+    return uri_of(twin, run.spec.parent_digest, store=store_uri(pool) or "")

@@ -1,0 +1,113 @@
+"""Where a pod gets the base model and the adapters from: the init container, claims, the cache, the store's Secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.miner_pool.pod_parts import container_security, empty_dir, env, mount
+from twin_operator.kinds.specs import Pool
+from twin_operator.settings import Images
+
+CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"
+CACHE_DIR: Final = "/cache"
+
+
+def model_path(pool: Pool) -> str:
+    """Return where the engine finds the base model; a file:// model is in the engine's image and used in place."""
+    uri = pool.spec.base_model.uri or ""
+    return uri.removeprefix("file://") if uri.startswith("file://") else CURRENT_MODEL
+
+
+def model_container(pool: Pool, images: Images) -> list[Manifest]:
+    """Return the init container that fetches and verifies the base model, unless it is in the engine's image."""
+    base = pool.spec.base_model
+    if base.uri is None or base.uri.startswith("file://"):
+        return []
+    return [
+        {
+            "name": "model",
+            "image": pool.spec.miner.image or images.neuron,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-m", "neurons.models"],
+            "args": [
+                "fetch",
+                f"--uri={base.uri}",
+                f"--name={base.name}",
+                *([f"--revision={base.revision}"] if base.revision else []),
+                f"--dest={names.MODELS_DIR}",
+                *([f"--cache={CACHE_DIR}"] if pool.spec.cache and cache_volume(pool) else []),
+            ],
+            "env": [env("HOME", "/tmp")],  # noqa: S108
+            **store_credentials(pool),
+            "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+            "securityContext": container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [
+                mount("tmp", "/tmp"),  # noqa: S108
+                mount("models", names.MODELS_DIR),
+                *cache_mount(pool, read_only=False),
+                *claim_mounts(claims_of(pool), [claim_in(base.uri)]),
+            ],
+        }
+    ]
+
+
+def store_uri(pool: Pool) -> str | None:
+    """Return the root of the pool's adapter store, if it has one."""
+    return pool.spec.store.uri if pool.spec.store else None
+
+
+def store_credentials(pool: Pool) -> Manifest:
+    """Return the container's envFrom with the store's Secret, or nothing."""
+    store = pool.spec.store
+    if store is None or store.secret_ref is None:
+        return {}
+    return {"envFrom": [{"secretRef": {"name": store.secret_ref.name}}]}
+
+
+def claim_in(uri: str | None) -> str | None:
+    """Return the claim that a pvc:// URI names."""
+    return uri.removeprefix("pvc://").split("/", 1)[0] if uri and uri.startswith("pvc://") else None
+
+
+def claims_of(pool: Pool, more: Iterable[str | None] = ()) -> list[str]:
+    """Return the claims of base model and store, then `more`, each once; a volume is named after its place here."""
+    claims = (claim_in(pool.spec.base_model.uri), claim_in(store_uri(pool)), *more)
+    return list(dict.fromkeys(claim for claim in claims if claim))
+
+
+def claim_volumes(claims: Sequence[str], *, writable: str | None = None) -> list[Manifest]:
+    """Return the claims' volumes; only the one named `writable` may be written."""
+    return [
+        {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != writable}}
+        for index, claim in enumerate(claims)
+    ]
+
+
+def claim_mounts(claims: Sequence[str], wanted: Iterable[str | None], *, writable: str | None = None) -> list[Manifest]:
+    """Return the mounts of those of `claims` that are `wanted`; only the one named `writable` may be written."""
+    return [
+        mount(f"claim-{index}", f"{names.PVC_DIR}/{claim}", read_only=claim != writable)
+        for index, claim in enumerate(claims)
+        if claim in set(wanted)
+    ]
+
+
+def cache_volume(pool: Pool) -> list[Manifest]:
+    """Return the volume that caches a fetched base model, or nothing."""
+    cache, uri = pool.spec.cache, pool.spec.base_model.uri
+    if cache is None or uri is None or uri.startswith("file://"):
+        return []
+    if cache.claim_name:
+        return [{"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}}]
+    if cache.host_path:
+        return [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}]
+    return [empty_dir("cache", size=cache.size_limit)]
+
+
+def cache_mount(pool: Pool, *, read_only: bool) -> list[Manifest]:
+    """Return the mount of the cache, or nothing."""
+    return [mount("cache", CACHE_DIR, read_only=read_only)] if cache_volume(pool) else []

@@ -1,0 +1,147 @@
+"""The trainer's Job and what its pod may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.run_samples import run
+from tests.unit.operator.samples import digest, pool, twin
+from twin_operator.engine.apply import Owner, needs_apply, stamped
+from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.rbac import build_role
+from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
+from twin_operator.settings import Images
+
+STORE = {"store": {"uri": "pvc://adapters/store", "secretRef": {"name": "s3"}}}
+
+
+def job(
+    *, prompt: bool = False, twin_fields: dict[str, Any] | None = None, pool_fields: Any = None, **spec: Any
+) -> Any:
+    made = pool(**{**STORE, **(pool_fields or {})})
+    return build_trainer_job(run(**spec), twin(**(twin_fields or {})), made, Images(), prompt=prompt)
+
+
+def pod(**fields: Any) -> Any:
+    return job(**fields)["spec"]["template"]["spec"]
+
+
+def arguments(**fields: Any) -> list[str]:
+    args: list[str] = pod(**fields)["containers"][0]["args"]
+    return args
+
+
+def test_the_trainer_is_told_what_to_do() -> None:
+    gate = {"evalSetRef": {"uri": "s3://eval/dr-a.jsonl", "digest": digest("e")}, "minScorePercent": 70}
+    fields = {
+        "gate": gate,
+        "fineTune": {"minInteractions": 12},
+        "status": {"history": [{"digest": digest("c"), "servedName": "dr-a-cccccccc"}]},
+    }
+    assert arguments(twin_fields=fields, prompt=True, hyperparameters={"rank": 8, "learningRate": "0.0001"}) == [
+        "--run=r1", "--twin=dr-a", "--store=pvc://adapters/store", "--base-model=/models/current",
+        "--base-model-name=smollm2", "--parent-uri=pvc://adapters/dr-a/a", f"--parent-digest={digest('a')}",
+        "--dataset-uri=pvc://adapters/store/dr-a/datasets", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
+        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--max-regression-percent=2", "--min-samples=30",
+        "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
+        "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
+    ]  # fmt: skip
+
+
+def test_a_first_fine_tune_has_no_parent() -> None:
+    assert not [each for each in arguments(parentDigest=None) if each.startswith("--parent")]
+
+
+def test_a_parent_that_the_twin_forgot_is_where_the_trainer_puts_versions() -> None:
+    found = arguments(parentDigest=digest("f"))
+    assert f"--parent-uri=pvc://adapters/store/dr-a/{'f' * 64}" in found
+
+
+def test_an_exact_dataset_is_trained_on_however_small() -> None:
+    exact = {"uri": "s3://d/x.jsonl", "digest": digest("d")}
+    found = arguments(dataset=exact)
+    assert {"--dataset-uri=s3://d/x.jsonl", f"--dataset-digest={digest('d')}", "--min-interactions=1"} <= set(found)
+
+
+def test_attempts_that_may_pass_are_counted_and_disruptions_are_not() -> None:
+    spec = job(retries=5, deadlineSeconds=120)["spec"]
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (5, 120)
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Count", "FailJob"]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert "suspend" not in spec
+
+
+def test_a_queue_suspends_the_job_and_names_itself() -> None:
+    made = job(queueName="gpu", priorityClassName="low")
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
+    assert made["spec"]["template"]["spec"]["priorityClassName"] == "low"
+
+
+def test_only_the_store_may_be_written() -> None:
+    gate = {"evalSetRef": {"uri": "pvc://evals/dr-a.jsonl", "digest": digest("e")}}
+    made = pod(twin_fields={"gate": gate})
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]: volume["persistentVolumeClaim"]["readOnly"]
+        for volume in made["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert claims == {"models": True, "adapters": False, "evals": True}
+    mounted = {each["mountPath"]: each.get("readOnly", False) for each in made["containers"][0]["volumeMounts"]}
+    assert (mounted["/mnt/pvc/adapters"], mounted["/mnt/pvc/evals"], mounted["/mnt/pvc/models"]) == (False, True, True)
+    names = {volume["name"] for volume in made["volumes"]}
+    for container in (*made["initContainers"], *made["containers"]):
+        assert {each["name"] for each in container["volumeMounts"]} <= names
+
+
+def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> None:
+    on_gpu = {
+        "engine": {"device": "GPU"},
+        "nodeSelector": {"gpu": "yes"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "runtimeClassName": "nvidia",
+    }
+    made = pod(pool_fields=on_gpu)
+    assert made["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert (made["nodeSelector"], made["runtimeClassName"]) == ({"gpu": "yes"}, "nvidia")
+    assert made["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    own = {"fineTune": {"image": "mine:1", "resources": {"requests": {"cpu": "1"}}}}
+    container = pod(pool_fields=own)["containers"][0]
+    assert (container["image"], container["resources"]) == ("mine:1", {"requests": {"cpu": "1"}})
+    container = pod(pool_fields=own, image="its:2", resources={"requests": {"cpu": "3"}})["containers"][0]
+    assert (container["image"], container["resources"]) == ("its:2", {"requests": {"cpu": "3"}})
+
+
+def test_the_pod_is_restricted() -> None:
+    made = pod()
+    assert made["securityContext"]["runAsNonRoot"] is True
+    assert made["automountServiceAccountToken"] is False
+    for container in (*made["initContainers"], *made["containers"]):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert made["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    variables = {each["name"] for each in made["containers"][0]["env"]}
+    assert {"PROGRESS_CONFIGMAP", "POD_NAMESPACE", "POD_NAME", "POD_UID"} <= variables
+
+
+def test_the_trainer_may_touch_its_one_configmap_and_nothing_else() -> None:
+    assert build_role(run())["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["r1-progress"], "verbs": ["get", "patch"]}
+    ]
+
+
+@pytest.mark.parametrize("prompt", [None, "Be brief."])
+def test_the_progress_configmap_states_only_the_prompt(prompt: str | None) -> None:
+    assert build_progress_configmap(run(), prompt=prompt).get("data") == (
+        {"system-prompt.txt": prompt} if prompt else None
+    )
+
+
+def test_a_job_that_exists_is_left_alone() -> None:
+    owner = Owner(api_version="v1", kind="FineTuneRun", namespace="clinic", name="r1", uid="u")
+    first, other = stamped(job(), owner), stamped(job(image="other:2"), owner)
+    assert needs_apply(first, None) is not None
+    assert needs_apply(other, first) is None
