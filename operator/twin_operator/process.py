@@ -58,7 +58,10 @@ class Process:
         api = self._free.guarded_by(self.leadership.require)
         events = EventPoster(api, instance=settings.identity)
         pools = MinerPoolReconciler(api=api, cache=self.cache, events=events, images=settings.images)
-        twins = DoctorTwinReconciler(api=api, cache=self.cache, events=events, wake=self.queue.add)
+        twins = DoctorTwinReconciler(
+            api=api, cache=self.cache, events=events, wake=self.queue.add, wake_at=self.queue.add_at,
+            window_seconds=settings.fine_tune_window_seconds,
+        )  # fmt: skip
         runs = FineTuneRunReconciler(
             api=api, cache=self.cache, events=events, images=settings.images, wake_at=self.queue.add_at
         )

@@ -43,16 +43,23 @@ class Settings:
     resync_seconds: float = 600.0
     request_seconds: float = 10.0
     log_level: str = "INFO"
+    fine_tune_window_seconds: int = 14400
+    """Over how long the fine-tunes that are due at the same time are spread."""
 
 
 def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Read settings; exits with a message when an argument or a number is wrong."""
-    parser = argparse.ArgumentParser(prog="twin_operator", description="Operator of DoctorTwin and MinerPool.")
+    parser = argparse.ArgumentParser(
+        prog="twin_operator", description="Operator of DoctorTwin, MinerPool and FineTuneRun."
+    )
     parser.add_argument("--namespace", default=environ.get("TWIN_NAMESPACE") or None, help="look after this one only")
     parser.add_argument("--http-port", type=int, default=environ.get("TWIN_HTTP_PORT", "8080"), help="0: any free port")
     parser.add_argument("--workers", type=int, default=environ.get("TWIN_WORKERS", "4"))
     parser.add_argument("--resync-seconds", type=float, default=environ.get("TWIN_RESYNC_SECONDS", "600"))
     parser.add_argument("--log-level", default=environ.get("TWIN_LOG_LEVEL", "INFO"))
+    parser.add_argument(
+        "--fine-tune-window-seconds", type=int, default=environ.get("TWIN_FINE_TUNE_WINDOW_SECONDS", "14400")
+    )
     parsed = parser.parse_args(arguments)
     return Settings(
         identity=environ.get("POD_NAME") or socket.gethostname(),
@@ -69,6 +76,7 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
         http_port=parsed.http_port,
         resync_seconds=parsed.resync_seconds,
         log_level=parsed.log_level.upper(),
+        fine_tune_window_seconds=parsed.fine_tune_window_seconds,
     )
 
 

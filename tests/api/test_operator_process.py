@@ -106,9 +106,14 @@ class Mortal:
         return client
 
 
-async def _run(kubeconfig: Path, namespace: str, lease: str, after: int | None) -> list[str]:
+async def _run(kubeconfig: Path, namespace: str, lease: str, after: int | None, **more: Any) -> list[str]:
     """Run an operator until it is killed after a number of writes, or has nothing left to do; returns its writes."""
-    settings = Settings(identity="op", lease_namespace=namespace, lease_name=lease, namespace=namespace, workers=1)
+    settings = Settings(
+        **{
+            "identity": "op", "lease_namespace": namespace, "lease_name": lease, "namespace": namespace, "workers": 1,
+            **more,
+        }
+    )  # fmt: skip
     mortal = Mortal(after)
     process = Process(settings, mortal.on(await api_client(kubeconfig)))
     async with process:

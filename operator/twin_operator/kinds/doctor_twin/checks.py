@@ -8,6 +8,7 @@ from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
 from twin_operator.engine.status import Condition, Truth
 from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
+from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 Finding = tuple[str, str]
 Check = Callable[[TwinView], Finding | None]
@@ -104,9 +105,11 @@ def first(view: TwinView, checks: Iterable[Check]) -> Finding | None:
     return next((found for check in checks if (found := check(view)) is not None), None)
 
 
-def twin_conditions(view: TwinView) -> list[Condition]:
+def twin_conditions(view: TwinView, fine_tunes: FineTunePlan | None = None) -> list[Condition]:
     """Return the twin's conditions; what was not measured is absent."""
+    gate = _gate_passed(view, fine_tunes or FineTunePlan())
     return [
+        *([gate] if gate else []),
         _serving(view), _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view),
         _capacity(view),
     ]  # fmt: skip
@@ -185,6 +188,19 @@ def _progressing(view: TwinView) -> Condition:
     if found is None:
         return _condition("Progressing", "False", "Complete", f"{_wanted_name(view)} has taken over")
     return _condition("Progressing", "True", *found)
+
+
+def _gate_passed(view: TwinView, planned: FineTunePlan) -> Condition | None:
+    """The newest gate; without one why there is none, if something is wrong."""
+    obstacle = planned.obstacle
+    waits = f"; the next fine-tune waits: {obstacle[1]}" if obstacle else ""
+    gate, _ = last_gate(view.twin, view.runs)
+    if gate is None:
+        return _condition("GatePassed", "Unknown", *obstacle) if obstacle else None
+    said = f"{gate.run_name or 'the last run'}: {gate.message or gate.verdict}{waits}"
+    if gate.verdict == "Promote":
+        return _condition("GatePassed", "True", "Promote", said)
+    return _condition("GatePassed", "False", gate.verdict, f"{said}; the version that serves goes on")
 
 
 def _capacity(view: TwinView) -> Condition:

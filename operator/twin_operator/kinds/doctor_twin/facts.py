@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, RoutingTable, Version
 from twin_operator.kinds.miner_pool.facts import PoolFacts
-from twin_operator.kinds.specs import Pool, Twin
+from twin_operator.kinds.specs import Pool, Run, Twin
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
 _ARTIFACT_CHECKED = frozenset({AdapterState.LOADING, AdapterState.VERIFYING, AdapterState.VERIFIED})
@@ -70,6 +70,8 @@ class TwinView:
     wanted: Adapter | None
     """The adapter that the spec asks for; None: the base model itself."""
     pools: Sequence[PoolView]
+    runs: Sequence[Run] = ()
+    """The twin's fine-tunes."""
 
     @property
     def counting(self) -> list[PoolView]:

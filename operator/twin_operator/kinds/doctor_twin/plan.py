@@ -5,10 +5,12 @@ from __future__ import annotations
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.routing import Adapter, Version
 from twin_operator.engine.resources import Manifest
+from twin_operator.engine.status import timestamp
 from twin_operator.kinds.doctor_twin.facts import TwinView
+from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 
-def plan_status(view: TwinView, *, now: str) -> Manifest:
+def plan_status(view: TwinView, *, now: str, fine_tunes: FineTunePlan | None = None) -> Manifest:
     """Return the status without conditions; `now` dates a version that begins to answer."""
     twin, before = view.twin, view.twin.status
     active = _active(view)
@@ -31,7 +33,18 @@ def plan_status(view: TwinView, *, now: str) -> Manifest:
         "previousVersion": _document(previous),
         "pods": {"desired": desired, "loaded": loaded, "verified": verified, "summary": f"{verified}/{desired}"},
         "pools": sorted(view_.pool.name for view_ in view.pools if view_.answering(twin.name) is not None) or None,
+        **_fine_tune_status(view, fine_tunes or FineTunePlan()),
         "history": [_document(version) for version in history[: twin.spec.history_limit]] or None,
+    }
+
+
+def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
+    gate, ended = last_gate(view.twin, view.runs)
+    return {
+        "lastGate": gate.model_dump(mode="json", by_alias=True, exclude_none=True) if gate else None,
+        "lastFineTuneTime": ended,
+        "nextFineTuneTime": timestamp(planned.next_time) if planned.next_time else None,
+        "handledFineTune": planned.handled_token,
     }
 
 

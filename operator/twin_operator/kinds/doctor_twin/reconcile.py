@@ -11,19 +11,27 @@ from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.status import Condition, dated, timestamp, write_status
+from twin_operator.errors import ApiError
 from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
+from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status
+from twin_operator.kinds.finetune_run.plan import choose_pool
 from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wedged, first, not_all_ready
 from twin_operator.kinds.miner_pool.facts import pool_facts
 from twin_operator.kinds.miner_pool.routing import read_table, refusal, wanted_adapter
-from twin_operator.kinds.specs import Twin, pool_from, twin_from
+from twin_operator.kinds.specs import Twin, pool_from, run_from, twin_from
 
 
 class DoctorTwinReconciler:
     """Keeps the status of DoctorTwins true."""
 
-    def __init__(self, *, api: Api, cache: Cache, events: EventPoster, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self, *, api: Api, cache: Cache, events: EventPoster, wake: Callable[[Key], None],
+        wake_at: Callable[[Key, datetime], None], window_seconds: int,
+    ) -> None:  # fmt: skip
+        self._wake_at = wake_at
+        self._window_seconds = window_seconds
         self._api = api
         self._cache = cache
         self._events = events
@@ -42,13 +50,33 @@ class DoctorTwinReconciler:
             }
             await self._report(thing, status, invalid_conditions(twin))
             return
-        view = gather(self._cache, twin)
-        status = plan_status(view, now=timestamp(datetime.now(UTC)))
-        await self._report(thing, status, twin_conditions(view))
+        view, now = gather(self._cache, twin), datetime.now(UTC)
+        fine_tunes = plan_fine_tune(
+            twin, view.runs, choose_pool(twin, [pool.pool for pool in view.pools]), now=now,
+            window_seconds=self._window_seconds,
+        )  # fmt: skip
+        await self._create(thing, fine_tunes)
+        status = plan_status(view, now=timestamp(now), fine_tunes=fine_tunes)
+        await self._report(thing, status, twin_conditions(view, fine_tunes))
+        if fine_tunes.wake_at is not None:
+            self._wake_at(key, fine_tunes.wake_at)
         for pool in view.pools:
             if not pool.counts:
                 # It answers with a last version until another pool has taken over: that may be now.
                 self._wake(Key("MinerPool", twin.namespace, pool.pool.name))
+
+    async def _create(self, thing: Manifest, planned: FineTunePlan) -> None:
+        """Create the run that is due, before the status says so: killed in between, the next one finds it made."""
+        if planned.create is None:
+            return
+        try:
+            self._cache.put(await self._api.create(planned.create))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return
+        name = planned.create["metadata"]["name"]
+        await self._events.post(thing, Notice(reason="FineTuneStarted", note=f"created FineTuneRun {name}"))
 
     async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
         before = thing.get("status") or {}
@@ -83,7 +111,12 @@ def gather(cache: Cache, twin: Twin) -> TwinView:
             )
         )
     views.sort(key=lambda view: view.pool.name)
-    return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views)
+    runs = [
+        run
+        for thing in cache.naming(Key("DoctorTwin", twin.namespace, twin.name))
+        if thing["kind"] == "FineTuneRun" and not isinstance(run := run_from(thing), str)
+    ]
+    return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views, runs=runs)
 
 
 def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest]) -> list[Notice]:
