@@ -3,7 +3,8 @@
 OperatorError
 ├── ApiError            the API server refused or could not be reached; retried with backoff
 ├── NotLeaderError      another replica leads; nothing was written, whoever leads does the work
-└── ChildConflictError  an object that we would write belongs to somebody else; retried, shown in a condition
+├── ChildConflictError  an object that we would write belongs to somebody else; retried, shown in a condition
+└── PrometheusError     Prometheus refused or could not be reached; what depends on it is held where it is
 """
 
 from __future__ import annotations
@@ -35,3 +36,7 @@ class ChildConflictError(OperatorError):
             f"{kind} {name} exists in namespace {namespace} and belongs to {owner}: "
             f"delete or rename it, or give the object that needs it another name"
         )
+
+
+class PrometheusError(OperatorError):
+    """Prometheus answered with an error, or not at all."""

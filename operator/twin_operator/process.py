@@ -16,6 +16,7 @@ from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster
 from twin_operator.engine.lease import Leadership, LeaseSettings
+from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.resources import PRIMARY, WATCHED, Key, Manifest, Resource, key_of
 from twin_operator.errors import ApiError
@@ -42,6 +43,11 @@ class Process:
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         self._settings = settings
         self._free = Api(client, request_seconds=settings.request_seconds)
+        self._prometheus = (
+            Prometheus(settings.prometheus_url, request_seconds=settings.request_seconds)
+            if settings.prometheus_url
+            else None
+        )
         self.queue = Queue(urgent=["MinerPool"])
         self.cache = Cache(self._changed)
         self._may_work = asyncio.Event()
@@ -60,7 +66,8 @@ class Process:
         pools = MinerPoolReconciler(api=api, cache=self.cache, events=events, images=settings.images)
         twins = DoctorTwinReconciler(
             api=api, cache=self.cache, events=events, wake=self.queue.add, wake_at=self.queue.add_at,
-            window_seconds=settings.fine_tune_window_seconds,
+            window_seconds=settings.fine_tune_window_seconds, prometheus=self._prometheus,
+            matchers=settings.prometheus_matchers,
         )  # fmt: skip
         runs = FineTuneRunReconciler(
             api=api, cache=self.cache, events=events, images=settings.images, wake_at=self.queue.add_at
@@ -83,6 +90,8 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._free.close()
+        if self._prometheus is not None:
+            await self._prometheus.close()
 
     def observe(self, resource: Resource, event: str | None, thing: Manifest) -> None:
         """Take one watch event; what follows from it is the cache's listener's business."""

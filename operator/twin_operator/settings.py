@@ -43,6 +43,10 @@ class Settings:
     resync_seconds: float = 600.0
     request_seconds: float = 10.0
     log_level: str = "INFO"
+    prometheus_url: str | None = None
+    """Where canaries are measured; None: they go by time and verification alone."""
+    prometheus_matchers: str = 'namespace="{namespace}"'
+    """PromQL matchers that select a namespace's miners."""
     fine_tune_window_seconds: int = 14400
     """Over how long the fine-tunes that are due at the same time are spread."""
 
@@ -60,6 +64,10 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
     parser.add_argument(
         "--fine-tune-window-seconds", type=int, default=environ.get("TWIN_FINE_TUNE_WINDOW_SECONDS", "14400")
     )
+    parser.add_argument("--prometheus-url", default=environ.get("TWIN_PROMETHEUS_URL") or None)
+    parser.add_argument(
+        "--prometheus-matchers", default=environ.get("TWIN_PROMETHEUS_MATCHERS", Settings.prometheus_matchers)
+    )
     parsed = parser.parse_args(arguments)
     return Settings(
         identity=environ.get("POD_NAME") or socket.gethostname(),
@@ -76,6 +84,8 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
         http_port=parsed.http_port,
         resync_seconds=parsed.resync_seconds,
         log_level=parsed.log_level.upper(),
+        prometheus_url=parsed.prometheus_url,
+        prometheus_matchers=parsed.prometheus_matchers,
         fine_tune_window_seconds=parsed.fine_tune_window_seconds,
     )
 

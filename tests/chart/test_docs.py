@@ -13,9 +13,14 @@ from bettertherapy_api.report import FailureReason
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "charts").glob("*/README.md"))
 KINDS = ROOT / "operator" / "twin_operator" / "kinds"
-CHECKS = [KINDS / "doctor_twin" / "checks.py", KINDS / "miner_pool" / "checks.py", KINDS / "miner_pool" / "routing.py"]
+CHECKS = [
+    *(KINDS / "doctor_twin" / name for name in ("checks.py", "fine_tunes.py", "rollout.py")),
+    *(KINDS / "finetune_run" / name for name in ("checks.py", "plan.py", "queueing.py")),
+    *(KINDS / "miner_pool" / name for name in ("checks.py", "routing.py")),
+]
 CALM = {"NoAdapter", "NoPool", "NoPods", "NoReadyPod", "NotReported", "NotFetched", "Complete", "Retrying", "Off"}
-CALM |= {"External", "NotSupported", "DigestMatches", "Verified"}
+CALM |= {"External", "NotSupported", "DigestMatches", "Verified", "NoRollback"}
+CALM |= {"DatasetRead", "TrainingEnded", "InStore", "Ended", "Admitted", "PodStarting", "JobStarting"}
 """Reasons beside which there is nothing to do; their message says all."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from bettertherapy_api import names
@@ -19,6 +20,7 @@ from tests.unit.operator.samples import digest, metadata
 from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
 from twin_operator.kinds.specs import Run, run_from
 
+_numbers = itertools.count()
 STARTED = {"pool": "p", "startTime": "2026-01-02T03:00:00Z"}
 DATA = DatasetReport(uri="pvc://adapters/store/dr-a/datasets/x", digest=digest("d"), interactions=40)
 MADE = ArtifactReport(uri="pvc://adapters/store/dr-a/bb", digest=digest("b"), rank=8, bytes=1000)
@@ -38,7 +40,7 @@ def run_object(
     return {
         "apiVersion": names.API_VERSION,
         "kind": "FineTuneRun",
-        "metadata": {**metadata(name, uid=f"uid-{name}-{id(whole)}"), "creationTimestamp": created},
+        "metadata": {**metadata(name, uid=f"uid-{name}-{next(_numbers)}"), "creationTimestamp": created},
         "spec": whole,
         "status": status or {},
     }

@@ -9,6 +9,7 @@ from bettertherapy_api.routing import Version
 from twin_operator.engine.status import Condition, Truth
 from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
+from twin_operator.kinds.doctor_twin.rollout import Rollout
 
 Finding = tuple[str, str]
 Check = Callable[[TwinView], Finding | None]
@@ -48,7 +49,7 @@ def served_name_collision(view: TwinView) -> Finding | None:
     if view.wanted is None:
         return None
     for pool in view.counting:
-        answering = pool.answering(view.twin.name)
+        answering = pool.answering(view.twin)
         if answering and answering.served_name == view.wanted.served_name and answering.digest != view.wanted.digest:
             return (
                 "ServedNameCollision",
@@ -83,7 +84,7 @@ def not_taken_over(view: TwinView) -> Finding | None:
     """The wanted version doesn't answer yet in every pool."""
     wanted = _wanted_name(view)
     for pool in view.counting:
-        answering = pool.answering(view.twin.name)
+        answering = pool.answering(view.twin)
         if answering is None or answering.served_name != wanted:
             return "Loading", _progress(view)
         if not pool.holds(answering) and pool.facts.ready:
@@ -105,12 +106,16 @@ def first(view: TwinView, checks: Iterable[Check]) -> Finding | None:
     return next((found for check in checks if (found := check(view)) is not None), None)
 
 
-def twin_conditions(view: TwinView, fine_tunes: FineTunePlan | None = None) -> list[Condition]:
+def twin_conditions(
+    view: TwinView, fine_tunes: FineTunePlan | None = None, rollout: Rollout | None = None
+) -> list[Condition]:
     """Return the twin's conditions; what was not measured is absent."""
-    gate = _gate_passed(view, fine_tunes or FineTunePlan())
+    rollout = rollout or Rollout.of(view.twin)
+    gate, rolled_back = _gate_passed(view, fine_tunes or FineTunePlan(), rollout), _rolled_back(view, rollout)
     return [
         *([gate] if gate else []),
-        _serving(view), _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view),
+        *([rolled_back] if rolled_back else []),
+        _serving(view), _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view, rollout),
         _capacity(view),
     ]  # fmt: skip
 
@@ -175,7 +180,7 @@ def _adapters_verified(view: TwinView) -> Condition:
     return _condition("AdaptersVerified", "False", "Loading", _progress(view))
 
 
-def _progressing(view: TwinView) -> Condition:
+def _progressing(view: TwinView, rollout: Rollout) -> Condition:
     stuck = first(view, STUCK)
     if stuck is not None:
         return _condition("Progressing", "False", *stuck)
@@ -185,12 +190,15 @@ def _progressing(view: TwinView) -> Condition:
     if failures:
         return _condition("Progressing", "True", "Retrying", _failure_message(failures[0], len(failures)))
     found = first(view, (not_taken_over, pool_has_trouble))
+    if found is None and rollout.canary is not None:
+        loading = ("CanaryLoading", f"{rollout.canary.served_name} is to be loaded beside {_wanted_name(view)}")
+        return _condition("Progressing", "True", *(rollout.finding or loading))
     if found is None:
         return _condition("Progressing", "False", "Complete", f"{_wanted_name(view)} has taken over")
     return _condition("Progressing", "True", *found)
 
 
-def _gate_passed(view: TwinView, planned: FineTunePlan) -> Condition | None:
+def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Condition | None:
     """The newest gate; without one why there is none, if something is wrong."""
     obstacle = planned.obstacle
     waits = f"; the next fine-tune waits: {obstacle[1]}" if obstacle else ""
@@ -198,9 +206,27 @@ def _gate_passed(view: TwinView, planned: FineTunePlan) -> Condition | None:
     if gate is None:
         return _condition("GatePassed", "Unknown", *obstacle) if obstacle else None
     said = f"{gate.run_name or 'the last run'}: {gate.message or gate.verdict}{waits}"
+    if rollout.pending is not None and gate.digest == rollout.pending.digest:
+        name = view.twin.name
+        return _condition(
+            "GatePassed", "True", "AwaitingApproval",
+            f"{said}; it waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}`",
+        )  # fmt: skip
     if gate.verdict == "Promote":
         return _condition("GatePassed", "True", "Promote", said)
     return _condition("GatePassed", "False", gate.verdict, f"{said}; the version that serves goes on")
+
+
+def _rolled_back(view: TwinView, rollout: Rollout) -> Condition | None:
+    """Absent for a twin that never changes its version by itself."""
+    last = rollout.last_rollback
+    if rollout.problem is not None:
+        return _condition("RolledBack", "False", *rollout.problem)
+    if last is not None:
+        return _condition("RolledBack", "True", last.reason, last.message)
+    if view.twin.spec.fine_tune is None and view.twin.spec.rollout is None:
+        return None
+    return _condition("RolledBack", "False", "NoRollback", "no version was taken back since the last promotion")
 
 
 def _capacity(view: TwinView) -> Condition:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, RoutingTable, Version
 from twin_operator.kinds.miner_pool.facts import PoolFacts
+from twin_operator.kinds.miner_pool.routing import stable_version
 from twin_operator.kinds.specs import Pool, Run, Twin
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
@@ -32,10 +33,10 @@ class PoolView:
         """Whether the pool is to serve the twin as its spec asks."""
         return self.matches and self.refused is None
 
-    def answering(self, twin: str) -> Version | None:
-        """Return the version that answers in this pool by its routing table."""
-        route = self.table.twins.get(twin) if self.table else None
-        return max(route.versions, key=lambda version: version.weight_percent, default=None) if route else None
+    def answering(self, twin: Twin) -> Version | None:
+        """Return the version that answers in this pool by its routing table, apart from one on trial."""
+        route = self.table.twins.get(twin.name) if self.table else None
+        return stable_version(twin, route.versions) if route else None
 
     def adapter(self, served_name: str) -> Adapter | None:
         """Return the adapter of that name that the pool's pods are told to hold."""
@@ -124,7 +125,7 @@ class TwinView:
         """Return the served names that can answer now, each with the pods that do."""
         found: dict[str, list[str]] = {}
         for view in self.pools:
-            version = view.answering(self.twin.name)
+            version = view.answering(self.twin)
             if version is not None and (pods := view.holds(version)):
                 found.setdefault(version.served_name, []).extend(pods)
         return found

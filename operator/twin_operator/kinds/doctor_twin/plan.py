@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.routing import Adapter, Version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import timestamp
 from twin_operator.kinds.doctor_twin.facts import TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
+from twin_operator.kinds.doctor_twin.rollout import Rollout
+from twin_operator.kinds.doctor_twin.versions import known_versions
 
 
-def plan_status(view: TwinView, *, now: str, fine_tunes: FineTunePlan | None = None) -> Manifest:
+def plan_status(
+    view: TwinView,
+    *,
+    now: str,
+    fine_tunes: FineTunePlan | None = None,
+    rollout: Rollout | None = None,
+) -> Manifest:
     """Return the status without conditions; `now` dates a version that begins to answer."""
     twin, before = view.twin, view.twin.status
     active = _active(view)
@@ -32,9 +42,26 @@ def plan_status(view: TwinView, *, now: str, fine_tunes: FineTunePlan | None = N
         "activeVersion": _document(shown),
         "previousVersion": _document(previous),
         "pods": {"desired": desired, "loaded": loaded, "verified": verified, "summary": f"{verified}/{desired}"},
-        "pools": sorted(view_.pool.name for view_ in view.pools if view_.answering(twin.name) is not None) or None,
+        "pools": sorted(view_.pool.name for view_ in view.pools if view_.answering(twin) is not None) or None,
+        **_rollout_status(rollout or Rollout.of(twin)),
         **_fine_tune_status(view, fine_tunes or FineTunePlan()),
         "history": [_document(version) for version in history[: twin.spec.history_limit]] or None,
+    }
+
+
+def _rollout_status(rollout: Rollout) -> Manifest:
+    return {
+        "promotedVersion": _document(rollout.promoted),
+        "specDigest": rollout.spec_digest,
+        "canaryVersion": _document(rollout.canary),
+        "canaryWeightPercent": rollout.weight,
+        "canaryStep": rollout.step,
+        "canaryStepTime": rollout.step_time,
+        "canaryStartTime": rollout.start_time,
+        "pendingVersion": _document(rollout.pending),
+        "refusedVersions": [_document(each) for each in rollout.refused] or None,
+        "lastRollback": _document(rollout.last_rollback),
+        "handledRollback": rollout.handled_rollback,
     }
 
 
@@ -50,16 +77,20 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
 
 def _active(view: TwinView) -> VersionStatus | None:
     """Return the version that answers: the wanted one once it does in every pool that counts, else the older one."""
-    answering = [(pool, version) for pool in view.pools if (version := pool.answering(view.twin.name)) is not None]
+    answering = [(pool, version) for pool in view.pools if (version := pool.answering(view.twin)) is not None]
     if not answering:
         return None
     wanted = view.wanted.digest if view.wanted else None
     behind = [pair for pair in answering if pair[1].digest != wanted and pair[0].counts]
     pool, version = (behind or [pair for pair in answering if pair[1].digest == wanted] or answering)[0]
-    return _version_status(version, pool.adapter(version.served_name))
+    return _version_status(view, version, pool.adapter(version.served_name))
 
 
-def _version_status(version: Version, adapter: Adapter | None) -> VersionStatus:
+def _version_status(view: TwinView, version: Version, adapter: Adapter | None) -> VersionStatus:
+    told = known_versions(view.twin).get(version.digest)
+    if told is not None and told.served_name == version.served_name:
+        moved = {"uri": adapter.uri, "rank": adapter.rank} if adapter else {}
+        return told.model_copy(update={**moved, "since": None})
     return VersionStatus(
         digest=version.digest,
         served_name=version.served_name,
@@ -72,5 +103,5 @@ def _same(one: VersionStatus, other: VersionStatus) -> bool:
     return (one.digest, one.served_name) == (other.digest, other.served_name)
 
 
-def _document(version: VersionStatus | None) -> Manifest | None:
+def _document(version: BaseModel | None) -> Manifest | None:
     return version.model_dump(mode="json", by_alias=True, exclude_none=True) if version else None

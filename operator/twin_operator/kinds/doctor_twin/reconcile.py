@@ -6,16 +6,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from bettertherapy_api import names
+from bettertherapy_api.doctor_twin import Rollout
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
+from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.engine.status import Condition, dated, timestamp, write_status
+from twin_operator.engine.status import Condition, dated, moment, timestamp, write_status
 from twin_operator.errors import ApiError
+from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, assess, measure
 from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status
+from twin_operator.kinds.doctor_twin.rollout import plan_rollout
+from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
 from twin_operator.kinds.finetune_run.plan import choose_pool
 from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wedged, first, not_all_ready
 from twin_operator.kinds.miner_pool.facts import pool_facts
@@ -28,8 +33,11 @@ class DoctorTwinReconciler:
 
     def __init__(
         self, *, api: Api, cache: Cache, events: EventPoster, wake: Callable[[Key], None],
-        wake_at: Callable[[Key, datetime], None], window_seconds: int,
+        wake_at: Callable[[Key, datetime], None], window_seconds: int, prometheus: Prometheus | None = None,
+        matchers: str = "",
     ) -> None:  # fmt: skip
+        self._prometheus = prometheus
+        self._matchers = matchers
         self._wake_at = wake_at
         self._window_seconds = window_seconds
         self._api = api
@@ -56,14 +64,33 @@ class DoctorTwinReconciler:
             window_seconds=self._window_seconds,
         )  # fmt: skip
         await self._create(thing, fine_tunes)
-        status = plan_status(view, now=timestamp(now), fine_tunes=fine_tunes)
-        await self._report(thing, status, twin_conditions(view, fine_tunes))
-        if fine_tunes.wake_at is not None:
-            self._wake_at(key, fine_tunes.wake_at)
+        rollout = plan_rollout(view, await self._analyse(view, now), now=now)
+        status = plan_status(view, now=timestamp(now), fine_tunes=fine_tunes, rollout=rollout)
+        await self._report(thing, status, twin_conditions(view, fine_tunes, rollout))
+        for wake_at in (fine_tunes.wake_at, rollout.wake_at):
+            if wake_at is not None:
+                self._wake_at(key, wake_at)
         for pool in view.pools:
             if not pool.counts:
                 # It answers with a last version until another pool has taken over: that may be now.
                 self._wake(Key("MinerPool", twin.namespace, pool.pool.name))
+
+    async def _analyse(self, view: TwinView, now: datetime) -> Analysis | None:
+        """Return how the canary does, if one takes traffic."""
+        twin = view.twin
+        canary, since = canary_version(twin), twin.status.canary_start_time
+        if canary is None or since is None:
+            return None
+        if self._prometheus is None:
+            return UNWATCHED
+        lasted = int((now - moment(since)).total_seconds())
+        measured = await measure(
+            self._prometheus, twin=twin.name, canary=canary.served_name, stable=wanted_version(twin).served_name,
+            window_seconds=min(max(lasted, 60) + 60, 86400),
+            matchers=self._matchers.replace("{namespace}", twin.namespace),
+        )  # fmt: skip
+        miners = sum(pool.facts.miner_deployment.ready for pool in view.counting)
+        return assess(measured, twin.spec.rollout or Rollout(), miners=miners)
 
     async def _create(self, thing: Manifest, planned: FineTunePlan) -> None:
         """Create the run that is due, before the status says so: killed in between, the next one finds it made."""
@@ -131,6 +158,18 @@ def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest])
             Notice(
                 reason="VersionActivated", note=f"{active['servedName']} answers now{instead}",
                 occasion=f"{active['servedName']}/{active.get('since')}",
+            )
+        )  # fmt: skip
+    canary, tried = status.get("canaryVersion") or {}, before.get("canaryVersion") or {}
+    if canary and canary.get("digest") != tried.get("digest"):
+        name = canary["servedName"]
+        notices.append(Notice(reason="CanaryStarted", note=f"{name} is loaded beside what serves", occasion=name))
+    rollback = status.get("lastRollback") or {}
+    if rollback and rollback != before.get("lastRollback"):
+        notices.append(
+            Notice(
+                reason="RolledBack", note=f"{rollback['reason']}: {rollback['message']}", kind="Warning",
+                occasion=rollback["time"],
             )
         )  # fmt: skip
     for kind, condition in now.items():

@@ -6,6 +6,9 @@ answers yet, one verified pod is enough: miners send a twin only to pods that ho
 answers stays, in `adapters` and in `versions`. The memory of which one that is are the table itself and, should it be
 lost, the twin's status.activeVersion; so a restarted operator decides the same.
 
+A version on trial (status.canaryVersion) is held beside it and takes status.canaryWeightPercent of the requests, at
+first only once every ready pod has verified it, later where a pod still holds it. Taking the weight away needs nothing.
+
 A twin that must not be served here as its spec asks (other base model, rank too high, selector doesn't match any more)
 keeps its last version until another pool answers with the wanted one.
 """
@@ -24,7 +27,7 @@ from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
 from bettertherapy_api.routing import Twin as TwinRoute
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
-from twin_operator.kinds.doctor_twin.versions import wanted_version
+from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
 from twin_operator.kinds.miner_pool.pod_parts import labels
 from twin_operator.kinds.specs import Pool, Twin
 
@@ -114,6 +117,9 @@ def plan_routing(
         if candidate.twin.deleted:
             continue
         route, held = _plan_twin(pool, candidate, _active(candidate.twin, pool, previous, held_before), ready)
+        if route is not None and candidate.refused is None:
+            known = previous.twins.get(candidate.twin.name) if previous is not None else None
+            route, held = _with_canary(candidate.twin, route, held, known, ready)
         adapters.update({adapter.served_name: adapter for adapter in held})
         if route is not None:
             twins[candidate.twin.name] = route
@@ -159,13 +165,35 @@ def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstrin
     return _route(twin, known[0]), [wanted, known[1]] if known[1] else [wanted]
 
 
+def _with_canary(
+    twin: Twin,
+    route: TwinRoute,
+    held: list[Adapter],
+    before: TwinRoute | None,
+    ready: Mapping[str, PodReport | None],
+) -> tuple[TwinRoute, list[Adapter]]:
+    """Hold the version on trial too, and give it its weight where it is verified: to begin with on every ready pod."""
+    trial = adapter_of(twin.name, canary_version(twin))
+    if trial is None or any(adapter.served_name == trial.served_name for adapter in held):
+        return route, held
+    verified = verified_on(trial.served_name, trial.digest, [report for report in ready.values() if report])
+    tried = before is not None and any(version.digest == trial.digest for version in before.versions)
+    weight = twin.status.canary_weight_percent or 0
+    held = [*held, trial]
+    if weight == 0 or not verified or not route.versions or not (tried or len(verified) == len(ready)):
+        return route, held
+    stable = route.versions[0].model_copy(update={"weight_percent": 100 - weight})
+    canary = Version(served_name=trial.served_name, digest=trial.digest, weight_percent=weight)
+    return route.model_copy(update={"versions": (stable, canary)}), held
+
+
 def _active(  # noqa: PLR0911  # two memories, each with its ways to know nothing
     twin: Twin, pool: Pool, previous: RoutingTable | None, held_before: Mapping[str, Adapter]
 ) -> tuple[Version, Adapter | None] | None:
     """Return the version that answers for the twin in this pool, and its adapter (None: the base model itself)."""
     if previous is not None:
         route = previous.twins.get(twin.name)
-        version = max(route.versions, key=lambda item: item.weight_percent, default=None) if route else None
+        version = stable_version(twin, route.versions) if route else None
         if version is None:
             return None
         full = Version(served_name=version.served_name, digest=version.digest, weight_percent=100)
@@ -184,6 +212,18 @@ def _active(  # noqa: PLR0911  # two memories, each with its ways to know nothin
     return version, Adapter(
         twin=twin.name, digest=active.digest, served_name=active.served_name, uri=active.uri, rank=active.rank
     )
+
+
+def stable_version(twin: Twin, versions: Sequence[Version]) -> Version | None:
+    """Return the version that answers apart from one that is, or was, on trial."""
+    wanted, canary = wanted_version(twin), canary_version(twin)
+    refused = {each.digest for each in twin.status.refused_versions or []}
+    tried = {canary.digest} if canary is not None else set()
+    by_trust = sorted(
+        versions,
+        key=lambda each: (each.digest == wanted.digest, each.digest not in refused | tried, each.weight_percent),
+    )
+    return by_trust[-1] if by_trust else None
 
 
 def _route(twin: Twin, version: Version | None) -> TwinRoute:

@@ -1,0 +1,134 @@
+"""What is made of a canary's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from bettertherapy_api.doctor_twin import Rollout
+from twin_operator.engine.prometheus import Prometheus
+from twin_operator.errors import PrometheusError
+from twin_operator.kinds.doctor_twin.analysis import Measurement, Outlook, assess, measure, queries
+
+LIMITS = Rollout(max_error_percent=1, max_latency_ratio_percent=150)
+
+
+def measured(fresh: int = 1, canary: float | None = None, stable: float | None = None, **codes: float) -> Measurement:
+    return Measurement(
+        fresh_miners=fresh, requests={code.lstrip("c"): count for code, count in codes.items()},
+        canary_seconds=canary, stable_seconds=stable,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "outlook", "reason"),
+    [
+        ("Prometheus doesn't answer", Outlook.UNKNOWN, "MetricsUnavailable"),
+        (measured(0, c200=100), Outlook.UNKNOWN, "MetricsStale"),
+        (measured(), Outlook.GOOD, "NoTraffic"),
+        (measured(c200=100), Outlook.GOOD, "WithinLimits"),
+        (measured(c200=99, c500=1), Outlook.GOOD, "WithinLimits"),
+        (measured(c200=98, c500=2), Outlook.WORSE, "ErrorRate"),
+        (measured(c200=98, broken=2), Outlook.WORSE, "ErrorRate"),
+        (measured(c200=50, c499=50), Outlook.GOOD, "WithinLimits"),
+        (measured(c200=50, c404=50), Outlook.GOOD, "WithinLimits"),
+        (measured(c200=4, c503=1), Outlook.UNCLEAR, "ErrorRate"),
+        (measured(c503=3), Outlook.WORSE, "ErrorRate"),
+        (measured(canary=3.0, stable=1.0, c200=19), Outlook.GOOD, "WithinLimits"),
+        (measured(canary=1.6, stable=1.0, c200=20), Outlook.WORSE, "Latency"),
+        (measured(canary=1.5, stable=1.0, c200=20), Outlook.GOOD, "WithinLimits"),
+        (measured(canary=9.0, stable=None, c200=20), Outlook.GOOD, "WithinLimits"),
+        (measured(canary=9.0, stable=0.0, c200=20), Outlook.GOOD, "WithinLimits"),
+    ],
+)
+def test_outlook(found: Measurement | str, outlook: Outlook, reason: str) -> None:
+    analysis = assess(found, LIMITS, miners=1)
+    assert (analysis.outlook, analysis.reason) == (outlook, reason)
+
+
+def test_every_ready_miner_must_be_scraped() -> None:
+    assert assess(measured(1, c200=100), LIMITS, miners=2).outlook is Outlook.UNKNOWN
+
+
+def test_the_numbers_are_in_the_sentence() -> None:
+    message = assess(measured(canary=2.0, stable=1.0, c200=99, c500=1), Rollout(), miners=1).message
+    assert "95% answered within 2.00 s against 1.00 s (200%" in message
+
+
+def test_metrics_are_those_of_the_miner() -> None:
+    from neurons.miner.metrics import Metrics
+
+    rendered = Metrics().render().decode()
+    asked = " ".join(queries(twin="t", canary="c", stable="s", window_seconds=60, matchers="").values())
+    for name in ("bettertherapy_miner_requests_total", "bettertherapy_miner_pods_ready"):
+        assert name in asked
+        assert name.removesuffix("_total") in rendered
+    assert "bettertherapy_miner_request_seconds_bucket" in asked
+    assert "bettertherapy_miner_request_seconds" in rendered
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[dict[str, object], str]]:
+    """A Prometheus that answers what the test says, by a word in the query."""
+    answers: dict[str, object] = {}
+
+    async def query(request: web.Request) -> web.Response:
+        promql = (await request.post())["query"]
+        for word, answer in answers.items():
+            if word in str(promql):
+                if isinstance(answer, web.Response):
+                    return answer
+                return web.json_response({"status": "success", "data": {"resultType": "vector", "result": answer}})
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": []}})
+
+    app = web.Application()
+    app.router.add_post("/api/v1/query", query)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield answers, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def asked(url: str) -> Measurement | str:
+    prometheus = Prometheus(url, request_seconds=2)
+    try:
+        return await measure(
+            prometheus, twin="dr-a", canary="dr-a-b", stable="dr-a-a", window_seconds=90, matchers='namespace="x"'
+        )
+    finally:
+        await prometheus.close()
+
+
+async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, object], str]) -> None:
+    answers, url = server
+    answers["pods_ready"] = [{"metric": {}, "value": [1, "2"]}]
+    answers["requests_total"] = [
+        {"metric": {"code": "200"}, "value": [1, "30"]}, {"metric": {"code": "500"}, "value": [1, "2"]},
+    ]  # fmt: skip
+    answers['version="dr-a-b"'] = [{"metric": {}, "value": [1, "0.5"]}]
+    answers['version="dr-a-a"'] = [{"metric": {}, "value": [1, "NaN"]}]
+    assert await asked(url) == Measurement(
+        fresh_miners=2, requests={"200": 30.0, "500": 2.0}, canary_seconds=0.5, stable_seconds=None
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "error", "error": "bad query"}, {}, [], {"status": "success", "data": {"result": [{"metric": {}}]}},
+    ],
+)  # fmt: skip
+async def test_what_is_no_answer_is_said(server: tuple[dict[str, object], str], answer: object) -> None:
+    answers, url = server
+    answers["pods_ready"] = web.json_response(answer)
+    assert isinstance(await asked(url), str)
+
+
+async def test_nobody_there_is_said() -> None:
+    assert "doesn't answer" in str(await asked("http://127.0.0.1:9"))
+    with pytest.raises(PrometheusError):
+        await Prometheus("http://127.0.0.1:9", request_seconds=1).query("up")

@@ -1,0 +1,467 @@
+"""From a verdict to the version that answers: canary, steps, rollback, the doctor's word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport
+from bettertherapy_api.routing import RoutingTable
+from tests.unit.operator.run_samples import run
+from tests.unit.operator.samples import adapter_report, digest, pod_object, pool, report, report_configmap, twin_object
+from twin_operator.engine.resources import Manifest
+from twin_operator.engine.status import timestamp, without_none
+from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outlook
+from twin_operator.kinds.doctor_twin.checks import twin_conditions
+from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
+from twin_operator.kinds.doctor_twin.plan import plan_status
+from twin_operator.kinds.doctor_twin.rollout import plan_rollout
+from twin_operator.kinds.miner_pool.facts import read_facts
+from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, wanted_adapter
+from twin_operator.kinds.specs import Run, Twin, twin_from
+
+STEPS = {"steps": [{"weightPercent": 10, "seconds": 60}, {"weightPercent": 50, "seconds": 60}]}
+GOOD = Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message="0 of 40 requests failed")
+WORSE = Analysis(outlook=Outlook.WORSE, reason="ErrorRate", message="9 of 40 requests failed")
+DOWN = Analysis(outlook=Outlook.UNKNOWN, reason="MetricsUnavailable", message="Prometheus doesn't answer")
+A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
+START = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
+
+
+def child(letter: str = "b", *, parent: str = "a", name: str = "r1", at: str = "2026-01-02T02:59:00Z") -> Run:
+    return run(
+        name, parentDigest=digest(parent),
+        status={
+            "completionTime": at, "startTime": at, "verdict": "Promote",
+            "artifact": {"uri": f"pvc://s/dr-a/{letter}", "digest": digest(letter), "rank": 8, "bytes": 9},
+            "dataset": {"uri": "pvc://s/d", "digest": digest("d"), "interactions": 40},
+            "eval": {
+                "verdict": "Promote", "samples": 40, "message": "71% against 64%",
+                "metrics": [{"name": "score", "valuePercent": 71}],
+            },
+        },
+    )  # fmt: skip
+
+
+class World:
+    """One twin in one pool, with the operator's two reconciliations as functions of what was written before."""
+
+    def __init__(self, *runs: Run, **spec: Any) -> None:
+        self.spec = {"fineTune": {}, **spec}
+        self.letter: str | None = "a"
+        self.status: Manifest = {}
+        self.annotations: dict[str, str] = {}
+        self.runs = list(runs)
+        self.reports = [report("e1", adapter_report()), report("e2", adapter_report())]
+        self.table: RoutingTable | None = None
+        self.now = START
+        self.analysis: Analysis = GOOD
+        self.truth: dict[str, tuple[str, str]] = {}
+        self.said = ""
+
+    def twin(self) -> Twin:
+        thing = twin_object(adapter=self.letter, status=self.status, **self.spec)
+        made = twin_from(thing)
+        assert isinstance(made, Twin), made
+        return replace(made, annotations=self.annotations)
+
+    def reconcile_pool(self) -> None:
+        facts = read_facts(
+            [*(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports)], pool="p"
+        )
+        self.table = plan_routing(
+            pool(), candidates=[Candidate(twin=self.twin())], previous=self.table, ready=facts.ready
+        )
+
+    def reconcile_twin(self) -> None:
+        made = self.twin()
+        facts = read_facts(
+            [*(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports)], pool="p"
+        )
+        seen = PoolView(pool=pool(), facts=facts, table=self.table, matches=True, refused=None)
+        view = TwinView(twin=made, wanted=wanted_adapter(made), pools=[seen], runs=self.runs)
+        trying = made.status.canary_start_time is not None
+        rollout = plan_rollout(view, self.analysis if trying else None, now=self.now)
+        found = twin_conditions(view, rollout=rollout)
+        self.truth = {each.type: (each.status, each.reason) for each in found}
+        self.said = " | ".join(each.message for each in found)
+        self.status = without_none(plan_status(view, now=timestamp(self.now), rollout=rollout))
+
+    def settle(self, seconds: int = 0) -> None:
+        self.now += timedelta(seconds=seconds)
+        for _ in range(12):
+            before = (self.status, self.table)
+            self.reconcile_twin()
+            self.reconcile_pool()
+            if (self.status, self.table) == before:
+                return
+        raise AssertionError("it does not come to rest")
+
+    def load(
+        self,
+        letter: str = "b",
+        *,
+        pods: tuple[str, ...] = ("e1", "e2"),
+        state: Any = AdapterState.VERIFIED,
+        **more: Any,
+    ) -> None:
+        self.reports = [
+            report(each.pod, each.adapters, adapter_report(letter=letter, state=state, **more))
+            if each.pod in pods
+            else each
+            for each in self.reports
+        ]
+
+    @property
+    def weights(self) -> dict[str, int]:
+        assert self.table is not None
+        return {version.served_name: version.weight_percent for version in self.table.twins["dr-a"].versions}
+
+    @property
+    def held(self) -> set[str]:
+        assert self.table is not None
+        return {adapter.served_name for adapter in self.table.adapters}
+
+    @property
+    def active(self) -> str:
+        name: str = self.status["activeVersion"]["servedName"]
+        return name
+
+
+def serving(*runs: Run, **spec: Any) -> World:
+    world = World(**spec)
+    world.settle()
+    assert world.weights == {A: 100}
+    world.runs = list(runs)
+    world.settle()
+    return world
+
+
+def test_a_passed_version_is_loaded_beside_and_takes_nothing_before_it_is_verified_everywhere() -> None:
+    world = serving(child(), rollout=STEPS)
+    assert (world.weights, world.held) == ({A: 100}, {A, B})
+    assert world.truth["Progressing"] == ("True", "CanaryLoading")
+    world.load(pods=("e1",))
+    world.settle(600)
+    assert (world.weights, world.status["canaryVersion"]["scorePercent"]) == ({A: 100}, 71)
+
+
+def test_it_goes_step_by_step_and_the_old_one_stays_until_the_last() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    assert world.weights == {A: 90, B: 10}
+    world.settle(59)
+    assert world.weights == {A: 90, B: 10}
+    world.settle(1)
+    assert (world.weights, world.held, world.active) == ({A: 50, B: 50}, {A, B}, A)
+    world.settle(60)
+    assert (world.weights, world.held, world.active) == ({B: 100}, {B}, B)
+    assert world.status["previousVersion"]["servedName"] == A
+    assert "canaryVersion" not in world.status
+    active = world.status["activeVersion"]
+    assert (active["runName"], active["datasetDigest"], active["parentDigest"]) == ("r1", digest("d"), digest("a"))
+    assert world.truth["RolledBack"] == ("False", "NoRollback")
+
+
+def test_without_steps_it_takes_over_at_once_when_verified_everywhere() -> None:
+    world = serving(child())
+    world.load()
+    world.settle()
+    assert (world.weights, world.active) == ({B: 100}, B)
+
+
+@pytest.mark.parametrize("weight", [10, 50, 100])
+def test_a_worse_canary_loses_all_traffic_at_once_and_the_numbers_are_said(weight: int) -> None:
+    world = serving(child(), rollout={"steps": [{"weightPercent": weight, "seconds": 60}]})
+    world.load()
+    world.settle()
+    assert world.weights == {A: 100 - weight, B: weight}
+    world.analysis = WORSE
+    world.settle(5)
+    assert (world.weights, world.held, world.active) == ({A: 100}, {A}, A)
+    assert world.truth["RolledBack"] == ("True", "ErrorRate")
+    assert "9 of 40" in world.said
+    assert "previousVersion" not in world.status
+    world.analysis = GOOD
+    world.settle(6000)
+    assert world.weights == {A: 100}, "what was taken back is not tried again"
+
+
+def test_without_metrics_the_weight_is_held_and_nothing_is_promoted() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.analysis = DOWN
+    world.settle(6000)
+    assert world.weights == {A: 90, B: 10}
+    assert world.truth["Progressing"] == ("True", "CanaryHeld")
+    assert "Prometheus doesn't answer" in world.said
+    world.analysis = GOOD
+    world.settle(5)
+    assert world.weights == {A: 50, B: 50}
+
+
+def test_without_prometheus_steps_go_by_time_and_the_condition_says_so() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.analysis = UNWATCHED
+    world.settle()
+    world.settle(5)
+    assert "by time and verification alone" in world.said
+    world.settle(60)
+    world.settle(60)
+    assert world.weights == {B: 100}
+
+
+@pytest.mark.parametrize("reason", [FailureReason.DIGEST_MISMATCH, FailureReason.FINGERPRINT_MISMATCH])
+def test_a_version_that_does_not_verify_is_taken_back_and_never_serves(reason: FailureReason) -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load(pods=("e1",))
+    world.load(pods=("e2",), state=AdapterState.FAILED, reason=reason, message="tampered", retryable=False)
+    world.settle()
+    assert (world.weights, world.held) == ({A: 100}, {A})
+    assert world.truth["RolledBack"] == ("True", reason.value)
+
+
+def test_a_store_that_is_down_is_waited_for() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load(state=AdapterState.FAILED, reason=FailureReason.STORE_UNREACHABLE, retryable=True)
+    world.settle(600)
+    assert (world.weights, world.status["canaryVersion"]["servedName"]) == ({A: 100}, B)
+
+
+def test_an_operator_that_was_away_for_the_whole_canary_goes_on_with_the_next_step_only() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.settle(100000)
+    assert world.weights == {A: 50, B: 50}
+
+
+def test_a_lost_table_is_made_again_with_the_same_weights() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.table = None
+    world.settle(1)
+    assert world.weights == {A: 90, B: 10}
+
+
+def test_a_restarted_pod_leaves_the_weight_where_another_pod_holds_the_version() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.reports = [report("e1", adapter_report()), world.reports[1]]
+    world.settle(1)
+    assert world.weights == {A: 90, B: 10}
+    world.reports = [report("e1", adapter_report()), report("e2", adapter_report())]
+    world.settle(1)
+    assert world.weights == {A: 100}
+
+
+def test_a_hand_set_version_takes_over_from_what_was_promoted_and_from_a_canary() -> None:
+    world = serving(child())
+    world.load()
+    world.settle()
+    assert world.active == B
+    world.letter = "c"
+    world.load("c")
+    world.settle()
+    assert (world.weights, world.active) == ({"dr-a-cccccccc": 100}, "dr-a-cccccccc")
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.letter = "c"
+    world.settle()
+    assert (world.weights, "canaryVersion" in world.status) == ({A: 100}, False)
+
+
+def test_a_child_of_a_parent_that_serves_no_more_is_refused() -> None:
+    world = serving(child(parent="f"))
+    assert world.status["refusedVersions"][0]["reason"] == "ParentReplaced"
+    assert world.held == {A}
+
+
+def test_of_several_the_newest_is_tried() -> None:
+    older = child("c", name="r0", at="2026-01-01T02:00:00Z")
+    world = serving(older, child(), rollout=STEPS)
+    assert world.status["canaryVersion"]["digest"] == digest("b")
+    assert [each["reason"] for each in world.status["refusedVersions"]] == ["Superseded"]
+
+
+DOCTOR = {"gate": {"approval": "Doctor"}}
+
+
+def test_the_doctor_approves() -> None:
+    world = serving(child(), **DOCTOR)
+    assert (world.held, world.status["pendingVersion"]["servedName"]) == ({A}, B)
+    world.settle(10**7)
+    assert world.weights == {A: 100}, "a doctor who never answers changes nothing"
+    world.annotations = {"bettertherapy.io/approve": digest("c")}
+    world.settle()
+    assert "pendingVersion" in world.status
+    world.annotations = {"bettertherapy.io/approve": digest("b")}
+    world.settle()
+    world.load()
+    world.settle()
+    assert (world.weights, "pendingVersion" in world.status) == ({B: 100}, False)
+
+
+def test_the_doctor_rejects() -> None:
+    world = serving(child(), **DOCTOR)
+    world.annotations = {"bettertherapy.io/reject": digest("b")}
+    world.settle()
+    assert ("pendingVersion" in world.status, world.held) == (False, {A})
+    assert world.status["refusedVersions"][0]["reason"] == "RejectedByDoctor"
+    world.annotations = {}
+    world.settle()
+    assert "pendingVersion" not in world.status
+
+
+def test_the_doctor_is_asked_about_the_newest_only() -> None:
+    world = serving(child(), **DOCTOR)
+    world.runs.append(child("c", name="r2", at="2026-01-03T02:00:00Z"))
+    world.settle()
+    assert world.status["pendingVersion"]["digest"] == digest("c")
+    assert world.status["refusedVersions"][0]["digest"] == digest("b")
+
+
+def promoted() -> World:
+    world = serving(child())
+    world.load()
+    world.settle()
+    assert world.active == B
+    return world
+
+
+def test_a_rollback_goes_back_to_a_version_once_it_is_loaded_again() -> None:
+    world = promoted()
+    world.reports = [report(pod, adapter_report(letter="b")) for pod in ("e1", "e2")]
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+    world.settle()
+    assert (world.weights, world.held) == ({B: 100}, {A, B})
+    world.load("a")
+    world.settle()
+    assert (world.weights, world.held, world.active) == ({A: 100}, {A}, A)
+    assert world.truth["RolledBack"] == ("True", "Requested")
+    world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
+    world.settle()
+    assert world.weights == {B: 100}
+
+
+def test_a_rollback_is_done_once_and_again_with_another_token() -> None:
+    world = promoted()
+    world.load("a")
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+    world.settle()
+    world.runs.append(child("c", name="r2", at="2026-01-03T02:00:00Z"))
+    world.load("c")
+    world.settle()
+    assert world.weights == {"dr-a-cccccccc": 100}, "the old annotation does not undo the next promotion"
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a") + "@2"}
+    world.settle()
+    assert world.weights == {A: 100}
+
+
+def test_a_rollback_in_a_canary_takes_the_canary_back() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+    world.settle()
+    assert (world.weights, world.held) == ({A: 100}, {A})
+    assert world.truth["RolledBack"] == ("True", "Requested")
+
+
+def test_a_rollback_to_the_base_model() -> None:
+    world = promoted()
+    world.annotations = {"bettertherapy.io/rollback-to": "base"}
+    world.settle()
+    assert world.weights == {"smollm2": 100}
+
+
+def test_a_rollback_to_what_nobody_knows_is_told() -> None:
+    world = promoted()
+    world.annotations = {"bettertherapy.io/rollback-to": digest("e")}
+    world.settle()
+    assert (world.weights, world.truth["RolledBack"]) == ({B: 100}, ("False", "RollbackUnknown"))
+
+
+def test_steps_that_are_taken_away_in_the_middle_promote() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.spec["rollout"] = {}
+    world.settle(5)
+    assert world.weights == {B: 100}
+
+
+@given(
+    events=st.lists(
+        st.sampled_from(
+            [
+                "wait",
+                "good",
+                "worse",
+                "down",
+                "load",
+                "lose",
+                "fail",
+                "rollback",
+                "forward",
+                "hand",
+                "table",
+                "twin",
+                "pool",
+            ]
+        ),
+        max_size=25,
+    )
+)
+def test_whatever_happens_somebody_verified_answers(events: list[str]) -> None:
+    """No order of events, also of half-done reconciliations, leaves patients without a verified version."""
+    world = serving(child(), rollout=STEPS)
+    both: list[PodReport] = world.reports
+    for event in events:
+        match event:
+            case "wait":
+                world.now += timedelta(seconds=61)
+            case "good":
+                world.analysis = GOOD
+            case "worse":
+                world.analysis = WORSE
+            case "down":
+                world.analysis = DOWN
+            case "load":
+                world.load()
+            case "lose":
+                world.reports = both
+            case "fail":
+                world.load(state=AdapterState.FAILED, reason=FailureReason.DIGEST_MISMATCH, retryable=False)
+            case "rollback":
+                world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+            case "forward":
+                world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
+            case "hand":
+                world.letter = "c"
+            case "table":
+                world.table = None
+            case "twin":
+                world.reconcile_twin()
+            case "pool":
+                world.reconcile_pool()
+        if event in ("twin", "pool", "table"):
+            continue
+        world.reconcile_pool()
+        weights = world.weights
+        assert sum(weights.values()) == 100
+        assert set(weights) <= world.held
+        if weights.get(B) and event != "lose":
+            verified = all(B in each.adapters for each in world.reports)
+            assert verified or weights.get(B) == 100
