@@ -26,6 +26,8 @@ POOL = {
         "engine": {"device": "CPU"},
         "replicas": 0,
         "miner": {"replicas": 0},
+        "store": {"uri": "pvc://adapters/store"},
+        "nodeSelector": {"no-such-node": "yes"},
     },
 }
 TWIN = {
@@ -102,4 +104,17 @@ def test_a_pool_and_a_twin_are_reconciled(operator_log: Path, kubectl: Kubectl, 
         assert time.monotonic() < deadline, "no event was written"
         time.sleep(0.5)
     assert events
+    assert "forbidden" not in operator_log.read_text().lower()
+
+
+def test_a_run_is_made_and_started(operator_log: Path, kubectl: Kubectl, namespace: str) -> None:
+    asked = {**TWIN, "metadata": {"name": "dr-a", "annotations": {"bettertherapy.io/finetune-now": "x"}}}
+    for thing in (POOL, asked):
+        kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(thing))
+    deadline = time.monotonic() + 45
+    while not kubectl("get", "jobs", "-n", namespace, "-l", "bettertherapy.io/twin=dr-a", "-o", "name").stdout:
+        assert time.monotonic() < deadline, operator_log.read_text()
+        time.sleep(0.5)
+    [run] = json.loads(kubectl("get", "finetuneruns", "-n", namespace, "-o", "json").stdout)["items"]
+    kubectl("delete", "finetunerun", run["metadata"]["name"], "-n", namespace)
     assert "forbidden" not in operator_log.read_text().lower()
