@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neurons.trainer.dataset import Message
 from neurons.trainer.errors import BadData, BadModel, BadParent, Diverged, OutOfMemory, Preempted
 
 if TYPE_CHECKING:
     import torch
+
+    from neurons.trainer.dataset import Message
 
 _IGNORED: Final = -100
 _WARM_UP_SHARE: Final = 0.1
