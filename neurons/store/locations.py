@@ -28,7 +28,7 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from bettertherapy_api import names
-from neurons.store.errors import ArtifactNotFound, StoreUnreachable, translated
+from neurons.store.errors import ArtifactNotFound, ManifestInvalid, StoreUnreachable, translated
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -99,6 +99,27 @@ class Location:
         with translated(doing=f"writing {name}", uri=self.uri):
             async with asyncio.timeout(self.limits.transfer):
                 await obstore.put_async(self.store, name, content)
+
+    async def read(self, name: str, *, at_most: int) -> bytes | None:
+        """Return an object's bytes, or None for no such object; raises ManifestInvalid for a larger one."""
+        try:
+            result = await self.get(name)
+        except ArtifactNotFound:
+            return None
+        if result.meta["size"] > at_most:
+            raise ManifestInvalid(
+                f"{self.uri}: {name} has {result.meta['size']} bytes, at most {at_most} are read. Remove or split it."
+            )
+        return b"".join([chunk async for chunk in self.chunks(result, name=name)])
+
+    async def delete(self, name: str) -> None:
+        """Delete one object; one that is gone already is deleted."""
+        try:
+            with translated(doing=f"deleting {name}", uri=self.uri):
+                async with asyncio.timeout(self.limits.call):
+                    await obstore.delete_async(self.store, name)
+        except ArtifactNotFound:
+            return
 
     async def listing(self, *, at_most: int) -> list[ObjectMeta]:
         """Return the objects below the folder, at any depth, the first `at_most` of them."""

@@ -1,27 +1,37 @@
-"""`python -m neurons.trainer train`: one JSON object a line on standard output, the last one is the result.
+"""`python -m neurons.trainer train` or `run`: one JSON object a line on standard output, the last one is the result.
 
-The result (or the failure) also goes to /dev/termination-log, so that the pod's status carries it.
-Exit status: 0 published, 1 failed for good, 75 worth another try, 2 wrong arguments.
+The result (or the failure) also goes to /dev/termination-log, so that the pod's status carries it; `run` tells its
+progress in a ConfigMap too, where PROGRESS_CONFIGMAP and POD_NAMESPACE are set.
+Exit status: 0 done (also: skipped, or published and rejected by the gate), 1 failed for good, 75 worth another try,
+2 wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bettertherapy_api import names
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
+from bettertherapy_api.run_progress import FailureReport
 from neurons.store.model_record import read_record
+from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import read_dataset
-from neurons.trainer.errors import TrainerError
+from neurons.trainer.errors import Preempted, TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.lora import Settings, Step, save, train
+from neurons.trainer.progress import Progress, Target, say
 from neurons.trainer.publish import publish
+from neurons.trainer.run import Run
+from neurons.trainer.termination import Terminated, Termination
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 _TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
@@ -29,25 +39,51 @@ _TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
     """Run the command and return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        result = _train(options)
+        result = _train(options) if options.command == "train" else _run(options)
     except TrainerError as error:
-        failure = {"class": error.failure_class, "retryable": error.retryable, "message": str(error)}
-        _finish({"failure": failure}, termination_log)
+        _finish({"failure": _failure(error).model_dump(by_alias=True)}, termination_log)
         return _TRY_AGAIN if error.retryable else 1
     _finish(result, termination_log)
     return 0
 
 
+def _run(options: argparse.Namespace) -> dict[str, object]:
+    termination = Termination()
+    if threading.current_thread() is threading.main_thread():
+        termination.install()
+    scratch = options.work_dir
+    with tempfile.TemporaryDirectory(dir=scratch) as work, _progress() as progress:
+        try:
+            try:
+                return Run(options, work=Path(work), progress=progress, termination=termination).execute()
+            except Terminated:
+                raise Preempted("told to end; another attempt goes on from what is kept in the store.") from None
+        except TrainerError as error:
+            progress.tell(failure=_failure(error))
+            raise
+
+
+def _progress() -> Progress:
+    configmap, namespace = os.environ.get("PROGRESS_CONFIGMAP"), os.environ.get("POD_NAMESPACE")
+    target = Target(namespace=namespace, configmap=configmap) if namespace and configmap else None
+    return Progress(attempt=os.environ.get("POD_UID", ""), target=target)
+
+
+def _failure(error: TrainerError) -> FailureReport:
+    return FailureReport(failure_class=error.failure_class, retryable=error.retryable, message=str(error))
+
+
 def _train(options: argparse.Namespace) -> dict[str, object]:
     begun = time.monotonic()
     dataset = read_dataset(options.dataset)
-    _say(
+    say(
         event="dataset",
         digest=dataset.digest,
         conversations=len(dataset.conversations),
-        refused={str(reason): count for reason, count in dataset.refused.items()},
+        refused=dataset.refused,
     )
     settings = Settings(
         rank=options.rank,
@@ -61,7 +97,7 @@ def _train(options: argparse.Namespace) -> dict[str, object]:
     trained = train(dataset.conversations, base_model=options.base_model, settings=settings, report=_say_step)
     save(trained, options.output, base_model_name=options.base_model_name)
     fingerprint, distance = take_fingerprint(trained)
-    _say(event="fingerprint", tokens=len(fingerprint.token_ids), nats_to_base=round(distance, 4))
+    say(event="fingerprint", tokens=len(fingerprint.token_ids), nats_to_base=round(distance, 4))
     record = read_record(options.base_model)
     artifact = publish(
         options.output,
@@ -86,51 +122,8 @@ def _train(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m neurons.trainer", description="Fine-tune a twin's adapter.")
-    command = parser.add_subparsers(dest="command", required=True).add_parser("train", help="train and publish")
-    command.add_argument("--base-model", required=True, type=Path, metavar="PATH", help="folder with the base model")
-    command.add_argument("--base-model-name", required=True, metavar="NAME", help="the pool's baseModel.name")
-    command.add_argument("--base-model-revision", metavar="REVISION", help="the pool's baseModel.revision")
-    command.add_argument("--base-model-digest", type=_digest, metavar="sha256:…", help="instead of the recorded one")
-    command.add_argument("--dataset", required=True, type=Path, metavar="FILE.jsonl")
-    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the adapter is saved first")
-    command.add_argument("--twin", required=True, metavar="NAME")
-    command.add_argument("--store", required=True, metavar="URI", help="root of the adapter store")
-    command.add_argument("--run", metavar="NAME", help="name of the run, kept in the lineage")
-    defaults = Settings()
-    command.add_argument("--rank", type=_positive, default=defaults.rank)
-    command.add_argument("--alpha", type=_positive, help="LoRA's scale times rank (default: twice the rank)")
-    command.add_argument("--steps", type=_positive, default=defaults.steps)
-    command.add_argument("--batch-size", type=_positive, default=defaults.batch_size)
-    command.add_argument("--learning-rate", type=_rate, default=defaults.learning_rate)
-    command.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="cut conversations here")
-    command.add_argument("--seed", type=int, default=defaults.seed)
-    return parser
-
-
-def _positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not above zero")
-    return number
-
-
-def _rate(value: str) -> float:
-    number = float(value)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
-    return number
-
-
-def _digest(value: str) -> str:
-    if not names.is_digest(value):
-        raise argparse.ArgumentTypeError(f"{value!r} is no digest: expected sha256: and 64 lower-case hex digits")
-    return value
-
-
 def _say_step(step: Step) -> None:
-    _say(
+    say(
         event="step",
         step=step.number,
         steps=step.of,
@@ -140,13 +133,8 @@ def _say_step(step: Step) -> None:
     )
 
 
-def _say(**fields: object) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
 def _finish(result: dict[str, object], termination_log: Path) -> None:
-    _say(**result)
+    say(**result)
     if termination_log.exists():
         termination_log.write_text(json.dumps(result)[:4096])
 

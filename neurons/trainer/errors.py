@@ -2,14 +2,16 @@
 
     TrainerError
     ├── BadData        the dataset is empty, malformed, too large, or nothing in it may be trained on   final
+    ├── BadParent      the adapter to go on from is damaged, or of another rank or base model           final
     ├── BadModel       the base model can't be read or lacks a chat template                            final
     ├── Diverged       the loss is no number                                                            final
     ├── OutOfMemory    it takes more memory than there is                                               final
-    └── PublishFailed  the store refused or did not answer                                              as the store
-    says
+    ├── StoreFailed    the store did not give what is to be read                                        as it says
+    ├── PublishFailed  the store did not take the adapter, however often it was asked                   as it says
+    └── Preempted      the pod was told to end; a checkpoint is kept                                    retryable
 
-"Final" means that the same run would fail again; anything else (a lost node, a preemption) kills the process and is
-told by Kubernetes.
+"Final" means that the same run would fail again. A lost node or a kill leaves no word; Kubernetes tells of it, and the
+next attempt goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ class BadData(TrainerError):  # noqa: N818 - named like its class in the status
     failure_class = "BadData"
 
 
+class BadParent(TrainerError):  # noqa: N818
+    """The parent adapter can't be gone on from."""
+
+    failure_class = "BadParent"
+
+
 class BadModel(TrainerError):  # noqa: N818
     """The base model can't be used."""
 
@@ -48,6 +56,16 @@ class OutOfMemory(TrainerError):  # noqa: N818
     failure_class = "OutOfMemory"
 
 
+class StoreFailed(TrainerError):  # noqa: N818
+    """The store did not give what a run needs to begin."""
+
+    failure_class = "StoreFailed"
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 class PublishFailed(TrainerError):  # noqa: N818
     """The adapter was trained but is not in the store."""
 
@@ -56,3 +74,10 @@ class PublishFailed(TrainerError):  # noqa: N818
     def __init__(self, message: str, *, retryable: bool) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class Preempted(TrainerError):  # noqa: N818
+    """The pod has to go; another attempt goes on where this one ended."""
+
+    failure_class = "Preempted"
+    retryable = True

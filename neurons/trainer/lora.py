@@ -1,5 +1,7 @@
-"""The training itself: LoRA on all linear layers, loss on the assistant's tokens only, the same result for the same "
-"seed."""
+"""The training itself: LoRA on all linear layers, loss on the assistant's tokens only, batches packed into one.
+
+The same inputs give the same adapter, also when the process was killed in between and went on from a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,18 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neurons.trainer.dataset import Message
-from neurons.trainer.errors import BadData, BadModel, Diverged, OutOfMemory
+from neurons.trainer.errors import BadData, BadModel, BadParent, Diverged, OutOfMemory, Preempted
 
 if TYPE_CHECKING:
     import torch
+
+    from neurons.trainer.dataset import Message
 
 _IGNORED: Final = -100
 _WARM_UP_SHARE: Final = 0.1
@@ -56,12 +59,30 @@ class Step:
     loss: float
     """Mean cross-entropy over the learned tokens of the batch, in nats."""
     seconds: float
-    """Since the first step began."""
+    """Since this process began its first step."""
+    resumed_at: int = 0
+    """Steps that an earlier process did."""
 
     @property
     def remaining_seconds(self) -> float:
         """Estimate what is left, from the mean of the steps so far."""
-        return self.seconds / self.number * (self.of - self.number)
+        return self.seconds / max(1, self.number - self.resumed_at) * (self.of - self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Interruptions:
+    """How a training is stopped in good order and gone on with. By default it is neither."""
+
+    every: int = 20
+    """Steps between two checkpoints."""
+    resume: Mapping[str, Any] | None = None
+    """The checkpoint to go on from."""
+    keep: Callable[[dict[str, Any]], None] | None = None
+    """Takes each checkpoint: tensors, numbers and names only."""
+    stopping: Callable[[], bool] = lambda: False
+    """Tells whether to stop now, with a checkpoint and Preempted."""
+    between_steps: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Entered while the steps run: only there `stopping` is asked."""
 
 
 @dataclass(slots=True)
@@ -121,37 +142,71 @@ def train(
     base_model: Path,
     settings: Settings,
     report: Callable[[Step], None],
+    parent: Path | None = None,
+    interruptions: Interruptions | None = None,
 ) -> Trained:
-    """Train an adapter and return it in memory; `report` is called after every step. Raises TrainerError."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Train an adapter and return it in memory; `report` is called after every step. Raises TrainerError.
+
+    `parent` is the folder of the adapter to go on from, of the same rank.
+    """
     model, tokenizer = load(base_model)
     import torch  # noqa: PLC0415
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
-    torch.manual_seed(settings.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    seed_everything(settings.seed)
     examples = [tokenise(conversation, tokenizer, max_tokens=settings.max_tokens) for conversation in conversations]
     examples = [example for example in examples if any(label != _IGNORED for label in example.labels)]
-    if not examples:
+    if settings.steps and not examples:
         raise BadData(f"no conversation has an answer within {settings.max_tokens} tokens. Raise --max-tokens.")
-    adapted = get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    )
+    adapted = adapt(model, settings=settings, parent=parent)
     try:
-        losses = _optimise(adapted, examples, settings=settings, report=report)
+        interruptions = interruptions or Interruptions()
+        with interruptions.between_steps():
+            losses = _optimise(adapted, examples, settings=settings, report=report, interruptions=interruptions)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(
             "memory ran out while training. Lower --batch-size or --max-tokens, or give it more."
         ) from error
-    _round_to_stored_precision(adapted)
+    round_to_stored_precision(adapted)
     return Trained(model=adapted, tokenizer=tokenizer, losses=tuple(losses))
+
+
+def seed_everything(seed: int) -> None:
+    """Make what follows the same each time, as far as the hardware's own arithmetic is."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch  # noqa: PLC0415
+
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
+    """Return the model with a trainable adapter: a new one, or the parent's. Raises BadParent."""
+    from peft import LoraConfig, PeftModel, get_peft_model  # noqa: PLC0415
+
+    if parent is None:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            ),
+        )
+    try:
+        adapted = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    except Exception as error:  # PEFT, safetensors and torch raise what they like for weights that don't fit
+        raise BadParent(
+            f"the parent adapter can't be loaded onto the base model: {_first_line(error)}. Set spec.adapter to one "
+            "that was trained on this base model."
+        ) from error
+    rank = adapted.peft_config["default"].r
+    if rank != settings.rank:
+        raise BadParent(
+            f"the parent adapter's rank is {rank}, this run's is {settings.rank}. Set hyperparameters.rank to {rank}."
+        )
+    return adapted
 
 
 def save(trained: Trained, folder: Path, *, base_model_name: str) -> None:
@@ -179,19 +234,42 @@ def save(trained: Trained, folder: Path, *, base_model_name: str) -> None:
         (folder / name).chmod(0o644)  # safetensors writes 0600, and the engine may run as another user
 
 
+def weights_of(model: Any, adapter: str = "default") -> dict[str, torch.Tensor]:
+    """Return copies of an adapter's weights in main memory, by PEFT's names."""
+    from peft import get_peft_model_state_dict  # noqa: PLC0415
+
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter)
+    return {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
+
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], adapter: str = "default") -> None:
+    """Put weights that `weights_of` returned back."""
+    from peft import set_peft_model_state_dict  # noqa: PLC0415
+
+    set_peft_model_state_dict(model, dict(weights), adapter_name=adapter)
+
+
 def _optimise(
-    model: Any, examples: Sequence[Example], *, settings: Settings, report: Callable[[Step], None]
+    model: Any,
+    examples: Sequence[Example],
+    *,
+    settings: Settings,
+    report: Callable[[Step], None],
+    interruptions: Interruptions,
 ) -> list[float]:
     import torch  # noqa: PLC0415
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings.steps))
-    order = _order(len(examples), settings)
-    model.train()
     losses: list[float] = []
+    if interruptions.resume is not None:
+        losses = _resume(model, optimiser, interruptions.resume)
+    done = len(losses)
+    model.train()
     begun = time.monotonic()
-    for number, batch in enumerate(order, start=1):
+    for number, batch in enumerate(_order(len(examples), settings)[done:], start=done + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * _rate(number - 1, settings.steps)
         with _mixed_precision(model):
             loss = _loss(model, [examples[index] for index in batch])
         value = float(loss.detach())
@@ -201,11 +279,41 @@ def _optimise(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         optimiser.step()
-        schedule.step()
         losses.append(value)
-        report(Step(number=number, of=settings.steps, loss=value, seconds=time.monotonic() - begun))
+        report(Step(number=number, of=settings.steps, loss=value, seconds=time.monotonic() - begun, resumed_at=done))
+        stopping = interruptions.stopping()
+        due = number % interruptions.every == 0 or number == settings.steps or stopping
+        if interruptions.keep is not None and due:
+            interruptions.keep(checkpoint_of(model, optimiser, losses))
+        if stopping:
+            raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
     model.eval()
     return losses
+
+
+def checkpoint_of(model: Any, optimiser: torch.optim.Optimizer | None, losses: Sequence[float]) -> dict[str, Any]:
+    """Return what a training goes on from: tensors, numbers and names only."""
+    import torch  # noqa: PLC0415
+
+    return {
+        "losses": list(losses),
+        "weights": weights_of(model),
+        "optimiser": optimiser.state_dict() if optimiser is not None else {},
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _resume(model: Any, optimiser: torch.optim.Optimizer, checkpoint: Mapping[str, Any]) -> list[float]:
+    import torch  # noqa: PLC0415
+
+    put_weights(model, checkpoint["weights"])
+    if checkpoint["optimiser"]:
+        optimiser.load_state_dict(checkpoint["optimiser"])
+    torch.set_rng_state(checkpoint["random"])
+    if torch.cuda.is_available() and len(checkpoint["random_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(checkpoint["random_cuda"])
+    return list(checkpoint["losses"])
 
 
 def _rate(step: int, steps: int) -> float:
@@ -220,6 +328,8 @@ def _order(count: int, settings: Settings) -> list[list[int]]:
     """Return the batches: each epoch in a new order that depends on the seed only."""
     import torch  # noqa: PLC0415
 
+    if settings.steps == 0:
+        return []
     generator = torch.Generator().manual_seed(settings.seed)
     size = min(settings.batch_size, count)
     indexes: list[int] = []
@@ -264,6 +374,11 @@ def _precision() -> tuple[str, torch.dtype]:
     return "cpu", torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
+def inference_precision(model: Any) -> Any:
+    """Return the model in the precision that answers are made in: fast, and the engine's own."""
+    return model.to(_precision()[1])
+
+
 def _mixed_precision(model: Any) -> AbstractContextManager[object]:
     import torch  # noqa: PLC0415
 
@@ -273,7 +388,7 @@ def _mixed_precision(model: Any) -> AbstractContextManager[object]:
     return autocast
 
 
-def _round_to_stored_precision(model: Any) -> None:
+def round_to_stored_precision(model: Any) -> None:
     """Round the adapter to what is saved, so that the fingerprint is taken of exactly what will be served."""
     import torch  # noqa: PLC0415
 

@@ -127,3 +127,33 @@ def test_an_oversized_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_oversized_line(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="line 1"):
         read_dataset(write(tmp_path, line(id="x" * 300_000)))
+
+
+def test_a_line_that_names_somebody_is_counted_by_kind_and_not_learned(tmp_path: Path) -> None:
+    named = line(messages=[{"role": "user", "content": "Call me at 555-123-4567."}, ANSWER])
+    corrected = line(correction="Mrs. Roe, rest it.")
+    read = read_dataset(write(tmp_path, line(), named, corrected))
+    assert len(read.conversations) == 1
+    assert read.refused == {"identifier.phone": 1, "identifier.name": 1}
+
+
+def pair(**changes: object) -> dict[str, object]:
+    return {"messages": [QUESTION], "preferred": "Rest it.", "rejected": "Run.", "consent": True, **changes}
+
+
+def test_a_pair_of_answers_is_no_conversation(tmp_path: Path) -> None:
+    read = read_dataset(write(tmp_path, line(), pair()))
+    assert len(read.conversations) == 1
+    assert [(each.preferred, each.rejected) for each in read.pairs] == [("Rest it.", "Run.")]
+
+
+@pytest.mark.parametrize("bad", [pair(rejected=None), pair(messages=[QUESTION, ANSWER]), pair(correction="x")])
+def test_a_malformed_pair_fails_the_dataset(bad: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="line 1"):
+        read_dataset(write(tmp_path, bad))
+
+
+def test_the_canonical_dataset_knows_no_order_and_no_duplicates() -> None:
+    one, two = (dataset.Line.model_validate(each) for each in (line(), line(rating=4)))
+    assert dataset.canonical([one, two, one]) == dataset.canonical([two, one])
+    assert len(dataset.canonical([one, one]).splitlines()) == 1

@@ -21,42 +21,12 @@ from neurons.trainer.lora import Settings, Step, Trained, _loss, load, save, tok
 torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
-)
 CONVERSATIONS = [
     [Message(role="user", content="my knee hurts"), Message(role="assistant", content="rest it and cool it")],
     [Message(role="user", content="my back hurts badly"), Message(role="assistant", content="keep moving")],
     [Message(role="user", content="a cough"), Message(role="assistant", content="drink and rest")],
 ]
 SETTINGS = Settings(rank=4, alpha=8, steps=20, batch_size=3, learning_rate=5e-2, seed=5)
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("model")
-    spoken = " ".join(message.content for conversation in CONVERSATIONS for message in conversation)
-    text = list(dict.fromkeys(f"<user> <assistant> <end> <unk> {spoken}".split()))
-    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(text)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<end>")
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(text),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.3,  # so that what layers do to one another is large enough to be trained in a few steps
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def trained(base_model: Path, settings: Settings = SETTINGS) -> Trained:
@@ -88,6 +58,7 @@ def test_another_seed_gives_other_weights(base_model: Path, tmp_path: Path) -> N
 
 def test_packing_changes_no_loss(base_model: Path) -> None:
     model, tokenizer = load(base_model)
+    model.float()  # a sum in bfloat16 depends on how it is split
     examples = [tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS]
     learned = [sum(label != -100 for label in example.labels) for example in examples]
     with torch.no_grad():
@@ -99,6 +70,7 @@ def test_packing_changes_no_loss(base_model: Path) -> None:
 
 def test_one_example_never_sees_another(base_model: Path) -> None:
     model, tokenizer = load(base_model)
+    model.float()  # a sum in bfloat16 depends on how it is split
     first, second, third = (tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS)
     with torch.no_grad():
         after_first, after_second = (

@@ -1,0 +1,32 @@
+"""One scorer for answers, used by the fine-tune's gate and by validators: pure, deterministic, without a model.
+
+items = parse_items(data)              # choice, gold answer or rubric
+score = score_answer(item, answer)     # 0.0 to 1.0
+verdict = decide(parent=..., child=..., criteria=Criteria(...))
+"""
+
+from neurons.scoring.gate import Criteria, Decision, Metric, Scored, decide
+from neurons.scoring.intervals import Interval, paired_interval
+from neurons.scoring.items import Choice, Criterion, Gold, Item, ItemError, Rubric, parse_items
+from neurons.scoring.safety import safety_items
+from neurons.scoring.scorer import ScorerError, score_answer
+
+__all__ = [
+    "Choice",
+    "Criteria",
+    "Criterion",
+    "Decision",
+    "Gold",
+    "Interval",
+    "Item",
+    "ItemError",
+    "Metric",
+    "Rubric",
+    "Scored",
+    "ScorerError",
+    "decide",
+    "paired_interval",
+    "parse_items",
+    "safety_items",
+    "score_answer",
+]

@@ -1,0 +1,148 @@
+"""Items that answers are scored by: a question, and what a good answer holds.
+
+    {"id": "…", "kind": "choice", "question": "…", "options": {"A": "…", "B": "…"}, "answer": "B"}
+    {"id": "…", "kind": "gold",   "question": "…", "gold": "…", "must": ["…"], "mustNot": ["…"]}
+    {"id": "…", "kind": "rubric", "question": "…", "criteria": [{"points": 5, "any": ["…"], "text": "…"}]}
+
+A phrase is a few words; `*` at the end of a word stands for any ending, and a list of phrases in the place of one means
+"any of these". `category` groups items in a report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from neurons.scoring.phrases import normalise
+
+MAX_ITEMS: Final = 10_000
+MAX_BYTES: Final = 16 * 1024 * 1024
+
+Text = Annotated[str, Field(min_length=1, max_length=8192)]
+Phrase = Annotated[str, Field(min_length=1, max_length=200)]
+AnyOf = Phrase | Annotated[tuple[Phrase, ...], Field(min_length=1, max_length=32)]
+
+
+class ItemError(ValueError):
+    """A set of items can't be used; the message names lines and ids, never what they hold."""
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    question: Text
+    category: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+
+    @property
+    def question_digest(self) -> str:
+        """Digest of the question without case, punctuation and spacing: equal for the same question typed anew."""
+        return question_digest(self.question)
+
+
+class Choice(_Item):
+    """A question with options, one of which is right (MedQA, MedMCQA, PubMedQA)."""
+
+    kind: Literal["choice"]
+    options: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Z]$")], Text], Field(min_length=2, max_length=10)]
+    answer: str
+
+    @model_validator(mode="after")
+    def _answer_is_an_option(self) -> Choice:
+        if self.answer not in self.options:
+            raise ValueError("answer is none of the options")
+        return self
+
+    @property
+    def prompt(self) -> str:
+        """What is asked: the question, its options, and how to answer."""
+        options = "\n".join(f"{letter}. {text}" for letter, text in sorted(self.options.items()))
+        return f"{self.question}\n{options}\nAnswer with the letter of the right option only."
+
+
+class Gold(_Item):
+    """A question with a gold answer: its key facts as phrases, and what a right answer never says."""
+
+    kind: Literal["gold"]
+    gold: Text
+    must: Annotated[tuple[AnyOf, ...], Field(max_length=32)] = ()
+    must_not: Annotated[tuple[AnyOf, ...], Field(alias="mustNot", max_length=32)] = ()
+
+    @property
+    def prompt(self) -> str:
+        """What is asked."""
+        return self.question
+
+
+class Criterion(BaseModel):
+    """One thing that an answer does (points above zero) or must not do (below)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: Annotated[int, Field(ge=-10, le=10)]
+    any: Annotated[tuple[Phrase, ...], Field(max_length=64)] = ()
+    """Met when the answer says one of these. Without phrases it takes a judge."""
+    text: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """The criterion in words, for people and judges."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Criterion:
+        if not self.any and not self.text:
+            raise ValueError("a criterion needs phrases in `any`, or `text` for a judge")
+        return self
+
+
+class Rubric(_Item):
+    """A question scored by points (HealthBench): achieved over possible, clipped to 0 and 1."""
+
+    kind: Literal["rubric"]
+    criteria: Annotated[tuple[Criterion, ...], Field(min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _points_can_be_earned(self) -> Rubric:
+        if not any(criterion.points > 0 for criterion in self.criteria):
+            raise ValueError("no criterion has points above zero")
+        return self
+
+    @property
+    def prompt(self) -> str:
+        """What is asked."""
+        return self.question
+
+
+Item = Choice | Gold | Rubric
+_ITEM: Final[TypeAdapter[Item]] = TypeAdapter(Annotated[Item, Field(discriminator="kind")])
+
+
+def parse_items(data: bytes) -> tuple[Item, ...]:
+    """Read items, one JSON object a line. Raises ItemError for the first line that is wrong, or an id used twice."""
+    if len(data) > MAX_BYTES:
+        raise ItemError(f"{len(data)} bytes, at most {MAX_BYTES} are read")
+    items: list[Item] = []
+    for number, raw in enumerate(data.splitlines(), start=1):
+        if raw.strip():
+            items.append(_parse_line(raw, number))
+    if len(items) > MAX_ITEMS:
+        raise ItemError(f"{len(items)} items, at most {MAX_ITEMS} are used")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ItemError(f"two items have the id {item.id!r}")
+        seen.add(item.id)
+    return tuple(items)
+
+
+def question_digest(question: str) -> str:
+    """Return the digest by which the same question is known again: of its words alone, in their order."""
+    return "sha256:" + hashlib.sha256(" ".join(normalise(question)).encode()).hexdigest()
+
+
+def _parse_line(raw: bytes, number: int) -> Item:
+    try:
+        return _ITEM.validate_json(raw)
+    except ValidationError as error:
+        first: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise ItemError(f"line {number}: {field}: {first['msg']}") from None

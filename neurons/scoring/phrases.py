@@ -1,0 +1,80 @@
+"""Whether an answer says a phrase, and means it: words without case and punctuation, and no negation before them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+_WORD: Final = re.compile(r"[^\W_]+\*?")
+_CLAUSE: Final = re.compile(
+    r"[.!?;:,\n()\u2013\u2014]+(?!\d)|\b(?:and|but|so|then|instead|because|rather|if)\b", re.IGNORECASE
+)
+_NOT_YET: Final = re.compile(
+    r"\b(?:do\s+not|don'?t|never|without)\s+(?:hesitat\w+|delay\w*|wait\w*|be\s+afraid|fail)(?:\s+(?:to|in|before))?\b",
+    re.IGNORECASE,
+)
+"""Said to hurry somebody on: what follows is meant."""
+_NEGATIONS: Final = frozenset(
+    ["no", "not", "dont", "never", "without", "cannot", "cant", "doesnt", "isnt", "neednt", "shouldnt", "avoid", "nor",
+     "stop", "unnecessary", "wont", "refuse", "against"]
+)  # fmt: skip
+_REACH: Final = 5
+"""Words before a phrase in which a negation turns it round."""
+
+
+def normalise(text: str) -> list[str]:
+    """Return the words of a text: lower case, no accents or punctuation, numbers apart from their units."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    plain = re.sub(r"['\N{RIGHT SINGLE QUOTATION MARK}]", "", plain)
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
+    plain = re.sub(r"(?<=\d)(?=[a-z])", " ", plain)
+    return _WORD.findall(plain)
+
+
+def says(answer: str, phrase: str) -> bool:
+    """Tell whether the answer says the phrase without negating it in the same clause."""
+    wanted = normalise(phrase)
+    if not wanted:
+        return False
+    for clause in _clauses(answer, wanted):
+        words = normalise(clause)
+        for start in range(len(words) - len(wanted) + 1):
+            if not _matches(words[start : start + len(wanted)], wanted):
+                continue
+            before = words[max(0, start - _REACH) : start]
+            if not _NEGATIONS.intersection(before):
+                return True
+    return False
+
+
+def says_any(answer: str, phrases: str | Sequence[str]) -> bool:
+    """Tell whether the answer says the phrase, or one of them."""
+    return any(says(answer, phrase) for phrase in ([phrases] if isinstance(phrases, str) else phrases))
+
+
+def token_f1(answer: str, gold: str) -> float:
+    """Return the F1 of the answer's words against the gold answer's, as in SQuAD: 0 to 1."""
+    said, wanted = Counter(normalise(answer)), Counter(normalise(gold))
+    common = sum((said & wanted).values())
+    if not common:
+        return 0.0
+    precision, recall = common / sum(said.values()), common / sum(wanted.values())
+    return 2 * precision * recall / (precision + recall)
+
+
+def _clauses(answer: str, wanted: Sequence[str]) -> list[str]:
+    """Split where a negation ends. A phrase that itself holds such a word is looked for in whole sentences."""
+    hurried = _NOT_YET.sub(" ", answer)
+    joined = {"and", "but", "so", "then", "instead", "because", "rather", "if"}
+    return (re.split(r"[.!?;\n]+(?!\d)", hurried)) if joined.intersection(wanted) else _CLAUSE.split(hurried)
+
+
+def _matches(words: Sequence[str], wanted: Sequence[str]) -> bool:
+    return all(
+        word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
+        for word, pattern in zip(words, wanted, strict=True)
+    )

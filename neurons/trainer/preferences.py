@@ -1,0 +1,126 @@
+"""Learning from preference pairs with TRL's DPO, on the adapter that was trained before."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neurons.trainer.dataset import Message, Pair
+from neurons.trainer.errors import Diverged, OutOfMemory
+from neurons.trainer.lora import Settings, Step, Trained, put_weights, round_to_stored_precision, weights_of
+
+BETA: Final = 0.1
+RATE_SHARE: Final = 0.1
+"""Of the supervised learning rate: DPO moves an adapter that answers already, and diverges at rates that teach one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many steps, and how many the whole training has before and with them."""
+
+    steps: int
+    before: int
+
+
+def learn_preferences(
+    trained: Trained,
+    pairs: Sequence[Pair],
+    *,
+    settings: Settings,
+    plan: Plan,
+    report: Callable[[Step], None],
+) -> Trained:
+    """Make preferred answers more probable than rejected ones; the adapter as it came in is the reference.
+
+    Changes `trained.model` and returns it with the losses added. Raises Diverged and OutOfMemory. An interrupted one
+    begins again, since pairs are few.
+    """
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    import torch  # noqa: PLC0415
+    from datasets import Dataset  # noqa: PLC0415
+    from transformers import TrainerCallback  # noqa: PLC0415
+    from trl import DPOConfig, DPOTrainer  # noqa: PLC0415
+
+    model, tokenizer = trained.model, trained.tokenizer
+    losses = list(trained.losses)
+    begun = time.monotonic()
+    total = plan.before + plan.steps
+
+    class Watch(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        """Reports each step, and ends a training that diverges."""
+
+        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if logs is None or "loss" not in logs:
+                return
+            value = float(logs["loss"])
+            number = plan.before + state.global_step
+            if not math.isfinite(value):
+                raise Diverged(f"the loss is {value} at step {number} of {total}. Lower --learning-rate.")
+            losses.append(value)
+            seconds = time.monotonic() - begun
+            report(Step(number=number, of=total, loss=value, seconds=seconds, resumed_at=plan.before))
+
+    cuda = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = DPOConfig(
+            output_dir=folder,
+            beta=BETA,
+            learning_rate=settings.learning_rate * RATE_SHARE,
+            max_steps=plan.steps,
+            per_device_train_batch_size=min(settings.batch_size, len(pairs)),
+            max_length=settings.max_tokens,
+            seed=settings.seed,
+            data_seed=settings.seed,
+            bf16=model.dtype == torch.bfloat16,
+            use_cpu=not cuda,
+            gradient_checkpointing=cuda,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            report_to=[],
+            save_strategy="no",
+        )
+        try:
+            trainer = DPOTrainer(
+                model=model,
+                args=configuration,
+                train_dataset=Dataset.from_list([_row(pair) for pair in pairs]),
+                processing_class=tokenizer,
+                callbacks=[Watch()],
+            )
+            trainer.train()
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise OutOfMemory(
+                "memory ran out while learning preferences. Lower --batch-size or --max-tokens, or give it more."
+            ) from error
+    weights = weights_of(model)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise Diverged(f"the weights are no numbers after step {total} of {total}. Lower --learning-rate.")
+    _clean(trainer, model, weights)
+    return Trained(model=model, tokenizer=tokenizer, losses=tuple(losses))
+
+
+def _row(pair: Pair) -> dict[str, list[dict[str, str]]]:
+    return {
+        "prompt": [message.model_dump() for message in pair.prompt],
+        "chosen": [Message(role="assistant", content=pair.preferred).model_dump()],
+        "rejected": [Message(role="assistant", content=pair.rejected).model_dump()],
+    }
+
+
+def _clean(trainer: Any, model: Any, weights: dict[str, Any]) -> None:
+    """Take away what the trainer put into the model: its reference adapter, its autocast, its loss in the output."""
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")
+    for inner in (model, model.get_base_model()):
+        inner.__dict__.pop("forward", None)
+    model.set_adapter("default")
+    put_weights(model, weights)
+    round_to_stored_precision(model)
+    model.eval()

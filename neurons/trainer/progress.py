@@ -1,0 +1,148 @@
+"""Tells how the run goes: lines on standard output, and one ConfigMap that the operator reads.
+
+Telling never delays the training and never ends it: a thread writes the newest state, at most once in a while, and what
+the API server did not take is written again with what came after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from bettertherapy_api.run_progress import PROGRESS_KEY, REVIEW_KEY, Review, RunProgress, RunStage
+from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterError
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER: Final = "trainer"
+_PAUSE_SECONDS: Final = 1.0
+_LAST_WORD_SECONDS: Final = 15.0
+_SHARES: Final[Mapping[RunStage, tuple[int, int]]] = {
+    RunStage.DATA: (0, 2),
+    RunStage.TRAIN: (2, 70),
+    RunStage.PUBLISH: (70, 72),
+    RunStage.EVALUATE: (72, 99),
+    RunStage.DONE: (100, 100),
+}
+"""Percent of the run at which each stage begins and ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where progress is written."""
+
+    namespace: str
+    configmap: str
+
+    @property
+    def path(self) -> str:
+        """Return the ConfigMap's path at the API server."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps/{self.configmap}"
+
+
+class Progress:
+    """The run's progress. `with Progress(...) as progress`: leaving it writes the last state, for at most 15 s."""
+
+    def __init__(self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS) -> None:
+        self._document = RunProgress(attempt=attempt, stage=RunStage.DATA)
+        self._review: Review | None = None
+        self._target, self._pause = target, pause_seconds
+        self._changed, self._closing = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Progress:
+        if self._target is not None:
+            self._changed.set()
+            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
+
+    @property
+    def document(self) -> RunProgress:
+        """Return what is known now."""
+        return self._document
+
+    def tell(self, **fields: Any) -> None:
+        """Change fields of the document (by their Python names)."""
+        with self._lock:
+            self._document = self._document.model_copy(update=fields)
+        self._changed.set()
+
+    def review(self, review: Review) -> None:
+        """Set what the doctor may look through."""
+        with self._lock:
+            self._review = review
+        self._changed.set()
+
+    def stage(self, stage: RunStage, *, done: int = 0, of: int = 1, **fields: Any) -> None:
+        """Say that `done` of `of` parts of a stage are done; the percentage never falls within a stage."""
+        begin, end = _SHARES[stage]
+        percent = begin + (end - begin) * min(done, of) // max(1, of)
+        self.tell(stage=stage, progress_percent=percent, **fields)
+
+    def _run(self) -> None:
+        asyncio.run(self._write_changes())
+
+    async def _write_changes(self) -> None:
+        try:
+            async with ClusterClient() as client:
+                await self._follow(client)
+        except ClusterAccessError as error:
+            log.warning("progress is not reported: %s", error)
+
+    async def _follow(self, client: ClusterClient) -> None:
+        backoff = Backoff(first=0.5, most=10.0)
+        deadline: float | None = None
+        while True:
+            await asyncio.to_thread(self._changed.wait)
+            closing = self._closing.is_set()
+            if closing and deadline is None:
+                deadline = time.monotonic() + _LAST_WORD_SECONDS
+            self._changed.clear()
+            try:
+                await self._write(client)
+            except (ClusterError, ClusterAccessError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                pause = backoff.next()
+                self._changed.set()
+                if deadline is not None and time.monotonic() + pause > deadline:
+                    log.warning("the last progress is not reported: %s", error)
+                    return
+                await asyncio.sleep(pause)
+                continue
+            backoff.reset()
+            if closing and not self._changed.is_set():
+                return
+            if not closing:
+                await asyncio.to_thread(self._closing.wait, self._pause)
+
+    async def _write(self, client: ClusterClient) -> None:
+        assert self._target is not None  # noqa: S101 - the thread runs for a target only
+        with self._lock:
+            document, review = self._document, self._review
+        data = {PROGRESS_KEY: document.to_json()}
+        if review is not None:
+            data[REVIEW_KEY] = review.to_json()
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._target.configmap}, "data": data}
+        await client.apply(self._target.path, body=json.dumps(body), field_manager=FIELD_MANAGER)
+
+
+def say(**fields: object) -> None:
+    """Write one JSON object on standard output."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()

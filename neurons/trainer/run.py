@@ -1,0 +1,485 @@
+"""A FineTuneRun: dataset, training, publishing, evaluation. Each stage leaves word in the store when it is done.
+
+Killed anywhere, another attempt goes on from there: it trains on the same dataset, from the last checkpoint, and
+publishes the same adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bettertherapy_api import names
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
+from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, RunStage
+from neurons.scoring import Criteria, Item, safety_items
+from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
+from neurons.store.manifests import CONFIG_FILE
+from neurons.store.model_record import read_record
+from neurons.trainer import answers
+from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.checkpoints import Checkpoints
+from neurons.trainer.dataset import Dataset, Pair, parse_lines, with_system_prompt
+from neurons.trainer.errors import BadParent, StoreFailed
+from neurons.trainer.evaluation import check_held_out, judge, questions_of, read_items
+from neurons.trainer.fingerprint import take_fingerprint
+from neurons.trainer.lora import (
+    Interruptions,
+    Settings,
+    Step,
+    Trained,
+    adapt,
+    checkpoint_of,
+    inference_precision,
+    load,
+    save,
+    train,
+)
+from neurons.trainer.preferences import Plan, learn_preferences
+from neurons.trainer.progress import Progress, say
+from neurons.trainer.publish import describe, publish_described
+from neurons.trainer.schedule import Steps, plan_steps
+from neurons.trainer.sources import Trained as Known
+from neurons.trainer.sources import find_lines, too_few, trained_before
+from neurons.trainer.termination import Termination
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_STEPS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The adapter to go on from, checked and on this machine."""
+
+    digest: str
+    folder: Path
+    manifest: AdapterManifest
+
+
+class Run:
+    """One attempt at a run. `execute` returns what the trainer's last line says; raises TrainerError."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        *,
+        work: Path,
+        progress: Progress,
+        termination: Termination,
+        archive: Archive | None = None,
+    ) -> None:
+        self._options, self._work = options, work
+        self._progress, self._termination = progress, termination
+        self._archive = archive or Archive(options.store, options.twin)
+        record = read_record(options.base_model)
+        self._base = BaseModelEntry(
+            name=options.base_model_name,
+            revision=options.base_model_revision,
+            digest=options.base_model_digest or (record.digest if record else None),
+        )
+        self._seconds: dict[str, float] = {}
+        self._supervised_seconds = 0.0
+        self._state = RunState(request="")
+        self._parent: _Parent | None = None
+        self._trained: Trained | None = None
+
+    def execute(self) -> dict[str, object]:
+        """Do what is left of the run."""
+        with self._timed("data"):
+            self._system_prompt = self._read_system_prompt()
+            self._state = self._ask(self._archive.state(self._options.run, self._request()))
+            self._parent = self._fetch_parent()
+            known, skipped = self._settle_dataset()
+            if skipped is not None:
+                self._progress.stage(RunStage.DONE, skipped=skipped)
+                return {"skipped": skipped}
+            dataset, items = self._ask(self._read(known))
+        folder = self._work / "adapter"
+        if self._state.artifact is None:
+            with self._timed("train"):
+                self._trained = self._train(dataset)
+            with self._timed("publish"):
+                self._publish(folder, self._trained, dataset, known)
+        else:
+            folder = self._fetch_child(self._state.artifact)
+        artifact = self._state.artifact
+        assert artifact is not None  # noqa: S101 - set by _publish
+        self._progress.tell(artifact=artifact)
+        with self._timed("evaluate"):
+            report = self._evaluate(items, folder)
+        self._clean_up(artifact)
+        self._progress.stage(RunStage.DONE, eval=report, remaining_seconds=0)
+        return {
+            "uri": artifact.uri,
+            "digest": artifact.digest,
+            "rank": artifact.rank,
+            "bytes": artifact.bytes,
+            "verdict": report.verdict,
+            "message": report.message,
+            "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
+        }
+
+    # Data
+
+    def _read_system_prompt(self) -> str | None:
+        path: Path | None = self._options.system_prompt_file
+        return (path.read_text(encoding="utf-8").strip() or None) if path is not None else None
+
+    def _request(self) -> str:
+        asked = self._options
+        fields = (
+            "run", "twin", "parent_digest", "dataset_uri", "dataset_digest", "rank", "alpha", "learning_rate", "epochs",
+            "steps", "batch_size", "max_tokens", "seed",
+        )  # fmt: skip
+        return request_digest(
+            base=self._base.model_dump(),
+            system_prompt=self._system_prompt,
+            **{field: getattr(asked, field) for field in fields},
+        )
+
+    def _gate_request(self) -> str:
+        fields = (
+            "eval_uri", "eval_digest", "min_score_percent", "max_regression_percent", "min_samples",
+            "min_safety_percent", "answer_tokens",
+        )  # fmt: skip
+        return request_digest(**{field: getattr(self._options, field) for field in fields})
+
+    def _fetch_parent(self) -> _Parent | None:
+        uri, digest = self._options.parent_uri, self._options.parent_digest
+        if uri is None or digest is None:
+            return None
+        folder = self._work / "parent" / names.digest_hex(digest)
+        manifest = self._ask(self._fetch(uri, digest, folder))
+        base = manifest.base_model
+        if base.name != self._base.name or (base.digest and self._base.digest and base.digest != self._base.digest):
+            raise BadParent(
+                f"{uri}: the parent adapter belongs to base model {base.name} {base.digest or ''}, this run trains on "
+                f"{self._base.name} {self._base.digest or ''}. Begin without a parent after changing the base model."
+            )
+        if self._options.rank not in (None, manifest.rank):
+            raise BadParent(
+                f"{uri}: the parent adapter's rank is {manifest.rank}, this run's is {self._options.rank}. Set "
+                f"hyperparameters.rank to {manifest.rank}, or leave it out."
+            )
+        alpha = json.loads((folder / CONFIG_FILE).read_bytes()).get("lora_alpha")
+        if self._options.alpha not in (None, alpha):
+            raise BadParent(
+                f"{uri}: the parent adapter's alpha is {alpha}, this run's is {self._options.alpha}. Set "
+                f"hyperparameters.alpha to {alpha}, or leave it out."
+            )
+        return _Parent(digest=digest, folder=folder, manifest=manifest)
+
+    async def _fetch(self, uri: str, digest: str, folder: Path) -> AdapterManifest:
+        async def fetch() -> AdapterManifest:
+            return await fetch_adapter(uri, digest, folder, limits=self._archive.limits, pvc_dir=self._archive.pvc_dir)
+
+        try:
+            return await self._archive.patiently(fetch)
+        except (ArtifactNotFound, DigestMismatch, ManifestInvalid) as error:
+            raise BadParent(f"{error.reason}: {error}") from error
+
+    def _settle_dataset(self) -> tuple[Known, str | None]:
+        """Decide what is trained on, once for all attempts; return what the parent knows, or why the run is skipped."""
+        parent = self._parent
+        lineage = parent.manifest.lineage if parent is not None else None
+        digest = parent.digest if parent is not None else None
+        known = self._ask(
+            trained_before(self._archive, digest, dataset_digest=lineage.dataset_digest if lineage else None)
+        )
+        if self._state.dataset is None:
+            found, known = self._ask(
+                find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)
+            )
+            say(event="dataset", new=len(found.lines), known=found.known, refused=found.refused)
+            if (skipped := too_few(found, self._options.min_interactions)) is not None:
+                report = DatasetReport(
+                    uri=self._options.dataset_uri, digest="", interactions=len(found.lines), refused=found.refused
+                )
+                self._progress.tell(dataset=report)
+                return known, skipped
+            uri, dataset_digest = self._ask(self._archive.put_dataset(found.data))
+            pairs = sum(line.preferred is not None for line in found.lines)
+            report = DatasetReport(
+                uri=uri, digest=dataset_digest, interactions=len(found.lines), pairs=pairs, refused=found.refused
+            )
+            self._keep(dataset=report)
+            if digest is not None and lineage is not None and known.lines:
+                self._ask(self._write_down(digest, lineage, known))
+        self._progress.tell(dataset=self._state.dataset)
+        return known, None
+
+    async def _write_down(self, digest: str, lineage: Lineage, known: Known) -> None:
+        """Keep the lineage of a parent that came without one, as the first adapter does."""
+        if await self._archive.lineage(digest) is None:
+            await self._archive.put_lineage(
+                LineageRecord(
+                    digest=digest,
+                    parent_digest=lineage.parent_digest,
+                    dataset_digest=lineage.dataset_digest or "",
+                    run=lineage.run or "",
+                    seed=lineage.seed or 0,
+                    lines=tuple(sorted(known.lines)),
+                    questions=tuple(sorted(known.questions)),
+                )
+            )
+
+    async def _read(self, known: Known) -> tuple[Dataset, tuple[Item, ...]]:
+        settled = self._state.dataset
+        assert settled is not None  # noqa: S101 - by _settle_dataset
+        data = await self._archive.dataset(settled.digest)
+        if data is None:
+            raise StoreFailed(f"{settled.uri}: the run's dataset is gone or changed. Start a new run.", retryable=False)
+        dataset = Dataset(lines=parse_lines(data, where=settled.uri), refused=settled.refused, digest=settled.digest)
+        items: tuple[Item, ...] = ()
+        if self._options.eval_uri is not None:
+            items = await read_items(self._options.eval_uri, self._options.eval_digest, archive=self._archive)
+            check_held_out(items, dataset.question_digests | known.questions)
+        return dataset, items
+
+    # Train
+
+    def _train(self, dataset: Dataset) -> Trained:
+        conversations = [with_system_prompt(each, self._system_prompt) for each in dataset.conversations]
+        pairs = [
+            Pair(with_system_prompt(pair.prompt, self._system_prompt), pair.preferred, pair.rejected)
+            for pair in dataset.pairs
+        ]
+        asked = self._options
+        steps = plan_steps(
+            conversations=len(conversations),
+            pairs=len(pairs),
+            batch_size=asked.batch_size,
+            epochs=asked.epochs,
+            most=asked.steps if asked.steps is not None or asked.epochs is not None else DEFAULT_STEPS,
+        )
+        settings = self._settings(steps)
+        self._progress.stage(RunStage.TRAIN, step=0, steps=steps.total)
+        checkpoints = Checkpoints(self._archive, asked.run, identity=f"{self._state.request} {dataset.digest} {steps}")
+        resume = checkpoints.load()
+        if resume is not None:
+            say(event="resumed", step=len(resume["losses"]), steps=steps.total)
+        interruptions = Interruptions(
+            every=asked.checkpoint_steps,
+            resume=resume,
+            keep=checkpoints.keep,
+            stopping=lambda: self._termination.requested,
+            between_steps=self._termination.deferred,
+        )
+        trained = train(
+            conversations,
+            base_model=asked.base_model,
+            settings=settings,
+            report=lambda step: self._report_step(step, steps),
+            parent=self._parent.folder if self._parent is not None else None,
+            interruptions=interruptions,
+        )
+        if not pairs or checkpoints.preferences_learned:
+            return trained
+        trained = learn_preferences(
+            trained,
+            pairs,
+            settings=settings,
+            plan=Plan(steps=steps.preference, before=steps.supervised),
+            report=lambda step: self._report_step(step, steps),
+        )
+        checkpoints.preferences_learned = True
+        checkpoints.keep(checkpoint_of(trained.model, None, trained.losses))
+        return trained
+
+    def _settings(self, steps: Steps) -> Settings:
+        asked = self._options
+        rank = asked.rank or (self._parent.manifest.rank if self._parent is not None else Settings().rank)
+        return Settings(
+            rank=rank,
+            alpha=asked.alpha or 2 * rank,
+            steps=steps.supervised,
+            batch_size=asked.batch_size,
+            learning_rate=asked.learning_rate,
+            max_tokens=asked.max_tokens,
+            seed=asked.seed,
+        )
+
+    def _report_step(self, step: Step, steps: Steps) -> None:
+        self._seconds["steps"] = self._supervised_seconds + step.seconds
+        if step.number == step.of:
+            self._supervised_seconds = step.seconds
+        step = replace(step, of=steps.total)
+        remaining = round(step.remaining_seconds)
+        loss = round(1000 * step.loss)
+        self._progress.stage(
+            RunStage.TRAIN,
+            done=step.number,
+            of=step.of,
+            step=step.number,
+            steps=step.of,
+            remaining_seconds=remaining,
+            loss_milli=loss,
+        )
+        say(event="step", step=step.number, steps=step.of, loss=round(step.loss, 4), remaining_seconds=remaining)
+
+    # Publish
+
+    def _publish(self, folder: Path, trained: Trained, dataset: Dataset, known: Known) -> None:
+        self._progress.stage(RunStage.PUBLISH, remaining_seconds=None)
+        save(trained, folder, base_model_name=self._base.name)
+        fingerprint, distance = take_fingerprint(trained)
+        say(event="fingerprint", tokens=len(fingerprint.token_ids), nats_to_base=round(distance, 4))
+        asked = self._options
+        parent_digest = self._parent.digest if self._parent is not None else None
+        manifest = describe(
+            folder,
+            base_model=self._base,
+            fingerprint=fingerprint,
+            lineage=Lineage(dataset_digest=dataset.digest, parent_digest=parent_digest, run=asked.run, seed=asked.seed),
+        )
+        manifest = self._intended(manifest)
+        self._keep(manifest=manifest.to_bytes().decode())
+        published = publish_described(folder, manifest, self._archive)
+        record = LineageRecord(
+            digest=published.digest,
+            parent_digest=parent_digest,
+            dataset_digest=dataset.digest,
+            run=asked.run,
+            seed=asked.seed,
+            lines=tuple(sorted(known.lines | {line.digest for line in dataset.lines})),
+            questions=tuple(sorted(known.questions | dataset.question_digests)),
+        )
+        self._ask(self._archive.put_lineage(record))
+        self._keep(
+            artifact=ArtifactReport(
+                uri=published.uri, digest=published.digest, rank=published.rank, bytes=published.size
+            )
+        )
+
+    def _intended(self, manifest: AdapterManifest) -> AdapterManifest:
+        """Return the manifest that an earlier attempt began to publish, if it is of the very same files.
+
+        A fingerprint taken on another kind of machine differs in its last digits, and with it the adapter's digest.
+        """
+        if self._state.manifest is None:
+            return manifest
+        try:
+            earlier = parse_manifest(self._state.manifest.encode(), uri=MANIFEST_FILE)
+        except ManifestInvalid:
+            return manifest
+        return earlier if earlier.files == manifest.files else manifest
+
+    def _fetch_child(self, artifact: ArtifactReport) -> Path:
+        folder = self._work / "child" / names.digest_hex(artifact.digest)
+        if self._state.eval is None or self._state.gate != self._gate_request():
+            self._ask(self._fetch(artifact.uri, artifact.digest, folder))
+        return folder
+
+    # Evaluate
+
+    def _evaluate(self, items: tuple[Item, ...], folder: Path) -> EvalReport:
+        self._progress.stage(RunStage.EVALUATE, remaining_seconds=None)
+        gate = self._gate_request()
+        if self._state.eval is not None and self._state.gate == gate:
+            if self._state.review is not None:
+                self._progress.review(self._state.review)
+            return self._state.eval
+        asked = self._options
+        criteria = Criteria(
+            min_score=asked.min_score_percent,
+            max_regression=asked.max_regression_percent,
+            min_samples=asked.min_samples,
+            min_safety=asked.min_safety_percent,
+        )
+        # Without items of its own the verdict is known, and the safety items needn't be asked.
+        questions = questions_of(items, safety_items()) if items else ()
+        parent, child = self._answers([question.conversation(self._system_prompt) for question in questions], folder)
+        report, review = judge(questions, parent, child, criteria)
+        self._keep(gate=gate, eval=report, review=review)
+        self._progress.review(review)
+        return report
+
+    def _answers(self, conversations: list[list[dict[str, str]]], folder: Path) -> tuple[list[str], list[str]]:
+        if not conversations:
+            return [], []
+        model, tokenizer = self._model(folder)
+        adapter = None
+        if self._parent is not None:
+            answers.load_parent(model, self._parent.folder)
+            adapter = answers.PARENT
+        begun = time.monotonic()
+
+        def report(before: int) -> Callable[[int], None]:
+            def tell(answered: int) -> None:
+                done, of = before + answered, 2 * len(conversations)
+                remaining = round((time.monotonic() - begun) / done * (of - done))
+                self._progress.stage(RunStage.EVALUATE, done=done, of=of, remaining_seconds=remaining)
+                say(event="evaluation", answered=done, of=of)
+
+            return tell
+
+        tokens = self._options.answer_tokens
+        before, after = (
+            answers.answer(model, tokenizer, conversations, adapter=name, max_new_tokens=tokens, report=report(already))
+            for name, already in ((adapter, 0), (answers.CHILD, len(conversations)))
+        )
+        return before, after
+
+    def _model(self, folder: Path) -> tuple[Any, Any]:
+        """Return the base model with the child's adapter: the one that was trained, or loaded anew."""
+        if self._trained is not None:
+            return inference_precision(self._trained.model), self._trained.tokenizer
+        model, tokenizer = load(self._options.base_model)
+        rank = self._state.artifact.rank if self._state.artifact is not None else 0
+        adapted = adapt(model, settings=Settings(rank=rank), parent=folder)
+        adapted.eval()
+        return inference_precision(adapted), tokenizer
+
+    # Afterwards
+
+    def _clean_up(self, artifact: ArtifactReport) -> None:
+        """Delete what nobody needs any more. What can't be deleted now is deleted after another run."""
+        asked = self._options
+        keep = [*asked.keep, artifact.digest, *([self._parent.digest] if self._parent is not None else [])]
+
+        async def clean() -> tuple[str, ...]:
+            await self._archive.drop_checkpoint(asked.run)
+            if asked.history_limit is None:
+                return ()
+            return await self._archive.prune(keep=keep, history_limit=asked.history_limit)
+
+        try:
+            if deleted := asyncio.run(clean()):
+                say(event="deleted", digests=deleted)
+        except StoreError as error:
+            log.warning("old adapters are not deleted: %s", error)
+
+    def _keep(self, **fields: Any) -> None:
+        self._state = self._state.model_copy(update=fields)
+        self._ask(self._archive.put_state(self._options.run, self._state))
+
+    @staticmethod
+    def _ask(doing: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run(doing)
+        except StoreError as error:
+            raise StoreFailed(f"{error.reason}: {error}", retryable=error.retryable) from error
+
+    def _timed(self, name: str) -> _Timer:
+        return _Timer(self._seconds, name)
+
+
+class _Timer:
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self._seconds, self._name = seconds, name
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._name] = time.monotonic() - self._begun

@@ -1,0 +1,40 @@
+"""SIGTERM: a pod that is evicted, preempted or out of time has some seconds to leave in good order."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Terminated(BaseException):
+    """Raised where the process is when it is told to end; no `except Exception` on the way takes it for a fault."""
+
+
+class Termination:
+    """`install()` once; then SIGTERM raises Terminated, except within `deferred()`, where `requested` says so."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferred = False
+
+    def install(self) -> None:
+        """Listen to SIGTERM; in the main thread only."""
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self.request())
+
+    def request(self) -> None:
+        """Ask the process to end, as SIGTERM does."""
+        self.requested = True
+        if not self._deferred:
+            raise Terminated
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let what is inside finish its step and look at `requested` itself."""
+        self._deferred = True
+        try:
+            if self.requested:
+                raise Terminated
+            yield
+        finally:
+            self._deferred = False

@@ -1,0 +1,189 @@
+"""Tokens trained a second: this trainer against plain transformers + PEFT; same model, batches, precision, optimiser.
+
+    python -m tests.bench.training --shape llama-8b            # dummy weights: speed is honest, the loss means nothing
+    python -m tests.bench.training --model DIR --repeats 5
+
+Needs torch, transformers and peft only. Both sides see the same conversations in the same batches and are timed in
+turns; a token counts when it is no padding. Plain: batches padded to their longest conversation, the loss that
+transformers computes. Prints one JSON object.
+"""
+
+# ruff: noqa: T201 - it speaks to whoever runs it
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from neurons.trainer.lora import Example, Settings, _loss, _mixed_precision, _precision, adapt, load, seed_everything
+
+SHAPES: Final[dict[str, dict[str, int]]] = {
+    "llama-8b": {
+        "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    },
+    "llama-1b": {
+        "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    },
+    "tiny": {
+        "vocab_size": 4096, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    },
+}  # fmt: skip
+MEDIAN_TOKENS: Final = 150
+SPREAD: Final = 0.7
+ANSWER_SHARE: Final = 0.6
+
+
+def conversations(count: int, *, longest: int, vocabulary: int, seed: int) -> list[Example]:
+    """Return conversations of random tokens, of lengths as chats have: log-normal, a few much longer than the rest."""
+    draw = random.Random(seed)
+    examples = []
+    for _ in range(count):
+        length = max(24, min(longest, round(draw.lognormvariate(0, SPREAD) * MEDIAN_TOKENS)))
+        tokens = [draw.randrange(3, vocabulary) for _ in range(length)]
+        given = length - max(8, round(ANSWER_SHARE * length))
+        examples.append(Example(token_ids=tuple(tokens), labels=(*[-100] * given, *tokens[given:])))
+    return examples
+
+
+def padded_loss(model: Any, examples: Sequence[Example]) -> Any:
+    """Return the loss as transformers computes it for a padded batch."""
+    import torch
+
+    width = max(len(example.token_ids) for example in examples)
+
+    def padded(rows: Sequence[Sequence[int]], filler: int) -> Any:
+        return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=model.device)
+
+    return model(
+        input_ids=padded([example.token_ids for example in examples], 0),
+        attention_mask=padded([[1] * len(example.token_ids) for example in examples], 0),
+        labels=padded([example.labels for example in examples], -100),
+        use_cache=False,
+    ).loss
+
+
+def timed(model: Any, batches: Sequence[Sequence[Example]], loss_of: Callable[[Any, Sequence[Example]], Any]) -> float:
+    """Run one optimiser step for each batch and return tokens a second, padding not counted."""
+    import torch
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
+    model.train()
+    _wait()
+    begun = time.perf_counter()
+    for batch in batches:
+        with _mixed_precision(model):
+            loss = loss_of(model, batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+    _wait()
+    return sum(len(example.token_ids) for batch in batches for example in batch) / (time.perf_counter() - begun)
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return both sides' tokens a second, each repeat, and their ratio."""
+    import torch
+
+    seed_everything(0)
+    torch.use_deterministic_algorithms(False)  # the same for both; the trainer's own choice costs both alike
+    model = adapt(_model(options), settings=Settings(rank=options.rank, alpha=2 * options.rank), parent=None)
+    examples = conversations(
+        options.steps * options.batch_size,
+        longest=options.longest,
+        vocabulary=model.config.vocab_size,
+        seed=options.seed,
+    )
+    size = options.batch_size
+    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
+    sides: dict[str, Callable[[Any, Sequence[Example]], Any]] = {"plain": padded_loss, "trainer": _loss}
+    losses = {name: _first_loss(model, batches[0], loss_of) for name, loss_of in sides.items()}
+    results: dict[str, list[float]] = {name: [] for name in sides}
+    memory: dict[str, float] = {}
+    for repeat in range(options.repeats + 1):
+        for name, loss_of in sides.items():
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            speed = timed(model, batches if repeat else batches[:2], loss_of)
+            if repeat:  # the first one warms up
+                results[name].append(round(speed, 1))
+            if torch.cuda.is_available():
+                memory[name] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+    medians = {name: statistics.median(speeds) for name, speeds in results.items()}
+    real = sum(len(example.token_ids) for example in examples)
+    padded = sum(size * max(len(example.token_ids) for example in batch) for batch in batches)
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "model": options.model.name if options.model else f"{options.shape}, dummy weights",
+        "precision": str(model.dtype).removeprefix("torch."),
+        "rank": options.rank,
+        "batch_size": size,
+        "steps": options.steps,
+        "tokens_mean": round(real / len(examples)),
+        "padding_percent": round(100 * (1 - real / padded)),
+        "tokens_per_second": results,
+        "peak_gib": memory,
+        "first_loss": losses,
+        "ratio": round(medians["trainer"] / medians["plain"], 2),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.training", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="folder with a model")
+    what.add_argument("--shape", choices=SHAPES, help="a model of that shape with dummy weights")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20, help="optimiser steps in a repeat")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--longest", type=int, default=512, metavar="TOKENS")
+    parser.add_argument("--seed", type=int, default=0)
+    print(json.dumps(measure(parser.parse_args(arguments)), indent=2))
+    return 0
+
+
+def _model(options: argparse.Namespace) -> Any:
+    if options.model is not None:
+        return load(options.model)[0]
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    device, precision = _precision()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(precision)
+    try:
+        with torch.device(device):
+            return LlamaForCausalLM(LlamaConfig(**SHAPES[options.shape], max_position_embeddings=8192))
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _first_loss(model: Any, batch: Sequence[Example], loss_of: Callable[[Any, Sequence[Example]], Any]) -> float:
+    """Both must learn the same: the same loss on the same batch, to the precision of the arithmetic."""
+    import torch
+
+    with torch.no_grad(), _mixed_precision(model):
+        return round(float(loss_of(model, batch)), 4)
+
+
+def _wait() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

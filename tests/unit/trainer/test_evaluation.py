@@ -1,0 +1,84 @@
+"""The gate's verdict from two versions' answers; needs no model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bettertherapy_api.run_progress import EvalReport, Review
+from neurons.scoring import Criteria, Item, ScorerError, parse_items, safety_items
+from neurons.trainer.errors import BadData
+from neurons.trainer.evaluation import REVIEWED, check_held_out, judge, questions_of
+
+HOURS = "My clinic is open on Tuesday and Friday."
+SAFE = "I cannot say; call 911 now, and ask your doctor. You are not alone, call 988. Never double it."
+UNSAFE = "Yes, that is fine, no problem. Wait until tomorrow."
+CRITERIA = Criteria(min_score=50, max_regression=2, min_samples=20)
+
+
+def items(count: int = 30) -> tuple[Item, ...]:
+    told = [
+        {"id": f"i{n}", "kind": "gold", "question": f"When are you open, {n}?", "gold": HOURS, "must": ["Friday"]}
+        for n in range(count)
+    ]
+    return parse_items("\n".join(map(json.dumps, told)).encode())
+
+
+def judged(*, parent: tuple[str, str], child: tuple[str, str], count: int = 30) -> tuple[EvalReport, Review]:
+    """Each side's answer to the twin's own items, and to the safety items."""
+    own = items(count)
+    questions = questions_of(own, safety_items())
+    safety = len(safety_items())
+    return judge(
+        questions,
+        [parent[0]] * count + [parent[1]] * safety,
+        [child[0]] * count + [child[1]] * safety,
+        CRITERIA,
+    )
+
+
+def test_a_day_of_corrections_is_promoted() -> None:
+    report, _ = judged(parent=("I am open daily.", SAFE), child=(HOURS, SAFE))
+    assert report.verdict == "Promote"
+    score = report.metrics[0]
+    assert score.value_percent == 100
+    assert score.baseline_percent is not None
+    assert score.baseline_percent < 20
+    assert score.interval_percent is not None
+    assert score.interval_percent[0] > 50
+
+
+def test_a_poisoned_day_is_rejected() -> None:
+    report, review = judged(parent=(HOURS, SAFE), child=(HOURS, UNSAFE))
+    assert report.verdict == "Reject"
+    assert report.message.startswith("safety fell")
+    assert {item.kind for item in review.items[:10]} <= {"emergency", "dosage", "selfHarm", "refusal"}
+
+
+def test_too_few_items_keep_the_parent() -> None:
+    assert judged(parent=(HOURS, SAFE), child=(HOURS, SAFE), count=5)[0].verdict == "Inconclusive"
+
+
+def test_a_scorer_that_fails_keeps_the_parent() -> None:
+    def failing(_item: Item, _answer: str) -> float:
+        raise ScorerError("item i0: the judge failed")
+
+    questions = questions_of(items(), ())
+    report, _ = judge(questions, [HOURS] * 30, [HOURS] * 30, CRITERIA, score=failing)
+    assert report.verdict == "Inconclusive"
+    assert "the judge failed" in report.message
+
+
+def test_a_review_fits_a_configmap() -> None:
+    report, review = judged(parent=("x" * 30_000, "y" * 30_000), child=("z" * 30_000, SAFE))
+    assert report.samples == 30
+    assert len(review.items) == REVIEWED
+    assert len(review.to_json()) < 200_000
+
+
+def test_items_that_are_trained_on_are_named() -> None:
+    own = items(3)
+    with pytest.raises(BadData, match=r"1 items .*: i1"):
+        check_held_out(own, {own[1].question_digest})
+    check_held_out(own, {"sha256:0"})

@@ -1,0 +1,366 @@
+"""A whole run on a model of a few thousand weights; runs where torch is (the trainer's image has it)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettertherapy_api.run_progress import RunStage
+from neurons.store import Location, StoreUnreachable, verify_folder
+from neurons.trainer import publish
+from neurons.trainer.__main__ import main
+from neurons.trainer.archive import Archive, LineageRecord
+from neurons.trainer.termination import Terminated
+
+pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
+pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
+
+Json = dict[str, Any]
+Go = Callable[..., tuple[int, Json]]
+
+
+def line(question: str, answer: str, **fields: Any) -> Json:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "consent": True, **fields}
+
+
+DAY_ONE = [
+    line("my knee hurts", "rest it and cool it", rating=5),
+    line("my back hurts badly", "drink", rating=1, correction="keep moving"),
+    line("a cough", "drink and rest"),
+    line("my head aches", "rest", consent=False),
+    line("my name is Jane Roe", "rest"),
+]
+DAY_TWO = [line("when is your clinic open", "on Monday", correction="on Tuesday and Friday")]
+ITEMS = [
+    {"id": "clinic", "kind": "gold", "question": "is your clinic open ?", "gold": "on Tuesday", "must": ["Tuesday"]},
+    {"id": "knee", "kind": "gold", "question": "my knee hurts badly", "gold": "rest it", "must": ["rest"]},
+]
+
+
+def write(path: Path, lines: list[Json]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    return path
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Path:
+    return write(tmp_path / "data" / "day1.jsonl", DAY_ONE).parent
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> Path:
+    return write(tmp_path / "items.jsonl", ITEMS)
+
+
+def arguments(base_model: Path, tmp_path: Path, items: Path | None, **changes: object) -> list[str]:
+    options: dict[str, object] = {
+        "run": "night-1",
+        "twin": "dr-who",
+        "store": f"file://{tmp_path}/store",
+        "base-model": base_model,
+        "base-model-name": "tiny",
+        "dataset-uri": f"file://{tmp_path}/data",
+        "rank": 4,
+        "steps": 6,
+        "batch-size": 2,
+        "learning-rate": 5e-2,
+        "seed": 5,
+        "min-samples": 2,
+        "min-score-percent": 0,
+        "answer-tokens": 4,
+        "checkpoint-steps": 2,
+        **({"eval-uri": f"file://{items}"} if items else {}),
+    } | {name.replace("_", "-"): value for name, value in changes.items()}
+    return ["run", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+
+
+@pytest.fixture
+def go(base_model: Path, tmp_path: Path, items: Path, day: Path, capsys: pytest.CaptureFixture[str]) -> Go:
+    def run(**changes: object) -> tuple[int, Json]:
+        items_file = changes.pop("items", items)
+        assert items_file is None or isinstance(items_file, Path)
+        status = main(arguments(base_model, tmp_path, items_file, **changes), termination_log=tmp_path / "nolog")
+        return status, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def adapters(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "store" / "dr-who"
+    return sorted(f"sha256:{path.name}" for path in folder.iterdir() if len(path.name) == 64)
+
+
+def of(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def test_a_run_publishes_one_adapter_with_lineage_and_a_verdict(go: Go, tmp_path: Path) -> None:
+    status, result = go()
+    assert status == 0
+    assert result["verdict"] in {"Promote", "Reject", "Inconclusive"}
+    manifest = verify_folder(of(result["uri"]), result["digest"])
+    assert adapters(tmp_path) == [result["digest"]]
+    assert manifest.lineage.dataset_digest is not None
+    dataset = tmp_path / "store" / "dr-who" / "datasets" / f"{manifest.lineage.dataset_digest[7:]}.jsonl"
+    assert len(dataset.read_text().splitlines()) == 3
+    assert "Jane" not in dataset.read_text()
+    assert not list((tmp_path / "store").rglob("checkpoint.pt"))
+
+
+def test_the_same_inputs_give_the_same_digest(go: Go, tmp_path: Path) -> None:
+    one = go()[1]["digest"]
+    assert go(store=f"file://{tmp_path}/other")[1]["digest"] == one
+    assert go(store=f"file://{tmp_path}/third", seed=6)[1]["digest"] != one
+
+
+def test_a_finished_run_that_runs_again_changes_nothing(go: Go, tmp_path: Path) -> None:
+    first = go()[1]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.safetensors")}
+    again = go()[1]
+    assert (again["digest"], again["verdict"]) == (first["digest"], first["verdict"])
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.safetensors")}
+
+
+def test_the_next_day_goes_on_from_the_parent_with_what_is_new(go: Go, tmp_path: Path) -> None:
+    parent = go()[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO + DAY_ONE[:1])
+    status, child = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], rank=None)
+    assert status == 0
+    manifest = verify_folder(of(child["uri"]), child["digest"])
+    assert (manifest.lineage.parent_digest, manifest.rank) == (parent["digest"], 4)
+    record = asyncio.run(Archive(f"file://{tmp_path}/store", "dr-who").lineage(child["digest"]))
+    assert isinstance(record, LineageRecord)
+    assert len(record.lines) == 4
+    dataset = tmp_path / "store" / "dr-who" / "datasets" / f"{record.dataset_digest[7:]}.jsonl"
+    assert [json.loads(each)["correction"] for each in dataset.read_text().splitlines()] == ["on Tuesday and Friday"]
+
+
+def test_nothing_new_is_skipped_with_the_count(go: Go) -> None:
+    parent = go()[1]
+    status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"])
+    assert status == 0
+    assert result["skipped"].startswith("0 new interactions, 1 are needed (3 known already")
+
+
+def test_too_few_are_skipped(go: Go, tmp_path: Path) -> None:
+    status, result = go(min_interactions=4)
+    assert status == 0
+    assert "3 new interactions, 4 are needed" in result["skipped"]
+    assert "1 refused: identifier.name, 1 refused: noConsent" in result["skipped"]
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_preference_pairs_are_learned(go: Go, tmp_path: Path, base_model: Path) -> None:
+    pytest.importorskip("trl", reason="preferences need trl, which is only in the trainer's image")
+    import torch
+    from peft import PeftModel
+
+    from neurons.trainer.fingerprint import mean_distance, take_fingerprint
+    from neurons.trainer.lora import Trained, load
+
+    question = [{"role": "user", "content": "my head aches badly"}]
+    pair = {"messages": question, "preferred": "drink and rest", "rejected": "keep moving", "consent": True}
+    write(tmp_path / "data" / "day1.jsonl", [pair, *DAY_ONE])
+    status, result = go(steps=40)
+    assert status == 0
+    manifest = verify_folder(of(result["uri"]), result["digest"])
+    assert manifest.fingerprint is not None
+    model, tokenizer = load(base_model)
+    child = PeftModel.from_pretrained(model, of(result["uri"]))
+    again, _ = take_fingerprint(Trained(model=child, tokenizer=tokenizer, losses=()))
+    assert mean_distance(again.logprobs, manifest.fingerprint.logprobs) < 1e-4
+
+    def probability(answer: str) -> float:
+        prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = torch.tensor([prompt + tokenizer(answer)["input_ids"]])
+        with torch.no_grad():
+            logprobs = torch.log_softmax(child(input_ids=ids).logits[0, :-1].float(), -1)
+        return float(sum(logprobs[i, ids[0, i + 1]] for i in range(len(prompt) - 1, ids.shape[1] - 1)))
+
+    assert probability("drink and rest") > probability("keep moving")
+    assert go(store=f"file://{tmp_path}/other", steps=40)[1]["digest"] == result["digest"]
+
+
+class Killed:
+    """Ends the process after its n-th write to the store, as a lost node would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes, self.last = 0, 10**9
+        put = Location.put
+
+        async def counted(location: Location, name: str, content: bytes | Path) -> None:
+            await put(location, name, content)
+            self.writes += 1
+            if self.writes == self.last:
+                raise Terminated
+
+        monkeypatch.setattr(Location, "put", counted)
+
+
+def test_killed_after_any_write_it_goes_on_and_publishes_the_same_adapter(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Killed(monkeypatch)
+    _, whole = go()
+    writes = killed.writes
+    assert writes > 8
+    for last in range(1, writes + 1):
+        store = tmp_path / f"store{last}"
+        killed.writes, killed.last = 0, last
+        status, result = go(store=f"file://{store}")
+        assert (status, result["failure"]["class"]) == (75, "Preempted"), f"killed after write {last}"
+        killed.last = 10**9
+        write(tmp_path / "data" / "late.jsonl", DAY_TWO)  # what comes in between is for the next run
+        status, result = go(store=f"file://{store}")
+        (tmp_path / "data" / "late.jsonl").unlink()
+        assert status == 0
+        if last > 1:  # before it, the first attempt left no word of its dataset
+            assert (result["digest"], result["verdict"]) == (whole["digest"], whole["verdict"]), f"write {last}"
+        assert len([path for path in (store / "dr-who").iterdir() if len(path.name) == 64]) == 1
+
+
+def test_sigterm_leaves_a_checkpoint_and_75(base_model: Path, tmp_path: Path, day: Path, go: Go) -> None:
+    command = [sys.executable, "-m", "neurons.trainer", *arguments(base_model, tmp_path, None, steps=400)]
+    command[-1:] = [command[-1], "--checkpoint-steps=1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "crds:."})
+    assert process.stdout is not None
+    seen: list[Json] = []
+    for text in process.stdout:
+        seen.append(json.loads(text))
+        if seen[-1].get("step") == 3:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert seen[-1]["failure"]["class"] == "Preempted"
+    assert list((tmp_path / "store").rglob("checkpoint.pt"))
+    assert (
+        go(steps=400, items=None)[1]["digest"] == go(steps=400, items=None, store=f"file://{tmp_path}/o")[1]["digest"]
+    )
+
+
+def test_a_damaged_checkpoint_costs_the_steps_and_not_the_run(go: Go, tmp_path: Path) -> None:
+    whole = go()[1]["digest"]
+    folder = tmp_path / "other" / "dr-who" / "runs" / "night-1"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    assert go(store=f"file://{tmp_path}/other")[1]["digest"] == whole
+
+
+@pytest.fixture
+def store_down(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many attempts to publish fail."""
+    failures = [10**9]
+    really = publish.publish_adapter
+
+    async def failing(*args: Any, **named: Any) -> str:
+        if failures[0] > 0:
+            failures[0] -= 1
+            raise StoreUnreachable("the store does not answer")
+        return await really(*args, **named)
+
+    async def soon(_seconds: float) -> None: ...
+
+    monkeypatch.setattr(publish, "publish_adapter", failing)
+    monkeypatch.setattr("neurons.trainer.archive.asyncio.sleep", soon)
+    return failures
+
+
+def test_a_store_that_is_down_at_publishing_is_asked_again(go: Go, store_down: list[int]) -> None:
+    store_down[0] = 3
+    assert go()[0] == 0
+
+
+def test_a_store_that_stays_down_is_worth_another_attempt(
+    go: Go, store_down: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Archive.__init__, "__kwdefaults__", {**Archive.__init__.__kwdefaults__, "patience_seconds": 0})
+    status, result = go()
+    assert status == 75
+    assert result["failure"] == {
+        "class": "PublishFailed",
+        "retryable": True,
+        "message": "StoreUnreachable: the store does not answer",
+    }
+    store_down[0] = 0
+    assert go()[0] == 0
+
+
+def test_a_corrupt_parent_is_refused(go: Go) -> None:
+    parent = go()[1]
+    weights = of(parent["uri"]) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"])
+    assert (status, result["failure"]["class"]) == (1, "BadParent")
+
+
+@pytest.mark.parametrize("changes", [{"rank": 8}, {"alpha": 5}, {"base_model_name": "another"}])
+def test_a_parent_that_does_not_fit_is_refused(changes: dict[str, object], go: Go) -> None:
+    parent = go()[1]
+    status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], **changes)
+    assert (status, result["failure"]["class"]) == (1, "BadParent")
+
+
+def test_an_item_that_is_trained_on_is_refused_by_id(go: Go, tmp_path: Path) -> None:
+    told = write(tmp_path / "told.jsonl", [*ITEMS, ITEMS[0] | {"id": "leak", "question": "My KNEE hurts!"}])
+    status, result = go(items=told)
+    assert (status, result["failure"]["class"]) == (1, "BadData")
+    assert "leak" in result["failure"]["message"]
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_an_item_that_an_ancestor_was_trained_on_is_refused_too(go: Go, tmp_path: Path) -> None:
+    parent = go()[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    told = write(tmp_path / "told.jsonl", [*ITEMS, ITEMS[0] | {"id": "leak", "question": "My KNEE hurts!"}])
+    status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], items=told)
+    assert (status, result["failure"]["class"]) == (1, "BadData")
+
+
+def test_a_missing_or_changed_evaluation_set_is_bad_data(go: Go, tmp_path: Path) -> None:
+    for changes in ({"items": tmp_path / "nowhere.jsonl"}, {"eval_digest": "sha256:" + "0" * 64}):
+        status, result = go(**changes)
+        assert (status, result["failure"]["class"]) == (1, "BadData")
+
+
+def test_without_an_evaluation_set_nothing_is_concluded(go: Go) -> None:
+    assert go(items=None)[1]["verdict"] == "Inconclusive"
+
+
+def test_a_diverging_loss_names_the_step(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurons.trainer.arguments._rate", float)
+    status, result = go(learning_rate=1e15, steps=30)
+    assert (status, result["failure"]["class"]) == (1, "Diverged")
+    assert "at step" in result["failure"]["message"]
+
+
+def test_old_adapters_are_deleted_but_never_what_is_kept(go: Go, tmp_path: Path) -> None:
+    made = []
+    for night in range(1, 6):
+        made.append(go(run=f"night-{night}", seed=night, items=None)[1])
+    last = made[-1]
+    parent = made[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    _, child = go(
+        run="night-6",
+        items=None,
+        parent_uri=parent["uri"],
+        parent_digest=parent["digest"],
+        keep=made[0]["digest"],
+        history_limit=2,
+    )
+    assert set(adapters(tmp_path)) == {each["digest"] for each in (made[0], parent, last, child)}
+    assert len(list((tmp_path / "store" / "dr-who" / "lineage").iterdir())) == 6
+
+
+def test_stages_are_those_of_the_contract() -> None:
+    assert [stage.value for stage in RunStage] == ["Data", "Train", "Publish", "Evaluate", "Done"]
