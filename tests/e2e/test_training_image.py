@@ -1,0 +1,92 @@
+"""The trainer's own tests, run where torch is: in the image that trains, as a pod of the cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import NAMESPACE, Clinic
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+POD = "trainer-tests"
+UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/work')"
+
+
+def pod(image: str) -> dict[str, object]:
+    """A pod like the trainer's Job, which waits to be told what to run."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": POD},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "trainer",
+                    "image": image,
+                    "command": ["python", "-c", "import signal; signal.pause()"],
+                    "env": [
+                        {"name": "HOME", "value": "/tmp"},
+                        {"name": "PYTHONPATH", "value": "/work"},
+                        {"name": "HF_HUB_OFFLINE", "value": "1"},
+                    ],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "work", "mountPath": "/work"}],
+                }
+            ],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "work", "emptyDir": {}}],
+        },
+    }  # fmt: skip
+
+
+def luggage() -> bytes:
+    """The trainer's tests and pytest itself, which is pure Python: as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in PYTEST:
+            spec = importlib.util.find_spec(name)
+            assert spec is not None
+            assert spec.origin is not None
+            archive.add(Path(spec.origin).parent, name)
+        archive.add(ROOT / "tests" / "unit" / "trainer", "tests/unit/trainer")
+    return buffer.getvalue()
+
+
+def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
+    jobs = json.loads(clinic.kubectl("get", "pods", "-n", NAMESPACE, "-o", "json").stdout)["items"]
+    image = next(c["image"] for job in jobs for c in job["spec"]["containers"] if c["name"] == "trainer")
+    clinic.apply(pod(image))
+    try:
+        clinic.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", "-n", NAMESPACE, "--timeout=60s", timeout=70)
+        inside = [kubectl_binary, "--kubeconfig", str(kubeconfig), "exec", "-i", POD, "-n", NAMESPACE, "--", "python"]
+        subprocess.run([*inside, "-c", UNPACK], input=luggage(), check=True, timeout=120)
+        done = subprocess.run(
+            [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/work", "-p", "no:cacheprovider",
+             "--import-mode=importlib", "/work/tests/unit/trainer"],
+            capture_output=True, text=True, timeout=700, check=False,
+        )  # fmt: skip
+        summary = done.stdout.strip().splitlines()[-1]
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        passed = re.search(r"(\d+) passed", summary)
+        assert passed is not None
+        assert int(passed[1]) > 30
+        assert "skipped" not in summary
+    finally:
+        clinic.kubectl("delete", "pod", POD, "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
