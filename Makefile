@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 CLUSTER ?= local
 UNTIL ?= answers
 ONLY ?=
+REGISTRY ?=
+IMAGES ?=
 K ?=
 KEEP ?=
 DEMO_ARGS ?=
@@ -15,7 +17,7 @@ BIN := .venv/bin
 LOCAL := $(BIN)/python -m localcluster
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status kubeconfig test unit lint format generate lock bench clean
+.PHONY: help venv demo up down status kubeconfig test unit images lint format generate lock bench clean
 .NOTPARALLEL:
 
 help: ## List the commands
@@ -52,6 +54,9 @@ test: ## Run all tests, with all of their set-up; ONLY=unit,api,chart,e2e for so
 
 unit: venv ## Run the tests that need no cluster
 	@$(BIN)/python tests/run.py --only unit $(if $(K),-k '$(K)')
+
+images: venv ## Build the images; with REGISTRY=registry.example.org/team also push them there (IMAGES= for some of them)
+	@$(BIN)/python -m imagebuilder $(if $(REGISTRY),push $(REGISTRY),build) $(IMAGES)
 
 lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/ruff check
