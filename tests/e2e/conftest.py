@@ -101,6 +101,11 @@ class Clinic:
         return f"http://{pod['status']['podIP']}:8080"
 
     @property
+    def service(self) -> str:
+        """The miners' Service, as clients in the cluster use it; this machine has a route to its address."""
+        return f"http://{self.get('service', f'{POOL}-miner')['spec']['clusterIP']}"
+
+    @property
     def agent(self) -> str:
         pod = next(p for p in self.pods("engine") if p["status"].get("podIP"))
         return f"http://{pod['status']['podIP']}:8080"
@@ -117,7 +122,7 @@ class Clinic:
             "temperature": 0,
             "messages": [{"role": "user", "content": question}],
         }
-        return http("POST", f"{self.miner}/v1/chat/completions", body=body, token=self.token)
+        return http("POST", f"{self.service}/v1/chat/completions", body=body, token=self.token)
 
     def apply(self, *objects: Any, namespace: str = NAMESPACE) -> None:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})

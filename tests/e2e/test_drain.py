@@ -42,7 +42,7 @@ def stream(clinic: Clinic, twin: str, workers: ThreadPoolExecutor) -> Stream:
         "messages": [{"role": "user", "content": "Tell me about headaches."}],
     }  # fmt: skip
     headers = {"content-type": "application/json", "authorization": f"Bearer {clinic.token}"}
-    request = urllib.request.Request(f"{clinic.miner}/v1/chat/completions", json.dumps(body).encode(), headers)
+    request = urllib.request.Request(f"{clinic.service}/v1/chat/completions", json.dumps(body).encode(), headers)
     response = urllib.request.urlopen(request, timeout=180)
     pod = response.headers["x-twin-pod"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import re
 import subprocess
 import tarfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from imagebuilder import Catalog
 from tests.conftest import ROOT
 from tests.e2e.conftest import NAMESPACE, Clinic
 
@@ -70,8 +70,7 @@ def luggage() -> bytes:
 
 
 def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
-    jobs = json.loads(clinic.kubectl("get", "pods", "-n", NAMESPACE, "-o", "json").stdout)["items"]
-    image = next(c["image"] for job in jobs for c in job["spec"]["containers"] if c["name"] == "trainer")
+    image = Catalog().references()["trainer"]
     clinic.apply(pod(image))
     try:
         clinic.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", "-n", NAMESPACE, "--timeout=60s", timeout=70)

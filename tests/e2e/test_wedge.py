@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -34,10 +33,9 @@ def test_a_wedged_engine_is_restarted_and_gets_its_adapters_back(clinic: Clinic)
     with ThreadPoolExecutor(1) as worker:
         hangs = worker.submit(clinic.ask, TWIN)
         eventually(lambda: restarts() > before, seconds=180, what="the kubelet's restart of the engine")
-        began = time.monotonic()
-        eventually(lambda: clinic.is_true("twin", TWIN, "Ready"), seconds=300, what="the twin's Ready")
-        clinic.await_serving(TWIN)
-        # What hung was either answered by the new process or refused in so many words; it was not left hanging.
-        assert hangs.result(timeout=300).status in {200, 502, 503, 504}, time.monotonic() - began
+        # It was not left hanging: with no other pod to ask, it was refused in so many words.
+        assert hangs.result(timeout=60).status in {502, 503}
+    eventually(lambda: clinic.is_true("twin", TWIN, "Ready"), seconds=300, what="the twin's Ready")
+    clinic.await_serving(TWIN)
     assert clinic.ask(TWIN).status == 200
     assert "Wedged" in clinic.kubectl("describe", "mp", POOL, "-n", NAMESPACE).stdout.partition("Events:")[2]

@@ -27,6 +27,8 @@ CACHE_DIR: Final = "/cache"
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
 GPU: Final = "nvidia.com/gpu"
+WEDGED_GRACE_SECONDS: Final = 10
+"""A wedged engine has nothing to finish, so it isn't given the time that a drain gets."""
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
@@ -152,6 +154,7 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
         "livenessProbe": {
             "exec": {"command": ["test", "!", "-e", names.ENGINE_WEDGED_FILE]},
             "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2,
+            "terminationGracePeriodSeconds": WEDGED_GRACE_SECONDS,
         },
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", DRAIN]}}},
         "volumeMounts": [
