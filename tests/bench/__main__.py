@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from tests.bench.document import DOCUMENT, write_document
 from tests.bench.registry import MODULES, BenchmarkError, Options, load
-from tests.bench.results import load_results
+from tests.bench.results import describe_machine, load_results
 
 
 def main(arguments: list[str]) -> int:
@@ -45,19 +45,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--document-only", action="store_true", help="write it and measure nothing")
     given = parser.parse_args(arguments)
     console = Console()
-    options = Options(**{
-        each.name: frozenset(given.skip) if each.name == "skip" else getattr(given, each.name)
-        for each in dataclasses.fields(Options)
-    })  # fmt: skip
+    chosen = {each.name: getattr(given, each.name) for each in dataclasses.fields(Options)}
+    options = Options(**chosen | {"skip": frozenset(given.skip)})
     failed = False
     for name in () if given.document_only else given.names or list(MODULES):
+        machine = describe_machine()  # how busy it was before there was anything of ours to do
         try:
             result = load(name).measure(options)
         except BenchmarkError as error:
             console.print(f"[red]{name}: {escape(str(error))}[/]", highlight=False)
             failed = True
             continue
-        result = dataclasses.replace(result, command=_command(name, options))
+        result = dataclasses.replace(result, command=_command(name, options), machine=machine)
         result.show(console)
         console.print(f"written to {result.write()}")
     if given.document or given.document_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from tests.bench.results import ROOT, Figure, Spread
 
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
+WIDTH: Final = 120
 
 _HEAD: Final = """\
 # Benchmarks
@@ -25,14 +27,13 @@ and take it down again."""
 _PEERS_HEAD: Final = """
 ## Beside others
 
-Measured, on the same machine in the same run: LiteLLM's proxy, in the table `proxy`.
-
-Not measured: other operators that load adapters into vLLM. The table **quotes their code**; it tells when they look
+{measured}Not measured: other operators that load adapters into vLLM. The table **quotes their code**; it tells when they look
 again, not how fast they are.
 
 | | when it looks for an adapter that is new or missing | read in |
 | --- | --- | --- |"""
 
+_MEASURED_PEER: Final = "Measured, in one run with the miner: LiteLLM's proxy, above.\n\n"
 _PEERS: Final = (
     (
         "AIBrix",
@@ -60,15 +61,19 @@ def write_document(results: Sequence[Mapping[str, Any]], path: Path = DOCUMENT) 
     lines = [_HEAD]
     for result in results:
         lines += _section(result)
-    lines += [_PEERS_HEAD, *(f"| {' | '.join(peer)} |" for peer in _PEERS)]
+    with_litellm = any("LiteLLM" in result["versions"] for result in results)
+    lines += [
+        _PEERS_HEAD.format(measured=_MEASURED_PEER if with_litellm else ""),
+        *(f"| {' | '.join(peer)} |" for peer in _PEERS),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
 
 
 def _section(result: Mapping[str, Any]) -> Iterator[str]:
     software = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    yield f"\n## {result['title']}\n\n{result['how']}\n"
-    yield f"Measured {result['measured_at']} on {result['machine']}. {software}.\n"
+    yield f"\n## {result['title']}\n\n{textwrap.fill(result['how'], WIDTH)}\n"
+    yield textwrap.fill(f"Measured {result['measured_at']} on {result['machine']}. {software}.", WIDTH) + "\n"
     yield "| | figure | median (min to max); p99 | runs | target |\n| --- | --- | --- | --- | --- |"
     for document in result["figures"]:
         figure = Figure(**{**document, "spread": Spread(**document["spread"])})

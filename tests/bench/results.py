@@ -28,7 +28,7 @@ def describe_machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB, {platform.system()} {platform.machine()}, "
-        f"load average {load:.1f} when written"
+        f"load average {load:.1f} before it began"
     )
 
 
