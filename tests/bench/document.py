@@ -27,8 +27,8 @@ and take it down again."""
 _PEERS_HEAD: Final = """
 ## Beside others
 
-{measured}Not measured: other operators that load adapters into vLLM. The table **quotes their code**; it tells when they look
-again, not how fast they are.
+{measured}Not measured: other operators that load adapters into vLLM. The table **quotes their code**; it tells when
+they look again, not how fast they are.
 
 | | when it looks for an adapter that is new or missing | read in |
 | --- | --- | --- |"""

@@ -100,7 +100,7 @@ def measure(options: Options) -> Result:
         title="From a restarted engine's first answer to all of its adapters verified again",
         how=(
             f"In the demo's engine pod ({len(adapters)} adapters, SmolLM2-135M on a CPU) vLLM's process was ended with "
-            f"SIGTERM, {len(healings)} times in all, and the kubelet started it again. A program in the agent's "
+            f"SIGTERM ({len(healings)} in all), and the kubelet started it again. A program in the agent's "
             "container asked the engine's own socket for its models every 20 ms, which were none of the adapters at "
             "its first answer, and from there on the agent for its status every 20 ms, until it was ready and all "
             "adapters were verified: digest, folder and fingerprint. The agent itself learns of the engine only by its "
