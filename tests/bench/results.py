@@ -95,11 +95,13 @@ class Result:
     measured_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     machine: str = field(default_factory=describe_machine)
 
-    def write(self) -> Path:
-        """Write build/bench/<name>.json; returns its path."""
-        RESULTS_DIR.mkdir(parents=True, exist_ok=True)
-        path = RESULTS_DIR / f"{self.name}.json"
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+    def write(self, directory: Path = RESULTS_DIR) -> Path:
+        """Write <name>.json, whole or not at all; returns its path."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.name}.json"
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(partial, path)
         return path
 
     def show(self, console: Console) -> None:
