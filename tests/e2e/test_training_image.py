@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import io
 import re
 import subprocess
@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 from tests.e2e.conftest import NAMESPACE, Clinic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+PYTEST = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging", "pygments")
+FOLDERS = ("tests/unit/trainer", "local/demo/conversations")
 POD = "trainer-tests"
 UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/work')"
 
@@ -57,15 +58,15 @@ def pod(image: str) -> dict[str, object]:
 
 
 def luggage() -> bytes:
-    """The trainer's tests and pytest itself, which is pure Python: as a tar archive."""
+    """The trainer's tests, what they read, and pytest itself, which is pure Python: as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in PYTEST:
-            spec = importlib.util.find_spec(name)
-            assert spec is not None
-            assert spec.origin is not None
-            archive.add(Path(spec.origin).parent, name)
-        archive.add(ROOT / "tests" / "unit" / "trainer", "tests/unit/trainer")
+            for file in importlib.metadata.files(name) or ():
+                if not str(file).startswith("..") and file.suffix != ".pyc":
+                    archive.add(str(file.locate()), str(file))
+        for folder in FOLDERS:
+            archive.add(ROOT / folder, folder)
     return buffer.getvalue()
 
 
@@ -78,11 +79,11 @@ def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: st
         subprocess.run([*inside, "-c", UNPACK], input=luggage(), check=True, timeout=120)
         done = subprocess.run(
             [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/work", "-p", "no:cacheprovider",
-             "--import-mode=importlib", "/work/tests/unit/trainer"],
+             "-o", "asyncio_mode=auto", "--import-mode=importlib", "/work/tests/unit/trainer"],
             capture_output=True, text=True, timeout=700, check=False,
         )  # fmt: skip
-        summary = done.stdout.strip().splitlines()[-1]
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        summary = done.stdout.strip().splitlines()[-1]
         passed = re.search(r"(\d+) passed", summary)
         assert passed is not None
         assert int(passed[1]) > 30

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from localcluster import Cluster as LocalCluster
-from tests.api.operator_harness import cluster, operator, pool_manifest, twin_manifest, until
+from tests.api.operator_harness import BASE, cluster, operator, pool_manifest, twin_manifest, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 NODES = 100
@@ -19,6 +19,9 @@ FAKE = {
     "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
     # One engine a node: the fake ones have 32 processors.
     "resources": {"requests": {"cpu": "20"}},
+    # No volume claims: the scheduler waits for those to exist.
+    "baseModel": {"name": BASE, "uri": "s3://models/smollm2"},
+    "store": {"uri": "s3://adapters"},
 }
 
 
