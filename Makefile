@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 CLUSTER ?= local
 UNTIL ?= answers
 ONLY ?=
+REGISTRY ?=
+IMAGES ?=
 K ?=
 KEEP ?=
 DEMO_ARGS ?=
@@ -15,13 +17,15 @@ BIN := .venv/bin
 LOCAL := $(BIN)/python -m localcluster
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status kubeconfig test unit lint format generate lock bench clean
+.PHONY: help venv demo up down status kubeconfig test unit images lint format generate lock bench clean
 .NOTPARALLEL:
 
 help: ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  CLUSTER=local|current|kind   where `make demo` runs\n'
 	@printf '  ONLY=unit,api,chart,e2e      which suites `make test` runs; K=EXPRESSION picks tests; KEEP=1 keeps its cluster up\n'
+	@printf '  BENCH_ARGS="NAME ... --help"  what `make bench` measures: all by default, half an hour. It needs wrk (apt-get install wrk)\n'
+	@printf '                              and the cluster of `make demo`; without them, what needs them is left out and said so\n'
 
 venv: ## Set up .venv from the locked requirements (instant when it is up to date)
 	@local/bootstrap.sh
@@ -53,6 +57,9 @@ test: ## Run all tests, with all of their set-up; ONLY=unit,api,chart,e2e for so
 unit: venv ## Run the tests that need no cluster
 	@$(BIN)/python tests/run.py --only unit $(if $(K),-k '$(K)')
 
+images: venv ## Build the images; with REGISTRY=registry.example.org/team also push them there (IMAGES= for some of them)
+	@$(BIN)/python -m imagebuilder $(if $(REGISTRY),push $(REGISTRY),build) $(IMAGES)
+
 lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -75,7 +82,8 @@ lock: venv ## Lock the requirements anew, with hashes
 	$(BIN)/uv pip compile requirements/dev.in -q --generate-hashes --universal --python-version 3.11 -o requirements/dev.txt
 	$(BIN)/python -m imagebuilder lock
 
-bench: venv ## Measure the figures and print the table
+bench: ## Measure the figures and print the tables
+	@local/bootstrap.sh git go
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 clean: ## Remove what was made in this folder (caches of builds are kept; `make down` ends the cluster)

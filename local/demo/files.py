@@ -44,6 +44,10 @@ subprocess.run(
 shutil.rmtree(target, ignore_errors=True)
 os.rename(os.path.realpath(os.path.join(scratch, "current")), target)
 """
+_REMOVE: Final = """
+import shutil, sys
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
 _READ: Final = """
 import pathlib, sys
 path = pathlib.Path(sys.argv[1])
@@ -109,6 +113,10 @@ class Volume:
     def read(self, path: str) -> str:
         """Return a text file's content; empty when it does not exist."""
         return self._kube.kubectl("exec", self._pod_name, "-n", self._namespace, "--", "python", "-c", _READ, path)
+
+    def remove(self, path: str) -> None:
+        """Remove a folder, if it is there."""
+        self._kube.kubectl("exec", self._pod_name, "-n", self._namespace, "--", "python", "-c", _REMOVE, path)
 
     def fetch_model(self, uri: str, *, name: str, target: str) -> None:
         """Have the cluster fetch a base model from where it is published; raises DemoError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -250,14 +249,11 @@ def _print_tables(timeline: Timeline, kube: Kube) -> None:
 
 
 def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
-    folders = [str(Path(sys.executable).parent)]
-    if os.sep in kube.kubectl_program:
-        folders.insert(0, str(Path(kube.kubectl_program).parent))
     lines = ["", "[bold]The cluster stays up. Go on:[/bold]"]
     if kube.kubeconfig is not None:
         lines.append(f"  export KUBECONFIG={kube.kubeconfig}")
     lines += [
-        f"  export PATH={':'.join(folders)}:$PATH",
+        f"  export PATH={Path(sys.executable).parent}:$PATH",
         f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "I have had a cough for a week. Should I worry?"',
         f"  kubectl twin list -n {NAMESPACE}",
         f"  kubectl twin status {DOCTORS[1].twin} -n {NAMESPACE}",

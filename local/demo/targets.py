@@ -67,6 +67,7 @@ class LocalTarget:
         cluster = Cluster(self._name, steps=SubSteps(timeline))
         try:
             cluster.up()
+            tools.link(("kubectl", "helm"), Path(sys.executable).parent)
             return Kube(
                 kubectl_program=str(cluster.bin("kubectl")),
                 helm_program=str(cluster.bin("helm")),

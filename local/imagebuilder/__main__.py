@@ -44,6 +44,16 @@ def build(
 
 
 @_APP.command()
+def push(
+    registry: Annotated[str, typer.Argument(help="Where to, such as registry.example.org/team.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Short names; all that need no registry, if none.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Their tag; the project's version, if not given.")] = None,
+) -> None:
+    """Build the images unless they are there, and push them to a registry; prints their names there as JSON."""
+    print(json.dumps(builder.push(registry, names or [], tag=tag, report=_report), indent=2))
+
+
+@_APP.command()
 def refs(
     out: Annotated[Path | None, typer.Option(help="Where the archives go; the cache, if not given.")] = None,
 ) -> None:

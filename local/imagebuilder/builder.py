@@ -97,6 +97,49 @@ def build(
     )
 
 
+def push(
+    registry: str,
+    names: Sequence[str] = (),
+    *,
+    tag: str | None = None,
+    catalog: Catalog | None = None,
+    paths: Paths | None = None,
+    report: Report = lambda _title, _seconds: None,
+    engine: Engine | None = None,
+) -> dict[str, str]:
+    """Build the named images unless they are there, push them, and return their names in the registry by short name.
+
+    Args:
+        registry: where to, such as `registry.example.org/team`.
+        names: short names; all that need no registry, if none is named.
+        tag: their tag; the project's version, which the charts use, if not given.
+        catalog: the checkout; this one, if not given.
+        paths: the cache; the environment's, if not given.
+        report: told of each step when it ends.
+        engine: what builds and pushes; found, if not given.
+
+    Raises:
+        BuildError: an image could not be built, or the registry refused it.
+    """
+    catalog, paths = catalog or Catalog(), paths or Paths.from_environment()
+    builder = engine or engines.choose(catalog, paths)
+    builder.prepare()
+    for image in catalog.wanted(names):
+        goal = _goal(image, catalog=catalog, folder=paths.archives)
+        if not builder.has(goal.reference):
+            # An archive may leave out its parent's layers, so what was trimmed is built again rather than taken back.
+            record_path(goal.archive).unlink(missing_ok=True)
+    built = build(names, catalog=catalog, paths=paths, report=report, engine=builder)
+    pushed: dict[str, str] = {}
+    with only_one(paths, report):
+        for name, reference in built.references.items():
+            target = f"{registry.rstrip('/')}/{name}:{tag or catalog.version}"
+            with _timed(report, f"{name}: push {target}"):
+                builder.push(reference, target)
+            pushed[name] = target
+    return pushed
+
+
 def archive_path(image: Image, *, catalog: Catalog, folder: Path) -> Path:
     """Return where the image's archive is, or would be once it is built."""
     return _goal(image, catalog=catalog, folder=folder).archive

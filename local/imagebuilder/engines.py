@@ -21,6 +21,7 @@ from imagebuilder.paths import Paths
 
 _MINUTE_S = 60.0
 _LOOK = "The end of the log above says which step failed; run the same command again once its cause is gone."
+_LOGIN = "Check the address {1}, and sign in to its registry first: `{0} login`."
 _APT = ("-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3")
 
 
@@ -46,6 +47,9 @@ class Engine(Protocol):
 
     def run(self, reference: str, command: Sequence[str], *, volumes: Sequence[tuple[Path, str]]) -> None:
         """Run a command in the image as root; `volumes` are pairs of a folder here and a path there."""
+
+    def push(self, reference: str, target: str) -> None:
+        """Send the image to a registry under the name `target`."""
 
     def tidy(self, references: Collection[str]) -> None:
         """Forget the earlier versions of the images named by `references`."""
@@ -112,6 +116,11 @@ class Docker:
             timeout_s=15 * _MINUTE_S,
             remedy=_LOOK,
         )
+
+    def push(self, reference: str, target: str) -> None:
+        """Push with `docker push`, with the credentials of `docker login`."""
+        run(["docker", "tag", reference, target], timeout_s=_MINUTE_S, remedy=_LOOK)
+        run(["docker", "push", "--quiet", target], timeout_s=60 * _MINUTE_S, remedy=_LOGIN.format("docker", target))
 
     def tidy(self, references: Collection[str]) -> None:
         """Remove the tags of earlier versions; Docker's cache keeps its own bounds."""
@@ -239,6 +248,18 @@ class Buildah:
             )  # fmt: skip
         finally:
             self._buildah("rm", container, timeout_s=5 * _MINUTE_S)
+
+    def push(self, reference: str, target: str) -> None:
+        """Push with `buildah push`, as whom `buildah login` said; a registry on this machine may lack TLS."""
+        local = target.startswith(("localhost:", "127.0.0.1:"))
+        run(
+            self._command(
+                self._driver, "push", *(("--tls-verify=false",) if local else ()), reference, f"docker://{target}"
+            ),
+            timeout_s=60 * _MINUTE_S,
+            remedy=_LOGIN.format("buildah", target),
+            env={"TMPDIR": str(self.paths.scratch)},
+        )
 
     def tidy(self, references: Collection[str]) -> None:
         """Remove the images of earlier versions, and the layers that only they had."""

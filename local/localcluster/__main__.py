@@ -87,6 +87,7 @@ def up(context: typer.Context, memory_gb: MemoryOption = checks.MEMORY_GB, disk_
     """Bring the cluster up; does nothing when it is."""
     cluster = _cluster(context)
     cluster.up(memory_gb=memory_gb, disk_gb=disk_gb)
+    tools.link(("kubectl", "helm"), Path(sys.executable).parent)
     _output.print(str(cluster.kubeconfig_path), highlight=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,6 +159,15 @@ def build(tool: Tool) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return tool.folder
+
+
+def link(programs: Sequence[str], folder: Path) -> None:
+    """Put links to built programs into a folder that is on the user's PATH; what is there by other means stays."""
+    for program in programs:
+        tool, there = tool_of(program), folder / program
+        if tool.built and (there.is_symlink() or not there.exists()):
+            there.unlink(missing_ok=True)
+            there.symlink_to(tool.folder / program)
 
 
 def _go_build(go: str, tool: Tool, output: Path) -> None:

@@ -57,6 +57,8 @@ class Drain:
         if self.active and not self._drained_file.exists():
             if self._traffic.total == 0:
                 await asyncio.sleep(QUIET_SECONDS)
+            if self._monitor.wedged:
+                self._traffic.abort()
             if self._traffic.total == 0 or self._monitor.wedged:
                 self._drained_file.touch()
                 log.info("drained")

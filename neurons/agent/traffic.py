@@ -16,6 +16,7 @@ class Traffic:
         self._clock = clock
         self._running: Counter[str] = Counter()
         self._last: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
         self._idle: dict[str | None, list[asyncio.Future[None]]] = {}
         self.unanswered = 0
         """Requests whose client left before the engine's first byte; many of them with no progress are a bad sign."""
@@ -33,9 +34,14 @@ class Traffic:
     def request(self, name: str) -> Iterator[None]:
         """Count one request for as long as the context lasts."""
         self._running[name] += 1
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
         try:
             yield
         finally:
+            if task is not None:
+                self._tasks.discard(task)
             self._last[name] = self._clock()
             self._running[name] -= 1
             if self._running[name] <= 0:
@@ -43,6 +49,11 @@ class Traffic:
                 self._wake(name)
             if not self._running:
                 self._wake(None)
+
+    def abort(self) -> None:
+        """Break off everything that runs: the engine will never answer, and miners can still ask another pod."""
+        for task in self._tasks:
+            task.cancel()
 
     async def idle(self, name: str | None = None) -> None:
         """Wait until no request runs under `name`, or none at all. Callers set their own time limit."""

@@ -1,41 +1,80 @@
-"""`python -m tests.bench [NAME ...] [--repeats N] [--seconds S] [--skip PART] [--document]`."""
+"""`python -m tests.bench [NAME ...] [OPTIONS]`: measure, print the tables, keep the figures in build/bench.
+
+proxy             what the miner costs over an instant engine, beside LiteLLM; parts: litellm, streams
+swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
+heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
+swaps_under_load  requests that fail while a twin's adapter is swapped again and again; parts: standin, vllm
+operator          writes and memory of an operator that has nothing to do
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 
+from tests.bench.document import DOCUMENT, write_document
 from tests.bench.registry import MODULES, BenchmarkError, Options, load
-from tests.bench.results import DOCUMENT, load_results, write_document
+from tests.bench.results import describe_machine, load_results
 
 
 def main(arguments: list[str]) -> int:
     """Run the named benchmarks, or all; one that can't run doesn't stop the others."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    whole, seconds = int, float
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(MODULES)}; all by default")
-    parser.add_argument("--repeats", type=int, default=3, help="times each figure is measured (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of one stretch of load (%(default)s)")
+    for flag, kind, text in (
+        ("--repeats", whole, "proxy: times each figure is measured"),
+        ("--seconds", seconds, "proxy: length of one stretch of load"),
+        ("--real-swaps", whole, "swap: how many"),
+        ("--restarts", whole, "heal: how many"),
+        ("--swaps", whole, "swaps_under_load: how many on the stand-in engine"),
+        ("--real-swaps-under-load", whole, "swaps_under_load: how many on the real engine"),
+        ("--twins", whole, "operator: how many"),
+        ("--idle-seconds", seconds, "operator: how long it is watched with nothing to do"),
+    ):
+        name = flag.removeprefix("--").replace("-", "_")
+        parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")
     parser.add_argument("--skip", action="append", default=[], metavar="PART", help="leave out a part, e.g. litellm")
     parser.add_argument("--document", action="store_true", help="write docs/benchmarks.md from all results so far")
+    parser.add_argument("--document-only", action="store_true", help="write it and measure nothing")
     given = parser.parse_args(arguments)
     console = Console()
-    options = Options(repeats=given.repeats, seconds=given.seconds, skip=frozenset(given.skip))
+    chosen = {each.name: getattr(given, each.name) for each in dataclasses.fields(Options)}
+    options = Options(**chosen | {"skip": frozenset(given.skip)})
     failed = False
-    for name in given.names or list(MODULES):
+    for name in () if given.document_only else given.names or list(MODULES):
+        machine = describe_machine()  # how busy it was before there was anything of ours to do
         try:
             result = load(name).measure(options)
         except BenchmarkError as error:
-            console.print(f"[red]{name}: {error}[/]")
+            console.print(f"[red]{name}: {escape(str(error))}[/]", highlight=False)
             failed = True
             continue
+        result = dataclasses.replace(result, command=_command(name, options), machine=machine)
         result.show(console)
         console.print(f"written to {result.write()}")
-    if given.document:
-        write_document(load_results())
+    if given.document or given.document_only:
+        write_document(load_results(list(MODULES)))
         console.print(f"written to {DOCUMENT}")
     return 1 if failed else 0
+
+
+def _command(name: str, options: Options) -> str:
+    """Return the command that measures the same again: the benchmark's name, and what differs from the defaults."""
+    parts = [name]
+    for each in dataclasses.fields(Options):
+        value = getattr(options, each.name)
+        if each.name == "skip":
+            parts += [f"--skip {part}" for part in sorted(value)]
+        elif value != each.default:
+            parts.append(f"--{each.name.replace('_', '-')} {value:g}")
+    return f"make bench BENCH_ARGS='{' '.join(parts)}'"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,9 +22,9 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodReport
 from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
-from tests.bench import litellm, wrk
+from tests.bench import litellm, processes, versions, wrk
 from tests.bench.registry import BenchmarkError, Options
-from tests.bench.results import ROOT, Figure, Result, Spread
+from tests.bench.results import Figure, Result, Spread
 from tests.bench.servers.instant import SERVED
 
 TOKEN: Final = "bench-token-0123456789"
@@ -77,10 +75,11 @@ def measure(options: Options) -> Result:
         ),
         figures=tuple(_figures(subjects)),
         notes=tuple(
-            f"LiteLLM {_litellm_version()}, one worker, one key; {subject.failed} of its requests failed."
+            f"LiteLLM {versions.litellm()}, one worker, one key; {subject.failed} of its requests failed."
             for subject in subjects
             if subject.name == LITELLM
         ),
+        versions=versions.of_python() | ({"LiteLLM": versions.litellm()} if "litellm" in others else {}),
     )
 
 
@@ -99,9 +98,9 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
         return done
 
     one = load(BODY, 1)
-    before = _cpu_ms(subject.process.pid)
+    before = processes.cpu_ms(subject.process.pid)
     fifty = load(BODY, 50)
-    spent = _cpu_ms(subject.process.pid) - before
+    spent = processes.cpu_ms(subject.process.pid) - before
     streams = None if "streams" in options.skip else load(STREAM_BODY, 50)
     if keep:
         subject.one.append(one)
@@ -148,7 +147,7 @@ def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
 
 
 def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str) -> _Subject:
-    port = _free_port()
+    port = processes.free_port()
     url = f"http://127.0.0.1:{port}"
     match which:
         case "none":
@@ -165,7 +164,7 @@ def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str
             command = litellm.command(binaries, port=port, upstream=engine, served=SERVED, folder=folder)
             name, token = LITELLM, litellm.KEY
     log = folder / f"{which}.log"
-    subject = _Subject(name, url, token, stack.enter_context(_process(command, log)), log)
+    subject = _Subject(name, url, token, stack.enter_context(processes.running(command, log)), log)
     _wait(subject)
     return subject
 
@@ -194,26 +193,6 @@ def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
             "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0"]  # fmt: skip
 
 
-@contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
-
-
-def _cpu_ms(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-
-
 def _wait(subject: _Subject) -> None:
     """Wait until it gives a right answer."""
     request = urllib.request.Request(
@@ -239,19 +218,8 @@ def _wait(subject: _Subject) -> None:
 
 def _state(subject: _Subject) -> str:
     status = subject.process.poll()
-    last = subject.log.read_text(errors="replace").strip().splitlines()[-1:]
-    return f"{'it runs' if status is None else f'it exited with status {status}'}; its last line: {''.join(last)[:300]}"
-
-
-def _litellm_version() -> str:
-    pinned = next(line for line in litellm.LOCK.read_text().splitlines() if line.startswith("litellm=="))
-    return pinned.split("==")[1].rstrip(" \\")
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    last = processes.last_line(subject.log)[:300]
+    return f"{'it runs' if status is None else f'it exited with status {status}'}; its last line: {last}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,16 @@ class Options:
     repeats: int = 3
     seconds: float = 5.0
     """Length of one timed stretch of load."""
+    swaps: int = 1000
+    """Adapter swaps under load on the stand-in engine."""
+    real_swaps: int = 20
+    """Adapter swaps on the real engine, each timed."""
+    real_swaps_under_load: int = 30
+    restarts: int = 3
+    """Restarts of the real engine."""
+    twins: int = 200
+    idle_seconds: float = 600.0
+    """How long an operator with nothing to do is watched."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -33,6 +43,10 @@ class BenchmarkError(Exception):
 
 MODULES: Final[dict[str, str]] = {
     "proxy": "tests.bench.proxy",
+    "swap": "tests.bench.swap",
+    "heal": "tests.bench.heal",
+    "swaps_under_load": "tests.bench.swaps_under_load",
+    "operator": "tests.bench.idle_operator",
 }
 
 

@@ -1,8 +1,9 @@
-"""What a benchmark hands back, and how it is shown: on the terminal, as JSON, in docs/benchmarks.md."""
+"""What a benchmark hands back, and how it is shown: on the terminal and as JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -15,9 +16,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import versions
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS_DIR: Final = ROOT / "build" / "bench"
-DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
 
 
 def describe_machine() -> str:
@@ -26,7 +28,7 @@ def describe_machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}, load average {load:.1f} when written"
+        f"load average {load:.1f} before it began"
     )
 
 
@@ -45,8 +47,15 @@ class Spread:
         return cls(min(values), statistics.median(values), max(values), len(values))
 
     def text(self, digits: int) -> str:
-        """Return `median (minimum to maximum)`."""
+        """Return `median (minimum to maximum)`, or the one value there is."""
+        if self.runs == 1:
+            return f"{self.median:,.{digits}f}"
         return f"{self.median:,.{digits}f} ({self.minimum:,.{digits}f} to {self.maximum:,.{digits}f})"
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the nearest-rank percentile: a value that was measured, the largest one where there are few."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +67,16 @@ class Figure:
     unit: str
     spread: Spread
     digits: int = 2
+    p99: float | None = None
+    """Nearest rank, of single samples; None where the runs are no samples of one distribution."""
     target: str | None = None
     met: bool | None = None
-    """By the median; None where there is no target."""
+    """By what the target names, else by the median; None where there is no target."""
+
+    def value(self) -> str:
+        """Return the figure as a table shows it."""
+        p99 = "" if self.p99 is None else f"; p99 {self.p99:,.{self.digits}f}"
+        return f"{self.spread.text(self.digits)}{p99} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,52 +89,35 @@ class Result:
     """What was run, in a sentence or two a reader can repeat."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+    command: str = ""
+    """How to repeat it."""
+    versions: dict[str, str] = field(default_factory=versions.of_python)
     measured_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     machine: str = field(default_factory=describe_machine)
 
-    def write(self) -> Path:
-        """Write build/bench/<name>.json; returns its path."""
-        RESULTS_DIR.mkdir(parents=True, exist_ok=True)
-        path = RESULTS_DIR / f"{self.name}.json"
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+    def write(self, directory: Path = RESULTS_DIR) -> Path:
+        """Write <name>.json, whole or not at all; returns its path."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.name}.json"
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(partial, path)
         return path
 
     def show(self, console: Console) -> None:
         """Print the table."""
         table = Table(title=self.title, title_justify="left", caption=self.how, caption_justify="left")
-        for heading in ("", "figure", "median (min to max)", "target"):
+        for heading in ("", "figure", "median (min to max); p99", "target"):
             table.add_column(heading, overflow="fold")
         for figure in self.figures:
             mark = "" if figure.met is None else "[green] met[/]" if figure.met else "[red] missed[/]"
-            value = f"{figure.spread.text(figure.digits)} {figure.unit}"
-            table.add_row(figure.subject, figure.figure, value, f"{figure.target or ''}{mark}")
+            table.add_row(figure.subject, figure.figure, figure.value(), f"{figure.target or ''}{mark}")
         console.print(table)
         for note in self.notes:
             console.print(f"[yellow]{note}[/]")
 
 
-def load_results(directory: Path = RESULTS_DIR) -> list[dict[str, Any]]:
-    """Return all results measured so far, by name."""
-    return [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
-
-
-def write_document(results: Sequence[dict[str, Any]], path: Path = DOCUMENT) -> None:
-    """Write the page; generated, so never edit it by hand."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `python -m tests.bench --document` from what was measured; don't edit it. Each figure is the",
-        "median of its runs, with the smallest and the largest beside it.",
-    ]
-    for result in results:
-        lines += ["", f"## {result['title']}", "", result["how"], ""]
-        lines += [f"Measured {result['measured_at']} on {result['machine']}.", ""]
-        lines += ["| | figure | median (min to max), runs | target |", "| --- | --- | --- | --- |"]
-        for figure in result["figures"]:
-            spread = Spread(**figure["spread"])
-            met = {None: "", True: " (met)", False: " (missed)"}[figure["met"]]
-            value = f"{spread.text(figure['digits'])} {figure['unit']}, {spread.runs}"
-            lines.append(f"| {figure['subject']} | {figure['figure']} | {value} | {figure['target'] or ''}{met} |")
-        lines += [f"\n{note}" for note in result["notes"]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+def load_results(order: Sequence[str], directory: Path = RESULTS_DIR) -> list[dict[str, Any]]:
+    """Return all results measured so far, in that order of names."""
+    found = [directory / f"{name}.json" for name in order]
+    return [json.loads(path.read_text()) for path in found if path.exists()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-CHARTS = Path(__file__).resolve().parents[2] / "charts"
+ROOT = Path(__file__).resolve().parents[2]
+CHARTS = ROOT / "charts"
 NAMES = ("twin-operator", "twin-miner")
 FREE = {"resources", "annotations", "labels", "nodeSelector", "podAnnotations", "podLabels", "poolLabels"}
 FREE |= {"poolAnnotations"}
@@ -75,3 +78,20 @@ def test_every_default_is_documented(chart: str) -> None:
     values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
     missing = [name for name in values if f"| `{name}" not in readme]
     assert not missing
+
+
+def test_the_readmes_own_cluster_path_renders(
+    helm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Its commands and its values.yaml are accepted as they stand there."""
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## On your own cluster") : text.index("## How it works")]
+    shell, values = re.findall(r"```(?:sh|yaml)\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "values.yaml").write_text(values)
+    installs = [line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("helm install")]
+    assert len(installs) == 2
+    for line in installs:
+        command = line.replace("helm install", "template").replace("charts/", f"{CHARTS}/")
+        command = command.replace("values.yaml", str(tmp_path / "values.yaml")).replace("--create-namespace", "")
+        rendered = helm(*shlex.split(command)).stdout
+        assert "registry.example.org/team" in rendered

@@ -12,10 +12,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcluster import Cluster
 from tests.conftest import ROOT, Kubectl
 
 NAMESPACE = "doctors"
@@ -73,8 +75,8 @@ class Clinic:
     kubectl: Kubectl
     demo_output: str
 
-    def get(self, kind: str, name: str) -> Any:
-        return json.loads(self.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json").stdout)
+    def get(self, kind: str, name: str, *, namespace: str = NAMESPACE) -> Any:
+        return json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json").stdout)
 
     def pods(self, component: str) -> list[Any]:
         selector = f"bettertherapy.io/pool={POOL},bettertherapy.io/component={component}"
@@ -99,9 +101,19 @@ class Clinic:
         return f"http://{pod['status']['podIP']}:8080"
 
     @property
+    def service(self) -> str:
+        """The miners' Service, as clients in the cluster use it; this machine has a route to its address."""
+        return f"http://{self.get('service', f'{POOL}-miner')['spec']['clusterIP']}"
+
+    @property
     def agent(self) -> str:
         pod = next(p for p in self.pods("engine") if p["status"].get("podIP"))
         return f"http://{pod['status']['podIP']}:8080"
+
+    def engine_folder(self, pod: Any, volume: str) -> Path:
+        """Where an emptyDir of a pod lies on this machine, which is the cluster's node."""
+        folder = Cluster("test").layout.root / "kubelet" / "pods" / pod["metadata"]["uid"]
+        return folder / "volumes" / "kubernetes.io~empty-dir" / volume
 
     def ask(self, twin: str, question: str = "I have had a headache for two days.", max_tokens: int = 24) -> Answer:
         body = {
@@ -110,10 +122,21 @@ class Clinic:
             "temperature": 0,
             "messages": [{"role": "user", "content": question}],
         }
-        return http("POST", f"{self.miner}/v1/chat/completions", body=body, token=self.token)
+        return http("POST", f"{self.service}/v1/chat/completions", body=body, token=self.token)
 
-    def apply(self, obj: Any) -> None:
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(obj))
+    def apply(self, *objects: Any, namespace: str = NAMESPACE) -> None:
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", stdin=text)
+
+    def await_serving(self, *twins: str, seconds: float = 300) -> None:
+        """Wait until every ready engine pod holds these twins and the pool is at its size."""
+
+        def serves() -> bool:
+            sizes = self.get("mp", POOL)
+            whole = sizes["status"].get("readyReplicas") == sizes["spec"]["replicas"] == len(self.pods("engine"))
+            return whole and all(self.is_true("twin", twin, "AdaptersVerified") for twin in twins)
+
+        eventually(serves, seconds=seconds, what=f"{', '.join(twins)} on every pod")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 
 from imagebuilder import BuildError, Catalog, build
 from imagebuilder.archive import Record, record_path
+from imagebuilder.builder import push
 from imagebuilder.catalog import Image
 from imagebuilder.paths import Paths
 
@@ -23,6 +24,7 @@ class FakeEngine:
     built: list[str] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
     loaded: list[str] = field(default_factory=list)
+    pushed: list[tuple[str, str]] = field(default_factory=list)
     fails: str | None = None
     layer: str = "sha256:engine"
 
@@ -55,6 +57,10 @@ class FakeEngine:
 
     def run(self, reference: str, command: Sequence[str], *, volumes: Sequence[tuple[Path, str]]) -> None:
         raise NotImplementedError
+
+    def push(self, reference: str, target: str) -> None:
+        assert reference in self.stored
+        self.pushed.append((reference, target))
 
     def tidy(self, references: Collection[str]) -> None:
         names = {reference.rpartition(":")[0] for reference in references}
@@ -182,3 +188,22 @@ def test_little_disk_left_drops_what_only_speeds_up_the_next_build(
     build(["neuron"], catalog=catalog, paths=Paths(cache=tmp_path), engine=engine)
 
     assert engine.stored == set()
+
+
+def test_a_push_names_images_as_the_charts_do(catalog: Catalog, paths: Paths) -> None:
+    engine = FakeEngine()
+    names = push("registry.example.org/team/", ["neuron"], catalog=catalog, paths=paths, engine=engine)
+
+    assert names == {"neuron": f"registry.example.org/team/neuron:{catalog.version}"}
+    assert engine.pushed == [(catalog.reference(catalog.image("neuron")), names["neuron"])]
+
+
+def test_a_push_builds_what_was_trimmed_again(catalog: Catalog, paths: Paths) -> None:
+    engine = FakeEngine()
+    build(["trainer"], catalog=catalog, paths=paths, engine=engine)
+    engine.trim()
+    push("registry.example.org/team", ["trainer"], tag="t", catalog=catalog, paths=paths, engine=engine)
+
+    assert [target for _, target in engine.pushed] == [
+        f"registry.example.org/team/{name}:t" for name in ("engine-cpu", "trainer")
+    ]

@@ -118,3 +118,18 @@ def test_go_is_run_without_the_callers_flags(tool: Tool, tmp_path: Path, monkeyp
 
     assert seen["GOFLAGS"] == ""
     assert seen["CGO_ENABLED"] == "0"
+
+
+def test_built_programs_are_linked_and_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BETTERTHERAPY_CACHE", str(tmp_path / "cache"))
+    built = tools.tool_of("kubectl").folder
+    built.mkdir(parents=True)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "kube-proxy").write_text("the user's own")
+    tools.link(("kubectl", "kube-proxy", "helm"), folder)
+    tools.link(("kubectl",), folder)
+
+    assert (folder / "kubectl").readlink() == built / "kubectl"
+    assert (folder / "kube-proxy").read_text() == "the user's own"
+    assert not (folder / "helm").is_symlink()

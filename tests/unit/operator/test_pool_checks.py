@@ -185,3 +185,21 @@ def test_a_draining_pod_serves_nobody() -> None:
 @pytest.mark.parametrize(("mode", "status"), [("Off", "False"), ("External", "True"), ("Operator", "False")])
 def test_scaling_says_who_scales(mode: str, status: str) -> None:
     assert conditions(autoscaling={"mode": mode})["ScalingActive"].status == status
+
+
+def test_of_pages_of_last_output_the_line_that_names_the_error_is_told() -> None:
+    output = "\n".join(
+        [
+            "usage: api_server.py",
+            *["  [--flag FLAG]"] * 200,
+            "api_server.py: error: unrecognized arguments: --x",
+            "",
+            "bye",
+        ]
+    )
+    crash = {"exitCode": 2, "reason": "Error", "message": output}
+    _, reason, message = ready_of(
+        pod_object(ready=False, containerStatuses=[container_status(waiting=BACKOFF, last=crash)])
+    )
+    assert reason == "EngineCrashed"
+    assert "exit code 2: api_server.py: error: unrecognized arguments: --x; see" in message

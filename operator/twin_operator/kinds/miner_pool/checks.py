@@ -315,11 +315,17 @@ def _crashes(pod: PodFacts, container: str) -> list[ContainerTrouble]:
 def _ending(crash: ContainerTrouble) -> str:
     code = f"exit code {crash.exit_code}" if crash.exit_code is not None else crash.reason
     hint = " (out of memory: raise spec.resources.limits.memory)" if crash.reason == "OOMKilled" else ""
-    return f"{code}{hint}" + (f": {_tail(crash.message)}" if crash.message else "")
+    return f"{code}{hint}" + (f": {_cause(crash.message)}" if crash.message else "")
 
 
-def _tail(text: str, length: int = 1000) -> str:
-    return text if len(text) <= length else "…" + text[-length:]
+def _cause(output: str, length: int = 500) -> str:
+    """Return the line of a program's last output that says why it ended: the last that names an error, else the last.
+
+    The whole of it, hundreds of lines of usage or traceback, is in the pod's log.
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    return telling if len(telling) <= length else telling[:length] + "…"
 
 
 def _image_field(trouble: ContainerTrouble) -> str:

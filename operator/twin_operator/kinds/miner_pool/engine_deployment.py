@@ -38,6 +38,8 @@ from twin_operator.settings import Images
 
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
+WEDGED_GRACE_SECONDS: Final = 10
+"""A wedged engine has nothing to finish, so it isn't given the time that a drain gets."""
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
@@ -156,6 +158,7 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
         "livenessProbe": {
             "exec": {"command": ["test", "!", "-e", names.ENGINE_WEDGED_FILE]},
             "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2,
+            "terminationGracePeriodSeconds": WEDGED_GRACE_SECONDS,
         },
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", DRAIN]}}},
         "volumeMounts": [

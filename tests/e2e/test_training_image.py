@@ -1,0 +1,92 @@
+"""The trainer's own tests, run where torch is: in the image that trains, as a pod of the cluster."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from imagebuilder import Catalog
+from tests.conftest import ROOT
+from tests.e2e.conftest import NAMESPACE, Clinic
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+PYTEST = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging", "pygments")
+FOLDERS = ("tests/unit/trainer", "local/demo/conversations")
+POD = "trainer-tests"
+UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/work')"
+
+
+def pod(image: str) -> dict[str, object]:
+    """A pod like the trainer's Job, which waits to be told what to run."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": POD},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "trainer",
+                    "image": image,
+                    "command": ["python", "-c", "import signal; signal.pause()"],
+                    "env": [
+                        {"name": "HOME", "value": "/tmp"},
+                        {"name": "PYTHONPATH", "value": "/work"},
+                        {"name": "HF_HUB_OFFLINE", "value": "1"},
+                    ],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "work", "mountPath": "/work"}],
+                }
+            ],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "work", "emptyDir": {}}],
+        },
+    }  # fmt: skip
+
+
+def luggage() -> bytes:
+    """The trainer's tests, what they read, and pytest itself, which is pure Python: as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in PYTEST:
+            for file in importlib.metadata.files(name) or ():
+                if not str(file).startswith("..") and file.suffix != ".pyc":
+                    archive.add(str(file.locate()), str(file))
+        for folder in FOLDERS:
+            archive.add(ROOT / folder, folder)
+    return buffer.getvalue()
+
+
+def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
+    image = Catalog().references()["trainer"]
+    clinic.apply(pod(image))
+    try:
+        clinic.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", "-n", NAMESPACE, "--timeout=60s", timeout=70)
+        inside = [kubectl_binary, "--kubeconfig", str(kubeconfig), "exec", "-i", POD, "-n", NAMESPACE, "--", "python"]
+        subprocess.run([*inside, "-c", UNPACK], input=luggage(), check=True, timeout=120)
+        done = subprocess.run(
+            [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/work", "-p", "no:cacheprovider",
+             "-o", "asyncio_mode=auto", "--import-mode=importlib", "/work/tests/unit/trainer"],
+            capture_output=True, text=True, timeout=700, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        summary = done.stdout.strip().splitlines()[-1]
+        passed = re.search(r"(\d+) passed", summary)
+        assert passed is not None
+        assert int(passed[1]) > 30
+        assert "skipped" not in summary
+    finally:
+        clinic.kubectl("delete", "pod", POD, "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")

@@ -1,0 +1,6 @@
+"""The real thing on a real GPU: no Kubernetes, but our own processes and the real vLLM, measured.
+
+`python -m tests.gpu.serving --model DIR --adapters DIR --out DIR` runs agent and miner before a vLLM. It needs one GPU
+and vLLM ≥ 0.26 for the same interpreter, and no network. `--standin` puts the stand-in in vLLM's place, to try the
+script itself without a GPU. Results are written after each part, as the JSON of `tests.bench.results`.
+"""
