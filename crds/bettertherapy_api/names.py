@@ -73,9 +73,12 @@ def trainer_name(run: str) -> str:
     return f"{run}-trainer"
 
 
-def datasets_uri(store: str, twin: str) -> str:
-    """Return the folder of a twin's datasets in a store."""
-    return f"{store.rstrip('/')}/{twin}/datasets"
+def interactions_uri(store: str, twin: str) -> str:
+    """Return the folder in a store where a twin's interactions are collected, as *.jsonl.
+
+    Not `datasets`, where the trainer keeps what it trained on: a line that was taken back would come again from there.
+    """
+    return f"{store.rstrip('/')}/{twin}/interactions"
 
 
 def access_secret_name(pool: str) -> str:

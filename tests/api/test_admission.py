@@ -43,7 +43,7 @@ RUN: dict[str, Any] = {
     "spec": {
         "twinRef": {"name": "dr-indra-gurung"},
         "parentDigest": DIGEST,
-        "dataset": {"uri": "pvc://adapters/store/dr-indra-gurung/datasets"},
+        "dataset": {"uri": "pvc://adapters/store/dr-indra-gurung/interactions"},
         "hyperparameters": {"rank": 16, "learningRate": "0.0002"},
         "seed": 7,
     },

@@ -52,7 +52,7 @@ def run_manifest(namespace: str, name: str = "r1", *, twin: str = "dr-a", **spec
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "twinRef": {"name": twin}, "parentDigest": digest("a"),
-            "dataset": {"uri": f"pvc://adapters/store/{twin}/datasets"}, **spec,
+            "dataset": {"uri": f"pvc://adapters/store/{twin}/interactions"}, **spec,
         },
     }  # fmt: skip
 

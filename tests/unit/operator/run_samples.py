@@ -33,7 +33,7 @@ def run_object(
     whole = {
         "twinRef": {"name": twin},
         "parentDigest": digest("a"),
-        "dataset": {"uri": f"pvc://adapters/store/{twin}/datasets"},
+        "dataset": {"uri": f"pvc://adapters/store/{twin}/interactions"},
         "seed": 7,
         **spec,
     }

@@ -116,7 +116,7 @@ def test_a_due_run_is_made_from_what_serves_and_the_next_time_is_set() -> None:
     assert created(plan) == "dr-a-202606100200"
     assert plan.create is not None
     assert plan.create["spec"]["parentDigest"] == digest("a")
-    assert plan.create["spec"]["dataset"] == {"uri": "pvc://adapters/store/dr-a/datasets"}
+    assert plan.create["spec"]["dataset"] == {"uri": "pvc://adapters/store/dr-a/interactions"}
     assert plan.create["spec"]["hyperparameters"] == {"rank": 8}
     assert plan.create["metadata"]["ownerReferences"][0]["kind"] == "DoctorTwin"
     assert plan.next_time == at("2026-06-11T02:00:00")

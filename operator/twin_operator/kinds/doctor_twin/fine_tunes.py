@@ -128,7 +128,7 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
         "spec": {
             "twinRef": {"name": twin.name},
             **({"parentDigest": parent.digest} if parent.digest else {}),
-            "dataset": {"uri": names.datasets_uri(store_uri(pool) or "", twin.name)},
+            "dataset": {"uri": names.interactions_uri(store_uri(pool) or "", twin.name)},
             **(
                 {"hyperparameters": hyperparameters.model_dump(mode="json", by_alias=True, exclude_none=True)}
                 if hyperparameters
