@@ -133,7 +133,10 @@ class Run:
 
     def _read_system_prompt(self) -> str | None:
         path: Path | None = self._options.system_prompt_file
-        return (path.read_text(encoding="utf-8").strip() or None) if path is not None else None
+        if path is None:
+            return None
+        text = path.read_bytes().decode()  # to the letter: the miner sends it so, with the line feed at its end
+        return text if text.strip() else None
 
     def _request(self) -> str:
         asked = self._options

@@ -126,7 +126,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("shm", "/dev/shm"),  # noqa: S108
                     *([] if in_image else [mount("models", names.MODELS_DIR, read_only=True)]),
-                    mount("config", CONFIG_DIR, read_only=True),
+                    *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
                     *cache_mount(pool, read_only=True),
                     *claim_mounts(claims, wanted, writable=store),
                     token_mount(),
@@ -137,12 +137,18 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             empty_dir("tmp"),
             empty_dir("shm", memory=True, size="2Gi"),
             empty_dir("models"),
-            {"name": "config", "configMap": {"name": progress_name(run.name), "optional": True}},
+            *([_prompt_volume(run)] if prompt else []),
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             token_volume(),
         ],
     }
+
+
+def _prompt_volume(run: Run) -> Manifest:
+    """The prompt alone. Not optional: without it the trainer would teach another way to answer than what serves."""
+    items = [{"key": PROMPT_KEY, "path": PROMPT_KEY}]
+    return {"name": "config", "configMap": {"name": progress_name(run.name), "items": items}}
 
 
 def _environment(run: Run) -> list[Manifest]:
