@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
-    Decimal,
     Digest,
     LabelSelector,
+    LearningRate,
     ModelName,
     Percent,
     Seconds,
@@ -92,8 +92,8 @@ class Hyperparameters(ApiModel):
     """LoRA rank."""
     alpha: Annotated[int | None, Field(ge=1, le=1024)] = None
     """LoRA alpha."""
-    learning_rate: Decimal | None = None
-    """Learning rate as a decimal string, for example "0.0002"."""
+    learning_rate: LearningRate | None = None
+    """Learning rate as a decimal string above 0 and below 1, for example "0.0002"."""
     epochs: Annotated[int | None, Field(ge=1, le=100)] = None
     """Passes over the dataset."""
     max_steps: Annotated[int | None, Field(ge=1, le=1000000)] = None
@@ -121,9 +121,9 @@ class EvalSetRef(ApiModel):
     """The twin's held-out items, never trained on."""
 
     uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
-    """Where the items are."""
+    """JSONL file with the items: pvc://claim/path/items.jsonl, s3://bucket/items.jsonl, gs://, az:// or file:///path."""
     digest: Digest
-    """Their digest."""
+    """sha256 of that file."""
 
 
 class Gate(ApiModel):

@@ -47,8 +47,8 @@ DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", min_length=1, max_length=128)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
-Decimal = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})(\.[0-9]{1,10})?$", max_length=16)]
-"""A non-negative decimal number as a string: the API has no floats."""
+LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]
+"""Above 0 and below 1, as a decimal string: the API has no floats."""
 
 Quantity = Annotated[
     int | str,
