@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.run_progress import REVIEW_KEY
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
@@ -137,4 +138,7 @@ def _trimmed(thing: Manifest) -> Manifest:
     trimmed = {**thing, "metadata": metadata}
     if thing["kind"] == "Pod":
         trimmed.pop("spec", None)
+    # A hundred kilobytes of each run, as long as the run is kept; `kubectl twin` asks the API server for it.
+    elif thing["kind"] == "ConfigMap" and REVIEW_KEY in (data := thing.get("data") or {}):
+        trimmed["data"] = {key: value for key, value in data.items() if key != REVIEW_KEY}
     return trimmed
