@@ -109,8 +109,8 @@ class DatasetStatus(ApiModel):
 
     uri: Annotated[str, Field(max_length=1024)]
     """Where it is."""
-    digest: Annotated[str, Field(max_length=71)]
-    """Its sha256."""
+    digest: Annotated[str | None, Field(max_length=71)] = None
+    """Its sha256; absent for a run that was skipped."""
     interactions: Annotated[int, Field(ge=0)]
     """Lines that are trained on."""
     pairs: Annotated[int | None, Field(ge=0)] = None
@@ -152,7 +152,7 @@ class FailureStatus(ApiModel):
     """Why the last attempt failed."""
 
     failure_class: Annotated[str, Field(alias="class", min_length=1, max_length=63)]
-    """OutOfMemory, Preempted, NodeLost, DeadlineExceeded, BadData, BadModel, Diverged, PublishFailed, …"""
+    """OutOfMemory, Preempted, NodeLost, DeadlineExceeded, BadData, BadParent, BadModel, Diverged, StoreFailed, …"""
     retryable: bool
     """Whether the same run may succeed another time."""
     message: Annotated[str, Field(max_length=4096)]

@@ -38,6 +38,7 @@ class DatasetReport(_Doc):
 
     uri: str
     digest: str
+    """Empty for a run that was skipped: it trained on nothing."""
     interactions: int
     """Lines that are trained on."""
     pairs: int = 0
@@ -102,6 +103,12 @@ class RunProgress(_Doc):
     skipped: str | None = None
     """Set instead of a failure when there was too little new data: a sentence with the count."""
     failure: FailureReport | None = None
+
+
+class LastWord(_Doc):
+    """Termination message and last line of a trainer that failed: the API server may not have taken its progress."""
+
+    failure: FailureReport
 
 
 class ReviewItem(_Doc):

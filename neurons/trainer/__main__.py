@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
-from bettertherapy_api.run_progress import FailureReport
+from bettertherapy_api.run_progress import FailureReport, LastWord
 from neurons.store.model_record import read_record
 from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import read_dataset
@@ -34,7 +34,7 @@ from neurons.trainer.run import Run
 from neurons.trainer.termination import Terminated, Termination
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
-_TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
+TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     try:
         result = _train(options) if options.command == "train" else _run(options)
     except TrainerError as error:
-        _finish({"failure": _failure(error).model_dump(by_alias=True)}, termination_log)
-        return _TRY_AGAIN if error.retryable else 1
+        _finish(LastWord(failure=failure_report(error)).model_dump(by_alias=True), termination_log)
+        return TRY_AGAIN if error.retryable else 1
     _finish(result, termination_log)
     return 0
 
@@ -55,24 +55,26 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
     if threading.current_thread() is threading.main_thread():
         termination.install()
     scratch = options.work_dir
-    with tempfile.TemporaryDirectory(dir=scratch) as work, _progress() as progress:
+    with tempfile.TemporaryDirectory(dir=scratch) as work, progress_of_environment() as progress:
         try:
             try:
                 return Run(options, work=Path(work), progress=progress, termination=termination).execute()
             except Terminated:
                 raise Preempted("told to end; another attempt goes on from what is kept in the store.") from None
         except TrainerError as error:
-            progress.tell(failure=_failure(error))
+            progress.tell(failure=failure_report(error))
             raise
 
 
-def _progress() -> Progress:
+def progress_of_environment() -> Progress:
+    """Return the progress that is told where the environment says; on standard output only without it."""
     configmap, namespace = os.environ.get("PROGRESS_CONFIGMAP"), os.environ.get("POD_NAMESPACE")
     target = Target(namespace=namespace, configmap=configmap) if namespace and configmap else None
     return Progress(attempt=os.environ.get("POD_UID", ""), target=target)
 
 
-def _failure(error: TrainerError) -> FailureReport:
+def failure_report(error: TrainerError) -> FailureReport:
+    """Return the failure as it is reported."""
     return FailureReport(failure_class=error.failure_class, retryable=error.retryable, message=str(error))
 
 

@@ -55,13 +55,13 @@ class Progress:
     def __init__(self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS) -> None:
         self._document = RunProgress(attempt=attempt, stage=RunStage.DATA)
         self._review: Review | None = None
-        self._target, self._pause = target, pause_seconds
+        self.target, self._pause = target, pause_seconds
         self._changed, self._closing = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Progress:
-        if self._target is not None:
+        if self.target is not None:
             self._changed.set()
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
             self._thread.start()
@@ -77,6 +77,12 @@ class Progress:
     def document(self) -> RunProgress:
         """Return what is known now."""
         return self._document
+
+    def documents(self) -> dict[str, str]:
+        """Return the ConfigMap's data as it should be now."""
+        with self._lock:
+            document, review = self._document, self._review
+        return {PROGRESS_KEY: document.to_json(), **({REVIEW_KEY: review.to_json()} if review is not None else {})}
 
     def tell(self, **fields: Any) -> None:
         """Change fields of the document (by their Python names)."""
@@ -132,14 +138,14 @@ class Progress:
                 await asyncio.to_thread(self._closing.wait, self._pause)
 
     async def _write(self, client: ClusterClient) -> None:
-        assert self._target is not None  # noqa: S101 - the thread runs for a target only
-        with self._lock:
-            document, review = self._document, self._review
-        data = {PROGRESS_KEY: document.to_json()}
-        if review is not None:
-            data[REVIEW_KEY] = review.to_json()
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._target.configmap}, "data": data}
-        await client.apply(self._target.path, body=json.dumps(body), field_manager=FIELD_MANAGER)
+        assert self.target is not None  # noqa: S101 - the thread runs for a target only
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": self.target.configmap},
+            "data": self.documents(),
+        }
+        await client.apply(self.target.path, body=json.dumps(body), field_manager=FIELD_MANAGER)
 
 
 def say(**fields: object) -> None:

@@ -84,7 +84,9 @@ def running(facts: RunFacts, failure: Failure | None) -> Condition:
 def reached(progress: RunProgress | None, known: FineTuneRunStatus) -> list[Condition]:
     """Return Trained, Published and Evaluated as far as the run has come."""
     found = []
-    if progress is not None and progress.skipped is None and progress.stage in _AFTER_TRAINING:
+    # Another attempt at a run that has published begins with the data again.
+    trained = known.artifact is not None or (progress is not None and progress.stage in _AFTER_TRAINING)
+    if trained and (progress is None or progress.skipped is None):
         loss = f", loss {known.loss_milli / 1000:.3f}" if known.loss_milli is not None else ""
         steps = f" after {known.steps} steps" if known.steps else ""
         found.append(_condition("Trained", "True", "TrainingEnded", f"training ended{steps}{loss}"))

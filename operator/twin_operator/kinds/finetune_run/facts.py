@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from bettertherapy_api.run_progress import PROGRESS_KEY, RunProgress
+from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.facts import PodFacts, pod_facts
 
@@ -149,6 +149,8 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     if reported is not None:
         return reported
     for crash in pod.pod.crashes:
+        if crash.container == "trainer" and (word := _last_word(crash.message)) is not None:
+            return word
         model = crash.container == "model"
         return Failure(
             failure_class="ModelFetchFailed" if model else "TrainerCrashed", retryable=model,
@@ -162,7 +164,18 @@ def reported_failure(progress: RunProgress | None, *, attempt: str | None = None
     """Return what the trainer itself said, if it was this attempt's."""
     if progress is None or progress.failure is None or (attempt is not None and progress.attempt != attempt):
         return None
-    said = progress.failure
+    return _failure(progress.failure)
+
+
+def _last_word(output: str) -> Failure | None:
+    """Read the failure out of the trainer's termination message, or out of the log that stands in for it."""
+    try:
+        return _failure(LastWord.model_validate_json(output.rpartition("\n")[2]).failure)
+    except ValidationError:
+        return None  # it crashed, or its last word was too long
+
+
+def _failure(said: FailureReport) -> Failure:
     return Failure(failure_class=said.failure_class, retryable=said.retryable, message=said.message)
 
 

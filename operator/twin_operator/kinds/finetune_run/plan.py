@@ -191,7 +191,7 @@ def merged(before: FineTuneRunStatus, progress: RunProgress | None) -> FineTuneR
             update[name] = value
     if (data := progress.dataset) is not None:
         update["dataset"] = DatasetStatus(
-            uri=data.uri, digest=data.digest, interactions=data.interactions, pairs=data.pairs or None,
+            uri=data.uri, digest=data.digest or None, interactions=data.interactions, pairs=data.pairs or None,
             refused=[RefusedLines(reason=reason, count=count) for reason, count in sorted(data.refused.items())[:32]]
             or None,
         )  # fmt: skip
