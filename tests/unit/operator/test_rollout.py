@@ -402,6 +402,14 @@ def test_steps_that_are_taken_away_in_the_middle_promote() -> None:
     assert world.weights == {B: 100}
 
 
+def test_a_lost_table_is_made_again_with_what_answered_though_the_twin_was_looked_at_first() -> None:
+    world = serving()
+    world.letter, world.table = "c", None
+    world.reconcile_twin()
+    world.reconcile_pool()
+    assert world.weights == {A: 100}
+
+
 @given(
     events=st.lists(
         st.sampled_from(

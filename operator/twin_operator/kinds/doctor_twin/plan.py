@@ -42,7 +42,7 @@ def plan_status(
         "activeVersion": _document(shown),
         "previousVersion": _document(previous),
         "pods": {"desired": desired, "loaded": loaded, "verified": verified, "summary": f"{verified}/{desired}"},
-        "pools": sorted(view_.pool.name for view_ in view.pools if view_.answering(twin) is not None) or None,
+        "pools": _serving_pools(view) or None,
         **_rollout_status(rollout or Rollout.of(twin)),
         **_fine_tune_status(view, fine_tunes or FineTunePlan()),
         "history": [_document(version) for version in history[: twin.spec.history_limit]] or None,
@@ -73,6 +73,16 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
         "nextFineTuneTime": timestamp(planned.next_time) if planned.next_time else None,
         "handledFineTune": planned.handled_token,
     }
+
+
+def _serving_pools(view: TwinView) -> list[str]:
+    """Return the pools that answer for the twin. One whose table was lost did, and makes it anew from this."""
+    known = view.twin.status.pools or []
+    return sorted(
+        each.pool.name
+        for each in view.pools
+        if each.answering(view.twin) is not None or (each.table is None and each.pool.name in known)
+    )
 
 
 def _active(view: TwinView) -> VersionStatus | None:
