@@ -24,8 +24,8 @@ _PIPE_WIDTH = 200
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that is wide when it is no terminal."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=_PIPE_WIDTH)
 
 
 def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Table:

@@ -23,9 +23,9 @@ _PIPE_WIDTH = 120
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when both twins answered, 1 when a step failed, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+        console = Console(highlight=False, emoji=False, width=_PIPE_WIDTH)
     timeline = Timeline(console)
     targets: dict[str, Target] = {
         "local": LocalTarget(options.name),

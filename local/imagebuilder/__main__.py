@@ -19,7 +19,7 @@ from imagebuilder.model import build_model
 from imagebuilder.paths import Paths
 
 _APP = typer.Typer(no_args_is_help=True, add_completion=False, help="Build this project's container images.")
-_CONSOLE = Console(stderr=True)
+_CONSOLE = Console(stderr=True, emoji=False)
 
 
 def _report(title: str, seconds: float) -> None:

@@ -25,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Results go to standard output, so that a shell can use them; progress goes to standard error.
-_progress = Console(stderr=True)
-_output = Console()
+_progress = Console(stderr=True, emoji=False)
+_output = Console(emoji=False)
 
 MemoryOption = Annotated[float, typer.Option("--memory-gb", help="Memory that should be available.")]
 DiskOption = Annotated[float | None, typer.Option("--disk-gb", help="Free disk to demand instead of the estimate.")]

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--document", action="store_true", help="write docs/benchmarks.md from all results so far")
     parser.add_argument("--document-only", action="store_true", help="write it and measure nothing")
     given = parser.parse_args(arguments)
-    console = Console()
+    console = Console(emoji=False)
     chosen = {each.name: getattr(given, each.name) for each in dataclasses.fields(Options)}
     options = Options(**chosen | {"skip": frozenset(given.skip)})
     failed = False
