@@ -32,7 +32,11 @@ def operator_values(images: Images) -> Json:
     """Return the values of charts/twin-operator: which images it runs and hands out."""
     return {
         "image": images["operator"].values,
-        "images": {"neuron": images["neuron"].values, "engineCPU": images["engine-cpu"].values},
+        "images": {
+            "neuron": images["neuron"].values,
+            "engineCPU": images["engine-cpu"].values,
+            "trainer": images["trainer"].values,
+        },
     }
 
 
