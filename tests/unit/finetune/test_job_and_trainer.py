@@ -229,6 +229,17 @@ def test_too_few_interactions_end_well(tmp_path: Path, monkeypatch: pytest.Monke
     assert (status, said["skipped"]) == (0, "1 new interactions, 20 are needed.")
 
 
+@pytest.mark.parametrize("lines", [None, []])
+def test_a_first_night_without_any_interactions_ends_well(
+    lines: list[Json] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
+    status, said = _go(tmp_path, lines=lines)
+    assert status == 0
+    assert said["skipped"].startswith("0 new interactions, 1 are needed")
+    assert "failure" not in said
+
+
 def test_bad_data_ends_the_job_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
     status, said = _go(tmp_path, lines=[{"messages": []}])
