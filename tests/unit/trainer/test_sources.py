@@ -89,13 +89,11 @@ async def test_one_file_by_digest(data: Path, archive: Archive) -> None:
         await found(data / "1.jsonl", archive, digest=PARENT)
 
 
-@pytest.mark.parametrize("files", [None, [], ["notes.txt"], ["1.jsonl", "2.jsonl"]])
+@pytest.mark.parametrize("files", [[], ["notes.txt"], ["1.jsonl", "2.jsonl"]])
 async def test_a_folder_without_a_line_or_that_nobody_made_yet_is_skipped(
-    files: list[str] | None, data: Path, archive: Archive
+    files: list[str], data: Path, archive: Archive
 ) -> None:
-    if files is not None:
-        data.mkdir()
-    for name in files or ():
+    for name in files:
         write(data, name)
     read = await found(data, archive)
     assert (read.lines, read.known, read.refused) == ((), 0, {})
