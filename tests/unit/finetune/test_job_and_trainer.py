@@ -50,7 +50,7 @@ WHOLE_RUN: Json = {
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96, "max_tokens": 1024,
+    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96,
     "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
 
@@ -75,7 +75,8 @@ def understood(made: Json) -> argparse.Namespace:
 
 
 def test_every_field_arrives() -> None:
-    assert vars(understood(job(twin_fields=WHOLE_TWIN, **WHOLE_RUN))) == DEFAULTS | {
+    engine = {"engine": {"device": "CPU", "maxModelLength": 768}}
+    assert vars(understood(job(twin_fields=WHOLE_TWIN, pool_fields=engine, **WHOLE_RUN))) == DEFAULTS | {
         "run": "r1",
         "twin": "dr-a",
         "store": "pvc://adapters/store",
@@ -99,6 +100,7 @@ def test_every_field_arrives() -> None:
         "epochs": 2,
         "steps": 40,
         "batch_size": 6,
+        "max_tokens": 768,
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
         "history_limit": 4,

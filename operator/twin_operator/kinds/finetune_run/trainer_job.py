@@ -43,6 +43,8 @@ TRY_AGAIN: Final = 75
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_DIR: Final = "/etc/bettertherapy/run"
 MIN_INTERACTIONS: Final = 20
+MAX_TOKENS: Final = 1024
+"""Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
 _GRACE_SECONDS: Final = 60
 """Time to write a checkpoint when the pod is taken away."""
 
@@ -188,6 +190,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
         *_hyperparameters(spec.hyperparameters or Hyperparameters()),
+        ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
         *(("keep", digest) for digest in kept_digests(twin)),
         ("history-limit", twin.spec.history_limit),
