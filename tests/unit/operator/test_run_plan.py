@@ -249,6 +249,9 @@ def test_what_is_settled_stays() -> None:
     assert truth(plan_run(view(later, owner=twin()), Images(), now=NOW))["Promoted"] == ("True", "TookOver")
 
 
+IN_IMAGE = {"name": "smollm2", "uri": "file:///opt/models/smollm2"}
+
+
 @pytest.mark.parametrize(
     ("pools", "expected"),
     [
@@ -258,8 +261,20 @@ def test_what_is_settled_stays() -> None:
         ([pool("p")], "NoStore"),
         ([pool("p", **STORE, baseModel={"name": "other", "uri": "pvc://m/o"})], "BaseModelMismatch"),
         ([pool("p", **STORE, engine={"endpoint": "http://x:1"})], "NoTrainingPool"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE)], "NoTrainingPool"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE), pool("q", **STORE)], "q"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE, fineTune={"image": "mine:1"})], "p"),
     ],
 )
 def test_the_pool_that_trains_serves_the_twin_and_has_model_and_store(pools: list[Pool], expected: str) -> None:
     found = choose_pool(twin(), pools)
     assert (found.name if isinstance(found, Pool) else found[0]) == expected
+
+
+def test_a_model_in_the_engines_image_takes_a_trainer_image_that_has_it_too() -> None:
+    inside = pool("p", **STORE, baseModel=IN_IMAGE)
+    found = choose_pool(twin(), [inside])
+    assert not isinstance(found, Pool)
+    assert "file:///opt/models/smollm2" in found[1]
+    assert "spec.fineTune.image" in found[1]
+    assert choose_pool(twin(), [inside], image="mine:1") == inside

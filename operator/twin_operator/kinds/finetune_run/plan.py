@@ -66,9 +66,11 @@ class RunPlan:
     expired: bool = False
     """Its time to live is over: delete it."""
 
+def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
+    """Return the pool that trains this twin: the first by name that serves it and has base model and store.
 
-def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
-    """Return the pool that trains this twin: the first by name that serves it and has base model and store."""
+    `image` is the trainer image that the run itself names.
+    """
     refused: Finding | None = None
     for pool in sorted(pools, key=lambda each: each.name):
         if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
@@ -76,6 +78,7 @@ def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
         problem = refusal(pool, twin)
         if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
             problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
+        problem = problem or model_out_of_reach(pool, image)
         if problem is None and store_uri(pool) is None:
             problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
         if problem is None:
@@ -84,6 +87,19 @@ def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
     return refused or (
         "NoTrainingPool",
         f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
+    )
+
+
+def model_out_of_reach(pool: Pool, image: str | None) -> Finding | None:
+    """Tell why the trainer can't read the base model: a file:// one is in the engine's image, which it doesn't run."""
+    uri = pool.spec.base_model.uri or ""
+    if not uri.startswith("file://") or image or pool.fine_tune.image:
+        return None
+    return (
+        "NoTrainingPool",
+        f"MinerPool {pool.name} has its base model in the engine's image ({uri}), where the trainer's image has none: "
+        f"set the pool's spec.fineTune.image to a trainer image that holds it there too, or put the model on a volume "
+        f"or in a store and name it by pvc://, s3://, gs://, az:// or hf://",
     )
 
 

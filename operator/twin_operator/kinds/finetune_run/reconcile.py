@@ -141,7 +141,7 @@ def _pool(cache: Cache, run: Run, twin: Twin | None) -> tuple[Pool | None, tuple
         for thing in cache.of_kind("MinerPool", namespace=run.namespace)
         if not isinstance(pool := pool_from(thing), str)
     ]
-    chosen = choose_pool(twin, pools)
+    chosen = choose_pool(twin, pools, image=run.spec.image)
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
 
 
