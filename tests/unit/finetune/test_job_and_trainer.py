@@ -200,7 +200,10 @@ def _action(policy: Json, code: int) -> str:
     return "Count"
 
 
-@pytest.mark.parametrize(("code", "action"), [(75, "Count"), (1, "FailJob"), (2, "FailJob")])
+@pytest.mark.parametrize(
+    ("code", "action"),
+    [*((code, "Count") for code in (75, 137, 143, 255)), *((code, "FailJob") for code in (1, 2, 134, 139))],
+)
 def test_only_what_may_pass_is_tried_again(code: int, action: str) -> None:
     assert _action(job()["spec"]["podFailurePolicy"], code) == action
     assert trainer.TRY_AGAIN == 75

@@ -75,7 +75,7 @@ def test_attempts_that_may_pass_are_counted_and_disruptions_are_not() -> None:
     spec = job(retries=5, deadlineSeconds=120)["spec"]
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (5, 120)
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Count", "FailJob"]
-    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75, 137, 143, 255]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert "suspend" not in spec
 

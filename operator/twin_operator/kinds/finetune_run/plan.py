@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from bettertherapy_api.doctor_twin import GateMetric
@@ -28,7 +28,13 @@ from twin_operator.kinds.finetune_run.checks import (
     settled,
     stage_of,
 )
-from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, attempt_failure, reported_failure
+from twin_operator.kinds.finetune_run.facts import (
+    OUT_OF_MEMORY,
+    Failure,
+    RunFacts,
+    attempt_failure,
+    reported_failure,
+)
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
@@ -65,6 +71,9 @@ class RunPlan:
     """When to look again though nothing changes."""
     expired: bool = False
     """Its time to live is over: delete it."""
+    give_up: bool = False
+    """Another attempt would end as the last did: let the Job make none."""
+
 
 def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
     """Return the pool that trains this twin: the first by name that serves it and has base model and store.
@@ -156,7 +165,9 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     conditions = [
         admitted(facts, run), *data_ready(progress, known, None), running(facts, last), *reached(progress, known),
     ]  # fmt: skip
-    return _plan(run, known, conditions, children=_children(view, images))
+    plan = _plan(run, known, conditions, children=_children(view, images))
+    # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
+    return replace(plan, give_up=last is not None and last.failure_class == OUT_OF_MEMORY)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
