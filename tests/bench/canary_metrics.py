@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -138,7 +138,7 @@ def answer(promql: str, exposition: str) -> list[tuple[dict[str, str], float]]:
     raise ValueError(f"not one of the operator's queries: {promql}")
 
 
-def histogram_quantile(quantile: float, buckets: dict[float, float]) -> float:
+def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float:
     """Return a quantile of cumulative buckets as Prometheus does: linear inside a bucket; NaN when all are empty."""
     bounds = sorted(buckets)
     if not bounds or not buckets[bounds[-1]]:
