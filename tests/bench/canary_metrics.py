@@ -22,6 +22,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from localcluster import tools
 from tests.api.operator_harness import until
 from tests.bench import processes
 
@@ -49,9 +50,16 @@ class CanaryMetrics:
 @contextlib.asynccontextmanager
 async def canary_metrics(miner: str, namespace: str, folder: Path) -> AsyncIterator[CanaryMetrics]:
     """Have one while the block lasts; `miner` is the URL of a miner, which may start later."""
-    program = shutil.which("prometheus")
+    program = _program()
     async with _real(program, miner, namespace, folder) if program is not None else _standin(miner) as found:
         yield found
+
+
+def _program() -> str | None:
+    """Return the program of the local cluster where it has one, built when need be, else the machine's own."""
+    if "prometheus" in tools.BINARIES:
+        return str(tools.build(tools.tool_of("prometheus")) / "prometheus")
+    return shutil.which("prometheus")
 
 
 @contextlib.asynccontextmanager

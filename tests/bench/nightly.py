@@ -31,6 +31,9 @@ FURNISH_TWINS_PER_SECOND: Final = 12
 """At least so many twins are made, and their times written down, in a second; the night begins after that."""
 MARGIN_SECONDS: Final = 45.0
 DRAIN_SECONDS: Final = 900.0
+JOB_CONTROLLER: Final = "system:serviceaccount:kube-system:job-controller"
+JOB_CONTROLLER_RATE: Final = 20
+"""kube-controller-manager's default --kube-api-qps, which each of its controllers has."""
 TAKEOVER_SECONDS: Final = 15
 """The operator's own promise for a new leader is about 10 s."""
 
@@ -42,6 +45,8 @@ class Measured:
     night: Night
     writes: list[Write] = field(default_factory=list)
     """The operator's, from the opening of the window to the end of the last run."""
+    of_job_controller: int = 0
+    """Writes of the Job controller in the same time."""
     memory_before_mb: float = 0.0
     jobs_left: list[str] = field(default_factory=list)
 
@@ -105,10 +110,9 @@ async def _spend(cluster: Cluster, folder: Path, plan: Plan) -> Measured:
         await nights.until_drained(night, operators, seconds=DRAIN_SECONDS)
         await until(lambda: _settled(world, night), seconds=60, what="the last Jobs have ended")
         night.cpu_seconds -= before
-        user = f"system:serviceaccount:{NAMESPACE}:{nights.ACCOUNT}"
-        measured.writes = [
-            write for write in audit.writes() if write.user == user and write.resource != "leases"
-        ]  # fmt: skip
+        writes, user = audit.writes(), f"system:serviceaccount:{NAMESPACE}:{nights.ACCOUNT}"
+        measured.writes = [write for write in writes if write.user == user and write.resource != "leases"]
+        measured.of_job_controller = sum(write.user == JOB_CONTROLLER for write in writes)
         measured.jobs_left = await nights.jobs_left(world)
     return measured
 
@@ -169,6 +173,12 @@ def _notes(measured: Measured) -> Iterator[str]:
     )
     parts = ", ".join(f"{count / night.plan.twins:.2f} {kind}" for kind, count in kinds.most_common())
     yield f"The operator's writes per run: {parts}."
+    least = measured.of_job_controller / JOB_CONTROLLER_RATE
+    yield (
+        f"The Job controller may ask {JOB_CONTROLLER_RATE} times a second (its default), and wrote "
+        f"{measured.of_job_controller / night.plan.twins:.1f} times a run: at least {least:.0f} s for this night, "
+        "whatever the operator does."
+    )
     for what, found in (("Lost", night.lost), ("More than one", night.doubled)):
         if found:
             yield f"{what}: {', '.join(found[:10])}"
