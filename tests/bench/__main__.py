@@ -5,6 +5,9 @@ swap              from a twin's new spec to its new version verified everywhere,
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
 swaps_under_load  requests that fail while a twin's adapter is swapped again and again; parts: standin, vllm
 operator          writes and memory of an operator that has nothing to do
+promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
+nightly           a thousand fine-tunes due in one night, with the operator killed again and again
+training          what of a trainer's time is no training, from the demo's last run
 """
 
 from __future__ import annotations
@@ -37,6 +40,11 @@ def main(arguments: list[str]) -> int:
         ("--real-swaps-under-load", whole, "swaps_under_load: how many on the real engine"),
         ("--twins", whole, "operator: how many"),
         ("--idle-seconds", seconds, "operator: how long it is watched with nothing to do"),
+        ("--promotions", whole, "promotion: how many, and as many rollbacks, on the stand-in engine"),
+        ("--real-promotions", whole, "promotion: how many, and as many rollbacks, on the real engine"),
+        ("--night-twins", whole, "nightly: how many"),
+        ("--night-kills", whole, "nightly: how often the operator is killed"),
+        ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
         parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")

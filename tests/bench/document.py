@@ -21,8 +21,8 @@ samples it is the largest. The targets are the project's own. Nothing here was m
 
 `make bench` measures all of it again; below each table stands the command for that table alone. Needed are, beside what
 `make demo` needs: wrk (`apt-get install wrk`) and the package index for `proxy`, and the demo's cluster (`make demo`)
-for `swap`, `heal` and a part of `swaps_under_load`. `operator` and `swaps_under_load` bring a cluster named `bench` up
-and take it down again."""
+for `swap`, `heal`, `training` and parts of `swaps_under_load` and `promotion`. These two, `operator` and `nightly`
+bring a cluster named `bench` up and take it down again."""
 
 _PEERS_HEAD: Final = """
 ## Beside others
