@@ -219,6 +219,10 @@ class VersionStatus(ApiModel):
     """LoRA rank of the adapter."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
     """When it began to answer."""
+    until: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When it ceased to answer."""
+    ended: Str63 | None = None
+    """Why it ceased: Replaced by a newer one or by spec.adapter, or RolledBack."""
 
 
 class PodCounts(ApiModel):
@@ -389,3 +393,4 @@ COLUMNS: list[dict[str, Any]] = [
 ]
 SHORT_NAMES = ["twin", "twins"]
 SCALE: dict[str, str] | None = None
+SELECTABLE: list[str] = []
