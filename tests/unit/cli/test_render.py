@@ -29,6 +29,7 @@ def report(obj: dict[str, object], pods: dict[str, dict[str, str]], events: list
         status_report(
             obj,
             conditions=condition_lines(obj),
+            runs=[],
             pods=lines,
             unreadable=unreadable,
             events=event_lines(events),
