@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -38,8 +38,10 @@ class HistoryRow:
     since: str | None
     """When it began to answer; None: it never took over, or that was not recorded."""
     until: str | None
-    """When it ceased to, or was refused; None: it still answers, or that was not recorded."""
+    """When it ceased to; None: it still answers, never took over, or that was not recorded."""
     outcome: str
+    decided: str | None = None
+    """When it was refused, for one that never took over."""
     message: str | None = None
 
 
@@ -73,12 +75,13 @@ class Origin:
     run: str | None
     run_exists: bool
     parent: str | None
-    """The version that training began from; None: the base model, or not recorded."""
+    """The version that training began from; None: the base model, where `recorded`."""
     recorded: bool
     """Whether anything is known of where it comes from."""
     since: str | None
     until: str | None
     outcome: str
+    decided: str | None = None
 
 
 def camel(row: HistoryRow | Origin) -> Json:
@@ -195,7 +198,8 @@ def _offer(targets: Sequence[Target]) -> str:
 
 def _told(target: Target) -> str:
     score = f", score {target.score_percent}%" if target.score_percent is not None else ""
-    times = f", answered from {moment(target.since)} to {moment(target.until)}" if target.since else ""
+    end = f"to {moment(target.until)}" if target.until else "on"
+    times = f", answered from {moment(target.since)} {end}" if target.since else ""
     return score + times
 
 
@@ -217,10 +221,9 @@ def history(twin: Json, runs: Sequence[Json]) -> list[HistoryRow]:
         if version := status.get(kind):
             rows.append(_row(version, outcome, live=True))
     former = [_row(version, _ENDED.get(version.get("ended", ""), "answered before")) for version in _former(twin)]
-    scores = {(run["status"].get("artifact") or {}).get("digest"): run_score(run) for run in runs if run.get("status")}
-    former += [_refused(entry, twin, scores) for entry in status.get("refusedVersions") or []]
+    former += [_refused(entry, twin) for entry in status.get("refusedVersions") or []]
     former += [row for run in runs if (row := _judged(run)) is not None]
-    former.sort(key=lambda row: row.until or row.since or "", reverse=True)
+    former.sort(key=lambda row: row.until or row.decided or row.since or "", reverse=True)
     seen: set[str | None] = {row.digest for row in rows}
     for row in former:
         if row.digest not in seen:
@@ -248,17 +251,24 @@ def _row(version: Json, outcome: str, *, live: bool = False) -> HistoryRow:
     )
 
 
-def _refused(entry: Json, twin: Json, scores: Mapping[str | None, int | None]) -> HistoryRow:
+def _refused(entry: Json, twin: Json) -> HistoryRow:
     return HistoryRow(
         digest=entry["digest"],
         served_name=names.served_name(twin["metadata"]["name"], entry["digest"]),
-        score_percent=scores.get(entry["digest"]),
+        score_percent=entry.get("scorePercent"),
         run=entry.get("runName"),
         since=None,
-        until=entry.get("time"),
+        until=None,
+        decided=entry.get("time"),
         outcome=_REFUSED.get(entry["reason"]) or str(entry["reason"]),
-        message=entry.get("message"),
+        message=_reason(entry),
     )
+
+
+def _reason(entry: Json) -> str | None:
+    """Return what the outcome does not say by itself."""
+    message = str(entry.get("message", ""))
+    return message.removeprefix("the doctor rejected it").removeprefix(": ") or None
 
 
 def _judged(run: Json) -> HistoryRow | None:
@@ -273,7 +283,8 @@ def _judged(run: Json) -> HistoryRow | None:
         score_percent=run_score(run),
         run=run["metadata"]["name"],
         since=None,
-        until=status.get("completionTime"),
+        until=None,
+        decided=status.get("completionTime"),
         outcome=outcome,
         message=(status.get("eval") or {}).get("message"),
     )
@@ -292,6 +303,7 @@ def lineage(twin: Json, runs: Sequence[Json]) -> list[Origin]:
     for version in (
         *(status.get(f"{kind}Version") for kind in ("pending", "canary", "active", "promoted", "previous")),
         *(status.get("history") or []),
+        *(status.get("refusedVersions") or []),
         *_served(twin),
     ):
         if version and version.get("digest"):
@@ -319,10 +331,11 @@ def _origin(row: HistoryRow, version: Json, run: Json | None, runs: Sequence[Jso
         run=name,
         run_exists=any(each["metadata"]["name"] == name for each in runs),
         parent=version.get("parentDigest") or ((run or {}).get("spec") or {}).get("parentDigest"),
-        recorded=bool(name or digest),
+        recorded=bool(digest or run or version.get("parentDigest")),
         since=row.since,
         until=row.until,
         outcome=row.outcome,
+        decided=row.decided,
     )
 
 

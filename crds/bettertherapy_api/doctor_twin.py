@@ -283,6 +283,12 @@ class RefusedVersion(ApiModel):
     """When."""
     run_name: Annotated[str | None, Field(max_length=253)] = None
     """The FineTuneRun that made it."""
+    score_percent: Percent | None = None
+    """Score at the gate, if one was measured."""
+    dataset_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The dataset it was trained on, if known."""
+    parent_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version it was trained from; absent for the base model itself, or if not known."""
 
 
 class LastRollback(ApiModel):

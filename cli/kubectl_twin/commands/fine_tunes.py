@@ -144,7 +144,8 @@ def lineage_command(
     if output is Output.JSON:
         print_json([versions.camel(origin) for origin in origins])
         return
-    render.console().print(lineage_report(name, twin["spec"]["baseModel"]["name"], origins))
+    console = render.console()
+    console.print(lineage_report(name, twin["spec"]["baseModel"]["name"], origins, width=console.width))
 
 
 def _manifest_lineage(uri: str, digest: str) -> Json | None:

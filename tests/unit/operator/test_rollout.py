@@ -318,7 +318,9 @@ def test_the_doctor_rejects() -> None:
     world.annotations = {"bettertherapy.io/reject": digest("b")}
     world.settle()
     assert ("pendingVersion" in world.status, world.held) == (False, {A})
-    assert world.status["refusedVersions"][0]["reason"] == "RejectedByDoctor"
+    refused = world.status["refusedVersions"][0]
+    assert (refused["reason"], refused["scorePercent"]) == ("RejectedByDoctor", 71)
+    assert (refused["datasetDigest"], refused["parentDigest"]) == (digest("d"), digest("a")), "its lineage is kept"
     world.annotations = {}
     world.settle()
     assert "pendingVersion" not in world.status

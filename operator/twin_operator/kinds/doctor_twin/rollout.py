@@ -72,7 +72,8 @@ class Rollout:
             return self
         entry = RefusedVersion(
             digest=version.digest, reason=reason, message=message[:_MESSAGE], time=timestamp(now),
-            run_name=version.run_name,
+            run_name=version.run_name, score_percent=version.score_percent, dataset_digest=version.dataset_digest,
+            parent_digest=version.parent_digest,
         )  # fmt: skip
         others = tuple(each for each in self.refused if each.digest != version.digest)
         return replace(self, refused=(entry, *others)[:_REFUSED])
