@@ -152,7 +152,7 @@ class FailureStatus(ApiModel):
     """Why the last attempt failed."""
 
     failure_class: Annotated[str, Field(alias="class", min_length=1, max_length=63)]
-    """OutOfMemory, Preempted, NodeLost, DeadlineExceeded, BadData, BadParent, BadModel, Diverged, StoreFailed, …"""
+    """OutOfMemory, Killed, Preempted, NodeLost, DeadlineExceeded, BadData, BadParent, BadModel, Diverged, …"""
     retryable: bool
     """Whether the same run may succeed another time."""
     message: Annotated[str, Field(max_length=4096)]

@@ -50,7 +50,7 @@ WHOLE_RUN: Json = {
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96, "max_tokens": 1024,
+    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96,
     "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
 
@@ -75,7 +75,8 @@ def understood(made: Json) -> argparse.Namespace:
 
 
 def test_every_field_arrives() -> None:
-    assert vars(understood(job(twin_fields=WHOLE_TWIN, **WHOLE_RUN))) == DEFAULTS | {
+    engine = {"engine": {"device": "CPU", "maxModelLength": 768}}
+    assert vars(understood(job(twin_fields=WHOLE_TWIN, pool_fields=engine, **WHOLE_RUN))) == DEFAULTS | {
         "run": "r1",
         "twin": "dr-a",
         "store": "pvc://adapters/store",
@@ -99,6 +100,7 @@ def test_every_field_arrives() -> None:
         "epochs": 2,
         "steps": 40,
         "batch_size": 6,
+        "max_tokens": 768,
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
         "history_limit": 4,
@@ -198,7 +200,10 @@ def _action(policy: Json, code: int) -> str:
     return "Count"
 
 
-@pytest.mark.parametrize(("code", "action"), [(75, "Count"), (1, "FailJob"), (2, "FailJob")])
+@pytest.mark.parametrize(
+    ("code", "action"),
+    [*((code, "Count") for code in (75, 137, 143, 255)), *((code, "FailJob") for code in (1, 2, 134, 139))],
+)
 def test_only_what_may_pass_is_tried_again(code: int, action: str) -> None:
     assert _action(job()["spec"]["podFailurePolicy"], code) == action
     assert trainer.TRY_AGAIN == 75
@@ -227,6 +232,17 @@ def test_too_few_interactions_end_well(tmp_path: Path, monkeypatch: pytest.Monke
     line = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "consent": True}
     status, said = _go(tmp_path, lines=[line], minimum=20)
     assert (status, said["skipped"]) == (0, "1 new interactions, 20 are needed.")
+
+
+@pytest.mark.parametrize("lines", [None, []])
+def test_a_first_night_without_any_interactions_ends_well(
+    lines: list[Json] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
+    status, said = _go(tmp_path, lines=lines)
+    assert status == 0
+    assert said["skipped"].startswith("0 new interactions, 1 are needed")
+    assert "failure" not in said
 
 
 def test_bad_data_ends_the_job_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

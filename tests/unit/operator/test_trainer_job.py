@@ -46,8 +46,14 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--dataset-uri=pvc://adapters/store/dr-a/interactions", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
         f"--eval-digest={digest('e')}", "--min-score-percent=70", "--max-regression-percent=2", "--min-samples=30",
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
-        "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
+        "--max-tokens=1024", "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("longest", "tokens"), [(512, 512), (8192, 1024), (None, 1024)])
+def test_no_conversation_is_longer_than_the_engine_takes(longest: int | None, tokens: int) -> None:
+    engine = {"device": "CPU", **({"maxModelLength": longest} if longest else {})}
+    assert f"--max-tokens={tokens}" in arguments(pool_fields={"engine": engine})
 
 
 def test_a_first_fine_tune_has_no_parent() -> None:
@@ -69,7 +75,7 @@ def test_attempts_that_may_pass_are_counted_and_disruptions_are_not() -> None:
     spec = job(retries=5, deadlineSeconds=120)["spec"]
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (5, 120)
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Count", "FailJob"]
-    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75, 137, 143, 255]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert "suspend" not in spec
 

@@ -9,7 +9,7 @@ from bettertherapy_api.doctor_twin import Gate, Hyperparameters
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.doctor_twin.versions import kept_digests, uri_of
-from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
+from twin_operator.kinds.finetune_run.facts import KILLED, PROMPT_KEY
 from twin_operator.kinds.finetune_run.labels import labels
 from twin_operator.kinds.miner_pool.pod_parts import (
     container_resources,
@@ -43,6 +43,8 @@ TRY_AGAIN: Final = 75
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_DIR: Final = "/etc/bettertherapy/run"
 MIN_INTERACTIONS: Final = 20
+MAX_TOKENS: Final = 1024
+"""Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
 _GRACE_SECONDS: Final = 60
 """Time to write a checkpoint when the pod is taken away."""
 
@@ -74,14 +76,17 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
 
 
 def _failure_policy() -> Manifest:
+    """Try again what may pass, as often as the run says; a limit of memory that was hit is no such thing, but ends with
+    the same status as a kill, and so is told apart by the run's plan."""
+
     def codes(operator: str, values: list[int]) -> Manifest:
         return {"containerName": "trainer", "operator": operator, "values": values}
 
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN])},
-            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN])},
+            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN, *KILLED])},
+            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN, *KILLED])},
         ]
     }
 
@@ -188,6 +193,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
         *_hyperparameters(spec.hyperparameters or Hyperparameters()),
+        ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
         *(("keep", digest) for digest in kept_digests(twin)),
         ("history-limit", twin.spec.history_limit),
