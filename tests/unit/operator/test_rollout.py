@@ -318,10 +318,29 @@ def test_the_doctor_rejects() -> None:
     world.annotations = {"bettertherapy.io/reject": digest("b")}
     world.settle()
     assert ("pendingVersion" in world.status, world.held) == (False, {A})
-    assert world.status["refusedVersions"][0]["reason"] == "RejectedByDoctor"
+    refused = world.status["refusedVersions"][0]
+    assert (refused["reason"], refused["scorePercent"]) == ("RejectedByDoctor", 71)
+    assert (refused["datasetDigest"], refused["parentDigest"]) == (digest("d"), digest("a")), "its lineage is kept"
     world.annotations = {}
     world.settle()
     assert "pendingVersion" not in world.status
+
+
+def test_why_the_doctor_rejects_is_kept_in_her_own_words() -> None:
+    world = serving(child(), **DOCTOR)
+    world.annotations = {
+        "bettertherapy.io/reject": digest("b"), "bettertherapy.io/reject-reason": "too sure about doses",
+    }  # fmt: skip
+    world.settle()
+    assert world.status["refusedVersions"][0]["message"] == "the doctor rejected it: too sure about doses"
+
+
+def test_a_rollback_does_not_pass_by_the_doctor() -> None:
+    world = serving(child(), **DOCTOR)
+    world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
+    world.settle()
+    assert (world.weights, world.truth["RolledBack"]) == ({A: 100}, ("False", "RollbackUnknown"))
+    assert "waits for the doctor" in world.said
 
 
 def test_the_doctor_is_asked_about_the_newest_only() -> None:
@@ -353,6 +372,22 @@ def test_a_rollback_goes_back_to_a_version_once_it_is_loaded_again() -> None:
     world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
     world.settle()
     assert world.weights == {B: 100}
+
+
+def test_the_history_says_from_when_to_when_a_version_answered_and_why_no_more() -> None:
+    world = promoted()
+    first = world.status["history"][0]
+    assert (first["digest"], first["until"], first["ended"]) == (digest("a"), timestamp(world.now), "Replaced")
+    world.load("a")
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+    world.settle(3600)
+    active, taken_back = world.status["activeVersion"], world.status["history"][0]
+    assert (active["digest"], active["since"], "until" in active) == (digest("a"), timestamp(world.now), False)
+    assert (taken_back["digest"], taken_back["until"], taken_back["ended"]) == (
+        digest("b"), timestamp(world.now), "RolledBack",
+    )  # fmt: skip
+    assert taken_back["datasetDigest"] == digest("d")
+    assert not {"until", "ended"} & world.status["promotedVersion"].keys()
 
 
 def test_a_rollback_is_done_once_and_again_with_another_token() -> None:
