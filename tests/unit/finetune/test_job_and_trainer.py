@@ -17,11 +17,12 @@ from neurons.store.locations import local_folder
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import progress
 from neurons.trainer.arguments import parser
+from neurons.trainer.lora import Settings
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role
-from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
+from twin_operator.kinds.finetune_run.trainer_job import RANK, build_trainer_job
 from twin_operator.settings import Images
 
 Json = dict[str, Any]
@@ -119,6 +120,10 @@ def test_what_nobody_set_is_the_trainers_default() -> None:
     assert differing == {
         "store", "base_model", "base_model_name", "dataset_uri", "min_interactions", "history_limit",
     }  # fmt: skip
+
+
+def test_the_operator_knows_the_trainers_rank() -> None:
+    assert Settings().rank == RANK
 
 
 def test_a_run_by_schedule_needs_the_twins_interactions() -> None:

@@ -165,6 +165,20 @@ def test_without_a_pool_that_can_train_it_says_so_and_goes_on_waiting() -> None:
     assert plan.next_time == at("2026-06-10T02:00:00")
 
 
+def test_a_rank_that_the_version_to_go_on_from_does_not_have_is_told_with_both_numbers() -> None:
+    plan = planned(status=DUE, hyperparameters={"rank": 16})
+    assert created(plan) is None
+    assert plan.obstacle is not None
+    assert plan.obstacle[0] == "RankMismatch"
+    assert "rank 8" in plan.obstacle[1]
+    assert "rank is 16" in plan.obstacle[1]
+    trained = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb", "rank": 16}
+    promoted = planned(
+        status={**DUE, "promotedVersion": trained, "specDigest": digest("a")}, hyperparameters={"rank": 16}
+    )
+    assert promoted.create is not None, "it is that of the version that serves, not of spec.adapter"
+
+
 def test_a_schedule_that_means_nothing_is_told() -> None:
     plan = planned(schedule="99 2 * * *")
     assert plan.obstacle is not None

@@ -56,6 +56,20 @@ def test_no_conversation_is_longer_than_the_engine_takes(longest: int | None, to
     assert f"--max-tokens={tokens}" in arguments(pool_fields={"engine": engine})
 
 
+@pytest.mark.parametrize(
+    ("limit", "fields", "rank"),
+    [
+        (8, {"parentDigest": None}, "8"),
+        (64, {"parentDigest": None}, None),
+        (8, {"parentDigest": None, "hyperparameters": {"rank": 4}}, "4"),
+        (8, {}, None),  # the parent's
+    ],
+)
+def test_a_first_adapter_has_a_rank_that_the_engines_take(limit: int, fields: dict[str, Any], rank: str | None) -> None:
+    told = arguments(pool_fields={"engine": {"device": "CPU", "maxLoraRank": limit}}, **fields)
+    assert [each for each in told if each.startswith("--rank")] == ([f"--rank={rank}"] if rank else [])
+
+
 def test_a_first_fine_tune_has_no_parent() -> None:
     assert not [each for each in arguments(parentDigest=None) if each.startswith("--parent")]
 

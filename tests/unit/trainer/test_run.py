@@ -303,11 +303,27 @@ def test_a_corrupt_parent_is_refused(go: Go) -> None:
     assert (status, result["failure"]["class"]) == (1, "BadParent")
 
 
-@pytest.mark.parametrize("changes", [{"rank": 8}, {"alpha": 5}, {"base_model_name": "another"}])
-def test_a_parent_that_does_not_fit_is_refused(changes: dict[str, object], go: Go) -> None:
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rank": 8}, "rank is 4, this run's is 8"),
+        ({"rank": None, "alpha": 5}, "alpha is 8, this run's is 5"),
+        ({"base_model_name": "another"}, "base model tiny , this run trains on another"),
+    ],
+)
+def test_a_parent_that_does_not_fit_is_refused(changes: dict[str, object], told: str, go: Go) -> None:
     parent = go()[1]
     status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], **changes)
     assert (status, result["failure"]["class"]) == (1, "BadParent")
+    assert told in result["failure"]["message"]
+
+
+def test_rank_and_alpha_that_nobody_set_are_the_parents(go: Go, tmp_path: Path) -> None:
+    parent = go(rank=2, alpha=3)[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    child = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], rank=None)[1]
+    config = json.loads((of(child["uri"]) / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (2, 3)
 
 
 def test_an_item_that_is_trained_on_is_refused_by_id(go: Go, tmp_path: Path) -> None:
