@@ -126,6 +126,8 @@ def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> N
     }
     made = pod(pool_fields=on_gpu)
     assert made["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert made["containers"][0]["image"] == Images().trainer_gpu
+    assert pod()["containers"][0]["image"] == Images().trainer_cpu
     assert (made["nodeSelector"], made["runtimeClassName"]) == ({"gpu": "yes"}, "nvidia")
     assert made["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     own = {"fineTune": {"image": "mine:1", "resources": {"requests": {"cpu": "1"}}}}

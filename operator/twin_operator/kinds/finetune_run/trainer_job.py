@@ -118,7 +118,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "containers": [
             {
                 "name": "trainer",
-                "image": run.spec.image or pool.fine_tune.image or images.trainer,
+                "image": run.spec.image or pool.fine_tune.image or _image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
@@ -150,6 +150,11 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             token_volume(),
         ],
     }
+
+
+def _image(pool: Pool, images: Images) -> str:
+    """Return the trainer for the pool's device: torch of the other image would train on the CPU, beside an idle GPU."""
+    return images.trainer_cpu if pool.spec.engine.device == "CPU" else images.trainer_gpu
 
 
 def _prompt_volume(run: Run) -> Manifest:
