@@ -148,6 +148,13 @@ def test_a_canary_under_way_holds_the_next_one_up() -> None:
     assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "CanaryUnderWay")
 
 
+def test_a_doctor_who_never_answers_holds_no_fine_tune_up() -> None:
+    pending = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb"}
+    plan = planned(status={**DUE, "pendingVersion": pending})
+    assert plan.create is not None
+    assert plan.create["spec"]["parentDigest"] == digest("a"), "it goes on from what serves"
+
+
 def test_suspended_there_is_no_next_time_and_resuming_starts_nothing_at_once() -> None:
     plan = planned(status=DUE, suspend=True)
     assert (created(plan), plan.next_time) == (None, None)
