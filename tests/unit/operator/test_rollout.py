@@ -20,7 +20,7 @@ from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outloo
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.rollout import plan_rollout
+from twin_operator.kinds.doctor_twin.rollout import asks_to_take_back, plan_rollout
 from twin_operator.kinds.miner_pool.facts import read_facts
 from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, wanted_adapter
 from twin_operator.kinds.specs import Run, Twin, twin_from
@@ -412,6 +412,20 @@ def test_a_rollback_in_a_canary_takes_the_canary_back() -> None:
     world.settle()
     assert (world.weights, world.held) == ({A: 100}, {A})
     assert world.truth["RolledBack"] == ("True", "Requested")
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("a", True), ("b", False), ("e", False)])
+def test_a_canary_is_not_measured_before_it_is_taken_back(asked: str, taken: bool) -> None:
+    world = World(child(), rollout=STEPS)
+    world.settle()
+    world.load()
+    world.settle()
+    assert not asks_to_take_back(world.twin(), now=world.now)
+    world.annotations = {"bettertherapy.io/rollback-to": digest(asked)}
+    assert asks_to_take_back(world.twin(), now=world.now) is taken
+    world.settle()
+    assert not asks_to_take_back(world.twin(), now=world.now)
+    assert ("canaryVersion" in world.status) is not taken
 
 
 def test_a_rollback_to_the_base_model() -> None:

@@ -98,6 +98,12 @@ def plan_rollout(view: TwinView, analysis: Analysis | None, *, now: datetime) ->
     return _advance(state, view, analysis or UNWATCHED, now)
 
 
+def asks_to_take_back(twin: Twin, *, now: datetime) -> bool:
+    """Tell whether a person has the canary taken back: then it is not measured, and nobody waits for Prometheus."""
+    state = Rollout.of(twin)
+    return state.canary is not None and _roll_back_as_asked(state, twin, now).canary is None
+
+
 def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     """A changed spec.adapter takes over from everything that was decided upon the former one."""
     if memory_counts(twin):
