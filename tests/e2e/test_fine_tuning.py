@@ -1,4 +1,4 @@
-"""The daily loop with the real trainer, the real vLLM and a real Prometheus: the demo's two days, and a hard night after."""
+"""The daily loop with the real trainer, vLLM and Prometheus: the demo's two days, and a hard night after."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from demo.curriculum import MOVED_CLINIC
 
 from bettertherapy_api.names import ADAPTER_DIGEST_HEADER
-from demo.curriculum import MOVED_CLINIC
 from demo.doctors import QUESTION
 from demo.files import Volume
 from demo.installation import STORE, STORE_CLAIM
@@ -185,7 +185,5 @@ def kill_the_trainer(clinic: Clinic, run: str) -> bool:
     eventually(trains, seconds=240, what="the first loss of the run")
     if clinic.get("finetunerun", run)["status"].get("completionTime"):
         return False
-    clinic.kubectl(
-        "delete", "pod", "-n", NAMESPACE, "-l", f"bettertherapy.io/run={run}", "--grace-period=0", "--force"
-    )
+    clinic.kubectl("delete", "pod", "-n", NAMESPACE, "-l", f"bettertherapy.io/run={run}", "--grace-period=0", "--force")
     return True
