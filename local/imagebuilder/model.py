@@ -47,7 +47,9 @@ def build_model(
     key = model_key(catalog)
     if _current(folder, marker, key):
         return folder
-    built = builder.build(["trainer-cpu"], catalog=catalog, paths=paths, report=report, engine=engine)
+    tool = engine or engines.choose(catalog, paths)
+    tool.prepare()
+    reference = builder.have("trainer-cpu", catalog=catalog, paths=paths, report=report, engine=tool)
     paths.models.mkdir(parents=True, exist_ok=True)
     with builder.only_one(paths, report):
         if _current(folder, marker, key):
@@ -56,12 +58,6 @@ def build_model(
         with tempfile.TemporaryDirectory(dir=paths.models, prefix=".build-") as name:
             scratch = Path(name)
             _fetch_weights(catalog, scratch / "package")
-            tool = engine or engines.choose(catalog, paths)
-            tool.prepare()
-            reference = built.references["trainer-cpu"]
-            if not tool.has(reference):
-                # The trainer's archive leaves out what it shares with the engine's.
-                raise BuildError("The trainer's image is no longer in the builder's storage.", remedy=_REBUILD)
             tool.run(
                 reference,
                 [
@@ -84,9 +80,6 @@ def build_model(
             marker.write_text(key, encoding="utf-8")
         report(f"model {MODEL}: convert", time.monotonic() - begun)
     return folder
-
-
-_REBUILD = "Run `python -m imagebuilder build trainer-cpu --again`, then this."
 
 
 def _current(folder: Path, marker: Path, key: str) -> bool:
