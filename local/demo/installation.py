@@ -41,7 +41,7 @@ def operator_values(images: Images, prometheus: str | None = None) -> Json:
         "images": {
             "neuron": images["neuron"].values,
             "engineCPU": images["engine-cpu"].values,
-            "trainer": images["trainer"].values,
+            "trainerCPU": images["trainer-cpu"].values,
         },
         "prometheus": {"url": prometheus or ""},
     }
