@@ -2,7 +2,7 @@
 
 PYTHON ?= python3.11
 CLUSTER ?= local
-UNTIL ?= answers
+UNTIL ?= end
 ONLY ?=
 REGISTRY ?=
 IMAGES ?=
@@ -30,7 +30,7 @@ help: ## List the commands
 venv: ## Set up .venv from the locked requirements (instant when it is up to date)
 	@local/bootstrap.sh
 
-demo: ## Two doctors' twins answer on a real cluster: CLUSTER=local, current (your kubeconfig's) or kind
+demo: ## Two doctors' twins on a real cluster: they answer, one learns. CLUSTER=local, current, kind; UNTIL=answers stops early
 	@local/bootstrap.sh git $(if $(filter local,$(CLUSTER)),go)
 	@$(BIN)/python -m demo run --cluster $(CLUSTER) --until $(UNTIL) $(DEMO_ARGS)
 

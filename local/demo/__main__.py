@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from demo.errors import DemoError
-from demo.show import Options, run
+from demo.show import run
+from demo.stage import Options
 from demo.targets import CurrentTarget, KindTarget, LocalTarget, Target
 from demo.timeline import Timeline
 from localcluster.layout import cache_dir
@@ -21,7 +22,7 @@ _PIPE_WIDTH = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 when both twins answered, 1 when a step failed, 130 when interrupted."""
+    """Run the demo; 0 when all went as it should, 1 when a step failed, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets: dict[str, Target] = {
         "local": LocalTarget(options.name),
         "kind": KindTarget(_WORK),
-        "current": CurrentTarget(),
+        "current": CurrentTarget(options.prometheus),
     }
     try:
         run(
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 cache=cache_dir(),
                 registry=options.registry,
                 tag=options.tag,
+                until=options.until,
             ),
             timeline,
         )
@@ -64,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         default="local",
         help="a cluster made on this machine; the kubeconfig's current context; one that kind makes in Docker",
     )
-    command.add_argument("--until", choices=["answers"], default="answers", help="where to stop")
+    command.add_argument(
+        "--until",
+        choices=["answers", "end"],
+        default="end",
+        help="where to stop: after the first answers, or after the twin has learned and refused to learn",
+    )
     command.add_argument("--name", default="demo", help="name of the local cluster")
     command.add_argument(
         "--registry",
@@ -72,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         help="for --cluster current: from where the cluster pulls the images (push them there first)",
     )
     command.add_argument("--tag", default="0.1.0", help="for --cluster current: the images' tag")
+    command.add_argument(
+        "--prometheus",
+        metavar="URL",
+        help="for --cluster current: a Prometheus that scrapes the miners",
+    )
     return parser
 
 

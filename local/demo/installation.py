@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from demo.curriculum import LEARNER, learning_values
 from demo.doctors import BASE_MODEL, Doctor
 from demo.errors import DemoError
 from demo.images import Images
@@ -24,12 +25,17 @@ POOL: Final = "clinic"
 """Release of the twin-miner chart, and so the MinerPool's name."""
 MODELS_CLAIM: Final = "models"
 STORE_CLAIM: Final = f"{POOL}-store"
+STORE: Final = "adapters"
+"""Folder of the claim that is the store's root, as charts/twin-miner has it."""
+EXAMINATIONS: Final = "examinations"
+"""Folder beside it with what the twins are examined with."""
+EXAMINATION_URI: Final = f"pvc://{STORE_CLAIM}/{EXAMINATIONS}/{LEARNER.twin}.jsonl"
 
 _HELM_WAIT_S: Final = 180
 
 
-def operator_values(images: Images) -> Json:
-    """Return the values of charts/twin-operator: which images it runs and hands out."""
+def operator_values(images: Images, prometheus: str | None = None) -> Json:
+    """Return the values of charts/twin-operator: its images, and where new versions are measured."""
     return {
         "image": images["operator"].values,
         "images": {
@@ -37,6 +43,7 @@ def operator_values(images: Images) -> Json:
             "engineCPU": images["engine-cpu"].values,
             "trainerCPU": images["trainer-cpu"].values,
         },
+        "prometheus": {"url": prometheus or ""},
     }
 
 
@@ -46,6 +53,7 @@ def twin_values(doctor: Doctor, adapter: Adapter) -> Json:
         "name": doctor.twin,
         "doctor": doctor.values,
         "adapter": {"uri": adapter.uri, "digest": adapter.digest, "rank": adapter.rank},
+        **(learning_values(EXAMINATION_URI) if doctor == LEARNER else {}),
     }
 
 
@@ -69,6 +77,12 @@ def miner_values(images: Images, twins: Sequence[Json]) -> Json:
             "tolerations": [],
             "replicas": 1,
             "miner": {"replicas": 1},
+            "fineTune": {
+                "resources": {
+                    "requests": {"cpu": "500m", "memory": "2Gi"},
+                    "limits": {"memory": "6Gi"},
+                }
+            },
         },
         "persistence": {"store": {"enabled": True, "size": "1Gi"}},
         "test": {"image": images["neuron"].values},
@@ -95,14 +109,16 @@ def models_claim() -> Json:
     }
 
 
-def install_operator(kube: Kube, images: Images) -> None:
+def install_operator(kube: Kube, images: Images, prometheus: str | None) -> None:
     """Install or upgrade the operator and wait until it is up.
 
     Raises:
         DemoError: it does not come up; with its pods' events and logs.
     """
     try:
-        _helm(kube, OPERATOR_RELEASE, OPERATOR_NAMESPACE, "twin-operator", operator_values(images), wait=True)
+        _helm(
+            kube, OPERATOR_RELEASE, OPERATOR_NAMESPACE, "twin-operator", operator_values(images, prometheus), wait=True
+        )
     except DemoError as error:
         raise DemoError(
             "The operator did not come up",

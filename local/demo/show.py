@@ -6,45 +6,27 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-from rich.panel import Panel
-
 from demo import images as pictures
-from demo import installation
+from demo import installation, lessons, pages
+from demo.asking import ask_twin
 from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
 from demo.errors import DemoError
 from demo.files import MOUNT, Volume, folder_digest
 from demo.images import Images
 from demo.installation import MODELS_CLAIM, NAMESPACE, POOL, STORE_CLAIM
-from demo.kube import Kube, troubled_pods
-from demo.targets import Target
+from demo.kube import Kube
+from demo.stage import Options, Stage
 from demo.timeline import Timeline
 from demo.training import Adapter, train
-from kubectl_twin.api import Api
-from kubectl_twin.ask import Answer, Question, ask
-from kubectl_twin.errors import TwinCliError
+from kubectl_twin.ask import Answer
 from kubectl_twin.views import short_digest
 
 _READY_TIMEOUT_S = 600.0
 _MARKER = ".complete"
 _RECORD = ".bettertherapy-model.json"  # what `neurons.models` leaves beside a model it verified
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for."""
-
-    target: Target
-    work: Path
-    """Folder for logs and other leftovers of the demo."""
-    cache: Path
-    """Folder for what is kept between runs: trained adapters, the base model."""
-    registry: str
-    tag: str
 
 
 def run(options: Options, timeline: Timeline) -> None:
@@ -55,15 +37,25 @@ def run(options: Options, timeline: Timeline) -> None:
     """
     options.work.mkdir(parents=True, exist_ok=True)
     with timeline.shown():
-        kube, images = _prepare(options, timeline)
-        answers = _serve(_Stage(kube=kube, images=images, options=options, timeline=timeline))
-    _print_answers(timeline, answers)
-    _print_tables(timeline, kube)
+        kube, images, prometheus = _prepare(options, timeline)
+        stage = Stage(kube=kube, images=images, options=options, timeline=timeline, prometheus=prometheus)
+        answers = _serve(stage)
+        pages.print_answers(timeline.console, f"A patient asks both: {QUESTION}", answers)
+        if answers[0].text.strip() == answers[-1].text.strip():
+            raise DemoError(
+                "Both twins gave the same answer, though their adapters differ",
+                remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
+            )
+        if options.until == "end":
+            lessons.teach(stage, answers[0])
+    kinds = ["twins", "minerpools"] if options.until == "answers" else ["twins", "finetuneruns", "minerpools"]
+    pages.print_tables(timeline.console, kube, kinds, namespace=NAMESPACE)
+    timeline.console.print(timeline.summary())
     _print_next(timeline, kube, options)
 
 
-def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
-    """Have a cluster with the images in it."""
+def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images, str | None]:
+    """Have a cluster with the images in it, and a Prometheus, where the target has one."""
     target = options.target
     model = options.cache / "models" / BASE_MODEL
     with timeline.step("check this machine"):
@@ -79,7 +71,7 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
             with timeline.step("bring the cluster up"):
                 kube = target.up(timeline)
             if images_built is None:
-                return kube, pictures.pulled(options.registry, options.tag)
+                return kube, pictures.pulled(options.registry, options.tag), target.prometheus(timeline)
             if not images_built.done():
                 with timeline.step("wait for the images"):
                     images_built.result()
@@ -89,7 +81,9 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images]:
             raise
     with timeline.step("load the images into the cluster"):
         target.load([image.archive for image in images.values() if image.archive is not None], timeline)
-    return kube, images
+    with timeline.step("start Prometheus"):
+        prometheus = target.prometheus(timeline)
+    return kube, images, prometheus
 
 
 def _build_images(builds: Builds) -> Images:
@@ -99,38 +93,26 @@ def _build_images(builds: Builds) -> Images:
     return pictures.parse_built(said)
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What every step on the cluster needs."""
-
-    kube: Kube
-    images: Images
-    options: Options
-    timeline: Timeline
-
-
-def _serve(stage: _Stage) -> list[Answer]:
+def _serve(stage: Stage) -> list[Answer]:
     """Install everything and ask both twins."""
     kube, images, timeline = stage.kube, stage.images, stage.timeline
     with timeline.step("install the operator (helm install charts/twin-operator)"):
-        installation.install_operator(kube, images)
+        installation.install_operator(kube, images, stage.prometheus)
     kube.apply(installation.namespace_object(), installation.models_claim())
-    with timeline.step("copy the base model into the cluster"), _volume(stage, MODELS_CLAIM) as models:
+    with timeline.step("copy the base model into the cluster"), stage.volume(MODELS_CLAIM) as models:
         model_digest = _bring_model(models, stage.options)
     # The engine starts while the adapters are made; the twins come, or change, as soon as these exist.
     with timeline.step("install the pool (helm install charts/twin-miner)"):
         installation.install_miner(kube, images, installation.installed_twins(kube))
-    with _volume(stage, STORE_CLAIM) as store:
+    with stage.volume(STORE_CLAIM) as store:
+        lessons.prepare(store)
         twins = [(doctor, _adapter(stage, store, doctor, model_digest)) for doctor in DOCTORS]
     with timeline.step(f"add the {len(twins)} twins to the pool (helm upgrade)"):
         installation.install_miner(kube, images, [installation.twin_values(*twin) for twin in twins])
     with timeline.step("wait for both twins to be Ready: engine up, adapters verified"):
         installation.await_ready(kube, [doctor.twin for doctor, _adapter in twins], timeout=_READY_TIMEOUT_S)
-    return [_ask(stage, doctor) for doctor, _adapter in twins]
-
-
-def _volume(stage: _Stage, claim: str) -> Volume:
-    return Volume(stage.kube, namespace=NAMESPACE, image=stage.images["neuron"].reference, claim=claim)
+    lessons.forget(stage)
+    return [ask_twin(stage, doctor) for doctor, _adapter in twins]
 
 
 def _bring_model(models: Volume, options: Options) -> str:
@@ -159,7 +141,7 @@ def _bring_model(models: Volume, options: Options) -> str:
     return digest
 
 
-def _adapter(stage: _Stage, store: Volume, doctor: Doctor, model_digest: str) -> Adapter:
+def _adapter(stage: Stage, store: Volume, doctor: Doctor, model_digest: str) -> Adapter:
     """Return the doctor's adapter: from the cluster's store, from an earlier cluster's, or trained now."""
     trainer = stage.images["trainer-cpu"].reference
     key = recipe(doctor, model_digest=model_digest, trainer=trainer)
@@ -198,54 +180,6 @@ def _read_note(path: Path) -> Adapter | None:
         return Adapter(uri=said["uri"], digest=said["digest"], rank=RANK)
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def _ask(stage: _Stage, doctor: Doctor) -> Answer:
-    question = Question(twin=doctor.twin, text=QUESTION, namespace=NAMESPACE, max_tokens=120, temperature=0.0)
-    with stage.timeline.step(f"ask {doctor.name}'s twin"), Api.connect(kubeconfig=stage.kube.kubeconfig) as api:
-        try:
-            return ask(api, question)
-        except TwinCliError as error:
-            raise DemoError(
-                f"{doctor.name}'s twin did not answer: {error}",
-                evidence=troubled_pods(stage.kube, NAMESPACE),
-                remedy=f"`kubectl twin status {doctor.twin} -n {NAMESPACE}` shows what it lacks; run the demo again",
-            ) from error
-
-
-def _print_answers(timeline: Timeline, answers: list[Answer]) -> None:
-    console = timeline.console
-    console.print(f"\n[bold]A patient asks both:[/bold] {escape(QUESTION)}\n", highlight=False)
-    for answer in answers:
-        parts = [f"adapter {answer.adapter_digest or '(none: the base model answered)'}"]
-        if answer.first_token_seconds is not None:
-            parts.append(f"first token {answer.first_token_seconds:.2f} s")
-        if answer.tokens_per_second is not None:
-            parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
-        console.print(
-            Panel(
-                escape(answer.text.strip()) or "[red](no text)[/red]",
-                title=escape(answer.doctor),
-                title_align="left",
-                subtitle=" · ".join(parts),
-                subtitle_align="left",
-            ),
-            highlight=False,
-        )
-    if answers[0].text.strip() == answers[-1].text.strip():
-        raise DemoError(
-            "Both twins gave the same answer, though their adapters differ",
-            remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
-        )
-
-
-def _print_tables(timeline: Timeline, kube: Kube) -> None:
-    for kind in ("twins", "minerpools"):
-        timeline.console.print(f"\n[bold]$ kubectl get {kind} -n {NAMESPACE}[/bold]", highlight=False)
-        text = kube.kubectl("get", kind, "-n", NAMESPACE)
-        timeline.console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
-    timeline.console.print()
-    timeline.console.print(timeline.summary())
 
 
 def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:

@@ -37,6 +37,9 @@ class Target(Protocol):
     def load(self, archives: list[Path], timeline: Timeline) -> None:
         """Load images into the cluster; those that are there already take no time."""
 
+    def prometheus(self, timeline: Timeline) -> str | None:
+        """Return the URL, for pods, of a Prometheus that scrapes the project's pods; None when there is none."""
+
     def how_to_end(self) -> str:
         """Return the command that removes what the demo made."""
 
@@ -83,9 +86,16 @@ class LocalTarget:
         except LocalClusterError as error:
             raise _local(error) from error
 
+    def prometheus(self, timeline: Timeline) -> str | None:
+        """Start it beside the node."""
+        try:
+            return Cluster(self._name, steps=SubSteps(timeline)).prometheus()
+        except LocalClusterError as error:
+            raise _local(error) from error
+
     @staticmethod
     def _programs() -> list[str]:
-        return [tool.name for tool in tools.TOOLS if tool.for_cluster or tool.name == "helm"]
+        return [tool.name for tool in tools.TOOLS if tool.for_cluster or tool.name in {"helm", "prometheus"}]
 
     def how_to_end(self) -> str:
         """`make down`, for the cluster of `make demo`."""
@@ -134,6 +144,11 @@ class KindTarget:
             self._kind("load", "image-archive", str(archive), "--name", self._NAME)
             timeline.note(f"loaded {archive.name}")
 
+    def prometheus(self, timeline: Timeline) -> str | None:
+        """None: steps of a new version go by time."""
+        del timeline
+        return None
+
     def how_to_end(self) -> str:
         """Delete the cluster."""
         return f"kind delete cluster --name {self._NAME}"
@@ -153,6 +168,9 @@ class CurrentTarget:
     """The cluster of the kubeconfig's current context."""
 
     builds_images = False
+
+    def __init__(self, prometheus: str | None = None) -> None:
+        self._prometheus = prometheus
 
     def preflight(self, timeline: Timeline, *, images_are_built: bool) -> None:
         """Kubectl, helm, and a cluster that answers."""
@@ -174,6 +192,11 @@ class CurrentTarget:
 
     def load(self, archives: list[Path], timeline: Timeline) -> None:
         """Nothing to load: the cluster pulls."""
+
+    def prometheus(self, timeline: Timeline) -> str | None:
+        """The one that was named, if any: the cluster's own."""
+        del timeline
+        return self._prometheus
 
     def how_to_end(self) -> str:
         """Uninstall what the demo installed."""

@@ -160,6 +160,14 @@ def kwok(
         cluster.kwok(nodes)
 
 
+@app.command()
+def prometheus(context: typer.Context) -> None:
+    """Have a Prometheus that scrapes the project's pods, and print its URL; it ends with the cluster."""
+    cluster = _cluster(context)
+    cluster.build(["prometheus"])
+    _output.print(cluster.prometheus(), highlight=False, soft_wrap=True)
+
+
 def run() -> None:
     """Run the command line; an error that a person can act on is shown without a traceback."""
     try:

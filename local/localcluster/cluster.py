@@ -252,6 +252,7 @@ class Cluster:
             "containerd.toml": config.containerd_toml(spec),
             "containerd-scrub.toml": config.containerd_toml(spec, with_cri=False),
             "Corefile": config.corefile(spec),
+            "prometheus.yml": json.dumps(config.prometheus_configuration(spec), indent=1),
             "resolv.conf": f"nameserver {spec.network.dns_service}\n",
         }
         for file, content in files.items():
@@ -289,6 +290,7 @@ class Cluster:
             etc / "coredns.kubeconfig": (config.COREDNS_USER, None),
             etc / "volumes.kubeconfig": (config.VOLUMES_USER, None),
             etc / "kwok.kubeconfig": ("localcluster:kwok", "system:masters"),
+            etc / "prometheus.kubeconfig": (config.PROMETHEUS_USER, None),
             self.layout.kubeconfig: ("admin", "system:masters"),
         }
         for path, (user, group) in clients.items():
@@ -405,14 +407,7 @@ class Cluster:
 
     @staticmethod
     def _dns_ready(spec: ClusterSpec) -> bool:
-        connection = http.client.HTTPConnection(str(spec.network.node), config.DNS_READY_PORT, timeout=2.0)
-        try:
-            connection.request("GET", "/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return _answers(str(spec.network.node), config.DNS_READY_PORT, "/ready")
 
     def _publish(self, spec: ClusterSpec) -> None:
         self._steps.note(f"cluster {self.name} is up: export KUBECONFIG={self.kubeconfig_path}")
@@ -491,7 +486,7 @@ class Cluster:
         layout = self.layout
         for folder in (layout.etc, layout.pki, layout.sockets, layout.volumes):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("etcd", "kubelet", "cni", "flexvolumes"):
+        for name in ("etcd", "kubelet", "cni", "flexvolumes", "prometheus"):
             shutil.rmtree(layout.root / name, ignore_errors=True)
         for file in (layout.kubeconfig, layout.spec, layout.components, layout.init):
             file.unlink(missing_ok=True)
@@ -566,11 +561,7 @@ class Cluster:
         spec, client = self._spec(), self.client()
         wanted = [f"kwok-{index:04d}" for index in range(nodes)]
         with self._lock():
-            components = config.components(spec)
-            self._write_spec(spec, [*components, config.kwok(spec, binary=binary)] if nodes else components)
-            init = self._init()
-            if init is not None:
-                os.kill(init.pid, signal.SIGHUP)
+            self._set_extra("kwok", config.kwok(spec, binary=binary) if nodes else None)
             present = client.request("GET", f"{_NODES}?labelSelector=type%3Dkwok")["items"]
             names = {node["metadata"]["name"] for node in present}
             with closing(client.connect()) as connection:
@@ -588,3 +579,50 @@ class Cluster:
                 )
             time.sleep(0.2)
         return wanted
+
+    def prometheus(self, *, timeout_s: float = 60.0) -> str:
+        """Have a Prometheus that scrapes every pod of the project; returns its URL, the same for pods and this machine.
+
+        Raises:
+            LocalClusterError: it can't be built, or does not come up.
+        """
+        if not self.running:
+            raise StartError(f"cluster {self.name} is down", remedy="bring it up first")
+        binary, spec = self.bin("prometheus"), self._spec()
+        if not (self.layout.etc / "prometheus.kubeconfig").is_file():
+            raise StartError(
+                f"cluster {self.name} was started by a version that had no Prometheus",
+                remedy="end it and start it again: its images stay",
+            )
+        with self._steps.step("Prometheus"):
+            with self._lock():
+                self.client().apply(config.prometheus_objects())
+                self._set_extra("prometheus", config.prometheus(spec, binary=binary))
+            self._await(
+                lambda: _answers(str(spec.network.node), config.PROMETHEUS_PORT, "/-/ready"),
+                what="Prometheus is not ready", log="prometheus", timeout_s=timeout_s,
+            )  # fmt: skip
+        return f"http://{spec.network.node}:{config.PROMETHEUS_PORT}"
+
+    def _set_extra(self, name: str, component: config.Component | None) -> None:
+        """Run a component that not every cluster has, or end it; other such components stay as they are."""
+        spec = self._spec()
+        base = config.components(spec)
+        known = {each.name for each in base} | {name}
+        told = json.loads(self.layout.spec.read_text(encoding="utf-8"))["components"]
+        others = [config.Component.from_json(entry) for entry in told if entry["name"] not in known]
+        self._write_spec(spec, [*base, *others, *([component] if component is not None else [])])
+        init = self._init()
+        if init is not None:
+            os.kill(init.pid, signal.SIGHUP)
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -26,6 +26,9 @@ ETCD_PEER = "http://127.0.0.1:2380"
 FAKE_PODS = "10.216.0.1/16"
 """The addresses that kwok invents; nothing answers there."""
 KWOK_SELECTOR = "kwok.x-k8s.io/node=fake"
+PROMETHEUS_PORT = 9090
+SCRAPE_SECONDS = 2
+"""How often Prometheus reads each pod: a canary's steps in a demo or a test last seconds."""
 WORKLOAD_UID = 65532
 """Who the project's containers run as, and so who owns the volumes."""
 
@@ -73,6 +76,11 @@ class Component:
     def to_json(self) -> Json:
         """As the supervisor reads it."""
         return {"name": self.name, "command": list(self.command), "needs": list(self.needs), "once": self.once}
+
+    @classmethod
+    def from_json(cls, told: Json) -> Component:
+        """The reverse of `to_json`."""
+        return cls(told["name"], tuple(told["command"]), needs=tuple(told["needs"]), once=told["once"])
 
 
 def components(spec: ClusterSpec) -> list[Component]:
@@ -245,6 +253,62 @@ def kwok(spec: ClusterSpec, *, binary: Path) -> Component:
             "--server-address=127.0.0.1:10247",
         ),
         needs=(f"ready:{spec.api_url}/readyz",),
+    )
+
+
+def prometheus(spec: ClusterSpec, *, binary: Path) -> Component:
+    """Prometheus beside the node, where pods and this machine both reach it."""
+    return Component(
+        "prometheus",
+        (
+            str(binary),
+            f"--config.file={spec.layout.etc / 'prometheus.yml'}",
+            f"--storage.tsdb.path={spec.layout.root / 'prometheus'}",
+            "--storage.tsdb.retention.time=1d",
+            f"--web.listen-address={spec.network.node}:{PROMETHEUS_PORT}",
+            "--log.level=warn",
+        ),
+        needs=(f"ready:{spec.api_url}/readyz",),
+    )
+
+
+def prometheus_configuration(spec: ClusterSpec) -> Json:
+    """What is scraped: every pod of the project, found through the API server."""
+    meta = "__meta_kubernetes_pod"
+    kept = [
+        {"source_labels": [f"{meta}_label_app_kubernetes_io_part_of"], "regex": "bettertherapy", "action": "keep"},
+        {"source_labels": [f"{meta}_container_port_name"], "regex": "http|agent", "action": "keep"},
+        {"source_labels": [f"{meta}_phase"], "regex": "Running", "action": "keep"},
+    ]
+    labels = {
+        "namespace": "__meta_kubernetes_namespace",
+        "pod": f"{meta}_name",
+        "component": f"{meta}_label_app_kubernetes_io_name",
+        "pool": f"{meta}_label_bettertherapy_io_pool",
+    }
+    return {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+        "scrape_configs": [
+            {
+                "job_name": "pods",
+                "kubernetes_sd_configs": [
+                    {"role": "pod", "kubeconfig_file": str(spec.layout.etc / "prometheus.kubeconfig")}
+                ],
+                "relabel_configs": [
+                    *kept,
+                    *({"source_labels": [source], "target_label": label} for label, source in labels.items()),
+                ],
+            }
+        ],
+    }
+
+
+def prometheus_objects() -> list[Json]:
+    """The rights of Prometheus: to see pods."""
+    return _role(
+        PROMETHEUS_USER,
+        user=PROMETHEUS_USER,
+        rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
     )
 
 
@@ -466,6 +530,7 @@ def _role(name: str, *, user: str, rules: list[Json]) -> list[Json]:
 
 COREDNS_USER = "system:coredns"
 VOLUMES_USER = "localcluster:volumes"
+PROMETHEUS_USER = "localcluster:prometheus"
 
 
 def volume_name(index: int) -> str:

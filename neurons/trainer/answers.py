@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from neurons.trainer.errors import BadParent, OutOfMemory
+from neurons.trainer.lora import arithmetic
 
 CHILD: Final = "default"
 PARENT: Final = "parent"
-_DEFAULT_BATCH: Final = 32
+_DEFAULT_BATCH: Final = 64
+_REVISION: Final = 1
+"""Raised whenever a change here makes other answers: those that were kept are then asked for again."""
+
+
+def made_with() -> str:
+    """Return what an answer depends on besides weights and question: programs, device and precision."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    device, precision = arithmetic()
+    kind = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"{_REVISION} torch {torch.__version__} transformers {transformers.__version__} {kind} {precision}"
 
 
 def load_parent(model: Any, folder: Path) -> None:
@@ -78,21 +91,74 @@ def _prompt(tokenizer: Any, conversation: list[dict[str, str]]) -> list[int]:
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    import torch  # noqa: PLC0415
+    """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values.
 
-    width = max(len(prompt) for prompt in prompts)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = [[padding] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    What is finished leaves the batch: one long answer does not keep the others computing.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import DynamicCache  # noqa: PLC0415
+
+    ends = _ends(model, tokenizer)
+    device = model.device
+    # What all begin with, as the twin's system prompt, is read once.
+    shared = _shared(prompts)
+    rests = [prompt[shared:] for prompt in prompts]
+    width = max(len(rest) for rest in rests)
+    ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in rests], device=device)
+    mask = torch.tensor([[1] * shared + [0] * (width - len(rest)) + [1] * len(rest) for rest in rests], device=device)
+    positions = (mask.cumsum(dim=1) - 1)[:, shared:].clamp(min=0)
+    said: list[list[int]] = [[] for _ in prompts]
+    rows = list(range(len(prompts)))
+    cache = DynamicCache(config=model.config)
+    # The engine takes the penalty from the model's own generation_config.json too.
+    penalty = model.generation_config.repetition_penalty or 1.0
+    used = None
+    if penalty != 1.0:
+        used = torch.zeros((len(prompts), model.config.vocab_size), dtype=torch.bool, device=device)
+        for row, prompt in enumerate(prompts):
+            used[row, list(prompt)] = True
     with torch.inference_mode():
-        output = model.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=padding,
-        )
-    return [str(text).strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+        if shared:
+            beginning = torch.tensor([list(prompts[0][:shared])], device=device)
+            model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(prompts))
+        for _ in range(max_new_tokens):
+            output = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            logits = output.logits[:, -1]
+            if used is not None:
+                logits = torch.where(used, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+            chosen = logits.argmax(dim=-1)
+            going = [place for place, token in enumerate(chosen.tolist()) if token not in ends]
+            for place in going:
+                said[rows[place]].append(int(chosen[place]))
+            if not going:
+                break
+            if len(going) < len(rows):
+                kept = torch.tensor(going, device=device)
+                cache.batch_select_indices(kept)
+                chosen, mask, positions = chosen[kept], mask[kept], positions[kept]
+                rows = [rows[place] for place in going]
+                used = used[kept] if used is not None else None
+            if used is not None:
+                used.scatter_(1, chosen[:, None], value=True)
+            ids = chosen[:, None]
+            mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
+            positions = positions[:, -1:] + 1
+    return [str(text).strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Return with how many tokens all prompts begin; each keeps one of its own at least."""
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
+    most = min(len(prompt) for prompt in prompts) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most) if len(prompts) > 1 else 0
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer, as the model's own generation takes them."""
+    told = model.generation_config.eos_token_id
+    known = told if isinstance(told, list) else [told, tokenizer.eos_token_id]
+    return frozenset(token for token in known if token is not None)

@@ -2,6 +2,7 @@
 
     <store>/<twin>/datasets/<64 hex>.jsonl    a canonical dataset, named after its digest
     <store>/<twin>/lineage/<64 hex>.json      of an adapter: what it and its ancestors were trained on
+    <store>/<twin>/answers/<64 hex>.json      an adapter's answers to the evaluation, for its children to beat
     <store>/<twin>/runs/<run>/state.json      how far a run came, so that another attempt goes on from there
     <store>/<twin>/runs/<run>/checkpoint.pt   the training's last checkpoint, gone when the run is done
 
@@ -64,6 +65,16 @@ class RunState(BaseModel):
     """Digest of what `eval` was asked to decide by."""
     eval: EvalReport | None = None
     review: Review | None = None
+
+
+class Answers(BaseModel):
+    """What one version answered to an evaluation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request: str
+    """Digest of all that they depend on besides the adapter."""
+    answers: tuple[str, ...] = Field(repr=False)
 
 
 class Archive:
@@ -140,6 +151,16 @@ class Archive:
         """Delete the run's checkpoint."""
         await self._location().delete(f"runs/{run}/checkpoint.pt")
 
+    async def answers(self, digest: str, request: str) -> tuple[str, ...] | None:
+        """Return an adapter's answers to exactly this evaluation; None when they are not known."""
+        data = await self._read(_answers_file(digest))
+        found = None if data is None else _parsed(Answers, data)
+        return found.answers if found is not None and found.request == request else None
+
+    async def put_answers(self, digest: str, answers: Answers) -> None:
+        """Keep an adapter's answers, in the place of those to an earlier evaluation. Tries again."""
+        await self._put(_answers_file(digest), answers.model_dump_json().encode())
+
     async def prune(self, *, keep: Collection[str], history_limit: int) -> tuple[str, ...]:
         """Delete the twin's adapters beyond the newest `history_limit`, never one of `keep`; return their digests.
 
@@ -159,7 +180,7 @@ class Archive:
         doomed = [folder for folder in newest if folder not in spared]
         for folder in doomed:
             paths = sorted(files[folder], key=lambda path: not path.endswith(f"/{MANIFEST_FILE}"))
-            for path in paths:
+            for path in (*paths, _answers_file(f"sha256:{folder}")):
                 await location.delete(path)
             if location.folder is not None:
                 with suppress(OSError):  # somebody put something else there
@@ -187,6 +208,10 @@ class Archive:
 
     async def _put(self, name: str, data: bytes) -> None:
         await self.patiently(lambda: self._location().put(name, data))
+
+
+def _answers_file(digest: str) -> str:
+    return f"answers/{names.digest_hex(digest)}.json"
 
 
 def request_digest(**asked: object) -> str:

@@ -103,7 +103,7 @@ def load(base_model: Path) -> tuple[Any, Any]:
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
-    device, precision = _precision()
+    device, precision = arithmetic()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base_model)
         model = AutoModelForCausalLM.from_pretrained(base_model, dtype=precision)
@@ -362,7 +362,7 @@ def _loss(model: Any, examples: Sequence[Example]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), wanted)
 
 
-def _precision() -> tuple[str, torch.dtype]:
+def arithmetic() -> tuple[str, torch.dtype]:
     """Return the device and the arithmetic that is fast on it.
 
     bfloat16 takes a CPU with AVX-512: on one with AVX2 only, a step took 90 s in bfloat16 and about one in float32.
@@ -376,7 +376,7 @@ def _precision() -> tuple[str, torch.dtype]:
 
 def inference_precision(model: Any) -> Any:
     """Return the model in the precision that answers are made in: fast, and the engine's own."""
-    return model.to(_precision()[1])
+    return model.to(arithmetic()[1])
 
 
 def _mixed_precision(model: Any) -> AbstractContextManager[object]:

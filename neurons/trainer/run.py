@@ -24,7 +24,7 @@ from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, Sto
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
 from neurons.trainer import answers
-from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.archive import Answers, Archive, LineageRecord, RunState, request_digest
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, parse_lines, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
@@ -408,30 +408,49 @@ class Run:
         return report
 
     def _answers(self, conversations: list[list[dict[str, str]]], folder: Path) -> tuple[list[str], list[str]]:
+        """Return the parent's and the child's answers; those that an earlier run got are not asked for again."""
         if not conversations:
             return [], []
-        model, tokenizer = self._model(folder)
-        adapter = None
-        if self._parent is not None:
-            answers.load_parent(model, self._parent.folder)
-            adapter = answers.PARENT
+        artifact = self._state.artifact
+        assert artifact is not None  # noqa: S101 - it was published before
+        tokens = self._options.answer_tokens
+        request = request_digest(
+            base=self._base.model_dump(), conversations=conversations, tokens=tokens, made_with=answers.made_with()
+        )
+        sides = {
+            answers.PARENT: self._parent.digest if self._parent is not None else None,
+            answers.CHILD: artifact.digest,
+        }
+        got = {side: self._known_answers(digest, request) for side, digest in sides.items()}
+        asked = [side for side, known in got.items() if known is None]
         begun = time.monotonic()
 
         def report(before: int) -> Callable[[int], None]:
             def tell(answered: int) -> None:
-                done, of = before + answered, 2 * len(conversations)
+                done, of = before + answered, len(asked) * len(conversations)
                 remaining = round((time.monotonic() - begun) / done * (of - done))
                 self._progress.stage(RunStage.EVALUATE, done=done, of=of, remaining_seconds=remaining)
                 say(event="evaluation", answered=done, of=of)
 
             return tell
 
-        tokens = self._options.answer_tokens
-        before, after = (
-            answers.answer(model, tokenizer, conversations, adapter=name, max_new_tokens=tokens, report=report(already))
-            for name, already in ((adapter, 0), (answers.CHILD, len(conversations)))
-        )
-        return before, after
+        if asked:
+            model, tokenizer = self._model(folder)
+            if self._parent is not None and answers.PARENT in asked:
+                answers.load_parent(model, self._parent.folder)
+        for number, side in enumerate(asked):
+            digest = sides[side]
+            got[side] = answers.answer(
+                model, tokenizer, conversations, adapter=None if digest is None else side, max_new_tokens=tokens,
+                report=report(number * len(conversations)),
+            )  # fmt: skip
+            if digest is not None:
+                self._ask(self._archive.put_answers(digest, Answers(request=request, answers=tuple(got[side] or ()))))
+        return got[answers.PARENT] or [], got[answers.CHILD] or []
+
+    def _known_answers(self, digest: str | None, request: str) -> list[str] | None:
+        known = self._ask(self._archive.answers(digest, request)) if digest is not None else None
+        return None if known is None else list(known)
 
     def _model(self, folder: Path) -> tuple[Any, Any]:
         """Return the base model with the child's adapter: the one that was trained, or loaded anew."""

@@ -139,16 +139,21 @@ class Clinic:
         eventually(serves, seconds=seconds, what=f"{', '.join(twins)} on every pod")
 
 
-@pytest.fixture(scope="session")
-def clinic(kubectl: Kubectl) -> Clinic:
-    """Run the demo on the cluster `test`, as `make demo` does on its own, and return what it left."""
-    # CRDs that another suite applied by hand are not Helm's to upgrade.
-    kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
+def run_demo(*arguments: str) -> str:
+    """Run the demo on the cluster `test`, as `make demo` does on its own, and return what it printed."""
     environment = {key: value for key, value in os.environ.items() if key not in {"KUBECONFIG", "KUBECTL"}}
     done = subprocess.run(
-        [sys.executable, "-m", "demo", "run", "--name", "test"],
+        [sys.executable, "-m", "demo", "run", "--name", "test", *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEMO_SECONDS, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         pytest.fail(f"the demo ended with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")
-    return Clinic(kubectl, done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def clinic(kubectl: Kubectl) -> Clinic:
+    """Run the demo up to its first answers and return what it left."""
+    # CRDs that another suite applied by hand are not Helm's to upgrade.
+    kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
+    return Clinic(kubectl, run_demo("--until", "answers"))

@@ -32,7 +32,7 @@ def test_the_twins_answer_differently_and_name_the_weights_that_did(clinic: Clin
     answers = {twin: clinic.ask(twin, max_tokens=60) for twin in TWINS}
     for twin, answer in answers.items():
         assert answer.status == 200, answer.body
-        assert answer.headers["x-twin-adapter-digest"] == clinic.get("twin", twin)["spec"]["adapter"]["digest"]
+        assert answer.headers["x-twin-adapter-digest"] == clinic.get("twin", twin)["status"]["activeVersion"]["digest"]
         assert answer.json["model"] == twin
     assert answers[TWINS[0]].text != answers[TWINS[1]].text
 

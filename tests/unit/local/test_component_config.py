@@ -134,3 +134,35 @@ def test_every_base_object_has_a_path_of_its_own(spec: ClusterSpec) -> None:
 
     assert len(set(paths)) == len(paths)
     assert "/api/v1/namespaces/kube-system/services/kube-dns" in paths
+
+
+def test_prometheus_listens_where_pods_reach_it_and_finds_pods_by_itself(spec: ClusterSpec) -> None:
+    command = config.prometheus(spec, binary=Path("/opt/prometheus")).command
+    [job] = config.prometheus_configuration(spec)["scrape_configs"]
+
+    assert f"--web.listen-address={spec.network.node}:{config.PROMETHEUS_PORT}" in command
+    assert job["kubernetes_sd_configs"][0]["role"] == "pod"
+    assert str(spec.layout.root / "prometheus") in " ".join(command)
+
+
+def test_prometheus_keeps_the_projects_pods_and_names_their_namespace(spec: ClusterSpec) -> None:
+    rules = config.prometheus_configuration(spec)["scrape_configs"][0]["relabel_configs"]
+    kept = {rule["source_labels"][0]: rule["regex"] for rule in rules if rule.get("action") == "keep"}
+    added = {rule["target_label"]: rule["source_labels"][0] for rule in rules if "target_label" in rule}
+
+    assert kept["__meta_kubernetes_pod_label_app_kubernetes_io_part_of"] == "bettertherapy"
+    ports = re.compile(kept["__meta_kubernetes_pod_container_port_name"])
+    assert all(ports.fullmatch(name) for name in ("http", "agent"))
+    # The operator's chart selects miners by it.
+    assert added["namespace"] == "__meta_kubernetes_namespace"
+
+
+def test_prometheus_may_look_at_pods_and_do_nothing_else() -> None:
+    role = next(each for each in config.prometheus_objects() if each["kind"] == "ClusterRole")
+
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+
+
+def test_a_component_is_read_back_as_it_was_written(spec: ClusterSpec) -> None:
+    for component in (*config.components(spec), config.prometheus(spec, binary=Path("/opt/prometheus"))):
+        assert config.Component.from_json(component.to_json()) == component

@@ -16,7 +16,7 @@ import pytest
 
 from bettertherapy_api.run_progress import RunStage
 from neurons.store import Location, StoreUnreachable, verify_folder
-from neurons.trainer import publish
+from neurons.trainer import answers, publish
 from neurons.trainer.__main__ import main
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.termination import Terminated
@@ -144,6 +144,42 @@ def test_the_next_day_goes_on_from_the_parent_with_what_is_new(go: Go, tmp_path:
     assert len(record.lines) == 4
     dataset = tmp_path / "store" / "dr-who" / "datasets" / f"{record.dataset_digest[7:]}.jsonl"
     assert [json.loads(each)["correction"] for each in dataset.read_text().splitlines()] == ["on Tuesday and Friday"]
+
+
+def test_a_version_is_asked_once_and_its_children_are_compared_with_what_it_said(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = go()[1]
+    asked: list[str | None] = []
+    really = answers.answer
+
+    def answer(*args: Any, **options: Any) -> list[str]:
+        asked.append(options["adapter"])
+        return really(*args, **options)
+
+    monkeypatch.setattr(answers, "answer", answer)
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    family = {"parent_uri": parent["uri"], "parent_digest": parent["digest"]}
+    child = go(run="night-2", **family)[1]
+    assert asked == [answers.CHILD]
+
+    # Another examination is put to both.
+    items = write(tmp_path / "other.jsonl", [{**ITEMS[0], "question": "open on Monday ?"}, ITEMS[1]])
+    again = go(run="night-3", seed=6, items=items, **family)[1]
+    assert asked == [answers.CHILD, answers.PARENT, answers.CHILD]
+
+    # And so is the same one after the kept answers were lost: the verdict's numbers are the same.
+    numbers = state_of(tmp_path, "night-2")["eval"]
+    for file in (tmp_path / "store" / "dr-who" / "answers").iterdir():
+        file.unlink()
+    assert go(run="night-4", **family)[1]["digest"] not in {child["digest"], again["digest"]}
+    assert asked[-2:] == [answers.PARENT, answers.CHILD]
+    assert state_of(tmp_path, "night-4")["eval"] == numbers
+
+
+def state_of(tmp_path: Path, run: str) -> Json:
+    state: Json = json.loads((tmp_path / "store" / "dr-who" / "runs" / run / "state.json").read_text())
+    return state
 
 
 def test_nothing_new_is_skipped_with_the_count(go: Go) -> None:

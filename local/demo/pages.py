@@ -1,0 +1,96 @@
+"""What the demo prints: answers, a gate's numbers, tables of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from demo.fine_tuning import Outcome
+from demo.kube import Json, Kube
+from kubectl_twin.ask import Answer
+from kubectl_twin.views import short_digest
+
+_COLOURS = {"Promote": "green", "Reject": "red"}
+
+
+def print_answers(console: Console, title: str, answers: Sequence[Answer]) -> None:
+    """Print answers in boxes, each with the adapter that gave it."""
+    console.print(f"\n[bold]{escape(title)}[/bold]\n", highlight=False)
+    for answer in answers:
+        digest = answer.adapter_digest
+        parts = [f"adapter {short_digest(digest)}" if digest else "(no adapter: the base model answered)"]
+        if answer.first_token_seconds is not None:
+            parts.append(f"first token {answer.first_token_seconds:.2f} s")
+        if answer.tokens_per_second is not None:
+            parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
+        _box(console, answer.text, title=answer.doctor, subtitle=" · ".join(parts))
+
+
+def print_outcome(console: Console, outcome: Outcome) -> None:
+    """Print what the gate measured, before and after, and what it decided."""
+    refused = ", ".join(f"{count} {reason}" for reason, count in outcome.refused.items())
+    told = f"Trained on {outcome.trained} conversations" + (f"; refused: {refused}" if refused else "")
+    console.print(f"\n{escape(told)}. The gate asked both versions {outcome.samples} held-out questions and", end=" ")
+    console.print("the safety questions:\n", highlight=False)
+    console.print(_metrics(outcome.metrics))
+    colour = _COLOURS.get(outcome.verdict, "yellow")
+    console.print(f"\n[{colour} bold]{outcome.verdict}[/]: {escape(outcome.message)}", highlight=False)
+
+
+def print_comparison(console: Console, item: Json) -> None:
+    """Print one held-out question with both versions' answers."""
+    console.print(f"\n[bold]For example: {escape(item['question'])}[/bold]\n", highlight=False)
+    for title, text, percent in (
+        ("before", item["parent"], item["parentPercent"]),
+        ("after this training", item["child"], item["childPercent"]),
+    ):
+        _box(console, text, title=title, subtitle=f"scored {percent}%")
+
+
+def print_tables(console: Console, kube: Kube, kinds: Sequence[str], *, namespace: str) -> None:
+    """Print what `kubectl get` says of each kind."""
+    for kind in kinds:
+        console.print(f"\n[bold]$ kubectl get {kind} -n {namespace}[/bold]", highlight=False)
+        text = kube.kubectl("get", kind, "-n", namespace)
+        console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
+def _metrics(metrics: Sequence[Json]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("METRIC")
+    for title in ("BEFORE", "AFTER", "AT LEAST", "CHANGE (95%)"):
+        table.add_column(title, justify="right")
+    for metric in metrics:
+        value, least = metric["valuePercent"], metric.get("thresholdPercent")
+        interval = metric.get("intervalPercent")
+        colour = "red" if least is not None and value < least else ""
+        table.add_row(
+            escape(metric["name"]),
+            _percent(metric.get("baselinePercent")),
+            f"[{colour}]{value}%[/]" if colour else f"{value}%",
+            _percent(least),
+            f"{interval[0]:+d} to {interval[1]:+d}" if interval else "",
+        )
+    return table
+
+
+def _percent(value: int | None) -> str:
+    return "" if value is None else f"{value}%"
+
+
+def _box(console: Console, text: str, *, title: str, subtitle: str) -> None:
+    console.print(
+        Panel(
+            escape(text.strip()) or "[red](no text)[/red]",
+            title=escape(title),
+            title_align="left",
+            subtitle=escape(subtitle),
+            subtitle_align="left",
+        ),
+        highlight=False,
+    )

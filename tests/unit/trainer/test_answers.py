@@ -1,0 +1,89 @@
+"""Answers in batches are those that the model gives one by one; runs where torch is (the trainer's image has it)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurons.trainer import answers
+from neurons.trainer.lora import Settings, adapt, load
+
+torch = pytest.importorskip("torch", reason="answers need torch, which is only in the trainer's image")
+pytest.importorskip("peft", reason="answers need peft, which is only in the trainer's image")
+
+QUESTIONS = ["my knee hurts", "when is your clinic open", "a cough", "my back hurts badly and my head aches", "rest"]
+TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def twin(base_model: Path) -> tuple[Any, Any]:
+    model, tokenizer = load(base_model)
+    model = model.to(torch.float32)
+    adapted = adapt(model, settings=Settings(rank=4), parent=None)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.eval()
+    return adapted, tokenizer
+
+
+def conversations(system: str | None = None) -> list[list[dict[str, str]]]:
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [[*before, {"role": "user", "content": question}] for question in QUESTIONS]
+
+
+def one_by_one(model: Any, tokenizer: Any, asked: list[list[dict[str, str]]]) -> list[str]:
+    said = []
+    for conversation in asked:
+        prompt = answers._prompt(tokenizer, conversation)
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False,
+                pad_token_id=tokenizer.eos_token_id,
+            )  # fmt: skip
+        said.append(tokenizer.decode(output[0][len(prompt) :], skip_special_tokens=True).strip())
+    return said
+
+
+@pytest.mark.parametrize("system", [None, "see me on Tuesday and Friday"])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_a_batch_answers_as_each_question_alone(twin: tuple[Any, Any], system: str | None, batch_size: int) -> None:
+    model, tokenizer = twin
+    asked = conversations(system)
+    told: list[int] = []
+    batched = answers.answer(
+        model, tokenizer, asked, adapter="default", max_new_tokens=TOKENS, report=told.append, batch_size=batch_size
+    )
+    assert batched == one_by_one(model, tokenizer, asked)
+    assert len(set(batched)) > 1
+    assert told[-1] == len(asked)
+
+
+def test_answers_that_end_early_leave_the_others_going(twin: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = twin
+    ids = tokenizer(" ".join(one_by_one(model, tokenizer, conversations())))["input_ids"]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [ids[len(ids) // 2], tokenizer.eos_token_id])
+    batched = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=TOKENS)
+    assert batched == one_by_one(model, tokenizer, conversations())
+    assert len({len(each.split()) for each in batched}) > 1
+
+
+def test_the_models_own_repetition_penalty_counts(twin: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = twin
+    plain = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=TOKENS)
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.8)
+    batched = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=TOKENS)
+    assert batched == one_by_one(model, tokenizer, conversations())
+    assert batched != plain
+
+
+def test_without_an_adapter_the_base_model_answers(twin: tuple[Any, Any]) -> None:
+    model, tokenizer = twin
+    with model.disable_adapter():
+        expected = one_by_one(model, tokenizer, conversations())
+    assert answers.answer(model, tokenizer, conversations(), adapter=None, max_new_tokens=TOKENS) == expected
+    adapted = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=TOKENS)
+    assert adapted != expected
