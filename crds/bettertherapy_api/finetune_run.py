@@ -80,7 +80,7 @@ class FineTuneRunSpec(ApiModel):
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0
     """Seed of everything random: the same run gives the same adapter."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
-    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's default."""
+    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's for its device."""
     resources: Resources | None = None
     """Resources of the trainer; absent means the pool's spec.fineTune.resources, then those of its engines."""
     queue_name: DnsLabel | None = None

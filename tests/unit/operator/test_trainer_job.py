@@ -56,6 +56,20 @@ def test_no_conversation_is_longer_than_the_engine_takes(longest: int | None, to
     assert f"--max-tokens={tokens}" in arguments(pool_fields={"engine": engine})
 
 
+@pytest.mark.parametrize(
+    ("limit", "fields", "rank"),
+    [
+        (8, {"parentDigest": None}, "8"),
+        (64, {"parentDigest": None}, None),
+        (8, {"parentDigest": None, "hyperparameters": {"rank": 4}}, "4"),
+        (8, {}, None),  # the parent's
+    ],
+)
+def test_a_first_adapter_has_a_rank_that_the_engines_take(limit: int, fields: dict[str, Any], rank: str | None) -> None:
+    told = arguments(pool_fields={"engine": {"device": "CPU", "maxLoraRank": limit}}, **fields)
+    assert [each for each in told if each.startswith("--rank")] == ([f"--rank={rank}"] if rank else [])
+
+
 def test_a_first_fine_tune_has_no_parent() -> None:
     assert not [each for each in arguments(parentDigest=None) if each.startswith("--parent")]
 
@@ -112,6 +126,8 @@ def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> N
     }
     made = pod(pool_fields=on_gpu)
     assert made["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert made["containers"][0]["image"] == Images().trainer_gpu
+    assert pod()["containers"][0]["image"] == Images().trainer_cpu
     assert (made["nodeSelector"], made["runtimeClassName"]) == ({"gpu": "yes"}, "nvidia")
     assert made["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     own = {"fineTune": {"image": "mine:1", "resources": {"requests": {"cpu": "1"}}}}

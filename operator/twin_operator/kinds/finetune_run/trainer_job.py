@@ -43,6 +43,8 @@ TRY_AGAIN: Final = 75
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_DIR: Final = "/etc/bettertherapy/run"
 MIN_INTERACTIONS: Final = 20
+RANK: Final = 16
+"""The trainer's own choice for an adapter without a parent."""
 MAX_TOKENS: Final = 1024
 """Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
 _GRACE_SECONDS: Final = 60
@@ -116,7 +118,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "containers": [
             {
                 "name": "trainer",
-                "image": run.spec.image or pool.fine_tune.image or images.trainer,
+                "image": run.spec.image or pool.fine_tune.image or _image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
@@ -148,6 +150,11 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             token_volume(),
         ],
     }
+
+
+def _image(pool: Pool, images: Images) -> str:
+    """Return the trainer for the pool's device: torch of the other image would train on the CPU, beside an idle GPU."""
+    return images.trainer_cpu if pool.spec.engine.device == "CPU" else images.trainer_gpu
 
 
 def _prompt_volume(run: Run) -> Manifest:
@@ -192,7 +199,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("max-regression-percent", gate.max_regression_percent),
         ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
-        *_hyperparameters(spec.hyperparameters or Hyperparameters()),
+        *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
         ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
         *(("keep", digest) for digest in kept_digests(twin)),
@@ -201,9 +208,15 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
     return [f"--{name}={value}" for name, value in arguments if value is not None]
 
 
-def _hyperparameters(given: Hyperparameters) -> list[tuple[str, object]]:
+def _first_rank(run: Run, pool: Pool) -> int | None:
+    """Return the rank of an adapter without a parent where the engines would refuse the trainer's own; else None."""
+    limit = pool.spec.engine.max_lora_rank
+    return limit if run.spec.parent_digest is None and limit < RANK else None
+
+
+def _hyperparameters(given: Hyperparameters, *, first_rank: int | None) -> list[tuple[str, object]]:
     return [
-        ("rank", given.rank),
+        ("rank", given.rank or first_rank),
         ("alpha", given.alpha),
         ("learning-rate", given.learning_rate),
         ("epochs", given.epochs),
