@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tests.bench.document import DOCUMENT, write_document
-from tests.bench.registry import MODULES, BenchmarkError, Options, load
+from tests.bench.registry import ELSEWHERE, MODULES, BenchmarkError, Options, load
 from tests.bench.results import describe_machine, load_results
 
 
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         result.show(console)
         console.print(f"written to {result.write()}")
     if given.document or given.document_only:
-        write_document(load_results(list(MODULES)))
+        write_document(load_results([*MODULES, *ELSEWHERE]))
         console.print(f"written to {DOCUMENT}")
     return 1 if failed else 0
 

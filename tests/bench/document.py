@@ -17,7 +17,7 @@ _HEAD: Final = """\
 
 Written by `make bench BENCH_ARGS=--document` from what was measured; don't edit it. Each figure is the median of its
 runs, or of its samples, with the smallest and the largest beside it; p99 is by nearest rank, so of fewer than 100
-samples it is the largest. The targets are the project's own. Nothing here was measured on a GPU.
+samples it is the largest. The targets are the project's own. What was measured on a GPU names the card.
 
 `make bench` measures all of it again; below each table stands the command for that table alone. Needed are, beside what
 `make demo` needs: wrk (`apt-get install wrk`) and the package index for `proxy`, and the demo's cluster (`make demo`)
@@ -83,4 +83,5 @@ def _section(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     for note in result["notes"]:
         yield f"\n{note}"
-    yield f"\nAgain: `{result['command']}`"
+    if result["command"]:
+        yield f"\nAgain: `{result['command']}`"

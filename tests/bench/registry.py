@@ -61,6 +61,9 @@ MODULES: Final[dict[str, str]] = {
     "training": "tests.bench.training_time",
 }
 
+ELSEWHERE: Final = ("gpu-serving", "gpu-training")
+"""Measured on a GPU machine (tests/gpu, tests/bench/training.py); their results are put into build/bench by hand."""
+
 
 def load(name: str) -> Benchmark:
     """Return the benchmark of that name; raises BenchmarkError for another."""
