@@ -80,7 +80,7 @@ class FineTuneRunSpec(ApiModel):
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0
     """Seed of everything random: the same run gives the same adapter."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
-    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's default."""
+    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's for its device."""
     resources: Resources | None = None
     """Resources of the trainer; absent means the pool's spec.fineTune.resources, then those of its engines."""
     queue_name: DnsLabel | None = None
@@ -152,7 +152,7 @@ class FailureStatus(ApiModel):
     """Why the last attempt failed."""
 
     failure_class: Annotated[str, Field(alias="class", min_length=1, max_length=63)]
-    """OutOfMemory, Preempted, NodeLost, DeadlineExceeded, BadData, BadParent, BadModel, Diverged, StoreFailed, …"""
+    """OutOfMemory, Killed, Preempted, NodeLost, DeadlineExceeded, BadData, BadParent, BadModel, Diverged, …"""
     retryable: bool
     """Whether the same run may succeed another time."""
     message: Annotated[str, Field(max_length=4096)]

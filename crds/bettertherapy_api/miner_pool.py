@@ -203,7 +203,7 @@ class PoolFineTune(ApiModel):
     max_concurrent_runs: Annotated[int, Field(ge=0, le=1000)] = 4
     """Most runs at once; others wait their turn. 0 lets none start."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
-    """Trainer image; absent means the operator's default."""
+    """Trainer image; absent means the operator's default for the device."""
     resources: Resources | None = None
     """Resources of a trainer; absent means those of one engine."""
     queue_name: DnsLabel | None = None

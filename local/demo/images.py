@@ -10,8 +10,8 @@ from pathlib import Path
 
 from demo.errors import DemoError
 
-NAMES = ("operator", "neuron", "engine-cpu", "trainer")
-"""What the demo runs; engine-gpu is not among it."""
+NAMES = ("operator", "neuron", "engine-cpu", "trainer-cpu")
+"""What the demo runs; those for GPUs are not among it."""
 
 _REFS_TIMEOUT_S = 120
 

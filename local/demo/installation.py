@@ -35,7 +35,7 @@ def operator_values(images: Images) -> Json:
         "images": {
             "neuron": images["neuron"].values,
             "engineCPU": images["engine-cpu"].values,
-            "trainer": images["trainer"].values,
+            "trainerCPU": images["trainer-cpu"].values,
         },
     }
 

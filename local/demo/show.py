@@ -161,7 +161,7 @@ def _bring_model(models: Volume, options: Options) -> str:
 
 def _adapter(stage: _Stage, store: Volume, doctor: Doctor, model_digest: str) -> Adapter:
     """Return the doctor's adapter: from the cluster's store, from an earlier cluster's, or trained now."""
-    trainer = stage.images["trainer"].reference
+    trainer = stage.images["trainer-cpu"].reference
     key = recipe(doctor, model_digest=model_digest, trainer=trainer)
     kept = stage.options.cache / "adapters" / key
     note = kept.with_suffix(".json")

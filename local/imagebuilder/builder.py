@@ -23,7 +23,7 @@ Report = Callable[[str, float], None]
 
 _GIB = 1024**3
 # Bytes that a build takes at its highest: layers, their blobs and the archive.
-_NEEDED_BYTES = {"engine-cpu": 13 * _GIB, "trainer": 2 * _GIB}
+_NEEDED_BYTES = {"engine-cpu": 13 * _GIB, "trainer-cpu": 2 * _GIB}
 _NEEDED_ELSE = _GIB
 _LOCK_WAIT_S = 40 * 60
 _STAGE_TRIES = 5

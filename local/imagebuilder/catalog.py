@@ -56,12 +56,19 @@ IMAGES: tuple[Image, ...] = (
         (*_INSTALLER, "requirements/engine-cpu.txt", "images/engine-cpu/prune.py"),
     ),
     Image(
-        "trainer",
-        (*_INSTALLER, "requirements/trainer.txt"),
+        "trainer-cpu",
+        (*_INSTALLER, "requirements/trainer-cpu.txt"),
         code=("crds/bettertherapy_api", "neurons"),
         parent="engine-cpu",
     ),
     Image("engine-gpu", needs_registry=True),
+    Image(
+        "trainer-gpu",
+        (*_INSTALLER, "requirements/trainer-gpu.txt"),
+        code=("crds/bettertherapy_api", "neurons"),
+        parent="engine-gpu",
+        needs_registry=True,
+    ),
 )
 
 

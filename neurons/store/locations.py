@@ -28,7 +28,7 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from bettertherapy_api import names
-from neurons.store.errors import ArtifactNotFound, ManifestInvalid, StoreUnreachable, translated
+from neurons.store.errors import ArtifactNotFound, FolderNotFound, ManifestInvalid, StoreUnreachable, translated
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -157,8 +157,8 @@ def open_store(
 ) -> Location:
     """Open the folder that `uri` names, with credentials from the environment; contacts nobody yet.
 
-    `create` makes the folder when it is local. Raises ArtifactNotFound for a URI of no known scheme, a local folder
-    that is not there or a claim that isn't mounted, StoreUnreachable for an unusable endpoint.
+    `create` makes the folder when it is local. Raises ArtifactNotFound for a URI of no known scheme or a claim that
+    isn't mounted, FolderNotFound for a local folder that is not there, StoreUnreachable for an unusable endpoint.
     """
     folder = local_folder(uri, pvc_dir=pvc_dir)
     if folder is None:
@@ -168,7 +168,7 @@ def open_store(
         if create:
             folder.mkdir(parents=True, exist_ok=True)
         elif not folder.is_dir():
-            raise ArtifactNotFound(f"{uri}: there is no folder {folder} in this pod. Check the URI and the push.")
+            raise FolderNotFound(f"{uri}: there is no folder {folder} in this pod. Check the URI and the push.")
         store = LocalStore(folder)
     return Location(uri=uri, store=store, limits=limits, folder=folder)
 

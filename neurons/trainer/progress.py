@@ -1,7 +1,7 @@
 """Tells how the run goes: lines on standard output, and one ConfigMap that the operator reads.
 
-Telling never delays the training and never ends it: a thread writes the newest state, at most once in a while, and what
-the API server did not take is written again with what came after.
+Telling never delays the training and never ends it: a thread writes the newest state, a new stage at once and the rest
+at most every 5 s, and what the API server did not take is written again with what came after.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterE
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER: Final = "trainer"
-_PAUSE_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 5.0
 _LAST_WORD_SECONDS: Final = 15.0
 _SHARES: Final[Mapping[RunStage, tuple[int, int]]] = {
     RunStage.DATA: (0, 2),
@@ -57,6 +57,8 @@ class Progress:
         self._review: Review | None = None
         self.target, self._pause = target, pause_seconds
         self._changed, self._closing = threading.Event(), threading.Event()
+        # Ends the pause between two writes: another stage, or the end.
+        self._urgent = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -69,6 +71,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
+        self._urgent.set()
         self._changed.set()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
@@ -87,7 +90,9 @@ class Progress:
     def tell(self, **fields: Any) -> None:
         """Change fields of the document (by their Python names)."""
         with self._lock:
-            self._document = self._document.model_copy(update=fields)
+            before, self._document = self._document, self._document.model_copy(update=fields)
+        if self._document.stage is not before.stage:
+            self._urgent.set()
         self._changed.set()
 
     def review(self, review: Review) -> None:
@@ -117,6 +122,7 @@ class Progress:
         deadline: float | None = None
         while True:
             await asyncio.to_thread(self._changed.wait)
+            self._urgent.clear()  # before the look at `closing`, which sets it too
             closing = self._closing.is_set()
             if closing and deadline is None:
                 deadline = time.monotonic() + _LAST_WORD_SECONDS
@@ -135,7 +141,7 @@ class Progress:
             if closing and not self._changed.is_set():
                 return
             if not closing:
-                await asyncio.to_thread(self._closing.wait, self._pause)
+                await asyncio.to_thread(self._urgent.wait, self._pause)
 
     async def _write(self, client: ClusterClient) -> None:
         assert self.target is not None  # noqa: S101 - the thread runs for a target only

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from neurons.store import ArtifactNotFound, Location, open_store
+from neurons.store import ArtifactNotFound, FolderNotFound, Location, open_store
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Line, admit, canonical, counts, parse_lines
@@ -60,10 +60,12 @@ async def trained_before(archive: Archive, parent_digest: str | None, *, dataset
 async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: Archive) -> tuple[Found, Trained]:
     """Read the dataset at `uri` and return what is new in it, and what was known (for a parent without a record).
 
-    A folder stands for all its `*.jsonl`; lines that the parent's lineage was trained on are left out. With a digest
-    the URI is one file that must have it, and all of it is trained on. Raises BadData and StoreError.
+    A folder stands for all its `*.jsonl`; lines that the parent's lineage was trained on are left out. One that is
+    empty, or that nobody has made yet, holds nothing new. With a digest the URI is one file that must have it, and all
+    of it is trained on. Raises BadData and StoreError.
     """
-    files = await _read_files(uri, single=digest is not None or uri.endswith(_SUFFIX), archive=archive)
+    single = digest is not None or uri.endswith(_SUFFIX)
+    files = await _read_files(uri, single=single, archive=archive)
     if digest is not None:
         [data] = files.values()
         if (actual := "sha256:" + hashlib.sha256(data).hexdigest()) != digest:
@@ -75,8 +77,8 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
         if before.dataset_digest == "sha256:" + hashlib.sha256(data).hexdigest():
             before = _trained_on(read)
         lines += read
-    if not lines:
-        raise BadData(f"{uri}: no line in {len(files)} files: the dataset is empty. Check what writes it.")
+    if single and not lines:
+        raise BadData(f"{uri}: no line in it: the dataset is empty. Check what writes it.")
     admitted, refused = admit(lines)
     new = {line.digest: line for line in admitted if line.digest not in before.lines}
     found = Found(lines=tuple(new[key] for key in sorted(new)), refused=refused, known=len(admitted) - len(new))
@@ -87,6 +89,8 @@ def too_few(found: Found, minimum: int) -> str | None:
     """Return why a run is skipped, or None when there is enough."""
     if len(found.lines) >= minimum:
         return None
+    if not (found.lines or found.known or found.refused):
+        return f"0 new interactions, {minimum} are needed: there is no line in the dataset's folder yet."
     left_out = [f"{found.known} known already"] if found.known else []
     left_out += [counts(found.refused)] if found.refused else []
     told = f" ({', '.join(left_out)})" if left_out else ""
@@ -109,10 +113,12 @@ async def _read_files(uri: str, *, single: bool, archive: Archive) -> dict[str, 
                 for entry in entries
                 if entry["path"].endswith(_SUFFIX) and "/" not in entry["path"]
             }
+    except FolderNotFound as error:
+        if single:
+            raise BadData(f"{uri}: {error}") from error
+        return {}  # the twin's first night: nothing was collected yet
     except ArtifactNotFound as error:
         raise BadData(f"{uri}: {error}") from error
-    if not sizes:
-        raise BadData(f"{uri}: there is no *{_SUFFIX} there: the dataset is empty. Check dataset.uri.")
     total = sum(size or 0 for size in sizes.values())
     if total > dataset.MAX_DATASET_BYTES:
         raise BadData(f"{uri}: {total} bytes, at most {dataset.MAX_DATASET_BYTES} are read. Split the dataset.")

@@ -20,7 +20,8 @@ class Images:
     neuron: str = f"bettertherapy/neuron:{VERSION}"
     engine_cpu: str = f"bettertherapy/engine-cpu:{VERSION}"
     engine_gpu: str = f"bettertherapy/engine-gpu:{VERSION}"
-    trainer: str = f"bettertherapy/trainer:{VERSION}"
+    trainer_cpu: str = f"bettertherapy/trainer-cpu:{VERSION}"
+    trainer_gpu: str = f"bettertherapy/trainer-gpu:{VERSION}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,8 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
             neuron=environ.get("TWIN_IMAGE_NEURON") or Images.neuron,
             engine_cpu=environ.get("TWIN_IMAGE_ENGINE_CPU") or Images.engine_cpu,
             engine_gpu=environ.get("TWIN_IMAGE_ENGINE_GPU") or Images.engine_gpu,
-            trainer=environ.get("TWIN_IMAGE_TRAINER") or Images.trainer,
+            trainer_cpu=environ.get("TWIN_IMAGE_TRAINER_CPU") or Images.trainer_cpu,
+            trainer_gpu=environ.get("TWIN_IMAGE_TRAINER_GPU") or Images.trainer_gpu,
         ),
         workers=parsed.workers,
         http_port=parsed.http_port,

@@ -140,6 +140,25 @@ async def test_what_would_fail_again_is_not_tried_again(
     await pod_status(world, await trainer_pod(world), phase="Failed", **status)
     await until(lambda: stage(world, "Failed"), what="the run failed")
     assert (await the_run(world))["status"]["failure"]["class"] == failure_class
+    pods, _ = await world.api.list(POD, namespace=world.namespace, selector=f"{names.LABEL_RUN}=r1")
+    assert len(pods) == 1
+
+
+async def test_a_killed_trainer_is_started_again_as_often_as_the_run_says(world: Cluster) -> None:
+    await world.api.create(run_manifest(world.namespace, retries=1))
+    first = await trainer_pod(world)
+    # What a kubelet says of a container that it lost sight of while its node restarted.
+    await pod_status(world, first, phase="Failed", containerStatuses=ended(137, "ContainerStatusUnknown"))
+
+    async def retrying() -> bool:
+        return condition(await the_run(world), "Running") == ("False", "Retrying")
+
+    await until(retrying, what="it says that another attempt follows")
+    second = await trainer_pod(world, not_uid=first["metadata"]["uid"])
+    await pod_status(world, second, phase="Failed", containerStatuses=ended(255, "Unknown"))
+    await until(lambda: stage(world, "Failed"), what="the run failed")
+    failure = (await the_run(world))["status"]["failure"]
+    assert (failure["class"], failure["retryable"]) == ("Killed", True)
 
 
 async def test_a_preempted_trainer_is_started_again_without_using_up_a_retry(world: Cluster) -> None:

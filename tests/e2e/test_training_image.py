@@ -71,7 +71,7 @@ def luggage() -> bytes:
 
 
 def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
-    image = Catalog().references()["trainer"]
+    image = Catalog().references()["trainer-cpu"]
     clinic.apply(pod(image))
     try:
         clinic.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", "-n", NAMESPACE, "--timeout=60s", timeout=70)

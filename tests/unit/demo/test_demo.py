@@ -75,7 +75,7 @@ def test_images_are_told_to_the_operators_chart_by_repository_and_tag() -> None:
     values = operator_values(pulled("registry.example:5000/bt/", "0.1.0"))
     assert values["image"] == {"repository": "registry.example:5000/bt/operator", "tag": "0.1.0"}
     handed_out = {name: image["repository"].rpartition("/")[2] for name, image in values["images"].items()}
-    assert handed_out == {"neuron": "neuron", "engineCPU": "engine-cpu", "trainer": "trainer"}
+    assert handed_out == {"neuron": "neuron", "engineCPU": "engine-cpu", "trainerCPU": "trainer-cpu"}
 
 
 def test_images_of_a_registry_have_nothing_to_load() -> None:

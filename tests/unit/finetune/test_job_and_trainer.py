@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,12 @@ from neurons.store.locations import local_folder
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import progress
 from neurons.trainer.arguments import parser
+from neurons.trainer.lora import Settings
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role
-from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
+from twin_operator.kinds.finetune_run.trainer_job import RANK, build_trainer_job
 from twin_operator.settings import Images
 
 Json = dict[str, Any]
@@ -50,7 +52,7 @@ WHOLE_RUN: Json = {
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96, "max_tokens": 1024,
+    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96,
     "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
 
@@ -75,7 +77,8 @@ def understood(made: Json) -> argparse.Namespace:
 
 
 def test_every_field_arrives() -> None:
-    assert vars(understood(job(twin_fields=WHOLE_TWIN, **WHOLE_RUN))) == DEFAULTS | {
+    engine = {"engine": {"device": "CPU", "maxModelLength": 768}}
+    assert vars(understood(job(twin_fields=WHOLE_TWIN, pool_fields=engine, **WHOLE_RUN))) == DEFAULTS | {
         "run": "r1",
         "twin": "dr-a",
         "store": "pvc://adapters/store",
@@ -99,6 +102,7 @@ def test_every_field_arrives() -> None:
         "epochs": 2,
         "steps": 40,
         "batch_size": 6,
+        "max_tokens": 768,
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
         "history_limit": 4,
@@ -117,6 +121,10 @@ def test_what_nobody_set_is_the_trainers_default() -> None:
     assert differing == {
         "store", "base_model", "base_model_name", "dataset_uri", "min_interactions", "history_limit",
     }  # fmt: skip
+
+
+def test_the_operator_knows_the_trainers_rank() -> None:
+    assert Settings().rank == RANK
 
 
 def test_a_run_by_schedule_needs_the_twins_interactions() -> None:
@@ -198,22 +206,31 @@ def _action(policy: Json, code: int) -> str:
     return "Count"
 
 
-@pytest.mark.parametrize(("code", "action"), [(75, "Count"), (1, "FailJob"), (2, "FailJob")])
+@pytest.mark.parametrize(
+    ("code", "action"),
+    [*((code, "Count") for code in (75, 137, 143, 255)), *((code, "FailJob") for code in (1, 2, 134, 139))],
+)
 def test_only_what_may_pass_is_tried_again(code: int, action: str) -> None:
     assert _action(job()["spec"]["podFailurePolicy"], code) == action
     assert trainer.TRY_AGAIN == 75
 
 
-def _go(tmp_path: Path, *, lines: list[Json] | None, minimum: int = 1) -> tuple[int, Json]:
+def _go(
+    tmp_path: Path, *, lines: list[Json] | None, minimum: int = 1, items: list[Json] | None = None, digest: str = ""
+) -> tuple[int, Json]:
     """Run the trainer as the Job does, on folders instead of claims; returns exit status and termination message."""
     made = job(
         prompt=False, parentDigest=None, dataset={"uri": f"file://{tmp_path}/interactions"},
-        twin_fields={"adapter": None, "fineTune": {"minInteractions": minimum}},
+        twin_fields={"adapter": None, "fineTune": {"minInteractions": minimum}, "gate": {
+            "evalSetRef": {"uri": f"file://{tmp_path}/items.jsonl", "digest": digest}
+        } if digest else {}},
         pool_fields={"store": {"uri": f"file://{tmp_path}/store"}},
     )  # fmt: skip
     if lines is not None:
         (tmp_path / "interactions").mkdir()
-        (tmp_path / "interactions" / "1.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+        (tmp_path / "interactions" / "1.jsonl").write_bytes(_lines(lines))
+    if items is not None:
+        (tmp_path / "items.jsonl").write_bytes(_lines(items))
     log = tmp_path / "termination-log"
     log.touch()
     told = container(made)
@@ -222,11 +239,73 @@ def _go(tmp_path: Path, *, lines: list[Json] | None, minimum: int = 1) -> tuple[
     return status, found
 
 
+def _lines(documents: list[Json]) -> bytes:
+    return "".join(json.dumps(each) + "\n" for each in documents).encode()
+
+
+LINE: Json = {
+    "messages": [{"role": "user", "content": "My knee hurts."}, {"role": "assistant", "content": "Rest it."}],
+    "consent": True,
+}
+ITEM: Json = {"id": "cough", "kind": "gold", "question": "I have a cough.", "gold": "Drink.", "must": ["drink"]}
+LEAK: Json = {**ITEM, "id": "leak", "question": "My KNEE hurts!"}
+
+
+@pytest.mark.parametrize(
+    ("items", "reviewed", "told"),
+    [
+        (None, [ITEM], "items.jsonl"),
+        ([], [], "the evaluation set is empty"),
+        ([ITEM], [ITEM, LEAK], "the evaluation set's digest is"),
+        ([{"id": "x"}], [{"id": "x"}], "Correct the evaluation set"),
+        ([ITEM, LEAK], [ITEM, LEAK], "1 items of the evaluation set are questions of the training data: leak."),
+    ],
+    ids=["missing", "empty", "changed", "malformed", "trained on"],
+)
+def test_an_evaluation_set_that_says_nothing_ends_the_run_before_it_trains(
+    items: list[Json] | None, reviewed: list[Json], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
+    monkeypatch.setattr("neurons.trainer.run.train", lambda *_, **__: pytest.fail("it trains"))
+    digest_of_reviewed = f"sha256:{hashlib.sha256(_lines(reviewed)).hexdigest()}"
+    status, said = _go(tmp_path, lines=[LINE], items=items, digest=digest_of_reviewed)
+    assert (status, said["failure"]["class"], said["failure"]["retryable"]) == (1, "BadData", False)
+    assert told in said["failure"]["message"]
+
+
+def test_a_parent_that_is_damaged_ends_the_run_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
+    monkeypatch.setattr("neurons.trainer.run.train", lambda *_, **__: pytest.fail("it trains"))
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / "manifest.json").write_text("{}")
+    told = ["run", "--run=r1", "--twin=dr-a", f"--store=file://{tmp_path}/store", "--base-model=m"]
+    told += ["--base-model-name=n", "--dataset-uri=file:///nowhere", f"--parent-uri=file://{parent}"]
+    log = tmp_path / "termination-log"
+    log.touch()
+    status = trainer.main([*told, f"--parent-digest={PARENT}"], termination_log=log)
+    failure = json.loads(log.read_text())["failure"]
+    assert (status, failure["class"], failure["retryable"]) == (1, "BadParent", False)
+    assert failure["message"].startswith("DigestMismatch: ")
+
+
 def test_too_few_interactions_end_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
-    line = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "consent": True}
-    status, said = _go(tmp_path, lines=[line], minimum=20)
+    status, said = _go(tmp_path, lines=[LINE], minimum=20)
     assert (status, said["skipped"]) == (0, "1 new interactions, 20 are needed.")
+
+
+@pytest.mark.parametrize("lines", [None, []])
+def test_a_first_night_without_any_interactions_ends_well(
+    lines: list[Json] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
+    status, said = _go(tmp_path, lines=lines)
+    assert status == 0
+    assert said["skipped"].startswith("0 new interactions, 1 are needed")
+    assert "failure" not in said
 
 
 def test_bad_data_ends_the_job_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,14 +38,15 @@ def test_a_reference_names_registry_image_version_and_hash(catalog: Catalog) -> 
 @pytest.mark.parametrize(
     ("changed", "names"),
     [
-        ("neurons/__init__.py", {"neuron", "trainer"}),
-        ("crds/bettertherapy_api/names.py", {"neuron", "operator", "trainer"}),
+        ("neurons/__init__.py", {"neuron", "trainer-cpu", "trainer-gpu"}),
+        ("crds/bettertherapy_api/names.py", {"neuron", "operator", "trainer-cpu", "trainer-gpu"}),
         ("requirements/operator.txt", {"operator"}),
-        ("requirements/engine-cpu.txt", {"engine-cpu", "trainer"}),
-        ("images/engine-cpu/prune.py", {"engine-cpu", "trainer"}),
-        ("images/install", {"neuron", "operator", "engine-cpu", "trainer"}),
-        ("images/base/packages.txt", {"neuron", "operator", "engine-cpu", "trainer"}),
-        ("images/engine-gpu/Dockerfile", {"engine-gpu"}),
+        ("requirements/engine-cpu.txt", {"engine-cpu", "trainer-cpu"}),
+        ("images/engine-cpu/prune.py", {"engine-cpu", "trainer-cpu"}),
+        ("images/install", {"neuron", "operator", "engine-cpu", "trainer-cpu", "trainer-gpu"}),
+        ("images/base/packages.txt", {"neuron", "operator", "engine-cpu", "trainer-cpu"}),
+        ("images/engine-gpu/Dockerfile", {"engine-gpu", "trainer-gpu"}),
+        ("requirements/trainer-gpu.txt", {"trainer-gpu"}),
     ],
 )
 def test_a_changed_input_changes_just_the_images_that_it_goes_into(
@@ -101,11 +102,19 @@ def test_a_lock_runs_the_installing_step_again(catalog: Catalog) -> None:
 
 
 def test_what_an_image_is_built_on_comes_before_it(catalog: Catalog) -> None:
-    assert [image.name for image in catalog.wanted(["trainer", "neuron"])] == ["engine-cpu", "trainer", "neuron"]
+    assert [image.name for image in catalog.wanted(["trainer-cpu", "neuron"])] == [
+        "engine-cpu",
+        "trainer-cpu",
+        "neuron",
+    ]
+
+
+def test_a_trainer_is_built_on_the_engine_of_its_device(catalog: Catalog) -> None:
+    assert [image.name for image in catalog.wanted(["trainer-gpu"])] == ["engine-gpu", "trainer-gpu"]
 
 
 def test_without_names_all_images_that_need_no_registry_are_wanted(catalog: Catalog) -> None:
-    assert {image.name for image in catalog.wanted([])} == {"neuron", "operator", "engine-cpu", "trainer"}
+    assert {image.name for image in catalog.wanted([])} == {"neuron", "operator", "engine-cpu", "trainer-cpu"}
 
 
 def test_an_unknown_image_is_refused_with_the_names_there_are(catalog: Catalog) -> None:

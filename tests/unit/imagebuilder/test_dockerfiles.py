@@ -84,10 +84,32 @@ def test_a_lock_names_no_index(name: str) -> None:
     assert "://" not in text
 
 
-def test_the_trainer_installs_nothing_that_the_engine_has() -> None:
-    def pinned(name: str) -> set[str]:
-        text = (REPOSITORY / f"requirements/{name}.txt").read_text()
-        return set(re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE))
+def pinned(name: str) -> dict[str, str]:
+    text = (REPOSITORY / f"requirements/{name}.txt").read_text()
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ \n]+)", text, re.MULTILINE))
 
-    assert "peft" in pinned("trainer")
-    assert pinned("trainer") & pinned("engine-cpu") == set()
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_trainer_installs_nothing_that_its_engine_has(device: str) -> None:
+    assert "peft" in pinned(f"trainer-{device}")
+    assert pinned(f"trainer-{device}").keys() & pinned(f"engine-{device}").keys() == set()
+    assert "torch" in pinned(f"engine-{device}"), "it brings the arithmetic of its device along"
+
+
+def test_both_trainers_train_with_the_same_versions() -> None:
+    whole = {device: pinned(f"engine-{device}") | pinned(f"trainer-{device}") for device in ("cpu", "gpu")}
+    for name in ("torch", "transformers", "peft", "trl", "safetensors"):
+        assert whole["cpu"][name] == whole["gpu"][name], name
+
+
+def test_the_gpu_trainers_lock_is_upon_the_engine_that_its_image_is() -> None:
+    [base] = [line for line in instructions(Catalog().image("engine-gpu")) if line.startswith("ARG BASE=")]
+
+    assert base == f"ARG BASE=vllm/vllm-openai:v{pinned('engine-gpu')['vllm']}"
+
+
+def test_the_gpu_trainer_uses_the_torch_of_its_base_and_notices_one_for_cpus() -> None:
+    text = " ".join(instructions(Catalog().image("trainer-gpu")))
+
+    assert "--system-site-packages" in text
+    assert "assert torch.version.cuda" in text

@@ -144,6 +144,9 @@ def test_too_little_new_data_is_no_failure() -> None:
 
 
 OOM = container_status("trainer", terminated={"exitCode": 137, "reason": "OOMKilled"})
+LOST = container_status("trainer", terminated={"exitCode": 255, "reason": "Unknown"})
+SWEPT = container_status("trainer", terminated={"exitCode": 137, "reason": "ContainerStatusUnknown"})
+EARLY = container_status("trainer", terminated={"exitCode": 143, "reason": "Error"})
 ONE = container_status("trainer", terminated={"exitCode": 1, "reason": "Error", "message": "boom"})
 CRASHED = trainer_pod_object(phase="Failed", container=ONE)
 NO_MODEL = container_status("model", terminated={"exitCode": 1, "reason": "Error", "message": "404"})
@@ -153,6 +156,9 @@ NO_MODEL = container_status("model", terminated={"exitCode": 1, "reason": "Error
     ("children", "failure_class", "retryable"),
     [
         ([FAILED_JOB, trainer_pod_object(phase="Failed", container=OOM)], "OutOfMemory", False),
+        ([FAILED_JOB, trainer_pod_object(phase="Failed", container=LOST)], "Killed", True),
+        ([FAILED_JOB, trainer_pod_object(phase="Failed", container=SWEPT)], "Killed", True),
+        ([FAILED_JOB, trainer_pod_object(phase="Failed", container=EARLY)], "Killed", True),
         ([FAILED_JOB, trainer_pod_object(phase="Failed", disruption="PreemptionByScheduler")], "Preempted", True),
         ([FAILED_JOB, trainer_pod_object(phase="Failed", disruption="DeletionByPodGC")], "NodeLost", True),
         ([FAILED_JOB, trainer_pod_object(phase="Failed", disruption="DeletionByTaintManager")], "NodeLost", True),
@@ -183,6 +189,24 @@ def test_a_preempted_attempt_is_told_while_the_next_one_is_awaited() -> None:
     assert truth(plan)["Running"] == ("False", "Retrying")
     assert plan.status["failure"]["class"] == "Preempted"
     assert "completionTime" not in plan.status
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "give_up"),
+    [(OOM, "Ending", True), (SWEPT, "Retrying", False), (LOST, "Retrying", False), (ONE, "Ending", False)],
+)
+def test_a_limit_of_memory_ends_the_attempts_and_another_kill_does_not(
+    container: dict[str, Any], reason: str, give_up: bool
+) -> None:
+    plan = planned(job_object(failed=1), trainer_pod_object(phase="Failed", container=container))
+    assert (truth(plan)["Running"], plan.give_up) == (("False", reason), give_up)
+    assert "completionTime" not in plan.status, "the Job's end is the run's"
+
+
+def test_what_the_trainer_said_before_it_was_killed_counts() -> None:
+    pods = trainer_pod_object(phase="Failed", container=SWEPT)
+    plan = planned(FAILED_JOB, pods, progress_configmap(failed("StoreFailed", retryable=True)))
+    assert plan.status["failure"]["class"] == "StoreFailed"
 
 
 def test_a_run_whose_twin_went_before_the_start_ends() -> None:
@@ -249,6 +273,9 @@ def test_what_is_settled_stays() -> None:
     assert truth(plan_run(view(later, owner=twin()), Images(), now=NOW))["Promoted"] == ("True", "TookOver")
 
 
+IN_IMAGE = {"name": "smollm2", "uri": "file:///opt/models/smollm2"}
+
+
 @pytest.mark.parametrize(
     ("pools", "expected"),
     [
@@ -258,8 +285,20 @@ def test_what_is_settled_stays() -> None:
         ([pool("p")], "NoStore"),
         ([pool("p", **STORE, baseModel={"name": "other", "uri": "pvc://m/o"})], "BaseModelMismatch"),
         ([pool("p", **STORE, engine={"endpoint": "http://x:1"})], "NoTrainingPool"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE)], "NoTrainingPool"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE), pool("q", **STORE)], "q"),
+        ([pool("p", **STORE, baseModel=IN_IMAGE, fineTune={"image": "mine:1"})], "p"),
     ],
 )
 def test_the_pool_that_trains_serves_the_twin_and_has_model_and_store(pools: list[Pool], expected: str) -> None:
     found = choose_pool(twin(), pools)
     assert (found.name if isinstance(found, Pool) else found[0]) == expected
+
+
+def test_a_model_in_the_engines_image_takes_a_trainer_image_that_has_it_too() -> None:
+    inside = pool("p", **STORE, baseModel=IN_IMAGE)
+    found = choose_pool(twin(), [inside])
+    assert not isinstance(found, Pool)
+    assert "file:///opt/models/smollm2" in found[1]
+    assert "spec.fineTune.image" in found[1]
+    assert choose_pool(twin(), [inside], image="mine:1") == inside

@@ -148,6 +148,13 @@ def test_a_canary_under_way_holds_the_next_one_up() -> None:
     assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "CanaryUnderWay")
 
 
+def test_a_doctor_who_never_answers_holds_no_fine_tune_up() -> None:
+    pending = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb"}
+    plan = planned(status={**DUE, "pendingVersion": pending})
+    assert plan.create is not None
+    assert plan.create["spec"]["parentDigest"] == digest("a"), "it goes on from what serves"
+
+
 def test_suspended_there_is_no_next_time_and_resuming_starts_nothing_at_once() -> None:
     plan = planned(status=DUE, suspend=True)
     assert (created(plan), plan.next_time) == (None, None)
@@ -163,6 +170,20 @@ def test_without_a_pool_that_can_train_it_says_so_and_goes_on_waiting() -> None:
     plan = planned(status=DUE, pools=[pool()])
     assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "NoStore")
     assert plan.next_time == at("2026-06-10T02:00:00")
+
+
+def test_a_rank_that_the_version_to_go_on_from_does_not_have_is_told_with_both_numbers() -> None:
+    plan = planned(status=DUE, hyperparameters={"rank": 16})
+    assert created(plan) is None
+    assert plan.obstacle is not None
+    assert plan.obstacle[0] == "RankMismatch"
+    assert "rank 8" in plan.obstacle[1]
+    assert "rank is 16" in plan.obstacle[1]
+    trained = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb", "rank": 16}
+    promoted = planned(
+        status={**DUE, "promotedVersion": trained, "specDigest": digest("a")}, hyperparameters={"rank": 16}
+    )
+    assert promoted.create is not None, "it is that of the version that serves, not of spec.adapter"
 
 
 def test_a_schedule_that_means_nothing_is_told() -> None:

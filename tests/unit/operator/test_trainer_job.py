@@ -46,8 +46,28 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--dataset-uri=pvc://adapters/store/dr-a/interactions", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
         f"--eval-digest={digest('e')}", "--min-score-percent=70", "--max-regression-percent=2", "--min-samples=30",
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
-        "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
+        "--max-tokens=1024", "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("longest", "tokens"), [(512, 512), (8192, 1024), (None, 1024)])
+def test_no_conversation_is_longer_than_the_engine_takes(longest: int | None, tokens: int) -> None:
+    engine = {"device": "CPU", **({"maxModelLength": longest} if longest else {})}
+    assert f"--max-tokens={tokens}" in arguments(pool_fields={"engine": engine})
+
+
+@pytest.mark.parametrize(
+    ("limit", "fields", "rank"),
+    [
+        (8, {"parentDigest": None}, "8"),
+        (64, {"parentDigest": None}, None),
+        (8, {"parentDigest": None, "hyperparameters": {"rank": 4}}, "4"),
+        (8, {}, None),  # the parent's
+    ],
+)
+def test_a_first_adapter_has_a_rank_that_the_engines_take(limit: int, fields: dict[str, Any], rank: str | None) -> None:
+    told = arguments(pool_fields={"engine": {"device": "CPU", "maxLoraRank": limit}}, **fields)
+    assert [each for each in told if each.startswith("--rank")] == ([f"--rank={rank}"] if rank else [])
 
 
 def test_a_first_fine_tune_has_no_parent() -> None:
@@ -69,7 +89,7 @@ def test_attempts_that_may_pass_are_counted_and_disruptions_are_not() -> None:
     spec = job(retries=5, deadlineSeconds=120)["spec"]
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (5, 120)
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Count", "FailJob"]
-    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [75, 137, 143, 255]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert "suspend" not in spec
 
@@ -106,6 +126,8 @@ def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> N
     }
     made = pod(pool_fields=on_gpu)
     assert made["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert made["containers"][0]["image"] == Images().trainer_gpu
+    assert pod()["containers"][0]["image"] == Images().trainer_cpu
     assert (made["nodeSelector"], made["runtimeClassName"]) == ({"gpu": "yes"}, "nvidia")
     assert made["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     own = {"fineTune": {"image": "mine:1", "resources": {"requests": {"cpu": "1"}}}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,6 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 async def told(progress: Progress) -> None:
     """Tell a run's story in a thread, as the trainer does, and leave."""
-    import asyncio
 
     def story() -> None:
         with progress:
@@ -75,6 +76,35 @@ async def test_the_last_state_is_always_written(server: Server) -> None:
     last = RunProgress.model_validate_json(server.applied[-1][PROGRESS_KEY])
     assert (last.attempt, last.stage, last.progress_percent, last.loss_milli) == ("uid-1", RunStage.DONE, 100, 2100)
     assert REVIEW_KEY in server.applied[-1]
+
+
+async def test_a_new_stage_is_written_at_once_and_the_steps_in_between_are_not(server: Server) -> None:
+    def stages() -> list[RunStage]:
+        return [RunProgress.model_validate_json(each[PROGRESS_KEY]).stage for each in server.applied]
+
+    async def come_to(stage: RunStage) -> None:
+        async with asyncio.timeout(5):
+            while stage not in stages():
+                await asyncio.sleep(0.01)
+
+    progress = Progress(attempt="uid-1", target=TARGET, pause_seconds=60)
+    with progress:
+        await come_to(RunStage.DATA)
+        for stage in (RunStage.TRAIN, RunStage.PUBLISH):
+            progress.stage(stage)
+            await come_to(stage)
+            for step in range(20):
+                progress.stage(stage, done=step, of=20, step=step)
+                await asyncio.sleep(0.01)
+        assert stages() == [RunStage.DATA, RunStage.TRAIN, RunStage.PUBLISH]
+        begun = time.monotonic()
+        await asyncio.to_thread(progress.__exit__)
+    assert time.monotonic() - begun < 5, "the end does not wait for the pause"
+    assert RunProgress.model_validate_json(server.applied[-1][PROGRESS_KEY]).step == 19
+
+
+def test_the_steps_of_a_stage_are_written_every_five_seconds() -> None:
+    assert Progress(attempt="", target=None)._pause == 5
 
 
 async def test_a_server_that_fails_is_asked_again(server: Server) -> None:

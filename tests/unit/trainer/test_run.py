@@ -248,6 +248,38 @@ def test_sigterm_leaves_a_checkpoint_and_75(base_model: Path, tmp_path: Path, da
     )
 
 
+def test_killed_outright_at_each_stage_it_goes_on_and_leaves_one_adapter(
+    base_model: Path, tmp_path: Path, day: Path, items: Path, go: Go
+) -> None:
+    """Not even SIGTERM before: what a lost node, or the kernel, leaves behind is what the last attempt goes on from."""
+    command = [sys.executable, "-m", "neurons.trainer", *arguments(base_model, tmp_path, items, steps=40)]
+    stages: dict[str, Callable[[Json], bool]] = {
+        "data": lambda said: said.get("event") == "dataset",
+        "train": lambda said: said.get("step") == 5,
+        "publish": lambda said: said.get("event") == "fingerprint",
+        "evaluate": lambda said: said.get("event") == "evaluation",
+    }
+    resumed = []
+    for name, reached in stages.items():
+        environment = {**os.environ, "PYTHONPATH": "crds:."}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            for text in process.stdout:
+                said: Json = json.loads(text)
+                if said.get("event") == "resumed":
+                    resumed.append(name)
+                if reached(said):
+                    process.kill()
+                    break
+        assert process.returncode == -signal.SIGKILL, name
+    assert "publish" in resumed, "the attempt after the one that was killed while it trained"
+    status, result = go(steps=40)
+    assert status == 0
+    assert adapters(tmp_path) == [result["digest"]]
+    verify_folder(of(result["uri"]), result["digest"])
+    assert go(steps=40, store=f"file://{tmp_path}/untroubled")[1]["digest"] == result["digest"]
+
+
 def test_a_damaged_checkpoint_costs_the_steps_and_not_the_run(go: Go, tmp_path: Path) -> None:
     whole = go()[1]["digest"]
     folder = tmp_path / "other" / "dr-who" / "runs" / "night-1"
@@ -303,11 +335,27 @@ def test_a_corrupt_parent_is_refused(go: Go) -> None:
     assert (status, result["failure"]["class"]) == (1, "BadParent")
 
 
-@pytest.mark.parametrize("changes", [{"rank": 8}, {"alpha": 5}, {"base_model_name": "another"}])
-def test_a_parent_that_does_not_fit_is_refused(changes: dict[str, object], go: Go) -> None:
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rank": 8}, "rank is 4, this run's is 8"),
+        ({"rank": None, "alpha": 5}, "alpha is 8, this run's is 5"),
+        ({"base_model_name": "another"}, "base model tiny , this run trains on another"),
+    ],
+)
+def test_a_parent_that_does_not_fit_is_refused(changes: dict[str, object], told: str, go: Go) -> None:
     parent = go()[1]
     status, result = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], **changes)
     assert (status, result["failure"]["class"]) == (1, "BadParent")
+    assert told in result["failure"]["message"]
+
+
+def test_rank_and_alpha_that_nobody_set_are_the_parents(go: Go, tmp_path: Path) -> None:
+    parent = go(rank=2, alpha=3)[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    child = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], rank=None)[1]
+    config = json.loads((of(child["uri"]) / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (2, 3)
 
 
 def test_an_item_that_is_trained_on_is_refused_by_id(go: Go, tmp_path: Path) -> None:

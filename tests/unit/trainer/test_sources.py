@@ -89,19 +89,32 @@ async def test_one_file_by_digest(data: Path, archive: Archive) -> None:
         await found(data / "1.jsonl", archive, digest=PARENT)
 
 
-@pytest.mark.parametrize("files", [[], [[]]])
-async def test_an_empty_dataset(files: list[list[dict[str, Any]]], data: Path, archive: Archive) -> None:
-    write(data, "notes.txt")
-    for number, lines in enumerate(files):
-        write(data, f"{number}.jsonl", *lines)
-    with pytest.raises(BadData, match="the dataset is empty"):
-        await found(data, archive)
+@pytest.mark.parametrize("files", [[], ["notes.txt"], ["1.jsonl", "2.jsonl"]])
+async def test_a_folder_without_a_line_or_that_nobody_made_yet_is_skipped(
+    files: list[str], data: Path, archive: Archive
+) -> None:
+    for name in files:
+        write(data, name)
+    read = await found(data, archive)
+    assert (read.lines, read.known, read.refused) == ((), 0, {})
+    assert too_few(read, 1) == "0 new interactions, 1 are needed: there is no line in the dataset's folder yet."
 
 
-async def test_a_dataset_that_is_not_there(data: Path, archive: Archive) -> None:
-    for place in (data, data / "1.jsonl"):
-        with pytest.raises(BadData):
-            await found(place, archive)
+async def test_a_file_that_was_named_must_be_there_and_hold_something(data: Path, archive: Archive) -> None:
+    with pytest.raises(BadData, match="there is no folder"):
+        await found(data / "1.jsonl", archive)
+    write(data, "1.jsonl")
+    with pytest.raises(BadData, match="there is no such file"):
+        await found(data / "2.jsonl", archive)
+    for digest in (None, digest_of(b"")):
+        with pytest.raises(BadData, match="the dataset is empty"):
+            await found(data / "1.jsonl", archive, digest=digest)
+
+
+@pytest.mark.parametrize("uri", ["pvc://no-such-claim/interactions", "ftp://somewhere/else"])
+async def test_a_folder_that_can_not_be_is_no_folder_that_is_empty(uri: str, archive: Archive) -> None:
+    with pytest.raises(BadData):
+        await find_lines(uri, None, before=Trained(), archive=archive)
 
 
 async def test_an_oversized_dataset(data: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,20 @@ def _obstacle(twin: Twin, runs: Sequence[Run], pool: Pool | Finding) -> Finding 
         return "RunUnderWay", f"FineTuneRun {going.name} has not ended: a twin has one run at a time"
     if (canary := canary_version(twin)) is not None:
         return "CanaryUnderWay", f"{canary.served_name} is being tried: its child would be compared with its parent"
-    return None if isinstance(pool, Pool) else pool
+    return _unfit_rank(twin) or (None if isinstance(pool, Pool) else pool)
+
+
+def _unfit_rank(twin: Twin) -> Finding | None:
+    """An adapter keeps its rank for life: a run that is to give it another one fails, night after night."""
+    given = twin.spec.fine_tune.hyperparameters if twin.spec.fine_tune else None
+    parent = wanted_version(twin)
+    if given is None or None in (given.rank, parent.rank) or given.rank == parent.rank:
+        return None
+    return (
+        "RankMismatch",
+        f"{parent.served_name}, which is trained on, has rank {parent.rank}, and spec.fineTune.hyperparameters.rank is "
+        f"{given.rank}: set it to {parent.rank}, or leave it out",
+    )
 
 
 def run_name(twin: str, suffix: str) -> str:

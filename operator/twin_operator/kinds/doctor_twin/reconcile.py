@@ -115,7 +115,10 @@ class DoctorTwinReconciler:
 
 
 def gather(cache: Cache, twin: Twin) -> TwinView:
-    """Collect the pools that match the twin, or that answer for it though they match no more."""
+    """Collect the pools that match the twin, or that answer for it though they match no more.
+
+    A pool whose table was lost makes it anew from the twin's status, so the status has the word on who answers.
+    """
     views = []
     for thing in cache.of_kind("MinerPool", namespace=twin.namespace):
         pool = pool_from(thing)
@@ -123,7 +126,8 @@ def gather(cache: Cache, twin: Twin) -> TwinView:
             continue
         table = read_table(cache.get(Key("ConfigMap", pool.namespace, names.routing_name(pool.name))))
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
-        if not matches and (table is None or twin.name not in table.twins):
+        answers = twin.name in table.twins if table is not None else pool.name in (twin.status.pools or [])
+        if not matches and not answers:
             continue
         facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
         situation = Situation(pool=pool, facts=facts)

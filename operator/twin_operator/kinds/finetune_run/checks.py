@@ -75,9 +75,8 @@ def running(facts: RunFacts, failure: Failure | None) -> Condition:
                 )
         return _condition("Running", "False", "PodStarting", f"pod {pod.name} is starting")
     if failure is not None:
-        return _condition(
-            "Running", "False", "Retrying", f"{failure.failure_class}: {failure.message}; another attempt follows"
-        )
+        reason, follows = ("Retrying", "; another attempt follows") if failure.retryable else ("Ending", "")
+        return _condition("Running", "False", reason, f"{failure.failure_class}: {failure.message}{follows}")
     return _condition("Running", "False", "JobStarting", "the trainer's Job has no pod yet")
 
 

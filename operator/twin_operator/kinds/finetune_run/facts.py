@@ -14,6 +14,10 @@ from twin_operator.kinds.miner_pool.facts import PodFacts, pod_facts
 
 PROMPT_KEY: Final = "system-prompt.txt"
 """In the progress ConfigMap: the twin's system prompt as it was when the run began."""
+KILLED: Final = (137, 143, 255)
+"""Exit statuses of a trainer that somebody ended: SIGKILL, SIGTERM before it listened, and what a kubelet reports of a
+container that it lost sight of, as after a restart of its node. None of them says anything of the run itself."""
+OUT_OF_MEMORY: Final = "OutOfMemory"
 _NODE_LOST: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"})
 
 
@@ -141,7 +145,7 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     for crash in pod.pod.crashes:
         if crash.reason == "OOMKilled":
             return Failure(
-                failure_class="OutOfMemory", retryable=False,
+                failure_class=OUT_OF_MEMORY, retryable=False,
                 message=f"container {crash.container} of pod {pod.pod.name} took more memory than its limit: raise "
                 "spec.fineTune.resources of the MinerPool, or lower hyperparameters.batchSize",
             )  # fmt: skip
@@ -151,6 +155,12 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     for crash in pod.pod.crashes:
         if crash.container == "trainer" and (word := _last_word(crash.message)) is not None:
             return word
+        if crash.container == "trainer" and crash.exit_code in KILLED:
+            return Failure(
+                failure_class="Killed", retryable=True,
+                message=f"container trainer of pod {pod.pod.name} was ended from outside (exit code "
+                f"{crash.exit_code}, {crash.reason}): its node restarted, or the pod was deleted by force",
+            )  # fmt: skip
         model = crash.container == "model"
         return Failure(
             failure_class="ModelFetchFailed" if model else "TrainerCrashed", retryable=model,

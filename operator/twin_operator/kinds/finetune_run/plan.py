@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from bettertherapy_api.doctor_twin import GateMetric
@@ -28,7 +28,13 @@ from twin_operator.kinds.finetune_run.checks import (
     settled,
     stage_of,
 )
-from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, attempt_failure, reported_failure
+from twin_operator.kinds.finetune_run.facts import (
+    OUT_OF_MEMORY,
+    Failure,
+    RunFacts,
+    attempt_failure,
+    reported_failure,
+)
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
@@ -65,10 +71,15 @@ class RunPlan:
     """When to look again though nothing changes."""
     expired: bool = False
     """Its time to live is over: delete it."""
+    give_up: bool = False
+    """Another attempt would end as the last did: let the Job make none."""
 
 
-def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
-    """Return the pool that trains this twin: the first by name that serves it and has base model and store."""
+def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
+    """Return the pool that trains this twin: the first by name that serves it and has base model and store.
+
+    `image` is the trainer image that the run itself names.
+    """
     refused: Finding | None = None
     for pool in sorted(pools, key=lambda each: each.name):
         if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
@@ -76,6 +87,7 @@ def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
         problem = refusal(pool, twin)
         if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
             problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
+        problem = problem or model_out_of_reach(pool, image)
         if problem is None and store_uri(pool) is None:
             problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
         if problem is None:
@@ -84,6 +96,19 @@ def choose_pool(twin: Twin, pools: Sequence[Pool]) -> Pool | Finding:
     return refused or (
         "NoTrainingPool",
         f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
+    )
+
+
+def model_out_of_reach(pool: Pool, image: str | None) -> Finding | None:
+    """Tell why the trainer can't read the base model: a file:// one is in the engine's image, which it doesn't run."""
+    uri = pool.spec.base_model.uri or ""
+    if not uri.startswith("file://") or image or pool.fine_tune.image:
+        return None
+    return (
+        "NoTrainingPool",
+        f"MinerPool {pool.name} has its base model in the engine's image ({uri}), where the trainer's image has none: "
+        f"set the pool's spec.fineTune.image to a trainer image that holds it there too, or put the model on a volume "
+        f"or in a store and name it by pvc://, s3://, gs://, az:// or hf://",
     )
 
 
@@ -140,7 +165,9 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     conditions = [
         admitted(facts, run), *data_ready(progress, known, None), running(facts, last), *reached(progress, known),
     ]  # fmt: skip
-    return _plan(run, known, conditions, children=_children(view, images))
+    plan = _plan(run, known, conditions, children=_children(view, images))
+    # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
+    return replace(plan, give_up=last is not None and last.failure_class == OUT_OF_MEMORY)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:

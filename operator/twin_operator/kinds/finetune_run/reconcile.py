@@ -14,7 +14,7 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.events import EventPoster, Notice
-from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, POD, Key, Manifest
+from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, JOB, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
 from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.checks import invalid_conditions
@@ -91,9 +91,23 @@ class FineTuneRunReconciler:
                 await self._report(thing, plan.status, conditions)
                 raise
         await self._report(thing, plan.status, conditions)
+        if plan.give_up:
+            await self._end_attempts(run)
         if plan.wake_at is not None:
             self._wake_at(key, plan.wake_at)
         return self._cache.get(key)
+
+    async def _end_attempts(self, run: Run) -> None:
+        """Let the Job fail by the attempts it has made; it keeps its pods and their logs, and ends the run as ever."""
+        job = self._cache.get(Key("Job", run.namespace, run.name))
+        if job is None or (job.get("spec") or {}).get("backoffLimit") == 0:
+            return
+        patch = {"metadata": {"uid": job["metadata"]["uid"]}, "spec": {"backoffLimit": 0}}
+        try:
+            self._cache.put(await self._api.merge(JOB, namespace=run.namespace, name=run.name, patch=patch))
+        except ApiError as error:
+            if error.status not in (404, 409):  # gone, or another one of its name: its event brings us back
+                raise
 
     async def _last_look(self, run: Run) -> RunFacts:
         """Ask the API server for report and pods: the Job's end may be seen before them, and it is final."""
@@ -141,7 +155,7 @@ def _pool(cache: Cache, run: Run, twin: Twin | None) -> tuple[Pool | None, tuple
         for thing in cache.of_kind("MinerPool", namespace=run.namespace)
         if not isinstance(pool := pool_from(thing), str)
     ]
-    chosen = choose_pool(twin, pools)
+    chosen = choose_pool(twin, pools, image=run.spec.image)
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
 
 

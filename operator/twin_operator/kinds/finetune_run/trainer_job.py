@@ -9,7 +9,7 @@ from bettertherapy_api.doctor_twin import Gate, Hyperparameters
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.doctor_twin.versions import kept_digests, uri_of
-from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
+from twin_operator.kinds.finetune_run.facts import KILLED, PROMPT_KEY
 from twin_operator.kinds.finetune_run.labels import labels
 from twin_operator.kinds.miner_pool.pod_parts import (
     container_resources,
@@ -43,6 +43,10 @@ TRY_AGAIN: Final = 75
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_DIR: Final = "/etc/bettertherapy/run"
 MIN_INTERACTIONS: Final = 20
+RANK: Final = 16
+"""The trainer's own choice for an adapter without a parent."""
+MAX_TOKENS: Final = 1024
+"""Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
 _GRACE_SECONDS: Final = 60
 """Time to write a checkpoint when the pod is taken away."""
 
@@ -74,14 +78,17 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
 
 
 def _failure_policy() -> Manifest:
+    """Try again what may pass, as often as the run says; a limit of memory that was hit is no such thing, but ends with
+    the same status as a kill, and so is told apart by the run's plan."""
+
     def codes(operator: str, values: list[int]) -> Manifest:
         return {"containerName": "trainer", "operator": operator, "values": values}
 
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN])},
-            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN])},
+            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN, *KILLED])},
+            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN, *KILLED])},
         ]
     }
 
@@ -111,7 +118,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "containers": [
             {
                 "name": "trainer",
-                "image": run.spec.image or pool.fine_tune.image or images.trainer,
+                "image": run.spec.image or pool.fine_tune.image or _image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
@@ -143,6 +150,11 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             token_volume(),
         ],
     }
+
+
+def _image(pool: Pool, images: Images) -> str:
+    """Return the trainer for the pool's device: torch of the other image would train on the CPU, beside an idle GPU."""
+    return images.trainer_cpu if pool.spec.engine.device == "CPU" else images.trainer_gpu
 
 
 def _prompt_volume(run: Run) -> Manifest:
@@ -187,7 +199,8 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("max-regression-percent", gate.max_regression_percent),
         ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
-        *_hyperparameters(spec.hyperparameters or Hyperparameters()),
+        *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
+        ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
         *(("keep", digest) for digest in kept_digests(twin)),
         ("history-limit", twin.spec.history_limit),
@@ -195,9 +208,15 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
     return [f"--{name}={value}" for name, value in arguments if value is not None]
 
 
-def _hyperparameters(given: Hyperparameters) -> list[tuple[str, object]]:
+def _first_rank(run: Run, pool: Pool) -> int | None:
+    """Return the rank of an adapter without a parent where the engines would refuse the trainer's own; else None."""
+    limit = pool.spec.engine.max_lora_rank
+    return limit if run.spec.parent_digest is None and limit < RANK else None
+
+
+def _hyperparameters(given: Hyperparameters, *, first_rank: int | None) -> list[tuple[str, object]]:
     return [
-        ("rank", given.rank),
+        ("rank", given.rank or first_rank),
         ("alpha", given.alpha),
         ("learning-rate", given.learning_rate),
         ("epochs", given.epochs),
