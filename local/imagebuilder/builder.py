@@ -47,6 +47,7 @@ def build(
     paths: Paths | None = None,
     report: Report = lambda _title, _seconds: None,
     engine: Engine | None = None,
+    keep_layers: bool = False,
 ) -> Built:
     """Make the archives of the named images (of all that need no registry, if none is named).
 
@@ -57,6 +58,7 @@ def build(
         paths: the cache; the environment's, if not given.
         report: told of each step when it ends.
         engine: what builds; found, if not given.
+        keep_layers: leave them in the builder's storage, however little disk is left; `save_disk` drops them.
 
     Raises:
         BuildError: something failed; run it again once the cause is gone, finished images are kept.
@@ -88,13 +90,19 @@ def build(
                     )
                     _clear(image, goals[image.name].archive)
                 builder.tidy([goals[image.name].reference for image in missing])
-                if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
-                    with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
-                        builder.trim()
+                if not keep_layers:
+                    save_disk(builder, paths, report)
     return Built(
         references={image.name: goals[image.name].reference for image in images},
         archives=tuple(goals[image.name].archive for image in images),
     )
+
+
+def save_disk(builder: Engine, paths: Paths, report: Report) -> None:
+    """Drop the layers that no image needs any more, where little disk is left."""
+    if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
+        with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
+            builder.trim()
 
 
 def push(
