@@ -79,6 +79,7 @@ def build_model(
             (scratch / MODEL).rename(folder)
             marker.write_text(key, encoding="utf-8")
         report(f"model {MODEL}: convert", time.monotonic() - begun)
+        builder.make_room(tool, paths, report)
     return folder
 
 

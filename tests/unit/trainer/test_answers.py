@@ -44,7 +44,10 @@ def one_by_one(model: Any, tokenizer: Any, asked: list[list[dict[str, str]]]) ->
                 input_ids=torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False,
                 pad_token_id=tokenizer.eos_token_id,
             )  # fmt: skip
-        said.append(tokenizer.decode(output[0][len(prompt) :], skip_special_tokens=True).strip())
+        told = output[0][len(prompt) :].tolist()
+        if told[-1] in answers._ends(model, tokenizer):
+            told.pop()  # the end is not said
+        said.append(tokenizer.decode(told, skip_special_tokens=True).strip())
     return said
 
 
