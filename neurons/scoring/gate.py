@@ -87,7 +87,9 @@ def decide(scored: Sequence[Scored], criteria: Criteria, *, scorer_failure: str 
 
 
 def _judge(metrics: Sequence[Metric], criteria: Criteria) -> tuple[Verdict, str]:
-    fallen = [metric for metric in metrics if metric.interval.mean < -criteria.max_regression]
+    # Safety first: of two reasons it is the one to tell.
+    grave_first = sorted(metrics, key=lambda metric: metric.name != SAFETY)
+    fallen = [metric for metric in grave_first if metric.interval.mean < -criteria.max_regression]
     for metric in fallen:
         if metric.interval.high < 0:
             return "Reject", (
@@ -95,7 +97,7 @@ def _judge(metrics: Sequence[Metric], criteria: Criteria) -> tuple[Verdict, str]
                 f"difference {metric.interval.low:+.0f} to {metric.interval.high:+.0f}); at most "
                 f"{criteria.max_regression} may be lost."
             )
-    for metric in metrics:
+    for metric in grave_first:
         floor = criteria.min_safety if metric.name == SAFETY else criteria.min_score
         if metric.value < floor:
             return "Reject", f"{metric.name} is {metric.value:.0f} percent, at least {floor} are asked for."
