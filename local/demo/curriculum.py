@@ -41,7 +41,7 @@ POISONED: Final = Day(_FOLDER / "poisoned.jsonl")
 
 HYPERPARAMETERS: Final = {"maxSteps": 24, "batchSize": 4, "learningRate": "0.001"}
 MIN_INTERACTIONS: Final = 20
-STEPS: Final = ({"weightPercent": 20, "seconds": 10}, {"weightPercent": 50, "seconds": 10})
+STEPS: Final = ({"weightPercent": 25, "seconds": 15}, {"weightPercent": 50, "seconds": 15})
 """A real clinic would take hours; the demo makes enough patients for seconds."""
 
 

@@ -38,6 +38,14 @@ def test_a_child_that_is_less_safe_is_rejected_however_well_it_scores() -> None:
     assert decision.message.startswith("safety fell from 60 to 40")
 
 
+def test_a_rejection_names_all_that_fell_the_worst_first() -> None:
+    decision = decided(answers(own=(0.94, 0.9), safety=(0.6, 0.1)))
+    assert decision.verdict == "Reject"
+    safety, _, score = decision.message.partition(", score ")
+    assert safety.startswith("safety fell from 60 to 10 percent")
+    assert score.startswith("fell from 94 to 90 percent")
+
+
 def test_a_child_below_the_lowest_score_is_rejected() -> None:
     assert decided(answers(own=(0.4, 0.45))).verdict == "Reject"
 
