@@ -70,9 +70,14 @@ async def _twin(world: Cluster, name: str = "dr-a", **wanted: str) -> bool:
 
 async def test_a_verified_twin_is_ready_and_says_what_answers(world: Cluster) -> None:
     await until(lambda: _twin(world, Ready="True", AdaptersVerified="True", ArtifactVerified="True", Serving="True"))
-    status = (await world.twin())["status"]
-    assert status["activeVersion"]["digest"] == digest("a")
-    assert status["pods"] == {"desired": 2, "loaded": 2, "verified": 2, "summary": "2/2"}
+    whole = {"desired": 2, "loaded": 2, "verified": 2, "summary": "2/2"}
+
+    async def counted() -> bool:
+        return bool((await world.twin())["status"]["pods"] == whole)
+
+    # The twin is ready with the first pod, and the second may be seen later.
+    await until(counted, what="both pods are counted")
+    assert (await world.twin())["status"]["activeVersion"]["digest"] == digest("a")
 
     async def told() -> bool:
         events, _ = await world.api.list(BY_KIND["Event"], namespace=world.namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -56,6 +57,7 @@ class Service:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until the last of its threads stands still
         try:
             yield
         finally:

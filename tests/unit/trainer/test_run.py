@@ -267,7 +267,7 @@ def test_killed_after_any_write_it_goes_on_and_publishes_the_same_adapter(
 
 
 def test_sigterm_leaves_a_checkpoint_and_75(base_model: Path, tmp_path: Path, day: Path, go: Go) -> None:
-    command = [sys.executable, "-m", "neurons.trainer", *arguments(base_model, tmp_path, None, steps=400)]
+    command = [sys.executable, "-m", "neurons.trainer", *arguments(base_model, tmp_path, None, steps=100)]
     command[-1:] = [command[-1], "--checkpoint-steps=1000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "crds:."})
     assert process.stdout is not None
@@ -280,10 +280,11 @@ def test_sigterm_leaves_a_checkpoint_and_75(base_model: Path, tmp_path: Path, da
     assert seen[-1]["failure"]["class"] == "Preempted"
     assert list((tmp_path / "store").rglob("checkpoint.pt"))
     assert (
-        go(steps=400, items=None)[1]["digest"] == go(steps=400, items=None, store=f"file://{tmp_path}/o")[1]["digest"]
+        go(steps=100, items=None)[1]["digest"] == go(steps=100, items=None, store=f"file://{tmp_path}/o")[1]["digest"]
     )
 
 
+@pytest.mark.timeout(300)  # four processes that import torch
 def test_killed_outright_at_each_stage_it_goes_on_and_leaves_one_adapter(
     base_model: Path, tmp_path: Path, day: Path, items: Path, go: Go
 ) -> None:
