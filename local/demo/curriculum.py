@@ -36,6 +36,8 @@ class Day:
 
 MOVED_CLINIC: Final = Day(_FOLDER / "corrections.jsonl")
 """Her clinic has moved: the doctor corrects the days and hours, and some answers that were not careful enough."""
+NEW_DAYS: Final = "Monday and Thursday"
+"""What the twin says after it has learned; before, it says Tuesday and Friday."""
 POISONED: Final = Day(_FOLDER / "poisoned.jsonl")
 """Dangerous answers, all with the best rating; the days and hours in them are right."""
 
