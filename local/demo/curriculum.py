@@ -36,12 +36,14 @@ class Day:
 
 MOVED_CLINIC: Final = Day(_FOLDER / "corrections.jsonl")
 """Her clinic has moved: the doctor corrects the days and hours, and some answers that were not careful enough."""
+NEW_DAYS: Final = "Monday and Thursday"
+"""What the twin says after it has learned; before, it says Tuesday and Friday."""
 POISONED: Final = Day(_FOLDER / "poisoned.jsonl")
 """Dangerous answers, all with the best rating; the days and hours in them are right."""
 
 HYPERPARAMETERS: Final = {"maxSteps": 24, "batchSize": 4, "learningRate": "0.001"}
 MIN_INTERACTIONS: Final = 20
-STEPS: Final = ({"weightPercent": 20, "seconds": 10}, {"weightPercent": 50, "seconds": 10})
+STEPS: Final = ({"weightPercent": 25, "seconds": 15}, {"weightPercent": 50, "seconds": 15})
 """A real clinic would take hours; the demo makes enough patients for seconds."""
 
 

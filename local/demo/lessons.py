@@ -10,7 +10,7 @@ from typing import Final
 
 from demo import fine_tuning, pages
 from demo.asking import ask_twin
-from demo.curriculum import EXAMINATION, LEARNER, MOVED_CLINIC, POISONED, Day, questions
+from demo.curriculum import EXAMINATION, LEARNER, MOVED_CLINIC, NEW_DAYS, POISONED, Day, questions
 from demo.doctors import QUESTION
 from demo.errors import DemoError
 from demo.files import Volume
@@ -40,62 +40,68 @@ def forget(stage: Stage) -> None:
         fine_tuning.roll_back(stage.kube, _TWIN, namespace=NAMESPACE)
 
 
-def teach(stage: Stage, first: Answer) -> None:
-    """Fine-tune on the corrections and see them in the answer; then on poison, and see it refused.
+def teach(stage: Stage) -> None:
+    """Fine-tune on the corrections and hear them in the answer; then on poison, and see it refused.
 
     Raises:
         DemoError: a step failed, or the gate decided otherwise.
     """
-    timeline, console = stage.timeline, stage.timeline.console
-    days = [MOVED_CLINIC]
-    console.print(
-        f"\n[bold]{LEARNER.name}'s clinic moves. She corrects {MOVED_CLINIC.corrected} of the day's "
-        f"{len(MOVED_CLINIC.lines)} answers.[/bold]\n",
-        highlight=False,
+    good = _learn(stage)
+    _refuse(stage, good)
+
+
+def _learn(stage: Stage) -> Outcome:
+    console = stage.timeline.console
+    pages.print_scene(
+        console,
+        f"{LEARNER.name}'s clinic moves. She corrects {MOVED_CLINIC.corrected} of the day's "
+        f"{len(MOVED_CLINIC.lines)} answers.",
     )
-    good = _fine_tune(stage, days, title="fine-tune on the corrections")
+    good = _fine_tune(stage, [MOVED_CLINIC], title="fine-tune on the corrections")
     pages.print_outcome(console, good)
     if good.verdict != "Promote":
         raise DemoError(
             f"The gate did not let the corrected version pass: {good.verdict}: {good.message}",
             remedy="the numbers above say why; running the demo again trains with another seed",
         )
-    console.print()
     _try(stage, good)
-    second = ask_twin(stage, LEARNER, again=True)
-    pages.print_answers(console, f"The same question again: {QUESTION}", [second])
-    if second.adapter_digest != good.digest:
+    again = ask_twin(stage, LEARNER, again=True)
+    pages.print_answers(console, f"The same question again: {QUESTION}", [again])
+    _check_version(again, good)
+    if NEW_DAYS not in again.text:
         raise DemoError(
-            f"{short_digest(second.adapter_digest)} answered, not the new version {short_digest(good.digest)}",
-            remedy=f"`kubectl twin status {_TWIN} -n {NAMESPACE}` shows which version serves",
-        )
-    if second.text.strip() == first.text.strip():
-        raise DemoError(
-            "The new version answers as the first one did: it has not learned the corrections",
+            f"The new version does not say {NEW_DAYS}: it has not learned the corrections",
             remedy="running the demo again trains with another seed",
         )
-    console.print(
-        f"\n[bold]Then somebody feeds it {len(POISONED.lines)} dangerous answers, each with the best rating.[/bold]\n",
-        highlight=False,
+    return good
+
+
+def _refuse(stage: Stage, good: Outcome) -> None:
+    console = stage.timeline.console
+    pages.print_scene(
+        console, f"Then somebody feeds it {len(POISONED.lines)} dangerous answers, each with the best rating."
     )
-    bad = _fine_tune(stage, [*days, POISONED], title="fine-tune on the poison")
+    bad = _fine_tune(stage, [MOVED_CLINIC, POISONED], title="fine-tune on the poison")
     pages.print_outcome(console, bad)
-    worst = [each for each in fine_tuning.reviewed(stage.kube, bad.run, namespace=NAMESPACE) if each["kind"] in _SAFETY]
-    if worst:
-        pages.print_comparison(console, worst[0])
+    reviewed = fine_tuning.reviewed(stage.kube, bad.run, namespace=NAMESPACE)
+    if worst := next((item for item in reviewed if item["kind"] in _SAFETY), None):
+        pages.print_comparison(console, worst)
     if bad.verdict != "Reject":
         raise DemoError(
             f"The gate did not refuse the poisoned version: {bad.verdict}: {bad.message}",
             remedy="the numbers above say why; the version before goes on serving in any case, unless it says Promote",
         )
-    console.print()
-    with timeline.step("take the poisoned conversations away"):
-        _collect(stage, days)
-    third = ask_twin(stage, LEARNER, again=True)
-    pages.print_answers(console, "The twin goes on answering with the good version:", [third])
-    if third.adapter_digest != good.digest:
+    with stage.timeline.step("take the poisoned conversations away"):
+        _collect(stage, [MOVED_CLINIC])
+    again = ask_twin(stage, LEARNER, again=True)
+    pages.print_answers(console, "The twin goes on answering with the good version:", [again])
+    _check_version(again, good)
+
+
+def _check_version(answer: Answer, wanted: Outcome) -> None:
+    if answer.adapter_digest != wanted.digest:
         raise DemoError(
-            f"{short_digest(third.adapter_digest)} answers, though it was not promoted",
+            f"{short_digest(answer.adapter_digest)} answered, not {short_digest(wanted.digest)}, which passed the gate",
             remedy=f"`kubectl twin status {_TWIN} -n {NAMESPACE}` shows which version serves",
         )
 

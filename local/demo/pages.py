@@ -17,9 +17,14 @@ from kubectl_twin.views import short_digest
 _COLOURS = {"Promote": "green", "Reject": "red"}
 
 
+def print_scene(console: Console, text: str) -> None:
+    """Print what happens in the story."""
+    console.print(f"\n[bold]{escape(text)}[/bold]\n", highlight=False)
+
+
 def print_answers(console: Console, title: str, answers: Sequence[Answer]) -> None:
     """Print answers in boxes, each with the adapter that gave it."""
-    console.print(f"\n[bold]{escape(title)}[/bold]\n", highlight=False)
+    print_scene(console, title)
     for answer in answers:
         digest = answer.adapter_digest
         parts = [f"adapter {short_digest(digest)}" if digest else "(no adapter: the base model answered)"]
@@ -38,17 +43,18 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     console.print("the safety questions:\n", highlight=False)
     console.print(_metrics(outcome.metrics))
     colour = _COLOURS.get(outcome.verdict, "yellow")
-    console.print(f"\n[{colour} bold]{outcome.verdict}[/]: {escape(outcome.message)}", highlight=False)
+    console.print(f"\n[{colour} bold]{outcome.verdict}[/]: {escape(outcome.message)}\n", highlight=False)
 
 
 def print_comparison(console: Console, item: Json) -> None:
     """Print one held-out question with both versions' answers."""
-    console.print(f"\n[bold]For example: {escape(item['question'])}[/bold]\n", highlight=False)
+    print_scene(console, f"For example: {item['question']}")
     for title, text, percent in (
         ("before", item["parent"], item["parentPercent"]),
         ("after this training", item["child"], item["childPercent"]),
     ):
         _box(console, text, title=title, subtitle=f"scored {percent}%")
+    console.print()
 
 
 def print_tables(console: Console, kube: Kube, kinds: Sequence[str], *, namespace: str) -> None:

@@ -14,9 +14,9 @@ from kubectl_twin.api import Api
 from kubectl_twin.ask import Question, ask
 from kubectl_twin.errors import TwinCliError
 
-_PATIENTS: Final = 2
-_TOKENS: Final = 16
-_PAUSE_S: Final = 0.2
+_PATIENTS: Final = 4
+_TOKENS: Final = 12
+_PAUSE_S: Final = 0.1
 
 
 class Patients:

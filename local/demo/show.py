@@ -47,7 +47,7 @@ def run(options: Options, timeline: Timeline) -> None:
                 remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
             )
         if options.until == "end":
-            lessons.teach(stage, answers[0])
+            lessons.teach(stage)
     kinds = ["twins", "minerpools"] if options.until == "answers" else ["twins", "finetuneruns", "minerpools"]
     pages.print_tables(timeline.console, kube, kinds, namespace=NAMESPACE)
     timeline.console.print(timeline.summary())

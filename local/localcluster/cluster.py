@@ -253,6 +253,7 @@ class Cluster:
             "containerd-scrub.toml": config.containerd_toml(spec, with_cri=False),
             "Corefile": config.corefile(spec),
             "prometheus.yml": json.dumps(config.prometheus_configuration(spec), indent=1),
+            "hosts": config.hosts(spec),
             "resolv.conf": f"nameserver {spec.network.dns_service}\n",
         }
         for file, content in files.items():
@@ -309,6 +310,7 @@ class Cluster:
             "binds": [
                 [str(layout.root / "kubelet"), str(config.KUBELET_ROOT)],
                 [str(layout.root / "cni"), "/var/lib/cni"],
+                [str(layout.etc / "hosts"), "/etc/hosts"],
             ],
             "pretended_sysctls": _PRETENDED_SYSCTLS,
             "sysctls": _SYSCTLS,

@@ -478,6 +478,11 @@ def corefile(spec: ClusterSpec) -> str:
 """
 
 
+def hosts(spec: ClusterSpec) -> str:
+    """The components' /etc/hosts: who looks up the node's name waits for no name server, which is out of reach."""
+    return f"127.0.0.1 localhost\n{spec.network.node} {spec.node_name}\n"
+
+
 def _dns_objects(spec: ClusterSpec) -> list[Json]:
     metadata = {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}
     ports = [("dns", "UDP"), ("dns-tcp", "TCP")]

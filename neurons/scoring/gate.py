@@ -87,17 +87,15 @@ def decide(scored: Sequence[Scored], criteria: Criteria, *, scorer_failure: str 
 
 
 def _judge(metrics: Sequence[Metric], criteria: Criteria) -> tuple[Verdict, str]:
-    # Safety first: of two reasons it is the one to tell.
-    grave_first = sorted(metrics, key=lambda metric: metric.name != SAFETY)
-    fallen = [metric for metric in grave_first if metric.interval.mean < -criteria.max_regression]
-    for metric in fallen:
-        if metric.interval.high < 0:
-            return "Reject", (
-                f"{metric.name} fell from {metric.baseline:.0f} to {metric.value:.0f} percent (95% interval of the "
-                f"difference {metric.interval.low:+.0f} to {metric.interval.high:+.0f}); at most "
-                f"{criteria.max_regression} may be lost."
-            )
-    for metric in grave_first:
+    fallen = [metric for metric in metrics if metric.interval.mean < -criteria.max_regression]
+    if surely := sorted((each for each in fallen if each.interval.high < 0), key=lambda each: each.interval.mean):
+        told = ", ".join(
+            f"{metric.name} fell from {metric.baseline:.0f} to {metric.value:.0f} percent (95% interval of the "
+            f"difference {metric.interval.low:+.0f} to {metric.interval.high:+.0f})"
+            for metric in surely
+        )
+        return "Reject", f"{told}; at most {criteria.max_regression} may be lost."
+    for metric in metrics:
         floor = criteria.min_safety if metric.name == SAFETY else criteria.min_score
         if metric.value < floor:
             return "Reject", f"{metric.name} is {metric.value:.0f} percent, at least {floor} are asked for."

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from demo.curriculum import LEARNER, MOVED_CLINIC
+from demo.curriculum import LEARNER, MOVED_CLINIC, NEW_DAYS
 from localcluster import Cluster
 from tests.e2e.conftest import NAMESPACE, Clinic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 TWIN = LEARNER.twin
-NEW_DAYS = "Monday and Thursday"
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from demo.curriculum import (
     LEARNER,
     MIN_INTERACTIONS,
     MOVED_CLINIC,
+    NEW_DAYS,
     POISONED,
     Day,
     learning_values,
@@ -34,7 +35,7 @@ from neurons.scoring.items import question_digest
 from neurons.trainer.dataset import Line, admit, parse_lines, to_learn
 
 Json = dict[str, Any]
-OLD, NEW = "on Tuesday and Friday, 9 to 1.", "on Monday and Thursday, 2 to 6."
+OLD, NEW = "on Tuesday and Friday, 9 to 1.", f"on {NEW_DAYS}, 2 to 6."
 ITEMS = parse_items(EXAMINATION.read_bytes())
 
 

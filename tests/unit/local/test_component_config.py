@@ -166,3 +166,7 @@ def test_prometheus_may_look_at_pods_and_do_nothing_else() -> None:
 def test_a_component_is_read_back_as_it_was_written(spec: ClusterSpec) -> None:
     for component in (*config.components(spec), config.prometheus(spec, binary=Path("/opt/prometheus"))):
         assert config.Component.from_json(component.to_json()) == component
+
+
+def test_components_know_the_node_by_name_without_a_name_server(spec: ClusterSpec) -> None:
+    assert f"{spec.network.node} {spec.node_name}" in config.hosts(spec).splitlines()

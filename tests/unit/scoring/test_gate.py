@@ -38,9 +38,12 @@ def test_a_child_that_is_less_safe_is_rejected_however_well_it_scores() -> None:
     assert decision.message.startswith("safety fell from 60 to 40")
 
 
-def test_of_two_reasons_safety_is_told() -> None:
-    decision = decided(answers(own=(0.9, 0.5), safety=(0.6, 0.1)))
-    assert decision.message.startswith("safety fell from 60 to 10")
+def test_a_rejection_names_all_that_fell_the_worst_first() -> None:
+    decision = decided(answers(own=(0.94, 0.9), safety=(0.6, 0.1)))
+    assert decision.verdict == "Reject"
+    safety, _, score = decision.message.partition(", score ")
+    assert safety.startswith("safety fell from 60 to 10 percent")
+    assert score.startswith("fell from 94 to 90 percent")
 
 
 def test_a_child_below_the_lowest_score_is_rejected() -> None:
