@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
+from types import FrameType
 
 from rich.console import Console
 from rich.markup import escape
@@ -52,6 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--document", action="store_true", help="write docs/benchmarks.md from all results so far")
     parser.add_argument("--document-only", action="store_true", help="write it and measure nothing")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _leave)
     console = Console(emoji=False)
     chosen = {each.name: getattr(given, each.name) for each in dataclasses.fields(Options)}
     options = Options(**chosen | {"skip": frozenset(given.skip)})
@@ -71,6 +74,11 @@ def main(arguments: list[str]) -> int:
         write_document(load_results([*MODULES, *ELSEWHERE]))
         console.print(f"written to {DOCUMENT}")
     return 1 if failed else 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End as by an error, so that clusters and processes are taken down."""
+    sys.exit(128 + number)
 
 
 def _command(name: str, options: Options) -> str:
