@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from imagebuilder import builder, engines
-from imagebuilder.archive import record_path
 from imagebuilder.catalog import Catalog
 from imagebuilder.errors import BuildError
 from imagebuilder.locks import lock_all
@@ -38,8 +37,7 @@ def build(
     if again:
         for image in catalog.wanted(names or []):
             if not names or image.name in names:
-                archive = builder.archive_path(image, catalog=catalog, folder=out or paths.archives)
-                record_path(archive).unlink(missing_ok=True)
+                builder.forget(image, catalog=catalog, folder=out or paths.archives)
     built = builder.build(names or [], out=out, catalog=catalog, paths=paths, report=_report, keep_layers=keep_layers)
     print(json.dumps({"images": built.references, "archives": [str(path) for path in built.archives]}, indent=2))
 

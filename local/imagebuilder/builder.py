@@ -114,21 +114,21 @@ def have(
     image: str, *, catalog: Catalog, paths: Paths, report: Report = lambda _title, _seconds: None, engine: Engine
 ) -> str:
     """Return the image's full name; its layers are in the builder's storage, to be run from there."""
-    reference = build([image], catalog=catalog, paths=paths, report=report, engine=engine, keep_layers=True).references[
-        image
-    ]
-    if not engine.has(reference):
-        _forget(catalog, image, paths)
-        build([image], catalog=catalog, paths=paths, report=report, engine=engine, keep_layers=True)
-    return reference
+    _forget_trimmed([catalog.image(image)], catalog=catalog, paths=paths, engine=engine)
+    built = build([image], catalog=catalog, paths=paths, report=report, engine=engine, keep_layers=True)
+    return built.references[image]
 
 
-def _forget(catalog: Catalog, image: str, paths: Paths) -> None:
+def forget(image: Image, *, catalog: Catalog, folder: Path) -> None:
+    """Have the image built again, though its archive is there."""
+    record_path(archive_path(image, catalog=catalog, folder=folder)).unlink(missing_ok=True)
+
+
+def _forget_trimmed(images: Sequence[Image], *, catalog: Catalog, paths: Paths, engine: Engine) -> None:
     # An archive may leave out its parent's layers, so what was trimmed is built again rather than taken back.
-    goal = _goal(
-        next(each for each in catalog.wanted([image]) if each.name == image), catalog=catalog, folder=paths.archives
-    )
-    record_path(goal.archive).unlink(missing_ok=True)
+    for image in images:
+        if not engine.has(catalog.reference(image)):
+            forget(image, catalog=catalog, folder=paths.archives)
 
 
 def push(
@@ -158,10 +158,7 @@ def push(
     catalog, paths = catalog or Catalog(), paths or Paths.from_environment()
     builder = engine or engines.choose(catalog, paths)
     builder.prepare()
-    for image in catalog.wanted(names):
-        goal = _goal(image, catalog=catalog, folder=paths.archives)
-        if not builder.has(goal.reference):
-            _forget(catalog, image.name, paths)
+    _forget_trimmed(catalog.wanted(names), catalog=catalog, paths=paths, engine=builder)
     built = build(names, catalog=catalog, paths=paths, report=report, engine=builder, keep_layers=True)
     pushed: dict[str, str] = {}
     with only_one(paths, report):

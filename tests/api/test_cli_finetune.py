@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem, RunProgress, RunStage, progress_name
-from tests.api.operator_harness import Cluster, clean, cluster, digest, shared_operator, until
+from tests.api.operator_harness import Cluster, clean, cluster, digest, until
 from tests.api.test_operator_rollout import A, B, are, holds, load, passed, serve
 from tests.api.test_operator_run import ended, pod_status, run_manifest, say, the_run, trainer_pod
 from tests.unit.operator.run_samples import DATA, done
@@ -27,12 +27,6 @@ from twin_operator.engine.resources import FINE_TUNE_RUN, MINER_POOL
 pytestmark = pytest.mark.cluster
 
 DOCTOR = {"gate": {"approval": "Doctor"}}
-
-
-@pytest.fixture(scope="module")
-def home(kubeconfig: Path, kubectl: Any, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with shared_operator(kubeconfig, kubectl, tmp_path_factory.mktemp("operator")) as namespace:
-        yield namespace
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from tests.api.operator_harness import (
     condition,
     operator,
     pool_manifest,
-    shared_operator,
     twin_manifest,
     until,
 )
@@ -33,12 +32,6 @@ CHILD_NAMES = {
         for part in ("engine", "miner")
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def home(kubeconfig: Path, kubectl: Any, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with shared_operator(kubeconfig, kubectl, tmp_path_factory.mktemp("operator")) as namespace:
-        yield namespace
 
 
 @pytest.fixture

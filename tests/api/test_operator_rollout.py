@@ -117,6 +117,15 @@ async def load(world: Cluster, *letters: str) -> None:
         await world.report(pod, *(held(letter) for letter in letters))
 
 
+async def try_b(world: Cluster) -> None:
+    """Version a answers, and b takes its first share for longer than any test."""
+    await serve(world, SLOW)
+    await passed(world)
+    await until(lambda: holds(world, A, B))
+    await load(world, "a", "b")
+    await until(lambda: are(world, a=90, b=10), what="the canary takes traffic")
+
+
 async def run_says(world: Cluster, kind: str, *wanted: str) -> bool:
     found = await world.api.get(FINE_TUNE_RUN, namespace=world.namespace, name="r1")
     return found is not None and condition(found, kind) == wanted
@@ -151,11 +160,7 @@ async def test_a_worse_version_loses_its_traffic_within_a_second_of_the_decision
 ) -> None:
     environ = {"TWIN_PROMETHEUS_URL": metrics.url}
     async with cluster(kubeconfig, namespace) as world, operator(kubeconfig, namespace, tmp_path, **environ):
-        await serve(world, SLOW)
-        await passed(world)
-        await until(lambda: holds(world, A, B))
-        await load(world, "a", "b")
-        await until(lambda: are(world, a=90, b=10), what="the canary takes traffic")
+        await try_b(world)
         metrics.up = False
         await until(lambda: twin_says(world, "Progressing", "True", "CanaryHeld"), what="held without metrics")
         assert await are(world, a=90, b=10)
@@ -175,11 +180,7 @@ async def test_a_rollback_that_a_person_asks_for_does_not_wait_for_prometheus(
 ) -> None:
     environ = {"TWIN_PROMETHEUS_URL": metrics.url}
     async with cluster(kubeconfig, namespace) as world, operator(kubeconfig, namespace, tmp_path, **environ):
-        await serve(world, SLOW)
-        await passed(world)
-        await until(lambda: holds(world, A, B))
-        await load(world, "a", "b")
-        await until(lambda: are(world, a=90, b=10), what="the canary takes traffic")
+        await try_b(world)
         await until(lambda: twin_says(world, "Progressing", "True", "CanaryStep"))
         metrics.hangs = True
         asked = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from tests.api.operator_harness import (
     condition,
     digest,
     pool_manifest,
-    shared_operator,
     twin_manifest,
     until,
 )
@@ -28,12 +27,6 @@ from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, JOB, POD, 
 pytestmark = pytest.mark.cluster
 
 NOWHERE = {"nodeSelector": {"no-such-node": "yes"}}
-
-
-@pytest.fixture(scope="module")
-def home(kubeconfig: Path, kubectl: Any, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with shared_operator(kubeconfig, kubectl, tmp_path_factory.mktemp("operator")) as namespace:
-        yield namespace
 
 
 @pytest.fixture

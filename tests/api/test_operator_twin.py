@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,12 @@ from tests.api.operator_harness import (
     held,
     operator,
     pool_manifest,
-    shared_operator,
     twin_manifest,
     until,
 )
 from twin_operator.engine.resources import BY_KIND, CONFIG_MAP, DOCTOR_TWIN, MINER_POOL
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def home(kubeconfig: Path, kubectl: Any, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with shared_operator(kubeconfig, kubectl, tmp_path_factory.mktemp("operator")) as namespace:
-        yield namespace
 
 
 @pytest.fixture

@@ -51,6 +51,10 @@ class Tally:
         """Requests that were answered or failed."""
         return self.whole + self.streams + self.failures.total()
 
+    def notes(self, subject: str) -> list[str]:
+        """Return a sentence for each of the ten commonest failures."""
+        return [f"Failed on the {subject}, {count} times: {what}" for what, count in self.failures.most_common(10)]
+
 
 class Clients:
     """So many clients, half of them streaming. Each asks again as soon as it has its answer, until `stop`.

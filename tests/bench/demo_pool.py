@@ -49,6 +49,15 @@ class DemoPool:
     name: str = POOL
 
     @classmethod
+    def connect_or_note(cls, notes: list[str]) -> DemoPool | None:
+        """Return the pool; None where it is not well, which a further note then says."""
+        try:
+            return cls.connect()
+        except BenchmarkError as error:
+            notes.append(f"Not measured on the real vLLM: {error}")
+            return None
+
+    @classmethod
     def connect(cls) -> DemoPool:
         """Return the pool; raises BenchmarkError unless it is up, and its twins and pods are well."""
         cluster = Cluster("demo")

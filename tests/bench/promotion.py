@@ -26,11 +26,11 @@ from tests.bench.bench_cluster import NAMESPACE, bench_cluster
 from tests.bench.canary_metrics import canary_metrics
 from tests.bench.clients import Clients
 from tests.bench.data_plane import PODS, POOL, TOKEN, TOKEN_SECONDS, data_plane, weights_of
-from tests.bench.demo_pool import DemoPool
+from tests.bench.demo_pool import DemoPool, Version
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
 from tests.bench.rollouts import HELD_WEIGHT, STEPS, Bench, Change, Kind, RolloutRun, under_load, watched
-from tests.bench.trainers import PATIENCE_SECONDS, Candidate, PlayedTrainer, SkippedTrainer
+from tests.bench.trainers import PATIENCE_SECONDS, PlayedTrainer, SkippedTrainer
 from tests.bench.watching import Manifest, apply_twin, serves
 from tests.standin import FakeAdapter, write_adapter
 
@@ -69,19 +69,14 @@ def measure(options: Options) -> Result:
             f"held at {HELD_WEIGHT}%: two of five took {SLOWER:.0f} times as long for a token, until the operator "
             "found them worse; the others were taken back by annotation."
         )
-    if "vllm" not in options.skip:
-        try:
-            pool = DemoPool.connect()
-        except BenchmarkError as error:
-            notes.append(f"Not measured on the real vLLM: {error}")
-        else:
-            runs.append(_on_demo(pool, options.real_promotions))
-            software |= pool.software()
-            how.append(
-                f"On the real vLLM: the demo's pool (one engine pod, SmolLM2-135M on a CPU), {REAL_CLIENTS} such "
-                f"clients asking for {REAL_TOKENS[0]} and {REAL_TOKENS[1]} tokens; the runs' Jobs stayed suspended and "
-                "their passing status was written by the bench; all were taken back by annotation."
-            )
+    if "vllm" not in options.skip and (pool := DemoPool.connect_or_note(notes)) is not None:
+        runs.append(_on_demo(pool, options.real_promotions))
+        software |= pool.software()
+        how.append(
+            f"On the real vLLM: the demo's pool (one engine pod, SmolLM2-135M on a CPU), {REAL_CLIENTS} such "
+            f"clients asking for {REAL_TOKENS[0]} and {REAL_TOKENS[1]} tokens; the runs' Jobs stayed suspended and "
+            "their passing status was written by the bench; all were taken back by annotation."
+        )
     if not runs:
         raise BenchmarkError("nothing was measured: " + " ".join(notes or ["both parts are skipped"]))
     how.append(
@@ -98,7 +93,7 @@ def measure(options: Options) -> Result:
         title="A new version takes over, or is taken back, under load",
         how=" ".join(how),
         figures=tuple(figure for run in runs for figure in _figures(run)),
-        notes=(*notes, *(note for run in runs for note in _notes(run))),
+        notes=(*notes, *(note for run in runs for note in run.tally.notes(run.subject))),
         versions=software,
     )
 
@@ -166,11 +161,6 @@ def _figures(run: RolloutRun) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def _notes(run: RolloutRun) -> Iterator[str]:
-    for what, count in run.tally.failures.most_common(10):
-        yield f"Failed on the {run.subject}, {count} times: {what}"
-
-
 # --- on the stand-in engine
 
 
@@ -221,19 +211,19 @@ async def _on_standin(cluster: Cluster, folder: Path, count: int) -> RolloutRun:
     return run
 
 
-def _make(made: dict[str, FakeAdapter], store: Path, content: str, *, slower: float = 1.0) -> Candidate:
+def _make(made: dict[str, FakeAdapter], store: Path, content: str, *, slower: float = 1.0) -> Version:
     adapter = write_adapter(store, TWIN, content=content, base=BASE, slower=slower)
     made[adapter.digest] = adapter
     uri = f"pvc://adapters/store/{TWIN}/{names.digest_hex(adapter.digest)}"
-    return Candidate(uri=uri, digest=adapter.digest, rank=adapter.rank)
+    return Version(uri=uri, digest=adapter.digest, rank=adapter.rank)
 
 
-def _twin(version: Candidate) -> Manifest:
+def _twin(version: Version) -> Manifest:
     adapter = {"uri": version.uri, "digest": version.digest, "rank": version.rank}
     return operator_harness.twin_manifest(NAMESPACE, TWIN, tier=POOL, adapter=adapter)
 
 
-async def _is_in_store(version: Candidate, scratch: Path, pvc: Path) -> bool:
+async def _is_in_store(version: Version, scratch: Path, pvc: Path) -> bool:
     folder = scratch / names.digest_hex(version.digest)
     await fetch_adapter(version.uri, version.digest, folder, pvc_dir=pvc)  # checks every digest
     return True
@@ -245,13 +235,12 @@ async def _is_in_store(version: Candidate, scratch: Path, pvc: Path) -> bool:
 def _on_demo(pool: DemoPool, count: int) -> RolloutRun:
     run = RolloutRun(_PART["vllm"])
     with pool.versions(TWIN, 2 * count + 1) as made, pool.twin_gone_afterwards(TWIN):
-        found = [Candidate(version.uri, version.digest, version.rank) for version in made]
-        asyncio.run(_roll_out_on_demo(run, pool, pool.twin_manifest(TWIN, made[0]), found))
+        asyncio.run(_roll_out_on_demo(run, pool, pool.twin_manifest(TWIN, made[0]), made))
     pool.settle()
     return run
 
 
-async def _roll_out_on_demo(run: RolloutRun, pool: DemoPool, twin: Manifest, made: Sequence[Candidate]) -> None:
+async def _roll_out_on_demo(run: RolloutRun, pool: DemoPool, twin: Manifest, made: Sequence[Version]) -> None:
     first, *others = made
     changes = [(Kind.ASKED if number % 2 else Kind.PROMOTED, version) for number, version in enumerate(others)]
     kubeconfig = pool.cluster.kubeconfig_path

@@ -17,8 +17,9 @@ from bettertherapy_api.report import AdapterState
 from neurons.cluster import ClusterClient
 from tests.api import operator_harness
 from tests.bench.clients import Answer, Clients, Tally
+from tests.bench.demo_pool import Version
 from tests.bench.registry import BenchmarkError
-from tests.bench.trainers import PATIENCE_SECONDS, Candidate, Trainer
+from tests.bench.trainers import PATIENCE_SECONDS, Trainer
 from tests.bench.watching import CONFIG_MAPS, RUNS, TWINS, Manifest, Seen, Watch, following, reports, serves, watching
 from twin_operator.engine.resources import DOCTOR_TWIN
 
@@ -110,7 +111,7 @@ class Bench:
         self.serving = serving
         """Digest of the version that answers."""
 
-    async def promote(self, number: int, version: Candidate) -> None:
+    async def promote(self, number: int, version: Version) -> None:
         """Let a version take over, step by step."""
         await self._roll_out(STEPS, latency_percent=1000)
         trained, decided = await self._pass_gate(number, version)
@@ -129,7 +130,7 @@ class Bench:
         ))  # fmt: skip
         self.serving = version.digest
 
-    async def take_back(self, number: int, version: Candidate, kind: Kind) -> None:
+    async def take_back(self, number: int, version: Version, kind: Kind) -> None:
         """Let a version have most of the traffic and take it back, or have the operator find that it does worse."""
         asked = kind is Kind.ASKED
         await self._roll_out(((HELD_WEIGHT, 3600),), latency_percent=1000 if asked else 150)
@@ -151,7 +152,7 @@ class Bench:
             decided=decided if asked else seen.at, said=seen.at,
         ))  # fmt: skip
 
-    async def _pass_gate(self, number: int, version: Candidate) -> tuple[float, float]:
+    async def _pass_gate(self, number: int, version: Version) -> tuple[float, float]:
         """Have a run made that ends with this version; returns when its trainer ended and when it was decided."""
         name = await self._trainer.start(number, self.serving)
         trained = await self._trainer.finish(name, version)
@@ -162,12 +163,12 @@ class Bench:
 
         return trained, (await self._runs.until(decided, seconds=PATIENCE_SECONDS, what=f"run {name} is decided")).at
 
-    async def _weighs(self, weight: int, version: Candidate, number: int) -> float:
+    async def _weighs(self, weight: int, version: Version, number: int) -> float:
         return await self._status(
             lambda status: status.get("canaryWeightPercent") == weight, version, f"{weight}% on version {number}"
         )
 
-    async def _status(self, check: Callable[[Manifest], bool], version: Candidate, what: str) -> float:
+    async def _status(self, check: Callable[[Manifest], bool], version: Version, what: str) -> float:
         def met(twin: Manifest) -> bool:
             if (why := _refused(twin, version.digest)) is not None:
                 raise BenchmarkError(f"{what}: it was taken back instead: {why}")
@@ -210,7 +211,7 @@ async def watched(
 
 
 async def under_load(
-    run: RolloutRun, clients: Clients, bench: Bench, changes: Sequence[tuple[Kind, Candidate]], *, count: int,
+    run: RolloutRun, clients: Clients, bench: Bench, changes: Sequence[tuple[Kind, Version]], *, count: int,
     tokens: tuple[int, ...],
 ) -> None:  # fmt: skip
     """Go through all changes while so many clients ask the twin."""

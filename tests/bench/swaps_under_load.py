@@ -66,18 +66,13 @@ def measure(options: Options) -> Result:
             f"one real miner, one real operator, a real API server; {CLIENTS} clients, half of them streaming, half of "
             f"each asking for {TOKENS[0]} tokens and half for {TOKENS[1]}, without a pause and without retries."
         )
-    if "vllm" not in options.skip:
-        try:
-            pool = DemoPool.connect()
-        except BenchmarkError as error:
-            notes.append(f"Not measured on the real vLLM: {error}")
-        else:
-            runs.append(_on_demo(pool, options.real_swaps_under_load))
-            software |= pool.software()
-            how.append(
-                f"On the real vLLM: the demo's pool (one engine pod, SmolLM2-135M on a CPU) and {REAL_CLIENTS} such "
-                f"clients asking for {REAL_TOKENS[0]} and {REAL_TOKENS[1]} tokens."
-            )
+    if "vllm" not in options.skip and (pool := DemoPool.connect_or_note(notes)) is not None:
+        runs.append(_on_demo(pool, options.real_swaps_under_load))
+        software |= pool.software()
+        how.append(
+            f"On the real vLLM: the demo's pool (one engine pod, SmolLM2-135M on a CPU) and {REAL_CLIENTS} such "
+            f"clients asking for {REAL_TOKENS[0]} and {REAL_TOKENS[1]} tokens."
+        )
     if not runs:
         raise BenchmarkError("nothing was measured: " + " ".join(notes or ["both parts are skipped"]))
     how.append(
@@ -90,7 +85,7 @@ def measure(options: Options) -> Result:
         title="Requests that fail while adapters are swapped under load",
         how=" ".join(how),
         figures=tuple(figure for run in runs for figure in _figures(run)),
-        notes=(*notes, *(note for run in runs for note in _notes(run))),
+        notes=(*notes, *(note for run in runs for note in run.tally.notes(run.subject))),
         versions=software,
     )
 
@@ -111,11 +106,6 @@ def _figures(run: Run) -> Iterator[Figure]:
         subject=run.subject, figure="new spec to Ready under this load", unit="s", digits=3,
         spread=Spread.of(run.seconds), p99=percentile(run.seconds, 99),
     )  # fmt: skip
-
-
-def _notes(run: Run) -> Iterator[str]:
-    for what, count in run.tally.failures.most_common(10):
-        yield f"Failed on the {run.subject}, {count} times: {what}"
 
 
 async def _swap_under_load(

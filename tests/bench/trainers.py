@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,6 +21,7 @@ from bettertherapy_api.run_progress import (
 from neurons.store import publish_adapter
 from tests.api import operator_harness
 from tests.api.operator_harness import until
+from tests.bench.demo_pool import Version
 from tests.bench.registry import BenchmarkError
 from tests.bench.watching import Manifest
 from tests.standin import FakeAdapter
@@ -32,22 +32,13 @@ PATIENCE_SECONDS: Final = 120.0
 _STORE: Final = "pvc://adapters/store"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A version that passes its gate."""
-
-    uri: str
-    digest: str
-    rank: int
-
-
 class Trainer(Protocol):
     """Brings a run to the verdict Promote."""
 
     async def start(self, number: int, parent: str) -> str:
         """Have a run made for the twin; returns its name."""
 
-    async def finish(self, run: str, version: Candidate) -> float:
+    async def finish(self, run: str, version: Version) -> float:
         """Let it end with this version, which is in the store then; returns when the trainer ended."""
 
 
@@ -78,7 +69,7 @@ class PlayedTrainer:
             raise BenchmarkError(f"run {name} does not go on from the version that serves")
         return name
 
-    async def finish(self, run: str, version: Candidate) -> float:
+    async def finish(self, run: str, version: Version) -> float:
         """Publish the version, say so with the verdict, and end the pod well."""
         pod = await until(lambda: self._pod(run), seconds=PATIENCE_SECONDS, what=f"a trainer's pod of {run}")
         adapter = self._made[version.digest]
@@ -115,7 +106,7 @@ class PlayedTrainer:
         return next(iter(pods), None)
 
 
-def _last_word(attempt: str, version: Candidate, *, size: int, dataset: str) -> RunProgress:
+def _last_word(attempt: str, version: Version, *, size: int, dataset: str) -> RunProgress:
     score = MetricReport(name="score", value_percent=71, baseline_percent=64, interval_percent=(2, 12))
     return RunProgress(
         attempt=attempt, stage=RunStage.DONE, progress_percent=100, step=30, steps=30, loss_milli=1200,
@@ -164,7 +155,7 @@ class SkippedTrainer:
         )
         return name
 
-    async def finish(self, run: str, version: Candidate) -> float:
+    async def finish(self, run: str, version: Version) -> float:
         """Write the status that the operator leaves after a run that passed."""
         now = timestamp(datetime.now(UTC))
         status = {

@@ -49,14 +49,13 @@ def twin_says(clinic: Clinic, *arguments: str) -> str:
 
 
 def test_what_was_trained_on_what_can_be_asked_for(taught: Clinic) -> None:
-    clinic = taught
-    served = clinic.get("twin", TWIN)["status"]["activeVersion"]
-    dataset = runs(clinic)[served["runName"]]["status"]["dataset"]["digest"]
-    lineage = twin_says(clinic, "lineage", TWIN)
+    served = taught.get("twin", TWIN)["status"]["activeVersion"]
+    dataset = runs(taught)[served["runName"]]["status"]["dataset"]["digest"]
+    lineage = twin_says(taught, "lineage", TWIN)
     for digest in (dataset, served["digest"]):
         assert digest.removeprefix("sha256:")[:8] in lineage
-    assert served["runName"] in twin_says(clinic, "history", TWIN)
-    table = clinic.kubectl("get", "finetuneruns", "-n", NAMESPACE).stdout
+    assert served["runName"] in twin_says(taught, "history", TWIN)
+    table = taught.kubectl("get", "finetuneruns", "-n", NAMESPACE).stdout
     assert table.split("\n")[0].split() == ["NAME", "TWIN", "STAGE", "PROGRESS", "LOSS", "VERDICT", "AGE"]
 
 
@@ -99,11 +98,10 @@ def frozen_prometheus() -> Iterator[None]:
 
 def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary: str, tmp_path: Path) -> None:
     """The trainer is killed, then Prometheus is silent in the middle of the trial, then the doctor wants it undone."""
-    clinic = taught
-    incumbent = clinic.get("twin", TWIN)["status"]["activeVersion"]["digest"]
-    known = set(runs(clinic))
+    incumbent = taught.get("twin", TWIN)["status"]["activeVersion"]["digest"]
+    known = set(runs(taught))
     collect_another_day(kubectl_binary, tmp_path)
-    clinic.kubectl(
+    taught.kubectl(
         "patch", "twin", TWIN, "-n", NAMESPACE, "--type=merge",
         "-p", json.dumps({"spec": {
             "rollout": {"steps": [{"weightPercent": 50, "seconds": 15}]},
@@ -111,11 +109,11 @@ def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary:
             "gate": {"maxRegressionPercent": 60, "minScorePercent": 0},
         }}),
     )  # fmt: skip
-    clinic.kubectl("annotate", "twin", TWIN, "-n", NAMESPACE, "--overwrite", f"{ASK}=hard-night")
-    (run,) = eventually(lambda: set(runs(clinic)) - known, seconds=60, what="the run that was asked for")
-    assert kill_the_trainer(clinic, run), "the trainer was done before it could be killed"
+    taught.kubectl("annotate", "twin", TWIN, "-n", NAMESPACE, "--overwrite", f"{ASK}=hard-night")
+    (run,) = eventually(lambda: set(runs(taught)) - known, seconds=60, what="the run that was asked for")
+    assert kill_the_trainer(taught, run), "the trainer was done before it could be killed"
     ended = eventually(
-        lambda: (found := clinic.get("finetunerun", run))["status"].get("completionTime") and found,
+        lambda: (found := taught.get("finetunerun", run))["status"].get("completionTime") and found,
         seconds=420,
         what="the run's end after its trainer was killed",
     )
@@ -123,29 +121,26 @@ def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary:
     made = ended["status"]["artifact"]["digest"]
 
     def twin() -> Any:
-        return clinic.get("twin", TWIN)["status"]
+        return taught.get("twin", TWIN)["status"]
 
-    with patients(clinic) as seen:
+    with patients(taught) as seen:
         with frozen_prometheus():
             eventually(lambda: seen[made] >= 3, seconds=120, what="answers of the version on trial")
             held = eventually(
-                lambda: (c := clinic.condition("twin", TWIN, "Progressing")).get("reason") == "CanaryHeld" and c,
+                lambda: (c := taught.condition("twin", TWIN, "Progressing")).get("reason") == "CanaryHeld" and c,
                 seconds=90,
                 what="the trial held",
             )
             assert held["status"] == "True", held
-            # Longer than the step would take.
-            after = time.monotonic() + 20
-            eventually(lambda: time.monotonic() > after, seconds=30, what="the time of a step")
+            time.sleep(20)  # what is awaited is that nothing happens, for longer than the step would take
             assert twin()["activeVersion"]["digest"] == incumbent
             assert twin()["canaryWeightPercent"] == 50
         eventually(lambda: twin()["activeVersion"]["digest"] == made, seconds=120, what="the promotion")
-        digest = incumbent if incumbent else "base"
-        clinic.kubectl("annotate", "twin", TWIN, "-n", NAMESPACE, "--overwrite", f"{ROLL_BACK}={digest}@hard-night")
+        taught.kubectl("annotate", "twin", TWIN, "-n", NAMESPACE, "--overwrite", f"{ROLL_BACK}={incumbent}@hard-night")
         eventually(lambda: twin()["activeVersion"]["digest"] == incumbent, seconds=60, what="the rollback")
         rolled = seen[incumbent]
         eventually(lambda: seen[incumbent] > rolled + 2, seconds=60, what="answers of the version before")
-        assert clinic.condition("twin", TWIN, "RolledBack")["reason"] == "Requested"
+        assert taught.condition("twin", TWIN, "RolledBack")["reason"] == "Requested"
     assert set(seen) == {incumbent, made}, f"not all were answered, or not by these two: {seen}"
 
 

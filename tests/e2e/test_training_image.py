@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 PYTEST = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging", "pygments")
 FOLDERS = ("tests/unit/trainer", "local/demo/conversations")
 POD = "trainer-tests"
-UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/work')"
+UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/luggage')"
 
 
 def pod(image: str) -> dict[str, object]:
@@ -42,17 +42,20 @@ def pod(image: str) -> dict[str, object]:
                     "command": ["python", "-c", "import signal; signal.pause()"],
                     "env": [
                         {"name": "HOME", "value": "/tmp"},
-                        {"name": "PYTHONPATH", "value": "/work"},
+                        {"name": "PYTHONPATH", "value": "/luggage"},
                         {"name": "HF_HUB_OFFLINE", "value": "1"},
                     ],
                     "securityContext": {
                         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                         "capabilities": {"drop": ["ALL"]},
                     },
-                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "work", "mountPath": "/work"}],
+                    "volumeMounts": [
+                        {"name": "tmp", "mountPath": "/tmp"},
+                        {"name": "luggage", "mountPath": "/luggage"},
+                    ],
                 }
             ],
-            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "work", "emptyDir": {}}],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "luggage", "emptyDir": {}}],
         },
     }  # fmt: skip
 
@@ -78,8 +81,8 @@ def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: st
         inside = [kubectl_binary, "--kubeconfig", str(kubeconfig), "exec", "-i", POD, "-n", NAMESPACE, "--", "python"]
         subprocess.run([*inside, "-c", UNPACK], input=luggage(), check=True, timeout=120)
         done = subprocess.run(
-            [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/work", "-p", "no:cacheprovider",
-             "-o", "asyncio_mode=auto", "--import-mode=importlib", "/work/tests/unit/trainer"],
+            [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/luggage", "-p", "no:cacheprovider",
+             "-o", "asyncio_mode=auto", "--import-mode=importlib", "/luggage/tests/unit/trainer"],
             capture_output=True, text=True, timeout=700, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
