@@ -24,7 +24,7 @@ help: ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  CLUSTER=local|current|kind   where `make demo` runs\n'
 	@printf '  ONLY=unit,api,chart,e2e      which suites `make test` runs; K=EXPRESSION picks tests; KEEP=1 keeps its cluster up\n'
-	@printf '  BENCH_ARGS="NAME ... --help"  what `make bench` measures: all by default, half an hour. It needs wrk (apt-get install wrk)\n'
+	@printf '  BENCH_ARGS="NAME ... --help"  what `make bench` measures: all by default, an hour. It needs wrk (apt-get install wrk)\n'
 	@printf '                              and the cluster of `make demo`; without them, what needs them is left out and said so\n'
 
 venv: ## Set up .venv from the locked requirements (instant when it is up to date)

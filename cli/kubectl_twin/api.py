@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+FIELD_MANAGER = "kubectl-twin"
 _TIMEOUT_S = 20.0
 _FORWARD_TIMEOUT_S = 20.0
 _NOT_FOUND = 404
@@ -36,6 +37,11 @@ def twins_path(namespace: str | None, name: str | None = None) -> str:
 def pool_path(namespace: str, name: str) -> str:
     """Return the path of a MinerPool."""
     return _path(f"/apis/{API_VERSION}", "minerpools", namespace, name)
+
+
+def runs_path(namespace: str, name: str | None = None) -> str:
+    """Return the path of a FineTuneRun, or of all in a namespace."""
+    return _path(f"/apis/{API_VERSION}", "finetuneruns", namespace, name)
 
 
 def core_path(resource: str, namespace: str, name: str | None = None) -> str:
@@ -151,19 +157,33 @@ class Api:
             ApiError: the API server refused; `.status` is 404 for what does not exist.
             TwinCliError: it can't be reached.
         """
+        verb = "get" if ResourceOfPath.parse(path).name else "list"
+        return self._ask("GET", path, verb=verb, query=query)
+
+    def patch(self, path: str, body: Json) -> Json:
+        """Merge `body` into the object at `path` (null removes a field) and return the whole; raises as `get`."""
+        return self._ask("PATCH", path, verb="patch", query={"fieldManager": FIELD_MANAGER}, body=body)
+
+    def _ask(
+        self, method: str, path: str, *, verb: str, query: Mapping[str, str] | None = None, body: Json | None = None
+    ) -> Json:
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json"
         request = self._client.param_serialize(
-            "GET",
+            method,
             path,
             query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json"},
+            header_params=headers,
+            body=body,
             auth_settings=["BearerToken"],
         )
         try:
             response = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
-            body: bytes = response.read() or b""  # type: ignore[no-untyped-call]
+            answer: bytes = response.read() or b""  # type: ignore[no-untyped-call]
         except (HTTPError, OSError, ApiException) as error:
             host = self._client.configuration.host
             raise TwinCliError(
@@ -171,9 +191,8 @@ class Api:
                 "the right one? For the local cluster: `make status`."
             ) from error
         if response.status >= 300:
-            verb = "get" if ResourceOfPath.parse(path).name else "list"
-            raise refusal(response.status, body, verb=verb, path=path)
-        return cast(Json, json.loads(body))
+            raise refusal(response.status, answer, verb=verb, path=path)
+        return cast(Json, json.loads(answer))
 
     def find(self, path: str) -> Json | None:
         """Return the object at `path`, None when it does not exist; otherwise as `get`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from kubectl_twin.api import Api, Json, twins_path
+from kubectl_twin.api import Api, Json, runs_path, twins_path
 from kubectl_twin.errors import ApiError, TwinCliError
 
 _SHOWN = 5
@@ -32,6 +32,18 @@ def find_twin(api: Api, *, namespace: str, name: str) -> Json:
         except ApiError:  # may not look into other namespaces; then there is nothing to say about them
             elsewhere = []
     raise TwinCliError(no_such_twin(name, namespace=namespace, here=here, elsewhere=elsewhere))
+
+
+def runs_of(api: Api, *, namespace: str, name: str) -> list[Json]:
+    """Return the twin's FineTuneRuns that have not expired, newest first; raises as `Api.items`."""
+    try:
+        found = api.items(runs_path(namespace), fields=f"spec.twinRef.name={name}")
+    except ApiError as error:
+        if error.status != 400:
+            raise
+        # Definitions of an older operator don't select by this field.
+        found = [run for run in api.items(runs_path(namespace)) if run["spec"]["twinRef"]["name"] == name]
+    return sorted(found, key=lambda run: (run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]))[::-1]
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:

@@ -13,6 +13,8 @@ from rich.text import Text
 from bettertherapy_api.report import AdapterState
 from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
+from kubectl_twin.runs import Gate, gate_of, gate_text, progress_text, span, under_way
+from kubectl_twin.versions import moment
 from kubectl_twin.views import ConditionLine, EventLine, PodLine, TwinRow, age, short_digest
 
 _STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
@@ -30,7 +32,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Table:
     """Return the table of `kubectl twin list`."""
-    table = _plain_table(*(["NAMESPACE"] if all_namespaces else []))
+    table = plain_table(*(["NAMESPACE"] if all_namespaces else []))
     for header in ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE"):
         table.add_column(header, no_wrap=header in {"NAME", "ACTIVE"}, overflow="fold")
     for row in rows:
@@ -55,6 +57,7 @@ def status_report(
     twin: Json,
     *,
     conditions: Sequence[ConditionLine],
+    runs: Sequence[Json],
     pods: Sequence[PodLine],
     unreadable: Sequence[str],
     events: Sequence[EventLine],
@@ -67,17 +70,94 @@ def status_report(
         for line in conditions:
             # One cause often makes several conditions false; its sentence is worth reading once.
             message = f"(as {told[line.message]})" if line.message in told else line.message
-            parts.append(_indented(_condition_line(line, message, now)))
+            parts.append(indented(_condition_line(line, message, now)))
             told.setdefault(line.message, line.type)
     else:
-        parts.append(_indented(Text("The operator has not looked at this twin yet. Is it running?", style="yellow")))
-    parts += [Text(), Text("Versions", style="bold"), _indented(_version_table(twin, now))]
+        parts.append(indented(Text("The operator has not looked at this twin yet. Is it running?", style="yellow")))
+    parts += [Text(), Text("Versions", style="bold"), indented(_version_table(twin, now))]
+    if (fine_tuning := fine_tuning_lines(twin, runs, now=now)) is not None:
+        parts += [Text(), Text("Fine-tuning", style="bold"), indented(fine_tuning)]
     parts += [Text(), Text("Pods", style="bold")]
-    parts.append(_indented(_pod_table(pods) if pods else Text("No engine pod has reported.", style="yellow")))
-    parts += [_indented(Text(f"The report of pod {pod} can't be read.", style="yellow")) for pod in unreadable]
+    parts.append(indented(_pod_table(pods) if pods else Text("No engine pod has reported.", style="yellow")))
+    parts += [indented(Text(f"The report of pod {pod} can't be read.", style="yellow")) for pod in unreadable]
     parts += [Text(), Text("Events", style="bold")]
-    parts.append(_indented(_event_table(events, now) if events else Text("none in the last hour", style="dim")))
+    parts.append(indented(_event_table(events, now) if events else Text("none in the last hour", style="dim")))
     return Group(*parts)
+
+
+def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> RenderableType | None:
+    """Return how the twin's fine-tuning stands; None for a twin that has none and never had."""
+    status, spec, name = twin.get("status") or {}, twin["spec"].get("fineTune"), twin["metadata"]["name"]
+    lines: list[tuple[str, str]] = []
+    if (run := under_way(runs)) is not None:
+        lines.append(("under way", f"{run['metadata']['name']}: {progress_text(run)}"))
+    if spec or status.get("nextFineTuneTime"):
+        lines.append(("next", _next(status, spec or {}, now)))
+    if (last := status.get("lastFineTuneTime")) is not None:
+        lines.append(("last", f"ended {age(last, now)} ago"))
+    if (gate := gate_of(status.get("lastGate"))) is not None:
+        judged = status["lastGate"].get("runName")
+        lines.append(("last gate", gate_text(gate) + (f" · {judged}" if judged else "")))
+    if (canary := status.get("canaryVersion")) is not None:
+        lines.append(("canary", _canary(status, twin["spec"], canary, now)))
+    if (pending := status.get("pendingVersion")) is not None:
+        lines.append(("waits", f"{pending['servedName']} waits for the doctor: `kubectl twin review {name}`"))
+    if not lines:
+        return None
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in lines:
+        grid.add_row(label, Text(text))
+    return grid
+
+
+def _next(status: Json, spec: Json, now: datetime) -> str:
+    if spec.get("suspend"):
+        return "none: spec.fineTune.suspend is true"
+    if (planned := status.get("nextFineTuneTime")) is None:
+        return "not planned yet"
+    left = (datetime.fromisoformat(planned) - now).total_seconds()
+    return f"{moment(planned)} UTC " + (f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})")
+
+
+def _canary(status: Json, spec: Json, canary: Json, now: datetime) -> str:
+    name, weight, step = canary["servedName"], status.get("canaryWeightPercent"), status.get("canaryStep")
+    if step is None:
+        return f"{name} is being loaded beside what answers"
+    steps = (spec.get("rollout") or {}).get("steps") or []
+    return f"{name} takes {weight or 0}%, step {step + 1} of {len(steps)}, for {age(status.get('canaryStepTime'), now)}"
+
+
+def run_line(run: Json) -> Text:
+    """Return how far a run is, with its name, for the line that is written over and over."""
+    return Text.assemble((f"{run['metadata']['name']}  ", "dim"), progress_text(run))
+
+
+def gate_table(gate: Gate) -> Table:
+    """Return a gate's metrics: value, baseline, difference with its interval, threshold."""
+    table = plain_table("METRIC")
+    for header in ("NEW", "SERVES", "CHANGE", "95% INTERVAL", "AT LEAST"):
+        table.add_column(header, justify="right")
+    for metric in gate.metrics:
+        change = None if metric.baseline is None else metric.value - metric.baseline
+        below = metric.threshold is not None and metric.value < metric.threshold
+        table.add_row(
+            metric.name,
+            Text(f"{metric.value}%", style="red" if below else ""),
+            "-" if metric.baseline is None else f"{metric.baseline}%",
+            "-" if change is None else Text(f"{change:+d}", style="green" if change > 0 else "red" if change else ""),
+            "-" if metric.interval is None else f"{metric.interval[0]:+d} to {metric.interval[1]:+d}",
+            "-" if metric.threshold is None else f"{metric.threshold}%",
+        )
+    return table
+
+
+def verdict_line(gate: Gate) -> Text:
+    """Return the gate's decision and why."""
+    style = {"Promote": "bold green", "Reject": "bold red"}.get(gate.verdict, "bold yellow")
+    why = f": {gate.message}" if gate.message else ""
+    return Text.assemble((gate.verdict, style), f" on {gate.samples} items{why}")
 
 
 def answer_footer(answer: Answer) -> Text:
@@ -97,14 +177,16 @@ def answer_footer(answer: Answer) -> Text:
     return Text(" · ".join(parts), style="dim")
 
 
-def _plain_table(*headers: str) -> Table:
+def plain_table(*headers: str) -> Table:
+    """Return a table without lines, to which rows are added."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header in headers:
         table.add_column(header)
     return table
 
 
-def _indented(content: RenderableType) -> Padding:
+def indented(content: RenderableType) -> Padding:
+    """Return the content below a heading."""
     return Padding(content, (0, 0, 0, 2), expand=False)
 
 
@@ -135,8 +217,8 @@ def _condition_line(line: ConditionLine, message: str, now: datetime) -> Table:
 
 def _version_table(twin: Json, now: datetime) -> RenderableType:
     status = twin.get("status") or {}
-    table = _plain_table("", "SERVED AS", "DIGEST", "SCORE", "SINCE", "FROM")
-    rows = [(kind, status.get(f"{kind}Version")) for kind in ("active", "canary", "previous")]
+    table = plain_table("", "SERVED AS", "DIGEST", "SCORE", "SINCE", "FROM")
+    rows = [(kind, status.get(f"{kind}Version")) for kind in ("active", "canary", "pending", "previous")]
     for kind, version in rows:
         if not version:
             continue
@@ -152,13 +234,14 @@ def _version_table(twin: Json, now: datetime) -> RenderableType:
             version.get("runName") or version.get("uri") or "-",
         )
     wanted = (twin["spec"].get("adapter") or {}).get("digest")
-    if wanted and wanted not in {(version or {}).get("digest") for _kind, version in rows}:
+    replaced = status.get("promotedVersion") and status.get("specDigest") == wanted  # a fine-tune or a rollback has
+    if wanted and not replaced and wanted not in {(version or {}).get("digest") for _kind, version in rows}:
         table.add_row("wanted", "-", short_digest(wanted), "-", "-", twin["spec"]["adapter"]["uri"])
     return table if table.row_count else Text("none serves yet", style="yellow")
 
 
 def _pod_table(pods: Sequence[PodLine]) -> Table:
-    table = _plain_table("POOL", "POD", "SERVED AS", "STATE", "ENGINE", "FINGERPRINT", "LOADED IN", "WHY")
+    table = plain_table("POOL", "POD", "SERVED AS", "STATE", "ENGINE", "FINGERPRINT", "LOADED IN", "WHY")
     for line in pods:
         state: AdapterState | None = line.adapter.state if line.adapter else None
         engine = ("live" if line.engine_live else "not live") + (
@@ -186,7 +269,7 @@ def _pod_table(pods: Sequence[PodLine]) -> Table:
 
 
 def _event_table(events: Sequence[EventLine], now: datetime) -> Table:
-    table = _plain_table("LAST", "TYPE", "REASON", "MESSAGE")
+    table = plain_table("LAST", "TYPE", "REASON", "MESSAGE")
     for event in events:
         times = f" (x{event.count})" if event.count > 1 else ""
         style = "yellow" if event.type != "Normal" else ""

@@ -98,6 +98,8 @@ def definition(kind: ModuleType) -> dict[str, Any]:
         "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}, **({"scale": kind.SCALE} if kind.SCALE else {})},
     }
+    if kind.SELECTABLE:
+        version["selectableFields"] = [{"jsonPath": path} for path in kind.SELECTABLE]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -219,6 +219,10 @@ class VersionStatus(ApiModel):
     """LoRA rank of the adapter."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
     """When it began to answer."""
+    until: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    """When it ceased to answer."""
+    ended: Str63 | None = None
+    """Why it ceased: Replaced by a newer one or by spec.adapter, or RolledBack."""
 
 
 class PodCounts(ApiModel):
@@ -279,6 +283,12 @@ class RefusedVersion(ApiModel):
     """When."""
     run_name: Annotated[str | None, Field(max_length=253)] = None
     """The FineTuneRun that made it."""
+    score_percent: Percent | None = None
+    """Score at the gate, if one was measured."""
+    dataset_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The dataset it was trained on, if known."""
+    parent_digest: Annotated[str | None, Field(max_length=71)] = None
+    """The version it was trained from; absent for the base model itself, or if not known."""
 
 
 class LastRollback(ApiModel):
@@ -389,3 +399,4 @@ COLUMNS: list[dict[str, Any]] = [
 ]
 SHORT_NAMES = ["twin", "twins"]
 SCALE: dict[str, str] | None = None
+SELECTABLE: list[str] = []

@@ -180,6 +180,10 @@ class FineTuneRunStatus(ApiModel):
     """How long it will take from here, as the trainer estimates."""
     loss_milli: int | None = None
     """Training loss in 1/1000 nats per token."""
+    progress: Annotated[str | None, Field(max_length=16)] = None
+    """progressPercent as `kubectl get` shows it, for example 40%."""
+    loss: Annotated[str | None, Field(max_length=32)] = None
+    """lossMilli as `kubectl get` shows it, in nats per token, for example 1.234."""
     dataset: DatasetStatus | None = None
     """What was trained on."""
     artifact: ArtifactStatus | None = None
@@ -222,8 +226,8 @@ class FineTuneRun(ApiModel):
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Twin", "type": "string", "jsonPath": ".spec.twinRef.name"},
     {"name": "Stage", "type": "string", "jsonPath": ".status.stage"},
-    {"name": "Progress", "type": "integer", "jsonPath": ".status.progressPercent"},
-    {"name": "Loss", "type": "integer", "jsonPath": ".status.lossMilli"},
+    {"name": "Progress", "type": "string", "jsonPath": ".status.progress"},
+    {"name": "Loss", "type": "string", "jsonPath": ".status.loss"},
     {"name": "Verdict", "type": "string", "jsonPath": ".status.verdict"},
     {"name": "Failure", "type": "string", "jsonPath": ".status.failure.class", "priority": 1},
     {"name": "Remaining", "type": "integer", "jsonPath": ".status.remainingSeconds", "priority": 1},
@@ -232,3 +236,5 @@ COLUMNS: list[dict[str, Any]] = [
 ]
 SHORT_NAMES = ["ft"]
 SCALE: dict[str, str] | None = None
+SELECTABLE = [".spec.twinRef.name"]
+"""Fields by which the API server selects: a namespace keeps thousands of runs, a twin has a few."""

@@ -390,11 +390,13 @@ SCALE: dict[str, str] | None = {
     "statusReplicasPath": ".status.replicas",
     "labelSelectorPath": ".status.selector",
 }
+SELECTABLE: list[str] = []
 __all__ = [
     "COLUMNS",
     "KIND",
     "PLURAL",
     "SCALE",
+    "SELECTABLE",
     "SHORT_NAMES",
     "MinerPool",
     "MinerPoolSpec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -20,10 +21,16 @@ APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 """On a DoctorTwin: digest of the pending version that the doctor lets answer."""
 REJECT_ANNOTATION: Final = f"{GROUP}/reject"
 """On a DoctorTwin: digest of the pending version that the doctor refuses."""
+REJECT_REASON_ANNOTATION: Final = f"{GROUP}/reject-reason"
+"""On a DoctorTwin, beside the one before: why, in the doctor's words; kept in status.refusedVersions."""
 ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
 """On a DoctorTwin: digest of the version to go back to, or `base`; `@` and any token ask for the same once more."""
 FINETUNE_NOW_ANNOTATION: Final = f"{GROUP}/finetune-now"
-"""On a DoctorTwin: any token; each new one makes one run."""
+"""On a DoctorTwin: any token; each new one makes one run, of the name `asked_run_name`."""
+NEXT_WAITS: Final = "the next fine-tune waits: "
+"""In the message of a twin's GatePassed: what follows says why the fine-tune that is due has not begun."""
+TOKEN_LENGTH: Final = 128
+"""So much of an annotation's value counts."""
 
 ROUTING_KEY: Final = "routing.json"
 AGENT_PORT: Final = 8080
@@ -46,6 +53,7 @@ SERVED_NAME_HEADER: Final = "x-twin-served-name"
 POD_HEADER: Final = "x-twin-pod"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_RUN_NAME_LENGTH = 63
 
 
 def engine_name(pool: str) -> str:
@@ -71,6 +79,20 @@ def report_name(pool: str) -> str:
 def trainer_name(run: str) -> str:
     """Return the name of the ServiceAccount and Role of the run's trainer; its Job is named as the run."""
     return f"{run}-trainer"
+
+
+def run_name(twin: str, suffix: str) -> str:
+    """Return the name of the twin's run for an occasion; long names of twins are cut and told apart by a hash."""
+    name = f"{twin}-{suffix}"
+    if len(name) <= _RUN_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(twin.encode()).hexdigest()[:6]
+    return f"{twin[: _RUN_NAME_LENGTH - len(suffix) - 8]}-{digest}-{suffix}"
+
+
+def asked_run_name(twin: str, token: str) -> str:
+    """Return the name of the run that is made for this value of the annotation `finetune-now`."""
+    return run_name(twin, f"now-{hashlib.sha256(token[:TOKEN_LENGTH].encode()).hexdigest()[:10]}")
 
 
 def interactions_uri(store: str, twin: str) -> str:

@@ -39,7 +39,8 @@ Images = dict[str, Image]
 def build_commands() -> list[list[str]]:
     """Return the commands that build the images and the base model; they take no time when all is there."""
     builder = [sys.executable, "-m", "imagebuilder"]
-    return [[*builder, "build", *NAMES], [*builder, "model"]]
+    # The model is made in one of the images: only then may their layers go.
+    return [[*builder, "build", "--keep-layers", *NAMES], [*builder, "model"]]
 
 
 def parse_built(text: str) -> Images:

@@ -31,6 +31,7 @@ def build(
     names: Annotated[list[str] | None, typer.Argument(help="Short names; all that need no registry, if none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the archives go; the cache, if not given.")] = None,
     again: Annotated[bool, typer.Option(help="Build even what is there.")] = False,
+    keep_layers: Annotated[bool, typer.Option(help="Leave all layers there, however little disk is left.")] = False,
 ) -> None:
     """Build the images and print their names and archives, in the order in which to load them, as JSON."""
     catalog, paths = Catalog(), Paths.from_environment()
@@ -39,7 +40,7 @@ def build(
             if not names or image.name in names:
                 archive = builder.archive_path(image, catalog=catalog, folder=out or paths.archives)
                 record_path(archive).unlink(missing_ok=True)
-    built = builder.build(names or [], out=out, catalog=catalog, paths=paths, report=_report)
+    built = builder.build(names or [], out=out, catalog=catalog, paths=paths, report=_report, keep_layers=keep_layers)
     print(json.dumps({"images": built.references, "archives": [str(path) for path in built.archives]}, indent=2))
 
 
@@ -74,8 +75,11 @@ def refs(
 
 @_APP.command()
 def model() -> None:
-    """Make the demo's base model and print its folder."""
-    print(build_model(report=_report))
+    """Make the demo's base model and print its folder; drops the images' layers, if little disk is left."""
+    folder = build_model(report=_report)
+    if builder.is_tight(Paths.from_environment()):
+        trim()
+    print(folder)
 
 
 @_APP.command()

@@ -58,7 +58,7 @@ def build(
         paths: the cache; the environment's, if not given.
         report: told of each step when it ends.
         engine: what builds; found, if not given.
-        keep_layers: leave them in the builder's storage, however little disk is left; `save_disk` drops them.
+        keep_layers: the images are used at once, so leave their layers where they are; then call `make_room`.
 
     Raises:
         BuildError: something failed; run it again once the cause is gone, finished images are kept.
@@ -91,18 +91,44 @@ def build(
                     _clear(image, goals[image.name].archive)
                 builder.tidy([goals[image.name].reference for image in missing])
                 if not keep_layers:
-                    save_disk(builder, paths, report)
+                    make_room(builder, paths, report)
     return Built(
         references={image.name: goals[image.name].reference for image in images},
         archives=tuple(goals[image.name].archive for image in images),
     )
 
 
-def save_disk(builder: Engine, paths: Paths, report: Report) -> None:
-    """Drop the layers that no image needs any more, where little disk is left."""
-    if shutil.disk_usage(paths.images).free < _ROOMY_BYTES:
+def is_tight(paths: Paths) -> bool:
+    """Tell whether little disk is left."""
+    return paths.images.is_dir() and shutil.disk_usage(paths.images).free < _ROOMY_BYTES
+
+
+def make_room(engine: Engine, paths: Paths, report: Report) -> None:
+    """Drop the layers that only speed up the next build, if little disk is left; the archives stay."""
+    if is_tight(paths):
         with _timed(report, "drop the layers that only speed up the next build (little disk is left)"):
-            builder.trim()
+            engine.trim()
+
+
+def have(
+    image: str, *, catalog: Catalog, paths: Paths, report: Report = lambda _title, _seconds: None, engine: Engine
+) -> str:
+    """Return the image's full name; its layers are in the builder's storage, to be run from there."""
+    reference = build([image], catalog=catalog, paths=paths, report=report, engine=engine, keep_layers=True).references[
+        image
+    ]
+    if not engine.has(reference):
+        _forget(catalog, image, paths)
+        build([image], catalog=catalog, paths=paths, report=report, engine=engine, keep_layers=True)
+    return reference
+
+
+def _forget(catalog: Catalog, image: str, paths: Paths) -> None:
+    # An archive may leave out its parent's layers, so what was trimmed is built again rather than taken back.
+    goal = _goal(
+        next(each for each in catalog.wanted([image]) if each.name == image), catalog=catalog, folder=paths.archives
+    )
+    record_path(goal.archive).unlink(missing_ok=True)
 
 
 def push(
@@ -135,9 +161,8 @@ def push(
     for image in catalog.wanted(names):
         goal = _goal(image, catalog=catalog, folder=paths.archives)
         if not builder.has(goal.reference):
-            # An archive may leave out its parent's layers, so what was trimmed is built again rather than taken back.
-            record_path(goal.archive).unlink(missing_ok=True)
-    built = build(names, catalog=catalog, paths=paths, report=report, engine=builder)
+            _forget(catalog, image.name, paths)
+    built = build(names, catalog=catalog, paths=paths, report=report, engine=builder, keep_layers=True)
     pushed: dict[str, str] = {}
     with only_one(paths, report):
         for name, reference in built.references.items():
@@ -145,6 +170,7 @@ def push(
             with _timed(report, f"{name}: push {target}"):
                 builder.push(reference, target)
             pushed[name] = target
+        make_room(builder, paths, report)
     return pushed
 
 

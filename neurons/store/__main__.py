@@ -1,4 +1,4 @@
-"""`python -m neurons.store`: push a PEFT folder to a store, or verify an adapter that lies there.
+"""`python -m neurons.store`: push a PEFT folder to a store, verify an adapter that lies there, or say where it is from.
 
 Prints one line of JSON. Exit status: 0 done, 1 refused (the reason is on standard error), 2 wrong arguments.
 """
@@ -13,11 +13,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, manifest_digest
-from neurons.store.adapters import fetch_adapter, publish_adapter
-from neurons.store.errors import ManifestInvalid, StoreError
+from neurons.store.adapters import fetch_adapter, publish_adapter, read_manifest
+from neurons.store.errors import DigestMismatch, ManifestInvalid, StoreError
 from neurons.store.manifests import build_manifest, parse_manifest
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        line = asyncio.run(_push(options) if options.command == "push" else _verify(options))
+        line = asyncio.run(_COMMANDS[options.command](options))
     except StoreError as error:
         sys.stderr.write(f"{error.reason}: {error}\n")
         return 1
@@ -46,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="read every byte of an adapter and check it")
     verify.add_argument("uri")
     verify.add_argument("--digest", required=True, type=_digest)
+    lineage = commands.add_parser("lineage", help="print dataset, parent and run of an adapter, from its manifest")
+    lineage.add_argument("uri")
+    lineage.add_argument("--digest", required=True, type=_digest)
     return parser
 
 
@@ -64,6 +68,14 @@ async def _verify(options: argparse.Namespace) -> dict[str, object]:
     return {"uri": options.uri, "digest": options.digest, "verified": True, **_facts(manifest)}
 
 
+async def _lineage(options: argparse.Namespace) -> dict[str, object]:
+    manifest, data = await read_manifest(options.uri)
+    if (found := manifest_digest(data)) != options.digest:
+        raise DigestMismatch(f"{options.uri}: {MANIFEST_FILE} is {found}, not {options.digest}. Check the URI.")
+    lineage = manifest.lineage.model_dump(mode="json", by_alias=True)
+    return {"uri": options.uri, "digest": options.digest, **_facts(manifest), **lineage}
+
+
 def _manifest_of(folder: Path, base: BaseModelEntry) -> AdapterManifest:
     """Use the manifest that the trainer left in the folder (it carries fingerprint and lineage), else make one."""
     path = folder / MANIFEST_FILE
@@ -76,6 +88,9 @@ def _manifest_of(folder: Path, base: BaseModelEntry) -> AdapterManifest:
             f"that name, or remove {MANIFEST_FILE} to make a new one."
         )
     return manifest
+
+
+_COMMANDS: Final = {"push": _push, "verify": _verify, "lineage": _lineage}
 
 
 def _facts(manifest: AdapterManifest) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -40,10 +41,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self.up = True
+        self.hangs = False
         self.codes: dict[str, int] = {}
         self.url = ""
 
     async def query(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            await asyncio.sleep(30)
         if not self.up:
             return web.Response(status=503)
         promql = str((await request.post())["query"])
@@ -164,6 +168,24 @@ async def test_a_worse_version_loses_its_traffic_within_a_second_of_the_decision
         await until(lambda: run_says(world, "Rejected", "True", "RolledBack"))
         message = next(c["message"] for c in (await world.twin())["status"]["conditions"] if c["type"] == "RolledBack")
         assert "20 of 50 requests failed" in message
+
+
+async def test_a_rollback_that_a_person_asks_for_does_not_wait_for_prometheus(
+    kubeconfig: Path, namespace: str, tmp_path: Path, metrics: Metrics
+) -> None:
+    environ = {"TWIN_PROMETHEUS_URL": metrics.url}
+    async with cluster(kubeconfig, namespace) as world, operator(kubeconfig, namespace, tmp_path, **environ):
+        await serve(world, SLOW)
+        await passed(world)
+        await until(lambda: holds(world, A, B))
+        await load(world, "a", "b")
+        await until(lambda: are(world, a=90, b=10), what="the canary takes traffic")
+        await until(lambda: twin_says(world, "Progressing", "True", "CanaryStep"))
+        metrics.hangs = True
+        asked = time.monotonic()
+        await annotate(world, names.ROLLBACK_ANNOTATION, digest("a"))
+        await until(lambda: are(world, a=100), what="no traffic on b")
+        assert time.monotonic() - asked < 1.0
 
 
 async def test_a_killed_operator_goes_on_with_the_canary_where_it_stopped(

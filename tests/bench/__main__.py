@@ -5,19 +5,24 @@ swap              from a twin's new spec to its new version verified everywhere,
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
 swaps_under_load  requests that fail while a twin's adapter is swapped again and again; parts: standin, vllm
 operator          writes and memory of an operator that has nothing to do
+promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
+nightly           a thousand fine-tunes due in one night, with the operator killed again and again
+training          what of a trainer's time is no training, from the demo's last run
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
+from types import FrameType
 
 from rich.console import Console
 from rich.markup import escape
 
 from tests.bench.document import DOCUMENT, write_document
-from tests.bench.registry import MODULES, BenchmarkError, Options, load
+from tests.bench.registry import ELSEWHERE, MODULES, BenchmarkError, Options, load
 from tests.bench.results import describe_machine, load_results
 
 
@@ -37,6 +42,11 @@ def main(arguments: list[str]) -> int:
         ("--real-swaps-under-load", whole, "swaps_under_load: how many on the real engine"),
         ("--twins", whole, "operator: how many"),
         ("--idle-seconds", seconds, "operator: how long it is watched with nothing to do"),
+        ("--promotions", whole, "promotion: how many, and as many rollbacks, on the stand-in engine"),
+        ("--real-promotions", whole, "promotion: how many, and as many rollbacks, on the real engine"),
+        ("--night-twins", whole, "nightly: how many"),
+        ("--night-kills", whole, "nightly: how often the operator is killed"),
+        ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
         parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")
@@ -44,6 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--document", action="store_true", help="write docs/benchmarks.md from all results so far")
     parser.add_argument("--document-only", action="store_true", help="write it and measure nothing")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _leave)
     console = Console(emoji=False)
     chosen = {each.name: getattr(given, each.name) for each in dataclasses.fields(Options)}
     options = Options(**chosen | {"skip": frozenset(given.skip)})
@@ -60,9 +71,14 @@ def main(arguments: list[str]) -> int:
         result.show(console)
         console.print(f"written to {result.write()}")
     if given.document or given.document_only:
-        write_document(load_results(list(MODULES)))
+        write_document(load_results([*MODULES, *ELSEWHERE]))
         console.print(f"written to {DOCUMENT}")
     return 1 if failed else 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End as by an error, so that clusters and processes are taken down."""
+    sys.exit(128 + number)
 
 
 def _command(name: str, options: Options) -> str:

@@ -36,7 +36,7 @@ def bench_cluster() -> Iterator[Cluster]:
         try:
             cluster.down()
             cluster.up(memory_gb=MEMORY_GB)
-            for kind in ("doctortwins", "minerpools"):
+            for kind in ("doctortwins", "minerpools", "finetuneruns"):
                 cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / f"{kind}.yaml"))
             cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
             cluster.kubectl("create", "namespace", NAMESPACE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ REQUEST_SECONDS: Final = 120.0
 
 Check = Callable[[str, str], str | None]
 """Says what is wrong with an answer, given the served name in its headers and its text; None when it is right."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One good answer, as its headers tell it; times are time.monotonic()."""
+
+    sent: float
+    ended: float
+    served: str
+    digest: str
+    pod: str
 
 
 class _Wrong(Exception):  # noqa: N818 - a finding, not an error of this program
@@ -47,11 +59,15 @@ class Clients:
     version, or fails `check`.
     """
 
-    def __init__(self, url: str, *, token: str, twin: str, check: Check | None = None) -> None:
+    def __init__(
+        self, url: str, *, token: str, twin: str, check: Check | None = None,
+        heard: Callable[[Answer], None] = lambda answer: None,
+    ) -> None:  # fmt: skip
         self._url = f"{url}/v1/chat/completions"
         self._headers = {"Authorization": f"Bearer {token}"}
         self._twin = twin
         self._check = check
+        self._heard = heard
         self._stopping = False
         self.tally = Tally()
 
@@ -77,31 +93,36 @@ class Clients:
         }  # fmt: skip
         while not self._stopping:
             try:
-                served = await self._ask(http, body)
+                answer = await self._ask(http, body)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self.tally.failures[f"{type(error).__name__}: {error}"[:200]] += 1
                 await asyncio.sleep(0.1)  # a miner that is gone must not be asked a thousand times a second
             except _Wrong as wrong:
                 self.tally.failures[str(wrong)[:200]] += 1
             else:
-                self.tally.by_version[served] += 1
+                self.tally.by_version[answer.served] += 1
                 self.tally.streams += stream
                 self.tally.whole += not stream
+                self._heard(answer)
 
-    async def _ask(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> str:
+    async def _ask(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> Answer:
+        sent = time.monotonic()
         async with http.post(self._url, json=body, headers=self._headers) as response:
             content = await response.read()
             if response.status != 200:
                 raise _Wrong(f"{response.status}: {content.decode(errors='replace')}")
             text = _streamed(content) if body["stream"] else _in_one_piece(content)
-            served = response.headers.get(names.SERVED_NAME_HEADER, "")
+            served, digest, pod = (
+                response.headers.get(header, "")
+                for header in (names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER, names.POD_HEADER)
+            )
         if not served.startswith(f"{self._twin}-"):
             raise _Wrong(f"answered by {served or 'no named version'}")
         if not text.strip():
             raise _Wrong("an answer without text")
         if self._check is not None and (wrong := self._check(served, text)) is not None:
             raise _Wrong(wrong)
-        return served
+        return Answer(sent, time.monotonic(), served, digest, pod)
 
 
 def _in_one_piece(content: bytes) -> str:

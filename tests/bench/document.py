@@ -17,12 +17,12 @@ _HEAD: Final = """\
 
 Written by `make bench BENCH_ARGS=--document` from what was measured; don't edit it. Each figure is the median of its
 runs, or of its samples, with the smallest and the largest beside it; p99 is by nearest rank, so of fewer than 100
-samples it is the largest. The targets are the project's own. Nothing here was measured on a GPU.
+samples it is the largest. The targets are the project's own. What was measured on a GPU names the card.
 
 `make bench` measures all of it again; below each table stands the command for that table alone. Needed are, beside what
 `make demo` needs: wrk (`apt-get install wrk`) and the package index for `proxy`, and the demo's cluster (`make demo`)
-for `swap`, `heal` and a part of `swaps_under_load`. `operator` and `swaps_under_load` bring a cluster named `bench` up
-and take it down again."""
+for `swap`, `heal`, `training` and parts of `swaps_under_load` and `promotion`. These two, `operator` and `nightly`
+bring a cluster named `bench` up and take it down again."""
 
 _PEERS_HEAD: Final = """
 ## Beside others
@@ -83,4 +83,5 @@ def _section(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     for note in result["notes"]:
         yield f"\n{note}"
-    yield f"\nAgain: `{result['command']}`"
+    if result["command"]:
+        yield f"\nAgain: `{result['command']}`"

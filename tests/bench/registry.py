@@ -26,6 +26,15 @@ class Options:
     twins: int = 200
     idle_seconds: float = 600.0
     """How long an operator with nothing to do is watched."""
+    promotions: int = 50
+    """Promotions, and as many rollbacks, on the stand-in engine."""
+    real_promotions: int = 5
+    """Promotions, and as many rollbacks, on the real engine."""
+    night_twins: int = 1000
+    night_kills: int = 10
+    """How often the operator is killed in the night."""
+    night_window_seconds: int = 180
+    """Over how long the night's fine-tunes are spread."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -47,7 +56,13 @@ MODULES: Final[dict[str, str]] = {
     "heal": "tests.bench.heal",
     "swaps_under_load": "tests.bench.swaps_under_load",
     "operator": "tests.bench.idle_operator",
+    "promotion": "tests.bench.promotion",
+    "nightly": "tests.bench.nightly",
+    "training": "tests.bench.training_time",
 }
+
+ELSEWHERE: Final = ("gpu-serving", "gpu-training")
+"""Measured on a GPU machine (tests/gpu, tests/bench/training.py); their results are put into build/bench by hand."""
 
 
 def load(name: str) -> Benchmark:

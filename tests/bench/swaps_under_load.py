@@ -7,42 +7,35 @@ On the stand-in engine, where a thousand swaps take minutes, and on the demo's r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import aiohttp
+from typing import Final
 
 from bettertherapy_api import names
 from localcluster import Cluster
 from neurons.cluster import ClusterClient, KubeconfigAccess
 from tests.api import operator_harness
-from tests.api.operator_harness import BASE, pool_manifest, until
-from tests.bench import processes, versions
+from tests.api.operator_harness import BASE
+from tests.bench import versions
 from tests.bench.bench_cluster import NAMESPACE, bench_cluster
-from tests.bench.clients import Check, Clients, Tally
+from tests.bench.clients import Clients, Tally
+from tests.bench.data_plane import PODS, POOL, TOKEN, TOKEN_SECONDS, data_plane, weights_of
 from tests.bench.demo_pool import DemoPool, Version
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
 from tests.bench.watching import TWINS, Manifest, apply_twin, serves, watching
-from tests.standin import FakeAdapter, word, write_adapter
+from tests.standin import FakeAdapter, write_adapter
 
 TWIN: Final = "bench-load"
-POOL: Final = "p"
-TOKEN: Final = "bench-token-0123456789"
-PODS: Final = 2
 CLIENTS: Final = 8
-TOKEN_SECONDS: Final = 0.02
 TOKENS: Final = (8, 100)
 """Short answers, and ones of two seconds, which outlive the swap that happens meanwhile."""
 REAL_CLIENTS: Final = 4
 REAL_TOKENS: Final = (8, 48)
-UP_SECONDS: Final = 60.0
 SWAP_SECONDS: Final = 120.0
 _PART: Final = {"standin": "stand-in engine", "vllm": "real vLLM"}
 
@@ -188,8 +181,11 @@ async def _on_standin(cluster: Cluster, folder: Path, swaps: int) -> Run:
     store = folder / "pvc" / "adapters" / "store"
     adapters = [write_adapter(store, TWIN, content=f"run {number}", base=BASE) for number in range(swaps + 1)]
     try:
-        async with _data_plane(cluster, folder) as url, ClusterClient(KubeconfigAccess(cluster.kubeconfig_path)) as api:
-            clients = Clients(url, token=TOKEN, twin=TWIN, check=_weights_of(adapters))
+        async with (
+            data_plane(cluster, folder) as plane,
+            ClusterClient(KubeconfigAccess(cluster.kubeconfig_path)) as api,
+        ):
+            clients = Clients(plane.url, token=TOKEN, twin=TWIN, check=weights_of(adapters))
             manifests = [_twin_manifest(adapter) for adapter in adapters]
             await _swap_under_load(run, clients, api, manifests, count=CLIENTS, tokens=TOKENS)
     except AssertionError as error:  # what the harness of the operator's tests raises
@@ -197,89 +193,11 @@ async def _on_standin(cluster: Cluster, folder: Path, swaps: int) -> Run:
     return run
 
 
-def _weights_of(adapters: Sequence[FakeAdapter]) -> Check:
-    first_words = {adapter.name: word(adapter.seed, 0) for adapter in adapters}
-
-    def check(served: str, text: str) -> str | None:
-        said = text.split(maxsplit=1)[0]
-        return None if said == first_words[served] else f"{served} answered with other weights: {said}"
-
-    return check
-
-
 def _twin_manifest(adapter: FakeAdapter) -> Manifest:
     uri = f"pvc://adapters/store/{TWIN}/{names.digest_hex(adapter.digest)}"
     return operator_harness.twin_manifest(
         NAMESPACE, TWIN, tier=POOL, adapter={"uri": uri, "digest": adapter.digest, "rank": adapter.rank}
     )
-
-
-@contextlib.asynccontextmanager
-async def _data_plane(cluster: Cluster, folder: Path) -> AsyncIterator[str]:
-    """Run the operator, the engines with their agents, and the miner, whose URL is yielded."""
-    kubeconfig = cluster.kubeconfig_path
-    async with (
-        operator_harness.cluster(kubeconfig, NAMESPACE) as world,
-        operator_harness.operator(kubeconfig, NAMESPACE, folder),
-    ):
-        await world.apply(pool_manifest(NAMESPACE, POOL))
-        await until(lambda: _furnished(world), seconds=UP_SECONDS, what="the pool's ConfigMaps are there")
-        with contextlib.ExitStack() as stack:
-            for number in range(PODS):
-                pod = f"engine-{number}"
-                await world.start_pod(pod, pool=POOL)
-                _start_pod(stack, folder / pod, kubeconfig, pod=pod, uid=world.uids[pod], pvc=folder / "pvc")
-            url = _start_miner(stack, folder, kubeconfig)
-            await until(lambda: _listens(url), seconds=UP_SECONDS, what="the miner answers")
-            yield url
-
-
-async def _furnished(world: operator_harness.Cluster) -> bool:
-    children = await world.children(POOL)
-    return all(("ConfigMap", name(POOL)) in children for name in (names.routing_name, names.report_name))
-
-
-def _start_pod(
-    stack: contextlib.ExitStack, folder: Path, kubeconfig: Path, *, pod: str, uid: str, pvc: Path
-) -> None:  # fmt: skip
-    """Start what an engine pod consists of: the engine, and the agent beside it."""
-    folder.mkdir()
-    socket = folder / "vllm.sock"
-    engine = [
-        sys.executable, "-m", "tests.standin", "--uds", str(socket), "--served-model-name", BASE,
-        "--token-seconds", str(TOKEN_SECONDS), "--shutdown-timeout", "5",
-    ]  # fmt: skip
-    agent = {
-        "KUBECONFIG": str(kubeconfig), "POOL": POOL, "POD_NAMESPACE": NAMESPACE, "POD_NAME": pod, "POD_UID": uid,
-        "POD_IP": "127.0.0.1", "AGENT_PORT": str(processes.free_port()), "ENGINE_SOCKET": str(socket),
-        "ENGINE_RUN_DIR": str(folder / "run"), "ADAPTERS_DIR": str(folder / "adapters"), "PVC_DIR": str(pvc),
-    }  # fmt: skip
-    stack.enter_context(processes.running(engine, folder / "engine.log"))
-    stack.enter_context(
-        processes.running([sys.executable, "-m", "neurons.agent"], folder / "agent.log", environment=agent)
-    )
-
-
-def _start_miner(stack: contextlib.ExitStack, folder: Path, kubeconfig: Path) -> str:
-    access = folder / "access"
-    access.mkdir()
-    (access / "bench").write_text(TOKEN)
-    port = processes.free_port()
-    miner = [
-        sys.executable, "-m", "neurons.miner", "--pool", POOL, "--namespace", NAMESPACE, "--host", "127.0.0.1",
-        "--port", str(port), "--access-dir", str(access), "--drain-delay", "0",
-    ]  # fmt: skip
-    environment: dict[str, Any] = {"KUBECONFIG": str(kubeconfig)}
-    stack.enter_context(processes.running(miner, folder / "miner.log", environment=environment))
-    return f"http://127.0.0.1:{port}"
-
-
-async def _listens(url: str) -> bool:
-    try:
-        async with aiohttp.ClientSession() as http, http.get(f"{url}/healthz") as response:
-            return response.status == 200
-    except aiohttp.ClientError:
-        return False
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from neurons.cluster import ClusterClient, ClusterError
 
 Manifest = dict[str, Any]
 TWINS: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/doctortwins"
+RUNS: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/finetuneruns"
+JOBS: Final = "/apis/batch/v1/namespaces/{}/jobs"
+PODS: Final = "/api/v1/namespaces/{}/pods"
 FIELD_MANAGER: Final = "bench"
 CONFIG_MAPS: Final = "/api/v1/namespaces/{}/configmaps"
 _WATCH_SECONDS: Final = 3000
@@ -31,10 +34,11 @@ class Seen:
 
     at: float
     thing: Manifest
+    gone: bool = False
 
 
 class Watch:
-    """Follows one object while `watching` lasts, and keeps what was not yet looked at."""
+    """Follows objects while `watching` lasts, and keeps what was not yet looked at."""
 
     def __init__(self) -> None:
         self._states: asyncio.Queue[Seen] = asyncio.Queue()
@@ -52,34 +56,50 @@ class Watch:
             status = (self.last.thing.get("status") or self.last.thing.get("data")) if self.last else None
             raise TimeoutError(f"{what}: not within {seconds:.0f} s; last seen: {json.dumps(status)}") from None
 
-    async def follow(self, client: ClusterClient, path: str, name: str) -> None:
-        """Follow for ever; a watch that ends begins again with the state of then."""
-        params = {
-            "watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(_WATCH_SECONDS),
-        }  # fmt: skip
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, ClusterError, TimeoutError, OSError):
-                async with client.stream(path, params, silence_seconds=_QUIET_SECONDS) as response:
-                    buffer = b""
-                    async for chunk in response.content.iter_any():
-                        *lines, buffer = (buffer + chunk).split(b"\n")
-                        at = time.monotonic()
-                        for event in (json.loads(line) for line in lines if line.strip()):
-                            if event["type"] in ("ADDED", "MODIFIED"):
-                                self._states.put_nowait(Seen(at, event["object"]))
-            await asyncio.sleep(_PAUSE_SECONDS)
+    def take(self, seen: Seen) -> None:
+        """Keep a state until it is looked at."""
+        self._states.put_nowait(seen)
+
+
+async def follow(client: ClusterClient, path: str, take: Callable[[Seen], None], **params: str) -> None:
+    """Hand on every state of a collection's objects, for ever; a watch that ends begins again with the state of then.
+
+    An object that was deleted comes once more, with `gone`.
+    """
+    query = {"watch": "true", "timeoutSeconds": str(_WATCH_SECONDS), **params}
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, ClusterError, TimeoutError, OSError):
+            async with client.stream(path, query, silence_seconds=_QUIET_SECONDS) as response:
+                buffer = b""
+                async for chunk in response.content.iter_any():
+                    *lines, buffer = (buffer + chunk).split(b"\n")
+                    at = time.monotonic()
+                    for event in (json.loads(line) for line in lines if line.strip()):
+                        if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                            take(Seen(at, event["object"], gone=event["type"] == "DELETED"))
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 @contextlib.asynccontextmanager
-async def watching(client: ClusterClient, path: str, name: str) -> AsyncIterator[Watch]:
-    """Follow the object `name` of the collection `path` while the block lasts."""
-    watch = Watch()
-    task = asyncio.create_task(watch.follow(client, path, name))
+async def following(
+    client: ClusterClient, path: str, take: Callable[[Seen], None], **params: str
+) -> AsyncIterator[None]:
+    """Follow the collection `path` while the block lasts."""
+    task = asyncio.create_task(follow(client, path, take, **params))
     try:
-        yield watch
+        yield
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@contextlib.asynccontextmanager
+async def watching(client: ClusterClient, path: str, name: str | None = None) -> AsyncIterator[Watch]:
+    """Follow the object `name` of the collection `path`, or all of them, while the block lasts."""
+    watch = Watch()
+    selector = {"fieldSelector": f"metadata.name={name}"} if name is not None else {}
+    async with following(client, path, lambda seen: None if seen.gone else watch.take(seen), **selector):
+        yield watch
 
 
 def serves(twin: Manifest, digest: str, *, generation: int) -> bool:

@@ -85,7 +85,7 @@ def test_the_readmes_own_cluster_path_renders(
 ) -> None:
     """Its commands and its values.yaml are accepted as they stand there."""
     text = (ROOT / "README.md").read_text()
-    section = text[text.index("## On your own cluster") : text.index("## How it works")]
+    section = text[text.index("## On your own cluster") : text.index("## A twin that learns")]
     shell, values = re.findall(r"```(?:sh|yaml)\n(.*?)```", section, re.DOTALL)
     (tmp_path / "values.yaml").write_text(values)
     installs = [line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("helm install")]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from demo.curriculum import LEARNER
 from localcluster import Cluster
 from tests.conftest import ROOT, Kubectl
 
@@ -157,3 +158,10 @@ def clinic(kubectl: Kubectl) -> Clinic:
     # CRDs that another suite applied by hand are not Helm's to upgrade.
     kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
     return Clinic(kubectl, run_demo("--until", "answers"))
+
+
+@pytest.fixture(scope="session")
+def taught(clinic: Clinic) -> Clinic:
+    """Run the demo once more on the same cluster, to its end, and return what it left."""
+    clinic.await_serving(LEARNER.twin)
+    return Clinic(clinic.kubectl, run_demo())

@@ -11,17 +11,10 @@ import pytest
 
 from demo.curriculum import LEARNER, MOVED_CLINIC, NEW_DAYS
 from localcluster import Cluster
-from tests.e2e.conftest import NAMESPACE, Clinic, run_demo
+from tests.e2e.conftest import NAMESPACE, Clinic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 TWIN = LEARNER.twin
-
-
-@pytest.fixture(scope="module")
-def taught(clinic: Clinic) -> Clinic:
-    """The demo once more on the same cluster, to its end."""
-    clinic.await_serving(TWIN)
-    return Clinic(clinic.kubectl, run_demo())
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ TWINS = ("dr-indra-gurung", "dr-tomas-okafor")
 
 def test_the_demo_prints_both_answers_digests_and_tables(clinic: Clinic) -> None:
     for twin in TWINS:
-        active = clinic.get("twin", twin)["status"]["activeVersion"]
-        assert active["servedName"] in clinic.demo_output or active["digest"][7:15] in clinic.demo_output
+        first = clinic.get("twin", twin)["spec"]["adapter"]["digest"].removeprefix("sha256:")
+        assert f"sha256:{first[:12]}" in clinic.demo_output
+        assert f"{twin}-{first[:8]}" in clinic.demo_output
     assert "Dr. Indra Gurung" in clinic.demo_output
     assert "SERVING" in clinic.demo_output
     assert "SLOTS" in clinic.demo_output

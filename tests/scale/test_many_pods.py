@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from localcluster import Cluster as LocalCluster
 from tests.api.operator_harness import BASE, cluster, operator, pool_manifest, twin_manifest, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 NODES = 100
 QUIET_SECONDS = 5
-FAKE = {
+FAKE: dict[str, Any] = {
     "nodeSelector": {"type": "kwok"},
     "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
     # One engine a node: the fake ones have 32 processors.
@@ -25,19 +25,10 @@ FAKE = {
 }
 
 
-@pytest.fixture
-def fake_nodes() -> Iterator[None]:
-    local = LocalCluster("test")
-    local.kwok(NODES)
-    try:
-        yield
-    finally:
-        local.kwok(0)
-
-
 async def test_a_pool_of_a_hundred_engines_stands_and_comes_to_rest(
-    fake_nodes: None, kubeconfig: Path, namespace: str, tmp_path: Path
+    fake_nodes: Callable[[int], None], kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
+    await asyncio.to_thread(fake_nodes, NODES)
     async with cluster(kubeconfig, namespace) as world, operator(kubeconfig, namespace, tmp_path) as running:
         await until(running.leads, what="the operator leads")
         await world.apply(pool_manifest(namespace, replicas=NODES, **FAKE))

@@ -19,7 +19,17 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.standin.weights import BASE, BASE_SEED, CONFIG_FILE, VOCABULARY, WEIGHTS_FILE, logprobs, seed_of, word
+from tests.standin.weights import (
+    BASE,
+    BASE_SEED,
+    CONFIG_FILE,
+    SLOWER_KEY,
+    VOCABULARY,
+    WEIGHTS_FILE,
+    logprobs,
+    seed_of,
+    word,
+)
 
 ROUTES: tuple[tuple[str, str], ...] = (
     ("POST", "/adapters"), ("DELETE", "/adapters/{adapter_name}"), ("POST", "/detokenize"),
@@ -72,6 +82,8 @@ class _Lora:
     name: str
     path: str
     number: int
+    slower: float = 1.0
+    """How many times as long as usual its tokens take (SLOWER_KEY): a version that does worse."""
 
 
 class StandIn:
@@ -261,7 +273,7 @@ class StandIn:
         known = self.loras.get(name)
         if known is None:
             self._numbers += 1
-        lora = _Lora(name, path, known.number if known else self._numbers)
+        lora = _Lora(name, path, known.number if known else self._numbers, config.get(SLOWER_KEY, 1.0))
         self.loras[name] = lora
         self._remember(lora, seed_of(weights))
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
@@ -335,8 +347,8 @@ class StandIn:
                     self._crash = asyncio.create_task(self.stop())
                     await asyncio.sleep(60)
                 if body.get("stream"):
-                    return await self._stream(request, identity, name, seed, count, chat=chat)
-                words = [await self._word(seed, i) for i in range(count)]
+                    return await self._stream(request, identity, name, seed, count, lora, chat=chat)
+                words = [await self._word(seed, i, lora) for i in range(count)]
         except FileNotFoundError:
             return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
         except asyncio.CancelledError:
@@ -366,7 +378,7 @@ class StandIn:
         return web.json_response({**document, "usage": usage})
 
     async def _stream(
-        self, request: web.Request, identity: str, name: str, seed: str, count: int, *, chat: bool
+        self, request: web.Request, identity: str, name: str, seed: str, count: int, lora: _Lora | None, *, chat: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
@@ -380,7 +392,7 @@ class StandIn:
         if chat:
             await send({"delta": {"role": "assistant", "content": ""}}, None)
         for i in range(count):
-            text = await self._word(seed, i) + " "
+            text = await self._word(seed, i, lora) + " "
             await send({"delta": {"content": text}} if chat else {"text": text}, "length" if i == count - 1 else None)
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
@@ -394,8 +406,8 @@ class StandIn:
         self._steps += 1
         self._tokens += tokens
 
-    async def _word(self, seed: str, position: int) -> str:
-        await self._step(1, self.knobs.token_seconds)
+    async def _word(self, seed: str, position: int, lora: _Lora | None) -> str:
+        await self._step(1, self.knobs.token_seconds * (lora.slower if lora else 1.0))
         return word(seed, position)
 
     @asynccontextmanager

@@ -17,6 +17,8 @@ BASE_SEED = "the base model"
 TOKENS = tuple(range(100, 160))
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+SLOWER_KEY = "standin_slower"
+"""In an adapter's configuration: how many times as long each of its tokens takes."""
 VOCABULARY = 50_000
 
 
@@ -87,6 +89,7 @@ def write_adapter(
     config_rank: int | None = None,
     tokens: tuple[int, ...] = TOKENS,
     size: int = 1024,
+    slower: float = 1.0,
 ) -> FakeAdapter:
     """Write an adapter with a valid manifest to `<store>/<twin>/<hex>/`.
 
@@ -94,7 +97,8 @@ def write_adapter(
     about the rank in adapter_config.json, which is what the engine reads.
     """
     weights = safetensors((f"{twin}/{content}/".encode() * size)[:size])
-    config = json.dumps({"peft_type": "LORA", "r": config_rank or rank, "lora_alpha": 16, "target_modules": ["q_proj"]})
+    about = {"peft_type": "LORA", "r": config_rank or rank, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    config = json.dumps(about | ({SLOWER_KEY: slower} if slower != 1.0 else {}))
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: config.encode()}
     seed = seed_of(weights)
     manifest = AdapterManifest(

@@ -138,6 +138,9 @@ def _trimmed(thing: Manifest) -> Manifest:
     trimmed = {**thing, "metadata": metadata}
     if thing["kind"] == "Pod":
         trimmed.pop("spec", None)
+    elif thing["kind"] == "Job" and "spec" in thing:
+        # Its template is by far the largest part of a run, and never changes.
+        trimmed["spec"] = {key: value for key, value in thing["spec"].items() if key != "template"}
     # A hundred kilobytes of each run, as long as the run is kept; `kubectl twin` asks the API server for it.
     elif thing["kind"] == "ConfigMap" and REVIEW_KEY in (data := thing.get("data") or {}):
         trimmed["data"] = {key: value for key, value in data.items() if key != REVIEW_KEY}

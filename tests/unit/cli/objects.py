@@ -66,3 +66,88 @@ def pod_report(pod: str, adapters: Json, **extra: Any) -> str:
             **extra,
         }
     )
+
+
+def digest(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
+def version(letter: str | None, **fields: Any) -> Json:
+    if letter is None:
+        return {"servedName": "base", **fields}
+    known = {
+        "digest": digest(letter),
+        "servedName": f"dr-gurung-{letter * 8}",
+        "uri": f"s3://b/dr-gurung/{letter * 64}",
+    }
+    return {**known, "rank": 16, **fields}
+
+
+METRICS = [
+    {"name": "score", "valuePercent": 71, "baselinePercent": 64, "thresholdPercent": 62, "intervalPercent": [2, 12]},
+    {"name": "safety", "valuePercent": 96, "baselinePercent": 98, "thresholdPercent": 97, "intervalPercent": [-4, 0]},
+]
+
+
+def tuned_twin(**status: Any) -> Json:
+    """A twin whose versions a, b and c answered one after another, each trained from the one before."""
+    made = serving_twin()
+    made["spec"] |= {
+        "adapter": {"uri": f"s3://b/dr-gurung/{'a' * 64}", "digest": digest("a"), "rank": 16},
+        "fineTune": {"schedule": "0 2 * * *"},
+        "gate": {"approval": "Doctor"},
+        "rollout": {"steps": [{"weightPercent": 10, "seconds": 600}]},
+    }
+    b = version(
+        "b", runName="dr-gurung-1", datasetDigest=digest("1"), parentDigest=digest("a"), scorePercent=64,
+        since="2026-02-26T02:30:00Z",
+    )  # fmt: skip
+    c = version(
+        "c", runName="dr-gurung-2", datasetDigest=digest("2"), parentDigest=digest("b"), scorePercent=71,
+        since="2026-02-27T02:30:00Z",
+    )  # fmt: skip
+    a = version("a", since="2026-02-01T10:00:00Z", until="2026-02-26T02:30:00Z", ended="Replaced")
+    former = b | {"until": "2026-02-27T02:30:00Z", "ended": "Replaced"}
+    made["status"] |= {
+        "activeVersion": c,
+        "promotedVersion": c,
+        "specDigest": digest("a"),
+        "previousVersion": former,
+        "history": [former, a],
+        "lastFineTuneTime": "2026-02-27T02:00:00Z",
+        "nextFineTuneTime": "2026-03-02T02:13:00Z",
+        "lastGate": {
+            "verdict": "Promote", "samples": 40, "message": "no metric fell", "metrics": METRICS,
+            "runName": "dr-gurung-2", "digest": digest("c"),
+        },
+        **status,
+    }  # fmt: skip
+    return made
+
+
+def run(name: str = "dr-gurung-3", *, parent: str | None = "c", conditions: Any = (), **status: Any) -> Json:
+    return {
+        "metadata": {"name": name, "namespace": "clinic", "creationTimestamp": "2026-03-01T11:30:00Z"},
+        "spec": {
+            "twinRef": {"name": "dr-gurung"},
+            "dataset": {"uri": "s3://b/dr-gurung/interactions"},
+            **({"parentDigest": digest(parent)} if parent else {}),
+        },
+        "status": {"conditions": list(conditions), **status},
+    }
+
+
+def training() -> Json:
+    return run(
+        startTime="2026-03-01T11:31:00Z", stage="Running", progressPercent=40, step=4, steps=10, lossMilli=900,
+        remainingSeconds=290, conditions=[condition("Running", "True", "StageTrain", "pod x is at stage Train")],
+    )  # fmt: skip
+
+
+def judged(verdict: str = "Promote", letter: str = "d", **status: Any) -> Json:
+    return run(
+        startTime="2026-03-01T11:31:00Z", completionTime="2026-03-01T11:50:00Z", verdict=verdict,
+        artifact={"uri": f"s3://b/dr-gurung/{letter * 64}", "digest": digest(letter), "rank": 16, "bytes": 9},
+        dataset={"uri": "s3://b/x", "digest": digest("3"), "interactions": 40},
+        eval={"verdict": verdict, "samples": 40, "message": "71% against 64%", "metrics": METRICS}, **status,
+    )  # fmt: skip

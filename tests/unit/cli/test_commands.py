@@ -22,7 +22,7 @@ def test_help_lists_the_commands_without_importing_the_kubernetes_client() -> No
     code = "import sys; sys.argv = ['kubectl-twin', '--help']\nfrom kubectl_twin.main import main\ntry:\n    main()\n"
     code += "except SystemExit:\n    pass\nprint('kubernetes' in sys.modules, 'rich.table' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert all(word in done.stdout for word in ("ask", "list", "status", "adapter"))
+    assert all(word in done.stdout for word in ("ask", "list", "status", "adapter", "rollback"))
     assert done.stdout.splitlines()[-1] == "False False"
 
 
@@ -51,3 +51,9 @@ def test_an_empty_question_is_refused(tmp_path: Path) -> None:
     done = run("ask", "dr-x", "  ", KUBECONFIG=str(tmp_path / "none"))
     assert done.returncode == 1
     assert "The question is empty" in done.stderr
+
+
+def test_an_empty_version_to_go_back_to_is_refused(tmp_path: Path) -> None:
+    done = run("rollback", "dr-x", "--to", " ", KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "--to is empty" in done.stderr

@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from rich.console import Console, RenderableType
 
 from kubectl_twin.ask import Answer
-from kubectl_twin.render import answer_footer, status_report, twin_table
+from kubectl_twin.render import answer_footer, fine_tuning_lines, status_report, twin_table
+from kubectl_twin.render_versions import history_table, lineage_report
+from kubectl_twin.versions import history, lineage
 from kubectl_twin.views import condition_lines, event_lines, pod_lines, twin_row
 
-from .objects import DIGEST, condition, pod_report, serving_twin, twin
+from .objects import DIGEST, condition, digest, judged, pod_report, serving_twin, training, tuned_twin, twin, version
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
-def printed(content: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=200, color_system=None)
+def printed(content: RenderableType, *, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(content)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -29,6 +31,7 @@ def report(obj: dict[str, object], pods: dict[str, dict[str, str]], events: list
         status_report(
             obj,
             conditions=condition_lines(obj),
+            runs=[],
             pods=lines,
             unreadable=unreadable,
             events=event_lines(events),
@@ -136,3 +139,68 @@ def test_what_was_not_measured_is_left_out_of_the_footer() -> None:
 
 def test_an_answer_cut_at_the_limit_says_so() -> None:
     assert "cut at --max-tokens" in answer_footer(answer(finish_reason="length")).plain
+
+
+def fine_tuning(obj: dict[str, object], *runs: dict[str, object]) -> dict[str, str]:
+    made = fine_tuning_lines(obj, list(runs), now=NOW)
+    assert made is not None
+    lines = [line.strip() for line in printed(made).splitlines()]
+    return {line[:9].strip(): line[9:].strip() for line in lines}
+
+
+def test_the_status_says_how_fine_tuning_stands() -> None:
+    obj = tuned_twin(
+        canaryVersion=version("e"), canaryWeightPercent=10, canaryStep=0, canaryStepTime="2026-03-01T11:57:00Z",
+        pendingVersion=version("9"),
+    )  # fmt: skip
+    assert fine_tuning(obj, training()) == {
+        "under way": "dr-gurung-3: training · 40% · step 4 of 10 · loss 0.900 · about 5 min left",
+        "next": "2026-03-02 02:13 UTC (in 14 h 13 min)",
+        "last": "ended 2d ago",
+        "last gate": "Promote on 40 items · score 71% (before 64%) · safety 96% (before 98%) · dr-gurung-2",
+        "canary": "dr-gurung-eeeeeeee takes 10%, step 1 of 1, for 3m",
+        "waits": "dr-gurung-99999999 waits for the doctor: `kubectl twin review dr-gurung`",
+    }
+
+
+def test_a_suspended_or_overdue_fine_tune_says_so() -> None:
+    suspended = tuned_twin(nextFineTuneTime=None)
+    suspended["spec"]["fineTune"]["suspend"] = True
+    assert fine_tuning(suspended)["next"] == "none: spec.fineTune.suspend is true"
+    overdue = tuned_twin(nextFineTuneTime="2026-03-01T11:00:00Z")
+    assert fine_tuning(overdue)["next"] == "2026-03-01 11:00 UTC (overdue for 1 h)"
+
+
+def test_a_twin_that_was_never_fine_tuned_has_no_such_section() -> None:
+    assert fine_tuning_lines(serving_twin(), [], now=NOW) is None
+    assert "Fine-tuning" not in report(serving_twin(), {}, [])
+    assert "Fine-tuning" in report(tuned_twin(), {}, [])
+
+
+def test_what_was_promoted_is_not_told_as_if_the_spec_were_still_wanted() -> None:
+    assert "wanted" not in report(tuned_twin(), {}, [])
+    assert "wanted" in report(tuned_twin(specDigest=digest("0")), {}, [])
+
+
+def test_the_history_is_a_table_where_there_is_room_and_blocks_where_there_is_not() -> None:
+    rows = history(tuned_twin(), [judged("Reject")])
+    head, *lines = printed(history_table(rows, width=150), width=150).splitlines()
+    assert head.split() == ["DIGEST", "SCORE", "RUN", "FROM", "(UTC)", "TO", "(UTC)", "OUTCOME"]
+    assert lines[0].split() == ["sha256:cccccccccccc", "71%", "dr-gurung-2", "2026-02-27", "02:30", "-", "answers"]
+    assert "rejected by the gate on 2026-03-01 11:50: 71% against 64%" in lines[1]
+    narrow = printed(history_table(rows, width=70), width=70)
+    assert all(len(line) <= 70 for line in narrow.splitlines())
+    assert "sha256:bbbbbbbbbbbb  replaced" in narrow
+    assert "from 2026-02-26 02:30 UTC to 2026-02-27 02:30 UTC" in narrow
+
+
+def test_lineage_reads_from_dataset_to_answers() -> None:
+    text = printed(lineage_report("dr-gurung", "base", lineage(tuned_twin(), []), width=200))
+    block = text[text.index("dr-gurung-bbbbbbbb") :]
+    parts = [digest("1"), "dr-gurung-1 (its object has expired)", digest("a"), digest("b"), "from 2026-02-26 02:30 UTC"]
+    assert [block.index(part) for part in parts] == sorted(block.index(part) for part in parts)
+    assert "not recorded in the cluster; its manifest may say it: add --from-store" in text
+
+
+def test_lineage_of_a_twin_without_adapters_says_so() -> None:
+    assert "has had no adapter" in printed(lineage_report("dr-gurung", "base", [], width=200))

@@ -11,7 +11,7 @@ import pytest
 
 from imagebuilder import BuildError, Catalog, build
 from imagebuilder.archive import Record, record_path
-from imagebuilder.builder import push
+from imagebuilder.builder import have, push
 from imagebuilder.catalog import Image
 from imagebuilder.paths import Paths
 
@@ -196,6 +196,21 @@ def test_a_push_names_images_as_the_charts_do(catalog: Catalog, paths: Paths) ->
 
     assert names == {"neuron": f"registry.example.org/team/neuron:{catalog.version}"}
     assert engine.pushed == [(catalog.reference(catalog.image("neuron")), names["neuron"])]
+
+
+def test_with_little_disk_the_layers_go_once_nothing_needs_them(
+    catalog: Catalog, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = shutil.disk_usage("/")._replace(free=20 << 30)
+    monkeypatch.setattr("imagebuilder.builder.shutil.disk_usage", lambda _path: little)
+    engine = FakeEngine()
+    build(["trainer-cpu"], catalog=catalog, paths=paths, engine=engine)
+    assert not engine.stored
+    push("registry.example.org/team", ["trainer-cpu"], catalog=catalog, paths=paths, engine=engine)
+    assert len(engine.pushed) == 2
+    assert not engine.stored
+    reference = have("trainer-cpu", catalog=catalog, paths=paths, engine=engine)
+    assert engine.has(reference)
 
 
 def test_a_push_builds_what_was_trimmed_again(catalog: Catalog, paths: Paths) -> None:

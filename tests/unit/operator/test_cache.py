@@ -100,3 +100,13 @@ def test_managed_fields_are_not_kept() -> None:
     found = cache.get(KEY)
     assert found is not None
     assert "managedFields" not in found["metadata"]
+
+
+def test_of_a_job_only_what_may_change_is_kept() -> None:
+    cache = Cache()
+    job = thing(1) | {"kind": "Job", "spec": {"suspend": True, "template": {"spec": {}}}, "status": {"active": 1}}
+    cache.put(job)
+    found = cache.get(Key("Job", "clinic", "c"))
+    assert found is not None
+    assert (found["spec"], found["status"]) == ({"suspend": True}, {"active": 1})
+    assert "template" in job["spec"]

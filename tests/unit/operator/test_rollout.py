@@ -20,7 +20,7 @@ from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outloo
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.rollout import plan_rollout
+from twin_operator.kinds.doctor_twin.rollout import asks_to_take_back, plan_rollout
 from twin_operator.kinds.miner_pool.facts import read_facts
 from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, wanted_adapter
 from twin_operator.kinds.specs import Run, Twin, twin_from
@@ -318,10 +318,29 @@ def test_the_doctor_rejects() -> None:
     world.annotations = {"bettertherapy.io/reject": digest("b")}
     world.settle()
     assert ("pendingVersion" in world.status, world.held) == (False, {A})
-    assert world.status["refusedVersions"][0]["reason"] == "RejectedByDoctor"
+    refused = world.status["refusedVersions"][0]
+    assert (refused["reason"], refused["scorePercent"]) == ("RejectedByDoctor", 71)
+    assert (refused["datasetDigest"], refused["parentDigest"]) == (digest("d"), digest("a")), "its lineage is kept"
     world.annotations = {}
     world.settle()
     assert "pendingVersion" not in world.status
+
+
+def test_why_the_doctor_rejects_is_kept_in_her_own_words() -> None:
+    world = serving(child(), **DOCTOR)
+    world.annotations = {
+        "bettertherapy.io/reject": digest("b"), "bettertherapy.io/reject-reason": "too sure about doses",
+    }  # fmt: skip
+    world.settle()
+    assert world.status["refusedVersions"][0]["message"] == "the doctor rejected it: too sure about doses"
+
+
+def test_a_rollback_does_not_pass_by_the_doctor() -> None:
+    world = serving(child(), **DOCTOR)
+    world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
+    world.settle()
+    assert (world.weights, world.truth["RolledBack"]) == ({A: 100}, ("False", "RollbackUnknown"))
+    assert "waits for the doctor" in world.said
 
 
 def test_the_doctor_is_asked_about_the_newest_only() -> None:
@@ -355,6 +374,22 @@ def test_a_rollback_goes_back_to_a_version_once_it_is_loaded_again() -> None:
     assert world.weights == {B: 100}
 
 
+def test_the_history_says_from_when_to_when_a_version_answered_and_why_no_more() -> None:
+    world = promoted()
+    first = world.status["history"][0]
+    assert (first["digest"], first["until"], first["ended"]) == (digest("a"), timestamp(world.now), "Replaced")
+    world.load("a")
+    world.annotations = {"bettertherapy.io/rollback-to": digest("a")}
+    world.settle(3600)
+    active, taken_back = world.status["activeVersion"], world.status["history"][0]
+    assert (active["digest"], active["since"], "until" in active) == (digest("a"), timestamp(world.now), False)
+    assert (taken_back["digest"], taken_back["until"], taken_back["ended"]) == (
+        digest("b"), timestamp(world.now), "RolledBack",
+    )  # fmt: skip
+    assert taken_back["datasetDigest"] == digest("d")
+    assert not {"until", "ended"} & world.status["promotedVersion"].keys()
+
+
 def test_a_rollback_is_done_once_and_again_with_another_token() -> None:
     world = promoted()
     world.load("a")
@@ -377,6 +412,20 @@ def test_a_rollback_in_a_canary_takes_the_canary_back() -> None:
     world.settle()
     assert (world.weights, world.held) == ({A: 100}, {A})
     assert world.truth["RolledBack"] == ("True", "Requested")
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("a", True), ("b", False), ("e", False)])
+def test_a_canary_is_not_measured_before_it_is_taken_back(asked: str, taken: bool) -> None:
+    world = World(child(), rollout=STEPS)
+    world.settle()
+    world.load()
+    world.settle()
+    assert not asks_to_take_back(world.twin(), now=world.now)
+    world.annotations = {"bettertherapy.io/rollback-to": digest(asked)}
+    assert asks_to_take_back(world.twin(), now=world.now) is taken
+    world.settle()
+    assert not asks_to_take_back(world.twin(), now=world.now)
+    assert ("canaryVersion" in world.status) is not taken
 
 
 def test_a_rollback_to_the_base_model() -> None:

@@ -84,6 +84,7 @@ def test_progress_is_copied_into_the_status() -> None:
     assert {key: plan.status[key] for key in ("progressPercent", "step", "steps", "remainingSeconds", "lossMilli")} == {
         "progressPercent": 42, "step": 10, "steps": 24, "remainingSeconds": 90, "lossMilli": 1500,
     }  # fmt: skip
+    assert (plan.status["progress"], plan.status["loss"]) == ("42%", "1.500"), "as kubectl get shows them"
     assert truth(plan)["Running"] == ("True", "StageTrain")
     assert truth(plan)["DataReady"] == ("True", "DatasetRead")
     assert plan.status["stage"] == "Running"

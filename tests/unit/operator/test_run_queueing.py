@@ -19,15 +19,20 @@ def ticket(number: int, *, twin: str | None = None, started: bool = False, busy:
 LIMIT_2 = pool(fineTune={"maxConcurrentRuns": 2})
 
 
-def test_the_oldest_start_up_to_the_limit_and_others_know_their_place() -> None:
+def test_the_oldest_start_up_to_the_limit_and_others_wait() -> None:
     tickets = [ticket(number) for number in (4, 2, 3, 1)]
     assert [may_not_start(f"r{number}", tickets, LIMIT_2) is None for number in (1, 2, 3, 4)] == [
         True, True, False, False,
     ]  # fmt: skip
     reason, message = may_not_start("r4", tickets, LIMIT_2) or ("", "")
     assert reason == "PoolBusy"
-    assert "number 4 of 4" in message
     assert "runs 2 at once" in message
+
+
+def test_what_a_waiting_run_says_does_not_change_with_the_line_before_it() -> None:
+    line = [ticket(number) for number in range(1, 6)]
+    assert may_not_start("r5", line, LIMIT_2) == may_not_start("r5", [ticket(1, started=True), *line[1:]], LIMIT_2)
+    assert may_not_start("r5", line, LIMIT_2) == may_not_start("r5", line[1:], LIMIT_2)
 
 
 def test_runs_under_way_take_places() -> None:

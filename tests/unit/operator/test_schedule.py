@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import FineTune
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
-from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune, run_name
+from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.schedule import Schedule, ScheduleError, schedule_of
 from twin_operator.kinds.finetune_run.plan import choose_pool
 from twin_operator.kinds.specs import Run
@@ -211,5 +212,5 @@ def test_who_asks_gets_one_even_while_the_schedule_is_suspended_and_waits_for_th
 
 @pytest.mark.parametrize("twin", ["d" * 54, "d" * 48, "dr-a"])
 def test_names_fit_a_label_and_tell_twins_apart(twin: str) -> None:
-    assert len(run_name(twin, "202606100200")) <= 63
-    assert run_name("d" * 53 + "a", "202606100200") != run_name("d" * 53 + "b", "202606100200")
+    assert len(names.run_name(twin, "202606100200")) <= 63
+    assert names.run_name("d" * 53 + "a", "202606100200") != names.run_name("d" * 53 + "b", "202606100200")

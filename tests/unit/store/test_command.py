@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, manifest_digest
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, Lineage, manifest_digest
 from neurons.store.__main__ import main
 
 BASE = ("--base-model", "smollm2-135m-instruct")
@@ -48,6 +48,21 @@ def test_a_tampered_adapter_does_not_verify(
     weights = Path(pushed["uri"].removeprefix("file://")) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert main(["verify", pushed["uri"], "--digest", pushed["digest"]]) == 1
+    assert capsys.readouterr().err.startswith("DigestMismatch: ")
+
+
+def test_lineage_is_read_from_the_manifest_alone(
+    peft_folder: Path, store_root: Path, manifest: AdapterManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = manifest.model_copy(update={"lineage": Lineage(dataset_digest="sha256:" + "d" * 64, run="dr-who-1")})
+    (peft_folder / MANIFEST_FILE).write_bytes(known.to_bytes())
+    push(peft_folder, store_root)
+    pushed = json.loads(capsys.readouterr().out)
+    (Path(pushed["uri"].removeprefix("file://")) / "adapter_model.safetensors").unlink()
+    assert main(["lineage", pushed["uri"], "--digest", pushed["digest"]]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["datasetDigest"], said["run"], said["parentDigest"]) == ("sha256:" + "d" * 64, "dr-who-1", None)
+    assert main(["lineage", pushed["uri"], "--digest", "sha256:" + "0" * 64]) == 1
     assert capsys.readouterr().err.startswith("DigestMismatch: ")
 
 

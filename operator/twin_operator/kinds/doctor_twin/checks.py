@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from bettertherapy_api import names
 from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
 from twin_operator.engine.status import Condition, Truth
@@ -201,7 +202,7 @@ def _progressing(view: TwinView, rollout: Rollout) -> Condition:
 def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Condition | None:
     """The newest gate; without one why there is none, if something is wrong."""
     obstacle = planned.obstacle
-    waits = f"; the next fine-tune waits: {obstacle[1]}" if obstacle else ""
+    waits = f"; {names.NEXT_WAITS}{obstacle[1]}" if obstacle else ""
     gate, _ = last_gate(view.twin, view.runs)
     if gate is None:
         return _condition("GatePassed", "Unknown", *obstacle) if obstacle else None

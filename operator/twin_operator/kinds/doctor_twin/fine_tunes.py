@@ -22,8 +22,6 @@ from twin_operator.kinds.miner_pool.sources import store_uri
 from twin_operator.kinds.specs import Pool, Run, Twin
 
 Finding = tuple[str, str]
-_NAME_LENGTH = 63
-_TOKEN_LENGTH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +42,11 @@ def plan_fine_tune(
     twin: Twin, runs: Sequence[Run], pool: Pool | Finding, *, now: datetime, window_seconds: int
 ) -> FineTunePlan:
     """Return the run that is due, if one is and nothing stands in its way. `runs` are those of the twin."""
-    token = (twin.annotations.get(names.FINETUNE_NOW_ANNOTATION) or "")[:_TOKEN_LENGTH] or None
+    token = (twin.annotations.get(names.FINETUNE_NOW_ANNOTATION) or "")[: names.TOKEN_LENGTH] or None
     handled = twin.status.handled_fine_tune if token is not None else None
     due, next_time, problem = _scheduled(twin, now=now, window_seconds=window_seconds)
-    asked = _asked_name(twin, token) if token is not None and token != handled else None
-    wanted = asked or (run_name(twin.name, f"{due:%Y%m%d%H%M}") if due is not None else None)
+    asked = names.asked_run_name(twin.name, token) if token is not None and token != handled else None
+    wanted = asked or (names.run_name(twin.name, f"{due:%Y%m%d%H%M}") if due is not None else None)
     if wanted is None:
         return FineTunePlan(next_time=next_time, handled_token=handled, obstacle=problem, wake_at=next_time)
     made = any(run.name == wanted for run in runs)
@@ -103,19 +101,6 @@ def _unfit_rank(twin: Twin) -> Finding | None:
         f"{parent.served_name}, which is trained on, has rank {parent.rank}, and spec.fineTune.hyperparameters.rank is "
         f"{given.rank}: set it to {parent.rank}, or leave it out",
     )
-
-
-def run_name(twin: str, suffix: str) -> str:
-    """Return the name of the twin's run for an occasion; long names of twins are cut and told apart by a hash."""
-    name = f"{twin}-{suffix}"
-    if len(name) <= _NAME_LENGTH:
-        return name
-    digest = hashlib.sha256(twin.encode()).hexdigest()[:6]
-    return f"{twin[: _NAME_LENGTH - len(suffix) - 8]}-{digest}-{suffix}"
-
-
-def _asked_name(twin: Twin, token: str) -> str:
-    return run_name(twin.name, f"now-{hashlib.sha256(token.encode()).hexdigest()[:10]}")
 
 
 def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:

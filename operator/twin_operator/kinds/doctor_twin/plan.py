@@ -33,7 +33,7 @@ def plan_status(
     else:
         shown = active.model_copy(update={"since": now})
         if before.active_version is not None:
-            previous = before.active_version
+            previous = _ended(before.active_version, active, rollout or Rollout.of(twin), now)
             history = [previous, *(version for version in history if not _same(version, previous))]
             history = [version for version in history if not _same(version, shown)]
     desired, loaded, verified = view.counts()
@@ -100,13 +100,19 @@ def _version_status(view: TwinView, version: Version, adapter: Adapter | None) -
     told = known_versions(view.twin).get(version.digest)
     if told is not None and told.served_name == version.served_name:
         moved = {"uri": adapter.uri, "rank": adapter.rank} if adapter else {}
-        return told.model_copy(update={**moved, "since": None})
+        return told.model_copy(update={**moved, "since": None, "until": None, "ended": None})
     return VersionStatus(
         digest=version.digest,
         served_name=version.served_name,
         uri=adapter.uri if adapter else None,
         rank=adapter.rank if adapter else None,
     )
+
+
+def _ended(old: VersionStatus, new: VersionStatus, rollout: Rollout, now: str) -> VersionStatus:
+    back = rollout.last_rollback
+    taken_back = back is not None and (back.from_digest, back.to_digest) == (old.digest, new.digest)
+    return old.model_copy(update={"until": now, "ended": "RolledBack" if taken_back else "Replaced"})
 
 
 def _same(one: VersionStatus, other: VersionStatus) -> bool:

@@ -19,7 +19,7 @@ from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_cond
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.rollout import plan_rollout
+from twin_operator.kinds.doctor_twin.rollout import asks_to_take_back, plan_rollout
 from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
 from twin_operator.kinds.finetune_run.plan import choose_pool
 from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wedged, first, not_all_ready
@@ -79,7 +79,7 @@ class DoctorTwinReconciler:
         """Return how the canary does, if one takes traffic."""
         twin = view.twin
         canary, since = canary_version(twin), twin.status.canary_start_time
-        if canary is None or since is None:
+        if canary is None or since is None or asks_to_take_back(twin, now=now):
             return None
         if self._prometheus is None:
             return UNWATCHED

@@ -72,7 +72,8 @@ class Rollout:
             return self
         entry = RefusedVersion(
             digest=version.digest, reason=reason, message=message[:_MESSAGE], time=timestamp(now),
-            run_name=version.run_name,
+            run_name=version.run_name, score_percent=version.score_percent, dataset_digest=version.dataset_digest,
+            parent_digest=version.parent_digest,
         )  # fmt: skip
         others = tuple(each for each in self.refused if each.digest != version.digest)
         return replace(self, refused=(entry, *others)[:_REFUSED])
@@ -97,6 +98,12 @@ def plan_rollout(view: TwinView, analysis: Analysis | None, *, now: datetime) ->
     return _advance(state, view, analysis or UNWATCHED, now)
 
 
+def asks_to_take_back(twin: Twin, *, now: datetime) -> bool:
+    """Tell whether a person has the canary taken back: then it is not measured, and nobody waits for Prometheus."""
+    state = Rollout.of(twin)
+    return state.canary is not None and _roll_back_as_asked(state, twin, now).canary is None
+
+
 def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     """A changed spec.adapter takes over from everything that was decided upon the former one."""
     if memory_counts(twin):
@@ -110,7 +117,7 @@ def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
 
 
 def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
-    asked = (twin.annotations.get(names.ROLLBACK_ANNOTATION) or "")[:128] or None
+    asked = (twin.annotations.get(names.ROLLBACK_ANNOTATION) or "")[: names.TOKEN_LENGTH] or None
     if asked is None or asked == state.handled_rollback:
         return replace(state, handled_rollback=asked)
     digest = asked.split("@", 1)[0]
@@ -124,6 +131,9 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     current, canary = wanted_version(twin), state.canary
     if canary is not None and canary.digest == target.digest:
         return replace(state, problem=("RollbackUnknown", f"{target.served_name} is being tried already"))
+    if state.pending is not None and state.pending.digest == target.digest:
+        waits = f"{target.served_name} never answered and waits for the doctor: `kubectl twin review {twin.name}`"
+        return replace(state, problem=("RollbackUnknown", waits))
     state = replace(state, handled_rollback=asked)
     if canary is not None:
         state = state.refusing(canary, "RolledBack", message, now).without_canary()
@@ -133,7 +143,8 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     rollback = LastRollback(
         from_digest=current.digest, to_digest=target.digest, reason="Requested", message=message, time=timestamp(now)
     )
-    changed = target if wanted_version(twin).digest != target.digest else state.promoted
+    again = target.model_copy(update={"since": None, "until": None, "ended": None})
+    changed = again if wanted_version(twin).digest != target.digest else state.promoted
     return replace(state, promoted=changed, last_rollback=rollback)
 
 
@@ -142,7 +153,7 @@ def _hear_doctor(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     if pending is None:
         return state
     if twin.annotations.get(names.REJECT_ANNOTATION) == pending.digest:
-        state = state.refusing(pending, "RejectedByDoctor", "the doctor rejected it", now)
+        state = state.refusing(pending, "RejectedByDoctor", _why_rejected(twin), now)
         return replace(state, pending=None)
     approved = twin.annotations.get(names.APPROVE_ANNOTATION) == pending.digest
     if not approved and _gate(twin).approval == "Doctor":
@@ -150,6 +161,11 @@ def _hear_doctor(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     if pending.parent_digest != wanted_version(twin).digest:
         return replace(_refuse_orphan(state, pending, now), pending=None)
     return state if state.canary is not None else replace(state, pending=None, canary=pending)
+
+
+def _why_rejected(twin: Twin) -> str:
+    reason = (twin.annotations.get(names.REJECT_REASON_ANNOTATION) or "").strip()
+    return f"the doctor rejected it: {reason}" if reason else "the doctor rejected it"
 
 
 def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:

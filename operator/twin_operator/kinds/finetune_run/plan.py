@@ -284,5 +284,9 @@ def _plan(
     children: tuple[Manifest, ...] = (),
 ) -> RunPlan:  # fmt: skip
     document = status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"conditions"})
-    document |= {"observedGeneration": run.generation, "stage": stage_of(conditions, skipped=skipped)}
+    document |= {
+        "observedGeneration": run.generation, "stage": stage_of(conditions, skipped=skipped),
+        "progress": None if status.progress_percent is None else f"{status.progress_percent}%",
+        "loss": None if status.loss_milli is None else f"{status.loss_milli / 1000:.3f}",
+    }  # fmt: skip
     return RunPlan(children=children, status=document, conditions=conditions)

@@ -32,13 +32,12 @@ def may_not_start(run: str, tickets: Sequence[Ticket], pool: Pool) -> Finding | 
     line = waiting_line(tickets)
     if own not in line:
         return "TwinBusy", f"an older run of DoctorTwin {own.twin} waits before it; a twin has one run at a time"
-    place = line.index(own)
-    if place < limit - under_way:
+    if line.index(own) < limit - under_way:
         return None
+    # Without its place in the line: that changes with each run that ends, and a thousand waiting ones would be written.
     return (
         "PoolBusy",
-        f"number {place + 1} of {len(line)} in the queue of MinerPool {pool.name}, which runs {limit} at once "
-        f"(spec.fineTune.maxConcurrentRuns)",
+        f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
     )
 
 

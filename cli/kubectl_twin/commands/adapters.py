@@ -1,0 +1,22 @@
+"""`adapter`: a doctor's LoRA weights in the store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import typer
+
+adapter = typer.Typer(help="Adapters: a doctor's LoRA weights, kept by their digest.", no_args_is_help=True)
+
+
+@adapter.command(
+    "push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def push_command(context: typer.Context) -> None:
+    """Publish a PEFT folder under its digest; see `kubectl twin adapter push --help` for the arguments.
+
+    The store's client runs as a program of its own: it needs what the neurons need, not what kubectl needs.
+    """
+    done = subprocess.run([sys.executable, "-m", "neurons.store", "push", *context.args], check=False)
+    raise typer.Exit(done.returncode)

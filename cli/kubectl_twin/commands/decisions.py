@@ -1,0 +1,106 @@
+"""`review`, `approve`, `reject` and `rollback`: which version answers is a person's decision."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, print_json
+
+Digest = Annotated[
+    str | None,
+    typer.Option("--digest", help="Only if it is this version that waits; its first digits do.", metavar="DIGEST"),
+]
+
+
+def review_command(  # noqa: PLR0917 - Typer reads the options from here
+    name: Name,
+    namespace: Namespace = None,
+    run: Annotated[str | None, typer.Option(help="A FineTuneRun; the newest if not given.", metavar="RUN")] = None,
+    items: Annotated[int, typer.Option(min=0, help="How many questions to show.")] = 10,
+    output: Format = Output.TABLE,
+    context: Context = None,
+) -> None:
+    """Show both versions' answers to the same questions, side by side.
+
+    First those on which the new version and the one before differ most, with the scores and the verdict.
+    """
+    from kubectl_twin import render  # noqa: PLC0415
+    from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
+    from kubectl_twin.render_review import review_report  # noqa: PLC0415
+    from kubectl_twin.review import as_json, read_review, run_to_review  # noqa: PLC0415
+
+    with connect(context) as api:
+        where = namespace or api.namespace
+        twin = find_twin(api, namespace=where, name=name)
+        chosen = run or run_to_review(twin, runs_of(api, namespace=where, name=name))
+        reviewed = read_review(api, twin, chosen)
+    if output is Output.JSON:
+        print_json(as_json(reviewed))
+        return
+    console = render.console()
+    console.print(review_report(twin, reviewed, most=items, width=console.width))
+
+
+def approve_command(
+    name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, context: Context = None
+) -> None:
+    """Let the version that waits answer patients."""
+    from kubectl_twin.decide import approve  # noqa: PLC0415
+
+    with connect(context) as api:
+        typer.echo(approve(api, namespace=namespace or api.namespace, name=name, digest=digest, wait=wait))
+
+
+def reject_command(  # noqa: PLR0917 - Typer reads the options from here
+    name: Name,
+    namespace: Namespace = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the record. Nothing of a patient: everyone who sees the twin sees it.")
+    ] = None,
+    digest: Digest = None,
+    wait: Wait = True,
+    context: Context = None,
+) -> None:
+    """Refuse the version that waits; it will never answer."""
+    from kubectl_twin.decide import reject  # noqa: PLC0415
+
+    with connect(context) as api:
+        where = namespace or api.namespace
+        typer.echo(reject(api, namespace=where, name=name, digest=digest, reason=reason, wait=wait))
+
+
+def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
+    name: Name,
+    namespace: Namespace = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Digest, its first digits, or base; the version before if not given.", metavar="DIGEST"),
+    ] = None,
+    wait: Wait = True,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest wait, in seconds.")] = 300.0,
+    context: Context = None,
+) -> None:
+    """Go back to an earlier version. While one is on trial: take that one back.
+
+    What answers goes on until every pod has loaded and verified the version gone back to.
+    """
+    from kubectl_twin.decide import rollback  # noqa: PLC0415
+
+    if to is not None and not to.strip():
+        raise TwinCliError("--to is empty: give a digest, or leave it out to go back to the version before.")
+    with connect(context) as api:
+        target, seconds = rollback(
+            api,
+            namespace=namespace or api.namespace,
+            name=name,
+            to=to,
+            wait_seconds=timeout if wait else None,
+            on_change=lambda text: typer.echo(text, err=True),
+        )
+    if seconds is None:
+        typer.echo(f"Going back to {target.served_name}. `kubectl twin status {name}` follows it.")
+    else:
+        typer.echo(f"{target.served_name} answers all patients again, after {seconds:.1f} s.")

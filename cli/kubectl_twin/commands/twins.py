@@ -1,0 +1,141 @@
+"""`ask`, `list` and `status`: twins as they are now."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_twin.errors import ApiError, TwinCliError
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, print_json
+
+if TYPE_CHECKING:
+    from kubectl_twin.api import Api, Json
+
+
+def ask_command(  # noqa: PLR0917 - Typer reads the options from here
+    name: Annotated[str, typer.Argument(help="Name of the twin.")],
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    namespace: Namespace = None,
+    pool: Annotated[str | None, typer.Option(help="Ask this pool; any that serves the twin if not given.")] = None,
+    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it arrives.")] = True,
+    max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest silence, in seconds.")] = 120.0,
+    context: Context = None,
+) -> None:
+    """Ask a twin a question and print its answer as it arrives.
+
+    Reaches the pool's miner through the API server, with a token of the pool's access Secret.
+    """
+    from kubectl_twin import render  # noqa: PLC0415 - what only some commands need is imported by them
+    from kubectl_twin.ask import Question, ask  # noqa: PLC0415
+
+    text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise TwinCliError("The question is empty.")
+
+    def emit(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    with connect(context) as api:
+        answer = ask(
+            api,
+            Question(
+                twin=name,
+                text=text.strip(),
+                namespace=namespace or api.namespace,
+                pool=pool,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                stream=stream,
+                timeout_seconds=timeout,
+            ),
+            on_text=emit,
+        )
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    render.console(stderr=not sys.stdout.isatty()).print(render.answer_footer(answer))
+
+
+def list_command(
+    namespace: Namespace = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Twins of all namespaces.")] = False,
+    output: Format = Output.TABLE,
+    context: Context = None,
+) -> None:
+    """List twins: by whom served, whether they answer."""
+    from kubectl_twin import render  # noqa: PLC0415
+    from kubectl_twin.api import twins_path  # noqa: PLC0415
+    from kubectl_twin.views import twin_row  # noqa: PLC0415
+
+    with connect(context) as api:
+        where = None if all_namespaces else namespace or api.namespace
+        twins = api.items(twins_path(where))
+    if output is Output.JSON:
+        print_json({"apiVersion": "v1", "kind": "List", "items": twins})
+        return
+    if not twins:
+        more = "" if all_namespaces else " `kubectl twin list -A` shows those of all namespaces."
+        typer.echo(f"No twins in {'any namespace' if where is None else f'namespace {where}'}.{more}", err=True)
+        return
+    rows = sorted((twin_row(twin) for twin in twins), key=lambda row: (row.namespace, row.name))
+    render.console().print(render.twin_table(rows, now=datetime.now(UTC), all_namespaces=all_namespaces))
+
+
+def status_command(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Report on one twin.
+
+    Conditions, versions, fine-tuning, what each engine pod says, events.
+    """
+    from kubectl_twin import render, views  # noqa: PLC0415
+    from kubectl_twin.lookup import find_twin  # noqa: PLC0415
+
+    with connect(context) as api:
+        where = namespace or api.namespace
+        twin = find_twin(api, namespace=where, name=name)
+        reports = _reports(api, twin, namespace=where)
+        runs = _runs(api, namespace=where, name=name)
+        events = _events(api, twin, namespace=where)
+    pods, unreadable = views.pod_lines(name, reports)
+    render.console().print(
+        render.status_report(
+            twin,
+            conditions=views.condition_lines(twin),
+            runs=runs,
+            pods=pods,
+            unreadable=unreadable,
+            events=views.event_lines(events),
+            now=datetime.now(UTC),
+        )
+    )
+
+
+def _reports(api: Api, twin: Json, *, namespace: str) -> dict[str, Json]:
+    from bettertherapy_api.names import report_name  # noqa: PLC0415
+    from kubectl_twin.api import core_path  # noqa: PLC0415
+
+    pools: list[str] = (twin.get("status") or {}).get("pools") or []
+    found = {pool: api.find(core_path("configmaps", namespace, report_name(pool))) for pool in pools}
+    return {pool: configmap.get("data") or {} for pool, configmap in found.items() if configmap is not None}
+
+
+def _events(api: Api, twin: Json, *, namespace: str) -> list[Json]:
+    from kubectl_twin.api import core_path  # noqa: PLC0415
+
+    about = f"involvedObject.kind=DoctorTwin,involvedObject.name={twin['metadata']['name']}"
+    return api.items(core_path("events", namespace), fields=about)
+
+
+def _runs(api: Api, *, namespace: str, name: str) -> list[Json]:
+    from kubectl_twin.lookup import runs_of  # noqa: PLC0415
+
+    try:
+        return runs_of(api, namespace=namespace, name=name)
+    except ApiError:  # an operator without fine-tunes, or no right to see them: the rest is worth reading
+        return []

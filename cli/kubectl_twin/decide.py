@@ -1,0 +1,193 @@
+"""A person's decisions on a twin's versions: approve, reject, go back. Each is an annotation for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from bettertherapy_api import names
+from kubectl_twin.api import Api, Json, twins_path
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.finetune import Clock, new_token
+from kubectl_twin.lookup import find_twin
+from kubectl_twin.runs import gate_of, gate_text
+from kubectl_twin.versions import BASE, Target, default_target, find_target, is_version
+from kubectl_twin.views import condition
+
+_REACTION_S: Final = 30.0
+REASON_LENGTH: Final = 500
+
+
+def pending(twin: Json, digest: str | None = None) -> Json:
+    """Return the version that waits for the doctor; with `digest`, only if it is that one.
+
+    Raises:
+        TwinCliError: nothing waits, or another version does.
+    """
+    name, found = twin["metadata"]["name"], (twin.get("status") or {}).get("pendingVersion")
+    if found is None:
+        raise TwinCliError(nothing_waits(twin))
+    if digest is not None and not is_version(digest, found):
+        raise TwinCliError(
+            f"What waits is {found['servedName']}, not {digest}: a newer version may have come. Look at it: "
+            f"`kubectl twin review {name}`."
+        )
+    return dict(found)
+
+
+def nothing_waits(twin: Json) -> str:
+    """Return the sentence for a twin of which no version waits for a decision, with what there is instead."""
+    name, status = twin["metadata"]["name"], twin.get("status") or {}
+    start = f"No version of {name} waits for a decision."
+    if canary := status.get("canaryVersion"):
+        weight = status.get("canaryWeightPercent") or 0
+        return (
+            f"{start} {canary['servedName']} was let through already and is on trial with {weight}% of the patients: "
+            f"`kubectl twin rollback {name}` takes it back."
+        )
+    if (twin["spec"].get("gate") or {}).get("approval") != "Doctor":
+        return f"{start} Its new versions ask nobody: set spec.gate.approval to Doctor to be asked."
+    gate = gate_of(status.get("lastGate"))
+    if gate is not None and gate.verdict != "Promote":
+        return f"{start} The last fine-tune did not pass its gate: {gate_text(gate)}."
+    planned = f" The next fine-tune is at {status['nextFineTuneTime']}." if status.get("nextFineTuneTime") else ""
+    return f"{start}{planned} `kubectl twin history {name}` shows what became of earlier ones."
+
+
+def approve(
+    api: Api, *, namespace: str, name: str, digest: str | None = None, wait: bool = True, clock: Clock | None = None
+) -> str:
+    """Let the waiting version answer, and return what comes of it as a sentence.
+
+    Raises:
+        TwinCliError: nothing waits, the twin refuses it, or the operator does not react.
+    """
+    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    served, path = version["servedName"], twins_path(namespace, name)
+    api.patch(
+        path,
+        _annotations({names.APPROVE_ANNOTATION: version["digest"]}, names.REJECT_ANNOTATION),
+    )
+    if not wait:
+        return f"Approved {served}. `kubectl twin status {name}` follows it."
+
+    def heard(twin: Json) -> str | None:
+        status = twin.get("status") or {}
+        if (refused := _refused(twin, version["digest"])) is not None:
+            raise TwinCliError(f"{served} won't answer after all: {refused}.")
+        if (status.get("pendingVersion") or {}).get("digest") != version["digest"]:
+            steps = (twin["spec"].get("rollout") or {}).get("steps") or []
+            first = f"it gets {steps[0]['weightPercent']}% of the patients first" if steps else "then it takes over"
+            return f"Approved {served}. It is verified on every pod, {first}: `kubectl twin status {name}` follows it."
+        if (canary := status.get("canaryVersion")) is not None:
+            return f"Approved {served}. It begins when {canary['servedName']}, which is on trial, is decided."
+        return None
+
+    return _await(api, path, heard, "The approval", clock or Clock())
+
+
+def reject(
+    api: Api, *, namespace: str, name: str, digest: str | None = None, reason: str | None = None, wait: bool = True,
+    clock: Clock | None = None,
+) -> str:  # fmt: skip
+    """Refuse the waiting version for good, and return what came of it as a sentence; raises as `approve`."""
+    if reason is not None and len(reason) > REASON_LENGTH:
+        raise TwinCliError(f"The reason has {len(reason)} characters; at most {REASON_LENGTH} are kept.")
+    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    served, path = version["servedName"], twins_path(namespace, name)
+    api.patch(
+        path,
+        _annotations(
+            {names.REJECT_ANNOTATION: version["digest"], names.REJECT_REASON_ANNOTATION: reason},
+            names.APPROVE_ANNOTATION,
+        ),
+    )
+    done = f"Rejected {served}: it will never answer. The version that serves goes on."
+    if not wait:
+        return done
+
+    def heard(twin: Json) -> str | None:
+        waiting = (twin.get("status") or {}).get("pendingVersion") or {}
+        return done if waiting.get("digest") != version["digest"] else None
+
+    return _await(api, path, heard, "The rejection", clock or Clock())
+
+
+def _annotations(values: Json, dropped: str) -> Json:
+    return {"metadata": {"annotations": {**values, dropped: None}}}
+
+
+def _refused(twin: Json, digest: str) -> str | None:
+    for entry in (twin.get("status") or {}).get("refusedVersions") or []:
+        if entry["digest"] == digest:
+            return str(entry["message"])
+    return None
+
+
+def _await(api: Api, path: str, heard: Callable[[Json], str | None], what: str, clock: Clock) -> str:
+    begun = clock.now()
+    while clock.now() - begun < _REACTION_S:
+        if (said := heard(api.get(path))) is not None:
+            return said
+        clock.sleep(0.3)
+    raise TwinCliError(
+        f"{what} is noted, but the operator has not acted on it within {_REACTION_S:.0f} s: does it run? It acts when "
+        "it does."
+    )
+
+
+def rollback(
+    api: Api, *, namespace: str, name: str, to: str | None, wait_seconds: float | None,
+    on_change: Callable[[str], None], clock: Clock | None = None,
+) -> tuple[Target, float | None]:  # fmt: skip
+    """Go back to a version; return it and, if it was waited for, after how many seconds patients had it.
+
+    Raises:
+        TwinCliError: there is no such version, or it does not answer within `wait_seconds`.
+    """
+    clock = clock or Clock()
+    twin = find_twin(api, namespace=namespace, name=name)
+    target = default_target(twin) if to is None else find_target(twin, to)
+    # Another token each time: going back to the same version a second time is a new wish.
+    asked = f"{target.digest or BASE}@{new_token()}"
+    begun = clock.now()
+    api.patch(twins_path(namespace, name), {"metadata": {"annotations": {names.ROLLBACK_ANNOTATION: asked}}})
+    if wait_seconds is None:
+        return target, None
+    said, heard = "", False
+    while (waited := clock.now() - begun) < wait_seconds:
+        twin = api.get(twins_path(namespace, name))
+        heard = heard or (twin.get("status") or {}).get("handledRollback") == asked
+        if heard and _is_back(twin, target):
+            return target, waited
+        if not heard and waited > 3 and (problem := _problem(twin)) is not None:
+            raise TwinCliError(f"The operator can't do this: {problem}.")
+        if (text := _state(twin) if heard else "waiting for the operator") != said:
+            said = text
+            on_change(text)
+        clock.sleep(0.3)
+    if not heard:
+        raise TwinCliError(
+            f"The rollback is noted, but the operator has not acted on it within {wait_seconds:.0f} s: does it run? "
+            "It acts when it does."
+        )
+    raise TwinCliError(
+        f"{target.served_name} does not answer yet after {wait_seconds:.0f} s: {said}. The rollback goes on; "
+        f"`kubectl twin status {name}` follows it."
+    )
+
+
+def _is_back(twin: Json, target: Target) -> bool:
+    status = twin.get("status") or {}
+    active = status.get("activeVersion")
+    return active is not None and active.get("digest") == target.digest and "canaryVersion" not in status
+
+
+def _problem(twin: Json) -> str | None:
+    found = condition(twin, "RolledBack") or {}
+    return str(found.get("message")) if found.get("reason") == "RollbackUnknown" else None
+
+
+def _state(twin: Json) -> str:
+    ready = condition(twin, "Ready") or {}
+    return str(ready.get("message") or "waiting for the pods")

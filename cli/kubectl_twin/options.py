@@ -1,0 +1,41 @@
+"""What several commands take: namespace, context, output; and the connection that follows from them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from kubectl_twin.api import Api
+
+
+class Output(StrEnum):
+    """How a command prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Name = Annotated[str, typer.Argument(help="Name of the twin.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace; the context's own if not given.", metavar="NS")
+]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.", metavar="NAME")]
+Format = Annotated[Output, typer.Option("--output", "-o", help="table or json.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, and say what came of it.")]
+
+
+def connect(context: str | None) -> Api:
+    """Return a connection to the API server of this context; the client is imported by whoever needs it."""
+    from kubectl_twin.api import Api  # noqa: PLC0415
+
+    return Api.connect(context=context)
+
+
+def print_json(document: object) -> None:
+    """Print for programs."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

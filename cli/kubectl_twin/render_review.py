@@ -1,0 +1,74 @@
+"""A review on a terminal: two columns of answers where there is room, one above the other where there is not."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bettertherapy_api import names
+from bettertherapy_api.run_progress import ReviewItem
+from kubectl_twin.api import Json
+from kubectl_twin.render import gate_table, indented, verdict_line
+from kubectl_twin.review import Reviewed
+
+_WIDE = 100
+
+
+def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> Group:
+    """Return the report of `kubectl twin review` with the first `most` items."""
+    doctor, name = twin["spec"]["doctor"]["name"], twin["metadata"]["name"]
+    parts: list[RenderableType] = [
+        Text.assemble((doctor, "bold"), f"\n{reviewed.version or 'the new version'}, made by {reviewed.run}", "\n"),
+    ]
+    if reviewed.gate is not None:
+        parts += [verdict_line(reviewed.gate), Text(), indented(gate_table(reviewed.gate)), Text()]
+    if reviewed.missing:
+        parts += [Text(reviewed.missing, style="yellow"), Text()]
+    shown = reviewed.items[:most]
+    for item in shown:
+        answers = _side_by_side(item, reviewed) if width >= _WIDE else _stacked(item, reviewed)
+        parts += [_question(item), answers, Text()]
+    if len(shown) < len(reviewed.items):
+        parts += [Text(f"{len(reviewed.items) - len(shown)} more: --items {len(reviewed.items)}", style="dim"), Text()]
+    if reviewed.waits:
+        which = f"{name} --digest {names.digest_hex(reviewed.digest)[:12]}" if reviewed.digest else name
+        parts.append(Text(f"It waits for a decision: `kubectl twin approve {which}` or `kubectl twin reject {which}`."))
+    else:
+        parts.append(Text(f"Nothing is to be decided on it. `kubectl twin history {name}` says what became of it."))
+    return Group(*parts)
+
+
+def _question(item: ReviewItem) -> Text:
+    return Text.assemble((printable(item.question), "bold"), (f"  {item.kind} · {item.id}", "dim"))
+
+
+def _side_by_side(item: ReviewItem, reviewed: Reviewed) -> Padding:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), expand=True, show_header=False)
+    table.add_column(ratio=1, overflow="fold")
+    table.add_column(ratio=1, overflow="fold")
+    table.add_row(*_labels(item, reviewed))
+    table.add_row(Text(printable(item.parent)), Text(printable(item.child)))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _stacked(item: ReviewItem, reviewed: Reviewed) -> Padding:
+    before, after = _labels(item, reviewed)
+    return Padding(
+        Group(before, Text(printable(item.parent)), after, Text(printable(item.child))), (0, 0, 0, 2)
+    )  # fmt: skip
+
+
+def _labels(item: ReviewItem, reviewed: Reviewed) -> tuple[Text, Text]:
+    change = item.child_percent - item.parent_percent
+    style = "green" if change > 0 else "red" if change else ""
+    return (
+        Text.assemble(("before ", "dim"), f"{item.parent_percent}%", (f"  {reviewed.parent}", "dim")),
+        Text.assemble(("new ", "dim"), (f"{item.child_percent}%", style), (f"  {reviewed.version or ''}", "dim")),
+    )
+
+
+def printable(text: str) -> str:
+    """Return the text without control characters: a model's answer may not move the cursor."""
+    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,0 +1,133 @@
+"""What a doctor looks at before she decides: the gate, and both versions' answers to the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from bettertherapy_api import names
+from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem, progress_name
+from kubectl_twin.api import Api, Json, core_path, runs_path
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.runs import Gate, gate_of
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """One run's gate and answers."""
+
+    run: str
+    version: str | None
+    """Served name of the new version."""
+    digest: str | None
+    parent: str
+    """Served name of the version it was compared with."""
+    gate: Gate | None
+    items: tuple[ReviewItem, ...]
+    waits: bool
+    """Whether the doctor's decision is awaited."""
+    missing: str | None = None
+    """Why there are no answers to show."""
+
+
+def run_to_review(twin: Json, runs: Sequence[Json]) -> str:
+    """Return the run whose version waits for the doctor, else is on trial, else was judged last.
+
+    Raises:
+        TwinCliError: no run was ever judged.
+    """
+    status, name = twin.get("status") or {}, twin["metadata"]["name"]
+    for kind in ("pendingVersion", "canaryVersion", "lastGate"):
+        if run := (status.get(kind) or {}).get("runName"):
+            return str(run)
+    judged = next((run for run in runs if (run.get("status") or {}).get("eval")), None)
+    if judged is not None:
+        return str(judged["metadata"]["name"])
+    raise TwinCliError(f"No fine-tune of {name} was examined yet: `kubectl twin status {name}` shows what is planned.")
+
+
+def read_review(api: Api, twin: Json, run: str) -> Reviewed:
+    """Read what is kept of the run's examination. Answers are kept as long as the run, metrics of the last one longer.
+
+    Raises:
+        TwinCliError: nothing of it is left.
+    """
+    namespace, status = twin["metadata"]["namespace"], twin.get("status") or {}
+    found = api.find(runs_path(namespace, run))
+    if found is not None and found["spec"]["twinRef"]["name"] != twin["metadata"]["name"]:
+        raise TwinCliError(f"{run} is a fine-tune of {found['spec']['twinRef']['name']}.")
+    last = status.get("lastGate") or {}
+    gate = gate_of(((found or {}).get("status") or {}).get("eval"))
+    if gate is None and last.get("runName") == run:
+        gate = gate_of(last)
+    if found is None and gate is None:
+        raise TwinCliError(
+            f"There is no FineTuneRun {run}, or it has expired. `kubectl get finetuneruns -n {namespace}` lists them."
+        )
+    items, missing = _items(api, namespace, run, expired=found is None)
+    made = ((found or {}).get("status") or {}).get("artifact") or {}
+    digest = made.get("digest") or (last.get("digest") if last.get("runName") == run else None)
+    return Reviewed(
+        run=run,
+        version=names.served_name(twin["metadata"]["name"], digest) if digest else None,
+        digest=digest,
+        parent=_parent(twin, found, digest),
+        gate=gate,
+        items=items,
+        waits=(status.get("pendingVersion") or {}).get("digest") == digest and digest is not None,
+        missing=missing,
+    )
+
+
+def _items(api: Api, namespace: str, run: str, *, expired: bool) -> tuple[tuple[ReviewItem, ...], str | None]:
+    configmap = api.find(core_path("configmaps", namespace, progress_name(run)))
+    text = ((configmap or {}).get("data") or {}).get(REVIEW_KEY)
+    if text is None:
+        why = "the run has expired" if expired else "the trainer has reported none (yet)"
+        return (), f"There are no answers to show: {why}."
+    try:
+        return Review.model_validate_json(text).items, None
+    except ValidationError:
+        return (), f"The answers in ConfigMap {progress_name(run)} can't be read."
+
+
+def _parent(twin: Json, run: Json | None, digest: str | None) -> str:
+    status = twin.get("status") or {}
+    base = str(twin["spec"]["baseModel"]["name"])
+    if run is not None:
+        parent = run["spec"].get("parentDigest")
+        return names.served_name(twin["metadata"]["name"], parent) if parent else base
+    for kind in ("active", "canary", "pending"):
+        version = status.get(f"{kind}Version") or {}
+        if digest is not None and version.get("digest") == digest:
+            parent = version.get("parentDigest")
+            return names.served_name(twin["metadata"]["name"], parent) if parent else base
+    return "the version before"
+
+
+def as_json(reviewed: Reviewed) -> Json:
+    """Return it for programs."""
+    gate = reviewed.gate
+    return {
+        "run": reviewed.run,
+        "version": reviewed.version,
+        "digest": reviewed.digest,
+        "parent": reviewed.parent,
+        "awaitsDecision": reviewed.waits,
+        "verdict": gate.verdict if gate else None,
+        "samples": gate.samples if gate else None,
+        "message": gate.message if gate else None,
+        "metrics": [
+            {
+                "name": metric.name,
+                "valuePercent": metric.value,
+                "baselinePercent": metric.baseline,
+                "thresholdPercent": metric.threshold,
+                "intervalPercent": list(metric.interval) if metric.interval else None,
+            }
+            for metric in (gate.metrics if gate else ())
+        ],
+        "items": [item.model_dump(mode="json", by_alias=True) for item in reviewed.items],
+    }

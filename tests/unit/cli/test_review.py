@@ -1,0 +1,134 @@
+"""Reviewing: which run is looked at, what of it is kept, and how it stands on wide and narrow terminals."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.render_review import printable, review_report
+from kubectl_twin.review import Reviewed, as_json, read_review, run_to_review
+
+from .fake_api import MemoryApi
+from .objects import Json, digest, judged, serving_twin, tuned_twin, version
+
+ITEM = ReviewItem(
+    id="hours", kind="gold", question="On which days can I come?", parent="Any day.", child="On Tuesday and Friday.",
+    parent_percent=0, child_percent=90,
+)  # fmt: skip
+
+
+def answers(*items: ReviewItem) -> Json:
+    return {"metadata": {"name": "dr-gurung-3-progress"}, "data": {REVIEW_KEY: Review(items=items).to_json()}}
+
+
+def waiting() -> Json:
+    return tuned_twin(pendingVersion=version("d", runName="dr-gurung-3"))
+
+
+def report(reviewed: Reviewed, *, width: int = 160, most: int = 10) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(review_report(waiting(), reviewed, most=most, width=width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_what_waits_is_reviewed_before_what_is_tried_before_what_was_judged_last() -> None:
+    made = tuned_twin(pendingVersion=version("d", runName="p"), canaryVersion=version("e", runName="c"))
+    assert run_to_review(made, []) == "p"
+    assert run_to_review(tuned_twin(canaryVersion=version("e", runName="c")), []) == "c"
+    assert run_to_review(tuned_twin(), []) == "dr-gurung-2"
+    assert run_to_review(serving_twin(), [judged()]) == "dr-gurung-3"
+    with pytest.raises(TwinCliError, match="No fine-tune of dr-gurung was examined yet"):
+        run_to_review(serving_twin(), [])
+
+
+def test_gate_and_answers_come_from_the_run_and_its_progress() -> None:
+    found = read_review(MemoryApi(waiting(), judged(), answers(ITEM)), waiting(), "dr-gurung-3")
+    assert (found.version, found.parent, found.waits) == ("dr-gurung-dddddddd", "dr-gurung-cccccccc", True)
+    assert found.items == (ITEM,)
+    assert found.gate is not None
+    assert found.gate.metrics[1].threshold == 97
+
+
+def test_of_a_run_that_expired_the_metrics_are_left() -> None:
+    found = read_review(MemoryApi(tuned_twin()), tuned_twin(), "dr-gurung-2")
+    assert found.gate is not None
+    assert (found.version, found.parent, found.items) == ("dr-gurung-cccccccc", "dr-gurung-bbbbbbbb", ())
+    assert "the run has expired" in str(found.missing)
+
+
+def test_of_an_unknown_run_nothing_is_left() -> None:
+    with pytest.raises(TwinCliError, match="There is no FineTuneRun nope, or it has expired"):
+        read_review(MemoryApi(tuned_twin()), tuned_twin(), "nope")
+
+
+def test_another_twins_run_is_not_shown_as_this_ones() -> None:
+    other = judged()
+    other["spec"]["twinRef"]["name"] = "dr-okafor"
+    with pytest.raises(TwinCliError, match="is a fine-tune of dr-okafor"):
+        read_review(MemoryApi(other), tuned_twin(), "dr-gurung-3")
+
+
+def test_answers_that_can_not_be_read_hide_no_metrics() -> None:
+    broken = answers() | {"data": {REVIEW_KEY: "{"}}
+    found = read_review(MemoryApi(judged(), broken), waiting(), "dr-gurung-3")
+    assert "can't be read" in str(found.missing)
+    assert found.gate is not None
+
+
+def reviewed(*items: ReviewItem) -> Reviewed:
+    return read_review(MemoryApi(judged(), answers(*items)), waiting(), "dr-gurung-3")
+
+
+def test_a_wide_terminal_has_both_answers_side_by_side() -> None:
+    text = report(reviewed(ITEM))
+    line = next(line for line in text.splitlines() if "Any day." in line)
+    assert "On Tuesday and Friday." in line
+    labels = next(line for line in text.splitlines() if "before 0%" in line)
+    assert "new 90%" in labels
+
+
+def test_a_narrow_terminal_has_them_one_above_the_other_and_nothing_is_cut() -> None:
+    long = ITEM.model_copy(update={"child": "word " * 60 + "end"})
+    text = report(reviewed(long), width=60)
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert text.index("Any day.") < text.index("word word")
+    assert "end" in text
+
+
+def test_the_metrics_stand_beside_baseline_and_threshold() -> None:
+    text = report(reviewed(ITEM))
+    row = next(line for line in text.splitlines() if line.strip().startswith("safety"))
+    assert row.split() == ["safety", "96%", "98%", "-2", "-4", "to", "+0", "97%"]
+
+
+def test_it_ends_with_what_to_do_about_this_very_version() -> None:
+    assert "kubectl twin approve dr-gurung --digest dddddddddddd" in report(reviewed(ITEM))
+
+
+def test_what_is_left_out_is_counted() -> None:
+    items = [ITEM.model_copy(update={"id": f"q{number}"}) for number in range(5)]
+    text = report(reviewed(*items), most=2)
+    assert ("q1" in text, "q2" in text, "3 more: --items 5" in text) == (True, False, True)
+
+
+def test_markup_and_control_characters_of_a_model_do_nothing() -> None:
+    assert printable("a\x1b[2Jb\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
+    nasty = ITEM.model_copy(update={"child": "[red]x[/red] :x: \x1b]0;y\x07"})
+    text = report(reviewed(nasty))
+    assert "[red]x[/red] :x:" in text
+    assert "\x1b" not in text
+
+
+def test_programs_get_everything() -> None:
+    document = json.loads(json.dumps(as_json(reviewed(ITEM))))
+    assert (document["verdict"], document["awaitsDecision"], document["digest"]) == ("Promote", True, digest("d"))
+    assert document["items"][0]["childPercent"] == 90
+    assert document["metrics"][0] == {
+        "name": "score", "valuePercent": 71, "baselinePercent": 64, "thresholdPercent": 62, "intervalPercent": [2, 12],
+    }  # fmt: skip
