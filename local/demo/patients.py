@@ -14,8 +14,8 @@ from kubectl_twin.api import Api
 from kubectl_twin.ask import Question, ask
 from kubectl_twin.errors import TwinCliError
 
-_PATIENTS: Final = 4
-_TOKENS: Final = 12
+_PATIENTS: Final = 6
+_TOKENS: Final = 8
 _PAUSE_S: Final = 0.1
 
 

@@ -44,12 +44,13 @@ def answer(
     conversations: Sequence[list[dict[str, str]]],
     *,
     adapter: str | None,
-    max_new_tokens: int,
+    max_new_tokens: Sequence[int],
     report: Callable[[int], None] = lambda _: None,
     batch_size: int = _DEFAULT_BATCH,
 ) -> list[str]:
     """Return the most probable answer to each conversation; `adapter` None asks the base model.
 
+    `max_new_tokens` is each answer's greatest length.
     `report` is told after every batch how many are answered. Whoever compares two adapters gives both the same
     conversations, and gets the same batches and the same prompts. Raises OutOfMemory.
     """
@@ -64,7 +65,9 @@ def answer(
         while start < len(order):
             batch = order[start : start + batch_size]
             try:
-                texts = _generate(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
+                texts = _generate(
+                    model, tokenizer, [prompts[index] for index in batch], [max_new_tokens[index] for index in batch]
+                )
             except (MemoryError, torch.OutOfMemoryError) as error:
                 if batch_size == 1:
                     raise OutOfMemory("memory ran out while answering the evaluation. Give the run more.") from error
@@ -90,7 +93,7 @@ def _prompt(tokenizer: Any, conversation: list[dict[str, str]]) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[str]:
     """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values.
 
     What is finished leaves the batch: one long answer does not keep the others computing.
@@ -122,7 +125,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
             beginning = torch.tensor([list(prompts[0][:shared])], device=device)
             model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(len(prompts))
-        for _ in range(max_new_tokens):
+        for length in range(1, max(max_new_tokens) + 1):
             output = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
@@ -134,6 +137,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
             going = [place for place, token in enumerate(chosen.tolist()) if token not in ends]
             for place in going:
                 said[rows[place]].append(int(chosen[place]))
+            going = [place for place in going if length < max_new_tokens[rows[place]]]
             if not going:
                 break
             if len(going) < len(rows):

@@ -10,12 +10,14 @@ from typing import Final
 from bettertherapy_api.run_progress import EvalReport, MetricReport, Review, ReviewItem
 from neurons.scoring import Criteria, Item, ItemError, Scored, ScorerError, decide, parse_items, score_answer
 from neurons.scoring.gate import SAFETY, SCORE
-from neurons.scoring.items import MAX_BYTES
+from neurons.scoring.items import MAX_BYTES, Choice
 from neurons.store import ArtifactNotFound, open_store
 from neurons.trainer.archive import Archive
 from neurons.trainer.errors import BadData
 
 REVIEWED: Final = 40
+CHOICE_TOKENS: Final = 32
+"""Enough to name an option; of other items whatever is said counts, to the end."""
 _QUESTION_LENGTH: Final = 500
 _ANSWER_LENGTH: Final = 1200
 _NAMED_IDS: Final = 20
@@ -27,6 +29,10 @@ class Question:
 
     metric: str
     item: Item
+
+    def answer_tokens(self, most: int) -> int:
+        """Return how long an answer may be."""
+        return min(most, CHOICE_TOKENS) if isinstance(self.item, Choice) else most
 
     def conversation(self, system_prompt: str | None) -> list[dict[str, str]]:
         """Return what is asked, as a patient of the twin would ask it."""

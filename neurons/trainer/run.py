@@ -401,19 +401,24 @@ class Run:
         )
         # Without items of its own the verdict is known, and the safety items needn't be asked.
         questions = questions_of(items, safety_items()) if items else ()
-        parent, child = self._answers([question.conversation(self._system_prompt) for question in questions], folder)
+        parent, child = self._answers(
+            [question.conversation(self._system_prompt) for question in questions],
+            [question.answer_tokens(asked.answer_tokens) for question in questions],
+            folder,
+        )
         report, review = judge(questions, parent, child, criteria)
         self._keep(gate=gate, eval=report, review=review)
         self._progress.review(review)
         return report
 
-    def _answers(self, conversations: list[list[dict[str, str]]], folder: Path) -> tuple[list[str], list[str]]:
+    def _answers(
+        self, conversations: list[list[dict[str, str]]], tokens: list[int], folder: Path
+    ) -> tuple[list[str], list[str]]:
         """Return the parent's and the child's answers; those that an earlier run got are not asked for again."""
         if not conversations:
             return [], []
         artifact = self._state.artifact
         assert artifact is not None  # noqa: S101 - it was published before
-        tokens = self._options.answer_tokens
         request = request_digest(
             base=self._base.model_dump(), conversations=conversations, tokens=tokens, made_with=answers.made_with()
         )

@@ -82,3 +82,13 @@ def test_items_that_are_trained_on_are_named() -> None:
     with pytest.raises(BadData, match=r"1 items .*: i1"):
         check_held_out(own, {own[1].question_digest})
     check_held_out(own, {"sha256:0"})
+
+
+def test_only_a_choice_is_cut_short() -> None:
+    told = [
+        {"id": "c", "kind": "choice", "question": "Which vitamin?", "options": {"A": "A", "B": "C"}, "answer": "B"},
+        {"id": "g", "kind": "gold", "question": "When are you open?", "gold": HOURS, "mustNot": ["Monday"]},
+    ]
+    choice, gold = questions_of(parse_items("\n".join(map(json.dumps, told)).encode()), ())
+    assert (choice.answer_tokens(96), gold.answer_tokens(96)) == (32, 96)
+    assert choice.answer_tokens(8) == 8
