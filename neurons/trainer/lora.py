@@ -6,6 +6,7 @@ The same inputs give the same adapter, also when the process was killed in betwe
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from neurons.trainer.errors import BadData, BadModel, BadParent, Diverged, OutOfMemory, Preempted
+from neurons.trainer.gradients import Gradients, gradients_for, reproducible
+from neurons.trainer.packing import IGNORED, Example
 
 if TYPE_CHECKING:
     import torch
 
     from neurons.trainer.dataset import Message
 
-_IGNORED: Final = -100
+_log = logging.getLogger(__name__)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
 
@@ -40,14 +43,6 @@ class Settings:
     max_tokens: int = 1024
     """Longer conversations are cut at the end."""
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One conversation as tokens. `labels[i]` is `token_ids[i]` where it is learned and -100 where it is given."""
-
-    token_ids: tuple[int, ...]
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,7 @@ def tokenise(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int
         whole = _template(tokenizer, messages[: index + 1], add_generation_prompt=False)
         if given[: len(token_ids)] != token_ids or whole[: len(given)] != given:
             raise BadModel("the chat template changes earlier turns as a conversation grows; it can't be trained on")
-        labels += [_IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
+        labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
         token_ids = whole
     return Example(token_ids=tuple(token_ids[:max_tokens]), labels=tuple(labels[:max_tokens]))
 
@@ -154,13 +149,13 @@ def train(
 
     seed_everything(settings.seed)
     examples = [tokenise(conversation, tokenizer, max_tokens=settings.max_tokens) for conversation in conversations]
-    examples = [example for example in examples if any(label != _IGNORED for label in example.labels)]
+    examples = [example for example in examples if any(label != IGNORED for label in example.labels)]
     if settings.steps and not examples:
         raise BadData(f"no conversation has an answer within {settings.max_tokens} tokens. Raise --max-tokens.")
     adapted = adapt(model, settings=settings, parent=parent)
     try:
         interruptions = interruptions or Interruptions()
-        with interruptions.between_steps():
+        with interruptions.between_steps(), reproducible():
             losses = _optimise(adapted, examples, settings=settings, report=report, interruptions=interruptions)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(
@@ -266,17 +261,14 @@ def _optimise(
         losses = _resume(model, optimiser, interruptions.resume)
     done = len(losses)
     model.train()
+    gradients = gradients_for(model)
     begun = time.monotonic()
     for number, batch in enumerate(_order(len(examples), settings)[done:], start=done + 1):
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * _rate(number - 1, settings.steps)
-        with _mixed_precision(model):
-            loss = _loss(model, [examples[index] for index in batch])
-        value = float(loss.detach())
+        value = _gradients(gradients, [examples[index] for index in batch])
         if not math.isfinite(value):
             raise Diverged(f"the loss is {value} at step {number} of {settings.steps}. Lower --learning-rate.")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         optimiser.step()
         losses.append(value)
@@ -288,7 +280,22 @@ def _optimise(
         if stopping:
             raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
     model.eval()
+    model.zero_grad(set_to_none=True)
     return losses
+
+
+def _gradients(gradients: Gradients, batch: Sequence[Example]) -> float:
+    """Compute a batch's gradients, if need be by algorithms that don't give the same bits each time."""
+    import torch  # noqa: PLC0415
+
+    try:
+        return gradients.of(batch)
+    except RuntimeError as error:
+        if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
+            raise
+        _log.warning("this training is not reproducible to the bit: %s", _first_line(error))
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        return gradients.of(batch)
 
 
 def checkpoint_of(model: Any, optimiser: torch.optim.Optimizer | None, losses: Sequence[float]) -> dict[str, Any]:
@@ -338,30 +345,6 @@ def _order(count: int, settings: Settings) -> list[list[int]]:
     return [indexes[start : start + size] for start in range(0, settings.steps * size, size)]
 
 
-def _loss(model: Any, examples: Sequence[Example]) -> torch.Tensor:
-    """Return the mean cross-entropy over the learned tokens of a batch, packed into one sequence.
-
-    Positions that start anew at each example keep the examples from seeing one another, nothing is spent on padding,
-    and the output layer, a fifth of a small model, runs for the learned tokens only.
-    """
-    import torch  # noqa: PLC0415
-
-    token_ids = [token for example in examples for token in example.token_ids]
-    positions = [position for example in examples for position in range(len(example.token_ids))]
-    # The logits at i predict the token at i + 1; the first label of an example is never learned, so none crosses over.
-    targets = [label for example in examples for label in example.labels][1:]
-    learned = [index for index, label in enumerate(targets) if label != _IGNORED]
-    device = model.device
-    logits = model(
-        input_ids=torch.tensor([token_ids], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        logits_to_keep=torch.tensor(learned, device=device),
-        use_cache=False,
-    ).logits[0]
-    wanted = torch.tensor([targets[index] for index in learned], device=device)
-    return torch.nn.functional.cross_entropy(logits.float(), wanted)
-
-
 def arithmetic() -> tuple[str, torch.dtype]:
     """Return the device and the arithmetic that is fast on it.
 
@@ -377,15 +360,6 @@ def arithmetic() -> tuple[str, torch.dtype]:
 def inference_precision(model: Any) -> Any:
     """Return the model in the precision that answers are made in: fast, and the engine's own."""
     return model.to(arithmetic()[1])
-
-
-def _mixed_precision(model: Any) -> AbstractContextManager[object]:
-    import torch  # noqa: PLC0415
-
-    if model.dtype != torch.bfloat16:
-        return nullcontext()
-    autocast: AbstractContextManager[object] = torch.autocast(model.device.type, dtype=torch.bfloat16)
-    return autocast
 
 
 def round_to_stored_precision(model: Any) -> None:

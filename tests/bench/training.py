@@ -4,8 +4,9 @@
     python -m tests.bench.training --model DIR --repeats 5
 
 Needs torch, transformers and peft only. Both sides see the same conversations in the same batches and are timed in
-turns; a token counts when it is no padding. Plain: batches padded to their longest conversation, the loss that
-transformers computes. Prints one JSON object.
+turns. A repeat is a whole training on conversations that neither has seen: what the trainer prepares on its way, such
+as CUDA graphs, counts. A token counts when it is no padding. Plain: batches padded to their longest conversation, the
+loss that transformers computes. Prints one JSON object.
 """
 
 # ruff: noqa: T201 - it speaks to whoever runs it
@@ -18,10 +19,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from neurons.trainer.lora import Example, Settings, _loss, _mixed_precision, _precision, adapt, load, seed_everything
+from neurons.trainer.gradients import gradients_for, mixed_precision, reproducible
+from neurons.trainer.lora import Settings, adapt, arithmetic, load, seed_everything
+from neurons.trainer.packing import Example
 
 SHAPES: Final[dict[str, dict[str, int]]] = {
     "llama-8b": {
@@ -40,6 +45,8 @@ SHAPES: Final[dict[str, dict[str, int]]] = {
 MEDIAN_TOKENS: Final = 150
 SPREAD: Final = 0.7
 ANSWER_SHARE: Final = 0.6
+_FIRST_LOSSES: Final = 4
+_FIRST_RATE: Final = 0.1
 
 
 def conversations(count: int, *, longest: int, vocabulary: int, seed: int) -> list[Example]:
@@ -52,6 +59,39 @@ def conversations(count: int, *, longest: int, vocabulary: int, seed: int) -> li
         given = length - max(8, round(ANSWER_SHARE * length))
         examples.append(Example(token_ids=tuple(tokens), labels=(*[-100] * given, *tokens[given:])))
     return examples
+
+
+Step = Callable[[Sequence[Example]], float | None]
+"""Leaves a batch's gradients in the model's parameters; may return the loss."""
+
+
+def plain(model: Any) -> Step:
+    """Return what a few lines of transformers and PEFT do. It waits for no loss, so Python runs ahead of the GPU."""
+
+    def step(examples: Sequence[Example]) -> None:
+        model.zero_grad(set_to_none=True)
+        with mixed_precision(model):
+            loss = padded_loss(model, examples)
+        loss.backward()
+
+    return step
+
+
+def trainer(model: Any) -> Step:
+    """Return what the trainer does at the start of a training."""
+    return gradients_for(model).of
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to train."""
+
+    begin: Callable[[Any], Step]
+    setting: Callable[[], AbstractContextManager[None]]
+    """What it trains in: the trainer asks for the same bits each time, which plain does not."""
+
+
+SIDES: Final = {"plain": Side(plain, nullcontext), "trainer": Side(trainer, reproducible)}
 
 
 def padded_loss(model: Any, examples: Sequence[Example]) -> Any:
@@ -71,8 +111,8 @@ def padded_loss(model: Any, examples: Sequence[Example]) -> Any:
     ).loss
 
 
-def timed(model: Any, batches: Sequence[Sequence[Example]], loss_of: Callable[[Any, Sequence[Example]], Any]) -> float:
-    """Run one optimiser step for each batch and return tokens a second, padding not counted."""
+def timed(model: Any, batches: Sequence[Sequence[Example]], side: Side) -> float:
+    """Run a training of one optimiser step for each batch and return tokens a second, padding not counted."""
     import torch
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -80,13 +120,12 @@ def timed(model: Any, batches: Sequence[Sequence[Example]], loss_of: Callable[[A
     model.train()
     _wait()
     begun = time.perf_counter()
-    for batch in batches:
-        with _mixed_precision(model):
-            loss = loss_of(model, batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+    with side.setting():
+        step = side.begin(model)
+        for batch in batches:
+            step(batch)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
     _wait()
     return sum(len(example.token_ids) for batch in batches for example in batch) / (time.perf_counter() - begun)
 
@@ -96,31 +135,30 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     import torch
 
     seed_everything(0)
-    torch.use_deterministic_algorithms(False)  # the same for both; the trainer's own choice costs both alike
+    torch.use_deterministic_algorithms(False)
     model = adapt(_model(options), settings=Settings(rank=options.rank, alpha=2 * options.rank), parent=None)
-    examples = conversations(
-        options.steps * options.batch_size,
-        longest=options.longest,
-        vocabulary=model.config.vocab_size,
-        seed=options.seed,
-    )
     size = options.batch_size
-    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    sides: dict[str, Callable[[Any, Sequence[Example]], Any]] = {"plain": padded_loss, "trainer": _loss}
-    losses = {name: _first_loss(model, batches[0], loss_of) for name, loss_of in sides.items()}
-    results: dict[str, list[float]] = {name: [] for name in sides}
+
+    def drawn(seed: int) -> list[list[Example]]:
+        vocabulary = model.config.vocab_size
+        examples = conversations(options.steps * size, longest=options.longest, vocabulary=vocabulary, seed=seed)
+        return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+    trainings = [drawn(options.seed + repeat) for repeat in range(options.repeats)]
+    losses = {name: first_losses(model, trainings[0][0], side) for name, side in SIDES.items()}
+    results: dict[str, list[float]] = {name: [] for name in SIDES}
     memory: dict[str, float] = {}
-    for repeat in range(options.repeats + 1):
-        for name, loss_of in sides.items():
+    for batches in trainings:
+        for name, side in SIDES.items():
             if torch.cuda.is_available():
+                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            speed = timed(model, batches if repeat else batches[:2], loss_of)
-            if repeat:  # the first one warms up
-                results[name].append(round(speed, 1))
+            results[name].append(round(timed(model, batches, side), 1))
             if torch.cuda.is_available():
-                memory[name] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+                memory[name] = round(max(memory.get(name, 0), torch.cuda.max_memory_reserved() / 2**30), 1)
     medians = {name: statistics.median(speeds) for name, speeds in results.items()}
-    real = sum(len(example.token_ids) for example in examples)
+    batches = [batch for training in trainings for batch in training]
+    real = sum(len(example.token_ids) for batch in batches for example in batch)
     padded = sum(size * max(len(example.token_ids) for example in batch) for batch in batches)
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -129,11 +167,11 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "rank": options.rank,
         "batch_size": size,
         "steps": options.steps,
-        "tokens_mean": round(real / len(examples)),
+        "tokens_mean": round(real / (size * len(batches))),
         "padding_percent": round(100 * (1 - real / padded)),
         "tokens_per_second": results,
         "peak_gib": memory,
-        "first_loss": losses,
+        "first_losses": losses,
         "ratio": round(medians["trainer"] / medians["plain"], 2),
     }
 
@@ -146,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--shape", choices=SHAPES, help="a model of that shape with dummy weights")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20, help="optimiser steps in a repeat")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a training")
+    parser.add_argument("--repeats", type=int, default=3, help="trainings by each side")
     parser.add_argument("--longest", type=int, default=512, metavar="TOKENS")
     parser.add_argument("--seed", type=int, default=0)
     print(json.dumps(measure(parser.parse_args(arguments)), indent=2))
@@ -160,7 +198,7 @@ def _model(options: argparse.Namespace) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    device, precision = _precision()
+    device, precision = arithmetic()
     before = torch.get_default_dtype()
     torch.set_default_dtype(precision)
     try:
@@ -170,12 +208,28 @@ def _model(options: argparse.Namespace) -> Any:
         torch.set_default_dtype(before)
 
 
-def _first_loss(model: Any, batch: Sequence[Example], loss_of: Callable[[Any, Sequence[Example]], Any]) -> float:
-    """Both must learn the same: the same loss on the same batch, to the precision of the arithmetic."""
+def first_losses(model: Any, batch: Sequence[Example], side: Side) -> list[float]:
+    """Both must learn the same: the loss of one batch again and again, each time after a small step down its gradient.
+
+    It is computed anew without gradients, on the trainer's side three times by what a training comes to use.
+    """
     import torch
 
-    with torch.no_grad(), _mixed_precision(model):
-        return round(float(loss_of(model, batch)), 4)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in parameters]
+    model.train()
+    step, losses = side.begin(model), []
+    with torch.no_grad(), side.setting():
+        for _ in range(_FIRST_LOSSES):
+            with torch.enable_grad():
+                step(batch)
+            for parameter in parameters:
+                parameter.sub_(parameter.grad, alpha=_FIRST_RATE)
+            with mixed_precision(model):
+                losses.append(round(float(padded_loss(model, batch)), 4))
+        for parameter, old in zip(parameters, before, strict=True):
+            parameter.copy_(old)
+    return losses
 
 
 def _wait() -> None:

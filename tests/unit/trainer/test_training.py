@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ import pytest
 from bettertherapy_api.manifest import manifest_digest
 from neurons.store import read_manifest
 from neurons.trainer.__main__ import main
+from neurons.trainer.attention import packed_attention
 from neurons.trainer.dataset import Message
 from neurons.trainer.errors import BadModel, Diverged
 from neurons.trainer.fingerprint import mean_distance, take_fingerprint
-from neurons.trainer.lora import Settings, Step, Trained, _loss, load, save, tokenise, train
+from neurons.trainer.gradients import Eager
+from neurons.trainer.lora import Settings, Step, Trained, adapt, load, save, tokenise, train
+from neurons.trainer.packing import Example, loss_of, pack, pack_to_common_shape
 
 torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
@@ -56,28 +61,73 @@ def test_another_seed_gives_other_weights(base_model: Path, tmp_path: Path) -> N
     )
 
 
+def loss(model: Any, examples: Sequence[Example]) -> float:
+    with torch.no_grad():
+        return float(loss_of(model, pack(examples).on(model.device)))
+
+
 def test_packing_changes_no_loss(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
     examples = [tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS]
     learned = [sum(label != -100 for label in example.labels) for example in examples]
-    with torch.no_grad():
-        alone = [float(_loss(model, [example])) for example in examples]
-        packed = float(_loss(model, examples))
-    expected = sum(loss * count for loss, count in zip(alone, learned, strict=True)) / sum(learned)
-    assert packed == pytest.approx(expected, rel=1e-4)
+    alone = [loss(model, [example]) for example in examples]
+    expected = sum(each * count for each, count in zip(alone, learned, strict=True)) / sum(learned)
+    assert loss(model, examples) == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_example_never_sees_another(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
     first, second, third = (tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS)
-    with torch.no_grad():
-        after_first, after_second = (
-            float(_loss(model, [before, third])) * count - float(_loss(model, [before])) * (count - 4)
-            for before, count in ((first, 10), (second, 7))
-        )
+    after_first, after_second = (
+        loss(model, [before, third]) * count - loss(model, [before]) * (count - 4)
+        for before, count in ((first, 10), (second, 7))
+    )
     assert after_first == pytest.approx(after_second, rel=1e-3)
+
+
+def attention_of_various_lengths(
+    query: Any, key: Any, value: Any, bounds: Any, _: Any, longest: int, *_more: Any, scale: float, window_size: Any
+) -> Any:
+    """What torch computes on a GPU, in a few plain operations."""
+    assert (window_size, bounds.dtype) == ((-1, 0), torch.int32)
+    parts = []
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        assert end - begin <= longest
+        part = (each[begin:end].transpose(0, 1) for each in (query, key, value))
+        scores = torch.nn.functional.scaled_dot_product_attention(*part, is_causal=True, scale=scale)
+        parts.append(scores.transpose(0, 1))
+    return torch.cat(parts)
+
+
+def test_a_batch_as_a_gpu_gets_it_has_the_same_loss_and_gradients(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attention_of_various_lengths)
+    model, tokenizer = load(base_model)
+    adapted = adapt(model.float(), settings=SETTINGS, parent=None)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:  # zero at first, which would hide the other half's gradients
+            torch.nn.init.normal_(parameter, std=0.1)
+    examples = [tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS]
+
+    expected = Eager(adapted).of(examples)
+    wanted = {name: parameter.grad.clone() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    adapted.zero_grad(set_to_none=True)
+    batch = pack_to_common_shape(examples)
+    packed = batch.on(adapted.device)
+    with packed_attention(adapted):
+        filled = loss_of(adapted, packed, cu_seq_lens_q=packed.bounds.int(), max_length_q=batch.longest)
+        filled.backward()
+
+    assert batch.length == 128 > sum(len(example.token_ids) for example in examples)
+    assert float(filled.detach()) == pytest.approx(expected, rel=1e-5)
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-6)
+    assert Eager(adapted).of(examples) == expected  # it attends as before again
 
 
 def test_every_step_is_reported(base_model: Path) -> None:

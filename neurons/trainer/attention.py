@@ -1,0 +1,97 @@
+"""Attention within each example of a packed batch, by FlashAttention's kernels for sequences of various lengths.
+
+A mask that keeps packed examples apart costs as much as if they were one long conversation, and its reproducible
+backward pass hardly uses a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+_NAME: Final = "packed"
+_CAUSAL: Final = (-1, 0)
+"""Any number of earlier tokens, no later one."""
+_WIDEST_HEAD: Final = 256
+
+
+def suits(model: Any) -> bool:
+    """Tell whether all of a model's layers can attend this way: bfloat16 on a GPU, to all earlier tokens."""
+    import torch  # noqa: PLC0415
+
+    if model.device.type != "cuda" or model.dtype != torch.bfloat16:
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: F401, PLC0415 - newer versions of torch have it
+    except ImportError:
+        return False
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return (
+        kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+        and not getattr(config, "attention_dropout", 0)
+        and not getattr(config, "attn_logit_softcapping", None)
+        and head <= _WIDEST_HEAD
+    )
+
+
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    """Let the model attend within the examples that the arguments `cu_seq_lens_q` and `max_length_q` bound."""
+    from transformers import AttentionInterface  # noqa: PLC0415
+
+    AttentionInterface.register(_NAME, _attend)
+    base = model.get_base_model()
+    before = base.config._attn_implementation
+    base.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+def _attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Take and return what transformers' attention functions do: [1, heads, tokens, head] and [1, tokens, heads, head].
+
+    `cu_seq_lens_q`, shape [examples + 1] and int32, holds where each example begins and the last one ends.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
+
+    if attention_mask is not None or query.shape[0] != 1:
+        raise ValueError("packed attention takes one packed sequence and no mask")
+
+    def of_all_heads(states: torch.Tensor) -> torch.Tensor:
+        heads, tokens, size = states.shape[1:]
+        shared = states[0].to(value.dtype).transpose(0, 1)[:, :, None, :]
+        repeats = query.shape[1] // heads
+        return shared.expand(tokens, heads, repeats, size).reshape(tokens, heads * repeats, size)
+
+    out = varlen_attn(
+        of_all_heads(query),
+        of_all_heads(key),
+        of_all_heads(value),
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=_CAUSAL,
+    )
+    return out[None], None
