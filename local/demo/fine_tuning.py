@@ -1,4 +1,4 @@
-"""A fine-tune as a person watches it: asked for by annotation, followed to its verdict; then the version on trial."""
+"""A fine-tune as a person watches it: asked for, followed to its verdict; then the version on trial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from typing import Any, Final
 from bettertherapy_api import names
 from demo.errors import DemoError
 from demo.kube import Json, Kube, troubled_pods
+from kubectl_twin import finetune
+from kubectl_twin.api import Api
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.finetune import Clock
+from kubectl_twin.runs import progress_text
 
-_CREATED_TIMEOUT_S: Final = 60.0
 _RUN_TIMEOUT_S: Final = 900.0
 _TRIAL_TIMEOUT_S: Final = 300.0
 _POLL_S: Final = 1.0
@@ -52,68 +56,54 @@ class Outcome:
         )
 
 
-def start(kube: Kube, twin: str, *, namespace: str, token: str) -> str:
-    """Ask for a fine-tune now and return the run's name.
+def fine_tune(kube: Kube, twin: str, *, namespace: str, token: str, on_progress: Say) -> Outcome:
+    """Ask for a fine-tune now, as `kubectl twin finetune` does, and follow it to its verdict.
 
     Raises:
-        DemoError: no run appears; with what the twin says of it.
+        DemoError: it did not begin, failed, was skipped or took too long; with conditions, events and logs.
     """
-    known = _runs(kube, twin, namespace)
-    annotation = f"{names.FINETUNE_NOW_ANNOTATION}={token}"
-    kube.kubectl("annotate", "--overwrite", "doctortwin", twin, annotation, "-n", namespace)
-    deadline = time.monotonic() + _CREATED_TIMEOUT_S
-    while time.monotonic() < deadline:
-        new = _runs(kube, twin, namespace) - known
-        if new:
-            return new.pop()
-        time.sleep(_POLL_S)
-    raise DemoError(
-        f"No fine-tune of {twin} was started",
-        evidence=_conditions(kube, "doctortwin", twin, namespace),
-        remedy=f"the twin's conditions above say what it waits for; `kubectl get finetuneruns -n {namespace}`",
-    )
+    with Api.connect(kubeconfig=kube.kubeconfig) as api:
+        try:
+            run = finetune.start(api, namespace=namespace, name=twin, token=token)
+        except TwinCliError as error:
+            raise DemoError(
+                f"No fine-tune of {twin} was started: {error}",
+                evidence=_conditions(kube, "doctortwin", twin, namespace),
+                remedy=f"the twin's conditions above say what it waits for; `kubectl get finetuneruns -n {namespace}`",
+            ) from error
+        try:
+            ended = finetune.follow(
+                api,
+                namespace=namespace,
+                run=run,
+                on_change=lambda found: on_progress(progress_text(found)),
+                clock=_patient_for(_RUN_TIMEOUT_S),
+            )
+            return Outcome.of(ended)
+        except (KeyError, TwinCliError) as error:
+            why = str(error) if isinstance(error, TwinCliError) else _why(ended)
+            raise DemoError(
+                f"The fine-tune {run} came to no verdict: {why}",
+                evidence="\n".join(
+                    [
+                        _conditions(kube, "finetunerun", run, namespace),
+                        troubled_pods(kube, namespace, f"{names.LABEL_RUN}={run}"),
+                    ]
+                ),
+                remedy=f"`kubectl logs -n {namespace} job/{run}` has its log; running the demo again tries again",
+            ) from error
 
 
-def follow(kube: Kube, run: str, *, namespace: str, on_progress: Say) -> Outcome:
-    """Wait until the run has its verdict.
+def _patient_for(seconds: float) -> Clock:
+    """Return a clock that does not let anybody wait longer. Its sleep raises TwinCliError."""
+    deadline = time.monotonic() + seconds
 
-    Raises:
-        DemoError: it failed, was skipped or took too long; with its conditions, its pods' events and logs.
-    """
-    deadline = time.monotonic() + _RUN_TIMEOUT_S
-    found: Json = {}
-    while time.monotonic() < deadline:
-        found = kube.get("finetunerun", run, "-n", namespace) or {}
-        status = found.get("status") or {}
-        if status.get("completionTime"):
-            try:
-                return Outcome.of(found)
-            except KeyError:
-                break
-        on_progress(progress_of(status))
-        time.sleep(_POLL_S)
-    raise DemoError(
-        f"The fine-tune {run} came to no verdict: {_why(found)}",
-        evidence="\n".join(
-            [
-                _conditions(kube, "finetunerun", run, namespace),
-                troubled_pods(kube, namespace, f"{names.LABEL_RUN}={run}"),
-            ]
-        ),
-        remedy=f"`kubectl logs -n {namespace} job/{run}` has all of its log; running the demo again tries again",
-    )
+    def sleep(duration: float) -> None:
+        if time.monotonic() > deadline:
+            raise TwinCliError(f"it is not done after {seconds:.0f} s")
+        time.sleep(duration)
 
-
-def progress_of(status: Json) -> str:
-    """Return how far a run is, for a person."""
-    parts = [str(status.get("stage") or "Queued")]
-    if status.get("progressPercent"):
-        parts.append(f"{status['progressPercent']}%")
-    if status.get("lossMilli") is not None:
-        parts.append(f"loss {status['lossMilli'] / 1000:.2f}")
-    if status.get("remainingSeconds"):
-        parts.append(f"{status['remainingSeconds']} s left")
-    return ", ".join(parts)
+    return Clock(sleep=sleep)
 
 
 def await_promotion(kube: Kube, twin: str, digest: str, *, namespace: str, on_progress: Say) -> None:
@@ -186,11 +176,6 @@ def reviewed(kube: Kube, run: str, *, namespace: str) -> list[Json]:
     return list(json.loads(text)["items"]) if text else []
 
 
-def _runs(kube: Kube, twin: str, namespace: str) -> set[str]:
-    found = kube.items("finetuneruns", "-n", namespace, "-l", f"{names.LABEL_TWIN}={twin}")
-    return {str(run["metadata"]["name"]) for run in found}
-
-
 def _unfinished(kube: Kube, twin: str, namespace: str) -> list[str]:
     found = kube.items("finetuneruns", "-n", namespace, "-l", f"{names.LABEL_TWIN}={twin}")
     return [run["metadata"]["name"] for run in found if not (run.get("status") or {}).get("completionTime")]
@@ -201,14 +186,12 @@ def _by_type(obj: Json) -> dict[str, dict[str, Any]]:
 
 
 def _why(run: Json) -> str:
-    status = run.get("status") or {}
-    failure = status.get("failure") or {}
+    """Return why an ended run has no verdict."""
+    failure = (run.get("status") or {}).get("failure") or {}
     if failure:
         return f"{failure.get('class')}: {failure.get('message')}"
     data = _by_type(run).get("DataReady", {})
-    if status.get("completionTime") and data.get("status") == "False":
-        return str(data.get("message"))
-    return "it is not done" if not status.get("completionTime") else "it says no reason"
+    return str(data.get("message")) if data.get("status") == "False" else "it says no reason"
 
 
 def _conditions(kube: Kube, kind: str, name: str, namespace: str) -> str:

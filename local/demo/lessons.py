@@ -111,10 +111,9 @@ def _fine_tune(stage: Stage, days: Sequence[Day], *, title: str) -> Outcome:
     with timeline.step("collect the day's conversations in the store"):
         _collect(stage, days)
     token = fine_tuning.next_token(kube, _TWIN, namespace=NAMESPACE)
-    timeline.note(f"$ kubectl annotate twin {_TWIN} bettertherapy.io/finetune-now={token} -n {NAMESPACE}")
+    timeline.note(f"$ kubectl twin finetune {_TWIN} --now -n {NAMESPACE}")
     with timeline.step(f"{title} (a FineTuneRun)") as detail:
-        run = fine_tuning.start(kube, _TWIN, namespace=NAMESPACE, token=token)
-        return fine_tuning.follow(kube, run, namespace=NAMESPACE, on_progress=detail)
+        return fine_tuning.fine_tune(kube, _TWIN, namespace=NAMESPACE, token=token, on_progress=detail)
 
 
 def _collect(stage: Stage, days: Sequence[Day]) -> None:

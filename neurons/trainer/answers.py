@@ -13,7 +13,7 @@ from neurons.trainer.lora import arithmetic
 CHILD: Final = "default"
 PARENT: Final = "parent"
 _DEFAULT_BATCH: Final = 64
-_REVISION: Final = 1
+_REVISION: Final = 2
 """Raised whenever a change here makes other answers: those that were kept are then asked for again."""
 
 
@@ -112,6 +112,8 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
     positions = (mask.cumsum(dim=1) - 1)[:, shared:].clamp(min=0)
     said: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))
+    # An index, since the logits of a slice, `logits_to_keep=1`, copy the output layer's weights for each row.
+    last = torch.zeros(1, dtype=torch.long, device=device)
     cache = DynamicCache(config=model.config)
     # The engine takes the penalty from the model's own generation_config.json too.
     penalty = model.generation_config.repetition_penalty or 1.0
@@ -128,7 +130,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
         for length in range(1, max(max_new_tokens) + 1):
             output = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last - 1 + ids.shape[1],
             )  # fmt: skip
             logits = output.logits[:, -1]
             if used is not None:

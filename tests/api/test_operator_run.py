@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,16 @@ from tests.api.operator_harness import (
     until,
 )
 from tests.unit.operator.run_samples import DATA, done
-from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, JOB, POD, Manifest
+from twin_operator.engine.resources import (
+    CONFIG_MAP,
+    FINE_TUNE_RUN,
+    JOB,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE_ACCOUNT,
+    Manifest,
+)  # fmt: skip
 
 pytestmark = pytest.mark.cluster
 
@@ -117,6 +127,30 @@ async def test_a_run_reads_like_a_report_from_start_to_verdict(world: Cluster) -
     for kind in ("Trained", "Published", "Evaluated"):
         assert condition(await the_run(world), kind)[0] == "True"
     assert "completionTime" in status
+
+
+async def test_an_hour_after_its_end_only_the_report_is_left(world: Cluster) -> None:
+    await world.api.create(run_manifest(world.namespace))
+    pod = await trainer_pod(world)
+    await say(world, done("Reject").model_copy(update={"attempt": pod["metadata"]["uid"]}))
+    await pod_status(world, pod, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    await until(lambda: stage(world, "Rejected"), what="the verdict")
+    assert await world.api.get(JOB, namespace=world.namespace, name="r1") is not None
+    past = {"completionTime": (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    path = FINE_TUNE_RUN.path(namespace=world.namespace, name="r1", subresource="status")
+    await world.api._request("PATCH", path, body={"status": past}, content_type="application/merge-patch+json")
+
+    async def tidy() -> bool:
+        selector = f"{names.LABEL_RUN}=r1"
+        left = [
+            thing["kind"]
+            for resource in (SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, JOB, POD)
+            for thing in (await world.api.list(resource, namespace=world.namespace, selector=selector))[0]
+        ]
+        return left == ["ConfigMap"]
+
+    await until(tidy, what="the Job, its pod and what they ran as are gone")
+    assert await stage(world, "Rejected")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,10 +85,20 @@ async def apply_children(api: Api, cache: Cache, *, owner: Owner, wanted: Sequen
         cache.put(await api.apply(sent))
         writes += 1
         log.info("applied %s: %s", key, why)
+    return writes + await delete_children(api, cache, owner=owner, keep=wanted_keys)
+
+
+async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Set[Key] | Set[str]) -> int:
+    """Delete the owner's children but those to keep, named by key or by kind; returns the number of writes.
+
+    Raises ApiError.
+    """
+    writes = 0
+    kinds = {resource.kind for resource in CHILDREN}
     for thing in cache.naming(Key(owner.kind, owner.namespace, owner.name)):
         key = key_of(thing)
-        is_child = any(resource.kind == key.kind for resource in CHILDREN)
-        if is_child and key not in wanted_keys and owned_by(thing, owner) and not _going(thing):
+        wanted = key in keep or key.kind in keep or key.kind not in kinds
+        if not wanted and owned_by(thing, owner) and not _going(thing):
             await api.delete(BY_KIND[key.kind], namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"])
             writes += 1
             log.info("deleted %s: not wanted any more", key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from demo.curriculum import (
     learning_values,
     questions,
 )
-from demo.fine_tuning import Outcome, progress_of
+from demo.fine_tuning import Outcome
 from demo.installation import EXAMINATION_URI, operator_values, twin_values
 from demo.kube import Kube
 from demo.patients import Patients
@@ -131,20 +132,10 @@ def test_the_gates_numbers_are_printed_with_what_had_to_be_reached() -> None:
     assert "refused: 1 noConsent" in said
 
 
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        ({}, "Queued"),
-        ({"stage": "Running", "progressPercent": 40, "lossMilli": 512, "remainingSeconds": 20},
-         "Running, 40%, loss 0.51, 20 s left"),
-    ],
-)  # fmt: skip
-def test_progress_is_told_in_a_line(status: Json, said: str) -> None:
-    assert progress_of(status) == said
-
-
 class Recorded:
     """kubectl with one object to get, which remembers what it was told to do."""
+
+    kubeconfig = None
 
     def __init__(self, *objects: Json, items: list[Json] | None = None) -> None:
         self.objects = list(objects)
@@ -201,6 +192,39 @@ def test_going_back_ends_what_is_under_way_and_names_the_first_version() -> None
     fine_tuning.roll_back(as_kube(recorded), "dr-a", namespace="n")
     assert recorded.told[0][:3] == ("delete", "finetunerun", "r")
     assert "bettertherapy.io/rollback-to=sha256:first@7" in recorded.told[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"failure": {"class": "Diverged", "message": "step 7: NaN"}}, "Diverged: step 7: NaN"),
+        (
+            {"conditions": [{"type": "DataReady", "status": "False", "reason": "TooFew", "message": "2 of 20"}]},
+            "2 of 20",
+        ),
+        (TwinCliError("FineTuneRun r was deleted before it ended."), "was deleted"),
+    ],
+    ids=["failed", "skipped", "deleted"],
+)
+def test_a_run_without_a_verdict_is_told_with_the_reason(
+    status: Json | TwinCliError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(*_: Any, **__: Any) -> Json:
+        if isinstance(status, TwinCliError):
+            raise status
+        return {"metadata": {"name": "r"}, "status": {"completionTime": "t", **status}}
+
+    monkeypatch.setattr(fine_tuning.Api, "connect", lambda **_: nullcontext())
+    monkeypatch.setattr(fine_tuning.finetune, "start", lambda *_, **__: "r")
+    monkeypatch.setattr(fine_tuning.finetune, "follow", follow)
+    with pytest.raises(fine_tuning.DemoError, match=said):
+        fine_tuning.fine_tune(as_kube(Recorded({})), "dr-a", namespace="n", token="t", on_progress=lambda _: None)
+
+
+def test_a_run_is_not_waited_for_without_end() -> None:
+    clock = fine_tuning._patient_for(0)
+    with pytest.raises(TwinCliError, match="not done after 0 s"):
+        clock.sleep(0)
 
 
 def test_a_version_that_was_taken_back_is_told_with_the_reason() -> None:

@@ -268,6 +268,20 @@ def test_a_run_is_deleted_after_its_time_but_not_before_the_twin_decided() -> No
     assert plan_run(view(ended, owner=taken), Images(), now=late).expired
 
 
+@pytest.mark.parametrize(
+    ("job", "said", "kept"),
+    [(job_object(ended=("Complete", "x")), done("Reject"), 3600), (FAILED_JOB, failed("BadData"), 86400)],
+    ids=["well", "failed"],
+)
+def test_job_and_pods_go_before_the_run_but_not_at_once(job: Any, said: Any, kept: int) -> None:
+    ended = run(status=as_status(planned(job, progress_configmap(said))), ttlSeconds=7 * 86400)
+    before, after = (
+        plan_run(view(ended), Images(), now=NOW + timedelta(seconds=seconds)) for seconds in (kept - 1, kept)
+    )
+    assert (before.tidy, before.wake_at) == (False, NOW + timedelta(seconds=kept))
+    assert (after.tidy, after.expired, after.wake_at) == (True, False, NOW + timedelta(days=7))
+
+
 def test_what_is_settled_stays() -> None:
     plan, _ = settle(owner=twin(status={"promotedVersion": B, "specDigest": digest("a")}))
     later = run(status=as_status(plan))

@@ -45,6 +45,9 @@ from twin_operator.settings import Images
 
 Finding = tuple[str, str]
 MESSAGE_LENGTH = 4000
+TIDIED_AFTER = timedelta(hours=1)
+"""So long the Job and the pod with its log are kept after a run that did what it should."""
+FAILED_TIDIED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,8 @@ class RunPlan:
     """When to look again though nothing changes."""
     expired: bool = False
     """Its time to live is over: delete it."""
+    tidy: bool = False
+    """Nobody looks at its Job and its pods any more: delete them, and what they ran as. The report stays."""
     give_up: bool = False
     """Another attempt would end as the last did: let the Job make none."""
 
@@ -181,13 +186,16 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
         if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
     ]
     skipped = any(each.type == "DataReady" and each.reason == "TooFewInteractions" for each in kept)
-    expires = moment(run.status.completion_time or timestamp(now)) + timedelta(seconds=run.spec.ttl_seconds)
+    end = moment(run.status.completion_time or timestamp(now))
+    expires = end + timedelta(seconds=run.spec.ttl_seconds)
+    tidied = end + (FAILED_TIDIED_AFTER if run.status.failure else TIDIED_AFTER)
     # A version that passed its gate is not forgotten before the twin has decided on it.
     undecided = any(each.type == "Promoted" and each.status == "False" for each in fate)
     plan = _plan(run, run.status, [*kept, *fate], skipped=skipped)
     return RunPlan(
-        children=(), status=plan.status, conditions=plan.conditions,
-        wake_at=None if undecided else expires, expired=not undecided and now >= expires,
+        children=(), status=plan.status, conditions=plan.conditions, tidy=now >= tidied,
+        wake_at=min((at for at in (tidied, *([] if undecided else [expires])) if at > now), default=None),
+        expired=not undecided and now >= expires,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.engine.api import Api
-from twin_operator.engine.apply import Owner, apply_children
+from twin_operator.engine.apply import Owner, apply_children, delete_children
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, JOB, POD, Key, Manifest
@@ -73,11 +73,12 @@ class FineTuneRunReconciler:
             await self._api.delete(FINE_TUNE_RUN, namespace=run.namespace, name=run.name, uid=run.uid)
             return None
         conditions = plan.conditions
+        owner = Owner(
+            api_version=thing["apiVersion"], kind=thing["kind"], namespace=run.namespace, name=run.name, uid=run.uid
+        )
+        if plan.tidy:
+            await delete_children(self._api, self._cache, owner=owner, keep={CONFIG_MAP.kind})
         if plan.children:
-            owner = Owner(
-                api_version=thing["apiVersion"], kind=thing["kind"], namespace=run.namespace, name=run.name,
-                uid=run.uid,
-            )  # fmt: skip
             try:
                 await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)
             except ApiError as error:
