@@ -12,6 +12,7 @@ from bettertherapy_api.run_progress import ReviewItem
 from kubectl_twin.api import Json
 from kubectl_twin.render import gate_table, indented, verdict_line
 from kubectl_twin.review import Reviewed
+from kubectl_twin.views import printable
 
 _WIDE = 100
 
@@ -67,8 +68,3 @@ def _labels(item: ReviewItem, reviewed: Reviewed) -> tuple[Text, Text]:
         Text.assemble(("before ", "dim"), f"{item.parent_percent}%", (f"  {reviewed.parent}", "dim")),
         Text.assemble(("new ", "dim"), (f"{item.child_percent}%", style), (f"  {reviewed.version or ''}", "dim")),
     )
-
-
-def printable(text: str) -> str:
-    """Return the text without control characters: a model's answer may not move the cursor."""
-    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -12,7 +12,7 @@ from rich.table import Table
 from demo.fine_tuning import Outcome
 from demo.kube import Json, Kube
 from kubectl_twin.ask import Answer
-from kubectl_twin.views import short_digest
+from kubectl_twin.views import printable, short_digest
 
 _COLOURS = {"Promote": "green", "Reject": "red"}
 
@@ -92,7 +92,7 @@ def _percent(value: int | None) -> str:
 def _box(console: Console, text: str, *, title: str, subtitle: str) -> None:
     console.print(
         Panel(
-            escape(text.strip()) or "[red](no text)[/red]",
+            escape(printable(text.strip())) or "[red](no text)[/red]",
             title=escape(title),
             title_align="left",
             subtitle=escape(subtitle),

@@ -34,13 +34,14 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     """
     from kubectl_twin import render  # noqa: PLC0415 - what only some commands need is imported by them
     from kubectl_twin.ask import Question, ask  # noqa: PLC0415
+    from kubectl_twin.views import printable  # noqa: PLC0415
 
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise TwinCliError("The question is empty.")
 
     def emit(piece: str) -> None:
-        sys.stdout.write(piece)
+        sys.stdout.write(printable(piece))
         sys.stdout.flush()
 
     with connect(context) as api:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from kubectl_twin.api import Api, ResourceOfPath, refusal
 from kubectl_twin.ask import Answer, Question, access_token, ask, choose_pool, miner_pod
+from kubectl_twin.commands.twins import ask_command
 from kubectl_twin.errors import ApiError, TwinCliError
 from kubectl_twin.lookup import find_twin, near, no_such_twin
 
@@ -229,3 +231,13 @@ def test_other_refusals_carry_the_servers_own_message() -> None:
 )
 def test_messages_know_what_a_path_speaks_of(path: str, expected: ResourceOfPath) -> None:
     assert ResourceOfPath.parse(path) == expected
+
+
+def test_an_answer_can_not_control_the_terminal(
+    objects: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeApi(objects, far_end=STREAM.replace(b"Drink ", rb"Drink\u001b[2J\r "))
+    monkeypatch.setattr("kubectl_twin.commands.twins.connect", lambda _: nullcontext(api))
+    ask_command("dr-gurung", "What now?")
+    told = capsys.readouterr().out
+    assert told.startswith("Drink\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER} water.\n")
