@@ -37,8 +37,9 @@ from tests.standin import FakeAdapter, write_adapter
 TWIN: Final = "bench-rollout"
 CLIENTS: Final = 8
 TOKENS: Final = (8, 24, 8, 100)
-REAL_CLIENTS: Final = 4
-REAL_TOKENS: Final = (8, 48)
+REAL_CLIENTS: Final = 6
+REAL_TOKENS: Final = (4, 16)
+"""Short answers: a moment is known no better than requests follow one another."""
 SLOWER: Final = 6.0
 """How many times as long a version takes for a token that the operator is to find worse."""
 PROMOTION_SECONDS: Final = 3.0

@@ -63,6 +63,8 @@ class World:
         self.analysis: Analysis = GOOD
         self.truth: dict[str, tuple[str, str]] = {}
         self.said = ""
+        self.wake_in: float | None = None
+        """Seconds until it looks again though nothing changes."""
 
     def twin(self) -> Twin:
         thing = twin_object(adapter=self.letter, status=self.status, **self.spec)
@@ -87,6 +89,7 @@ class World:
         view = TwinView(twin=made, wanted=wanted_adapter(made), pools=[seen], runs=self.runs)
         trying = made.status.canary_start_time is not None
         rollout = plan_rollout(view, self.analysis if trying else None, now=self.now)
+        self.wake_in = None if rollout.wake_at is None else (rollout.wake_at - self.now).total_seconds()
         found = twin_conditions(view, rollout=rollout)
         self.truth = {each.type: (each.status, each.reason) for each in found}
         self.said = " | ".join(each.message for each in found)
@@ -205,6 +208,17 @@ def test_without_metrics_the_weight_is_held_and_nothing_is_promoted() -> None:
     world.analysis = GOOD
     world.settle(5)
     assert world.weights == {A: 50, B: 50}
+
+
+@pytest.mark.parametrize(("after", "wake_in"), [(20, 5), (58, 2), (60, 1), (69, 1), (70, 5)])
+def test_what_holds_a_canary_is_looked_at_more_often_at_the_end_of_a_step(after: int, wake_in: int) -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.analysis = DOWN
+    world.settle(after)
+    assert world.truth["Progressing"] == ("True", "CanaryHeld")
+    assert world.wake_in == wake_in
 
 
 def test_without_prometheus_steps_go_by_time_and_the_condition_says_so() -> None:

@@ -25,6 +25,8 @@ from twin_operator.kinds.specs import Run, Twin
 Finding = tuple[str, str]
 POLL_SECONDS: Final = 5
 """How often a canary is looked at."""
+_HICCUP_SECONDS: Final = 10
+"""What holds a canary at the end of a step is often over at once: so long it is looked at each second."""
 _REFUSED: Final = 20
 _MESSAGE: Final = 1000
 
@@ -241,12 +243,15 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         return _take_back(state, view, analysis.reason, analysis.message, now)
     step = min(state.step, len(steps) - 1)
     ends = moment(state.step_time or timestamp(now)) + timedelta(seconds=steps[step].seconds if steps else 0)
+    hiccup = ends <= now < ends + timedelta(seconds=_HICCUP_SECONDS)
+    again = now + timedelta(seconds=1) if hiccup else min(soon, max(ends, now + timedelta(seconds=1)))
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
         held = f"{where} and is held there: {analysis.reason}: {analysis.message}"
-        return replace(state, finding=("CanaryHeld", held), wake_at=soon)
+        return replace(state, finding=("CanaryHeld", held), wake_at=again)
     if not holding:
-        return replace(state, finding=("CanaryHeld", f"{where}, but no ready pod holds it at the moment"), wake_at=soon)
+        held = f"{where}, but no ready pod holds it at the moment"
+        return replace(state, finding=("CanaryHeld", held), wake_at=again)
     if now < ends:
         finding = ("CanaryStep", f"{where} until {timestamp(ends)}: {analysis.message}")
         return replace(state, finding=finding, wake_at=min(soon, ends))
