@@ -243,8 +243,9 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         return _take_back(state, view, analysis.reason, analysis.message, now)
     step = min(state.step, len(steps) - 1)
     ends = moment(state.step_time or timestamp(now)) + timedelta(seconds=steps[step].seconds if steps else 0)
-    hiccup = ends <= now < ends + timedelta(seconds=_HICCUP_SECONDS)
-    again = now + timedelta(seconds=1) if hiccup else min(soon, max(ends, now + timedelta(seconds=1)))
+    again = min(soon, ends) if now < ends else soon
+    if ends <= now < ends + timedelta(seconds=_HICCUP_SECONDS):
+        again = now + timedelta(seconds=1)
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
         held = f"{where} and is held there: {analysis.reason}: {analysis.message}"
@@ -254,7 +255,7 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         return replace(state, finding=("CanaryHeld", held), wake_at=again)
     if now < ends:
         finding = ("CanaryStep", f"{where} until {timestamp(ends)}: {analysis.message}")
-        return replace(state, finding=finding, wake_at=min(soon, ends))
+        return replace(state, finding=finding, wake_at=again)
     return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state)
 
 
