@@ -82,9 +82,9 @@ def measure(options: Options) -> Result:
             f"From the stage times that {len(times)} trainers in the demo's cluster recorded ({_listed(times)}): "
             "SmolLM2-135M on a CPU, real FineTuneRuns from dataset to verdict. A trainer writes its stages' seconds as "
             "its container's last word; the container's start and end are the kubelet's, in whole seconds. Outside is "
-            "all that is no optimiser step, the evaluation included. A twin's first run examines two versions; later ones "
-            "know the parent's answers from the run before. Trainers that went on with another attempt's work, or were "
-            "skipped, are left out."
+            "all that is no optimiser step, the evaluation included. A twin's first run examines two versions; later "
+            "ones know the parent's answers from the run before. Trainers that went on with another attempt's work, or "
+            "were skipped, are left out."
         ),
         figures=tuple(_figures(times)),
         versions=software,
