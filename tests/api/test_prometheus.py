@@ -13,14 +13,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, Counter
 
 from bettertherapy_api.doctor_twin import Rollout
 from localcluster import Cluster
 from neurons.miner.metrics import Metrics
 from tests.conftest import Kubectl
 from twin_operator.engine.prometheus import Prometheus
-from twin_operator.kinds.doctor_twin.analysis import Analysis, Outlook, assess, measure
+from twin_operator.kinds.doctor_twin.analysis import RATINGS, Analysis, Outlook, assess, measure
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 TWIN, STABLE, CANARY = "dr-a", "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
@@ -141,6 +141,14 @@ async def test_versions_are_told_apart_in_errors_and_latency(
     slow = await until(lambda found: found.reason == "Latency")
     assert slow.outlook is Outlook.WORSE
     assert "5 of 1000 requests failed (0.50%" in slow.message
+
+    # Whoever takes the ratings counts them; here it is the same process.
+    ratings = Counter(RATINGS, "Ratings.", ("twin", "version", "rating"), registry=metrics.registry)
+    for version, rating in ((STABLE, "5"), (CANARY, "2")):
+        ratings.labels(TWIN, version, rating).inc(30)
+    disliked = await until(lambda found: found.reason == "Rating")
+    assert disliked.outlook is Outlook.WORSE
+    assert "rated 2.0 of 5 by 30 against 5.0 by 30" in disliked.message
 
     # A pod that is gone has no fresh figures; its last ones are not read as good ones.
     kubectl("delete", "pod", "clinic-miner-0", "-n", namespace, "--grace-period=0", "--force")

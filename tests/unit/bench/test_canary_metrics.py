@@ -11,7 +11,7 @@ from twin_operator.kinds.doctor_twin.analysis import queries
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
 
 
-def test_it_knows_the_four_queries_and_tells_versions_apart() -> None:
+def test_it_knows_the_queries_and_tells_versions_apart() -> None:
     metrics = Metrics()
     metrics.pods_ready.set(2)
     for version, seconds, codes in ((A, 0.2, ["200"] * 40), (B, 0.8, ["200"] * 9 + ["500"])):
@@ -22,6 +22,7 @@ def test_it_knows_the_four_queries_and_tells_versions_apart() -> None:
     said = {name: answer(promql, metrics.render().decode()) for name, promql in asked.items()}
     assert said["fresh"] == [({}, 1.0)]
     assert sorted((labels["code"], value) for labels, value in said["requests"]) == [("200", 9.0), ("500", 1.0)]
+    assert said["ratings"] == []
     [(_, canary)], [(_, stable)] = said["canary"], said["stable"]
     assert 0.5 < canary <= 1.0
     assert 0.1 < stable <= 0.25

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -46,6 +48,40 @@ def measured(fresh: int = 1, canary: float | None = None, stable: float | None =
 def test_outlook(found: Measurement | str, outlook: Outlook, reason: str) -> None:
     analysis = assess(found, LIMITS, miners=1)
     assert (analysis.outlook, analysis.reason) == (outlook, reason)
+
+
+def rated(canary: dict[int, float], stable: dict[int, float]) -> Measurement:
+    return Measurement(fresh_miners=1, requests={"200": 100}, canary_ratings=canary, stable_ratings=stable)
+
+
+@pytest.mark.parametrize(
+    ("found", "outlook", "said"),
+    [
+        (rated({}, {}), Outlook.GOOD, "0 of 100 requests failed"),
+        (rated({1: 19}, {5: 400}), Outlook.GOOD, "rated 1.0 of 5 by 19 against 5.0 by 400, too few to compare"),
+        (rated({1: 40}, {5: 19}), Outlook.GOOD, "too few to compare"),
+        (rated({1: 40}, {}), Outlook.GOOD, "against 0.0 by 0, too few"),
+        (rated({3: 10, 4: 10}, {4: 200, 5: 200}), Outlook.WORSE, "rated 3.5 of 5 by 20 against 4.5 by 400"),
+        (rated({4: 12, 5: 8}, {4: 200, 5: 200}), Outlook.GOOD, "rated 4.4 of 5 by 20 against 4.5 by 400"),
+        (rated({5: 30}, {1: 400}), Outlook.GOOD, "rated 5.0 of 5 by 30 against 1.0 by 400"),
+        (rated({4: 30}, {5: 400}), Outlook.WORSE, "rated 4.0 of 5 by 30 against 5.0 by 400"),
+    ],
+)
+def test_patients_ratings_count(found: Measurement, outlook: Outlook, said: str) -> None:
+    analysis = assess(found, LIMITS, miners=1)
+    assert analysis.outlook is outlook
+    assert said in analysis.message
+    assert analysis.reason == ("Rating" if outlook is Outlook.WORSE else "WithinLimits")
+
+
+def test_chance_alone_seldom_makes_a_canary_worse() -> None:
+    draw = random.Random(3)
+    scale, weights = (1, 2, 3, 4, 5), (1, 1, 3, 8, 12)
+    taken_back = 0
+    for _ in range(300):
+        canary, stable = (Counter(draw.choices(scale, weights, k=count)) for count in (40, 400))
+        taken_back += assess(rated(dict(canary), dict(stable)), LIMITS, miners=1).outlook is Outlook.WORSE
+    assert taken_back <= 6  # one-sided, three standard errors: 0.1% to 0.5% with samples as small as these
 
 
 def test_every_ready_miner_must_be_scraped() -> None:
@@ -109,10 +145,19 @@ async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, obj
     answers["requests_total"] = [
         {"metric": {"code": "200"}, "value": [1, "30"]}, {"metric": {"code": "500"}, "value": [1, "2"]},
     ]  # fmt: skip
+    answers["ratings_total"] = [
+        {"metric": {"version": version, "rating": rating}, "value": [1, count]}
+        for version, rating, count in (("dr-a-b", "4", "3"), ("dr-a-a", "5", "9"), ("dr-a-a", "none", "1"))
+    ]
     answers['version="dr-a-b"'] = [{"metric": {}, "value": [1, "0.5"]}]
     answers['version="dr-a-a"'] = [{"metric": {}, "value": [1, "NaN"]}]
     assert await asked(url) == Measurement(
-        fresh_miners=2, requests={"200": 30.0, "500": 2.0}, canary_seconds=0.5, stable_seconds=None
+        fresh_miners=2,
+        requests={"200": 30.0, "500": 2.0},
+        canary_seconds=0.5,
+        stable_seconds=None,
+        canary_ratings={4: 3.0},
+        stable_ratings={5: 9.0},
     )
 
 

@@ -1,4 +1,7 @@
-"""How a canary does against the version that serves: error rate and latency, from the miners' metrics in Prometheus.
+"""How a canary does against the version that serves: error rate, latency and ratings, from Prometheus.
+
+Errors and latency are the miners'. Ratings are the patients', counted by whoever takes them; where nobody does, a
+canary is judged without.
 
 The canary's counters are read as they stand, not as rates: its series begin with it, and a rate would miss whatever
 came before their first sample. Missing or old data is never read as good or bad: it holds the canary where it is. No
@@ -8,6 +11,7 @@ request at all, in fresh data, is no reason to hold it: a twin that nobody asked
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +29,15 @@ JUDGED_ERRORS: Final = 3
 """From so many failed requests on the error rate counts, however few there were in all."""
 JUDGED_LATENCIES: Final = 20
 """From so many requests on a 95th percentile means something."""
+
+RATINGS: Final = "bettertherapy_gateway_ratings_total"
+"""Counter of ratings with the labels twin, version and rating (1 to 5)."""
+RATINGS_DAYS: Final = 7
+"""How far back ratings count; those of the version that serves are many times the canary's."""
+JUDGED_RATINGS: Final = 20
+"""From so many ratings of each version on they are compared."""
+RATED_LOWER_BY: Final = 3.0
+"""In standard errors of the difference. More than for one test: a canary is looked at again and again."""
 
 
 class Outlook(StrEnum):
@@ -55,6 +68,9 @@ class Measurement:
     """The canary's ended requests by code."""
     canary_seconds: float | None = None
     stable_seconds: float | None = None
+    canary_ratings: Mapping[int, float] = field(default_factory=dict)
+    """How often each rating from 1 to 5 was given."""
+    stable_ratings: Mapping[int, float] = field(default_factory=dict)
 
 
 UNWATCHED: Final = Analysis(
@@ -67,12 +83,17 @@ def queries(*, twin: str, canary: str, stable: str, window_seconds: int, matcher
     """Return the PromQL of each part of a measurement."""
     more = f",{matchers}" if matchers else ""
     bucket = "bettertherapy_miner_request_seconds_bucket"
+    rated = " or ".join(
+        f'max_over_time({RATINGS}{{twin="{twin}",version="{version}"}}[{RATINGS_DAYS}d])'
+        for version in (canary, stable)
+    )
     tried, serving = (f'{{twin="{twin}",version="{version}"{more}}}[{window_seconds}s]' for version in (canary, stable))
     return {
         "fresh": f"count(time() - timestamp(bettertherapy_miner_pods_ready{{{matchers}}}) < {FRESH_SECONDS})",
         "requests": f"sum by (code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
         "canary": f"histogram_quantile(0.95, sum by (le) (max_over_time({bucket}{tried})))",
         "stable": f"histogram_quantile(0.95, sum by (le) (rate({bucket}{serving})))",
+        "ratings": f"sum by (version, rating) ({rated})",
     }
 
 
@@ -91,11 +112,21 @@ async def measure(
         requests={sample.labels.get("code", ""): sample.value for sample in found["requests"]},
         canary_seconds=_only(found["canary"]),
         stable_seconds=_only(found["stable"]),
+        canary_ratings=_ratings(found["ratings"], canary),
+        stable_ratings=_ratings(found["ratings"], stable),
     )
 
 
 def _only(samples: list[Sample]) -> float | None:
     return samples[0].value if samples else None
+
+
+def _ratings(samples: list[Sample], version: str) -> dict[int, float]:
+    return {
+        int(sample.labels["rating"]): sample.value
+        for sample in samples
+        if sample.labels.get("version") == version and sample.labels.get("rating") in {"1", "2", "3", "4", "5"}
+    }
 
 
 def assess(  # noqa: PLR0911  # one return per finding
@@ -120,17 +151,49 @@ def assess(  # noqa: PLR0911  # one return per finding
         judged = total >= JUDGED_REQUESTS or errors >= JUDGED_ERRORS
         outlook = Outlook.WORSE if judged else Outlook.UNCLEAR
         return Analysis(outlook=outlook, reason="ErrorRate", message=rate)
+    lower, rated = _compare_ratings(measured)
+    if lower:
+        return Analysis(outlook=Outlook.WORSE, reason="Rating", message=f"{rated}; {rate}")
+    slower, latency = _compare_latencies(measured, limits, total)
+    if slower:
+        return Analysis(outlook=Outlook.WORSE, reason="Latency", message=f"{latency}; {rate}")
+    told = "; ".join(each for each in (rate, latency, rated) if each)
+    return Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message=told)
+
+
+def _compare_latencies(measured: Measurement, limits: RolloutSpec, total: int) -> tuple[bool, str]:
+    """Tell whether the canary is slower than allowed, and the numbers."""
     canary, stable = measured.canary_seconds, measured.stable_seconds
     if canary is None or not stable or total < JUDGED_LATENCIES:
-        return Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message=f"{rate}; too few to compare latencies")
+        return False, "too few to compare latencies"
     ratio = 100 * canary / stable
-    latency = (
+    return ratio > limits.max_latency_ratio_percent, (
         f"95% answered within {canary:.2f} s against {stable:.2f} s ({ratio:.0f}%, "
         f"allowed {limits.max_latency_ratio_percent}%)"
     )
-    if ratio > limits.max_latency_ratio_percent:
-        return Analysis(outlook=Outlook.WORSE, reason="Latency", message=f"{latency}; {rate}")
-    return Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message=f"{rate}; {latency}")
+
+
+def _compare_ratings(measured: Measurement) -> tuple[bool, str]:
+    """Tell whether patients rate the canary lower, by more than chance explains; and the numbers, if there are any."""
+    (given, mean, error), (given_stable, mean_stable, error_stable) = (
+        _mean_rating(ratings) for ratings in (measured.canary_ratings, measured.stable_ratings)
+    )
+    if not given:
+        return False, ""
+    said = f"rated {mean:.1f} of 5 by {given} against {mean_stable:.1f} by {given_stable}"
+    if min(given, given_stable) < JUDGED_RATINGS:
+        return False, f"{said}, too few to compare"
+    return mean_stable - mean > RATED_LOWER_BY * math.hypot(error, error_stable), said
+
+
+def _mean_rating(ratings: Mapping[int, float]) -> tuple[int, float, float]:
+    """Return how many there are, their mean, and its standard error."""
+    count = sum(ratings.values())
+    if round(count) < 1:
+        return 0, 0.0, 0.0
+    mean = sum(rating * times for rating, times in ratings.items()) / count
+    variance = sum(times * (rating - mean) ** 2 for rating, times in ratings.items()) / max(count - 1, 1)
+    return round(count), mean, math.sqrt(variance / count)
 
 
 def _is_failure(code: str) -> bool:
