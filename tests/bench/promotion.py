@@ -83,9 +83,8 @@ def measure(options: Options) -> Result:
     how.append(
         "Decided is when the run's status said Promote, the twin's status that the version was taken back, or, for an "
         "annotation, when it was sent. The end is when the first request was sent after which none was answered by the "
-        "version that left, by the adapter digests in the answers' headers. A step lasts up to 1 s less than asked, as "
-        "the status knows whole seconds; what it really took, at most what was asked, is subtracted. Failed is what is "
-        "not 200, breaks off, has no end or no text, names no version, or (on the stand-in) comes from other weights "
+        "version that left, by the adapter digests in the answers' headers. What the steps took, at most what was "
+        "asked, is subtracted. Failed is what is not 200, breaks off, has no end or no text, names no version, or (on the stand-in) comes from other weights "
         "than the answer's headers say; unverified, what was answered before its pod had reported the version as "
         "verified."
     )

@@ -30,6 +30,11 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def exact_timestamp(moment: datetime) -> str:
+    """Return RFC 3339 with microseconds in UTC, where something shorter than a second depends on it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def truth(text: str) -> Truth:
     """Return a condition's status as its type; anything else than True and False is Unknown."""
     return "True" if text == "True" else "False" if text == "False" else "Unknown"

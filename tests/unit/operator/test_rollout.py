@@ -210,6 +210,20 @@ def test_without_metrics_the_weight_is_held_and_nothing_is_promoted() -> None:
     assert world.weights == {A: 50, B: 50}
 
 
+def test_a_step_is_never_shorter_than_asked() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.now += timedelta(milliseconds=900)
+    world.load()
+    world.settle()
+    world.now += timedelta(seconds=59.5)
+    world.settle()
+    assert world.weights == {A: 90, B: 10}
+    assert world.wake_in == 0.5
+    world.now += timedelta(seconds=0.5)
+    world.settle()
+    assert world.weights == {A: 50, B: 50}
+
+
 @pytest.mark.parametrize(("after", "wake_in"), [(20, 5), (58, 2), (60, 1), (69, 1), (70, 5)])
 def test_what_holds_a_canary_is_looked_at_more_often_at_the_end_of_a_step(after: int, wake_in: int) -> None:
     world = serving(child(), rollout=STEPS)

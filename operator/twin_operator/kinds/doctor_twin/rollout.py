@@ -16,7 +16,7 @@ from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate, LastRollback, RefusedVersion, RolloutStep, VersionStatus
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from bettertherapy_api.report import AdapterState
-from twin_operator.engine.status import moment, timestamp
+from twin_operator.engine.status import exact_timestamp, moment, timestamp
 from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
 from twin_operator.kinds.doctor_twin.versions import known_versions, memory_counts, spec_version, wanted_version
@@ -242,7 +242,7 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
     if analysis.outlook is Outlook.WORSE:
         return _take_back(state, view, analysis.reason, analysis.message, now)
     step = min(state.step, len(steps) - 1)
-    ends = moment(state.step_time or timestamp(now)) + timedelta(seconds=steps[step].seconds if steps else 0)
+    ends = moment(state.step_time or exact_timestamp(now)) + timedelta(seconds=steps[step].seconds if steps else 0)
     again = min(soon, ends) if now < ends else soon
     if ends <= now < ends + timedelta(seconds=_HICCUP_SECONDS):
         again = now + timedelta(seconds=1)
@@ -263,7 +263,7 @@ def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -
     weight = steps[step].weight_percent
     name = state.canary.served_name if state.canary else ""
     return replace(
-        state, step=step, weight=weight, step_time=timestamp(now), start_time=state.start_time or timestamp(now),
+        state, step=step, weight=weight, step_time=exact_timestamp(now), start_time=state.start_time or timestamp(now),
         finding=("CanaryStep", f"{name} takes {weight}% from now (step {step + 1} of {len(steps)})"),
         wake_at=now + timedelta(seconds=min(POLL_SECONDS, steps[step].seconds)),
     )  # fmt: skip
