@@ -81,12 +81,12 @@ def measure(options: Options) -> Result:
     if not runs:
         raise BenchmarkError("nothing was measured: " + " ".join(notes or ["both parts are skipped"]))
     how.append(
-        "Decided is when the run's status said Promote, the twin's status that the version was taken back, or, for an "
-        "annotation, when it was sent. The end is when the first request was sent after which none was answered by the "
-        "version that left, by the adapter digests in the answers' headers. What the steps took, at most what was "
-        "asked, is subtracted. Failed is what is not 200, breaks off, has no end or no text, names no version, or (on the stand-in) comes from other weights "
-        "than the answer's headers say; unverified, what was answered before its pod had reported the version as "
-        "verified."
+        "Decided is when the run's status said Promote, the twin's status that the version was taken back, or, for an"
+        " annotation, when it was sent. The end is when the first request was sent after which none was answered by "
+        "the version that left, by the adapter digests in the answers' headers. What the steps took, at most what was"
+        " asked, is subtracted. Failed is what is not 200, breaks off, has no end or no text, names no version, or "
+        "(on the stand-in) comes from other weights than the answer's headers say; unverified, what was answered "
+        "before its pod had reported the version as verified."
     )
     return Result(
         name="promotion",
