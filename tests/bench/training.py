@@ -193,8 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _model(options: argparse.Namespace) -> Any:
-    if options.model is not None:
-        return load(options.model)[0]
+    return load(options.model)[0] if options.model is not None else dummy_model(options.shape)
+
+
+def dummy_model(shape: str) -> Any:
+    """Return a model of one of SHAPES with weights that mean nothing, where and in what the trainer would have it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -203,7 +206,7 @@ def _model(options: argparse.Namespace) -> Any:
     torch.set_default_dtype(precision)
     try:
         with torch.device(device):
-            return LlamaForCausalLM(LlamaConfig(**SHAPES[options.shape], max_position_embeddings=8192))
+            return LlamaForCausalLM(LlamaConfig(**SHAPES[shape], max_position_embeddings=8192))
     finally:
         torch.set_default_dtype(before)
 
