@@ -1,7 +1,7 @@
 """Attention within each example of a packed batch, by FlashAttention's kernels for sequences of various lengths.
 
-A mask that keeps packed examples apart costs as much as if they were one long conversation, and its reproducible
-backward pass hardly uses a GPU.
+A mask that keeps packed examples apart costs as much as if they were one long conversation, and reproducible kernels
+for it are slow on long ones.
 """
 
 from __future__ import annotations

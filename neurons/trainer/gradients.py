@@ -93,16 +93,18 @@ class Graphs:
             if self._possible and batch.shape in self._seen and batch.shape not in self._graphs:
                 self._record(batch)
             self._seen.add(batch.shape)
-            loss = self._replay(batch) if batch.shape in self._graphs else self._compute(batch)
+            loss = (
+                self._replay(batch)
+                if batch.shape in self._graphs
+                else self._compute(batch, batch.tensor(self._model.device))
+            )
             value = float(loss)
         torch.cuda.current_stream().wait_stream(self._stream)
         return value
 
-    def _compute(self, batch: Batch, numbers: torch.Tensor | None = None) -> torch.Tensor:
+    def _compute(self, batch: Batch, numbers: torch.Tensor) -> torch.Tensor:
         import torch  # noqa: PLC0415
 
-        if numbers is None:
-            numbers = torch.tensor(batch.numbers).to(self._model.device)
         packed = batch.split(numbers)
         self._all.zero_()
         bounds = packed.bounds.to(torch.int32)
@@ -114,7 +116,7 @@ class Graphs:
     def _record(self, batch: Batch) -> None:
         import torch  # noqa: PLC0415
 
-        numbers = torch.tensor(batch.numbers).to(self._model.device)
+        numbers = batch.tensor(self._model.device)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
@@ -126,10 +128,8 @@ class Graphs:
         self._graphs[batch.shape] = _Graph(graph=graph, numbers=numbers, loss=loss)
 
     def _replay(self, batch: Batch) -> torch.Tensor:
-        import torch  # noqa: PLC0415
-
         recorded = self._graphs[batch.shape]
-        recorded.numbers.copy_(torch.tensor(batch.numbers))
+        recorded.numbers.copy_(batch.tensor(recorded.numbers.device))
         recorded.graph.replay()
         return recorded.loss
 

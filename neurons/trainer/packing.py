@@ -56,11 +56,15 @@ class Batch:
         """What two batches have in common that are computed by the same kernels."""
         return self.examples, self.length, self.longest, self.kept
 
-    def on(self, device: torch.device) -> Packed:
-        """Copy it to a device."""
+    def tensor(self, device: torch.device) -> torch.Tensor:
+        """Copy its numbers to a device."""
         import torch  # noqa: PLC0415
 
-        return self.split(torch.tensor(self.numbers).to(device))
+        return torch.tensor(self.numbers).to(device)
+
+    def on(self, device: torch.device) -> Packed:
+        """Copy it to a device, in parts."""
+        return self.split(self.tensor(device))
 
     def split(self, numbers: torch.Tensor) -> Packed:
         """Return the parts of a tensor that holds the numbers of a batch of this shape."""

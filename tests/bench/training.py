@@ -212,9 +212,9 @@ def dummy_model(shape: str) -> Any:
 
 
 def first_losses(model: Any, batch: Sequence[Example], side: Side) -> list[float]:
-    """Both must learn the same: the loss of one batch again and again, each time after a small step down its gradient.
+    """Return a batch's losses after each of a few steps down its gradients: both sides must learn the same.
 
-    It is computed anew without gradients, on the trainer's side three times by what a training comes to use.
+    The losses are computed alike for both. Of the trainer's steps the second one records, where it has something to.
     """
     import torch
 

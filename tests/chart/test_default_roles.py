@@ -17,11 +17,10 @@ READ, WRITE = ("get", "list", "watch"), ("create", "update", "patch", "delete")
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def may(
-    helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace: str
-) -> Iterator[Callable[[str, str, str], bool]]:
+@pytest.fixture(scope="module")
+def may(helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace_once: str) -> Iterator[Callable[..., bool]]:
     """Install the chart without pods; yields whether a user with one of the cluster's roles may do something."""
+    namespace = namespace_once
     release = f"roles-{namespace}"
     where = ["-n", namespace, "--kubeconfig", str(kubeconfig)]
     settings = ["--set", f"crds.install=false,replicas=0,fullnameOverride={release}"]

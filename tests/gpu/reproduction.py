@@ -24,13 +24,10 @@ def trained(model: Any, start: Mapping[str, Any], settings: Settings, interrupti
     """Train from the same weights as ever and return the digest of what comes out."""
     seed_everything(settings.seed)
     put_weights(model, start)
-    examples = conversations(
-        4 * settings.steps, longest=512, vocabulary=model.config.vocab_size, seed=settings.seed
-    )  # fmt: skip
+    count, vocabulary = 4 * settings.steps, model.config.vocab_size
+    examples = conversations(count, longest=512, vocabulary=vocabulary, seed=settings.seed)
     with reproducible():
-        losses = _optimise(
-            model, examples, settings=settings, report=lambda _: None, interruptions=interruptions
-        )  # fmt: skip
+        losses = _optimise(model, examples, settings=settings, report=lambda _: None, interruptions=interruptions)
     content = b"".join(weights.float().numpy().tobytes() for weights in weights_of(model).values())
     digest = hashlib.sha256(content).hexdigest()
     print(f"{digest[:16]}  losses {losses[0]:.5f} to {losses[-1]:.5f}", flush=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import orjson
 
@@ -32,6 +32,15 @@ class Owner:
     namespace: str
     name: str
     uid: str
+
+    @classmethod
+    def of(cls, thing: Manifest) -> Self:
+        """Return the owner that a custom resource is."""
+        metadata = thing["metadata"]
+        return cls(
+            api_version=thing["apiVersion"], kind=thing["kind"], namespace=metadata["namespace"],
+            name=metadata["name"], uid=metadata["uid"],
+        )  # fmt: skip
 
     def reference(self) -> Manifest:
         """Return the ownerReference that makes the garbage collector remove children with their owner."""
@@ -85,11 +94,11 @@ async def apply_children(api: Api, cache: Cache, *, owner: Owner, wanted: Sequen
         cache.put(await api.apply(sent))
         writes += 1
         log.info("applied %s: %s", key, why)
-    return writes + await delete_children(api, cache, owner=owner, keep=wanted_keys)
+    return writes + await delete_children(api, cache, owner=owner, keep=wanted_keys.__contains__)
 
 
-async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Set[Key] | Set[str]) -> int:
-    """Delete the owner's children but those to keep, named by key or by kind; returns the number of writes.
+async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Callable[[Key], bool]) -> int:
+    """Delete the owner's children but those to keep; returns the number of writes.
 
     Raises ApiError.
     """
@@ -97,8 +106,7 @@ async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Set[Key
     kinds = {resource.kind for resource in CHILDREN}
     for thing in cache.naming(Key(owner.kind, owner.namespace, owner.name)):
         key = key_of(thing)
-        wanted = key in keep or key.kind in keep or key.kind not in kinds
-        if not wanted and owned_by(thing, owner) and not _going(thing):
+        if key.kind in kinds and not keep(key) and owned_by(thing, owner) and not _going(thing):
             await api.delete(BY_KIND[key.kind], namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"])
             writes += 1
             log.info("deleted %s: not wanted any more", key)

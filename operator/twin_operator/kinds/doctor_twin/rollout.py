@@ -243,9 +243,12 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         return _take_back(state, view, analysis.reason, analysis.message, now)
     step = min(state.step, len(steps) - 1)
     ends = moment(state.step_time or exact_timestamp(now)) + timedelta(seconds=steps[step].seconds if steps else 0)
-    again = min(soon, ends) if now < ends else soon
-    if ends <= now < ends + timedelta(seconds=_HICCUP_SECONDS):
+    if now < ends:
+        again = min(soon, ends)
+    elif now < ends + timedelta(seconds=_HICCUP_SECONDS):
         again = now + timedelta(seconds=1)
+    else:
+        again = soon
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
         held = f"{where} and is held there: {analysis.reason}: {analysis.message}"

@@ -191,10 +191,11 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
     tidied = end + (FAILED_TIDIED_AFTER if run.status.failure else TIDIED_AFTER)
     # A version that passed its gate is not forgotten before the twin has decided on it.
     undecided = any(each.type == "Promoted" and each.status == "False" for each in fate)
+    due = [tidied] if undecided else [tidied, expires]
     plan = _plan(run, run.status, [*kept, *fate], skipped=skipped)
     return RunPlan(
         children=(), status=plan.status, conditions=plan.conditions, tidy=now >= tidied,
-        wake_at=min((at for at in (tidied, *([] if undecided else [expires])) if at > now), default=None),
+        wake_at=min((at for at in due if at > now), default=None),
         expired=not undecided and now >= expires,
     )  # fmt: skip
 

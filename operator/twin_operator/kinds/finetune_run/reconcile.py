@@ -73,11 +73,9 @@ class FineTuneRunReconciler:
             await self._api.delete(FINE_TUNE_RUN, namespace=run.namespace, name=run.name, uid=run.uid)
             return None
         conditions = plan.conditions
-        owner = Owner(
-            api_version=thing["apiVersion"], kind=thing["kind"], namespace=run.namespace, name=run.name, uid=run.uid
-        )
+        owner = Owner.of(thing)
         if plan.tidy:
-            await delete_children(self._api, self._cache, owner=owner, keep={CONFIG_MAP.kind})
+            await delete_children(self._api, self._cache, owner=owner, keep=lambda key: key.kind == CONFIG_MAP.kind)
         if plan.children:
             try:
                 await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)

@@ -52,9 +52,7 @@ class MinerPoolReconciler:
             return
         gathered = gather(self._cache, pool)
         plan = plan_pool(gathered, self._images)
-        owner = Owner(
-            api_version=thing["apiVersion"], kind=thing["kind"], namespace=pool.namespace, name=pool.name, uid=pool.uid
-        )
+        owner = Owner.of(thing)
         problem: ChildConflictError | ApiError | None = None
         try:
             await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)
