@@ -42,11 +42,14 @@ class Metrics:
     def __init__(self) -> None:
         self.up = True
         self.hangs = False
+        self.hanging = asyncio.Event()
+        """Set once somebody waits for an answer that does not come."""
         self.codes: dict[str, int] = {}
         self.url = ""
 
     async def query(self, request: web.Request) -> web.Response:
         if self.hangs:
+            self.hanging.set()
             await asyncio.sleep(30)
         if not self.up:
             return web.Response(status=503)
@@ -175,14 +178,17 @@ async def test_a_worse_version_loses_its_traffic_within_a_second_of_the_decision
         assert "20 of 50 requests failed" in message
 
 
+@pytest.mark.parametrize("asked_when", ["between questions", "while it is asked"])
 async def test_a_rollback_that_a_person_asks_for_does_not_wait_for_prometheus(
-    kubeconfig: Path, namespace: str, tmp_path: Path, metrics: Metrics
+    kubeconfig: Path, namespace: str, tmp_path: Path, metrics: Metrics, asked_when: str
 ) -> None:
     environ = {"TWIN_PROMETHEUS_URL": metrics.url}
     async with cluster(kubeconfig, namespace) as world, operator(kubeconfig, namespace, tmp_path, **environ):
         await try_b(world)
         await until(lambda: twin_says(world, "Progressing", "True", "CanaryStep"))
         metrics.hangs = True
+        if asked_when == "while it is asked":
+            await asyncio.wait_for(metrics.hanging.wait(), timeout=30)
         asked = time.monotonic()
         await annotate(world, names.ROLLBACK_ANNOTATION, digest("a"))
         await until(lambda: are(world, a=100), what="no traffic on b")

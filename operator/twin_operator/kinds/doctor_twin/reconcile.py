@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Rollout
@@ -11,10 +13,10 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.prometheus import Prometheus
-from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.resources import Key, Manifest, key_of
 from twin_operator.engine.status import Condition, dated, moment, timestamp, write_status
 from twin_operator.errors import ApiError
-from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, assess, measure
+from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Measurement, assess, measure
 from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
 from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
@@ -26,6 +28,13 @@ from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wed
 from twin_operator.kinds.miner_pool.facts import pool_facts
 from twin_operator.kinds.miner_pool.routing import read_table, refusal, wanted_adapter
 from twin_operator.kinds.specs import Twin, pool_from, run_from, twin_from
+
+_GLANCE_SECONDS: Final = 0.1
+"""How often it is looked, while Prometheus is asked, whether somebody wants something else of the twin."""
+
+
+class _OvertakenError(Exception):
+    """The twin is not any more what is being reconciled; its event has brought it back into the queue."""
 
 
 class DoctorTwinReconciler:
@@ -64,7 +73,11 @@ class DoctorTwinReconciler:
             window_seconds=self._window_seconds,
         )  # fmt: skip
         await self._create(thing, fine_tunes)
-        rollout = plan_rollout(view, await self._analyse(view, now), now=now)
+        try:
+            analysis = await self._analyse(thing, view, now)
+        except _OvertakenError:
+            return
+        rollout = plan_rollout(view, analysis, now=now)
         status = plan_status(view, now=timestamp(now), fine_tunes=fine_tunes, rollout=rollout)
         await self._report(thing, status, twin_conditions(view, fine_tunes, rollout))
         for wake_at in (fine_tunes.wake_at, rollout.wake_at):
@@ -75,8 +88,8 @@ class DoctorTwinReconciler:
                 # It answers with a last version until another pool has taken over: that may be now.
                 self._wake(Key("MinerPool", twin.namespace, pool.pool.name))
 
-    async def _analyse(self, view: TwinView, now: datetime) -> Analysis | None:
-        """Return how the canary does, if one takes traffic."""
+    async def _analyse(self, thing: Manifest, view: TwinView, now: datetime) -> Analysis | None:
+        """Return how the canary does, if one takes traffic; raises _OvertakenError."""
         twin = view.twin
         canary, since = canary_version(twin), twin.status.canary_start_time
         if canary is None or since is None or asks_to_take_back(twin, now=now):
@@ -84,13 +97,27 @@ class DoctorTwinReconciler:
         if self._prometheus is None:
             return UNWATCHED
         lasted = int((now - moment(since)).total_seconds())
-        measured = await measure(
+        measuring = measure(
             self._prometheus, twin=twin.name, canary=canary.served_name, stable=wanted_version(twin).served_name,
             window_seconds=min(max(lasted, 60) + 60, 86400),
             matchers=self._matchers.replace("{namespace}", twin.namespace),
         )  # fmt: skip
+        measured = await self._unless_overtaken(thing, measuring)
         miners = sum(pool.facts.miner_deployment.ready for pool in view.counting)
         return assess(measured, twin.spec.rollout or Rollout(), miners=miners)
+
+    async def _unless_overtaken(
+        self, thing: Manifest, measuring: Coroutine[Any, Any, Measurement | str]
+    ) -> Measurement | str:
+        """Await the measurement; a Prometheus that hangs keeps no rollback waiting. Raises _OvertakenError."""
+        task = asyncio.create_task(measuring)
+        try:
+            while not (await asyncio.wait({task}, timeout=_GLANCE_SECONDS))[0]:
+                if _asked_of(self._cache.get(key_of(thing))) != _asked_of(thing):
+                    raise _OvertakenError
+            return await task
+        finally:
+            task.cancel()
 
     async def _create(self, thing: Manifest, planned: FineTunePlan) -> None:
         """Create the run that is due, before the status says so: killed in between, the next one finds it made."""
@@ -112,6 +139,14 @@ class DoctorTwinReconciler:
         if await write_status(self._api, self._cache, thing=thing, status={**status, "conditions": now}):
             for notice in twin_notices(before, status, now):
                 await self._events.post(thing, notice)
+
+
+def _asked_of(thing: Manifest | None) -> Manifest | None:
+    """Return what people ask of a twin: its spec, by its generation, and its annotations."""
+    if thing is None:
+        return None
+    metadata = thing["metadata"]
+    return {name: metadata.get(name) for name in ("uid", "generation", "annotations", "deletionTimestamp")}
 
 
 def gather(cache: Cache, twin: Twin) -> TwinView:
