@@ -22,8 +22,8 @@ from tests.api.operator_harness import (
     twin_manifest,
     until,
 )
+from twin_operator.domain.pool_facts import deployment_facts
 from twin_operator.engine.resources import BY_KIND, LEASE, Manifest
-from twin_operator.kinds.miner_pool.facts import deployment_facts
 from twin_operator.process import Process
 from twin_operator.settings import Settings
 

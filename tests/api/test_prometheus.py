@@ -19,8 +19,8 @@ from bettertherapy_api.doctor_twin import Rollout
 from localcluster import Cluster
 from neurons.miner.metrics import Metrics
 from tests.conftest import Kubectl
+from twin_operator.domain.canary_analysis import RATINGS, Analysis, Outlook, assess, measure
 from twin_operator.engine.prometheus import Prometheus
-from twin_operator.kinds.doctor_twin.analysis import RATINGS, Analysis, Outlook, assess, measure
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 TWIN, STABLE, CANARY = "dr-a", "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"

@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from localcluster import tools
 from tests.api.operator_harness import until
 from tests.bench import processes
-from twin_operator.kinds.doctor_twin.analysis import RATINGS
+from twin_operator.domain.canary_analysis import RATINGS
 
 SCRAPE_SECONDS: Final = 1
 _READY_SECONDS: Final = 30.0

@@ -37,8 +37,8 @@ from tests.api import operator_harness
 from tests.api.operator_harness import Operator, pool_manifest, twin_manifest, until
 from tests.bench import processes
 from tests.bench.watching import CONFIG_MAPS, JOBS, PODS, RUNS, Manifest, Seen, following
+from twin_operator.domain.schedule import schedule_of
 from twin_operator.engine.resources import DOCTOR_TWIN, JOB
-from twin_operator.kinds.doctor_twin.schedule import schedule_of
 
 ENDED_ANNOTATION: Final = "kwok.bettertherapy.io/ended"
 """What kwok's stages wait for before a trainer's pod succeeds."""

@@ -17,8 +17,8 @@ from typing import Final
 import aiohttp
 
 from tests.bench.results import ROOT
+from twin_operator.domain.objects import Pool, pool_from
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
-from twin_operator.kinds.specs import Pool, pool_from
 from twin_operator.settings import Images
 
 POOL: Final = "gpu"

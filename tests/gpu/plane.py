@@ -21,7 +21,7 @@ from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
 from tests.bench.results import ROOT
 from tests.gpu.adapters import Published
 from tests.gpu.engine import NAMESPACE, POOL
-from twin_operator.kinds.specs import Pool
+from twin_operator.domain.objects import Pool
 
 POD: Final = "gpu-engine-0"
 TOKEN: Final = "a-token-of-good-length"

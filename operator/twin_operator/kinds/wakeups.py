@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import pool_from, twin_from
+from twin_operator.domain.pool_facts import deployment_facts, pod_facts
+from twin_operator.domain.routing import read_table
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.resources import Key, Manifest, key_of
-from twin_operator.kinds.miner_pool.facts import deployment_facts, pod_facts
-from twin_operator.kinds.miner_pool.routing import read_table
-from twin_operator.kinds.specs import pool_from, twin_from
 
 
 def concerned(cache: Cache, old: Manifest | None, new: Manifest | None) -> Iterator[Key]:

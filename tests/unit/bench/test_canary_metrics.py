@@ -6,7 +6,7 @@ import pytest
 
 from neurons.miner.metrics import Metrics
 from tests.bench.canary_metrics import answer, histogram_quantile
-from twin_operator.kinds.doctor_twin.analysis import queries
+from twin_operator.domain.canary_analysis import queries
 
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
 

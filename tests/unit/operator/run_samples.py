@@ -17,8 +17,8 @@ from bettertherapy_api.run_progress import (
     progress_name,
 )
 from tests.unit.operator.samples import digest, metadata
+from twin_operator.domain.objects import Run, run_from
 from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
-from twin_operator.kinds.specs import Run, run_from
 
 _numbers = itertools.count()
 STARTED = {"pool": "p", "startTime": "2026-01-02T03:00:00Z"}

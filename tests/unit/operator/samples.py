@@ -7,7 +7,7 @@ from typing import Any
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodReport
-from twin_operator.kinds.specs import Pool, Twin, pool_from, twin_from
+from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
 
 NAMESPACE = "clinic"
 BASE = "smollm2"

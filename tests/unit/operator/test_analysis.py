@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from bettertherapy_api.doctor_twin import Rollout
+from twin_operator.domain.canary_analysis import Measurement, Outlook, assess, measure, queries
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.errors import PrometheusError
-from twin_operator.kinds.doctor_twin.analysis import Measurement, Outlook, assess, measure, queries
 
 LIMITS = Rollout(max_error_percent=1, max_latency_ratio_percent=150)
 

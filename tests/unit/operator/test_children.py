@@ -11,8 +11,8 @@ import pytest
 
 from bettertherapy_api import names
 from tests.unit.operator.samples import deployment_object, pool, report_configmap
+from twin_operator.domain.pool_facts import read_facts
 from twin_operator.engine.apply import Owner, needs_apply, stamped
-from twin_operator.kinds.miner_pool.facts import read_facts
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool
 from twin_operator.settings import Images
 

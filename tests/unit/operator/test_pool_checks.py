@@ -17,9 +17,9 @@ from tests.unit.operator.samples import (
     report,
     report_configmap,
 )
+from twin_operator.domain.pool_checks import Situation, pool_conditions
+from twin_operator.domain.pool_facts import read_facts
 from twin_operator.engine.status import Condition
-from twin_operator.kinds.miner_pool.checks import Situation, pool_conditions
-from twin_operator.kinds.miner_pool.facts import read_facts
 
 
 def conditions(

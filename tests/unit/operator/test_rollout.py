@@ -14,16 +14,16 @@ from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import RoutingTable
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import adapter_report, digest, pod_object, pool, report, report_configmap, twin_object
+from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
+from twin_operator.domain.objects import Run, Twin, twin_from
+from twin_operator.domain.pool_facts import read_facts
+from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
+from twin_operator.domain.routing import Candidate, plan_routing, wanted_adapter
+from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import timestamp, without_none
-from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
-from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.rollout import asks_to_take_back, plan_rollout
-from twin_operator.kinds.miner_pool.facts import read_facts
-from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, wanted_adapter
-from twin_operator.kinds.specs import Run, Twin, twin_from
 
 STEPS = {"steps": [{"weightPercent": 10, "seconds": 60}, {"weightPercent": 50, "seconds": 60}]}
 GOOD = Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message="0 of 40 requests failed")

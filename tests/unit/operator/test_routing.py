@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import RoutingTable
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
-from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, read_table, refusal
+from twin_operator.domain.routing import Candidate, plan_routing, read_table, refusal
 
 
 def plan(

@@ -20,10 +20,10 @@ from tests.unit.operator.run_samples import (
     trainer_pod_object,
 )
 from tests.unit.operator.samples import container_status, digest, pool, twin
+from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.engine.status import Condition
 from twin_operator.kinds.finetune_run.facts import read_facts
 from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, choose_pool, plan_run
-from twin_operator.kinds.specs import Pool, Run, Twin
 from twin_operator.settings import Images
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)

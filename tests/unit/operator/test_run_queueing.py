@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.samples import pool
-from twin_operator.kinds.finetune_run.queueing import Ticket, may_not_start, waiting_line
+from twin_operator.domain.queueing import Ticket, may_not_start, waiting_line
 
 
 def ticket(number: int, *, twin: str | None = None, started: bool = False, busy: bool = False) -> Ticket:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.samples import digest, pool_object, twin_object
+from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
+from twin_operator.domain.routing import plan_routing
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Key
 from twin_operator.kinds.doctor_twin.plan import plan_status
 from twin_operator.kinds.doctor_twin.reconcile import gather
 from twin_operator.kinds.miner_pool.reconcile import gather as gather_pool
-from twin_operator.kinds.miner_pool.routing import plan_routing
-from twin_operator.kinds.specs import Pool, Twin, pool_from, twin_from
 
 A = {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "uri": "pvc://adapters/dr-a/a", "rank": 8}
 

@@ -18,15 +18,15 @@ from tests.unit.operator.samples import (
     report_configmap,
     twin,
 )
+from twin_operator.domain.objects import Twin
+from twin_operator.domain.pool_checks import STARTUP, Situation, first
+from twin_operator.domain.pool_facts import read_facts
+from twin_operator.domain.routing import Candidate, plan_routing, refusal, wanted_adapter
+from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.status import Condition
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
-from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.plan import plan_status
 from twin_operator.kinds.doctor_twin.reconcile import twin_notices
-from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, first
-from twin_operator.kinds.miner_pool.facts import read_facts
-from twin_operator.kinds.miner_pool.routing import Candidate, plan_routing, refusal, wanted_adapter
-from twin_operator.kinds.specs import Twin
 
 NOW = "2026-01-02T03:04:05Z"
 FAILED = AdapterState.FAILED

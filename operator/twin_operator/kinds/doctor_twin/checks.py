@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from bettertherapy_api import names
 from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
+from twin_operator.domain.rollout import Rollout
+from twin_operator.domain.twin_view import Failure, TwinView
 from twin_operator.engine.status import Condition, Truth
-from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
-from twin_operator.kinds.doctor_twin.rollout import Rollout
 
 Finding = tuple[str, str]
 Check = Callable[[TwinView], Finding | None]

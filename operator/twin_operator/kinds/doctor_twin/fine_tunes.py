@@ -14,12 +14,12 @@ from datetime import datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import GateMetric, LastGate
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.schedule import ScheduleError, schedule_of
+from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.resources import FINE_TUNE_RUN, Manifest
 from twin_operator.engine.status import moment, timestamp
-from twin_operator.kinds.doctor_twin.schedule import ScheduleError, schedule_of
-from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
-from twin_operator.kinds.miner_pool.sources import store_uri
-from twin_operator.kinds.specs import Pool, Run, Twin
+from twin_operator.kinds.podspec.sources import store_uri
 
 Finding = tuple[str, str]
 

@@ -6,12 +6,12 @@ from pydantic import BaseModel
 
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.routing import Adapter, Version
+from twin_operator.domain.rollout import Rollout
+from twin_operator.domain.twin_view import TwinView
+from twin_operator.domain.versions import known_versions
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import timestamp
-from twin_operator.kinds.doctor_twin.facts import TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
-from twin_operator.kinds.doctor_twin.rollout import Rollout
-from twin_operator.kinds.doctor_twin.versions import known_versions
 
 
 def plan_status(

@@ -9,6 +9,14 @@ from typing import Any, Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Rollout
+from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Measurement, assess, measure
+from twin_operator.domain.objects import Twin, pool_from, run_from, twin_from
+from twin_operator.domain.pool_checks import STARTUP, Situation, engine_wedged, first, not_all_ready
+from twin_operator.domain.pool_facts import pool_facts
+from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
+from twin_operator.domain.routing import read_table, refusal, wanted_adapter
+from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
@@ -16,18 +24,10 @@ from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.resources import Key, Manifest, key_of
 from twin_operator.engine.status import Condition, dated, moment, timestamp, write_status
 from twin_operator.errors import ApiError
-from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Measurement, assess, measure
 from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
-from twin_operator.kinds.doctor_twin.facts import PoolView, TwinView
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.rollout import asks_to_take_back, plan_rollout
-from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
 from twin_operator.kinds.finetune_run.plan import choose_pool
-from twin_operator.kinds.miner_pool.checks import STARTUP, Situation, engine_wedged, first, not_all_ready
-from twin_operator.kinds.miner_pool.facts import pool_facts
-from twin_operator.kinds.miner_pool.routing import read_table, refusal, wanted_adapter
-from twin_operator.kinds.specs import Twin, pool_from, run_from, twin_from
 
 _GLANCE_SECONDS: Final = 0.1
 """How often it is looked, while Prometheus is asked, whether somebody wants something else of the twin."""

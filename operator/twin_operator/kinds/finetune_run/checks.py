@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus
 from bettertherapy_api.run_progress import RunProgress, RunStage
+from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.versions import known_versions, wanted_version
 from twin_operator.engine.status import Condition, Truth
-from twin_operator.kinds.doctor_twin.versions import known_versions, wanted_version
 from twin_operator.kinds.finetune_run.facts import Failure, RunFacts
-from twin_operator.kinds.specs import Run, Twin
 
 Finding = tuple[str, str]
 Settled = tuple[Truth, str, str]

@@ -9,8 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress
+from twin_operator.domain.pool_facts import PodFacts, pod_facts
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.miner_pool.facts import PodFacts, pod_facts
 
 PROMPT_KEY: Final = "system-prompt.txt"
 """In the progress ConfigMap: the twin's system prompt as it was when the run began."""

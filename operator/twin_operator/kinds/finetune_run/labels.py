@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bettertherapy_api import names
-from twin_operator.kinds.specs import Run
+from twin_operator.domain.objects import Run
 
 
 def labels(run: Run, component: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ from bettertherapy_api.finetune_run import (
     RefusedLines,
 )
 from bettertherapy_api.run_progress import RunProgress, RunStage
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.routing import refusal
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition, moment, timestamp, truth
 from twin_operator.kinds.finetune_run.checks import (
@@ -38,9 +40,7 @@ from twin_operator.kinds.finetune_run.facts import (
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
-from twin_operator.kinds.miner_pool.routing import refusal
-from twin_operator.kinds.miner_pool.sources import store_uri
-from twin_operator.kinds.specs import Pool, Run, Twin
+from twin_operator.kinds.podspec.sources import store_uri
 from twin_operator.settings import Images
 
 Finding = tuple[str, str]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bettertherapy_api.run_progress import progress_name
+from twin_operator.domain.objects import Run
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
 from twin_operator.kinds.finetune_run.facts import PROMPT_KEY
 from twin_operator.kinds.finetune_run.labels import labels
-from twin_operator.kinds.specs import Run
 
 
 def build_progress_configmap(run: Run, *, prompt: str | None) -> Manifest:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import progress_name
+from twin_operator.domain.objects import Run
 from twin_operator.engine.resources import ROLE, ROLE_BINDING, SERVICE_ACCOUNT, Manifest
 from twin_operator.kinds.finetune_run.labels import labels
-from twin_operator.kinds.specs import Run
 
 
 def build_service_account(run: Run) -> Manifest:

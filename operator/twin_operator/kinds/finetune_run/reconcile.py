@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import progress_name
+from twin_operator.domain.objects import Pool, Run, Twin, pool_from, run_from, twin_from
+from twin_operator.domain.queueing import Ticket, may_not_start
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children, delete_children
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
@@ -20,8 +22,6 @@ from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.checks import invalid_conditions
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView, choose_pool, plan_run
-from twin_operator.kinds.finetune_run.queueing import Ticket, may_not_start
-from twin_operator.kinds.specs import Pool, Run, Twin, pool_from, run_from, twin_from
 from twin_operator.settings import Images
 
 _REFUSALS = frozenset({400, 403, 422})

@@ -7,11 +7,12 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate, Hyperparameters
 from bettertherapy_api.run_progress import progress_name
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.versions import kept_digests, uri_of
 from twin_operator.engine.resources import JOB, Manifest
-from twin_operator.kinds.doctor_twin.versions import kept_digests, uri_of
 from twin_operator.kinds.finetune_run.facts import KILLED, PROMPT_KEY
 from twin_operator.kinds.finetune_run.labels import labels
-from twin_operator.kinds.miner_pool.pod_parts import (
+from twin_operator.kinds.podspec.parts import (
     container_resources,
     container_security,
     empty_dir,
@@ -23,7 +24,7 @@ from twin_operator.kinds.miner_pool.pod_parts import (
     token_mount,
     token_volume,
 )
-from twin_operator.kinds.miner_pool.sources import (
+from twin_operator.kinds.podspec.sources import (
     cache_mount,
     cache_volume,
     claim_in,
@@ -35,7 +36,6 @@ from twin_operator.kinds.miner_pool.sources import (
     store_credentials,
     store_uri,
 )
-from twin_operator.kinds.specs import Pool, Run, Twin
 from twin_operator.settings import Images
 
 TRY_AGAIN: Final = 75

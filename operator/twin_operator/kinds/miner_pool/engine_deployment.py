@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
-from twin_operator.kinds.miner_pool.pod_parts import (
+from twin_operator.kinds.podspec.parts import (
     container_resources,
     container_security,
     empty_dir,
@@ -21,7 +22,7 @@ from twin_operator.kinds.miner_pool.pod_parts import (
     token_mount,
     token_volume,
 )
-from twin_operator.kinds.miner_pool.sources import (
+from twin_operator.kinds.podspec.sources import (
     cache_mount,
     cache_volume,
     claim_in,
@@ -33,7 +34,6 @@ from twin_operator.kinds.miner_pool.sources import (
     store_credentials,
     store_uri,
 )
-from twin_operator.kinds.specs import Pool
 from twin_operator.settings import Images
 
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"

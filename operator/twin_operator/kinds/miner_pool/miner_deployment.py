@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
-from twin_operator.kinds.miner_pool.pod_parts import (
+from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
     identity_env,
@@ -18,7 +19,6 @@ from twin_operator.kinds.miner_pool.pod_parts import (
     token_mount,
     token_volume,
 )
-from twin_operator.kinds.specs import Pool
 from twin_operator.settings import Images
 
 DRAIN_DELAY_SECONDS: Final = 5

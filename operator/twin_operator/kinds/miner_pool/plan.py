@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
 from bettertherapy_api.routing import RoutingTable
+from twin_operator.domain.objects import Pool
+from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
+from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.routing import Candidate, build_routing_configmap, plan_routing, verified_on
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition
-from twin_operator.kinds.miner_pool.checks import Finding, Situation, pool_conditions
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
-from twin_operator.kinds.miner_pool.facts import PoolFacts
 from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
 from twin_operator.kinds.miner_pool.network_policy import build_network_policies
 from twin_operator.kinds.miner_pool.pod_disruption_budget import build_pod_disruption_budgets
 from twin_operator.kinds.miner_pool.rbac import build_role_bindings, build_roles, build_service_accounts
 from twin_operator.kinds.miner_pool.report_configmap import build_report_configmap
-from twin_operator.kinds.miner_pool.routing import Candidate, build_routing_configmap, plan_routing, verified_on
 from twin_operator.kinds.miner_pool.service import build_service
-from twin_operator.kinds.specs import Pool
 from twin_operator.settings import Images
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import POD_DISRUPTION_BUDGET, Manifest
-from twin_operator.kinds.miner_pool.pod_parts import labels, selector_labels
-from twin_operator.kinds.specs import Pool
+from twin_operator.kinds.podspec.parts import labels, selector_labels
 
 
 def build_pod_disruption_budgets(pool: Pool) -> list[Manifest]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import ROLE, ROLE_BINDING, Manifest
-from twin_operator.kinds.miner_pool.pod_parts import labels
-from twin_operator.kinds.specs import Pool
+from twin_operator.kinds.podspec.parts import labels
 
 
 def build_service_accounts(pool: Pool) -> list[Manifest]:

@@ -7,6 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
+from twin_operator.domain.pool_checks import Finding, invalid_conditions
+from twin_operator.domain.pool_facts import PoolFacts, orphaned_reports, pool_facts
+from twin_operator.domain.routing import Candidate, read_table, refusal
+from twin_operator.domain.versions import wanted_version
 from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children
@@ -15,12 +20,7 @@ from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
 from twin_operator.errors import ApiError, ChildConflictError
-from twin_operator.kinds.doctor_twin.versions import wanted_version
-from twin_operator.kinds.miner_pool.checks import Finding, invalid_conditions
-from twin_operator.kinds.miner_pool.facts import PoolFacts, orphaned_reports, pool_facts
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
-from twin_operator.kinds.miner_pool.routing import Candidate, read_table, refusal
-from twin_operator.kinds.specs import Pool, Twin, pool_from, twin_from
 from twin_operator.settings import Images
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, RoutingTable, Version
-from twin_operator.kinds.miner_pool.facts import PoolFacts
-from twin_operator.kinds.miner_pool.routing import stable_version
-from twin_operator.kinds.specs import Pool, Run, Twin
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.routing import stable_version
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
 _ARTIFACT_CHECKED = frozenset({AdapterState.LOADING, AdapterState.VERIFYING, AdapterState.VERIFIED})

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.miner_pool.pod_parts import container_security, empty_dir, env, mount
-from twin_operator.kinds.specs import Pool
+from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount
 from twin_operator.settings import Images
 
 CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from twin_operator.kinds.specs import Pool
+from twin_operator.domain.objects import Pool
 
 Finding = tuple[str, str]
 

@@ -16,11 +16,11 @@ from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate, LastRollback, RefusedVersion, RolloutStep, VersionStatus
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from bettertherapy_api.report import AdapterState
+from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
+from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.twin_view import Failure, TwinView
+from twin_operator.domain.versions import known_versions, memory_counts, spec_version, wanted_version
 from twin_operator.engine.status import exact_timestamp, moment, timestamp
-from twin_operator.kinds.doctor_twin.analysis import UNWATCHED, Analysis, Outlook
-from twin_operator.kinds.doctor_twin.facts import Failure, TwinView
-from twin_operator.kinds.doctor_twin.versions import known_versions, memory_counts, spec_version, wanted_version
-from twin_operator.kinds.specs import Run, Twin
 
 Finding = tuple[str, str]
 POLL_SECONDS: Final = 5

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from twin_operator.domain.objects import Pool
+from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.engine.status import Condition, Truth
-from twin_operator.kinds.miner_pool.facts import ContainerTrouble, PodFacts, PoolFacts
-from twin_operator.kinds.specs import Pool
 
 Finding = tuple[str, str]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
+from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.specs import Pool
 
 USER = 65532
 GPU = "nvidia.com/gpu"

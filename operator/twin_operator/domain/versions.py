@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import VersionStatus
-from twin_operator.kinds.specs import Twin
+from twin_operator.domain.objects import Twin
 
 
 def spec_version(twin: Twin) -> VersionStatus:

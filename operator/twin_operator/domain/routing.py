@@ -26,10 +26,10 @@ from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
 from bettertherapy_api.routing import Twin as TwinRoute
+from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
-from twin_operator.kinds.doctor_twin.versions import canary_version, wanted_version
-from twin_operator.kinds.miner_pool.pod_parts import labels
-from twin_operator.kinds.specs import Pool, Twin
+from twin_operator.kinds.podspec.parts import labels
 
 
 @dataclass(frozen=True, kw_only=True)

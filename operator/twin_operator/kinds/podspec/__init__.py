@@ -1,0 +1,1 @@
+"""Parts of pod specs that engines, miners and trainers share."""
