@@ -11,7 +11,8 @@ import kopf
 import uvloop
 
 from twin_operator.engine.health import serve_health
-from twin_operator.engine.resources import WATCHED, Resource
+from twin_operator.engine.resources import Resource
+from twin_operator.kinds.resources import WATCHED
 from twin_operator.process import Process, selector_of
 from twin_operator.settings import Settings, from_environment
 

@@ -18,11 +18,12 @@ from twin_operator.engine.events import EventPoster
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
-from twin_operator.engine.resources import PRIMARY, WATCHED, Key, Manifest, Resource, key_of
+from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 from twin_operator.errors import ApiError
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
+from twin_operator.kinds.resources import BY_KIND, PRIMARY, WATCHED
 from twin_operator.kinds.wakeups import concerned
 from twin_operator.settings import Settings
 
@@ -42,7 +43,7 @@ class Process:
 
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         self._settings = settings
-        self._free = Api(client, request_seconds=settings.request_seconds)
+        self._free = Api(client, request_seconds=settings.request_seconds, resources=BY_KIND)
         self._prometheus = (
             Prometheus(settings.prometheus_url, request_seconds=settings.request_seconds)
             if settings.prometheus_url

@@ -26,16 +26,8 @@ from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, 
 from neurons.cluster import ClusterClient, apply_report_key
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api
-from twin_operator.engine.resources import (
-    BY_KIND,
-    CHILDREN,
-    CONFIG_MAP,
-    DOCTOR_TWIN,
-    MINER_POOL,
-    POD,
-    PRIMARY,
-    Manifest,
-)
+from twin_operator.engine.resources import CONFIG_MAP, POD, Manifest
+from twin_operator.kinds.resources import BY_KIND, CHILDREN, DOCTOR_TWIN, MINER_POOL, PRIMARY
 
 BASE = "smollm2"
 
@@ -312,7 +304,7 @@ async def operator(
 @contextlib.asynccontextmanager
 async def cluster(kubeconfig: Path, namespace: str) -> AsyncIterator[Cluster]:
     """Connect to the API server, as user and as agents."""
-    api = Api(await api_client(kubeconfig), request_seconds=10)
+    api = Api(await api_client(kubeconfig), request_seconds=10, resources=BY_KIND)
     access = access_from_environment({"KUBECONFIG": str(kubeconfig)})
     async with ClusterClient(access) as agents:
         try:

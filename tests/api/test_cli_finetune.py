@@ -22,7 +22,7 @@ from tests.api.operator_harness import Cluster, clean, cluster, digest, until
 from tests.api.test_operator_rollout import A, B, are, holds, load, passed, serve
 from tests.api.test_operator_run import ended, pod_status, run_manifest, say, the_run, trainer_pod
 from tests.unit.operator.run_samples import DATA, done
-from twin_operator.engine.resources import FINE_TUNE_RUN, MINER_POOL
+from twin_operator.kinds.resources import FINE_TUNE_RUN, MINER_POOL
 
 pytestmark = pytest.mark.cluster
 

@@ -18,7 +18,8 @@ from tests.api.operator_harness import (
     twin_manifest,
     until,
 )
-from twin_operator.engine.resources import BY_KIND, DEPLOYMENT, MINER_POOL
+from twin_operator.engine.resources import DEPLOYMENT
+from twin_operator.kinds.resources import BY_KIND, MINER_POOL
 
 pytestmark = pytest.mark.cluster
 

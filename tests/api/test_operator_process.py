@@ -23,7 +23,8 @@ from tests.api.operator_harness import (
     until,
 )
 from twin_operator.domain.pool_facts import deployment_facts
-from twin_operator.engine.resources import BY_KIND, LEASE, Manifest
+from twin_operator.engine.resources import LEASE, Manifest
+from twin_operator.kinds.resources import BY_KIND
 from twin_operator.process import Process
 from twin_operator.settings import Settings
 

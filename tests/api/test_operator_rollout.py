@@ -26,8 +26,8 @@ from tests.api.operator_harness import (
     until,
 )
 from tests.api.test_operator_run import run_manifest
-from twin_operator.engine.resources import DOCTOR_TWIN, FINE_TUNE_RUN
 from twin_operator.engine.status import timestamp
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
 
 pytestmark = pytest.mark.cluster
 

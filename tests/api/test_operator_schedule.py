@@ -10,7 +10,8 @@ import pytest
 
 from tests.api.operator_harness import Cluster, cluster, operator, pool_manifest, twin_manifest, until
 from tests.api.test_operator_process import _run
-from twin_operator.engine.resources import DOCTOR_TWIN, FINE_TUNE_RUN, JOB, Manifest
+from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
 
 pytestmark = pytest.mark.cluster
 

@@ -22,7 +22,8 @@ from tests.api.operator_harness import (
     twin_manifest,
     until,
 )
-from twin_operator.engine.resources import BY_KIND, CONFIG_MAP, DOCTOR_TWIN, MINER_POOL
+from twin_operator.engine.resources import CONFIG_MAP
+from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, MINER_POOL
 
 pytestmark = pytest.mark.cluster
 

@@ -22,7 +22,7 @@ from tests.bench import processes, versions
 from tests.bench.bench_cluster import NAMESPACE, AuditLog, Write, bench_cluster
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
-from twin_operator.engine.resources import DOCTOR_TWIN
+from twin_operator.kinds.resources import DOCTOR_TWIN
 
 POOL: Final = "p"
 POD: Final = "engine-0"

@@ -38,7 +38,8 @@ from tests.api.operator_harness import Operator, pool_manifest, twin_manifest, u
 from tests.bench import processes
 from tests.bench.watching import CONFIG_MAPS, JOBS, PODS, RUNS, Manifest, Seen, following
 from twin_operator.domain.schedule import schedule_of
-from twin_operator.engine.resources import DOCTOR_TWIN, JOB
+from twin_operator.engine.resources import JOB
+from twin_operator.kinds.resources import DOCTOR_TWIN
 
 ENDED_ANNOTATION: Final = "kwok.bettertherapy.io/ended"
 """What kwok's stages wait for before a trainer's pod succeeds."""

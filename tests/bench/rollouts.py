@@ -21,7 +21,7 @@ from tests.bench.demo_pool import Version
 from tests.bench.registry import BenchmarkError
 from tests.bench.trainers import PATIENCE_SECONDS, Trainer
 from tests.bench.watching import CONFIG_MAPS, RUNS, TWINS, Manifest, Seen, Watch, following, reports, serves, watching
-from twin_operator.engine.resources import DOCTOR_TWIN
+from twin_operator.kinds.resources import DOCTOR_TWIN
 
 STEPS: Final = ((20, 1), (60, 1))
 """Weight in percent and seconds of each step of a promotion."""

@@ -8,9 +8,9 @@ import pytest
 
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
-from twin_operator.engine import resources
 from twin_operator.kinds.finetune_run.rbac import build_role
 from twin_operator.kinds.miner_pool.rbac import build_roles
+from twin_operator.kinds.resources import CHILDREN
 
 Rules = dict[tuple[str, str], set[str]]
 READ = {"get", "list", "watch"}
@@ -50,7 +50,7 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
         ("", "pods"): READ,
         ("events.k8s.io", "events"): {"create"},
     }
-    wanted |= {(child.group, child.plural): MANAGE for child in resources.CHILDREN}
+    wanted |= {(child.group, child.plural): MANAGE for child in CHILDREN}
     assert rules_of(cluster_role) == wanted
 
 

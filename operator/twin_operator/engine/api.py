@@ -16,7 +16,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from bettertherapy_api import names
 from twin_operator.engine import metrics
-from twin_operator.engine.resources import BY_KIND, Manifest, Resource
+from twin_operator.engine.resources import Manifest, Resource
 from twin_operator.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -40,17 +40,29 @@ async def configuration_from_environment() -> Configuration:
 
 
 class Api:
-    """The API server. Every method raises ApiError; reads need no leadership, writes ask `guard` first."""
+    """The API server. Every method raises ApiError; reads need no leadership, writes ask `guard` first.
 
-    def __init__(self, client: ApiClient, *, request_seconds: float, guard: Callable[[], None] = lambda: None) -> None:
+    `resources` are the types by whose kinds manifests are told apart.
+    """
+
+    def __init__(
+        self, client: ApiClient, *, request_seconds: float, resources: Mapping[str, Resource],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._client = client
+        self._resources = resources
         self._timeout = aiohttp.ClientTimeout(total=request_seconds)
         self._guard = guard
 
     def guarded_by(self, guard: Callable[[], None]) -> Api:
         """Return the same access whose writes call `guard` before anything is sent; it raises to refuse."""
-        api = Api(self._client, request_seconds=self._timeout.total or 0, guard=guard)
-        return api
+        return Api(
+            self._client, request_seconds=self._timeout.total or 0, resources=self._resources, guard=guard
+        )  # fmt: skip
+
+    def resource_of(self, kind: str) -> Resource:
+        """Return the type that a manifest's `kind` names."""
+        return self._resources[kind]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -84,7 +96,7 @@ class Api:
     async def apply(self, manifest: Manifest, *, subresource: str | None = None) -> Manifest:
         """Server-side apply with our field manager; we win conflicts, since the fields we state are ours."""
         metadata = manifest["metadata"]
-        path = BY_KIND[manifest["kind"]].path(
+        path = self._resources[manifest["kind"]].path(
             namespace=metadata["namespace"], name=metadata["name"], subresource=subresource
         )
         return await self._write(
@@ -102,7 +114,7 @@ class Api:
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create an object; ApiError 409 when it exists."""
-        path = BY_KIND[manifest["kind"]].path(namespace=manifest["metadata"]["namespace"])
+        path = self._resources[manifest["kind"]].path(namespace=manifest["metadata"]["namespace"])
         return await self._write(
             "create", manifest["kind"], "POST", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest
         )
@@ -110,7 +122,7 @@ class Api:
     async def replace(self, manifest: Manifest) -> Manifest:
         """Replace an object; ApiError 409 when it changed since it was read."""
         metadata = manifest["metadata"]
-        path = BY_KIND[manifest["kind"]].path(namespace=metadata["namespace"], name=metadata["name"])
+        path = self._resources[manifest["kind"]].path(namespace=metadata["namespace"], name=metadata["name"])
         return await self._write(
             "update", manifest["kind"], "PUT", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest
         )

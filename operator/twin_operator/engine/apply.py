@@ -14,7 +14,7 @@ from bettertherapy_api import names
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.compare import first_difference
-from twin_operator.engine.resources import BY_KIND, CHILDREN, JOB, Key, Manifest, key_of
+from twin_operator.engine.resources import JOB, Key, Manifest, key_of
 from twin_operator.errors import ChildConflictError
 
 log = logging.getLogger(__name__)
@@ -103,11 +103,12 @@ async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Callabl
     Raises ApiError.
     """
     writes = 0
-    kinds = {resource.kind for resource in CHILDREN}
     for thing in cache.naming(Key(owner.kind, owner.namespace, owner.name)):
         key = key_of(thing)
-        if key.kind in kinds and not keep(key) and owned_by(thing, owner) and not _going(thing):
-            await api.delete(BY_KIND[key.kind], namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"])
+        if not keep(key) and owned_by(thing, owner) and not _going(thing):
+            await api.delete(
+                api.resource_of(key.kind), namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"]
+            )
             writes += 1
             log.info("deleted %s: not wanted any more", key)
     return writes
@@ -119,7 +120,7 @@ async def _refuse_foreign(api: Api, key: Key, live: Manifest | None, owner: Owne
     Objects without our label are not in the cache: a missing one is asked for, once, before it is made.
     """
     if live is None:
-        live = await api.get(BY_KIND[key.kind], namespace=key.namespace, name=key.name)
+        live = await api.get(api.resource_of(key.kind), namespace=key.namespace, name=key.name)
     if live is None or owned_by(live, owner):
         return
     references = live["metadata"].get("ownerReferences") or []

@@ -1,11 +1,9 @@
-"""The resource types the operator watches or writes, and their API paths."""
+"""Resource types and their API paths, and those that Kubernetes itself has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-
-from bettertherapy_api import names
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON: its shape is the API server's, so its values are `Any`."""
@@ -47,9 +45,6 @@ class Key:
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
-DOCTOR_TWIN = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
-MINER_POOL = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
-FINE_TUNE_RUN = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
 JOB = Resource("batch", "v1", "Job", "jobs")
 POD = Resource("", "v1", "Pod", "pods")
@@ -62,15 +57,6 @@ NETWORK_POLICY = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpo
 POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
-
-PRIMARY = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN)
-CHILDREN = (
-    SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
-    JOB,
-)  # fmt: skip
-"""Types that pools and runs own, in the order in which they are applied: pods last, when all they need is there."""
-WATCHED = (*PRIMARY, *CHILDREN, POD)
-BY_KIND = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
 
 
 def key_of(manifest: Manifest) -> Key:

@@ -17,9 +17,10 @@ from bettertherapy_api.doctor_twin import GateMetric, LastGate
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.schedule import ScheduleError, schedule_of
 from twin_operator.domain.versions import canary_version, wanted_version
-from twin_operator.engine.resources import FINE_TUNE_RUN, Manifest
+from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import moment, timestamp
 from twin_operator.kinds.podspec.sources import store_uri
+from twin_operator.kinds.resources import FINE_TUNE_RUN
 
 Finding = tuple[str, str]
 

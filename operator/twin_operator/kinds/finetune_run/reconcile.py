@@ -16,12 +16,13 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children, delete_children
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.events import EventPoster, Notice
-from twin_operator.engine.resources import CONFIG_MAP, FINE_TUNE_RUN, JOB, POD, Key, Manifest
+from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
 from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.checks import invalid_conditions
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView, choose_pool, plan_run
+from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.settings import Images
 
 _REFUSALS = frozenset({400, 403, 422})

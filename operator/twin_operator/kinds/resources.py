@@ -1,0 +1,35 @@
+"""Our own resource types, and which types the operator watches and writes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    LEASE,
+    NETWORK_POLICY,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Resource,
+)
+
+DOCTOR_TWIN: Final = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
+MINER_POOL: Final = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
+FINE_TUNE_RUN: Final = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
+
+PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN)
+CHILDREN: Final = (
+    SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
+    JOB,
+)  # fmt: skip
+"""Types that pools and runs own."""
+WATCHED: Final = (*PRIMARY, *CHILDREN, POD)
+BY_KIND: Final = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
