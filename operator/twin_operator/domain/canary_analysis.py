@@ -10,16 +10,14 @@ request at all, in fresh data, is no reason to hold it: a twin that nobody asked
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
-from twin_operator.engine.prometheus import Prometheus, Sample
-from twin_operator.errors import PrometheusError
+from twin_operator.engine.prometheus import Sample
 
 FRESH_SECONDS: Final = 90
 """Older samples are stale: three scrapes at the usual interval of 30 s."""
@@ -79,53 +77,63 @@ UNWATCHED: Final = Analysis(
 )  # fmt: skip
 
 
-def queries(*, twin: str, canary: str, stable: str, window_seconds: int, matchers: str) -> dict[str, str]:
-    """Return the PromQL of each part of a measurement."""
+@dataclass(frozen=True, kw_only=True, order=True)
+class Trial:
+    """A canary with traffic, and the version it is compared with."""
+
+    twin: str
+    canary: str
+    """Served name."""
+    stable: str
+
+
+def queries(trials: Sequence[Trial], *, window_seconds: int, matchers: str) -> dict[str, str]:
+    """Return the PromQL of each part of a measurement of all a namespace's canaries at once."""
     more = f",{matchers}" if matchers else ""
     bucket = "bettertherapy_miner_request_seconds_bucket"
-    rated = " or ".join(
-        f'max_over_time({RATINGS}{{twin="{twin}",version="{version}"}}[{RATINGS_DAYS}d])'
-        for version in (canary, stable)
+    twins = "|".join(sorted({trial.twin for trial in trials}))
+    canaries = "|".join(sorted({trial.canary for trial in trials}))
+    stables = "|".join(sorted({trial.stable for trial in trials}))
+    rated = f'{RATINGS}{{twin=~"{twins}",version=~"{canaries}|{stables}"}}'
+    tried, serving = (
+        f'{{twin=~"{twins}",version=~"{versions}"{more}}}[{window_seconds}s]' for versions in (canaries, stables)
     )
-    tried, serving = (f'{{twin="{twin}",version="{version}"{more}}}[{window_seconds}s]' for version in (canary, stable))
     return {
         "fresh": f"count(time() - timestamp(bettertherapy_miner_pods_ready{{{matchers}}}) < {FRESH_SECONDS})",
-        "requests": f"sum by (code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
-        "canary": f"histogram_quantile(0.95, sum by (le) (max_over_time({bucket}{tried})))",
-        "stable": f"histogram_quantile(0.95, sum by (le) (rate({bucket}{serving})))",
-        "ratings": f"sum by (version, rating) ({rated})",
+        "requests": f"sum by (twin, version, code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
+        "canary": f"histogram_quantile(0.95, sum by (twin, version, le) (max_over_time({bucket}{tried})))",
+        "stable": f"histogram_quantile(0.95, sum by (twin, version, le) (rate({bucket}{serving})))",
+        "ratings": f"sum by (twin, version, rating) (max_over_time({rated}[{RATINGS_DAYS}d]))",
     }
 
 
-async def measure(
-    prometheus: Prometheus, *, twin: str, canary: str, stable: str, window_seconds: int, matchers: str
-) -> Measurement | str:
-    """Ask Prometheus; returns what went wrong as a sentence when it doesn't answer."""
-    asked = queries(twin=twin, canary=canary, stable=stable, window_seconds=window_seconds, matchers=matchers)
-    try:
-        answers = await asyncio.gather(*(prometheus.query(promql) for promql in asked.values()))
-    except PrometheusError as error:
-        return str(error)
-    found = dict(zip(asked, answers, strict=True))
-    return Measurement(
-        fresh_miners=int(_only(found["fresh"]) or 0),
-        requests={sample.labels.get("code", ""): sample.value for sample in found["requests"]},
-        canary_seconds=_only(found["canary"]),
-        stable_seconds=_only(found["stable"]),
-        canary_ratings=_ratings(found["ratings"], canary),
-        stable_ratings=_ratings(found["ratings"], stable),
-    )
+def measurements(found: Mapping[str, Sequence[Sample]], trials: Sequence[Trial]) -> dict[Trial, Measurement]:
+    """Return what the answers to `queries` say of each trial."""
+    fresh = next((int(sample.value) for sample in found["fresh"]), 0)
+    by_part: dict[str, dict[tuple[str, str], list[Sample]]] = {}
+    for part, samples in found.items():
+        groups = by_part.setdefault(part, {})
+        for sample in samples:
+            groups.setdefault((sample.labels.get("twin", ""), sample.labels.get("version", "")), []).append(sample)
+    made = {}
+    for trial in trials:
+        canary, stable = (trial.twin, trial.canary), (trial.twin, trial.stable)
+        made[trial] = Measurement(
+            fresh_miners=fresh,
+            requests={each.labels.get("code", ""): each.value for each in by_part["requests"].get(canary, [])},
+            canary_seconds=next((each.value for each in by_part["canary"].get(canary, [])), None),
+            stable_seconds=next((each.value for each in by_part["stable"].get(stable, [])), None),
+            canary_ratings=_ratings(by_part["ratings"].get(canary, [])),
+            stable_ratings=_ratings(by_part["ratings"].get(stable, [])),
+        )
+    return made
 
 
-def _only(samples: list[Sample]) -> float | None:
-    return samples[0].value if samples else None
-
-
-def _ratings(samples: list[Sample], version: str) -> dict[int, float]:
+def _ratings(samples: Sequence[Sample]) -> dict[int, float]:
     return {
-        int(sample.labels["rating"]): sample.value
-        for sample in samples
-        if sample.labels.get("version") == version and sample.labels.get("rating") in {"1", "2", "3", "4", "5"}
+        int(each.labels["rating"]): each.value
+        for each in samples
+        if each.labels.get("rating") in {"1", "2", "3", "4", "5"}
     }
 
 

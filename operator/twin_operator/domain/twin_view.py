@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
-from bettertherapy_api.routing import Adapter, RoutingTable, Version
+from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.routing import stable_version
@@ -21,7 +21,12 @@ class PoolView:
 
     pool: Pool
     facts: PoolFacts
-    table: RoutingTable | None
+    entry: TwinEntry | None
+    """What is published for this very twin in this pool."""
+    lora_twins: int
+    """Twins with an adapter that the pool's engines hold."""
+    published: bool
+    """Whether the pool has published anything: before that it does not know who answered."""
     matches: bool
     refused: tuple[str, str] | None
     """Why the pool can't serve the twin as its spec asks."""
@@ -35,12 +40,11 @@ class PoolView:
 
     def answering(self, twin: Twin) -> Version | None:
         """Return the version that answers in this pool by its routing table, apart from one on trial."""
-        route = self.table.twins.get(twin.name) if self.table else None
-        return stable_version(twin, route.versions) if route else None
+        return stable_version(twin, self.entry.versions) if self.entry else None
 
     def adapter(self, served_name: str) -> Adapter | None:
         """Return the adapter of that name that the pool's pods are told to hold."""
-        held = self.table.adapters if self.table else ()
+        held = self.entry.adapters if self.entry else ()
         return next((adapter for adapter in held if adapter.served_name == served_name), None)
 
     def holds(self, version: Version) -> list[str]:

@@ -19,7 +19,6 @@ from twin_operator.domain.schedule import ScheduleError, schedule_of
 from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import moment, timestamp
-from twin_operator.kinds.podspec.sources import store_uri
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 
 Finding = tuple[str, str]
@@ -33,6 +32,8 @@ class FineTunePlan:
     """The run to create."""
     next_time: datetime | None = None
     """The next due time; a past one is overdue and waits for what `obstacle` says."""
+    due_time: datetime | None = None
+    """What to remember as the next due time should the run not come about."""
     handled_token: str | None = None
     obstacle: Finding | None = None
     """Why what is due is not started."""
@@ -51,15 +52,17 @@ def plan_fine_tune(
     if wanted is None:
         return FineTunePlan(next_time=next_time, handled_token=handled, obstacle=problem, wake_at=next_time)
     made = any(run.name == wanted for run in runs)
+    overdue = moment(twin.status.next_fine_tune_time or timestamp(now)) if due is not None else next_time
     obstacle = None if made else _obstacle(twin, runs, pool)
     if obstacle is not None or (not made and not isinstance(pool, Pool)):
         # What is due stays due. What stands in its way wakes the twin when it changes.
-        overdue = moment(twin.status.next_fine_tune_time or timestamp(now)) if due is not None else next_time
         return FineTunePlan(next_time=overdue, handled_token=handled, obstacle=obstacle)
     create = None if made or not isinstance(pool, Pool) else build_run(twin, wanted, pool)
     # A run that somebody asked for also does what was due at the same moment.
     handled = token if asked is not None else handled
-    return FineTunePlan(create=create, next_time=next_time, handled_token=handled, wake_at=next_time)
+    return FineTunePlan(
+        create=create, next_time=next_time, due_time=overdue, handled_token=handled, wake_at=next_time
+    )
 
 
 def _scheduled(
@@ -127,7 +130,7 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
         "spec": {
             "twinRef": {"name": twin.name},
             **({"parentDigest": parent.digest} if parent.digest else {}),
-            "dataset": {"uri": names.interactions_uri(store_uri(pool) or "", twin.name)},
+            "dataset": {"uri": names.interactions_uri(pool.store_uri or "", twin.name)},
             **(
                 {"hyperparameters": hyperparameters.model_dump(mode="json", by_alias=True, exclude_none=True)}
                 if hyperparameters

@@ -17,7 +17,6 @@ from bettertherapy_api.finetune_run import (
 )
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.objects import Pool, Run, Twin
-from twin_operator.domain.routing import refusal
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition, moment, timestamp, truth
 from twin_operator.kinds.finetune_run.checks import (
@@ -40,7 +39,6 @@ from twin_operator.kinds.finetune_run.facts import (
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
-from twin_operator.kinds.podspec.sources import store_uri
 from twin_operator.settings import Images
 
 Finding = tuple[str, str]
@@ -80,43 +78,6 @@ class RunPlan:
     """Another attempt would end as the last did: let the Job make none."""
 
 
-def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
-    """Return the pool that trains this twin: the first by name that serves it and has base model and store.
-
-    `image` is the trainer image that the run itself names.
-    """
-    refused: Finding | None = None
-    for pool in sorted(pools, key=lambda each: each.name):
-        if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
-            continue
-        problem = refusal(pool, twin)
-        if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
-            problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
-        problem = problem or model_out_of_reach(pool, image)
-        if problem is None and store_uri(pool) is None:
-            problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
-        if problem is None:
-            return pool
-        refused = refused or problem
-    return refused or (
-        "NoTrainingPool",
-        f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
-    )
-
-
-def model_out_of_reach(pool: Pool, image: str | None) -> Finding | None:
-    """Tell why the trainer can't read the base model: a file:// one is in the engine's image, which it doesn't run."""
-    uri = pool.spec.base_model.uri or ""
-    if not uri.startswith("file://") or image or pool.fine_tune.image:
-        return None
-    return (
-        "NoTrainingPool",
-        f"MinerPool {pool.name} has its base model in the engine's image ({uri}), where the trainer's image has none: "
-        f"set the pool's spec.fineTune.image to a trainer image that holds it there too, or put the model on a volume "
-        f"or in a store and name it by pvc://, s3://, gs://, az:// or hf://",
-    )
-
-
 def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     """Return what the run should have and say."""
     run = view.run
@@ -131,13 +92,22 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     run = view.run
     if view.obstacle is not None or view.pool is None or view.twin is None:
         reason, message = view.obstacle or ("TwinNotFound", f"DoctorTwin {run.spec.twin_ref.name} does not exist")
-        status = run.status.model_copy(update={"pool": view.pool.name if view.pool else None})
+        status = run.status.model_copy(
+            update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
+        )
         return _plan(run, status, [queued(reason, message)])
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
-    status = run.status.model_copy(update={"pool": view.pool.name, "start_time": timestamp(now)})
+    status = run.status.model_copy(
+        update={"pool": view.pool.name, "start_time": timestamp(now), "twin_uid": _twin_uid(view)}
+    )
     return _plan(run, status, [Condition(
         type="Queued", status="False", reason="Admitted", message=f"started in MinerPool {view.pool.name}"
     )])  # fmt: skip
+
+
+def _twin_uid(view: RunView) -> str | None:
+    """Return for whom the run is, written down when it is first looked at."""
+    return view.run.status.twin_uid or view.run.owner_uid or (view.twin.uid if view.twin else None)
 
 
 def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
