@@ -40,3 +40,7 @@ class ChildConflictError(OperatorError):
 
 class PrometheusError(OperatorError):
     """Prometheus answered with an error, or not at all."""
+
+
+class ConflictError(OperatorError):
+    """The object was changed meanwhile."""

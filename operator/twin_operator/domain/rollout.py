@@ -297,7 +297,7 @@ def canary_pods(view: TwinView) -> tuple[list[str], list[str]]:
     for pool in view.counting:
         for name, report in pool.facts.ready.items():
             ready.append(name)
-            held = report.adapters.get(canary.served_name) if report and canary else None
+            held = (report.adapters or {}).get(canary.served_name) if report and canary else None
             if held is not None and canary and held.digest == canary.digest and held.state is AdapterState.VERIFIED:
                 holding.append(name)
     return holding, ready
@@ -315,7 +315,7 @@ def canary_failures(view: TwinView) -> list[Failure]:
         )
         for pool in view.counting
         for pod, report in sorted(pool.facts.reports.items())
-        if (held := report.adapters.get(canary.served_name)) is not None
+        if (held := (report.adapters or {}).get(canary.served_name)) is not None
         and held.digest == canary.digest
         and held.state is AdapterState.FAILED
     ]  # fmt: skip

@@ -80,7 +80,7 @@ def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodRepo
     return [
         report.pod.name
         for report in reports
-        if (held := report.adapters.get(adapter_served_name)) is not None
+        if (held := (report.adapters or {}).get(adapter_served_name)) is not None
         and held.digest == digest
         and held.state is AdapterState.VERIFIED
     ]

@@ -93,7 +93,7 @@ class TwinView:
             for view in self.counting
             for pod in view.facts.present
             if (report := view.facts.reports.get(pod.name)) is not None
-            and (held := report.adapters.get(wanted.served_name)) is not None
+            and (held := (report.adapters or {}).get(wanted.served_name)) is not None
             and held.digest == wanted.digest
         }
 
@@ -136,5 +136,5 @@ class TwinView:
 
 
 def _verified(report: PodReport | None, served_name: str, digest: str) -> bool:
-    held = report.adapters.get(served_name) if report else None
+    held = (report.adapters or {}).get(served_name) if report else None
     return held is not None and held.digest == digest and held.state is AdapterState.VERIFIED

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from twin_operator.engine.api import Api
-from twin_operator.engine.cache import Cache
+from twin_operator.engine.store import Store as Cache
 from twin_operator.engine.resources import Manifest
 
 Truth = Literal["True", "False", "Unknown"]
@@ -94,3 +94,8 @@ async def write_status(api: Api, cache: Cache, *, thing: Manifest, status: Manif
     }
     cache.put(await api.apply(manifest, subresource="status"))
     return True
+
+
+async def write_conditions_only(api: Api, store: Cache, *, thing: Manifest, conditions: list[Manifest]) -> bool:
+    """Replace the conditions alone."""
+    raise NotImplementedError

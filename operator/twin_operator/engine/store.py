@@ -110,7 +110,7 @@ class Store:
         found = self._indexes[index].get(value)
         return [found[key] for key in sorted(found)] if found else []
 
-    def find_any(self, index: str, value: Hashable) -> Iterable[Entry]:
+    def find_any(self, index: str, value: Hashable) -> list[Entry]:
         """Return the objects under `value` in a named index, in no particular order, without sorting them."""
         return list(self._indexes[index].get(value, {}).values())
 

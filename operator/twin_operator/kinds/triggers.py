@@ -14,15 +14,13 @@ from typing import Any, Final
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PodFacts
-from twin_operator.engine.resources import Key
+from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import (
     CHILDREN,
-    DEPLOYMENT,
     DOCTOR_TWIN,
     FINE_TUNE_RUN,
     MINER_POOL,
-    POD,
     POD_REPORT,
     ROUTING_SLICE,
 )
@@ -341,9 +339,9 @@ def _twins(world: World, pool: Pool) -> Iterator[Woken]:
     for entry in world.twins_selecting(pool):
         seen.add(entry.key.name)
         yield entry.key
-    for entry in world.published(pool).entries().values():
-        if entry.name not in seen:
-            yield Key(DOCTOR_TWIN.kind, pool.namespace, entry.name)
+    for published in world.published(pool).entries().values():
+        if published.name not in seen:
+            yield Key(DOCTOR_TWIN.kind, pool.namespace, published.name)
 
 
 def _is_settled(run: Run) -> bool:
@@ -379,7 +377,7 @@ def _pod_part(entry: Entry | None) -> object:
 
 def _adapters(entry: Entry | None) -> Mapping[str, Any]:
     report = entry.value.report if entry is not None and isinstance(entry.value, Report) else None
-    return report.adapters if report is not None else {}
+    return (report.adapters or {}) if report is not None else {}
 
 
 def _unreadable(value: object) -> frozenset[str]:

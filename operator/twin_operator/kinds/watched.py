@@ -15,16 +15,13 @@ from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
 from twin_operator.domain.objects import Pool, Run, Twin, pool_from, run_from, twin_from
 from twin_operator.domain.pool_facts import deployment_facts, pod_facts
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Watched
 from twin_operator.kinds.resources import (
     CHILDREN,
-    DEPLOYMENT,
     DOCTOR_TWIN,
     FINE_TUNE_RUN,
-    JOB,
     MINER_POOL,
-    POD,
     POD_REPORT,
     ROUTING_SLICE,
 )
@@ -102,7 +99,7 @@ def decode_report(thing: Manifest, former: Report | None) -> Report:
     report = _parse(PodReport, head)
     if report is None or report.pod.name != thing["metadata"]["name"] or report.pod.uid != _owner(thing, POD.kind):
         return Report(report=None)
-    known = former.report.adapters if former is not None and former.report is not None else {}
+    known = (former.report.adapters or {}) if former is not None and former.report is not None else {}
     adapters, _ = _parse_changed(AdapterReport, raw, former.raw if former is not None else {}, known)
     return Report(report=report.model_copy(update={"adapters": adapters}), raw=raw)
 
@@ -174,13 +171,15 @@ def _twin_of_run(thing: Manifest, run: object) -> Iterable[Hashable]:  # noqa: A
 
 
 def _under_way(thing: Manifest, run: object) -> Iterable[Hashable]:
-    going = isinstance(run, Run) and run.started and not run.ended
-    return [(thing["metadata"]["namespace"], run.status.pool)] if going else []  # type: ignore[union-attr]
+    if not isinstance(run, Run) or not run.started or run.ended:
+        return []
+    return [(thing["metadata"]["namespace"], run.status.pool)]
 
 
 def _waiting(thing: Manifest, run: object) -> Iterable[Hashable]:
-    waits = isinstance(run, Run) and not run.started and not run.ended
-    return [(thing["metadata"]["namespace"], run.status.pool)] if waits else []  # type: ignore[union-attr]
+    if not isinstance(run, Run) or run.started or run.ended:
+        return []
+    return [(thing["metadata"]["namespace"], run.status.pool)]
 
 
 def _trim_run(thing: Manifest) -> Manifest:
@@ -214,7 +213,7 @@ def _pool(thing: Manifest, former: Any) -> Pool | Any:
 
 
 _CHILD_INDEXES = {OWNER: _owners, POOL: _by_label(names.LABEL_POOL), RUN: _by_label(names.LABEL_RUN)}
-_SPECIAL: Final = {
+_SPECIAL: Final[Mapping[str, Mapping[str, Any]]] = {
     DEPLOYMENT.kind: {"decode": lambda thing, former: deployment_facts(thing)},
     JOB.kind: {"trim": _trim_job},
     "ConfigMap": {"trim": _trim_config_map},

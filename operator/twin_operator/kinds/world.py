@@ -11,9 +11,9 @@ from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
-from twin_operator.engine.resources import Key
+from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry, Store
-from twin_operator.kinds.resources import DEPLOYMENT, POD, POD_REPORT, ROUTING_SLICE
+from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
 from twin_operator.kinds.watched import POOL, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
 
 
@@ -94,9 +94,9 @@ class World:
     def twins_selecting(self, pool: Pool) -> Iterator[Entry]:
         """Iterate over the twins whose selector matches the pool."""
         for value in self.store.values_of(SELECTOR):
-            namespace, text = value  # type: ignore[misc]
-            if namespace != pool.namespace:
+            if not isinstance(value, tuple) or value[0] != pool.namespace:
                 continue
+            text = value[1]
             if LabelSelector.model_validate(json.loads(text)).matches(dict(pool.labels)):
                 yield from self.store.find_any(SELECTOR, value)
 

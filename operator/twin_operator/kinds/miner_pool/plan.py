@@ -72,7 +72,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     )
     failed = sum(
         any(
-            (held := report.adapters.get(adapter.served_name)) is not None and held.state is AdapterState.FAILED
+            (held := (report.adapters or {}).get(adapter.served_name)) is not None and held.state is AdapterState.FAILED
             for report in facts.reports.values()
         )
         for adapter in adapters
