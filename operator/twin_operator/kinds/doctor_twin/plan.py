@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from bettertherapy_api.configmaps import Adapter, Version
 from bettertherapy_api.doctor_twin import VersionStatus
-from bettertherapy_api.routing import Adapter, Version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import timestamp
 from twin_operator.kinds.doctor_twin.facts import TwinView
