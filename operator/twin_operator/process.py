@@ -12,6 +12,7 @@ from typing import Self
 from kubernetes.aio.client.api_client import ApiClient
 
 from twin_operator.engine.api import Api, configuration_from_environment
+from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
@@ -24,7 +25,7 @@ from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
-from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
+from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
 from twin_operator.kinds.triggers import Counts, Route, woken
 from twin_operator.kinds.watched import WATCHED
@@ -44,11 +45,11 @@ COUNT_SECONDS = 1.0
 
 
 class Process:
-    """Use as `async with Process(settings, client) as process`; then `run` it beside kopf, which feeds `observe`."""
+    """Use as `async with Process(settings, api) as process`; then `run` it beside kopf, which feeds `observe`."""
 
-    def __init__(self, settings: Settings, client: ApiClient) -> None:
+    def __init__(self, settings: Settings, api: Api) -> None:
         self._settings = settings
-        self._free = Api(client, request_seconds=settings.request_seconds)
+        self._free = api
         self._prometheus = (
             Prometheus(settings.prometheus_url, request_seconds=settings.request_seconds)
             if settings.prometheus_url
@@ -68,17 +69,17 @@ class Process:
             on_gained=self._gained,
             on_lost=self._lost,
         )  # fmt: skip
-        api = self._free.guarded_by(self.leadership.require)
+        guarded = api.guarded_by(self.leadership.require)
         tools = Tools(
-            api=api, store=self.store, events=EventPoster(api, instance=settings.identity), wake=self.queue.add,
-            wake_at=self.queue.add_at,
+            api=guarded, applier=Applier(guarded, self.store), store=self.store,
+            events=EventPoster(guarded, instance=settings.identity), wake=self.queue.add, wake_at=self.queue.add_at,
         )  # fmt: skip
         self.canaries = (
             CanaryWatch(self._prometheus, store=self.store, wake=self._wake, matchers=settings.prometheus_matchers)
             if self._prometheus is not None
             else None
         )
-        self.routing = RoutingReconciler(api=api, world=self.world, wake_pool=self.queue.add)
+        self.routing = RoutingReconciler(api=guarded, world=self.world, wake_pool=self.queue.add)
         pools = MinerPoolReconciler(tools, world=self.world, images=settings.images, routing=self.routing)
         twins = DoctorTwinReconciler(
             tools, world=self.world, wake_route=self._wake_route, window_seconds=settings.fine_tune_window_seconds,
@@ -93,7 +94,8 @@ class Process:
     @classmethod
     async def connect(cls, settings: Settings) -> Process:
         """Return a process with a connection to the API server of the environment."""
-        return cls(settings, ApiClient(await configuration_from_environment()))
+        client = ApiClient(await configuration_from_environment())
+        return cls(settings, Api(client, request_seconds=settings.request_seconds, resources=BY_KIND))
 
     async def __aenter__(self) -> Self:
         await self.relist()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from twin_operator.engine.api import Api
+from twin_operator.engine.apply import Applier, ApplyOutcome
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_conditions_only, write_status
@@ -29,6 +30,7 @@ class Tools:
     """What a reconciler works with."""
 
     api: Api
+    applier: Applier
     store: Store
     events: EventPoster
     wake: Callable[[Key], None]
@@ -46,8 +48,10 @@ class Report:
     """(status before, status now) → events, posted when the status was written."""
     wake_at: Sequence[datetime | None] = ()
     """When to look again though nothing changes."""
+    outcome: ApplyOutcome | None = None
+    """What became of the children: unless all is as planned, the object is reconciled again, with growing delays."""
     problem: Exception | None = None
-    """Raised once everything is said: the object is reconciled again, with growing delays."""
+    """Raised once everything is said, to the same end."""
 
 
 class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
@@ -83,6 +87,8 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
         for moment in report.wake_at:
             if moment is not None:
                 self.tools.wake_at(entry.key, moment)
+        if report.outcome is not None:
+            report.outcome.raise_incomplete()
         if report.problem is not None:
             raise report.problem
 

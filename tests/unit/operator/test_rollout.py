@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.configmaps import PodReport, RoutingTable
+from bettertherapy_api.routing import PodReport, RoutingTable
 from bettertherapy_api.report import AdapterState, FailureReason
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import adapter_report, digest, pod_object, pool, report, report_configmap, twin_object

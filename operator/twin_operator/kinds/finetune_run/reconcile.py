@@ -11,13 +11,13 @@ from datetime import datetime
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Run, Unreadable
-from twin_operator.engine.apply import Owner, apply_children, delete_children
+from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
-from twin_operator.kinds.finetune_run.checks import refused_children, unreadable_conditions
+from twin_operator.kinds.finetune_run.checks import unreadable_conditions, with_refusal
 from twin_operator.kinds.finetune_run.facts import RunFacts
 from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
@@ -33,8 +33,7 @@ class Applied:
     """What became of the plan."""
 
     gone: bool = False
-    refused: str | None = None
-    problem: Exception | None = None
+    outcome: ApplyOutcome | None = None
 
 
 class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
@@ -86,23 +85,25 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         if plan.expired:
             await api.delete(FINE_TUNE_RUN, namespace=run.namespace, name=run.name, uid=run.uid)
             return Applied(gone=True)
+        existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         if plan.tidy:
-            await delete_children(
-                api, self.store, owner=owner, index=OWNER, keep=lambda key: key.kind == CONFIG_MAP.kind
+            outcome = await self.tools.applier.delete(
+                owner=owner, existing=existing, keep=lambda key: key.kind == CONFIG_MAP.kind
             )
+            return Applied(outcome=outcome)
         if plan.children:
-            outcome = await apply_children(api, self.store, owner=owner, wanted=plan.children, index=OWNER)
-            return Applied(refused=outcome.said, problem=outcome.problem)
+            return Applied(
+                outcome=await self.tools.applier.apply(owner=owner, wanted=plan.children, existing=existing)
+            )
         return Applied()
 
     def report(self, gathered: RunView, plan: RunPlan, outcome: Applied) -> Report | None:
         """Say how far it is."""
         if outcome.gone:
             return None
-        conditions = refused_children(plan.conditions, outcome.refused) if outcome.refused else plan.conditions
         return Report(
-            status=plan.status, conditions=conditions, notices=run_notices, wake_at=(plan.wake_at,),
-            problem=outcome.problem,
+            status=plan.status, conditions=with_refusal(plan.conditions, outcome.outcome), notices=run_notices,
+            wake_at=(plan.wake_at,), outcome=outcome.outcome,
         )  # fmt: skip
 
     async def after_report(self, entry: Entry, gathered: RunView, plan: RunPlan) -> None:

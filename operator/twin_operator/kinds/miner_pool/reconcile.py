@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool, Unreadable
-from twin_operator.engine.apply import Owner, apply_children
+from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
-from twin_operator.engine.resources import CONFIG_MAP, Key
+from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.miner_pool.checks import unreadable_conditions
+from twin_operator.kinds.miner_pool.checks import refused_children, unreadable_conditions
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
@@ -31,10 +31,10 @@ class Applied:
 
     gathered: Gathered
     """What is observed after they were applied: it is looked at again before anything is said."""
-    problem: Exception | None = None
+    outcome: ApplyOutcome
 
 
-class MinerPoolReconciler(Reconciler[Gathered, Sequence[Mapping[str, object]], Applied]):
+class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
     """Brings MinerPools to what their specs ask."""
 
     kind = MINER_POOL.kind
@@ -62,29 +62,30 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Mapping[str, object]], A
             legacy=self._legacy(pool),
         )
 
-    def plan(self, gathered: Gathered, now: datetime) -> Sequence[Mapping[str, object]]:
+    def plan(self, gathered: Gathered, now: datetime) -> Sequence[Manifest]:
         """Return the pool's children."""
         return plan_children(gathered, self._images)
 
-    async def apply(self, entry: Entry, gathered: Gathered, plan: Sequence[Mapping[str, object]]) -> Applied:
+    async def apply(self, entry: Entry, gathered: Gathered, plan: Sequence[Manifest]) -> Applied:
         """Apply each child by itself; slices are not this plan's to keep or to delete."""
-        legacy = gathered.legacy
 
         def keep(key: Key) -> bool:
-            return key.kind == ROUTING_SLICE.kind or (key.kind == CONFIG_MAP.kind and key.name in legacy)
+            # Asked once the Deployments were applied: pods that follow the old ConfigMaps are to be replaced first.
+            return key.kind == ROUTING_SLICE.kind or (
+                key.kind == CONFIG_MAP.kind and key.name in self._legacy(gathered.pool)
+            )
 
-        outcome = await apply_children(
-            self.tools.api, self.store, owner=Owner.of(entry.manifest), wanted=plan, index=OWNER, keep=keep
-        )
-        again = replace(self._gather(gathered.pool), refused=outcome.finding)
-        return Applied(gathered=again, problem=outcome.problem)
+        owner = Owner.of(entry.manifest)
+        existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
+        outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing, keep=keep)
+        return Applied(gathered=replace(self._gather(gathered.pool), refused=refused_children(outcome)), outcome=outcome)
 
-    def report(self, gathered: Gathered, plan: Sequence[Mapping[str, object]], outcome: Applied) -> Report:
+    def report(self, gathered: Gathered, plan: Sequence[Manifest], outcome: Applied) -> Report:
         """Say how the pool is."""
         status, conditions = plan_status(outcome.gathered)
-        return Report(status=status, conditions=conditions, notices=pool_notices, problem=outcome.problem)
+        return Report(status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome)
 
-    async def after_report(self, entry: Entry, gathered: Gathered, plan: Sequence[Mapping[str, object]]) -> None:
+    async def after_report(self, entry: Entry, gathered: Gathered, plan: Sequence[Manifest]) -> None:
         """Tell of engines that restarted."""
         facts = self._world.facts(gathered.pool.namespace, gathered.pool.name)
         for notice in restart_notices(facts, since=datetime.now(UTC) - _RECENT):
