@@ -55,7 +55,7 @@ class Process:
             if settings.prometheus_url
             else None
         )
-        self.queue = Queue(priorities=PRIORITIES)
+        self.queue = Queue(urgent=[ROUTING, MINER_POOL.kind])
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
         self._may_work = asyncio.Event()

@@ -6,8 +6,8 @@ stable; messages say what happened and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
@@ -26,6 +26,7 @@ class Situation:
     """Twins with an adapter that this pool serves."""
     problem: Finding | None = None
     """Why children could not be applied."""
+    unpublished: Mapping[str, str] = field(default_factory=dict)
 
 
 Check = Callable[[Situation], Finding | None]
@@ -238,12 +239,8 @@ def pool_conditions(situation: Situation) -> list[Condition]:
         else _condition("CapacityAvailable", "Unknown", "NoPods", "no engine pod was seen yet")
     )
     conditions.append(_scaling(pool))
+    conditions.append(_published(situation))
     return conditions
-
-
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a pool whose spec can't be read; its children stay as they are."""
-    return [_condition("Ready", "False", "SpecInvalid", f"the stored spec can't be read: {problem}")]
 
 
 def _ready(situation: Situation) -> Condition:
@@ -282,6 +279,17 @@ def _engine_live(situation: Situation) -> Condition:
     if situation.pool.spec.replicas == 0:
         return _condition("EngineLive", "Unknown", "ScaledToZero", "no engine runs")
     return _condition("EngineLive", "Unknown", "NotReported", "no agent has reported a live engine yet")
+
+
+def _published(situation: Situation) -> Condition:
+    if not situation.unpublished:
+        return _condition("RoutingPublished", "True", "Published", "what agents and miners follow is up to date")
+    uid, why = next(iter(sorted(situation.unpublished.items())))
+    return _condition("RoutingPublished", "False", "RoutingRefused", f"the API server refuses what is to be published for {uid or 'the pool'}: {why}")
+
+
+def starting_trouble(situation: Situation) -> Finding | None:
+    return first(situation, (engine_wedged, *STARTUP, not_all_ready))
 
 
 def _scaling(pool: Pool) -> Condition:

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Applier, ApplyOutcome
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.engine.status import Condition, dated, write_conditions_only, write_status
+from twin_operator.engine.conditions import Condition, dated
+from twin_operator.engine.status import StatusFields, write_conditions_only, write_status
 from twin_operator.engine.store import Entry, Store
 
 Gathered = TypeVar("Gathered")
@@ -57,7 +58,9 @@ class Report:
 class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
     """Brings the objects of one kind to what their specs ask."""
 
-    kind: str
+    kind: ClassVar[str]
+    fields: ClassVar[StatusFields]
+    """What this release knows of the kind's status."""
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
@@ -123,7 +126,7 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
             report.conditions, live=before.get("conditions") or [], generation=generation, now=datetime.now(UTC)
         )
         status = {**report.status, "conditions": conditions}
-        if await write_status(self.tools.api, self.store, thing=thing, status=status):
+        if await write_status(self.tools.api, self.store, thing=thing, status=status, known=self.fields):
             for notice in report.notices(before, status):
                 await self.tools.events.post(thing, notice)
 
@@ -134,7 +137,4 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
         live = [each for each in before if isinstance(each, dict) and "type" in each] if isinstance(before, list) else []
         generation = thing["metadata"].get("generation", 0)
         said = dated(conditions, live=live, generation=generation, now=datetime.now(UTC))
-        told = {each["type"] for each in said}
-        await write_conditions_only(
-            self.tools.api, self.store, thing=thing, conditions=[*(each for each in live if each["type"] not in told), *said]
-        )  # fmt: skip
+        await write_conditions_only(self.tools.api, self.store, thing=thing, conditions=said)

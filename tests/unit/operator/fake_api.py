@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from bettertherapy_api import names
 from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import BY_KIND
@@ -25,12 +26,12 @@ class Written:
 
 @dataclass
 class FakeApi:
-    """Objects by key. `refuse` may raise for a write; `heard` gets every change as a watch event would tell it."""
+    """Objects by key. `refuse` may raise for a write; `listeners` get every change as a watch tells it."""
 
     objects: dict[Key, Manifest] = field(default_factory=dict)
     writes: list[Written] = field(default_factory=list)
     refuse: Callable[[str, Key, Manifest], None] = lambda verb, key, body: None
-    heard: Callable[[str, Manifest], None] = lambda event, thing: None
+    listeners: list[Callable[[str, Manifest], None]] = field(default_factory=list)
     guard: Callable[[], float] = lambda: math.inf
     _versions: Any = field(default_factory=lambda: itertools.count(1000))
 
@@ -45,8 +46,15 @@ class FakeApi:
         return None
 
     async def get(self, resource: Resource, *, namespace: str, name: str) -> Manifest | None:
-        found = self.objects.get(Key(resource.kind, namespace, name))
-        return copy.deepcopy(found)
+        found = copy.deepcopy(self.objects.get(Key(resource.kind, namespace, name)))
+        if found is not None and "status" in found:
+            # All of a status was written by some release of the operator.
+            owned = {f"f:{part}": {} for part in found["status"]}
+            found["metadata"]["managedFields"] = [{
+                "manager": names.FIELD_MANAGER, "operation": "Apply", "subresource": "status",
+                "fieldsV1": {"f:status": owned},
+            }]  # fmt: skip
+        return found
 
     async def list(
         self, resource: Resource, *, namespace: str | None, selector: str | None = None
@@ -73,13 +81,23 @@ class FakeApi:
         live = self._live(key, patch)
         return self._store("patch", key, merged(live, patch), live, said=patch)
 
-    async def apply(self, manifest: Manifest, *, subresource: str | None = None, **_: Any) -> Manifest:
+    async def apply(
+        self, manifest: Manifest, *, subresource: str | None = None, manager: str = names.FIELD_MANAGER
+    ) -> Manifest:
         key = _key(manifest)
         self.refuse("apply", key, manifest)
         if key not in self.objects and subresource is None and "resourceVersion" not in manifest["metadata"]:
             return self._store("apply", key, manifest, None)
         live = self._live(key, manifest)
-        whole = {**live, "status": manifest["status"]} if subresource == "status" else merged(live, manifest)
+        whole = merged(live, manifest)
+        if subresource == "status":
+            status = manifest["status"]
+            if manager != names.FIELD_MANAGER:  # who states some conditions only
+                said = {each["type"] for each in status["conditions"]}
+                before = live.get("status") or {}
+                others = [each for each in before.get("conditions") or [] if each["type"] not in said]
+                status = {**before, "conditions": [*others, *status["conditions"]]}
+            whole = {**live, "status": status}
         return self._store("apply", key, whole, live, said=manifest)
 
     async def delete(
@@ -107,13 +125,17 @@ class FakeApi:
         """Delete an object and what it owns."""
         gone = self.objects.pop(key)
         gone["metadata"]["resourceVersion"] = str(next(self._versions))
-        self.heard("DELETED", copy.deepcopy(gone))
+        self._tell("DELETED", gone)
         for other in [each for each, thing in self.objects.items() if _owned(thing, gone["metadata"]["uid"])]:
             self.drop(other)
 
     def kinds(self, kind: str) -> dict[str, Manifest]:
         """Return the objects of a kind by name."""
         return {key.name: thing for key, thing in self.objects.items() if key.kind == kind}
+
+    def _tell(self, event: str, thing: Manifest) -> None:
+        for listener in self.listeners:
+            listener(event, copy.deepcopy(thing))
 
     def _live(self, key: Key, body: Manifest) -> Manifest:
         live = self.objects.get(key)
@@ -137,10 +159,11 @@ class FakeApi:
         before = live["metadata"].get("generation", 0) if live is not None else 0
         metadata["generation"] = before + (live is None or live.get("spec") != thing.get("spec"))
         metadata.setdefault("creationTimestamp", f"2026-01-01T00:00:{int(metadata['resourceVersion']) % 60:02d}Z")
-        self.objects[key] = thing
+        if key.kind != "Event":
+            self.objects[key] = thing
         if verb:
             self.writes.append(Written(verb, key, copy.deepcopy(said or whole)))
-        self.heard("MODIFIED" if live is not None else "ADDED", copy.deepcopy(thing))
+        self._tell("MODIFIED" if live is not None else "ADDED", thing)
         return copy.deepcopy(thing)
 
 

@@ -28,7 +28,7 @@ class Played:
             self.api,  # type: ignore[arg-type]
         )
         self.hears = True
-        self.api.heard = self._heard
+        self.api.listeners.append(self._heard)
         self.problems: list[Exception] = []
 
     def _heard(self, event: str, thing: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator.engine.prometheus import Prometheus, Sample
 from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.times import timestamp
 
 RUN: dict[str, Any] = {
-    "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T01:00:00Z", "verdict": "Promote",
+    "startTime": "2026-01-01T00:00:00Z", "completionTime": timestamp(datetime.now(UTC)), "verdict": "Promote",
     "eval": {"verdict": "Promote", "samples": 50},
     "artifact": {"digest": digest("b"), "uri": "pvc://adapters/dr-a/b", "rank": 8, "bytes": 1},
 }  # fmt: skip
@@ -76,32 +78,32 @@ async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
 
 async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
     world = await canary()
-    stale = Played(copy.deepcopy(world.api))
-    await stale.process.relist()
-    world.api.heard = world._heard
+    other = Played(world.api)
+    await other.process.relist()
+    other.hears = False  # its watches stand still from here on
     roll_back(world)
     await world.settle()
     assert world.answering() == [(digest("a"), 100)]
-    # The other replica heard nothing since, and takes over: what it believes is older than its Lease.
-    stale.api = world.api
-    stale.process._free = world.api  # type: ignore[assignment]
-    other = Played(world.api)
-    other.hears = False
-    for kind in ("DoctorTwin", "MinerPool", "FineTuneRun", "RoutingSlice", "PodReport", "Pod"):
-        for entry in stale.process.store.of_kind(kind):
-            other.process.store.put({**stale_whole(stale, entry.key)})
+    world.hears = False
     await other.lead()
     await other.settle()
     assert other.answering() == [(digest("a"), 100)]
     assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
 
 
-def stale_whole(stale: Played, key: Key) -> Manifest:
-    entry = stale.process.store.entry(key)
-    assert entry is not None
-    live = copy.deepcopy(stale.api.objects.get(key)) or {}
-    live["metadata"] = {**live["metadata"], **entry.manifest["metadata"]}
-    return live
+async def test_a_leader_whose_watches_stand_still_writes_over_nothing() -> None:
+    world = await canary()
+    other = Played(world.api)
+    await other.lead()
+    await other.settle()
+    other.hears = False
+    roll_back(world)
+    await world.settle()
+    other.process.queue.add(Key("DoctorTwin", NAMESPACE, "dr-a"))
+    other.process._wake_route(NAMESPACE, "p", None)
+    await other.settle()
+    assert other.answering() == [(digest("a"), 100)]
+    assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
 
 
 async def test_a_status_decided_on_an_older_version_is_refused_and_decided_anew() -> None:
@@ -192,9 +194,12 @@ async def test_a_prometheus_that_hangs_delays_no_rollback() -> None:
         await canary(world)
         began = time.monotonic()
         roll_back(world)
-        await world.settle()
-        assert world.answering() == [(digest("a"), 100)]
+        settling = asyncio.create_task(world.settle())
+        async with asyncio.timeout(1):
+            while world.answering() != [(digest("a"), 100)]:
+                await asyncio.sleep(0.005)
         assert time.monotonic() - began < 1
+        await settling
     finally:
         watch.cancel()
 

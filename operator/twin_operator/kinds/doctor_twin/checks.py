@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from bettertherapy_api import names
 from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
+from twin_operator.domain.objects import Unreadable
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import Failure, TwinView
 from twin_operator.engine.status import Condition, Truth
@@ -121,9 +122,13 @@ def twin_conditions(
     ]  # fmt: skip
 
 
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a twin whose spec can't be read; what answers for it goes on."""
-    return [_condition("Ready", "False", "SpecInvalid", f"the stored spec can't be read: {problem}")]
+def unreadable_conditions(problem: Unreadable) -> list[Condition]:
+    reason = "SpecInvalid" if problem.part == "spec" else "StatusUnreadable"
+    return [_condition("Ready", "False", reason, str(problem))]
+
+
+def creation_refused(message: str) -> Finding:
+    return "CreationRefused", message
 
 
 def _serving(view: TwinView) -> Condition:
@@ -237,7 +242,7 @@ def _capacity(view: TwinView) -> Condition:
                 "CapacityAvailable", "False", pool.trouble[0], f"MinerPool {pool.pool.name}: {pool.trouble[1]}"
             )
     for pool in view.counting:
-        loras = len({adapter.twin for adapter in pool.table.adapters}) if pool.table else 0
+        loras = pool.lora_twins
         if view.wanted is not None and loras > pool.pool.max_loras and not pool.pool.spec.engine.endpoint:
             return _condition(
                 "CapacityAvailable", "False", "SlotsOvercommitted",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from bettertherapy_api.doctor_twin import DoctorTwinStatus
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, assess
 from twin_operator.domain.objects import Twin, Unreadable
@@ -18,6 +19,7 @@ from twin_operator.domain.twin_view import TwinView
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.events import Notice
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
+from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.engine.times import timestamp
 from twin_operator.errors import ApiError
@@ -61,6 +63,7 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, Made]):
     """Keeps the status of DoctorTwins true, and makes the runs that are due."""
 
     kind = DOCTOR_TWIN.kind
+    fields = StatusFields.of(DoctorTwinStatus)
 
     def __init__(
         self, tools: Tools, *, world: World, wake_route: Callable[[str, str, str], None], window_seconds: int,

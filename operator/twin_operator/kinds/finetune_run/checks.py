@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus
 from bettertherapy_api.run_progress import RunProgress, RunStage
-from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.objects import Run, Twin, Unreadable
+from twin_operator.engine.apply import ApplyOutcome
 from twin_operator.domain.versions import known_versions, wanted_version
 from twin_operator.engine.status import Condition, Truth
 from twin_operator.kinds.finetune_run.facts import Failure, RunFacts
@@ -153,9 +154,16 @@ def digest_shown(version: object) -> str:
     return getattr(version, "served_name", None) or "the version before"
 
 
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a run whose spec can't be read."""
-    return [_condition("Queued", "True", "SpecInvalid", f"the stored spec can't be read: {problem}")]
+def unreadable_conditions(problem: Unreadable) -> list[Condition]:
+    reason = "SpecInvalid" if problem.part == "spec" else "StatusUnreadable"
+    return [_condition("Queued", "True", reason, str(problem))]
+
+
+def with_refusal(conditions: list[Condition], outcome: ApplyOutcome | None) -> list[Condition]:
+    if outcome is None or not outcome.refusals:
+        return conditions
+    refused = _condition("Running", "False", "ApplyRefused", outcome.refusals[0].message)
+    return [*(each for each in conditions if each.type != "Running"), refused]
 
 
 def _condition(kind: str, status: Truth, reason: str, message: str) -> Condition:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bettertherapy_api import names
+from bettertherapy_api.finetune_run import FineTuneRunStatus
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
+from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.checks import unreadable_conditions, with_refusal
@@ -40,6 +42,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
     """Brings FineTuneRuns to their end."""
 
     kind = FINE_TUNE_RUN.kind
+    fields = StatusFields.of(FineTuneRunStatus)
 
     def __init__(self, tools: Tools, *, world: World, images: Images) -> None:
         super().__init__(tools)

@@ -9,11 +9,11 @@ from twin_operator.engine.events import Notice
 from twin_operator.engine.resources import Manifest
 
 
-def pool_notices(before: Manifest, status: Manifest) -> list[Notice]:
+def pool_notices(before: Manifest, after: Manifest) -> list[Notice]:
     """Return the events for what changed between two statuses."""
     known = {condition["type"]: condition for condition in before.get("conditions") or []}
     notices = []
-    for condition in status["conditions"]:
+    for condition in after["conditions"]:
         old = known.get(condition["type"], {})
         if (old.get("status"), old.get("reason")) == (condition["status"], condition["reason"]):
             continue

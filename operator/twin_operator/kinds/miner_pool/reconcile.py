@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
+from bettertherapy_api.miner_pool import MinerPoolStatus
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
+from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.miner_pool.checks import refused_children, unreadable_conditions
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
@@ -38,6 +40,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
     """Brings MinerPools to what their specs ask."""
 
     kind = MINER_POOL.kind
+    fields = StatusFields.of(MinerPoolStatus)
 
     def __init__(self, tools: Tools, *, world: World, images: Images, routing: RoutingReconciler) -> None:
         super().__init__(tools)
@@ -98,7 +101,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
         """
         there = frozenset(
             name
-            for name in (names.legacy_routing_name(pool.name), names.legacy_report_name(pool.name))
+            for name in (names.routing_name(pool.name), names.report_name(pool.name))
             if self.store.entry(Key(CONFIG_MAP.kind, pool.namespace, name)) is not None
         )
         facts = self._world.facts(pool.namespace, pool.name)
