@@ -2,12 +2,20 @@
 
 OperatorError
 ├── ApiError            the API server refused or could not be reached; retried with backoff
+├── ConflictError       what was read is not what is any more; the newer version was taken: reconciled again at once
+├── ApplyError          some children could not be brought to what was planned; retried with backoff
 ├── NotLeaderError      another replica leads; nothing was written, whoever leads does the work
 ├── ChildConflictError  an object that we would write belongs to somebody else; retried, shown in a condition
 └── PrometheusError     Prometheus refused or could not be reached; what depends on it is held where it is
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+_NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
+_REFUSALS: Final = frozenset({400, 403, 405, 413, 415, 422})
 
 
 class OperatorError(Exception):
@@ -17,11 +25,29 @@ class OperatorError(Exception):
 class ApiError(OperatorError):
     """The API server answered with an error, or not at all (status 0)."""
 
-    def __init__(self, *, status: int, reason: str, message: str) -> None:
+    def __init__(self, *, status: int, reason: str, message: str, causes: Sequence[str] = ()) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.causes = tuple(causes)
+        """Reasons of the details, as the API server names them."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server understood and said no (a rule, a right, a quota): a person must do something."""
+        return self.status in _REFUSALS and not self.namespace_ends
+
+    @property
+    def namespace_ends(self) -> bool:
+        """Whether the namespace is being deleted or gone: nothing can be made in it any more, nor needs to be."""
+        return _NAMESPACE_TERMINATING in self.causes or (
+            self.status == 404 and self.message.startswith("namespaces ")
+        )  # fmt: skip
+
+
+class ConflictError(OperatorError):
+    """The object changed since it was read; its newer version is in the store. Not a failure: look again at once."""
 
 
 class NotLeaderError(OperatorError):
@@ -36,6 +62,10 @@ class ChildConflictError(OperatorError):
             f"{kind} {name} exists in namespace {namespace} and belongs to {owner}: "
             f"delete or rename it, or give the object that needs it another name"
         )
+
+
+class ApplyError(OperatorError):
+    """Some children could not be written; all others were."""
 
 
 class PrometheusError(OperatorError):

@@ -43,7 +43,12 @@ class Process:
 
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         self._settings = settings
-        self._free = Api(client, request_seconds=settings.request_seconds, resources=BY_KIND)
+        self._free = Api(
+            client,
+            request_seconds=settings.request_seconds,
+            resources=BY_KIND,
+            user_agent=f"twin-operator/{settings.identity}",
+        )
         self._prometheus = (
             Prometheus(settings.prometheus_url, request_seconds=settings.request_seconds)
             if settings.prometheus_url
@@ -59,6 +64,7 @@ class Process:
                 duration=settings.lease_duration, renew_deadline=settings.lease_renew_deadline,
                 retry=settings.lease_retry,
             ),
+            prepare=self.relist,
             on_gained=self._gained,
             on_lost=self._lost,
         )  # fmt: skip

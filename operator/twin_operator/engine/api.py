@@ -1,10 +1,16 @@
 """Requests to the API server: plain dictionaries through `kubernetes.aio`'s client, with timeouts, counted writes and a
-guard that stops them without leadership."""
+guard that stops them without leadership.
+
+The guard is asked twice for a write: before anything is done, for how long the request may take; and once more when a
+connection is there and the bytes are about to be sent, since opening one takes time in which leadership can end.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -22,6 +28,12 @@ from twin_operator.errors import ApiError
 log = logging.getLogger(__name__)
 
 LIST_CHUNK = 500
+_LISTINGS = 3
+"""How often a list is begun anew whose pages the API server no longer has."""
+Listed = list[Manifest]
+Guard = Callable[[], float]
+"""Returns for how many seconds writes are allowed from now on; raises NotLeaderError when they aren't."""
+_AT_SENDING: ContextVar[Guard | None] = ContextVar("at_sending", default=None)
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -47,17 +59,23 @@ class Api:
 
     def __init__(
         self, client: ApiClient, *, request_seconds: float, resources: Mapping[str, Resource],
-        guard: Callable[[], None] = lambda: None,
+        guard: Guard = lambda: math.inf, user_agent: str = "twin-operator",
     ) -> None:  # fmt: skip
         self._client = client
         self._resources = resources
-        self._timeout = aiohttp.ClientTimeout(total=request_seconds)
+        self._seconds = request_seconds
         self._guard = guard
+        self._user_agent = user_agent
+        if getattr(client.configuration, "trace_configs", None) is None:
+            tracing = aiohttp.TraceConfig()
+            tracing.on_request_headers_sent.append(_ask_again)
+            client.configuration.trace_configs = [tracing]  # its session is made with the first request
 
-    def guarded_by(self, guard: Callable[[], None]) -> Api:
-        """Return the same access whose writes call `guard` before anything is sent; it raises to refuse."""
+    def guarded_by(self, guard: Guard) -> Api:
+        """Return the same access whose writes are refused and bounded by `guard`."""
         return Api(
-            self._client, request_seconds=self._timeout.total or 0, resources=self._resources, guard=guard
+            self._client, request_seconds=self._seconds, resources=self._resources, guard=guard,
+            user_agent=self._user_agent,
         )  # fmt: skip
 
     def resource_of(self, kind: str) -> Resource:
@@ -81,7 +99,16 @@ class Api:
         self, resource: Resource, *, namespace: str | None, selector: str | None = None
     ) -> tuple[list[Manifest], int]:
         """Return all objects, each with its kind filled in, and the list's resourceVersion."""
-        items: list[Manifest] = []
+        for _ in range(_LISTINGS - 1):
+            try:
+                return await self._pages(resource, namespace=namespace, selector=selector)
+            except ApiError as error:
+                if error.status != 410:  # the API server forgot the list between two pages
+                    raise
+        return await self._pages(resource, namespace=namespace, selector=selector)
+
+    async def _pages(self, resource: Resource, *, namespace: str | None, selector: str | None) -> tuple[Listed, int]:
+        items: Listed = []
         query: dict[str, str] = {"limit": str(LIST_CHUNK)}
         if selector is not None:
             query["labelSelector"] = selector
@@ -93,15 +120,19 @@ class Api:
                 return items, int(page["metadata"]["resourceVersion"])
             query["continue"] = following
 
-    async def apply(self, manifest: Manifest, *, subresource: str | None = None) -> Manifest:
-        """Server-side apply with our field manager; we win conflicts, since the fields we state are ours."""
+    async def apply(
+        self, manifest: Manifest, *, subresource: str | None = None, manager: str = names.FIELD_MANAGER
+    ) -> Manifest:
+        """Server-side apply with our field manager; we win conflicts over fields, since those we state are ours.
+
+        A manifest with `metadata.resourceVersion` is refused with 409 when the object has changed since.
+        """
         metadata = manifest["metadata"]
         path = self._resources[manifest["kind"]].path(
             namespace=metadata["namespace"], name=metadata["name"], subresource=subresource
         )
         return await self._write(
-            "apply", manifest["kind"], "PATCH", path,
-            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            "apply", manifest["kind"], "PATCH", path, query={"fieldManager": manager, "force": "true"},
             body=manifest, content_type="application/apply-patch+yaml",
         )  # fmt: skip
 
@@ -127,52 +158,70 @@ class Api:
             "update", manifest["kind"], "PUT", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest
         )
 
-    async def delete(self, resource: Resource, *, namespace: str, name: str, uid: str) -> None:
-        """Delete exactly the object with this UID; one that is gone already is fine."""
+    async def delete(
+        self, resource: Resource, *, namespace: str, name: str, uid: str, version: str | None = None
+    ) -> None:
+        """Delete exactly the object with this UID; one that is gone already is fine.
+
+        With `version` (a resourceVersion), ApiError 409 when the object has changed since.
+        """
+        conditions = {"uid": uid} if version is None else {"uid": uid, "resourceVersion": version}
         try:
             await self._write(
                 "delete", resource.kind, "DELETE", resource.path(namespace=namespace, name=name), query={},
-                body={"preconditions": {"uid": uid}, "propagationPolicy": "Background"},
+                body={"preconditions": conditions, "propagationPolicy": "Background"},
             )  # fmt: skip
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status != 404 and not (error.status == 409 and version is None):
                 raise
 
     async def _write(
         self, verb: str, kind: str, method: str, path: str, *, query: Mapping[str, str], body: Manifest,
         content_type: str = "application/json",
     ) -> Manifest:  # fmt: skip
-        self._guard()
+        seconds = min(self._seconds, self._guard())
         status = 0
+        asked = _AT_SENDING.set(self._guard)
         try:
-            answer = await self._request(method, path, query=query, body=body, content_type=content_type)
+            answer = await self._request(
+                method, path, query=query, body=body, content_type=content_type, seconds=seconds
+            )
             status = 200
         except ApiError as error:
             status = error.status
             raise
         finally:
+            _AT_SENDING.reset(asked)
             metrics.API_WRITES.labels(verb=verb, kind=kind, status=str(status)).inc()
         return answer
 
     async def _request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Manifest | None = None,
-        content_type: str = "application/json",
+        content_type: str = "application/json", seconds: float | None = None,
     ) -> Manifest:  # fmt: skip
-        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": content_type}
+        seconds = self._seconds if seconds is None else seconds
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._user_agent}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             response = await self._client.call_api(
-                method, url, header_params=headers, body=body, _request_timeout=self._timeout
+                method, url, header_params=headers, body=body, _request_timeout=aiohttp.ClientTimeout(total=seconds)
             )
             data: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             raise ApiError(
-                status=0, reason="Timeout", message=f"no answer from the API server within {self._timeout.total} s"
+                status=0, reason="Timeout", message=f"no answer from the API server within {seconds:.1f} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(status=0, reason="Unreachable", message=f"can't reach the API server: {error}") from error
         return _answer(response.status, data)
+
+
+async def _ask_again(*_: object) -> None:
+    """Called with the headers ready and nothing sent: raises NotLeaderError when leadership ended meanwhile."""
+    guard = _AT_SENDING.get()
+    if guard is not None:
+        guard()
 
 
 def _answer(status: int, data: bytes) -> Manifest:
@@ -186,5 +235,6 @@ def _answer(status: int, data: bytes) -> Manifest:
             status=status,
             reason=str(details.get("reason") or "BadAnswer"),
             message=str(details.get("message") or data[:200].decode(errors="replace")),
+            causes=[str(cause.get("reason")) for cause in (details.get("details") or {}).get("causes") or []],
         )
     return cast("Manifest", answer)

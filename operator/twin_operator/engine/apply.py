@@ -1,26 +1,35 @@
-"""Brings an owner's children to what was planned: applies what differs, deletes ours that are not wanted any more."""
+"""Brings an owner's children to what was planned: applies what differs, deletes ours that are not wanted any more.
+
+Each child by itself: one that the API server refuses, or whose name an object of somebody else has, holds back nothing
+else. A write says which version of the object it was decided on, so that one which comes late is refused instead of
+undoing a newer one; a conflict costs a look at the API server and another comparison, no failure. Fields that others
+set (replicas by an autoscaler) are not stated, so they are not fought over.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Self
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, Self
 
 import orjson
 
 from bettertherapy_api import names
 from twin_operator.engine.api import Api
-from twin_operator.engine.cache import Cache
 from twin_operator.engine.compare import first_difference
 from twin_operator.engine.resources import JOB, Key, Manifest, key_of
-from twin_operator.errors import ChildConflictError
+from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 
 log = logging.getLogger(__name__)
 
 PLAN_ANNOTATION: Final = f"{names.GROUP}/plan"
 """Hash of what was applied last: tells that a field was taken out of the plan, which no comparison of fields shows."""
+_ATTEMPTS: Final = 3
+"""How often a child is looked at anew that changes while it is written."""
+_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,54 +83,234 @@ def owned_by(thing: Manifest, owner: Owner) -> bool:
     return any(reference.get("controller") and reference["uid"] == owner.uid for reference in references)
 
 
-async def apply_children(api: Api, cache: Cache, *, owner: Owner, wanted: Sequence[Manifest]) -> int:
-    """Apply the wanted children, then delete those not wanted any more; returns the number of writes.
+class Known(Protocol):
+    """What was seen of the API server, as far as children are concerned."""
 
-    Raises ChildConflictError when an object of somebody else has a child's name, ApiError when a request fails; what
-    was written before stays, and the next run goes on from there.
-    """
-    writes = 0
-    wanted_keys: set[Key] = set()
-    for manifest in wanted:
-        sent = stamped(manifest, owner)
+    def get(self, key: Key, /) -> Manifest | None:
+        """Return an object as last seen."""
+
+    def put(self, thing: Manifest, /) -> bool:
+        """Take a newer version of an object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A child that the API server, or somebody else's object of its name, doesn't let be."""
+
+    key: Key
+    error: ApiError | ChildConflictError
+
+    @property
+    def foreign(self) -> bool:
+        """Whether an object of somebody else is in the way."""
+        return isinstance(self.error, ChildConflictError)
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence for a condition."""
+        if isinstance(self.error, ChildConflictError):
+            return str(self.error)
+        return f"the API server refuses {self.key.kind} {self.key.name}: {self.error.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyOutcome:
+    """What became of the children. A refusal or a failure of one holds back no other."""
+
+    writes: int = 0
+    refusals: tuple[Refusal, ...] = ()
+    """A person must do something; tried again later all the same."""
+    failures: tuple[tuple[Key, ApiError], ...] = ()
+    """To be tried again later: the API server could not be reached, or was too busy."""
+    conflicts: tuple[Key, ...] = ()
+    """Changed by somebody while we looked, more than once."""
+    namespace_ends: bool = False
+    """The namespace is being deleted: nothing more is made, and nobody needs to be told."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is as planned."""
+        return not (self.refusals or self.failures or self.conflicts)
+
+    def raise_incomplete(self) -> None:
+        """Raise ApplyError (tried again with a growing delay) unless all is as planned."""
+        if self.complete:
+            return
+        told = [
+            *(refusal.message for refusal in self.refusals),
+            *(f"{key}: {error}" for key, error in self.failures),
+            *(f"{key} is being changed by others" for key in self.conflicts),
+        ]
+        raise ApplyError("; ".join(told))
+
+
+class Applier:
+    """Writes children; remembers in which words the API server keeps what was applied."""
+
+    def __init__(self, api: Api, store: Known) -> None:
+        self._api = api
+        self._store = store
+        self._kept: OrderedDict[str, tuple[str, str]] = OrderedDict()  # UID → (plan, difference that stays)
+
+    async def apply(
+        self, *, owner: Owner, wanted: Sequence[Manifest], existing: Iterable[Manifest],
+        keep: Callable[[Key], bool] = lambda key: False,
+    ) -> ApplyOutcome:  # fmt: skip
+        """Apply the wanted children, then delete the owner's others among `existing` unless `keep` says so.
+
+        Raises NotLeaderError. Whatever else goes wrong is in the outcome, and what comes after it is done all the same.
+        """
+        outcome = _Collected()
+        for manifest in wanted:
+            sent = stamped(manifest, owner)
+            await self._attempt(outcome, key_of(sent), self._apply_child(sent, owner))
+            if outcome.namespace_ends:
+                return outcome.result()
+        wanted_keys = {Key(each["kind"], owner.namespace, each["metadata"]["name"]) for each in wanted}
+        await self._delete(outcome, owner, existing, lambda key: key in wanted_keys or keep(key))
+        return outcome.result()
+
+    async def delete(
+        self, *, owner: Owner, existing: Iterable[Manifest], keep: Callable[[Key], bool] = lambda key: False
+    ) -> ApplyOutcome:
+        """Delete those of `existing` that the owner controls, but those to keep. Raises NotLeaderError."""
+        outcome = _Collected()
+        await self._delete(outcome, owner, existing, keep)
+        return outcome.result()
+
+    async def _delete(
+        self, outcome: _Collected, owner: Owner, existing: Iterable[Manifest], keep: Callable[[Key], bool]
+    ) -> None:
+        for thing in list(existing):
+            key = key_of(thing)
+            if not keep(key) and owned_by(thing, owner) and not _going(thing):
+                await self._attempt(outcome, key, self._delete_child(thing, owner))
+
+    async def _attempt(self, outcome: _Collected, key: Key, attempt: Coroutine[Any, Any, bool]) -> None:
+        if outcome.unreachable:
+            attempt.close()  # each further one would wait as long for no answer
+            return
+        try:
+            outcome.writes += await attempt
+        except ChildConflictError as error:
+            outcome.refusals.append(Refusal(key=key, error=error))
+        except ConflictError:
+            outcome.conflicts.append(key)
+        except ApiError as error:
+            if error.namespace_ends:
+                log.info("%s is not made: its namespace is being deleted", key)
+                outcome.namespace_ends = True
+            elif error.refused:
+                outcome.refusals.append(Refusal(key=key, error=error))
+            else:
+                outcome.failures.append((key, error))
+                outcome.unreachable = outcome.unreachable or error.status == 0
+
+    async def _apply_child(self, sent: Manifest, owner: Owner) -> bool:
+        """Apply one child, if need be; tells whether that took a write."""
         key = key_of(sent)
-        wanted_keys.add(key)
-        live = cache.get(key)
-        why = needs_apply(sent, live)
-        if why is None:
-            continue
-        await _refuse_foreign(api, key, live, owner)
-        cache.put(await api.apply(sent))
-        writes += 1
-        log.info("applied %s: %s", key, why)
-    return writes + await delete_children(api, cache, owner=owner, keep=wanted_keys.__contains__)
+        live = self._store.get(key)
+        for attempt in range(_ATTEMPTS):
+            why = needs_apply(sent, live)
+            if why is None or (live is not None and self._stays(sent, live, why)):
+                return False
+            if live is None or attempt > 0:
+                # Server-side apply takes over any object of that name, and objects without our label are not watched.
+                live = await self._look(key)
+            if live is not None:
+                _refuse_foreign(key, live, owner)
+                if needs_apply(sent, live) is None:
+                    self._store.put(live)
+                    return False
+            try:
+                answer = await self._api.apply(_on(sent, live))
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                continue  # changed since it was seen, or made by somebody this moment
+            self._store.put(answer)
+            self._remember(sent, answer, before=live)
+            log.info("applied %s: %s", key, why)
+            return True
+        raise ConflictError(str(key))
 
-
-async def delete_children(api: Api, cache: Cache, *, owner: Owner, keep: Callable[[Key], bool]) -> int:
-    """Delete the owner's children but those to keep; returns the number of writes.
-
-    Raises ApiError.
-    """
-    writes = 0
-    for thing in cache.naming(Key(owner.kind, owner.namespace, owner.name)):
+    async def _delete_child(self, thing: Manifest, owner: Owner) -> bool:
         key = key_of(thing)
-        if not keep(key) and owned_by(thing, owner) and not _going(thing):
-            await api.delete(
-                api.resource_of(key.kind), namespace=key.namespace, name=key.name, uid=thing["metadata"]["uid"]
-            )
-            writes += 1
+        resource = self._api.resource_of(key.kind)
+        for _ in range(_ATTEMPTS):
+            metadata = thing["metadata"]
+            try:
+                await self._api.delete(
+                    resource, namespace=key.namespace, name=key.name, uid=metadata["uid"],
+                    version=metadata["resourceVersion"],
+                )  # fmt: skip
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                fresh = await self._look(key)
+                if fresh is None or not owned_by(fresh, owner) or _going(fresh):
+                    return False
+                thing = fresh
+                continue
             log.info("deleted %s: not wanted any more", key)
-    return writes
+            return True
+        raise ConflictError(str(key))
+
+    async def _look(self, key: Key) -> Manifest | None:
+        """Ask the API server for one object."""
+        return await self._api.get(self._api.resource_of(key.kind), namespace=key.namespace, name=key.name)
+
+    def _stays(self, sent: Manifest, live: Manifest, difference: str) -> bool:
+        return self._kept.get(live["metadata"]["uid"]) == (_plan_of(sent), difference)
+
+    def _remember(self, sent: Manifest, answer: Manifest, *, before: Manifest | None) -> None:
+        """Keep in mind what the API server says otherwise than we do, right after it took what we said.
+
+        An admission webhook that rewrites an image, or a default that we don't know, would be fought with for ever.
+        """
+        uid, difference = answer["metadata"]["uid"], first_difference(sent, answer)
+        self._kept.pop(uid, None)
+        if difference is None:
+            return
+        self._kept[uid] = (_plan_of(sent), difference)
+        while len(self._kept) > _REMEMBERED:
+            self._kept.popitem(last=False)
+        log.warning("the API server keeps %s otherwise than it was applied: %s", key_of(sent), difference)
 
 
-async def _refuse_foreign(api: Api, key: Key, live: Manifest | None, owner: Owner) -> None:
-    """Server-side apply would take over any object of that name, so look first whose it is.
+@dataclass(kw_only=True)
+class _Collected:
+    writes: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+    failures: list[tuple[Key, ApiError]] = field(default_factory=list)
+    conflicts: list[Key] = field(default_factory=list)
+    namespace_ends: bool = False
+    unreachable: bool = False
 
-    Objects without our label are not in the cache: a missing one is asked for, once, before it is made.
+    def result(self) -> ApplyOutcome:
+        return ApplyOutcome(
+            writes=self.writes, refusals=tuple(self.refusals), failures=tuple(self.failures),
+            conflicts=tuple(self.conflicts), namespace_ends=self.namespace_ends,
+        )  # fmt: skip
+
+
+def _on(sent: Manifest, live: Manifest | None) -> Manifest:
+    """Return the manifest as a change of exactly the object that was looked at.
+
+    Its resourceVersion makes the API server refuse what was decided on an older one: a former leader's late write.
     """
     if live is None:
-        live = await api.get(api.resource_of(key.kind), namespace=key.namespace, name=key.name)
-    if live is None or owned_by(live, owner):
+        return sent
+    seen = {part: live["metadata"][part] for part in ("uid", "resourceVersion")}
+    return {**sent, "metadata": {**sent["metadata"], **seen}}
+
+
+def _plan_of(sent: Manifest) -> str:
+    return str(sent["metadata"]["annotations"][PLAN_ANNOTATION])
+
+
+def _refuse_foreign(key: Key, live: Manifest, owner: Owner) -> None:
+    if owned_by(live, owner):
         return
     references = live["metadata"].get("ownerReferences") or []
     controller = next((reference for reference in references if reference.get("controller")), None)

@@ -1,17 +1,21 @@
-"""Does a live object already say what we want? Fields that we don't state are not ours and are not compared."""
+"""Does a live object already say what we want? Fields that we don't state are not ours and are not compared.
+
+What a list is (elements told apart by keys, a set, or one value in whole), which maps count in whole, what is a
+quantity and what the API server fills in is Kubernetes' own schema's to say: `api_structure.json`, made by
+`operator/api_structure.py`. A list of which that says nothing is compared in whole, as the API server merges it.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
-_MERGE_KEYS: Final = ("name", "mountPath", "containerPort", "type", "uid")
-"""The keys by which the API server tells the elements of its list maps apart; the first that all elements have."""
-_WHOLE_FIELDS: Final = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector", "matchLabels"})
-"""Maps that mean something else with one entry more: an entry of somebody else is a difference."""
-_QUANTITY_FIELDS: Final = frozenset({"requests", "limits", "sizeLimit"})
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
 _SUFFIXES: Final = {
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
@@ -20,46 +24,117 @@ _SUFFIXES: Final = {
 }  # fmt: skip
 
 
-def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:  # noqa: PLR0911  # one per case
-    """Return where `live` differs from what `wanted` states, as `spec.template…: 2 instead of 3`, or None."""
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """What the API's schema says of one field."""
+
+    type: str | None = None
+    """Type of the value, of a list's elements or of a map's values, where more is to be said of it."""
+    keys: tuple[str, ...] = ()
+    """By what the elements of a list are told apart; none: the list is one value."""
+    set: bool = False
+    """Whether the list is a set of plain values."""
+    map: bool = False
+    """Whether the value maps names to values."""
+    atomic: bool = False
+    """Whether the value is written by one manager in whole."""
+    quantity: bool = False
+    default: Any = None
+    """What the API server fills in; None: nothing, or we don't know."""
+
+
+_UNKNOWN: Final = Field()
+Fields = Mapping[str, Field]
+
+
+@cache  # the one table, for the life of the process
+def _structure() -> tuple[frozenset[str], Mapping[str, Fields]]:
+    table = json.loads(files(__package__).joinpath("api_structure.json").read_text())
+    types = {
+        name: {field: Field(**{**about, "keys": tuple(about.get("keys", ()))}) for field, about in fields.items()}
+        for name, fields in table["types"].items()
+    }
+    return frozenset(table["kinds"]), types
+
+
+def first_difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str | None:
+    """Return where a live object differs from what `wanted` states, as `spec.replicas: 2 instead of 3`, or None."""
+    kinds, _ = _structure()
+    kind = wanted.get("kind")
+    return _difference_at(wanted, live, Field(type=kind if kind in kinds else None), path="", whole=False)
+
+
+def _difference_at(wanted: Any, live: Any, field: Field, *, path: str, whole: bool) -> str | None:
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
             # The API server drops empty maps here and there.
             return None if not wanted and live is None else _difference(path, wanted, live)
-        if path.rsplit(".", 1)[-1] in _WHOLE_FIELDS and (more := sorted(set(live) - set(wanted))):
-            return _difference(f"{path}.{more[0]}", None, live[more[0]])
-        for key, value in wanted.items():
-            if (found := first_difference(value, live.get(key), f"{path}.{key}" if path else str(key))) is not None:
-                return found
-        return None
+        return _map_difference(wanted, live, field, path=path, whole=whole or field.atomic)
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         if not isinstance(live, Sequence) or isinstance(live, str):
             return None if not wanted and live is None else _difference(path, wanted, live)
-        return _list_difference(wanted, live, path)
-    if wanted == live or (_speaks_of_quantity(path) and _same_quantity(wanted, live)):
-        return None
-    return _difference(path, wanted, live)
+        return _list_difference(wanted, live, field, path=path, whole=whole)
+    same = wanted == live or (live is None and wanted == "") or (field.quantity and _same_quantity(wanted, live))
+    return None if same else _difference(path, wanted, live)
 
 
-def _list_difference(wanted: Sequence[Any], live: Sequence[Any], path: str) -> str | None:
-    merge_key = next((key for key in _MERGE_KEYS if wanted and all(_has(item, key) for item in wanted)), None)
-    if merge_key is None:
+def _map_difference(
+    wanted: Mapping[str, Any], live: Mapping[str, Any], field: Field, *, path: str, whole: bool
+) -> str | None:
+    for key, value in wanted.items():
+        inner = _inner(field, key)
+        if (found := _difference_at(value, live.get(key), inner, path=_below(path, key), whole=whole)) is not None:
+            return found
+    if whole:
+        for key in sorted(live.keys() - wanted.keys()):
+            if live[key] is not None and live[key] != _inner(field, key).default:
+                return _difference(_below(path, key), None, live[key])
+    return None
+
+
+def _inner(field: Field, key: str) -> Field:
+    if field.map:
+        return Field(type=field.type, quantity=field.quantity)
+    _, types = _structure()
+    return types.get(field.type or "", {}).get(key, _UNKNOWN)
+
+
+def _list_difference(wanted: Sequence[Any], live: Sequence[Any], field: Field, *, path: str, whole: bool) -> str | None:
+    element = Field(type=field.type, quantity=field.quantity)
+    if field.set and not whole:
+        missing = next((item for item in wanted if item not in live), None)
+        return None if missing is None else _difference(path, wanted, live)
+    if not field.keys:
         if len(wanted) != len(live):
             return _difference(path, wanted, live)
-        pairs = [(f"{path}[{index}]", item, live[index]) for index, item in enumerate(wanted)]
+        pairs = [(f"{path}[{index}]", item, live[index], True) for index, item in enumerate(wanted)]
     else:
-        by_key = {item[merge_key]: item for item in live if _has(item, merge_key)}
-        pairs = [(f"{path}[{item[merge_key]}]", item, by_key.get(item[merge_key])) for item in wanted]
-    return next((found for where, item, other in pairs if (found := first_difference(item, other, where))), None)
+        if whole and len(wanted) != len(live):
+            return _difference(path, wanted, live)
+        found = {_key(item, field): item for item in live}
+        pairs = [(f"{path}[{_shown_key(item, field)}]", item, found.get(_key(item, field)), whole) for item in wanted]
+    return next(_differences(pairs, element), None)
 
 
-def _has(item: Any, key: str) -> bool:
-    return isinstance(item, Mapping) and key in item
+def _differences(pairs: Sequence[tuple[str, Any, Any, bool]], element: Field) -> Iterator[str]:
+    for path, wanted, live, whole in pairs:
+        if (found := _difference_at(wanted, live, element, path=path, whole=whole)) is not None:
+            yield found
 
 
-def _speaks_of_quantity(path: str) -> bool:
-    parts = re.split(r"[.\[]", path)
-    return not _QUANTITY_FIELDS.isdisjoint(parts)
+def _key(item: Any, field: Field) -> tuple[Any, ...] | None:
+    """Return what tells an element from the others; a part that isn't stated is what the API server fills in."""
+    if not isinstance(item, Mapping):
+        return None
+    return tuple(item.get(key, _inner(field, key).default) for key in field.keys)
+
+
+def _shown_key(item: Any, field: Field) -> str:
+    return "/".join(map(str, _key(item, field) or ()))
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)
 
 
 def _same_quantity(one: Any, other: Any) -> bool:

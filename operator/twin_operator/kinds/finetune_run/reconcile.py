@@ -13,7 +13,7 @@ from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Pool, Run, Twin, pool_from, run_from, twin_from
 from twin_operator.domain.queueing import Ticket, may_not_start
 from twin_operator.engine.api import Api
-from twin_operator.engine.apply import Owner, apply_children, delete_children
+from twin_operator.engine.apply import Applier, Owner
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
@@ -24,8 +24,6 @@ from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView, choose_pool, plan_run
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.settings import Images
-
-_REFUSALS = frozenset({400, 403, 422})
 
 
 class FineTuneRunReconciler:
@@ -38,13 +36,14 @@ class FineTuneRunReconciler:
         self._api = api
         self._cache = cache
         self._events = events
+        self._applier = Applier(api, cache)
         self._images = images
         self._wake_at = wake_at
         # Two workers that look at the same queue would both find the last free place.
         self._turnstiles: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def reconcile(self, key: Key) -> None:
-        """Reconcile one run; raises ApiError or ChildConflictError to be called again later."""
+        """Reconcile one run; raises OperatorError to be called again later."""
         thing = self._cache.get(key)
         if thing is None or "deletionTimestamp" in thing["metadata"]:
             return  # the garbage collector removes what the run owned
@@ -75,21 +74,23 @@ class FineTuneRunReconciler:
             return None
         conditions = plan.conditions
         owner = Owner.of(thing)
+        existing = self._cache.naming(key)
         if plan.tidy:
-            await delete_children(self._api, self._cache, owner=owner, keep=lambda key: key.kind == CONFIG_MAP.kind)
+            tidied = await self._applier.delete(
+                owner=owner, existing=existing, keep=lambda key: key.kind == CONFIG_MAP.kind
+            )  # fmt: skip
+            tidied.raise_incomplete()
         if plan.children:
-            try:
-                await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)
-            except ApiError as error:
-                if error.status not in _REFUSALS:
-                    raise
+            outcome = await self._applier.apply(owner=owner, wanted=plan.children, existing=existing)
+            if outcome.refusals:
                 refused = Condition(
-                    type="Running", status="False", reason="ApplyRefused",
-                    message=f"the API server refuses the trainer's objects: {error.message}",
-                )  # fmt: skip
+                    type="Running", status="False", reason="ApplyRefused", message=outcome.refusals[0].message
+                )
                 conditions = [*(each for each in conditions if each.type != "Running"), refused]
                 await self._report(thing, plan.status, conditions)
-                raise
+            outcome.raise_incomplete()
+            if outcome.namespace_ends:
+                return None
         await self._report(thing, plan.status, conditions)
         if plan.give_up:
             await self._end_attempts(run)

@@ -14,19 +14,17 @@ from twin_operator.domain.routing import Candidate, read_table, refusal
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
-from twin_operator.engine.apply import Owner, apply_children
+from twin_operator.engine.apply import Applier, ApplyOutcome, Owner
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
 from twin_operator.engine.status import Condition, dated, write_status
-from twin_operator.errors import ApiError, ChildConflictError
+from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
 from twin_operator.settings import Images
 
 log = logging.getLogger(__name__)
 
-_REFUSALS = frozenset({400, 403, 422})
-"""The API server understood and said no: a person must do something, so it belongs into a condition."""
 _RECENT = timedelta(minutes=10)
 
 
@@ -37,10 +35,11 @@ class MinerPoolReconciler:
         self._api = api
         self._cache = cache
         self._events = events
+        self._applier = Applier(api, cache)
         self._images = images
 
     async def reconcile(self, key: Key) -> None:
-        """Reconcile one pool; raises ApiError or ChildConflictError to be called again later."""
+        """Reconcile one pool; raises OperatorError to be called again later."""
         thing = self._cache.get(key)
         if thing is None or "deletionTimestamp" in thing["metadata"]:
             return  # the garbage collector removes what the pool owned
@@ -53,25 +52,16 @@ class MinerPoolReconciler:
         gathered = gather(self._cache, pool)
         plan = plan_pool(gathered, self._images)
         owner = Owner.of(thing)
-        problem: ChildConflictError | ApiError | None = None
-        try:
-            await apply_children(self._api, self._cache, owner=owner, wanted=plan.children)
-        except ChildConflictError as error:
-            problem = error
-        except ApiError as error:
-            if error.status not in _REFUSALS:
-                raise
-            problem = error
-        if gathered.previous != plan.table and problem is None:
+        outcome = await self._applier.apply(owner=owner, wanted=plan.children, existing=self._cache.naming(key))
+        if gathered.previous != plan.table and outcome.complete:
             metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
         # What was applied may have changed what is observed, so look again before reporting.
         gathered = replace(gathered, facts=pool_facts(self._cache, namespace=pool.namespace, pool=pool.name))
-        status, conditions = plan_status(gathered, plan.table, _finding(problem))
+        status, conditions = plan_status(gathered, plan.table, _finding(outcome))
         await self._report(thing, status, conditions)
         await self._tell_restarts(thing, gathered.facts)
         await self._prune_reports(pool)
-        if problem is not None:
-            raise problem
+        outcome.raise_incomplete()
 
     async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
         live = self._cache.get(Key(thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"])) or thing
@@ -116,12 +106,11 @@ class MinerPoolReconciler:
                 raise
 
 
-def _finding(problem: ChildConflictError | ApiError | None) -> Finding | None:
-    if problem is None:
+def _finding(outcome: ApplyOutcome) -> Finding | None:
+    if not outcome.refusals:
         return None
-    if isinstance(problem, ChildConflictError):
-        return "ChildConflict", str(problem)
-    return "ApplyRefused", f"the API server refuses a change: {problem.message}"
+    refusal = outcome.refusals[0]
+    return ("ChildConflict" if refusal.foreign else "ApplyRefused"), refusal.message
 
 
 def gather(cache: Cache, pool: Pool) -> Gathered:
