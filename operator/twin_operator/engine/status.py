@@ -67,11 +67,11 @@ def dated(
     conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Manifest]:
     """Return API conditions; lastTransitionTime moves only when a condition's status changes."""
-    before = {condition["type"]: condition for condition in live}
+    before = {condition.get("type"): condition for condition in live}
     result = []
     for condition in conditions:
-        known = before.get(condition.type)
-        same = known is not None and known.get("status") == condition.status
+        known = before.get(condition.type) or {}
+        same = known.get("status") == condition.status
         message = condition.message
         if len(message) > MESSAGE_LENGTH:
             message = message[: MESSAGE_LENGTH - 1] + "…"
@@ -80,7 +80,7 @@ def dated(
                 "type": condition.type,
                 "status": condition.status,
                 "observedGeneration": generation,
-                "lastTransitionTime": known["lastTransitionTime"] if known and same else timestamp(now),
+                "lastTransitionTime": (same and known.get("lastTransitionTime")) or timestamp(now),
                 "reason": condition.reason,
                 "message": message,
             }
@@ -124,8 +124,8 @@ class StatusFields:
         """Return the wanted status together with what a newer release of ours wrote.
 
         `ours` are the fields that our manager owns, as `metadata.managedFields` has them: what others wrote stays by
-        itself, and is not made ours. Within a part of the status, unknown fields are kept while what we say of that part
-        is unchanged: of another version they would be untrue.
+        itself, and is not made ours. Within a part of the status, unknown fields are kept while what we say of that
+        part is unchanged: of another version they would be untrue.
         """
         whole: Manifest = {
             name: _with_unknown(value, live.get(name), self.fields.get(name)) for name, value in wanted.items()
@@ -186,7 +186,7 @@ def _with_unknown(wanted: Any, live: Any, fields: Fields | None) -> Any:
 async def write_status(
     api: Api, store: Store, *, thing: Manifest, status: Manifest, known: StatusFields | None = None
 ) -> bool:
-    """Make `status` the whole status of `thing`, which is the object it was decided on; tells whether that took a write.
+    """Make `status` the whole status of `thing`, the object it was decided on; tells whether that took a write.
 
     With `known`, what this release does not know of the status is kept as it is.
 

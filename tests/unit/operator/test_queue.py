@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from twin_operator.engine.queue import FIRST_DELAY, LARGEST_DELAY, Queue, work
+from twin_operator.engine.queue import DEBOUNCE, FIRST_DELAY, LARGEST_DELAY, Queue, work
 from twin_operator.engine.resources import Key
-from twin_operator.errors import ApiError, NotLeaderError, OperatorError
+from twin_operator.errors import ApiError, ConflictError, NotLeaderError, OperatorError
 
 A, B = Key("DoctorTwin", "n", "a"), Key("DoctorTwin", "n", "b")
 
@@ -91,13 +91,13 @@ async def test_delays_grow_up_to_a_bound_and_start_anew_after_success() -> None:
     queue = Queue(random_source=random.Random(1))
     delays = []
     for _ in range(20):
-        queue.add(A)
+        queue.add(A, urgent=True)
         assert await queue.take() == A
         delays.append(queue.failed(A))
     assert 0.75 * FIRST_DELAY <= delays[0] <= 1.25 * FIRST_DELAY
     assert delays[3] > 3 * delays[0]
     assert max(delays) <= 1.25 * LARGEST_DELAY
-    queue.add(A)
+    queue.add(A, urgent=True)
     queue.done(await queue.take())
     queue.add(A)
     await queue.take()
@@ -144,3 +144,97 @@ async def test_losing_leadership_in_the_middle_is_no_failure() -> None:
         await eventually(lambda: len(queue) == 0 and not queue.started_at)
     assert queue._failures == {}
     assert issubclass(NotLeaderError, OperatorError)
+
+
+async def test_lanes_go_by_declared_priority_and_each_in_order_of_arrival() -> None:
+    queue = Queue(priorities={"Validator": 2, "MinerPool": -2, "FineTuneRun": 1})
+    kinds = ["Validator", "FineTuneRun", "DoctorTwin", "MinerPool", "FineTuneRun", "DoctorTwin"]
+    keys = [Key(kind, "n", f"{number}") for number, kind in enumerate(kinds)]
+    for key in keys:
+        queue.add(key)
+    assert [await queue.take() for _ in keys] == [keys[number] for number in (3, 2, 5, 1, 4, 0)]
+
+
+async def test_changes_around_a_failed_key_do_not_cut_its_delay_short() -> None:
+    queue = Queue(random_source=random.Random(1))
+    queue.add(A)
+    queue.failed(await queue.take())
+    for _ in range(3):
+        queue.add(A)
+        queue.add_soon(A)
+        assert len(queue) == 0
+    queue.add(B)
+    assert await queue.take() == B
+    async with asyncio.timeout(2):
+        assert await queue.take() == A, "the delay itself brings it back"
+    assert queue.failed(A) > 1.25 * FIRST_DELAY, "and goes on growing"
+
+
+async def test_a_change_of_the_object_itself_does_not_wait_for_the_delay() -> None:
+    queue = Queue(random_source=random.Random(1))
+    for _ in range(6):
+        queue.add(A, urgent=True)
+        assert len(queue) == 1
+        delay = queue.failed(await queue.take())
+    assert delay > 2.0
+
+
+async def test_a_change_during_failing_work_waits_for_the_delay_unless_it_is_urgent() -> None:
+    queue = Queue(random_source=random.Random(1))
+    queue.add(A)
+    key = await queue.take()
+    queue.add(A)
+    queue.failed(key)
+    assert len(queue) == 0
+    queue.add(A, urgent=True)
+    key = await queue.take()
+    queue.add(A, urgent=True)
+    queue.add(A)
+    queue.failed(key)
+    assert len(queue) == 1
+
+
+async def test_many_changes_within_a_moment_make_one_reconciliation_no_later_than_after_it() -> None:
+    queue, runs = Queue(), []
+
+    async def reconcile(key: Key) -> None:
+        runs.append(asyncio.get_running_loop().time())
+
+    begun = asyncio.get_running_loop().time()
+    async with working(queue, reconcile):
+        while asyncio.get_running_loop().time() < begun + 0.04:
+            queue.add_soon(A)
+            await asyncio.sleep(0.002)
+        await eventually(lambda: bool(runs))
+        assert len(runs) == 1
+        assert runs[0] >= begun + DEBOUNCE - 0.005
+        await asyncio.sleep(2 * DEBOUNCE)
+        assert len(runs) == 1
+
+
+async def test_a_conflict_is_looked_at_again_at_once_but_not_for_ever() -> None:
+    queue, runs = Queue(random_source=random.Random(1)), []
+
+    async def reconcile(key: Key) -> None:
+        runs.append(asyncio.get_running_loop().time())
+        raise ConflictError("changed")
+
+    queue.add(A)
+    async with working(queue, reconcile):
+        await eventually(lambda: len(runs) == 6)
+        assert runs[-1] - runs[0] < FIRST_DELAY / 2
+        await eventually(lambda: len(runs) == 7)
+        assert runs[6] - runs[5] >= 0.7 * FIRST_DELAY
+
+
+async def test_nothing_is_kept_of_keys_that_are_done() -> None:
+    queue = Queue()
+    for number in range(100):
+        key = Key("DoctorTwin", "n", f"{number}")
+        queue.add(key)
+        queue.failed(await queue.take())
+        queue.add(key, urgent=True)
+        queue.conflicted(await queue.take())
+        queue.done(await queue.take())
+    kept = (queue._failures, queue._conflicts, queue._held_until, queue._timers, queue._again, queue._active)
+    assert [len(each) for each in kept] == [0] * 6
