@@ -17,6 +17,7 @@ CONDITION_ORDER = (
     "ArtifactVerified",
     "AdaptersVerified",
     "CapacityAvailable",
+    "PlacementActive",
     "Progressing",
     "GatePassed",
     "RolledBack",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twin_operator.domain.objects import Pool
-
-Finding = tuple[str, str]
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Finding
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -26,17 +26,21 @@ def may_not_start(run: str, tickets: Sequence[Ticket], pool: Pool) -> Finding | 
     """Return why this run, whose ticket is among `tickets`, must wait; None when it is its turn."""
     own = next(ticket for ticket in tickets if ticket.name == run)
     if own.twin_busy:
-        return "TwinBusy", f"another run of DoctorTwin {own.twin} is under way; a twin has one run at a time"
+        return Finding(
+            Reason.TWIN_BUSY, f"another run of DoctorTwin {own.twin} is under way; a twin has one run at a time"
+        )
     limit = pool.fine_tune.max_concurrent_runs
     under_way = sum(ticket.started for ticket in tickets)
     line = waiting_line(tickets)
     if own not in line:
-        return "TwinBusy", f"an older run of DoctorTwin {own.twin} waits before it; a twin has one run at a time"
+        return Finding(
+            Reason.TWIN_BUSY, f"an older run of DoctorTwin {own.twin} waits before it; a twin has one run at a time"
+        )
     if line.index(own) < limit - under_way:
         return None
     # Without its place in the line: that changes with each run that ends, and a thousand waiting ones would be written.
-    return (
-        "PoolBusy",
+    return Finding(
+        Reason.POOL_BUSY,
         f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
     )
 

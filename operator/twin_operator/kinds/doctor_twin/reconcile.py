@@ -11,11 +11,13 @@ from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Rollout
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Measurement, assess, measure
 from twin_operator.domain.objects import Twin, pool_from, run_from, twin_from
-from twin_operator.domain.pool_checks import STARTUP, Situation, engine_wedged, first, not_all_ready
+from twin_operator.domain.pool_checks import TROUBLE, Situation
 from twin_operator.domain.pool_facts import pool_facts
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
 from twin_operator.domain.routing import read_table, refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.domain.unreadable import spec_invalid, unreadable_condition
 from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.api import Api
 from twin_operator.engine.cache import Cache
@@ -24,11 +26,18 @@ from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.resources import Key, Manifest, key_of
 from twin_operator.engine.status import Condition, dated, moment, timestamp, write_status
 from twin_operator.errors import ApiError
-from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
+from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status
 from twin_operator.kinds.finetune_run.plan import choose_pool
 
+_TOLD: Final = frozenset(
+    {
+        Reason.NO_POOL_MATCHES, Reason.BASE_MODEL_MISMATCH, Reason.RANK_TOO_HIGH, Reason.SPEC_INVALID,
+        Reason.STATUS_UNREADABLE,
+    }
+)  # fmt: skip
+"""Reasons why a twin is not Ready that a person must do something about: they become events."""
 _GLANCE_SECONDS: Final = 0.1
 """How often it is looked, while Prometheus is asked, whether somebody wants something else of the twin."""
 
@@ -65,7 +74,7 @@ class DoctorTwinReconciler:
                 **(thing.get("status") or {}),
                 "observedGeneration": thing["metadata"].get("generation", 0),
             }
-            await self._report(thing, status, invalid_conditions(twin))
+            await self._report(thing, status, [unreadable_condition("DoctorTwin", spec_invalid(twin))])
             return
         view, now = gather(self._cache, twin), datetime.now(UTC)
         fine_tunes = plan_fine_tune(
@@ -173,7 +182,7 @@ def gather(cache: Cache, twin: Twin) -> TwinView:
                 table=table,
                 matches=matches,
                 refused=refusal(pool, twin) if matches else None,
-                trouble=first(situation, (engine_wedged, *STARTUP, not_all_ready)),
+                trouble=TROUBLE.evaluate(situation),
             )
         )
     views.sort(key=lambda view: view.pool.name)
@@ -217,12 +226,12 @@ def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest])
         if (was.get("status"), was.get("reason")) == (status_, reason):
             continue
         occasion = f"{kind}/{reason}/{condition['observedGeneration']}/{condition['lastTransitionTime']}"
-        if kind == "AdaptersVerified" and status_ == "True" and reason == "Verified":
+        if kind == "AdaptersVerified" and status_ == "True" and reason == Reason.VERIFIED:
             notices.append(Notice(reason="AdapterVerified", note=message, occasion=occasion))
-        elif kind == "AdaptersVerified" and status_ == "False" and reason != "Loading":
+        elif kind == "AdaptersVerified" and status_ == "False" and reason != Reason.LOADING:
             notices.append(
                 Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion)
             )
-        elif kind == "Ready" and reason in ("NoPoolMatches", "BaseModelMismatch", "RankTooHigh", "SpecInvalid"):
+        elif kind == "Ready" and reason in _TOLD:
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

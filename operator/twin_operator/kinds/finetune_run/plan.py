@@ -17,21 +17,21 @@ from bettertherapy_api.finetune_run import (
 )
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import refusal
+from twin_operator.engine.conditions import Condition, Finding, truth
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition, moment, timestamp, truth
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.checks import (
     admitted,
     data_ready,
     ended,
-    queued,
     reached,
     running,
     settled,
     stage_of,
 )
 from twin_operator.kinds.finetune_run.facts import (
-    OUT_OF_MEMORY,
     Failure,
     RunFacts,
     attempt_failure,
@@ -43,7 +43,6 @@ from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.kinds.podspec.sources import store_uri
 from twin_operator.settings import Images
 
-Finding = tuple[str, str]
 MESSAGE_LENGTH = 4000
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
@@ -91,15 +90,17 @@ def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) 
             continue
         problem = refusal(pool, twin)
         if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
-            problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
+            problem = Finding(
+                Reason.NO_TRAINING_POOL, f"MinerPool {pool.name} has no base model of its own to train on"
+            )
         problem = problem or model_out_of_reach(pool, image)
         if problem is None and store_uri(pool) is None:
-            problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
+            problem = Finding(Reason.NO_STORE, f"MinerPool {pool.name} has no spec.store to publish to: set it")
         if problem is None:
             return pool
         refused = refused or problem
-    return refused or (
-        "NoTrainingPool",
+    return refused or Finding(
+        Reason.NO_TRAINING_POOL,
         f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
     )
 
@@ -109,8 +110,8 @@ def model_out_of_reach(pool: Pool, image: str | None) -> Finding | None:
     uri = pool.spec.base_model.uri or ""
     if not uri.startswith("file://") or image or pool.fine_tune.image:
         return None
-    return (
-        "NoTrainingPool",
+    return Finding(
+        Reason.NO_TRAINING_POOL,
         f"MinerPool {pool.name} has its base model in the engine's image ({uri}), where the trainer's image has none: "
         f"set the pool's spec.fineTune.image to a trainer image that holds it there too, or put the model on a volume "
         f"or in a store and name it by pvc://, s3://, gs://, az:// or hf://",
@@ -130,14 +131,13 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
 def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     run = view.run
     if view.obstacle is not None or view.pool is None or view.twin is None:
-        reason, message = view.obstacle or ("TwinNotFound", f"DoctorTwin {run.spec.twin_ref.name} does not exist")
+        absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         status = run.status.model_copy(update={"pool": view.pool.name if view.pool else None})
-        return _plan(run, status, [queued(reason, message)])
+        return _plan(run, status, [(view.obstacle or absent).condition("Queued", "True")])
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
     status = run.status.model_copy(update={"pool": view.pool.name, "start_time": timestamp(now)})
-    return _plan(run, status, [Condition(
-        type="Queued", status="False", reason="Admitted", message=f"started in MinerPool {view.pool.name}"
-    )])  # fmt: skip
+    admission = Finding(Reason.ADMITTED, f"started in MinerPool {view.pool.name}")
+    return _plan(run, status, [admission.condition("Queued", "False")])
 
 
 def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
@@ -161,7 +161,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if job is None and (view.twin is None or view.pool is None):
         what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
         gone = Failure(
-            failure_class="OwnerGone", retryable=False, message=f"{what} went away before the trainer was started"
+            reason=Reason.OWNER_GONE, retryable=False, message=f"{what} went away before the trainer was started"
         )
         known = known.model_copy(update={"failure": _failure_status(gone), "completion_time": timestamp(now)})
         return _plan(run, known, [admitted(facts, run), *ended(gone)])
@@ -172,7 +172,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=_children(view, images))
     # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
-    return replace(plan, give_up=last is not None and last.failure_class == OUT_OF_MEMORY)
+    return replace(plan, give_up=last is not None and last.reason is Reason.OUT_OF_MEMORY)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
@@ -185,7 +185,7 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
         for each in run.status.conditions or []
         if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
     ]
-    skipped = any(each.type == "DataReady" and each.reason == "TooFewInteractions" for each in kept)
+    skipped = any(each.type == "DataReady" and each.reason == Reason.TOO_FEW_INTERACTIONS for each in kept)
     end = moment(run.status.completion_time or timestamp(now))
     expires = end + timedelta(seconds=run.spec.ttl_seconds)
     tidied = end + (FAILED_TIDIED_AFTER if run.status.failure else TIDIED_AFTER)
@@ -259,7 +259,7 @@ def _final_failure(view: RunView) -> Failure:
     facts, job = view.facts, view.facts.job
     if job is not None and job.reason == "DeadlineExceeded":
         return Failure(
-            failure_class="DeadlineExceeded", retryable=False,
+            reason=Reason.DEADLINE_EXCEEDED, retryable=False,
             message=f"it was not done within {view.run.spec.deadline_seconds} s: raise spec.deadlineSeconds, or train "
             "on less",
         )  # fmt: skip
@@ -269,13 +269,19 @@ def _final_failure(view: RunView) -> Failure:
     reported = reported_failure(facts.progress)
     if reported is not None:
         return reported
+    if facts.unreadable is not None:
+        return Failure(
+            reason=Reason.REPORT_UNREADABLE, retryable=False,
+            message=f"the trainer's last report in ConfigMap {view.run.name}-progress can't be read: "
+            f"{facts.unreadable}",
+        )  # fmt: skip
     if job is not None and job.finished == "Complete":
         return Failure(
-            failure_class="NoReport", retryable=True,
+            reason=Reason.NO_REPORT, retryable=True,
             message=f"the trainer ended well without a last report in ConfigMap {view.run.name}-progress",
         )  # fmt: skip
     return Failure(
-        failure_class="TrainerCrashed", retryable=True,
+        reason=Reason.TRAINER_CRASHED, retryable=True,
         message=f"{job.reason}: {job.message}" if job is not None and job.reason else "the trainer's Job failed",
     )  # fmt: skip
 
@@ -284,7 +290,7 @@ def _failure_status(failure: Failure | None) -> FailureStatus | None:
     if failure is None:
         return None
     return FailureStatus(
-        failure_class=failure.failure_class[:63], retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
+        failure_class=failure.reason.value, retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
     )
 
 

@@ -12,14 +12,16 @@ from bettertherapy_api import names
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Pool, Run, Twin, pool_from, run_from, twin_from
 from twin_operator.domain.queueing import Ticket, may_not_start
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import spec_invalid, unreadable_condition
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children, delete_children
 from twin_operator.engine.cache import RUNS_OF_POOL, Cache
+from twin_operator.engine.conditions import Condition, Finding, dated
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
-from twin_operator.engine.status import Condition, dated, write_status
+from twin_operator.engine.status import write_status
 from twin_operator.errors import ApiError
-from twin_operator.kinds.finetune_run.checks import invalid_conditions
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView, choose_pool, plan_run
 from twin_operator.kinds.resources import FINE_TUNE_RUN
@@ -50,7 +52,9 @@ class FineTuneRunReconciler:
             return  # the garbage collector removes what the run owned
         run = run_from(thing)
         if isinstance(run, str):
-            await self._report(thing, thing.get("status") or {}, invalid_conditions(run))
+            await self._report(
+                thing, thing.get("status") or {}, [unreadable_condition("FineTuneRun", spec_invalid(run))]
+            )
             return
         if not run.started and not run.ended:
             async with self._turnstiles[run.namespace]:
@@ -83,10 +87,8 @@ class FineTuneRunReconciler:
             except ApiError as error:
                 if error.status not in _REFUSALS:
                     raise
-                refused = Condition(
-                    type="Running", status="False", reason="ApplyRefused",
-                    message=f"the API server refuses the trainer's objects: {error.message}",
-                )  # fmt: skip
+                said = f"the API server refuses the trainer's objects: {error.message}"
+                refused = Finding(Reason.APPLY_REFUSED, said).condition("Running", "False")
                 conditions = [*(each for each in conditions if each.type != "Running"), refused]
                 await self._report(thing, plan.status, conditions)
                 raise
@@ -142,7 +144,7 @@ def gather(cache: Cache, run: Run) -> RunView:
     return RunView(run=run, twin=twin, pool=pool, obstacle=problem or waiting, facts=facts)
 
 
-def _pool(cache: Cache, run: Run, twin: Twin | None) -> tuple[Pool | None, tuple[str, str] | None]:
+def _pool(cache: Cache, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:
     """Return the pool that the run was given to, else the one that it should be given to, or why there is none."""
     if run.started and run.status.pool is not None:
         thing = cache.get(Key("MinerPool", run.namespace, run.status.pool))
@@ -200,8 +202,8 @@ def run_notices(before: list[Manifest], now: list[Manifest]) -> list[Notice]:
             notices.append(Notice(reason=kind, note=message, occasion=occasion))
         elif status == "True" and kind in ("Rejected", "Failed"):
             notices.append(Notice(reason=kind, note=f"{reason}: {message}", kind="Warning", occasion=occasion))
-        elif kind == "DataReady" and reason == "TooFewInteractions":
+        elif kind == "DataReady" and reason == Reason.TOO_FEW_INTERACTIONS:
             notices.append(Notice(reason="Skipped", note=message, occasion=occasion))
-        elif kind == "Running" and reason == "Retrying":
+        elif kind == "Running" and reason == Reason.RETRYING:
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

@@ -9,11 +9,11 @@ from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
 from bettertherapy_api.routing import RoutingTable
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
+from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.routing import Candidate, build_routing_configmap, plan_routing, verified_on
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
 from twin_operator.kinds.miner_pool.network_policy import build_network_policies

@@ -8,17 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
-from twin_operator.domain.pool_checks import Finding, invalid_conditions
 from twin_operator.domain.pool_facts import PoolFacts, orphaned_reports, pool_facts
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, read_table, refusal
+from twin_operator.domain.unreadable import spec_invalid, unreadable_condition
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, apply_children
 from twin_operator.engine.cache import Cache
+from twin_operator.engine.conditions import Condition, Finding, dated
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
-from twin_operator.engine.status import Condition, dated, write_status
+from twin_operator.engine.status import write_status
 from twin_operator.errors import ApiError, ChildConflictError
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
 from twin_operator.settings import Images
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 _REFUSALS = frozenset({400, 403, 422})
 """The API server understood and said no: a person must do something, so it belongs into a condition."""
 _RECENT = timedelta(minutes=10)
+_PASSING = frozenset({Reason.ENGINES_STARTING, Reason.ROLLING_OUT, Reason.MINER_STARTING})
+"""Reasons why a pool is not Ready that pass by themselves: no event tells of them."""
 
 
 class MinerPoolReconciler:
@@ -46,9 +50,8 @@ class MinerPoolReconciler:
             return  # the garbage collector removes what the pool owned
         pool = pool_from(thing)
         if isinstance(pool, str):
-            await self._report(
-                thing, {"observedGeneration": thing["metadata"].get("generation", 0)}, invalid_conditions(pool)
-            )
+            status = {"observedGeneration": thing["metadata"].get("generation", 0)}
+            await self._report(thing, status, [unreadable_condition("MinerPool", spec_invalid(pool))])
             return
         gathered = gather(self._cache, pool)
         plan = plan_pool(gathered, self._images)
@@ -120,8 +123,8 @@ def _finding(problem: ChildConflictError | ApiError | None) -> Finding | None:
     if problem is None:
         return None
     if isinstance(problem, ChildConflictError):
-        return "ChildConflict", str(problem)
-    return "ApplyRefused", f"the API server refuses a change: {problem.message}"
+        return Finding(Reason.CHILD_CONFLICT, str(problem))
+    return Finding(Reason.APPLY_REFUSED, f"the API server refuses a change: {problem.message}")
 
 
 def gather(cache: Cache, pool: Pool) -> Gathered:
@@ -141,11 +144,16 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and name not in known and pool.name not in (twin.status.pools or []):
             continue
-        refused = refusal(pool, twin) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
+        refused = refusal(pool, twin) if matches else not_selected()
         elsewhere = refused is not None and served_by_other(cache, twin, pool)
         candidates.append(Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere))
     facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
     return Gathered(pool=pool, facts=facts, candidates=candidates, unreadable=unreadable, previous=previous)
+
+
+def not_selected() -> Finding:
+    """Return why a pool doesn't serve a twin that still answers from it."""
+    return Finding(Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool")
 
 
 def served_by_other(cache: Cache, twin: Twin, pool: Pool) -> bool:
@@ -176,9 +184,9 @@ def pool_notices(before: list[Manifest], now: list[Manifest]) -> list[Notice]:
         kind, status, reason, message = (condition[part] for part in ("type", "status", "reason", "message"))
         if kind == "Ready" and status == "True":
             notices.append(Notice(reason="PoolReady", note=message, occasion=occasion))
-        elif kind == "Ready" and reason not in ("EnginesStarting", "RollingOut", "MinerStarting"):
-            name = "Wedged" if reason == "EngineWedged" else reason
+        elif kind == "Ready" and reason not in _PASSING:
+            name = "Wedged" if reason == Reason.ENGINE_WEDGED else reason
             notices.append(Notice(reason=name, note=message, kind="Warning", occasion=occasion))
-        elif kind == "CapacityAvailable" and reason == "SlotsOvercommitted":
+        elif kind == "CapacityAvailable" and reason == Reason.SLOTS_OVERCOMMITTED:
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices
