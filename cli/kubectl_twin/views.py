@@ -18,6 +18,7 @@ CONDITION_ORDER = (
     "ArtifactVerified",
     "AdaptersVerified",
     "CapacityAvailable",
+    "PlacementActive",
     "Progressing",
     "GatePassed",
     "RolledBack",

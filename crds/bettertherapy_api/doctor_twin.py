@@ -312,7 +312,8 @@ class DoctorTwinStatus(ApiModel):
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable."""
+    """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable,
+    PlacementActive."""
     active_version: VersionStatus | None = None
     """The version that answers patients."""
     canary_version: VersionStatus | None = None

@@ -55,7 +55,7 @@ class Process:
             if settings.prometheus_url
             else None
         )
-        self.queue = Queue(urgent=[ROUTING, MINER_POOL.kind])
+        self.queue = Queue(priorities=PRIORITIES)
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
         self._may_work = asyncio.Event()
@@ -66,6 +66,7 @@ class Process:
                 duration=settings.lease_duration, renew_deadline=settings.lease_renew_deadline,
                 retry=settings.lease_retry,
             ),
+            prepare=self.relist,
             on_gained=self._gained,
             on_lost=self._lost,
         )  # fmt: skip
@@ -79,8 +80,8 @@ class Process:
             if self._prometheus is not None
             else None
         )
-        self.routing = RoutingReconciler(api=guarded, world=self.world, wake_pool=self.queue.add)
-        pools = MinerPoolReconciler(tools, world=self.world, images=settings.images, routing=self.routing)
+        self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        pools = MinerPoolReconciler(tools, world=self.world, images=settings.images)
         twins = DoctorTwinReconciler(
             tools, world=self.world, wake_route=self._wake_route, window_seconds=settings.fine_tune_window_seconds,
             canaries=self.canaries,
@@ -95,7 +96,7 @@ class Process:
     async def connect(cls, settings: Settings) -> Process:
         """Return a process with a connection to the API server of the environment."""
         client = ApiClient(await configuration_from_environment())
-        return cls(settings, Api(client, request_seconds=settings.request_seconds, resources=BY_KIND))
+        return cls(settings, Api(client, request_seconds=settings.request_seconds, resources=BY_KIND, user_agent=f"twin-operator/{settings.identity}"))
 
     async def __aenter__(self) -> Self:
         await self.relist()
@@ -189,9 +190,8 @@ class Process:
         for entry in self.store.of_kind(MINER_POOL.kind):
             self._wake_route(entry.key.namespace, entry.key.name, None)
 
-    async def _gained(self) -> None:
-        """Look at everything anew before anything is written: what was seen before may be older than the Lease."""
-        await self.relist()
+    def _gained(self) -> None:
+        """Look at everything; it has just been listed anew, since what was seen before may be older than the Lease."""
         self._may_work.set()
         self._add_all()
 

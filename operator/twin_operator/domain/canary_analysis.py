@@ -18,6 +18,7 @@ from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from twin_operator.engine.prometheus import Sample
+from twin_operator.domain.reasons import Reason
 
 FRESH_SECONDS: Final = 90
 """Older samples are stale: three scrapes at the usual interval of 30 s."""
@@ -53,7 +54,7 @@ class Analysis:
     """An outlook, with a reason and a sentence with the numbers."""
 
     outlook: Outlook
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -72,7 +73,7 @@ class Measurement:
 
 
 UNWATCHED: Final = Analysis(
-    outlook=Outlook.UNWATCHED, reason="NotAnalysed",
+    outlook=Outlook.UNWATCHED, reason=Reason.NOT_ANALYSED,
     message="steps go by time and verification alone: the operator has no Prometheus (prometheus.url of its chart)",
 )  # fmt: skip
 
@@ -142,31 +143,31 @@ def assess(  # noqa: PLR0911  # one return per finding
 ) -> Analysis:
     """Return what the measurement says; `miners` is how many miner pods must have fresh samples."""
     if isinstance(measured, str):
-        return Analysis(outlook=Outlook.UNKNOWN, reason="MetricsUnavailable", message=measured)
+        return Analysis(outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE, message=measured)
     if measured.fresh_miners < max(1, miners):
         return Analysis(
-            outlook=Outlook.UNKNOWN, reason="MetricsStale",
+            outlook=Outlook.UNKNOWN, reason=Reason.METRICS_STALE,
             message=f"Prometheus has samples of the last {FRESH_SECONDS} s from {measured.fresh_miners} of "
             f"{max(1, miners)} miner pods: check that it scrapes them",
         )  # fmt: skip
     total = round(sum(measured.requests.values()))
     errors = round(sum(count for code, count in measured.requests.items() if _is_failure(code)))
     if total == 0:
-        return Analysis(outlook=Outlook.GOOD, reason="NoTraffic", message="no request has reached it yet")
+        return Analysis(outlook=Outlook.GOOD, reason=Reason.NO_TRAFFIC, message="no request has reached it yet")
     percent = 100 * errors / total
     rate = f"{errors} of {total} requests failed ({percent:.2f}%, allowed {limits.max_error_percent}%)"
     if percent > limits.max_error_percent:
         judged = total >= JUDGED_REQUESTS or errors >= JUDGED_ERRORS
         outlook = Outlook.WORSE if judged else Outlook.UNCLEAR
-        return Analysis(outlook=outlook, reason="ErrorRate", message=rate)
+        return Analysis(outlook=outlook, reason=Reason.ERROR_RATE, message=rate)
     lower, rated = _compare_ratings(measured)
     if lower:
-        return Analysis(outlook=Outlook.WORSE, reason="Rating", message=f"{rated}; {rate}")
+        return Analysis(outlook=Outlook.WORSE, reason=Reason.RATING, message=f"{rated}; {rate}")
     slower, latency = _compare_latencies(measured, limits, total)
     if slower:
-        return Analysis(outlook=Outlook.WORSE, reason="Latency", message=f"{latency}; {rate}")
+        return Analysis(outlook=Outlook.WORSE, reason=Reason.LATENCY, message=f"{latency}; {rate}")
     told = "; ".join(each for each in (rate, latency, rated) if each)
-    return Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message=told)
+    return Analysis(outlook=Outlook.GOOD, reason=Reason.WITHIN_LIMITS, message=told)
 
 
 def _compare_latencies(measured: Measurement, limits: RolloutSpec, total: int) -> tuple[bool, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twin_operator.domain.objects import Pool, Run
-
-Finding = tuple[str, str]
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Finding
 
 
 def may_not_start(
@@ -24,16 +24,18 @@ def may_not_start(
     """
     twin = run.spec.twin_ref.name
     if any(other.started for other in of_twin):
-        return "TwinBusy", f"another run of DoctorTwin {twin} is under way; a twin has one run at a time"
+        return Finding(Reason.TWIN_BUSY, f"another run of DoctorTwin {twin} is under way; a twin has one run at a time")
     if any(_place(other) < _place(run) for other in of_twin):
-        return "TwinBusy", f"an older run of DoctorTwin {twin} waits before it; a twin has one run at a time"
+        return Finding(
+            Reason.TWIN_BUSY, f"an older run of DoctorTwin {twin} waits before it; a twin has one run at a time"
+        )
     limit = pool.fine_tune.max_concurrent_runs
     room = limit - under_way
     if room > 0 and _ahead(run, waiting(), is_busy, enough=room) < room:
         return None
     # Without its place in the line: that changes with each run that ends, and a thousand waiting ones would be written.
-    return (
-        "PoolBusy",
+    return Finding(
+        Reason.POOL_BUSY,
         f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
     )
 

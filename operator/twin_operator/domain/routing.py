@@ -23,7 +23,9 @@ from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import TWINS_PER_SLICE, Adapter, BaseModelRef, PoolHeader, TwinEntry, Version
 from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import canary_version, wanted_version
+from twin_operator.engine.conditions import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class Candidate:
     """A twin that this pool serves or should serve."""
 
     twin: Twin
-    refused: tuple[str, str] | None = None
-    """Reason and message why the pool can't serve it as its spec asks."""
+    refused: Finding | None = None
+    """Why the pool can't serve it as its spec asks."""
     served_elsewhere: bool = False
     """Another pool answers with the wanted version."""
 
@@ -49,26 +51,26 @@ def wanted_adapter(twin: Twin) -> Adapter | None:
     return adapter_of(wanted_version(twin))
 
 
-def refusal(pool: Pool, twin: Twin) -> tuple[str, str] | None:
-    """Return reason and message why the pool can't serve the twin as it should be, or None."""
+def refusal(pool: Pool, twin: Twin) -> Finding | None:
+    """Return why the pool can't serve the twin as it should be, or None."""
     base, wanted = pool.spec.base_model, twin.spec.base_model
     if wanted.name != base.name:
-        return (
-            "BaseModelMismatch",
+        return Finding(
+            Reason.BASE_MODEL_MISMATCH,
             f"MinerPool {pool.name} serves base model {base.name}, the twin's adapter belongs to {wanted.name}: "
             f"correct spec.baseModel.name, or make spec.poolSelector match a pool with {wanted.name}",
         )
     if wanted.revision is not None and wanted.revision != base.revision:
-        return (
-            "BaseModelMismatch",
+        return Finding(
+            Reason.BASE_MODEL_MISMATCH,
             f"MinerPool {pool.name} serves revision {base.revision or '(unset)'} of {base.name}, the twin asks for "
             f"{wanted.revision}: correct spec.baseModel.revision, or select a pool with that revision",
         )
     limit = pool.spec.engine.max_lora_rank
     adapter = wanted_adapter(twin)
     if adapter is not None and adapter.rank > limit:
-        return (
-            "RankTooHigh",
+        return Finding(
+            Reason.RANK_TOO_HIGH,
             f"the adapter has rank {adapter.rank}, MinerPool {pool.name} allows up to {limit}: raise the pool's "
             f"spec.engine.maxLoraRank, or train the adapter with rank {limit} or less",
         )

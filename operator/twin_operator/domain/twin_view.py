@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.routing import stable_version
+from twin_operator.engine.conditions import Finding
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
 _ARTIFACT_CHECKED = frozenset({AdapterState.LOADING, AdapterState.VERIFYING, AdapterState.VERIFIED})
@@ -27,11 +31,19 @@ class PoolView:
     """Twins with an adapter that the pool's engines hold."""
     published: bool
     """Whether the pool has published anything: before that it does not know who answered."""
+    unpublished: str | None
+    """Why the API server refuses to publish the twin's entry."""
     matches: bool
-    refused: tuple[str, str] | None
+    refused: Finding | None
     """Why the pool can't serve the twin as its spec asks."""
-    trouble: tuple[str, str] | None = None
+    trouble: Finding | None = None
     """What keeps the pool itself from being ready."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a client is let in: a miner is ready, and clients have tokens. A pool without miners has none."""
+        shut = self.trouble is not None and self.trouble.reason is Reason.ACCESS_SECRET_MISSING
+        return not shut and (self.facts.miner_deployment.ready > 0 or self.pool.spec.miner.replicas == 0)
 
     @property
     def counts(self) -> bool:
@@ -62,9 +74,18 @@ class Failure:
 
     pod: str
     pool: str
-    reason: str
+    reason: Reason
     message: str
     retryable: bool
+
+    @classmethod
+    def reported(cls, held: AdapterReport, *, pod: str, pool: str) -> Self:
+        """Return what a pod says of an adapter that failed there."""
+        reason, message = from_elsewhere(
+            held.reason.value if held.reason else None, held.message or "no message", known=ADAPTER,
+            otherwise=Reason.ADAPTER_FAILED,
+        )  # fmt: skip
+        return cls(pod=pod, pool=pool, reason=reason, message=message, retryable=bool(held.retryable))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +121,19 @@ class TwinView:
     def failures(self) -> list[Failure]:
         """Return the pods on which the wanted adapter failed."""
         return [
-            Failure(
-                pod=pod, pool=pool, reason=held.reason.value if held.reason else "AdapterFailed",
-                message=held.message or "no message", retryable=bool(held.retryable),
-            )
+            Failure.reported(held, pod=pod, pool=pool)
             for (pool, pod), held in sorted(self.wanted_reports().items())
             if held.state is AdapterState.FAILED
-        ]  # fmt: skip
+        ]
+
+    def unproven(self) -> list[str]:
+        """Return the ready pods that hold the wanted adapter verified, without having measured whose weights it is."""
+        ready = {(view.pool.name, pod) for view in self.counting for pod in view.facts.ready}
+        return sorted(
+            pod
+            for (pool, pod), held in self.wanted_reports().items()
+            if (pool, pod) in ready and held.state is AdapterState.VERIFIED and held.fingerprint_milli_nats is None
+        )
 
     def artifact_checked(self) -> bool:
         """Tell whether some pod has fetched the wanted artifact and found its digests right."""
@@ -129,7 +156,7 @@ class TwinView:
         """Return the served names that can answer now, each with the pods that do."""
         found: dict[str, list[str]] = {}
         for view in self.pools:
-            version = view.answering(self.twin)
+            version = view.answering(self.twin) if view.is_open else None
             if version is not None and (pods := view.holds(version)):
                 found.setdefault(version.served_name, []).extend(pods)
         return found

@@ -141,6 +141,12 @@ def has_other_trouble(change: Change) -> bool:
     return change_of_value(change) and key is not None and not change.world.facts(key.namespace, key.name).ready
 
 
+def opens_or_closes(change: Change) -> bool:
+    """A Deployment has its first ready pod, or its last one is gone."""
+    before, after = ((each.value.ready > 0) if each is not None else False for each in (change.old, change.new))
+    return before != after
+
+
 def change_of_value(change: Change) -> bool:
     """What is read out of it differs."""
     return (change.old.value if change.old else None) != (change.new.value if change.new else None)
@@ -318,6 +324,7 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
     Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod must hold a version"),
     Trigger(of=POD.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
+    Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask through a miner"),
     Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve, or no more"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),

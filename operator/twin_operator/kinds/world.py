@@ -57,6 +57,8 @@ class World:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
+        """What the API server refused to publish, by namespace and pool: why, by the twin's UID ("" for all)."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
         self._published: dict[tuple[str, str], Published] = {}
 

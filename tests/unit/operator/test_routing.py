@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from bettertherapy_api.routing import PodReport, RoutingTable
 from bettertherapy_api.report import AdapterState, FailureReason
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, plan_routing, read_table, refusal
+from twin_operator.engine.conditions import Finding
 
 
 def plan(
@@ -148,16 +150,16 @@ def test_a_twin_that_is_gone_drops_out_of_the_table() -> None:
 
 
 def test_a_refused_spec_leaves_the_last_version_answering() -> None:
-    table = plan(Candidate(twin=twin(adapter="b"), refused=("RankTooHigh", "…")), previous=serving())
+    table = plan(Candidate(twin=twin(adapter="b"), refused=Finding(Reason.RANK_TOO_HIGH, "…")), previous=serving())
     assert (answering(table), held(table)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa"})
 
 
 def test_a_refused_twin_that_never_answered_is_not_in_the_table() -> None:
-    assert plan(Candidate(twin=twin(), refused=("RankTooHigh", "…"))).twins == {}
+    assert plan(Candidate(twin=twin(), refused=Finding(Reason.RANK_TOO_HIGH, "…"))).twins == {}
 
 
 def test_a_pool_lets_a_twin_go_once_another_pool_answers_for_it() -> None:
-    moved = Candidate(twin=twin(), refused=("NoPoolMatches", "…"), served_elsewhere=True)
+    moved = Candidate(twin=twin(), refused=Finding(Reason.NO_POOL_MATCHES, "…"), served_elsewhere=True)
     assert plan(moved, previous=serving()).twins == {}
 
 
@@ -192,7 +194,7 @@ def test_digests_that_share_a_served_name_are_never_held_together() -> None:
 )
 def test_refusals(fields: dict[str, Any], reason: str | None) -> None:
     found = refusal(pool(), twin(**fields))
-    assert (found[0] if found else None) == reason
+    assert (found.reason if found else None) == reason
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pool": 1}'])

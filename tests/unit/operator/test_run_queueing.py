@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.samples import pool
 from twin_operator.domain.queueing import Ticket, may_not_start, waiting_line
+from twin_operator.engine.conditions import Finding
 
 
 def ticket(number: int, *, twin: str | None = None, started: bool = False, busy: bool = False) -> Ticket:
@@ -14,6 +15,10 @@ def ticket(number: int, *, twin: str | None = None, started: bool = False, busy:
         created=f"2026-01-01T00:00:{number:02}Z", name=f"r{number}", twin=twin or f"t{number}", started=started,
         twin_busy=busy,
     )  # fmt: skip
+
+
+def reason(found: Finding | None) -> str | None:
+    return found.reason if found else None
 
 
 LIMIT_2 = pool(fineTune={"maxConcurrentRuns": 2})
@@ -24,9 +29,10 @@ def test_the_oldest_start_up_to_the_limit_and_others_wait() -> None:
     assert [may_not_start(f"r{number}", tickets, LIMIT_2) is None for number in (1, 2, 3, 4)] == [
         True, True, False, False,
     ]  # fmt: skip
-    reason, message = may_not_start("r4", tickets, LIMIT_2) or ("", "")
-    assert reason == "PoolBusy"
-    assert "runs 2 at once" in message
+    found = may_not_start("r4", tickets, LIMIT_2)
+    assert found is not None
+    assert found.reason == "PoolBusy"
+    assert "runs 2 at once" in found.message
 
 
 def test_what_a_waiting_run_says_does_not_change_with_the_line_before_it() -> None:
@@ -43,18 +49,18 @@ def test_runs_under_way_take_places() -> None:
 
 def test_a_twin_has_one_run_and_the_next_does_not_hold_up_others() -> None:
     tickets = [ticket(1, twin="t", started=True), ticket(2, twin="t"), ticket(3)]
-    assert (may_not_start("r2", tickets, LIMIT_2) or ("",))[0] == "TwinBusy"
+    assert reason(may_not_start("r2", tickets, LIMIT_2)) == "TwinBusy"
     assert may_not_start("r3", tickets, LIMIT_2) is None
 
 
 def test_of_two_waiting_runs_of_a_twin_the_older_goes_first() -> None:
     tickets = [ticket(1, twin="t"), ticket(2, twin="t")]
     assert may_not_start("r1", tickets, LIMIT_2) is None
-    assert (may_not_start("r2", tickets, LIMIT_2) or ("",))[0] == "TwinBusy"
+    assert reason(may_not_start("r2", tickets, LIMIT_2)) == "TwinBusy"
 
 
 def test_a_twin_that_trains_in_another_pool_is_busy() -> None:
-    assert (may_not_start("r1", [ticket(1, busy=True)], LIMIT_2) or ("",))[0] == "TwinBusy"
+    assert reason(may_not_start("r1", [ticket(1, busy=True)], LIMIT_2)) == "TwinBusy"
 
 
 def test_a_limit_of_zero_lets_none_start() -> None:

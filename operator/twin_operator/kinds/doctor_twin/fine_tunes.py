@@ -15,13 +15,13 @@ from datetime import datetime
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import GateMetric, LastGate
 from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.schedule import ScheduleError, schedule_of
 from twin_operator.domain.versions import canary_version, wanted_version
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import moment, timestamp
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.resources import FINE_TUNE_RUN
-
-Finding = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +82,18 @@ def _scheduled(
             return None, following, None
         return schedule.latest(now), following, None
     except ScheduleError as error:
-        return None, None, ("ScheduleInvalid", f"spec.fineTune: {error}")
+        return None, None, Finding(Reason.SCHEDULE_INVALID, f"spec.fineTune: {error}")
 
 
 def _obstacle(twin: Twin, runs: Sequence[Run], pool: Pool | Finding) -> Finding | None:
     going = next((run for run in runs if not run.ended), None)
     if going is not None:
-        return "RunUnderWay", f"FineTuneRun {going.name} has not ended: a twin has one run at a time"
+        return Finding(Reason.RUN_UNDER_WAY, f"FineTuneRun {going.name} has not ended: a twin has one run at a time")
     if (canary := canary_version(twin)) is not None:
-        return "CanaryUnderWay", f"{canary.served_name} is being tried: its child would be compared with its parent"
+        return Finding(
+            Reason.CANARY_UNDER_WAY,
+            f"{canary.served_name} is being tried: its child would be compared with its parent",
+        )
     return _unfit_rank(twin) or (None if isinstance(pool, Pool) else pool)
 
 
@@ -100,8 +103,8 @@ def _unfit_rank(twin: Twin) -> Finding | None:
     parent = wanted_version(twin)
     if given is None or None in (given.rank, parent.rank) or given.rank == parent.rank:
         return None
-    return (
-        "RankMismatch",
+    return Finding(
+        Reason.RANK_MISMATCH,
         f"{parent.served_name}, which is trained on, has rank {parent.rank}, and spec.fineTune.hyperparameters.rank is "
         f"{given.rank}: set it to {parent.rank}, or leave it out",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twin_operator.domain.objects import Pool, Twin
-from twin_operator.domain.pool_checks import Situation, starting_trouble
+from twin_operator.domain.pool_checks import TROUBLE, Situation
 from twin_operator.domain.routing import refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.kinds.world import World
@@ -33,7 +33,8 @@ def _view(world: World, twin: Twin, pool: Pool) -> PoolView | None:
         entry=entry,
         lora_twins=published.lora_twins,
         published=published.known,
+        unpublished=world.unpublished.get((pool.namespace, pool.name), {}).get(twin.uid),
         matches=matches,
         refused=refusal(pool, twin) if matches else None,
-        trouble=starting_trouble(Situation(pool=pool, facts=facts)),
+        trouble=TROUBLE.evaluate(Situation(pool=pool, facts=facts)),
     )

@@ -16,6 +16,7 @@ from twin_operator.domain.objects import Twin, Unreadable
 from twin_operator.domain.rollout import Rollout, plan_rollout
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.domain.twin_view import TwinView
+from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.conditions import Condition
 from twin_operator.engine.events import Notice
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
@@ -24,7 +25,7 @@ from twin_operator.engine.store import Entry
 from twin_operator.engine.times import timestamp
 from twin_operator.errors import ApiError
 from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch, trial_of
-from twin_operator.kinds.doctor_twin.checks import creation_refused, twin_conditions, unreadable_conditions
+from twin_operator.kinds.doctor_twin.checks import creation_refused, twin_conditions
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.gather import gather
 from twin_operator.kinds.doctor_twin.notices import twin_notices
@@ -77,7 +78,7 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, Made]):
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a twin that can't be read that what answers for it goes on."""
-        return unreadable_conditions(entry.value) if isinstance(entry.value, Unreadable) else None
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
 
     async def gather(self, entry: Entry) -> Gathered:
         """Collect pools, runs and the canary's last measurement."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.queueing import may_not_start
 from twin_operator.domain.training_pool import choose_pool
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView
@@ -48,7 +49,7 @@ def _is_of(thing: Manifest, run: Run, things: list[Manifest]) -> bool:
     return not owners.isdisjoint(jobs)
 
 
-def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, tuple[str, str] | None]:
+def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:
     """Return the pool that the run was given to, else the one that it should be given to, or why there is none."""
     if run.started and run.status.pool is not None:
         return world.pool(run.namespace, run.status.pool), None

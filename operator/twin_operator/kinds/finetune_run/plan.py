@@ -17,20 +17,20 @@ from bettertherapy_api.finetune_run import (
 )
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Condition, Finding, truth
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition, moment, timestamp, truth
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.checks import (
     admitted,
     data_ready,
     ended,
-    queued,
     reached,
     running,
     settled,
     stage_of,
 )
 from twin_operator.kinds.finetune_run.facts import (
-    OUT_OF_MEMORY,
     Failure,
     RunFacts,
     attempt_failure,
@@ -41,7 +41,6 @@ from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.settings import Images
 
-Finding = tuple[str, str]
 MESSAGE_LENGTH = 4000
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
@@ -91,18 +90,17 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
 def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     run = view.run
     if view.obstacle is not None or view.pool is None or view.twin is None:
-        reason, message = view.obstacle or ("TwinNotFound", f"DoctorTwin {run.spec.twin_ref.name} does not exist")
+        absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         status = run.status.model_copy(
             update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
         )
-        return _plan(run, status, [queued(reason, message)])
+        return _plan(run, status, [(view.obstacle or absent).condition("Queued", "True")])
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
     status = run.status.model_copy(
         update={"pool": view.pool.name, "start_time": timestamp(now), "twin_uid": _twin_uid(view)}
     )
-    return _plan(run, status, [Condition(
-        type="Queued", status="False", reason="Admitted", message=f"started in MinerPool {view.pool.name}"
-    )])  # fmt: skip
+    admission = Finding(Reason.ADMITTED, f"started in MinerPool {view.pool.name}")
+    return _plan(run, status, [admission.condition("Queued", "False")])
 
 
 def _twin_uid(view: RunView) -> str | None:
@@ -131,7 +129,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if job is None and (view.twin is None or view.pool is None):
         what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
         gone = Failure(
-            failure_class="OwnerGone", retryable=False, message=f"{what} went away before the trainer was started"
+            reason=Reason.OWNER_GONE, retryable=False, message=f"{what} went away before the trainer was started"
         )
         known = known.model_copy(update={"failure": _failure_status(gone), "completion_time": timestamp(now)})
         return _plan(run, known, [admitted(facts, run), *ended(gone)])
@@ -142,7 +140,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=_children(view, images))
     # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
-    return replace(plan, give_up=last is not None and last.failure_class == OUT_OF_MEMORY)
+    return replace(plan, give_up=last is not None and last.reason is Reason.OUT_OF_MEMORY)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
@@ -155,7 +153,7 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
         for each in run.status.conditions or []
         if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
     ]
-    skipped = any(each.type == "DataReady" and each.reason == "TooFewInteractions" for each in kept)
+    skipped = any(each.type == "DataReady" and each.reason == Reason.TOO_FEW_INTERACTIONS for each in kept)
     end = moment(run.status.completion_time or timestamp(now))
     expires = end + timedelta(seconds=run.spec.ttl_seconds)
     tidied = end + (FAILED_TIDIED_AFTER if run.status.failure else TIDIED_AFTER)
@@ -229,7 +227,7 @@ def _final_failure(view: RunView) -> Failure:
     facts, job = view.facts, view.facts.job
     if job is not None and job.reason == "DeadlineExceeded":
         return Failure(
-            failure_class="DeadlineExceeded", retryable=False,
+            reason=Reason.DEADLINE_EXCEEDED, retryable=False,
             message=f"it was not done within {view.run.spec.deadline_seconds} s: raise spec.deadlineSeconds, or train "
             "on less",
         )  # fmt: skip
@@ -239,13 +237,19 @@ def _final_failure(view: RunView) -> Failure:
     reported = reported_failure(facts.progress)
     if reported is not None:
         return reported
+    if facts.unreadable is not None:
+        return Failure(
+            reason=Reason.REPORT_UNREADABLE, retryable=False,
+            message=f"the trainer's last report in ConfigMap {view.run.name}-progress can't be read: "
+            f"{facts.unreadable}",
+        )  # fmt: skip
     if job is not None and job.finished == "Complete":
         return Failure(
-            failure_class="NoReport", retryable=True,
+            reason=Reason.NO_REPORT, retryable=True,
             message=f"the trainer ended well without a last report in ConfigMap {view.run.name}-progress",
         )  # fmt: skip
     return Failure(
-        failure_class="TrainerCrashed", retryable=True,
+        reason=Reason.TRAINER_CRASHED, retryable=True,
         message=f"{job.reason}: {job.message}" if job is not None and job.reason else "the trainer's Job failed",
     )  # fmt: skip
 
@@ -254,7 +258,7 @@ def _failure_status(failure: Failure | None) -> FailureStatus | None:
     if failure is None:
         return None
     return FailureStatus(
-        failure_class=failure.failure_class[:63], retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
+        failure_class=failure.reason.value, retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
     )
 
 

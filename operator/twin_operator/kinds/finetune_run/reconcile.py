@@ -12,14 +12,15 @@ from bettertherapy_api import names
 from bettertherapy_api.finetune_run import FineTuneRunStatus
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Run, Unreadable
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
-from twin_operator.engine.conditions import Condition
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
-from twin_operator.kinds.finetune_run.checks import unreadable_conditions, with_refusal
 from twin_operator.kinds.finetune_run.facts import RunFacts
 from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
@@ -53,7 +54,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a run that can't be read that it waits until it can."""
-        return unreadable_conditions(entry.value) if isinstance(entry.value, Unreadable) else None
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
 
     async def step(self, entry: Entry) -> None:
         """Go on once; a run that has just been let go is started in the same breath."""
@@ -132,3 +133,11 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         for fresh in ([{**configmap, "kind": CONFIG_MAP.kind}] if configmap is not None else []) + pods:
             self.store.put({"apiVersion": "v1", **fresh})
         return facts_of_run(self._world, run)
+
+
+def with_refusal(conditions: Sequence[Condition], outcome: ApplyOutcome | None) -> Sequence[Condition]:
+    """Return the conditions with what keeps the trainer's objects from being made, instead of how it runs."""
+    if outcome is None or not outcome.refusals:
+        return conditions
+    refused = Finding(Reason.APPLY_REFUSED, outcome.refusals[0].message).condition("Running", "False")
+    return [*(each for each in conditions if each.type != refused.type), refused]

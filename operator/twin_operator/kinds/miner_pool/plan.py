@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
+from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.routing import verified_on
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
 from twin_operator.kinds.miner_pool.network_policy import build_network_policies
@@ -62,7 +62,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     conditions = pool_conditions(
         Situation(
             pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
-            unpublished=gathered.unpublished,
+            unpublished=gathered.unpublished.get(""),
         )
     )  # fmt: skip
     ready = facts.ready

@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from twin_operator.domain.objects import Pool, Unreadable
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
-from twin_operator.engine.conditions import Condition
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.miner_pool.checks import refused_children, unreadable_conditions
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
-from twin_operator.kinds.routing.reconcile import RoutingReconciler
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
 from twin_operator.settings import Images
@@ -42,15 +42,14 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
     kind = MINER_POOL.kind
     fields = StatusFields.of(MinerPoolStatus)
 
-    def __init__(self, tools: Tools, *, world: World, images: Images, routing: RoutingReconciler) -> None:
+    def __init__(self, tools: Tools, *, world: World, images: Images) -> None:
         super().__init__(tools)
         self._world = world
         self._images = images
-        self._routing = routing
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a pool that can't be read that its children stay as they are."""
-        return unreadable_conditions(entry.value) if isinstance(entry.value, Unreadable) else None
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
 
     async def gather(self, entry: Entry) -> Gathered:
         """Collect what is observed of the pool and what it publishes."""
@@ -61,7 +60,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
             pool=pool,
             facts=self._world.facts(pool.namespace, pool.name),
             published=self._world.published(pool),
-            unpublished=self._routing.refused(pool),
+            unpublished=self._world.unpublished.get((pool.namespace, pool.name), {}),
             legacy=self._legacy(pool),
         )
 
@@ -107,3 +106,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
         facts = self._world.facts(pool.namespace, pool.name)
         rolled = facts.engine_deployment.rolled_out and facts.miner_deployment.rolled_out
         return frozenset() if rolled else there
+
+
+def refused_children(outcome: ApplyOutcome) -> Finding | None:
+    """Return which of the pool's objects can't be as they should be; the others are."""
+    if not outcome.refusals:
+        return None
+    first = outcome.refusals[0]
+    others = f" (and {len(outcome.refusals) - 1} more objects)" if len(outcome.refusals) > 1 else ""
+    return Finding(Reason.CHILD_CONFLICT if first.foreign else Reason.CHILDREN_REFUSED, first.message + others)

@@ -14,15 +14,17 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.routing import PodEntry, TwinEntry
 from twin_operator.domain.objects import Pool, Twin, Unreadable
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key
 from twin_operator.errors import ApiError, ChildConflictError, ConflictError
 from twin_operator.kinds.podspec.parts import labels
-from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
+from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.routing.plan import (
     SlicePatch,
     header_document,
@@ -44,13 +46,12 @@ REFUSED: Final = frozenset({400, 403, 413, 422})
 class RoutingReconciler:
     """Publishes what pools' agents hold and miners send where."""
 
-    def __init__(self, *, api: Api, world: World, wake_pool: Callable[[Key], None]) -> None:
+    def __init__(self, *, api: Api, world: World, wake: Callable[[Key], None]) -> None:
         self._api = api
         self._world = world
         self._store = world.store
-        self._wake_pool = wake_pool
+        self._wake = wake
         self._marked: dict[tuple[str, str], set[str] | None] = {}
-        self._refused: dict[tuple[str, str], dict[str, str]] = {}
 
     def mark(self, namespace: str, pool: str, twin: str | None) -> None:
         """Have the twin of this UID looked at in the next pass over the pool; None: all."""
@@ -61,10 +62,6 @@ class RoutingReconciler:
             marked.add(twin)
             self._marked[namespace, pool] = marked
 
-    def refused(self, pool: Pool) -> dict[str, str]:
-        """Return what the API server refused to publish: why, by the twin's UID ("" for the pool itself)."""
-        return self._refused.get((pool.namespace, pool.name), {})
-
     async def reconcile(self, key: Key) -> None:
         """Publish what changed for the pool; raises ApiError, ConflictError or ChildConflictError to be called again."""
         place = (key.namespace, key.name)
@@ -72,7 +69,7 @@ class RoutingReconciler:
         pool = self._world.pool(*place)
         if pool is None or pool.deleted:
             # Gone: the garbage collector takes the slices. Not readable: what is published stays.
-            self._refused.pop(place, None)
+            self._world.unpublished.pop(place, None)
             return
         try:
             await self._publish(pool, marked)
@@ -102,7 +99,9 @@ class RoutingReconciler:
             if wanted is not None and wanted.prompt_digest is not None and twin is not None:
                 texts[wanted.prompt_digest] = twin.spec.system_prompt or ""
         first, then = plan_twins(pool.name, published, changes)
-        refused = {} if marked is None else {uid: why for uid, why in self.refused(pool).items() if uid not in uids}
+        place = (pool.namespace, pool.name)
+        former = self._world.unpublished.get(place, {})
+        refused = {} if marked is None else {uid: why for uid, why in former.items() if uid not in uids and uid}
         for patch in [
             *plan_pods(pool.name, published, self._pods(pool)), *plan_prompts(pool.name, published, texts), *first,
             *then, *self._headers(pool, published, {patch.name for patch in then}),
@@ -110,9 +109,12 @@ class RoutingReconciler:
             await self._write(pool, patch, refused)
         if marked is None:
             await self._tidy(pool, {**entries, **changes})
-        if refused != self.refused(pool):
-            self._refused[pool.namespace, pool.name] = refused
-            self._wake_pool(Key(MINER_POOL.kind, pool.namespace, pool.name))
+        if refused != former:
+            self._world.unpublished[place] = refused
+            self._wake(Key(MINER_POOL.kind, *place))
+            for uid in refused.keys() ^ former.keys():
+                if isinstance(twin := self._world.twin_of(uid), Twin):
+                    self._wake(Key(DOCTOR_TWIN.kind, twin.namespace, twin.name))
 
     def _all(self, pool: Pool, entries: Iterable[str]) -> set[str]:
         """Return the twins that the pool serves, should serve, or served by their own memory."""
@@ -129,7 +131,9 @@ class RoutingReconciler:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and previous is None and pool.name not in (twin.status.pools or ()):
             return None
-        refused = refusal(pool, twin) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
+        refused = refusal(pool, twin) if matches else Finding(
+            Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool"
+        )
         elsewhere = refused is not None and served_by_other(self._world, twin, pool)
         candidate = Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere)
         facts = self._world.facts(pool.namespace, pool.name)
