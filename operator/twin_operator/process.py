@@ -96,7 +96,15 @@ class Process:
     async def connect(cls, settings: Settings) -> Process:
         """Return a process with a connection to the API server of the environment."""
         client = ApiClient(await configuration_from_environment())
-        return cls(settings, Api(client, request_seconds=settings.request_seconds, resources=BY_KIND, user_agent=f"twin-operator/{settings.identity}"))
+        return cls(
+            settings,
+            Api(
+                client,
+                request_seconds=settings.request_seconds,
+                resources=BY_KIND,
+                user_agent=f"twin-operator/{settings.identity}",
+            ),
+        )
 
     async def __aenter__(self) -> Self:
         await self.relist()

@@ -26,7 +26,7 @@ from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, 
 from neurons.cluster import ClusterClient
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api
-from twin_operator.engine.resources import CONFIG_MAP, POD, Manifest
+from twin_operator.engine.resources import POD, Manifest
 from twin_operator.kinds.resources import (
     BY_KIND,
     CHILDREN,

@@ -80,7 +80,9 @@ def _figures(seen: Seen, options: Options) -> tuple[Figure, ...]:
     def add(subject: str, figure: str, unit: str, values: list[float], target: str, met: bool, **more: Any) -> None:
         if values:
             figures.append(
-                Figure(subject=subject, figure=figure, unit=unit, spread=Spread.of(values), target=target, met=met, **more)
+                Figure(
+                    subject=subject, figure=figure, unit=unit, spread=Spread.of(values), target=target, met=met, **more
+                )
             )
 
     many = f"{options.many_twins:,} twins on {options.many_pools} pools"
@@ -181,10 +183,10 @@ async def _published_ms(clinic: Clinic, name: str) -> float:
 
 
 async def _until_published(clinic: Clinic, name: str, version: int) -> float:
-    import json  # noqa: PLC0415
+    import json
 
-    from bettertherapy_api import names  # noqa: PLC0415
-    from tests.bench.clinic import digest_of  # noqa: PLC0415
+    from bettertherapy_api import names
+    from tests.bench.clinic import digest_of
 
     digest = digest_of(name, version)
     path = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{clinic.world.namespace}/routingslices"
@@ -229,7 +231,7 @@ async def quiet(operator: Operator, *, seconds: float = QUIET_SECONDS) -> None:
 
 async def wipe(world: operator_harness.Cluster) -> None:
     """Delete the twins and the pools, and wait until they are gone."""
-    from twin_operator.kinds.resources import MINER_POOL  # noqa: PLC0415
+    from twin_operator.kinds.resources import MINER_POOL
 
     for resource in (DOCTOR_TWIN, MINER_POOL):
         await world.api._request("DELETE", resource.path(namespace=world.namespace))

@@ -17,8 +17,8 @@ from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
-from twin_operator.engine.prometheus import Sample
 from twin_operator.domain.reasons import Reason
+from twin_operator.engine.prometheus import Sample
 
 FRESH_SECONDS: Final = 90
 """Older samples are stale: three scrapes at the usual interval of 30 s."""

@@ -15,9 +15,9 @@ from typing import ClassVar, Generic, TypeVar
 
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Applier, ApplyOutcome
+from twin_operator.engine.conditions import Condition, dated
 from twin_operator.engine.events import EventPoster, Notice
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.engine.conditions import Condition, dated
 from twin_operator.engine.status import StatusFields, write_conditions_only, write_status
 from twin_operator.engine.store import Entry, Store
 
@@ -134,7 +134,9 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
         """Say so in the conditions alone: the rest of the status is another release's, and stays."""
         thing = entry.manifest
         before = (thing.get("status") or {}).get("conditions")
-        live = [each for each in before if isinstance(each, dict) and "type" in each] if isinstance(before, list) else []
+        live = (
+            [each for each in before if isinstance(each, dict) and "type" in each] if isinstance(before, list) else []
+        )
         generation = thing["metadata"].get("generation", 0)
         said = dated(conditions, live=live, generation=generation, now=datetime.now(UTC))
         await write_conditions_only(self.tools.api, self.store, thing=thing, conditions=said)

@@ -27,7 +27,7 @@ IndexKeys = Callable[[Manifest, Any], Iterable[Hashable]]
 """(object, its decoded value) → under which keys of an index it is found."""
 
 
-def _undecoded(thing: Manifest, former: Any) -> Any:  # noqa: ARG001
+def _undecoded(thing: Manifest, former: Any) -> Any:
     return None
 
 

@@ -389,4 +389,3 @@ def _adapters(entry: Entry | None) -> Mapping[str, Any]:
 
 def _unreadable(value: object) -> frozenset[str]:
     return value.unreadable if isinstance(value, Slice) else frozenset()
-

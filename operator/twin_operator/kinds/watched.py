@@ -148,16 +148,16 @@ def _with_canary(thing: Manifest, twin: object) -> Iterable[Hashable]:
     return [thing["metadata"]["namespace"]] if tried else []
 
 
-def _uid(thing: Manifest, value: object) -> Iterable[Hashable]:  # noqa: ARG001
+def _uid(thing: Manifest, value: object) -> Iterable[Hashable]:
     return [thing["metadata"]["uid"]]
 
 
-def _owners(thing: Manifest, value: object) -> Iterable[Hashable]:  # noqa: ARG001
+def _owners(thing: Manifest, value: object) -> Iterable[Hashable]:
     return [each["uid"] for each in thing["metadata"].get("ownerReferences") or []]
 
 
 def _by_label(label: str) -> Any:
-    def keys(thing: Manifest, value: object) -> Iterable[Hashable]:  # noqa: ARG001
+    def keys(thing: Manifest, value: object) -> Iterable[Hashable]:
         metadata = thing["metadata"]
         named = (metadata.get("labels") or {}).get(label)
         return [(metadata.get("namespace", ""), named)] if named is not None else []
@@ -165,7 +165,7 @@ def _by_label(label: str) -> Any:
     return keys
 
 
-def _twin_of_run(thing: Manifest, run: object) -> Iterable[Hashable]:  # noqa: ARG001
+def _twin_of_run(thing: Manifest, run: object) -> Iterable[Hashable]:
     name = (_mapping(_mapping(thing.get("spec")).get("twinRef"))).get("name")
     return [(thing["metadata"]["namespace"], name)] if name is not None else []
 

@@ -155,7 +155,11 @@ class FakeApi:
         if live is not None and _content(live) == _content(thing):
             return copy.deepcopy(live)  # a write that changes nothing is none
         metadata["resourceVersion"] = str(next(self._versions))
-        metadata["uid"] = live["metadata"]["uid"] if live is not None else metadata.get("uid") or f"uid-{key.name}-{metadata['resourceVersion']}"
+        metadata["uid"] = (
+            live["metadata"]["uid"]
+            if live is not None
+            else metadata.get("uid") or f"uid-{key.name}-{metadata['resourceVersion']}"
+        )
         before = live["metadata"].get("generation", 0) if live is not None else 0
         metadata["generation"] = before + (live is None or live.get("spec") != thing.get("spec"))
         metadata.setdefault("creationTimestamp", f"2026-01-01T00:00:{int(metadata['resourceVersion']) % 60:02d}Z")

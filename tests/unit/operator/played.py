@@ -48,7 +48,9 @@ class Played:
         queue = self.process.queue
         for _ in range(rounds):
             if len(queue) == 0:
-                soon = [timer for timer in queue._timers.values() if timer.when() - asyncio.get_running_loop().time() < 2]
+                soon = [
+                    timer for timer in queue._timers.values() if timer.when() - asyncio.get_running_loop().time() < 2
+                ]
                 if not soon:
                     return
                 await asyncio.sleep(0.005)
@@ -145,9 +147,7 @@ class Played:
 def without_server_fields(thing: Manifest) -> Manifest:
     """Return it as a user writes it."""
     metadata = {
-        name: value
-        for name, value in thing["metadata"].items()
-        if name not in ("uid", "resourceVersion", "generation")
+        name: value for name, value in thing["metadata"].items() if name not in ("uid", "resourceVersion", "generation")
     }
     made = {**thing, "metadata": metadata}
     if not made.get("status"):

@@ -115,7 +115,9 @@ async def test_a_prompt_that_no_twin_has_any_more_goes() -> None:
     await world.settle()
     await world.lead()
     await world.settle()
-    prompts = [text for each in world.api.kinds("RoutingSlice").values() for text in (each.get("prompts") or {}).values()]
+    prompts = [
+        text for each in world.api.kinds("RoutingSlice").values() for text in (each.get("prompts") or {}).values()
+    ]
     assert prompts == ["Short."]
 
 
@@ -136,7 +138,7 @@ async def test_one_entry_that_is_refused_holds_back_no_other() -> None:
     assert [world.answering(f"dr-{number}")[0][0] for number in range(5)] == [
         digest("a" if number == 2 else "b") for number in range(5)
     ]
-    status, reason, message = world.condition("RoutingPublished", world.pool())
+    status, reason, message = world.condition("Ready", world.twin("dr-2"))
     assert (status, reason) == ("False", "RoutingRefused")
     assert "too odd" in message
     world.api.refuse = lambda verb, key, body: None

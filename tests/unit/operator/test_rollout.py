@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.routing import PodReport, RoutingTable
 from bettertherapy_api.report import AdapterState, FailureReason
+from bettertherapy_api.routing import PodReport, RoutingTable
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import (
     adapter_report,

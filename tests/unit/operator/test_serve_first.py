@@ -170,7 +170,7 @@ async def test_one_child_that_is_refused_holds_back_no_other() -> None:
     await world.settle()
     assert set(world.api.kinds("Deployment")) == {"p-engine", "p-miner"}
     assert world.entries()
-    assert world.condition("Ready", world.pool())[1] == "ApplyRefused"
+    assert world.condition("Ready", world.pool())[1] == "ChildrenRefused"
     assert "no accounts here" in world.condition("Ready", world.pool())[2]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.routing import PodReport
 from bettertherapy_api.report import AdapterState, FailureReason
+from bettertherapy_api.routing import PodReport
 from tests.unit.operator.samples import (
     adapter_report,
     container_status,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -89,21 +89,28 @@ class CanaryWatch:
     async def _measure(self, namespace: str, trials: dict[Trial, Twin]) -> None:
         now = datetime.now(UTC)
         lasted = max((now - moment(twin.status.canary_start_time or "")).total_seconds() for twin in trials.values())
-        asked = queries(
-            sorted(trials), window_seconds=int(min(max(lasted + 60, _SHORTEST_WINDOW), _LONGEST_WINDOW)),
+        found = await measure(
+            self._prometheus, sorted(trials),
+            window_seconds=int(min(max(lasted + 60, _SHORTEST_WINDOW), _LONGEST_WINDOW)),
             matchers=self._matchers.replace("{namespace}", namespace),
         )  # fmt: skip
-        found: dict[Trial, Measurement] | str
-        try:
-            answers = await asyncio.gather(*(self._prometheus.query(promql) for promql in asked.values()))
-            found = measurements(dict(zip(asked, answers, strict=True)), sorted(trials))
-        except PrometheusError as error:
-            found = str(error)
         at = time.monotonic()
         for trial, twin in trials.items():
             measured = found if isinstance(found, str) else found[trial]
             self._taken[namespace, trial] = _Taken(measured=measured, at=at)
             self._wake(Key(DOCTOR_TWIN.kind, namespace, twin.name))
+
+
+async def measure(
+    prometheus: Prometheus, trials: Sequence[Trial], *, window_seconds: int, matchers: str
+) -> dict[Trial, Measurement] | str:
+    """Ask Prometheus of these canaries; returns what went wrong as a sentence when it doesn't answer."""
+    asked = queries(trials, window_seconds=window_seconds, matchers=matchers)
+    try:
+        answers = await asyncio.gather(*(prometheus.query(promql) for promql in asked.values()))
+    except PrometheusError as error:
+        return str(error)
+    return measurements(dict(zip(asked, answers, strict=True)), trials)
 
 
 def trial_of(twin: Twin) -> Trial | None:

@@ -60,9 +60,7 @@ def plan_fine_tune(
     create = None if made or not isinstance(pool, Pool) else build_run(twin, wanted, pool)
     # A run that somebody asked for also does what was due at the same moment.
     handled = token if asked is not None else handled
-    return FineTunePlan(
-        create=create, next_time=next_time, due_time=overdue, handled_token=handled, wake_at=next_time
-    )
+    return FineTunePlan(create=create, next_time=next_time, due_time=overdue, handled_token=handled, wake_at=next_time)
 
 
 def _scheduled(

@@ -96,9 +96,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
             )
             return Applied(outcome=outcome)
         if plan.children:
-            return Applied(
-                outcome=await self.tools.applier.apply(owner=owner, wanted=plan.children, existing=existing)
-            )
+            return Applied(outcome=await self.tools.applier.apply(owner=owner, wanted=plan.children, existing=existing))
         return Applied()
 
     def report(self, gathered: RunView, plan: RunPlan, outcome: Applied) -> Report | None:

@@ -80,7 +80,9 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing, keep=keep)
-        return Applied(gathered=replace(self._gather(gathered.pool), refused=refused_children(outcome)), outcome=outcome)
+        return Applied(
+            gathered=replace(self._gather(gathered.pool), refused=refused_children(outcome)), outcome=outcome
+        )
 
     def report(self, gathered: Gathered, plan: Sequence[Manifest], outcome: Applied) -> Report:
         """Say how the pool is."""

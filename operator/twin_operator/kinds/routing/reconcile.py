@@ -131,8 +131,10 @@ class RoutingReconciler:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and previous is None and pool.name not in (twin.status.pools or ()):
             return None
-        refused = refusal(pool, twin) if matches else Finding(
-            Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool"
+        refused = (
+            refusal(pool, twin)
+            if matches
+            else Finding(Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool")
         )
         elsewhere = refused is not None and served_by_other(self._world, twin, pool)
         candidate = Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere)
