@@ -20,7 +20,8 @@ from twin_operator.errors import ApiError
 log = logging.getLogger(__name__)
 
 CONTROLLER = "bettertherapy.io/twin-operator"
-_NOTE_LENGTH = 1000
+_NOTE_BYTES = 1024
+"""The API server counts bytes, and refuses an event whose note has more."""
 _REMEMBERED = 4096
 
 
@@ -61,7 +62,7 @@ class EventPoster:
             "type": notice.kind,
             "reason": notice.reason,
             "action": notice.action,
-            "note": notice.note[:_NOTE_LENGTH],
+            "note": _shortened(notice.note),
             "regarding": {
                 "apiVersion": thing["apiVersion"], "kind": thing["kind"], "name": metadata["name"],
                 "namespace": metadata["namespace"], "uid": metadata["uid"],
@@ -70,7 +71,7 @@ class EventPoster:
         try:
             await self._api.create(event)
         except ApiError as error:
-            if error.status != 409:
+            if error.status != 409 and not error.namespace_ends:
                 log.warning(
                     "event %s about %s %s was not posted: %s", notice.reason, thing["kind"], metadata["name"], error
                 )
@@ -81,6 +82,13 @@ class EventPoster:
             self._posted.popitem(last=False)
 
 
+def _shortened(note: str) -> str:
+    encoded = note.encode()
+    if len(encoded) <= _NOTE_BYTES:
+        return note
+    return encoded[: _NOTE_BYTES - len("…".encode())].decode(errors="ignore") + "…"
+
+
 def _name(metadata: Manifest, notice: Notice) -> str:
     text = "\0".join((metadata["uid"], notice.kind, notice.reason, notice.occasion or notice.note))
-    return f"{metadata['name'][:200]}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{metadata['name'][:200].rstrip('-.')}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
