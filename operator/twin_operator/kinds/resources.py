@@ -16,6 +16,7 @@ from twin_operator.engine.resources import (
     POD_DISRUPTION_BUDGET,
     ROLE,
     ROLE_BINDING,
+    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
     Resource,
@@ -32,4 +33,4 @@ CHILDREN: Final = (
 )  # fmt: skip
 """Types that pools and runs own."""
 WATCHED: Final = (*PRIMARY, *CHILDREN, POD)
-BY_KIND: Final = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
+BY_KIND: Final = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT, SECRET)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
@@ -11,16 +12,12 @@ from bettertherapy_api.routing import RoutingTable
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.pool_update import Pace
 from twin_operator.domain.routing import Candidate, build_routing_configmap, plan_routing, verified_on
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import Condition
-from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
-from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
-from twin_operator.kinds.miner_pool.network_policy import build_network_policies
-from twin_operator.kinds.miner_pool.pod_disruption_budget import build_pod_disruption_budgets
-from twin_operator.kinds.miner_pool.rbac import build_role_bindings, build_roles, build_service_accounts
+from twin_operator.kinds.miner_pool.children import build_children
 from twin_operator.kinds.miner_pool.report_configmap import build_report_configmap
-from twin_operator.kinds.miner_pool.service import build_service
 from twin_operator.settings import Images
 
 
@@ -34,6 +31,11 @@ class Gathered:
     previous: RoutingTable | None
     unreadable: Collection[str] = ()
     """Twins whose stored spec doesn't parse; they keep what they have."""
+    engine: Manifest | None = None
+    """The engine Deployment that runs."""
+    miner: Manifest | None = None
+    """The miner Deployment that runs."""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +57,23 @@ def plan_pool(gathered: Gathered, images: Images) -> Plan:
         previous=gathered.previous,
         ready=gathered.facts.ready,
     )
+    children = build_children(
+        pool,
+        images,
+        adapters=len(table.adapters),
+        engine=gathered.engine,
+        miner=gathered.miner,
+        others=lambda: (),
+        pace=Pace(),
+        now=gathered.now,
+        configmaps=True,
+    )
     return Plan(
         table=table,
         children=(
             build_routing_configmap(pool, table),
             build_report_configmap(pool),
-            *build_service_accounts(pool),
-            *build_roles(pool),
-            *build_role_bindings(pool),
-            *build_network_policies(pool),
-            build_service(pool),
-            *build_pod_disruption_budgets(pool),
-            build_engine_deployment(pool, images),
-            build_miner_deployment(pool, images),
+            *children.manifests,
         ),
     )
 

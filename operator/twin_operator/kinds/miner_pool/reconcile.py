@@ -145,7 +145,16 @@ def gather(cache: Cache, pool: Pool) -> Gathered:
         elsewhere = refused is not None and served_by_other(cache, twin, pool)
         candidates.append(Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere))
     facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
-    return Gathered(pool=pool, facts=facts, candidates=candidates, unreadable=unreadable, previous=previous)
+    return Gathered(
+        pool=pool,
+        facts=facts,
+        candidates=candidates,
+        unreadable=unreadable,
+        previous=previous,
+        engine=cache.get(Key("Deployment", pool.namespace, names.engine_name(pool.name))),
+        miner=cache.get(Key("Deployment", pool.namespace, names.miner_name(pool.name))),
+        now=datetime.now(UTC),
+    )
 
 
 def served_by_other(cache: Cache, twin: Twin, pool: Pool) -> bool:

@@ -127,6 +127,11 @@ def placement(pool: Pool) -> Manifest:
     return placed
 
 
+def own_resources(given: Resources | None, default: Manifest) -> Manifest:
+    """Return resources of a container of ours: the given ones whole, or the default."""
+    return given.model_dump(mode="json", by_alias=True, exclude_none=True) if given else default
+
+
 def container_resources(pool: Pool, given: Resources | None) -> Manifest:
     """Return resources of a container that computes with the base model; without `given` what the pool's device needs.
 
