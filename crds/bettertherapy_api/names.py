@@ -17,6 +17,10 @@ LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
+CONTRACT_ANNOTATION: Final = f"{GROUP}/contract"
+"""On pods of engines and miners: the form in which they are told what to hold and where to send."""
+CONTRACT: Final = "slices"
+
 APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 """On a DoctorTwin: digest of the pending version that the doctor lets answer."""
 REJECT_ANNOTATION: Final = f"{GROUP}/reject"

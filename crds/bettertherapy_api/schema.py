@@ -9,17 +9,29 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
-def cel(rule: str, message: str, *, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
-    """Return one `x-kubernetes-validations` entry. `message` is read by a person: it says what to do."""
-    entry = {"rule": rule, "message": message}
+def cel(
+    rule: str,
+    message: str,
+    *,
+    field_path: str | None = None,
+    reason: str | None = None,
+    optional_old_self: bool = False,
+) -> dict[str, str | bool]:
+    """Return one `x-kubernetes-validations` entry. `message` is read by a person: it says what to do.
+
+    With `optional_old_self` the rule is checked at creation too, where `oldSelf` has no value.
+    """
+    entry: dict[str, str | bool] = {"rule": rule, "message": message}
     if field_path is not None:
         entry["fieldPath"] = field_path
     if reason is not None:
         entry["reason"] = reason
+    if optional_old_self:
+        entry["optionalOldSelf"] = True
     return entry
 
 
-def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
+def rules(*entries: dict[str, str | bool], **extra: Any) -> dict[str, Any]:
     """Return the JSON schema extension that carries CEL rules."""
     return {"x-kubernetes-validations": list(entries), **extra}
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from kubernetes.aio.client.api_client import ApiClient
 
+from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
@@ -81,7 +82,10 @@ class Process:
             else None
         )
         self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
-        pools = MinerPoolReconciler(tools, world=self.world, images=settings.images)
+        pools = MinerPoolReconciler(
+            tools, world=self.world, images=settings.images,
+            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds),
+        )  # fmt: skip
         twins = DoctorTwinReconciler(
             tools, world=self.world, wake_route=self._wake_route, window_seconds=settings.fine_tune_window_seconds,
             canaries=self.canaries,

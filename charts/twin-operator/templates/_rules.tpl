@@ -1,7 +1,8 @@
 {{/*
 What the operator may do where it watches. It creates Roles for agents, miners and trainers, so it must itself hold what those
-grant (get, list, watch and patch on ConfigMaps): the API server refuses to hand out more than one has. It can't read
-Secrets: the kubelet mounts them into the pods that need them.
+grant (routing slices, pod reports, ConfigMaps): the API server refuses to hand out more than one has. It can't read
+Secrets: the kubelet mounts them into the pods that need them. It creates the Secret with a new pool's token; that a Secret
+exists it learns from the answer to such a request, also as a dry run.
 */}}
 {{- define "twin-operator.rules" -}}
 - apiGroups: [bettertherapy.io]
@@ -22,6 +23,9 @@ Secrets: the kubelet mounts them into the pods that need them.
 - apiGroups: [bettertherapy.io]
   resources: [podreports, routingslices]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
 - apiGroups: [""]
   resources: [configmaps, serviceaccounts, services]
   verbs: [get, list, watch, create, patch, delete]

@@ -69,6 +69,8 @@ class DeploymentFacts:
     ready: int = 0
     seen: bool = False
     """Whether its controller has seen the newest spec."""
+    follows_slices: bool = False
+    """Whether its pods are of a release that reads RoutingSlices."""
     refused: str | None = None
     """Why pods can't even be created: quota, admission, a missing RuntimeClass."""
 
@@ -216,6 +218,12 @@ def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
         current=int(status.get("replicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         ready=int(status.get("readyReplicas") or 0),
+        follows_slices=names.CONTRACT_ANNOTATION in _template_annotations(deployment),
         seen=status.get("observedGeneration") == deployment["metadata"].get("generation"),
         refused=failure,
     )
+
+
+def _template_annotations(deployment: Manifest) -> Mapping[str, str]:
+    template = (deployment.get("spec") or {}).get("template") or {}
+    return (template.get("metadata") or {}).get("annotations") or {}

@@ -16,6 +16,7 @@ from twin_operator.engine.resources import (
     POD_DISRUPTION_BUDGET,
     ROLE,
     ROLE_BINDING,
+    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
     Resource,
@@ -34,5 +35,5 @@ CHILDREN: Final = (
 )  # fmt: skip
 """Types that pools and runs own."""
 BY_KIND: Final = {
-    resource.kind: resource for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, POD, LEASE, EVENT)
+    resource.kind: resource for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, POD, SECRET, LEASE, EVENT)
 }

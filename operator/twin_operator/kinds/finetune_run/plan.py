@@ -36,7 +36,9 @@ from twin_operator.kinds.finetune_run.facts import (
     reported_failure,
 )
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
-from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
+from twin_operator.kinds.finetune_run.role import build_role
+from twin_operator.kinds.finetune_run.role_binding import build_role_binding
+from twin_operator.kinds.finetune_run.service_account import build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.settings import Images
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.pool_update import Held, Pace
 from twin_operator.domain.routing import verified_on
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
-from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
-from twin_operator.kinds.miner_pool.network_policy import build_network_policies
-from twin_operator.kinds.miner_pool.pod_disruption_budget import build_pod_disruption_budgets
-from twin_operator.kinds.miner_pool.rbac import build_role_bindings, build_roles, build_service_accounts
-from twin_operator.kinds.miner_pool.service import build_service
+from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
 
@@ -34,24 +31,31 @@ class Gathered:
     """What the API server refused to publish: why, by the twin's UID ("" for the pool itself)."""
     refused: Finding | None = None
     """Why children could not be applied."""
-    legacy: frozenset[str] = frozenset()
-    """ConfigMaps of the release before that its pods still follow."""
+    engine: Manifest | None = None
+    """The engine Deployment that runs."""
+    miner: Manifest | None = None
+    """The miner Deployment that runs."""
+    others: OtherRollouts = tuple
+    legacy: bool = False
+    """Pods of the release before are there, which follow its two ConfigMaps."""
+    access_missing: str | None = None
+    """Name of the Secret with the clients' tokens, if it doesn't exist."""
+    held: Held | None = None
+    """Why the engines' update waits."""
 
 
-def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
-    """Return the pool's children, in the order in which they are applied."""
+def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
+    """Return the pool's children, and whether an update of its engines waits."""
     pool = gathered.pool
-    wanted = (
-        *build_service_accounts(pool),
-        *build_roles(pool),
-        *build_role_bindings(pool),
-        *build_network_policies(pool),
-        build_service(pool),
-        *build_pod_disruption_budgets(pool),
-        build_engine_deployment(pool, images),
-        build_miner_deployment(pool, images),
-    )
-    return tuple(child for child in wanted if child is not None)
+    return build_children(
+        pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
+        others=gathered.others, pace=pace, now=now, legacy=gathered.legacy,
+    )  # fmt: skip
+
+
+def adapters_of(published: Published) -> int:
+    """Return how many adapters each engine pod is to hold."""
+    return sum(len(entry.adapters) for entry in published.entries().values())
 
 
 def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
@@ -62,7 +66,8 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     conditions = pool_conditions(
         Situation(
             pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
-            unpublished=gathered.unpublished.get(""),
+            unpublished=gathered.unpublished.get(""), access_missing=gathered.access_missing,
+            update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
         )
     )  # fmt: skip
     ready = facts.ready

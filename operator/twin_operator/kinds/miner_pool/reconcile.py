@@ -9,22 +9,27 @@ from datetime import UTC, datetime, timedelta
 from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from twin_operator.domain.objects import Pool, Unreadable
+from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
-from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
+from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
+from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
-from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
 from twin_operator.settings import Images
 
 _RECENT = timedelta(minutes=10)
+_ACCESS_AGAIN = timedelta(seconds=10)
+"""A Secret's creation is no event here: nobody watches Secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +41,18 @@ class Applied:
     outcome: ApplyOutcome
 
 
-class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
+class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     """Brings MinerPools to what their specs ask."""
 
     kind = MINER_POOL.kind
     fields = StatusFields.of(MinerPoolStatus)
 
-    def __init__(self, tools: Tools, *, world: World, images: Images) -> None:
+    def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace) -> None:
         super().__init__(tools)
         self._world = world
         self._images = images
+        self._pace = pace
+        self._access = AccessSecrets(tools.api)
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a pool that can't be read that its children stay as they are."""
@@ -61,14 +68,17 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
             facts=self._world.facts(pool.namespace, pool.name),
             published=self._world.published(pool),
             unpublished=self._world.unpublished.get((pool.namespace, pool.name), {}),
-            legacy=self._legacy(pool),
+            engine=self._deployment(pool, names.engine_name(pool.name)),
+            miner=self._deployment(pool, names.miner_name(pool.name)),
+            others=lambda: self._rollouts_beside(pool),
+            legacy=bool(self._legacy(pool)),
         )
 
-    def plan(self, gathered: Gathered, now: datetime) -> Sequence[Manifest]:
+    def plan(self, gathered: Gathered, now: datetime) -> Children:
         """Return the pool's children."""
-        return plan_children(gathered, self._images)
+        return plan_children(gathered, self._images, self._pace, now=now)
 
-    async def apply(self, entry: Entry, gathered: Gathered, plan: Sequence[Manifest]) -> Applied:
+    async def apply(self, entry: Entry, gathered: Gathered, plan: Children) -> Applied:
         """Apply each child by itself; slices are not this plan's to keep or to delete."""
 
         def keep(key: Key) -> bool:
@@ -79,21 +89,44 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
 
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
-        outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing, keep=keep)
-        return Applied(
-            gathered=replace(self._gather(gathered.pool), refused=refused_children(outcome)), outcome=outcome
-        )
+        outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
+        access = await self._access.ensure(gathered.pool, owner)
+        again = replace(
+            self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
+            access_missing=access.secret if access.state is AccessState.MISSING else None,
+        )  # fmt: skip
+        return Applied(gathered=again, outcome=outcome)
 
-    def report(self, gathered: Gathered, plan: Sequence[Manifest], outcome: Applied) -> Report:
+    def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
         """Say how the pool is."""
         status, conditions = plan_status(outcome.gathered)
-        return Report(status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome)
+        look_again = datetime.now(UTC) + _ACCESS_AGAIN if outcome.gathered.access_missing else None
+        return Report(
+            status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome,
+            wake_at=(plan.held.look_again if plan.held else None, look_again),
+        )  # fmt: skip
 
-    async def after_report(self, entry: Entry, gathered: Gathered, plan: Sequence[Manifest]) -> None:
+    async def after_report(self, entry: Entry, gathered: Gathered, plan: Children) -> None:
         """Tell of engines that restarted."""
         facts = self._world.facts(gathered.pool.namespace, gathered.pool.name)
         for notice in restart_notices(facts, since=datetime.now(UTC) - _RECENT):
             await self.tools.events.post(entry.manifest, notice)
+
+    def _deployment(self, pool: Pool, name: str) -> Manifest | None:
+        return self.store.get(Key(DEPLOYMENT.kind, pool.namespace, name))
+
+    def _rollouts_beside(self, pool: Pool) -> list[Rollout]:
+        """Return how far all other pools are with the operator's update."""
+        now = datetime.now(UTC)
+        others = [each.value for each in self.store.of_kind(self.kind) if isinstance(each.value, Pool)]
+        return [
+            rollout_of(
+                other, self._images, adapters=adapters_of(self._world.published(other)),
+                engine=self._deployment(other, names.engine_name(other.name)), now=now,
+            )
+            for other in others
+            if other.uid != pool.uid and not other.deleted
+        ]  # fmt: skip
 
     def _legacy(self, pool: Pool) -> frozenset[str]:
         """Return the ConfigMaps of the release before that pods of that release may still follow.
@@ -105,8 +138,11 @@ class MinerPoolReconciler(Reconciler[Gathered, Sequence[Manifest], Applied]):
             for name in (names.routing_name(pool.name), names.report_name(pool.name))
             if self.store.entry(Key(CONFIG_MAP.kind, pool.namespace, name)) is not None
         )
+        if not there:
+            return there
         facts = self._world.facts(pool.namespace, pool.name)
-        rolled = facts.engine_deployment.rolled_out and facts.miner_deployment.rolled_out
+        deployments = (facts.engine_deployment, facts.miner_deployment)
+        rolled = all(each.follows_slices and each.rolled_out for each in deployments)
         return frozenset() if rolled else there
 
 
