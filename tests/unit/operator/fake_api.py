@@ -75,6 +75,9 @@ class FakeApi:
             raise ApiError(status=409, reason="AlreadyExists", message=f"{key} exists")
         return self._store("create", key, manifest, None)
 
+    async def would_create(self, manifest: Manifest) -> bool:
+        return _key(manifest) not in self.objects
+
     async def merge(self, resource: Resource, *, namespace: str, name: str, patch: Manifest, **_: Any) -> Manifest:
         key = Key(resource.kind, namespace, name)
         self.refuse("patch", key, patch)

@@ -41,7 +41,9 @@ class Played:
 
     async def lead(self) -> None:
         """Begin as a new leader does."""
-        await self.process._gained()
+        self.process.queue.clear()
+        await self.process.relist()
+        self.process._gained()
 
     async def settle(self, *, rounds: int = 2000) -> None:
         """Reconcile until no key waits and no timer is about to add one."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodRef, PodReport
 from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
+from twin_operator.domain.pool_facts import PoolFacts, deployment_facts, facts_of, pod_facts
+from twin_operator.kinds.resources import POD_REPORT
+from twin_operator.kinds.watched import decode_report
 
 NAMESPACE = "clinic"
 BASE = "smollm2"
@@ -108,7 +112,7 @@ def report(
     message: str | None = None,
 ) -> PodReport:
     return PodReport(
-        pod=pod, address="10.0.0.1:8080", uid=f"uid-{pod}", ready=ready, draining=draining,
+        pod=PodRef(name=pod, uid=f"uid-{pod}"), ready=ready, draining=draining,
         engine=EngineReport(live=live, wedged=wedged, version="0.32.0", message=message),
         adapters={name: held for each in adapters for name, held in each.items()}, cold_start_seconds=42,
     )  # fmt: skip
@@ -150,13 +154,37 @@ def container_status(
     }  # fmt: skip
 
 
-def report_configmap(*reports: PodReport, pool_name: str = "p") -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata(names.report_name(pool_name), labels={names.LABEL_POOL: pool_name}),
-        "data": {each.pod: each.to_json() for each in reports},
+def report_objects(*reports: PodReport, pool_name: str = "p") -> list[dict[str, Any]]:
+    """Return the reports as agents write them."""
+    return [
+        {
+            "apiVersion": POD_REPORT.api_version, "kind": POD_REPORT.kind,
+            "metadata": {
+                **metadata(each.pod.name, labels={names.LABEL_POOL: pool_name}),
+                "ownerReferences": [{"kind": "Pod", "name": each.pod.name, "uid": each.pod.uid}],
+            },
+            **each.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        for each in reports
+    ]  # fmt: skip
+
+
+def read_facts(things: Iterable[dict[str, Any]], *, pool: str) -> PoolFacts:
+    """Read a pool's facts out of these objects, as the store decodes them."""
+    every = list(things)
+    reports = {
+        thing["metadata"]["name"]: found
+        for thing in every
+        if thing["kind"] == POD_REPORT.kind and (found := decode_report(thing, None).report) is not None
     }
+    return facts_of(
+        pool,
+        pods=[pod_facts(thing) for thing in every if thing["kind"] == "Pod"],
+        deployments={
+            thing["metadata"]["name"]: deployment_facts(thing) for thing in every if thing["kind"] == "Deployment"
+        },
+        reports=reports,
+    )
 
 
 def deployment_object(

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.routing import PodReport
+from bettertherapy_api.report import PodRef, PodReport
 from tests.unit.operator.samples import (
     container_status,
     deployment_object,
     pod_object,
     pool,
+    read_facts,
     report,
-    report_configmap,
+    report_objects,
 )
 from twin_operator.domain.pool_checks import Situation, pool_conditions
-from twin_operator.domain.pool_facts import read_facts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Condition, Finding
 
@@ -30,7 +30,7 @@ def conditions(
     problem: Finding | None = None,
     **spec: Any,
 ) -> dict[str, Condition]:
-    things = [deployment_object(), deployment_object("p-miner"), report_configmap(*reports), *children]
+    things = [deployment_object(), deployment_object("p-miner"), *report_objects(*reports), *children]
     unique = {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
     facts = read_facts(unique.values(), pool="p")
     found = pool_conditions(Situation(pool=pool(**spec), facts=facts, lora_twins=twins, problem=problem))
@@ -169,14 +169,14 @@ def test_a_pod_that_leaves_is_not_held_against_the_pool() -> None:
 
 
 def test_a_report_of_an_earlier_pod_of_that_name_is_ignored() -> None:
-    stale = report().model_copy(update={"uid": "another"})
+    stale = report().model_copy(update={"pod": PodRef(name="p-engine-1", uid="another")})
     assert conditions(pod_object(), reports=(stale,))["EngineLive"].reason == "NotReported"
 
 
 def test_a_report_that_does_not_parse_counts_as_silence() -> None:
-    configmap = report_configmap()
-    configmap["data"] = {"p-engine-1": "{"}
-    assert conditions(pod_object(), configmap)["EngineLive"].reason == "NotReported"
+    [odd] = report_objects(report())
+    odd["engine"] = "odd"
+    assert conditions(pod_object(), odd)["EngineLive"].reason == "NotReported"
 
 
 def test_a_draining_pod_serves_nobody() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.report import AdapterState, FailureReason
-from bettertherapy_api.routing import PodReport, RoutingTable
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport
+from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import (
     adapter_report,
@@ -19,16 +19,16 @@ from tests.unit.operator.samples import (
     digest,
     pod_object,
     pool,
+    read_facts,
     report,
-    report_configmap,
+    report_objects,
     twin_object,
 )
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.domain.objects import Run, Twin, twin_from
-from twin_operator.domain.pool_facts import read_facts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
-from twin_operator.domain.routing import Candidate, plan_routing, wanted_adapter
+from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import timestamp, without_none
@@ -68,7 +68,7 @@ class World:
         self.annotations: dict[str, str] = {}
         self.runs = list(runs)
         self.reports = [report("e1", adapter_report()), report("e2", adapter_report())]
-        self.table: RoutingTable | None = None
+        self.entry: TwinEntry | None = None
         self.now = START
         self.analysis: Analysis = GOOD
         self.truth: dict[str, tuple[str, str]] = {}
@@ -84,22 +84,23 @@ class World:
 
     def reconcile_pool(self) -> None:
         facts = read_facts(
-            [*(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports)], pool="p"
+            [*(pod_object(each.pod.name) for each in self.reports), *report_objects(*self.reports)], pool="p"
         )
-        self.table = plan_routing(
-            pool(), candidates=[Candidate(twin=self.twin())], previous=self.table, ready=facts.ready
-        )
+        self.entry = plan_entry(pool(), Candidate(twin=self.twin()), previous=self.entry, ready=facts.ready)
 
     def reconcile_twin(self) -> None:
         made = self.twin()
         facts = read_facts(
             [
-                *(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports),
+                *(pod_object(each.pod.name) for each in self.reports), *report_objects(*self.reports),
                 deployment_object("p-miner"),
             ],
             pool="p",
         )  # fmt: skip
-        seen = PoolView(pool=pool(), facts=facts, table=self.table, matches=True, refused=None)
+        seen = PoolView(
+            pool=pool(), facts=facts, entry=self.entry, lora_twins=1, published=self.entry is not None,
+            unpublished=None, matches=True, refused=None,
+        )  # fmt: skip
         view = TwinView(twin=made, wanted=wanted_adapter(made), pools=[seen], runs=self.runs)
         trying = made.status.canary_start_time is not None
         rollout = plan_rollout(view, self.analysis if trying else None, now=self.now)
@@ -112,10 +113,10 @@ class World:
     def settle(self, seconds: int = 0) -> None:
         self.now += timedelta(seconds=seconds)
         for _ in range(12):
-            before = (self.status, self.table)
+            before = (self.status, self.entry)
             self.reconcile_twin()
             self.reconcile_pool()
-            if (self.status, self.table) == before:
+            if (self.status, self.entry) == before:
                 return
         raise AssertionError("it does not come to rest")
 
@@ -128,21 +129,21 @@ class World:
         **more: Any,
     ) -> None:
         self.reports = [
-            report(each.pod, each.adapters, adapter_report(letter=letter, state=state, **more))
-            if each.pod in pods
+            report(each.pod.name, each.adapters, adapter_report(letter=letter, state=state, **more))
+            if each.pod.name in pods
             else each
             for each in self.reports
         ]
 
     @property
     def weights(self) -> dict[str, int]:
-        assert self.table is not None
-        return {version.served_name: version.weight_percent for version in self.table.twins["dr-a"].versions}
+        assert self.entry is not None
+        return {version.served_name: version.weight_percent for version in self.entry.versions}
 
     @property
     def held(self) -> set[str]:
-        assert self.table is not None
-        return {adapter.served_name for adapter in self.table.adapters}
+        assert self.entry is not None
+        return {adapter.served_name for adapter in self.entry.adapters}
 
     @property
     def active(self) -> str:
@@ -286,11 +287,11 @@ def test_an_operator_that_was_away_for_the_whole_canary_goes_on_with_the_next_st
     assert world.weights == {A: 50, B: 50}
 
 
-def test_a_lost_table_is_made_again_with_the_same_weights() -> None:
+def test_a_lost_entry_is_made_again_with_the_same_weights() -> None:
     world = serving(child(), rollout=STEPS)
     world.load()
     world.settle()
-    world.table = None
+    world.entry = None
     world.settle(1)
     assert world.weights == {A: 90, B: 10}
 
@@ -493,9 +494,9 @@ def test_steps_that_are_taken_away_in_the_middle_promote() -> None:
     assert world.weights == {B: 100}
 
 
-def test_a_lost_table_is_made_again_with_what_answered_though_the_twin_was_looked_at_first() -> None:
+def test_a_lost_entry_is_made_again_with_what_answered_though_the_twin_was_looked_at_first() -> None:
     world = serving()
-    world.letter, world.table = "c", None
+    world.letter, world.entry = "c", None
     world.reconcile_twin()
     world.reconcile_pool()
     assert world.weights == {A: 100}
@@ -515,7 +516,7 @@ def test_a_lost_table_is_made_again_with_what_answered_though_the_twin_was_looke
                 "rollback",
                 "forward",
                 "hand",
-                "table",
+                "entry",
                 "twin",
                 "pool",
             ]
@@ -549,13 +550,13 @@ def test_whatever_happens_somebody_verified_answers(events: list[str]) -> None:
                 world.annotations = {"bettertherapy.io/rollback-to": digest("b")}
             case "hand":
                 world.letter = "c"
-            case "table":
-                world.table = None
+            case "entry":
+                world.entry = None
             case "twin":
                 world.reconcile_twin()
             case "pool":
                 world.reconcile_pool()
-        if event in ("twin", "pool", "table"):
+        if event in ("twin", "pool", "entry"):
             continue
         world.reconcile_pool()
         weights = world.weights

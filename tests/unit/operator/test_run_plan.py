@@ -22,9 +22,10 @@ from tests.unit.operator.run_samples import (
 from tests.unit.operator.samples import container_status, digest, pool, twin
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.kinds.finetune_run.facts import read_facts
-from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, choose_pool, plan_run
+from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run
 from twin_operator.settings import Images
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)

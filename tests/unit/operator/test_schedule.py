@@ -15,8 +15,8 @@ from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.domain.objects import Run
 from twin_operator.domain.schedule import Schedule, ScheduleError, schedule_of
+from twin_operator.domain.training_pool import choose_pool
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
-from twin_operator.kinds.finetune_run.plan import choose_pool
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)

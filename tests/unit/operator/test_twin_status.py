@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import AdapterState, FailureReason
-from bettertherapy_api.routing import PodReport
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from tests.unit.operator.samples import (
     adapter_report,
     container_status,
@@ -15,20 +15,20 @@ from tests.unit.operator.samples import (
     digest,
     pod_object,
     pool,
+    read_facts,
     report,
-    report_configmap,
+    report_objects,
     twin,
 )
 from twin_operator.domain.objects import Twin
 from twin_operator.domain.pool_checks import TROUBLE, Situation
-from twin_operator.domain.pool_facts import read_facts
-from twin_operator.domain.routing import Candidate, plan_routing, refusal, wanted_adapter
+from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.conditions import Condition
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
+from twin_operator.kinds.doctor_twin.notices import twin_notices
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.doctor_twin.reconcile import twin_notices
-from twin_operator.kinds.miner_pool.reconcile import not_selected
+from twin_operator.kinds.routing.reconcile import not_selected
 
 NOW = "2026-01-02T03:04:05Z"
 FAILED = AdapterState.FAILED
@@ -39,24 +39,25 @@ def pool_view(
     pods: list[dict[str, Any]] | None = None, previous: Any = None, miners: int = 1, access_missing: str | None = None,
     **spec: Any,
 ) -> PoolView:  # fmt: skip
-    """A pool whose pods report this, with the routing table that the operator plans from it."""
+    """A pool whose pods report this, with the entry that the operator plans from it."""
     parsed = pool(name, **spec)
     children = (
-        pods if pods is not None else [pod_object(each.pod, ready=each.ready, pool_name=name) for each in reports]
+        pods if pods is not None else [pod_object(each.pod.name, ready=each.ready, pool_name=name) for each in reports]
     )
     facts = read_facts(
         [
-            *children, deployment_object(pool_name=name), report_configmap(*reports, pool_name=name),
+            *children, deployment_object(pool_name=name), *report_objects(*reports, pool_name=name),
             deployment_object(f"{name}-miner", pool_name=name, ready=miners),
         ],
         pool=name,
     )  # fmt: skip
     refused = refusal(parsed, made) if matches else None
     candidate = Candidate(twin=made, refused=refused if matches else not_selected())
-    table = plan_routing(parsed, candidates=[candidate], previous=previous, ready=facts.ready)
+    entry = plan_entry(parsed, candidate, previous=previous, ready=facts.ready)
     situation = Situation(pool=parsed, facts=facts, access_missing=access_missing)
     return PoolView(
-        pool=parsed, facts=facts, table=table, matches=matches, refused=refused, trouble=TROUBLE.evaluate(situation)
+        pool=parsed, facts=facts, entry=entry, lora_twins=1, published=True, unpublished=None, matches=matches,
+        refused=refused, trouble=TROUBLE.evaluate(situation),
     )
 
 
@@ -90,7 +91,7 @@ def test_the_last_version_goes_on_answering_when_no_pool_matches_any_more() -> N
     made = twin()
     reports = report("e1", adapter_report())
     before = pool_view(made, reports)
-    found = conditions(made, pool_view(made, reports, matches=False, previous=before.table))
+    found = conditions(made, pool_view(made, reports, matches=False, previous=before.entry))
     assert (found["Serving"].status, found["Ready"].reason) == ("True", "NoPoolMatches")
 
 
@@ -147,7 +148,7 @@ def test_the_old_version_answers_while_the_new_one_fails() -> None:
     old, new = twin(), twin(adapter="b")
     before = pool_view(old, report("e1", adapter_report()))
     failed = adapter_report(letter="b", state=FAILED, reason=FailureReason.DIGEST_MISMATCH, message="wrong bytes")
-    found = conditions(new, pool_view(new, report("e1", adapter_report(), failed), previous=before.table))
+    found = conditions(new, pool_view(new, report("e1", adapter_report(), failed), previous=before.entry))
     assert (found["Serving"].status, found["Ready"].status) == ("True", "False")
     assert "dr-a-aaaaaaaa goes on answering" in found["Ready"].message
 
@@ -222,7 +223,7 @@ def test_history_is_bounded_and_names_each_version_once() -> None:
 def test_while_one_pool_is_behind_the_old_version_is_the_active_one() -> None:
     old, new = twin(), twin(adapter="b")
     behind = pool_view(
-        new, report("x1", adapter_report()), name="q", previous=pool_view(old, report("x1", adapter_report())).table
+        new, report("x1", adapter_report()), name="q", previous=pool_view(old, report("x1", adapter_report())).entry
     )
     ahead = pool_view(new, report("e1", adapter_report(letter="b")))
     assert plan_status(view(new, ahead, behind), now=NOW)["activeVersion"]["servedName"] == "dr-a-aaaaaaaa"
@@ -232,11 +233,7 @@ def test_slots_beyond_the_engines_are_said_on_the_twin() -> None:
     made = twin()
     spec: dict[str, Any] = {"engine": {"device": "CPU", "maxLoras": 1}}
     one = pool_view(made, report("e1", adapter_report()), **spec)
-    parsed = pool(**spec)
-    table = plan_routing(
-        parsed, candidates=[Candidate(twin=made), Candidate(twin=twin("dr-b"))], previous=None, ready=one.facts.ready
-    )
-    crowded = PoolView(pool=parsed, facts=one.facts, table=table, matches=True, refused=None)
+    crowded = replace(one, lora_twins=2)
     found = conditions(made, crowded)
     assert (found["CapacityAvailable"].reason, found["Ready"].status) == ("SlotsOvercommitted", "True")
 
@@ -258,8 +255,8 @@ def test_events_tell_of_activation_verification_and_failure_once() -> None:
         condition("AdaptersVerified", "True", "Verified"),
         condition("AdaptersVerified", "False", "DigestMismatch"),
     )
-    assert [notice.reason for notice in twin_notices({}, active, [good])] == ["VersionActivated", "AdapterVerified"]
-    assert [notice.reason for notice in twin_notices({**active, "conditions": [good]}, active, [bad])] == [
+    assert [notice.reason for notice in twin_notices({}, {**active, "conditions": [good]})] == ["VersionActivated", "AdapterVerified"]
+    assert [notice.reason for notice in twin_notices({**active, "conditions": [good]}, {**active, "conditions": [bad]})] == [
         "AdapterFailed"
     ]
-    assert twin_notices({**active, "conditions": [good]}, active, [good]) == []
+    assert twin_notices({**active, "conditions": [good]}, {**active, "conditions": [good]}) == []

@@ -131,11 +131,7 @@ class RoutingReconciler:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and previous is None and pool.name not in (twin.status.pools or ()):
             return None
-        refused = (
-            refusal(pool, twin)
-            if matches
-            else Finding(Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool")
-        )
+        refused = refusal(pool, twin) if matches else not_selected()
         elsewhere = refused is not None and served_by_other(self._world, twin, pool)
         candidate = Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere)
         facts = self._world.facts(pool.namespace, pool.name)
@@ -253,6 +249,11 @@ class RoutingReconciler:
             if live is not None:
                 uid = live["metadata"]["uid"]
                 await self._api.delete(ROUTING_SLICE, namespace=pool.namespace, name=name, uid=uid)
+
+
+def not_selected() -> Finding:
+    """Return why a pool doesn't serve a twin that still answers from it."""
+    return Finding(Reason.NO_POOL_MATCHES, "spec.poolSelector doesn't match the pool")
 
 
 def served_by_other(world: World, twin: Twin, pool: Pool) -> bool:
