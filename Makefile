@@ -68,15 +68,17 @@ lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/python -m bettertherapy_api.crd --check
 	$(BIN)/python charts/generate.py --check
 	$(BIN)/python operator/api_structure.py --check
+	$(BIN)/python docs/generate.py --check
 
 format: venv ## Format the Python code and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-generate: venv ## Regenerate the CRDs, their copies, the charts' schemas and the operator's table of the API's structure
+generate: venv ## Regenerate CRDs, their copies, the charts' schemas, the tables of reasons and of the API's structure
 	$(BIN)/python -m bettertherapy_api.crd
 	$(BIN)/python charts/generate.py
 	$(BIN)/python operator/api_structure.py
+	$(BIN)/python docs/generate.py
 
 lock: venv ## Lock the requirements anew, with hashes
 	printf 'uv\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate --generate-hashes --universal --python-version 3.11 -o requirements/bootstrap.txt

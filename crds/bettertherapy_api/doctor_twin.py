@@ -80,7 +80,8 @@ class Placement(ApiModel):
         )
     )
     mode: Literal["All", "Spread", "OnDemand"] = "All"
-    """All: every pod. Spread: `replicas` pods. OnDemand: loaded at the first request."""
+    """All: every pod. Spread (`replicas` pods) and OnDemand (loaded at the first request) are not implemented yet, and do
+    as All."""
     replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
     """Number of pods, for mode Spread."""
 
@@ -312,7 +313,8 @@ class DoctorTwinStatus(ApiModel):
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable."""
+    """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable,
+    PlacementActive."""
     active_version: VersionStatus | None = None
     """The version that answers patients."""
     canary_version: VersionStatus | None = None
@@ -398,5 +400,6 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["twin", "twins"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = None
 SELECTABLE: list[str] = []

@@ -168,6 +168,8 @@ class FineTuneRunStatus(ApiModel):
     """Queued, DataReady, Running, Trained, Published, Evaluated, Promoted, Rejected, Failed."""
     stage: Annotated[str | None, Field(max_length=32)] = None
     """The newest condition that is True, or Skipped; as `kubectl get` shows it. Programs read the conditions."""
+    twin_uid: Annotated[str | None, Field(alias="twinUID", max_length=64)] = None
+    """UID of the DoctorTwin that the run is for: another twin of that name never gets its version."""
     pool: Str63 | None = None
     """MinerPool whose nodes, base model and store the run uses, and whose limit it counts against."""
     progress_percent: Percent | None = None
@@ -235,6 +237,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["ft"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = None
 SELECTABLE = [".spec.twinRef.name"]
 """Fields by which the API server selects: a namespace keeps thousands of runs, a twin has a few."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
+from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
@@ -23,14 +24,15 @@ from bettertherapy_api.schema import (
     cel,
     rules,
 )
+from bettertherapy_api.update_strategy import UpdateStrategy
 
 KIND = "MinerPool"
 PLURAL = "minerpools"
 
 OWNED_FLAGS = (
     "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
-    "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout", "--max-model-len",
-    "--config", "--ssl-.*", "--middleware",
+    "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout",
+    "--max-model-len", "--config", "--ssl-.*", "--middleware",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
@@ -76,6 +78,10 @@ class Engine(ApiModel):
                 "!has(self.secretRef) || has(self.endpoint)",
                 "secretRef is the key for endpoint: set endpoint too, or remove it",
             ),
+            cel(
+                "!has(self.endpoint) || !has(self.pod) || (!has(self.pod.env) && !has(self.pod.volumes))",
+                "with endpoint no engine runs here that could use pod.env or pod.volumes: remove them",
+            ),
         )
     )
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
@@ -120,6 +126,10 @@ class Engine(ApiModel):
     """Base URL of an OpenAI-compatible server that runs already, without /v1."""
     secret_ref: SecretRef | None = None
     """Secret whose key `apiKey` is sent to endpoint as a bearer token."""
+    update_strategy: UpdateStrategy | None = None
+    """How pods are replaced when something in them changes; absent means one new one first, at any time."""
+    pod: ServingPodOverlay | None = None
+    """What is added to the engine pods; variables and volumes reach the engine and what fetches the base model."""
 
 
 class Autoscaling(ApiModel):
@@ -131,7 +141,8 @@ class Autoscaling(ApiModel):
         )
     )
     mode: Literal["Operator", "External", "Off"] = "Off"
-    """Operator scales by the fields below; External leaves spec.replicas to an HPA or KEDA; Off leaves it to you."""
+    """External leaves spec.replicas to an HPA or KEDA; Off leaves it to you; Operator, which will scale by the fields
+    below, is not implemented yet."""
     min: Annotated[int, Field(ge=0, le=1000)] = 1
     """Fewest pods; 0 lets an idle pool sleep."""
     max: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -168,7 +179,19 @@ class Miner(ApiModel):
     latency_budget_seconds: Seconds = 30
     """Time in which all candidates must be drawn."""
     access_secret_ref: SecretRef | None = None
-    """Secret with the bearer tokens: each key is a client's name, its value the token. Default: <pool>-access."""
+    """Secret with the bearer tokens: each key is a client's name, its value the token. Absent means <pool>-access,
+    which the operator makes, with one random token, where there is none."""
+    resources: Resources | None = None
+    """Resources of one miner; absent means 100m CPU and 96Mi, at most 256Mi."""
+    pod: ServingPodOverlay | None = None
+    """What is added to the miner pods."""
+
+
+class Agent(ApiModel):
+    """The agent in each engine pod: the pod's only door, and what fetches, loads and verifies adapters."""
+
+    resources: Resources | None = None
+    """Resources of one agent; absent means 50m CPU and 128Mi, at most 1Gi."""
 
 
 class Store(ApiModel):
@@ -210,6 +233,8 @@ class PoolFineTune(ApiModel):
     """Kueue LocalQueue of scheduled runs; absent means none."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the trainers of scheduled runs."""
+    pod: PodOverlay | None = None
+    """What is added to the trainers' pods; variables and volumes reach the trainer and what fetches the base model."""
 
 
 class Disruption(ApiModel):
@@ -265,6 +290,8 @@ class MinerPoolSpec(ApiModel):
     """How replicas follows the load; absent means Off."""
     miner: Annotated[Miner, Field(default_factory=Miner, json_schema_extra={"default": {}})]
     """The public endpoint."""
+    agent: Agent | None = None
+    """The agents beside the engines."""
     store: Store | None = None
     """Where the twins' adapters are kept."""
     cache: Cache | None = None
@@ -364,6 +391,12 @@ class MinerPool(ApiModel):
             cel(
                 "!self.metadata.name.contains('.')", "metadata.name must not contain dots: a Service is named after it"
             ),
+            # At creation only: a pool that was made where Services may begin with a digit must stay changeable.
+            cel(
+                "oldSelf.hasValue() || !self.metadata.name.matches('^[0-9]')",
+                "metadata.name must begin with a letter: a Service is named after it (DNS-1035)",
+                optional_old_self=True,
+            ),
         )
     )
     metadata: dict[str, Any]
@@ -385,6 +418,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["mp"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",

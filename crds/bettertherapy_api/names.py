@@ -17,6 +17,10 @@ LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
+CONTRACT_ANNOTATION: Final = f"{GROUP}/contract"
+"""On pods of engines and miners: the form in which they are told what to hold and where to send."""
+CONTRACT: Final = "slices"
+
 APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 """On a DoctorTwin: digest of the pending version that the doctor lets answer."""
 REJECT_ANNOTATION: Final = f"{GROUP}/reject"
@@ -74,6 +78,26 @@ def routing_name(pool: str) -> str:
 def report_name(pool: str) -> str:
     """Return the name of the ConfigMap into which each agent writes what its pod holds."""
     return f"{pool}-report"
+
+
+def routing_slice_name(pool: str, number: int) -> str:
+    """Return the name of one RoutingSlice with twins; number 0 exists as long as the pool."""
+    return f"{pool}-routing-{number}"
+
+
+def pods_slice_name(pool: str) -> str:
+    """Return the name of the RoutingSlice that says where the pool's engine pods are."""
+    return f"{pool}-routing-pods"
+
+
+def prompts_slice_name(pool: str, number: int) -> str:
+    """Return the name of one RoutingSlice with system prompts."""
+    return f"{pool}-routing-prompts-{number}"
+
+
+def prompt_digest(text: str) -> str:
+    """Return `sha256:` and the hex digest of a system prompt's UTF-8 bytes; raises ValueError for lone surrogates."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def trainer_name(run: str) -> str:

@@ -2,20 +2,51 @@
 
 The trainer may write that one ConfigMap and nothing else; the operator copies it into the run's status. It changes only
 when something changed, and it holds no conversation, no answer and no name of a patient.
+
+It comes from another program, perhaps of another release. Texts that are too long are cut, and figures of how far it is
+are brought within their bounds; a result that can't be true (a score of 101%, a digest that is none) makes the whole
+report unreadable: nothing that decides about a version is guessed.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationError
 
-from bettertherapy_api.routing import _Doc
+from bettertherapy_api.document import Document as _Doc
+from bettertherapy_api.schema import Digest
 
 PROGRESS_KEY: Final = "progress.json"
 REVIEW_KEY: Final = "review.json"
 """In the same ConfigMap: `Review`, for `kubectl twin review`."""
+
+
+_MOST: Final = 2**53
+"""Every JSON reader has whole numbers up to here."""
+
+
+def _cut(length: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: value[:length] if isinstance(value, str) else value)
+
+
+def _within(least: int, most: int) -> BeforeValidator:
+    def bring(value: Any) -> Any:
+        return max(least, min(most, value)) if isinstance(value, int) else value
+
+    return BeforeValidator(bring)
+
+
+Word = Annotated[str, _cut(63), Field(min_length=1)]
+Sentence = Annotated[str, _cut(4000)]
+Uri = Annotated[str, Field(max_length=1024)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+"""How many of what decides."""
+Estimate = Annotated[int, _within(0, _MOST)]
+"""How far it is, or will be."""
+Score = Annotated[int, Field(ge=-100, le=100)]
+"""Whole percent."""
 
 
 def progress_name(run: str) -> str:
@@ -36,34 +67,34 @@ class RunStage(StrEnum):
 class DatasetReport(_Doc):
     """What is trained on."""
 
-    uri: str
-    digest: str
+    uri: Uri
+    digest: Digest | Literal[""]
     """Empty for a run that was skipped: it trained on nothing."""
-    interactions: int
+    interactions: Count
     """Lines that are trained on."""
-    pairs: int = 0
+    pairs: Count = 0
     """Preference pairs among them."""
-    refused: dict[str, int] = Field(default_factory=dict)
+    refused: dict[Word, Count] = Field(default_factory=dict)
     """Refused lines by reason."""
 
 
 class ArtifactReport(_Doc):
     """What was published."""
 
-    uri: str
-    digest: str
-    rank: int
-    bytes: int
+    uri: Uri
+    digest: Digest
+    rank: Annotated[int, Field(ge=1, le=512)]
+    bytes: Count
 
 
 class MetricReport(_Doc):
     """One metric of the gate, in whole percent."""
 
-    name: str
-    value_percent: int = Field(alias="valuePercent")
-    baseline_percent: int | None = Field(default=None, alias="baselinePercent")
-    threshold_percent: int | None = Field(default=None, alias="thresholdPercent")
-    interval_percent: tuple[int, int] | None = Field(default=None, alias="intervalPercent")
+    name: Word
+    value_percent: Score = Field(alias="valuePercent")
+    baseline_percent: Score | None = Field(default=None, alias="baselinePercent")
+    threshold_percent: Score | None = Field(default=None, alias="thresholdPercent")
+    interval_percent: tuple[Score, Score] | None = Field(default=None, alias="intervalPercent")
     """95% confidence interval of the paired difference, value minus baseline."""
 
 
@@ -71,8 +102,8 @@ class EvalReport(_Doc):
     """What the gate found."""
 
     verdict: Literal["Promote", "Reject", "Inconclusive"]
-    samples: int
-    message: str
+    samples: Count
+    message: Sentence
     """A sentence that says why."""
     metrics: tuple[MetricReport, ...] = ()
 
@@ -80,9 +111,9 @@ class EvalReport(_Doc):
 class FailureReport(_Doc):
     """Why the run failed; classes are those of neurons.trainer.errors."""
 
-    failure_class: str = Field(alias="class")
+    failure_class: Word = Field(alias="class")
     retryable: bool
-    message: str
+    message: Sentence
 
 
 class RunProgress(_Doc):
@@ -91,18 +122,28 @@ class RunProgress(_Doc):
     attempt: str
     """UID of the trainer's pod."""
     stage: RunStage
-    progress_percent: int = Field(default=0, alias="progressPercent", ge=0, le=100)
-    step: int | None = None
-    steps: int | None = None
-    remaining_seconds: int | None = Field(default=None, alias="remainingSeconds")
-    loss_milli: int | None = Field(default=None, alias="lossMilli")
+    progress_percent: Annotated[int, _within(0, 100)] = Field(default=0, alias="progressPercent")
+    step: Estimate | None = None
+    steps: Estimate | None = None
+    remaining_seconds: Estimate | None = Field(default=None, alias="remainingSeconds")
+    loss_milli: Annotated[int, _within(-_MOST, _MOST)] | None = Field(default=None, alias="lossMilli")
     """Training loss in 1/1000 nats per token."""
     dataset: DatasetReport | None = None
     artifact: ArtifactReport | None = None
     eval: EvalReport | None = None
-    skipped: str | None = None
+    skipped: Sentence | None = None
     """Set instead of a failure when there was too little new data: a sentence with the count."""
     failure: FailureReport | None = None
+
+
+def read_progress(text: str) -> RunProgress | str:
+    """Return what progress.json says, or what is wrong with it as a clause that names the field."""
+    try:
+        return RunProgress.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or PROGRESS_KEY
+        return f"{where}: {first['msg']}"[:1000]
 
 
 class LastWord(_Doc):

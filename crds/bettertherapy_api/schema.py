@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
-def cel(rule: str, message: str, *, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
-    """Return one `x-kubernetes-validations` entry. `message` is read by a person: it says what to do."""
-    entry = {"rule": rule, "message": message}
+def cel(
+    rule: str,
+    message: str,
+    *,
+    field_path: str | None = None,
+    reason: str | None = None,
+    optional_old_self: bool = False,
+) -> dict[str, str | bool]:
+    """Return one `x-kubernetes-validations` entry. `message` is read by a person: it says what to do.
+
+    With `optional_old_self` the rule is checked at creation too, where `oldSelf` has no value.
+    """
+    entry: dict[str, str | bool] = {"rule": rule, "message": message}
     if field_path is not None:
         entry["fieldPath"] = field_path
     if reason is not None:
         entry["reason"] = reason
+    if optional_old_self:
+        entry["optionalOldSelf"] = True
     return entry
 
 
-def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
+def rules(*entries: dict[str, str | bool], **extra: Any) -> dict[str, Any]:
     """Return the JSON schema extension that carries CEL rules."""
     return {"x-kubernetes-validations": list(entries), **extra}
 
@@ -38,6 +51,14 @@ class ApiModel(BaseModel):
         extra="ignore",
     )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: camelCase keys, and what is None left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_json(self) -> str:
+        """Return canonical JSON in UTF-8 as it is: the same document gives the same bytes."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 Str63 = Annotated[str, Field(min_length=1, max_length=63)]
 Str253 = Annotated[str, Field(min_length=1, max_length=253)]
@@ -45,6 +66,7 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", min_length=1, max_length=128)]
+Uid = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", min_length=1, max_length=64)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]

@@ -12,8 +12,8 @@ import uvloop
 
 from twin_operator.engine.health import serve_health
 from twin_operator.engine.resources import Resource
-from twin_operator.kinds.resources import WATCHED
-from twin_operator.process import Process, selector_of
+from twin_operator.kinds.watched import WATCHED
+from twin_operator.process import Process
 from twin_operator.settings import Settings, from_environment
 
 FINALIZER = "bettertherapy.io/twin-operator"
@@ -23,7 +23,7 @@ def registry_for(process: Process) -> kopf.OperatorRegistry:
     """Register one event handler per watched type: raw events make kopf write nothing to the objects."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(login)
-    for resource in WATCHED:
+    for resource in (each.resource for each in WATCHED):
         kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)(
             handler_for(process, resource)
         )
@@ -65,9 +65,10 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     # kopf keeps one worker per object until it has idled this long, and new objects wait for a free one.
     chosen.queueing.idle_timeout = 0.05
     chosen.queueing.exit_timeout = 0.5
-    for resource in WATCHED:
-        if (selector := selector_of(resource)) is not None:
-            chosen.watching.label_selectors[resource.group, resource.version, resource.plural] = selector
+    for each in WATCHED:
+        if each.selector is not None:
+            resource = each.resource
+            chosen.watching.label_selectors[resource.group, resource.version, resource.plural] = each.selector
     return chosen
 
 

@@ -11,51 +11,54 @@ from typing import Self
 
 from kubernetes.aio.client.api_client import ApiClient
 
-from bettertherapy_api import names
+from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
-from twin_operator.engine.cache import Cache
+from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
-from twin_operator.engine.resources import Key, Manifest, Resource, key_of
+from twin_operator.engine.reconcile import Tools
+from twin_operator.engine.resources import Key, Manifest, Resource
+from twin_operator.engine.store import Entry, Store, Watched
 from twin_operator.errors import ApiError
+from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
-from twin_operator.kinds.resources import BY_KIND, PRIMARY, WATCHED
-from twin_operator.kinds.wakeups import concerned
+from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
+from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
+from twin_operator.kinds.triggers import Counts, Route, woken
+from twin_operator.kinds.watched import WATCHED
+from twin_operator.kinds.world import World
 from twin_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _HUNG_SECONDS = 300.0
 _ELECTION_SECONDS = 60.0
-
-
-def selector_of(resource: Resource) -> str | None:
-    """Return the label selector by which a resource is watched: our children by their component, our own kinds all."""
-    return None if resource in PRIMARY else names.LABEL_COMPONENT
+PRIORITIES = {ROUTING: 0, MINER_POOL.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_RUN.kind: 3}
+"""What patients wait for goes first: it must not stand behind a thousand statuses."""
+GATHER_SECONDS = 0.01
+"""So long changes of a pool's routing are gathered into one write per slice."""
+COUNT_SECONDS = 1.0
+"""So long a pool's counters may be behind."""
 
 
 class Process:
-    """Use as `async with Process(settings, client) as process`; then `run` it beside kopf, which feeds `observe`."""
+    """Use as `async with Process(settings, api) as process`; then `run` it beside kopf, which feeds `observe`."""
 
-    def __init__(self, settings: Settings, client: ApiClient) -> None:
+    def __init__(self, settings: Settings, api: Api) -> None:
         self._settings = settings
-        self._free = Api(
-            client,
-            request_seconds=settings.request_seconds,
-            resources=BY_KIND,
-            user_agent=f"twin-operator/{settings.identity}",
-        )
+        self._free = api
         self._prometheus = (
             Prometheus(settings.prometheus_url, request_seconds=settings.request_seconds)
             if settings.prometheus_url
             else None
         )
-        self.queue = Queue(urgent=["MinerPool"])
-        self.cache = Cache(self._changed)
+        self.queue = Queue(priorities=PRIORITIES)
+        self.store = Store(WATCHED, self._changed)
+        self.world = World(self.store)
         self._may_work = asyncio.Event()
         self.leadership = Leadership(
             self._free,
@@ -68,29 +71,48 @@ class Process:
             on_gained=self._gained,
             on_lost=self._lost,
         )  # fmt: skip
-        api = self._free.guarded_by(self.leadership.require)
-        events = EventPoster(api, instance=settings.identity)
-        pools = MinerPoolReconciler(api=api, cache=self.cache, events=events, images=settings.images)
-        twins = DoctorTwinReconciler(
-            api=api, cache=self.cache, events=events, wake=self.queue.add, wake_at=self.queue.add_at,
-            window_seconds=settings.fine_tune_window_seconds, prometheus=self._prometheus,
-            matchers=settings.prometheus_matchers,
+        guarded = api.guarded_by(self.leadership.require)
+        tools = Tools(
+            api=guarded, applier=Applier(guarded, self.store), store=self.store,
+            events=EventPoster(guarded, instance=settings.identity), wake=self.queue.add, wake_at=self.queue.add_at,
         )  # fmt: skip
-        runs = FineTuneRunReconciler(
-            api=api, cache=self.cache, events=events, images=settings.images, wake_at=self.queue.add_at
+        self.canaries = (
+            CanaryWatch(self._prometheus, store=self.store, wake=self._wake, matchers=settings.prometheus_matchers)
+            if self._prometheus is not None
+            else None
         )
+        self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        pools = MinerPoolReconciler(
+            tools, world=self.world, images=settings.images,
+            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds),
+        )  # fmt: skip
+        twins = DoctorTwinReconciler(
+            tools, world=self.world, wake_route=self._wake_route, window_seconds=settings.fine_tune_window_seconds,
+            canaries=self.canaries,
+        )  # fmt: skip
+        runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
         self._reconcilers = {
-            "MinerPool": pools.reconcile, "DoctorTwin": twins.reconcile, "FineTuneRun": runs.reconcile,
+            ROUTING: self.routing.reconcile, MINER_POOL.kind: pools.reconcile, DOCTOR_TWIN.kind: twins.reconcile,
+            FINE_TUNE_RUN.kind: runs.reconcile,
         }  # fmt: skip
 
     @classmethod
     async def connect(cls, settings: Settings) -> Process:
         """Return a process with a connection to the API server of the environment."""
-        return cls(settings, ApiClient(await configuration_from_environment()))
+        client = ApiClient(await configuration_from_environment())
+        return cls(
+            settings,
+            Api(
+                client,
+                request_seconds=settings.request_seconds,
+                resources=BY_KIND,
+                user_agent=f"twin-operator/{settings.identity}",
+            ),
+        )
 
     async def __aenter__(self) -> Self:
         await self.relist()
-        self.cache.synced = True
+        self.store.synced = True
         return self
 
     async def __aexit__(
@@ -104,9 +126,9 @@ class Process:
         """Take one watch event; what follows from it is the cache's listener's business."""
         whole = {"apiVersion": resource.api_version, "kind": resource.kind, **thing}
         if event == "DELETED":
-            self.cache.remove(whole)
+            self.store.remove(whole)
         else:
-            self.cache.put(whole)
+            self.store.put(whole)
 
     async def run(self) -> None:
         """Work until cancelled; then stop writing and give the Lease back."""
@@ -118,6 +140,8 @@ class Process:
                         work(self.queue, self._reconcile, may_work=self._may_work), name=f"worker-{number}"
                     )
                 tasks.create_task(self._resync(), name="resync")
+                if self.canaries is not None:
+                    tasks.create_task(self._measure(self.canaries), name="canaries")
                 tasks.create_task(_escalate(election), name="election-watch")
         finally:
             # The workers are done: nobody writes any more, so the next leader may begin.
@@ -125,10 +149,10 @@ class Process:
             await asyncio.wait({election}, timeout=self._settings.request_seconds)
 
     async def relist(self) -> None:
-        """List everything once: the start, and now and then against whatever a watch has lost."""
+        """List everything once: the start, on gaining the Lease, and now and then against what a watch has lost."""
         async with asyncio.TaskGroup() as tasks:
-            for resource in WATCHED:
-                tasks.create_task(self._relist(resource))
+            for watched in WATCHED:
+                tasks.create_task(self._relist(watched))
 
     def unhealthy(self) -> str | None:
         """Return what hangs, or None."""
@@ -140,34 +164,56 @@ class Process:
 
     def unready(self) -> str | None:
         """Return why this replica could not take over, or None."""
-        return None if self.cache.synced else "the caches are being filled"
+        return None if self.store.synced else "the store is being filled"
 
-    async def _relist(self, resource: Resource) -> None:
+    async def _relist(self, watched: Watched) -> None:
         things, version = await self._free.list(
-            resource, namespace=self._settings.namespace, selector=selector_of(resource)
+            watched.resource, namespace=self._settings.namespace, selector=watched.selector
         )
-        self.cache.replace(resource, things, version=version, namespace=self._settings.namespace)
+        self.store.replace(watched.resource, things, version=version, namespace=self._settings.namespace)
 
     async def _reconcile(self, key: Key) -> None:
         await self._reconcilers[key.kind](key)
 
-    def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
+    def _changed(self, old: Entry | None, new: Entry | None) -> None:
+        self.world.changed(old, new)
+        if not self._may_work.is_set():
+            return
+        for woken_ in woken(self.world, old, new):
+            if isinstance(woken_, Route):
+                self._wake_route(woken_.namespace, woken_.pool, woken_.twin)
+            elif isinstance(woken_, Counts):
+                self.queue.add_after(woken_.pool, COUNT_SECONDS)
+            else:
+                self.queue.add(woken_)
+
+    def _wake(self, key: Key) -> None:
         if self._may_work.is_set():
-            for key in concerned(self.cache, old, new):
-                self.queue.add(key)
+            self.queue.add(key)
+
+    def _wake_route(self, namespace: str, pool: str, twin: str | None) -> None:
+        self.routing.mark(namespace, pool, twin)
+        self.queue.add_after(Key(ROUTING, namespace, pool), GATHER_SECONDS)
 
     def _add_all(self) -> None:
         for resource in PRIMARY:
-            for thing in self.cache.of_kind(resource.kind):
-                self.queue.add(key_of(thing))
+            for entry in self.store.of_kind(resource.kind):
+                self.queue.add(entry.key)
+        for entry in self.store.of_kind(MINER_POOL.kind):
+            self._wake_route(entry.key.namespace, entry.key.name, None)
 
     def _gained(self) -> None:
+        """Look at everything; it has just been listed anew, since what was seen before may be older than the Lease."""
         self._may_work.set()
         self._add_all()
 
     def _lost(self) -> None:
         self._may_work.clear()
         self.queue.clear()
+
+    async def _measure(self, canaries: CanaryWatch) -> None:
+        await self._may_work.wait()
+        await canaries.run()
 
     async def _resync(self) -> None:
         """Bring back what was missed, every now and then; jittered, so that replicas don't do it at once."""

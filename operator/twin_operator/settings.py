@@ -50,6 +50,10 @@ class Settings:
     """PromQL matchers that select a namespace's miners."""
     fine_tune_window_seconds: int = 14400
     """Over how long the fine-tunes that are due at the same time are spread."""
+    update_pools: int = 1
+    """How many pools take a new release's images at a time."""
+    update_delay_seconds: int = 60
+    """How long a pool must have run with them before the next begins."""
 
 
 def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -65,6 +69,8 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
     parser.add_argument(
         "--fine-tune-window-seconds", type=int, default=environ.get("TWIN_FINE_TUNE_WINDOW_SECONDS", "14400")
     )
+    parser.add_argument("--update-pools", type=int, default=environ.get("TWIN_UPDATE_POOLS", "1"))
+    parser.add_argument("--update-delay-seconds", type=int, default=environ.get("TWIN_UPDATE_DELAY_SECONDS", "60"))
     parser.add_argument("--prometheus-url", default=environ.get("TWIN_PROMETHEUS_URL") or None)
     parser.add_argument(
         "--prometheus-matchers", default=environ.get("TWIN_PROMETHEUS_MATCHERS", Settings.prometheus_matchers)
@@ -89,6 +95,8 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
         prometheus_url=parsed.prometheus_url,
         prometheus_matchers=parsed.prometheus_matchers,
         fine_tune_window_seconds=parsed.fine_tune_window_seconds,
+        update_pools=parsed.update_pools,
+        update_delay_seconds=parsed.update_delay_seconds,
     )
 
 

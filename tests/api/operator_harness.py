@@ -22,12 +22,20 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodReport
-from neurons.cluster import ClusterClient, apply_report_key
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodRef, PodReport
+from neurons.cluster import ClusterClient
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api
-from twin_operator.engine.resources import CONFIG_MAP, POD, Manifest
-from twin_operator.kinds.resources import BY_KIND, CHILDREN, DOCTOR_TWIN, MINER_POOL, PRIMARY
+from twin_operator.engine.resources import POD, Manifest
+from twin_operator.kinds.resources import (
+    BY_KIND,
+    CHILDREN,
+    DOCTOR_TWIN,
+    MINER_POOL,
+    POD_REPORT,
+    PRIMARY,
+    ROUTING_SLICE,
+)
 
 BASE = "smollm2"
 
@@ -110,11 +118,17 @@ class Cluster:
         return found
 
     async def routing(self, pool: str = "p") -> dict[str, Any]:
-        import json
-
-        found = await self.api.get(CONFIG_MAP, namespace=self.namespace, name=names.routing_name(pool))
-        table: dict[str, Any] = json.loads(found["data"][names.ROUTING_KEY]) if found else {}
-        return table
+        """Return what the pool publishes: `twins` by name (each with its `uid`), `pods` by UID, `prompts`, `slices`."""
+        selector = f"{names.LABEL_POOL}={pool}"
+        slices, _ = await self.api.list(ROUTING_SLICE, namespace=self.namespace, selector=selector)
+        found: dict[str, Any] = {"twins": {}, "pods": {}, "prompts": {}, "slices": slices}
+        for each in slices:
+            for uid, entry in (each.get("twins") or {}).items():
+                assert entry["name"] not in found["twins"], f"two entries for {entry['name']}"
+                found["twins"][entry["name"]] = {**entry, "uid": uid}
+            found["pods"].update(each.get("pods") or {})
+            found["prompts"].update(each.get("prompts") or {})
+        return found
 
     async def start_pod(self, name: str, *, pool: str = "p", status: Manifest | None = None) -> None:
         """Make an engine pod that no scheduler takes; with `status`, what a kubelet would say of it."""
@@ -136,15 +150,26 @@ class Cluster:
     async def report(
         self, pod: str, *adapters: AdapterReport, pool: str = "p", ready: bool = True, wedged: bool = False
     ) -> None:
-        """Say what an agent says, the way it says it."""
-        document = PodReport(
-            pod=pod, address="10.0.0.1:8080", uid=self.uids[pod], ready=ready,
+        """Say what an agent says. Who may write whose report is tried elsewhere, with the agents' own tokens."""
+        said = PodReport(
+            pod=PodRef(name=pod, uid=self.uids[pod]), ready=ready,
             engine=EngineReport(live=not wedged, wedged=wedged, version="0.32.0"),
             adapters={names.served_name(held.twin, held.digest): held for held in adapters}, cold_start_seconds=3,
-        )  # fmt: skip
-        await apply_report_key(
-            self.agents, namespace=self.namespace, name=names.report_name(pool), pod=pod, value=document.to_json()
-        )
+        ).model_dump(mode="json", by_alias=True, exclude_none=True)  # fmt: skip
+        live = await self.api.get(POD_REPORT, namespace=self.namespace, name=pod)
+        if live is None:
+            metadata = {
+                "name": pod, "namespace": self.namespace,
+                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "report"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": self.uids[pod]}],
+            }  # fmt: skip
+            await self.api.create(
+                {"apiVersion": POD_REPORT.api_version, "kind": POD_REPORT.kind, "metadata": metadata, **said}
+            )
+            return
+        gone = dict.fromkeys((live.get("adapters") or {}).keys() - said["adapters"].keys())
+        said["adapters"] |= gone
+        await self.api.merge(POD_REPORT, namespace=self.namespace, name=pod, patch=said)
 
     async def children(self, pool: str = "p") -> dict[tuple[str, str], Manifest]:
         found = {}
@@ -172,13 +197,15 @@ def condition(thing: Manifest, kind: str) -> tuple[str, str]:
     return "", ""
 
 
-async def until(check: Callable[[], Awaitable[Any]], *, seconds: float = 20, what: str = "") -> Any:
+async def until(
+    check: Callable[[], Awaitable[Any]], *, seconds: float = 20, what: str = "", every: float = 0.03
+) -> Any:
     """Await the first true result of `check`; fails with the last one."""
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
             while not (last := await check()):  # the API server is asked
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(every)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what or check}; last result {last!r}") from None
     return last

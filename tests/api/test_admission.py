@@ -121,6 +121,30 @@ REFUSED_TWINS = {
     "misspelt field": ([_set("spec.adaptor", {})], 'unknown field "spec.adaptor"'),
 }
 
+_KEY = {"secretKeyRef": {"name": "s", "key": "k"}}
+_OVERLAY = {
+    "labels": {"team": "a", "kueue.x-k8s.io/queue-name": "q"},
+    "annotations": {"example.org/note": "b"},
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h100"]}]}]
+            }
+        },
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 50, "podAffinityTerm": {"topologyKey": "topology.kubernetes.io/zone"}}
+            ]
+        },
+    },
+    "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
+    "env": [{"name": "HF_TOKEN", "valueFrom": _KEY}, {"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}],
+    "volumes": [
+        {"name": "data", "mountPath": "/data/a", "claimName": "c"},
+        {"name": "ram", "mountPath": "/ram", "emptyDir": {"medium": "Memory"}, "readOnly": False},
+    ],
+}
+
 REFUSED_POOLS = {
     "name too long": ([_set("metadata.name", "p" * 41)], "at most 40 characters"),
     "name with dots": ([_set("metadata.name", "a.b")], "must not contain dots"),
@@ -145,6 +169,98 @@ REFUSED_POOLS = {
     "disruption as a word": ([_set("spec.disruption", {"maxUnavailable": "few"})], "a number of pods or a percentage"),
     "drain of zero": ([_set("spec.drainSeconds", 0)], "spec.drainSeconds"),
     "port as netuid": ([_set("spec.miner.netuid", 65536)], "spec.miner.netuid"),
+    "name begins with a digit": (
+        [_set("metadata.name", "7b")],
+        "must begin with a letter: a Service is named after it",
+    ),
+    "nothing may move": (
+        [_set("spec.engine.updateStrategy", {"maxSurge": 0})],
+        "with maxSurge 0 and maxUnavailable 0 no pod could ever be replaced",
+    ),
+    "nothing may move, in percent": (
+        [_set("spec.engine.updateStrategy", {"maxSurge": "0%", "maxUnavailable": 0})],
+        "with maxSurge 0 and maxUnavailable 0 no pod could ever be replaced",
+    ),
+    "surge with Recreate": (
+        [_set("spec.engine.updateStrategy", {"type": "Recreate", "maxSurge": 1})],
+        "maxSurge and maxUnavailable belong to type RollingUpdate",
+    ),
+    "surge as a word": (
+        [_set("spec.engine.updateStrategy", {"maxSurge": "many"})],
+        "must be a number of pods or a percentage such as 25%",
+    ),
+    "window without length": (
+        [_set("spec.engine.updateStrategy", {"maintenanceWindow": {"schedule": "0 2 * * *"}})],
+        "maintenanceWindow.seconds: Required value",
+    ),
+    "window with four fields": (
+        [_set("spec.engine.updateStrategy", {"maintenanceWindow": {"schedule": "0 2 * *", "seconds": 60}})],
+        "maintenanceWindow.schedule",
+    ),
+    "variables for an engine elsewhere": (
+        [_set("spec.engine", {"endpoint": "http://e:8000", "pod": {"env": [{"name": "A", "value": "1"}]}})],
+        "with endpoint no engine runs here",
+    ),
+    **{
+        f"owned variable {name} of {of}": (
+            [_set(f"spec.{of}.pod", {"env": [{"name": name, "value": "1"}]})],
+            "the operator sets this variable itself, or it would open another way to the engine",
+        )
+        for of, name in (
+            ("engine", "VLLM_API_KEY"),
+            ("engine", "VLLM_LORA_RESOLVER_CACHE_DIR"),
+            ("engine", "HF_HUB_OFFLINE"),
+            ("miner", "POD_IP"),
+            ("fineTune", "PROGRESS_CONFIGMAP"),
+        )
+    },
+    "variable with two values": (
+        [_set("spec.engine.pod", {"env": [{"name": "A", "value": "1", "valueFrom": _KEY}]})],
+        "set either value or valueFrom",
+    ),
+    "variable from nowhere": (
+        [_set("spec.engine.pod", {"env": [{"name": "A", "valueFrom": {}}]})],
+        "set either secretKeyRef or configMapKeyRef",
+    ),
+    "variable twice": (
+        [_set("spec.miner.pod", {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]})],
+        "Duplicate value",
+    ),
+    **{
+        f"volume on {path}": (
+            [_set("spec.engine.pod", {"volumes": [{"name": "a", "mountPath": path, "claimName": "c"}]})],
+            "that the operator or the kernel owns",
+        )
+        for path in ("/tmp", "/adapters/x", "/run", "/mnt", "/etc", "/var/run/secrets/x", "/dev/shm")
+    },
+    "volume beside another": (
+        [_set("spec.engine.pod", {"volumes": [{"name": n, "mountPath": "/a", "claimName": "c"} for n in "ab"]})],
+        "two volumes have the same mountPath",
+    ),
+    "volume through a parent": (
+        [_set("spec.engine.pod", {"volumes": [{"name": "a", "mountPath": "/a/../tmp", "claimName": "c"}]})],
+        "mountPath",
+    ),
+    "volume of two sources": (
+        [_set("spec.engine.pod", {"volumes": [{"name": "a", "mountPath": "/a", "claimName": "c", "secretName": "s"}]})],
+        "set exactly one of claimName, secretName, configMapName and emptyDir",
+    ),
+    "volume of the node": (
+        [_set("spec.engine.pod", {"volumes": [{"name": "a", "mountPath": "/a", "hostPath": {"path": "/"}}]})],
+        'unknown field "spec.engine.pod.volumes[0].hostPath"',
+    ),
+    "label by which pods are found": (
+        [_set("spec.engine.pod", {"labels": {"bettertherapy.io/pool": "other"}})],
+        "are the operator's: remove them",
+    ),
+    "label that opens the engines": (
+        [_set("spec.engine.pod", {"labels": {"app.kubernetes.io/name": "prometheus"}})],
+        "are the operator's: remove them",
+    ),
+    "annotation of ours": (
+        [_set("spec.miner.pod", {"annotations": {"bettertherapy.io/plan": "x"}})],
+        "are the operator's: remove them",
+    ),
     "misspelt field": ([_set("spec.engine.maxLora", 4)], 'unknown field "spec.engine.maxLora"'),
     **{
         f"owned flag {flag}": ([_set("spec.engine.args", [flag])], "args holds a flag that the operator sets itself")
@@ -250,6 +366,21 @@ GOOD = {
     "pool with its own way to fine-tune": _with(
         POOL, _set("spec.fineTune", {"maxConcurrentRuns": 2, "image": "trainer:1", "queueName": "gpu"})
     ),
+    "pool with overlays everywhere": _with(
+        POOL,
+        _set("spec.engine.pod", {**_OVERLAY, "priorityClassName": "gold"}),
+        _set("spec.miner", {"pod": {**_OVERLAY, "priorityClassName": "gold"}, "resources": {"limits": {"cpu": 1}}}),
+        _set("spec.agent", {"resources": {"limits": {"memory": "2Gi"}}}),
+        _set("spec.fineTune", {"pod": _OVERLAY}),
+    ),
+    **{
+        f"pool replaced by {strategy}": _with(POOL, _set("spec.engine.updateStrategy", strategy))
+        for strategy in (
+            {"maxSurge": 0, "maxUnavailable": 1},
+            {"maxUnavailable": "25%"},
+            {"type": "Recreate", "maintenanceWindow": {"schedule": "0 2 * * 0", "seconds": 7200}},
+        )
+    },
     "pool before a running server": _with(
         POOL, _remove("spec.baseModel.uri"), _set("spec.engine", {"endpoint": "http://vllm.models:8000"})
     ),

@@ -19,8 +19,9 @@ from bettertherapy_api.doctor_twin import Rollout
 from localcluster import Cluster
 from neurons.miner.metrics import Metrics
 from tests.conftest import Kubectl
-from twin_operator.domain.canary_analysis import RATINGS, Analysis, Outlook, assess, measure
+from twin_operator.domain.canary_analysis import RATINGS, Analysis, Outlook, Trial, assess
 from twin_operator.engine.prometheus import Prometheus
+from twin_operator.kinds.doctor_twin.canary_watch import measure
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 TWIN, STABLE, CANARY = "dr-a", "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
@@ -94,11 +95,9 @@ async def test_versions_are_told_apart_in_errors_and_latency(
     metrics.pods_ready.set(1)
 
     async def outlook() -> Analysis:
-        measured = await measure(
-            prometheus, twin=TWIN, canary=CANARY, stable=STABLE, window_seconds=120,
-            matchers=f'namespace="{namespace}"',
-        )  # fmt: skip
-        return assess(measured, LIMITS, miners=1)
+        trial = Trial(twin=TWIN, canary=CANARY, stable=STABLE)
+        found = await measure(prometheus, [trial], window_seconds=120, matchers=f'namespace="{namespace}"')
+        return assess(found if isinstance(found, str) else found[trial], LIMITS, miners=1)
 
     async def until(found: Callable[[Analysis], bool]) -> Analysis:
         deadline = asyncio.get_running_loop().time() + SECONDS

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
-from twin_operator.kinds.finetune_run.rbac import build_role
-from twin_operator.kinds.miner_pool.rbac import build_roles
+from twin_operator.kinds.finetune_run.role import build_role
+from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
 from twin_operator.kinds.resources import CHILDREN
 
 Rules = dict[tuple[str, str], set[str]]
@@ -47,6 +47,10 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
         ("bettertherapy.io", "finetuneruns/finalizers"): {"update"},
         ("bettertherapy.io", "minerpools/status"): {"patch"},
         ("bettertherapy.io", "minerpools/finalizers"): {"update"},
+        # What agents may do with their reports it hands on, so it must hold it.
+        ("bettertherapy.io", "routingslices"): MANAGE,
+        ("bettertherapy.io", "podreports"): MANAGE,
+        ("", "secrets"): {"create"},
         ("", "pods"): READ,
         ("events.k8s.io", "events"): {"create"},
     }
@@ -61,7 +65,7 @@ def test_nothing_is_a_wildcard_or_escalates(render: Callable) -> None:
         for rule in role["rules"]:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
-            assert "secrets" not in rule["resources"]
+            assert "secrets" not in rule["resources"] or rule["verbs"] == ["create"]
             assert not any("exec" in resource or "attach" in resource for resource in rule["resources"])
 
 
@@ -74,7 +78,7 @@ def test_operator_holds_what_its_roles_hand_on(cluster_role: list[dict], handed_
 
 @pytest.fixture
 def handed_on() -> list[dict]:
-    return [*build_roles(pool()), build_role(run())]
+    return [build_engine_role(pool(), configmaps=True), build_miner_role(pool(), configmaps=True), build_role(run())]
 
 
 def test_lease_is_the_only_one_it_may_change(render: Callable) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,19 +21,23 @@ def one(documents: list[dict], kind: str) -> dict:
     return found
 
 
-def test_pool_is_named_after_the_release_and_reads_the_charts_secret(render: Callable) -> None:
+def test_pool_is_named_after_the_release_and_leaves_its_tokens_to_the_operator(render: Callable) -> None:
     documents = render("twin-miner")
-    pool, secret = one(documents, "MinerPool"), one(documents, "Secret")
-    assert pool["metadata"]["name"] == "rel"
-    assert pool["spec"]["miner"]["accessSecretRef"] == {"name": secret["metadata"]["name"]}
+    assert one(documents, "MinerPool")["metadata"]["name"] == "rel"
+    assert "accessSecretRef" not in one(documents, "MinerPool")["spec"].get("miner", {})
+    assert not [d for d in documents if d["kind"] == "Secret"]
+    assert one(documents, "Pod")["spec"]["volumes"][0]["secret"]["secretName"] == "rel-access"
 
 
-def test_each_client_gets_its_own_long_token(render: Callable) -> None:
-    secret = one(render("twin-miner", "--set", "access.clients={a,b}"), "Secret")
-    tokens = {name: base64.b64decode(value) for name, value in secret["data"].items()}
-    assert tokens.keys() == {"a", "b"}
-    assert tokens["a"] != tokens["b"]
-    assert all(len(token) >= 40 for token in tokens.values())
+def test_rendering_twice_gives_the_same(render: Callable) -> None:
+    assert render("twin-miner", *TWIN) == render("twin-miner", *TWIN)
+
+
+def test_clients_that_have_no_token_are_refused_in_words(helm: Callable) -> None:
+    done = helm("template", "rel", str(CHART), "-n", "ns", "--set", "access.clients={a}", check=False)
+    assert done.returncode != 0
+    assert 'this chart makes no tokens any more, and Secret rel-access has none for "a"' in done.stderr
+    assert "kubectl -n ns patch secret rel-access" in done.stderr
 
 
 def test_existing_secret_is_used_and_none_is_made(render: Callable) -> None:
@@ -72,7 +77,7 @@ def test_null_takes_a_quantity_away(render: Callable) -> None:
     assert one(documents, "MinerPool")["spec"]["resources"] == {"requests": {"cpu": "1"}}
 
 
-@pytest.mark.parametrize("name", ["x" * 41, "my.miner"])
+@pytest.mark.parametrize("name", ["x" * 41, "my.miner", "7b"])
 def test_release_name_that_no_pool_can_have_is_refused(name: str, helm: Callable) -> None:
     done = helm("template", name, str(CHART), check=False)
     assert done.returncode != 0
@@ -87,22 +92,48 @@ def test_notes_name_the_next_commands(helm: Callable) -> None:
     assert "helm test rel -n ns" in notes
 
 
+# What the release before rendered, with the tokens that clients hold.
+OLD_SECRET = """
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ .Release.Name }}-access
+type: Opaque
+stringData: {a: token-of-a, b: token-of-b}
+"""
+
+
 @pytest.mark.cluster
-def test_tokens_survive_an_upgrade_and_removed_clients_do_not(
-    helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace: str
+def test_tokens_that_an_earlier_release_made_survive_upgrades_and_removal(
+    helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
+    before = tmp_path / "twin-miner"
+    shutil.copytree(CHART, before)
+    (before / "templates" / "access-secret.yaml").write_text(OLD_SECRET)
     # No engines: this test is about the Secret.
-    arguments = ["rel", str(CHART), "-n", namespace, "--kubeconfig", str(kubeconfig), "--set", "pool.replicas=0"]
-    arguments += ["--set", "pool.miner.replicas=0"]
+    where = ["-n", namespace, "--kubeconfig", str(kubeconfig)]
+    quiet = ["--set", "pool.replicas=0,pool.miner.replicas=0"]
 
     def tokens() -> dict[str, str]:
         done = kubectl("get", "secret", "rel-access", "-n", namespace, "-o", "json")
         return dict(json.loads(done.stdout)["data"])
 
-    helm("install", *arguments, "--set", "access.clients={a,b}")
-    before = tokens()
-    helm("upgrade", *arguments, "--set", "access.clients={a,c}")
-    after = tokens()
-    assert after.keys() == {"a", "c"}
-    assert after["a"] == before["a"]
-    assert after["c"] not in before.values()
+    helm("install", "rel", str(before), *where, *quiet)
+    made = tokens()
+    assert base64.b64decode(made["a"]) == b"token-of-a"
+    for clients in ([], ["--set", "access.clients={a,b}"]):
+        helm("upgrade", "rel", str(CHART), *where, *quiet, *clients)
+        assert tokens() == made
+    helm("uninstall", "rel", *where)
+    assert tokens() == made
+
+
+@pytest.mark.cluster
+def test_a_secret_of_somebody_else_is_left_alone(
+    helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace: str
+) -> None:
+    kubectl("create", "secret", "generic", "rel-access", "-n", namespace, "--from-literal=default=made-by-the-operator")
+    where = ["-n", namespace, "--kubeconfig", str(kubeconfig), "--set", "pool.replicas=0,pool.miner.replicas=0"]
+    helm("install", "rel", str(CHART), *where)
+    helm("uninstall", "rel", "-n", namespace, "--kubeconfig", str(kubeconfig))
+    assert kubectl("get", "secret", "rel-access", "-n", namespace, "-o", "name").stdout

@@ -6,6 +6,9 @@
 {{- if contains "." .Release.Name -}}
 {{- fail (printf "the release's name %q contains a dot: a Service is named after it, choose one without" .Release.Name) -}}
 {{- end -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "the release's name %q begins with a digit: a Service is named after it, choose one that begins with a letter" .Release.Name) -}}
+{{- end -}}
 {{- .Release.Name -}}
 {{- end }}
 
@@ -22,12 +25,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: bettertherapy
 {{- end }}
 
-{{/* The Secret that the miner reads: the pool's own choice, else an existing one, else the one made here. */}}
+{{/* The Secret that the miner reads: the pool's own choice, else an existing one, else the one that the operator makes. */}}
 {{- define "twin-miner.accessSecret" -}}
 {{- $chosen := dig "miner" "accessSecretRef" "name" "" .Values.pool -}}
 {{- $chosen | default .Values.access.existingSecret | default (printf "%s-access" (include "twin-miner.pool" .)) -}}
 {{- end }}
 
-{{- define "twin-miner.createsAccessSecret" -}}
+{{- define "twin-miner.operatorsAccessSecret" -}}
 {{- if not (or (dig "miner" "accessSecretRef" "name" "" .Values.pool) .Values.access.existingSecret) }}true{{ end -}}
 {{- end }}

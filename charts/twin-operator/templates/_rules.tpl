@@ -1,7 +1,8 @@
 {{/*
 What the operator may do where it watches. It creates Roles for agents, miners and trainers, so it must itself hold what those
-grant (get, list, watch and patch on ConfigMaps): the API server refuses to hand out more than one has. It can't read
-Secrets: the kubelet mounts them into the pods that need them.
+grant (routing slices, pod reports, ConfigMaps): the API server refuses to hand out more than one has. It can't read
+Secrets: the kubelet mounts them into the pods that need them. It creates the Secret with a new pool's token; that a Secret
+exists it learns from the answer to such a request, also as a dry run.
 */}}
 {{- define "twin-operator.rules" -}}
 - apiGroups: [bettertherapy.io]
@@ -18,6 +19,13 @@ Secrets: the kubelet mounts them into the pods that need them.
 - apiGroups: [bettertherapy.io]
   resources: [doctortwins/finalizers, finetuneruns/finalizers, minerpools/finalizers]
   verbs: [update]
+# What data planes follow, and what their agents say; the latter it only reads, but it grants agents the right to write.
+- apiGroups: [bettertherapy.io]
+  resources: [podreports, routingslices]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
 - apiGroups: [""]
   resources: [configmaps, serviceaccounts, services]
   verbs: [get, list, watch, create, patch, delete]

@@ -10,16 +10,15 @@ request at all, in fresh data, is no reason to hold it: a twin that nobody asked
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
-from twin_operator.engine.prometheus import Prometheus, Sample
-from twin_operator.errors import PrometheusError
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.prometheus import Sample
 
 FRESH_SECONDS: Final = 90
 """Older samples are stale: three scrapes at the usual interval of 30 s."""
@@ -55,7 +54,7 @@ class Analysis:
     """An outlook, with a reason and a sentence with the numbers."""
 
     outlook: Outlook
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -74,58 +73,68 @@ class Measurement:
 
 
 UNWATCHED: Final = Analysis(
-    outlook=Outlook.UNWATCHED, reason="NotAnalysed",
+    outlook=Outlook.UNWATCHED, reason=Reason.NOT_ANALYSED,
     message="steps go by time and verification alone: the operator has no Prometheus (prometheus.url of its chart)",
 )  # fmt: skip
 
 
-def queries(*, twin: str, canary: str, stable: str, window_seconds: int, matchers: str) -> dict[str, str]:
-    """Return the PromQL of each part of a measurement."""
+@dataclass(frozen=True, kw_only=True, order=True)
+class Trial:
+    """A canary with traffic, and the version it is compared with."""
+
+    twin: str
+    canary: str
+    """Served name."""
+    stable: str
+
+
+def queries(trials: Sequence[Trial], *, window_seconds: int, matchers: str) -> dict[str, str]:
+    """Return the PromQL of each part of a measurement of all a namespace's canaries at once."""
     more = f",{matchers}" if matchers else ""
     bucket = "bettertherapy_miner_request_seconds_bucket"
-    rated = " or ".join(
-        f'max_over_time({RATINGS}{{twin="{twin}",version="{version}"}}[{RATINGS_DAYS}d])'
-        for version in (canary, stable)
+    twins = "|".join(sorted({trial.twin for trial in trials}))
+    canaries = "|".join(sorted({trial.canary for trial in trials}))
+    stables = "|".join(sorted({trial.stable for trial in trials}))
+    rated = f'{RATINGS}{{twin=~"{twins}",version=~"{canaries}|{stables}"}}'
+    tried, serving = (
+        f'{{twin=~"{twins}",version=~"{versions}"{more}}}[{window_seconds}s]' for versions in (canaries, stables)
     )
-    tried, serving = (f'{{twin="{twin}",version="{version}"{more}}}[{window_seconds}s]' for version in (canary, stable))
     return {
         "fresh": f"count(time() - timestamp(bettertherapy_miner_pods_ready{{{matchers}}}) < {FRESH_SECONDS})",
-        "requests": f"sum by (code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
-        "canary": f"histogram_quantile(0.95, sum by (le) (max_over_time({bucket}{tried})))",
-        "stable": f"histogram_quantile(0.95, sum by (le) (rate({bucket}{serving})))",
-        "ratings": f"sum by (version, rating) ({rated})",
+        "requests": f"sum by (twin, version, code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
+        "canary": f"histogram_quantile(0.95, sum by (twin, version, le) (max_over_time({bucket}{tried})))",
+        "stable": f"histogram_quantile(0.95, sum by (twin, version, le) (rate({bucket}{serving})))",
+        "ratings": f"sum by (twin, version, rating) (max_over_time({rated}[{RATINGS_DAYS}d]))",
     }
 
 
-async def measure(
-    prometheus: Prometheus, *, twin: str, canary: str, stable: str, window_seconds: int, matchers: str
-) -> Measurement | str:
-    """Ask Prometheus; returns what went wrong as a sentence when it doesn't answer."""
-    asked = queries(twin=twin, canary=canary, stable=stable, window_seconds=window_seconds, matchers=matchers)
-    try:
-        answers = await asyncio.gather(*(prometheus.query(promql) for promql in asked.values()))
-    except PrometheusError as error:
-        return str(error)
-    found = dict(zip(asked, answers, strict=True))
-    return Measurement(
-        fresh_miners=int(_only(found["fresh"]) or 0),
-        requests={sample.labels.get("code", ""): sample.value for sample in found["requests"]},
-        canary_seconds=_only(found["canary"]),
-        stable_seconds=_only(found["stable"]),
-        canary_ratings=_ratings(found["ratings"], canary),
-        stable_ratings=_ratings(found["ratings"], stable),
-    )
+def measurements(found: Mapping[str, Sequence[Sample]], trials: Sequence[Trial]) -> dict[Trial, Measurement]:
+    """Return what the answers to `queries` say of each trial."""
+    fresh = next((int(sample.value) for sample in found["fresh"]), 0)
+    by_part: dict[str, dict[tuple[str, str], list[Sample]]] = {}
+    for part, samples in found.items():
+        groups = by_part.setdefault(part, {})
+        for sample in samples:
+            groups.setdefault((sample.labels.get("twin", ""), sample.labels.get("version", "")), []).append(sample)
+    made = {}
+    for trial in trials:
+        canary, stable = (trial.twin, trial.canary), (trial.twin, trial.stable)
+        made[trial] = Measurement(
+            fresh_miners=fresh,
+            requests={each.labels.get("code", ""): each.value for each in by_part["requests"].get(canary, [])},
+            canary_seconds=next((each.value for each in by_part["canary"].get(canary, [])), None),
+            stable_seconds=next((each.value for each in by_part["stable"].get(stable, [])), None),
+            canary_ratings=_ratings(by_part["ratings"].get(canary, [])),
+            stable_ratings=_ratings(by_part["ratings"].get(stable, [])),
+        )
+    return made
 
 
-def _only(samples: list[Sample]) -> float | None:
-    return samples[0].value if samples else None
-
-
-def _ratings(samples: list[Sample], version: str) -> dict[int, float]:
+def _ratings(samples: Sequence[Sample]) -> dict[int, float]:
     return {
-        int(sample.labels["rating"]): sample.value
-        for sample in samples
-        if sample.labels.get("version") == version and sample.labels.get("rating") in {"1", "2", "3", "4", "5"}
+        int(each.labels["rating"]): each.value
+        for each in samples
+        if each.labels.get("rating") in {"1", "2", "3", "4", "5"}
     }
 
 
@@ -134,31 +143,31 @@ def assess(  # noqa: PLR0911  # one return per finding
 ) -> Analysis:
     """Return what the measurement says; `miners` is how many miner pods must have fresh samples."""
     if isinstance(measured, str):
-        return Analysis(outlook=Outlook.UNKNOWN, reason="MetricsUnavailable", message=measured)
+        return Analysis(outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE, message=measured)
     if measured.fresh_miners < max(1, miners):
         return Analysis(
-            outlook=Outlook.UNKNOWN, reason="MetricsStale",
+            outlook=Outlook.UNKNOWN, reason=Reason.METRICS_STALE,
             message=f"Prometheus has samples of the last {FRESH_SECONDS} s from {measured.fresh_miners} of "
             f"{max(1, miners)} miner pods: check that it scrapes them",
         )  # fmt: skip
     total = round(sum(measured.requests.values()))
     errors = round(sum(count for code, count in measured.requests.items() if _is_failure(code)))
     if total == 0:
-        return Analysis(outlook=Outlook.GOOD, reason="NoTraffic", message="no request has reached it yet")
+        return Analysis(outlook=Outlook.GOOD, reason=Reason.NO_TRAFFIC, message="no request has reached it yet")
     percent = 100 * errors / total
     rate = f"{errors} of {total} requests failed ({percent:.2f}%, allowed {limits.max_error_percent}%)"
     if percent > limits.max_error_percent:
         judged = total >= JUDGED_REQUESTS or errors >= JUDGED_ERRORS
         outlook = Outlook.WORSE if judged else Outlook.UNCLEAR
-        return Analysis(outlook=outlook, reason="ErrorRate", message=rate)
+        return Analysis(outlook=outlook, reason=Reason.ERROR_RATE, message=rate)
     lower, rated = _compare_ratings(measured)
     if lower:
-        return Analysis(outlook=Outlook.WORSE, reason="Rating", message=f"{rated}; {rate}")
+        return Analysis(outlook=Outlook.WORSE, reason=Reason.RATING, message=f"{rated}; {rate}")
     slower, latency = _compare_latencies(measured, limits, total)
     if slower:
-        return Analysis(outlook=Outlook.WORSE, reason="Latency", message=f"{latency}; {rate}")
+        return Analysis(outlook=Outlook.WORSE, reason=Reason.LATENCY, message=f"{latency}; {rate}")
     told = "; ".join(each for each in (rate, latency, rated) if each)
-    return Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message=told)
+    return Analysis(outlook=Outlook.GOOD, reason=Reason.WITHIN_LIMITS, message=told)
 
 
 def _compare_latencies(measured: Measurement, limits: RolloutSpec, total: int) -> tuple[bool, str]:

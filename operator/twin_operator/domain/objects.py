@@ -1,62 +1,38 @@
-"""Parses custom resources once per change; a stored object that doesn't parse becomes an error message, not a crash."""
+"""The custom resources as the planners see them, decoded once when an object is put into the store.
+
+What this release can't read becomes `Unreadable`, which says which part and why: nothing is decided upon a guess.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
-from twin_operator.engine.resources import Manifest
 
-Spec = TypeVar("Spec", bound=BaseModel)
-_REMEMBERED = 4096
+Document = TypeVar("Document", bound=BaseModel)
 
 
-class SpecReader(Generic[Spec]):
-    """Turns `spec` into its type; remembers the result per UID and generation."""
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An object of which this release can't read a part; whatever exists for it stays as it is."""
 
-    def __init__(self, model: type[Spec]) -> None:
-        self._model = model
-        self._known: OrderedDict[str, tuple[int, Spec | str]] = OrderedDict()
+    part: Literal["spec", "status"]
+    problem: str
+    """Which field, and what is wrong with it."""
 
-    def read(self, thing: Manifest) -> Spec | str:
-        """Return the parsed spec, or what is wrong with it."""
-        uid, generation = thing["metadata"]["uid"], thing["metadata"].get("generation", 0)
-        known = self._known.get(uid)
-        if known is not None and known[0] == generation:
-            return known[1]
-        result = parsed(self._model, thing.get("spec") or {})
-        self._known[uid] = (generation, result)
-        self._known.move_to_end(uid)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return result
-
-
-def parsed(model: type[Spec], document: Mapping[str, Any]) -> Spec | str:
-    """Return the document as `model`, or what is wrong with it as one sentence."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{where}: {first['msg']}; correct the field, or re-apply the CRD if it is older than this operator"
-
-
-TWIN_SPECS: SpecReader[DoctorTwinSpec] = SpecReader(DoctorTwinSpec)
-POOL_SPECS: SpecReader[MinerPoolSpec] = SpecReader(MinerPoolSpec)
-RUN_SPECS: SpecReader[FineTuneRunSpec] = SpecReader(FineTuneRunSpec)
+    def __str__(self) -> str:
+        return f"the stored {self.part} can't be read: {self.problem}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """A MinerPool as the planners see it."""
+    """A MinerPool."""
 
     namespace: str
     name: str
@@ -73,6 +49,11 @@ class Pool:
         return 8 if slots == "Auto" else int(slots)
 
     @property
+    def store_uri(self) -> str | None:
+        """Root of the adapter store, if it has one."""
+        return self.spec.store.uri if self.spec.store else None
+
+    @property
     def fine_tune(self) -> PoolFineTune:
         """How fine-tunes run here."""
         return self.spec.fine_tune or PoolFineTune()
@@ -80,7 +61,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """A DoctorTwin as the planners see it."""
+    """A DoctorTwin. It is its UID: another object of the same name is another doctor's."""
 
     namespace: str
     name: str
@@ -89,12 +70,13 @@ class Twin:
     spec: DoctorTwinSpec
     status: DoctorTwinStatus
     deleted: bool
+    created: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A FineTuneRun as the planners see it."""
+    """A FineTuneRun."""
 
     namespace: str
     name: str
@@ -103,6 +85,8 @@ class Run:
     created: str
     spec: FineTuneRunSpec
     status: FineTuneRunStatus
+    owner_uid: str | None = None
+    """UID of the DoctorTwin that owns it; None: somebody made it by hand."""
 
     @property
     def started(self) -> bool:
@@ -119,76 +103,78 @@ class Run:
         found = next((each for each in self.status.conditions or [] if each.type == kind), None)
         return (found.status, found.reason, found.message) if found else None
 
+    def is_of(self, twin: Twin) -> bool:
+        """Tell whether it was made for this very twin, and not for an earlier one of the same name.
 
-_TWINS: OrderedDict[str, tuple[str, Twin | str]] = OrderedDict()
+        The UID that was written down when the run was first looked at decides; a run of an earlier release has none,
+        and is the twin's if the twin owns it, or was there before it.
+        """
+        if self.spec.twin_ref.name != twin.name or self.namespace != twin.namespace:
+            return False
+        told = self.status.twin_uid or self.owner_uid
+        return told == twin.uid if told is not None else self.created >= twin.created
 
 
-def pool_from(thing: Manifest) -> Pool | str:
-    """Return the pool, or what is wrong with its spec."""
-    spec = POOL_SPECS.read(thing)
+def parsed(model: type[Document], document: Mapping[str, Any]) -> Document | str:
+    """Return the document as `model`, or what is wrong with it as one sentence."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}; correct the field, or re-apply the CRD if it is older than this operator"
+
+
+def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable:
+    """Return the pool, or what is wrong with its spec. Its status is no memory of anything, so it may be odd."""
+    spec = _spec(MinerPoolSpec, thing, former)
     if isinstance(spec, str):
-        return spec
+        return Unreadable(part="spec", problem=spec)
     metadata = thing["metadata"]
     return Pool(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        labels=metadata.get("labels") or {},
-        spec=spec,
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
         deleted="deletionTimestamp" in metadata,
-    )
+    )  # fmt: skip
 
 
-def twin_from(thing: Manifest) -> Twin | str:
-    """Return the twin, or what is wrong with its spec. A status that doesn't parse counts as none.
-
-    Remembered per resourceVersion: each change of one twin makes its pools look at all of theirs.
-    """
-    metadata = thing["metadata"]
-    uid, version = metadata["uid"], metadata["resourceVersion"]
-    known = _TWINS.get(uid)
-    if known is not None and known[0] == version:
-        return known[1]
-    made = _twin_from(thing)
-    _TWINS[uid] = (version, made)
-    _TWINS.move_to_end(uid)
-    while len(_TWINS) > _REMEMBERED:
-        _TWINS.popitem(last=False)
-    return made
-
-
-def _twin_from(thing: Manifest) -> Twin | str:
-    spec = TWIN_SPECS.read(thing)
+def twin_from(thing: Mapping[str, Any], former: Any = None) -> Twin | Unreadable:
+    """Return the twin, or what can't be read of it: its status is the memory of what may answer patients."""
+    spec = _spec(DoctorTwinSpec, thing, former)
     if isinstance(spec, str):
-        return spec
-    metadata = thing["metadata"]
+        return Unreadable(part="spec", problem=spec)
     status = parsed(DoctorTwinStatus, thing.get("status") or {})
-    return Twin(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        spec=spec,
-        status=DoctorTwinStatus() if isinstance(status, str) else status,
-        deleted="deletionTimestamp" in metadata,
-        annotations=metadata.get("annotations") or {},
-    )
-
-
-def run_from(thing: Manifest) -> Run | str:
-    """Return the run, or what is wrong with its spec. A status that doesn't parse counts as none."""
-    spec = RUN_SPECS.read(thing)
-    if isinstance(spec, str):
-        return spec
+    if isinstance(status, str):
+        return Unreadable(part="status", problem=status)
     metadata = thing["metadata"]
+    return Twin(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        generation=metadata.get("generation", 0), spec=spec, status=status, deleted="deletionTimestamp" in metadata,
+        created=metadata.get("creationTimestamp") or "", annotations=metadata.get("annotations") or {},
+    )  # fmt: skip
+
+
+def run_from(thing: Mapping[str, Any], former: Any = None) -> Run | Unreadable:
+    """Return the run, or what can't be read of it."""
+    spec = _spec(FineTuneRunSpec, thing, former)
+    if isinstance(spec, str):
+        return Unreadable(part="spec", problem=spec)
     status = parsed(FineTuneRunStatus, thing.get("status") or {})
+    if isinstance(status, str):
+        return Unreadable(part="status", problem=status)
+    metadata = thing["metadata"]
+    owner = next((each for each in metadata.get("ownerReferences") or [] if each.get("kind") == "DoctorTwin"), None)
     return Run(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        created=metadata.get("creationTimestamp", ""),
-        spec=spec,
-        status=FineTuneRunStatus() if isinstance(status, str) else status,
-    )
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        generation=metadata.get("generation", 0), created=metadata.get("creationTimestamp") or "", spec=spec,
+        status=status, owner_uid=owner["uid"] if owner else None,
+    )  # fmt: skip
+
+
+def _spec(model: type[Document], thing: Mapping[str, Any], former: Any) -> Document | str:
+    """Parse the spec; that of the same generation is taken over from the former version of the object."""
+    generation = thing["metadata"].get("generation")
+    known = getattr(former, "spec", None)
+    if isinstance(known, model) and generation is not None and generation == former.generation:
+        return known
+    return parsed(model, thing.get("spec") or {})

@@ -1,19 +1,19 @@
-"""What can be wrong with a pool: an ordered chain of pure checks, the first that is violated is the reason.
+"""What can be wrong with a pool: pure checks, and for each condition the chain in which they count.
 
-Each check takes the situation and returns (reason, message) when it is violated, None when it is not. Reasons are
-stable; messages say what happened and what to do.
+Each check takes the situation and returns a finding when it is violated, None when it is not. Reasons are stable;
+messages say what happened and what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
-from twin_operator.engine.status import Condition, Truth
-
-Finding = tuple[str, str]
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Chain, Condition, Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,12 @@ class Situation:
     """Twins with an adapter that this pool serves."""
     problem: Finding | None = None
     """Why children could not be applied."""
-
-
-Check = Callable[[Situation], Finding | None]
+    unpublished: str | None = None
+    """Why the API server refuses what is to be published for all twins."""
+    access_missing: str | None = None
+    """Name of the Secret with the clients' tokens, if it doesn't exist or holds none."""
+    update_waits: Finding | None = None
+    """Why an update of the engines has not begun."""
 
 
 def children_refused(situation: Situation) -> Finding | None:
@@ -40,8 +43,8 @@ def image_pull_failed(situation: Situation) -> Finding | None:
     """The kubelet can't get an image."""
     for pod in _pods(situation):
         for trouble in pod.pulls:
-            return (
-                "ImagePullFailed",
+            return Finding(
+                Reason.IMAGE_PULL_FAILED,
                 f"pod {pod.name} can't pull image {trouble.image}: {trouble.message}; correct {_image_field(trouble)}, "
                 f"or load the image onto the nodes, or name a pull secret in spec.imagePullSecrets",
             )
@@ -53,8 +56,8 @@ def configuration_failed(situation: Situation) -> Finding | None:
     for pod in _pods(situation):
         for trouble in pod.configs:
             missing = "not found" in trouble.message
-            return (
-                "SecretNotFound" if missing else "ContainerNotStarted",
+            return Finding(
+                Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_NOT_STARTED,
                 f"container {trouble.container} of pod {pod.name} can't start: {trouble.message}"
                 + ("; create it in this namespace, or correct the reference in spec" if missing else ""),
             )
@@ -65,8 +68,8 @@ def model_fetch_failed(situation: Situation) -> Finding | None:
     """The base model can't be fetched or verified."""
     for pod in _engines(situation):
         for crash in _crashes(pod, "model"):
-            return (
-                "ModelFetchFailed",
+            return Finding(
+                Reason.MODEL_FETCH_FAILED,
                 f"pod {pod.name} can't fetch {situation.pool.spec.base_model.uri}: {_ending(crash)}",
             )
     return None
@@ -76,8 +79,8 @@ def engine_crashed(situation: Situation) -> Finding | None:
     """vLLM ends again and again."""
     for pod in _engines(situation):
         for crash in _crashes(pod, "engine"):
-            return (
-                "EngineCrashed",
+            return Finding(
+                Reason.ENGINE_CRASHED,
                 f"the engine of pod {pod.name} ended with {_ending(crash)}; see "
                 f"`kubectl logs {pod.name} -c engine --previous`",
             )
@@ -87,9 +90,9 @@ def engine_crashed(situation: Situation) -> Finding | None:
 def neuron_crashed(situation: Situation) -> Finding | None:
     """An agent or a miner ends again and again."""
     for pod in _pods(situation):
-        for container, reason in (("agent", "AgentCrashed"), ("miner", "MinerCrashed")):
+        for container, reason in (("agent", Reason.AGENT_CRASHED), ("miner", Reason.MINER_CRASHED)):
             for crash in _crashes(pod, container):
-                return (
+                return Finding(
                     reason,
                     f"{container} of pod {pod.name} ended with {_ending(crash)}; see "
                     f"`kubectl logs {pod.name} -c {container} --previous`",
@@ -104,9 +107,11 @@ def volume_missing(situation: Situation) -> Finding | None:
         if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
             continue
         if "not found" in message:
-            return ("VolumeClaimNotFound", f"pod {pod.name}: {message}; create the claim, or correct the pvc:// URI")
-        return (
-            "VolumeClaimNotBound",
+            return Finding(
+                Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}; create the claim, or correct the pvc:// URI"
+            )
+        return Finding(
+            Reason.VOLUME_CLAIM_NOT_BOUND,
             f"pod {pod.name}: {message}; see `kubectl describe pvc`: a claim needs a StorageClass or a matching volume",
         )
     return None
@@ -129,7 +134,7 @@ def unschedulable(situation: Situation) -> Finding | None:
             message += "; correct spec.nodeSelector, or label a node"
         elif "Insufficient" in pod.unschedulable:
             message += "; lower spec.resources, or add a node"
-        return ("Unschedulable", message)
+        return Finding(Reason.UNSCHEDULABLE, message)
     return None
 
 
@@ -137,7 +142,7 @@ def pods_refused(situation: Situation) -> Finding | None:
     """The API server refuses to create pods."""
     for deployment in (situation.facts.engine_deployment, situation.facts.miner_deployment):
         if deployment.refused:
-            return ("PodsRefused", f"pods can't be created: {deployment.refused}")
+            return Finding(Reason.PODS_REFUSED, f"pods can't be created: {deployment.refused}")
     return None
 
 
@@ -146,8 +151,8 @@ def engine_wedged(situation: Situation) -> Finding | None:
     for pod in situation.facts.present:
         report = situation.facts.reports.get(pod.name)
         if report is not None and report.engine.wedged:
-            return (
-                "EngineWedged",
+            return Finding(
+                Reason.ENGINE_WEDGED,
                 f"the engine of pod {pod.name} makes no progress on its requests and is being restarted"
                 + (f": {report.engine.message}" if report.engine.message else ""),
             )
@@ -163,16 +168,11 @@ def endpoint_unreachable(situation: Situation) -> Finding | None:
         report = situation.facts.reports.get(pod.name)
         if report is not None and not report.engine.live:
             detail = f": {report.engine.message}" if report.engine.message else ""
-            return (
-                "EndpointUnreachable",
+            return Finding(
+                Reason.ENDPOINT_UNREACHABLE,
                 f"{endpoint} doesn't answer{detail}; check spec.engine.endpoint and its secretRef",
             )
     return None
-
-
-def capacity_troubles(situation: Situation) -> Finding | None:
-    """The cluster doesn't give what the pool needs, or twins compete for LoRA slots."""
-    return first(situation, (pods_refused, volume_missing, unschedulable)) or slots_overcommitted(situation)
 
 
 def slots_overcommitted(situation: Situation) -> Finding | None:
@@ -180,8 +180,8 @@ def slots_overcommitted(situation: Situation) -> Finding | None:
     slots = situation.pool.max_loras
     if situation.lora_twins <= slots or situation.pool.spec.engine.endpoint:
         return None
-    return (
-        "SlotsOvercommitted",
+    return Finding(
+        Reason.SLOTS_OVERCOMMITTED,
         f"{situation.lora_twins} twins share {slots} LoRA slots per engine: all are served, but more than {slots} "
         f"active at once swap and slow each other down; raise spec.engine.maxLoras, or move twins to another pool",
     )
@@ -194,10 +194,10 @@ def not_all_ready(situation: Situation) -> Finding | None:
     if ready < spec.replicas:
         waiting = next((pod.name for pod in facts.present if pod.name not in facts.ready), None)
         where = f"; waiting for pod {waiting}{_engine_message(facts, waiting)}" if waiting else "; waiting for pods"
-        return ("EnginesStarting", f"{ready} of {spec.replicas} engine pods are ready{where}")
+        return Finding(Reason.ENGINES_STARTING, f"{ready} of {spec.replicas} engine pods are ready{where}")
     deployment = facts.engine_deployment
     if not deployment.seen or deployment.updated < spec.replicas:
-        return ("RollingOut", f"{deployment.updated} of {spec.replicas} engine pods run the newest spec")
+        return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {spec.replicas} engine pods run the newest spec")
     return None
 
 
@@ -206,98 +206,136 @@ def miner_not_ready(situation: Situation) -> Finding | None:
     wanted, ready = situation.pool.spec.miner.replicas, situation.facts.miner_deployment.ready
     if ready >= wanted:
         return None
-    return ("MinerStarting", f"{ready} of {wanted} miner pods are ready")
+    return Finding(Reason.MINER_STARTING, f"{ready} of {wanted} miner pods are ready")
 
 
-STARTUP: tuple[Check, ...] = (
+def scaled_to_zero(situation: Situation) -> Finding | None:
+    """Nothing runs, as asked; a patient is not answered all the same."""
+    if situation.pool.spec.replicas > 0:
+        return None
+    return Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0, so nothing runs: raise it to serve")
+
+
+def no_miner(situation: Situation) -> Finding | None:
+    """No endpoint is asked for."""
+    if situation.pool.spec.miner.replicas > 0:
+        return None
+    return Finding(Reason.NO_MINER, "spec.miner.replicas is 0, so the pool has no endpoint: raise it to serve")
+
+
+def access_secret_missing(situation: Situation) -> Finding | None:
+    """No client has a token, so the miner refuses everybody."""
+    name = situation.access_missing
+    if name is None:
+        return None
+    return Finding(
+        Reason.ACCESS_SECRET_MISSING,
+        f"Secret {name} with the clients' tokens is missing or empty, so every request is refused: create it with one "
+        f"token for each client (`kubectl create secret generic {name} --from-literal=my-app=TOKEN`)",
+    )
+
+
+def routing_refused(situation: Situation) -> Finding | None:
+    """Agents and miners can't be told of changes."""
+    if situation.unpublished is None:
+        return None
+    return Finding(Reason.ROUTING_REFUSED, f"the API server refuses what is to be published: {situation.unpublished}")
+
+
+STARTUP: Final = Chain[Situation](
+    "why pods don't come up",
     image_pull_failed, configuration_failed, volume_missing, unschedulable, pods_refused, model_fetch_failed,
     engine_crashed, neuron_crashed,
 )  # fmt: skip
-"""Why pods don't come up."""
-READINESS: tuple[Check, ...] = (
-    children_refused, engine_wedged, endpoint_unreachable, *STARTUP, not_all_ready, miner_not_ready,
+READINESS: Final = Chain[Situation](
+    "Ready",
+    children_refused, routing_refused, scaled_to_zero, engine_wedged, endpoint_unreachable, STARTUP, not_all_ready, no_miner,
+    miner_not_ready, access_secret_missing,
 )  # fmt: skip
-LIVENESS: tuple[Check, ...] = (engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed)
-
-
-def first(situation: Situation, checks: Iterable[Check]) -> Finding | None:
-    """Return what the first violated check found."""
-    return next((found for check in checks if (found := check(situation)) is not None), None)
+LIVENESS: Final = Chain[Situation](
+    "EngineLive", engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed
+)
+CAPACITY: Final = Chain[Situation]("CapacityAvailable", pods_refused, volume_missing, unschedulable)
+"""The cluster doesn't give what the pool needs."""
+ROOM: Final = CAPACITY.including(slots_overcommitted)
+"""Or twins compete for LoRA slots."""
+TROUBLE: Final = Chain[Situation](
+    "what keeps the pool from answering", access_secret_missing, engine_wedged, STARTUP, not_all_ready
+)
+"""As its twins see it."""
 
 
 def pool_conditions(situation: Situation) -> list[Condition]:
     """Return the pool's conditions; what was not measured is absent."""
-    pool, facts = situation.pool, situation.facts
-    conditions = [_ready(situation), _available(situation), _engine_live(situation)]
-    trouble = capacity_troubles(situation)
-    conditions.append(
-        _condition("CapacityAvailable", "False", *trouble)
-        if trouble
-        else _condition("CapacityAvailable", "True", "Sufficient", "pods are placed and LoRA slots suffice")
-        if facts.present or pool.spec.replicas == 0
-        else _condition("CapacityAvailable", "Unknown", "NoPods", "no engine pod was seen yet")
-    )
-    conditions.append(_scaling(pool))
-    return conditions
-
-
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a pool whose spec can't be read; its children stay as they are."""
-    return [_condition("Ready", "False", "SpecInvalid", f"the stored spec can't be read: {problem}")]
+    return [
+        _ready(situation), _available(situation), _engine_live(situation), _capacity(situation),
+        _scaling(situation.pool),
+        *([situation.update_waits.condition("Updated", "False")] if situation.update_waits else []),
+    ]  # fmt: skip
 
 
 def _ready(situation: Situation) -> Condition:
-    found = first(situation, READINESS)
+    """A patient who asks is answered, and by what the spec asks for."""
+    found = READINESS.evaluate(situation)
     if found is not None:
-        return _condition("Ready", "False", *found)
-    if situation.pool.spec.replicas == 0:
-        return _condition("Ready", "True", "ScaledToZero", "spec.replicas is 0: nothing runs, as asked")
-    return _condition(
-        "Ready", "True", "AllReady", f"{situation.pool.spec.replicas} engine pods and their miners are ready"
-    )
+        return found.condition("Ready", "False")
+    spec, miners = situation.pool.spec, situation.facts.miner_deployment.ready
+    said = f"{spec.replicas} engine pods and {miners} miner pods are ready"
+    return Finding(Reason.ALL_READY, said).condition("Ready", "True")
 
 
 def _available(situation: Situation) -> Condition:
+    """Some engine answers through some miner."""
     facts = situation.facts
+    shut = access_secret_missing(situation)
+    if shut is not None:
+        return shut.condition("Available", "False")
     if facts.ready and facts.miner_deployment.ready:
-        return _condition(
-            "Available", "True", "Answering",
-            f"{len(facts.ready)} engine pods and {facts.miner_deployment.ready} miner pods answer",
-        )  # fmt: skip
-    if situation.pool.spec.replicas == 0:
-        return _condition("Available", "False", "ScaledToZero", "spec.replicas is 0: raise it to serve")
-    reason, message = first(situation, READINESS) or ("NoReadyPod", "no engine pod or no miner pod is ready")
-    return _condition("Available", "False", reason, message)
+        said = f"{len(facts.ready)} engine pods and {facts.miner_deployment.ready} miner pods answer"
+        return Finding(Reason.ANSWERING, said).condition("Available", "True")
+    found = READINESS.evaluate(situation) or Finding(Reason.NO_READY_POD, "no engine pod or no miner pod is ready")
+    return found.condition("Available", "False")
 
 
 def _engine_live(situation: Situation) -> Condition:
     facts = situation.facts
-    found = first(situation, LIVENESS)
+    found = LIVENESS.evaluate(situation)
     if found is not None:
-        return _condition("EngineLive", "False", *found)
+        return found.condition("EngineLive", "False")
     reports = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     live = sum(report.engine.live for report in reports)
     if live:
-        return _condition("EngineLive", "True", "Progressing", f"{live} of {len(facts.present)} engines answer")
+        said = f"{live} of {len(facts.present)} engines answer"
+        return Finding(Reason.PROGRESSING, said).condition("EngineLive", "True")
     if situation.pool.spec.replicas == 0:
-        return _condition("EngineLive", "Unknown", "ScaledToZero", "no engine runs")
-    return _condition("EngineLive", "Unknown", "NotReported", "no agent has reported a live engine yet")
+        return Finding(Reason.SCALED_TO_ZERO, "no engine runs").condition("EngineLive", "Unknown")
+    silent = Finding(Reason.NOT_REPORTED, "no agent has reported a live engine yet")
+    return silent.condition("EngineLive", "Unknown")
+
+
+def _capacity(situation: Situation) -> Condition:
+    found = ROOM.evaluate(situation)
+    if found is not None:
+        return found.condition("CapacityAvailable", "False")
+    if situation.facts.present or situation.pool.spec.replicas == 0:
+        room = Finding(Reason.SUFFICIENT, "pods are placed and LoRA slots suffice")
+        return room.condition("CapacityAvailable", "True")
+    return Finding(Reason.NO_PODS, "no engine pod was seen yet").condition("CapacityAvailable", "Unknown")
 
 
 def _scaling(pool: Pool) -> Condition:
     mode = pool.spec.autoscaling.mode if pool.spec.autoscaling else "Off"
     if mode == "External":
-        return _condition("ScalingActive", "True", "External", "spec.replicas is left to an HPA or KEDA")
+        left = Finding(Reason.EXTERNAL, "spec.replicas is left to an HPA or KEDA")
+        return left.condition("ScalingActive", "True")
     if mode == "Operator":
-        return _condition(
-            "ScalingActive", "False", "NotSupported",
-            "this release doesn't scale pools by itself: set autoscaling.mode External with an HPA, or spec.replicas",
-        )  # fmt: skip
-    return _condition("ScalingActive", "False", "Off", "spec.replicas is left to you")
-
-
-def _condition(kind: str, status: Truth, reason: str, message: str) -> Condition:
-    return Condition(type=kind, status=status, reason=reason, message=message)
+        missing = Finding(
+            Reason.NOT_IMPLEMENTED,
+            "this release doesn't scale pools by itself, so spec.replicas counts: set autoscaling.mode External with "
+            "an HPA, or set spec.replicas",
+        )
+        return missing.condition("ScalingActive", "False")
+    return Finding(Reason.OFF, "spec.replicas is left to you").condition("ScalingActive", "False")
 
 
 def _pods(situation: Situation) -> Sequence[PodFacts]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from bettertherapy_api import names
 from bettertherapy_api.report import PodReport
-from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Manifest
 
 _PULL_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
-_REMEMBERED = 1024
-_KNOWN: OrderedDict[tuple[str, str], tuple[tuple[tuple[str, str], ...], PoolFacts]] = OrderedDict()
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -56,6 +50,7 @@ class PodFacts:
     ready: bool
     leaving: bool
     """It is being deleted, or has ended."""
+    ip: str | None = None
     unschedulable: str | None = None
     """The scheduler's message."""
     pulls: tuple[ContainerTrouble, ...] = ()
@@ -74,8 +69,15 @@ class DeploymentFacts:
     ready: int = 0
     seen: bool = False
     """Whether its controller has seen the newest spec."""
+    follows_slices: bool = False
+    """Whether its pods are of a release that reads RoutingSlices."""
     refused: str | None = None
     """Why pods can't even be created: quota, admission, a missing RuntimeClass."""
+
+    @property
+    def rolled_out(self) -> bool:
+        """Whether every pod that is wanted is ready and runs the newest template, and no other pod is left."""
+        return self.seen and self.current == self.updated == self.wanted <= self.ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,57 +109,27 @@ class PoolFacts:
         return found
 
 
-def pool_facts(cache: Cache, *, namespace: str, pool: str) -> PoolFacts:
-    """Read the facts out of the pool's labelled objects; the result is kept until one of them changes.
+def facts_of(
+    pool: str, *, pods: Iterable[PodFacts], deployments: Mapping[str, DeploymentFacts],
+    reports: Mapping[str, PodReport],
+) -> PoolFacts:  # fmt: skip
+    """Return a pool's facts; `deployments` and `reports` are by name.
 
-    A pool's twins all look at the same facts, and parsing the reports of 200 adapters once per twin would not do.
+    A report counts only for the pod that it names by name and UID, and only if that pod exists.
     """
-    children = cache.of_pool(namespace, pool)
-    version = tuple((thing["metadata"]["uid"], thing["metadata"]["resourceVersion"]) for thing in children)
-    known = _KNOWN.get((namespace, pool))
-    if known is not None and known[0] == version:
-        return known[1]
-    facts = read_facts(children, pool=pool)
-    _KNOWN[namespace, pool] = (version, facts)
-    _KNOWN.move_to_end((namespace, pool))
-    while len(_KNOWN) > _REMEMBERED:
-        _KNOWN.popitem(last=False)
-    return facts
-
-
-def read_facts(children: Iterable[Manifest], *, pool: str) -> PoolFacts:
-    """Read the facts out of these objects."""
-    things = {(thing["kind"], thing["metadata"]["name"]): thing for thing in children}
-    pods = [pod_facts(thing) for (kind, _), thing in things.items() if kind == "Pod"]
-    engines = tuple(pod for pod in pods if pod.component == "engine")
+    known = sorted(pods, key=lambda pod: pod.name)
+    engines = tuple(pod for pod in known if pod.component == "engine")
     return PoolFacts(
         engines=engines,
-        miners=tuple(pod for pod in pods if pod.component == "miner"),
-        reports=_reports(things.get(("ConfigMap", names.report_name(pool))), engines),
-        engine_deployment=deployment_facts(things.get(("Deployment", names.engine_name(pool)))),
-        miner_deployment=deployment_facts(things.get(("Deployment", names.miner_name(pool)))),
+        miners=tuple(pod for pod in known if pod.component == "miner"),
+        reports={
+            pod.name: report
+            for pod in engines
+            if (report := reports.get(pod.name)) is not None and report.pod.uid == pod.uid
+        },
+        engine_deployment=deployments.get(names.engine_name(pool), DeploymentFacts()),
+        miner_deployment=deployments.get(names.miner_name(pool), DeploymentFacts()),
     )
-
-
-def _reports(configmap: Manifest | None, engines: Sequence[PodFacts]) -> dict[str, PodReport]:
-    uids = {pod.name: pod.uid for pod in engines}
-    reports: dict[str, PodReport] = {}
-    for name, text in ((configmap or {}).get("data") or {}).items():
-        if name not in uids:
-            continue
-        try:
-            report = PodReport.model_validate_json(text)
-        except ValidationError:
-            continue  # an agent of another release; it counts as silent
-        if report.uid == uids[name]:
-            reports[name] = report
-    return reports
-
-
-def orphaned_reports(configmap: Manifest | None, pods: Iterable[Manifest]) -> list[str]:
-    """Return the keys of the report ConfigMap whose pod is not in the cache."""
-    known = {pod["metadata"]["name"] for pod in pods}
-    return sorted(name for name in ((configmap or {}).get("data") or {}) if name not in known)
 
 
 def pod_facts(pod: Manifest) -> PodFacts:
@@ -184,6 +156,7 @@ def pod_facts(pod: Manifest) -> PodFacts:
         uid=metadata["uid"],
         component=(metadata.get("labels") or {}).get(names.LABEL_COMPONENT, ""),
         ready=conditions.get("Ready", {}).get("status") == "True",
+        ip=status.get("podIP") or None,
         leaving="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),
         unschedulable=str(scheduled.get("message") or "no reason given") if stuck else None,
         pulls=tuple(pulls),
@@ -245,6 +218,12 @@ def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
         current=int(status.get("replicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         ready=int(status.get("readyReplicas") or 0),
+        follows_slices=names.CONTRACT_ANNOTATION in _template_annotations(deployment),
         seen=status.get("observedGeneration") == deployment["metadata"].get("generation"),
         refused=failure,
     )
+
+
+def _template_annotations(deployment: Manifest) -> Mapping[str, str]:
+    template = (deployment.get("spec") or {}).get("template") or {}
+    return (template.get("metadata") or {}).get("annotations") or {}

@@ -1,53 +1,56 @@
-"""Which run may start: one at a time for a twin, so many at once in a pool, the oldest first."""
+"""Which run may start: a pool runs so many at once, a twin one at a time; the oldest that waits is next.
+
+A thousand runs may wait, so the question is answered without looking at all of them where the pool has no room.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
-from twin_operator.domain.objects import Pool
-
-Finding = tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Ticket:
-    """A run that has not ended, in its place in the queue: by age, then by name."""
-
-    created: str
-    name: str
-    twin: str
-    started: bool
-    twin_busy: bool = False
-    """Another run of the same twin, in whichever pool, is under way."""
+from twin_operator.domain.objects import Pool, Run
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Finding
 
 
-def may_not_start(run: str, tickets: Sequence[Ticket], pool: Pool) -> Finding | None:
-    """Return why this run, whose ticket is among `tickets`, must wait; None when it is its turn."""
-    own = next(ticket for ticket in tickets if ticket.name == run)
-    if own.twin_busy:
-        return "TwinBusy", f"another run of DoctorTwin {own.twin} is under way; a twin has one run at a time"
+def may_not_start(
+    run: Run, *, pool: Pool, under_way: int, of_twin: Sequence[Run], waiting: Callable[[], Iterable[Run]],
+    is_busy: Callable[[Run], bool],
+) -> Finding | None:  # fmt: skip
+    """Return why this run must wait; None when it is its turn.
+
+    `under_way` runs have started in the pool and not ended. `of_twin` are the other runs of the same twin that have not
+    ended, wherever they run. `waiting` gives the runs that wait for the pool, in any order; it is asked only when there
+    is room. `is_busy` tells whether another run of that run's twin is under way.
+    """
+    twin = run.spec.twin_ref.name
+    if any(other.started for other in of_twin):
+        return Finding(Reason.TWIN_BUSY, f"another run of DoctorTwin {twin} is under way; a twin has one run at a time")
+    if any(_place(other) < _place(run) for other in of_twin):
+        return Finding(
+            Reason.TWIN_BUSY, f"an older run of DoctorTwin {twin} waits before it; a twin has one run at a time"
+        )
     limit = pool.fine_tune.max_concurrent_runs
-    under_way = sum(ticket.started for ticket in tickets)
-    line = waiting_line(tickets)
-    if own not in line:
-        return "TwinBusy", f"an older run of DoctorTwin {own.twin} waits before it; a twin has one run at a time"
-    if line.index(own) < limit - under_way:
+    room = limit - under_way
+    if room > 0 and _ahead(run, waiting(), is_busy, enough=room) < room:
         return None
     # Without its place in the line: that changes with each run that ends, and a thousand waiting ones would be written.
-    return (
-        "PoolBusy",
+    return Finding(
+        Reason.POOL_BUSY,
         f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
     )
 
 
-def waiting_line(tickets: Sequence[Ticket]) -> list[Ticket]:
-    """Return those that could start now, in their order: the oldest of each twin that has no run under way."""
-    busy = {ticket.twin for ticket in tickets if ticket.started}
-    line = []
-    for ticket in sorted(tickets):
-        if ticket.started or ticket.twin_busy or ticket.twin in busy:
-            continue
-        busy.add(ticket.twin)
-        line.append(ticket)
-    return line
+def _ahead(run: Run, waiting: Iterable[Run], is_busy: Callable[[Run], bool], *, enough: int) -> int:
+    """Return how many twins have a run that is older and could start; counted up to `enough`."""
+    older = sorted((each for each in waiting if _place(each) < _place(run)), key=_place)
+    twins: set[str] = set()
+    for each in older:
+        if each.spec.twin_ref.name not in twins and not is_busy(each):
+            twins.add(each.spec.twin_ref.name)
+            if len(twins) >= enough:
+                break
+    return len(twins)
+
+
+def _place(run: Run) -> tuple[str, str]:
+    return run.created, run.name

@@ -18,11 +18,12 @@ from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from bettertherapy_api.report import AdapterState
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.twin_view import Failure, TwinView
 from twin_operator.domain.versions import known_versions, memory_counts, spec_version, wanted_version
-from twin_operator.engine.status import exact_timestamp, moment, timestamp
+from twin_operator.engine.conditions import Finding
+from twin_operator.engine.times import exact_timestamp, moment, timestamp
 
-Finding = tuple[str, str]
 POLL_SECONDS: Final = 5
 """How often a canary is looked at."""
 _HICCUP_SECONDS: Final = 10
@@ -68,12 +69,12 @@ class Rollout:
         """Return it with no version on trial."""
         return replace(self, canary=None, weight=None, step=None, step_time=None, start_time=None)
 
-    def refusing(self, version: VersionStatus, reason: str, message: str, now: datetime) -> Self:
+    def refusing(self, version: VersionStatus, reason: Reason, message: str, now: datetime) -> Self:
         """Return it with a version that will not be tried again."""
         if version.digest is None:
             return self
         entry = RefusedVersion(
-            digest=version.digest, reason=reason, message=message[:_MESSAGE], time=timestamp(now),
+            digest=version.digest, reason=reason.value, message=message[:_MESSAGE], time=timestamp(now),
             run_name=version.run_name, score_percent=version.score_percent, dataset_digest=version.dataset_digest,
             parent_digest=version.parent_digest,
         )  # fmt: skip
@@ -113,7 +114,7 @@ def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     why = "spec.adapter was changed by hand"
     for undecided in (state.canary, state.pending):
         if undecided is not None:
-            state = state.refusing(undecided, "Superseded", why, now)
+            state = state.refusing(undecided, Reason.SUPERSEDED, why, now)
     state = replace(state, promoted=None, pending=None, spec_digest=spec_version(twin).digest, last_rollback=None)
     return state.without_canary()
 
@@ -125,26 +126,25 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     digest = asked.split("@", 1)[0]
     target = known_versions(twin).get(None if digest == "base" else digest)
     if target is None or (target.digest is not None and (target.uri is None or target.rank is None)):
-        return replace(state, problem=(
-            "RollbackUnknown",
-            f"{names.ROLLBACK_ANNOTATION} names {digest}, which is no version of this twin: see `kubectl twin history`",
-        ))  # fmt: skip
+        unknown = f"{names.ROLLBACK_ANNOTATION} names {digest}, which is no version of this twin"
+        return replace(state, problem=Finding(Reason.ROLLBACK_UNKNOWN, f"{unknown}: see `kubectl twin history`"))
     message = f"rollback to {target.served_name} was asked for"
     current, canary = wanted_version(twin), state.canary
     if canary is not None and canary.digest == target.digest:
-        return replace(state, problem=("RollbackUnknown", f"{target.served_name} is being tried already"))
+        return replace(state, problem=Finding(Reason.ROLLBACK_UNKNOWN, f"{target.served_name} is being tried already"))
     if state.pending is not None and state.pending.digest == target.digest:
         waits = f"{target.served_name} never answered and waits for the doctor: `kubectl twin review {twin.name}`"
-        return replace(state, problem=("RollbackUnknown", waits))
+        return replace(state, problem=Finding(Reason.ROLLBACK_UNKNOWN, waits))
     state = replace(state, handled_rollback=asked)
     if canary is not None:
-        state = state.refusing(canary, "RolledBack", message, now).without_canary()
+        state = state.refusing(canary, Reason.ROLLED_BACK, message, now).without_canary()
         current = canary if target.digest == current.digest else current
     if current.digest == target.digest:
         return state
     rollback = LastRollback(
-        from_digest=current.digest, to_digest=target.digest, reason="Requested", message=message, time=timestamp(now)
-    )
+        from_digest=current.digest, to_digest=target.digest, reason=Reason.REQUESTED.value, message=message,
+        time=timestamp(now),
+    )  # fmt: skip
     again = target.model_copy(update={"since": None, "until": None, "ended": None})
     changed = again if wanted_version(twin).digest != target.digest else state.promoted
     return replace(state, promoted=changed, last_rollback=rollback)
@@ -155,7 +155,7 @@ def _hear_doctor(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     if pending is None:
         return state
     if twin.annotations.get(names.REJECT_ANNOTATION) == pending.digest:
-        state = state.refusing(pending, "RejectedByDoctor", _why_rejected(twin), now)
+        state = state.refusing(pending, Reason.REJECTED_BY_DOCTOR, _why_rejected(twin), now)
         return replace(state, pending=None)
     approved = twin.annotations.get(names.APPROVE_ANNOTATION) == pending.digest
     if not approved and _gate(twin).approval == "Doctor":
@@ -178,14 +178,14 @@ def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:
         return state
     newest, *older = candidates
     for version in older:
-        state = state.refusing(version, "Superseded", f"{newest.served_name} is newer", now)
+        state = state.refusing(version, Reason.SUPERSEDED, f"{newest.served_name} is newer", now)
     if newest.parent_digest != wanted_version(twin).digest:
         return _refuse_orphan(state, newest, now)
     if newest.served_name in {version.served_name for version in known_versions(twin).values()}:
-        return state.refusing(newest, "ServedNameCollision", "another digest has the same first 8 digits", now)
+        return state.refusing(newest, Reason.SERVED_NAME_COLLISION, "another digest has the same first 8 digits", now)
     if _gate(twin).approval == "Doctor":
         if state.pending is not None:
-            state = state.refusing(state.pending, "Superseded", f"{newest.served_name} is newer", now)
+            state = state.refusing(state.pending, Reason.SUPERSEDED, f"{newest.served_name} is newer", now)
         return replace(state, pending=newest)
     return state if state.canary is not None else replace(state, canary=newest)
 
@@ -215,7 +215,7 @@ def _is_decided(state: Rollout, twin: Twin, version: VersionStatus) -> bool:
 
 def _refuse_orphan(state: Rollout, version: VersionStatus, now: datetime) -> Rollout:
     return state.refusing(
-        version, "ParentReplaced", "its parent, against which it passed the gate, does not serve any more", now
+        version, Reason.PARENT_REPLACED, "its parent, against which it passed the gate, does not serve any more", now
     )
 
 
@@ -235,7 +235,7 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
     if state.step is None:
         if not ready or len(holding) < len(ready):
             missing = f"{canary.served_name} is verified on {len(holding)} of {len(ready)} ready pods"
-            return replace(state, finding=("CanaryLoading", missing))
+            return replace(state, finding=Finding(Reason.CANARY_LOADING, missing))
         if not steps:
             return _promote(state)
         return _enter(state, 0, steps, now)
@@ -251,13 +251,13 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         again = soon
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
-        held = f"{where} and is held there: {analysis.reason}: {analysis.message}"
-        return replace(state, finding=("CanaryHeld", held), wake_at=again)
+        held = f"{where} and is held there: {analysis.reason.value}: {analysis.message}"
+        return replace(state, finding=Finding(Reason.CANARY_HELD, held), wake_at=again)
     if not holding:
         held = f"{where}, but no ready pod holds it at the moment"
-        return replace(state, finding=("CanaryHeld", held), wake_at=again)
+        return replace(state, finding=Finding(Reason.CANARY_HELD, held), wake_at=again)
     if now < ends:
-        finding = ("CanaryStep", f"{where} until {timestamp(ends)}: {analysis.message}")
+        finding = Finding(Reason.CANARY_STEP, f"{where} until {timestamp(ends)}: {analysis.message}")
         return replace(state, finding=finding, wake_at=again)
     return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state)
 
@@ -267,7 +267,7 @@ def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -
     name = state.canary.served_name if state.canary else ""
     return replace(
         state, step=step, weight=weight, step_time=exact_timestamp(now), start_time=state.start_time or timestamp(now),
-        finding=("CanaryStep", f"{name} takes {weight}% from now (step {step + 1} of {len(steps)})"),
+        finding=Finding(Reason.CANARY_STEP, f"{name} takes {weight}% from now (step {step + 1} of {len(steps)})"),
         wake_at=now + timedelta(seconds=min(POLL_SECONDS, steps[step].seconds)),
     )  # fmt: skip
 
@@ -277,16 +277,16 @@ def _promote(state: Rollout) -> Rollout:
     return replace(state.without_canary(), promoted=promoted, last_rollback=None)
 
 
-def _take_back(state: Rollout, view: TwinView, reason: str, message: str, now: datetime) -> Rollout:
+def _take_back(state: Rollout, view: TwinView, reason: Reason, message: str, now: datetime) -> Rollout:
     canary = state.canary
     if canary is None:
         return state
     whole = f"{canary.served_name} at {state.weight or 0}%: {message}"[:_MESSAGE]
     rollback = LastRollback(
-        from_digest=canary.digest, to_digest=wanted_version(view.twin).digest, reason=reason, message=whole,
+        from_digest=canary.digest, to_digest=wanted_version(view.twin).digest, reason=reason.value, message=whole,
         time=timestamp(now),
     )  # fmt: skip
-    state = state.refusing(canary, "RolledBack", f"{reason}: {whole}", now)
+    state = state.refusing(canary, Reason.ROLLED_BACK, f"{reason.value}: {whole}", now)
     return replace(state.without_canary(), last_rollback=rollback)
 
 
@@ -297,7 +297,7 @@ def canary_pods(view: TwinView) -> tuple[list[str], list[str]]:
     for pool in view.counting:
         for name, report in pool.facts.ready.items():
             ready.append(name)
-            held = report.adapters.get(canary.served_name) if report and canary else None
+            held = (report.adapters or {}).get(canary.served_name) if report and canary else None
             if held is not None and canary and held.digest == canary.digest and held.state is AdapterState.VERIFIED:
                 holding.append(name)
     return holding, ready
@@ -309,16 +309,13 @@ def canary_failures(view: TwinView) -> list[Failure]:
     if canary is None:
         return []
     return [
-        Failure(
-            pod=pod, pool=pool.pool.name, reason=held.reason.value if held.reason else "AdapterFailed",
-            message=held.message or "no message", retryable=bool(held.retryable),
-        )
+        Failure.reported(held, pod=pod, pool=pool.pool.name)
         for pool in view.counting
         for pod, report in sorted(pool.facts.reports.items())
-        if (held := report.adapters.get(canary.served_name)) is not None
+        if (held := (report.adapters or {}).get(canary.served_name)) is not None
         and held.digest == canary.digest
         and held.state is AdapterState.FAILED
-    ]  # fmt: skip
+    ]
 
 
 def _steps(twin: Twin) -> list[RolloutStep]:

@@ -71,7 +71,7 @@ def schedule_of(fine_tune: FineTune, *, namespace: str, twin: str, window_second
     """Return the twin's schedule; raises ScheduleError when it means nothing."""
     try:
         zone = ZoneInfo(fine_tune.time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones, such as America
         raise ScheduleError(
             f"timeZone {fine_tune.time_zone!r} is unknown: use an IANA name such as Asia/Kathmandu"
         ) from error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
-from bettertherapy_api.routing import Adapter, RoutingTable, Version
+from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.routing import stable_version
+from twin_operator.engine.conditions import Finding
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
 _ARTIFACT_CHECKED = frozenset({AdapterState.LOADING, AdapterState.VERIFYING, AdapterState.VERIFIED})
@@ -21,12 +25,25 @@ class PoolView:
 
     pool: Pool
     facts: PoolFacts
-    table: RoutingTable | None
+    entry: TwinEntry | None
+    """What is published for this very twin in this pool."""
+    lora_twins: int
+    """Twins with an adapter that the pool's engines hold."""
+    published: bool
+    """Whether the pool has published anything: before that it does not know who answered."""
+    unpublished: str | None
+    """Why the API server refuses to publish the twin's entry."""
     matches: bool
-    refused: tuple[str, str] | None
+    refused: Finding | None
     """Why the pool can't serve the twin as its spec asks."""
-    trouble: tuple[str, str] | None = None
+    trouble: Finding | None = None
     """What keeps the pool itself from being ready."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a client is let in: a miner is ready, and clients have tokens. A pool without miners has none."""
+        shut = self.trouble is not None and self.trouble.reason is Reason.ACCESS_SECRET_MISSING
+        return not shut and (self.facts.miner_deployment.ready > 0 or self.pool.spec.miner.replicas == 0)
 
     @property
     def counts(self) -> bool:
@@ -35,12 +52,11 @@ class PoolView:
 
     def answering(self, twin: Twin) -> Version | None:
         """Return the version that answers in this pool by its routing table, apart from one on trial."""
-        route = self.table.twins.get(twin.name) if self.table else None
-        return stable_version(twin, route.versions) if route else None
+        return stable_version(twin, self.entry.versions) if self.entry else None
 
     def adapter(self, served_name: str) -> Adapter | None:
         """Return the adapter of that name that the pool's pods are told to hold."""
-        held = self.table.adapters if self.table else ()
+        held = self.entry.adapters if self.entry else ()
         return next((adapter for adapter in held if adapter.served_name == served_name), None)
 
     def holds(self, version: Version) -> list[str]:
@@ -58,9 +74,18 @@ class Failure:
 
     pod: str
     pool: str
-    reason: str
+    reason: Reason
     message: str
     retryable: bool
+
+    @classmethod
+    def reported(cls, held: AdapterReport, *, pod: str, pool: str) -> Self:
+        """Return what a pod says of an adapter that failed there."""
+        reason, message = from_elsewhere(
+            held.reason.value if held.reason else None, held.message or "no message", known=ADAPTER,
+            otherwise=Reason.ADAPTER_FAILED,
+        )  # fmt: skip
+        return cls(pod=pod, pool=pool, reason=reason, message=message, retryable=bool(held.retryable))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +114,26 @@ class TwinView:
             for view in self.counting
             for pod in view.facts.present
             if (report := view.facts.reports.get(pod.name)) is not None
-            and (held := report.adapters.get(wanted.served_name)) is not None
+            and (held := (report.adapters or {}).get(wanted.served_name)) is not None
             and held.digest == wanted.digest
         }
 
     def failures(self) -> list[Failure]:
         """Return the pods on which the wanted adapter failed."""
         return [
-            Failure(
-                pod=pod, pool=pool, reason=held.reason.value if held.reason else "AdapterFailed",
-                message=held.message or "no message", retryable=bool(held.retryable),
-            )
+            Failure.reported(held, pod=pod, pool=pool)
             for (pool, pod), held in sorted(self.wanted_reports().items())
             if held.state is AdapterState.FAILED
-        ]  # fmt: skip
+        ]
+
+    def unproven(self) -> list[str]:
+        """Return the ready pods that hold the wanted adapter verified, without having measured whose weights it is."""
+        ready = {(view.pool.name, pod) for view in self.counting for pod in view.facts.ready}
+        return sorted(
+            pod
+            for (pool, pod), held in self.wanted_reports().items()
+            if (pool, pod) in ready and held.state is AdapterState.VERIFIED and held.fingerprint_milli_nats is None
+        )
 
     def artifact_checked(self) -> bool:
         """Tell whether some pod has fetched the wanted artifact and found its digests right."""
@@ -125,12 +156,12 @@ class TwinView:
         """Return the served names that can answer now, each with the pods that do."""
         found: dict[str, list[str]] = {}
         for view in self.pools:
-            version = view.answering(self.twin)
+            version = view.answering(self.twin) if view.is_open else None
             if version is not None and (pods := view.holds(version)):
                 found.setdefault(version.served_name, []).extend(pods)
         return found
 
 
 def _verified(report: PodReport | None, served_name: str, digest: str) -> bool:
-    held = report.adapters.get(served_name) if report else None
+    held = (report.adapters or {}).get(served_name) if report else None
     return held is not None and held.digest == digest and held.state is AdapterState.VERIFIED

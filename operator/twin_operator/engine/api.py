@@ -150,6 +150,22 @@ class Api:
             "create", manifest["kind"], "POST", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest
         )
 
+    async def would_create(self, manifest: Manifest) -> bool:
+        """Tell whether `create` would make an object, without making it: False means that one of its name exists.
+
+        It needs the right to create and none to read, so it tells of a Secret no more than that it is there.
+        """
+        path = self._resources[manifest["kind"]].path(namespace=manifest["metadata"]["namespace"])
+        try:
+            await self._request(
+                "POST", path, query={"fieldManager": names.FIELD_MANAGER, "dryRun": "All"}, body=manifest
+            )
+        except ApiError as error:
+            if error.status == 409 and error.reason == "AlreadyExists":
+                return False
+            raise
+        return True
+
     async def replace(self, manifest: Manifest) -> Manifest:
         """Replace an object; ApiError 409 when it changed since it was read."""
         metadata = manifest["metadata"]

@@ -16,6 +16,7 @@ from twin_operator.engine.resources import (
     POD_DISRUPTION_BUDGET,
     ROLE,
     ROLE_BINDING,
+    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
     Resource,
@@ -24,6 +25,8 @@ from twin_operator.engine.resources import (
 DOCTOR_TWIN: Final = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
 MINER_POOL: Final = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
 FINE_TUNE_RUN: Final = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
+ROUTING_SLICE: Final = Resource(names.GROUP, names.VERSION, "RoutingSlice", "routingslices")
+POD_REPORT: Final = Resource(names.GROUP, names.VERSION, "PodReport", "podreports")
 
 PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN)
 CHILDREN: Final = (
@@ -31,5 +34,6 @@ CHILDREN: Final = (
     JOB,
 )  # fmt: skip
 """Types that pools and runs own."""
-WATCHED: Final = (*PRIMARY, *CHILDREN, POD)
-BY_KIND: Final = {resource.kind: resource for resource in (*WATCHED, LEASE, EVENT)}
+BY_KIND: Final = {
+    resource.kind: resource for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, POD, SECRET, LEASE, EVENT)
+}

@@ -22,7 +22,7 @@ from neurons.trainer.lora import Settings
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
-from twin_operator.kinds.finetune_run.rbac import build_role
+from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.trainer_job import RANK, build_trainer_job
 from twin_operator.settings import Images
 

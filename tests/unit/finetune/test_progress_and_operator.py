@@ -26,10 +26,11 @@ from neurons.trainer.progress import Progress
 from neurons.trainer.sources import Found, too_few
 from tests.unit.operator.run_samples import STARTED, job_object, run, trainer_pod_object
 from tests.unit.operator.samples import container_status, digest, metadata, pool, twin
-from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Key
+from twin_operator.engine.store import Store
 from twin_operator.kinds.finetune_run.facts import read_facts
 from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run
+from twin_operator.kinds.watched import WATCHED
 from twin_operator.settings import Images
 
 Json = dict[str, Any]
@@ -164,7 +165,7 @@ def test_the_operator_does_not_hold_every_runs_review_in_memory() -> None:
     told = _judged("tea", items=40)
     thing = configmap(told)
     assert set(thing["data"]) == {PROGRESS_KEY, REVIEW_KEY}
-    cache = Cache()
+    cache = Store(WATCHED)
     cache.put(thing)
     kept = cache.get(Key("ConfigMap", "clinic", progress_name("r1")))
     assert kept is not None

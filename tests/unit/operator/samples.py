@@ -83,10 +83,17 @@ def twin(name: str = "dr-a", **fields: Any) -> Twin:
 def adapter_report(
     name: str = "dr-a", letter: str = "a", state: AdapterState = AdapterState.VERIFIED,
     reason: FailureReason | None = None, *, message: str | None = None, retryable: bool | None = None,
+    fingerprint: int | None = 50,
 ) -> dict[str, AdapterReport]:  # fmt: skip
     return {
         names.served_name(name, digest(letter)): AdapterReport(
-            twin=name, digest=digest(letter), state=state, reason=reason, message=message, retryable=retryable
+            twin=name,
+            digest=digest(letter),
+            state=state,
+            reason=reason,
+            message=message,
+            retryable=retryable,
+            fingerprint_milli_nats=fingerprint if state is AdapterState.VERIFIED else None,
         )
     }
 

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from bettertherapy_api.doctor_twin import Rollout
-from twin_operator.domain.canary_analysis import Measurement, Outlook, assess, measure, queries
+from twin_operator.domain.canary_analysis import Measurement, Outlook, Trial, assess, queries
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.errors import PrometheusError
+from twin_operator.kinds.doctor_twin.canary_watch import measure
 
 LIMITS = Rollout(max_error_percent=1, max_latency_ratio_percent=150)
 
@@ -97,7 +98,7 @@ def test_metrics_are_those_of_the_miner() -> None:
     from neurons.miner.metrics import Metrics
 
     rendered = Metrics().render().decode()
-    asked = " ".join(queries(twin="t", canary="c", stable="s", window_seconds=60, matchers="").values())
+    asked = " ".join(queries([Trial(twin="t", canary="c", stable="s")], window_seconds=60, matchers="").values())
     for name in ("bettertherapy_miner_requests_total", "bettertherapy_miner_pods_ready"):
         assert name in asked
         assert name.removesuffix("_total") in rendered
@@ -129,12 +130,15 @@ async def server() -> AsyncIterator[tuple[dict[str, object], str]]:
     await runner.cleanup()
 
 
+TRIAL = Trial(twin="dr-a", canary="dr-a-b", stable="dr-a-a")
+OTHER = Trial(twin="dr-z", canary="dr-z-b", stable="dr-z-a")
+
+
 async def asked(url: str) -> Measurement | str:
     prometheus = Prometheus(url, request_seconds=2)
     try:
-        return await measure(
-            prometheus, twin="dr-a", canary="dr-a-b", stable="dr-a-a", window_seconds=90, matchers='namespace="x"'
-        )
+        found = await measure(prometheus, [TRIAL, OTHER], window_seconds=90, matchers='namespace="x"')
+        return found if isinstance(found, str) else found[TRIAL]
     finally:
         await prometheus.close()
 
@@ -142,15 +146,18 @@ async def asked(url: str) -> Measurement | str:
 async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, object], str]) -> None:
     answers, url = server
     answers["pods_ready"] = [{"metric": {}, "value": [1, "2"]}]
+    tried, serving = {"twin": "dr-a", "version": "dr-a-b"}, {"twin": "dr-a", "version": "dr-a-a"}
     answers["requests_total"] = [
-        {"metric": {"code": "200"}, "value": [1, "30"]}, {"metric": {"code": "500"}, "value": [1, "2"]},
-    ]  # fmt: skip
+        {"metric": {**tried, "code": "200"}, "value": [1, "30"]},
+        {"metric": {**tried, "code": "500"}, "value": [1, "2"]},
+        {"metric": {"twin": "dr-z", "version": "dr-z-b", "code": "500"}, "value": [1, "999"]},
+    ]
     answers["ratings_total"] = [
-        {"metric": {"version": version, "rating": rating}, "value": [1, count]}
+        {"metric": {"twin": "dr-a", "version": version, "rating": rating}, "value": [1, count]}
         for version, rating, count in (("dr-a-b", "4", "3"), ("dr-a-a", "5", "9"), ("dr-a-a", "none", "1"))
     ]
-    answers['version="dr-a-b"'] = [{"metric": {}, "value": [1, "0.5"]}]
-    answers['version="dr-a-a"'] = [{"metric": {}, "value": [1, "NaN"]}]
+    answers["max_over_time(bettertherapy_miner_request_seconds"] = [{"metric": tried, "value": [1, "0.5"]}]
+    answers["rate(bettertherapy_miner_request_seconds"] = [{"metric": serving, "value": [1, "NaN"]}]
     assert await asked(url) == Measurement(
         fresh_miners=2,
         requests={"200": 30.0, "500": 2.0},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import PodReport
+from bettertherapy_api.routing import PodReport
 from tests.unit.operator.samples import (
     container_status,
     deployment_object,
@@ -19,14 +19,15 @@ from tests.unit.operator.samples import (
 )
 from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import read_facts
-from twin_operator.engine.status import Condition
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Condition, Finding
 
 
 def conditions(
     *children: dict[str, Any],
     reports: tuple[PodReport, ...] = (),
     twins: int = 0,
-    problem: tuple[str, str] | None = None,
+    problem: Finding | None = None,
     **spec: Any,
 ) -> dict[str, Condition]:
     things = [deployment_object(), deployment_object("p-miner"), report_configmap(*reports), *children]
@@ -149,13 +150,13 @@ def test_a_rollout_is_not_ready_but_available() -> None:
     assert (found["Ready"].reason, found["Available"].status) == ("RollingOut", "True")
 
 
-def test_a_pool_scaled_to_zero_is_as_asked_but_not_available() -> None:
+def test_a_pool_scaled_to_zero_answers_nobody() -> None:
     found = conditions(deployment_object(replicas=0, ready=0), replicas=0)
-    assert (found["Ready"].status, found["Available"].reason) == ("True", "ScaledToZero")
+    assert {(found[kind].status, found[kind].reason) for kind in ("Ready", "Available")} == {("False", "ScaledToZero")}
 
 
 def test_a_taken_name_is_the_first_reason() -> None:
-    assert ready_of(problem=("ChildConflict", "Deployment p-engine exists"))[1:] == (
+    assert ready_of(problem=Finding(Reason.CHILD_CONFLICT, "Deployment p-engine exists"))[1:] == (
         "ChildConflict",
         "Deployment p-engine exists",
     )

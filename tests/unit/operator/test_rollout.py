@@ -10,13 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.report import AdapterState, FailureReason, PodReport
-from bettertherapy_api.routing import RoutingTable
+from bettertherapy_api.report import AdapterState, FailureReason
+from bettertherapy_api.routing import PodReport, RoutingTable
 from tests.unit.operator.run_samples import run
-from tests.unit.operator.samples import adapter_report, digest, pod_object, pool, report, report_configmap, twin_object
+from tests.unit.operator.samples import (
+    adapter_report,
+    deployment_object,
+    digest,
+    pod_object,
+    pool,
+    report,
+    report_configmap,
+    twin_object,
+)
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.domain.objects import Run, Twin, twin_from
 from twin_operator.domain.pool_facts import read_facts
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
 from twin_operator.domain.routing import Candidate, plan_routing, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
@@ -26,9 +36,9 @@ from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.plan import plan_status
 
 STEPS = {"steps": [{"weightPercent": 10, "seconds": 60}, {"weightPercent": 50, "seconds": 60}]}
-GOOD = Analysis(outlook=Outlook.GOOD, reason="WithinLimits", message="0 of 40 requests failed")
-WORSE = Analysis(outlook=Outlook.WORSE, reason="ErrorRate", message="9 of 40 requests failed")
-DOWN = Analysis(outlook=Outlook.UNKNOWN, reason="MetricsUnavailable", message="Prometheus doesn't answer")
+GOOD = Analysis(outlook=Outlook.GOOD, reason=Reason.WITHIN_LIMITS, message="0 of 40 requests failed")
+WORSE = Analysis(outlook=Outlook.WORSE, reason=Reason.ERROR_RATE, message="9 of 40 requests failed")
+DOWN = Analysis(outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE, message="Prometheus doesn't answer")
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
 START = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
 
@@ -83,8 +93,12 @@ class World:
     def reconcile_twin(self) -> None:
         made = self.twin()
         facts = read_facts(
-            [*(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports)], pool="p"
-        )
+            [
+                *(pod_object(each.pod) for each in self.reports), report_configmap(*self.reports),
+                deployment_object("p-miner"),
+            ],
+            pool="p",
+        )  # fmt: skip
         seen = PoolView(pool=pool(), facts=facts, table=self.table, matches=True, refused=None)
         view = TwinView(twin=made, wanted=wanted_adapter(made), pools=[seen], runs=self.runs)
         trying = made.status.canary_start_time is not None

@@ -1,4 +1,4 @@
-"""The routing table: which version answers, and when a new one takes over."""
+"""A twin's entry in the routing: which version answers, and when a new one takes over."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
-from bettertherapy_api.routing import RoutingTable
+from bettertherapy_api.routing import TWINS_PER_SLICE, TwinEntry
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
-from twin_operator.domain.routing import Candidate, plan_routing, read_table, refusal
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.routing import Candidate, plan_entry, refusal, slice_for
+from twin_operator.engine.conditions import Finding
 
 
 def plan(
-    *candidates: Candidate,
-    previous: RoutingTable | None = None,
+    candidate: Candidate,
+    *,
+    previous: TwinEntry | None = None,
     ready: dict[str, PodReport | None] | None = None,
-    **kw: Any,
-) -> RoutingTable:
-    return plan_routing(pool(), candidates=candidates, previous=previous, ready=ready or {}, **kw)
+) -> TwinEntry | None:
+    return plan_entry(pool(), candidate, previous=previous, ready=ready or {})
 
 
-def held(table: RoutingTable) -> set[str]:
-    return {adapter.served_name for adapter in table.adapters}
+def held(entry: TwinEntry | None) -> set[str]:
+    return {adapter.served_name for adapter in entry.adapters} if entry else set()
 
 
-def answering(table: RoutingTable, name: str = "dr-a") -> list[str]:
-    return [version.served_name for version in table.twins[name].versions]
+def answering(entry: TwinEntry | None) -> list[str]:
+    return [version.served_name for version in entry.versions] if entry else []
 
 
-def serving(letter: str = "a", **kw: Any) -> RoutingTable:
-    """A table in which version `letter` of dr-a answers."""
-    return plan(Candidate(twin=twin(adapter=letter, **kw)), ready={"e1": report("e1", adapter_report(letter=letter))})
+def serving(letter: str = "a", **kw: Any) -> TwinEntry:
+    """The entry in which version `letter` of dr-a answers."""
+    found = plan(Candidate(twin=twin(adapter=letter, **kw)), ready={"e1": report("e1", adapter_report(letter=letter))})
+    assert found is not None
+    return found
 
 
 def test_a_new_twin_is_held_but_does_not_answer_before_it_is_verified() -> None:
-    table = plan(Candidate(twin=twin()), ready={"e1": report("e1")})
-    assert held(table) == {"dr-a-aaaaaaaa"}
-    assert answering(table) == []
+    entry = plan(Candidate(twin=twin()), ready={"e1": report("e1")})
+    assert held(entry) == {"dr-a-aaaaaaaa"}
+    assert answering(entry) == []
 
 
 @pytest.mark.parametrize("state", [state for state in AdapterState if state is not AdapterState.VERIFIED])
@@ -53,23 +58,23 @@ def test_a_report_of_another_digest_under_the_served_name_does_not_count() -> No
 
 
 def test_the_first_version_answers_as_soon_as_one_pod_verified_it() -> None:
-    table = plan(Candidate(twin=twin()), ready={"e1": report("e1", adapter_report()), "e2": report("e2")})
-    assert answering(table) == ["dr-a-aaaaaaaa"]
+    entry = plan(Candidate(twin=twin()), ready={"e1": report("e1", adapter_report()), "e2": report("e2")})
+    assert answering(entry) == ["dr-a-aaaaaaaa"]
 
 
 def test_a_new_version_waits_until_every_ready_pod_verified_it() -> None:
     both = report("e1", adapter_report(), adapter_report(letter="b"))
-    table = plan(
+    entry = plan(
         Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": both, "e2": report("e2", adapter_report())}
     )
-    assert answering(table) == ["dr-a-aaaaaaaa"]
-    assert held(table) == {"dr-a-aaaaaaaa", "dr-a-bbbbbbbb"}
+    assert answering(entry) == ["dr-a-aaaaaaaa"]
+    assert held(entry) == {"dr-a-aaaaaaaa", "dr-a-bbbbbbbb"}
 
 
 def test_a_ready_pod_that_has_not_reported_holds_a_new_version_up() -> None:
     both = report("e1", adapter_report(), adapter_report(letter="b"))
-    table = plan(Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": both, "e2": None})
-    assert answering(table) == ["dr-a-aaaaaaaa"]
+    entry = plan(Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": both, "e2": None})
+    assert answering(entry) == ["dr-a-aaaaaaaa"]
 
 
 def test_without_any_ready_pod_nothing_takes_over() -> None:
@@ -78,9 +83,9 @@ def test_without_any_ready_pod_nothing_takes_over() -> None:
 
 def test_once_verified_everywhere_the_new_version_takes_over_and_the_old_is_let_go() -> None:
     both = report("e1", adapter_report(), adapter_report(letter="b"))
-    table = plan(Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": both})
-    assert answering(table) == ["dr-a-bbbbbbbb"]
-    assert held(table) == {"dr-a-bbbbbbbb"}
+    entry = plan(Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": both})
+    assert answering(entry) == ["dr-a-bbbbbbbb"]
+    assert held(entry) == {"dr-a-bbbbbbbb"}
 
 
 def test_a_failed_new_version_leaves_the_old_one_answering() -> None:
@@ -101,17 +106,18 @@ def test_going_back_to_the_version_that_answers_drops_the_other() -> None:
 
 def test_a_third_version_replaces_the_second_that_was_on_its_way() -> None:
     between = plan(Candidate(twin=twin(adapter="b")), previous=serving(), ready={"e1": report("e1", adapter_report())})
-    table = plan(Candidate(twin=twin(adapter="c")), previous=between, ready={"e1": report("e1", adapter_report())})
-    assert held(table) == {"dr-a-aaaaaaaa", "dr-a-cccccccc"}
+    entry = plan(Candidate(twin=twin(adapter="c")), previous=between, ready={"e1": report("e1", adapter_report())})
+    assert held(entry) == {"dr-a-aaaaaaaa", "dr-a-cccccccc"}
 
 
 def test_a_changed_uri_of_the_same_content_is_followed() -> None:
     moved = twin()
     spec = moved.spec.model_copy(update={"adapter": moved.spec.adapter.model_copy(update={"uri": "s3://b/x"})})  # type: ignore[union-attr]
-    table = plan(Candidate(twin=twin()), previous=serving())
-    table = plan(Candidate(twin=_with(moved, spec)), previous=table)
-    assert [adapter.uri for adapter in table.adapters] == ["s3://b/x"]
-    assert answering(table) == ["dr-a-aaaaaaaa"]
+    entry = plan(Candidate(twin=twin()), previous=serving())
+    entry = plan(Candidate(twin=_with(moved, spec)), previous=entry)
+    assert entry is not None
+    assert [adapter.uri for adapter in entry.adapters] == ["s3://b/x"]
+    assert answering(entry) == ["dr-a-aaaaaaaa"]
 
 
 def _with(made: Any, spec: Any) -> Any:
@@ -121,11 +127,12 @@ def _with(made: Any, spec: Any) -> Any:
 
 
 def test_a_twin_without_adapter_answers_as_the_base_model_with_its_prompt() -> None:
-    table = plan(Candidate(twin=twin(adapter=None, systemPrompt="Be brief.")))
-    assert answering(table) == [BASE]
-    assert held(table) == set()
-    assert table.twins["dr-a"].system_prompt == "Be brief."
-    assert table.twins["dr-a"].versions[0].digest is None
+    entry = plan(Candidate(twin=twin(adapter=None, systemPrompt="Be brief.")))
+    assert answering(entry) == [BASE]
+    assert held(entry) == set()
+    assert entry is not None
+    assert entry.prompt_digest == names.prompt_digest("Be brief.")
+    assert entry.versions[0].digest is None
 
 
 def test_an_adapter_replaces_the_base_model_only_once_verified() -> None:
@@ -136,49 +143,40 @@ def test_an_adapter_replaces_the_base_model_only_once_verified() -> None:
     assert answering(after) == ["dr-a-aaaaaaaa"]
 
 
-def test_a_deleted_twin_drops_out_of_the_table() -> None:
+def test_a_deleted_twin_has_no_entry() -> None:
     from dataclasses import replace
 
-    table = plan(Candidate(twin=replace(twin(), deleted=True)), previous=serving())
-    assert (table.twins, table.adapters) == ({}, ())
-
-
-def test_a_twin_that_is_gone_drops_out_of_the_table() -> None:
-    assert plan(previous=serving()).twins == {}
+    assert plan(Candidate(twin=replace(twin(), deleted=True)), previous=serving()) is None
 
 
 def test_a_refused_spec_leaves_the_last_version_answering() -> None:
-    table = plan(Candidate(twin=twin(adapter="b"), refused=("RankTooHigh", "…")), previous=serving())
-    assert (answering(table), held(table)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa"})
+    entry = plan(Candidate(twin=twin(adapter="b"), refused=Finding(Reason.RANK_TOO_HIGH, "…")), previous=serving())
+    assert (answering(entry), held(entry)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa"})
 
 
-def test_a_refused_twin_that_never_answered_is_not_in_the_table() -> None:
-    assert plan(Candidate(twin=twin(), refused=("RankTooHigh", "…"))).twins == {}
+def test_a_refused_twin_that_never_answered_has_no_entry() -> None:
+    assert plan(Candidate(twin=twin(), refused=Finding(Reason.RANK_TOO_HIGH, "…"))) is None
 
 
 def test_a_pool_lets_a_twin_go_once_another_pool_answers_for_it() -> None:
-    moved = Candidate(twin=twin(), refused=("NoPoolMatches", "…"), served_elsewhere=True)
-    assert plan(moved, previous=serving()).twins == {}
+    moved = Candidate(twin=twin(), refused=Finding(Reason.NO_POOL_MATCHES, "…"), served_elsewhere=True)
+    assert plan(moved, previous=serving()) is None
 
 
-def test_an_unreadable_twin_keeps_what_it_has() -> None:
-    table = plan(previous=serving(), unreadable={"dr-a"})
-    assert (answering(table), held(table)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa"})
-
-
-def test_a_lost_table_is_rebuilt_from_the_status() -> None:
+def test_a_lost_entry_is_rebuilt_from_the_status() -> None:
     active = {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "uri": "pvc://x/y", "rank": 8}
     known = twin(adapter="b", status={"activeVersion": active, "pools": ["p"]})
-    table = plan(Candidate(twin=known), ready={"e1": report("e1", adapter_report())})
-    assert (answering(table), held(table)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa", "dr-a-bbbbbbbb"})
+    entry = plan(Candidate(twin=known), ready={"e1": report("e1", adapter_report())})
+    assert (answering(entry), held(entry)) == (["dr-a-aaaaaaaa"], {"dr-a-aaaaaaaa", "dr-a-bbbbbbbb"})
 
 
 def test_digests_that_share_a_served_name_are_never_held_together() -> None:
     other = twin()
     near = digest("a")[:-1] + "b"
     spec = other.spec.model_copy(update={"adapter": other.spec.adapter.model_copy(update={"digest": near})})  # type: ignore[union-attr]
-    table = plan(Candidate(twin=_with(other, spec)), previous=serving())
-    assert [adapter.digest for adapter in table.adapters] == [digest("a")]
+    entry = plan(Candidate(twin=_with(other, spec)), previous=serving())
+    assert entry is not None
+    assert [adapter.digest for adapter in entry.adapters] == [digest("a")]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +190,14 @@ def test_digests_that_share_a_served_name_are_never_held_together() -> None:
 )
 def test_refusals(fields: dict[str, Any], reason: str | None) -> None:
     found = refusal(pool(), twin(**fields))
-    assert (found[0] if found else None) == reason
+    assert (found.reason if found else None) == reason
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pool": 1}'])
-def test_a_table_that_does_not_parse_counts_as_none(text: str) -> None:
-    assert read_table({"data": {"routing.json": text}}) is None
+def test_a_new_twin_goes_to_the_first_slice_with_room() -> None:
+    full = TWINS_PER_SLICE
+    assert [slice_for(counts) for counts in ({}, {0: 5}, {0: full}, {0: full, 1: full - 1}, {0: full, 2: 3})] == [
+        0, 0, 1, 1, 1,
+    ]  # fmt: skip
 
 
 STATES = st.sampled_from([None, *AdapterState])
@@ -215,15 +215,16 @@ def test_what_answers_was_answering_before_or_is_verified_and_is_always_held(
         f"e{number}": report(f"e{number}", *(adapter_report(letter=k, state=s) for k, s in states.items() if s))
         for number, states in enumerate(pods)
     }
-    table = plan(Candidate(twin=twin(adapter=wanted)), previous=serving(start) if start else None, ready=ready)
-    for version in table.twins["dr-a"].versions:
+    entry = plan(Candidate(twin=twin(adapter=wanted)), previous=serving(start) if start else None, ready=ready)
+    assert entry is not None
+    for version in entry.versions:
         letter = version.served_name[-1]
         proven = any(states.get(letter) is AdapterState.VERIFIED for states in pods)
         assert letter == start or proven
-        assert version.served_name in held(table)
-    assert f"dr-a-{wanted * 8}" in held(table)
+        assert version.served_name in held(entry)
+    assert f"dr-a-{wanted * 8}" in held(entry)
     if start is not None:
-        assert table.twins["dr-a"].versions
+        assert entry.versions
 
 
 @given(wanted=st.sampled_from("ab"), states=STATES)

@@ -21,7 +21,8 @@ from tests.unit.operator.run_samples import (
 )
 from tests.unit.operator.samples import container_status, digest, pool, twin
 from twin_operator.domain.objects import Pool, Run, Twin
-from twin_operator.engine.status import Condition
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.kinds.finetune_run.facts import read_facts
 from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, choose_pool, plan_run
 from twin_operator.settings import Images
@@ -32,7 +33,7 @@ FAILED_JOB = job_object(ended=("Failed", "PodFailurePolicy"))
 
 
 def view(
-    made: Run, *children: dict[str, Any], obstacle: tuple[str, str] | None = None, owner: Twin | None = None,
+    made: Run, *children: dict[str, Any], obstacle: Finding | None = None, owner: Twin | None = None,
     gone: bool = False,
 ) -> RunView:  # fmt: skip
     return RunView(
@@ -64,7 +65,7 @@ def as_status(plan: RunPlan) -> dict[str, Any]:
 
 
 def test_a_run_that_must_wait_says_why_and_makes_nothing() -> None:
-    plan = plan_run(view(run(), obstacle=("PoolBusy", "number 3 of 9")), Images(), now=NOW)
+    plan = plan_run(view(run(), obstacle=Finding(Reason.POOL_BUSY, "number 3 of 9")), Images(), now=NOW)
     assert truth(plan) == {"Queued": ("True", "PoolBusy")}
     assert (plan.status["stage"], plan.children) == ("Queued", ())
     assert "startTime" not in plan.status
@@ -307,13 +308,13 @@ IN_IMAGE = {"name": "smollm2", "uri": "file:///opt/models/smollm2"}
 )
 def test_the_pool_that_trains_serves_the_twin_and_has_model_and_store(pools: list[Pool], expected: str) -> None:
     found = choose_pool(twin(), pools)
-    assert (found.name if isinstance(found, Pool) else found[0]) == expected
+    assert (found.name if isinstance(found, Pool) else found.reason) == expected
 
 
 def test_a_model_in_the_engines_image_takes_a_trainer_image_that_has_it_too() -> None:
     inside = pool("p", **STORE, baseModel=IN_IMAGE)
     found = choose_pool(twin(), [inside])
     assert not isinstance(found, Pool)
-    assert "file:///opt/models/smollm2" in found[1]
-    assert "spec.fineTune.image" in found[1]
+    assert "file:///opt/models/smollm2" in found.message
+    assert "spec.fineTune.image" in found.message
     assert choose_pool(twin(), [inside], image="mine:1") == inside

@@ -137,7 +137,7 @@ def test_after_a_week_away_one_run_is_made() -> None:
 
 def test_a_run_under_way_holds_the_next_one_up_and_it_is_not_lost() -> None:
     plan = planned(run("older"), status=DUE)
-    assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "RunUnderWay")
+    assert (created(plan), plan.obstacle and plan.obstacle.reason) == (None, "RunUnderWay")
     assert plan.next_time == at("2026-06-10T02:00:00")
     over = run("older", status={"completionTime": "2026-06-10T11:00:00Z"})
     assert created(planned(over, status=DUE)) == "dr-a-202606100200"
@@ -146,7 +146,7 @@ def test_a_run_under_way_holds_the_next_one_up_and_it_is_not_lost() -> None:
 def test_a_canary_under_way_holds_the_next_one_up() -> None:
     canary = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb"}
     plan = planned(status={**DUE, "canaryVersion": canary, "specDigest": digest("a")})
-    assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "CanaryUnderWay")
+    assert (created(plan), plan.obstacle and plan.obstacle.reason) == (None, "CanaryUnderWay")
 
 
 def test_a_doctor_who_never_answers_holds_no_fine_tune_up() -> None:
@@ -169,7 +169,7 @@ def test_a_changed_schedule_starts_nothing_at_once() -> None:
 
 def test_without_a_pool_that_can_train_it_says_so_and_goes_on_waiting() -> None:
     plan = planned(status=DUE, pools=[pool()])
-    assert (created(plan), plan.obstacle and plan.obstacle[0]) == (None, "NoStore")
+    assert (created(plan), plan.obstacle and plan.obstacle.reason) == (None, "NoStore")
     assert plan.next_time == at("2026-06-10T02:00:00")
 
 
@@ -177,9 +177,9 @@ def test_a_rank_that_the_version_to_go_on_from_does_not_have_is_told_with_both_n
     plan = planned(status=DUE, hyperparameters={"rank": 16})
     assert created(plan) is None
     assert plan.obstacle is not None
-    assert plan.obstacle[0] == "RankMismatch"
-    assert "rank 8" in plan.obstacle[1]
-    assert "rank is 16" in plan.obstacle[1]
+    assert plan.obstacle.reason == "RankMismatch"
+    assert "rank 8" in plan.obstacle.message
+    assert "rank is 16" in plan.obstacle.message
     trained = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb", "rank": 16}
     promoted = planned(
         status={**DUE, "promotedVersion": trained, "specDigest": digest("a")}, hyperparameters={"rank": 16}
@@ -190,7 +190,7 @@ def test_a_rank_that_the_version_to_go_on_from_does_not_have_is_told_with_both_n
 def test_a_schedule_that_means_nothing_is_told() -> None:
     plan = planned(schedule="99 2 * * *")
     assert plan.obstacle is not None
-    assert plan.obstacle[0] == "ScheduleInvalid"
+    assert plan.obstacle.reason == "ScheduleInvalid"
 
 
 def test_who_asks_gets_one_run_for_each_token() -> None:

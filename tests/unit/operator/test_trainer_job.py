@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.engine.apply import Owner, needs_apply, stamped
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
-from twin_operator.kinds.finetune_run.rbac import build_role
+from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.settings import Images
 
@@ -167,3 +169,33 @@ def test_a_job_that_exists_is_left_alone() -> None:
     first, other = stamped(job(), owner), stamped(job(image="other:2"), owner)
     assert needs_apply(first, None) is not None
     assert needs_apply(other, first) is None
+
+
+OVERLAY = {
+    "labels": {"team": "a"},
+    "annotations": {"note": "b"},
+    "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}},
+    "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
+    "volumes": [{"name": "data", "mountPath": "/data", "claimName": "c"}],
+}
+
+
+def test_the_pools_overlay_reaches_the_trainer_and_what_fetches_its_model() -> None:
+    template = job(pool_fields={"fineTune": {"pod": OVERLAY}})["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "a"
+    assert template["metadata"]["annotations"] == {"note": "b"}
+    spec = template["spec"]
+    [term] = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert {"name": "extra-data", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}} in spec["volumes"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert OVERLAY["env"][0] in container["env"]
+        assert {"name": "extra-data", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
+
+
+def test_what_the_operator_sets_in_a_trainers_pod_no_overlay_may_set() -> None:
+    for container in (*pod(prompt=True)["initContainers"], *pod(prompt=True)["containers"]):
+        for variable in container["env"]:
+            assert any(re.fullmatch(pattern, variable["name"]) for pattern in OWNED_VARIABLES), variable
+        for mount in container["volumeMounts"]:
+            assert any(f"{mount['mountPath']}/".startswith(f"{path}/") for path in OWNED_PATHS), mount

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import AdapterState, FailureReason, PodReport
+from bettertherapy_api.report import AdapterState, FailureReason
+from bettertherapy_api.routing import PodReport
 from tests.unit.operator.samples import (
     adapter_report,
     container_status,
@@ -19,14 +20,15 @@ from tests.unit.operator.samples import (
     twin,
 )
 from twin_operator.domain.objects import Twin
-from twin_operator.domain.pool_checks import STARTUP, Situation, first
+from twin_operator.domain.pool_checks import TROUBLE, Situation
 from twin_operator.domain.pool_facts import read_facts
 from twin_operator.domain.routing import Candidate, plan_routing, refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
-from twin_operator.engine.status import Condition
+from twin_operator.engine.conditions import Condition
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.plan import plan_status
 from twin_operator.kinds.doctor_twin.reconcile import twin_notices
+from twin_operator.kinds.miner_pool.reconcile import not_selected
 
 NOW = "2026-01-02T03:04:05Z"
 FAILED = AdapterState.FAILED
@@ -34,7 +36,8 @@ FAILED = AdapterState.FAILED
 
 def pool_view(
     made: Twin, *reports: PodReport, name: str = "p", before: Twin | None = None, matches: bool = True,
-    pods: list[dict[str, Any]] | None = None, previous: Any = None, **spec: Any,
+    pods: list[dict[str, Any]] | None = None, previous: Any = None, miners: int = 1, access_missing: str | None = None,
+    **spec: Any,
 ) -> PoolView:  # fmt: skip
     """A pool whose pods report this, with the routing table that the operator plans from it."""
     parsed = pool(name, **spec)
@@ -42,14 +45,18 @@ def pool_view(
         pods if pods is not None else [pod_object(each.pod, ready=each.ready, pool_name=name) for each in reports]
     )
     facts = read_facts(
-        [*children, deployment_object(pool_name=name), report_configmap(*reports, pool_name=name)], pool=name
-    )
+        [
+            *children, deployment_object(pool_name=name), report_configmap(*reports, pool_name=name),
+            deployment_object(f"{name}-miner", pool_name=name, ready=miners),
+        ],
+        pool=name,
+    )  # fmt: skip
     refused = refusal(parsed, made) if matches else None
-    candidate = Candidate(twin=made, refused=refused if matches else ("NoPoolMatches", "…"))
+    candidate = Candidate(twin=made, refused=refused if matches else not_selected())
     table = plan_routing(parsed, candidates=[candidate], previous=previous, ready=facts.ready)
-    situation = Situation(pool=parsed, facts=facts)
+    situation = Situation(pool=parsed, facts=facts, access_missing=access_missing)
     return PoolView(
-        pool=parsed, facts=facts, table=table, matches=matches, refused=refused, trouble=first(situation, STARTUP)
+        pool=parsed, facts=facts, table=table, matches=matches, refused=refused, trouble=TROUBLE.evaluate(situation)
     )
 
 

@@ -1,38 +1,29 @@
-"""A twin's conditions, from ordered chains of pure checks: (view) → (reason, message), or None when all is well."""
+"""A twin's conditions: pure checks, and for each condition the chain in which they count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import FailureReason
 from bettertherapy_api.routing import Version
+from twin_operator.domain.appearances import ARTIFACT, appears
+from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
-from twin_operator.domain.twin_view import Failure, TwinView
-from twin_operator.engine.status import Condition, Truth
+from twin_operator.domain.twin_view import Failure, PoolView, TwinView
+from twin_operator.engine.conditions import Chain, Condition, Finding
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
-Finding = tuple[str, str]
-Check = Callable[[TwinView], Finding | None]
-
-ARTIFACT_REASONS = frozenset(
-    reason.value
-    for reason in (
-        FailureReason.ARTIFACT_NOT_FOUND, FailureReason.STORE_UNREACHABLE, FailureReason.ACCESS_DENIED,
-        FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID, FailureReason.BASE_MODEL_MISMATCH,
-        FailureReason.RANK_MISMATCH, FailureReason.RANK_TOO_HIGH, FailureReason.NO_SPACE,
-    )
-)  # fmt: skip
-"""Failures of the artifact itself, before an engine was asked to load it."""
-_CAPACITY_REASONS = ("Unschedulable", "VolumeClaimNotFound", "VolumeClaimNotBound", "PodsRefused")
+_CAPACITY: Final = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.VOLUME_CLAIM_NOT_FOUND, Reason.VOLUME_CLAIM_NOT_BOUND, Reason.PODS_REFUSED}
+)
 
 
 def no_pool_matches(view: TwinView) -> Finding | None:
     """No pool in the namespace has the labels."""
     if any(pool.matches for pool in view.pools):
         return None
-    return (
-        "NoPoolMatches",
+    return Finding(
+        Reason.NO_POOL_MATCHES,
         f"no MinerPool in namespace {view.twin.namespace} matches spec.poolSelector: label a pool accordingly "
         f"(see `kubectl get minerpools --show-labels`), or correct the selector",
     )
@@ -52,8 +43,8 @@ def served_name_collision(view: TwinView) -> Finding | None:
     for pool in view.counting:
         answering = pool.answering(view.twin)
         if answering and answering.served_name == view.wanted.served_name and answering.digest != view.wanted.digest:
-            return (
-                "ServedNameCollision",
+            return Finding(
+                Reason.SERVED_NAME_COLLISION,
                 f"this digest and {answering.digest} share the served name {view.wanted.served_name}, and an engine "
                 f"can't hold both: train again (any other seed gives another digest)",
             )
@@ -65,20 +56,33 @@ def adapter_failed(view: TwinView) -> Finding | None:
     failures = view.failures()
     if not failures:
         return None
-    first = next((failure for failure in failures if not failure.retryable), failures[0])
-    return first.reason, _failure_message(first, len(failures))
+    worst = next((failure for failure in failures if not failure.retryable), failures[0])
+    return _failed(worst, len(failures))
 
 
-def pool_has_trouble(view: TwinView) -> Finding | None:
-    """No pool that counts has a ready engine, and one of them says why."""
-    if any(pool.facts.ready for pool in view.counting):
+def adapter_failed_for_good(view: TwinView) -> Finding | None:
+    """The wanted adapter failed, and no agent goes on trying."""
+    return None if any(failure.retryable for failure in view.failures()) else adapter_failed(view)
+
+
+def artifact_failed(view: TwinView) -> Finding | None:
+    """The artifact itself is at fault, before an engine was asked to load it."""
+    failures = [failure for failure in view.failures() if failure.reason in ARTIFACT]
+    return _failed(failures[0], len(failures)) if failures else None
+
+
+def no_pool_answers(view: TwinView) -> Finding | None:
+    """No pool that counts has a ready engine and lets clients in; one of them says why."""
+    if any(pool.facts.ready and pool.is_open for pool in view.counting):
         return None
     for pool in view.counting:
         if pool.pool.spec.replicas == 0:
-            return "ScaledToZero", f"MinerPool {pool.pool.name} has spec.replicas 0: raise it to serve"
+            return Finding(Reason.SCALED_TO_ZERO, f"MinerPool {pool.pool.name} has spec.replicas 0: raise it to serve")
         if pool.trouble is not None:
-            return "PoolNotReady", f"MinerPool {pool.pool.name} is not ready: {pool.trouble[0]}: {pool.trouble[1]}"
-    return "PoolNotReady", "no engine pod is ready yet"
+            return Finding(Reason.POOL_NOT_READY, f"MinerPool {pool.pool.name} is not ready: {pool.trouble}")
+        if pool.facts.ready:
+            return Finding(Reason.POOL_NOT_READY, f"no miner pod of MinerPool {pool.pool.name} is ready")
+    return Finding(Reason.POOL_NOT_READY, "no engine pod is ready yet")
 
 
 def not_taken_over(view: TwinView) -> Finding | None:
@@ -87,24 +91,49 @@ def not_taken_over(view: TwinView) -> Finding | None:
     for pool in view.counting:
         answering = pool.answering(view.twin)
         if answering is None or answering.served_name != wanted:
-            return "Loading", _progress(view)
+            return Finding(Reason.LOADING, _progress(view))
         if not pool.holds(answering) and pool.facts.ready:
-            return (
-                "Loading",
+            return Finding(
+                Reason.LOADING,
                 f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {_progress(view)}",
             )
     return None
 
 
-READINESS: tuple[Check, ...] = (
-    no_pool_matches, every_pool_refuses, served_name_collision, adapter_failed, pool_has_trouble, not_taken_over,
-)  # fmt: skip
-STUCK: tuple[Check, ...] = (no_pool_matches, every_pool_refuses, served_name_collision)
+def not_on_every_pod(view: TwinView) -> Finding | None:
+    """Some ready pod has not verified the wanted adapter."""
+    ready = [name for pool in view.counting for name in pool.facts.ready]
+    verified = [name for pool in view.counting for name in pool.holds(_as_version(view))]
+    return None if ready and len(verified) == len(ready) else Finding(Reason.LOADING, _progress(view))
 
 
-def first(view: TwinView, checks: Iterable[Check]) -> Finding | None:
-    """Return what the first violated check found."""
-    return next((found for check in checks if (found := check(view)) is not None), None)
+def pool_lacks_capacity(view: TwinView) -> Finding | None:
+    """The cluster doesn't give a pool what it needs."""
+    for pool in view.counting:
+        if pool.trouble is not None and pool.trouble.reason in _CAPACITY:
+            return Finding(pool.trouble.reason, f"MinerPool {pool.pool.name}: {pool.trouble.message}")
+    return None
+
+
+def slots_overcommitted(view: TwinView) -> Finding | None:
+    """More twins than one engine of a pool computes at once."""
+    return next((found for pool in view.counting if (found := _crowded(view, pool)) is not None), None)
+
+
+def routing_refused(view: TwinView) -> Finding | None:
+    """A pool can't be told which version answers."""
+    for pool in view.counting:
+        if pool.unpublished is not None:
+            said = f"the API server refuses the twin's entry in the routing of MinerPool {pool.pool.name}"
+            return Finding(Reason.ROUTING_REFUSED, f"{said}: {pool.unpublished}")
+    return None
+
+
+STUCK: Final = Chain[TwinView]("why it can't go on", no_pool_matches, every_pool_refuses, served_name_collision)
+READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, adapter_failed, no_pool_answers, not_taken_over)
+HALTED: Final = Chain[TwinView]("why nothing goes on by itself", STUCK, adapter_failed_for_good)
+UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, not_taken_over, no_pool_answers)
+CAPACITY: Final = Chain[TwinView]("CapacityAvailable", pool_lacks_capacity, slots_overcommitted)
 
 
 def twin_conditions(
@@ -112,18 +141,12 @@ def twin_conditions(
 ) -> list[Condition]:
     """Return the twin's conditions; what was not measured is absent."""
     rollout = rollout or Rollout.of(view.twin)
-    gate, rolled_back = _gate_passed(view, fine_tunes or FineTunePlan(), rollout), _rolled_back(view, rollout)
-    return [
-        *([gate] if gate else []),
-        *([rolled_back] if rolled_back else []),
-        _serving(view), _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view, rollout),
-        _capacity(view),
+    found = [
+        _gate_passed(view, fine_tunes or FineTunePlan(), rollout), _rolled_back(view, rollout), _serving(view),
+        _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view, rollout), _capacity(view),
+        _placement(view),
     ]  # fmt: skip
-
-
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a twin whose spec can't be read; what answers for it goes on."""
-    return [_condition("Ready", "False", "SpecInvalid", f"the stored spec can't be read: {problem}")]
+    return [condition for condition in found if condition is not None]
 
 
 def _serving(view: TwinView) -> Condition:
@@ -132,121 +155,159 @@ def _serving(view: TwinView) -> Condition:
         parts = [
             f"{name} on {len(pods)} {'pod' if len(pods) == 1 else 'pods'}" for name, pods in sorted(answering.items())
         ]
-        return _condition("Serving", "True", "VersionServing", f"answers with {', '.join(parts)}")
-    reason, message = first(view, READINESS) or ("Loading", _progress(view))
-    return _condition("Serving", "False", reason, message)
+        found = Finding(Reason.VERSION_SERVING, f"answers with {', '.join(parts)}")
+        return found.condition("Serving", "True")
+    return (READINESS.evaluate(view) or Finding(Reason.LOADING, _progress(view))).condition("Serving", "False")
 
 
 def _ready(view: TwinView) -> Condition:
-    found = first(view, READINESS)
+    found = READINESS.evaluate(view)
     if found is None:
         pools = ", ".join(pool.pool.name for pool in view.counting)
         message = f"{_wanted_name(view)} answers, verified, in {pools}"
-        refused = [pool.refused[1] for pool in view.pools if pool.matches and pool.refused]
-        return _condition("Ready", "True", "Serving", "; ".join([message, *refused]))
-    reason, message = found
+        refused = [pool.refused.message for pool in view.pools if pool.matches and pool.refused]
+        return Finding(Reason.SERVING, "; ".join([message, *refused])).condition("Ready", "True")
     if (answering := view.answering()) and _wanted_name(view) not in answering:
-        message += f"; {', '.join(sorted(answering))} goes on answering"
-    return _condition("Ready", "False", reason, message)
+        found = found.followed_by(f"; {', '.join(sorted(answering))} goes on answering")
+    return found.condition("Ready", "False")
 
 
 def _artifact_verified(view: TwinView) -> Condition:
+    kind = "ArtifactVerified"
     if view.wanted is None:
-        return _condition("ArtifactVerified", "True", "NoAdapter", "the twin is the base model itself")
-    failures = [failure for failure in view.failures() if failure.reason in ARTIFACT_REASONS]
-    if failures:
-        return _condition("ArtifactVerified", "False", failures[0].reason, _failure_message(failures[0], len(failures)))
+        return _no_adapter().condition(kind, "True")
+    found = artifact_failed(view)
+    if found is not None:
+        return found.condition(kind, "False")
     if view.artifact_checked():
-        return _condition(
-            "ArtifactVerified", "True", "DigestMatches", f"the files at {view.wanted.uri} match {view.wanted.digest}"
-        )
-    return _condition("ArtifactVerified", "Unknown", "NotFetched", "no pod has fetched the artifact yet")
+        said = f"the files at {view.wanted.uri} match {view.wanted.digest}"
+        return Finding(Reason.DIGEST_MATCHES, said).condition(kind, "True")
+    return Finding(Reason.NOT_FETCHED, "no pod has fetched the artifact yet").condition(kind, "Unknown")
 
 
 def _adapters_verified(view: TwinView) -> Condition:
+    """Whose weights answer was measured on every ready pod."""
+    kind = "AdaptersVerified"
     if view.wanted is None:
-        return _condition("AdaptersVerified", "True", "NoAdapter", "the twin is the base model itself")
+        return _no_adapter().condition(kind, "True")
     found = adapter_failed(view)
     if found is not None:
-        return _condition("AdaptersVerified", "False", *found)
-    ready = [name for pool in view.counting for name in pool.facts.ready]
-    verified = [name for pool in view.counting for name in pool.holds(_as_version(view))]
-    if ready and len(verified) == len(ready):
-        return _condition(
-            "AdaptersVerified", "True", "Verified",
-            f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on all {len(ready)} ready pods",
-        )  # fmt: skip
+        return found.condition(kind, "False")
     if not view.counting:
-        return _condition("AdaptersVerified", "Unknown", "NoPool", "no pool can serve the twin as its spec asks")
-    return _condition("AdaptersVerified", "False", "Loading", _progress(view))
+        return _no_pool().condition(kind, "Unknown")
+    found = not_on_every_pod(view)
+    if found is not None:
+        return found.condition(kind, "False")
+    ready = sum(len(pool.facts.ready) for pool in view.counting)
+    unproven = view.unproven()
+    if unproven:
+        said = (
+            f"digest and root of {view.wanted.served_name} are confirmed on all {ready} ready pods, but on "
+            f"{len(unproven)} of them, such as {unproven[0]}, nothing was measured that proves whose weights these "
+            f"are: publish it with a fingerprint, as the trainer does"
+        )
+        return Finding(Reason.UNPROVEN, said).condition(kind, "Unknown")
+    said = f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on all {ready} ready pods"
+    return Finding(Reason.VERIFIED, said).condition(kind, "True")
 
 
 def _progressing(view: TwinView, rollout: Rollout) -> Condition:
-    stuck = first(view, STUCK)
-    if stuck is not None:
-        return _condition("Progressing", "False", *stuck)
+    kind = "Progressing"
+    halted = HALTED.evaluate(view)
+    if halted is not None:
+        return halted.condition(kind, "False")
     failures = view.failures()
-    if failures and not any(failure.retryable for failure in failures):
-        return _condition("Progressing", "False", failures[0].reason, _failure_message(failures[0], len(failures)))
     if failures:
-        return _condition("Progressing", "True", "Retrying", _failure_message(failures[0], len(failures)))
-    found = first(view, (not_taken_over, pool_has_trouble))
+        retried = Finding(Reason.RETRYING, _failure_message(failures[0], len(failures)))
+        return retried.condition(kind, "True")
+    found = UNDER_WAY.evaluate(view)
     if found is None and rollout.canary is not None:
-        loading = ("CanaryLoading", f"{rollout.canary.served_name} is to be loaded beside {_wanted_name(view)}")
-        return _condition("Progressing", "True", *(rollout.finding or loading))
+        loading = f"{rollout.canary.served_name} is to be loaded beside {_wanted_name(view)}"
+        found = rollout.finding or Finding(Reason.CANARY_LOADING, loading)
     if found is None:
-        return _condition("Progressing", "False", "Complete", f"{_wanted_name(view)} has taken over")
-    return _condition("Progressing", "True", *found)
+        return Finding(Reason.COMPLETE, f"{_wanted_name(view)} has taken over").condition(kind, "False")
+    return found.condition(kind, "True")
 
 
 def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Condition | None:
     """The newest gate; without one why there is none, if something is wrong."""
-    obstacle = planned.obstacle
-    waits = f"; {names.NEXT_WAITS}{obstacle[1]}" if obstacle else ""
+    kind, obstacle = "GatePassed", planned.obstacle
+    waits = f"; {names.NEXT_WAITS}{obstacle.message}" if obstacle else ""
     gate, _ = last_gate(view.twin, view.runs)
     if gate is None:
-        return _condition("GatePassed", "Unknown", *obstacle) if obstacle else None
+        return obstacle.condition(kind, "Unknown") if obstacle else None
     said = f"{gate.run_name or 'the last run'}: {gate.message or gate.verdict}{waits}"
     if rollout.pending is not None and gate.digest == rollout.pending.digest:
         name = view.twin.name
-        return _condition(
-            "GatePassed", "True", "AwaitingApproval",
-            f"{said}; it waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}`",
-        )  # fmt: skip
+        said += f"; it waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}`"
+        return Finding(Reason.AWAITING_APPROVAL, said).condition(kind, "True")
     if gate.verdict == "Promote":
-        return _condition("GatePassed", "True", "Promote", said)
-    return _condition("GatePassed", "False", gate.verdict, f"{said}; the version that serves goes on")
+        return Finding(Reason.PROMOTE, said).condition(kind, "True")
+    reason = Reason.REJECT if gate.verdict == "Reject" else Reason.INCONCLUSIVE
+    return Finding(reason, f"{said}; the version that serves goes on").condition(kind, "False")
 
 
 def _rolled_back(view: TwinView, rollout: Rollout) -> Condition | None:
     """Absent for a twin that never changes its version by itself."""
-    last = rollout.last_rollback
+    kind, last = "RolledBack", rollout.last_rollback
     if rollout.problem is not None:
-        return _condition("RolledBack", "False", *rollout.problem)
+        return rollout.problem.condition(kind, "False")
     if last is not None:
-        return _condition("RolledBack", "True", last.reason, last.message)
+        known = appears("DoctorTwin", kind, "True")
+        reason, message = from_elsewhere(last.reason, last.message, known=known, otherwise=Reason.ROLLED_BACK)
+        return Finding(reason, message).condition(kind, "True")
     if view.twin.spec.fine_tune is None and view.twin.spec.rollout is None:
         return None
-    return _condition("RolledBack", "False", "NoRollback", "no version was taken back since the last promotion")
+    return Finding(Reason.NO_ROLLBACK, "no version was taken back since the last promotion").condition(kind, "False")
 
 
 def _capacity(view: TwinView) -> Condition:
-    for pool in view.counting:
-        if pool.trouble is not None and pool.trouble[0] in _CAPACITY_REASONS:
-            return _condition(
-                "CapacityAvailable", "False", pool.trouble[0], f"MinerPool {pool.pool.name}: {pool.trouble[1]}"
-            )
-    for pool in view.counting:
-        loras = len({adapter.twin for adapter in pool.table.adapters}) if pool.table else 0
-        if view.wanted is not None and loras > pool.pool.max_loras and not pool.pool.spec.engine.endpoint:
-            return _condition(
-                "CapacityAvailable", "False", "SlotsOvercommitted",
-                f"MinerPool {pool.pool.name} serves {loras} twins with {pool.pool.max_loras} LoRA slots per engine: "
-                f"raise its spec.engine.maxLoras, or move twins to another pool",
-            )  # fmt: skip
+    kind, found = "CapacityAvailable", CAPACITY.evaluate(view)
+    if found is not None:
+        return found.condition(kind, "False")
     if not view.counting:
-        return _condition("CapacityAvailable", "Unknown", "NoPool", "no pool can serve the twin as its spec asks")
-    return _condition("CapacityAvailable", "True", "Sufficient", "the pools have room for this twin")
+        return _no_pool().condition(kind, "Unknown")
+    return Finding(Reason.SUFFICIENT, "the pools have room for this twin").condition(kind, "True")
+
+
+def creation_refused(message: str) -> Finding:
+    """Return why the run that is due was not made."""
+    return Finding(Reason.RUN_REFUSED, f"the API server refuses to create the FineTuneRun that is due: {message}")
+
+
+def _placement(view: TwinView) -> Condition | None:
+    """Absent for mode All, which needs no deciding."""
+    mode = view.twin.spec.placement.mode
+    if mode == "All":
+        return None
+    said = (
+        f"this release doesn't place twins, so the twin is kept on every pod of its pools: spec.placement.mode {mode} "
+        f"has no effect yet; set mode All to say what is"
+    )
+    return Finding(Reason.NOT_IMPLEMENTED, said).condition("PlacementActive", "False")
+
+
+def _crowded(view: TwinView, pool: PoolView) -> Finding | None:
+    loras = pool.lora_twins
+    if view.wanted is None or loras <= pool.pool.max_loras or pool.pool.spec.engine.endpoint:
+        return None
+    return Finding(
+        Reason.SLOTS_OVERCOMMITTED,
+        f"MinerPool {pool.pool.name} serves {loras} twins with {pool.pool.max_loras} LoRA slots per engine: "
+        f"raise its spec.engine.maxLoras, or move twins to another pool",
+    )
+
+
+def _no_adapter() -> Finding:
+    return Finding(Reason.NO_ADAPTER, "the twin is the base model itself")
+
+
+def _no_pool() -> Finding:
+    return Finding(Reason.NO_POOL, "no pool can serve the twin as its spec asks")
+
+
+def _failed(failure: Failure, count: int) -> Finding:
+    return Finding(failure.reason, _failure_message(failure, count))
 
 
 def _as_version(view: TwinView) -> Version:
@@ -272,7 +333,3 @@ def _failure_message(failure: Failure, count: int) -> str:
     others = f" (and on {count - 1} more)" if count > 1 else ""
     again = "; the agent keeps trying" if failure.retryable else ""
     return f"pod {failure.pod} of MinerPool {failure.pool}{others}: {failure.message}{again}"
-
-
-def _condition(kind: str, status: Truth, reason: str, message: str) -> Condition:
-    return Condition(type=kind, status=status, reason=reason, message=message)

@@ -15,14 +15,13 @@ from datetime import datetime
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import GateMetric, LastGate
 from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.schedule import ScheduleError, schedule_of
 from twin_operator.domain.versions import canary_version, wanted_version
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import moment, timestamp
-from twin_operator.kinds.podspec.sources import store_uri
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.resources import FINE_TUNE_RUN
-
-Finding = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +32,8 @@ class FineTunePlan:
     """The run to create."""
     next_time: datetime | None = None
     """The next due time; a past one is overdue and waits for what `obstacle` says."""
+    due_time: datetime | None = None
+    """What to remember as the next due time should the run not come about."""
     handled_token: str | None = None
     obstacle: Finding | None = None
     """Why what is due is not started."""
@@ -51,15 +52,15 @@ def plan_fine_tune(
     if wanted is None:
         return FineTunePlan(next_time=next_time, handled_token=handled, obstacle=problem, wake_at=next_time)
     made = any(run.name == wanted for run in runs)
+    overdue = moment(twin.status.next_fine_tune_time or timestamp(now)) if due is not None else next_time
     obstacle = None if made else _obstacle(twin, runs, pool)
     if obstacle is not None or (not made and not isinstance(pool, Pool)):
         # What is due stays due. What stands in its way wakes the twin when it changes.
-        overdue = moment(twin.status.next_fine_tune_time or timestamp(now)) if due is not None else next_time
         return FineTunePlan(next_time=overdue, handled_token=handled, obstacle=obstacle)
     create = None if made or not isinstance(pool, Pool) else build_run(twin, wanted, pool)
     # A run that somebody asked for also does what was due at the same moment.
     handled = token if asked is not None else handled
-    return FineTunePlan(create=create, next_time=next_time, handled_token=handled, wake_at=next_time)
+    return FineTunePlan(create=create, next_time=next_time, due_time=overdue, handled_token=handled, wake_at=next_time)
 
 
 def _scheduled(
@@ -79,15 +80,18 @@ def _scheduled(
             return None, following, None
         return schedule.latest(now), following, None
     except ScheduleError as error:
-        return None, None, ("ScheduleInvalid", f"spec.fineTune: {error}")
+        return None, None, Finding(Reason.SCHEDULE_INVALID, f"spec.fineTune: {error}")
 
 
 def _obstacle(twin: Twin, runs: Sequence[Run], pool: Pool | Finding) -> Finding | None:
     going = next((run for run in runs if not run.ended), None)
     if going is not None:
-        return "RunUnderWay", f"FineTuneRun {going.name} has not ended: a twin has one run at a time"
+        return Finding(Reason.RUN_UNDER_WAY, f"FineTuneRun {going.name} has not ended: a twin has one run at a time")
     if (canary := canary_version(twin)) is not None:
-        return "CanaryUnderWay", f"{canary.served_name} is being tried: its child would be compared with its parent"
+        return Finding(
+            Reason.CANARY_UNDER_WAY,
+            f"{canary.served_name} is being tried: its child would be compared with its parent",
+        )
     return _unfit_rank(twin) or (None if isinstance(pool, Pool) else pool)
 
 
@@ -97,8 +101,8 @@ def _unfit_rank(twin: Twin) -> Finding | None:
     parent = wanted_version(twin)
     if given is None or None in (given.rank, parent.rank) or given.rank == parent.rank:
         return None
-    return (
-        "RankMismatch",
+    return Finding(
+        Reason.RANK_MISMATCH,
         f"{parent.served_name}, which is trained on, has rank {parent.rank}, and spec.fineTune.hyperparameters.rank is "
         f"{given.rank}: set it to {parent.rank}, or leave it out",
     )
@@ -127,7 +131,7 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
         "spec": {
             "twinRef": {"name": twin.name},
             **({"parentDigest": parent.digest} if parent.digest else {}),
-            "dataset": {"uri": names.interactions_uri(store_uri(pool) or "", twin.name)},
+            "dataset": {"uri": names.interactions_uri(pool.store_uri or "", twin.name)},
             **(
                 {"hyperparameters": hyperparameters.model_dump(mode="json", by_alias=True, exclude_none=True)}
                 if hyperparameters

@@ -81,7 +81,7 @@ def _serving_pools(view: TwinView) -> list[str]:
     return sorted(
         each.pool.name
         for each in view.pools
-        if each.answering(view.twin) is not None or (each.table is None and each.pool.name in known)
+        if each.answering(view.twin) is not None or (not each.published and each.pool.name in known)
     )
 
 

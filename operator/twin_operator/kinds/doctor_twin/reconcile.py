@@ -1,228 +1,146 @@
-"""One twin: gather → plan → report. What makes it answer is its pools' routing tables (kinds.miner_pool)."""
+"""One twin: gather → plan → report. What makes it answer is its pools' routing (kinds.routing).
+
+What is decided is said first. Creating a run that is due comes beside it: a refusal of that holds back no rollback.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from bettertherapy_api import names
-from bettertherapy_api.doctor_twin import Rollout
-from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Measurement, assess, measure
-from twin_operator.domain.objects import Twin, pool_from, run_from, twin_from
-from twin_operator.domain.pool_checks import STARTUP, Situation, engine_wedged, first, not_all_ready
-from twin_operator.domain.pool_facts import pool_facts
-from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
-from twin_operator.domain.routing import read_table, refusal, wanted_adapter
-from twin_operator.domain.twin_view import PoolView, TwinView
-from twin_operator.domain.versions import canary_version, wanted_version
-from twin_operator.engine.api import Api
-from twin_operator.engine.cache import Cache
-from twin_operator.engine.events import EventPoster, Notice
-from twin_operator.engine.prometheus import Prometheus
-from twin_operator.engine.resources import Key, Manifest, key_of
-from twin_operator.engine.status import Condition, dated, moment, timestamp, write_status
+from bettertherapy_api.doctor_twin import DoctorTwinStatus
+from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
+from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, assess
+from twin_operator.domain.objects import Twin, Unreadable
+from twin_operator.domain.rollout import Rollout, plan_rollout
+from twin_operator.domain.training_pool import choose_pool
+from twin_operator.domain.twin_view import TwinView
+from twin_operator.domain.unreadable import conditions_of
+from twin_operator.engine.conditions import Condition
+from twin_operator.engine.events import Notice
+from twin_operator.engine.reconcile import Reconciler, Report, Tools
+from twin_operator.engine.status import StatusFields
+from twin_operator.engine.store import Entry
+from twin_operator.engine.times import timestamp
 from twin_operator.errors import ApiError
-from twin_operator.kinds.doctor_twin.checks import invalid_conditions, twin_conditions
+from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch, trial_of
+from twin_operator.kinds.doctor_twin.checks import creation_refused, twin_conditions
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
+from twin_operator.kinds.doctor_twin.gather import gather
+from twin_operator.kinds.doctor_twin.notices import twin_notices
 from twin_operator.kinds.doctor_twin.plan import plan_status
-from twin_operator.kinds.finetune_run.plan import choose_pool
-
-_GLANCE_SECONDS: Final = 0.1
-"""How often it is looked, while Prometheus is asked, whether somebody wants something else of the twin."""
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
+from twin_operator.kinds.world import World
 
 
-class _OvertakenError(Exception):
-    """The twin is not any more what is being reconciled; its event has brought it back into the queue."""
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """A twin with all that its plan depends on."""
+
+    view: TwinView
+    analysis: Analysis | None
+    """How the canary does; None when none takes traffic."""
 
 
-class DoctorTwinReconciler:
-    """Keeps the status of DoctorTwins true."""
+@dataclass(frozen=True, kw_only=True)
+class TwinPlan:
+    """What was decided."""
+
+    now: datetime
+    fine_tunes: FineTunePlan
+    rollout: Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What became of the run that was to be made."""
+
+    notice: Notice | None = None
+    problem: ApiError | None = None
+
+
+class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, Made]):
+    """Keeps the status of DoctorTwins true, and makes the runs that are due."""
+
+    kind = DOCTOR_TWIN.kind
+    fields = StatusFields.of(DoctorTwinStatus)
 
     def __init__(
-        self, *, api: Api, cache: Cache, events: EventPoster, wake: Callable[[Key], None],
-        wake_at: Callable[[Key, datetime], None], window_seconds: int, prometheus: Prometheus | None = None,
-        matchers: str = "",
+        self, tools: Tools, *, world: World, wake_route: Callable[[str, str, str], None], window_seconds: int,
+        canaries: CanaryWatch | None,
     ) -> None:  # fmt: skip
-        self._prometheus = prometheus
-        self._matchers = matchers
-        self._wake_at = wake_at
+        super().__init__(tools)
+        self._world = world
+        self._wake_route = wake_route
         self._window_seconds = window_seconds
-        self._api = api
-        self._cache = cache
-        self._events = events
-        self._wake = wake
+        self._canaries = canaries
 
-    async def reconcile(self, key: Key) -> None:
-        """Reconcile one twin; raises ApiError to be called again later."""
-        thing = self._cache.get(key)
-        if thing is None or "deletionTimestamp" in thing["metadata"]:
-            return
-        twin = twin_from(thing)
-        if isinstance(twin, str):
-            status: Manifest = {
-                **(thing.get("status") or {}),
-                "observedGeneration": thing["metadata"].get("generation", 0),
-            }
-            await self._report(thing, status, invalid_conditions(twin))
-            return
-        view, now = gather(self._cache, twin), datetime.now(UTC)
-        fine_tunes = plan_fine_tune(
-            twin, view.runs, choose_pool(twin, [pool.pool for pool in view.pools]), now=now,
-            window_seconds=self._window_seconds,
-        )  # fmt: skip
-        await self._create(thing, fine_tunes)
-        try:
-            analysis = await self._analyse(thing, view, now)
-        except _OvertakenError:
-            return
-        rollout = plan_rollout(view, analysis, now=now)
-        status = plan_status(view, now=timestamp(now), fine_tunes=fine_tunes, rollout=rollout)
-        await self._report(thing, status, twin_conditions(view, fine_tunes, rollout))
-        for wake_at in (fine_tunes.wake_at, rollout.wake_at):
-            if wake_at is not None:
-                self._wake_at(key, wake_at)
-        for pool in view.pools:
+    def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
+        """Say of a twin that can't be read that what answers for it goes on."""
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
+
+    async def gather(self, entry: Entry) -> Gathered:
+        """Collect pools, runs and the canary's last measurement."""
+        twin: Twin = entry.value
+        view = gather(self._world, twin)
+        return Gathered(view=view, analysis=self._analyse(view))
+
+    def plan(self, gathered: Gathered, now: datetime) -> TwinPlan:
+        """Decide on the next fine-tune and on the versions."""
+        view = gathered.view
+        pool = choose_pool(view.twin, [pool.pool for pool in view.pools])
+        fine_tunes = plan_fine_tune(view.twin, view.runs, pool, now=now, window_seconds=self._window_seconds)
+        return TwinPlan(now=now, fine_tunes=fine_tunes, rollout=plan_rollout(view, gathered.analysis, now=now))
+
+    async def apply(self, entry: Entry, gathered: Gathered, plan: TwinPlan) -> Made:
+        """Create the run that is due, before the status says so: killed in between, the next one finds it made."""
+        for pool in gathered.view.pools:
             if not pool.counts:
                 # It answers with a last version until another pool has taken over: that may be now.
-                self._wake(Key("MinerPool", twin.namespace, pool.pool.name))
-
-    async def _analyse(self, thing: Manifest, view: TwinView, now: datetime) -> Analysis | None:
-        """Return how the canary does, if one takes traffic; raises _OvertakenError."""
-        twin = view.twin
-        canary, since = canary_version(twin), twin.status.canary_start_time
-        if canary is None or since is None or asks_to_take_back(twin, now=now):
-            return None
-        if self._prometheus is None:
-            return UNWATCHED
-        lasted = int((now - moment(since)).total_seconds())
-        measuring = measure(
-            self._prometheus, twin=twin.name, canary=canary.served_name, stable=wanted_version(twin).served_name,
-            window_seconds=min(max(lasted, 60) + 60, 86400),
-            matchers=self._matchers.replace("{namespace}", twin.namespace),
-        )  # fmt: skip
-        measured = await self._unless_overtaken(thing, measuring)
-        miners = sum(pool.facts.miner_deployment.ready for pool in view.counting)
-        return assess(measured, twin.spec.rollout or Rollout(), miners=miners)
-
-    async def _unless_overtaken(
-        self, thing: Manifest, measuring: Coroutine[Any, Any, Measurement | str]
-    ) -> Measurement | str:
-        """Await the measurement; a Prometheus that hangs keeps no rollback waiting. Raises _OvertakenError."""
-        task = asyncio.create_task(measuring)
+                self._wake_route(entry.key.namespace, pool.pool.name, gathered.view.twin.uid)
+        wanted = plan.fine_tunes.create
+        if wanted is None:
+            return Made()
         try:
-            while not (await asyncio.wait({task}, timeout=_GLANCE_SECONDS))[0]:
-                if _asked_of(self._cache.get(key_of(thing))) != _asked_of(thing):
-                    raise _OvertakenError
-            return await task
-        finally:
-            task.cancel()
-
-    async def _create(self, thing: Manifest, planned: FineTunePlan) -> None:
-        """Create the run that is due, before the status says so: killed in between, the next one finds it made."""
-        if planned.create is None:
-            return
-        try:
-            self._cache.put(await self._api.create(planned.create))
+            self.store.put(await self.tools.api.create(wanted))
         except ApiError as error:
-            if error.status != 409:
-                raise
-            return
-        name = planned.create["metadata"]["name"]
-        await self._events.post(thing, Notice(reason="FineTuneStarted", note=f"created FineTuneRun {name}"))
+            there = error.status == 409 and await self._is_there(gathered.view.twin, wanted["metadata"]["name"])
+            return Made() if there else Made(problem=error)
+        return Made(notice=Notice(reason="FineTuneStarted", note=f"created FineTuneRun {wanted['metadata']['name']}"))
 
-    async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
-        before = thing.get("status") or {}
-        known = before.get("conditions") or []
-        now = dated(conditions, live=known, generation=thing["metadata"].get("generation", 0), now=datetime.now(UTC))
-        if await write_status(self._api, self._cache, thing=thing, status={**status, "conditions": now}):
-            for notice in twin_notices(before, status, now):
-                await self._events.post(thing, notice)
-
-
-def _asked_of(thing: Manifest | None) -> Manifest | None:
-    """Return what people ask of a twin: its spec, by its generation, and its annotations."""
-    if thing is None:
-        return None
-    metadata = thing["metadata"]
-    return {name: metadata.get(name) for name in ("uid", "generation", "annotations", "deletionTimestamp")}
-
-
-def gather(cache: Cache, twin: Twin) -> TwinView:
-    """Collect the pools that match the twin, or that answer for it though they match no more.
-
-    A pool whose table was lost makes it anew from the twin's status, so the status has the word on who answers.
-    """
-    views = []
-    for thing in cache.of_kind("MinerPool", namespace=twin.namespace):
-        pool = pool_from(thing)
-        if isinstance(pool, str) or pool.deleted:
-            continue
-        table = read_table(cache.get(Key("ConfigMap", pool.namespace, names.routing_name(pool.name))))
-        matches = twin.spec.pool_selector.matches(dict(pool.labels))
-        answers = twin.name in table.twins if table is not None else pool.name in (twin.status.pools or [])
-        if not matches and not answers:
-            continue
-        facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
-        situation = Situation(pool=pool, facts=facts)
-        views.append(
-            PoolView(
-                pool=pool,
-                facts=facts,
-                table=table,
-                matches=matches,
-                refused=refusal(pool, twin) if matches else None,
-                trouble=first(situation, (engine_wedged, *STARTUP, not_all_ready)),
-            )
+    def report(self, gathered: Gathered, plan: TwinPlan, outcome: Made) -> Report:
+        """Say what answers and what was decided; a run that could not be made stays due."""
+        view, fine_tunes = gathered.view, plan.fine_tunes
+        if outcome.problem is not None:
+            status = view.twin.status
+            due = fine_tunes.due_time
+            fine_tunes = replace(
+                fine_tunes, create=None, next_time=due or fine_tunes.next_time, handled_token=status.handled_fine_tune,
+                obstacle=creation_refused(outcome.problem.message),
+            )  # fmt: skip
+        rollout = plan.rollout
+        made = outcome.notice
+        return Report(
+            status=plan_status(view, now=timestamp(plan.now), fine_tunes=fine_tunes, rollout=rollout),
+            conditions=twin_conditions(view, fine_tunes, rollout),
+            notices=lambda before, now: [*twin_notices(before, now), *([made] if made else [])],
+            wake_at=(fine_tunes.wake_at, rollout.wake_at),
+            problem=outcome.problem,
         )
-    views.sort(key=lambda view: view.pool.name)
-    runs = [
-        run
-        for thing in cache.naming(Key("DoctorTwin", twin.namespace, twin.name))
-        if thing["kind"] == "FineTuneRun" and not isinstance(run := run_from(thing), str)
-    ]
-    return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views, runs=runs)
 
+    async def _is_there(self, twin: Twin, name: str) -> bool:
+        """Tell whether the run that could not be made exists and is this very twin's."""
+        live = await self.tools.api.get(FINE_TUNE_RUN, namespace=twin.namespace, name=name)
+        if live is not None:
+            self.store.put({"apiVersion": FINE_TUNE_RUN.api_version, "kind": FINE_TUNE_RUN.kind, **live})
+        return any(run.name == name for run in self._world.runs_of(twin))
 
-def twin_notices(before: Manifest, status: Manifest, conditions: list[Manifest]) -> list[Notice]:
-    """Return the events for what changed between two statuses."""
-    known = {condition["type"]: condition for condition in before.get("conditions") or []}
-    now = {condition["type"]: condition for condition in conditions}
-    notices = []
-    active, old = status.get("activeVersion") or {}, before.get("activeVersion") or {}
-    if active and active.get("servedName") != old.get("servedName"):
-        instead = f" instead of {old['servedName']}" if old else ""
-        notices.append(
-            Notice(
-                reason="VersionActivated", note=f"{active['servedName']} answers now{instead}",
-                occasion=f"{active['servedName']}/{active.get('since')}",
-            )
-        )  # fmt: skip
-    canary, tried = status.get("canaryVersion") or {}, before.get("canaryVersion") or {}
-    if canary and canary.get("digest") != tried.get("digest"):
-        name = canary["servedName"]
-        notices.append(Notice(reason="CanaryStarted", note=f"{name} is loaded beside what serves", occasion=name))
-    rollback = status.get("lastRollback") or {}
-    if rollback and rollback != before.get("lastRollback"):
-        notices.append(
-            Notice(
-                reason="RolledBack", note=f"{rollback['reason']}: {rollback['message']}", kind="Warning",
-                occasion=rollback["time"],
-            )
-        )  # fmt: skip
-    for kind, condition in now.items():
-        was = known.get(kind, {})
-        status_, reason, message = condition["status"], condition["reason"], condition["message"]
-        if (was.get("status"), was.get("reason")) == (status_, reason):
-            continue
-        occasion = f"{kind}/{reason}/{condition['observedGeneration']}/{condition['lastTransitionTime']}"
-        if kind == "AdaptersVerified" and status_ == "True" and reason == "Verified":
-            notices.append(Notice(reason="AdapterVerified", note=message, occasion=occasion))
-        elif kind == "AdaptersVerified" and status_ == "False" and reason != "Loading":
-            notices.append(
-                Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion)
-            )
-        elif kind == "Ready" and reason in ("NoPoolMatches", "BaseModelMismatch", "RankTooHigh", "SpecInvalid"):
-            notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
-    return notices
+    def _analyse(self, view: TwinView) -> Analysis | None:
+        """Return how the canary did when it was last measured, if one takes traffic."""
+        if trial_of(view.twin) is None:
+            return None
+        if self._canaries is None:
+            return UNWATCHED
+        miners = sum(pool.facts.miner_deployment.ready for pool in view.counting)
+        return assess(self._canaries.measured(view.twin), view.twin.spec.rollout or RolloutSpec(), miners=miners)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus
 from bettertherapy_api.run_progress import RunProgress, RunStage
+from twin_operator.domain.appearances import REFUSED_VERSION
 from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.pool_facts import PodFacts
+from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.versions import known_versions, wanted_version
-from twin_operator.engine.status import Condition, Truth
-from twin_operator.kinds.finetune_run.facts import Failure, RunFacts
+from twin_operator.engine.conditions import Chain, Condition, Finding
+from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, TrainerPod
 
-Finding = tuple[str, str]
-Settled = tuple[Truth, str, str]
-"""Status, reason and message."""
-
-_AFTER_TRAINING = frozenset({RunStage.PUBLISH, RunStage.EVALUATE, RunStage.DONE})
+_AFTER_TRAINING: Final = frozenset({RunStage.PUBLISH, RunStage.EVALUATE, RunStage.DONE})
+_STAGES: Final[Mapping[RunStage | None, Reason]] = {
+    None: Reason.STAGE_STARTING, RunStage.DATA: Reason.STAGE_DATA, RunStage.TRAIN: Reason.STAGE_TRAIN,
+    RunStage.PUBLISH: Reason.STAGE_PUBLISH, RunStage.EVALUATE: Reason.STAGE_EVALUATE, RunStage.DONE: Reason.STAGE_DONE,
+}  # fmt: skip
+_VERDICTS: Final = {"Promote": Reason.PROMOTE, "Reject": Reason.REJECT, "Inconclusive": Reason.INCONCLUSIVE}
 
 
 def stage_of(conditions: Iterable[Condition], *, skipped: bool = False) -> str | None:
@@ -26,58 +32,109 @@ def stage_of(conditions: Iterable[Condition], *, skipped: bool = False) -> str |
     return next((stage for stage in reversed(STAGES) if stage in true), None)
 
 
-def queued(reason: str, message: str) -> Condition:
-    """Return the condition of a run that waits."""
-    return _condition("Queued", "True", reason, message)
-
-
 def admitted(facts: RunFacts, run: Run) -> Condition:
     """Return Queued of a run that was let go; Kueue may hold it still."""
     if facts.job is not None and facts.job.suspended and facts.job.finished is None:
-        return _condition(
-            "Queued", "True", "AwaitingQuota",
+        held = Finding(
+            Reason.AWAITING_QUOTA,
             f"Kueue has not admitted the Job yet: LocalQueue {run.spec.queue_name} has no room, or does not exist",
-        )  # fmt: skip
-    return _condition("Queued", "False", "Admitted", f"started in MinerPool {run.status.pool}")
+        )
+        return held.condition("Queued", "True")
+    return Finding(Reason.ADMITTED, f"started in MinerPool {run.status.pool}").condition("Queued", "False")
 
 
 def data_ready(progress: RunProgress | None, known: FineTuneRunStatus, failure: Failure | None) -> list[Condition]:
     """Return DataReady once something is known of the data."""
     if progress is not None and progress.skipped is not None:
-        return [_condition("DataReady", "False", "TooFewInteractions", progress.skipped)]
-    if failure is not None and failure.failure_class == "BadData":
-        return [_condition("DataReady", "False", "BadData", failure.message)]
+        return [Finding(Reason.TOO_FEW_INTERACTIONS, progress.skipped).condition("DataReady", "False")]
+    if failure is not None and failure.reason is Reason.BAD_DATA:
+        return [failure.finding.condition("DataReady", "False")]
     dataset = known.dataset
     if dataset is None:
         return []
     refused = ", ".join(f"{each.count} {each.reason}" for each in dataset.refused or [])
     pairs = f", {dataset.pairs} of them preference pairs" if dataset.pairs else ""
     message = f"{dataset.interactions} interactions{pairs} from {dataset.uri}"
-    return [_condition("DataReady", "True", "DatasetRead", message + (f"; refused: {refused}" if refused else ""))]
+    said = message + (f"; refused: {refused}" if refused else "")
+    return [Finding(Reason.DATASET_READ, said).condition("DataReady", "True")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What is seen of the attempt that is under way, or between two."""
+
+    facts: RunFacts
+    failure: Failure | None
+
+    @property
+    def newest(self) -> TrainerPod | None:
+        """The newest attempt's pod."""
+        return self.facts.pods[-1] if self.facts.pods else None
+
+    @property
+    def starting(self) -> PodFacts | None:
+        """The newest pod while it has not begun."""
+        newest = self.newest
+        return newest.pod if newest is not None and newest.phase == "Pending" else None
+
+
+def pod_unschedulable(attempt: Attempt) -> Finding | None:
+    """No node takes the trainer."""
+    pod = attempt.starting
+    if pod is None or pod.unschedulable is None:
+        return None
+    return Finding(Reason.UNSCHEDULABLE, f"no node takes pod {pod.name}: {pod.unschedulable}")
+
+
+def container_not_started(attempt: Attempt) -> Finding | None:
+    """An image or a Secret is missing."""
+    pod = attempt.starting
+    if pod is None:
+        return None
+    for reason, troubles in ((Reason.IMAGE_PULL_FAILED, pod.pulls), (Reason.CONTAINER_NOT_STARTED, pod.configs)):
+        for trouble in troubles:
+            return Finding(reason, f"container {trouble.container} of pod {pod.name}: {trouble.message}")
+    return None
+
+
+def pod_starting(attempt: Attempt) -> Finding | None:
+    """Its pod has not begun, for no reason that is seen."""
+    pod = attempt.starting
+    return None if pod is None else Finding(Reason.POD_STARTING, f"pod {pod.name} is starting")
+
+
+def attempt_failed(attempt: Attempt) -> Finding | None:
+    """The last attempt failed."""
+    failure = attempt.failure
+    if failure is None:
+        return None
+    if failure.retryable:
+        return Finding(Reason.RETRYING, f"{failure.finding}; another attempt follows")
+    return Finding(Reason.ENDING, str(failure.finding))
+
+
+NOT_RUNNING: Final = Chain[Attempt]("Running", pod_unschedulable, container_not_started, pod_starting, attempt_failed)
 
 
 def running(facts: RunFacts, failure: Failure | None) -> Condition:
     """Return Running while the run is not over."""
-    job, progress = facts.job, facts.progress
-    newest = facts.pods[-1] if facts.pods else None
+    attempt = Attempt(facts=facts, failure=failure)
+    newest = attempt.newest
     if newest is not None and newest.phase == "Running":
-        stage = progress.stage.value if progress and progress.attempt == newest.pod.uid else "Starting"
-        again = f", attempt {job.failed + 1}" if job and job.failed else ""
-        return _condition("Running", "True", f"Stage{stage}", f"pod {newest.pod.name} is at stage {stage}{again}")
-    if newest is not None and newest.phase == "Pending":
-        pod = newest.pod
-        if pod.unschedulable:
-            return _condition("Running", "False", "Unschedulable", f"no node takes pod {pod.name}: {pod.unschedulable}")
-        for reason, troubles in (("ImagePullFailed", pod.pulls), ("ContainerNotStarted", pod.configs)):
-            for trouble in troubles:
-                return _condition(
-                    "Running", "False", reason, f"container {trouble.container} of pod {pod.name}: {trouble.message}"
-                )
-        return _condition("Running", "False", "PodStarting", f"pod {pod.name} is starting")
-    if failure is not None:
-        reason, follows = ("Retrying", "; another attempt follows") if failure.retryable else ("Ending", "")
-        return _condition("Running", "False", reason, f"{failure.failure_class}: {failure.message}{follows}")
-    return _condition("Running", "False", "JobStarting", "the trainer's Job has no pod yet")
+        return _at_stage(facts, newest).condition("Running", "True")
+    waiting = Finding(Reason.JOB_STARTING, "the trainer's Job has no pod yet")
+    return (NOT_RUNNING.evaluate(attempt) or waiting).condition("Running", "False")
+
+
+def _at_stage(facts: RunFacts, newest: TrainerPod) -> Finding:
+    job, progress = facts.job, facts.progress
+    again = f", attempt {job.failed + 1}" if job and job.failed else ""
+    if facts.unreadable is not None:
+        said = f"pod {newest.pod.name} runs{again}, but what it reports can't be read: {facts.unreadable}"
+        return Finding(Reason.REPORT_UNREADABLE, said)
+    at = progress.stage if progress and progress.attempt == newest.pod.uid else None
+    shown = at.value if at is not None else "Starting"
+    return Finding(_STAGES[at], f"pod {newest.pod.name} is at stage {shown}{again}")
 
 
 def reached(progress: RunProgress | None, known: FineTuneRunStatus) -> list[Condition]:
@@ -88,26 +145,23 @@ def reached(progress: RunProgress | None, known: FineTuneRunStatus) -> list[Cond
     if trained and (progress is None or progress.skipped is None):
         loss = f", loss {known.loss_milli / 1000:.3f}" if known.loss_milli is not None else ""
         steps = f" after {known.steps} steps" if known.steps else ""
-        found.append(_condition("Trained", "True", "TrainingEnded", f"training ended{steps}{loss}"))
+        found.append(Finding(Reason.TRAINING_ENDED, f"training ended{steps}{loss}").condition("Trained", "True"))
     if known.artifact is not None:
-        found.append(_condition("Published", "True", "InStore", f"{known.artifact.digest} is at {known.artifact.uri}"))
+        said = f"{known.artifact.digest} is at {known.artifact.uri}"
+        found.append(Finding(Reason.IN_STORE, said).condition("Published", "True"))
     if known.eval is not None:
-        found.append(
-            _condition(
-                "Evaluated", "True", known.eval.verdict,
-                f"{known.eval.samples} items: {known.eval.message or known.eval.verdict}",
-            )
-        )  # fmt: skip
+        said = f"{known.eval.samples} items: {known.eval.message or known.eval.verdict}"
+        found.append(Finding(_VERDICTS[known.eval.verdict], said).condition("Evaluated", "True"))
     return found
 
 
 def ended(failure: Failure | None) -> list[Condition]:
     """Return Running and, for one that failed, Failed of a run that is over."""
-    over = _condition("Running", "False", "Ended", "the trainer has ended")
+    over = Finding(Reason.ENDED, "the trainer has ended").condition("Running", "False")
     if failure is None:
         return [over]
     again = "; another run may succeed" if failure.retryable else ""
-    return [over, _condition("Failed", "True", failure.failure_class, failure.message + again)]
+    return [over, failure.finding.followed_by(again).condition("Failed", "True")]
 
 
 def settled(run: Run, known: FineTuneRunStatus, twin: Twin | None) -> list[Condition]:
@@ -115,48 +169,42 @@ def settled(run: Run, known: FineTuneRunStatus, twin: Twin | None) -> list[Condi
     for kind in ("Promoted", "Rejected"):
         before = run.condition(kind)
         if before is not None and before[0] == "True":
-            return [_condition(kind, "True", before[1], before[2])]
+            return [Condition(type=kind, status="True", reason=before[1], message=before[2])]
     if known.eval is None or known.artifact is None:
         return []
     message = known.eval.message or ""
     if known.verdict == "Reject":
-        return [_condition("Rejected", "True", "GateRejected", message or "the gate rejected it")]
+        return [Finding(Reason.GATE_REJECTED, message or "the gate rejected it").condition("Rejected", "True")]
     if known.verdict == "Inconclusive":
-        return [_condition("Rejected", "False", "Inconclusive", message or "the gate could not decide")]
-    kind, status, reason, text = _fate(known.artifact.digest, twin)
-    return [_condition(kind, status, reason, text)]
+        return [Finding(Reason.INCONCLUSIVE, message or "the gate could not decide").condition("Rejected", "False")]
+    return [_made_of_it(known.artifact.digest, twin)]
 
 
-def _fate(digest: str, twin: Twin | None) -> tuple[str, Truth, str, str]:
+def _made_of_it(digest: str, twin: Twin | None) -> Condition:
     """Return what the twin made of a version that passed its gate."""
     if twin is None:
-        return "Rejected", "True", "TwinGone", "the DoctorTwin does not exist any more"
+        return Finding(Reason.TWIN_GONE, "the DoctorTwin does not exist any more").condition("Rejected", "True")
     status = twin.status
     for refused in status.refused_versions or []:
         if refused.digest == digest:
-            return "Rejected", "True", refused.reason, refused.message
+            reason, message = from_elsewhere(
+                refused.reason, refused.message, known=REFUSED_VERSION, otherwise=Reason.ROLLED_BACK
+            )
+            return Finding(reason, message).condition("Rejected", "True")
     if status.canary_version is not None and status.canary_version.digest == digest:
         weight = status.canary_weight_percent or 0
-        return "Promoted", "False", "CanaryRunning", f"the version takes {weight}% of the twin's traffic"
+        found = Finding(Reason.CANARY_RUNNING, f"the version takes {weight}% of the twin's traffic")
+        return found.condition("Promoted", "False")
     if status.pending_version is not None and status.pending_version.digest == digest:
-        return (
-            "Promoted", "False", "AwaitingApproval",
-            f"the doctor's approval is awaited: `kubectl twin review {twin.name}`",
-        )  # fmt: skip
+        asked = f"the doctor's approval is awaited: `kubectl twin review {twin.name}`"
+        return Finding(Reason.AWAITING_APPROVAL, asked).condition("Promoted", "False")
     if wanted_version(twin).digest == digest or digest in known_versions(twin):
-        return "Promoted", "True", "TookOver", f"the version took over from {digest_shown(status.previous_version)}"
-    return "Promoted", "False", "AwaitingRollout", "the version passed its gate; the twin has not taken it up yet"
+        found = Finding(Reason.TOOK_OVER, f"the version took over from {digest_shown(status.previous_version)}")
+        return found.condition("Promoted", "True")
+    found = Finding(Reason.AWAITING_ROLLOUT, "the version passed its gate; the twin has not taken it up yet")
+    return found.condition("Promoted", "False")
 
 
 def digest_shown(version: object) -> str:
     """Return a version's served name for a sentence."""
     return getattr(version, "served_name", None) or "the version before"
-
-
-def invalid_conditions(problem: str) -> list[Condition]:
-    """Return the conditions of a run whose spec can't be read."""
-    return [_condition("Queued", "True", "SpecInvalid", f"the stored spec can't be read: {problem}")]
-
-
-def _condition(kind: str, status: Truth, reason: str, message: str) -> Condition:
-    return Condition(type=kind, status=status, reason=reason, message=message)

@@ -8,8 +8,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress
+from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress, read_progress
+from twin_operator.domain.appearances import TRAINER
 from twin_operator.domain.pool_facts import PodFacts, pod_facts
+from twin_operator.domain.reasons import Reason, from_elsewhere
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 
 PROMPT_KEY: Final = "system-prompt.txt"
@@ -17,7 +20,6 @@ PROMPT_KEY: Final = "system-prompt.txt"
 KILLED: Final = (137, 143, 255)
 """Exit statuses of a trainer that somebody ended: SIGKILL, SIGTERM before it listened, and what a kubelet reports of a
 container that it lost sight of, as after a restart of its node. None of them says anything of the run itself."""
-OUT_OF_MEMORY: Final = "OutOfMemory"
 _NODE_LOST: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"})
 
 
@@ -25,9 +27,15 @@ _NODE_LOST: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager", "Nod
 class Failure:
     """Why an attempt failed."""
 
-    failure_class: str
+    reason: Reason
+    """Also its class in the status."""
     retryable: bool
     message: str
+
+    @property
+    def finding(self) -> Finding:
+        """What a condition says of it."""
+        return Finding(self.reason, self.message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,8 @@ class RunFacts:
     pods: tuple[TrainerPod, ...] = ()
     """Oldest first."""
     progress: RunProgress | None = None
+    unreadable: str | None = None
+    """What is wrong with the trainer's report, of which then nothing counts."""
     prompt: str | None = None
     has_configmap: bool = False
 
@@ -79,10 +89,12 @@ def read_facts(children: Iterable[Manifest]) -> RunFacts:
         elif thing["kind"] == "Pod":
             pods.append(trainer_pod(thing))
     data = (configmap or {}).get("data") or {}
+    progress = read_progress(data[PROGRESS_KEY]) if PROGRESS_KEY in data else None
     return RunFacts(
         job=job,
         pods=tuple(sorted(pods, key=lambda each: (each.created, each.pod.name))),
-        progress=_progress(data.get(PROGRESS_KEY)),
+        progress=None if isinstance(progress, str) else progress,
+        unreadable=progress if isinstance(progress, str) else None,
         prompt=data.get(PROMPT_KEY),
         has_configmap=configmap is not None,
     )
@@ -135,9 +147,9 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     """Return why this attempt failed; None while it goes on, and after a success."""
     if pod.disruption is not None:
         if pod.disruption in _NODE_LOST:
-            return Failure(failure_class="NodeLost", retryable=True, message=f"the node of pod {pod.pod.name} was lost")
+            return Failure(reason=Reason.NODE_LOST, retryable=True, message=f"the node of pod {pod.pod.name} was lost")
         return Failure(
-            failure_class="Preempted", retryable=True,
+            reason=Reason.PREEMPTED, retryable=True,
             message=f"pod {pod.pod.name} was taken away: {pod.disruption}",
         )  # fmt: skip
     if pod.phase != "Failed":
@@ -145,7 +157,7 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     for crash in pod.pod.crashes:
         if crash.reason == "OOMKilled":
             return Failure(
-                failure_class=OUT_OF_MEMORY, retryable=False,
+                reason=Reason.OUT_OF_MEMORY, retryable=False,
                 message=f"container {crash.container} of pod {pod.pod.name} took more memory than its limit: raise "
                 "spec.fineTune.resources of the MinerPool, or lower hyperparameters.batchSize",
             )  # fmt: skip
@@ -157,17 +169,17 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
             return word
         if crash.container == "trainer" and crash.exit_code in KILLED:
             return Failure(
-                failure_class="Killed", retryable=True,
+                reason=Reason.KILLED, retryable=True,
                 message=f"container trainer of pod {pod.pod.name} was ended from outside (exit code "
                 f"{crash.exit_code}, {crash.reason}): its node restarted, or the pod was deleted by force",
             )  # fmt: skip
         model = crash.container == "model"
         return Failure(
-            failure_class="ModelFetchFailed" if model else "TrainerCrashed", retryable=model,
+            reason=Reason.MODEL_FETCH_FAILED if model else Reason.TRAINER_CRASHED, retryable=model,
             message=f"container {crash.container} of pod {pod.pod.name} ended with exit code {crash.exit_code}"
             + (f": {crash.message[-1000:]}" if crash.message else ""),
         )  # fmt: skip
-    return Failure(failure_class="TrainerCrashed", retryable=False, message=f"pod {pod.pod.name} failed")
+    return Failure(reason=Reason.TRAINER_CRASHED, retryable=False, message=f"pod {pod.pod.name} failed")
 
 
 def reported_failure(progress: RunProgress | None, *, attempt: str | None = None) -> Failure | None:
@@ -186,13 +198,6 @@ def _last_word(output: str) -> Failure | None:
 
 
 def _failure(said: FailureReport) -> Failure:
-    return Failure(failure_class=said.failure_class, retryable=said.retryable, message=said.message)
-
-
-def _progress(text: str | None) -> RunProgress | None:
-    if text is None:
-        return None
-    try:
-        return RunProgress.model_validate_json(text)
-    except ValidationError:
-        return None  # a trainer of another release; it counts as silent
+    """Return what a trainer says, of whichever release it is: a class that is not known here goes into the message."""
+    reason, message = from_elsewhere(said.failure_class, said.message, known=TRAINER, otherwise=Reason.TRAINER_FAILED)
+    return Failure(reason=reason, retryable=said.retryable, message=message)

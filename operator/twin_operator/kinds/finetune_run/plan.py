@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -17,33 +16,32 @@ from bettertherapy_api.finetune_run import (
 )
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.objects import Pool, Run, Twin
-from twin_operator.domain.routing import refusal
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Condition, Finding, truth
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition, moment, timestamp, truth
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.checks import (
     admitted,
     data_ready,
     ended,
-    queued,
     reached,
     running,
     settled,
     stage_of,
 )
 from twin_operator.kinds.finetune_run.facts import (
-    OUT_OF_MEMORY,
     Failure,
     RunFacts,
     attempt_failure,
     reported_failure,
 )
 from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
-from twin_operator.kinds.finetune_run.rbac import build_role, build_role_binding, build_service_account
+from twin_operator.kinds.finetune_run.role import build_role
+from twin_operator.kinds.finetune_run.role_binding import build_role_binding
+from twin_operator.kinds.finetune_run.service_account import build_service_account
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
-from twin_operator.kinds.podspec.sources import store_uri
 from twin_operator.settings import Images
 
-Finding = tuple[str, str]
 MESSAGE_LENGTH = 4000
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
@@ -80,43 +78,6 @@ class RunPlan:
     """Another attempt would end as the last did: let the Job make none."""
 
 
-def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
-    """Return the pool that trains this twin: the first by name that serves it and has base model and store.
-
-    `image` is the trainer image that the run itself names.
-    """
-    refused: Finding | None = None
-    for pool in sorted(pools, key=lambda each: each.name):
-        if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
-            continue
-        problem = refusal(pool, twin)
-        if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
-            problem = "NoTrainingPool", f"MinerPool {pool.name} has no base model of its own to train on"
-        problem = problem or model_out_of_reach(pool, image)
-        if problem is None and store_uri(pool) is None:
-            problem = "NoStore", f"MinerPool {pool.name} has no spec.store to publish to: set it"
-        if problem is None:
-            return pool
-        refused = refused or problem
-    return refused or (
-        "NoTrainingPool",
-        f"no MinerPool in namespace {twin.namespace} matches the twin's spec.poolSelector",
-    )
-
-
-def model_out_of_reach(pool: Pool, image: str | None) -> Finding | None:
-    """Tell why the trainer can't read the base model: a file:// one is in the engine's image, which it doesn't run."""
-    uri = pool.spec.base_model.uri or ""
-    if not uri.startswith("file://") or image or pool.fine_tune.image:
-        return None
-    return (
-        "NoTrainingPool",
-        f"MinerPool {pool.name} has its base model in the engine's image ({uri}), where the trainer's image has none: "
-        f"set the pool's spec.fineTune.image to a trainer image that holds it there too, or put the model on a volume "
-        f"or in a store and name it by pvc://, s3://, gs://, az:// or hf://",
-    )
-
-
 def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     """Return what the run should have and say."""
     run = view.run
@@ -130,14 +91,22 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
 def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     run = view.run
     if view.obstacle is not None or view.pool is None or view.twin is None:
-        reason, message = view.obstacle or ("TwinNotFound", f"DoctorTwin {run.spec.twin_ref.name} does not exist")
-        status = run.status.model_copy(update={"pool": view.pool.name if view.pool else None})
-        return _plan(run, status, [queued(reason, message)])
+        absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
+        status = run.status.model_copy(
+            update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
+        )
+        return _plan(run, status, [(view.obstacle or absent).condition("Queued", "True")])
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
-    status = run.status.model_copy(update={"pool": view.pool.name, "start_time": timestamp(now)})
-    return _plan(run, status, [Condition(
-        type="Queued", status="False", reason="Admitted", message=f"started in MinerPool {view.pool.name}"
-    )])  # fmt: skip
+    status = run.status.model_copy(
+        update={"pool": view.pool.name, "start_time": timestamp(now), "twin_uid": _twin_uid(view)}
+    )
+    admission = Finding(Reason.ADMITTED, f"started in MinerPool {view.pool.name}")
+    return _plan(run, status, [admission.condition("Queued", "False")])
+
+
+def _twin_uid(view: RunView) -> str | None:
+    """Return for whom the run is, written down when it is first looked at."""
+    return view.run.status.twin_uid or view.run.owner_uid or (view.twin.uid if view.twin else None)
 
 
 def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
@@ -161,7 +130,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if job is None and (view.twin is None or view.pool is None):
         what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
         gone = Failure(
-            failure_class="OwnerGone", retryable=False, message=f"{what} went away before the trainer was started"
+            reason=Reason.OWNER_GONE, retryable=False, message=f"{what} went away before the trainer was started"
         )
         known = known.model_copy(update={"failure": _failure_status(gone), "completion_time": timestamp(now)})
         return _plan(run, known, [admitted(facts, run), *ended(gone)])
@@ -172,7 +141,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=_children(view, images))
     # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
-    return replace(plan, give_up=last is not None and last.failure_class == OUT_OF_MEMORY)
+    return replace(plan, give_up=last is not None and last.reason is Reason.OUT_OF_MEMORY)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
@@ -185,7 +154,7 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
         for each in run.status.conditions or []
         if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
     ]
-    skipped = any(each.type == "DataReady" and each.reason == "TooFewInteractions" for each in kept)
+    skipped = any(each.type == "DataReady" and each.reason == Reason.TOO_FEW_INTERACTIONS for each in kept)
     end = moment(run.status.completion_time or timestamp(now))
     expires = end + timedelta(seconds=run.spec.ttl_seconds)
     tidied = end + (FAILED_TIDIED_AFTER if run.status.failure else TIDIED_AFTER)
@@ -259,7 +228,7 @@ def _final_failure(view: RunView) -> Failure:
     facts, job = view.facts, view.facts.job
     if job is not None and job.reason == "DeadlineExceeded":
         return Failure(
-            failure_class="DeadlineExceeded", retryable=False,
+            reason=Reason.DEADLINE_EXCEEDED, retryable=False,
             message=f"it was not done within {view.run.spec.deadline_seconds} s: raise spec.deadlineSeconds, or train "
             "on less",
         )  # fmt: skip
@@ -269,13 +238,19 @@ def _final_failure(view: RunView) -> Failure:
     reported = reported_failure(facts.progress)
     if reported is not None:
         return reported
+    if facts.unreadable is not None:
+        return Failure(
+            reason=Reason.REPORT_UNREADABLE, retryable=False,
+            message=f"the trainer's last report in ConfigMap {view.run.name}-progress can't be read: "
+            f"{facts.unreadable}",
+        )  # fmt: skip
     if job is not None and job.finished == "Complete":
         return Failure(
-            failure_class="NoReport", retryable=True,
+            reason=Reason.NO_REPORT, retryable=True,
             message=f"the trainer ended well without a last report in ConfigMap {view.run.name}-progress",
         )  # fmt: skip
     return Failure(
-        failure_class="TrainerCrashed", retryable=True,
+        reason=Reason.TRAINER_CRASHED, retryable=True,
         message=f"{job.reason}: {job.message}" if job is not None and job.reason else "the trainer's Job failed",
     )  # fmt: skip
 
@@ -284,7 +259,7 @@ def _failure_status(failure: Failure | None) -> FailureStatus | None:
     if failure is None:
         return None
     return FailureStatus(
-        failure_class=failure.failure_class[:63], retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
+        failure_class=failure.reason.value, retryable=failure.retryable, message=failure.message[:MESSAGE_LENGTH]
     )
 
 

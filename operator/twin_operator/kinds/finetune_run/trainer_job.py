@@ -12,6 +12,13 @@ from twin_operator.domain.versions import kept_digests, uri_of
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.finetune_run.facts import KILLED, PROMPT_KEY
 from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.podspec.overlay import (
+    added_metadata,
+    added_mounts,
+    added_placement,
+    added_volumes,
+    with_added_env,
+)
 from twin_operator.kinds.podspec.parts import (
     container_resources,
     container_security,
@@ -47,6 +54,7 @@ RANK: Final = 16
 """The trainer's own choice for an adapter without a parent."""
 MAX_TOKENS: Final = 1024
 """Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
+_TRAINERS: Final = {names.LABEL_COMPONENT: "trainer", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
 _GRACE_SECONDS: Final = 60
 """Time to write a checkpoint when the pod is taken away."""
 
@@ -70,7 +78,7 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
             # Kueue starts it when its queue has room.
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
-                "metadata": {"labels": labels(run, "trainer")},
+                "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "trainer"), annotations={}),
                 "spec": _pod(run, twin, pool, images, prompt=prompt),
             },
         },
@@ -103,6 +111,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
     ]
     claims = claims_of(pool, others)
     wanted = [claim_in(pool.spec.base_model.uri), store, *others]
+    overlay = pool.fine_tune.pod
     in_image = model_path(pool) != f"{names.MODELS_DIR}/current"
     return {
         "restartPolicy": "Never",
@@ -113,8 +122,9 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "securityContext": pod_security(),
         **({"priorityClassName": run.spec.priority_class_name} if run.spec.priority_class_name else {}),
         **placement(pool),
+        **added_placement(overlay, own_pods=_TRAINERS),
         **pull_secrets(pool),
-        "initContainers": model_container(pool, images),
+        "initContainers": model_container(pool, images, overlay),
         "containers": [
             {
                 "name": "trainer",
@@ -122,7 +132,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
-                "env": _environment(run),
+                "env": with_added_env(_environment(run), overlay),
                 **store_credentials(pool),
                 "resources": container_resources(
                     pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
@@ -137,6 +147,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                     *cache_mount(pool, read_only=True),
                     *claim_mounts(claims, wanted, writable=store),
                     token_mount(),
+                    *added_mounts(overlay),
                 ],
             }
         ],
@@ -148,6 +159,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             token_volume(),
+            *added_volumes(overlay),
         ],
     }
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.update_strategy import UpdateStrategy
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.podspec.overlay import (
+    added_metadata,
+    added_mounts,
+    added_placement,
+    added_volumes,
+    with_added_env,
+)
 from twin_operator.kinds.podspec.parts import (
+    CONTRACT,
     container_resources,
     container_security,
     empty_dir,
@@ -15,6 +25,7 @@ from twin_operator.kinds.podspec.parts import (
     identity_env,
     labels,
     mount,
+    own_resources,
     placement,
     pod_security,
     pull_secrets,
@@ -38,9 +49,13 @@ from twin_operator.settings import Images
 
 ENDPOINT_KEY_DIR: Final = "/etc/bettertherapy/endpoint"
 ENDPOINT_KEY: Final = "apiKey"
+AGENT_RESOURCES: Final[Manifest] = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 WEDGED_GRACE_SECONDS: Final = 10
 """A wedged engine has nothing to finish, so it isn't given the time that a drain gets."""
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
+_AT_HAND: Final = "--max-cpu-loras="
+_SETS_AT_HAND: Final = re.compile(r"--max[-_]cpu[-_]loras(=|$)")
+"""Who sets it in engine.args knows the pod's memory better."""
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
 _LOOPBACK_ENV: Final = (
@@ -56,10 +71,14 @@ _CPU_ENV: Final = (
 )
 
 
-def build_engine_deployment(pool: Pool, images: Images) -> Manifest:
-    """Return the Deployment. Twins are no part of it: they come and go without touching a pod."""
+def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
+    """Return the Deployment. Twins are no part of it: they come and go without touching a pod.
+
+    `at_hand` is how many adapters an engine keeps in memory (`adapters_at_hand`).
+    """
     spec = pool.spec
-    pod = _endpoint_pod(pool, images) if spec.engine.endpoint else _engine_pod(pool, images)
+    pod = _endpoint_pod(pool, images) if spec.engine.endpoint else _engine_pod(pool, images, at_hand=at_hand)
+    default_container = {"kubectl.kubernetes.io/default-container": pod["containers"][0]["name"]}
     return {
         "apiVersion": DEPLOYMENT.api_version,
         "kind": "Deployment",
@@ -69,15 +88,35 @@ def build_engine_deployment(pool: Pool, images: Images) -> Manifest:
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 3600,
             "selector": {"matchLabels": selector_labels(pool, "engine")},
-            # The new pod must serve before an old one goes; on a cluster without a spare GPU it waits, visibly.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": _strategy(spec.engine.update_strategy),
             "template": {
-                "metadata": {
-                    "labels": labels(pool, "engine"),
-                    "annotations": {"kubectl.kubernetes.io/default-container": pod["containers"][0]["name"]},
-                },
+                "metadata": added_metadata(
+                    spec.engine.pod, labels=labels(pool, "engine"), annotations={**default_container, **CONTRACT}
+                ),
                 "spec": pod,
             },
+        },
+    }
+
+
+def at_hand_in(deployment: Manifest | None) -> int | None:
+    """Return the number of adapters that the engines of this Deployment keep in memory, or None if it says nothing."""
+    containers = deployment["spec"]["template"]["spec"]["containers"] if deployment else []
+    arguments = next((each.get("args") or [] for each in containers if each["name"] == "engine"), [])
+    found = [argument.removeprefix(_AT_HAND) for argument in arguments if argument.startswith(_AT_HAND)]
+    return int(found[-1]) if found and found[-1].isdigit() else None
+
+
+def _strategy(asked: UpdateStrategy | None) -> Manifest:
+    """Without a word the new pod must serve before an old one goes; where no GPU is free for it, it waits, visibly."""
+    asked = asked or UpdateStrategy()
+    if asked.type == "Recreate":
+        return {"type": "Recreate"}
+    return {
+        "type": "RollingUpdate",
+        "rollingUpdate": {
+            "maxUnavailable": 0 if asked.max_unavailable is None else asked.max_unavailable,
+            "maxSurge": 1 if asked.max_surge is None else asked.max_surge,
         },
     }
 
@@ -90,16 +129,20 @@ def _pod(pool: Pool) -> Manifest:
         "terminationGracePeriodSeconds": pool.spec.drain_seconds + 30,
         "securityContext": pod_security(),
         **placement(pool),
+        **added_placement(pool.spec.engine.pod, own_pods=selector_labels(pool, "engine")),
         **pull_secrets(pool),
     }
 
 
-def _engine_pod(pool: Pool, images: Images) -> Manifest:
-    init = [*model_container(pool, images), {**_agent_container(pool, images), "restartPolicy": "Always"}]
+def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
+    init = [
+        *model_container(pool, images, pool.spec.engine.pod),
+        {**_agent_container(pool, images), "restartPolicy": "Always"},
+    ]
     return {
         **_pod(pool),
         "initContainers": init,
-        "containers": [_engine_container(pool, images)],
+        "containers": [_engine_container(pool, images, at_hand=at_hand)],
         "volumes": [
             empty_dir("tmp"),
             empty_dir("agent-tmp", size="256Mi"),
@@ -110,6 +153,7 @@ def _engine_pod(pool: Pool, images: Images) -> Manifest:
             *cache_volume(pool),
             *claim_volumes(claims_of(pool)),
             token_volume(),
+            *added_volumes(pool.spec.engine.pod),
         ],
     }
 
@@ -132,7 +176,7 @@ def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
     }
 
 
-def _engine_container(pool: Pool, images: Images) -> Manifest:
+def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
     engine = pool.spec.engine
     on_cpu = engine.device == "CPU"
     variables = [
@@ -148,8 +192,8 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
         "image": engine.image or (images.engine_cpu if on_cpu else images.engine_gpu),
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"],
-        "args": engine_arguments(pool),
-        "env": variables,
+        "args": engine_arguments(pool, at_hand=at_hand),
+        "env": with_added_env(variables, engine.pod),
         "resources": container_resources(pool, pool.spec.resources),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -169,11 +213,12 @@ def _engine_container(pool: Pool, images: Images) -> Manifest:
             mount("models", names.MODELS_DIR, read_only=True),
             *cache_mount(pool, read_only=True),
             *claim_mounts(claims_of(pool), [claim_in(pool.spec.base_model.uri)]),
+            *added_mounts(engine.pod),
         ],
     }  # fmt: skip
 
 
-def engine_arguments(pool: Pool) -> list[str]:
+def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
     """Return vLLM's arguments: the user's first, so that ours win where vLLM takes the last one."""
     spec, engine = pool.spec, pool.spec.engine
     return [
@@ -185,6 +230,7 @@ def engine_arguments(pool: Pool) -> list[str]:
         "--enable-lora",
         f"--max-loras={pool.max_loras}",
         f"--max-lora-rank={engine.max_lora_rank}",
+        *([] if any(_SETS_AT_HAND.match(argument) for argument in engine.args or []) else [f"{_AT_HAND}{at_hand}"]),
         *([f"--max-model-len={engine.max_model_length}"] if engine.max_model_length else []),
         f"--shutdown-timeout={spec.drain_seconds}",
     ]
@@ -205,7 +251,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
         "env": [*identity_env(pool), env("DRAIN_SECONDS", str(pool.spec.drain_seconds)), *source],
         **store_credentials(pool),
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": own_resources(pool.spec.agent.resources if pool.spec.agent else None, AGENT_RESOURCES),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "readinessProbe": {

@@ -7,12 +7,22 @@ from typing import Final
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.miner_pool.access_secret import access_secret_name
+from twin_operator.kinds.podspec.overlay import (
+    added_metadata,
+    added_mounts,
+    added_placement,
+    added_volumes,
+    with_added_env,
+)
 from twin_operator.kinds.podspec.parts import (
+    CONTRACT,
     container_security,
     empty_dir,
     identity_env,
     labels,
     mount,
+    own_resources,
     pod_security,
     pull_secrets,
     selector_labels,
@@ -21,19 +31,17 @@ from twin_operator.kinds.podspec.parts import (
 )
 from twin_operator.settings import Images
 
+RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
 DRAIN_DELAY_SECONDS: Final = 5
 """How long a miner that stops goes on accepting, until every client has seen that it left the Service."""
-
-
-def access_secret(pool: Pool) -> str:
-    """Return the name of the Secret with the bearer tokens."""
-    reference = pool.spec.miner.access_secret_ref
-    return reference.name if reference else names.access_secret_name(pool.name)
 
 
 def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
     """Return the Deployment of the miners."""
     spec = pool.spec
+    overlay = spec.miner.pod
+    tokens = access_secret_name(pool)
+    own_pods = selector_labels(pool, "miner")
     pod: Manifest = {
         "serviceAccountName": names.miner_name(pool.name),
         "automountServiceAccountToken": False,
@@ -48,13 +56,13 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.miner"],
                 "args": [
-                    f"--access-secret={access_secret(pool)}",
+                    f"--access-secret={tokens}",
                     f"--drain-delay={DRAIN_DELAY_SECONDS}",
                     f"--drain-seconds={spec.drain_seconds}",
                 ],
-                "env": identity_env(pool),
+                "env": with_added_env(identity_env(pool), overlay),
                 "ports": [{"name": "http", "containerPort": names.MINER_PORT, "protocol": "TCP"}],
-                "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+                "resources": own_resources(spec.miner.resources, RESOURCES),
                 "securityContext": container_security(),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "readinessProbe": {
@@ -69,22 +77,19 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("access", names.ACCESS_DIR, read_only=True),
                     token_mount(),
+                    *added_mounts(overlay),
                 ],
             }
         ],
         "volumes": [
             empty_dir("tmp", size="64Mi"),
-            {"name": "access", "secret": {"secretName": access_secret(pool), "optional": True, "defaultMode": 0o440}},
+            {"name": "access", "secret": {"secretName": tokens, "optional": True, "defaultMode": 0o440}},
             token_volume(),
+            *added_volumes(overlay),
         ],
+        **_spread(pool, own_pods),
+        **added_placement(overlay, own_pods=own_pods),
     }  # fmt: skip
-    if spec.miner.replicas > 1:
-        pod["topologySpreadConstraints"] = [
-            {
-                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector_labels(pool, "miner")},
-            }
-        ]  # fmt: skip
     return {
         "apiVersion": DEPLOYMENT.api_version,
         "kind": "Deployment",
@@ -92,8 +97,25 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
         "spec": {
             "replicas": spec.miner.replicas,
             "revisionHistoryLimit": 3,
-            "selector": {"matchLabels": selector_labels(pool, "miner")},
+            "selector": {"matchLabels": own_pods},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": labels(pool, "miner")}, "spec": pod},
+            "template": {
+                "metadata": added_metadata(overlay, labels=labels(pool, "miner"), annotations=CONTRACT),
+                "spec": pod,
+            },
         },
     }
+
+
+def _spread(pool: Pool, own_pods: dict[str, str]) -> Manifest:
+    """Several miners run on several nodes where that is possible."""
+    if pool.spec.miner.replicas <= 1:
+        return {}
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": own_pods},
+            }
+        ]
+    }  # fmt: skip

@@ -10,16 +10,19 @@ from twin_operator.kinds.podspec.parts import labels, selector_labels
 PROMETHEUS_LABELS = {"app.kubernetes.io/name": "prometheus"}
 
 
-def build_network_policies(pool: Pool) -> list[Manifest]:
-    """Return the policies of the engine pods and of the miner pods. Probes of the kubelet are always let through."""
+def build_engine_network_policy(pool: Pool) -> Manifest:
+    """Return the engine pods' policy. Probes of the kubelet are always let through."""
     to_agents = [
         {"podSelector": {"matchLabels": selector_labels(pool, "miner")}},
         {"namespaceSelector": {}, "podSelector": {"matchLabels": PROMETHEUS_LABELS}},
     ]
-    return [
-        _policy(pool, names.engine_name(pool.name), "engine", {"from": to_agents, "ports": [_port(names.AGENT_PORT)]}),
-        _policy(pool, names.miner_name(pool.name), "miner", {"ports": [_port(names.MINER_PORT)]}),
-    ]
+    ingress = {"from": to_agents, "ports": [_port(names.AGENT_PORT)]}
+    return _policy(pool, names.engine_name(pool.name), "engine", ingress)
+
+
+def build_miner_network_policy(pool: Pool) -> Manifest:
+    """Return the miner pods' policy."""
+    return _policy(pool, names.miner_name(pool.name), "miner", {"ports": [_port(names.MINER_PORT)]})
 
 
 def _policy(pool: Pool, name: str, component: str, ingress: Manifest) -> Manifest:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
-from bettertherapy_api.routing import RoutingTable
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
+from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
-from twin_operator.domain.routing import Candidate, build_routing_configmap, plan_routing, verified_on
+from twin_operator.domain.pool_update import Held, Pace
+from twin_operator.domain.routing import verified_on
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import Condition
-from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
-from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
-from twin_operator.kinds.miner_pool.network_policy import build_network_policies
-from twin_operator.kinds.miner_pool.pod_disruption_budget import build_pod_disruption_budgets
-from twin_operator.kinds.miner_pool.rbac import build_role_bindings, build_roles, build_service_accounts
-from twin_operator.kinds.miner_pool.report_configmap import build_report_configmap
-from twin_operator.kinds.miner_pool.service import build_service
+from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
+from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
 
 
@@ -30,64 +26,61 @@ class Gathered:
 
     pool: Pool
     facts: PoolFacts
-    candidates: Sequence[Candidate]
-    previous: RoutingTable | None
-    unreadable: Collection[str] = ()
-    """Twins whose stored spec doesn't parse; they keep what they have."""
+    published: Published
+    unpublished: Mapping[str, str] = field(default_factory=dict)
+    """What the API server refused to publish: why, by the twin's UID ("" for the pool itself)."""
+    refused: Finding | None = None
+    """Why children could not be applied."""
+    engine: Manifest | None = None
+    """The engine Deployment that runs."""
+    miner: Manifest | None = None
+    """The miner Deployment that runs."""
+    others: OtherRollouts = tuple
+    legacy: bool = False
+    """Pods of the release before are there, which follow its two ConfigMaps."""
+    access_missing: str | None = None
+    """Name of the Secret with the clients' tokens, if it doesn't exist."""
+    held: Held | None = None
+    """Why the engines' update waits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to apply."""
-
-    table: RoutingTable
-    children: tuple[Manifest, ...]
-    """In the order in which they are applied."""
-
-
-def plan_pool(gathered: Gathered, images: Images) -> Plan:
-    """Return the pool's children; the routing table first, since patients wait for it."""
+def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
+    """Return the pool's children, and whether an update of its engines waits."""
     pool = gathered.pool
-    table = plan_routing(
-        pool,
-        candidates=gathered.candidates,
-        unreadable=gathered.unreadable,
-        previous=gathered.previous,
-        ready=gathered.facts.ready,
-    )
-    return Plan(
-        table=table,
-        children=(
-            build_routing_configmap(pool, table),
-            build_report_configmap(pool),
-            *build_service_accounts(pool),
-            *build_roles(pool),
-            *build_role_bindings(pool),
-            *build_network_policies(pool),
-            build_service(pool),
-            *build_pod_disruption_budgets(pool),
-            build_engine_deployment(pool, images),
-            build_miner_deployment(pool, images),
-        ),
-    )
+    return build_children(
+        pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
+        others=gathered.others, pace=pace, now=now, legacy=gathered.legacy,
+    )  # fmt: skip
 
 
-def plan_status(gathered: Gathered, table: RoutingTable, problem: Finding | None) -> tuple[Manifest, list[Condition]]:
+def adapters_of(published: Published) -> int:
+    """Return how many adapters each engine pod is to hold."""
+    return sum(len(entry.adapters) for entry in published.entries().values())
+
+
+def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     """Return the pool's status, without its conditions' dates, and the conditions."""
-    pool, facts = gathered.pool, gathered.facts
-    lora_twins = len({adapter.twin for adapter in table.adapters})
-    conditions = pool_conditions(Situation(pool=pool, facts=facts, lora_twins=lora_twins, problem=problem))
+    pool, facts, published = gathered.pool, gathered.facts, gathered.published
+    lora_twins = published.lora_twins
+    adapters = [adapter for entry in published.entries().values() for adapter in entry.adapters]
+    conditions = pool_conditions(
+        Situation(
+            pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
+            unpublished=gathered.unpublished.get(""), access_missing=gathered.access_missing,
+            update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
+        )
+    )  # fmt: skip
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
     loaded = sum(
-        len(verified_on(adapter.served_name, adapter.digest, reports)) == len(ready) > 0 for adapter in table.adapters
+        len(verified_on(adapter.served_name, adapter.digest, reports)) == len(ready) > 0 for adapter in adapters
     )
     failed = sum(
         any(
-            (held := report.adapters.get(adapter.served_name)) is not None and held.state is AdapterState.FAILED
+            (held := (report.adapters or {}).get(adapter.served_name)) is not None and held.state is AdapterState.FAILED
             for report in facts.reports.values()
         )
-        for adapter in table.adapters
+        for adapter in adapters
     )
     present = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     versions = sorted({report.engine.version for report in present if report.engine.version})
@@ -99,8 +92,8 @@ def plan_status(gathered: Gathered, table: RoutingTable, problem: Finding | None
         "readyReplicas": len(ready),
         "readySummary": f"{len(ready)}/{pool.spec.replicas}",
         "selector": f"{names.LABEL_COMPONENT}=engine,{names.LABEL_POOL}={pool.name}",
-        "twins": len(table.twins),
-        "adapters": {"desired": len(table.adapters), "loaded": loaded, "failed": failed},
+        "twins": published.twins,
+        "adapters": {"desired": len(adapters), "loaded": loaded, "failed": failed},
         "slots": None
         if pool.spec.engine.endpoint
         else {"used": lora_twins, "total": pool.max_loras, "summary": f"{lora_twins}/{pool.max_loras}"},

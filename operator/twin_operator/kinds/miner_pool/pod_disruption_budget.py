@@ -1,4 +1,4 @@
-"""PodDisruptionBudgets: how many pods a node drain may take at once."""
+"""PodDisruptionBudgets P-engine and P-miner: how many pods a node drain may take at once."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from twin_operator.engine.resources import POD_DISRUPTION_BUDGET, Manifest
 from twin_operator.kinds.podspec.parts import labels, selector_labels
 
 
-def build_pod_disruption_budgets(pool: Pool) -> list[Manifest]:
-    """Return the budgets of engines and miners. A pod that isn't ready protects nobody and may always be evicted."""
-    engines: int | str = pool.spec.disruption.max_unavailable if pool.spec.disruption else 1
-    return [
-        _budget(pool, names.engine_name(pool.name), "engine", engines),
-        _budget(pool, names.miner_name(pool.name), "miner", 1),
-    ]
+def build_engine_budget(pool: Pool) -> Manifest | None:
+    """Return the engines' budget; None where one pod may go and there is but one, so that it would say nothing."""
+    asked = pool.spec.disruption
+    if asked is None and pool.spec.replicas <= 1:
+        return None
+    return _budget(pool, names.engine_name(pool.name), "engine", asked.max_unavailable if asked else 1)
+
+
+def build_miner_budget(pool: Pool) -> Manifest | None:
+    """Return the miners' budget; None for a single one."""
+    return _budget(pool, names.miner_name(pool.name), "miner", 1) if pool.spec.miner.replicas > 1 else None
 
 
 def _budget(pool: Pool, name: str, component: str, max_unavailable: int | str) -> Manifest:
     return {
         "apiVersion": POD_DISRUPTION_BUDGET.api_version,
-        "kind": "PodDisruptionBudget",
+        "kind": POD_DISRUPTION_BUDGET.kind,
         "metadata": {"name": name, "labels": labels(pool, component)},
         "spec": {
             "maxUnavailable": max_unavailable,
             "selector": {"matchLabels": selector_labels(pool, component)},
+            # A pod that isn't ready protects nobody.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

@@ -1,173 +1,155 @@
-"""One pool: gather → plan → apply → report."""
+"""One pool: gather → plan → apply → report. What its agents and miners follow is published by kinds.routing."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
-from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
-from twin_operator.domain.pool_checks import Finding, invalid_conditions
-from twin_operator.domain.pool_facts import PoolFacts, orphaned_reports, pool_facts
-from twin_operator.domain.routing import Candidate, read_table, refusal
-from twin_operator.domain.versions import wanted_version
-from twin_operator.engine import metrics
-from twin_operator.engine.api import Api
-from twin_operator.engine.apply import Applier, ApplyOutcome, Owner
-from twin_operator.engine.cache import Cache
-from twin_operator.engine.events import EventPoster, Notice
-from twin_operator.engine.resources import CONFIG_MAP, POD, Key, Manifest
-from twin_operator.engine.status import Condition, dated, write_status
-from twin_operator.errors import ApiError
-from twin_operator.kinds.miner_pool.plan import Gathered, plan_pool, plan_status
+from bettertherapy_api.miner_pool import MinerPoolStatus
+from twin_operator.domain.objects import Pool, Unreadable
+from twin_operator.domain.pool_update import Pace, Rollout
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import conditions_of
+from twin_operator.engine.apply import ApplyOutcome, Owner
+from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.reconcile import Reconciler, Report, Tools
+from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
+from twin_operator.engine.status import StatusFields
+from twin_operator.engine.store import Entry
+from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.children import Children, rollout_of
+from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
+from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
+from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
+from twin_operator.kinds.watched import OWNER
+from twin_operator.kinds.world import World
 from twin_operator.settings import Images
 
-log = logging.getLogger(__name__)
-
 _RECENT = timedelta(minutes=10)
+_ACCESS_AGAIN = timedelta(seconds=10)
+"""A Secret's creation is no event here: nobody watches Secrets."""
 
 
-class MinerPoolReconciler:
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What became of the children."""
+
+    gathered: Gathered
+    """What is observed after they were applied: it is looked at again before anything is said."""
+    outcome: ApplyOutcome
+
+
+class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     """Brings MinerPools to what their specs ask."""
 
-    def __init__(self, *, api: Api, cache: Cache, events: EventPoster, images: Images) -> None:
-        self._api = api
-        self._cache = cache
-        self._events = events
-        self._applier = Applier(api, cache)
+    kind = MINER_POOL.kind
+    fields = StatusFields.of(MinerPoolStatus)
+
+    def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace) -> None:
+        super().__init__(tools)
+        self._world = world
         self._images = images
+        self._pace = pace
+        self._access = AccessSecrets(tools.api)
 
-    async def reconcile(self, key: Key) -> None:
-        """Reconcile one pool; raises OperatorError to be called again later."""
-        thing = self._cache.get(key)
-        if thing is None or "deletionTimestamp" in thing["metadata"]:
-            return  # the garbage collector removes what the pool owned
-        pool = pool_from(thing)
-        if isinstance(pool, str):
-            await self._report(
-                thing, {"observedGeneration": thing["metadata"].get("generation", 0)}, invalid_conditions(pool)
+    def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
+        """Say of a pool that can't be read that its children stay as they are."""
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
+
+    async def gather(self, entry: Entry) -> Gathered:
+        """Collect what is observed of the pool and what it publishes."""
+        return self._gather(entry.value)
+
+    def _gather(self, pool: Pool) -> Gathered:
+        return Gathered(
+            pool=pool,
+            facts=self._world.facts(pool.namespace, pool.name),
+            published=self._world.published(pool),
+            unpublished=self._world.unpublished.get((pool.namespace, pool.name), {}),
+            engine=self._deployment(pool, names.engine_name(pool.name)),
+            miner=self._deployment(pool, names.miner_name(pool.name)),
+            others=lambda: self._rollouts_beside(pool),
+            legacy=bool(self._legacy(pool)),
+        )
+
+    def plan(self, gathered: Gathered, now: datetime) -> Children:
+        """Return the pool's children."""
+        return plan_children(gathered, self._images, self._pace, now=now)
+
+    async def apply(self, entry: Entry, gathered: Gathered, plan: Children) -> Applied:
+        """Apply each child by itself; slices are not this plan's to keep or to delete."""
+
+        def keep(key: Key) -> bool:
+            # Asked once the Deployments were applied: pods that follow the old ConfigMaps are to be replaced first.
+            return key.kind == ROUTING_SLICE.kind or (
+                key.kind == CONFIG_MAP.kind and key.name in self._legacy(gathered.pool)
             )
-            return
-        gathered = gather(self._cache, pool)
-        plan = plan_pool(gathered, self._images)
-        owner = Owner.of(thing)
-        outcome = await self._applier.apply(owner=owner, wanted=plan.children, existing=self._cache.naming(key))
-        if gathered.previous != plan.table and outcome.complete:
-            metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
-        # What was applied may have changed what is observed, so look again before reporting.
-        gathered = replace(gathered, facts=pool_facts(self._cache, namespace=pool.namespace, pool=pool.name))
-        status, conditions = plan_status(gathered, plan.table, _finding(outcome))
-        await self._report(thing, status, conditions)
-        await self._tell_restarts(thing, gathered.facts)
-        await self._prune_reports(pool)
-        outcome.raise_incomplete()
 
-    async def _report(self, thing: Manifest, status: Manifest, conditions: list[Condition]) -> None:
-        live = self._cache.get(Key(thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"])) or thing
-        before = (live.get("status") or {}).get("conditions") or []
-        generation = thing["metadata"].get("generation", 0)  # what was planned from; `live` may be newer
-        now = dated(conditions, live=before, generation=generation, now=datetime.now(UTC))
-        if await write_status(self._api, self._cache, thing=live, status={**status, "conditions": now}):
-            for notice in pool_notices(before, now):
-                await self._events.post(live, notice)
+        owner = Owner.of(entry.manifest)
+        existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
+        outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
+        access = await self._access.ensure(gathered.pool, owner)
+        again = replace(
+            self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
+            access_missing=access.secret if access.state is AccessState.MISSING else None,
+        )  # fmt: skip
+        return Applied(gathered=again, outcome=outcome)
 
-    async def _tell_restarts(self, thing: Manifest, facts: PoolFacts) -> None:
-        since = (datetime.now(UTC) - _RECENT).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for pod in facts.engines:
-            for restart in pod.restarts:
-                if restart.finished_at < since:
-                    continue
-                why = f"exit code {restart.exit_code}, {restart.reason}"
-                note = f"the engine of pod {restart.pod} restarted ({why}); its adapters are loaded and verified again"
-                occasion = f"{restart.pod_uid}/{restart.count}"
-                await self._events.post(
-                    thing, Notice(reason="EngineRestarted", note=note, kind="Warning", occasion=occasion)
-                )
+    def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
+        """Say how the pool is."""
+        status, conditions = plan_status(outcome.gathered)
+        look_again = datetime.now(UTC) + _ACCESS_AGAIN if outcome.gathered.access_missing else None
+        return Report(
+            status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome,
+            wake_at=(plan.held.look_again if plan.held else None, look_again),
+        )  # fmt: skip
 
-    async def _prune_reports(self, pool: Pool) -> None:
-        """Take away the reports of pods that are gone; their agents can't do it any more."""
-        key = Key("ConfigMap", pool.namespace, names.report_name(pool.name))
-        configmap = self._cache.get(key)
-        pods = [thing for thing in self._cache.of_pool(pool.namespace, pool.name) if thing["kind"] == "Pod"]
-        orphans = orphaned_reports(configmap, pods)
-        # The report may be ahead of the pod watch, so the API server has the last word on whether a pod is gone.
-        gone = [name for name in orphans if await self._api.get(POD, namespace=pool.namespace, name=name) is None]
-        if not gone or configmap is None:
-            return
-        patch = {
-            "metadata": {"resourceVersion": configmap["metadata"]["resourceVersion"]},
-            "data": dict.fromkeys(gone),
-        }
-        try:
-            self._cache.put(await self._api.merge(CONFIG_MAP, namespace=pool.namespace, name=key.name, patch=patch))
-        except ApiError as error:
-            if error.status not in (404, 409):  # changed or gone meanwhile: its event brings us back
-                raise
+    async def after_report(self, entry: Entry, gathered: Gathered, plan: Children) -> None:
+        """Tell of engines that restarted."""
+        facts = self._world.facts(gathered.pool.namespace, gathered.pool.name)
+        for notice in restart_notices(facts, since=datetime.now(UTC) - _RECENT):
+            await self.tools.events.post(entry.manifest, notice)
+
+    def _deployment(self, pool: Pool, name: str) -> Manifest | None:
+        return self.store.get(Key(DEPLOYMENT.kind, pool.namespace, name))
+
+    def _rollouts_beside(self, pool: Pool) -> list[Rollout]:
+        """Return how far all other pools are with the operator's update."""
+        now = datetime.now(UTC)
+        others = [each.value for each in self.store.of_kind(self.kind) if isinstance(each.value, Pool)]
+        return [
+            rollout_of(
+                other, self._images, adapters=adapters_of(self._world.published(other)),
+                engine=self._deployment(other, names.engine_name(other.name)), now=now,
+            )
+            for other in others
+            if other.uid != pool.uid and not other.deleted
+        ]  # fmt: skip
+
+    def _legacy(self, pool: Pool) -> frozenset[str]:
+        """Return the ConfigMaps of the release before that pods of that release may still follow.
+
+        They are left as they are until no such pod is there any more.
+        """
+        there = frozenset(
+            name
+            for name in (names.routing_name(pool.name), names.report_name(pool.name))
+            if self.store.entry(Key(CONFIG_MAP.kind, pool.namespace, name)) is not None
+        )
+        if not there:
+            return there
+        facts = self._world.facts(pool.namespace, pool.name)
+        deployments = (facts.engine_deployment, facts.miner_deployment)
+        rolled = all(each.follows_slices and each.rolled_out for each in deployments)
+        return frozenset() if rolled else there
 
 
-def _finding(outcome: ApplyOutcome) -> Finding | None:
+def refused_children(outcome: ApplyOutcome) -> Finding | None:
+    """Return which of the pool's objects can't be as they should be; the others are."""
     if not outcome.refusals:
         return None
-    refusal = outcome.refusals[0]
-    return ("ChildConflict" if refusal.foreign else "ApplyRefused"), refusal.message
-
-
-def gather(cache: Cache, pool: Pool) -> Gathered:
-    """Collect what the pool's plan depends on, from the cache alone."""
-    configmap = cache.get(Key("ConfigMap", pool.namespace, names.routing_name(pool.name)))
-    previous = read_table(configmap)
-    known = set(previous.twins) if previous else set()
-    candidates = []
-    unreadable = set()
-    for thing in cache.of_kind("DoctorTwin", namespace=pool.namespace):
-        twin = twin_from(thing)
-        name = thing["metadata"]["name"]
-        if isinstance(twin, str):
-            log.warning("DoctorTwin %s/%s can't be read: %s", pool.namespace, name, twin)
-            unreadable.add(name)
-            continue
-        matches = twin.spec.pool_selector.matches(dict(pool.labels))
-        if not matches and name not in known and pool.name not in (twin.status.pools or []):
-            continue
-        refused = refusal(pool, twin) if matches else ("NoPoolMatches", "spec.poolSelector doesn't match the pool")
-        elsewhere = refused is not None and served_by_other(cache, twin, pool)
-        candidates.append(Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere))
-    facts = pool_facts(cache, namespace=pool.namespace, pool=pool.name)
-    return Gathered(pool=pool, facts=facts, candidates=candidates, unreadable=unreadable, previous=previous)
-
-
-def served_by_other(cache: Cache, twin: Twin, pool: Pool) -> bool:
-    """Tell whether another pool, one that matches and can serve the twin, answers with the wanted version."""
-    wanted = wanted_version(twin).served_name
-    for thing in cache.of_kind("MinerPool", namespace=pool.namespace):
-        other = pool_from(thing)
-        if isinstance(other, str) or other.name == pool.name or other.deleted:
-            continue
-        if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin) is not None:
-            continue
-        table = read_table(cache.get(Key("ConfigMap", pool.namespace, names.routing_name(other.name))))
-        route = table.twins.get(twin.name) if table else None
-        if route is not None and any(version.served_name == wanted for version in route.versions):
-            return True
-    return False
-
-
-def pool_notices(before: list[Manifest], now: list[Manifest]) -> list[Notice]:
-    """Return the events for what changed between two sets of conditions."""
-    known = {condition["type"]: condition for condition in before}
-    notices = []
-    for condition in now:
-        old = known.get(condition["type"], {})
-        if (old.get("status"), old.get("reason")) == (condition["status"], condition["reason"]):
-            continue
-        occasion = f"{condition['type']}/{condition['reason']}/{condition['lastTransitionTime']}"
-        kind, status, reason, message = (condition[part] for part in ("type", "status", "reason", "message"))
-        if kind == "Ready" and status == "True":
-            notices.append(Notice(reason="PoolReady", note=message, occasion=occasion))
-        elif kind == "Ready" and reason not in ("EnginesStarting", "RollingOut", "MinerStarting"):
-            name = "Wedged" if reason == "EngineWedged" else reason
-            notices.append(Notice(reason=name, note=message, kind="Warning", occasion=occasion))
-        elif kind == "CapacityAvailable" and reason == "SlotsOvercommitted":
-            notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
-    return notices
+    first = outcome.refusals[0]
+    others = f" (and {len(outcome.refusals) - 1} more objects)" if len(outcome.refusals) > 1 else ""
+    return Finding(Reason.CHILD_CONFLICT if first.foreign else Reason.CHILDREN_REFUSED, first.message + others)

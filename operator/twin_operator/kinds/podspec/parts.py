@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
 from twin_operator.domain.objects import Pool
@@ -12,6 +14,10 @@ GPU = "nvidia.com/gpu"
 TOKEN_VOLUME = "api-token"  # noqa: S105  # the name of a volume
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 TOKEN_SECONDS = 3600
+
+
+CONTRACT: Final = {names.CONTRACT_ANNOTATION: names.CONTRACT}
+"""Annotation of the pods that follow RoutingSlices."""
 
 
 def selector_labels(pool: Pool, component: str) -> dict[str, str]:
@@ -125,6 +131,11 @@ def placement(pool: Pool) -> Manifest:
     if spec.tolerations:
         placed["tolerations"] = [item.model_dump(by_alias=True, exclude_none=True) for item in spec.tolerations]
     return placed
+
+
+def own_resources(given: Resources | None, default: Manifest) -> Manifest:
+    """Return resources of a container of ours: the given ones whole, or the default."""
+    return given.model_dump(mode="json", by_alias=True, exclude_none=True) if given else default
 
 
 def container_resources(pool: Pool, given: Resources | None) -> Manifest:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.pod_overlay import PodOverlay
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.podspec.overlay import added_mounts, with_added_env
 from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount
 from twin_operator.settings import Images
 
@@ -21,8 +23,11 @@ def model_path(pool: Pool) -> str:
     return uri.removeprefix("file://") if uri.startswith("file://") else CURRENT_MODEL
 
 
-def model_container(pool: Pool, images: Images) -> list[Manifest]:
-    """Return the init container that fetches and verifies the base model, unless it is in the engine's image."""
+def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> list[Manifest]:
+    """Return the init container that fetches and verifies the base model, unless it is in the engine's image.
+
+    Variables and volumes of the pod's overlay reach it too: a gated model needs HF_TOKEN here.
+    """
     base = pool.spec.base_model
     if base.uri is None or base.uri.startswith("file://"):
         return []
@@ -40,7 +45,7 @@ def model_container(pool: Pool, images: Images) -> list[Manifest]:
                 f"--dest={names.MODELS_DIR}",
                 *([f"--cache={CACHE_DIR}"] if pool.spec.cache and cache_volume(pool) else []),
             ],
-            "env": [env("HOME", "/tmp")],  # noqa: S108
+            "env": with_added_env([env("HOME", "/tmp")], overlay),  # noqa: S108
             **store_credentials(pool),
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
             "securityContext": container_security(),
@@ -50,6 +55,7 @@ def model_container(pool: Pool, images: Images) -> list[Manifest]:
                 mount("models", names.MODELS_DIR),
                 *cache_mount(pool, read_only=False),
                 *claim_mounts(claims_of(pool), [claim_in(base.uri)]),
+                *added_mounts(overlay),
             ],
         }
     ]

@@ -1,0 +1,288 @@
+"""Where each reason may stand: by kind, condition and status. The documentation is made from it, tests hold it true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final, TypeAlias
+
+from bettertherapy_api.report import FailureReason
+from twin_operator.domain import reasons
+
+R: TypeAlias = reasons.Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A condition with a status, or a field of a status, and the reasons that it may give."""
+
+    where: str
+    """As a person reads it: `Ready=False`, `failure.class`."""
+    reasons: tuple[R, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the documentation: a subject and its places."""
+
+    name: str
+    """Names the markers between which it is written."""
+    kind: str
+    places: tuple[Place, ...]
+    again: bool = False
+    """Whether a column says what is tried again by itself."""
+    told_elsewhere: Mapping[str, frozenset[R]] = field(default_factory=dict)
+    """Reasons that another table explains, by how a person finds it."""
+
+
+def _places(places: Mapping[str, tuple[R, ...]]) -> tuple[Place, ...]:
+    return tuple(Place(where=where, reasons=reasons) for where, reasons in places.items())
+
+
+ADAPTER: Final = (
+    *(found for said in FailureReason if (found := reasons.reason_of(said.value)) is not None),
+    *(reason for reason in (R.WEIGHTS_NOT_FINITE, R.NO_EFFECT) if reason.value not in set(FailureReason)),
+    R.ADAPTER_FAILED,
+)
+"""What agents say of an adapter that failed."""
+ARTIFACT: Final = (
+    R.ARTIFACT_NOT_FOUND,
+    R.STORE_UNREACHABLE,
+    R.ACCESS_DENIED,
+    R.DIGEST_MISMATCH,
+    R.MANIFEST_INVALID,
+    R.BASE_MODEL_MISMATCH,
+    R.RANK_MISMATCH,
+    R.RANK_TOO_HIGH,
+    R.NO_SPACE,
+)
+"""Failures of the artifact itself, before an engine was asked to load it."""
+TRAINER: Final = (
+    R.BAD_DATA,
+    R.BAD_PARENT,
+    R.BAD_MODEL,
+    R.DIVERGED,
+    R.STORE_FAILED,
+    R.PUBLISH_FAILED,
+    R.OUT_OF_MEMORY,
+    R.PREEMPTED,
+)
+"""What trainers say of a run that failed."""
+FAILED: Final = (
+    *TRAINER,
+    R.NODE_LOST,
+    R.KILLED,
+    R.DEADLINE_EXCEEDED,
+    R.MODEL_FETCH_FAILED,
+    R.TRAINER_CRASHED,
+    R.NO_REPORT,
+    R.REPORT_UNREADABLE,
+    R.OWNER_GONE,
+    R.TRAINER_FAILED,
+)
+_STUCK: Final = (R.NO_POOL_MATCHES, R.BASE_MODEL_MISMATCH, R.RANK_TOO_HIGH, R.SERVED_NAME_COLLISION)
+_UNREADABLE: Final = (R.SPEC_INVALID, R.STATUS_UNREADABLE)
+_CAPACITY: Final = (R.UNSCHEDULABLE, R.VOLUME_CLAIM_NOT_FOUND, R.VOLUME_CLAIM_NOT_BOUND, R.PODS_REFUSED)
+_PODS: Final = (
+    R.IMAGE_PULL_FAILED,
+    R.SECRET_NOT_FOUND,
+    R.CONTAINER_NOT_STARTED,
+    *_CAPACITY,
+    R.MODEL_FETCH_FAILED,
+    R.ENGINE_CRASHED,
+    R.AGENT_CRASHED,
+    R.MINER_CRASHED,
+)
+_POOL: Final = (
+    R.CHILD_CONFLICT,
+    R.CHILDREN_REFUSED,
+    R.APPLY_REFUSED,
+    R.TEMPLATE_REFUSED,
+    R.ROUTING_REFUSED,
+    R.SCALED_TO_ZERO,
+    R.NO_MINER,
+    R.ACCESS_SECRET_MISSING,
+    R.ENGINE_WEDGED,
+    R.ENDPOINT_UNREACHABLE,
+    *_PODS,
+    R.ENGINES_STARTING,
+    R.ROLLING_OUT,
+    R.MINER_STARTING,
+)
+_TAKEN_BACK: Final = (R.REQUESTED, R.ERROR_RATE, R.RATING, R.LATENCY)
+REFUSED_VERSION: Final = (
+    R.ROLLED_BACK,
+    R.REJECTED_BY_DOCTOR,
+    R.SUPERSEDED,
+    R.PARENT_REPLACED,
+    R.SERVED_NAME_COLLISION,
+)
+_STAGES: Final = (R.STAGE_STARTING, R.STAGE_DATA, R.STAGE_TRAIN, R.STAGE_PUBLISH, R.STAGE_EVALUATE, R.STAGE_DONE)
+
+_OF_ADAPTER: Final = {"an adapter's reason: see AdaptersVerified": frozenset(ADAPTER) - frozenset(_STUCK)}
+_OF_VERSION: Final = {key: found - {R.RANK_MISMATCH} for key, found in _OF_ADAPTER.items()}
+
+TABLES: Final[tuple[Table, ...]] = (
+    Table(
+        name="twin",
+        kind="DoctorTwin",
+        told_elsewhere=_OF_ADAPTER,
+        places=_places(
+            {
+                "Ready=True": (R.SERVING,),
+                "Ready=False": (
+                    *_STUCK,
+                    R.ROUTING_REFUSED,
+                    R.POOL_NOT_READY,
+                    R.SCALED_TO_ZERO,
+                    R.LOADING,
+                    *_UNREADABLE,
+                    *ADAPTER,
+                ),
+                "Serving=True": (R.VERSION_SERVING,),
+                "Serving=False": (*_STUCK, R.ROUTING_REFUSED, R.POOL_NOT_READY, R.SCALED_TO_ZERO, R.LOADING, *ADAPTER),
+                "CapacityAvailable=True": (R.SUFFICIENT,),
+                "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
+                "CapacityAvailable=Unknown": (R.NO_POOL,),
+                "PlacementActive=False": (R.NOT_IMPLEMENTED,),
+            }
+        ),
+    ),
+    Table(
+        name="adapter",
+        kind="DoctorTwin",
+        again=True,
+        places=_places(
+            {
+                "AdaptersVerified=True": (R.VERIFIED, R.NO_ADAPTER),
+                "AdaptersVerified=False": (*ADAPTER, R.LOADING),
+                "AdaptersVerified=Unknown": (R.UNPROVEN, R.NO_POOL),
+                "ArtifactVerified=True": (R.DIGEST_MATCHES, R.NO_ADAPTER),
+                "ArtifactVerified=False": ARTIFACT,
+                "ArtifactVerified=Unknown": (R.NOT_FETCHED,),
+            }
+        ),
+    ),
+    Table(
+        name="version",
+        kind="DoctorTwin",
+        told_elsewhere=_OF_VERSION,
+        places=_places(
+            {
+                "GatePassed=True": (R.PROMOTE, R.AWAITING_APPROVAL),
+                "GatePassed=False": (R.REJECT, R.INCONCLUSIVE),
+                "GatePassed=Unknown": (
+                    R.RUN_UNDER_WAY,
+                    R.RUN_REFUSED,
+                    R.CANARY_UNDER_WAY,
+                    R.NO_TRAINING_POOL,
+                    R.NO_STORE,
+                    R.RANK_MISMATCH,
+                    R.SCHEDULE_INVALID,
+                    R.BASE_MODEL_MISMATCH,
+                    R.RANK_TOO_HIGH,
+                ),
+                "Progressing=True": (
+                    R.CANARY_LOADING,
+                    R.CANARY_STEP,
+                    R.CANARY_HELD,
+                    R.LOADING,
+                    R.RETRYING,
+                    R.POOL_NOT_READY,
+                    R.SCALED_TO_ZERO,
+                    R.ROUTING_REFUSED,
+                ),
+                "Progressing=False": (R.COMPLETE, *_STUCK, *ADAPTER),
+                "Progressing's message": (
+                    R.WITHIN_LIMITS,
+                    R.NO_TRAFFIC,
+                    R.NOT_ANALYSED,
+                    R.METRICS_UNAVAILABLE,
+                    R.METRICS_STALE,
+                    R.ERROR_RATE,
+                ),
+                "RolledBack=True": (*_TAKEN_BACK, *ADAPTER, R.ROLLED_BACK),
+                "RolledBack=False": (R.NO_ROLLBACK, R.ROLLBACK_UNKNOWN),
+                "refusedVersions": REFUSED_VERSION,
+            }
+        ),
+    ),
+    Table(
+        name="pool",
+        kind="MinerPool",
+        places=_places(
+            {
+                "Ready=True": (R.ALL_READY,),
+                "Ready=False": (*_POOL, *_UNREADABLE),
+                "Available=True": (R.ANSWERING,),
+                "Available=False": (*_POOL, R.NO_READY_POD),
+                "EngineLive=True": (R.PROGRESSING,),
+                "EngineLive=False": (R.ENGINE_WEDGED, R.ENDPOINT_UNREACHABLE, R.MODEL_FETCH_FAILED, R.ENGINE_CRASHED),
+                "EngineLive=Unknown": (R.NOT_REPORTED, R.SCALED_TO_ZERO),
+                "CapacityAvailable=True": (R.SUFFICIENT,),
+                "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
+                "CapacityAvailable=Unknown": (R.NO_PODS,),
+                "ScalingActive=True": (R.EXTERNAL,),
+                "ScalingActive=False": (R.OFF, R.NOT_IMPLEMENTED),
+                "Updated=False": (R.AWAITING_MAINTENANCE_WINDOW, R.MAINTENANCE_WINDOW_INVALID, R.UPDATE_HELD),
+            }
+        ),
+    ),
+    Table(
+        name="run",
+        kind="FineTuneRun",
+        places=_places(
+            {
+                "Queued=True": (
+                    R.POOL_BUSY,
+                    R.TWIN_BUSY,
+                    R.TWIN_NOT_FOUND,
+                    R.NO_TRAINING_POOL,
+                    R.NO_STORE,
+                    R.BASE_MODEL_MISMATCH,
+                    R.RANK_TOO_HIGH,
+                    R.AWAITING_QUOTA,
+                    *_UNREADABLE,
+                ),
+                "Queued=False": (R.ADMITTED,),
+                "DataReady=True": (R.DATASET_READ,),
+                "DataReady=False": (R.TOO_FEW_INTERACTIONS, R.BAD_DATA),
+                "Running=True": (*_STAGES, R.REPORT_UNREADABLE),
+                "Running=False": (
+                    R.JOB_STARTING,
+                    R.POD_STARTING,
+                    R.UNSCHEDULABLE,
+                    R.IMAGE_PULL_FAILED,
+                    R.CONTAINER_NOT_STARTED,
+                    R.APPLY_REFUSED,
+                    R.RETRYING,
+                    R.ENDING,
+                    R.ENDED,
+                ),
+                "Trained=True": (R.TRAINING_ENDED,),
+                "Published=True": (R.IN_STORE,),
+                "Evaluated=True": (R.PROMOTE, R.REJECT, R.INCONCLUSIVE),
+                "Promoted=True": (R.TOOK_OVER,),
+                "Promoted=False": (R.AWAITING_ROLLOUT, R.CANARY_RUNNING, R.AWAITING_APPROVAL),
+                "Rejected=True": (R.GATE_REJECTED, R.TWIN_GONE, *REFUSED_VERSION),
+                "Rejected=False": (R.INCONCLUSIVE,),
+            }
+        ),
+    ),
+    Table(name="failure", kind="FineTuneRun", again=True, places=_places({"Failed=True": FAILED})),
+)
+
+
+@cache
+def appears(kind: str, condition: str, status: str) -> frozenset[R]:
+    """Return the reasons that a condition of this kind may give with this status."""
+    where = f"{condition}={status}"
+    return frozenset(
+        reason
+        for table in TABLES
+        if table.kind == kind
+        for place in table.places
+        if place.where == where
+        for reason in place.reasons
+    )

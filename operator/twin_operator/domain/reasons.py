@@ -1,0 +1,519 @@
+"""Every reason that a condition, a refused version or a rollback may give, with what it means and what to do.
+
+docs/operations.md is made from these sentences and from domain.appearances, which says where each may stand. A reason
+from elsewhere, such as an agent of another release, is mapped to one of these; its own word goes into the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Final, Self
+
+
+class Reason(StrEnum):
+    """One word, stable, that programs may rely on."""
+
+    meaning: str
+    remedy: str
+    again: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str = "", again: str = "") -> Self:
+        """`again` says whether what failed is tried again by itself, where that is not obvious."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.remedy = remedy
+        member.again = again
+        return member
+
+    # Each is: word, meaning, what to do, whether it is tried again by itself.
+
+    # What is stored can't be acted on.
+    SPEC_INVALID = (
+        "SpecInvalid",
+        "the stored spec can't be read by this operator; what serves goes on",
+        "correct what the message names; the definitions may be older than the operator: `helm upgrade` it",
+    )
+    STATUS_UNREADABLE = (
+        "StatusUnreadable",
+        "the stored status can't be read by this operator, mostly because a newer one wrote it; "
+        "nothing is done for the object until it can, and what serves goes on",
+        "run the release that wrote it, or correct what the message names (`kubectl edit --subresource=status`)",
+    )
+    NOT_IMPLEMENTED = (
+        "NotImplemented",
+        "the field is accepted, but this release does not do it yet; the message says what it does",
+        "leave it, or set what the message names",
+    )
+
+    # A twin and its pools.
+    SERVING = "Serving", "all is well"
+    VERSION_SERVING = "VersionServing", "all is well: the message says which version answers on how many pods"
+    NO_POOL_MATCHES = (
+        "NoPoolMatches",
+        "no MinerPool of the namespace has the labels in `poolSelector`",
+        "label a pool (`kubectl get minerpools --show-labels`), or correct the selector",
+    )
+    NO_POOL = "NoPool", "nothing can be said, as no pool can serve the twin", "see Ready"
+    BASE_MODEL_MISMATCH = (
+        "BaseModelMismatch",
+        "the matching pools serve another base model or revision than the twin asks for, or than "
+        "its adapter was trained on",
+        "correct `baseModel`, select another pool, or train on the pool's model",
+        "no",
+    )
+    RANK_TOO_HIGH = (
+        "RankTooHigh",
+        "the adapter's rank is above the pool's `maxLoraRank`",
+        "raise it (the engines restart), or train with a lower rank",
+        "no",
+    )
+    SERVED_NAME_COLLISION = (
+        "ServedNameCollision",
+        "two digests begin with the same 8 digits",
+        "train again; any other seed gives another digest",
+    )
+    POOL_NOT_READY = (
+        "PoolNotReady",
+        "no engine or no miner of the twin's pools is ready; the message says why",
+        "see the pool's reasons",
+    )
+    SCALED_TO_ZERO = "ScaledToZero", "the pool has `replicas: 0`: nobody is answered", "raise it"
+    LOADING = "Loading", "the version is being fetched, loaded and verified", "wait; the message counts the pods"
+    COMPLETE = "Complete", "all is well: the wanted version has taken over"
+    RETRYING = "Retrying", "it failed, and is tried again by itself", "the message says why"
+    RUN_REFUSED = (
+        "RunRefused",
+        "the API server refuses to create the fine-tune that is due, most often for a quota",
+        "what the message says; it is tried again",
+    )
+    ROUTING_REFUSED = (
+        "RoutingRefused",
+        "the API server refuses to publish which version answers; what was published before goes on",
+        "what the message says: most often a quota, an admission webhook, or definitions older than the operator",
+    )
+
+    # What agents say of an adapter (bettertherapy_api.report.FailureReason).
+    NO_ADAPTER = "NoAdapter", "all is well: the twin is the base model itself"
+    VERIFIED = "Verified", "all is well: on every ready pod digest and folder are confirmed, and the weights measured"
+    UNPROVEN = (
+        "Unproven",
+        "digest and folder are confirmed on every ready pod, but nothing that was measured proves whose "
+        "weights the engine computes with: the artifact has no fingerprint, or the pod did not measure it",
+        "publish it with the trainer, which records one",
+    )
+    DIGEST_MATCHES = "DigestMatches", "all is well: every file has the digest that the manifest names"
+    NOT_FETCHED = "NotFetched", "no pod has fetched the artifact yet", "wait, or see AdaptersVerified"
+    ARTIFACT_NOT_FOUND = (
+        "ArtifactNotFound",
+        "no manifest.json, or a file of it is missing",
+        "correct `uri`, or publish again",
+        "yes",
+    )
+    STORE_UNREACHABLE = (
+        "StoreUnreachable",
+        "the store doesn't answer",
+        "network, `AWS_ENDPOINT_URL`, the store itself",
+        "yes",
+    )
+    ACCESS_DENIED = (
+        "AccessDenied",
+        "the store refuses",
+        "the Secret in the pool's `store.secretRef`, and what its account may read",
+        "yes",
+    )
+    NO_SPACE = (
+        "NoSpace",
+        "the pod's disk is full",
+        "more ephemeral storage on the node, or fewer twins per pool",
+        "yes",
+    )
+    DIGEST_MISMATCH = (
+        "DigestMismatch",
+        "bytes differ from their digest: cut short or changed",
+        "publish again and set the digest that is printed; find out who writes to the store",
+        "every 5 min",
+    )
+    MANIFEST_INVALID = (
+        "ManifestInvalid",
+        "manifest.json can't be read",
+        "publish again with the trainer or `kubectl twin adapter push`",
+        "every 5 min",
+    )
+    RANK_MISMATCH = (
+        "RankMismatch",
+        "the rank that the spec gives is not the artifact's, or not that of the version to go on from",
+        "set the rank that the message names, or leave it out of `fineTune.hyperparameters`",
+        "no",
+    )
+    ENGINE_REFUSED = (
+        "EngineRefused",
+        "vLLM refused to load it; its words are in the message",
+        "most often layers that this model doesn't have: train on the right base",
+        "if the engine itself was at fault",
+    )
+    ENGINE_UNREACHABLE = (
+        "EngineUnreachable",
+        "the engine doesn't answer at the moment",
+        "look at the pool",
+        "yes",
+    )
+    ROOT_MISMATCH = (
+        "RootMismatch",
+        "the engine serves another folder under this name",
+        "it is loaded anew; if it stays, restart the pod",
+        "yes",
+    )
+    FINGERPRINT_MISMATCH = (
+        "FingerprintMismatch",
+        "the loaded weights don't behave like those that were trained",
+        "don't serve it: base model, quantisation or the files differ from training",
+        "no",
+    )
+    WEIGHTS_NOT_FINITE = (
+        "WeightsNotFinite",
+        "the loaded weights give NaN or infinite probabilities",
+        "don't serve it: train again; the run diverged, or the files are damaged",
+        "no",
+    )
+    NO_EFFECT = (
+        "NoEffect",
+        "with the adapter the engine answers as the base model does",
+        "train again, or find out which layers it changes: the engine may not apply them",
+        "no",
+    )
+    ENDPOINT_NOT_LOADABLE = (
+        "EndpointNotLoadable",
+        "the external server doesn't list it",
+        "load it there under its served name",
+        "yes",
+    )
+    ADAPTER_FAILED = (
+        "AdapterFailed",
+        "the adapter failed for a reason that this operator doesn't know; the message begins with it",
+        "what the message says",
+        "the status says",
+    )
+
+    # A twin's new versions.
+    PROMOTE = "Promote", "the newest version passed; it is tried, or serves"
+    REJECT = (
+        "Reject",
+        "it did not pass; the version before goes on serving",
+        "`status.lastGate` has the metrics",
+    )
+    INCONCLUSIVE = (
+        "Inconclusive",
+        "too little was measured to decide; the version before goes on serving",
+        "`status.lastGate` of the twin, or `status.eval` of the run, has the metrics",
+    )
+    AWAITING_APPROVAL = (
+        "AwaitingApproval",
+        "`gate.approval: Doctor`: it waits for the doctor",
+        "`kubectl twin review`, then approve or reject",
+    )
+    RUN_UNDER_WAY = "RunUnderWay", "the next fine-tune is due and waits for the one that runs", "wait"
+    CANARY_UNDER_WAY = "CanaryUnderWay", "the next fine-tune is due and waits until the new version is decided", "wait"
+    SCHEDULE_INVALID = "ScheduleInvalid", "cron expression or time zone mean nothing", "correct `spec.fineTune`"
+    NO_TRAINING_POOL = (
+        "NoTrainingPool",
+        "no matching pool can train: no base model of its own, or one in the engine's image (`file://`)",
+        "set it on a pool that the twin's selector matches; the message says how",
+    )
+    NO_STORE = "NoStore", "no matching pool has a `spec.store` to publish to", "set it"
+    CANARY_LOADING = (
+        "CanaryLoading",
+        "a new version is being verified beside the one that serves",
+        "wait; the message counts the pods",
+    )
+    CANARY_STEP = "CanaryStep", "it takes its share; the message has the figures so far"
+    CANARY_HELD = (
+        "CanaryHeld",
+        "it stays at its share: metrics are missing, stale or too few, or no pod holds it",
+        "is `prometheus.url` right, does Prometheus scrape the miners",
+    )
+    WITHIN_LIMITS = "WithinLimits", "the canary does as well as what serves"
+    NO_TRAFFIC = "NoTraffic", "no request has reached the canary yet"
+    NOT_ANALYSED = (
+        "NotAnalysed",
+        "steps go by time and verification alone: the operator has no Prometheus",
+        "`prometheus.url` of its chart",
+    )
+    METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus doesn't answer", "`prometheus.url` of the operator's chart"
+    METRICS_STALE = "MetricsStale", "Prometheus has no fresh samples of some miners", "check that it scrapes them"
+    NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
+    ERROR_RATE = (
+        "ErrorRate",
+        "more requests failed than `rollout.maxErrorPercent`; the canary was taken back",
+        "look at the run and its data; it is not tried again",
+    )
+    RATING = (
+        "Rating",
+        "patients rate the new version lower; the numbers are in the message",
+        "look at the run and its data; it is not tried again",
+    )
+    LATENCY = (
+        "Latency",
+        "the new version answers more slowly than `rollout.maxLatencyRatioPercent`",
+        "look at the run and its data; it is not tried again",
+    )
+    REQUESTED = "Requested", "a person took it back: `kubectl twin rollback`"
+    ROLLBACK_UNKNOWN = (
+        "RollbackUnknown",
+        "the annotation `rollback-to` names no version that the twin knows, or one that is being "
+        "tried or waits for the doctor",
+        "`kubectl twin history`",
+    )
+    ROLLED_BACK = "RolledBack", "the version was taken back after it had been tried", "the message has the numbers"
+    REJECTED_BY_DOCTOR = "RejectedByDoctor", "the doctor refused it", "the message has the doctor's words"
+    SUPERSEDED = "Superseded", "a newer version, or a changed `spec.adapter`, came before it was decided"
+    PARENT_REPLACED = "ParentReplaced", "what it was compared with at its gate serves no more"
+
+    # A pool.
+    ALL_READY = "AllReady", "all is well"
+    ANSWERING = "Answering", "all is well: engines and miners answer"
+    PROGRESSING = "Progressing", "all is well: engines answer and move"
+    SUFFICIENT = "Sufficient", "all is well: there is room"
+    ENGINES_STARTING = "EnginesStarting", "engine pods are starting", "wait; a first start fetches the model"
+    ROLLING_OUT = "RollingOut", "engine pods are being replaced by ones with the newest spec", "wait"
+    MINER_STARTING = "MinerStarting", "miner pods are starting", "wait"
+    NO_MINER = "NoMiner", "`miner.replicas` is 0: the pool has no endpoint", "raise it"
+    ACCESS_SECRET_MISSING = (
+        "AccessSecretMissing",
+        "the Secret with the clients' tokens is missing or empty, so every request is refused",
+        "create it with one token for each client: the message names it",
+    )
+    AWAITING_MAINTENANCE_WINDOW = (
+        "AwaitingMaintenanceWindow",
+        "an update of the engines waits for the maintenance window; the pool answers as before",
+        "wait; the message says until when",
+    )
+    MAINTENANCE_WINDOW_INVALID = (
+        "MaintenanceWindowInvalid",
+        "schedule or time zone of the maintenance window mean nothing, so an update of the engines waits for ever",
+        "correct `engine.updateStrategy.maintenanceWindow`",
+    )
+    UPDATE_HELD = (
+        "UpdateHeld",
+        "an update of the engines waits until another pool has finished its own",
+        "wait; the message names it",
+    )
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        "a node can't get an image",
+        "correct the image, add `imagePullSecrets`, or load it onto the nodes",
+    )
+    SECRET_NOT_FOUND = "SecretNotFound", "a Secret that the spec names is missing", "create it in the namespace"
+    CONTAINER_NOT_STARTED = "ContainerNotStarted", "a container can't be created", "what the message says"
+    VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound", "a claim is missing", "create it, or correct the pvc:// URI"
+    VOLUME_CLAIM_NOT_BOUND = (
+        "VolumeClaimNotBound",
+        "a claim waits for a volume",
+        "`kubectl describe pvc`; a StorageClass that can do the access mode",
+    )
+    UNSCHEDULABLE = (
+        "Unschedulable",
+        "no node fits",
+        "what the message says: a free GPU, tolerations, nodeSelector, resources",
+    )
+    PODS_REFUSED = (
+        "PodsRefused",
+        "the API server refuses the pods",
+        "quota, Pod Security (for `cache.hostPath`), admission webhooks",
+    )
+    MODEL_FETCH_FAILED = (
+        "ModelFetchFailed",
+        "the base model can't be fetched or verified",
+        "URI, revision, credentials (`HF_TOKEN` in `store.secretRef` for gated models)",
+        "yes",
+    )
+    ENGINE_CRASHED = (
+        "EngineCrashed",
+        "vLLM ends again and again",
+        "`kubectl logs POD -c engine --previous`; out of memory: more memory, smaller `maxModelLength`",
+    )
+    AGENT_CRASHED = (
+        "AgentCrashed",
+        "an agent ends again and again",
+        "`kubectl logs POD -c agent --previous`, and report it",
+    )
+    MINER_CRASHED = (
+        "MinerCrashed",
+        "a miner ends again and again",
+        "`kubectl logs POD -c miner --previous`, and report it",
+    )
+    ENGINE_WEDGED = (
+        "EngineWedged",
+        "requests run but nothing moves; the engine is being restarted",
+        "if it comes back: its log, and fewer requests at once (`--max-num-seqs`)",
+    )
+    ENDPOINT_UNREACHABLE = (
+        "EndpointUnreachable",
+        "the external server doesn't answer",
+        "`engine.endpoint`, its Secret, the network",
+    )
+    NO_READY_POD = "NoReadyPod", "no engine pod or no miner pod is ready", "wait, or see Ready"
+    NOT_REPORTED = "NotReported", "no agent has reported a live engine yet", "wait; then the agent's log"
+    NO_PODS = "NoPods", "no engine pod was seen yet", "wait"
+    SLOTS_OVERCOMMITTED = (
+        "SlotsOvercommitted",
+        "more twins than LoRA slots: all answer, active ones slow each other down",
+        "raise `maxLoras`, or a second pool and other labels",
+    )
+    CHILD_CONFLICT = (
+        "ChildConflict",
+        "a child's name is taken by somebody else's object",
+        "rename the pool, or delete that object",
+    )
+    CHILDREN_REFUSED = (
+        "ChildrenRefused",
+        "the API server refuses some of the pool's objects; all others are as they should be",
+        "what the message says: quota, admission webhooks, a field of the spec",
+    )
+    TEMPLATE_REFUSED = (
+        "TemplateRefused",
+        "the spec asks for something of the pods that the administrator doesn't allow",
+        "take it out, or have it allowed in the operator's values; the message names both",
+    )
+    APPLY_REFUSED = (
+        "ApplyRefused",
+        "the API server refuses an object",
+        "what the message says: quota, admission webhooks, a field of the spec",
+    )
+    EXTERNAL = "External", "`replicas` is left to an HPA or KEDA"
+    OFF = "Off", "`replicas` is left to you"
+
+    # A run.
+    TWIN_NOT_FOUND = "TwinNotFound", "the twin does not exist", "create it, or delete the run"
+    TWIN_BUSY = "TwinBusy", "it waits for the twin's other run", "wait"
+    POOL_BUSY = (
+        "PoolBusy",
+        "it waits for a place in its pool",
+        "raise the pool's `fineTune.maxConcurrentRuns`, or wait",
+    )
+    AWAITING_QUOTA = (
+        "AwaitingQuota",
+        "Kueue holds the Job",
+        "`kubectl get workloads`; does the LocalQueue exist",
+    )
+    ADMITTED = "Admitted", "it was let go"
+    TOO_FEW_INTERACTIONS = (
+        "TooFewInteractions",
+        "fewer new interactions than `minInteractions`, or none yet: skipped, no failure",
+        "wait, or lower it",
+    )
+    DATASET_READ = "DatasetRead", "the message counts what is trained on"
+    STAGE_STARTING = "StageStarting", "the trainer's pod runs and has not reported yet"
+    STAGE_DATA = "StageData", "it reads the data"
+    STAGE_TRAIN = "StageTrain", "it trains"
+    STAGE_PUBLISH = "StagePublish", "it puts the adapter into the store"
+    STAGE_EVALUATE = "StageEvaluate", "the gate asks parent and child"
+    STAGE_DONE = "StageDone", "it is about to end"
+    POD_STARTING = "PodStarting", "the trainer's pod is starting"
+    JOB_STARTING = "JobStarting", "the trainer's Job has no pod yet"
+    ENDING = "Ending", "an attempt failed as the next would; the run is about to say so"
+    ENDED = "Ended", "the trainer has ended"
+    TRAINING_ENDED = "TrainingEnded", "the message has steps and loss"
+    IN_STORE = "InStore", "the adapter is published; the message has digest and place"
+    AWAITING_ROLLOUT = "AwaitingRollout", "it passed its gate; the twin has not taken it up yet"
+    CANARY_RUNNING = "CanaryRunning", "it takes a share of the twin's traffic"
+    TOOK_OVER = "TookOver", "the version serves, or did"
+    GATE_REJECTED = "GateRejected", "the gate's word", "`status.eval` has the metrics"
+    TWIN_GONE = "TwinGone", "the twin does not exist any more"
+
+    # Why a run failed; also as status.failure.class.
+    OUT_OF_MEMORY = (
+        "OutOfMemory",
+        "the trainer took more than its limit",
+        "the pool's `fineTune.resources`, or a smaller `batchSize`",
+        "no",
+    )
+    PREEMPTED = (
+        "Preempted",
+        "the pod was taken away for another, or its node drained",
+        "nothing: it is started again and does not use up `retries`",
+        "yes",
+    )
+    NODE_LOST = "NodeLost", "the node went away", "nothing: as with Preempted", "yes"
+    KILLED = (
+        "Killed",
+        "the trainer was ended from outside: its node restarted, or the pod was deleted by force",
+        "nothing: it is started again, at most `retries` times",
+        "yes",
+    )
+    DEADLINE_EXCEEDED = (
+        "DeadlineExceeded",
+        "not done within `deadlineSeconds`",
+        "raise it, or train on less",
+        "no",
+    )
+    TRAINER_CRASHED = (
+        "TrainerCrashed",
+        "the trainer ended without saying why",
+        "`kubectl logs job/RUN -c trainer`",
+        "the status says",
+    )
+    NO_REPORT = (
+        "NoReport",
+        "the trainer ended well, but without a last report",
+        "`kubectl logs job/RUN -c trainer`",
+        "yes",
+    )
+    REPORT_UNREADABLE = (
+        "ReportUnreadable",
+        "the trainer's report holds what can't be true or is not known here; nothing of it counts",
+        "use the trainer's image of the operator's release; the message names the field",
+        "no",
+    )
+    OWNER_GONE = "OwnerGone", "twin or pool went away before it began", "", "no"
+    BAD_DATA = (
+        "BadData",
+        "the dataset is malformed or too large, or a file that was named is missing",
+        "the message says which line and why",
+        "no",
+    )
+    BAD_PARENT = "BadParent", "the version to go on from can't be trained on", "the message", "no"
+    BAD_MODEL = "BadModel", "the base model can't be used", "the message", "no"
+    DIVERGED = (
+        "Diverged",
+        "the loss rose, or became NaN or infinite",
+        "a lower `learningRate`; look at the data",
+        "no",
+    )
+    STORE_FAILED = (
+        "StoreFailed",
+        "the store did not give what a run needs to begin",
+        "as for StoreUnreachable",
+        "the status says",
+    )
+    PUBLISH_FAILED = (
+        "PublishFailed",
+        "the adapter was trained but is not in the store",
+        "as for StoreUnreachable",
+        "the status says",
+    )
+    TRAINER_FAILED = (
+        "TrainerFailed",
+        "the trainer failed for a reason that this operator doesn't know; the message begins with it",
+        "what the message says",
+        "the status says",
+    )
+
+
+_BY_WORD: Final = {reason.value: reason for reason in Reason}
+
+
+def reason_of(word: str) -> Reason | None:
+    """Return the reason of this name, if it is one."""
+    return _BY_WORD.get(word)
+
+
+def from_elsewhere(
+    word: str | None, message: str, *, known: Collection[Reason], otherwise: Reason
+) -> tuple[Reason, str]:
+    """Return what another program said as a reason and a message of ours; a word not `known` goes into the message."""
+    reason = reason_of(word) if word else None
+    if reason is not None and reason in known:
+        return reason, message
+    return otherwise, f"{word}: {message}" if word else message

@@ -1,0 +1,214 @@
+"""What the API server holds, as last seen: each object decoded once when it is put, and found again by named indexes.
+
+Fed by watch events, full lists and the answers to our own writes. Feeds overlap and arrive out of order, so an object
+is replaced only by a newer resourceVersion, and one that was seen deleted is brought back only by a newer one: a watch
+with a selector says DELETED also of an object that lost its label and lives on.
+
+What was decoded lives in the entry and goes with it: nothing here remembers by content.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twin_operator.engine import metrics
+from twin_operator.engine.resources import Key, Manifest, Resource, key_of
+
+_TOMBSTONES = 4096
+
+Decoder = Callable[[Manifest, Any], Any]
+"""(object, what was decoded of its former version or None) → its plain value. Must not raise: what can't be read is a
+value too, one that says so."""
+IndexKeys = Callable[[Manifest, Any], Iterable[Hashable]]
+"""(object, its decoded value) → under which keys of an index it is found."""
+
+
+def _undecoded(thing: Manifest, former: Any) -> Any:
+    return None
+
+
+def _whole(thing: Manifest) -> Manifest:
+    return thing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """How one watched type is kept."""
+
+    resource: Resource
+    selector: str | None = None
+    """Label selector of the watch; None: all objects of the type."""
+    decode: Decoder = _undecoded
+    trim: Callable[[Manifest], Manifest] = _whole
+    """Returns the object without what nobody reads; called after `decode`."""
+    indexes: Mapping[str, IndexKeys] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One object with what was decoded from it."""
+
+    key: Key
+    manifest: Manifest
+    value: Any
+
+
+Listener = Callable[[Entry | None, Entry | None], None]
+"""Called with an object's former and new entry (None: absent) on every change, whoever made it."""
+
+
+class Store:
+    """Objects by key. Not for use from several threads."""
+
+    def __init__(self, watched: Iterable[Watched], listener: Listener = lambda old, new: None) -> None:
+        self._watched = {each.resource.kind: each for each in watched}
+        self._listener = listener
+        self._objects: dict[str, dict[str, dict[str, Entry]]] = {
+            kind: defaultdict(dict) for kind in self._watched
+        }  # kind → namespace → name
+        self._counts: dict[str, int] = dict.fromkeys(self._watched, 0)
+        self._indexes: dict[str, dict[Hashable, dict[Key, Entry]]] = {
+            name: {} for each in self._watched.values() for name in each.indexes
+        }
+        self._deleted: OrderedDict[str, int] = OrderedDict()  # UID → resourceVersion of its end
+        self.synced = False
+        """Whether every watched type has been listed once; nothing may be decided before."""
+
+    @property
+    def watched(self) -> Iterable[Watched]:
+        """The types that are kept."""
+        return self._watched.values()
+
+    def entry(self, key: Key) -> Entry | None:
+        """Return an object with its decoded value."""
+        return self._objects[key.kind].get(key.namespace, {}).get(key.name)
+
+    def get(self, key: Key) -> Manifest | None:
+        """Return an object; it must not be changed."""
+        found = self.entry(key)
+        return found.manifest if found is not None else None
+
+    def value(self, key: Key) -> Any:
+        """Return what was decoded of an object, or None when there is none."""
+        found = self.entry(key)
+        return found.value if found is not None else None
+
+    def of_kind(self, kind: str, *, namespace: str | None = None) -> Iterator[Entry]:
+        """Iterate over the objects of a kind, in one namespace or in all; a copy is taken first."""
+        if namespace is not None:
+            yield from list(self._objects[kind].get(namespace, {}).values())
+            return
+        for things in list(self._objects[kind].values()):
+            yield from list(things.values())
+
+    def find(self, index: str, value: Hashable) -> list[Entry]:
+        """Return the objects under `value` in a named index, in the order of their kinds and names."""
+        found = self._indexes[index].get(value)
+        return [found[key] for key in sorted(found)] if found else []
+
+    def find_any(self, index: str, value: Hashable) -> list[Entry]:
+        """Return the objects under `value` in a named index, in no particular order, without sorting them."""
+        return list(self._indexes[index].get(value, {}).values())
+
+    def values_of(self, index: str) -> list[Hashable]:
+        """Return all values under which a named index holds something."""
+        return list(self._indexes[index])
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def put(self, thing: Manifest) -> bool:
+        """Take a version of an object; tells whether it was news."""
+        key, metadata = key_of(thing), thing["metadata"]
+        version, uid = int(metadata["resourceVersion"]), metadata["uid"]
+        known = self.entry(key)
+        if known is not None and version <= int(known.manifest["metadata"]["resourceVersion"]):
+            return False
+        if (ended := self._deleted.get(uid)) is not None:
+            if version <= ended:
+                return False
+            del self._deleted[uid]
+        kind = self._watched[key.kind]
+        same = known is not None and known.manifest["metadata"]["uid"] == uid
+        value = kind.decode(thing, known.value if known is not None and same else None)
+        entry = Entry(key, compact(kind.trim(_without_managed_fields(thing))), value)
+        if known is not None:
+            self._unindex(known)
+        else:
+            self._counts[key.kind] += 1
+            metrics.CACHED_OBJECTS.labels(kind=key.kind).set(self._counts[key.kind])
+        self._objects[key.kind][key.namespace][key.name] = entry
+        for name, keys in kind.indexes.items():
+            for value_ in keys(entry.manifest, value):
+                self._indexes[name].setdefault(value_, {})[key] = entry
+        if known is not None and not same:
+            # The former object of this name is gone, though its deletion was not seen.
+            self._listener(known, None)
+            self._listener(None, entry)
+        else:
+            self._listener(known, entry)
+        return True
+
+    def remove(self, thing: Manifest) -> bool:
+        """Forget an object that was seen deleted; tells whether it was known."""
+        key, metadata = key_of(thing), thing["metadata"]
+        version = int(metadata["resourceVersion"])
+        known = self.entry(key)
+        if known is not None and known.manifest["metadata"]["uid"] == metadata["uid"]:
+            if version < int(known.manifest["metadata"]["resourceVersion"]):
+                return False  # it lost its label for a moment, and lives on under a newer version
+            self._forget(known)
+        self._deleted[metadata["uid"]] = version
+        while len(self._deleted) > _TOMBSTONES:
+            self._deleted.popitem(last=False)
+        return known is not None
+
+    def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> None:
+        """Take a full list made at `version`: it finds what a broken watch lost, in particular deletions."""
+        listed: set[Key] = set()
+        for thing in things:
+            listed.add(key_of(thing))
+            self.put(thing)
+        for known in self.of_kind(resource.kind, namespace=namespace):
+            if known.key not in listed and int(known.manifest["metadata"]["resourceVersion"]) <= version:
+                self._forget(known)
+
+    def _forget(self, known: Entry) -> None:
+        self._unindex(known)
+        kind, namespace = known.key.kind, known.key.namespace
+        del self._objects[kind][namespace][known.key.name]
+        if not self._objects[kind][namespace]:
+            del self._objects[kind][namespace]
+        self._counts[kind] -= 1
+        metrics.CACHED_OBJECTS.labels(kind=kind).set(self._counts[kind])
+        self._listener(known, None)
+
+    def _unindex(self, known: Entry) -> None:
+        for name, keys in self._watched[known.key.kind].indexes.items():
+            index = self._indexes[name]
+            for value in keys(known.manifest, known.value):
+                found = index.get(value)
+                if found is not None:
+                    found.pop(known.key, None)
+                    if not found:
+                        del index[value]
+
+
+def compact(value: Any) -> Any:
+    """Return the same JSON with each key held once in memory: they are most of a small object's bytes."""
+    if isinstance(value, dict):
+        return {sys.intern(key): compact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [compact(item) for item in value]
+    return value
+
+
+def _without_managed_fields(thing: Manifest) -> Manifest:
+    metadata = thing["metadata"]
+    if "managedFields" not in metadata:
+        return thing
+    return {**thing, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}

@@ -1,0 +1,40 @@
+"""Collects what a twin's plan depends on, from the store alone."""
+
+from __future__ import annotations
+
+from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.pool_checks import TROUBLE, Situation
+from twin_operator.domain.routing import refusal, wanted_adapter
+from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.kinds.world import World
+
+
+def gather(world: World, twin: Twin) -> TwinView:
+    """Return the twin with the pools that match it, or that answer for it though they match no more, and its runs."""
+    views = [view for pool in world.pools(twin.namespace) if (view := _view(world, twin, pool)) is not None]
+    views.sort(key=lambda view: view.pool.name)
+    return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views, runs=world.runs_of(twin))
+
+
+def _view(world: World, twin: Twin, pool: Pool) -> PoolView | None:
+    if pool.deleted:
+        return None
+    published = world.published(pool)
+    entry = published.entry(twin.uid)
+    matches = twin.spec.pool_selector.matches(dict(pool.labels))
+    # A pool whose slices were lost makes them anew from the twin's status, so the status has the word on who answers.
+    answers = entry is not None or (not published.known and pool.name in (twin.status.pools or []))
+    if not matches and not answers:
+        return None
+    facts = world.facts(pool.namespace, pool.name)
+    return PoolView(
+        pool=pool,
+        facts=facts,
+        entry=entry,
+        lora_twins=published.lora_twins,
+        published=published.known,
+        unpublished=world.unpublished.get((pool.namespace, pool.name), {}).get(twin.uid),
+        matches=matches,
+        refused=refusal(pool, twin) if matches else None,
+        trouble=TROUBLE.evaluate(Situation(pool=pool, facts=facts)),
+    )

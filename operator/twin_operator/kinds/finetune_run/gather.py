@@ -1,0 +1,68 @@
+"""Collects what a run's plan depends on, from the store alone."""
+
+from __future__ import annotations
+
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.queueing import may_not_start
+from twin_operator.domain.training_pool import choose_pool
+from twin_operator.engine.conditions import Finding
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
+from twin_operator.kinds.finetune_run.plan import RunView
+from twin_operator.kinds.watched import RUN
+from twin_operator.kinds.world import World
+
+
+def gather(world: World, run: Run) -> RunView:
+    """Return the run with its twin (the very one it was made for), its pool, and what is observed of it."""
+    twin = world.twin(run.namespace, run.spec.twin_ref.name)
+    if twin is not None and not run.is_of(twin):
+        twin = None
+    pool, problem = _pool(world, run, twin)
+    facts = facts_of_run(world, run)
+    if run.started or run.ended or twin is None or pool is None:
+        return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts)
+    waiting = may_not_start(
+        run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
+        waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
+    )  # fmt: skip
+    return RunView(run=run, twin=twin, pool=pool, obstacle=problem or waiting, facts=facts)
+
+
+def facts_of_run(world: World, run: Run) -> RunFacts:
+    """Return what is observed of the run's own objects: an earlier run of its name has left others."""
+    things = [entry.manifest for entry in world.store.find(RUN, (run.namespace, run.name))]
+    return read_facts([thing for thing in things if _is_of(thing, run, things)])
+
+
+def _is_of(thing: Manifest, run: Run, things: list[Manifest]) -> bool:
+    """Tell whether the object is the run's, or that of a Job of the run's, as its pods are."""
+    owners = {each["uid"] for each in thing["metadata"].get("ownerReferences") or []}
+    if run.uid in owners:
+        return True
+    jobs = {
+        other["metadata"]["uid"]
+        for other in things
+        if other["kind"] == "Job"
+        and any(each["uid"] == run.uid for each in other["metadata"].get("ownerReferences") or [])
+    }
+    return not owners.isdisjoint(jobs)
+
+
+def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:
+    """Return the pool that the run was given to, else the one that it should be given to, or why there is none."""
+    if run.started and run.status.pool is not None:
+        return world.pool(run.namespace, run.status.pool), None
+    if twin is None:
+        return None, None
+    chosen = choose_pool(twin, list(world.pools(run.namespace)), image=run.spec.image)
+    return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
+
+
+def _others(world: World, run: Run) -> list[Run]:
+    others = world.runs_naming(run.namespace, run.spec.twin_ref.name)
+    return [other for other in others if other.uid != run.uid and not other.ended]
+
+
+def _is_busy(world: World, run: Run) -> bool:
+    return any(other.started for other in _others(world, run))

@@ -1,0 +1,131 @@
+"""All children of a pool, and whether the pods of its Deployments must stay as they are for now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from twin_operator.domain.objects import Pool
+from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, update_held
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
+from twin_operator.kinds.miner_pool.engine_update import EngineUpdate, engine_update, held_back, stamp
+from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
+from twin_operator.kinds.miner_pool.network_policy import build_engine_network_policy, build_miner_network_policy
+from twin_operator.kinds.miner_pool.pod_disruption_budget import build_engine_budget, build_miner_budget
+from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
+from twin_operator.kinds.miner_pool.role_binding import build_engine_role_binding, build_miner_role_binding
+from twin_operator.kinds.miner_pool.service import build_service
+from twin_operator.kinds.miner_pool.service_account import build_engine_service_account, build_miner_service_account
+from twin_operator.settings import Images
+
+LEGACY_SECONDS: Final = 30
+"""So long an engine pod that follows slices runs beside those that don't, for the new miners to find it."""
+OtherRollouts = Callable[[], Collection[Rollout]]
+"""Asked only when an update of the operator's waits: it costs a look at every pool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Children:
+    """What to apply."""
+
+    manifests: tuple[Manifest, ...]
+    """In the order in which they are applied: pods last, when all they need is there."""
+    held: Held | None
+    """Why the engines' update waits, if it does."""
+
+
+def build_children(
+    pool: Pool,
+    images: Images,
+    *,
+    adapters: int,
+    engine: Manifest | None,
+    miner: Manifest | None,
+    others: OtherRollouts,
+    pace: Pace,
+    now: datetime,
+    legacy: bool,
+) -> Children:
+    """Return the pool's children.
+
+    `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
+    pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
+    changes any more: such an update waits for nothing.
+    """
+    planned, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now)
+    held = None
+    if engine is not None and update.pending and not legacy:
+        held = update_held(
+            update.rollout,
+            strategy=pool.spec.engine.update_strategy,
+            cause=update.cause,
+            others=others() if update.cause is Cause.OPERATOR else (),
+            pace=pace,
+            now=now,
+        )
+    stamped = stamp(planned, pool, cause=update.cause)
+    engine_deployment = held_back(stamped, engine) if held is not None and engine is not None else stamped
+    miner_deployment = build_miner_deployment(pool, images)
+    if legacy:
+        # Miners of either release see only pods of their own, so both are there for a while.
+        engine_deployment = with_pause(engine_deployment, LEGACY_SECONDS)
+    elif miner is not None and miner_waits(miner_deployment, miner, update):
+        miner_deployment = held_back(miner_deployment, miner)
+    manifests = (
+        build_engine_service_account(pool),
+        build_miner_service_account(pool),
+        build_engine_role(pool, configmaps=legacy),
+        build_miner_role(pool, configmaps=legacy),
+        build_engine_role_binding(pool),
+        build_miner_role_binding(pool),
+        build_engine_network_policy(pool),
+        build_miner_network_policy(pool),
+        build_service(pool),
+        build_engine_budget(pool),
+        build_miner_budget(pool),
+        engine_deployment,
+        miner_deployment,
+    )
+    return Children(manifests=tuple(each for each in manifests if each is not None), held=held)
+
+
+def with_pause(deployment: Manifest, seconds: int) -> Manifest:
+    """Return the Deployment with a pause between a new pod's readiness and the end of an old one."""
+    return {**deployment, "spec": {**deployment["spec"], "minReadySeconds": seconds}}
+
+
+def rollout_of(pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime) -> Rollout:
+    """Return how far a pool is with the operator's update, for the others that may have to wait for it."""
+    _, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now)
+    return update.rollout
+
+
+def plan_engine(
+    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime
+) -> tuple[Manifest, EngineUpdate]:
+    """Return the engine Deployment as it should become, and what it takes to get there."""
+
+    def planned_with(*, updating: bool) -> tuple[Manifest, EngineUpdate]:
+        at_hand = adapters_at_hand(adapters, max_loras=pool.max_loras, running=at_hand_in(engine), updating=updating)
+        planned = build_engine_deployment(pool, images, at_hand=at_hand)
+        return planned, engine_update(planned, engine, pool, now=now)
+
+    planned, update = planned_with(updating=False)
+    return planned_with(updating=True) if update.pending else (planned, update)
+
+
+def miner_waits(planned: Manifest, live: Manifest, update: EngineUpdate) -> bool:
+    """Tell whether the miners keep their pods as they are: another image of theirs comes after the engines'.
+
+    Miner and agent speak with each other by what both know, and the agents are the ones that report; so a miner of a
+    new release never meets agents of an old one.
+    """
+    return _image(planned) != _image(live) and not update.complete
+
+
+def _image(deployment: Manifest) -> str:
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image

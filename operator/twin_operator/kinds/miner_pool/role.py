@@ -1,0 +1,52 @@
+"""Roles P-engine and P-miner: both read routing slices; an agent writes its own report, and miners read all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bettertherapy_api import names
+from twin_operator.domain.objects import Pool
+from twin_operator.engine.resources import ROLE, Manifest
+from twin_operator.kinds.podspec.parts import labels
+
+_READ: Final = ("get", "list", "watch")
+
+
+def build_engine_role(pool: Pool, *, configmaps: bool) -> Manifest:
+    """Return the agents' Role. That an agent writes no other pod's report is for the admission policy to see to.
+
+    `configmaps` while pods of the release before run, which know the two ConfigMaps only.
+    """
+    rules = [_rule("routingslices", _READ), _rule("podreports", ("create", "get", "patch", "delete"))]
+    if configmaps:
+        rules += [
+            _configmaps([names.routing_name(pool.name)], _READ),
+            _configmaps([names.report_name(pool.name)], ("get", "patch")),
+        ]
+    return _role(pool, names.engine_name(pool.name), "engine", rules)
+
+
+def build_miner_role(pool: Pool, *, configmaps: bool) -> Manifest:
+    """Return the miners' Role; `configmaps` as above."""
+    rules = [_rule("routingslices", _READ), _rule("podreports", _READ)]
+    if configmaps:
+        rules.append(_configmaps([names.routing_name(pool.name), names.report_name(pool.name)], _READ))
+    return _role(pool, names.miner_name(pool.name), "miner", rules)
+
+
+def _role(pool: Pool, name: str, component: str, rules: Sequence[Manifest]) -> Manifest:
+    return {
+        "apiVersion": ROLE.api_version,
+        "kind": ROLE.kind,
+        "metadata": {"name": name, "labels": labels(pool, component)},
+        "rules": list(rules),
+    }
+
+
+def _rule(resource: str, verbs: Sequence[str]) -> Manifest:
+    return {"apiGroups": [names.GROUP], "resources": [resource], "verbs": list(verbs)}
+
+
+def _configmaps(named: Sequence[str], verbs: Sequence[str]) -> Manifest:
+    return {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": list(named), "verbs": list(verbs)}

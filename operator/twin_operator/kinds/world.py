@@ -1,0 +1,163 @@
+"""The store as the kinds see it: pools, twins and runs by what one asks of them, typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bettertherapy_api import names
+from bettertherapy_api.routing import TwinEntry
+from bettertherapy_api.schema import LabelSelector
+from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
+from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
+from twin_operator.engine.resources import DEPLOYMENT, POD, Key
+from twin_operator.engine.store import Entry, Store
+from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
+from twin_operator.kinds.watched import POOL, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """All that is published of one pool."""
+
+    slices: dict[str, Slice]
+    """By name."""
+    keys: dict[str, Key]
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was published yet."""
+        return bool(self.slices)
+
+    @property
+    def lora_twins(self) -> int:
+        """Twins for which engines hold an adapter."""
+        return sum(each.lora_twins for each in self.slices.values())
+
+    @property
+    def twins(self) -> int:
+        """Twins with an entry."""
+        return sum(len(each.twins) for each in self.slices.values())
+
+    def entry(self, uid: str) -> TwinEntry | None:
+        """Return the entry of a twin."""
+        return next((entry for each in self.slices.values() if (entry := each.twins.get(uid)) is not None), None)
+
+    def entries(self) -> dict[str, TwinEntry]:
+        """Return all entries by the twins' UIDs."""
+        found: dict[str, TwinEntry] = {}
+        for each in self.slices.values():
+            found.update(each.twins)
+        return found
+
+
+class World:
+    """Reads the store. Nothing is kept here but the facts of each pool, until one of its objects changes."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
+        """What the API server refused to publish, by namespace and pool: why, by the twin's UID ("" for all)."""
+        self._facts: dict[tuple[str, str], PoolFacts] = {}
+        self._published: dict[tuple[str, str], Published] = {}
+
+    def changed(self, old: Entry | None, new: Entry | None) -> None:
+        """Take notice of a change in the store: facts that depend on the object are made anew."""
+        thing = new or old
+        if thing is None:
+            return
+        pool = (thing.manifest["metadata"].get("labels") or {}).get(names.LABEL_POOL)
+        if pool is not None:
+            what = self._published if thing.key.kind == ROUTING_SLICE.kind else self._facts
+            what.pop((thing.key.namespace, pool), None)
+
+    def pool(self, namespace: str, name: str) -> Pool | None:
+        """Return a pool; None when there is none, or it can't be read."""
+        found = self.store.value(Key("MinerPool", namespace, name))
+        return found if isinstance(found, Pool) else None
+
+    def pools(self, namespace: str) -> Iterator[Pool]:
+        """Iterate over the namespace's pools that can be read."""
+        for entry in self.store.of_kind("MinerPool", namespace=namespace):
+            if isinstance(entry.value, Pool):
+                yield entry.value
+
+    def twin(self, namespace: str, name: str) -> Twin | None:
+        """Return a twin; None when there is none, or it can't be read."""
+        found = self.store.value(Key("DoctorTwin", namespace, name))
+        return found if isinstance(found, Twin) else None
+
+    def twin_of(self, uid: str) -> Twin | Unreadable | None:
+        """Return the twin with this UID, or what can't be read of it; None when it is gone."""
+        found = next(iter(self.store.find_any(UID, uid)), None)
+        return found.value if found is not None else None
+
+    def twins_selecting(self, pool: Pool) -> Iterator[Entry]:
+        """Iterate over the twins whose selector matches the pool."""
+        for value in self.store.values_of(SELECTOR):
+            if not isinstance(value, tuple) or value[0] != pool.namespace:
+                continue
+            text = value[1]
+            if LabelSelector.model_validate(json.loads(text)).matches(dict(pool.labels)):
+                yield from self.store.find_any(SELECTOR, value)
+
+    def facts(self, namespace: str, pool: str) -> PoolFacts:
+        """Return what is observed of a pool."""
+        known = self._facts.get((namespace, pool))
+        if known is not None:
+            return known
+        pods: list[PodFacts] = []
+        deployments: dict[str, DeploymentFacts] = {}
+        reports = {}
+        for entry in self.store.find_any(POOL, (namespace, pool)):
+            kind, name = entry.key.kind, entry.key.name
+            if kind == POD.kind:
+                pods.append(entry.value)
+            elif kind == DEPLOYMENT.kind:
+                deployments[name] = entry.value
+            elif kind == POD_REPORT.kind and isinstance(entry.value, Report) and entry.value.report is not None:
+                reports[name] = entry.value.report
+        made = facts_of(pool, pods=pods, deployments=deployments, reports=reports)
+        if self.store.value(Key("MinerPool", namespace, pool)) is not None:
+            self._facts[namespace, pool] = made
+        return made
+
+    def published(self, pool: Pool) -> Published:
+        """Return what this very pool has published; slices of an earlier one of its name don't count."""
+        known = self._published.get((pool.namespace, pool.name))
+        if known is not None:
+            return known
+        slices, keys = {}, {}
+        for entry in self.store.find_any(POOL, (pool.namespace, pool.name)):
+            if entry.key.kind == ROUTING_SLICE.kind and entry.value.owner == pool.uid:
+                slices[entry.key.name], keys[entry.key.name] = entry.value, entry.key
+        made = Published(slices=slices, keys=keys)
+        self._published[pool.namespace, pool.name] = made
+        return made
+
+    def forget_pool(self, namespace: str, name: str) -> None:
+        """Drop what is kept of a pool that is gone or was made anew."""
+        self._facts.pop((namespace, name), None)
+        self._published.pop((namespace, name), None)
+
+    def runs_of(self, twin: Twin) -> list[Run]:
+        """Return the runs of this very twin, by name."""
+        return [
+            entry.value
+            for entry in self.store.find(TWIN, (twin.namespace, twin.name))
+            if isinstance(entry.value, Run) and entry.value.is_of(twin)
+        ]
+
+    def runs_naming(self, namespace: str, twin: str) -> list[Run]:
+        """Return the runs that name a twin, whichever one it was, by name."""
+        found = self.store.find(TWIN, (namespace, twin))
+        return [entry.value for entry in found if isinstance(entry.value, Run)]
+
+    def under_way(self, pool: Pool) -> int:
+        """Return how many runs have started in the pool and not ended."""
+        return len(self.store.find_any(UNDER_WAY, (pool.namespace, pool.name)))
+
+    def waiting(self, namespace: str, pool: str | None) -> list[Run]:
+        """Return the runs that wait for a place in the pool (None: for a pool), in no particular order."""
+        return [entry.value for entry in self.store.find_any(WAITING, (namespace, pool))]

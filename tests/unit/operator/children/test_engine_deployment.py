@@ -1,0 +1,145 @@
+"""Deployment P-engine: the engine's command line, where it runs, what it may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, children, containers, pod_of
+
+
+def deployment(**spec: Any) -> dict[str, Any]:
+    return children(**spec)["Deployment", "p-engine"]
+
+
+def engine_pod(**spec: Any) -> dict[str, Any]:
+    return pod_of(deployment(**spec))
+
+
+def test_the_engine_opens_no_port_and_listens_on_the_socket_only() -> None:
+    engine = containers(engine_pod())["engine"]
+    assert "ports" not in engine
+    assert f"--uds={names.ENGINE_SOCKET}" in engine["args"]
+    assert not any(argument.startswith(("--host", "--port")) for argument in engine["args"])
+
+
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_the_engines_own_processes_talk_over_loopback_only(device: str) -> None:
+    variables = {v["name"]: v["value"] for v in containers(engine_pod(engine={"device": device}))["engine"]["env"]}
+    assert variables["VLLM_HOST_IP"] == "127.0.0.1"
+    assert variables["GLOO_SOCKET_IFNAME"] == variables["NCCL_SOCKET_IFNAME"] == "lo"
+
+
+def test_our_arguments_come_after_the_users() -> None:
+    arguments = containers(
+        engine_pod(engine={"device": "CPU", "args": ["--seed=1"], "maxLoras": "Auto", "maxModelLength": 512})
+    )["engine"]["args"]
+    assert arguments.index("--seed=1") < arguments.index("--model=/models/current")
+    assert {
+        "--enable-lora",
+        "--max-loras=8",
+        "--max-lora-rank=16",
+        "--max-model-len=512",
+        "--shutdown-timeout=60",
+    } <= set(arguments)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (None, {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 1}}),
+        ({"requests": {"nvidia.com/gpu": 2}}, {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": 2}}),
+        ({"limits": {"nvidia.com/gpu": 2}}, {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": 2}}),
+        ({"requests": {"cpu": "1"}}, {"requests": {"cpu": "1"}}),
+    ],
+)
+def test_gpus_are_requested_and_limited_alike(resources: Any, expected: dict[str, Any]) -> None:
+    assert (
+        containers(engine_pod(**GPU, **({"resources": resources} if resources else {})))["engine"]["resources"]
+        == expected
+    )
+
+
+def test_where_engines_run_follows_the_spec() -> None:
+    pod = engine_pod(
+        **GPU,
+        runtimeClassName="nvidia",
+        nodeSelector={"gpu": "h100"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+    )
+    assert (pod["runtimeClassName"], pod["nodeSelector"]) == ("nvidia", {"gpu": "h100"})
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(("device", "image"), [("CPU", "c:1"), ("GPU", "g:1")])
+def test_images_are_the_operators_unless_the_spec_names_others(device: str, image: str) -> None:
+    assert containers(engine_pod(engine={"device": device}))["engine"]["image"] == image
+    own = containers(engine_pod(engine={"device": device, "image": "own:2"}, miner={"image": "mine:3"}))
+    assert (own["engine"]["image"], own["agent"]["image"], own["model"]["image"]) == ("own:2", "mine:3", "mine:3")
+
+
+def test_a_pod_may_drain_before_it_is_killed() -> None:
+    pod = engine_pod(drainSeconds=90)
+    assert pod["terminationGracePeriodSeconds"] == 120
+    command = containers(pod)["engine"]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert names.ENGINE_DRAIN_FILE in command
+    assert names.ENGINE_DRAINED_FILE in command
+
+
+def test_an_endpoint_pool_runs_agents_only() -> None:
+    pod = engine_pod(**ENDPOINT)
+    assert list(containers(pod)) == ["agent"]
+    variables = {variable["name"]: variable.get("value") for variable in containers(pod)["agent"]["env"]}
+    assert variables["ENGINE_ENDPOINT"] == "http://gpu:8000"
+    assert variables["ENGINE_ENDPOINT_KEY_FILE"] == "/etc/bettertherapy/endpoint/apiKey"
+
+
+def test_a_model_in_the_engines_image_is_used_in_place() -> None:
+    pod = engine_pod(baseModel={"name": "m", "uri": "file:///opt/m"})
+    assert "model" not in containers(pod)
+    assert "--model=/opt/m" in containers(pod)["engine"]["args"]
+
+
+def test_store_credentials_reach_only_who_reads_the_store() -> None:
+    found = containers(engine_pod(store={"uri": "s3://b/x", "secretRef": {"name": "s3"}}))
+    assert {name for name, container in found.items() if container.get("envFrom")} == {"model", "agent"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "surge", "unavailable"),
+    [(None, 1, 0), ({"maxSurge": 0, "maxUnavailable": 1}, 0, 1), ({"maxUnavailable": "25%"}, 1, "25%")],
+)
+def test_pods_are_replaced_bit_by_bit_as_asked(asked: Any, surge: int, unavailable: int | str) -> None:
+    engine = {"device": "GPU", **({"updateStrategy": asked} if asked else {})}
+    assert deployment(engine=engine)["spec"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
+    }
+
+
+def test_recreate_ends_all_pods_first() -> None:
+    assert deployment(engine={"updateStrategy": {"type": "Recreate"}})["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_users_own_number_of_adapters_at_hand_stays_alone() -> None:
+    for argument in ("--max-cpu-loras=7", "--max_cpu_loras=7"):
+        arguments = containers(engine_pod(engine={"args": [argument]}))["engine"]["args"]
+        assert [each for each in arguments if "cpu" in each] == [argument]
+    assert "--max-cpu-loras=64" in containers(engine_pod())["engine"]["args"]
+
+
+def test_the_agents_resources_are_the_pools_own() -> None:
+    own = {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}
+    assert containers(engine_pod(agent={"resources": own}))["agent"]["resources"] == own
+    assert containers(engine_pod())["agent"]["resources"]["limits"] == {"memory": "1Gi"}
+
+
+def test_an_overlay_reaches_the_engine_and_what_fetches_its_model_but_not_the_agent() -> None:
+    found = containers(engine_pod(engine={"device": "CPU", "pod": OVERLAY}))
+    for name in ("engine", "model"):
+        assert OVERLAY["env"][0] in found[name]["env"]
+        assert {"/data", "/keys", "/conf", "/ram"} <= {mount["mountPath"] for mount in found[name]["volumeMounts"]}
+    assert "HF_TOKEN" not in {variable["name"] for variable in found["agent"]["env"]}
+    assert "/data" not in {mount["mountPath"] for mount in found["agent"]["volumeMounts"]}

@@ -1,0 +1,211 @@
+"""What an engine Deployment that runs needs to become the planned one, and what is applied while that waits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.children.pods import IMAGES, NOW, built, containers, pod_of
+from tests.unit.operator.samples import pool
+from twin_operator.domain.pool_update import Pace, Rollout, Stage
+from twin_operator.domain.reasons import Reason
+from twin_operator.kinds.miner_pool.children import Children, rollout_of
+from twin_operator.settings import Images
+
+NEWER = Images(neuron="n:2", engine_cpu="c:2", engine_gpu="g:2")
+CLOSED = {"schedule": "0 2 * * 0", "seconds": 3600}
+BUSY = Rollout(namespace="clinic", name="a", stage=Stage.ROLLING)
+
+
+def deployment(children: Children, component: str = "engine") -> dict[str, Any]:
+    [found] = [
+        child
+        for child in children.manifests
+        if child["kind"] == "Deployment" and child["metadata"]["name"].endswith(component)
+    ]
+    return found
+
+
+def image(of: dict[str, Any]) -> str:
+    return str(pod_of(of)["containers"][0]["image"])
+
+
+def running(of: dict[str, Any], *, complete: bool = True) -> dict[str, Any]:
+    """Return the applied Deployment as the API server and its controller would hand it out: with defaults, a status."""
+    live = copy.deepcopy(of)
+    live["metadata"]["generation"] = 3
+    live["spec"]["template"]["metadata"]["creationTimestamp"] = None
+    pod_of(live).update({"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"})
+    wanted = live["spec"]["replicas"]
+    live["status"] = {
+        "observedGeneration": 3, "replicas": wanted, "updatedReplicas": wanted,
+        "conditions": [
+            {
+                "type": "Progressing", "status": "True", "lastUpdateTime": "2026-01-05T11:00:00Z",
+                "reason": "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated",
+            }
+        ],
+    }  # fmt: skip
+    return live
+
+
+def first(**spec: Any) -> dict[str, Any]:
+    return running(deployment(built(spec=spec)))
+
+
+def busy() -> Collection[Rollout]:
+    return [BUSY]
+
+
+def test_the_first_engines_are_never_held() -> None:
+    made = built(spec={"engine": {"updateStrategy": {"maintenanceWindow": CLOSED}}}, others=busy)
+    assert made.held is None
+    assert image(deployment(made)) == "g:1"
+
+
+def test_nothing_waits_and_nobody_is_asked_when_nothing_changed() -> None:
+    asked = built(engine=first(), others=lambda: pytest.fail("asked"))
+    assert asked.held is None
+
+
+def test_a_closed_window_keeps_the_pods_and_lets_the_rest_through() -> None:
+    live = first()
+    spec = {
+        "engine": {"device": "CPU", "image": "own:2", "updateStrategy": {"maintenanceWindow": CLOSED}},
+        "replicas": 3,
+    }
+    made = built(spec=spec, engine=live)
+    assert made.held is not None
+    assert made.held.reason == Reason.AWAITING_MAINTENANCE_WINDOW
+    kept = deployment(made)
+    assert kept["spec"]["replicas"] == 3
+    assert pod_of(kept) == pod_of(live)
+    assert "creationTimestamp" not in kept["spec"]["template"]["metadata"]
+    # While it waits, the Deployment that runs is planned the same again: no writes.
+    assert deployment(built(spec=spec, engine=running(kept))) == kept
+
+
+def test_what_waited_for_its_window_comes_when_it_opens() -> None:
+    spec = {"engine": {"device": "CPU", "image": "own:2", "updateStrategy": {"maintenanceWindow": CLOSED}}}
+    kept = deployment(built(spec=spec, engine=first()))
+    sunday = NOW + timedelta(days=6, hours=-10)
+    made = built(spec=spec, engine=running(kept), now=sunday)
+    assert made.held is None
+    assert image(deployment(made)) == "own:2"
+
+
+def test_another_releases_images_wait_their_turn() -> None:
+    live = first()
+    held = built(engine=live, images=NEWER, others=busy)
+    assert held.held is not None
+    assert held.held.reason == Reason.UPDATE_HELD
+    assert "clinic/a" in held.held.message
+    assert image(deployment(held)) == "c:1"
+    gone = built(engine=live, images=NEWER)
+    assert gone.held is None
+    assert image(deployment(gone)) == "c:2"
+
+
+def test_a_pools_own_change_goes_at_once() -> None:
+    assert built(engine=first(), spec={"drainSeconds": 99}, others=busy).held is None
+    assert built(engine=first(), spec={"drainSeconds": 99}, images=NEWER, others=busy).held is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"replicas": 3}, {"autoscaling": {"max": 4}}, {"miner": {"replicas": 3}}, {"disruption": {"maxUnavailable": 2}},
+        {"engine": {"device": "CPU", "maxLoras": 4, "updateStrategy": {"maxUnavailable": 1}}},
+    ],
+)  # fmt: skip
+def test_what_no_engine_is_made_from_does_not_let_another_releases_images_through(spec: dict[str, Any]) -> None:
+    assert built(engine=first(), spec=spec, images=NEWER, others=busy).held is not None
+
+
+def test_a_default_written_out_is_no_change() -> None:
+    spec = {"drainSeconds": 60, "miner": {}}
+    assert built(engine=first(), spec=spec, images=NEWER, others=busy).held is not None
+
+
+def test_a_deployment_of_a_release_that_left_no_marks_waits_its_turn_too() -> None:
+    live = first()
+    del live["metadata"]["annotations"]
+    assert built(engine=live, others=lambda: pytest.fail("asked")).held is None
+    assert built(engine=live, images=NEWER, others=busy).held is not None
+
+
+def stage(live: dict[str, Any] | None, images: Images = IMAGES, **spec: Any) -> Rollout:
+    return rollout_of(pool(**spec), images, adapters=0, engine=live, now=NOW)
+
+
+def test_others_see_how_far_a_pool_is() -> None:
+    live = first()
+    assert stage(None).stage is Stage.SETTLED
+    assert stage(live) == Rollout(namespace="clinic", name="p", stage=Stage.SETTLED)
+    assert stage(live, NEWER).stage is Stage.WAITING
+    applied = deployment(built(engine=live, images=NEWER))
+    assert stage(running(applied, complete=False), NEWER).stage is Stage.ROLLING
+    done = stage(running(applied), NEWER)
+    assert (done.stage, done.finished) == (Stage.SETTLED, NOW - timedelta(hours=1))
+
+
+def test_a_pool_whose_window_is_closed_keeps_nobody_waiting() -> None:
+    window = {"engine": {"device": "CPU", "maxLoras": 4, "updateStrategy": {"maintenanceWindow": CLOSED}}}
+    assert stage(first(), NEWER, **window).stage is Stage.SETTLED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"observedGeneration": 2}, {"updatedReplicas": 0}, {"replicas": 2}, {"conditions": []}],
+    ids=str,
+)
+def test_a_rollout_that_is_not_over_is_seen_as_such(change: dict[str, Any]) -> None:
+    applied = running(deployment(built(engine=first(), images=NEWER)))
+    applied["status"] |= change
+    assert stage(applied, NEWER).stage is Stage.ROLLING
+
+
+def test_a_change_of_its_own_takes_a_pool_out_of_the_row() -> None:
+    applied = running(deployment(built(engine=first(), images=NEWER)))
+    own = running(deployment(built(engine=applied, images=NEWER, spec={"drainSeconds": 9})), complete=False)
+    assert stage(own, NEWER, drainSeconds=9).stage is Stage.SETTLED
+
+
+def test_more_adapters_restart_engines_only_when_they_are_far_too_many() -> None:
+    def at_hand(of: dict[str, Any]) -> str:
+        return next(each for each in containers(pod_of(of))["engine"]["args"] if each.startswith("--max-cpu-loras"))
+
+    live = first()
+    assert deployment(built(engine=live, adapters=128))["spec"] == deployment(built())["spec"]
+    assert at_hand(deployment(built(engine=live, adapters=129))) == "--max-cpu-loras=256"
+    assert built(engine=live, adapters=129, others=busy).held is not None
+    with_another = deployment(built(engine=live, adapters=100, spec={"drainSeconds": 9}))
+    assert at_hand(with_another) == "--max-cpu-loras=128"
+
+
+def test_another_releases_miners_come_after_its_engines() -> None:
+    before = built()
+    engine, miner = running(deployment(before)), running(deployment(before, "miner"))
+    waiting = built(engine=engine, miner=miner, images=NEWER, others=busy)
+    assert image(deployment(waiting, "miner")) == "n:1"
+    started = built(engine=engine, miner=miner, images=NEWER)
+    assert image(deployment(started, "miner")) == "n:1"
+    rolling = running(deployment(started), complete=False)
+    assert image(deployment(built(engine=rolling, miner=miner, images=NEWER), "miner")) == "n:1"
+    assert image(deployment(built(engine=running(rolling), miner=miner, images=NEWER), "miner")) == "n:2"
+
+
+def test_a_miners_own_change_goes_at_once() -> None:
+    before = built()
+    engine, miner = running(deployment(before), complete=False), running(deployment(before, "miner"))
+    own = {"limits": {"memory": "1Gi"}}
+    made = deployment(built(engine=engine, miner=miner, spec={"miner": {"resources": own}}), "miner")
+    assert pod_of(made)["containers"][0]["resources"] == own
+
+
+def test_the_pace_is_the_operators() -> None:
+    assert built(engine=first(), images=NEWER, others=busy, pace=Pace(pools=2)).held is None

@@ -1,0 +1,40 @@
+"""Roles P-engine and P-miner: least privilege."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.operator.samples import pool
+from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
+
+READ = ["get", "list", "watch"]
+
+
+def ours(resource: str, *verbs: str) -> dict[str, Any]:
+    return {"apiGroups": ["bettertherapy.io"], "resources": [resource], "verbs": list(verbs)}
+
+
+def configmaps(named: list[str], *verbs: str) -> dict[str, Any]:
+    return {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": named, "verbs": list(verbs)}
+
+
+def test_an_agent_reads_slices_and_writes_reports_but_lists_none() -> None:
+    assert build_engine_role(pool(), configmaps=False)["rules"] == [
+        ours("routingslices", *READ),
+        ours("podreports", "create", "get", "patch", "delete"),
+    ]
+
+
+def test_a_miner_reads_and_writes_nothing() -> None:
+    assert build_miner_role(pool(), configmaps=False)["rules"] == [
+        ours("routingslices", *READ),
+        ours("podreports", *READ),
+    ]
+
+
+def test_pods_of_the_release_before_keep_their_two_configmaps() -> None:
+    assert build_engine_role(pool(), configmaps=True)["rules"][2:] == [
+        configmaps(["p-routing"], *READ),
+        configmaps(["p-report"], "get", "patch"),
+    ]
+    assert build_miner_role(pool(), configmaps=True)["rules"][2:] == [configmaps(["p-routing", "p-report"], *READ)]

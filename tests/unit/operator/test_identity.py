@@ -1,0 +1,93 @@
+"""A twin is its UID: another doctor's twin of the same name never answers with the former's weights."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bettertherapy_api import names
+from tests.unit.operator.played import Played
+from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.engine.times import timestamp
+
+
+async def serving() -> Played:
+    """A pool with one pod, in which version `a` of dr-a answers."""
+    world = Played()
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    world.start_twin()
+    await world.lead()
+    await world.settle()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    return world
+
+
+async def test_a_twin_made_anew_under_its_name_does_not_inherit_what_answered() -> None:
+    world = await serving()
+    world.drop_twin()
+    world.start_twin(adapter="b", doctor={"name": "Dr. Another", "licence": "L2"})
+    await world.settle()
+    assert world.answering() == []
+    [(uid, entry)] = world.entries().items()
+    assert uid == world.twin()["metadata"]["uid"]
+    assert [adapter["digest"] for adapter in entry["adapters"]] == [digest("b")]
+    assert "activeVersion" not in world.twin()["status"]
+
+
+async def test_nor_when_its_deletion_was_not_seen() -> None:
+    world = await serving()
+    world.hears = False
+    world.drop_twin()
+    world.hears = True
+    world.start_twin(adapter="b")
+    await world.settle()
+    assert world.answering() == []
+
+
+async def test_nor_under_a_new_leader_that_saw_neither() -> None:
+    world = await serving()
+    world.hears = False
+    world.drop_twin()
+    world.start_twin(adapter="b")
+    other = Played(world.api)
+    await other.lead()
+    await other.settle()
+    assert other.answering() == []
+
+
+async def test_a_run_of_a_former_twin_of_that_name_is_no_candidate() -> None:
+    world = await serving()
+    old_uid = world.twin()["metadata"]["uid"]
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun",
+        "metadata": {"name": "by-hand", "namespace": NAMESPACE},
+        "spec": {"twinRef": {"name": "dr-a"}, "parentDigest": digest("a"), "dataset": {"uri": "pvc://d/x"}},
+        "status": {
+            "twinUID": old_uid, "completionTime": timestamp(datetime.now(UTC)), "startTime": "2026-01-01T00:00:00Z",
+            "verdict": "Promote", "eval": {"verdict": "Promote", "samples": 50},
+            "artifact": {"digest": digest("c"), "uri": "pvc://adapters/c", "rank": 8, "bytes": 1},
+        },
+    })  # fmt: skip
+    world.drop_twin()
+    world.start_twin(adapter="a")
+    await world.settle()
+    status = world.twin()["status"]
+    assert "canaryVersion" not in status
+    assert digest("c") not in [adapter["digest"] for entry in world.entries().values() for adapter in entry["adapters"]]
+    run = world.api.kinds("FineTuneRun")["by-hand"]
+    assert world.condition("Rejected", run)[:2] == ("True", "TwinGone")
+
+
+async def test_slices_of_a_former_pool_of_that_name_are_not_taken_over() -> None:
+    world = await serving()
+    world.api.kinds("RoutingSlice")["p-routing-0"]["metadata"]["ownerReferences"][0]["uid"] = "former"
+    world.hears = False
+    fresh = Played(world.api)
+    await fresh.lead()
+    pool = fresh.process.world.pool(NAMESPACE, "p")
+    assert pool is not None
+    assert "p-routing-0" not in fresh.process.world.published(pool).slices
+    assert "p-routing-pods" in fresh.process.world.published(pool).slices

@@ -1,0 +1,157 @@
+"""When a pool's engines may be replaced: windows, turns, and how many adapters they keep at hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from bettertherapy_api.update_strategy import UpdateStrategy
+from twin_operator.domain.pool_update import (
+    Cause,
+    Pace,
+    Rollout,
+    Stage,
+    adapters_at_hand,
+    turn_held,
+    update_held,
+    window_held,
+)
+from twin_operator.domain.reasons import Reason
+
+NIGHT = {"schedule": "0 2 * * 0", "timeZone": "Asia/Kathmandu", "seconds": 7200}  # Sundays, 02:00 to 04:00
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def strategy(**window: Any) -> UpdateStrategy:
+    return UpdateStrategy.model_validate({"maintenanceWindow": {**NIGHT, **window}})
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-01-03T20:14:59", False),
+        ("2026-01-03T20:15:00", True),  # Sunday 02:00 in Kathmandu, 5:45 h ahead
+        ("2026-01-03T22:14:59", True),
+        ("2026-01-03T22:15:00", False),
+    ],
+)
+def test_a_window_is_open_from_its_cron_time_for_its_seconds(moment: str, is_open: bool) -> None:
+    assert (window_held(strategy(), at(moment)) is None) is is_open
+
+
+def test_a_closed_window_says_when_it_opens() -> None:
+    held = window_held(strategy(), at("2026-01-05T12:00:00"))
+    assert held is not None
+    assert held.reason == Reason.AWAITING_MAINTENANCE_WINDOW
+    assert "2026-01-11 02:00" in held.message
+    assert held.look_again == at("2026-01-10T20:15:00")
+
+
+WRONG = [
+    {"timeZone": "America"}, {"timeZone": "Mars/Base"}, {"timeZone": "../etc"}, {"schedule": "0 0 31 2 *"},
+    {"schedule": "a b c d e"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_window_that_means_nothing_holds_and_says_so(wrong: dict[str, Any]) -> None:
+    held = window_held(strategy(**wrong), at("2026-01-05T12:00:00"))
+    assert held is not None
+    assert held.reason == Reason.MAINTENANCE_WINDOW_INVALID
+    assert next(iter(wrong.values())) in held.message
+
+
+def test_without_a_window_updates_go_at_any_time() -> None:
+    assert window_held(None, at("2026-01-05T12:00:00")) is None
+    assert window_held(UpdateStrategy(), at("2026-01-05T12:00:00")) is None
+
+
+NOW = at("2026-01-05T12:00:00")
+WAITING, ROLLING, SETTLED = Stage.WAITING, Stage.ROLLING, Stage.SETTLED
+
+
+def rollout(name: str, stage: Stage = WAITING, *, finished: int | None = None) -> Rollout:
+    when = NOW - timedelta(seconds=finished) if finished is not None else None
+    return Rollout(namespace="clinic", name=name, stage=stage, finished=when)
+
+
+def goes(pool: Rollout, *others: Rollout, pools: int = 1) -> bool:
+    return turn_held(pool, others=others, pace=Pace(pools=pools, delay_seconds=60), now=NOW) is None
+
+
+@pytest.mark.parametrize("pools", [1, 2, 3])
+def test_of_those_that_wait_the_first_by_name_go_whatever_the_order_they_are_asked_in(pools: int) -> None:
+    waiting = [rollout(name) for name in "abcd"]
+    for order in permutations(waiting):
+        going = {pool.name for pool in order if goes(pool, *(each for each in order if each is not pool), pools=pools)}
+        assert going == set("abcd"[:pools])
+
+
+@pytest.mark.parametrize(
+    ("others", "pools", "may"),
+    [
+        ([], 1, True),
+        ([rollout("z", ROLLING)], 1, False),
+        ([rollout("z", ROLLING)], 2, True),
+        ([rollout("a", SETTLED)], 1, True),
+        ([rollout("a", SETTLED, finished=59)], 1, False),
+        ([rollout("a", SETTLED, finished=60)], 1, True),
+        ([rollout("a", SETTLED, finished=9000), rollout("z", SETTLED, finished=1)], 2, False),
+    ],
+)
+def test_a_pool_waits_for_those_on_their_way_and_a_while_longer(others: list[Rollout], pools: int, may: bool) -> None:
+    assert goes(rollout("m"), *others, pools=pools) is may
+
+
+def test_a_pool_stuck_in_a_bad_update_takes_the_next_one_first() -> None:
+    stuck = rollout("m", ROLLING)
+    assert goes(stuck, rollout("a", WAITING), rollout("b", SETTLED, finished=1))
+    assert not goes(rollout("a", WAITING), stuck)
+
+
+def test_the_message_names_who_goes_first() -> None:
+    others = [rollout(name, ROLLING) for name in "bcdef"]
+    held = turn_held(rollout("m"), others=others, pace=Pace(), now=NOW)
+    assert held is not None
+    assert held.reason == Reason.UPDATE_HELD
+    assert "clinic/b, clinic/c, clinic/d and 2 more" in held.message
+    assert held.look_again > NOW
+
+
+def test_a_pools_own_change_waits_for_nobody_but_its_window() -> None:
+    busy = [rollout("a", ROLLING)]
+
+    def held(cause: Cause, asked: UpdateStrategy | None) -> str | None:
+        found = update_held(rollout("m"), strategy=asked, cause=cause, others=busy, pace=Pace(), now=NOW)
+        return found.reason if found else None
+
+    assert held(Cause.POOL, None) is None
+    assert held(Cause.OPERATOR, None) == Reason.UPDATE_HELD
+    assert held(Cause.POOL, strategy()) == Reason.AWAITING_MAINTENANCE_WINDOW
+    assert held(Cause.OPERATOR, strategy()) == Reason.AWAITING_MAINTENANCE_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("held", "max_loras", "running", "updating", "expected"),
+    [
+        (0, 8, None, False, 64),
+        (65, 8, None, False, 128),
+        (1000, 8, None, False, 1024),
+        (1, 200, None, False, 256),
+        (65, 8, 64, False, 64),  # not worth a restart
+        (128, 8, 64, False, 64),
+        (129, 8, 64, False, 256),
+        (65, 8, 64, True, 128),  # restarts anyway
+        (3, 8, 1024, False, 1024),
+        (3, 8, 1024, True, 64),
+        (3, 128, 64, False, 128),  # vLLM takes none below max-loras
+    ],
+)
+def test_adapters_at_hand(held: int, max_loras: int, running: int | None, updating: bool, expected: int) -> None:
+    assert adapters_at_hand(held, max_loras=max_loras, running=running, updating=updating) == expected

@@ -1,0 +1,193 @@
+"""What is published: one twin's change is one small write to one slice, and one refusal holds back nothing else."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import orjson
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.routing import TWINS_PER_SLICE
+from tests.unit.operator.fake_api import Written
+from tests.unit.operator.played import Played, api_error
+from tests.unit.operator.samples import digest
+from twin_operator.engine.resources import Key, Manifest
+
+PROMPT = "तपाईं डाक्टरको जुम्ल्याहा हुनुहुन्छ। " * 200
+
+
+async def clinic(count: int, *, prompt: str | None = None) -> Played:
+    """So many twins in one pool with one pod, each answering with version `a`."""
+    world = Played()
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    spec = {"systemPrompt": prompt} if prompt else {}
+    for number in range(count):
+        world.start_twin(f"dr-{number}", adapter="a", **spec)
+    await world.lead()
+    await world.settle(rounds=100_000)
+    world.report("e1", *((f"dr-{number}", "a") for number in range(count)))
+    await world.settle(rounds=100_000)
+    assert all(entry["versions"] for entry in world.entries().values())
+    return world
+
+
+def slice_writes(writes: list[Written]) -> list[Written]:
+    return [each for each in writes if each.key.kind == "RoutingSlice"]
+
+
+async def test_twins_are_spread_over_slices_of_bounded_size() -> None:
+    world = await clinic(2 * TWINS_PER_SLICE + 1)
+    sizes = {name: len(each.get("twins") or {}) for name, each in world.api.kinds("RoutingSlice").items()}
+    assert {name: sizes[name] for name in sizes if name.rpartition("-")[2].isdigit() and "prompts" not in name} == {
+        "p-routing-0": TWINS_PER_SLICE, "p-routing-1": TWINS_PER_SLICE, "p-routing-2": 1,
+    }  # fmt: skip
+
+
+async def test_a_new_version_writes_its_own_entry_in_one_slice_and_no_prompt() -> None:
+    world = await clinic(120, prompt=PROMPT)
+    world.api.writes.clear()
+    world.start_twin("dr-7", adapter="b", systemPrompt=PROMPT)
+    await world.settle()
+    world.report("e1", *((f"dr-{number}", "a") for number in range(120)), ("dr-7", "b"))
+    await world.settle()
+    written = slice_writes(world.api.writes)
+    assert {each.key.name for each in written} == {"p-routing-0"}
+    assert [list(each.body["twins"]) for each in written] == [[world.twin("dr-7")["metadata"]["uid"]]] * 2
+    assert all("prompts" not in each.body for each in written)
+    assert sum(len(orjson.dumps(each.body)) for each in world.api.writes) < 16 * 1024
+    assert world.answering("dr-7") == [(digest("b"), 100)]
+
+
+async def test_a_twin_stays_in_its_slice_and_a_new_one_fills_the_gap() -> None:
+    world = await clinic(TWINS_PER_SLICE + 2)
+    before = {uid: name for name, each in world.api.kinds("RoutingSlice").items() for uid in each.get("twins") or {}}
+    world.drop_twin("dr-3")
+    world.start_twin("dr-new")
+    await world.settle()
+    after = {uid: name for name, each in world.api.kinds("RoutingSlice").items() for uid in each.get("twins") or {}}
+    assert after.pop(world.twin("dr-new")["metadata"]["uid"]) == "p-routing-0"
+    assert after == {uid: name for uid, name in before.items() if uid in after}
+
+
+async def test_many_changes_at_once_take_one_write_per_slice() -> None:
+    world = await clinic(150)
+    world.api.writes.clear()
+    for number in range(150):
+        world.start_twin(f"dr-{number}", adapter="b")
+    await world.settle(rounds=10_000)
+    assert len(slice_writes(world.api.writes)) <= 4
+
+
+async def test_system_prompts_are_written_once_in_utf8_before_the_twins_that_name_them() -> None:
+    world = await clinic(30, prompt=PROMPT)
+    written = slice_writes(world.api.writes)
+    first_prompt = next(i for i, each in enumerate(written) if PROMPT in (each.body.get("prompts") or {}).values())
+    first_twin = next(i for i, each in enumerate(written) if each.body.get("twins"))
+    assert first_prompt < first_twin
+    assert sum("prompts" in each.body for each in written) == 1
+    [(key, text)] = world.api.kinds("RoutingSlice")["p-routing-prompts-0"]["prompts"].items()
+    assert (key, text) == (names.prompt_digest(PROMPT), PROMPT)
+
+
+async def test_long_prompts_of_many_twins_go_to_slices_of_their_own() -> None:
+    """24 twins with Nepali prompts of 8,192 characters once filled the one object that held all."""
+    world = Played()
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    for number in range(60):
+        world.start_twin(f"dr-{number}", systemPrompt=(f"{number} " + PROMPT * 2)[:8192])
+    await world.lead()
+    await world.settle(rounds=100_000)
+    sizes = [len(json.dumps(each, ensure_ascii=False).encode()) for each in world.api.kinds("RoutingSlice").values()]
+    assert max(sizes) < 400 * 1024
+    assert len(world.entries()) == 60
+
+
+async def test_a_prompt_that_no_twin_has_any_more_goes() -> None:
+    world = await clinic(2, prompt=PROMPT)
+    for number in range(2):
+        world.start_twin(f"dr-{number}", adapter="a", systemPrompt="Short.")
+    await world.settle()
+    await world.lead()
+    await world.settle()
+    prompts = [
+        text for each in world.api.kinds("RoutingSlice").values() for text in (each.get("prompts") or {}).values()
+    ]
+    assert prompts == ["Short."]
+
+
+async def test_one_entry_that_is_refused_holds_back_no_other() -> None:
+    world = await clinic(5)
+    bad = world.twin("dr-2")["metadata"]["uid"]
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "RoutingSlice" and bad in (body.get("twins") or {}):
+            raise api_error(422, "too odd")
+
+    world.api.refuse = refuse
+    for number in range(5):
+        world.start_twin(f"dr-{number}", adapter="b")
+    await world.settle()
+    world.report("e1", *((f"dr-{number}", letter) for number in range(5) for letter in "ab"))
+    await world.settle()
+    assert [world.answering(f"dr-{number}")[0][0] for number in range(5)] == [
+        digest("a" if number == 2 else "b") for number in range(5)
+    ]
+    status, reason, message = world.condition("Ready", world.twin("dr-2"))
+    assert (status, reason) == ("False", "RoutingRefused")
+    assert "too odd" in message
+    world.api.refuse = lambda verb, key, body: None
+    await world.lead()
+    await world.settle()
+    assert world.answering("dr-2") == [(digest("b"), 100)]
+
+
+async def test_addresses_come_from_the_pod_and_never_from_a_report() -> None:
+    world = await clinic(1)
+    world.report("e1", ("dr-0", "a"), address="10.6.6.6:8080")
+    await world.settle()
+    [(_, pod)] = world.api.kinds("RoutingSlice")["p-routing-pods"]["pods"].items()
+    assert pod == {"name": "e1", "address": "10.0.0.1:8080"}
+
+
+async def test_a_report_under_another_pods_name_counts_for_nothing() -> None:
+    world = await clinic(1)
+    world.start_twin("dr-0", adapter="b")
+    world.start_pod("e2", ip="10.0.0.2")
+    await world.settle()
+    live = world.api.kinds("PodReport")["e1"]
+    forged = {**live, "metadata": {**live["metadata"], "name": "e2"}, "adapters": {
+        "dr-0-bbbbbbbb": {"twin": "dr-0", "digest": digest("b"), "state": "Verified"},
+    }}  # fmt: skip
+    world.api.put(forged)
+    world.report("e1", ("dr-0", "a"), ("dr-0", "b"))
+    await world.settle()
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+
+
+@pytest.mark.timeout(300)
+async def test_memory_is_flat_over_thousands_of_changes() -> None:
+    count, changes = 50, 500
+    world = await clinic(count, prompt=PROMPT)
+
+    async def change(times: int) -> None:
+        for number in range(times):
+            letter = "ab"[(number // count + 1) % 2]
+            world.start_twin(f"dr-{number % count}", adapter=letter, systemPrompt=PROMPT)
+            world.api.writes.clear()
+            if number % 50 == 49:
+                await world.settle(rounds=100_000)
+        await world.settle(rounds=100_000)
+        world.api.writes.clear()
+        gc.collect()
+
+    await change(2 * count)
+    before = len(gc.get_objects())
+    await change(changes)
+    grown = len(gc.get_objects()) - before
+    assert grown < changes / 2, f"{grown} objects more after {changes} changes"

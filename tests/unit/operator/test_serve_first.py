@@ -1,0 +1,232 @@
+"""What patients hear goes first: a refusal, a stale view, an odd status or a silent Prometheus holds no rollback back."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from tests.unit.operator.played import Played, api_error
+from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.engine.prometheus import Prometheus, Sample
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.times import timestamp
+
+RUN: dict[str, Any] = {
+    "startTime": "2026-01-01T00:00:00Z", "completionTime": timestamp(datetime.now(UTC)), "verdict": "Promote",
+    "eval": {"verdict": "Promote", "samples": 50},
+    "artifact": {"digest": digest("b"), "uri": "pvc://adapters/dr-a/b", "rank": 8, "bytes": 1},
+}  # fmt: skip
+
+
+async def canary(world: Played | None = None, **spec: Any) -> Played:
+    """Version `a` of dr-a answers, and `b`, which a run has made, takes 10 percent."""
+    world = world or Played()
+    world.start_pool(store={"uri": "pvc://adapters/store"})
+    world.start_pod()
+    world.report()
+    world.start_twin(rollout={"steps": [{"weightPercent": 10, "seconds": 3600}]}, **spec)
+    await world.lead()
+    await world.settle()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    uid = world.twin()["metadata"]["uid"]
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun",
+        "metadata": {
+            "name": "dr-a-1", "namespace": NAMESPACE,
+            "ownerReferences": [{"apiVersion": names.API_VERSION, "kind": "DoctorTwin", "name": "dr-a", "uid": uid}],
+        },
+        "spec": {"twinRef": {"name": "dr-a"}, "parentDigest": digest("a"), "dataset": {"uri": "pvc://d/x"}},
+        "status": {"twinUID": uid, **RUN},
+    })  # fmt: skip
+    await world.settle()
+    world.report("e1", ("dr-a", "a"), ("dr-a", "b"))
+    await world.settle()
+    assert world.answering() == [(digest("a"), 90), (digest("b"), 10)]
+    return world
+
+
+def roll_back(world: Played, token: str = "1") -> None:
+    world.annotate("dr-a", **{names.ROLLBACK_ANNOTATION: f"{digest('a')}@{token}"})
+
+
+async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
+    world = await canary(fineTune={"schedule": "0 2 * * *"})
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if verb == "create" and key.kind == "FineTuneRun":
+            raise api_error(403, "exceeded quota: runs")
+
+    world.api.refuse = refuse
+    roll_back(world)
+    world.annotate("dr-a", **{names.FINETUNE_NOW_ANNOTATION: "now"})
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    assert [each["digest"] for each in world.twin()["status"]["refusedVersions"]] == [digest("b")]
+    assert "handledFineTune" not in world.twin()["status"]
+    world.api.refuse = lambda verb, key, body: None
+    await world.lead()
+    await world.settle()
+    assert len(world.api.kinds("FineTuneRun")) == 2
+
+
+async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
+    world = await canary()
+    other = Played(world.api)
+    await other.process.relist()
+    other.hears = False  # its watches stand still from here on
+    roll_back(world)
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    world.hears = False
+    await other.lead()
+    await other.settle()
+    assert other.answering() == [(digest("a"), 100)]
+    assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
+
+
+async def test_a_leader_whose_watches_stand_still_writes_over_nothing() -> None:
+    world = await canary()
+    other = Played(world.api)
+    await other.lead()
+    await other.settle()
+    other.hears = False
+    roll_back(world)
+    await world.settle()
+    other.process.queue.add(Key("DoctorTwin", NAMESPACE, "dr-a"))
+    other.process._wake_route(NAMESPACE, "p", None)
+    await other.settle()
+    assert other.answering() == [(digest("a"), 100)]
+    assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
+
+
+async def test_a_status_decided_on_an_older_version_is_refused_and_decided_anew() -> None:
+    world = await canary()
+    world.hears = False
+    status = copy.deepcopy(world.twin()["status"])
+    status["refusedVersions"] = [
+        {"digest": digest("f"), "reason": "RolledBack", "message": "m", "time": "2026-01-01T00:00:00Z"}
+    ]
+    world.api.put({**world.twin(), "status": status})
+    world.hears = True
+    roll_back(world)
+    world.hears = True
+    world.process.queue.add(Key("DoctorTwin", NAMESPACE, "dr-a"))
+    await world.settle()
+    assert {each["digest"] for each in world.twin()["status"]["refusedVersions"]} == {digest("b"), digest("f")}
+
+
+@pytest.mark.parametrize("field", ["promotedVersion", "refusedVersions"])
+async def test_a_status_that_cannot_be_read_is_left_alone(field: str) -> None:
+    world = await canary()
+    status = copy.deepcopy(world.twin()["status"])
+    status[field] = {"of": "a newer release"} if field == "promotedVersion" else "odd"
+    before = world.answering()
+    world.api.put({**world.twin(), "status": status})
+    await world.settle()
+    assert world.twin()["status"][field] == status[field]
+    assert world.condition("Ready", world.twin())[:2] == ("False", "StatusUnreadable")
+    assert world.answering() == before
+    assert world.twin()["status"]["canaryVersion"] == status["canaryVersion"]
+
+
+async def test_what_a_newer_release_has_written_is_carried_over() -> None:
+    world = await canary()
+    world.api.put({**world.twin(), "status": {**world.twin()["status"], "newerField": {"kept": 1}}})
+    roll_back(world)
+    await world.settle()
+    assert world.twin()["status"]["newerField"] == {"kept": 1}
+    assert world.answering() == [(digest("a"), 100)]
+
+
+async def test_a_child_that_lost_its_label_gets_it_back() -> None:
+    world = await canary()
+    name = names.miner_name("p")
+    service = world.api.kinds("Service")[name]
+    service["metadata"]["labels"] = {}
+    service["metadata"]["resourceVersion"] = "999999"
+    world._heard("MODIFIED", copy.deepcopy(service))
+    await world.settle()
+    assert world.api.kinds("Service")[name]["metadata"]["labels"][names.LABEL_POOL] == "p"
+
+
+async def test_one_child_that_is_refused_holds_back_no_other() -> None:
+    world = Played()
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "ServiceAccount":
+            raise api_error(403, "no accounts here")
+
+    world.api.refuse = refuse
+    world.start_pool()
+    world.start_twin()
+    await world.lead()
+    await world.settle()
+    assert set(world.api.kinds("Deployment")) == {"p-engine", "p-miner"}
+    assert world.entries()
+    assert world.condition("Ready", world.pool())[1] == "ChildrenRefused"
+    assert "no accounts here" in world.condition("Ready", world.pool())[2]
+
+
+class Hanging(Prometheus):
+    """Never answers within any test's patience."""
+
+    def __init__(self) -> None:
+        super().__init__("http://nowhere", request_seconds=60)
+
+    async def query(self, promql: str) -> list[Sample]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+
+async def test_a_prometheus_that_hangs_delays_no_rollback() -> None:
+    world = Played(prometheus_url="http://nowhere")
+    assert world.process.canaries is not None
+    world.process.canaries._prometheus = Hanging()
+    watch = asyncio.create_task(world.process.canaries.run())
+    try:
+        await canary(world)
+        began = time.monotonic()
+        roll_back(world)
+        settling = asyncio.create_task(world.settle())
+        async with asyncio.timeout(1):
+            while world.answering() != [(digest("a"), 100)]:
+                await asyncio.sleep(0.005)
+        assert time.monotonic() - began < 1
+        await settling
+    finally:
+        watch.cancel()
+
+
+async def test_one_set_of_questions_serves_all_canaries_of_a_namespace() -> None:
+    asked: list[str] = []
+
+    class Answering(Prometheus):
+        async def query(self, promql: str) -> list[Sample]:
+            asked.append(promql)
+            return []
+
+    world = Played(prometheus_url="http://nowhere")
+    assert world.process.canaries is not None
+    world.process.canaries._prometheus = Answering("http://nowhere", request_seconds=1)
+    await canary(world)
+    for number in range(20):
+        world.api.put({
+            **copy.deepcopy({part: world.twin()[part] for part in ("apiVersion", "kind", "spec", "status")}),
+            "metadata": {"name": f"dr-{number}", "namespace": NAMESPACE},
+        })  # fmt: skip
+    watch = asyncio.create_task(world.process.canaries.run())
+    try:
+        async with asyncio.timeout(5):
+            while not asked:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert len(asked) == 5
+    finally:
+        watch.cancel()

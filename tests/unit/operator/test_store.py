@@ -1,0 +1,149 @@
+"""The store takes events, lists and answers in any order, ends with the newest, and keeps nothing of what went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import CONFIG_MAP, JOB, Key, Manifest, Resource
+from twin_operator.engine.store import Entry, Store, Watched
+from twin_operator.kinds.watched import POOL, WATCHED
+
+KEY = Key("ConfigMap", "clinic", "c")
+
+
+def thing(version: int, *, uid: str = "u", name: str = "c", pool: str | None = "p") -> dict[str, Any]:
+    labels = {names.LABEL_POOL: pool} if pool else {}
+    return {
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {
+            "name": name, "namespace": "clinic", "uid": uid, "resourceVersion": str(version), "labels": labels,
+        },
+    }  # fmt: skip
+
+
+def version(store: Store) -> str | None:
+    found = store.get(KEY)
+    return found["metadata"]["resourceVersion"] if found else None
+
+
+def test_an_older_version_does_not_replace_a_newer_one() -> None:
+    store = Store(WATCHED)
+    store.put(thing(9))
+    assert store.put(thing(10))
+    assert not store.put(thing(9))
+    assert not store.put(thing(10))
+    assert version(store) == "10"
+
+
+def test_an_object_seen_deleted_is_not_brought_back_by_a_late_event() -> None:
+    store = Store(WATCHED)
+    store.put(thing(1))
+    store.remove(thing(3))
+    assert not store.put(thing(2))
+    assert version(store) is None
+
+
+def test_a_late_deletion_does_not_take_the_successor() -> None:
+    store = Store(WATCHED)
+    store.put(thing(5, uid="new"))
+    store.remove(thing(3, uid="old"))
+    assert version(store) == "5"
+
+
+def test_a_list_finds_deletions_that_a_watch_lost() -> None:
+    store = Store(WATCHED)
+    store.put(thing(1))
+    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    assert version(store) is None
+
+
+def test_a_list_older_than_an_object_does_not_take_it() -> None:
+    store = Store(WATCHED)
+    store.put(thing(7))
+    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    assert version(store) == "7"
+
+
+def test_a_list_of_one_namespace_leaves_the_others() -> None:
+    store = Store(WATCHED)
+    store.put(thing(1))
+    store.replace(CONFIG_MAP, [], version=5, namespace="elsewhere")
+    assert version(store) == "1"
+
+
+def test_children_are_found_by_their_pool_and_follow_their_label() -> None:
+    store = Store(WATCHED)
+    store.put(thing(1))
+    store.put(thing(2, pool="q"))
+    assert (len(store.find(POOL, ("clinic", "p"))), len(store.find(POOL, ("clinic", "q")))) == (0, 1)
+    store.remove(thing(3, pool="q"))
+    assert store.values_of(POOL) == []
+
+
+def version_of(entry: Entry | None) -> str | None:
+    return entry.manifest["metadata"]["resourceVersion"] if entry is not None else None
+
+
+def test_the_listener_hears_of_each_change_once() -> None:
+    heard: list[tuple[Any, Any]] = []
+    store = Store(WATCHED, lambda old, new: heard.append((version_of(old), version_of(new))))
+    store.put(thing(1))
+    store.put(thing(1))
+    store.put(thing(2))
+    store.remove(thing(3))
+    assert heard == [(None, "1"), ("1", "2"), ("2", None)]
+
+
+def test_another_object_under_a_known_name_is_told_as_one_that_went_and_one_that_came() -> None:
+    heard: list[tuple[Any, Any]] = []
+    store = Store(WATCHED, lambda old, new: heard.append((version_of(old), version_of(new))))
+    store.put(thing(1, uid="old"))
+    store.put(thing(5, uid="new"))
+    assert heard[1:] == [("1", None), (None, "5")]
+
+
+def test_an_object_that_lost_its_label_and_got_it_back_is_seen_again() -> None:
+    """A watch with a selector says DELETED of it, with the version that it lives on under."""
+    store = Store(WATCHED)
+    store.put(thing(1))
+    store.remove(thing(3))
+    assert store.put(thing(4))
+    assert version(store) == "4"
+
+
+def test_what_was_decoded_is_made_once_and_goes_with_its_object() -> None:
+    made: list[tuple[str, Any]] = []
+
+    def decode(manifest: Manifest, former: Any) -> str:
+        made.append((manifest["metadata"]["resourceVersion"], former))
+        return "v" + manifest["metadata"]["resourceVersion"]
+
+    store = Store([Watched(resource=Resource("", "v1", "ConfigMap", "configmaps"), decode=decode)])
+    store.put(thing(1))
+    store.put(thing(2))
+    assert [store.value(KEY) for _ in range(3)] == ["v2"] * 3
+    store.put(thing(3, uid="another"))
+    assert made == [("1", None), ("2", "v1"), ("3", None)]
+    store.remove(thing(4, uid="another"))
+    assert (store.value(KEY), len(store)) == (None, 0)
+
+
+def test_managed_fields_are_not_kept() -> None:
+    store = Store(WATCHED)
+    made = thing(1)
+    made["metadata"]["managedFields"] = [{}]
+    store.put(made)
+    found = store.get(KEY)
+    assert found is not None
+    assert "managedFields" not in found["metadata"]
+
+
+def test_of_a_job_only_what_may_change_is_kept() -> None:
+    store = Store(WATCHED)
+    job = thing(1) | {"kind": "Job", "spec": {"suspend": True, "template": {"spec": {}}}, "status": {"active": 1}}
+    store.put(job)
+    found = store.get(Key(JOB.kind, "clinic", "c"))
+    assert found is not None
+    assert (found["spec"], found["status"]) == ({"suspend": True}, {"active": 1})
+    assert "template" in job["spec"]
