@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.operator.test_children import VARIANTS, children
+from tests.unit.operator.children.pods import VARIANTS, children
 
 from tests.api.operator_harness import Cluster, cluster, pool_manifest, until
 from twin_operator.engine.apply import Applier, ApplyOutcome, Owner, needs_apply, stamped
