@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.operator.test_children import VARIANTS, children
 
 from tests.api.operator_harness import Cluster, cluster, pool_manifest, until
+from tests.unit.operator.children.pods import VARIANTS, children
 from twin_operator.engine.apply import Applier, ApplyOutcome, Owner, needs_apply, stamped
 from twin_operator.engine.compare import first_difference
 from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest, key_of
