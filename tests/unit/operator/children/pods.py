@@ -40,7 +40,7 @@ def built(**fields: Any) -> Children:
     """Build with defaults for what a test doesn't speak of; `spec` goes to the pool."""
     asked: dict[str, Any] = {
         "adapters": 0, "engine": None, "miner": None, "others": lambda: (), "pace": Pace(), "now": NOW,
-        "configmaps": False, "images": IMAGES,
+        "legacy": False, "images": IMAGES,
     } | fields  # fmt: skip
     of = asked.pop("of", None) or pool(**asked.pop("spec", {}))
     asked.pop("spec", None)
