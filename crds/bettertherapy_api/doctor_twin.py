@@ -80,8 +80,8 @@ class Placement(ApiModel):
         )
     )
     mode: Literal["All", "Spread", "OnDemand"] = "All"
-    """All: every pod. Spread (`replicas` pods) and OnDemand (loaded at the first request) are not implemented yet, and do
-    as All."""
+    """All: every pod. Spread (`replicas` pods) and OnDemand (loaded at the first request) are not implemented yet, and
+    do as All."""
     replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
     """Number of pods, for mode Spread."""
 

@@ -29,9 +29,10 @@ CHILD_NAMES = {
     ("Service", "p-miner"),
     *(
         (kind, f"p-{part}")
-        for kind in ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "PodDisruptionBudget", "Deployment")
+        for kind in ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Deployment")
         for part in ("engine", "miner")
     ),
+    ("PodDisruptionBudget", "p-engine"),
 }
 
 
@@ -51,7 +52,7 @@ async def world(empty: Cluster) -> Cluster:
 
 
 async def _make_pool(world: Cluster) -> None:
-    await world.apply(pool_manifest(world.namespace))
+    await world.apply(pool_manifest(world.namespace, disruption={"maxUnavailable": 1}))
 
     async def ready() -> bool:
         return condition(await world.pool(), "Ready")[0] != ""
@@ -87,7 +88,7 @@ async def test_every_child_that_is_deleted_comes_back(world: Cluster) -> None:
     [
         ("Service", "p-miner", {"spec": {"selector": {"app": "x"}}}, lambda thing: len(thing["spec"]["selector"]) == 2),
         ("Deployment", "p-engine", {"spec": {"replicas": 1}}, lambda thing: thing["spec"]["replicas"] == 0),
-        ("Role", "p-miner", {"rules": []}, lambda thing: len(thing["rules"] or []) == 1),
+        ("Role", "p-miner", {"rules": []}, lambda thing: bool(thing["rules"])),
         ("ConfigMap", "p-routing", {"data": {"routing.json": "{"}}, lambda thing: thing["data"]["routing.json"] != "{"),
         ("NetworkPolicy", "p-engine", {"spec": {"ingress": [{}]}}, lambda thing: thing["spec"]["ingress"] != [{}]),
     ],

@@ -22,7 +22,7 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, needs_apply, stamped
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.errors import ApiError
-from twin_operator.kinds.miner_pool.access import ACCESS_SECRET_MISSING, AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.children import build_children
 from twin_operator.kinds.resources import BY_KIND, MINER_POOL
 from twin_operator.settings import Images
@@ -66,7 +66,7 @@ class Deployments:
     async def apply(self, pool: Pool, images: Images, *, others: tuple[Rollout, ...] = ()) -> Manifest:
         made = build_children(
             pool, images, adapters=0, engine=await self.live("p-engine"), miner=await self.live("p-miner"),
-            others=lambda: others, pace=Pace(), now=datetime.now(UTC), configmaps=False,
+            others=lambda: others, pace=Pace(), now=datetime.now(UTC), legacy=False,
         )  # fmt: skip
         for manifest in made.manifests:
             if manifest["kind"] != "Deployment":
@@ -226,15 +226,12 @@ async def test_a_named_secret_is_missed_and_found_but_never_made(
     now = 0.0
     access = AccessSecrets(create_only, clock=lambda: now)
     found = await access.ensure(pool, owner)
-    wrong = found.missing(namespace)
-    assert wrong is not None
-    assert wrong[0] == ACCESS_SECRET_MISSING
-    assert f"kubectl -n {namespace} create secret generic mine" in wrong[1]
+    assert (found.state, found.secret) == (AccessState.MISSING, "mine")
     assert secret("mine") is None
     assert secret("p-access") is None
     kubectl("create", "secret", "generic", "mine", "-n", namespace, "--from-literal=a=theirs")
     now += 10
-    assert (await access.ensure(pool, owner)).missing(namespace) is None
+    assert (await access.ensure(pool, owner)).state is AccessState.PRESENT
 
 
 async def test_a_quota_that_refuses_the_question_is_no_answer(
@@ -250,7 +247,6 @@ async def test_a_quota_that_refuses_the_question_is_no_answer(
             kubectl("delete", "secret", "p-access", "-n", namespace, "--ignore-not-found")
             await asyncio.sleep(0.2)
     assert found.state is AccessState.UNKNOWN
-    assert found.missing(namespace) is None
 
 
 async def test_the_account_that_makes_secrets_reads_none(create_only: Api, namespace: str) -> None:

@@ -26,6 +26,7 @@ POOL = {
         "engine": {"device": "CPU"},
         "replicas": 0,
         "miner": {"replicas": 0},
+        "disruption": {"maxUnavailable": 1},  # a budget, though nothing runs
         "store": {"uri": "pvc://adapters/store"},
         "nodeSelector": {"no-such-node": "yes"},
     },
