@@ -28,7 +28,7 @@ from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
 from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
-from twin_operator.kinds.triggers import Counts, Route, woken
+from twin_operator.kinds.triggers import Counts, Route, asks_anew, woken
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.kinds.world import World
 from twin_operator.settings import Settings
@@ -179,13 +179,15 @@ class Process:
         self.world.changed(old, new)
         if not self._may_work.is_set():
             return
+        # What a person has just corrected is looked at now, however often it failed before.
+        asked = new.key if new is not None and asks_anew(old, new) else None
         for woken_ in woken(self.world, old, new):
             if isinstance(woken_, Route):
                 self._wake_route(woken_.namespace, woken_.pool, woken_.twin)
             elif isinstance(woken_, Counts):
                 self.queue.add_after(woken_.pool, COUNT_SECONDS)
             else:
-                self.queue.add(woken_)
+                self.queue.add(woken_, urgent=woken_ == asked)
 
     def _wake(self, key: Key) -> None:
         if self._may_work.is_set():

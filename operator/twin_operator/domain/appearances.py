@@ -286,3 +286,9 @@ def appears(kind: str, condition: str, status: str) -> frozenset[R]:
         if place.where == where
         for reason in place.reasons
     )
+
+
+def conditions_said(kind: str) -> frozenset[str]:
+    """Return the types of conditions that this release says of a kind; others in its status are somebody else's."""
+    places = (place.where for table in TABLES if table.kind == kind for place in table.places)
+    return frozenset(where.partition("=")[0] for where in places if "=" in where)

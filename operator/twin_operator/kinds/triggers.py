@@ -22,6 +22,7 @@ from twin_operator.kinds.resources import (
     FINE_TUNE_RUN,
     MINER_POOL,
     POD_REPORT,
+    PRIMARY,
     ROUTING_SLICE,
 )
 from twin_operator.kinds.watched import Report, Slice
@@ -91,6 +92,15 @@ def woken(world: World, old: Entry | None, new: Entry | None) -> Iterator[Woken]
     for trigger in _BY_KIND.get(change.key.kind, ()):
         if trigger.when(change):
             yield from trigger.wakes(change)
+
+
+def asks_anew(old: Entry | None, new: Entry | None) -> bool:
+    """Tell whether a person asks something else of an object: its spec or its annotations are new."""
+    if new is None or new.key.kind not in _PRIMARY:
+        return False
+    before = old.manifest["metadata"] if old is not None else {}
+    after = new.manifest["metadata"]
+    return any(before.get(each) != after.get(each) for each in ("uid", "generation", "annotations"))
 
 
 # --- what differs
@@ -224,6 +234,7 @@ def twin_of_run(change: Change) -> Iterator[Woken]:
         yield Key(DOCTOR_TWIN.kind, change.key.namespace, name)
 
 
+_PRIMARY: Final = frozenset(resource.kind for resource in PRIMARY)
 _NEXT: Final = 8
 """Runs that are woken when a place in their pool became free; the others need not look."""
 

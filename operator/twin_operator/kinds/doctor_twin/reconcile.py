@@ -11,6 +11,7 @@ from datetime import datetime
 
 from bettertherapy_api.doctor_twin import DoctorTwinStatus
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
+from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, assess
 from twin_operator.domain.objects import Twin, Unreadable
 from twin_operator.domain.rollout import Rollout, plan_rollout
@@ -64,7 +65,7 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, Made]):
     """Keeps the status of DoctorTwins true, and makes the runs that are due."""
 
     kind = DOCTOR_TWIN.kind
-    fields = StatusFields.of(DoctorTwinStatus)
+    fields = StatusFields.of(DoctorTwinStatus, conditions=conditions_said("DoctorTwin"))
 
     def __init__(
         self, tools: Tools, *, world: World, wake_route: Callable[[str, str, str], None], window_seconds: int,

@@ -11,6 +11,7 @@ from datetime import datetime
 from bettertherapy_api import names
 from bettertherapy_api.finetune_run import FineTuneRunStatus
 from bettertherapy_api.run_progress import progress_name
+from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
@@ -43,7 +44,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
     """Brings FineTuneRuns to their end."""
 
     kind = FINE_TUNE_RUN.kind
-    fields = StatusFields.of(FineTuneRunStatus)
+    fields = StatusFields.of(FineTuneRunStatus, conditions=conditions_said("FineTuneRun"))
 
     def __init__(self, tools: Tools, *, world: World, images: Images) -> None:
         super().__init__(tools)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
+from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
@@ -45,7 +46,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     """Brings MinerPools to what their specs ask."""
 
     kind = MINER_POOL.kind
-    fields = StatusFields.of(MinerPoolStatus)
+    fields = StatusFields.of(MinerPoolStatus, conditions=conditions_said("MinerPool"))
 
     def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace) -> None:
         super().__init__(tools)

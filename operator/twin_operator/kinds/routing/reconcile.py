@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 ROUTING: Final = "Routing"
 """Kind of the queue's keys for this work; the name is the pool's."""
-REFUSED: Final = frozenset({400, 403, 413, 422})
 
 
 class RoutingReconciler:
@@ -161,7 +160,7 @@ class RoutingReconciler:
         try:
             await self._send(pool, patch)
         except ApiError as error:
-            if error.status not in REFUSED:
+            if not error.refused:
                 raise
             if len(patch.twins) > 1:
                 for part in patch.parts():
