@@ -73,6 +73,7 @@ Seconds = Annotated[int, Field(ge=1, le=86400)]
 LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]
 """Above 0 and below 1, as a decimal string: the API has no floats."""
 
+
 def _reckonable(text: str) -> str:
     """A time that can be compared and added to; the API server takes leap seconds and the years 0 and 9999 too."""
     moment = datetime.fromisoformat(text)
@@ -81,9 +82,7 @@ def _reckonable(text: str) -> str:
     return text
 
 
-Time = Annotated[
-    str, Field(json_schema_extra={"format": "date-time"}, max_length=64), AfterValidator(_reckonable)
-]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64), AfterValidator(_reckonable)]
 """RFC 3339."""
 
 Quantity = Annotated[

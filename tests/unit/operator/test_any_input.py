@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bettertherapy_api import names
+from bettertherapy_api.report import AdapterReport
 from bettertherapy_api.run_progress import ArtifactReport, EvalReport, RunProgress, read_progress
 from tests.unit.operator.documents import (
     WORDS,
@@ -40,8 +41,8 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import plan_rollout
 from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
 from twin_operator.domain.training_pool import choose_pool
-from twin_operator.domain.twin_view import PoolView, TwinView
-from twin_operator.domain.unreadable import unreadable_conditions
+from twin_operator.domain.twin_view import Failure, PoolView, TwinView
+from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.conditions import Condition, dated
 from twin_operator.engine.status import without_none
 from twin_operator.engine.times import timestamp
@@ -74,7 +75,7 @@ def assert_taken(kind: str, status: dict[str, Any], conditions: Sequence[Conditi
 def readable(kind: str, found: Pool | Twin | Run | Unreadable) -> bool:
     if not isinstance(found, Unreadable):
         return True
-    assert_taken(kind, {}, unreadable_conditions(kind, found))
+    assert_taken(kind, {}, conditions_of(kind, found))
     return False
 
 
@@ -189,7 +190,7 @@ def test_a_twin_is_planned_and_its_status_taken(
         entry = plan_entry(pool, Candidate(twin=twin, refused=refused), previous=None, ready=observed.ready)
         views = [
             PoolView(
-                pool=pool, facts=observed, entry=entry, lora_twins=1, published=True,
+                pool=pool, facts=observed, entry=entry, lora_twins=1, unpublished=None, published=True,
                 matches=twin.spec.pool_selector.matches(dict(pool.labels)), refused=refused,
                 trouble=TROUBLE.evaluate(Situation(pool=pool, facts=observed)),
             )
@@ -202,7 +203,7 @@ def test_a_twin_is_planned_and_its_status_taken(
     assert_taken("DoctorTwin", said, twin_conditions(view, fine_tunes, rollout), before=stored["status"])
 
 
-PROGRESS = {"type": "object", "properties": {}, "required": []}
+SCORE_101 = {"name": "score", "valuePercent": 101}
 GOOD = json.loads(done().to_json())
 
 
@@ -224,7 +225,8 @@ def told(draw: st.DrawFn) -> str:
             break
     if draw(st.booleans()):
         document["failure"] = {
-            "class": draw(st.sampled_from(WORDS)), "retryable": draw(st.booleans()), "message": draw(st.sampled_from(WORDS)),
+            "class": draw(st.sampled_from(WORDS)), "retryable": draw(st.booleans()),
+            "message": draw(st.sampled_from(WORDS)),
         }  # fmt: skip
     return draw(st.just(json.dumps(document)) | anything.map(json.dumps) | st.text(max_size=20))
 
@@ -232,11 +234,13 @@ def told(draw: st.DrawFn) -> str:
 @MANY
 @given(
     stored=runs(), text=told(), phase=st.sampled_from(["Running", "Pending", "Failed", "Succeeded"]),
-    ended=st.sampled_from([None, ("Failed", "BackoffLimitExceeded"), ("Complete", "Done"), ("Failed", "DeadlineExceeded")]),
+    ended=st.sampled_from(
+        [None, ("Failed", "BackoffLimitExceeded"), ("Complete", "Done"), ("Failed", "DeadlineExceeded")]
+    ),
     owner=twins() | st.just(None),
 )  # fmt: skip
 @example(
-    stored=run_object(status=STARTED), text=json.dumps({**GOOD, "eval": {**GOOD["eval"], "metrics": [{"name": "score", "valuePercent": 101}]}}),
+    stored=run_object(status=STARTED), text=json.dumps({**GOOD, "eval": {**GOOD["eval"], "metrics": [SCORE_101]}}),
     phase="Running", ended=None, owner=None,
 )  # fmt: skip
 def test_a_run_is_planned_and_its_status_taken(
@@ -333,3 +337,11 @@ def test_a_time_zone_that_is_none_is_said(zone: str) -> None:
     plan = plan_fine_tune(twin, [], choose_pool(twin, []), now=NOW, window_seconds=3600)
     assert plan.obstacle is not None
     assert plan.obstacle.reason is Reason.SCHEDULE_INVALID
+
+
+def test_a_failure_of_an_agent_of_another_release_is_told_in_its_own_words() -> None:
+    held = AdapterReport.model_validate(
+        {"twin": "dr-a", "digest": digest("a"), "state": "Failed", "reason": "OutOfCheese", "message": "no cheese"}
+    )
+    failure = Failure.reported(held, pod="e1", pool="p")
+    assert (failure.reason, failure.message) == (Reason.ADAPTER_FAILED, "OutOfCheese: no cheese")

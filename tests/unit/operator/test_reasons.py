@@ -32,8 +32,6 @@ CONSTRUCTORS = {
     "RefusedVersion",
 }
 EXPECTED = {
-    Reason.STATUS_UNREADABLE: "reconcile, which says it by domain.unreadable",
-    Reason.ROUTING_REFUSED: "publishing routing slices",
     Reason.CHILDREN_REFUSED: "children applied independently",
     Reason.TEMPLATE_REFUSED: "overlays of pod templates",
     Reason.AWAITING_MAINTENANCE_WINDOW: "engine.updateStrategy",
