@@ -16,6 +16,7 @@ from bettertherapy_api.schema import (
     Percent,
     Seconds,
     Str63,
+    Time,
     cel,
     rules,
 )
@@ -218,9 +219,9 @@ class VersionStatus(ApiModel):
     """The version it was trained from; absent for the base model itself, or if not known."""
     rank: Annotated[int | None, Field(ge=1, le=512)] = None
     """LoRA rank of the adapter."""
-    since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    since: Time | None = None
     """When it began to answer."""
-    until: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    until: Time | None = None
     """When it ceased to answer."""
     ended: Str63 | None = None
     """Why it ceased: Replaced by a newer one or by spec.adapter, or RolledBack."""
@@ -280,7 +281,7 @@ class RefusedVersion(ApiModel):
     """RolledBack, RejectedByDoctor, ParentReplaced or Superseded."""
     message: Annotated[str, Field(max_length=1024)]
     """Why, as a sentence, with the numbers where there are any."""
-    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    time: Time
     """When."""
     run_name: Annotated[str | None, Field(max_length=253)] = None
     """The FineTuneRun that made it."""
@@ -303,7 +304,7 @@ class LastRollback(ApiModel):
     """Why, as one word: ErrorRate, Latency, Requested, or why the adapter failed."""
     message: Annotated[str, Field(max_length=1024)]
     """Why, as a sentence with the numbers."""
-    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    time: Time
     """When."""
 
 
@@ -325,9 +326,9 @@ class DoctorTwinStatus(ApiModel):
     """Share of the traffic on the canary."""
     canary_step: Annotated[int | None, Field(ge=0, le=10)] = None
     """Which of spec.rollout.steps the canary is in, from 0; absent until it is verified everywhere."""
-    canary_step_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    canary_step_time: Time | None = None
     """When that step began."""
-    canary_start_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    canary_start_time: Time | None = None
     """When the canary first took traffic."""
     pending_version: VersionStatus | None = None
     """The version that passed its gate and waits for the doctor: `kubectl twin review`, then approve or reject."""
@@ -349,9 +350,9 @@ class DoctorTwinStatus(ApiModel):
     """MinerPools that serve the twin."""
     last_gate: LastGate | None = None
     """The newest gate."""
-    last_fine_tune_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    last_fine_tune_time: Time | None = None
     """When a fine-tune last ended."""
-    next_fine_tune_time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}, max_length=64)] = None
+    next_fine_tune_time: Time | None = None
     """When the next one starts."""
     history: Annotated[list[VersionStatus] | None, Field(max_length=100)] = None
     """Former versions, newest first."""

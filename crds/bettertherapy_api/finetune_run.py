@@ -16,6 +16,7 @@ from bettertherapy_api.schema import (
     Percent,
     Resources,
     Str63,
+    Time,
     cel,
     rules,
 )
@@ -32,7 +33,6 @@ SKIPPED = "Skipped"
 """Stage of a run that ended because there was too little new data."""
 
 Uri = Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
 
 
 class TwinRef(ApiModel):

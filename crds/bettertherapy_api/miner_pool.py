@@ -20,6 +20,7 @@ from bettertherapy_api.schema import (
     SecretRef,
     Str63,
     Str253,
+    Time,
     Toleration,
     cel,
     rules,
@@ -338,7 +339,7 @@ class Saturation(ApiModel):
 class ScalingRecord(ApiModel):
     """One change of the number of pods."""
 
-    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    time: Time
     """When."""
     from_replicas: Annotated[int, Field(ge=0)]
     """Pods before."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Uid, cel, rules
 
@@ -64,6 +64,15 @@ class PodRef(ApiModel):
 
 class AdapterReport(ApiModel):
     """One adapter on one pod."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reason_of_another_release(cls, said: Any) -> Any:
+        """Keep a reason that is not known here in the message: the adapter failed all the same."""
+        reason = said.get("reason") if isinstance(said, dict) else None
+        if not isinstance(reason, str) or reason in set(FailureReason):
+            return said
+        return {**said, "reason": None, "message": f"{reason}: {said.get('message') or 'no message'}"[:MAX_MESSAGE]}
 
     twin: Str63
     """Name of the DoctorTwin it belongs to."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
@@ -71,6 +72,18 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]
 """Above 0 and below 1, as a decimal string: the API has no floats."""
+
+
+def _reckonable(text: str) -> str:
+    """A time that can be compared and added to; the API server takes leap seconds and the years 0 and 9999 too."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not 1900 <= moment.year <= 2900:
+        raise ValueError("a time needs its offset from UTC, and a year from 1900 to 2900")
+    return text
+
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64), AfterValidator(_reckonable)]
+"""RFC 3339."""
 
 Quantity = Annotated[
     int | str,
@@ -139,7 +152,7 @@ class Condition(ApiModel):
     """True, False or Unknown."""
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this condition speaks of."""
-    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+    last_transition_time: Time
     """When the status last changed."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
     """Why, as one CamelCase word that programs may rely on."""

@@ -195,7 +195,7 @@ def _passed(runs: Sequence[Run]) -> Iterator[VersionStatus]:
     over = [run for run in runs if run.ended]
     for run in sorted(over, key=lambda each: (each.status.completion_time or "", each.name), reverse=True):
         made, gate = run.status.artifact, run.status.eval
-        if run.status.verdict != "Promote" or made is None or gate is None:
+        if run.status.verdict != "Promote" or made is None or gate is None or not names.is_digest(made.digest):
             continue
         if any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected", "Failed")):
             continue

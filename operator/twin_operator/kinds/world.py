@@ -58,6 +58,8 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
+        self.access_missing: dict[tuple[str, str], str] = {}
+        """By pool: name of the Secret with its clients' tokens, where that is missing or empty."""
         """What the API server refused to publish, by namespace and pool: why, by the twin's UID ("" for all)."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
         self._published: dict[tuple[str, str], Published] = {}

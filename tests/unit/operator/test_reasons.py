@@ -32,13 +32,7 @@ CONSTRUCTORS = {
     "RefusedVersion",
 }
 EXPECTED = {
-    Reason.STATUS_UNREADABLE: "reconcile, which says it by domain.unreadable",
-    Reason.ROUTING_REFUSED: "publishing routing slices",
-    Reason.CHILDREN_REFUSED: "children applied independently",
     Reason.TEMPLATE_REFUSED: "overlays of pod templates",
-    Reason.AWAITING_MAINTENANCE_WINDOW: "engine.updateStrategy",
-    Reason.MAINTENANCE_WINDOW_INVALID: "engine.updateStrategy",
-    Reason.UPDATE_HELD: "engine.updateStrategy",
     Reason.WEIGHTS_NOT_FINITE: "agents that measure weights",
     Reason.NO_EFFECT: "agents that measure weights",
 }

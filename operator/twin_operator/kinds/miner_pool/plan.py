@@ -85,7 +85,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     present = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     versions = sorted({report.engine.version for report in present if report.engine.version})
     started = [report for report in present if report.cold_start_seconds is not None]
-    newest = max(started, key=lambda report: (report.engine.started_at or "", report.pod), default=None)
+    newest = max(started, key=lambda report: (report.engine.started_at or "", report.pod.name), default=None)
     status: Manifest = {
         "observedGeneration": pool.generation,
         "replicas": len(facts.present),

@@ -92,11 +92,25 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
         access = await self._access.ensure(gathered.pool, owner)
+        missing = access.secret if access.state is AccessState.MISSING else None
+        self._note_access(gathered.pool, missing)
         again = replace(
             self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
-            access_missing=access.secret if access.state is AccessState.MISSING else None,
+            access_missing=missing,
         )  # fmt: skip
         return Applied(gathered=again, outcome=outcome)
+
+    def _note_access(self, pool: Pool, missing: str | None) -> None:
+        """Let the pool's twins know whether clients have tokens: without, they are not Ready either."""
+        known, place = self._world.access_missing, (pool.namespace, pool.name)
+        if known.get(place) == missing:
+            return
+        if missing is None:
+            known.pop(place, None)
+        else:
+            known[place] = missing
+        for twin in self._world.twins_selecting(pool):
+            self.tools.wake(twin.key)
 
     def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
         """Say how the pool is."""
