@@ -13,7 +13,8 @@ from typing import Any, Final
 from bettertherapy_api.report import AdapterReport, AdapterState
 from bettertherapy_api.routing import Adapter, RoutingTable
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
-from neurons.agent.keeper import AdapterKeeper, Fetch, Gates, PoolFacts
+from neurons.agent.gates import Gates
+from neurons.agent.keeper import AdapterKeeper, Fetch, PoolFacts
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic

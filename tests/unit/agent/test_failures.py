@@ -98,9 +98,18 @@ async def test_rank_above_the_pools(pod: Pod) -> None:
 
 
 async def test_rank_above_the_engines(pod: Pod) -> None:
-    adapter = pod.adapter("dr", rank=8, config_rank=64)
+    adapter = pod.adapter("dr")
+    text = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
+    pod.engine.knobs.fail_load = lambda name: (500, "InternalServerError", text)
     pod.tables.write(adapter)
     await expect(pod, adapter, FailureReason.RANK_TOO_HIGH, retryable=False, says="64 is greater than")
+
+
+async def test_a_manifest_that_says_another_rank_than_the_configuration(pod: Pod) -> None:
+    adapter = pod.adapter("dr", rank=8, config_rank=64)
+    pod.tables.write(adapter)
+    await expect(pod, adapter, FailureReason.MANIFEST_INVALID, retryable=False, says="the adapter has rank 64")
+    assert pod.engine.calls["POST /v1/load_lora_adapter"] == 0
 
 
 async def test_the_engine_refuses_for_good(pod: Pod) -> None:
