@@ -26,6 +26,7 @@ from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
 from neurons.agent.fingerprint import mean_difference
 from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
+from neurons.agent.refusals import is_for_good
 from neurons.cluster import Backoff
 from neurons.store import StoreError
 
@@ -404,7 +405,7 @@ def _refused(error: EngineAnswer) -> Failure:
             "with a lower rank.",
             retryable=False,
         )
-    server_side = error.status >= 500 or error.status == 200 or error.is_not_found
+    server_side = (error.status >= 500 and not is_for_good(error.message)) or error.status == 200 or error.is_not_found
     return Failure(
         FailureReason.ENGINE_REFUSED,
         f"the engine answered {error.status} {error.kind}: {error.message[:300]}. "

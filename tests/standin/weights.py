@@ -102,13 +102,15 @@ def write_adapter(
     tokens: tuple[int, ...] = TOKENS,
     size: int = 1024,
     slower: float = 1.0,
+    weights: bytes | None = None,
 ) -> FakeAdapter:
     """Write an adapter with a valid manifest to `<store>/<twin>/<hex>/`.
 
     `fingerprint_of` takes the fingerprint from another seed, as if the weights had been mixed up; `config_rank` lies
-    about the rank in adapter_config.json, which is what the engine reads.
+    about the rank in adapter_config.json, which is what the engine reads; `weights` are
+    the bytes of the file, whatever they are.
     """
-    weights = safetensors((f"{twin}/{content}/".encode() * size)[:size], rank=config_rank or rank)
+    weights = weights or safetensors((f"{twin}/{content}/".encode() * size)[:size], rank=config_rank or rank)
     about = {"peft_type": "LORA", "r": config_rank or rank, "lora_alpha": 16, "target_modules": ["q_proj"]}
     config = json.dumps(about | ({SLOWER_KEY: slower} if slower != 1.0 else {}))
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: config.encode()}
