@@ -48,14 +48,16 @@ class Header:
     tensors: tuple[Tensor, ...]
 
 
-def read_header(path: Path, *, limit: int = MAX_HEADER_BYTES) -> Header:
+def read_header(path: Path, *, limit: int = MAX_HEADER_BYTES, known_only: bool = True) -> Header:
     """Read the header of the file at `path`; blocks. Raises NotSafetensors, OSError."""
     with path.open("rb") as file:
-        return parse_header(file, size=path.stat().st_size, limit=limit)
+        return parse_header(file, size=path.stat().st_size, limit=limit, known_only=known_only)
 
 
-def parse_header(file: BinaryIO, *, size: int, limit: int = MAX_HEADER_BYTES) -> Header:
+def parse_header(file: BinaryIO, *, size: int, limit: int = MAX_HEADER_BYTES, known_only: bool = True) -> Header:
     """Read the header from the beginning of a file of `size` bytes. Raises NotSafetensors.
+
+    With `known_only`, a dtype of which the size isn't known here is refused; base models may have newer ones.
 
     The format: 8 bytes little-endian length, a JSON object of that length (name → dtype, shape, data_offsets), then
     the tensors' bytes, without gaps.
@@ -63,7 +65,7 @@ def parse_header(file: BinaryIO, *, size: int, limit: int = MAX_HEADER_BYTES) ->
     start = file.read(_PREFIX + 64)
     length = header_length(start, size=size, limit=limit)
     text = (start[_PREFIX:] + file.read(max(0, length - len(start) + _PREFIX)))[:length]
-    return Header(_tensors(text, data=_PREFIX + length, size=size))
+    return Header(_tensors(text, data=_PREFIX + length, size=size, known_only=known_only))
 
 
 def header_length(start: bytes, *, size: int, limit: int = MAX_HEADER_BYTES) -> int:
@@ -83,7 +85,7 @@ def header_length(start: bytes, *, size: int, limit: int = MAX_HEADER_BYTES) -> 
     return length
 
 
-def _tensors(text: bytes, *, data: int, size: int) -> tuple[Tensor, ...]:
+def _tensors(text: bytes, *, data: int, size: int, known_only: bool) -> tuple[Tensor, ...]:
     try:
         entries = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -91,7 +93,9 @@ def _tensors(text: bytes, *, data: int, size: int) -> tuple[Tensor, ...]:
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise NotSafetensors("damaged: its header's __metadata__ is no table of texts: save it again")
-    found = sorted((_tensor(name, entry, data) for name, entry in entries.items()), key=lambda t: (t.begin, t.end))
+    found = sorted(
+        (_tensor(name, entry, data, known_only) for name, entry in entries.items()), key=lambda t: (t.begin, t.end)
+    )
     end = data
     for tensor in found:
         if tensor.begin != end:
@@ -106,7 +110,7 @@ def _tensors(text: bytes, *, data: int, size: int) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _tensor(name: str, entry: Any, data: int) -> Tensor:
+def _tensor(name: str, entry: Any, data: int, known_only: bool) -> Tensor:
     """Return one entry of the header. Raises NotSafetensors."""
     try:
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -116,11 +120,11 @@ def _tensor(name: str, entry: Any, data: int) -> Tensor:
     numbers = [begin, end, *shape] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
     if not isinstance(dtype, str) or not all(_is_count(number) for number in numbers):
         raise NotSafetensors(f"damaged: its header's entry {name[:200]!r} is none of a tensor: save it again")
-    if dtype not in _ITEM_BYTES:
+    if dtype not in _ITEM_BYTES and known_only:
         raise NotSafetensors(
             f"of a kind that isn't read here: {name[:200]!r} has dtype {dtype[:20]!r}: save it as F32 or BF16"
         )
-    if end - begin != prod(shape) * _ITEM_BYTES[dtype]:
+    if dtype in _ITEM_BYTES and end - begin != prod(shape) * _ITEM_BYTES[dtype]:
         raise NotSafetensors(f"damaged: {name[:200]!r} has {end - begin} bytes, which is not its shape: save it again")
     return Tensor(name, dtype, tuple(shape), data + begin, data + end)
 
