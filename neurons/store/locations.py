@@ -75,7 +75,7 @@ class LocalFile:
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield its bytes in pieces of 1 MiB."""
         at = 0
-        while piece := await in_thread(_piece, self.path, at):
+        while at < self.meta["size"] and (piece := await in_thread(_piece, self.path, at)):
             at += len(piece)
             yield piece
 

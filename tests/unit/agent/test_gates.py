@@ -94,11 +94,11 @@ async def test_a_thread_that_outlives_its_fetch_keeps_the_place() -> None:
 
 
 async def test_one_that_moves_is_not_ended_however_long_it_takes() -> None:
-    gates = Gates(fetches=1, loads=1, slow_seconds=0.1)
+    gates = Gates(fetches=1, loads=1, slow_seconds=2.0)
 
     async def slow() -> str:
-        for _ in range(10):
-            await asyncio.sleep(0.05)
+        for _ in range(30):
+            await asyncio.sleep(0.1)
             await in_thread(int)
         return "done"
 
