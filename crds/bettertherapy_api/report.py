@@ -51,6 +51,8 @@ class FailureReason(StrEnum):
     FINGERPRINT_MISMATCH = "FingerprintMismatch"
     ENDPOINT_NOT_LOADABLE = "EndpointNotLoadable"
     NO_SPACE = "NoSpace"
+    ADAPTER_INVALID = "AdapterInvalid"
+    WEIGHTS_NOT_FINITE = "WeightsNotFinite"
 
 
 class PodRef(ApiModel):

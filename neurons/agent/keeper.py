@@ -17,22 +17,22 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, Fingerprint
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
 from neurons.agent.fingerprint import mean_difference
+from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
+from neurons.agent.refusals import is_for_good
 from neurons.cluster import Backoff
 from neurons.store import StoreError
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 MAX_MESSAGE: Final = 500
-SLOW_FETCH_SECONDS: Final = 5.0
 FINGERPRINT_POSITIONS: Final = (8, 32)
 """How much of the fingerprint's text is tried: the first tokens, and more only when they leave a doubt.
 
@@ -67,29 +67,6 @@ class PoolFacts:
 
     base_model: str
     max_lora_rank: int
-
-
-class Gates:
-    """How many adapters may do the same thing at once."""
-
-    def __init__(self, *, fetches: int, loads: int, slow_seconds: float = SLOW_FETCH_SECONDS) -> None:
-        self._fetches = asyncio.Semaphore(fetches)
-        self.engine = asyncio.Semaphore(loads)
-        self._slow_seconds = slow_seconds
-
-    async def fetch(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run `work` when a place is free. A slow one gives its place back: a dead store must not stop the others."""
-        task: asyncio.Future[T] | None = None
-        try:
-            async with self._fetches:
-                task = asyncio.ensure_future(work())
-                await asyncio.wait({task}, timeout=self._slow_seconds)
-            return await task
-        finally:
-            if task is not None and not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError, StoreError):
-                    await task
 
 
 class AdapterKeeper:
@@ -428,7 +405,7 @@ def _refused(error: EngineAnswer) -> Failure:
             "with a lower rank.",
             retryable=False,
         )
-    server_side = error.status >= 500 or error.status == 200 or error.is_not_found
+    server_side = (error.status >= 500 and not is_for_good(error.message)) or error.status == 200 or error.is_not_found
     return Failure(
         FailureReason.ENGINE_REFUSED,
         f"the engine answered {error.status} {error.kind}: {error.message[:300]}. "

@@ -13,7 +13,8 @@ from typing import Any, Final
 from bettertherapy_api.configmaps import Adapter, RoutingTable
 from bettertherapy_api.report import AdapterReport, AdapterState
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
-from neurons.agent.keeper import AdapterKeeper, Fetch, Gates, PoolFacts
+from neurons.agent.gates import Gates
+from neurons.agent.keeper import AdapterKeeper, Fetch, PoolFacts
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic
@@ -53,6 +54,8 @@ class Roster:
         self._lingering: dict[str, asyncio.Task[None]] = {}
         self._retiring: dict[str, tuple[AdapterKeeper, asyncio.Task[None]]] = {}
         self._strays: dict[str, asyncio.Task[None]] = {}
+        self._left: dict[str, Path] = {}
+        """Folders of adapters that couldn't be unloaded; they go when the engine has let go of the name."""
         self._stopping = False
         self.table: RoutingTable | None = None
         monitor.listeners.append(self._on_poll)
@@ -174,9 +177,13 @@ class Roster:
             self._changed()
 
     async def _take_out(self, keeper: AdapterKeeper) -> None:
-        if self._loadable and await self._unload(keeper.name):
+        if not self._loadable:
+            return
+        if await self._unload(keeper.name):
             await asyncio.to_thread(_remove, keeper.path)
             log.info("adapter %s is out", keeper.name)
+        else:
+            self._left[keeper.name] = keeper.path
 
     async def _unload(self, name: str) -> bool:
         backoff = Backoff(first=self._settings.retry_first, most=5.0)
@@ -204,6 +211,11 @@ class Roster:
                 keeper.look_at(listing, epoch=self._monitor.epoch)
         if self.table is None or not self._loadable or not self._monitor.up:
             return
+        for name in self._left.keys() - listing.adapters().keys() - self._retiring.keys() - self._strays.keys():
+            path = self._left.pop(name)
+            if name not in self._keepers and (aside := _put_aside(path)) is not None:
+                log.info("removing %s, which no twin wants", path)
+                self._strays[name] = asyncio.create_task(self._remove_left(name, aside), name=f"left {name}")
         for name, root in listing.adapters().items():
             if name in self._keepers or name in self._retiring or name in self._strays:
                 continue
@@ -220,6 +232,12 @@ class Roster:
         finally:
             del self._strays[name]
 
+    async def _remove_left(self, name: str, path: Path) -> None:
+        try:
+            await asyncio.to_thread(_remove, path)
+        finally:
+            del self._strays[name]
+
 
 async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:
     """See `work` through; a cancellation is heeded only when it is done."""
@@ -229,6 +247,16 @@ async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def _put_aside(path: Path) -> Path | None:
+    """Rename a folder at once, so that one that is fetched anew meanwhile isn't removed; None when it is gone."""
+    aside = path.with_name(f".{path.name}.left.part")
+    try:
+        path.rename(aside)
+    except OSError:
+        return None
+    return aside
 
 
 def _remove(path: Path) -> None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Protocol
 
-from neurons.store import AccessDenied, ArtifactNotFound, Limits, StoreUnreachable, join, open_store
-from neurons.store.errors import from_os_error, translated
+from neurons.store import ArtifactNotFound, Limits, StoreUnreachable, join, open_store
+from neurons.store.errors import translated
 from neurons.store.hashing import file_digest
+from neurons.store.hub import SCHEME, SECONDS, hub_errors, parse_hub_uri
 from neurons.store.locations import Location
 
 _MAX_FILES: Final = 10_000
 _AT_ONCE: Final = 4
-_HUB_SECONDS: Final = 30.0
-_HUB: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/?")
 _OTHER_FORMATS: Final = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot", ".gguf")
 # A chunk of a large model may take its time; giving up is left to the silence between chunks.
 _LIMITS: Final = Limits(transfer=6 * 3600.0)
@@ -49,12 +44,10 @@ class Source(Protocol):
 
 def open_source(uri: str, *, revision: str | None) -> Source:
     """Return the source that a remote URI names; contacts nobody yet. Raises ArtifactNotFound for an unknown scheme."""
-    if not uri.startswith("hf://"):
+    if not uri.startswith(SCHEME):
         return _ObjectSource(open_store(uri, limits=_LIMITS))
-    match = _HUB.fullmatch(uri)
-    if match is None:
-        raise ArtifactNotFound(f"{uri!r} names no model: expected hf://owner/name or hf://owner/name@revision.")
-    return _HubSource(uri=uri, repo=match["repo"], revision=match["revision"] or revision or "main")
+    at = parse_hub_uri(uri)
+    return _HubSource(uri=uri, repo=at.repo, revision=at.revision or revision or "main")
 
 
 def wanted(files: list[SourceFile]) -> list[SourceFile]:
@@ -132,8 +125,8 @@ class _HubSource:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from huggingface_hub import HfApi  # noqa: PLC0415 - only hf:// needs it
 
-        with _hub_errors(self.uri, self.revision):
-            info = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True, timeout=_HUB_SECONDS)
+        with hub_errors(self.uri, self.revision):
+            info = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True, timeout=SECONDS)
         self.commit = info.sha
         siblings = info.siblings or []
         self.kept_digests = {file.rfilename: f"sha256:{file.lfs['sha256']}" for file in siblings if file.lfs}
@@ -142,7 +135,7 @@ class _HubSource:
     def _download(self, paths: list[str], folder: Path) -> None:
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
-        with _hub_errors(self.uri, self.revision):
+        with hub_errors(self.uri, self.revision):
             snapshot_download(
                 self.repo,
                 revision=self.commit or self.revision,
@@ -155,38 +148,3 @@ class _HubSource:
             kept = self.kept_digests.get(path)
             if kept is not None and file_digest(folder / path)[0] != kept:
                 raise StoreUnreachable(f"{self.uri}: {path} arrived damaged. It is fetched again at the next attempt.")
-
-
-@contextmanager
-def _hub_errors(uri: str, revision: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into the store's exceptions."""
-    from huggingface_hub import errors  # noqa: PLC0415
-
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise AccessDenied(
-            f"{uri}: this model is gated. Accept its terms on the hub and put HF_TOKEN into the pool's store Secret."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ArtifactNotFound(f"{uri}: there is no revision {revision!r}. Check baseModel.revision.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ArtifactNotFound(
-            f"{uri}: the hub knows no such model, or it is private. Check baseModel.uri, and HF_TOKEN in the pool's "
-            "store Secret."
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise from_os_error(error, uri=uri, doing="downloading it") from error
-        raise StoreUnreachable(_hub_failed(uri, error)) from error
-    # The base of its HTTP client's errors, whichever client that is; imported there, though not in __all__.
-    except (errors.HTTPError, ValueError) as error:  # type: ignore[attr-defined]
-        raise StoreUnreachable(_hub_failed(uri, error)) from error
-
-
-def _hub_failed(uri: str, error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0][:200]
-    return (
-        f"{uri}: the model hub failed: {first}. Check that pods may reach it (HF_ENDPOINT, proxies, NetworkPolicy), or "
-        "mirror the model into your own store."
-    )

@@ -8,8 +8,10 @@ from neurons.store.adapters import (
     read_manifest,
     verify_folder,
 )
+from neurons.store.checks import check_adapter
 from neurons.store.errors import (
     AccessDenied,
+    AdapterInvalid,
     ArtifactNotFound,
     DigestMismatch,
     FolderNotFound,
@@ -17,6 +19,7 @@ from neurons.store.errors import (
     NoSpace,
     StoreError,
     StoreUnreachable,
+    WeightsNotFinite,
 )
 from neurons.store.hashing import file_digest
 from neurons.store.locations import DEFAULT_LIMITS, Limits, Location, join, local_folder, open_store
@@ -26,6 +29,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "PUSH_COMMAND",
     "AccessDenied",
+    "AdapterInvalid",
     "ArtifactNotFound",
     "DigestMismatch",
     "FolderNotFound",
@@ -35,7 +39,9 @@ __all__ = [
     "NoSpace",
     "StoreError",
     "StoreUnreachable",
+    "WeightsNotFinite",
     "build_manifest",
+    "check_adapter",
     "clean_leftovers",
     "fetch_adapter",
     "file_digest",

@@ -18,7 +18,12 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, manifest_digest
 from neurons.store.adapters import fetch_adapter, publish_adapter, read_manifest
+from neurons.store.base_model import base_modules
+from neurons.store.checks import WEIGHTS_FILE, check_adapter
 from neurons.store.errors import DigestMismatch, ManifestInvalid, StoreError
+from neurons.store.hub import SCHEME, download
+from neurons.store.lora_config import CONFIG_FILE
+from neurons.store.lora_tensors import BaseModules
 from neurons.store.manifests import build_manifest, parse_manifest
 
 
@@ -37,13 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m neurons.store", description="Push and verify adapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    push = commands.add_parser("push", help="publish a PEFT folder under its digest and print uri and digest")
-    push.add_argument("folder", type=Path)
+    push = commands.add_parser("push", help="check a PEFT adapter, publish it under its digest, print uri and digest")
+    push.add_argument("folder", metavar="FOLDER", help="what save_pretrained wrote, or hf://owner/name[@revision]")
     push.add_argument("--store", required=True, metavar="URI", help="root of the store, e.g. s3://bucket/adapters")
     push.add_argument("--twin", required=True, type=_twin)
     push.add_argument("--base-model", required=True, metavar="NAME", help="the pool's baseModel.name")
     push.add_argument("--base-model-revision", metavar="REVISION")
     push.add_argument("--base-model-digest", type=_digest, metavar="sha256:…")
+    push.add_argument(
+        "--base-model-uri",
+        metavar="URI",
+        help="the base model, to compare modules and sizes with: a folder, or hf://owner/name (only headers are read)",
+    )
     verify = commands.add_parser("verify", help="read every byte of an adapter and check it")
     verify.add_argument("uri")
     verify.add_argument("--digest", required=True, type=_digest)
@@ -57,8 +67,14 @@ async def _push(options: argparse.Namespace) -> dict[str, object]:
     base = BaseModelEntry(
         name=options.base_model, revision=options.base_model_revision, digest=options.base_model_digest
     )
-    manifest = await asyncio.to_thread(_manifest_of, options.folder, base)
-    uri = await publish_adapter(options.folder, options.store, options.twin, manifest)
+    modules = await asyncio.to_thread(base_modules, options.base_model_uri) if options.base_model_uri else None
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder)
+        if options.folder.startswith(SCHEME):
+            folder = Path(temporary)
+            await asyncio.to_thread(download, options.folder, folder, names=_ADAPTER_FILES)
+        manifest = await asyncio.to_thread(_manifest_of, folder, base, modules)
+        uri = await publish_adapter(folder, options.store, options.twin, manifest)
     return {"uri": uri, "digest": manifest_digest(manifest.to_bytes()), **_facts(manifest)}
 
 
@@ -76,20 +92,27 @@ async def _lineage(options: argparse.Namespace) -> dict[str, object]:
     return {"uri": options.uri, "digest": options.digest, **_facts(manifest), **lineage}
 
 
-def _manifest_of(folder: Path, base: BaseModelEntry) -> AdapterManifest:
+def _manifest_of(folder: Path, base: BaseModelEntry, modules: BaseModules | None) -> AdapterManifest:
     """Use the manifest that the trainer left in the folder (it carries fingerprint and lineage), else make one."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        return build_manifest(folder, base_model=base)
+        return build_manifest(folder, base_model=base, base=modules)
     manifest = parse_manifest(path.read_bytes(), uri=str(folder))
     if manifest.base_model.name != base.name:
         raise ManifestInvalid(
             f"{folder}: {MANIFEST_FILE} says it was trained on {manifest.base_model.name!r}, not {base.name!r}. Pass "
             f"that name, or remove {MANIFEST_FILE} to make a new one."
         )
+    if (config := check_adapter(folder, base=modules)).highest_rank != manifest.rank:
+        raise ManifestInvalid(
+            f"{folder}: {MANIFEST_FILE} says rank {manifest.rank}, the adapter has rank {config.highest_rank}. Remove "
+            f"{MANIFEST_FILE} to make a new one."
+        )
     return manifest
 
 
+_ADAPTER_FILES: Final = (CONFIG_FILE, WEIGHTS_FILE)
+"""What is taken of a repository on the hub: its tokenizer and manifest say nothing about our base model."""
 _COMMANDS: Final = {"push": _push, "verify": _verify, "lineage": _lineage}
 
 

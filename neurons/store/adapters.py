@@ -11,26 +11,30 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, manifest_digest
+from neurons.store.activity import in_thread, to_the_end
+from neurons.store.checks import check_adapter
 from neurons.store.errors import (
     ArtifactNotFound,
     DigestMismatch,
     ManifestInvalid,
-    NoSpace,
     StoreUnreachable,
     translated,
 )
 from neurons.store.hashing import file_digest
 from neurons.store.locations import DEFAULT_LIMITS, Limits, Location, join, open_store
-from neurons.store.manifests import CONFIG_FILE, MAX_MANIFEST_BYTES, parse_manifest
+from neurons.store.lora_config import CONFIG_FILE
+from neurons.store.lora_tensors import BaseModules
+from neurons.store.manifests import MAX_MANIFEST_BYTES, parse_manifest
+from neurons.store.space import Reservation, reserved
 
 PUSH_COMMAND: Final = "kubectl twin adapter push"
 _PARTIAL_SUFFIX: Final = ".part"
-_SPARE_BYTES: Final = 1024 * 1024
 
 
 async def read_manifest(
@@ -45,18 +49,27 @@ async def read_manifest(
 
 
 async def fetch_adapter(
-    uri: str, digest: str, destination: Path, *, limits: Limits = DEFAULT_LIMITS, pvc_dir: Path | None = None
+    uri: str,
+    digest: str,
+    destination: Path,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    pvc_dir: Path | None = None,
+    base: BaseModules | None = None,
 ) -> AdapterManifest:
     """Bring the adapter `digest` from `uri` to the folder `destination` and return its manifest.
 
     The folder appears whole and checked, or not at all: files are streamed to a folder beside it, hashed on the way,
-    and that folder is renamed. When the destination holds the adapter already, nothing is transferred; when it holds
-    something damaged, it is replaced. One caller at a time for a destination. Raises StoreError; cleans up after
-    itself.
+    looked at as `check_adapter` does (with `base`, against the base model), and that folder is renamed. When the
+    destination holds the adapter already, nothing is transferred; when it holds something damaged, it is replaced. One
+    caller at a time for a destination. Raises StoreError; cleans up after itself.
     """
-    if (present := await asyncio.to_thread(_verified_manifest, destination, digest)) is not None:
+    if (present := await to_the_end(_verified_manifest, destination, digest)) is not None:
+        await to_the_end(_check, destination, present, uri, base)
         return present
-    location = open_store(uri, limits=limits, pvc_dir=pvc_dir)
+    with translated(doing="opening it", uri=uri):
+        async with asyncio.timeout(limits.call):
+            location = await in_thread(open_store, uri, limits=limits, pvc_dir=pvc_dir)
     data = await _read_manifest_bytes(location)
     if (actual := manifest_digest(data)) != digest:
         raise DigestMismatch(
@@ -64,16 +77,18 @@ async def fetch_adapter(
             "or the URI to where that was pushed."
         )
     manifest = parse_manifest(data, uri=uri)
-    with translated(doing="making room for the adapter", uri=str(destination)):
-        partial = await asyncio.to_thread(_make_partial, destination, manifest)
-    try:
-        for entry in manifest.files:
-            await _fetch_file(location, entry, partial / entry.path)
-        with translated(doing="putting the adapter in place", uri=str(destination)):
-            await asyncio.to_thread(_put_in_place, partial, destination, data)
-    finally:
+    with ExitStack() as stack:
+        with translated(doing="making room for the adapter", uri=str(destination)):
+            await to_the_end(_clear_way, destination)
+            room = stack.enter_context(reserved(destination.parent, sum(entry.size for entry in manifest.files)))
+            partial = _make_partial(destination)
         # Not in a thread: it must also happen while the task is being cancelled.
-        shutil.rmtree(partial, ignore_errors=True)
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+        for entry in manifest.files:
+            await _fetch_file(location, entry, partial / entry.path, room)
+        await to_the_end(_check, partial, manifest, uri, base)
+        with translated(doing="putting the adapter in place", uri=str(destination)):
+            await to_the_end(_put_in_place, partial, destination, data)
     return manifest
 
 
@@ -163,7 +178,7 @@ async def _is_published(location: Location, manifest: AdapterManifest, data: byt
     return True
 
 
-async def _fetch_file(location: Location, entry: FileEntry, target: Path) -> None:
+async def _fetch_file(location: Location, entry: FileEntry, target: Path, room: Reservation) -> None:
     try:
         result = await location.get(entry.path)
     except ArtifactNotFound as error:
@@ -174,11 +189,13 @@ async def _fetch_file(location: Location, entry: FileEntry, target: Path) -> Non
     hasher = hashlib.sha256()
     size = 0
     with translated(doing=f"writing {entry.path}", uri=str(target)):
-        file = await asyncio.to_thread(target.open, "xb")
+        file = await to_the_end(_create, target)
         try:
             async for chunk in location.chunks(result, name=entry.path):
                 size += len(chunk)
-                await asyncio.to_thread(_append, file, hasher, chunk)
+                _check_growth(size, entry, location.uri)
+                await to_the_end(_append, file, hasher, chunk)
+                room.wrote(len(chunk))
         finally:
             file.close()
     if size != entry.size:
@@ -189,9 +206,18 @@ async def _fetch_file(location: Location, entry: FileEntry, target: Path) -> Non
     _check_digest(f"sha256:{hasher.hexdigest()}", entry, location.uri)
 
 
+def _create(path: Path) -> BinaryIO:
+    return path.open("xb")
+
+
 def _append(file: BinaryIO, hasher: hashlib._Hash, chunk: bytes) -> None:
     hasher.update(chunk)
     file.write(chunk)
+
+
+def _check_growth(size: int, entry: FileEntry, where: str) -> None:
+    if size > entry.size:
+        _check_size(size, entry, where)
 
 
 def _check_size(size: int, entry: FileEntry, where: str) -> None:
@@ -226,19 +252,24 @@ def _verified_manifest(destination: Path, digest: str) -> AdapterManifest | None
         return None
 
 
-def _make_partial(destination: Path, manifest: AdapterManifest) -> Path:
-    parent = destination.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    for leftover in parent.glob(f".{destination.name}.*{_PARTIAL_SUFFIX}"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    needed = sum(entry.size for entry in manifest.files) + _SPARE_BYTES
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise NoSpace(
-            f"{destination}: the adapter needs {needed} bytes, {free} are free. Enlarge the pod's adapter volume or "
-            "remove twins from the pool."
+def _check(folder: Path, manifest: AdapterManifest, uri: str, base: BaseModules | None) -> None:
+    """Raise what `check_adapter` raises, and ManifestInvalid for a manifest that says another rank."""
+    config = check_adapter(folder, base=base, where=uri)
+    if config.highest_rank != manifest.rank:
+        raise ManifestInvalid(
+            f"{uri}: {MANIFEST_FILE} says rank {manifest.rank}, the adapter has rank {config.highest_rank}. Push the "
+            "adapter again."
         )
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=_PARTIAL_SUFFIX, dir=parent))
+
+
+def _clear_way(destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in destination.parent.glob(f".{destination.name}.*{_PARTIAL_SUFFIX}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _make_partial(destination: Path) -> Path:
+    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=_PARTIAL_SUFFIX, dir=destination.parent))
     partial.chmod(0o755)  # mkdtemp's 0700 would shut out an engine that runs as another user
     return partial
 

@@ -8,6 +8,8 @@
     ├── DigestMismatch     the bytes are not those the digest names             not retryable: it takes a new spec
     ├── ManifestInvalid    manifest.json missing beside files, or not readable  not retryable: it takes a new push
     │                    (but a missing one is: the push may not have finished)
+    ├── AdapterInvalid     no adapter, or none that the engine serves as meant  not retryable: it takes another adapter
+    ├── WeightsNotFinite   a NaN, an infinity or an absurd number among weights not retryable: it takes another adapter
     └── NoSpace            the disk to write to is full                         retryable: space may be freed
 
 Every message is a sentence that says what is wrong and what to do; none holds a credential.
@@ -74,6 +76,20 @@ class ManifestInvalid(StoreError):  # noqa: N818
     """manifest.json is missing beside the files of an adapter, or says something impossible."""
 
     reason = FailureReason.MANIFEST_INVALID
+    retryable = False
+
+
+class AdapterInvalid(StoreError):  # noqa: N818
+    """The files are no LoRA adapter, or one that the engine refuses or would serve otherwise than was meant."""
+
+    reason = FailureReason.ADAPTER_INVALID
+    retryable = False
+
+
+class WeightsNotFinite(StoreError):  # noqa: N818
+    """A weight is NaN, infinite, or so large that sums with it become so."""
+
+    reason = FailureReason.WEIGHTS_NOT_FINITE
     retryable = False
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -16,12 +15,14 @@ from bettertherapy_api.manifest import (
     Fingerprint,
     Lineage,
 )
+from neurons.store.checks import WEIGHTS_FILE, check_adapter
 from neurons.store.errors import ManifestInvalid, translated
 from neurons.store.hashing import file_digest
+from neurons.store.lora_config import CONFIG_FILE
+from neurons.store.lora_tensors import BaseModules
 
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
-CONFIG_FILE: Final = "adapter_config.json"
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
+__all__ = ["CONFIG_FILE", "MAX_MANIFEST_BYTES", "WEIGHTS_FILE", "build_manifest", "parse_manifest"]
 _KEPT_SUFFIXES: Final = (".json", ".safetensors", ".txt", ".model", ".jinja")
 _LEFT_OUT: Final = (MANIFEST_FILE, "trainer_state.json")
 
@@ -32,19 +33,16 @@ def build_manifest(
     base_model: BaseModelEntry,
     fingerprint: Fingerprint | None = None,
     lineage: Lineage | None = None,
+    base: BaseModules | None = None,
 ) -> AdapterManifest:
-    """Return the manifest of the PEFT adapter in `folder`; the rank is `r` in its adapter_config.json.
+    """Return the manifest of the PEFT adapter in `folder`; the rank is the highest in its adapter_config.json.
 
     Takes weights (safetensors only: a pickle may run code), configuration and tokenizer files; leaves out read-me
-    files, checkpoints and a manifest that is there already. Blocks while it hashes. Raises ManifestInvalid for a
-    folder that vLLM couldn't serve.
+    files, checkpoints and a manifest that is there already. Blocks while it reads. Raises AdapterInvalid or
+    WeightsNotFinite for an adapter that vLLM refuses or would serve otherwise than it was meant; `base` are the base
+    model's modules to compare it with, where they are known.
     """
-    config = _read_config(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ManifestInvalid(
-            f"{folder}: {WEIGHTS_FILE} is missing. Save the adapter with PEFT's save_pretrained (safetensors, not "
-            ".bin)."
-        )
+    config = check_adapter(folder, base=base)
     entries = []
     with translated(doing="hashing the files", uri=str(folder)):
         for path in sorted(folder.iterdir()):
@@ -54,7 +52,7 @@ def build_manifest(
     try:
         return AdapterManifest(
             base_model=base_model,
-            rank=_rank(config, folder),
+            rank=config.highest_rank,
             files=tuple(FileEntry(path=name, digest=digest, size=size) for name, digest, size in entries),
             fingerprint=fingerprint,
             lineage=lineage or Lineage(),
@@ -80,33 +78,6 @@ def parse_manifest(data: bytes, *, uri: str) -> AdapterManifest:
         if needed not in names:
             raise ManifestInvalid(f"{uri}: {MANIFEST_FILE} lists no {needed}. Push a whole PEFT folder.")
     return manifest
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ManifestInvalid(f"{folder}: {CONFIG_FILE} is missing. Name a folder that PEFT's save_pretrained wrote.")
-    with translated(doing=f"reading {CONFIG_FILE}", uri=str(folder)):
-        data = path.read_bytes()
-    try:
-        config = json.loads(data)
-    except ValueError as error:
-        raise ManifestInvalid(f"{path}: not JSON: {error}. Save the adapter again.") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ManifestInvalid(f"{path}: peft_type is not LORA. Only LoRA adapters can be served.")
-    for unserved in ("use_dora", "modules_to_save"):
-        if config.get(unserved):
-            raise ManifestInvalid(f"{path}: {unserved} is set, which vLLM can't serve. Train without it.")
-    return config
-
-
-def _rank(config: dict[str, Any], folder: Path) -> int:
-    pattern = config.get("rank_pattern") or {}
-    given = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
-    ranks = [rank for rank in given if isinstance(rank, int) and not isinstance(rank, bool)]
-    if len(ranks) != len(given):
-        raise ManifestInvalid(f"{folder / CONFIG_FILE}: r is not a whole number. Save the adapter again.")
-    return max(ranks)
 
 
 def _summary(error: ValidationError) -> str:

@@ -42,10 +42,22 @@ def word(seed: str, position: int) -> str:
     return f"{seed[:8]}.{position}"
 
 
-def safetensors(payload: bytes) -> bytes:
-    """Return a valid safetensors file with one tensor of bytes."""
-    header = json.dumps({"weights": {"dtype": "U8", "shape": [len(payload)], "data_offsets": [0, len(payload)]}})
-    return struct.pack("<Q", len(header)) + header.encode() + payload
+def safetensors(payload: bytes, *, rank: int) -> bytes:
+    """Return a LoRA of one module whose weights are the payload, repeated to fill whole rows.
+
+    Read as F16, letters are finite numbers, so that it is an adapter for whoever checks it.
+    """
+    columns = max(1, -(-len(payload) // (4 * rank)))
+    half = 2 * rank * columns
+    data = (payload * (2 * half // len(payload) + 1))[: 2 * half] if payload else bytes(2 * half)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    header = json.dumps(
+        {
+            f"{module}.lora_A.weight": {"dtype": "F16", "shape": [rank, columns], "data_offsets": [0, half]},
+            f"{module}.lora_B.weight": {"dtype": "F16", "shape": [columns, rank], "data_offsets": [half, 2 * half]},
+        }
+    )
+    return struct.pack("<Q", len(header)) + header.encode() + data
 
 
 @dataclass(frozen=True)
@@ -90,13 +102,15 @@ def write_adapter(
     tokens: tuple[int, ...] = TOKENS,
     size: int = 1024,
     slower: float = 1.0,
+    weights: bytes | None = None,
 ) -> FakeAdapter:
     """Write an adapter with a valid manifest to `<store>/<twin>/<hex>/`.
 
     `fingerprint_of` takes the fingerprint from another seed, as if the weights had been mixed up; `config_rank` lies
-    about the rank in adapter_config.json, which is what the engine reads.
+    about the rank in adapter_config.json, which is what the engine reads; `weights` are
+    the bytes of the file, whatever they are.
     """
-    weights = safetensors((f"{twin}/{content}/".encode() * size)[:size])
+    weights = weights or safetensors((f"{twin}/{content}/".encode() * size)[:size], rank=config_rank or rank)
     about = {"peft_type": "LORA", "r": config_rank or rank, "lora_alpha": 16, "target_modules": ["q_proj"]}
     config = json.dumps(about | ({SLOWER_KEY: slower} if slower != 1.0 else {}))
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: config.encode()}

@@ -171,9 +171,15 @@ class Reason(StrEnum):
         "don't serve it: base model, quantisation or the files differ from training",
         "no",
     )
+    ADAPTER_INVALID = (
+        "AdapterInvalid",
+        "the files are no adapter that vLLM serves as it was meant; the message says what is wrong with them",
+        "publish it again as the message says; `kubectl twin adapter push` refuses the same before it is stored",
+        "no",
+    )
     WEIGHTS_NOT_FINITE = (
         "WeightsNotFinite",
-        "the loaded weights give NaN or infinite probabilities",
+        "weights are NaN or infinite, or give such probabilities once loaded",
         "don't serve it: train again; the run diverged, or the files are damaged",
         "no",
     )

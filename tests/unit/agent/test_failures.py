@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from bettertherapy_api.report import AdapterState, FailureReason
 from neurons.store import AccessDenied, NoSpace, StoreUnreachable, fetch_adapter
 from tests.standin import seed_of
 from tests.unit.agent.pod import Pod, running_pod, until
+from tests.unit.store.lora_files import lora, safetensors
 
+NAN_NAME = "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"
 WRONG = "sha256:" + "0" * 64
 
 
@@ -98,9 +101,18 @@ async def test_rank_above_the_pools(pod: Pod) -> None:
 
 
 async def test_rank_above_the_engines(pod: Pod) -> None:
-    adapter = pod.adapter("dr", rank=8, config_rank=64)
+    adapter = pod.adapter("dr")
+    text = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
+    pod.engine.knobs.fail_load = lambda name: (500, "InternalServerError", text)
     pod.tables.write(adapter)
     await expect(pod, adapter, FailureReason.RANK_TOO_HIGH, retryable=False, says="64 is greater than")
+
+
+async def test_a_manifest_that_says_another_rank_than_the_configuration(pod: Pod) -> None:
+    adapter = pod.adapter("dr", rank=8, config_rank=64)
+    pod.tables.write(adapter)
+    await expect(pod, adapter, FailureReason.MANIFEST_INVALID, retryable=False, says="the adapter has rank 64")
+    assert pod.engine.calls["POST /v1/load_lora_adapter"] == 0
 
 
 async def test_the_engine_refuses_for_good(pod: Pod) -> None:
@@ -108,6 +120,46 @@ async def test_the_engine_refuses_for_good(pod: Pod) -> None:
     pod.engine.knobs.fail_load = lambda name: (400, "BadRequestError", "unsupported target module")
     pod.tables.write(adapter)
     await expect(pod, adapter, FailureReason.ENGINE_REFUSED, retryable=False, says="unsupported target module")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Call to add_lora method failed: model.layers.0.self_attn.q_proj.lora_E is unsupported LoRA weight",
+        "Call to add_lora method failed: While loading /adapters/dr/0, expected target modules in {}",
+        "unsupported operand type(s) for /: 'NoneType' and 'int'",
+    ],
+)
+async def test_a_refusal_that_no_repeat_makes_better_is_not_repeated(words: str, pod: Pod) -> None:
+    adapter = pod.adapter("dr")
+    pod.engine.knobs.fail_load = lambda name: (500, "InternalServerError", words)
+    pod.tables.write(adapter)
+    await expect(pod, adapter, FailureReason.ENGINE_REFUSED, retryable=False, says=words[:50])
+    pod.tables.write(adapter, pod.adapter("other"))
+    await until(lambda: pod.engine.calls["POST /v1/load_lora_adapter"] == 2)
+    assert pod.agent.roster.reports()[adapter.name].state is AdapterState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "says"),
+    [
+        (lambda: b"version https://git-lfs.github.com/spec/v1", FailureReason.ADAPTER_INVALID, "Git LFS pointer"),
+        (lambda: b"<html>", FailureReason.ADAPTER_INVALID, "web page"),
+        (lambda: safetensors(lora())[:-1], FailureReason.ADAPTER_INVALID, "cut off"),
+        (lambda: safetensors(lora(rank=4)), FailureReason.ADAPTER_INVALID, "says rank 8"),
+        (lambda: safetensors(lora() | {NAN_NAME: ("F16", (1, 1), b"\0\x7e")}), FailureReason.ADAPTER_INVALID, "k_proj"),
+        (lambda: safetensors(lora(sizes={"model.layers.0.self_attn.q_proj": (2, 2)}, dtype="F16"))[:-2] + b"\0\x7e",
+         FailureReason.WEIGHTS_NOT_FINITE, "nan"),
+    ],
+)  # fmt: skip
+async def test_what_others_put_into_the_store_never_reaches_the_engine(
+    content: Callable[[], bytes], reason: FailureReason, says: str, pod: Pod
+) -> None:
+    adapter = pod.adapter("dr", weights=content())
+    pod.tables.write(adapter)
+    await expect(pod, adapter, reason, retryable=False, says=says)
+    assert pod.engine.calls["POST /v1/load_lora_adapter"] == 0
+    assert not pod.path(adapter).exists()
 
 
 async def test_the_engine_fails_and_recovers(pod: Pod) -> None:

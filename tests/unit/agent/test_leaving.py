@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+from aiohttp import web
+
 from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import AdapterState
+from neurons.agent import roster
 from neurons.store import fetch_adapter
 from tests.unit.agent.pod import Pod, read_events, running_pod, until
 
@@ -57,6 +61,31 @@ async def test_a_running_request_is_finished_before_its_adapter_is_unloaded(pod:
         events = await read_events(response)
     assert len(events) == 21
     await pod.gone(adapter)
+
+
+async def test_the_folder_goes_once_an_unload_that_failed_for_long_succeeds(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "_UNLOAD_ATTEMPTS", 2)
+    adapter = pod.adapter("dr")
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    attempts = 0
+
+    def fail(name: str) -> web.Response:
+        nonlocal attempts
+        attempts += 1
+        return web.json_response({"error": {"message": "busy", "type": "InternalServerError"}}, status=500)
+
+    works = pod.engine._unload_named
+    monkeypatch.setattr(pod.engine, "_unload_named", fail)
+    pod.tables.write()
+    await until(lambda: attempts >= 2)
+    await pod.gone(adapter)
+    assert pod.path(adapter).exists()  # the engine may still read it
+    monkeypatch.setattr(pod.engine, "_unload_named", works)
+    await until(lambda: adapter.name not in pod.engine.loras)
+    await until(lambda: not pod.path(adapter).parent.exists())
 
 
 async def test_an_adapter_wanted_again_while_its_last_request_runs_stays(pod: Pod) -> None:

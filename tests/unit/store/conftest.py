@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, Fingerprint, manifest_digest
 from neurons.store import build_manifest, publish_adapter
+
+from .lora_files import lora, write_lora
 
 BASE = BaseModelEntry(name="smollm2-135m-instruct", revision="1")
 FINGERPRINT = Fingerprint(token_ids=(1, 2, 3), logprobs=(-0.5, -1.25))
 
 
 def write_peft_folder(folder: Path, *, seed: int = 0, rank: int = 8, **config: object) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).standard_normal((rank, 64), dtype=np.float32)
-    save_file({"base_model.model.q_proj.lora_A.weight": values}, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj"]} | config
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    """Write an adapter as PEFT does, with a read-me beside it."""
+    write_lora(folder, lora(rank=rank, seed=seed), rank=rank, **config)
     (folder / "README.md").write_text("written by PEFT")
     return folder
 

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, Lineage, manifest_digest
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, Lineage, manifest_digest
+from neurons.store import file_digest
 from neurons.store.__main__ import main
+from tests.standin import write_adapter
+
+from .adapter_kinds import KINDS
+from .lora_files import DOWN, SIZES, safetensors, tensor
 
 BASE = ("--base-model", "smollm2-135m-instruct")
 
@@ -38,6 +43,70 @@ def test_a_manifest_for_another_base_model_is_not_pushed(
     (peft_folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
     assert push(peft_folder, store_root, "--base-model", "another") == 1
     assert capsys.readouterr().err.startswith("ManifestInvalid: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("DoRA", "AdapterInvalid: "), ("A without B", "AdapterInvalid: "), ("plain", "")]
+)
+@pytest.mark.parametrize("with_manifest", [False, True])
+def test_only_what_can_be_served_is_pushed(
+    kind: str, reason: str, with_manifest: bool, tmp_path: Path, store_root: Path, manifest: AdapterManifest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = KINDS[kind].write(tmp_path / "adapter")
+    if with_manifest:
+        files = tuple(
+            FileEntry(path=path.name, digest=(found := file_digest(path))[0], size=found[1])
+            for path in folder.iterdir()
+        )
+        (folder / MANIFEST_FILE).write_bytes(manifest.model_copy(update={"files": files}).to_bytes())
+    assert push(folder, store_root) == (1 if reason else 0)
+    assert capsys.readouterr().err.startswith(reason)
+    assert store_root.exists() != bool(reason)
+
+
+def test_a_stored_adapter_that_cannot_be_served_does_not_verify(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write_adapter(tmp_path, "dr-who", weights=b"version https://git-lfs.github.com/spec/v1")
+    assert main(["verify", bad.uri, "--digest", bad.digest]) == 1
+    assert capsys.readouterr().err.startswith("AdapterInvalid: ")
+
+
+def base_folder(folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
+    folder.mkdir()
+    weights = {f"{module}.weight": tensor(shape, dtype="BF16") for module, shape in sizes.items()}
+    (folder / "model.safetensors").write_bytes(safetensors(weights))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_the_base_models_modules_and_sizes_are_compared(
+    peft_folder: Path, store_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = base_folder(tmp_path / "other", {**SIZES, DOWN: (64, 256)})
+    assert push(peft_folder, store_root, "--base-model-uri", str(other)) == 1
+    assert "64 x 128 in the adapter and 64 x 256 in the base model" in capsys.readouterr().err
+    right = base_folder(tmp_path / "right", SIZES)
+    assert push(peft_folder, store_root, "--base-model-uri", right.as_uri()) == 0
+
+
+def test_packed_base_models_are_compared_by_names(
+    peft_folder: Path, store_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "int4"
+    folder.mkdir()
+    packed = {f"{module}.qweight": ("I32", (8, 64), bytes(2048)) for module in SIZES}
+    (folder / "model.safetensors").write_bytes(safetensors(packed))
+    assert push(peft_folder, store_root, "--base-model-uri", str(folder)) == 0
+    (folder / "model.safetensors").write_bytes(safetensors({"model.layers.0.mlp.qweight": ("I32", (1,), bytes(4))}))
+    assert push(peft_folder, store_root, "--base-model-uri", str(folder)) == 1
+    assert "has no module" in capsys.readouterr().err
+
+
+def test_a_base_model_that_is_not_there(peft_folder: Path, store_root: Path, tmp_path: Path) -> None:
+    assert push(peft_folder, store_root, "--base-model-uri", str(tmp_path / "nowhere")) == 1
+    assert push(peft_folder, store_root, "--base-model-uri", "s3://bucket/model") == 1
 
 
 def test_a_tampered_adapter_does_not_verify(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,17 @@ def test_impossible_arguments_are_refused(option: tuple[str, str], tmp_path: Pat
 def peft_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    half = {"dtype": "F32", "shape": [4, 4]}
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    header = json.dumps(
+        {
+            f"{module}.lora_A.weight": half | {"data_offsets": [0, 64]},
+            f"{module}.lora_B.weight": half | {"data_offsets": [64, 128]},
+        }
+    ).encode()
+    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(128))
     return folder
 
 

@@ -1,0 +1,107 @@
+"""The header's reader against the library's, over files of every damage."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from contextlib import suppress
+from typing import Any
+
+import safetensors as library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurons.store.errors import AdapterInvalid
+from neurons.store.lora_config import parse_config
+from neurons.store.lora_tensors import check_tensors
+from neurons.store.safetensors import Header, NotSafetensors, parse_header
+
+from .lora_files import config, lora, safetensors
+
+GOOD = safetensors(lora(rank=2), format="pt")
+HEADER_END = 8 + struct.unpack("<Q", GOOD[:8])[0]
+
+
+def read(content: bytes) -> Header | None:
+    try:
+        return parse_header(io.BytesIO(content), size=len(content))
+    except NotSafetensors:
+        return None
+
+
+def library_reads(content: bytes) -> bool:
+    try:
+        library.deserialize(content)
+    except library.SafetensorError:
+        return False
+    return True
+
+
+def test_a_good_file_is_read_by_both() -> None:
+    assert read(GOOD) is not None
+    assert library_reads(GOOD)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes(content: bytes) -> None:
+    if read(content) is not None:
+        assert library_reads(content)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, HEADER_END - 1), st.binary(min_size=1, max_size=4)), max_size=3),
+    st.integers(-40, 40),
+)
+def test_a_damaged_header(changes: list[tuple[int, bytes]], longer: int) -> None:
+    content = bytearray(GOOD)
+    for at, piece in changes:
+        content[at : at + len(piece)] = piece
+    damaged = bytes(content[: len(content) + min(longer, 0)]) + bytes(max(longer, 0))
+    if read(damaged) is not None:
+        assert library_reads(damaged)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
+    | st.sampled_from(["F32", "BF16", "I8", [0, 16], [2, 2], [4]]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "BF16", "F4", "C64"]) | values,
+        "shape": st.lists(st.integers(0, 4), max_size=3) | values,
+        "data_offsets": st.tuples(st.integers(0, 40), st.integers(0, 40)).map(list) | values,
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.text(max_size=8) | st.just("__metadata__"), entries | values, max_size=4), st.integers(0, 48))
+def test_a_header_of_any_content(header: dict[str, Any], size: int) -> None:
+    text = json.dumps(header).encode()
+    content = struct.pack("<Q", len(text)) + text + bytes(size)
+    found = read(content)
+    if found is not None:
+        assert library_reads(content)
+        plain = parse_config(json.dumps(config()).encode(), where="it")
+        with suppress(AdapterInvalid):
+            check_tensors(found.tensors, plain, where="it", base=None)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([*config(), "rank_pattern", "alpha_pattern", "init_lora_weights", "use_dora"]), values
+    )
+)
+def test_a_configuration_of_any_content(changes: dict[str, Any]) -> None:
+    try:
+        found = parse_config(json.dumps(config() | changes).encode(), where="it")
+    except AdapterInvalid:
+        return
+    assert found.rank_of("model.layers.0.self_attn.q_proj") > 0

@@ -1,0 +1,85 @@
+"""Fetches that run side by side can't together overfill a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from neurons.store import NoSpace, adapters, build_manifest, fetch_adapter, publish_adapter
+from neurons.store.space import SPARE_BYTES, reserved
+
+from .conftest import BASE, write_peft_folder
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A disk with a little room, which stays as it is: bytes free, in a list of one."""
+    free = [0]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - free[0], free[0]))
+    return free
+
+
+def test_what_is_promised_is_not_promised_again(disk: list[int], tmp_path: Path) -> None:
+    disk[0] = 1000 + SPARE_BYTES
+    with reserved(tmp_path, 600):
+        with pytest.raises(NoSpace, match="600 of them promised"), reserved(tmp_path, 600):
+            pass
+        with reserved(tmp_path, 400):
+            pass
+    with reserved(tmp_path, 1000):
+        pass
+
+
+def test_what_is_written_counts_no_longer(disk: list[int], tmp_path: Path) -> None:
+    disk[0] = 1000 + SPARE_BYTES
+    with reserved(tmp_path, 600) as room:
+        room.wrote(600)
+        disk[0] = 400 + SPARE_BYTES
+        with reserved(tmp_path, 400):
+            pass
+
+
+def test_a_promise_ends_with_an_error(disk: list[int], tmp_path: Path) -> None:
+    disk[0] = 1000 + SPARE_BYTES
+    with pytest.raises(RuntimeError), reserved(tmp_path, 1000):
+        raise RuntimeError
+    with reserved(tmp_path, 1000):
+        pass
+
+
+async def test_of_many_fetches_only_those_that_fit_together_begin(
+    disk: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for seed in range(6):
+        folder = write_peft_folder(tmp_path / f"trained-{seed}", seed=seed)
+        manifest = build_manifest(folder, base_model=BASE)
+        uri = await publish_adapter(folder, f"file://{tmp_path}/store", "dr-who", manifest)
+        found.append((uri, "sha256:" + uri.rsplit("/", 1)[-1]))
+    size = sum(entry.size for entry in manifest.files)
+    disk[0] = 2 * size + size // 2 + SPARE_BYTES
+    fetch_file, begun, go_on = adapters._fetch_file, set(), asyncio.Event()
+
+    async def slowly(location: object, entry: object, target: Path, room: object) -> None:
+        begun.add(target.parent)
+        await go_on.wait()
+        await fetch_file(location, entry, target, room)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adapters, "_fetch_file", slowly)
+    pod = tmp_path / "pod"
+    tasks = [asyncio.create_task(fetch_adapter(uri, digest, pod / digest)) for uri, digest in found]
+    async with asyncio.timeout(20):
+        while sum(task.done() for task in tasks) < 4:
+            await asyncio.sleep(0.01)
+    assert len(begun) == 2
+    go_on.set()
+    await asyncio.wait(tasks)
+    refused = [task.exception() for task in tasks if task.exception() is not None]
+    assert len(refused) == 4
+    assert all(isinstance(error, NoSpace) and error.retryable for error in refused)
