@@ -60,8 +60,8 @@ def kubectl(kubeconfig: Path, kubectl_binary: str) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def crds(kubectl: Kubectl) -> None:
-    """Install the CustomResourceDefinitions and wait until they are served."""
-    for path in sorted((ROOT / "crds").glob("*.yaml")):
+    """Install the CustomResourceDefinitions and admission policies, and wait until the former are served."""
+    for path in sorted((ROOT / "crds").rglob("*.yaml")):
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
     kubectl(
         "wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--timeout=30s"

@@ -1,5 +1,7 @@
 """Generates the CustomResourceDefinitions from the types: `python -m bettertherapy_api.crd [--check]`.
 
+The admission policies in crds/policies are copied into the operator's chart beside them.
+
 Pydantic's JSON schema is turned into the structural OpenAPI v3 schema that the API server accepts: references are
 written out, nullable unions become optional fields, titles go, and defaults that are null go.
 """
@@ -15,13 +17,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bettertherapy_api import doctor_twin, finetune_run, miner_pool
+from bettertherapy_api import doctor_twin, finetune_run, miner_pool, report, routing
 from bettertherapy_api.names import GROUP, VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (Path("crds"), Path("charts/twin-operator/files/crds"))
+POLICIES, POLICIES_COPY = Path("crds/policies"), Path("charts/twin-operator/files/policies")
 HEADER = "# Generated from crds/bettertherapy_api by `make generate`; do not edit.\n"
-KINDS: tuple[ModuleType, ...] = (doctor_twin, finetune_run, miner_pool)
+COPY_HEADER = "# Copied from crds/policies by `make generate`; do not edit.\n"
+KINDS: tuple[ModuleType, ...] = (doctor_twin, finetune_run, miner_pool, report, routing)
 
 _KEPT = {
     "type", "description", "properties", "required", "items", "enum", "pattern", "minimum", "maximum", "minLength",
@@ -85,9 +89,10 @@ def definition(kind: ModuleType) -> dict[str, Any]:
     model: type[BaseModel] = getattr(kind, kind.KIND)
     raw = model.model_json_schema(by_alias=True)
     schema = structural(raw, raw.get("$defs", {}))
-    schema["properties"]["metadata"] = {"type": "object"}
-    schema["required"] = ["spec"]
-    problems = [p for part in ("spec", "status") for p in _unbounded(schema["properties"][part], part)]
+    parts = {name: node for name, node in schema["properties"].items() if name != "metadata"}
+    schema["properties"] = {"metadata": {"type": "object"}, **parts}
+    schema["required"] = [name for name in schema["required"] if name != "metadata"]
+    problems = [problem for part, node in parts.items() for problem in _unbounded(node, part)]
     if problems:
         raise ValueError(f"{kind.KIND}: " + "; ".join(problems))
     version: dict[str, Any] = {
@@ -96,8 +101,9 @@ def definition(kind: ModuleType) -> dict[str, Any]:
         "storage": True,
         "additionalPrinterColumns": kind.COLUMNS,
         "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}, **({"scale": kind.SCALE} if kind.SCALE else {})},
     }
+    if "status" in parts:
+        version["subresources"] = {"status": {}, **({"scale": kind.SCALE} if kind.SCALE else {})}
     if kind.SELECTABLE:
         version["selectableFields"] = [{"jsonPath": path} for path in kind.SELECTABLE]
     return {
@@ -113,7 +119,7 @@ def definition(kind: ModuleType) -> dict[str, Any]:
                 "plural": kind.PLURAL,
                 "singular": kind.KIND.lower(),
                 "shortNames": kind.SHORT_NAMES,
-                "categories": ["bettertherapy"],
+                **({"categories": kind.CATEGORIES} if kind.CATEGORIES else {}),
             },
             "versions": [version],
         },
@@ -127,11 +133,15 @@ def files() -> dict[Path, str]:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    return {
-        target / f"{kind.PLURAL}.yaml": HEADER + yaml.dump(definition(kind), Dumper=Dumper, sort_keys=False, width=120)
+    made = {
+        target / f"{kind.PLURAL}.yaml": HEADER
+        + yaml.dump(definition(kind), Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
         for kind in KINDS
         for target in TARGETS
     }
+    for path in sorted((ROOT / POLICIES).glob("*.yaml")):
+        made[POLICIES_COPY / path.name] = COPY_HEADER + path.read_text()
+    return made
 
 
 def main(argv: list[str]) -> int:

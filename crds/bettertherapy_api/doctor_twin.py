@@ -398,5 +398,6 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["twin", "twins"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = None
 SELECTABLE: list[str] = []

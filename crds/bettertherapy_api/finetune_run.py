@@ -235,6 +235,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["ft"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = None
 SELECTABLE = [".spec.twinRef.name"]
 """Fields by which the API server selects: a namespace keeps thousands of runs, a twin has a few."""

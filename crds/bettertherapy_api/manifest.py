@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from bettertherapy_api.routing import _Doc
+from bettertherapy_api.document import Document as _Doc
 
 MANIFEST_FILE: Final = "manifest.json"
 MEDIA_TYPE: Final = "application/vnd.bettertherapy.adapter.v1+json"

@@ -385,6 +385,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["mp"]
+CATEGORIES = ["bettertherapy"]
 SCALE: dict[str, str] | None = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",

@@ -76,6 +76,26 @@ def report_name(pool: str) -> str:
     return f"{pool}-report"
 
 
+def routing_slice_name(pool: str, number: int) -> str:
+    """Return the name of one RoutingSlice with twins; number 0 exists as long as the pool."""
+    return f"{pool}-routing-{number}"
+
+
+def pods_slice_name(pool: str) -> str:
+    """Return the name of the RoutingSlice that says where the pool's engine pods are."""
+    return f"{pool}-routing-pods"
+
+
+def prompts_slice_name(pool: str, number: int) -> str:
+    """Return the name of one RoutingSlice with system prompts."""
+    return f"{pool}-routing-prompts-{number}"
+
+
+def prompt_digest(text: str) -> str:
+    """Return `sha256:` and the hex digest of a system prompt's UTF-8 bytes; raises ValueError for lone surrogates."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def trainer_name(run: str) -> str:
     """Return the name of the ServiceAccount and Role of the run's trainer; its Job is named as the run."""
     return f"{run}-trainer"

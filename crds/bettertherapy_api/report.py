@@ -1,12 +1,26 @@
-"""The pod report: what an agent says about its engine, one JSON document per pod in the ConfigMap `P-report`."""
+"""PodReport: what one agent says about its engine. Named as its pod, owned by it, written by its identity alone.
+
+Where a pod can be reached is not in it: that comes from the operator, which has it from the API server.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from bettertherapy_api.routing import _Doc
+from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Uid, cel, rules
+
+KIND = "PodReport"
+PLURAL = "podreports"
+
+MAX_ADAPTERS = 4096
+MAX_MESSAGE = 1024
+"""Characters of a message; agents cut what is longer."""
+
+Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class AdapterState(StrEnum):
@@ -39,57 +53,99 @@ class FailureReason(StrEnum):
     NO_SPACE = "NoSpace"
 
 
-class AdapterReport(_Doc):
+class PodRef(ApiModel):
+    """The pod that a report speaks of."""
+
+    name: DnsName
+    """Its name."""
+    uid: Uid
+    """Its UID: a recreated pod may reuse a name."""
+
+
+class AdapterReport(ApiModel):
     """One adapter on one pod."""
 
-    twin: str
-    digest: str
+    twin: Str63
+    """Name of the DoctorTwin it belongs to."""
+    twin_uid: Annotated[Uid | None, Field(alias="twinUID")] = None
+    """That twin's UID."""
+    digest: Digest
+    """sha256 of its manifest.json."""
     state: AdapterState
+    """Where it is on its way into the engine."""
     reason: FailureReason | None = None
-    message: str | None = None
+    """For Failed: why, as one word."""
+    message: Message | None = None
     """For Failed: a sentence that says what is wrong and what to do."""
     retryable: bool | None = None
     """For Failed: whether the agent goes on trying (the store is down) or waits for a new spec (digest mismatch)."""
-    fingerprint_milli_nats: int | None = Field(default=None, alias="fingerprintMilliNats")
+    fingerprint_milli_nats: Count | None = None
     """Mean absolute log-probability difference to the manifest's fingerprint, in 1/1000 nats."""
-    load_millis: int | None = Field(default=None, alias="loadMillis")
+    load_millis: Count | None = None
+    """From the load request to Verified, in milliseconds."""
 
 
-class EngineReport(_Doc):
+class EngineReport(ApiModel):
     """The engine process beside the agent."""
 
     live: bool
     """It answers and makes progress. False before it answers, and when it is wedged."""
     wedged: bool = False
-    version: str | None = None
-    started_at: str | None = Field(default=None, alias="startedAt")
+    """It has requests and makes no progress."""
+    version: Annotated[str | None, Field(max_length=64)] = None
+    """Its version, as it says."""
+    started_at: Annotated[str | None, Field(max_length=64)] = None
     """RFC 3339, from process_start_time_seconds; a change means the engine restarted and forgot its adapters."""
-    max_model_length: int | None = Field(default=None, alias="maxModelLength")
-    message: str | None = None
+    max_model_length: Count | None = None
+    """Longest conversation in tokens."""
+    message: Message | None = None
+    """Why it is not live, as a sentence."""
 
 
-class Slots(_Doc):
-    """LoRA slots of the engine. `used` counts adapters that answered requests lately, not those merely resident."""
+class Slots(ApiModel):
+    """LoRA slots of the engine."""
 
-    used: int
-    total: int
+    used: Count
+    """Adapters that answered requests lately, not those merely resident."""
+    total: Count
+    """Slots that the engine has."""
 
 
-class PodReport(_Doc):
-    """All one agent says. It changes only when something changed: no counters, no clocks that tick."""
+class PodReport(ApiModel):
+    """All that one agent says of its pod. It changes only when something changed: no counters, no clocks that tick."""
 
-    pod: str
-    address: str
-    """`ip:port` of the agent's allow-listed proxy; an IPv6 address stands in brackets."""
-    uid: str
-    """The pod's UID: a StatefulSet or a recreated pod may reuse a name."""
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("self.metadata.name == self.pod.name", "metadata.name must be pod.name: a report speaks of one pod"),
+        )
+    )
+    pod: PodRef
+    """The pod it speaks of."""
     ready: bool
+    """The engine answers, the adapters desired when it came up are settled, and nothing drains."""
     draining: bool = False
+    """New requests are refused, because the pod stops."""
     engine: EngineReport
-    adapters: dict[str, AdapterReport] = Field(default_factory=dict)
-    """Keyed by served name."""
+    """The engine process."""
+    adapters: Annotated[dict[str, AdapterReport] | None, Field(max_length=MAX_ADAPTERS)] = None
+    """Adapters by served name."""
     slots: Slots | None = None
-    cold_start_seconds: int | None = Field(default=None, alias="coldStartSeconds")
+    """LoRA slots of the engine."""
+    cold_start_seconds: Count | None = None
     """From the agent's start to the engine's first answer."""
-    observed_generation: int | None = Field(default=None, alias="observedGeneration")
-    """Generation of the newest routing table this agent has read."""
+    observed_generation: Count | None = None
+    """Generation of the MinerPool in the newest routing that the agent has read."""
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Ready", "type": "boolean", "jsonPath": ".ready"},
+    {"name": "Live", "type": "boolean", "jsonPath": ".engine.live"},
+    {"name": "Draining", "type": "boolean", "jsonPath": ".draining"},
+    {"name": "Engine", "type": "string", "jsonPath": ".engine.version"},
+    {"name": "Generation", "type": "integer", "jsonPath": ".observedGeneration", "priority": 1},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["preport"]
+CATEGORIES: list[str] = []
+SCALE: dict[str, str] | None = None
+SELECTABLE: list[str] = []

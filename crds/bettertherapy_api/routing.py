@@ -1,71 +1,136 @@
-"""The routing table: what the operator tells a pool's agents to hold and its miners to send where.
+"""RoutingSlice: what the operator tells a pool's agents to hold and its miners to send where, in bounded pieces.
 
-Stored as JSON under `names.ROUTING_KEY` in the ConfigMap `names.routing_name(pool)`. Readers keep their last good
-table when the API server can't be reached or a table doesn't parse, so serving never depends on the control plane.
+A pool has several: `names.routing_slice_name` with up to 100 twins each, `names.pods_slice_name` with the addresses of
+its engine pods, `names.prompts_slice_name` with the system prompts. Readers follow them all by the pool's label and
+merge them; they keep the last good entry when one doesn't parse, so that serving never depends on the control plane.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from bettertherapy_api.schema import ApiModel, Digest, DnsName, ModelName, Percent, Str63, Uid, cel, rules
+
+KIND = "RoutingSlice"
+PLURAL = "routingslices"
+
+TWINS_PER_SLICE = 100
+PODS_PER_SLICE = 1000
+PROMPTS_PER_SLICE = 1024
+VERSIONS_PER_TWIN = 16
+MAX_PROMPT = 8192
+"""Characters of one system prompt."""
+
+PodAddress = Annotated[str, Field(pattern=r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$", max_length=64)]
+"""`ip:port`; an IPv6 address stands in brackets. Never a host name: nobody resolves anything here."""
 
 
-class _Doc(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+class BaseModelRef(ApiModel):
+    """The pool's base model, as its engine serves it."""
 
-    def to_json(self) -> str:
-        """Return canonical JSON: the same document gives the same bytes, so an unchanged table is never rewritten."""
-        import json  # noqa: PLC0415
-
-        return json.dumps(
-            self.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=True, separators=(",", ":")
-        )
+    name: ModelName
+    """Name under which the engines serve it."""
+    revision: Annotated[str | None, Field(max_length=128)] = None
+    """Its revision, where the pool names one."""
 
 
-class Adapter(_Doc):
+class PoolHeader(ApiModel):
+    """The MinerPool whose slice this is."""
+
+    name: Str63
+    """Its name."""
+    uid: Uid
+    """Its UID."""
+    generation: Annotated[int, Field(ge=0)]
+    """Its metadata.generation when this was written."""
+    base_model: BaseModelRef
+    """What its engines serve."""
+    max_loras: Annotated[int, Field(ge=0, le=4096)]
+    """LoRA slots of one engine."""
+    max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
+    """Highest rank that an adapter may have."""
+
+
+class Version(ApiModel):
+    """One version of a twin that may answer now."""
+
+    served_name: ModelName
+    """The adapter's served name, or the base model's name for a twin without an adapter."""
+    digest: Digest | None = None
+    """The adapter; absent for the base model itself."""
+    weight_percent: Percent
+    """Share of the twin's sessions that it answers."""
+
+
+class Adapter(ApiModel):
     """One adapter that every engine pod of the pool must hold."""
 
-    twin: str
-    digest: str
-    served_name: str = Field(alias="servedName")
-    uri: str
-    rank: int
+    served_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    """The name under which the engine serves it."""
+    digest: Digest
+    """sha256 of its manifest.json."""
+    uri: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Folder where its files are."""
+    rank: Annotated[int, Field(ge=1, le=4096)]
     """The rank the twin declares; the agent refuses an artifact whose own rank differs or exceeds the pool's."""
 
 
-class Version(_Doc):
-    """One version of a twin that may answer now."""
+class TwinEntry(ApiModel):
+    """One DoctorTwin: how its requests are answered, and what the engines hold for it."""
 
-    served_name: str = Field(alias="servedName")
-    """The adapter's served name, or the base model's name for a twin without an adapter."""
-    digest: str | None = None
-    """None for the base model itself."""
-    weight_percent: int = Field(alias="weightPercent", ge=0, le=100)
-
-
-class Twin(_Doc):
-    """How requests for one twin are answered. Weights of its versions add up to 100."""
-
-    versions: tuple[Version, ...]
-    system_prompt: str | None = Field(default=None, alias="systemPrompt")
-    doctor: str | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=54)]
+    """Its name, which is also the model that clients ask for."""
+    doctor: Annotated[str | None, Field(max_length=253)] = None
+    """The doctor's name, as /v1/models shows it."""
+    prompt_digest: Digest | None = None
+    """Its system prompt, by `names.prompt_digest`; the text is in some slice's `prompts`. Absent: it has none."""
+    versions: Annotated[tuple[Version, ...], Field(max_length=VERSIONS_PER_TWIN)] = ()
+    """What may answer now. Their weights add up to 100."""
+    adapters: Annotated[tuple[Adapter, ...], Field(max_length=VERSIONS_PER_TWIN)] = ()
+    """What the engines must hold: more than the versions, since the next one is loaded before it answers."""
 
 
-class BaseModelRef(_Doc):
-    """The pool's base model, as its engine serves it."""
+class PodEntry(ApiModel):
+    """One engine pod, as the API server knows it."""
 
-    name: str
-    revision: str | None = None
+    name: DnsName
+    """Name of the pod."""
+    address: PodAddress
+    """Where its agent listens."""
 
 
-class RoutingTable(_Doc):
-    """All a pool's data plane needs to know."""
+class RoutingSlice(ApiModel):
+    """A piece of a pool's routing: written by the operator, followed by the pool's agents and miners."""
 
-    pool: str
-    generation: int
-    """The MinerPool's metadata.generation the table was made from."""
-    base_model: BaseModelRef = Field(alias="baseModel")
-    max_loras: int = Field(alias="maxLoras")
-    max_lora_rank: int = Field(alias="maxLoraRank")
-    adapters: tuple[Adapter, ...] = ()
-    twins: dict[str, Twin] = Field(default_factory=dict)
-    """Keyed by DoctorTwin name, which is also the model name that clients ask for."""
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.metadata.name.startsWith(self.pool.name + '-routing-')",
+                "metadata.name must begin with <pool.name>-routing-: readers take a slice for the pool it is named by",
+            ),
+        )
+    )
+    pool: PoolHeader
+    """The MinerPool whose slice this is."""
+    twins: Annotated[dict[str, TwinEntry] | None, Field(max_length=TWINS_PER_SLICE)] = None
+    """Twins by the UID of their DoctorTwin."""
+    pods: Annotated[dict[str, PodEntry] | None, Field(max_length=PODS_PER_SLICE)] = None
+    """Engine pods by UID. A report of a pod that isn't here is not believed."""
+    prompts: Annotated[
+        dict[str, Annotated[str, Field(max_length=MAX_PROMPT)]] | None, Field(max_length=PROMPTS_PER_SLICE)
+    ] = None
+    """System prompts by their digest."""
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Pool", "type": "string", "jsonPath": ".pool.name"},
+    {"name": "Generation", "type": "integer", "jsonPath": ".pool.generation"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["rslice"]
+CATEGORIES: list[str] = []
+"""None: `kubectl get bettertherapy` lists what people write, not what passes between programs."""
+SCALE: dict[str, str] | None = None
+SELECTABLE: list[str] = []

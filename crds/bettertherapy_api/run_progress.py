@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from bettertherapy_api.routing import _Doc
+from bettertherapy_api.document import Document as _Doc
 
 PROGRESS_KEY: Final = "progress.json"
 REVIEW_KEY: Final = "review.json"

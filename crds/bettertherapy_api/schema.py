@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -38,6 +39,14 @@ class ApiModel(BaseModel):
         extra="ignore",
     )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: camelCase keys, and what is None left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_json(self) -> str:
+        """Return canonical JSON in UTF-8 as it is: the same document gives the same bytes."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 Str63 = Annotated[str, Field(min_length=1, max_length=63)]
 Str253 = Annotated[str, Field(min_length=1, max_length=253)]
@@ -45,6 +54,7 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", min_length=1, max_length=128)]
+Uid = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", min_length=1, max_length=64)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]

@@ -16,9 +16,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from bettertherapy_api import names
+from bettertherapy_api.configmaps import PodReport, RoutingTable
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
-from bettertherapy_api.report import EngineReport, FailureReason, PodReport, Slots
-from bettertherapy_api.routing import RoutingTable
+from bettertherapy_api.report import EngineReport, FailureReason, Slots
 from neurons.agent.drain import Drain
 from neurons.agent.engine import EngineClient, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch

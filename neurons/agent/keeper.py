@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, Fingerprint
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
-from bettertherapy_api.routing import Adapter
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
 from neurons.agent.fingerprint import mean_difference
 from neurons.agent.monitor import EngineMonitor, Listing

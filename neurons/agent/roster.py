@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from bettertherapy_api.configmaps import Adapter, RoutingTable
 from bettertherapy_api.report import AdapterReport, AdapterState
-from bettertherapy_api.routing import Adapter, RoutingTable
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch, Gates, PoolFacts
 from neurons.agent.monitor import EngineMonitor

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from yarl import URL
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import RoutingTable, Twin
+from bettertherapy_api.configmaps import PodReport, RoutingTable, Twin
+from bettertherapy_api.report import AdapterState
 from neurons.miner.metrics import Metrics
 from neurons.miner.rewrite import ModelName
 

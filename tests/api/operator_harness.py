@@ -22,7 +22,8 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodReport
+from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason
 from neurons.cluster import ClusterClient, apply_report_key
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import BaseModelRef, RoutingTable
+from bettertherapy_api.configmaps import BaseModelRef, PodReport, RoutingTable
+from bettertherapy_api.report import AdapterState
 from tests.conftest import Kubectl
 from tests.standin import BASE, FakeAdapter, StandIn, write_adapter
 

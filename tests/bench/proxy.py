@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodReport
-from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
+from bettertherapy_api.configmaps import BaseModelRef, PodReport, RoutingTable, Twin, Version
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport
 from tests.bench import litellm, processes, versions, wrk
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread

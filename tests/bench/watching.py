@@ -13,7 +13,8 @@ from typing import Any, Final
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterState, PodReport
+from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import AdapterState
 from neurons.cluster import ClusterClient, ClusterError
 
 Manifest = dict[str, Any]

@@ -16,8 +16,8 @@ import aiohttp
 from pydantic import ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
-from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
+from bettertherapy_api.configmaps import BaseModelRef, PodReport, RoutingTable, Twin, Version
+from bettertherapy_api.report import AdapterReport, AdapterState
 from tests.bench.results import ROOT
 from tests.gpu.adapters import Published
 from tests.gpu.engine import NAMESPACE, POOL

@@ -8,9 +8,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, FileEntry, Fingerprint, Lineage, manifest_digest
 from bettertherapy_api.names import digest_hex, served_name
-from bettertherapy_api.routing import Adapter
 
 BASE = "base-model"
 BASE_SEED = "the base model"

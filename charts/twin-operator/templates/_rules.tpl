@@ -18,6 +18,10 @@ Secrets: the kubelet mounts them into the pods that need them.
 - apiGroups: [bettertherapy.io]
   resources: [doctortwins/finalizers, finetuneruns/finalizers, minerpools/finalizers]
   verbs: [update]
+# What data planes follow, and what their agents say; the latter it only reads, but it grants agents the right to write.
+- apiGroups: [bettertherapy.io]
+  resources: [podreports, routingslices]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [configmaps, serviceaccounts, services]
   verbs: [get, list, watch, create, patch, delete]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.report import PodReport
+from bettertherapy_api.configmaps import PodReport
 from twin_operator.engine.cache import Cache
 from twin_operator.engine.resources import Manifest
 

@@ -22,10 +22,10 @@ from functools import lru_cache
 from pydantic import ValidationError
 
 from bettertherapy_api import names
+from bettertherapy_api.configmaps import Adapter, BaseModelRef, PodReport, RoutingTable, Version
+from bettertherapy_api.configmaps import Twin as TwinRoute
 from bettertherapy_api.doctor_twin import VersionStatus
-from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable, Version
-from bettertherapy_api.routing import Twin as TwinRoute
+from bettertherapy_api.report import AdapterState
 from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.resources import CONFIG_MAP, Manifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
-from bettertherapy_api.routing import Adapter, RoutingTable, Version
+from bettertherapy_api.configmaps import Adapter, PodReport, RoutingTable, Version
+from bettertherapy_api.report import AdapterReport, AdapterState
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.routing import stable_version

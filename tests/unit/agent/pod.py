@@ -14,8 +14,8 @@ from typing import Any, Self
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
-from bettertherapy_api.routing import Adapter, BaseModelRef, RoutingTable
+from bettertherapy_api.configmaps import Adapter, BaseModelRef, PodReport, RoutingTable
+from bettertherapy_api.report import AdapterReport, AdapterState
 from neurons.agent.agent import Agent
 from neurons.agent.keeper import Fetch
 from neurons.agent.settings import Settings

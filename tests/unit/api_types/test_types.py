@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from bettertherapy_api import crd, names
+from bettertherapy_api.configmaps import BaseModelRef, RoutingTable
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
 from bettertherapy_api.manifest import AdapterManifest, FileEntry, Fingerprint, manifest_digest
-from bettertherapy_api.routing import BaseModelRef, RoutingTable
 from bettertherapy_api.schema import LabelSelector
 
 DIGEST = "sha256:" + "ab" * 32

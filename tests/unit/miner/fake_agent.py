@@ -11,7 +11,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodReport
+from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin, Version
+from bettertherapy_api.configmaps import BaseModelRef, RoutingTable, Twin, Version
 from neurons.miner.metrics import Metrics
 from neurons.miner.service import MinerService
 from neurons.miner.settings import Settings

@@ -12,7 +12,7 @@ import aiohttp
 import openai
 import pytest
 
-from bettertherapy_api.routing import Twin
+from bettertherapy_api.configmaps import Twin
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, digest, eventually, held, version
 

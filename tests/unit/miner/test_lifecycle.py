@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bettertherapy_api.routing import BaseModelRef, RoutingTable, Twin
+from bettertherapy_api.configmaps import BaseModelRef, RoutingTable, Twin
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, eventually, eventually_async, held, version
 

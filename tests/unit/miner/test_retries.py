@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.routing import Twin
+from bettertherapy_api.configmaps import Twin
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, eventually, held, version
 

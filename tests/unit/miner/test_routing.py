@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from bettertherapy_api.routing import Twin, Version
+from bettertherapy_api.configmaps import Twin, Version
 from neurons.miner.metrics import Metrics
 from neurons.miner.rewrite import ModelName
 from neurons.miner.selection import choose_pod, choose_version, load_share

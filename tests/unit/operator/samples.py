@@ -6,7 +6,8 @@ import itertools
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodReport
+from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason
 from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
 
 NAMESPACE = "clinic"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import PodReport
+from bettertherapy_api.configmaps import PodReport
 from tests.unit.operator.samples import (
     container_status,
     deployment_object,

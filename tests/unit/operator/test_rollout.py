@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.report import AdapterState, FailureReason, PodReport
-from bettertherapy_api.routing import RoutingTable
+from bettertherapy_api.configmaps import PodReport, RoutingTable
+from bettertherapy_api.report import AdapterState, FailureReason
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import adapter_report, digest, pod_object, pool, report, report_configmap, twin_object
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook

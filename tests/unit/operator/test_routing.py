@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettertherapy_api.report import AdapterState, FailureReason, PodReport
-from bettertherapy_api.routing import RoutingTable
+from bettertherapy_api.configmaps import PodReport, RoutingTable
+from bettertherapy_api.report import AdapterState, FailureReason
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
 from twin_operator.domain.routing import Candidate, plan_routing, read_table, refusal
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from bettertherapy_api import names
+from bettertherapy_api.configmaps import Version
 from bettertherapy_api.report import FailureReason
-from bettertherapy_api.routing import Version
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import Failure, TwinView
 from twin_operator.engine.status import Condition, Truth

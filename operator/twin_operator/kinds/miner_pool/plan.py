@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bettertherapy_api import names
+from bettertherapy_api.configmaps import RoutingTable
 from bettertherapy_api.report import AdapterState
-from bettertherapy_api.routing import RoutingTable
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Finding, Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
