@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, Fingerprint
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
 from neurons.agent.fingerprint import mean_difference
 from neurons.agent.monitor import EngineMonitor, Listing
+from neurons.agent.wanted import WantedAdapter
 from neurons.cluster import Backoff
 from neurons.store import StoreError
 
@@ -97,7 +97,7 @@ class AdapterKeeper:
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: WantedAdapter,
         path: Path,
         *,
         pool: PoolFacts,
@@ -162,6 +162,7 @@ class AdapterKeeper:
             )
         return AdapterReport(
             twin=self.adapter.twin,
+            twin_uid=self.adapter.twin_uid,
             digest=self.adapter.digest,
             state=self.state,
             reason=reason,
@@ -171,7 +172,7 @@ class AdapterKeeper:
             load_millis=self._load_millis if self.verified else None,
         )
 
-    def update(self, adapter: Adapter, pool: PoolFacts) -> None:
+    def update(self, adapter: WantedAdapter, pool: PoolFacts) -> None:
         """Take what a new table says; a failed adapter tries again when its own entry or the pool's facts changed."""
         if (adapter, pool) == (self.adapter, self.pool):
             return
