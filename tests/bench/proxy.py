@@ -192,7 +192,10 @@ def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
         pod=PodRef(name="pod-0", uid="0"), ready=True, engine=EngineReport(live=True),
         adapters={SERVED: AdapterReport(twin="indra", digest=DIGEST, state=AdapterState.VERIFIED)},
     )  # fmt: skip
-    for part, name, document in (("slices", names.routing_slice_name("bench", 0), routing), ("reports", "pod-0", report)):
+    for part, name, document in (
+        ("slices", names.routing_slice_name("bench", 0), routing),
+        ("reports", "pod-0", report),
+    ):
         (tables / part).mkdir(parents=True)
         (tables / part / f"{name}.json").write_text(json.dumps({"metadata": {"name": name}, **document.to_dict()}))
     return [sys.executable, "-m", "neurons.miner", "--pool", "bench", "--host", "127.0.0.1", "--port", str(port),
