@@ -124,7 +124,7 @@ class Plane:
     def adapter(self, version: Published) -> AdapterReport | None:
         """Return what the agent last reported of one version."""
         report = self.report()
-        return (report.adapters or {}).get(version.name) if report is not None else None
+        return report.adapters.get(version.name) if report is not None else None
 
     async def verified(self, *versions: Published, seconds: float) -> list[AdapterReport]:
         """Wait until all are Verified; raises TooLateError, also at once when one has failed for good."""
@@ -132,7 +132,7 @@ class Plane:
 
         def done() -> bool:
             report = self.report()
-            held = (report.adapters or {}) if report is not None else {}
+            held = report.adapters if report is not None else {}
             states = [held.get(version.name) for version in versions]
             found[:] = [state for state in states if state is not None]
             bad = [s for s in found if s.state is AdapterState.FAILED and not s.retryable]

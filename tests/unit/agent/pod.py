@@ -129,7 +129,7 @@ class Pod:
 
     def state(self, adapter: FakeAdapter) -> AdapterReport | None:
         """What the agent would report now."""
-        return (self.agent.report().adapters or {}).get(adapter.name)
+        return self.agent.report().adapters.get(adapter.name)
 
     async def verified(self, *adapters: FakeAdapter, seconds: float = 10.0) -> float:
         """Wait until all are Verified; returns the seconds it took."""

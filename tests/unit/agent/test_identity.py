@@ -28,7 +28,7 @@ async def test_both_twins_adapters_are_held_until_the_older_goes(pod: Pod) -> No
     }  # fmt: skip
     pod.tables.put(Put(other))
     await pod.verified(old, new)
-    said = pod.agent.report().adapters or {}
+    said = pod.agent.report().adapters
     assert (said[old.name].twin_uid, said[new.name].twin_uid) == ("uid-dr-x", "uid-new")
     pod.tables.put(Put({**written, "twins": {}}))
     await pod.gone(old)

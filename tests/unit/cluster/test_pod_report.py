@@ -67,9 +67,7 @@ def adapter(letter: str, state: AdapterState = AdapterState.VERIFIED) -> Adapter
 
 
 def report(uid: str = "uid-1", ready: bool = True, **adapters: AdapterReport) -> PodReport:
-    return PodReport(
-        pod=PodRef(name="pod-1", uid=uid), ready=ready, engine=EngineReport(live=True), adapters=adapters or None
-    )
+    return PodReport(pod=PodRef(name="pod-1", uid=uid), ready=ready, engine=EngineReport(live=True), adapters=adapters)
 
 
 @pytest.fixture
