@@ -99,19 +99,26 @@ class ReportView:
         adapters_raw = thing.get("adapters")
         if not isinstance(adapters_raw, dict):
             adapters_raw = {}
-        if last is not None and same(last.raw, raw) and same(last.adapters_raw, adapters_raw):
-            return set()
         head = last.head if last is not None else None
-        if last is None or not same(last.raw, raw):
-            head = self._head(name, raw, head)
-        adapters: dict[str, str] = {}
         before = last.adapters_raw if last is not None else {}
+        changed = last is None or not same(last.raw, raw)
+        if changed:
+            head = self._head(name, raw, head)
+        adapters = dict(last.adapters) if last is not None else {}
+        for served_name in before.keys() - adapters_raw.keys():
+            adapters.pop(served_name, None)
+            changed = True
         for served_name, adapter in adapters_raw.items():
-            if last is not None and served_name in before and same(before[served_name], adapter):
-                if served_name in last.adapters:
-                    adapters[served_name] = last.adapters[served_name]
-            elif (digest := self._verified(name, served_name, adapter)) is not None:
+            if served_name in before and same(before[served_name], adapter):
+                continue
+            changed = True
+            digest = self._verified(name, served_name, adapter)
+            if digest is not None:
                 adapters[served_name] = digest
+            else:
+                adapters.pop(served_name, None)
+        if not changed:
+            return set()
         self._reports[name] = _Report(raw, adapters_raw, head, adapters)
         return {name}
 

@@ -230,16 +230,18 @@ class Tables:
             if new is not None:
                 self._offers[name] = new
                 self._pods[new.pod.uid] = new.pod
-            had = {(key, old.pod) for key in old.holds} if old is not None else set()
-            has = {(key, new.pod) for key in new.holds} if new is not None else set()
-            for key, pod in had - has:
-                rest = tuple(other for other in holders[key] if other is not pod)
+            had = old.holds if old is not None else frozenset()
+            has = new.holds if new is not None else frozenset()
+            stays = had & has if old is not None and new is not None and old.pod is new.pod else frozenset()
+            for key in had - stays:
+                rest = tuple(pod for pod in holders[key] if old is None or pod is not old.pod)
                 if rest:
                     holders[key] = rest
                 else:
                     del holders[key]
-            for key, pod in has - had:
-                holders[key] = (*holders.get(key, ()), pod)
+            if new is not None:
+                for key in has - stays:
+                    holders[key] = (*holders.get(key, ()), new.pod)
         self._holders = holders
 
     def _new_offer(self, name: str) -> _Offer | None:
