@@ -105,8 +105,8 @@ class Roster:
         before, self.pool = self._facts(), pool
         facts = PoolFacts(pool.base_model.name, pool.max_lora_rank)
         if facts != before:
-            for keeper in self._keepers.values():
-                keeper.update(keeper.adapter, facts)
+            for held in self._keepers.values():
+                held.update(held.adapter, facts)
         for name in self._wanted.update(twins, changed):
             adapter, keeper = self._wanted.adapter(name), self._keepers.get(name)
             if adapter is None:

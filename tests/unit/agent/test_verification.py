@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
@@ -78,6 +79,7 @@ async def test_a_slice_that_cannot_be_read_leaves_the_last_one_in_force(pod: Pod
     pod.tables.write(adapter)
     await pod.verified(adapter)
     name = names.routing_slice_name("pool", 0)
+    garbage: Any
     for garbage in (None, 7, [], {}, {"metadata": None}, {"metadata": {"name": name}, "twins": [], "pool": "pool"},
                     {"metadata": {"name": name}, "twins": {"uid-dr-gurung": {"name": 7}}}):  # fmt: skip
         pod.tables.put(Put(garbage))

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -122,7 +123,12 @@ async def test_a_slice_that_does_not_parse_keeps_its_last_good_entries(tmp_path:
         miner.route({"indra": Twin(versions=(INDRA,))})
         miner.report([agent])
         slice_0 = slices({"indra": Twin(versions=(INDRA,))}, [], pool=header())[1]
-        bad = ({"twins": []}, {"twins": {"uid-indra": {}}}, {"twins": {"uid-indra": None}}, {"twins": "x"})
+        bad: tuple[dict[str, Any], ...] = (
+            {"twins": []},
+            {"twins": {"uid-indra": {}}},
+            {"twins": {"uid-indra": None}},
+            {"twins": "x"},
+        )
         for garbage in bad:
             miner.service.tables.take_routing(Put({**slice_0, **garbage}))
             assert (await miner.ask("indra"))[0] == 200
