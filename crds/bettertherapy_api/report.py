@@ -138,7 +138,7 @@ class PodReport(ApiModel):
     """New requests are refused, because the pod stops."""
     engine: EngineReport
     """The engine process."""
-    adapters: Annotated[dict[str, AdapterReport] | None, Field(max_length=MAX_ADAPTERS)] = None
+    adapters: Annotated[dict[str, AdapterReport], Field(default_factory=dict, max_length=MAX_ADAPTERS)]
     """Adapters by served name."""
     slots: Slots | None = None
     """LoRA slots of the engine."""

@@ -9,10 +9,10 @@ import sys
 
 import uvloop
 
-from bettertherapy_api import names
+from bettertherapy_api.report import PodReport
 from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings, parse_settings
-from neurons.cluster import ClusterClient, ConfigMapWatch, apply_report_key
+from neurons.cluster import ClusterClient, ObjectWatch, PodReportWriter, paths
 
 
 async def run(settings: Settings) -> int:
@@ -22,16 +22,18 @@ async def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with ClusterClient() as cluster:
-        watch = ConfigMapWatch(cluster, namespace=settings.namespace, name=names.routing_name(settings.pool))
+        watch = ObjectWatch(
+            cluster,
+            path=paths.routing_slices(settings.namespace),
+            labels=paths.routing_labels(settings.pool),
+        )
+        writer = PodReportWriter(cluster, namespace=settings.namespace, pool=settings.pool)
 
-        async def publish(document: str | None) -> None:
-            await apply_report_key(
-                cluster,
-                namespace=settings.namespace,
-                name=names.report_name(settings.pool),
-                pod=settings.pod_name,
-                value=document,
-            )
+        async def publish(report: PodReport | None) -> None:
+            if report is None:
+                await writer.remove(settings.pod_name)
+            else:
+                await writer.write(report)
 
         async with Agent(settings, routing=watch, publish=publish) as agent:
             done = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.failed.wait())]

@@ -1,24 +1,20 @@
-"""One agent, wired: table in, adapters into the engine, report out, and the door in front."""
+"""One agent, wired: routing in, adapters into the engine, report out, and the door in front."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
-from pydantic import ValidationError
 
-from bettertherapy_api import names
-from bettertherapy_api.configmaps import PodReport, RoutingTable
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
-from bettertherapy_api.report import EngineReport, FailureReason, Slots
+from bettertherapy_api.report import MAX_ADAPTERS, MAX_MESSAGE, EngineReport, FailureReason, PodRef, PodReport, Slots
 from neurons.agent.drain import Drain
 from neurons.agent.engine import EngineClient, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch
@@ -27,9 +23,10 @@ from neurons.agent.monitor import EngineMonitor
 from neurons.agent.proxy import GENERATION_PATHS, Proxy, problem
 from neurons.agent.reporting import Publish, Reporter
 from neurons.agent.roster import Roster
+from neurons.agent.saved_routing import load_routing, save_routing
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic
-from neurons.cluster import Backoff
+from neurons.cluster import Backoff, Change, Event, RoutingView
 from neurons.store import fetch_adapter, read_manifest
 from neurons.store.errors import DigestMismatch
 
@@ -39,10 +36,12 @@ SLOT_WINDOW_SECONDS: Final = 60.0
 """An adapter that ran a request within this time is counted as using a slot."""
 _SLOT_LOOK_SECONDS: Final = 10.0
 _SHUTDOWN_QUIET_SECONDS: Final = 1.0
+_SAVE_SECONDS: Final = 0.2
+"""Between two saves of the routing, so that a thousand changes make few."""
 _WAITS_FOR_STORE: Final = (FailureReason.STORE_UNREACHABLE, FailureReason.NO_SPACE)
 
-Routing = AsyncIterable[Mapping[str, str]]
-"""The routing ConfigMap's data, each time it changes; a ConfigMapWatch is one."""
+Routing = AsyncIterable[Event]
+"""What becomes of the pool's RoutingSlices; an ObjectWatch of them is one."""
 
 
 class Agent:
@@ -51,6 +50,10 @@ class Agent:
     def __init__(self, settings: Settings, *, routing: Routing, publish: Publish, fetch: Fetch | None = None) -> None:
         self.settings = settings
         self._routing = routing
+        self.view = RoutingView(settings.pool)
+        self._untaken: set[str] = set()
+        """UIDs of twins whose change the roster has not been told yet."""
+        self._unsaved = asyncio.Event()
         self.traffic = Traffic()
         self.metrics = AgentMetrics()
         self._local = settings.endpoint is None
@@ -97,7 +100,7 @@ class Agent:
             changed=self._on_change,
         )
         self._reporter = Reporter(
-            lambda: self.report().to_json(),
+            self.report,
             publish,
             metrics=self.metrics,
             backoff=Backoff(first=settings.retry_first, most=10.0),
@@ -126,8 +129,9 @@ class Agent:
             if self._local:
                 self.settings.run_dir.mkdir(parents=True, exist_ok=True)
             stack.push_async_callback(self.roster.close)
-            await self._load_saved_table()
-            for work in (self.monitor.run, self._follow_routing, self._reporter.run):
+            stack.push_async_callback(self._save_now)
+            await self._load_saved_routing()
+            for work in (self.monitor.run, self._follow_routing, self._save_routing, self._reporter.run):
                 await stack.enter_async_context(self._background(work))
             if self._local:
                 await stack.enter_async_context(self._background(self.drain.run))
@@ -169,28 +173,26 @@ class Agent:
 
     def report(self) -> PodReport:
         """Return the pod's report as of now."""
-        table, monitor = self.roster.table, self.monitor
+        pool, monitor = self.roster.pool, self.monitor
         slots = None
-        if table is not None and self._local:
-            slots = Slots(used=min(self._slots_used, table.max_loras), total=table.max_loras)
+        if pool is not None and self._local:
+            slots = Slots(used=min(self._slots_used, pool.max_loras), total=pool.max_loras)
         return PodReport(
-            pod=self.settings.pod_name,
-            address=self.settings.address,
-            uid=self.settings.pod_uid,
+            pod=PodRef(name=self.settings.pod_name, uid=self.settings.pod_uid),
             ready=self.ready,
             draining=self.draining,
             engine=EngineReport(
                 live=monitor.live,
                 wedged=monitor.wedged,
-                version=monitor.version,
+                version=monitor.version[:64] if monitor.version else None,
                 started_at=monitor.started_at,
                 max_model_length=monitor.max_model_length,
-                message=monitor.message,
+                message=monitor.message[:MAX_MESSAGE] if monitor.message else None,
             ),
-            adapters=dict(sorted(self.roster.reports().items())),
+            adapters=dict(sorted(self.roster.reports().items())[:MAX_ADAPTERS]),
             slots=slots,
             cold_start_seconds=monitor.cold_start_seconds,
-            observed_generation=table.generation if table is not None else None,
+            observed_generation=pool.generation if pool is not None else None,
         )
 
     def _on_change(self) -> None:
@@ -201,7 +203,7 @@ class Agent:
 
     def _look_at_readiness(self) -> None:
         """Latch readiness per engine process: a twin that is added later must not take the pod out of service."""
-        if not self.monitor.live or self.roster.table is None or self._ready_epoch == self.monitor.epoch:
+        if not self.monitor.live or self.roster.pool is None or self._ready_epoch == self.monitor.epoch:
             return
         if self._awaited is None:
             self._awaited = {keeper.name for keeper in self.roster.keepers()}
@@ -230,47 +232,41 @@ class Agent:
 
     # --- what it hears
 
-    async def _load_saved_table(self) -> None:
-        try:
-            text = await asyncio.to_thread(self.settings.table_file.read_text)
-            table = RoutingTable.model_validate_json(text)
-        except FileNotFoundError:
-            return
-        except (OSError, ValidationError) as error:
-            log.warning("%s is not usable: %s", self.settings.table_file, error)
-            return
-        log.info("going on with the table of generation %d until the API server is heard", table.generation)
-        await self._take(table)
+    async def _load_saved_routing(self) -> None:
+        saved = await asyncio.to_thread(load_routing, self.settings.routing_file)
+        if saved is not None and (change := self.view.put(saved)) and self.view.header is not None:
+            generation = self.view.header.generation
+            log.info("going on with the routing of generation %d until the API server is heard", generation)
+            await self._take(change)
 
     async def _follow_routing(self) -> None:
-        async for data in self._routing:
-            try:
-                table = RoutingTable.model_validate_json(data[names.ROUTING_KEY])
-            except (KeyError, ValidationError) as error:
-                log.error("the routing table can't be read, the last one stays: %s", error)  # noqa: TRY400
-                continue
-            if table.pool != self.settings.pool:
-                log.error("the routing table is of pool %s, the last one stays", table.pool)
-                continue
-            await self._take(table)
-            await asyncio.to_thread(self._save, table)
-        log.warning("no more routing tables are coming; the last one stays")
+        async for event in self._routing:
+            change = self.view.take(event)
+            if change.twins or change.header:
+                await self._take(change)
+                self._unsaved.set()
+        log.warning("no more routing is coming; the last one stays")
         await asyncio.Event().wait()
 
-    async def _take(self, table: RoutingTable) -> None:
-        if self.roster.table is None and self._local:
-            await asyncio.to_thread(self.roster.prepare, table)
-        self.roster.apply(table)
+    async def _take(self, change: Change) -> None:
+        self._untaken |= change.twins
+        if self.view.header is None:
+            return
+        if self.roster.pool is None and self._local:
+            await asyncio.to_thread(self.roster.prepare, dict(self.view.twins))
+        self.roster.apply(self.view.header, self.view.twins, changed=self._untaken)
+        self._untaken = set()
 
-    def _save(self, table: RoutingTable) -> None:
-        path = self.settings.table_file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part")
-            partial.write_text(table.to_json())
-            os.replace(partial, path)
-        except OSError as error:
-            log.warning("%s can't be written: %s; a restart needs the API server", path, error)
+    async def _save_routing(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            await self._save_now()
+            await asyncio.sleep(_SAVE_SECONDS)
+
+    async def _save_now(self) -> None:
+        if self._unsaved.is_set():
+            self._unsaved.clear()
+            await asyncio.to_thread(lambda: save_routing(self.settings.routing_file, self.view.saved()))
 
     @asynccontextmanager
     async def _background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
@@ -328,8 +324,8 @@ class Agent:
             return "draining"
         if not self.monitor.live:
             return f"the engine is not live: {self.monitor.message}"
-        if self.roster.table is None:
-            return "no routing table yet"
+        if self.roster.pool is None:
+            return "no routing yet"
         waiting = sorted(k.name for k in self.roster.keepers() if not self._settled(k))
         return f"waiting for adapters: {', '.join(waiting)}"
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, Fingerprint
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
@@ -27,6 +26,7 @@ from neurons.agent.fingerprint import mean_difference
 from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
 from neurons.agent.refusals import is_for_good
+from neurons.agent.wanted import WantedAdapter
 from neurons.cluster import Backoff
 from neurons.store import StoreError
 
@@ -74,7 +74,7 @@ class AdapterKeeper:
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: WantedAdapter,
         path: Path,
         *,
         pool: PoolFacts,
@@ -139,6 +139,7 @@ class AdapterKeeper:
             )
         return AdapterReport(
             twin=self.adapter.twin,
+            twin_uid=self.adapter.twin_uid,
             digest=self.adapter.digest,
             state=self.state,
             reason=reason,
@@ -148,7 +149,7 @@ class AdapterKeeper:
             load_millis=self._load_millis if self.verified else None,
         )
 
-    def update(self, adapter: Adapter, pool: PoolFacts) -> None:
+    def update(self, adapter: WantedAdapter, pool: PoolFacts) -> None:
         """Take what a new table says; a failed adapter tries again when its own entry or the pool's facts changed."""
         if (adapter, pool) == (self.adapter, self.pool):
             return

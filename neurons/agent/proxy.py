@@ -93,8 +93,8 @@ class Proxy:
 
     async def models(self) -> web.Response:
         """GET /v1/models: the base and what is Verified, in OpenAI's form."""
-        table = self._roster.table
-        if table is None or not self._monitor.live:
+        pool = self._roster.pool
+        if pool is None or not self._monitor.live:
             return self._elsewhere("EngineNotReady", "this pod's engine does not answer now")
         listed = {model.id: model for model in self._monitor.listing.models}
         entries: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ class Proxy:
             model = listed.get(name)
             entries.append(_entry(name, parent=None, length=model.max_model_len if model else None))
         verified = (keeper.name for keeper in self._roster.keepers() if keeper.verified)
-        entries += [_entry(name, parent=table.base_model.name, length=None) for name in verified]
+        entries += [_entry(name, parent=pool.base_model.name, length=None) for name in verified]
         return web.Response(
             body=orjson.dumps({"object": "list", "data": entries}),
             content_type="application/json",
@@ -201,8 +201,8 @@ class Proxy:
         return document
 
     def _base_names(self) -> tuple[str, ...]:
-        table = self._roster.table
-        return (table.base_model.name,) if table is not None else ()
+        pool = self._roster.pool
+        return (pool.base_model.name,) if pool is not None else ()
 
     def _elsewhere(self, kind: str, message: str) -> web.Response:
         self._metrics.refused.labels(kind).inc()

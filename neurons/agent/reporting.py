@@ -11,6 +11,7 @@ from typing import Final
 
 import aiohttp
 
+from bettertherapy_api.report import PodReport
 from neurons.agent.metrics import AgentMetrics
 from neurons.cluster import Backoff, ClusterAccessError, ClusterError
 
@@ -21,16 +22,18 @@ COALESCE_SECONDS: Final = 0.03
 REFRESH_SECONDS: Final = 60.0
 _WRITE_SECONDS: Final = 15.0
 
-Publish = Callable[[str | None], Awaitable[None]]
-"""Write the pod's report, or take it away; raises ClusterError, aiohttp.ClientError, OSError or TimeoutError."""
+Publish = Callable[[PodReport | None], Awaitable[None]]
+"""Write the pod's report, or take it away; raises ClusterError, aiohttp.ClientError, OSError or TimeoutError.
+
+Given the last one again it looks whether that is still there: someone may have deleted it."""
 
 
 class Reporter:
-    """Writes the report whenever `changed` was called and the document differs from the last one written."""
+    """Writes the report whenever `changed` was called and it differs from the last one written."""
 
     def __init__(
         self,
-        build: Callable[[], str],
+        build: Callable[[], PodReport],
         publish: Publish,
         *,
         metrics: AgentMetrics,
@@ -43,43 +46,43 @@ class Reporter:
         self._backoff = backoff
         self._refresh_seconds = refresh_seconds
         self._changed = asyncio.Event()
-        self._written: str | None = None
+        self._written: PodReport | None = None
 
     def changed(self) -> None:
         """Say that something may have changed; cheap, call it freely."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Write for ever; a failed write is tried again with the newest document."""
+        """Write for ever; a failed write is tried again with the newest."""
         while True:
             try:
-                # Someone may have deleted the ConfigMap: an apply that changes nothing costs the API server no write.
+                # Someone may have deleted or changed it: looking costs the API server no write.
                 async with asyncio.timeout(self._refresh_seconds * random.uniform(0.8, 1.0)):  # noqa: S311
                     await self._changed.wait()
             except TimeoutError:
                 self._written = None
             await asyncio.sleep(COALESCE_SECONDS)
             self._changed.clear()
-            document = self._build()
-            if document == self._written:
+            report = self._build()
+            if report == self._written:
                 continue
-            if await self._write(document):
-                self._written = document
+            if await self._write(report):
+                self._written = report
                 self._backoff.reset()
             else:
                 self._changed.set()
                 await asyncio.sleep(self._backoff.next())
 
     async def withdraw(self) -> None:
-        """Take the report away at the end; tried once, since the operator prunes it too."""
+        """Take the report away at the end; tried once, since the garbage collector does it too."""
         with suppress(TimeoutError):
             async with asyncio.timeout(3.0):
                 await self._write(None)
 
-    async def _write(self, document: str | None) -> bool:
+    async def _write(self, report: PodReport | None) -> bool:
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
-                await self._publish(document)
+                await self._publish(report)
         except (ClusterError, ClusterAccessError, aiohttp.ClientError, OSError, TimeoutError) as error:
             self._metrics.report_writes.labels("failed").inc()
             log.warning("the report can't be written: %s: %s; serving goes on", type(error).__name__, error)

@@ -1,23 +1,24 @@
-"""Which adapters this pod holds: the routing table turned into one keeper each, and a decent end for what left it."""
+"""Which adapters this pod holds: the pool's routing turned into one keeper each, and a decent end for what left it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from bettertherapy_api.configmaps import Adapter, RoutingTable
 from bettertherapy_api.report import AdapterReport, AdapterState
+from bettertherapy_api.routing import PoolHeader, TwinEntry
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.gates import Gates
 from neurons.agent.keeper import AdapterKeeper, Fetch, PoolFacts
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic
+from neurons.agent.wanted import Wanted, WantedAdapter
 from neurons.cluster import Backoff
 from neurons.store import clean_leftovers
 
@@ -27,7 +28,7 @@ _UNLOAD_ATTEMPTS: Final = 8
 
 
 class Roster:
-    """Holds the keepers. `apply` it a table; everything else happens in tasks of its own."""
+    """Holds the keepers. `apply` what the routing says; everything else happens in tasks of its own."""
 
     def __init__(
         self,
@@ -57,7 +58,9 @@ class Roster:
         self._left: dict[str, Path] = {}
         """Folders of adapters that couldn't be unloaded; they go when the engine has let go of the name."""
         self._stopping = False
-        self.table: RoutingTable | None = None
+        self._wanted = Wanted()
+        self.pool: PoolHeader | None = None
+        """The pool as the newest routing has it; None until some was read."""
         monitor.listeners.append(self._on_poll)
 
     # --- what others ask
@@ -73,7 +76,7 @@ class Roster:
 
     def all_verified(self) -> bool:
         """Tell whether nothing is on its way."""
-        return self.table is not None and all(k.verified for k in self._keepers.values()) and not self._retiring
+        return self.pool is not None and all(k.verified for k in self._keepers.values()) and not self._retiring
 
     def reports(self) -> dict[str, AdapterReport]:
         """Return every adapter's report, those on their way out included."""
@@ -81,14 +84,18 @@ class Roster:
         reports.update({name: keeper.report() for name, keeper in self._keepers.items()})
         return reports
 
-    # --- what the table wants
+    # --- what the routing wants
 
-    def prepare(self, table: RoutingTable) -> None:
-        """Clear the disk of what no table wants any more; once, before the first `apply`. Blocks."""
+    def prepare(self, twins: Mapping[str, TwinEntry]) -> None:
+        """Clear the disk of what no twin wants any more; once, before the first `apply`. Blocks."""
         root = self._settings.adapters_dir
         root.mkdir(parents=True, exist_ok=True)
         clean_leftovers(root)
-        wanted = {self._settings.adapter_path(a.twin, a.digest) for a in table.adapters}
+        wanted = {
+            self._settings.adapter_path(twin.name, adapter.digest)
+            for twin in twins.values()
+            for adapter in twin.adapters
+        }
         for twin in (p for p in root.iterdir() if p.is_dir()):
             for folder in (p for p in twin.iterdir() if p.is_dir() and p not in wanted):
                 log.info("removing %s, which no twin wants", folder)
@@ -96,21 +103,32 @@ class Roster:
             with suppress(OSError):
                 twin.rmdir()
 
-    def apply(self, table: RoutingTable) -> None:
-        """Begin to bring in what is new, and to let go of what is gone."""
-        self.table = table
-        pool = PoolFacts(table.base_model.name, table.max_lora_rank)
-        wanted = {adapter.served_name: adapter for adapter in table.adapters}
-        for name, adapter in wanted.items():
+    def apply(self, pool: PoolHeader, twins: Mapping[str, TwinEntry], *, changed: Iterable[str]) -> None:
+        """Begin to bring in what is new, and to let go of what is gone; `changed` are UIDs of twins, gone ones too."""
+        before, self.pool = self._facts(), pool
+        facts = PoolFacts(pool.base_model.name, pool.max_lora_rank)
+        if facts != before:
+            for held in self._keepers.values():
+                held.update(held.adapter, facts)
+        for name in self._wanted.update(twins, changed):
+            adapter, keeper = self._wanted.adapter(name), self._keepers.get(name)
+            if adapter is None:
+                if keeper is not None and name not in self._lingering:
+                    self._lingering[name] = asyncio.create_task(self._linger(name), name=f"linger {name}")
+                continue
             if (lingering := self._lingering.pop(name, None)) is not None:
                 lingering.cancel()
-            if (keeper := self._keepers.get(name)) is not None:
-                keeper.update(adapter, pool)
+            if keeper is not None and keeper.adapter.digest != adapter.digest:
+                self._let_go(name)  # a name may never stand for other bytes than it did
+                keeper = None
+            if keeper is not None:
+                keeper.update(adapter, facts)
             else:
-                self._start(adapter, pool)
-        for name in self._keepers.keys() - wanted.keys() - self._lingering.keys():
-            self._lingering[name] = asyncio.create_task(self._linger(name), name=f"linger {name}")
+                self._start(adapter, facts)
         self._changed()
+
+    def _facts(self) -> PoolFacts | None:
+        return None if self.pool is None else PoolFacts(self.pool.base_model.name, self.pool.max_lora_rank)
 
     async def close(self) -> None:
         """Stop all tasks; the engine and the files stay as they are, so that the next agent finds them."""
@@ -126,7 +144,7 @@ class Roster:
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.load_seconds + 1)
 
-    def _start(self, adapter: Adapter, pool: PoolFacts) -> None:
+    def _start(self, adapter: WantedAdapter, pool: PoolFacts) -> None:
         name = adapter.served_name
         keeper = AdapterKeeper(
             adapter,
@@ -158,6 +176,9 @@ class Roster:
         if self._keepers[name].verified:
             await asyncio.sleep(self._settings.linger_seconds)
         del self._lingering[name]
+        self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
         keeper, task = self._keepers.pop(name), self._tasks.pop(name)
         self._retiring[name] = (keeper, asyncio.create_task(self._retire(keeper, task), name=f"retire {name}"))
 
@@ -209,7 +230,7 @@ class Roster:
                 keeper.lose()  # nothing listens: that process is gone with all it held
             elif self._monitor.up:
                 keeper.look_at(listing, epoch=self._monitor.epoch)
-        if self.table is None or not self._loadable or not self._monitor.up:
+        if self.pool is None or not self._loadable or not self._monitor.up:
             return
         for name in self._left.keys() - listing.adapters().keys() - self._retiring.keys() - self._strays.keys():
             path = self._left.pop(name)

@@ -19,7 +19,6 @@ class Settings:
     namespace: str
     pod_name: str
     pod_uid: str
-    pod_ip: str
     host: str | None = None
     """Address to listen on; None means all, IPv4 and IPv6."""
     port: int = names.AGENT_PORT
@@ -34,7 +33,7 @@ class Settings:
     """Requests run and nothing moves for this long: the engine is wedged."""
     drain_seconds: float = 120.0
     linger_seconds: float = 2.0
-    """An adapter stays this long after it left the table, for miners that still have the old one."""
+    """An adapter stays this long after it left the routing, for miners that still have the old one."""
     settle_seconds: float = 60.0
     """How long an unreachable store may keep the pod un-Ready once another adapter is verified."""
     load_seconds: float = 60.0
@@ -52,11 +51,6 @@ class Settings:
     log_level: str = "INFO"
 
     @property
-    def address(self) -> str:
-        """`ip:port` as miners dial it."""
-        return f"[{self.pod_ip}]:{self.port}" if ":" in self.pod_ip else f"{self.pod_ip}:{self.port}"
-
-    @property
     def wedged_file(self) -> Path:
         """Its existence fails the engine container's liveness probe."""
         return self.run_dir / Path(names.ENGINE_WEDGED_FILE).name
@@ -72,8 +66,8 @@ class Settings:
         return self.run_dir / Path(names.ENGINE_DRAINED_FILE).name
 
     @property
-    def table_file(self) -> Path:
-        """Where the last routing table is kept for a restart without an API server."""
+    def routing_file(self) -> Path:
+        """Where the last routing is kept for a restart without an API server."""
         return self.adapters_dir / ".routing.json"
 
     def adapter_path(self, twin: str, digest: str) -> Path:
@@ -93,7 +87,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--namespace", "POD_NAMESPACE", None, "namespace of the pool")
     option("--pod-name", "POD_NAME", None, "metadata.name by the downward API")
     option("--pod-uid", "POD_UID", None, "metadata.uid by the downward API")
-    option("--pod-ip", "POD_IP", None, "status.podIP by the downward API")
+    option("--host", "AGENT_HOST", "", "address to listen on; all of them by default")
     option("--port", "AGENT_PORT", str(names.AGENT_PORT), "the pod's only network port")
     option("--socket", "ENGINE_SOCKET", names.ENGINE_SOCKET, "vLLM's Unix socket")
     option("--endpoint", "ENGINE_ENDPOINT", "", "URL of an OpenAI-compatible server to use instead of the socket")
@@ -111,7 +105,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         namespace=args.namespace,
         pod_name=args.pod_name,
         pod_uid=args.pod_uid,
-        pod_ip=args.pod_ip,
+        host=args.host or None,
         port=int(args.port),
         socket=Path(args.socket),
         endpoint=args.endpoint.rstrip("/").removesuffix("/v1") or None,

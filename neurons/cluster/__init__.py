@@ -1,25 +1,38 @@
-"""The little of Kubernetes that the data plane needs: follow one ConfigMap, own one key of another.
+"""The little of Kubernetes that the data plane needs: follow a pool's objects, own one.
 
 async with ClusterClient() as client:  # a pod's service account, or the kubeconfig named by KUBECONFIG
-    async for data in ConfigMapWatch(client, namespace=namespace, name=names.routing_name(pool)):
-        ...
-    await apply_report_key(client, namespace=namespace, name=names.report_name(pool), pod=pod, value=json)
+    view = RoutingView(pool)
+    watch = ObjectWatch(client, path=paths.routing_slices(namespace), labels=paths.routing_labels(pool))
+    async for event in watch:
+        change = view.take(event)
+    await PodReportWriter(client, namespace=namespace, pool=pool).write(report)
 """
 
 from neurons.cluster.access import Access, ClusterAccessError, KubeconfigAccess, ServiceAccountAccess
 from neurons.cluster.backoff import Backoff
 from neurons.cluster.client import ClusterClient, ClusterError
-from neurons.cluster.configmap_watch import ConfigMapWatch
+from neurons.cluster.folder_watch import FolderWatch
+from neurons.cluster.object_watch import Event, Gone, Listed, ObjectWatch, Put
+from neurons.cluster.pod_report import PodReportWriter
 from neurons.cluster.report_key import apply_report_key, field_manager
+from neurons.cluster.routing_view import Change, RoutingView
 
 __all__ = [
     "Access",
     "Backoff",
+    "Change",
     "ClusterAccessError",
     "ClusterClient",
     "ClusterError",
-    "ConfigMapWatch",
+    "Event",
+    "FolderWatch",
+    "Gone",
     "KubeconfigAccess",
+    "Listed",
+    "ObjectWatch",
+    "PodReportWriter",
+    "Put",
+    "RoutingView",
     "ServiceAccountAccess",
     "apply_report_key",
     "field_manager",

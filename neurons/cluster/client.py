@@ -9,11 +9,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
+import orjson
 
 from neurons.cluster.access import Access, access_from_environment
 
 CONNECT_SECONDS: Final = 5.0
 MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""The answer to a write: the object itself is of no use to us, and can be large."""
 
 
 class ClusterError(Exception):
@@ -49,15 +52,29 @@ class ClusterClient:
         async with self._request("GET", path, params=params) as response:
             return await _document(response)
 
+    async def create(self, path: str, document: Mapping[str, Any]) -> None:
+        """POST one object; raises as `get`."""
+        await self._write("POST", path, document, "application/json")
+
+    async def merge(self, path: str, patch: Mapping[str, Any]) -> None:
+        """Change an object by a JSON merge patch (RFC 7396); raises as `get`."""
+        await self._write("PATCH", path, patch, "application/merge-patch+json")
+
     async def apply(self, path: str, *, body: str, field_manager: str) -> None:
-        """Server-side apply `body` with force; raises ClusterError, aiohttp.ClientError or TimeoutError."""
+        """Server-side apply `body` with force; raises as `get`."""
         params = {"fieldManager": field_manager, "force": "true"}
-        headers = {
-            "Content-Type": "application/apply-patch+yaml",
-            # The answer's data are of no use to us, and a report ConfigMap can be large.
-            "Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-        }
+        headers = {"Content-Type": "application/apply-patch+yaml", "Accept": _METADATA_ONLY}
         async with self._request("PATCH", path, params=params, data=body.encode(), headers=headers) as response:
+            await _document(response)
+
+    async def delete(self, path: str) -> None:
+        """DELETE one object; raises as `get`."""
+        async with self._request("DELETE", path, params={}) as response:
+            await _document(response)
+
+    async def _write(self, method: str, path: str, document: Mapping[str, Any], content_type: str) -> None:
+        headers = {"Content-Type": content_type, "Accept": _METADATA_ONLY}
+        async with self._request(method, path, params={}, data=orjson.dumps(document), headers=headers) as response:
             await _document(response)
 
     @asynccontextmanager

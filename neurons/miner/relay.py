@@ -28,7 +28,7 @@ from neurons.miner.errors import RequestError, broken_stream_event, unavailable
 from neurons.miner.metrics import CODE_BROKEN_STREAM, CODE_CLIENT_GONE, Metrics
 from neurons.miner.selection import choose_pod, choose_version
 from neurons.miner.settings import Settings
-from neurons.miner.tables import Pod, Tables, TwinRoute, VersionRoute
+from neurons.miner.tables import Obstacle, Pod, Tables, TwinRoute, VersionRoute
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Relay:
             raise unknown_model(chat.twin)
         if twin is None:
             self._metrics.count("", "", "503")
-            raise unavailable("the miner has no routing table yet", retry_after=RETRY_AFTER_SECONDS, code="no_table")
+            raise unavailable("the miner has read no routing yet", retry_after=RETRY_AFTER_SECONDS, code="no_table")
         if self.in_flight >= self._settings.max_in_flight:
             self._metrics.count(twin.name, "", "503")
             raise unavailable(
@@ -182,11 +182,8 @@ class Relay:
                 raise unknown_model(attempt.chat.twin)
             if not twin.active:
                 attempt.version = None
-                raise unavailable(
-                    f"twin {twin.name!r} has no verified version yet: kubectl describe twin {twin.name}",
-                    retry_after=RETRY_AFTER_SECONDS,
-                    code="twin_not_ready",
-                )
+                why = twin.obstacle or Obstacle("twin_not_ready", "has no version that answers")
+                raise unavailable(f"twin {twin.name!r} {why.message}", retry_after=RETRY_AFTER_SECONDS, code=why.code)
             version = choose_version(twin.active, attempt.session)
             pods = snapshot.pods_for(version) if version is not None else ()
             if not pods and len(twin.active) > 1:

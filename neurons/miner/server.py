@@ -114,7 +114,7 @@ class MinerServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.BaseRequest) -> web.StreamResponse:
-        """Ready = both tables known and not draining.
+        """Ready = routing and reports known and not draining.
 
         Not: some engine pod is ready. A miner that leaves its Service while the pool is at zero could not hold the
         request that is to wake it, and in a rollout a new miner that knows what the old one knows is as good.
@@ -122,7 +122,7 @@ class MinerServer:
         if self._relay.draining:
             return web.Response(status=503, text="draining\n")
         if not self._tables.known:
-            return web.Response(status=503, text="waiting for the routing table and the pods' reports\n")
+            return web.Response(status=503, text="waiting for the routing and the pods' reports\n")
         return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
 
     async def _expose(self, _: web.BaseRequest) -> web.StreamResponse:

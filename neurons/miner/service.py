@@ -32,7 +32,7 @@ class MinerService:
     def __init__(self, settings: Settings, *, metrics: Metrics | None = None) -> None:
         self._settings = settings
         self.metrics = metrics or Metrics()
-        self.tables = Tables(self.metrics)
+        self.tables = Tables(self.metrics, pool=settings.pool)
         self.relay = Relay(self.tables, self.metrics, settings)
         self.port = 0
         """The port it listens on, once `listening` is set."""

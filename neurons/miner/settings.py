@@ -28,7 +28,7 @@ class Settings:
     access_secret: str
     """Named in the 401 that a client gets while no token exists."""
     tables_dir: Path | None = None
-    """A folder with routing.json and report/<pod>.json to follow instead of the two ConfigMaps."""
+    """A folder with slices/<name>.json and reports/<pod>.json to follow instead of the API server."""
     hold_seconds: float = 30.0
     """How long a request waits for a pod (a rollout, a scale-up from zero) before it is answered 503."""
     request_seconds: float = 600.0
@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument("--port", type=int, default=names.MINER_PORT, help="default %(default)s; 0 takes a free one")
     parser.add_argument("--access-dir", type=Path, default=Path(names.ACCESS_DIR), help="folder with a file per client")
     parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
-    parser.add_argument("--tables-dir", type=Path, help="follow files instead of ConfigMaps, to run without Kubernetes")
+    parser.add_argument("--tables-dir", type=Path, help="follow files instead of the API server, to run without it")
     parser.add_argument("--hold-seconds", type=_seconds, default=30.0, help="longest wait for a pod (%(default)s)")
     parser.add_argument("--request-seconds", type=_seconds, default=600.0, help="longest request (%(default)s)")
     parser.add_argument("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")

@@ -1,59 +1,34 @@
-"""Where the tables come from: two ConfigMaps, or a folder with the same documents."""
+"""Where the tables come from: the pool's RoutingSlices and PodReports, or a folder with the same objects."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path
-from typing import Final
 
-from bettertherapy_api import names
-from neurons.cluster import ClusterClient, ConfigMapWatch
+from neurons.cluster import ClusterClient, Event, FolderWatch, ObjectWatch, paths
 from neurons.miner.tables import Tables
-
-log = logging.getLogger(__name__)
-
-FOLDER_POLL_SECONDS: Final = 0.1
 
 
 async def follow_cluster(tables: Tables, *, pool: str, namespace: str) -> None:
-    """Feed the tables from the pool's ConfigMaps for ever; a broken watch leaves them as they are."""
-    async with ClusterClient() as client, asyncio.TaskGroup() as group:
-        group.create_task(_routing(tables, ConfigMapWatch(client, namespace=namespace, name=names.routing_name(pool))))
-        group.create_task(_reports(tables, ConfigMapWatch(client, namespace=namespace, name=names.report_name(pool))))
-
-
-async def _routing(tables: Tables, watch: ConfigMapWatch) -> None:
-    async for data in watch:
-        tables.set_routing(data)
-
-
-async def _reports(tables: Tables, watch: ConfigMapWatch) -> None:
-    async for data in watch:
-        tables.set_reports(data)
+    """Feed the tables from the API server for ever; a broken watch leaves them as they are."""
+    async with ClusterClient() as client:
+        slices = ObjectWatch(client, path=paths.routing_slices(namespace), labels=paths.routing_labels(pool))
+        reports = ObjectWatch(client, path=paths.pod_reports(namespace), labels=paths.report_labels(pool))
+        await _follow(tables, slices=slices, reports=reports)
 
 
 async def follow_folder(tables: Tables, directory: Path) -> None:
-    """Feed the tables from `routing.json` and `report/<pod>.json` for ever. Write them by renaming."""
-    seen_routing: dict[str, str] | None = None
-    seen_reports: dict[str, str] | None = None
-    while True:
-        routing = _read(directory, names.ROUTING_KEY, key=names.ROUTING_KEY)
-        reports = _read(directory / "report", "*.json")
-        if routing and routing != seen_routing:
-            seen_routing = routing
-            tables.set_routing(routing)
-        if reports is not None and reports != seen_reports:
-            seen_reports = reports
-            tables.set_reports(reports)
-        await asyncio.sleep(FOLDER_POLL_SECONDS)
+    """Feed the tables from `slices/<name>.json` and `reports/<pod>.json` for ever. Write them by renaming."""
+    await _follow(tables, slices=FolderWatch(directory / "slices"), reports=FolderWatch(directory / "reports"))
 
 
-def _read(directory: Path, pattern: str, *, key: str | None = None) -> dict[str, str] | None:
-    if not directory.is_dir():
-        return None
-    try:
-        return {key or path.stem: path.read_text() for path in sorted(directory.glob(pattern))}
-    except OSError as error:
-        log.warning("%s can't be read, keeping what is known: %s", directory, error)
-        return None
+async def _follow(tables: Tables, *, slices: AsyncIterable[Event], reports: AsyncIterable[Event]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_feed(slices, tables.take_routing))
+        group.create_task(_feed(reports, tables.take_reports))
+
+
+async def _feed(events: AsyncIterable[Event], take: Callable[[Event], None]) -> None:
+    async for event in events:
+        take(event)

@@ -1,7 +1,7 @@
-"""What the miner knows: the pool's routing table and its pods' reports, parsed once per change.
+"""What the miner knows: the pool's routing and its pods' reports, made into routes, anew only where they changed.
 
 `Tables` holds the present `Snapshot` and replaces it as a whole; a snapshot never changes, apart from what each `Pod`
-counts. A document that doesn't parse is logged and counted, and the last good one stays in use.
+counts. What doesn't parse is logged and counted, and the last good entry stays in use.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from pydantic import ValidationError
 from yarl import URL
 
-from bettertherapy_api import names
-from bettertherapy_api.configmaps import PodReport, RoutingTable, Twin
-from bettertherapy_api.report import AdapterState
+from bettertherapy_api.routing import TwinEntry
+from neurons.cluster import Change, Event, Listed, RoutingView
 from neurons.miner.metrics import Metrics
+from neurons.miner.reports import ReportView
 from neurons.miner.rewrite import ModelName
 
 log = logging.getLogger(__name__)
 
 FORGET_SECONDS: Final = 900.0
-"""Metrics of a version that left the table stay this long, so that the last values are scraped."""
+"""Metrics of a version that left the routing stay this long, so that the last values are scraped."""
+_FORGET_LOOK_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -67,18 +67,30 @@ class VersionRoute:
     model: ModelName
 
 
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a twin isn't answered, whatever the pods hold."""
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TwinRoute:
     """One twin."""
 
     name: str
+    uid: str
+    """The DoctorTwin's; empty while two have this name."""
     doctor: str | None
     system_message: dict[str, str] | None
     versions: tuple[VersionRoute, ...]
     active: tuple[VersionRoute, ...]
-    """Those with a weight above 0."""
+    """Those with a weight above 0; none while there is an obstacle."""
     first_seen: int
     """Unix seconds when this miner first saw the twin."""
+    obstacle: Obstacle | None = None
+    """Set when `active` is empty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +103,8 @@ class Snapshot:
     ready_pods: tuple[Pod, ...]
     holders: Mapping[tuple[str, str], tuple[Pod, ...]]
     """Ready pods by verified (served name, digest)."""
-    _orders: dict[tuple[str, str], tuple[Pod, ...]] = field(default_factory=dict)
+    _orders: dict[tuple[str, str], tuple[tuple[Pod, ...], tuple[Pod, ...]]] = field(default_factory=dict)
+    """By twin and served name: the pods, and their order. Shared by snapshots: it holds as long as the pods do."""
 
     def pods_for(self, version: VersionRoute) -> tuple[Pod, ...]:
         """Return the ready pods that hold the version, the twin's preferred one first.
@@ -100,14 +113,15 @@ class Snapshot:
         comes or goes moves only the twins that preferred it.
         """
         key = (version.twin, version.served_name)
-        order = self._orders.get(key)
-        if order is None:
-            if version.digest is None:
-                pods = self.ready_pods
-            else:
-                pods = self.holders.get((version.served_name, version.digest), ())
-            order = self._orders[key] = tuple(sorted(pods, key=lambda pod: _affinity(version.twin, pod.name)))
-        return order
+        if version.digest is None:
+            pods = self.ready_pods
+        else:
+            pods = self.holders.get((version.served_name, version.digest), ())
+        known = self._orders.get(key)
+        if known is None or known[0] is not pods:
+            order = tuple(sorted(pods, key=lambda pod: _affinity(version.twin, pod.name)))
+            known = self._orders[key] = (pods, order)
+        return known[1]
 
     def can_answer(self, twin: TwinRoute) -> bool:
         """Tell whether some version with a weight is held by a ready pod."""
@@ -121,66 +135,53 @@ def _affinity(twin: str, pod: str) -> bytes:
 class Tables:
     """The present snapshot, and a way to wait for the next."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, pool: str) -> None:
         self._metrics = metrics
-        self._routing_text: str | None = None
-        self._routing: RoutingTable | None = None
-        self._twins: dict[str, TwinRoute] = {}
-        self._report_texts: dict[str, str] = {}
-        self._reports: dict[str, PodReport] = {}
+        self._view = RoutingView(pool, refused=metrics.table_errors.labels("routing").inc)
+        self._reports = ReportView(refused=metrics.table_errors.labels("report").inc)
         self._reports_known = False
-        self._pods: dict[tuple[str, str], Pod] = {}
+        self._twins: dict[str, TwinRoute] = {}
         self._first_seen: dict[str, int] = {}
+        self._orders: dict[tuple[str, str], tuple[tuple[Pod, ...], tuple[Pod, ...]]] = {}
+        self._pods: dict[str, Pod] = {}
+        """By UID, those that the operator names and that report."""
+        self._offers: dict[str, _Offer] = {}
+        """What each reporting pod contributes to the present snapshot, by its name."""
+        self._holders: dict[tuple[str, str], tuple[Pod, ...]] = {}
         self._leaving: dict[tuple[str, str], float] = {}
+        self._forgot_at = 0.0
         self._changed = asyncio.Event()
         self.snapshot = Snapshot(number=0, twins={}, ready_pods=(), holders={})
 
     @property
     def known(self) -> bool:
-        """Whether both tables have been read once."""
-        return self._routing is not None and self._reports_known
+        """Whether the routing and the reports have been read once."""
+        return self._view.header is not None and self._reports_known
 
-    def set_routing(self, data: Mapping[str, str]) -> None:
-        """Take the routing ConfigMap's data."""
-        text = data.get(names.ROUTING_KEY)
-        if text == self._routing_text and text is not None:
+    def take_routing(self, event: Event) -> None:
+        """Take what became of the pool's RoutingSlices."""
+        change = self._view.take(event)
+        if not change:
             return
-        try:
-            if text is None:
-                raise ValueError(f"it has no key {names.ROUTING_KEY}")  # noqa: TRY301
-            routing = RoutingTable.model_validate_json(text)
-        except ValueError as error:
-            self._bad("routing", "routing table", error)
-            return
-        self._routing_text, self._routing = text, routing
-        self._first_seen = {name: self._first_seen.get(name) or int(time.time()) for name in routing.twins}
-        self._twins = {name: _route(name, twin, self._first_seen[name]) for name, twin in routing.twins.items()}
-        self._metrics.table_generation.set(routing.generation)
-        log.info(
-            "routing table", extra={"pool": routing.pool, "generation": routing.generation, "twins": len(routing.twins)}
-        )
-        self._rebuild()
+        if change.header and (header := self._view.header) is not None:
+            self._metrics.table_generation.set(header.generation)
+            extra = {"pool": header.name, "generation": header.generation, "twins": len(self._view.twins)}
+            log.info("routing", extra=extra)
+        self._route(change)
+        if change.pods:
+            said = ((name, self._reports.held(name)) for name in self._reports.pods())
+            self._offer(name for name, held in said if held is not None and held.pod.uid in change.pods)
+        self._publish()
 
-    def set_reports(self, data: Mapping[str, str]) -> None:
-        """Take the report ConfigMap's data: one report per pod. A bad report leaves that pod's last good one."""
-        reports: dict[str, PodReport] = {}
-        for key, text in data.items():
-            last = self._reports.get(key)
-            if last is not None and self._report_texts.get(key) == text:
-                reports[key] = last
-                continue
-            try:
-                report = PodReport.model_validate_json(text)
-                _url(report.address)
-            except ValueError as error:
-                self._bad("report", f"report of pod {key}", error)
-                if last is not None:
-                    reports[key] = last
-                continue
-            reports[key] = report
-        self._reports, self._report_texts = reports, dict(data)
-        self._reports_known = True
-        self._rebuild()
+    def take_reports(self, event: Event) -> None:
+        """Take what became of the pool's PodReports."""
+        changed = self._reports.take(event)
+        if isinstance(event, Listed) and not self._reports_known:
+            self._reports_known = True
+        elif not changed:
+            return
+        self._offer(changed)
+        self._publish()
 
     async def wait(self, number: int, seconds: float) -> bool:
         """Wait until the snapshot is newer than `number`, at most `seconds`; tell whether it is."""
@@ -197,44 +198,87 @@ class Tables:
                 return False
         return True
 
-    def _bad(self, table: str, what: str, error: ValueError) -> None:
-        self._metrics.table_errors.labels(table).inc()
-        reason: Any = error
-        if isinstance(error, ValidationError):
-            # Without the input: a routing table holds doctors' system prompts.
-            reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-        log.error("%s can't be used, keeping the last good one: %s", what, reason)
+    def _route(self, change: Change) -> None:
+        """Make the routes of the twins anew that changed, or whose system prompt came or went."""
+        touched = set(change.names)
+        if change.prompts:
+            touched |= {twin.name for twin in self._view.twins.values() if twin.prompt_digest in change.prompts}
+        for uid in change.twins:
+            if uid not in self._view.twins:
+                self._first_seen.pop(uid, None)
+        twins = dict(self._twins)
+        for name in touched:
+            if (old := twins.pop(name, None)) is not None:
+                for version in old.versions:
+                    self._orders.pop((name, version.served_name), None)
+            uids = self._view.uids(name)
+            if len(uids) > 1:
+                twins[name] = _contested(name, first_seen=int(time.time()))
+            elif uids:
+                first_seen = self._first_seen.setdefault(uids[0], int(time.time()))
+                twin = self._view.twins[uids[0]]
+                twins[name] = _route(uids[0], twin, self._view.prompts, first_seen)
+        self._twins = twins
 
-    def _rebuild(self) -> None:
-        pods: dict[tuple[str, str], Pod] = {}
-        ready: list[Pod] = []
-        holders: dict[tuple[str, str], list[Pod]] = {}
-        for report in self._reports.values():
-            url = _url(report.address)
-            pod = self._pods.get((report.pod, report.uid))
-            if pod is None or pod.url != url:
-                pod = Pod(name=report.pod, uid=report.uid, url=url)
-            pods[report.pod, report.uid] = pod
-            if not report.ready or report.draining or not report.engine.live:
-                continue
-            ready.append(pod)
-            for served_name, adapter in report.adapters.items():
-                if adapter.state is AdapterState.VERIFIED:
-                    holders.setdefault((served_name, adapter.digest), []).append(pod)
-        self._pods = pods
+    def _offer(self, pods: Iterable[str]) -> None:
+        """Work out anew what these pods, by name, contribute; the lists of holders that it concerns are made anew."""
+        holders = dict(self._holders)
+        for name in list(pods):
+            old, new = self._offers.pop(name, None), self._new_offer(name)
+            if old is not None:
+                self._pods.pop(old.pod.uid, None)
+            if new is not None:
+                self._offers[name] = new
+                self._pods[new.pod.uid] = new.pod
+            had = old.holds if old is not None else frozenset()
+            has = new.holds if new is not None else frozenset()
+            stays = had & has if old is not None and new is not None and old.pod is new.pod else frozenset()
+            for key in had - stays:
+                rest = tuple(pod for pod in holders[key] if old is None or pod is not old.pod)
+                if rest:
+                    holders[key] = rest
+                else:
+                    del holders[key]
+            if new is not None:
+                for key in has - stays:
+                    holders[key] = (*holders.get(key, ()), new.pod)
+        self._holders = holders
+
+    def _new_offer(self, name: str) -> _Offer | None:
+        held = self._reports.held(name)
+        if held is None:
+            return None
+        # Where a pod is, and that there is one, is the operator's word alone: it has it from the API server.
+        entry = self._view.pods.get(held.pod.uid)
+        if entry is None or entry.name != name:
+            return None
+        url = URL(f"http://{entry.address}/v1/chat/completions")
+        pod = self._pods.get(held.pod.uid)
+        if pod is None or pod.url != url:
+            pod = Pod(name=name, uid=held.pod.uid, url=url)
+        return _Offer(pod, held.ready, frozenset(held.adapters.items()) if held.ready else frozenset())
+
+    def _publish(self) -> None:
+        ready = tuple(offer.pod for offer in self._offers.values() if offer.ready)
+        if ready == self.snapshot.ready_pods:
+            ready = self.snapshot.ready_pods  # the same object: orders made from it hold
         self._metrics.pods_ready.set(len(ready))
         self._forget_old_versions()
         self.snapshot = Snapshot(
             number=self.snapshot.number + 1,
             twins=self._twins,
-            ready_pods=tuple(ready),
-            holders={key: tuple(value) for key, value in holders.items()},
+            ready_pods=ready,
+            holders=self._holders,
+            _orders=self._orders,
         )
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def _forget_old_versions(self) -> None:
         now = time.monotonic()
+        if now - self._forgot_at < _FORGET_LOOK_SECONDS:
+            return
+        self._forgot_at = now
         present = {(twin.name, version.served_name) for twin in self._twins.values() for version in twin.versions}
         present |= {(twin, "") for twin in self._twins}
         leaving = {key: self._leaving.get(key, now) for key in self._metrics.known() - present}
@@ -245,29 +289,56 @@ class Tables:
         self._leaving = leaving
 
 
-def _url(address: str) -> URL:
-    url = URL(f"http://{address}/v1/chat/completions")
-    if not url.host or url.explicit_port is None:
-        raise ValueError(f"address {address!r} is not ip:port")
-    return url
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What one pod contributes."""
+
+    pod: Pod
+    ready: bool
+    holds: frozenset[tuple[str, str]]
+    """Verified (served name, digest) of a ready pod."""
 
 
-def _route(name: str, twin: Twin, first_seen: int) -> TwinRoute:
+def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: int) -> TwinRoute:
     versions = tuple(
         VersionRoute(
-            twin=name,
+            twin=twin.name,
             served_name=version.served_name,
             digest=version.digest,
             weight=version.weight_percent,
-            model=ModelName(twin=name, served_name=version.served_name, digest=version.digest),
+            model=ModelName(twin=twin.name, served_name=version.served_name, digest=version.digest),
         )
         for version in twin.versions
     )
+    active = tuple(version for version in versions if version.weight > 0)
+    prompt = prompts.get(twin.prompt_digest) if twin.prompt_digest is not None else None
+    obstacle = None
+    if not active:
+        obstacle = Obstacle("twin_not_ready", f"has no verified version yet: kubectl describe twin {twin.name}")
+    elif twin.prompt_digest is not None and prompt is None:
+        # Never without it: it holds what the doctor wants said and not said.
+        obstacle, active = Obstacle("twin_not_ready", "waits for its system prompt"), ()
+    return TwinRoute(
+        name=twin.name,
+        uid=uid,
+        doctor=twin.doctor,
+        system_message={"role": "system", "content": prompt} if prompt else None,
+        versions=versions,
+        active=active,
+        first_seen=first_seen,
+        obstacle=obstacle,
+    )
+
+
+def _contested(name: str, *, first_seen: int) -> TwinRoute:
+    """Return the route of a name that two DoctorTwins have now: whose answer it would be can't be known."""
     return TwinRoute(
         name=name,
-        doctor=twin.doctor,
-        system_message={"role": "system", "content": twin.system_prompt} if twin.system_prompt else None,
-        versions=versions,
-        active=tuple(version for version in versions if version.weight > 0),
+        uid="",
+        doctor=None,
+        system_message=None,
+        versions=(),
+        active=(),
         first_seen=first_seen,
+        obstacle=Obstacle("twin_replaced", "is being replaced by another of this name"),
     )

@@ -54,12 +54,14 @@ async def data_plane(
         operator_harness.operator(kubeconfig, NAMESPACE, folder, **(operator_environment or {})) as operator,
     ):
         await world.apply(pool_manifest(NAMESPACE, POOL, **pool))
-        await until(lambda: _furnished(world), seconds=_UP_SECONDS, what="the pool's ConfigMaps are there")
+        await until(lambda: _furnished(world), seconds=_UP_SECONDS, what="the pool's first slice is there")
         with contextlib.ExitStack() as stack:
             for number in range(PODS):
                 pod = f"engine-{number}"
-                await world.start_pod(pod, pool=POOL)
-                _start_pod(stack, folder / pod, kubeconfig, pod=pod, uid=world.uids[pod], pvc=folder / "pvc")
+                ip = f"127.0.0.{number + 2}"  # one each: the operator tells the miner that agents listen on one port
+                status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+                await world.start_pod(pod, pool=POOL, status=status)
+                _start_pod(stack, folder / pod, kubeconfig, pod=pod, uid=world.uids[pod], ip=ip, pvc=folder / "pvc")
             url = _start_miner(stack, folder, kubeconfig, port=port)
             await until(lambda: _listens(url), seconds=_UP_SECONDS, what="the miner answers")
             yield DataPlane(world=world, operator=operator, url=url)
@@ -78,11 +80,11 @@ def weights_of(adapters: Iterable[FakeAdapter]) -> Check:
 
 async def _furnished(world: operator_harness.Cluster) -> bool:
     children = await world.children(POOL)
-    return all(("ConfigMap", name(POOL)) in children for name in (names.routing_name, names.report_name))
+    return ("RoutingSlice", names.routing_slice_name(POOL, 0)) in children
 
 
 def _start_pod(
-    stack: contextlib.ExitStack, folder: Path, kubeconfig: Path, *, pod: str, uid: str, pvc: Path
+    stack: contextlib.ExitStack, folder: Path, kubeconfig: Path, *, pod: str, uid: str, ip: str, pvc: Path
 ) -> None:  # fmt: skip
     """Start what an engine pod consists of: the engine, and the agent beside it."""
     folder.mkdir()
@@ -93,7 +95,7 @@ def _start_pod(
     ]  # fmt: skip
     agent = {
         "KUBECONFIG": str(kubeconfig), "POOL": POOL, "POD_NAMESPACE": NAMESPACE, "POD_NAME": pod, "POD_UID": uid,
-        "POD_IP": "127.0.0.1", "AGENT_PORT": str(processes.free_port()), "ENGINE_SOCKET": str(socket),
+        "AGENT_HOST": ip, "AGENT_PORT": str(names.AGENT_PORT), "ENGINE_SOCKET": str(socket),
         "ENGINE_RUN_DIR": str(folder / "run"), "ADAPTERS_DIR": str(folder / "adapters"), "PVC_DIR": str(pvc),
     }  # fmt: skip
     stack.enter_context(processes.running(engine, folder / "engine.log"))

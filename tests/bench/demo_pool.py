@@ -96,8 +96,8 @@ class DemoPool:
 
     def reports(self) -> list[PodReport]:
         """Return what the agents say now."""
-        found = self.kube.get("configmap", names.report_name(self.name), "-n", self.namespace) or {}
-        return [PodReport.model_validate_json(text) for text in (found.get("data") or {}).values()]
+        found = self.kube.get("podreports", "-n", self.namespace, "-l", f"{names.LABEL_POOL}={self.name}") or {}
+        return [PodReport.model_validate(thing) for thing in found.get("items") or []]
 
     def software(self) -> dict[str, str]:
         """Return what runs there, as it says itself."""
@@ -110,7 +110,7 @@ class DemoPool:
         while time.monotonic() < deadline:
             waiting = [twin["metadata"]["name"] for twin in self.twins() if not _is_ready(twin)]
             reports = self.reports()
-            waiting += [report.pod for report in reports if not report.ready]
+            waiting += [report.pod.name for report in reports if not report.ready]
             waiting += [
                 name
                 for report in reports

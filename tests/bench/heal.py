@@ -90,7 +90,7 @@ def measure(options: Options) -> Result:
     """Measure it; the engine is left running with all adapters, its container's restart count higher."""
     pool = DemoPool.connect()
     pod = pool.engine_pods()[0]
-    adapters = sorted(next(report.adapters for report in pool.reports() if report.pod == pod))
+    adapters = sorted(next(report.adapters for report in pool.reports() if report.pod.name == pod))
     healings = []
     for _ in range(options.restarts):
         healings.append(_restart(pool, pod, adapters))

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import BaseModelRef, PodReport, RoutingTable, Twin, Version
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef, PodReport
+from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
 from tests.bench import litellm, processes, versions, wrk
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
@@ -173,22 +173,31 @@ def _miner(folder: Path, *, port: int, engine: str) -> list[str]:
     access, tables = folder / "access", folder / "tables"
     access.mkdir()
     (access / "bench").write_text(TOKEN)
-    (tables / "report").mkdir(parents=True)
-    twin = Twin(
-        versions=(Version(served_name=SERVED, digest=DIGEST, weight_percent=100),),
-        system_prompt="You are the twin of Dr. Indra Gurung.",
+    prompt = "You are the twin of Dr. Indra Gurung."
+    twin = TwinEntry(
+        name="indra",
         doctor="Indra Gurung",
+        prompt_digest=names.prompt_digest(prompt),
+        versions=(Version(served_name=SERVED, digest=DIGEST, weight_percent=100),),
     )
-    table = RoutingTable(
-        pool="bench", generation=1, base_model=BaseModelRef(name="base"), max_loras=8, max_lora_rank=16,
-        twins={"indra": twin},
-    )  # fmt: skip
+    routing = RoutingSlice(
+        pool=PoolHeader(
+            name="bench", uid="0", generation=1, base_model=BaseModelRef(name="base"), max_loras=8, max_lora_rank=16
+        ),
+        twins={"0": twin},
+        pods={"0": PodEntry(name="pod-0", address=engine.removeprefix("http://"))},
+        prompts={names.prompt_digest(prompt): prompt},
+    )
     report = PodReport(
-        pod="pod-0", address=engine.removeprefix("http://"), uid="0", ready=True, engine=EngineReport(live=True),
+        pod=PodRef(name="pod-0", uid="0"), ready=True, engine=EngineReport(live=True),
         adapters={SERVED: AdapterReport(twin="indra", digest=DIGEST, state=AdapterState.VERIFIED)},
     )  # fmt: skip
-    (tables / names.ROUTING_KEY).write_text(table.to_json())
-    (tables / "report" / "pod-0.json").write_text(report.to_json())
+    for part, name, document in (
+        ("slices", names.routing_slice_name("bench", 0), routing),
+        ("reports", "pod-0", report),
+    ):
+        (tables / part).mkdir(parents=True)
+        (tables / part / f"{name}.json").write_text(json.dumps({"metadata": {"name": name}, **document.to_dict()}))
     return [sys.executable, "-m", "neurons.miner", "--pool", "bench", "--host", "127.0.0.1", "--port", str(port),
             "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0"]  # fmt: skip
 

@@ -13,14 +13,14 @@ from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterState
+from bettertherapy_api.report import AdapterState, PodReport
 from neurons.cluster import ClusterClient
 from tests.api import operator_harness
 from tests.bench.clients import Answer, Clients, Tally
 from tests.bench.demo_pool import Version
 from tests.bench.registry import BenchmarkError
 from tests.bench.trainers import PATIENCE_SECONDS, Trainer
-from tests.bench.watching import CONFIG_MAPS, RUNS, TWINS, Manifest, Seen, Watch, following, reports, serves, watching
+from tests.bench.watching import REPORTS, RUNS, TWINS, Manifest, Seen, Watch, following, serves, watching
 from twin_operator.kinds.resources import DOCTOR_TWIN
 
 STEPS: Final = ((20, 1), (60, 1))
@@ -92,11 +92,11 @@ class RolloutRun:
         )  # fmt: skip
 
     def hear_report(self, seen: Seen) -> None:
-        """Take one state of the pods' reports."""
-        for report in reports(seen.thing):
-            for name, held in report.adapters.items():
-                if held.state is AdapterState.VERIFIED:
-                    self.verified.setdefault((report.pod, name), seen.at)
+        """Take one state of a pod's report."""
+        report = PodReport.model_validate(seen.thing)
+        for name, held in report.adapters.items():
+            if held.state is AdapterState.VERIFIED:
+                self.verified.setdefault((report.pod.name, name), seen.at)
 
 
 class Bench:
@@ -201,11 +201,11 @@ async def watched(
     run: RolloutRun, client: ClusterClient, *, namespace: str, pool: str, twin: str
 ) -> AsyncIterator[tuple[Watch, Watch]]:  # fmt: skip
     """Watch the twin, the runs and the pods' reports while the block lasts; yields the first two."""
-    selector = {"fieldSelector": f"metadata.name={names.report_name(pool)}"}
+    selector = {"labelSelector": f"{names.LABEL_POOL}={pool}"}
     async with (
         watching(client, TWINS.format(namespace), twin) as twins,
         watching(client, RUNS.format(namespace)) as runs,
-        following(client, CONFIG_MAPS.format(namespace), run.hear_report, **selector),
+        following(client, REPORTS.format(namespace), run.hear_report, **selector),
     ):
         yield twins, runs
 

@@ -20,13 +20,14 @@ from tests.bench.demo_pool import DemoPool, Version
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
 from tests.bench.watching import (
-    CONFIG_MAPS,
+    REPORTS,
+    SLICES,
     TWINS,
+    Reports,
     Watch,
     apply_twin,
     is_routed,
     is_verified_everywhere,
-    reports,
     serves,
     watching,
 )
@@ -91,7 +92,7 @@ def _figures(swaps: Sequence[Swap]) -> tuple[Figure, ...]:
             "new spec to verified on all pods and Ready", ready,
             target="p99 ≤ 2 s", met=percentile(ready, 99) <= TARGET_P99_SECONDS,
         ),
-        figure("of it: until the routing table wants it (operator)", [swap.routed for swap in swaps]),
+        figure("of it: until a routing slice wants it (operator)", [swap.routed for swap in swaps]),
         figure("of it: from there until every pod reports it (agent)", [swap.verified - swap.routed for swap in swaps]),
         figure("of that: load, confirm, fingerprint (the agent's clock)", [swap.loading for swap in swaps]),
         figure("of it: from there until the status says so (operator)", [swap.ready - swap.verified for swap in swaps]),
@@ -99,12 +100,12 @@ def _figures(swaps: Sequence[Swap]) -> tuple[Figure, ...]:
 
 
 async def _swap_all(pool: DemoPool, versions: Sequence[Version]) -> list[Swap]:
-    maps = CONFIG_MAPS.format(pool.namespace)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClusterClient(KubeconfigAccess(pool.cluster.kubeconfig_path)))
         twin = await stack.enter_async_context(watching(client, TWINS.format(pool.namespace), TWIN))
-        routing = await stack.enter_async_context(watching(client, maps, names.routing_name(pool.name)))
-        report = await stack.enter_async_context(watching(client, maps, names.report_name(pool.name)))
+        routing = await stack.enter_async_context(watching(client, SLICES.format(pool.namespace)))
+        report = await stack.enter_async_context(watching(client, REPORTS.format(pool.namespace)))
+        reports = Reports()
         try:
             first = versions[0]
             await apply_twin(client, pool.twin_manifest(TWIN, first))
@@ -112,7 +113,7 @@ async def _swap_all(pool: DemoPool, versions: Sequence[Version]) -> list[Swap]:
                 lambda thing: serves(thing, first.digest, generation=1), seconds=FIRST_SECONDS, what="the first version"
             )
             return [
-                await _swap(client, pool, number, version, twin=twin, routing=routing, report=report)
+                await _swap(client, pool, number, version, twin=twin, routing=routing, report=report, reports=reports)
                 for number, version in enumerate(versions[1:], start=2)
             ]
         except TimeoutError as error:
@@ -121,7 +122,7 @@ async def _swap_all(pool: DemoPool, versions: Sequence[Version]) -> list[Swap]:
 
 async def _swap(
     client: ClusterClient, pool: DemoPool, generation: int, version: Version, *,
-    twin: Watch, routing: Watch, report: Watch,
+    twin: Watch, routing: Watch, report: Watch, reports: Reports,
 ) -> Swap:  # fmt: skip
     name = names.served_name(TWIN, version.digest)
     manifest = pool.twin_manifest(TWIN, version)
@@ -129,16 +130,16 @@ async def _swap(
     await apply_twin(client, manifest)
     routed = await routing.until(lambda thing: is_routed(thing, name), seconds=SWAP_SECONDS, what=f"{name} routed")
     verified = await report.until(
-        lambda thing: is_verified_everywhere(thing, name), seconds=SWAP_SECONDS, what=f"{name} verified"
+        lambda thing: is_verified_everywhere(reports.hear(thing), name), seconds=SWAP_SECONDS, what=f"{name} verified"
     )
     ready = await twin.until(
         lambda thing: serves(thing, version.digest, generation=generation), seconds=SWAP_SECONDS, what=f"{name} Ready"
     )
-    loading = max(each.adapters[name].load_millis or 0 for each in reports(verified.thing)) / 1000
+    loading = max(each.adapters[name].load_millis or 0 for each in reports.hear(verified.thing)) / 1000
 
     def alone(thing: dict[str, Any]) -> bool:
         """Tell whether the engine holds this version of the twin and no other."""
-        held = [each.adapters for each in reports(thing)]
+        held = [each.adapters for each in reports.hear(thing)]
         return all(
             adapter.state is AdapterState.VERIFIED and (adapter.twin != TWIN or other == name)
             for adapters in held

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ Manifest = dict[str, Any]
 TWINS: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/doctortwins"
 RUNS: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/finetuneruns"
 JOBS: Final = "/apis/batch/v1/namespaces/{}/jobs"
+SLICES: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/routingslices"
+REPORTS: Final = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/podreports"
 PODS: Final = "/api/v1/namespaces/{}/pods"
 FIELD_MANAGER: Final = "bench"
 CONFIG_MAPS: Final = "/api/v1/namespaces/{}/configmaps"
@@ -121,20 +123,27 @@ def serves(twin: Manifest, digest: str, *, generation: int) -> bool:
     )
 
 
-def is_routed(config_map: Manifest, served_name: str) -> bool:
-    """Tell whether the routing table wants an adapter of this name."""
-    table = json.loads((config_map.get("data") or {}).get(names.ROUTING_KEY, "{}"))
-    return any(adapter["servedName"] == served_name for adapter in table.get("adapters", []))
+def is_routed(routing_slice: Manifest, served_name: str) -> bool:
+    """Tell whether a RoutingSlice wants an adapter of this name."""
+    twins = (routing_slice.get("twins") or {}).values()
+    return any(adapter["servedName"] == served_name for twin in twins for adapter in twin.get("adapters", []))
 
 
-def reports(config_map: Manifest) -> list[PodReport]:
-    """Return what the agents say."""
-    return [PodReport.model_validate_json(text) for text in (config_map.get("data") or {}).values()]
+class Reports:
+    """What the agents say, as far as it was heard."""
+
+    def __init__(self) -> None:
+        self._by_pod: dict[str, PodReport] = {}
+
+    def hear(self, thing: Manifest) -> list[PodReport]:
+        """Take one PodReport; return all."""
+        self._by_pod[thing["metadata"]["name"]] = PodReport.model_validate(thing)
+        return list(self._by_pod.values())
 
 
-def is_verified_everywhere(config_map: Manifest, served_name: str) -> bool:
+def is_verified_everywhere(reports: Iterable[PodReport], served_name: str) -> bool:
     """Tell whether every pod reports the adapter as verified."""
-    found = [report.adapters.get(served_name) for report in reports(config_map)]
+    found = [report.adapters.get(served_name) for report in reports]
     return bool(found) and all(each is not None and each.state is AdapterState.VERIFIED for each in found)
 
 

@@ -41,8 +41,8 @@ class Published:
         return names.served_name(self.twin, self.digest)
 
     def entry(self) -> Adapter:
-        """Return its entry in a routing table."""
-        return Adapter(twin=self.twin, digest=self.digest, served_name=self.name, uri=self.uri, rank=self.rank)
+        """Return its entry in a routing slice."""
+        return Adapter(digest=self.digest, served_name=self.name, uri=self.uri, rank=self.rank)
 
 
 def read_trained(directory: Path) -> tuple[Trained, ...]:

@@ -1,6 +1,6 @@
-"""`python -m tests.gpu.agent`: the real agent, with files in the place of its two ConfigMaps.
+"""`python -m tests.gpu.agent`: the real agent, with files in the place of the API server.
 
-It follows `<tables>/routing.json` and writes `<tables>/report/<pod>.json`: the folder that a miner's --tables-dir
+It follows `<tables>/slices/*.json` and writes `<tables>/reports/<pod>.json`: the folder that a miner's --tables-dir
 follows. What this leaves out of a cluster is the API server's own delay.
 """
 
@@ -12,48 +12,35 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import orjson
 import uvloop
 
-from bettertherapy_api import names
+from bettertherapy_api.report import PodReport
 from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings
+from neurons.cluster import FolderWatch
 
 _POLL_SECONDS: Final = 0.01
 
 
-class Tables:
-    """A folder that both ConfigMaps are kept in."""
+class Report:
+    """The pod's report, as a file."""
 
     def __init__(self, folder: Path, *, pod: str) -> None:
-        self._routing = folder / names.ROUTING_KEY
-        self._report = folder / "report" / f"{pod}.json"
+        self._path = folder / "reports" / f"{pod}.json"
+        self._metadata = {"name": pod}
 
-    async def __aiter__(self) -> AsyncIterator[Mapping[str, str]]:
-        """Yield the routing table each time it changes; written by renaming."""
-        seen: tuple[int, int] | None = None
-        while True:
-            try:
-                stat = self._routing.stat()
-                if seen != (stat.st_ino, stat.st_mtime_ns):
-                    text = self._routing.read_text()
-                    seen = (stat.st_ino, stat.st_mtime_ns)
-                    yield {names.ROUTING_KEY: text}
-            except FileNotFoundError:
-                pass
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def publish(self, document: str | None) -> None:
+    async def publish(self, report: PodReport | None) -> None:
         """Write the report, or take it away."""
-        if document is None:
-            self._report.unlink(missing_ok=True)
+        if report is None:
+            self._path.unlink(missing_ok=True)
             return
-        partial = self._report.with_suffix(".part")
-        partial.write_text(document)
-        os.replace(partial, self._report)
+        partial = self._path.with_suffix(".part")
+        partial.write_bytes(orjson.dumps({"metadata": self._metadata, **report.to_dict()}))
+        os.replace(partial, self._path)
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -62,7 +49,6 @@ async def _run(args: argparse.Namespace) -> int:
         namespace=args.namespace,
         pod_name=args.pod,
         pod_uid=f"uid-{args.pod}",
-        pod_ip="127.0.0.1",
         host="127.0.0.1",
         port=args.port,
         socket=args.socket,
@@ -71,8 +57,9 @@ async def _run(args: argparse.Namespace) -> int:
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    tables = Tables(args.tables, pod=args.pod)
-    async with Agent(settings, routing=tables, publish=tables.publish) as agent:
+    routing = FolderWatch(args.tables / "slices", poll_seconds=_POLL_SECONDS)
+    report = Report(args.tables, pod=args.pod)
+    async with Agent(settings, routing=routing, publish=report.publish) as agent:
         done = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.failed.wait())]
         await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

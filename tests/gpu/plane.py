@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -16,8 +17,8 @@ import aiohttp
 from pydantic import ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import BaseModelRef, PodReport, RoutingTable, Twin, Version
-from bettertherapy_api.report import AdapterReport, AdapterState
+from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
+from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
 from tests.bench.results import ROOT
 from tests.gpu.adapters import Published
 from tests.gpu.engine import NAMESPACE, POOL
@@ -53,7 +54,7 @@ class Plane:
         return f"http://127.0.0.1:{self._miner_port}"
 
     async def __aenter__(self) -> Self:
-        for folder in (self._adapters, self._tables / "report", self._access):
+        for folder in (self._adapters, self._tables / "slices", self._tables / "reports", self._access):
             folder.mkdir(parents=True)
         (self._access / "measuring").write_text(TOKEN)
         self._start(
@@ -79,23 +80,36 @@ class Plane:
                 process.wait(15)
 
     def write(self, adapters: Sequence[Published], routes: Mapping[str, Published]) -> float:
-        """Write a table: what to hold, and which version of each twin answers. Returns time.monotonic() of it."""
+        """Write the routing: what to hold, and which version of each twin answers. Returns time.monotonic() of it."""
         self._generation += 1
-        table = RoutingTable(
-            pool=POOL,
-            generation=self._generation,
-            base_model=BaseModelRef(name=self._pool.spec.base_model.name),
-            max_loras=self._pool.max_loras,
-            max_lora_rank=self._pool.spec.engine.max_lora_rank,
-            adapters=tuple(adapter.entry() for adapter in adapters),
+        twins = sorted({adapter.twin for adapter in adapters} | routes.keys())
+        routing = RoutingSlice(
+            pool=PoolHeader(
+                name=POOL,
+                uid="pool-uid",
+                generation=self._generation,
+                base_model=BaseModelRef(name=self._pool.spec.base_model.name),
+                max_loras=self._pool.max_loras,
+                max_lora_rank=self._pool.spec.engine.max_lora_rank,
+            ),
             twins={
-                twin: Twin(versions=(Version(served_name=version.name, digest=version.digest, weight_percent=100),))
-                for twin, version in routes.items()
+                f"uid-{twin}": TwinEntry(
+                    name=twin,
+                    versions=tuple(
+                        Version(served_name=version.name, digest=version.digest, weight_percent=100)
+                        for version in [routes.get(twin)]
+                        if version is not None
+                    ),
+                    adapters=tuple(adapter.entry() for adapter in adapters if adapter.twin == twin),
+                )
+                for twin in twins
             },
+            pods={f"uid-{POD}": PodEntry(name=POD, address=f"127.0.0.1:{self._agent_port}")},
         )
-        target = self._tables / names.ROUTING_KEY
+        name = names.routing_slice_name(POOL, 0)
+        target = self._tables / "slices" / f"{name}.json"
         partial = target.with_suffix(".part")
-        partial.write_text(table.to_json())
+        partial.write_text(json.dumps({"metadata": {"name": name}, **routing.to_dict()}))
         written_at = time.monotonic()
         os.replace(partial, target)
         return written_at
@@ -103,7 +117,7 @@ class Plane:
     def report(self) -> PodReport | None:
         """Return what the agent last reported."""
         try:
-            return PodReport.model_validate_json((self._tables / "report" / f"{POD}.json").read_text())
+            return PodReport.model_validate_json((self._tables / "reports" / f"{POD}.json").read_text())
         except (FileNotFoundError, ValidationError):
             return None
 
@@ -118,7 +132,8 @@ class Plane:
 
         def done() -> bool:
             report = self.report()
-            states = [report.adapters.get(version.name) for version in versions] if report is not None else []
+            held = report.adapters if report is not None else {}
+            states = [held.get(version.name) for version in versions]
             found[:] = [state for state in states if state is not None]
             bad = [s for s in found if s.state is AdapterState.FAILED and not s.retryable]
             if bad:
@@ -153,7 +168,7 @@ class Plane:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def answering(self) -> None:
-        """Wait until the miner knows both tables and a ready pod."""
+        """Wait until the miner knows the routing, the reports and a ready pod."""
         deadline = time.monotonic() + _START_SECONDS
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while time.monotonic() < deadline:

@@ -8,9 +8,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from bettertherapy_api.configmaps import Adapter
 from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, FileEntry, Fingerprint, Lineage, manifest_digest
 from bettertherapy_api.names import digest_hex, served_name
+from bettertherapy_api.routing import Adapter, TwinEntry
 
 BASE = "base-model"
 BASE_SEED = "the base model"
@@ -77,16 +77,13 @@ class FakeAdapter:
         """The served name."""
         return served_name(self.twin, self.digest)
 
-    def entry(self, *, rank: int | None = None, digest: str | None = None, uri: str | None = None) -> Adapter:
-        """Return its entry in a routing table."""
+    def entry(self, *, rank: int | None = None, digest: str | None = None, uri: str | None = None) -> TwinEntry:
+        """Return its twin's entry in a routing slice, with this adapter alone."""
         digest = digest or self.digest
-        return Adapter(
-            twin=self.twin,
-            digest=digest,
-            served_name=served_name(self.twin, digest),
-            uri=uri or self.uri,
-            rank=rank or self.rank,
+        adapter = Adapter(
+            served_name=served_name(self.twin, digest), digest=digest, uri=uri or self.uri, rank=rank or self.rank
         )
+        return TwinEntry(name=self.twin, adapters=(adapter,))
 
 
 def write_adapter(

@@ -14,42 +14,49 @@ from typing import Any, Self
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import Adapter, BaseModelRef, PodReport, RoutingTable
-from bettertherapy_api.report import AdapterReport, AdapterState
+from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
+from bettertherapy_api.routing import BaseModelRef, PoolHeader, RoutingSlice, TwinEntry
 from neurons.agent.agent import Agent
 from neurons.agent.keeper import Fetch
 from neurons.agent.settings import Settings
+from neurons.cluster import Event, Listed
 from tests.standin import BASE, FakeAdapter, StandIn, write_adapter
 
 
 class Tables:
-    """A routing ConfigMap that a test writes."""
+    """A pool's routing slices that a test writes: each time all of them, as a list after a broken watch."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Mapping[str, str]] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._generation = 0
 
-    async def __aiter__(self) -> AsyncIterator[Mapping[str, str]]:
+    async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
             yield await self._queue.get()
 
     def write(
-        self, *adapters: FakeAdapter | Adapter, max_lora_rank: int = 16, base: str = BASE, pool: str = "pool"
-    ) -> RoutingTable:
+        self, *adapters: FakeAdapter | TwinEntry, max_lora_rank: int = 16, base: str = BASE, pool: str = "pool"
+    ) -> dict[str, Any]:
+        """Want these adapters and no others; returns the slice."""
         self._generation += 1
-        table = RoutingTable(
-            pool=pool,
-            generation=self._generation,
-            base_model=BaseModelRef(name=base),
-            max_loras=4,
+        header = PoolHeader(
+            name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base), max_loras=4,
             max_lora_rank=max_lora_rank,
-            adapters=tuple(a.entry() if isinstance(a, FakeAdapter) else a for a in adapters),
-        )
-        self.write_raw({names.ROUTING_KEY: table.to_json()})
-        return table
+        )  # fmt: skip
+        twins: dict[str, TwinEntry] = {}
+        for entry in (a.entry() if isinstance(a, FakeAdapter) else a for a in adapters):
+            before = twins.get(f"uid-{entry.name}")
+            both = (*before.adapters, *entry.adapters) if before is not None else entry.adapters
+            twins[f"uid-{entry.name}"] = TwinEntry(name=entry.name, adapters=both)
+        document = {
+            "metadata": {"name": names.routing_slice_name(pool, 0)},
+            **RoutingSlice(pool=header, twins=twins).to_dict(),
+        }
+        self.put(Listed([document]))
+        return document
 
-    def write_raw(self, data: Mapping[str, str]) -> None:
-        self._queue.put_nowait(data)
+    def put(self, event: Event) -> None:
+        self._queue.put_nowait(event)
 
 
 class Pod:
@@ -71,7 +78,6 @@ class Pod:
                 "namespace": "clinic",
                 "pod_name": "pod-1",
                 "pod_uid": "uid-1",
-                "pod_ip": "127.0.0.1",
                 "host": "127.0.0.1",
                 "port": 0,
                 "socket": self.engine.socket,
@@ -98,13 +104,13 @@ class Pod:
         assert self._http is not None
         await self._http.close()
 
-    async def _publish(self, document: str | None) -> None:
+    async def _publish(self, report: PodReport | None) -> None:
         if self.api_error is not None:
             raise self.api_error
-        if document is None:
+        if report is None:
             self.withdrawn = True
         else:
-            self.reports.append(PodReport.model_validate_json(document))
+            self.reports.append(PodReport.model_validate_json(report.to_json()))
 
     @property
     def http(self) -> aiohttp.ClientSession:

@@ -31,7 +31,7 @@ async def test_it_still_answers_while_it_lingers(tmp_path: Path) -> None:
         pod.tables.write(adapter)
         await pod.verified(adapter)
         pod.tables.write()
-        await until(lambda: pod.agent.roster.table is not None and not pod.agent.roster.table.adapters)
+        await until(lambda: pod.agent.roster.pool is not None and not pod.agent.view.twins)
         assert (await pod.answer(adapter.name))[0] == 200
 
 

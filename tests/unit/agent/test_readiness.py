@@ -12,11 +12,11 @@ from neurons.store import StoreUnreachable, fetch_adapter
 from tests.unit.agent.pod import Pod, running_pod, until
 
 
-async def test_not_before_the_first_table(tmp_path: Path) -> None:
+async def test_not_before_the_first_routing(tmp_path: Path) -> None:
     async with running_pod(tmp_path, table=False) as pod:
         await until(lambda: pod.agent.monitor.up)
         status, text = await pod.get("/readyz")
-        assert (status, text) == (503, "no routing table yet\n")
+        assert (status, text) == (503, "no routing yet\n")
         pod.tables.write()
         await until(lambda: pod.agent.ready)
 
@@ -90,11 +90,10 @@ async def test_the_api_servers_absence_stops_nothing(tmp_path: Path) -> None:
         await until(lambda: bool(pod.reports) and adapter.name in pod.reports[-1].adapters)
 
 
-async def test_the_report_tells_address_slots_and_generation(pod: Pod) -> None:
+async def test_the_report_tells_slots_and_generation(pod: Pod) -> None:
     await until(lambda: pod.agent.ready)
     report = pod.agent.report()
-    assert report.address == "127.0.0.1:0"
-    assert report.uid == "uid-1"
+    assert (report.pod.name, report.pod.uid) == ("pod-1", "uid-1")
     assert report.observed_generation == 1
     assert report.engine.version == "0.32.0"
     assert report.engine.max_model_length == 1024

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState
+from neurons.cluster import Put
 from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
 
@@ -49,6 +52,7 @@ async def test_an_agent_that_restarts_finds_its_adapters_and_loads_nothing(pod: 
     adapter = pod.adapter("dr-gurung")
     pod.tables.write(adapter)
     await pod.verified(adapter)
+    await until(lambda: adapter.name in pod.settings.routing_file.read_text())
     loads = pod.engine.calls["POST /v1/load_lora_adapter"]
     async with pod.new_agent():
         await pod.verified(adapter)
@@ -58,10 +62,10 @@ async def test_an_agent_that_restarts_finds_its_adapters_and_loads_nothing(pod: 
 async def test_an_agent_that_restarts_without_the_api_server_goes_on_from_its_saved_table(tmp_path: Path) -> None:
     async with running_pod(tmp_path / "a", table=False) as pod:
         adapter = pod.adapter("dr-gurung")
-        table = pod.tables.write(adapter)
+        written = pod.tables.write(adapter)
         await pod.verified(adapter)
-        await until(pod.settings.table_file.exists)
-        assert json.loads(pod.settings.table_file.read_text()) == json.loads(table.to_json())
+        file = pod.settings.routing_file
+        await until(lambda: file.exists() and json.loads(file.read_text())["twins"] == written["twins"])
     pod.settings.socket.unlink()
     await pod.engine.start()
     async with pod, pod.new_agent():
@@ -70,12 +74,15 @@ async def test_an_agent_that_restarts_without_the_api_server_goes_on_from_its_sa
     await pod.engine.stop()
 
 
-async def test_a_table_that_cannot_be_read_leaves_the_last_one_in_force(pod: Pod) -> None:
+async def test_a_slice_that_cannot_be_read_leaves_the_last_one_in_force(pod: Pod) -> None:
     adapter = pod.adapter("dr-gurung")
     pod.tables.write(adapter)
     await pod.verified(adapter)
-    pod.tables.write_raw({"routing.json": "{not json"})
-    pod.tables.write_raw({})
+    name = names.routing_slice_name("pool", 0)
+    garbage: Any
+    for garbage in (None, 7, [], {}, {"metadata": None}, {"metadata": {"name": name}, "twins": [], "pool": "pool"},
+                    {"metadata": {"name": name}, "twins": {"uid-dr-gurung": {"name": 7}}}):  # fmt: skip
+        pod.tables.put(Put(garbage))
     pod.tables.write(pool="another-pool")
     second = pod.adapter("dr-second")
     pod.tables.write(adapter, second)
@@ -90,12 +97,12 @@ async def test_files_of_no_twin_are_removed_at_start(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     (left / "adapter_config.json").write_text("{}")
     async with running_pod(tmp_path) as pod:
-        await until(lambda: pod.agent.roster.table is not None)
+        await until(lambda: pod.agent.roster.pool is not None)
         assert not left.parent.exists()
 
 
 async def test_an_adapter_loaded_by_an_earlier_agent_that_no_twin_wants_is_unloaded(pod: Pod) -> None:
-    await until(lambda: pod.agent.roster.table is not None)  # the disk is cleared before, of what no table wants
+    await until(lambda: pod.agent.roster.pool is not None)  # the disk is cleared before, of what no table wants
     adapter = pod.adapter("dr-gurung")
     stray = pod.path(adapter)
     stray.mkdir(parents=True)

@@ -11,7 +11,7 @@ import yaml
 from neurons.cluster import Backoff, ClusterAccessError, KubeconfigAccess, ServiceAccountAccess, field_manager
 from neurons.cluster.access import access_from_environment
 from neurons.cluster.client import ClusterError
-from neurons.cluster.configmap_watch import _event
+from neurons.cluster.object_watch import _event
 
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 

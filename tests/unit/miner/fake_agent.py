@@ -11,8 +11,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import PodReport
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef, PodReport
 
 
 @dataclass(kw_only=True)
@@ -52,6 +51,10 @@ class FakeAgent:
     cancelled: int = 0
     address: str = ""
 
+    @property
+    def uid(self) -> str:
+        return f"uid-{self.pod}"
+
     async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(
             web.Server(self._handle, handler_cancellation=True, access_log=None), shutdown_timeout=0.2
@@ -72,9 +75,7 @@ class FakeAgent:
             for served, digest in self.holds.items()
         }
         values: dict[str, Any] = {
-            "pod": self.pod,
-            "address": self.address,
-            "uid": f"uid-{self.pod}",
+            "pod": PodRef(name=self.pod, uid=self.uid),
             "ready": self.ready,
             "draining": self.draining,
             "engine": EngineReport(live=True),

@@ -6,13 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import BaseModelRef, RoutingTable, Twin, Version
+from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
+from neurons.cluster import Listed, Put
 from neurons.miner.metrics import Metrics
 from neurons.miner.service import MinerService
 from neurons.miner.settings import Settings
@@ -32,6 +34,47 @@ def version(twin: str, letter: str, weight: int = 100) -> Version:
 
 def held(*versions: Version) -> dict[str, str]:
     return {v.served_name: v.digest for v in versions if v.digest is not None}
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A twin as a test wants it routed."""
+
+    versions: tuple[Version, ...]
+    system_prompt: str | None = None
+    doctor: str | None = None
+
+    def entry(self, name: str) -> TwinEntry:
+        prompt = names.prompt_digest(self.system_prompt) if self.system_prompt is not None else None
+        return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions)
+
+
+def header(pool: str = "pool", generation: int = 1) -> PoolHeader:
+    return PoolHeader(
+        name=pool, uid="pool-uid", generation=generation, base_model=BaseModelRef(name="base"), max_loras=8,
+        max_lora_rank=16,
+    )  # fmt: skip
+
+
+def slices(twins: Mapping[str, Twin], agents: Iterable[FakeAgent], *, pool: PoolHeader) -> list[dict[str, Any]]:
+    """Return the objects that an operator would have written."""
+    prompts = [twin.system_prompt for twin in twins.values() if twin.system_prompt is not None]
+    parts = {
+        names.prompts_slice_name(pool.name, 0): RoutingSlice(
+            pool=pool, prompts={names.prompt_digest(text): text for text in prompts}
+        ),
+        names.routing_slice_name(pool.name, 0): RoutingSlice(
+            pool=pool, twins={f"uid-{name}": twin.entry(name) for name, twin in twins.items()}
+        ),
+        names.pods_slice_name(pool.name): RoutingSlice(
+            pool=pool, pods={agent.uid: PodEntry(name=agent.pod, address=agent.address) for agent in agents}
+        ),
+    }
+    return [{"metadata": {"name": name}, **part.to_dict()} for name, part in parts.items()]
+
+
+def report_object(agent: FakeAgent) -> dict[str, Any]:
+    return {"metadata": {"name": agent.pod}, **agent.report().to_dict()}
 
 
 class RunningMiner:
@@ -57,6 +100,8 @@ class RunningMiner:
         }
         self.service = MinerService(Settings(**(values | settings)), metrics=Metrics())
         self._generation = 0
+        self._twins: Mapping[str, Twin] = {}
+        self._agents: list[FakeAgent] = []
 
     async def __aenter__(self) -> Self:
         self.run = asyncio.create_task(self.service.run())
@@ -75,19 +120,19 @@ class RunningMiner:
             await self.run
 
     def route(self, twins: Mapping[str, Twin]) -> None:
+        """Route these twins and no others."""
         self._generation += 1
-        table = RoutingTable(
-            pool="pool",
-            generation=self._generation,
-            base_model=BaseModelRef(name="base"),
-            max_loras=8,
-            max_lora_rank=16,
-            twins=dict(twins),
-        )
-        self.service.tables.set_routing({names.ROUTING_KEY: table.to_json()})
+        self._twins = twins
+        objects = slices(twins, self._agents, pool=header(generation=self._generation))
+        self.service.tables.take_routing(Listed(objects))
 
     def report(self, agents: Iterable[FakeAgent]) -> None:
-        self.service.tables.set_reports({agent.pod: agent.report().to_json() for agent in agents})
+        """Let the operator know these pods and no others, and let them report."""
+        self._agents = list(agents)
+        if self._generation:
+            objects = slices(self._twins, self._agents, pool=header(generation=self._generation))
+            self.service.tables.take_routing(Put(objects[-1]))
+        self.service.tables.take_reports(Listed([report_object(agent) for agent in self._agents]))
 
     async def ask(
         self, twin: str, *, text: str = "Hello", headers: Mapping[str, str] | None = None, **body: Any

@@ -12,9 +12,9 @@ import aiohttp
 import openai
 import pytest
 
-from bettertherapy_api.configmaps import Twin
+from neurons.cluster import Put
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, digest, eventually, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, digest, eventually, held, version
 
 INDRA = version("indra", "a")
 BODY = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
@@ -337,8 +337,10 @@ async def test_no_prompt_and_no_answer_is_ever_logged_or_measured(
         async with miner.client.post("/v1/chat/completions", data=b'{"PATIENT-SECRET') as response:
             assert response.status == 400
             assert "SECRET" not in await response.text()
-        miner.service.tables.set_routing({"routing.json": '{"twins":{"x":{"systemPrompt":["SYSTEM-SECRET"]}}}'})
-        miner.service.tables.set_reports({"x": "PATIENT-SECRET"})
+        for secret_part in ({"prompts": {"sha256:0": "SYSTEM-SECRET"}}, {"prompts": {"x": ["SYSTEM-SECRET"]}},
+                            {"twins": {"x": {"name": ["SYSTEM-SECRET"]}}}, {"pool": "SYSTEM-SECRET"}):  # fmt: skip
+            miner.service.tables.take_routing(Put({"metadata": {"name": "pool-routing-9"}, **secret_part}))
+        miner.service.tables.take_reports(Put({"metadata": {"name": "x"}, "engine": "PATIENT-SECRET"}))
         assert caplog.records
         for record in caplog.records:
             assert "SECRET" not in record.getMessage()

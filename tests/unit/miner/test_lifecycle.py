@@ -8,13 +8,25 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
-from bettertherapy_api.configmaps import BaseModelRef, RoutingTable, Twin
+from neurons.cluster import Put
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, eventually, eventually_async, held, version
+from tests.unit.miner.running_miner import (
+    TOKEN,
+    RunningMiner,
+    Twin,
+    eventually,
+    eventually_async,
+    header,
+    held,
+    report_object,
+    slices,
+    version,
+)
 
 INDRA = version("indra", "a")
 BODY = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
@@ -106,23 +118,31 @@ async def test_ready_needs_both_tables_but_no_pod(tmp_path: Path) -> None:
         assert await ready() == 200
 
 
-async def test_a_routing_table_that_does_not_parse_keeps_the_last_good_one(tmp_path: Path) -> None:
+async def test_a_slice_that_does_not_parse_keeps_its_last_good_entries(tmp_path: Path) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         miner.route({"indra": Twin(versions=(INDRA,))})
         miner.report([agent])
-        for garbage in ({}, {"routing.json": ""}, {"routing.json": "{"}, {"routing.json": '{"twins":[]}'}):
-            miner.service.tables.set_routing(garbage)
+        slice_0 = slices({"indra": Twin(versions=(INDRA,))}, [], pool=header())[1]
+        bad: tuple[dict[str, Any], ...] = (
+            {"twins": []},
+            {"twins": {"uid-indra": {}}},
+            {"twins": {"uid-indra": None}},
+            {"twins": "x"},
+        )
+        for garbage in bad:
+            miner.service.tables.take_routing(Put({**slice_0, **garbage}))
             assert (await miner.ask("indra"))[0] == 200
-        assert miner.metric("bettertherapy_miner_table_errors_total", table="routing") == 4
+        assert miner.metric("bettertherapy_miner_table_errors_total", table="routing") == len(bad)
 
 
 async def test_a_report_that_does_not_parse_keeps_that_pods_last_good_one(tmp_path: Path) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         miner.route({"indra": Twin(versions=(INDRA,))})
         miner.report([agent])
-        no_port = agent.report().model_copy(update={"address": "10.0.0.1"}).to_json()
-        for garbage in ("", "{", "[]", '{"pod":"a"}', no_port):
-            miner.service.tables.set_reports({"a": garbage, "other": garbage})
+        good = report_object(agent)
+        for garbage in ({"engine": 7}, {"pod": "a"}, {"ready": None}, {"pod": {"name": "b", "uid": "uid-a"}}):
+            miner.service.tables.take_reports(Put({**good, **garbage}))
+            miner.service.tables.take_reports(Put({"metadata": {"name": "other"}, **garbage}))
             assert (await miner.ask("indra"))[0] == 200
 
 
@@ -130,8 +150,8 @@ async def test_a_report_that_does_not_parse_keeps_that_pods_last_good_one(tmp_pa
 async def test_a_pod_that_says_it_cannot_answer_is_not_asked(tmp_path: Path, change: dict[str, object]) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path, hold_seconds=0.1) as miner:
         miner.route({"indra": Twin(versions=(INDRA,))})
-        document = json.loads(agent.report().to_json()) | change
-        miner.service.tables.set_reports({"a": json.dumps(document)})
+        miner.report([agent])
+        miner.service.tables.take_reports(Put(report_object(agent) | change))
         assert (await miner.ask("indra"))[0] == 503
         assert agent.bodies == []
 
@@ -195,16 +215,14 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error_event(tmp_path: P
 
 async def test_the_process_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None:
     access, tables = tmp_path / "access", tmp_path / "tables"
-    (tables / "report").mkdir(parents=True)
+    for part in ("slices", "reports"):
+        (tables / part).mkdir(parents=True)
     access.mkdir()
     (access / "clinic").write_text(TOKEN)
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent:
-        table = RoutingTable(
-            pool="p", generation=1, base_model=BaseModelRef(name="base"), max_loras=1, max_lora_rank=1,
-            twins={"indra": Twin(versions=(INDRA,))},
-        )  # fmt: skip
-        (tables / "routing.json").write_text(table.to_json())
-        (tables / "report" / "a.json").write_text(agent.report().to_json())
+        for number, thing in enumerate(slices({"indra": Twin(versions=(INDRA,))}, [agent], pool=header("p"))):
+            (tables / "slices" / f"{number}.json").write_text(json.dumps(thing))
+        (tables / "reports" / "a.json").write_text(json.dumps(report_object(agent)))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "neurons.miner", "--pool", "p", "--host", "127.0.0.1", "--port", "0",
             "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0",

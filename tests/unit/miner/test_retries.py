@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.configmaps import Twin
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, eventually, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
 
 OLD, NEW = version("indra", "a"), version("indra", "b")
 

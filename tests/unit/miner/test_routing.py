@@ -9,13 +9,13 @@ from pathlib import Path
 
 from yarl import URL
 
-from bettertherapy_api.configmaps import Twin, Version
+from bettertherapy_api.routing import Version
 from neurons.miner.metrics import Metrics
 from neurons.miner.rewrite import ModelName
 from neurons.miner.selection import choose_pod, choose_version, load_share
 from neurons.miner.tables import Pod, VersionRoute
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, digest, eventually, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, digest, eventually, held, version
 
 
 def route(letter: str, weight: int) -> VersionRoute:

@@ -1,10 +1,11 @@
-"""One ConfigMap, followed through the API server: a mounted one reaches a pod up to a minute late, a watch at once."""
+"""Objects of one kind that bear some labels, followed through the API server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -19,87 +20,108 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 240
 SILENCE_SECONDS: Final = 75.0
 """Bookmarks come about once a minute; more silence than this means that the connection is dead."""
+PAGE: Final = 50
+"""Objects listed at once: a page of slices is some MB at most."""
 
 
-class ConfigMapWatch:
-    """The data of one ConfigMap: iterate to get each new state, read `data` for the last known one.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All objects that exist now: what isn't among them is gone."""
+
+    objects: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An object as it is now."""
+
+    object: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An object that was deleted, as it was last."""
+
+    object: Any
+
+
+Event = Listed | Put | Gone
+
+
+class ObjectWatch:
+    """Iterate to get each event: at first everything that exists, then what changes.
 
     The iteration never ends and never raises for a broken connection: it reconnects (pauses of 0.2 to 10 s) and goes
-    on from where it was. A deleted ConfigMap yields nothing, so whoever serves from it keeps serving. Only one
-    iteration at a time.
+    on from where it was, or lists anew where it can't. Until then whoever listens keeps what it has. Events keep the
+    order in which the API server wrote. Only one iteration at a time.
 
         async with ClusterClient() as client:
-            async for data in ConfigMapWatch(client, namespace="clinic", name="pool-routing"):
-                ...
+            async for event in ObjectWatch(client, path=path, labels={names.LABEL_POOL: "pool"}):
+                view.take(event)
     """
 
     def __init__(
         self,
         client: ClusterClient,
         *,
-        namespace: str,
-        name: str,
+        path: str,
+        labels: Mapping[str, str],
+        page: int = PAGE,
         watch_seconds: int = WATCH_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
         backoff: Backoff | None = None,
     ) -> None:
         self._client = client
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
-        self._selector = {"fieldSelector": f"metadata.name={name}"}
-        self._label = f"{namespace}/{name}"
+        self._path = path
+        self._selector = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
+        self._page = page
         self._watch_seconds = watch_seconds
         self._silence_seconds = silence_seconds
         self._backoff = backoff or Backoff()
-        self.data: Mapping[str, str] | None = None
-        """Last known data; None until the ConfigMap has been seen once."""
         self.connected = False
-        """Whether the watch is open now; False means `data` may be old."""
-        self.exists = False
-        """Whether the ConfigMap was there when we last could look."""
+        """Whether the watch is open now; False means that what is known may be old."""
 
-    async def __aiter__(self) -> AsyncIterator[Mapping[str, str]]:
+    async def __aiter__(self) -> AsyncIterator[Event]:
         version: str | None = None
         while True:
             try:
                 if version is None:
-                    document = await self._client.get(self._path, self._selector)
-                    version = str(document["metadata"]["resourceVersion"])
-                    items = document.get("items") or []
-                    self.exists = bool(items)
-                    if items and self._take(items[0]):
-                        yield self.data or {}
+                    objects, version = await self._list()
+                    yield Listed(objects)
                 async for event in self._events(version):
                     self._backoff.reset()
                     kind, thing = event["type"], event["object"]
                     version = str(thing["metadata"]["resourceVersion"])
                     if kind == "DELETED":
-                        self.exists = False
-                        log.warning("ConfigMap %s is gone; keeping its last known content", self._label)
+                        yield Gone(thing)
                     elif kind in ("ADDED", "MODIFIED"):
-                        self.exists = True
-                        if self._take(thing):
-                            yield self.data or {}
+                        yield Put(thing)
                 # The server ends each watch by itself: go on from the version we have, but not in a tight loop.
                 pause = self._backoff.next()
             except (
                 ClusterError, ClusterAccessError, aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError,
+                TypeError, AttributeError,
             ) as error:  # fmt: skip
-                if isinstance(error, ClusterError):
+                if isinstance(error, (ClusterError, ValueError, KeyError, TypeError, AttributeError)):
                     version = None  # 410: too old a version. Anything else: a fresh list is never wrong.
                 pause = self._backoff.next()
                 log.warning(
-                    "watch of ConfigMap %s broke (%s: %s); retrying in %.1f s with the last known content",
-                    self._label, type(error).__name__, error, pause,
+                    "watch of %s (%s) broke (%s: %s); retrying in %.1f s with what is known",
+                    self._path, self._selector["labelSelector"], type(error).__name__, error, pause,
                 )  # fmt: skip
             finally:
                 self.connected = False
             await asyncio.sleep(pause)
 
-    def _take(self, configmap: dict[str, Any]) -> bool:
-        data: dict[str, str] = configmap.get("data") or {}
-        changed = data != self.data
-        self.data = data
-        return changed
+    async def _list(self) -> tuple[list[Any], str]:
+        objects: list[Any] = []
+        params = {**self._selector, "limit": str(self._page)}
+        while True:
+            document = await self._client.get(self._path, params)
+            objects += document.get("items") or []
+            if not document["metadata"].get("continue"):
+                return objects, str(document["metadata"]["resourceVersion"])
+            params["continue"] = str(document["metadata"]["continue"])
 
     async def _events(self, version: str) -> AsyncIterator[dict[str, Any]]:
         params = {
@@ -111,14 +133,21 @@ class ConfigMapWatch:
         }
         async with self._client.stream(self._path, params, silence_seconds=self._silence_seconds) as response:
             self.connected = True
-            buffer = b""
+            pieces: list[bytes] = []
+            size = 0
             async for chunk in response.content.iter_any():
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                if len(buffer) > MAX_RESPONSE_BYTES:
-                    raise ValueError(f"a watch event is larger than {MAX_RESPONSE_BYTES} bytes")
+                # Collected, not added up: a large event arrives in many chunks.
+                *lines, rest = chunk.split(b"\n")
                 for line in lines:
-                    if line.strip():
-                        yield _event(line)
+                    pieces.append(line)
+                    whole = b"".join(pieces)
+                    pieces, size = [], 0
+                    if whole.strip():
+                        yield _event(whole)
+                pieces.append(rest)
+                size += len(rest)
+                if size > MAX_RESPONSE_BYTES:
+                    raise ValueError(f"a watch event is larger than {MAX_RESPONSE_BYTES} bytes")
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""Who may write a pod's report: that pod, by the token that is bound to it. On a real API server, with real tokens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.report import EngineReport, PodRef, PodReport
+from neurons.cluster import ClusterClient, ClusterError, KubeconfigAccess, PodReportWriter, paths
+from tests.conftest import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+Connect = Callable[[str], ClusterClient]
+ACCOUNT = "pool-engine"
+
+
+@dataclass(frozen=True)
+class EnginePods:
+    """Two pods of one pool with the rights of its engines, and who to be to the API server."""
+
+    namespace: str
+    uids: dict[str, str]
+    connect: Connect
+    """Return a client with a token bound to a pod; "" for one that is bound to none."""
+
+
+@pytest.fixture
+def pods(kubectl: Kubectl, namespace: str, kubeconfig: Path, tmp_path: Path) -> EnginePods:
+    kubectl("-n", namespace, "create", "serviceaccount", ACCOUNT)
+    rule = {"apiGroups": [names.GROUP], "resources": ["podreports"], "verbs": ["create", "get", "patch", "delete"]}
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "engine"},
+        "rules": [rule],
+    }
+    kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(role))
+    account = f"--serviceaccount={namespace}:{ACCOUNT}"
+    kubectl("-n", namespace, "create", "rolebinding", "engine", "--role=engine", account)
+    uids = {}
+    for name in ("pod-1", "pod-2"):
+        spec = {"serviceAccountName": ACCOUNT, "containers": [{"name": "engine", "image": "none"}]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        made = kubectl("-n", namespace, "create", "-f", "-", "-o", "json", stdin=json.dumps(pod)).stdout
+        uids[name] = json.loads(made)["metadata"]["uid"]
+
+    def connect(pod: str) -> ClusterClient:
+        bound = ("--bound-object-kind=Pod", f"--bound-object-name={pod}") if pod else ()
+        token = kubectl("-n", namespace, "create", "token", ACCOUNT, *bound).stdout.strip()
+        config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json").stdout)
+        config["users"][0]["user"] = {"token": token}
+        path = tmp_path / f"kubeconfig-{pod}"
+        path.write_text(json.dumps(config))
+        return ClusterClient(KubeconfigAccess(path))
+
+    return EnginePods(namespace, uids, connect)
+
+
+def report(pods: EnginePods, pod: str, *, uid: str | None = None, ready: bool = True) -> PodReport:
+    return PodReport(pod=PodRef(name=pod, uid=uid or pods.uids[pod]), ready=ready, engine=EngineReport(live=True))
+
+
+def document(pods: EnginePods, pod: str, **changes: Any) -> dict[str, Any]:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pods.uids[pod]}
+    metadata = {"name": pod, "labels": paths.report_labels("pool"), "ownerReferences": [owner]}
+    kind = {"apiVersion": names.API_VERSION, "kind": "PodReport"}
+    return {**kind, "metadata": {**metadata, **changes}, **report(pods, pod).to_dict()}
+
+
+def writer(pods: EnginePods, client: ClusterClient) -> PodReportWriter:
+    return PodReportWriter(client, namespace=pods.namespace, pool="pool")
+
+
+async def enforced(pods: EnginePods) -> None:
+    """Wait until the API server enforces the policy: it takes up a new one within a second or so."""
+    deadline = time.monotonic() + 30
+    async with pods.connect("") as nobody:
+        while time.monotonic() < deadline:
+            try:
+                await nobody.create(paths.pod_reports(pods.namespace), document(pods, "pod-2"))
+            except ClusterError:
+                return
+            await PodReportWriter(nobody, namespace=pods.namespace, pool="pool").remove("pod-2")
+    raise AssertionError("the policy pod-reports.bettertherapy.io is not enforced")
+
+
+async def test_a_pod_writes_changes_and_removes_its_own_report(pods: EnginePods, kubectl: Kubectl) -> None:
+    await enforced(pods)
+    async with pods.connect("pod-1") as own:
+        mine = writer(pods, own)
+        await mine.write(report(pods, "pod-1"))
+        await mine.write(report(pods, "pod-1", ready=False))
+        found = json.loads(kubectl("-n", pods.namespace, "get", "podreport", "pod-1", "-o", "json").stdout)
+        assert (found["ready"], found["pod"]["uid"]) == (False, pods.uids["pod-1"])
+        await mine.remove("pod-1")
+    assert not kubectl("-n", pods.namespace, "get", "podreports", "-o", "name").stdout.strip()
+
+
+async def test_a_report_forged_by_another_pod_of_the_pool_is_refused_in_words(pods: EnginePods) -> None:
+    await enforced(pods)
+    path = f"{paths.pod_reports(pods.namespace)}/pod-1"
+    async with pods.connect("pod-1") as own, pods.connect("pod-2") as other, pods.connect("") as nobody:
+        await writer(pods, own).write(report(pods, "pod-1"))
+        for client, who in ((other, "pod pod-2"), (nobody, f"system:serviceaccount:{pods.namespace}:{ACCOUNT}")):
+            for forge in (
+                client.create(paths.pod_reports(pods.namespace), document(pods, "pod-1")),
+                client.merge(path, {"ready": False}),
+                client.merge(path, {"metadata": {"ownerReferences": None}}),
+                client.delete(path),
+            ):
+                with pytest.raises(ClusterError, match="is written by that pod alone") as refused:
+                    await forge
+                assert refused.value.status == 403
+                assert who in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {names.LABEL_POOL: "another", names.LABEL_COMPONENT: "report"}}, "must name the pool"),
+        ({"labels": {names.LABEL_COMPONENT: "report"}}, "must name the pool"),
+        ({"labels": {names.LABEL_POOL: "pool", names.LABEL_COMPONENT: "engine"}}, 'must be "report"'),
+        ({"labels": None}, "must name the pool"),
+        ({"ownerReferences": []}, "nothing else"),
+        ({"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "pod-1", "uid": "u"}]}, "nothing else"),
+    ],
+)
+async def test_a_pod_can_say_nothing_of_itself_that_is_not_so(
+    pods: EnginePods, changes: dict[str, Any], message: str
+) -> None:
+    await enforced(pods)
+    async with pods.connect("pod-1") as own:
+        with pytest.raises(ClusterError, match=message):
+            await own.create(paths.pod_reports(pods.namespace), document(pods, "pod-1", **changes))
+
+
+async def test_a_pod_cannot_claim_anothers_uid(pods: EnginePods) -> None:
+    await enforced(pods)
+    async with pods.connect("pod-1") as own:
+        forged = {**document(pods, "pod-1"), "pod": {"name": "pod-1", "uid": pods.uids["pod-2"]}}
+        with pytest.raises(ClusterError, match=r"pod\.uid must be the UID"):
+            await own.create(paths.pod_reports(pods.namespace), forged)
+
+
+async def test_the_garbage_collector_takes_it_with_its_pod(pods: EnginePods, kubectl: Kubectl) -> None:
+    await enforced(pods)
+    async with pods.connect("pod-1") as own:
+        await writer(pods, own).write(report(pods, "pod-1"))
+    kubectl("-n", pods.namespace, "delete", "pod", "pod-1", "--force", "--grace-period=0")
+    kubectl("-n", pods.namespace, "wait", "--for=delete", "podreport/pod-1", "--timeout=30s")
