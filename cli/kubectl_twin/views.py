@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import PodReport
 from bettertherapy_api.report import AdapterReport
 from kubectl_twin.api import Json
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import PodReport
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, Lineage, manifest_digest
 from bettertherapy_api.report import AdapterState
 from demo.errors import DemoError

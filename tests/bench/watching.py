@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import PodReport
 from bettertherapy_api.report import AdapterState
 from neurons.cluster import ClusterClient, ClusterError
 

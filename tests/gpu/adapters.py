@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.configmaps import Adapter
+from bettertherapy_api.routing import Adapter
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, manifest_digest
 from tests.standin import write_adapter
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.configmaps import PodReport
+from bettertherapy_api.report import PodReport
 from bettertherapy_api.report import AdapterState, FailureReason
 from tests.unit.operator.samples import (
     adapter_report,
