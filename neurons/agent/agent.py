@@ -127,7 +127,7 @@ class Agent:
                 self.settings.run_dir.mkdir(parents=True, exist_ok=True)
             stack.push_async_callback(self.roster.close)
             await self._load_saved_table()
-            for work in (self.monitor.run, self._follow_routing, self._reporter.run):
+            for work in (self.monitor.run, self.roster.known_answers.run, self._follow_routing, self._reporter.run):
                 await stack.enter_async_context(self._background(work))
             if self._local:
                 await stack.enter_async_context(self._background(self.drain.run))

@@ -14,7 +14,11 @@ from bettertherapy_api.report import AdapterReport, AdapterState
 from bettertherapy_api.routing import Adapter, RoutingTable
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch, Gates, PoolFacts
+from neurons.agent.known_answers import KnownAnswers
+from neurons.agent.measuring import Measuring
 from neurons.agent.monitor import EngineMonitor
+from neurons.agent.notes import NOTES_FILE, Notes
+from neurons.agent.proof import Prover
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic
 from neurons.cluster import Backoff
@@ -48,6 +52,15 @@ class Roster:
         self._loaded = loaded
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
+        measuring = Measuring(engine, monitor, base_model=self._base_model)
+        self.known_answers = KnownAnswers(measuring, monitor, traffic, can_restart=self._loadable)
+        self._prover = Prover(
+            measuring=measuring,
+            known_answers=self.known_answers,
+            monitor=monitor,
+            notes=Notes(settings.adapters_dir / NOTES_FILE),
+            local=self._loadable,
+        )
         self._keepers: dict[str, AdapterKeeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lingering: dict[str, asyncio.Task[None]] = {}
@@ -123,6 +136,9 @@ class Roster:
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.load_seconds + 1)
 
+    def _base_model(self) -> str | None:
+        return self.table.base_model.name if self.table is not None else None
+
     def _start(self, adapter: Adapter, pool: PoolFacts) -> None:
         name = adapter.served_name
         keeper = AdapterKeeper(
@@ -132,6 +148,7 @@ class Roster:
             fetch=self._fetch,
             engine=self._engine,
             monitor=self._monitor,
+            prover=self._prover,
             gates=self._gates,
             loadable=self._loadable,
             backoff=Backoff(first=self._settings.retry_first, most=self._settings.retry_most),
