@@ -7,7 +7,7 @@ It trains a chain of small LoRA adapters for each of several doctors, each night
 probes as the trainer does (float32, contrastive), and then asks for the same places with other weights loaded: the
 adapter's own, its parent's, the base's, its child's, its grandparent's, other doctors'. The base model is bfloat16,
 FP8, int8 or int4: weights of its linear layers are rounded (FP8 E4M3 a tensor, int8 a row, int4 in groups of 64), which
-is what weights-only quantization does; the adapter stays in bfloat16, and so does the arithmetic. LoRA here is 20 lines
+is what weights-only quantization does; each layer's result is rounded to bfloat16. LoRA here is 20 lines
 of torch with PEFT's arithmetic. `fingerprint_verdicts` lets the agent's own code decide each pair.
 """
 
@@ -72,16 +72,17 @@ class Chain:
         self.layers = {n: m for n, m in self.model.named_modules() if n.rsplit(".", 1)[-1] in LINEAR}
         self.plain = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.adapter: dict[str, tuple[Any, Any]] | None = None
+        self.rounding = False
         for name, layer in self.layers.items():
             layer.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Callable[[Any, tuple[Any, ...], Any], Any]:
         def add(layer: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-            if self.adapter is None:
-                return output
-            a, b = self.adapter[name]
-            x = inputs[0]
-            return output + (x @ a.to(x.dtype).T) @ b.to(x.dtype).T * SCALING
+            if self.adapter is not None:
+                a, b = self.adapter[name]
+                output = output + (inputs[0] @ a.T) @ b.T * SCALING
+            # bfloat16's arithmetic, on processors that have none: sums in float32, results rounded.
+            return output.to(self.torch.bfloat16).float() if self.rounding else output
 
         return add
 
@@ -108,7 +109,7 @@ class Chain:
             encoded = self.tokenizer(list(batch), return_tensors="pt", padding=True, truncation=True, max_length=64)
             encoded = encoded.to(self.device)
             labels = encoded.input_ids.masked_fill(encoded.attention_mask == 0, -100)
-            with torch.autocast(self.device, torch.bfloat16):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
                 loss = self.model(**encoded, labels=labels).loss
             optimiser.zero_grad()
             loss.backward()
@@ -119,12 +120,11 @@ class Chain:
         return trained, float(loss)
 
     def load_base(self, how: str) -> None:
-        """Round the base model's linear layers from their own values; the model computes in bfloat16 from then on."""
-        self.model.float()
+        """Round the base model's linear layers from their own values; layers' results are bfloat16 from then on."""
+        self.rounding = True
         with self.torch.no_grad():
             for name, layer in self.layers.items():
                 layer.weight.copy_(quantized(self.plain[name], how))
-        self.model.to(self.torch.bfloat16)
 
     def next_token(self, sequences: Sequence[Sequence[int]]) -> Any:
         """Return log-probabilities of what follows each sequence."""
