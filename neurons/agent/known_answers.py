@@ -136,19 +136,17 @@ class KnownAnswers:
         try:
             name = self._measuring.base_name()
             together = await self._measuring.ask(name, KNOWN)
-            halves = [await self._measuring.ask(name, half) for half in (KNOWN[:4], KNOWN[4:])]
-            alone = [(await self._measuring.ask(name, [position]))[0] for position in KNOWN[:3]]
+            fewer = await self._measuring.ask(name, KNOWN[:4])
+            alone = await self._measuring.ask(name, KNOWN[:1])
         except (Unmeasurable, EngineAnswer) as error:
             log.warning("the base model can't be asked known questions: %s", error)
             return Calibration(epoch, (), LEAST_NOISE)
-        parted = tuple(value for half in halves for value in half)
-        if not all(math.isfinite(value) for value in (*together, *parted, *alone)):
+        if not all(math.isfinite(value) for value in (*together, *fewer, *alone)):
             self._condemn("the base model's answers are not finite")
             raise EngineSilent("the base model's answers are not finite")
         if not any(together):
             return Calibration(epoch, (), LEAST_NOISE)  # --logprobs-mode is another; adapters say so
-        apart = [abs(a - b) for a, b in zip(together, parted, strict=True)]
-        apart += [abs(a - b) for a, b in zip(together, alone, strict=False)]
+        apart = [abs(a - b) for a, b in zip((*together[:4], together[0]), (*fewer, *alone), strict=True)]
         noise = max(LEAST_NOISE, sum(apart) / len(apart))
         log.info("the base model's known answers are taken; noise %.1f milli-nats", noise * 1000)
         return Calibration(epoch, together, noise)

@@ -27,23 +27,27 @@ class Measuring:
         self._monitor = monitor
         self._base_model = base_model
         self._epoch = 0
-        self._base: dict[Position, float] = {}
+        self._base: dict[Position, asyncio.Future[float]] = {}
 
     async def ask(self, model: str, positions: Sequence[Position]) -> tuple[float, ...]:
         """Return one value a position in nats, NaN where the engine says none; all are asked at the same time."""
         return tuple(await asyncio.gather(*(self._one(model, position) for position in positions)))
 
     async def base(self, positions: Sequence[Position]) -> tuple[float, ...]:
-        """Return the base model's values; those known of this process are not asked again."""
+        """Return the base model's values; those known of this process, or under way, are not asked again."""
         if self._epoch != self._monitor.epoch or len(self._base) > _MOST_KEPT:
             self._epoch, self._base = self._monitor.epoch, {}
-        known, epoch = self._base, self._epoch
-        missing = [position for position in dict.fromkeys(positions) if position not in known]
-        values = await self.ask(self.base_name(), missing)
-        found = dict(zip(missing, values, strict=True))
-        if epoch == self._monitor.epoch:
-            known.update((position, value) for position, value in found.items() if math.isfinite(value))
-        return tuple(found[p] if p in found else known[p] for p in positions)
+        known, name = self._base, self.base_name()
+        for position in positions:
+            if position not in known:
+                known[position] = asyncio.ensure_future(self._one(name, position))
+        # Others may wait for the same answers: a caller that is cancelled must not take them away.
+        answers = [known[position] for position in positions]
+        await asyncio.wait(set(answers))
+        for position, answer in zip(positions, answers, strict=True):
+            if answer.cancelled() or answer.exception() is not None or not math.isfinite(answer.result()):
+                known.pop(position, None)
+        return tuple(answer.result() for answer in answers)
 
     def base_name(self) -> str:
         """Return the name under which the base model answers; raises Unmeasurable when it is not listed."""

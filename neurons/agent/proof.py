@@ -80,9 +80,9 @@ class Prover:
 
     async def prepare(self, digest: str) -> None:
         """Have the base model's answers ready, and see to it that no newcomer comes into a spoilt engine."""
-        await self._known_answers.calibrated()
         if digest in self._asked:
-            return
+            return  # the base model's answers are taken while it is loaded
+        await self._known_answers.calibrated()
         if await self._known_answers.check(within_seconds=_FRESH_SECONDS) is Health.SPOILT:
             raise _unsound()
 
