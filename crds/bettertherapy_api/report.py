@@ -49,10 +49,22 @@ class FailureReason(StrEnum):
     ENGINE_UNREACHABLE = "EngineUnreachable"
     ROOT_MISMATCH = "RootMismatch"
     FINGERPRINT_MISMATCH = "FingerprintMismatch"
+    NO_EFFECT = "NoEffect"
     ENDPOINT_NOT_LOADABLE = "EndpointNotLoadable"
     NO_SPACE = "NoSpace"
     ADAPTER_INVALID = "AdapterInvalid"
     WEIGHTS_NOT_FINITE = "WeightsNotFinite"
+
+
+class Proof(StrEnum):
+    """What the verdict Verified rests on, beyond digests and `root`."""
+
+    FINGERPRINT = "Fingerprint"
+    """Finite, different from the base model's, and likelier its own answers than its parent's or the base model's."""
+    FIRST_LOAD = "FirstLoad"
+    """No fingerprint recorded: finite, different from a sound base model's, and the same at each load in this pod."""
+    UNPROVEN = "Unproven"
+    """Nothing could be measured (a foreign server), or nothing tells it from its parent in this pool's noise."""
 
 
 class PodRef(ApiModel):
@@ -94,6 +106,10 @@ class AdapterReport(ApiModel):
     """Mean absolute log-probability difference to the manifest's fingerprint, in 1/1000 nats."""
     load_millis: Count | None = None
     """From the load request to Verified, in milliseconds."""
+    proof: Proof | None = None
+    """For Verified."""
+    measured_milli_nats: Annotated[tuple[int, ...] | None, Field(max_length=16)] = None
+    """For FirstLoad: log-probabilities of the standard questions. Pods of one pool agree to 100 on average."""
 
 
 class EngineReport(ApiModel):

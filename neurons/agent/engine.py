@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,11 @@ class EngineAnswer(EngineError):  # noqa: N818
     def is_not_found(self) -> bool:
         """An unknown name: 404 since vLLM 0.6, 400 before, both with this type."""
         return self.status in (400, 404) and self.kind == "NotFoundError"
+
+    @property
+    def is_not_finite(self) -> bool:
+        """A log-probability that is no number: the JSON encoder behind vLLM refuses it, which becomes a 400 or 500."""
+        return "not JSON compliant" in self.message
 
     @property
     def is_name_taken(self) -> bool:
@@ -147,19 +152,13 @@ class EngineClient:
             if error.status not in (400, 404) or any(model.id == name for model in await self.models()):
                 raise
 
-    async def teacher_forced(self, model: str, token_ids: Sequence[int], *, positions: int) -> list[float] | None:
-        """Return ln p(token_ids[i+1] | token_ids[:i+1]) for the first `positions` values of i, as this model sees it.
+    async def forced(self, model: str, prompt: Sequence[int], token: int) -> float | None:
+        """Return ln p(token | prompt) as this model sees it, in nats; NaN when the engine calls it no number.
 
-        None from a server that can't be made to say it. One request each, in which only the right token is allowed:
-        its log-probability is taken before that restriction. `prompt_logprobs` would give all in one request, but
-        kills vLLM 0.32 on a CPU when another request runs in the same step (its LoRA head takes the wrong shape).
+        None from a server that can't be made to say it. Only this token is allowed; its log-probability is taken before
+        that restriction. `prompt_logprobs` would give those of a whole text in one request, but kills vLLM 0.32 on a
+        CPU when another request runs in the same step (its LoRA head takes the wrong shape).
         """
-        count = min(positions, len(token_ids) - 1)
-        work = (self._forced(model, token_ids[: i + 1], token_ids[i + 1]) for i in range(count))
-        values = await asyncio.gather(*work)
-        return None if any(value is None for value in values) else [value for value in values if value is not None]
-
-    async def _forced(self, model: str, prompt: Sequence[int], token: int) -> float | None:
         body = {
             "model": model,
             "prompt": list(prompt),
@@ -169,10 +168,18 @@ class EngineClient:
             "allowed_token_ids": [token],
             "return_tokens_as_token_ids": True,
         }
-        answer = await self._json("POST", "/v1/completions", body=body, timeout=self._load)
+        try:
+            answer = await self._json("POST", "/v1/completions", body=body, timeout=self._load)
+        except EngineAnswer as error:
+            if error.is_not_finite:
+                return math.nan
+            raise
         try:
             said = answer["choices"][0]["logprobs"]
-            return float(said["token_logprobs"][0]) if said["tokens"][0] == f"token_id:{token}" else None
+            if said["tokens"][0] != f"token_id:{token}":
+                return None
+            value = said["token_logprobs"][0]
+            return math.nan if value is None else float(value)
         except (KeyError, TypeError, ValueError, IndexError):
             return None
 

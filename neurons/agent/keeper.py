@@ -1,8 +1,9 @@
 """One adapter's way into one engine, and back in whenever the engine forgets it.
 
-    fetch ─> check ─> load ─> confirm by root ─> fingerprint ─> Verified ──(engine lost it)──┐
-      ^                                                                                      │
-      └── Failed: retryable ones after a pause, others when the table changes  <── load ─────┘
+    fetch ─> check ─> load ─> confirm by root ─> prove ─> Verified ──(engine lost it)──┐
+      ^                                                                                │
+      └── Failed: retryable ones after a pause, others when the table changes  <───────┘
+          (or, when it was measured in the engine, when another engine process answers)
 
 Each adapter has a task of its own, so a bad one costs the others nothing.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bettertherapy_api.manifest import AdapterManifest, Fingerprint
+from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
-from neurons.agent.fingerprint import mean_difference
+from neurons.agent.failure import Failure
 from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
+from neurons.agent.proof import Proven, Prover
 from neurons.agent.refusals import is_for_good
 from neurons.agent.wanted import WantedAdapter
 from neurons.cluster import Backoff
@@ -33,25 +34,9 @@ from neurons.store import StoreError
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE: Final = 500
-FINGERPRINT_POSITIONS: Final = (8, 32)
-"""How much of the fingerprint's text is tried: the first tokens, and more only when they leave a doubt.
-
-They have the shortest prefixes, so they cost least, and with little context before them adapters differ most: over 8
-positions the right weights were 0.00 to 0.05 nats off, the base and another adapter 0.77 to 1.98."""
 _REPUSH_SECONDS: Final = 300.0
 """How often an artifact with wrong content is looked at again: someone may have pushed the right one."""
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
-
-
-class Failure(Exception):  # noqa: N818 - named as in the report
-    """Why an adapter is not Verified."""
-
-    def __init__(self, reason: FailureReason, message: str, *, retryable: bool, milli_nats: int | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.retryable = retryable
-        self.milli_nats = milli_nats
 
 
 class Fetch(Protocol):
@@ -81,6 +66,7 @@ class AdapterKeeper:
         fetch: Fetch,
         engine: EngineClient,
         monitor: EngineMonitor,
+        prover: Prover,
         gates: Gates,
         loadable: bool,
         backoff: Backoff,
@@ -93,6 +79,7 @@ class AdapterKeeper:
         self._fetch = fetch
         self._engine = engine
         self._monitor = monitor
+        self._prover = prover
         self._gates = gates
         self._loadable = loadable
         self._backoff = backoff
@@ -102,7 +89,7 @@ class AdapterKeeper:
         self._again = asyncio.Event()
         self._verified_at = 0.0
         self._epoch = 0
-        self._milli_nats: int | None = None
+        self._proven: Proven | None = None
         self._load_millis: int | None = None
         self._manifest_rank: int | None = None
         self._failing_since: float | None = None
@@ -126,7 +113,10 @@ class AdapterKeeper:
     def report(self) -> AdapterReport:
         """Return what to tell the operator."""
         reason = message = retryable = None
-        milli_nats = self._milli_nats
+        proven = self._proven if self.verified else None
+        milli_nats = None
+        if proven is not None:
+            milli_nats, message = proven.milli_nats, proven.message
         if self.state is AdapterState.FAILED and self.failure is not None:
             reason, message, retryable = self.failure.reason, self.failure.message[:MAX_MESSAGE], self.failure.retryable
             milli_nats = self.failure.milli_nats
@@ -147,6 +137,8 @@ class AdapterKeeper:
             retryable=retryable,
             fingerprint_milli_nats=milli_nats,
             load_millis=self._load_millis if self.verified else None,
+            proof=proven.proof if proven is not None else None,
+            measured_milli_nats=proven.measured if proven is not None else None,
         )
 
     def update(self, adapter: WantedAdapter, pool: PoolFacts) -> None:
@@ -160,6 +152,11 @@ class AdapterKeeper:
 
     def look_at(self, listing: Listing, *, epoch: int) -> None:
         """Notice that the engine forgot the adapter, from a listing asked for after it was verified."""
+        failure = self.failure
+        if self.state is AdapterState.FAILED and failure is not None and failure.epoch not in (None, epoch):
+            # What one engine process showed is no verdict in the next.
+            failure.epoch = None
+            self._again.set()
         if not self.verified or self._lost.is_set():
             return
         forgotten = listing.asked_at > self._verified_at and not self._is_listed(listing)
@@ -192,6 +189,8 @@ class AdapterKeeper:
 
     async def _bring_in(self) -> None:
         manifest = await self._fetch_and_check()
+        digest = self.adapter.digest
+        self._prover.refuse_known(digest)
         if self.state is not AdapterState.FAILED:
             self._set(AdapterState.LOADING)
         await self._monitor.wait_up()
@@ -200,9 +199,10 @@ class AdapterKeeper:
             began = time.monotonic()
             try:
                 self._check_base()
+                await self._prover.prepare(digest)
                 await self._load()
                 self._set(AdapterState.VERIFYING)
-                milli_nats = await self._verify(manifest)
+                proven = await self._prover.prove(self.name, digest, manifest, forget=self._forget)
             except EngineAnswer as error:
                 raise _refused(error) from error
             except EngineError as error:
@@ -213,13 +213,13 @@ class AdapterKeeper:
             text = "the engine restarted while the adapter was being loaded. It is tried again."
             raise Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
         seconds = time.monotonic() - began
-        self._load_millis, self._milli_nats = round(seconds * 1000), milli_nats
+        self._load_millis, self._proven = round(seconds * 1000), proven
         self._manifest_rank = manifest.rank
         self._verified_at = time.monotonic()
         self.failure = self._failing_since = None
         self._set(AdapterState.VERIFIED)
         self._loaded(seconds)
-        log.info("adapter %s verified in %d ms, %s milli-nats off", self.name, self._load_millis, milli_nats)
+        log.info("adapter %s verified in %d ms: %s, %s", self.name, self._load_millis, proven.proof, proven.milli_nats)
 
     async def _fetch_and_check(self) -> AdapterManifest:
         adapter = self.adapter
@@ -298,59 +298,6 @@ class AdapterKeeper:
                 "It is unloaded and loaded again; if this stays, restart the pod.",
                 retryable=True,
             )
-
-    async def _verify(self, manifest: AdapterManifest) -> int | None:
-        fingerprint = manifest.fingerprint
-        if fingerprint is None:
-            return None
-        difference, tolerance = math.inf, fingerprint.tolerance_nats
-        for positions in FINGERPRINT_POSITIONS:
-            actual = await self._measure(fingerprint, positions)
-            if actual is None:
-                return None
-            difference = mean_difference(fingerprint.logprobs[: len(actual)], actual)
-            if not tolerance / 2 < difference < tolerance * 2:
-                break  # no doubt left
-        milli_nats = min(round(difference * 1000), 1_000_000) if math.isfinite(difference) else 1_000_000
-        if difference > tolerance:
-            await self._forget()
-            raise Failure(
-                FailureReason.FINGERPRINT_MISMATCH,
-                f"the loaded weights are {difference:.2f} nats off the adapter's fingerprint, at most "
-                f"{tolerance:.2f} are allowed: they are not the weights that were trained. "
-                "Push the adapter again and check the base model's revision.",
-                retryable=False,
-                milli_nats=milli_nats,
-            )
-        return milli_nats
-
-    async def _measure(self, fingerprint: Fingerprint, positions: int) -> list[float] | None:
-        """Return the engine's own log-probabilities; None from a foreign server that can't tell them."""
-        try:
-            actual = await self._engine.teacher_forced(self.name, fingerprint.token_ids, positions=positions)
-        except EngineAnswer as error:
-            if error.status in (400, 422) and not error.is_not_found:
-                await self._forget()
-                raise Failure(
-                    FailureReason.FINGERPRINT_MISMATCH,
-                    f"the engine refuses the fingerprint's text ({error.message[:200]}): the adapter was made for "
-                    "another model or another tokenizer. Train it on the pool's base model.",
-                    retryable=False,
-                ) from error
-            raise
-        if actual is None:
-            if not self._loadable:
-                return None  # its listing is all there is
-            raise EngineAnswer(200, "Unreadable", "its answer tells no log-probability of the token that was asked for")
-        if not any(actual):
-            await self._forget()
-            raise Failure(
-                FailureReason.ENGINE_REFUSED,
-                "the engine calls every token certain, so nothing can be told from its log-probabilities: take "
-                "--logprobs-mode out of the pool's engine.args.",
-                retryable=False,
-            )
-        return actual
 
     async def _forget(self) -> None:
         """Take unproven weights out of the engine."""

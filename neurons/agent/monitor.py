@@ -83,6 +83,8 @@ class EngineMonitor:
         self.listeners: list[Callable[[], None]] = []
         self.up = False
         self.wedged = False
+        self.condemned = False
+        """Wedged by a judgement that only another process can lift: it moves, but what it says is wrong."""
         self.epoch = 0
         self.listing = Listing()
         self.version: str | None = None
@@ -110,6 +112,19 @@ class EngineMonitor:
     def kick(self) -> None:
         """Poll now: someone saw a sign of trouble."""
         self._kick.set()
+
+    def condemn(self, message: str) -> None:
+        """Have this engine process ended: its answers can't be trusted, though it answers."""
+        if not self.condemned:
+            self.condemned = True
+            self._set_wedged(message)
+            self._tell()
+
+    def acquit(self) -> None:
+        """Take a condemned process back into service: its answers are right again, and nobody can restart it."""
+        if self.condemned:
+            self._set_wedged(None)
+            self._tell()
 
     async def wait_up(self) -> None:
         """Wait until the engine answers; it may take minutes, so the caller sets no limit on purpose."""
@@ -236,11 +251,11 @@ class EngineMonitor:
             in_flight=self._traffic.total + int(probing),
             unanswered=self._traffic.unanswered,
         )
-        if verdict is Verdict.WEDGED:
+        if verdict is Verdict.WEDGED and not self.condemned:
             self._set_wedged(
                 f"no progress for {self._wedge_seconds:g} s with requests in flight: it is wedged and being restarted"
             )
-        elif self.wedged:
+        elif self.wedged and not self.condemned:
             self._set_wedged(None)
         if verdict is Verdict.SUSPECT and not probing and self.listing.bases():
             self._probe = asyncio.create_task(self._ask_for_a_token(self.listing.bases()[0]))
@@ -257,6 +272,8 @@ class EngineMonitor:
 
     def _set_wedged(self, message: str | None) -> None:
         wedged = message is not None
+        if not wedged:
+            self.condemned = False
         if wedged == self.wedged:
             # A file left by an earlier agent or for an earlier process must go even if we know nothing of it.
             if not wedged and self._wedged_file is not None:

@@ -15,7 +15,11 @@ from bettertherapy_api.routing import PoolHeader, TwinEntry
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.gates import Gates
 from neurons.agent.keeper import AdapterKeeper, Fetch, PoolFacts
+from neurons.agent.known_answers import KnownAnswers
+from neurons.agent.measuring import Measuring
 from neurons.agent.monitor import EngineMonitor
+from neurons.agent.notes import NOTES_FILE, Notes
+from neurons.agent.proof import Prover
 from neurons.agent.settings import Settings
 from neurons.agent.traffic import Traffic
 from neurons.agent.wanted import Wanted, WantedAdapter
@@ -50,6 +54,15 @@ class Roster:
         self._loaded = loaded
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
+        measuring = Measuring(engine, monitor, base_model=self._base_model)
+        self.known_answers = KnownAnswers(measuring, monitor, traffic, can_restart=self._loadable)
+        self._prover = Prover(
+            measuring=measuring,
+            known_answers=self.known_answers,
+            monitor=monitor,
+            notes=Notes(settings.adapters_dir / NOTES_FILE),
+            local=self._loadable,
+        )
         self._keepers: dict[str, AdapterKeeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lingering: dict[str, asyncio.Task[None]] = {}
@@ -144,6 +157,9 @@ class Roster:
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.load_seconds + 1)
 
+    def _base_model(self) -> str | None:
+        return self.pool.base_model.name if self.pool is not None else None
+
     def _start(self, adapter: WantedAdapter, pool: PoolFacts) -> None:
         name = adapter.served_name
         keeper = AdapterKeeper(
@@ -153,6 +169,7 @@ class Roster:
             fetch=self._fetch,
             engine=self._engine,
             monitor=self._monitor,
+            prover=self._prover,
             gates=self._gates,
             loadable=self._loadable,
             backoff=Backoff(first=self._settings.retry_first, most=self._settings.retry_most),

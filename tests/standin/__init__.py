@@ -7,12 +7,27 @@ async with StandIn(socket=tmp_path / "vllm.sock") as engine:
 """
 
 from tests.standin.engine import ROUTES, Knobs, StandIn
-from tests.standin.weights import BASE, BASE_SEED, TOKENS, FakeAdapter, logprobs, seed_of, word, write_adapter
+from tests.standin.weights import (
+    BASE,
+    BASE_SEED,
+    NO_EFFECT,
+    NOT_FINITE,
+    SPOILING,
+    TOKENS,
+    FakeAdapter,
+    logprobs,
+    seed_of,
+    word,
+    write_adapter,
+)
 
 __all__ = [
     "BASE",
     "BASE_SEED",
+    "NOT_FINITE",
+    "NO_EFFECT",
     "ROUTES",
+    "SPOILING",
     "TOKENS",
     "FakeAdapter",
     "Knobs",

@@ -28,6 +28,10 @@ class Subject:
     """At least two, of different weights."""
     too_high: str | None = None
     """An adapter above the engine's maximum rank."""
+    no_effect: str | None = None
+    """An adapter whose tensors bear names that the model has not."""
+    not_finite: str | None = None
+    """An adapter with a NaN. It may spoil the engine for all: give it only for an engine that may be thrown away."""
 
     async def call(self, method: str, path: str, body: object | None = None) -> tuple[int, Any]:
         """Return status and body, as JSON where it is JSON."""
@@ -172,6 +176,25 @@ async def test_log_probabilities_of_forced_tokens_tell_weights_apart(subject: Su
     assert mean(mine, await subject.logprobs(other)) > 0.2
     assert mean(mine, await subject.logprobs(subject.base)) > 0.2
     assert max(mine) < 0.0  # raw ones: after the restriction each would be certain
+
+
+async def test_an_adapter_under_unknown_names_loads_and_changes_nothing(subject: Subject, name: str) -> None:
+    if subject.no_effect is None:
+        pytest.skip("no such adapter is at hand in this engine")
+    assert (await subject.load(name, subject.no_effect))[0] == 200
+    assert mean(await subject.logprobs(name), await subject.logprobs(subject.base)) < 0.05
+
+
+async def test_log_probabilities_that_are_no_numbers_are_a_bad_request(subject: Subject, name: str) -> None:
+    if subject.not_finite is None:
+        pytest.skip("this engine may not be spoilt")
+    assert (await subject.load(name, subject.not_finite))[0] == 200
+    body = {
+        "model": name, "prompt": list(TEXT[:4]), "max_tokens": 1, "temperature": 0, "logprobs": 1,
+        "allowed_token_ids": [TEXT[4]], "return_tokens_as_token_ids": True,
+    }  # fmt: skip
+    error = is_error(await subject.call("POST", "/v1/completions", body), 400, "BadRequestError")
+    assert "not JSON compliant" in error["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])

@@ -23,7 +23,11 @@ from tests.standin.weights import (
     BASE,
     BASE_SEED,
     CONFIG_FILE,
+    FLAW_KEY,
+    NO_EFFECT,
+    NOT_FINITE,
     SLOWER_KEY,
+    SPOILING,
     VOCABULARY,
     WEIGHTS_FILE,
     logprobs,
@@ -66,8 +70,12 @@ class Knobs:
     """What bf16 adds to log-probabilities, in nats."""
     old_errors: bool = False
     """Errors as vLLM 0.6 answers them: no envelope, and 400 where 404 came later."""
+    quantized: float = 0.0
+    """What a quantized base model moves log-probabilities by, in nats."""
     wrong_weights: set[str] = field(default_factory=set)
     """Adapters under these names answer with other weights than their files'."""
+    weights_of: dict[str, str] = field(default_factory=dict)
+    """Adapters under these names answer with the weights of this seed."""
     fail_load: Callable[[str], tuple[int, str, str] | None] = lambda name: None
     """(status, type, message) to answer a load with."""
     root_of: Callable[[str, str], str] = lambda name, path: path
@@ -84,6 +92,8 @@ class _Lora:
     number: int
     slower: float = 1.0
     """How many times as long as usual its tokens take (SLOWER_KEY): a version that does worse."""
+    flaw: str | None = None
+    """What is wrong with its weights (FLAW_KEY)."""
 
 
 class StandIn:
@@ -100,6 +110,8 @@ class StandIn:
         """Bodies of generation requests, as they arrived."""
         self.seen_headers: list[dict[str, str]] = []
         self.running = self.waiting = 0
+        self.spoilt = False
+        """Every answer of this process is nonsense now."""
         self.aborted = 0
         """Requests whose client went away."""
         self._gauges = (0, 0)
@@ -142,6 +154,7 @@ class StandIn:
         self._slots.clear()
         self._steps = self._tokens = self._numbers = 0
         self.running = self.waiting = 0
+        self.spoilt = False
         self._moving.set()
         self._runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.05)
         await self._runner.setup()
@@ -273,7 +286,9 @@ class StandIn:
         known = self.loras.get(name)
         if known is None:
             self._numbers += 1
-        lora = _Lora(name, path, known.number if known else self._numbers, config.get(SLOWER_KEY, 1.0))
+        lora = _Lora(
+            name, path, known.number if known else self._numbers, config.get(SLOWER_KEY, 1.0), config.get(FLAW_KEY)
+        )
         self.loras[name] = lora
         self._remember(lora, seed_of(weights))
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
@@ -342,13 +357,15 @@ class StandIn:
             async with self._slot(lora):
                 seed = self._seed(lora)
                 await self._step(len(tokens), self.knobs.prefill_seconds)
+                self.spoilt = self.spoilt or (lora is not None and lora.flaw == SPOILING)
+                spoilt = self.spoilt or (lora is not None and lora.flaw == NOT_FINITE)
                 if body.get("prompt_logprobs") is not None and self.running > 1:
                     # As vLLM 0.32 on a CPU: "einsum(): subscript b has size 2 for operand 1", and the engine is dead.
                     self._crash = asyncio.create_task(self.stop())
                     await asyncio.sleep(60)
                 if body.get("stream"):
                     return await self._stream(request, identity, name, seed, count, lora, chat=chat)
-                words = [await self._word(seed, i, lora) for i in range(count)]
+                words = [] if spoilt else [await self._word(seed, i, lora) for i in range(count)]
         except FileNotFoundError:
             return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
         except asyncio.CancelledError:
@@ -358,7 +375,7 @@ class StandIn:
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length", "stop_reason": None}
         choice |= {"message": {"role": "assistant", "content": text, "tool_calls": []}} if chat else {"text": text}
         if body.get("prompt_logprobs") is not None and not chat:
-            values = logprobs(seed, tokens, noise=self.knobs.noise)
+            values = logprobs(seed, tokens, noise=self.knobs.noise, quantized=self.knobs.quantized)
             choice["prompt_logprobs"] = [
                 None,
                 *(
@@ -368,7 +385,10 @@ class StandIn:
             ]
         allowed = body.get("allowed_token_ids")
         if allowed is not None and not chat and body.get("logprobs") is not None:
-            value = logprobs(seed, [*tokens, allowed[0]], noise=self.knobs.noise)[-1]
+            if spoilt:  # vLLM's own JSON encoder refuses NaN, and it takes that for a bad request
+                return self._error(400, "BadRequestError", "Out of range float values are not JSON compliant")
+            whole = [*tokens, allowed[0]]
+            value = logprobs(seed, whole, noise=self.knobs.noise, quantized=self.knobs.quantized)[-1]
             said = 0.0 if self.knobs.processed_logprobs else value
             name_of = f"token_id:{allowed[0]}" if body.get("return_tokens_as_token_ids") else f"t{allowed[0]}"
             choice["logprobs"] = {"tokens": [name_of], "token_logprobs": [said], "top_logprobs": [{name_of: said}]}
@@ -453,8 +473,10 @@ class StandIn:
             self._weights.popitem(last=False)
 
     def _seed(self, lora: _Lora | None) -> str:
-        if lora is None:
+        if lora is None or lora.flaw == NO_EFFECT:
             return seed_of(BASE_SEED.encode())
+        if lora.name in self.knobs.weights_of:
+            return self.knobs.weights_of[lora.name]
         if lora.name in self.knobs.wrong_weights:
             return seed_of(b"other weights")
         if lora.number not in self._weights:

@@ -23,7 +23,7 @@ REFUSED_ROUTES = [route for route in ROUTES if route not in ALLOWED]
 @pytest.fixture
 async def served(pod: Pod) -> Pod:
     """A pod that is ready to answer with its base model."""
-    await until(lambda: pod.agent.ready)
+    await until(lambda: pod.agent.ready and pod.agent.roster.known_answers.taken)
     pod.engine.calls.clear()
     return pod
 

@@ -222,15 +222,6 @@ async def test_an_engine_that_answers_with_other_weights_is_found_out(pod: Pod) 
     await expect(pod, adapter, FailureReason.FINGERPRINT_MISMATCH, retryable=False, says="nats off")
 
 
-async def test_a_doubtful_fingerprint_is_tried_on_more_of_its_text(pod: Pod) -> None:
-    """0.25 nats are allowed, and too near the limit for 8 positions to decide."""
-    adapter = pod.adapter("dr")
-    pod.engine.knobs.noise = 0.25
-    pod.tables.write(adapter)
-    await pod.verified(adapter)
-    assert pod.engine.calls["POST /v1/completions"] == 8 + 32
-
-
 async def test_a_fingerprint_of_another_tokenizer(pod: Pod) -> None:
     adapter = pod.adapter("dr", tokens=(1, 99_999, 3))
     pod.tables.write(adapter)

@@ -1,0 +1,175 @@
+"""The base model's known answers: taken when an engine process begins, asked again to see whether it is still sound.
+
+An engine whose arithmetic is spoilt (one adapter that is not finite is enough) stays up, healthy and quick, and answers
+nonsense under every name. Only its answers tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from neurons.agent.engine import EngineAnswer, EngineError, EngineSilent
+from neurons.agent.measuring import Measuring, Unmeasurable
+from neurons.agent.monitor import EngineMonitor
+from neurons.agent.places import forced
+from neurons.agent.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+KNOWN_TEXT: Final = (311, 857, 402, 119, 640, 233, 918, 505, 176, 729, 388, 261, 947, 590, 134, 816, 473)
+"""Token ids that any vocabulary has. What they mean does not matter: the model has an opinion of each."""
+KNOWN: Final = forced(KNOWN_TEXT)[:8]
+"""What the base model is asked. Short prefixes, so it costs an idle engine milliseconds."""
+CHECK_SECONDS: Final = 30.0
+LEAST_NOISE: Final = 0.002
+"""Nats: below this nothing is told apart, however still the engine seems."""
+_RETRY_SECONDS: Final = 0.5
+_SPOILT_NATS: Final = 0.5
+_SPOILT_NOISES: Final = 8.0
+_BUSY: Final = (429, 503)
+
+
+class Health(Enum):
+    """What a look at the base model says."""
+
+    SOUND = "sound"
+    SPOILT = "spoilt"
+    UNKNOWN = "unknown"
+    """It gave no answer in time, or can't be asked such things."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the base model of one engine process said at its beginning."""
+
+    epoch: int
+    values: tuple[float, ...]
+    """Nats, one for each of KNOWN; empty where the server can't be asked."""
+    noise: float
+    """Nats: how far two answers to the same question are apart on average, asked alone and among others."""
+
+
+class KnownAnswers:
+    """Follows one engine; `run` never returns."""
+
+    def __init__(
+        self,
+        measuring: Measuring,
+        monitor: EngineMonitor,
+        traffic: Traffic,
+        *,
+        can_restart: bool,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        self._measuring = measuring
+        self._monitor = monitor
+        self._traffic = traffic
+        self._can_restart = can_restart
+        self.check_seconds = check_seconds
+        self._calibration: Calibration | None = None
+        self._lock = asyncio.Lock()
+        self._sound_at = -math.inf
+        self.checks = 0
+        """Looks at the base model so far."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether this process's known answers are there."""
+        return self._calibration is not None and self._calibration.epoch == self._monitor.epoch
+
+    async def run(self) -> None:
+        """Look at the base model for ever."""
+        while True:
+            await self._monitor.wait_up()
+            with suppress(EngineError):
+                if self.taken:
+                    await self.check()
+                else:
+                    await self.calibrated()
+            await asyncio.sleep(self.check_seconds if self.taken else _RETRY_SECONDS)
+
+    async def calibrated(self) -> Calibration:
+        """Return this process's calibration, taken now if there is none yet; raises EngineError."""
+        async with self._lock:
+            known, epoch = self._calibration, self._monitor.epoch
+            if known is not None and known.epoch == epoch:
+                return known
+            began = time.monotonic()
+            self._calibration = await self._calibrate(epoch)
+            self._sound_at = began if self._calibration.values else -math.inf
+            return self._calibration
+
+    async def check(self, *, within_seconds: float = 0.0) -> Health:
+        """Ask the base model again, unless it was found sound within so many seconds.
+
+        When it is spoilt, the engine is condemned before this returns.
+        """
+        calibration = self._calibration
+        if self._monitor.condemned and self._can_restart:
+            return Health.SPOILT
+        if calibration is None or calibration.epoch != self._monitor.epoch or not calibration.values:
+            return Health.UNKNOWN
+        if time.monotonic() - self._sound_at < within_seconds:
+            return Health.SOUND
+        health = Health.SOUND
+        for _ in range(2):  # one odd answer is no reason to stop an engine
+            began = time.monotonic()
+            health = await self._look(calibration)
+            if health is not Health.SPOILT:
+                if health is Health.SOUND:
+                    self._sound_at = began
+                    self._monitor.acquit()
+                return health
+        if calibration.epoch == self._monitor.epoch:
+            self._condemn("the base model no longer answers a known question as it did")
+        return health
+
+    async def _calibrate(self, epoch: int) -> Calibration:
+        try:
+            name = self._measuring.base_name()
+            together = await self._measuring.ask(name, KNOWN)
+            fewer = await self._measuring.ask(name, KNOWN[:4])
+            alone = await self._measuring.ask(name, KNOWN[:1])
+        except (Unmeasurable, EngineAnswer) as error:
+            log.warning("the base model can't be asked known questions: %s", error)
+            return Calibration(epoch, (), LEAST_NOISE)
+        if not all(math.isfinite(value) for value in (*together, *fewer, *alone)):
+            self._condemn("the base model's answers are not finite")
+            raise EngineSilent("the base model's answers are not finite")
+        if not any(together):
+            return Calibration(epoch, (), LEAST_NOISE)  # --logprobs-mode is another; adapters say so
+        apart = [abs(a - b) for a, b in zip((*together[:4], together[0]), (*fewer, *alone), strict=True)]
+        noise = max(LEAST_NOISE, sum(apart) / len(apart))
+        log.info("the base model's known answers are taken; noise %.1f milli-nats", noise * 1000)
+        return Calibration(epoch, together, noise)
+
+    async def _look(self, calibration: Calibration) -> Health:
+        self.checks += 1
+        try:
+            values = await self._measuring.ask(self._measuring.base_name(), KNOWN[:4])
+        except EngineAnswer as error:
+            return Health.UNKNOWN if error.status in _BUSY else Health.SPOILT
+        except (EngineError, Unmeasurable):
+            return Health.UNKNOWN  # silence is judged by progress
+        return Health.SPOILT if is_spoilt(calibration, values) else Health.SOUND
+
+    def _condemn(self, message: str) -> None:
+        log.error("%s; the engine is restarted", message)
+        self._monitor.condemn(f"{message}: it is being restarted")
+        self._traffic.abort()  # their answers would be nonsense, and miners can ask another pod
+
+
+def is_spoilt(calibration: Calibration, values: Sequence[float]) -> bool:
+    """Tell whether answers to the first of KNOWN are others than those at the beginning."""
+    if not all(math.isfinite(value) for value in values):
+        return True
+    off = sum(abs(a - b) for a, b in zip(calibration.values, values, strict=False)) / len(values)
+    return off > max(_SPOILT_NATS, _SPOILT_NOISES * calibration.noise)

@@ -1,0 +1,77 @@
+"""What this pod has learned of adapters, by digest, kept on its disk over restarts of engine and agent."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+NOTES_FILE: Final = ".notes.json"
+_MOST: Final = 4096
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    spoilers: dict[str, str] = {}
+    measured: dict[str, tuple[FiniteFloat, ...]] = {}
+
+
+class Notes:
+    """Two tables by digest. The disk is the pod's own, so they end with it: another image may judge otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._document = _read(path)
+
+    @property
+    def spoilers(self) -> dict[str, str]:
+        """Adapters that spoilt an engine of this pod, with what to say of each."""
+        return self._document.spoilers
+
+    @property
+    def measured(self) -> dict[str, tuple[float, ...]]:
+        """Log-probabilities (nats) of the standard questions, taken when an adapter was first loaded."""
+        return self._document.measured
+
+    def remember_spoiler(self, digest: str, message: str) -> None:
+        """Never load it again in this pod."""
+        _put(self._document.spoilers, digest, message)
+        self._save()
+
+    def remember_measured(self, digest: str, values: tuple[float, ...]) -> None:
+        """Compare later loads of this adapter with these values."""
+        _put(self._document.measured, digest, values)
+        self._save()
+
+    def _save(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(".part")
+            partial.write_text(self._document.model_dump_json())
+            os.replace(partial, self._path)
+        except OSError as error:
+            log.warning("%s can't be written: %s; it is forgotten with this process", self._path, error)
+
+
+def _put(table: dict[str, T], key: str, value: T) -> None:
+    table.pop(key, None)
+    table[key] = value
+    while len(table) > _MOST:
+        del table[next(iter(table))]
+
+
+def _read(path: Path) -> _Document:
+    try:
+        return _Document.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValidationError) as error:
+        log.warning("%s is not usable, starting afresh: %s", path, error)
+    return _Document()

@@ -1,0 +1,251 @@
+"""Proving one loaded adapter: its answers are finite, differ from the base model's, and are those of its own weights.
+
+    finite? ──no──> the base model is asked: spoilt too? then the engine is restarted and this digest never loaded again
+       │            (it was asked while no other newcomer was)
+    differs from the base model? ──no──> NoEffect
+       │
+    likelier the child's than its parent's, the base's or anybody's? ──no──> FingerprintMismatch
+       │
+    without a recorded fingerprint: as at its first load in this pod? ──no──> FingerprintMismatch
+
+Before any blame the base model is asked for its known answers: an engine that is spoilt judges nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bettertherapy_api.manifest import AdapterManifest
+from bettertherapy_api.report import FailureReason, Proof
+from neurons.agent.engine import EngineAnswer
+from neurons.agent.failure import Failure
+from neurons.agent.fingerprint import Evidence, Opinion, Recorded, judge, mean_difference, rounds
+from neurons.agent.known_answers import KNOWN, KNOWN_TEXT, Calibration, Health, KnownAnswers
+from neurons.agent.measuring import Measuring, Unmeasurable
+from neurons.agent.monitor import EngineMonitor
+from neurons.agent.notes import Notes
+from neurons.agent.places import Position, forced
+
+log = logging.getLogger(__name__)
+
+_STANDARD_ROUNDS: Final = (KNOWN, forced(KNOWN_TEXT))
+"""What an adapter without a recorded fingerprint is asked: more only when the first show nothing but the base."""
+_EFFECT_NOISES: Final = 3.0
+"""Mean difference from the base model, in units of the pool's noise, below which nothing is told apart."""
+_FRESH_SECONDS: Final = 0.25
+"""A base model that was sound so long ago is asked once for all newcomers that come together."""
+_SAME_NATS: Final = 0.1
+_SAME_NOISES: Final = 6.0
+_MOST_MILLI_NATS: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What an adapter's proof rests on."""
+
+    proof: Proof
+    milli_nats: int | None = None
+    """Mean absolute difference to the recorded fingerprint."""
+    measured: tuple[int, ...] | None = None
+    """Milli-nats at the standard questions, when no fingerprint was recorded."""
+    message: str | None = None
+    """Why it is no better proof."""
+
+
+class Prover:
+    """Proves adapters of one engine."""
+
+    def __init__(
+        self, *, measuring: Measuring, known_answers: KnownAnswers, monitor: EngineMonitor, notes: Notes, local: bool
+    ) -> None:
+        self._measuring = measuring
+        self._known_answers = known_answers
+        self._monitor = monitor
+        self._notes = notes
+        self._local = local
+        self._newcomers = asyncio.Lock()
+        self._asked: set[str] = set()
+        """Digests that were finite in an engine of this pod: asking them does it no harm."""
+
+    def refuse_known(self, digest: str) -> None:
+        """Raise Failure for an adapter that has spoilt an engine of this pod before."""
+        if (message := self._notes.spoilers.get(digest)) is not None:
+            raise Failure(FailureReason.WEIGHTS_NOT_FINITE, message, retryable=False)
+
+    async def prepare(self, digest: str) -> None:
+        """Have the base model's answers ready, and see to it that no newcomer comes into a spoilt engine."""
+        if digest in self._asked:
+            return  # the base model's answers are taken while it is loaded
+        await self._known_answers.calibrated()
+        if await self._known_answers.check(within_seconds=_FRESH_SECONDS) is Health.SPOILT:
+            raise _unsound()
+
+    async def prove(
+        self, name: str, digest: str, manifest: AdapterManifest, *, forget: Callable[[], Awaitable[None]]
+    ) -> Proven:
+        """Return what was proven; raises Failure, after `forget` took the weights out, or EngineError."""
+        try:
+            return await self._prove(name, digest, manifest)
+        except Unmeasurable as error:
+            if not self._local:
+                return Proven(Proof.UNPROVEN, message=_UNMEASURED)  # its listing is all there is
+            raise EngineAnswer(200, "Unreadable", str(error)) from error
+        except Failure as failure:
+            if self._local and not failure.retryable:
+                await forget()
+            raise
+
+    async def _prove(self, name: str, digest: str, manifest: AdapterManifest) -> Proven:
+        calibration = await self._known_answers.calibrated()
+        recorded = rounds(manifest.fingerprint) if manifest.fingerprint is not None else None
+        loaded: tuple[float, ...] = ()
+        bare: tuple[float, ...] = ()
+        if recorded is None:
+            for positions in _STANDARD_ROUNDS:
+                loaded, bare = await self._both(name, digest, positions)
+                if _differs(loaded, bare, calibration):
+                    return await self._first_load(digest, loaded, calibration)
+            raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT)
+        asked: list[Recorded] = []
+        opinion = Opinion.UNSURE
+        for part in recorded:
+            more, plain = await self._both(name, digest, [entry.position for entry in part])
+            asked, loaded, bare = [*asked, *part], loaded + more, bare + plain
+            opinion = judge(Evidence(asked, loaded, bare, calibration.noise))
+            if opinion is not Opinion.UNSURE:
+                break
+        off = mean_difference([entry.child for entry in asked], loaded)
+        milli_nats = min(round(off * 1000), _MOST_MILLI_NATS)
+        if opinion is Opinion.CHILD:
+            return Proven(Proof.FINGERPRINT, milli_nats)
+        if not _differs(loaded, bare, calibration):
+            raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT, milli_nats)
+        if opinion is Opinion.UNSURE:
+            return Proven(Proof.UNPROVEN, milli_nats, message=_UNSURE)
+        text = _MISMATCH[opinion].format(off=off)
+        raise await self._blame(FailureReason.FINGERPRINT_MISMATCH, text, milli_nats)
+
+    async def _first_load(self, digest: str, loaded: Sequence[float], calibration: Calibration) -> Proven:
+        """Take the fingerprint of an adapter that has none, or compare it with the one taken at its first load."""
+        loaded = tuple(loaded[: len(KNOWN)])
+        before = self._notes.measured.get(digest)
+        if before is None:
+            if await self._known_answers.check() is Health.SPOILT:
+                raise _unsound()
+            self._notes.remember_measured(digest, loaded)
+        else:
+            off = mean_difference(before, loaded)
+            if off > max(_SAME_NATS, _SAME_NOISES * calibration.noise):
+                text = (
+                    f"the loaded weights are {off:.2f} nats off what the same adapter measured at its first load in "
+                    "this pod: they are not the weights that were loaded then. Push the adapter again."
+                )
+                raise await self._blame(FailureReason.FINGERPRINT_MISMATCH, text, round(off * 1000))
+        return Proven(Proof.FIRST_LOAD, None, tuple(round(value * 1000) for value in loaded))
+
+    async def _both(
+        self, name: str, digest: str, positions: Sequence[Position]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the adapter's and the base model's values, all finite; raises Failure."""
+        async with self._alone(digest) as newcomer:
+            if self._monitor.condemned:
+                raise _unsound()
+            bare, loaded = await asyncio.gather(
+                self._answers(self._measuring.base(positions)), self._answers(self._measuring.ask(name, positions))
+            )
+            if isinstance(bare, EngineAnswer):
+                raise await self._refusal(bare) from bare
+            if isinstance(loaded, EngineAnswer):
+                if loaded.status not in (400, 422) or loaded.is_not_found:
+                    raise loaded
+                loaded = (math.nan,)  # the base model answers the same: it is not the question that is bad
+            if all(math.isfinite(value) for value in loaded) and all(math.isfinite(value) for value in bare):
+                self._asked.add(digest)
+                if not any(loaded):
+                    raise Failure(FailureReason.ENGINE_REFUSED, _CERTAIN, retryable=False, epoch=self._monitor.epoch)
+                return loaded, bare
+            if await self._known_answers.check() is not Health.SPOILT:
+                raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _NOT_FINITE, retryable=False, epoch=self._monitor.epoch)
+            if not newcomer:
+                raise _unsound()
+            self._notes.remember_spoiler(digest, _SPOILER)
+            raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _SPOILER, retryable=False)
+
+    async def _answers(self, work: Coroutine[Any, Any, tuple[float, ...]]) -> tuple[float, ...] | EngineAnswer:
+        try:
+            return await work
+        except EngineAnswer as error:
+            return error
+
+    @asynccontextmanager
+    async def _alone(self, digest: str) -> AsyncIterator[bool]:
+        """Let newcomers be asked one after another, so that the one that spoils an engine is known."""
+        if digest in self._asked:
+            yield False
+            return
+        async with self._newcomers:
+            yield True
+
+    async def _refusal(self, error: EngineAnswer) -> Exception:
+        if error.status not in (400, 422) or error.is_not_found:
+            return error
+        text = (
+            f"the engine refuses the fingerprint's text ({error.message[:200]}): the adapter was made for another "
+            "model or another tokenizer. Train it on the pool's base model."
+        )
+        return await self._blame(FailureReason.FINGERPRINT_MISMATCH, text)
+
+    async def _blame(self, reason: FailureReason, message: str, milli_nats: int | None = None) -> Failure:
+        """Return the verdict, unless the base model shows that the engine is to blame."""
+        if await self._known_answers.check() is Health.SPOILT:
+            return _unsound()
+        return Failure(reason, message, retryable=False, milli_nats=milli_nats, epoch=self._monitor.epoch)
+
+
+def _differs(loaded: Sequence[float], bare: Sequence[float], calibration: Calibration) -> bool:
+    return mean_difference(bare, loaded) > _EFFECT_NOISES * calibration.noise
+
+
+def _unsound() -> Failure:
+    text = "the engine no longer answers as it did at its start and is being restarted. It is tried again."
+    return Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
+
+
+_CERTAIN: Final = (
+    "the engine calls every token certain, so nothing can be told from its log-probabilities: take --logprobs-mode out "
+    "of the pool's engine.args."
+)
+_NO_EFFECT: Final = (
+    "the loaded adapter answers exactly as the base model: its tensors bear names that this model has not, or its B "
+    "matrices are zero (an adapter that was never trained). Save it with PEFT's save_pretrained and push it again."
+)
+_NOT_FINITE: Final = (
+    "the adapter's answers are not finite: its weights hold NaN, infinite or far too large values. It was unloaded "
+    "before any patient. Train it again with a lower learning rate."
+)
+_SPOILER: Final = (
+    "the adapter's answers are not finite, and asking it spoilt the engine for every model, which is restarted: its "
+    "weights hold NaN, infinite or far too large values. This pod loads it no more. Train it again."
+)
+_MISMATCH: Final = {
+    Opinion.PARENT: "the loaded weights answer as the adapter's parent, the version that it was trained from, not as "
+    "the adapter ({off:.2f} nats off). Push the adapter again.",
+    Opinion.BASE: "the loaded weights answer as the base model rather than as the adapter ({off:.2f} nats off). Push "
+    "the adapter again and check the base model's revision.",
+    Opinion.OTHER: "the loaded weights are {off:.2f} nats off the adapter's fingerprint: they are not the weights that "
+    "were trained. Push the adapter again and check the base model's revision.",
+}
+_UNSURE: Final = (
+    "it serves, but nothing tells it from the version that it was trained from, or from the base model, in this pool's "
+    "noise: it learned too little, or the base model is quantized too coarsely."
+)
+_UNMEASURED: Final = (
+    "it serves, but the server at this pool's endpoint tells no log-probabilities of given tokens, so that only its "
+    "list of models says which weights answer."
+)

@@ -1,0 +1,106 @@
+"""Whose weights they are, decided from numbers alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from bettertherapy_api.manifest import Fingerprint, Probe
+from neurons.agent.fingerprint import FIRST_PROBES, Evidence, Opinion, Recorded, judge, mean_difference, rounds
+from neurons.agent.known_answers import Calibration, is_spoilt
+
+PLACES = 48
+
+
+def recorded(*, margin: float, seed: int = 0) -> list[Recorded]:
+    """What a trainer records: the child is sure, parent and base are less so by about `margin` and a nat."""
+    draw = random.Random(seed)
+    entries = []
+    for i in range(PLACES):
+        child = -0.5 * draw.random()
+        parent = child - margin * (0.5 + draw.random())
+        entries.append(Recorded(((1, i), 2), child, parent, child - 0.5 - draw.random()))
+    return entries
+
+
+def measured(values: Sequence[float], *, shift: Sequence[float], own: float = 0.01) -> tuple[float, ...]:
+    """What a pool says of weights with these values: the base's shift in part, and noise of its own."""
+    draw = random.Random(7)
+    return tuple(v + 0.5 * s + draw.gauss(0, own) for v, s in zip(values, shift, strict=True))
+
+
+def evidence(entries: Sequence[Recorded], values: Sequence[float], *, quantized: float) -> Evidence:
+    draw = random.Random(3)
+    shift = [draw.gauss(0, quantized) for _ in entries]
+    bare = [(e.base or 0.0) + s for e, s in zip(entries, shift, strict=True)]
+    return Evidence(entries, measured(values, shift=shift), bare, noise=0.01)
+
+
+@pytest.mark.parametrize("quantized", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("margin", [0.3, 0.6, 1.2])
+def test_child_parent_and_base_are_told_apart(margin: float, quantized: float) -> None:
+    entries = recorded(margin=margin)
+    for opinion, values in (
+        (Opinion.CHILD, [e.child for e in entries]),
+        (Opinion.PARENT, [e.parent or 0.0 for e in entries]),
+    ):
+        assert judge(evidence(entries, values, quantized=quantized)) is opinion
+    base = evidence(entries, [e.child for e in entries], quantized=quantized)
+    assert judge(Evidence(entries, base.bare, base.bare, noise=0.01)) is Opinion.BASE
+
+
+def test_somebody_elses_weights_are_nobodys_that_we_know() -> None:
+    entries = recorded(margin=0.5)
+    draw = random.Random(1)
+    values = [-6 * draw.random() for _ in entries]
+    assert judge(evidence(entries, values, quantized=0.01)) is Opinion.OTHER
+
+
+def test_a_parent_that_is_the_childs_twin_leaves_a_doubt() -> None:
+    entries = recorded(margin=0.0001)
+    assert judge(evidence(entries, [e.child for e in entries], quantized=0.1)) is Opinion.UNSURE
+
+
+def test_without_a_parent_the_base_is_the_only_rival() -> None:
+    entries = [Recorded(e.position, e.child, None, e.base) for e in recorded(margin=0.5)]
+    assert judge(evidence(entries, [e.child for e in entries], quantized=0.1)) is Opinion.CHILD
+
+
+def test_the_places_that_tell_most_are_asked_first() -> None:
+    probe = Probe(token_ids=tuple(range(40)), start=20, child=(-0.1,) * 20, parent=(-0.2,) * 20,
+                  base=tuple(-0.2 - i / 10 for i in range(20)))  # fmt: skip
+    far = Probe(token_ids=tuple(range(50, 70)), start=8, child=(-0.1,) * 12, parent=(-3.0,) * 12, base=(-3.0,) * 12)
+    fingerprint = Fingerprint(token_ids=(1, 2), logprobs=(0.0,), probes=(probe, far))
+    first, rest = rounds(fingerprint)
+    assert len(first) == FIRST_PROBES
+    assert {entry.position[1] for entry in first} == set(range(58, 70))
+    assert len(rest) == 20
+    assert first[0].position[0] == tuple(range(50, first[0].position[1]))
+
+
+def test_an_older_fingerprint_is_asked_from_its_beginning() -> None:
+    fingerprint = Fingerprint(token_ids=tuple(range(60)), logprobs=(-1.0,) * 59)
+    first, rest = rounds(fingerprint)
+    assert [len(entry.position[0]) for entry in first] == list(range(1, 9))
+    assert len(rest) == 24
+
+
+@pytest.mark.parametrize(
+    ("values", "spoilt"),
+    [((-1.0, -2.0), False), ((-1.1, -2.1), False), ((-4.0, -5.0), True), ((math.nan, -2.0), True)],
+)
+def test_known_answers(values: tuple[float, ...], *, spoilt: bool) -> None:
+    assert is_spoilt(Calibration(1, (-1.0, -2.0, -3.0), 0.01), values) is spoilt
+
+
+def test_a_noisy_pool_is_allowed_its_noise() -> None:
+    assert not is_spoilt(Calibration(1, (-1.0, -2.0), 0.2), (-2.0, -3.0))
+
+
+def test_a_difference_of_unequal_lengths_or_no_numbers_is_infinite() -> None:
+    assert mean_difference((1.0,), ()) == math.inf
+    assert mean_difference((math.nan,), (1.0,)) == math.inf
+    assert mean_difference((-math.inf,), (-1.0,)) == 100.0
