@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from bettertherapy_api.routing import _Doc
 
@@ -34,6 +34,33 @@ class BaseModelEntry(_Doc):
     """Digest over the base model's files (`neurons.models`), when the trainer knew it."""
 
 
+class Probe(_Doc):
+    """A fixed prompt and a continuation on which child, parent and base model differ, with what each makes of it.
+
+    `child[i]`, `parent[i]` and `base[i]` are ln p(token_ids[start + i] | token_ids[:start + i]) in nats, computed in
+    float32 by the trainer: one value for each token of the continuation, from `start` to the end.
+    """
+
+    token_ids: tuple[int, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
+    """Prompt and continuation."""
+    start: int = Field(ge=1)
+    """Where the continuation begins."""
+    child: tuple[FiniteFloat, ...] = Field(min_length=1)
+    """By this adapter."""
+    parent: tuple[FiniteFloat, ...] | None = None
+    """By the adapter that `lineage.parentDigest` names; absent when the training began from the base model."""
+    base: tuple[FiniteFloat, ...]
+    """By the base model without any adapter: also what a pool's own noise is measured against."""
+
+    @model_validator(mode="after")
+    def _one_value_a_token(self) -> Probe:
+        wanted = len(self.token_ids) - self.start
+        for values in (self.child, self.parent, self.base):
+            if values is not None and len(values) != wanted:
+                raise ValueError(f"{len(values)} log-probabilities for {wanted} tokens of the continuation")
+        return self
+
+
 class Fingerprint(_Doc):
     """Teacher-forced log-probabilities of a fixed text, which tell these weights from any others.
 
@@ -45,7 +72,9 @@ class Fingerprint(_Doc):
     logprobs: tuple[float, ...]
     tolerance_nats: float = Field(default=0.3, alias="toleranceNats", gt=0)
     """Mean absolute difference above which the loaded weights are others: bf16 against float32 differ by 0.05,
-    other adapters of the same base by 0.6 and more."""
+    other adapters of the same base by 0.6 and more. For readers that know no probes."""
+    probes: tuple[Probe, ...] | None = Field(default=None, min_length=1, max_length=16)
+    """What decides between child, parent and base model. Absent in older manifests, which keep their digest so."""
 
     @model_validator(mode="after")
     def _same_length(self) -> Fingerprint:
