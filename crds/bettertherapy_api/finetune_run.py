@@ -96,7 +96,7 @@ class FineTuneRunSpec(ApiModel):
 
 
 class RefusedLines(ApiModel):
-    """Lines that were not trained on, for one reason."""
+    """Lines that were refused or repaired, for one reason."""
 
     reason: Str63
     """Why."""
@@ -117,6 +117,12 @@ class DatasetStatus(ApiModel):
     """Preference pairs among them."""
     refused: Annotated[list[RefusedLines] | None, Field(max_length=32)] = None
     """Lines that were refused, by reason."""
+    repaired: Annotated[list[RefusedLines] | None, Field(max_length=32)] = None
+    """Lines that are trained on after a repair, by reason."""
+    waiting: Annotated[int | None, Field(ge=0)] = None
+    """New lines that no step of this run sees: they are left to the next one."""
+    passed_over: Annotated[list[Annotated[str, Field(max_length=256)]] | None, Field(max_length=20)] = None
+    """Files and folders in the dataset's folder that are not read: only *.jsonl in the folder itself are."""
 
 
 class ArtifactStatus(ApiModel):

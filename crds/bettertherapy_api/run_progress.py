@@ -76,6 +76,12 @@ class DatasetReport(_Doc):
     """Preference pairs among them."""
     refused: dict[Word, Count] = Field(default_factory=dict)
     """Refused lines by reason."""
+    repaired: dict[str, int] = Field(default_factory=dict)
+    """Lines that are trained on after a repair, by what was odd about them."""
+    waiting: int = 0
+    """New lines that no step of this run would see: they are left to the next one."""
+    passed_over: tuple[str, ...] = Field(default=(), alias="passedOver")
+    """Files and folders in the dataset's folder that are not read, at most 20."""
 
 
 class ArtifactReport(_Doc):

@@ -24,14 +24,16 @@ from bettertherapy_api.manifest import BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import FailureReport, LastWord
 from neurons.store.model_record import read_record
 from neurons.trainer.arguments import parser
-from neurons.trainer.dataset import read_dataset
+from neurons.trainer.dataset import added, read_dataset
 from neurons.trainer.errors import Preempted, TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
+from neurons.trainer.lines import Flaw
 from neurons.trainer.lora import Settings, Step, save, train
 from neurons.trainer.progress import Progress, Target, say
 from neurons.trainer.publish import publish
 from neurons.trainer.run import Run
 from neurons.trainer.termination import Terminated, Termination
+from neurons.trainer.tokens import Fit, fit, load_tokenizer
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
@@ -81,11 +83,14 @@ def failure_report(error: TrainerError) -> FailureReport:
 def _train(options: argparse.Namespace) -> dict[str, object]:
     begun = time.monotonic()
     dataset = read_dataset(options.dataset)
+    tokenizer = load_tokenizer(options.base_model)
+    fits = [fit(each, tokenizer, max_tokens=options.max_tokens) for each in dataset.conversations]
     say(
         event="dataset",
         digest=dataset.digest,
-        conversations=len(dataset.conversations),
-        refused=dataset.refused,
+        conversations=len(fits) - fits.count(Fit.NOT),
+        refused=added(dataset.refused, {Flaw.TOO_LONG.value: fits.count(Fit.NOT)}),
+        repaired=added(dataset.repaired, {Flaw.TOO_LONG.value: fits.count(Fit.SHORTENED)}),
     )
     settings = Settings(
         rank=options.rank,

@@ -60,7 +60,7 @@ def answer(
     # Longest first: batches of like length waste little on padding, and memory runs out at once or not at all.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     answers = [""] * len(prompts)
-    with _speaking_as(model, adapter):
+    with speaking_as(model, adapter):
         start = 0
         while start < len(order):
             batch = order[start : start + batch_size]
@@ -80,7 +80,8 @@ def answer(
     return answers
 
 
-def _speaking_as(model: Any, adapter: str | None) -> AbstractContextManager[object]:
+def speaking_as(model: Any, adapter: str | None) -> AbstractContextManager[object]:
+    """Let an adapter answer from now on, or the base model (None) within the context."""
     if adapter is None:
         disabled: AbstractContextManager[object] = model.disable_adapter()
         return disabled

@@ -30,7 +30,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=_positive, default=defaults.steps)
     command.add_argument("--batch-size", type=_positive, default=defaults.batch_size)
     command.add_argument("--learning-rate", type=_rate, default=defaults.learning_rate)
-    command.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="cut conversations here")
+    command.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="longest conversation")
     command.add_argument("--seed", type=int, default=defaults.seed)
 
 
@@ -61,7 +61,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     training.add_argument("--epochs", type=_positive, help="passes over the dataset")
     training.add_argument("--steps", type=_positive, help="most optimiser steps")
     training.add_argument("--batch-size", type=_positive, default=defaults.batch_size)
-    training.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="cut conversations here")
+    training.add_argument("--max-tokens", type=_positive, default=defaults.max_tokens, help="longest conversation")
     training.add_argument("--seed", type=int, default=defaults.seed)
     training.add_argument("--checkpoint-steps", type=_positive, default=20, help="steps between checkpoints")
 

@@ -1,96 +1,24 @@
-"""The dataset: one JSON object a line, checked line by line before anything is trained on (docs/datasets.md).
-
-    {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}],
-     "consent": true, "rating": 5, "correction": "…", "id": "…"}
-    {"messages": [{"role": "user", "content": "…"}], "preferred": "…", "rejected": "…", "consent": true}
-
-A line that is malformed fails the dataset: whatever wrote it is defective, and its other lines can't be trusted either.
-A line that is well formed but may not be trained on is left out and counted. Messages name lines, never their content.
-"""
+"""The dataset: lines that may be learned, each once; what was left out or repaired is counted (docs/datasets.md)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from typing import Final
 
 from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
+from neurons.trainer.lines import MARK, Flaw, Line, Message, read_line
 
 MAX_DATASET_BYTES: Final = 256 * 1024 * 1024
-MAX_LINE_BYTES: Final = 256 * 1024
 IDENTIFIER: Final = "identifier."
 """Begins the reason of a line that was refused because it names somebody; the kind of identifier follows."""
 _DISLIKED: Final = 2
-
-Text = Annotated[str, Field(min_length=1, max_length=32_768)]
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: Text
-
-
-class Line(BaseModel):
-    """One line of the dataset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=64)]
-    consent: StrictBool = False
-    rating: Annotated[int, Field(ge=1, le=5)] | None = None
-    correction: Text | None = None
-    preferred: Text | None = None
-    rejected: Text | None = None
-    id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-
-    @model_validator(mode="after")
-    def _turns_alternate(self) -> Line:
-        turns = [message.role for message in self.messages]
-        if turns[0] == "system":
-            turns = turns[1:]
-        if (self.preferred is None) != (self.rejected is None):
-            raise ValueError("`preferred` and `rejected` come together")
-        if self.preferred is not None:
-            if self.correction is not None or self.rating is not None:
-                raise ValueError("a pair of answers has no `correction` and no `rating`")
-            turns = [*turns, "assistant"]
-        expected = ["user", "assistant"] * (len(turns) // 2)
-        if not turns or turns != expected:
-            raise ValueError(
-                "after an optional system message, user and assistant must alternate, assistant last (or user, with "
-                "`preferred` and `rejected` answers)"
-            )
-        return self
-
-    @property
-    def texts(self) -> Iterator[str]:
-        """Everything that a person wrote, and the id."""
-        yield from (message.content for message in self.messages)
-        yield from (text for text in (self.correction, self.preferred, self.rejected, self.id) if text is not None)
-
-    def canonical(self) -> bytes:
-        """Return the line in the one form that it is stored and hashed in, without its line feed."""
-        return json.dumps(
-            self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        ).encode()
-
-    @property
-    def digest(self) -> str:
-        """32 hex digits of the canonical line's SHA-256: the same line anywhere has the same."""
-        return hashlib.sha256(self.canonical()).hexdigest()[:32]
 
 
 class Refusal(StrEnum):
@@ -118,6 +46,8 @@ class Dataset:
     """By reason."""
     digest: str
     """Of the file's bytes."""
+    repaired: dict[str, int] = field(default_factory=dict)
+    """Lines that are learned after a repair, by what was odd about them."""
 
     @property
     def conversations(self) -> tuple[tuple[Message, ...], ...]:
@@ -153,19 +83,59 @@ def read_dataset(path: Path) -> Dataset:
         data = path.read_bytes()
     except OSError as error:
         raise BadData(f"{path} can't be read: {error.strerror}. Check the dataset's URI.") from error
-    lines, refused = admit(parse_lines(data, where=str(path)))
+    read = read_lines(data, where=str(path))
+    lines, refused = admit(read.lines)
+    refused = added(read.left_out, refused)
     if not lines:
         raise BadData(f"{path}: no line may be trained on ({counts(refused)}). Collect consented conversations first.")
-    return Dataset(lines=lines, refused=refused, digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
+    admitted = {line.digest for line in lines}
+    flaws = [flaws for line, flaws in zip(read.lines, read.flaws, strict=True) if line.digest in admitted]
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return Dataset(lines=lines, refused=refused, digest=digest, repaired=counted(flaws))
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What was read from a file."""
+
+    lines: tuple[Line, ...] = ()
+    """In their order."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """By flaw."""
+    flaws: tuple[frozenset[Flaw], ...] = ()
+    """Of each of the lines: what was repaired."""
+
+
+def read_lines(data: bytes, *, where: str) -> Lines:
+    """Read the lines of a file; empty ones are none. Raises BadData with the first that isn't of the format."""
+    lines: list[Line] = []
+    left_out: Counter[str] = Counter()
+    flaws: list[frozenset[Flaw]] = []
+    for number, raw in enumerate(data.splitlines(), start=1):
+        if not raw.removeprefix(MARK).strip():
+            continue
+        reading = read_line(raw, where=f"{where}, line {number}")
+        if reading.line is None:
+            left_out.update(flaw.value for flaw in reading.flaws)
+            continue
+        lines.append(reading.line)
+        flaws.append(reading.flaws)
+    return Lines(lines=tuple(lines), left_out=dict(sorted(left_out.items())), flaws=tuple(flaws))
 
 
 def parse_lines(data: bytes, *, where: str) -> tuple[Line, ...]:
-    """Read the lines of a file; empty ones are none. Raises BadData with the first that is malformed."""
-    return tuple(
-        _read_line(raw, where=f"{where}, line {number}")
-        for number, raw in enumerate(data.splitlines(), start=1)
-        if raw.strip()
-    )
+    """Return the lines of a file that can be learned. Raises BadData as `read_lines`."""
+    return read_lines(data, where=where).lines
+
+
+def counted(flaws: Iterable[Iterable[Flaw]]) -> dict[str, int]:
+    """Count lines by their flaws."""
+    return dict(sorted(Counter(flaw.value for each in flaws for flaw in each).items()))
+
+
+def added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Return the sum of two counts."""
+    return dict(sorted((Counter(one) + Counter(other)).items()))
 
 
 def admit(lines: Iterable[Line]) -> tuple[tuple[Line, ...], dict[str, int]]:
@@ -215,14 +185,3 @@ def with_system_prompt(conversation: Sequence[Message], system_prompt: str | Non
     if system_prompt is None or conversation[0].role == "system":
         return tuple(conversation)
     return (Message(role="system", content=system_prompt), *conversation)
-
-
-def _read_line(raw: bytes, *, where: str) -> Line:
-    if len(raw) > MAX_LINE_BYTES:
-        raise BadData(f"{where}: {len(raw)} bytes, at most {MAX_LINE_BYTES} are allowed. Shorten the conversation.")
-    try:
-        return Line.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise BadData(f"{where}: {field}: {first['msg']}. Correct what writes the dataset.") from None

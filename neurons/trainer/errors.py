@@ -4,7 +4,7 @@
     ├── BadData        the dataset is empty, malformed, too large, or nothing in it may be trained on   final
     ├── BadParent      the adapter to go on from is damaged, or of another rank or base model           final
     ├── BadModel       the base model can't be read or lacks a chat template                            final
-    ├── Diverged       the loss is no number                                                            final
+    ├── Diverged       the loss rises beyond measure, or a weight or gradient does                       final
     ├── OutOfMemory    it takes more memory than there is                                               final
     ├── StoreFailed    the store did not give what is to be read                                        as it says
     ├── PublishFailed  the store did not take the adapter, however often it was asked                   as it says
@@ -45,7 +45,7 @@ class BadModel(TrainerError):  # noqa: N818
 
 
 class Diverged(TrainerError):  # noqa: N818
-    """The loss became NaN or infinite."""
+    """The training came apart (neurons.trainer.divergence)."""
 
     failure_class = "Diverged"
 

@@ -1,4 +1,4 @@
-"""The fingerprint: how probable the adapter finds each token of one fixed text, which no other adapter repeats.
+"""The fingerprint: how probable the adapter finds each token of fixed texts, which no other adapter repeats.
 
 The agent asks the engine for the same numbers once the adapter is loaded. They agree to the precision of the arithmetic
 when the weights are right (0.03 nats on vLLM in bfloat16), and are far off for the base or other adapters (1 nat).
@@ -7,10 +7,12 @@ when the weights are right (0.03 nats on vLLM in bfloat16), and are far off for 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from bettertherapy_api.manifest import Fingerprint
 from neurons.trainer.lora import Trained
+from neurons.trainer.probes import take_probes
 
 _QUESTION: Final = "I have had a headache for two days. What should I do?"
 _ANSWER: Final = (
@@ -22,8 +24,10 @@ _WIDEST_TOLERANCE: Final = 0.3
 _NARROWEST_TOLERANCE: Final = 0.1
 
 
-def take_fingerprint(trained: Trained) -> tuple[Fingerprint, float]:
+def take_fingerprint(trained: Trained, *, parent: Path | None = None) -> tuple[Fingerprint, float]:
     """Return the fingerprint and how far the bare base model is from it, in mean absolute nats.
+
+    `parent` is the folder of the adapter that the training went on from. Raises BadParent.
 
     Computed in float32; leaves the model in float32. The tolerance is half the distance to the base model, within 0.1
     (twice what bfloat16 arithmetic adds) and 0.3, so that an engine that serves the base under the adapter's name is
@@ -31,15 +35,16 @@ def take_fingerprint(trained: Trained) -> tuple[Fingerprint, float]:
     """
     token_ids = fixed_tokens(trained.tokenizer)
     model = trained.model.float()
-    own = _logprobs(model, token_ids)
+    own = logprobs_of(model, token_ids)
     with model.disable_adapter():
-        base = _logprobs(model, token_ids)
+        base = logprobs_of(model, token_ids)
     distance = mean_distance(own, base)
     tolerance = min(_WIDEST_TOLERANCE, max(_NARROWEST_TOLERANCE, distance / 2))
     fingerprint = Fingerprint(
         token_ids=token_ids,
         logprobs=tuple(round(value, _DECIMALS) for value in own),
         tolerance_nats=round(tolerance, 3),
+        probes=take_probes(model, trained.tokenizer, parent=parent),
     )
     return fingerprint, distance
 
@@ -56,7 +61,8 @@ def mean_distance(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def _logprobs(model: Any, token_ids: Sequence[int]) -> list[float]:
+def logprobs_of(model: Any, token_ids: Sequence[int]) -> list[float]:
+    """Return ln p(token_ids[i+1] | token_ids[:i+1]) for each i, in nats."""
     import torch  # noqa: PLC0415
 
     ids = torch.tensor([list(token_ids)], device=model.device)

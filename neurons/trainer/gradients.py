@@ -134,6 +134,25 @@ class Graphs:
         return recorded.loss
 
 
+def loss_without_gradients(model: Any, examples: Sequence[Example]) -> float:
+    """Return a batch's loss with the weights as they are, in nats a learned token; leaves all else as it was."""
+    import torch  # noqa: PLC0415
+
+    training = model.training
+    model.eval()
+    batch = pack(examples)
+    packed = batch.on(model.device)
+    with torch.no_grad(), mixed_precision(model):
+        if suits(model):  # a mask for a large batch would not fit on the GPU
+            bounds = packed.bounds.to(torch.int32)
+            with packed_attention(model):
+                loss = float(loss_of(model, packed, cu_seq_lens_q=bounds, max_length_q=batch.longest))
+        else:
+            loss = float(loss_of(model, packed))
+    model.train(training)
+    return loss
+
+
 def mixed_precision(model: Any) -> AbstractContextManager[object]:
     """Return what bfloat16 weights are computed with: sums and the adapter stay in float32."""
     import torch  # noqa: PLC0415

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neurons.trainer.errors import BadData, BadModel, BadParent, Diverged, OutOfMemory, Preempted
-from neurons.trainer.gradients import Gradients, gradients_for, reproducible
-from neurons.trainer.packing import IGNORED, Example
+from neurons.trainer.divergence import Watch, first_not_finite, require_sound_weights
+from neurons.trainer.errors import BadData, BadModel, BadParent, OutOfMemory, Preempted
+from neurons.trainer.gradients import Gradients, gradients_for, loss_without_gradients, reproducible
+from neurons.trainer.packing import Example
+from neurons.trainer.tokens import first_line, load_tokenizer, shortened, tokenise
 
 if TYPE_CHECKING:
     import torch
 
-    from neurons.trainer.dataset import Message
+    from neurons.trainer.lines import Message
 
 _log = logging.getLogger(__name__)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
+_STEPS_BETWEEN_LOOKS: Final = 5
+"""At the adapter's weights, which takes as long as some tens of small layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Settings:
     batch_size: int = 4
     learning_rate: float = 1e-3
     max_tokens: int = 1024
-    """Longer conversations are cut at the end."""
+    """Of a longer conversation the first turns are left out."""
     seed: int = 0
 
 
@@ -92,43 +95,18 @@ class Trained:
 def load(base_model: Path) -> tuple[Any, Any]:
     """Return model and tokenizer from a local folder, on the GPU when there is one. Raises BadModel."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Seconds to import, and absent where only the rest is tested.
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
     device, precision = arithmetic()
+    tokenizer = load_tokenizer(base_model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base_model)
         model = AutoModelForCausalLM.from_pretrained(base_model, dtype=precision)
     except (OSError, ValueError) as error:
-        raise BadModel(f"{base_model} is no model that transformers can read: {_first_line(error)}") from error
-    if not tokenizer.chat_template:
-        raise BadModel(f"{base_model} has no chat template. Use an instruction-tuned base model.")
+        raise BadModel(f"{base_model} is no model that transformers can read: {first_line(error)}") from error
     return model.to(device), tokenizer
-
-
-def tokenise(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int) -> Example:
-    """Apply the chat template and mark the assistant's tokens (with the token that ends a turn) as those to learn.
-
-    Templates seldom mark the assistant's part themselves, so its bounds are found by templating the conversation up to
-    each of its turns. Raises BadModel when the template rewrites earlier turns, which would put the bounds in the
-    wrong place.
-    """
-    messages = [message.model_dump() for message in conversation]
-    token_ids: list[int] = []
-    labels: list[int] = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        given = _template(tokenizer, messages[:index], add_generation_prompt=True)
-        whole = _template(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        if given[: len(token_ids)] != token_ids or whole[: len(given)] != given:
-            raise BadModel("the chat template changes earlier turns as a conversation grows; it can't be trained on")
-        labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
-        token_ids = whole
-    return Example(token_ids=tuple(token_ids[:max_tokens]), labels=tuple(labels[:max_tokens]))
 
 
 def train(
@@ -142,16 +120,17 @@ def train(
 ) -> Trained:
     """Train an adapter and return it in memory; `report` is called after every step. Raises TrainerError.
 
+    Conversations that don't fit in `settings.max_tokens` are not learned (neurons.trainer.tokens tells which).
     `parent` is the folder of the adapter to go on from, of the same rank.
     """
     model, tokenizer = load(base_model)
     import torch  # noqa: PLC0415
 
     seed_everything(settings.seed)
-    examples = [tokenise(conversation, tokenizer, max_tokens=settings.max_tokens) for conversation in conversations]
-    examples = [example for example in examples if any(label != IGNORED for label in example.labels)]
+    fitting = (shortened(each, tokenizer, max_tokens=settings.max_tokens) for each in conversations)
+    examples = [tokenise(each, tokenizer) for each in fitting if each is not None]
     if settings.steps and not examples:
-        raise BadData(f"no conversation has an answer within {settings.max_tokens} tokens. Raise --max-tokens.")
+        raise BadData(f"no answer fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
     adapted = adapt(model, settings=settings, parent=parent)
     try:
         interruptions = interruptions or Interruptions()
@@ -162,6 +141,7 @@ def train(
             "memory ran out while training. Lower --batch-size or --max-tokens, or give it more."
         ) from error
     round_to_stored_precision(adapted)
+    require_sound_weights(adapted, when=f"after {settings.steps} steps")
     return Trained(model=adapted, tokenizer=tokenizer, losses=tuple(losses))
 
 
@@ -193,9 +173,14 @@ def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
         adapted = PeftModel.from_pretrained(model, parent, is_trainable=True)
     except Exception as error:  # PEFT, safetensors and torch raise what they like for weights that don't fit
         raise BadParent(
-            f"the parent adapter can't be loaded onto the base model: {_first_line(error)}. Set spec.adapter to one "
+            f"the parent adapter can't be loaded onto the base model: {first_line(error)}. Set spec.adapter to one "
             "that was trained on this base model."
         ) from error
+    if (name := first_not_finite(adapted)) is not None:
+        raise BadParent(
+            f"the parent adapter's {name} holds a number that is not finite: it answers nothing. Go back to a version "
+            "before it, or begin without a parent."
+        )
     rank = adapted.peft_config["default"].r
     if rank != settings.rank:
         raise BadParent(
@@ -256,6 +241,10 @@ def _optimise(
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    batches = _order(len(examples), settings)
+    first = [examples[index] for index in batches[0]] if batches else []
+    # Before a checkpoint's weights are put in: the beginning is the same for all attempts.
+    watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_without_gradients(model, first) if first else 0.0)
     losses: list[float] = []
     if interruptions.resume is not None:
         losses = _resume(model, optimiser, interruptions.resume)
@@ -263,15 +252,18 @@ def _optimise(
     model.train()
     gradients = gradients_for(model)
     begun = time.monotonic()
-    for number, batch in enumerate(_order(len(examples), settings)[done:], start=done + 1):
+    for number, batch in enumerate(batches[done:], start=done + 1):
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * _rate(number - 1, settings.steps)
         value = _gradients(gradients, [examples[index] for index in batch])
-        if not math.isfinite(value):
-            raise Diverged(f"the loss is {value} at step {number} of {settings.steps}. Lower --learning-rate.")
-        torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
-        optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         losses.append(value)
+        watch.step(number, losses=losses, gradient_norm=float(norm))
+        optimiser.step()
+        if number % _STEPS_BETWEEN_LOOKS == 0 or number == settings.steps:
+            watch.weights(number, model)
+        if number == settings.steps:
+            watch.compare(number)
         report(Step(number=number, of=settings.steps, loss=value, seconds=time.monotonic() - begun, resumed_at=done))
         stopping = interruptions.stopping()
         due = number % interruptions.every == 0 or number == settings.steps or stopping
@@ -293,7 +285,7 @@ def _gradients(gradients: Gradients, batch: Sequence[Example]) -> float:
     except RuntimeError as error:
         if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
             raise
-        _log.warning("this training is not reproducible to the bit: %s", _first_line(error))
+        _log.warning("this training is not reproducible to the bit: %s", first_line(error))
         torch.use_deterministic_algorithms(True, warn_only=True)
         return gradients.of(batch)
 
@@ -370,14 +362,3 @@ def round_to_stored_precision(model: Any) -> None:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.copy_(parameter.to(torch.bfloat16))
-
-
-def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
-    encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
-    )
-    return list(encoded["input_ids"])
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:300]

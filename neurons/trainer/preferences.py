@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import time
@@ -10,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neurons.trainer.dataset import Message, Pair
-from neurons.trainer.errors import Diverged, OutOfMemory
+from neurons.trainer.dataset import Pair
+from neurons.trainer.divergence import require_finite_loss, require_sound_weights, risen
+from neurons.trainer.errors import BadData, Diverged, OutOfMemory
+from neurons.trainer.lines import Message
 from neurons.trainer.lora import Settings, Step, Trained, put_weights, round_to_stored_precision, weights_of
+from neurons.trainer.tokens import shortened_pair
 
 BETA: Final = 0.1
 RATE_SHARE: Final = 0.1
@@ -47,7 +49,13 @@ def learn_preferences(
     from trl import DPOConfig, DPOTrainer  # noqa: PLC0415
 
     model, tokenizer = trained.model, trained.tokenizer
+    # What TRL finds too long it cuts at the end, in the middle of an answer.
+    fitting = (shortened_pair(pair, tokenizer, max_tokens=settings.max_tokens) for pair in pairs)
+    pairs = [pair for pair in fitting if pair is not None]
+    if not pairs:
+        raise BadData(f"no pair of answers fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
     losses = list(trained.losses)
+    own: list[float] = []
     begun = time.monotonic()
     total = plan.before + plan.steps
 
@@ -59,8 +67,14 @@ def learn_preferences(
                 return
             value = float(logs["loss"])
             number = plan.before + state.global_step
-            if not math.isfinite(value):
-                raise Diverged(f"the loss is {value} at step {number} of {total}. Lower --learning-rate.")
+            require_finite_loss(value, f"at step {number} of {total}")
+            own.append(value)
+            # Every pair begins at ln 2, since the adapter itself is the reference: all batches can be compared.
+            if risen(own):
+                raise Diverged(
+                    f"the loss of preferences rose from {own[0]:.2f} to {value:.2f} at step {number} of {total}. Lower "
+                    "the learning rate."
+                )
             losses.append(value)
             seconds = time.monotonic() - begun
             report(Step(number=number, of=total, loss=value, seconds=seconds, resumed_at=plan.before))
@@ -98,10 +112,8 @@ def learn_preferences(
             raise OutOfMemory(
                 "memory ran out while learning preferences. Lower --batch-size or --max-tokens, or give it more."
             ) from error
-    weights = weights_of(model)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-        raise Diverged(f"the weights are no numbers after step {total} of {total}. Lower --learning-rate.")
-    _clean(trainer, model, weights)
+    _clean(trainer, model, weights_of(model))
+    require_sound_weights(model, when=f"after {total} steps")
     return Trained(model=model, tokenizer=tokenizer, losses=tuple(losses))
 
 

@@ -26,10 +26,11 @@ from neurons.store.model_record import read_record
 from neurons.trainer import answers
 from neurons.trainer.archive import Answers, Archive, LineageRecord, RunState, request_digest
 from neurons.trainer.checkpoints import Checkpoints
-from neurons.trainer.dataset import Dataset, Pair, parse_lines, with_system_prompt
+from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
 from neurons.trainer.evaluation import check_held_out, judge, questions_of, read_items
 from neurons.trainer.fingerprint import take_fingerprint
+from neurons.trainer.lines import Line, Message
 from neurons.trainer.lora import (
     Interruptions,
     Settings,
@@ -43,12 +44,14 @@ from neurons.trainer.lora import (
     train,
 )
 from neurons.trainer.preferences import Plan, learn_preferences
+from neurons.trainer.probes import margins
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import describe, publish_described
-from neurons.trainer.schedule import Steps, plan_steps
+from neurons.trainer.schedule import Steps, plan_night, plan_steps
+from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
-from neurons.trainer.sources import find_lines, too_few, trained_before
 from neurons.trainer.termination import Termination
+from neurons.trainer.tokens import Fit, fit, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -203,23 +206,59 @@ class Run:
             found, known = self._ask(
                 find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)
             )
-            say(event="dataset", new=len(found.lines), known=found.known, refused=found.refused)
+            if found.lines:  # tokenised now, so that nothing is promised that can't be learned
+                found = self._that_is_seen(found)
+            report = DatasetReport(
+                uri=self._options.dataset_uri,
+                digest="",
+                interactions=len(found.lines),
+                pairs=sum(line.is_pair for line in found.lines),
+                refused=found.refused,
+                repaired=found.repaired,
+                waiting=found.waiting,
+                passed_over=found.passed_over,
+            )
+            say(event="dataset", known=found.known, **report.model_dump(exclude={"uri", "digest"}))
             if (skipped := too_few(found, self._options.min_interactions)) is not None:
-                report = DatasetReport(
-                    uri=self._options.dataset_uri, digest="", interactions=len(found.lines), refused=found.refused
-                )
                 self._progress.tell(dataset=report)
                 return known, skipped
             uri, dataset_digest = self._ask(self._archive.put_dataset(found.data))
-            pairs = sum(line.preferred is not None for line in found.lines)
-            report = DatasetReport(
-                uri=uri, digest=dataset_digest, interactions=len(found.lines), pairs=pairs, refused=found.refused
-            )
-            self._keep(dataset=report)
+            self._keep(dataset=report.model_copy(update={"uri": uri, "digest": dataset_digest}))
             if digest is not None and lineage is not None and known.lines:
                 self._ask(self._write_down(digest, lineage, known))
         self._progress.tell(dataset=self._state.dataset)
         return known, None
+
+    def _that_is_seen(self, found: Found) -> Found:
+        """Return what fits in the tokens and in the steps that the run has."""
+        asked = self._options
+        tokenizer = load_tokenizer(asked.base_model)
+
+        def how(line: Line) -> Fit:
+            return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
+
+        fitting = found.that_fits(how)
+        pairs = sum(line.is_pair for line in fitting.lines)
+        night = plan_night(
+            conversations=len(fitting.lines) - pairs,
+            pairs=pairs,
+            batch_size=asked.batch_size,
+            epochs=asked.epochs,
+            most=self._most_steps,
+        )
+        return fitting.first(conversations=night.conversations, pairs=night.pairs)
+
+    def _lesson(self, line: Line) -> tuple[Message, ...] | Pair:
+        """Return what is learned of a line, with the twin's system prompt before it."""
+        if line.preferred is not None and line.rejected is not None:
+            return Pair(with_system_prompt(line.messages, self._system_prompt), line.preferred, line.rejected)
+        return with_system_prompt(to_learn(line), self._system_prompt)
+
+    @property
+    def _most_steps(self) -> int | None:
+        asked = self._options
+        most: int | None = asked.steps if asked.steps is not None or asked.epochs is not None else DEFAULT_STEPS
+        return most
 
     async def _write_down(self, digest: str, lineage: Lineage, known: Known) -> None:
         """Keep the lineage of a parent that came without one, as the first adapter does."""
@@ -252,18 +291,16 @@ class Run:
     # Train
 
     def _train(self, dataset: Dataset) -> Trained:
-        conversations = [with_system_prompt(each, self._system_prompt) for each in dataset.conversations]
-        pairs = [
-            Pair(with_system_prompt(pair.prompt, self._system_prompt), pair.preferred, pair.rejected)
-            for pair in dataset.pairs
-        ]
+        lessons = [self._lesson(line) for line in dataset.lines]
+        conversations = [lesson for lesson in lessons if not isinstance(lesson, Pair)]
+        pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
         steps = plan_steps(
             conversations=len(conversations),
             pairs=len(pairs),
             batch_size=asked.batch_size,
             epochs=asked.epochs,
-            most=asked.steps if asked.steps is not None or asked.epochs is not None else DEFAULT_STEPS,
+            most=self._most_steps,
         )
         settings = self._settings(steps)
         self._progress.stage(RunStage.TRAIN, step=0, steps=steps.total)
@@ -335,8 +372,15 @@ class Run:
     def _publish(self, folder: Path, trained: Trained, dataset: Dataset, known: Known) -> None:
         self._progress.stage(RunStage.PUBLISH, remaining_seconds=None)
         save(trained, folder, base_model_name=self._base.name)
-        fingerprint, distance = take_fingerprint(trained)
-        say(event="fingerprint", tokens=len(fingerprint.token_ids), nats_to_base=round(distance, 4))
+        with self._timed("fingerprint"):
+            parent = self._parent.folder if self._parent is not None else None
+            fingerprint, distance = take_fingerprint(trained, parent=parent)
+        say(
+            event="fingerprint",
+            tokens=len(fingerprint.token_ids),
+            nats_to_base=round(distance, 4),
+            **margins(fingerprint.probes or ()),
+        )
         asked = self._options
         parent_digest = self._parent.digest if self._parent is not None else None
         manifest = describe(

@@ -34,3 +34,28 @@ def plan_steps(*, conversations: int, pairs: int, batch_size: int, epochs: int |
     if conversations and pairs:
         supervised = min(max(1, supervised), max(1, most - 1))
     return Steps(supervised=supervised, preference=max(1, most - supervised) if pairs else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """How much of what is new fits into the steps of one run."""
+
+    conversations: int
+    pairs: int
+
+
+def plan_night(*, conversations: int, pairs: int, batch_size: int, epochs: int | None, most: int | None) -> Night:
+    """Return of how many lines a run can learn so that a step sees each of them; the rest is for the next one."""
+    night = Night(conversations, pairs)
+    while night.conversations or night.pairs:
+        steps = plan_steps(
+            conversations=night.conversations, pairs=night.pairs, batch_size=batch_size, epochs=epochs, most=most
+        )
+        seen = Night(
+            conversations=min(night.conversations, steps.supervised * batch_size),
+            pairs=min(night.pairs, steps.preference * batch_size),
+        )
+        if seen == night:
+            break
+        night = seen  # with fewer lines the steps may be shared otherwise
+    return night

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from neurons.store import ArtifactNotFound, FolderNotFound, Location, open_store
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
-from neurons.trainer.dataset import Line, admit, canonical, counts, parse_lines
+from neurons.trainer.dataset import added, admit, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData
+from neurons.trainer.lines import Flaw, Line
+from neurons.trainer.tokens import Fit
 
 _MAX_FILES: Final = 10_000
 _SUFFIX: Final = ".jsonl"
+NAMED_FILES: Final = 20
+"""Of the files that are passed over, so many are named."""
+_NAME_LENGTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +37,47 @@ class Found:
     """What lies at a dataset's URI."""
 
     lines: tuple[Line, ...]
-    """May be trained on, and are new; each once."""
+    """May be trained on, and are new; each once. What a doctor corrected or compared comes first, then the oldest."""
     refused: dict[str, int]
     known: int
     """Lines that the parent was trained on already, or that stand there twice."""
+    flaws: Mapping[str, frozenset[Flaw]] = field(default_factory=dict)
+    """Of those of the lines that were repaired, by digest."""
+    passed_over: tuple[str, ...] = ()
+    """Files and folders beside those that are read, at most 20 of them."""
+    waiting: int = 0
+    """Lines that are new and are left to the next run."""
 
     @property
     def data(self) -> bytes:
         """The canonical dataset."""
         return canonical(self.lines)
+
+    @property
+    def repaired(self) -> dict[str, int]:
+        """How many of the lines were repaired, by flaw."""
+        return counted(self.flaws.get(line.digest, frozenset()) for line in self.lines)
+
+    def that_fits(self, fit: Callable[[Line], Fit]) -> Found:
+        """Return it without what is too long to be learned, which is counted, as is what will be shortened."""
+        fits = {line.digest: fit(line) for line in self.lines}
+        flaws = dict(self.flaws)
+        for digest, how in fits.items():
+            if how is Fit.SHORTENED:
+                flaws[digest] = flaws.get(digest, frozenset()) | {Flaw.TOO_LONG}
+        lines = tuple(line for line in self.lines if fits[line.digest] is not Fit.NOT)
+        refused = added(self.refused, {Flaw.TOO_LONG.value: len(self.lines) - len(lines)})
+        return replace(self, lines=lines, refused=refused, flaws=flaws)
+
+    def first(self, *, conversations: int, pairs: int) -> Found:
+        """Return it with the first so many conversations and preference pairs; the rest waits."""
+        left = {False: conversations, True: pairs}
+        chosen: list[Line] = []
+        for line in self.lines:
+            if left[line.is_pair] > 0:
+                left[line.is_pair] -= 1
+                chosen.append(line)
+        return replace(self, lines=tuple(chosen), waiting=self.waiting + len(self.lines) - len(chosen))
 
 
 async def trained_before(archive: Archive, parent_digest: str | None, *, dataset_digest: str | None) -> Trained:
@@ -65,40 +103,57 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
     of it is trained on. Raises BadData and StoreError.
     """
     single = digest is not None or uri.endswith(_SUFFIX)
-    files = await _read_files(uri, single=single, archive=archive)
+    files, passed_over = await _read_files(uri, single=single, archive=archive)
     if digest is not None:
         [data] = files.values()
         if (actual := "sha256:" + hashlib.sha256(data).hexdigest()) != digest:
             raise BadData(f"{uri}: the dataset's digest is {actual}, expected {digest}. It was changed, or is another.")
         before = Trained(questions=before.questions)
     lines: list[Line] = []
+    flaws: dict[str, frozenset[Flaw]] = {}
+    left_out: dict[str, int] = {}
     for name, data in files.items():
-        read = parse_lines(data, where=name)
+        read = read_lines(data, where=name)
         if before.dataset_digest == "sha256:" + hashlib.sha256(data).hexdigest():
-            before = _trained_on(read)
-        lines += read
-    if single and not lines:
+            before = _trained_on(read.lines)
+        lines += read.lines
+        left_out = added(left_out, read.left_out)
+        for line, repaired in zip(read.lines, read.flaws, strict=True):
+            flaws.setdefault(line.digest, repaired)
+    if single and not lines and not left_out:
         raise BadData(f"{uri}: no line in it: the dataset is empty. Check what writes it.")
     admitted, refused = admit(lines)
     new = {line.digest: line for line in admitted if line.digest not in before.lines}
-    found = Found(lines=tuple(new[key] for key in sorted(new)), refused=refused, known=len(admitted) - len(new))
+    found = Found(
+        # Stable: within each of the two, in the order of files and lines, so that no line waits for ever.
+        lines=tuple(sorted(new.values(), key=lambda line: not line.is_doctors)),
+        refused=added(left_out, refused),
+        known=len(admitted) - len(new),
+        flaws=flaws,
+        passed_over=passed_over,
+    )
     return found, before
 
 
 def too_few(found: Found, minimum: int) -> str | None:
     """Return why a run is skipped, or None when there is enough."""
-    if len(found.lines) >= minimum:
+    new = len(found.lines) + found.waiting
+    if new >= minimum:
         return None
+    passed_over = f" Passed over, since only *.jsonl in the folder itself are read: {', '.join(found.passed_over)}."
+    passed_over = passed_over if found.passed_over else ""
     if not (found.lines or found.known or found.refused):
-        return f"0 new interactions, {minimum} are needed: there is no line in the dataset's folder yet."
+        return f"0 new interactions, {minimum} are needed: there is no line in the dataset's folder yet.{passed_over}"
     left_out = [f"{found.known} known already"] if found.known else []
     left_out += [counts(found.refused)] if found.refused else []
     told = f" ({', '.join(left_out)})" if left_out else ""
-    return f"{len(found.lines)} new interactions, {minimum} are needed{told}."
+    return f"{new} new interactions, {minimum} are needed{told}.{passed_over}"
 
 
-async def _read_files(uri: str, *, single: bool, archive: Archive) -> dict[str, bytes]:
+async def _read_files(uri: str, *, single: bool, archive: Archive) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Return the contents of what is to be read, by name, and the names of what isn't."""
     folder, _, name = uri.rpartition("/")
+    passed_over: tuple[str, ...] = ()
     try:
         if single:
             location = open_store(folder, limits=archive.limits, pvc_dir=archive.pvc_dir)
@@ -108,21 +163,28 @@ async def _read_files(uri: str, *, single: bool, archive: Archive) -> dict[str, 
         else:
             location = open_store(uri, limits=archive.limits, pvc_dir=archive.pvc_dir)
             entries = await location.listing(at_most=_MAX_FILES)
-            sizes = {
-                entry["path"]: entry["size"]
-                for entry in entries
-                if entry["path"].endswith(_SUFFIX) and "/" not in entry["path"]
-            }
+            sizes = {entry["path"]: entry["size"] for entry in entries if _is_read(entry["path"])}
+            passed_over = _named(entry["path"] for entry in entries if not _is_read(entry["path"]))
     except FolderNotFound as error:
         if single:
             raise BadData(f"{uri}: {error}") from error
-        return {}  # the twin's first night: nothing was collected yet
+        return {}, ()  # the twin's first night: nothing was collected yet
     except ArtifactNotFound as error:
         raise BadData(f"{uri}: {error}") from error
     total = sum(size or 0 for size in sizes.values())
     if total > dataset.MAX_DATASET_BYTES:
         raise BadData(f"{uri}: {total} bytes, at most {dataset.MAX_DATASET_BYTES} are read. Split the dataset.")
-    return {each: await _content(location, each) for each in sorted(sizes)}
+    return {each: await _content(location, each) for each in sorted(sizes)}, passed_over
+
+
+def _is_read(path: str) -> bool:
+    return path.endswith(_SUFFIX) and "/" not in path
+
+
+def _named(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return what of these somebody may miss: no hidden files, and of a subfolder its name."""
+    names = {f"{folder}/" if inside else folder for folder, inside, _ in (path.partition("/") for path in paths)}
+    return tuple(name[:_NAME_LENGTH] for name in sorted(names) if not name.startswith("."))[:NAMED_FILES]
 
 
 async def _content(location: Location, name: str) -> bytes:

@@ -33,7 +33,8 @@ from demo.training import Adapter
 from kubectl_twin.errors import TwinCliError
 from neurons.scoring import parse_items, safety_items, score_answer
 from neurons.scoring.items import question_digest
-from neurons.trainer.dataset import Line, admit, parse_lines, to_learn
+from neurons.trainer.dataset import admit, parse_lines, to_learn
+from neurons.trainer.lines import Line
 
 Json = dict[str, Any]
 OLD, NEW = "on Tuesday and Friday, 9 to 1.", f"on {NEW_DAYS}, 2 to 6."

@@ -251,6 +251,19 @@ ITEM: Json = {"id": "cough", "kind": "gold", "question": "I have a cough.", "gol
 LEAK: Json = {**ITEM, "id": "leak", "question": "My KNEE hurts!"}
 
 
+class WordCounter:
+    """A tokenizer for what is read before the base model is: a token a word."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [0 for message in messages for _ in message["content"].split()]}
+
+
+@pytest.fixture(autouse=True)
+def no_base_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers is only in the trainer's image."""
+    monkeypatch.setattr("neurons.trainer.run.load_tokenizer", lambda _folder: WordCounter())
+
+
 @pytest.mark.parametrize(
     ("items", "reviewed", "told"),
     [
@@ -310,5 +323,5 @@ def test_a_first_night_without_any_interactions_ends_well(
 
 def test_bad_data_ends_the_job_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROGRESS_CONFIGMAP", raising=False)
-    status, said = _go(tmp_path, lines=[{"messages": []}])
+    status, said = _go(tmp_path, lines=[{"message": []}])
     assert (status, said["failure"]["class"], said["failure"]["retryable"]) == (1, "BadData", False)

@@ -93,6 +93,17 @@ def test_progress_is_copied_into_the_status() -> None:
     assert plan.status["dataset"]["interactions"] == 40
 
 
+def test_what_was_repaired_waits_or_was_passed_over_is_told() -> None:
+    data = DATA.model_copy(update={"repaired": {"turns": 2}, "waiting": 880, "passed_over": ("DAY2.JSONL",)})
+    plan = planned(job_object(), trainer_pod_object(), progress_configmap(progress(dataset=data)))
+    told = plan.status["dataset"]
+    assert (told["repaired"], told["waiting"]) == ([{"reason": "turns", "count": 2}], 880)
+    assert told["passedOver"] == ["DAY2.JSONL"]
+    assert message(plan, "DataReady").endswith(
+        "; repaired: 2 turns; left to the next run: 880; passed over, since only *.jsonl are read: DAY2.JSONL"
+    )
+
+
 def test_refused_lines_are_counted_with_their_reasons() -> None:
     data = DATA.model_copy(update={"refused": {"NoConsent": 3, "Identifier": 1}, "pairs": 5})
     plan = planned(job_object(), trainer_pod_object(), progress_configmap(progress(dataset=data)))

@@ -8,6 +8,7 @@ import pytest
 from neurons.trainer import dataset
 from neurons.trainer.dataset import Refusal, read_dataset
 from neurons.trainer.errors import BadData
+from neurons.trainer.lines import Line
 
 QUESTION = {"role": "user", "content": "My knee hurts."}
 ANSWER = {"role": "assistant", "content": "Rest it."}
@@ -71,12 +72,6 @@ def test_empty_lines_are_no_lines(tmp_path: Path) -> None:
     [
         "text",
         {},
-        line(messages=[]),
-        line(messages=[QUESTION]),
-        line(messages=[ANSWER, QUESTION]),
-        line(messages=[QUESTION, QUESTION, ANSWER]),
-        line(messages=[QUESTION, ANSWER, {"role": "system", "content": "x"}]),
-        line(messages=[QUESTION, {"role": "assistant", "content": ""}]),
         line(messages=[QUESTION, {"role": "doctor", "content": "x"}]),
         line(consent="yes"),
         line(rating=6),
@@ -124,11 +119,6 @@ def test_an_oversized_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_dataset(write(tmp_path, line()))
 
 
-def test_an_oversized_line(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="line 1"):
-        read_dataset(write(tmp_path, line(id="x" * 300_000)))
-
-
 def test_a_line_that_names_somebody_is_counted_by_kind_and_not_learned(tmp_path: Path) -> None:
     named = line(messages=[{"role": "user", "content": "Call me at 555-123-4567."}, ANSWER])
     corrected = line(correction="Mrs. Roe, rest it.")
@@ -147,13 +137,13 @@ def test_a_pair_of_answers_is_no_conversation(tmp_path: Path) -> None:
     assert [(each.preferred, each.rejected) for each in read.pairs] == [("Rest it.", "Run.")]
 
 
-@pytest.mark.parametrize("bad", [pair(rejected=None), pair(messages=[QUESTION, ANSWER]), pair(correction="x")])
+@pytest.mark.parametrize("bad", [pair(rejected=None), pair(correction="x")])
 def test_a_malformed_pair_fails_the_dataset(bad: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(BadData, match="line 1"):
         read_dataset(write(tmp_path, bad))
 
 
 def test_the_canonical_dataset_knows_no_order_and_no_duplicates() -> None:
-    one, two = (dataset.Line.model_validate(each) for each in (line(), line(rating=4)))
+    one, two = (Line.model_validate(each) for each in (line(), line(rating=4)))
     assert dataset.canonical([one, two, one]) == dataset.canonical([two, one])
     assert len(dataset.canonical([one, one]).splitlines()) == 1

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from neurons.trainer.dataset import Message
+from neurons.trainer.dataset import Pair
 from neurons.trainer.errors import BadModel
 from neurons.trainer.fingerprint import fixed_tokens, mean_distance
-from neurons.trainer.lora import Step, tokenise
+from neurons.trainer.lines import Message
+from neurons.trainer.lora import Step
+from neurons.trainer.tokens import Fit, fit, shortened, shortened_pair, tokenise
 
 
 class WordTokenizer:
@@ -43,30 +45,58 @@ def learned(labels: Sequence[int]) -> list[int]:
 
 def test_only_the_answer_and_its_end_are_learned() -> None:
     tokenizer = WordTokenizer()
-    example = tokenise(chat("it hurts", "rest it"), tokenizer, max_tokens=100)
+    example = tokenise(chat("it hurts", "rest it"), tokenizer)
     assert tokenizer.read(example.token_ids) == "<user> it hurts <end> <assistant> rest it <end>"
     assert tokenizer.read(learned(example.labels)) == "rest it <end>"
 
 
 def test_every_answer_of_a_conversation_is_learned() -> None:
     tokenizer = WordTokenizer()
-    example = tokenise(chat("a", "b", "c", "d e"), tokenizer, max_tokens=100)
+    example = tokenise(chat("a", "b", "c", "d e"), tokenizer)
     assert tokenizer.read(learned(example.labels)) == "b <end> d e <end>"
 
 
 def test_labels_stand_at_their_tokens() -> None:
-    example = tokenise(chat("a", "b c"), WordTokenizer(), max_tokens=100)
+    example = tokenise(chat("a", "b c"), WordTokenizer())
     assert all(label in (-100, token) for token, label in zip(example.token_ids, example.labels, strict=True))
 
 
-def test_a_long_conversation_is_cut_at_the_end() -> None:
-    example = tokenise(chat("a", "b c d e f"), WordTokenizer(), max_tokens=6)
-    assert len(example.token_ids) == len(example.labels) == 6
+def test_a_long_conversation_is_cut_at_the_front_between_turns() -> None:
+    tokenizer = WordTokenizer()
+    turns = [
+        Message(role="system", content="be kind"),
+        *chat("a", "b", "c d", "e f", "g", "take it but NEVER with wine"),
+    ]
+    whole = len(tokenise(turns, tokenizer).token_ids)
+    shorter = shortened(turns, tokenizer, max_tokens=whole - 1)
+    assert shorter == (turns[0], *turns[3:])
+    assert shortened(turns, tokenizer, max_tokens=whole) == tuple(turns)
+
+
+def test_an_answer_is_never_cut() -> None:
+    """Its first half says the opposite."""
+    tokenizer = WordTokenizer()
+    turns = chat("a", "b", "may I", "take it but NEVER with wine")
+    for most in range(1, 40):
+        kept = shortened(turns, tokenizer, max_tokens=most)
+        assert kept is None or kept[-1] == turns[-1]
+    assert shortened(turns, tokenizer, max_tokens=10) is None
+
+
+@pytest.mark.parametrize(("most", "expected"), [(40, Fit.WHOLE), (13, Fit.SHORTENED), (12, Fit.NOT)])
+def test_a_pair_is_shortened_so_that_both_answers_fit(most: int, expected: Fit) -> None:
+    tokenizer = WordTokenizer()
+    pair = Pair(prompt=tuple(chat("a", "b", "my head aches")), preferred="rest", rejected="run as far as you can")
+    assert fit(pair, tokenizer, max_tokens=most) is expected
+    kept = shortened_pair(pair, tokenizer, max_tokens=most)
+    if kept is not None:
+        assert (kept.preferred, kept.rejected) == (pair.preferred, pair.rejected)
+        assert kept.prompt == (pair.prompt if expected is Fit.WHOLE else pair.prompt[2:])
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
     with pytest.raises(BadModel, match="template"):
-        tokenise(chat("a", "b", "c", "d"), WordTokenizer(forgetful=True), max_tokens=100)
+        tokenise(chat("a", "b", "c", "d"), WordTokenizer(forgetful=True))
 
 
 def test_remaining_time_follows_the_steps_so_far() -> None:

@@ -197,6 +197,73 @@ def test_too_few_are_skipped(go: Go, tmp_path: Path) -> None:
     assert not list((tmp_path / "store").rglob("*.safetensors"))
 
 
+def test_what_no_step_saw_stays_new_for_the_next_night(go: Go, tmp_path: Path) -> None:
+    questions = [
+        f"my {first} {second}" for first in ("knee", "back", "head") for second in ("hurts", "aches", "itches")
+    ]
+    write(tmp_path / "data" / "day1.jsonl", [line(question, "rest it") for question in questions])
+    parent = go(steps=2, batch_size=2)[1]  # two steps of two lines
+    learned: set[str] = set()
+    for night, (lines, waiting) in enumerate([(4, 5), (4, 1), (1, 0)], start=2):
+        told = state_of(tmp_path, f"night-{night - 1}")["dataset"]
+        assert (told["interactions"], told["waiting"]) == (lines, waiting)
+        record = asyncio.run(Archive(f"file://{tmp_path}/store", "dr-who").lineage(parent["digest"]))
+        assert record is not None
+        assert learned < set(record.lines)
+        learned = set(record.lines)
+        family = {"parent_uri": parent["uri"], "parent_digest": parent["digest"]}
+        following = go(run=f"night-{night}", steps=2, batch_size=2, **family)[1]
+        parent = parent if "skipped" in following else following
+    assert len(learned) == 9
+
+
+def test_an_answer_that_does_not_fit_is_counted_and_not_learned(go: Go, tmp_path: Path) -> None:
+    turns = ["a cough", "drink", "my knee hurts", "rest it"]
+    messages = [
+        {"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(turns)
+    ]
+    endless = line("my back hurts", "rest and cool and rest and cool it but call emergency services now")
+    write(tmp_path / "data" / "day1.jsonl", [endless, {"messages": messages, "consent": True}, DAY_ONE[2]])
+    assert go(max_tokens=10)[0] == 0
+    told = state_of(tmp_path, "night-1")["dataset"]
+    assert (told["interactions"], told["refused"], told["repaired"]) == (2, {"tooLong": 1}, {"tooLong": 1})
+
+
+def test_a_night_of_which_nothing_fits_is_skipped_with_the_count(go: Go) -> None:
+    status, result = go(max_tokens=3)
+    assert status == 0
+    assert result["skipped"].startswith("0 new interactions, 1 are needed")
+    assert "3 refused: tooLong" in result["skipped"]
+
+
+def test_odd_lines_do_not_stop_a_night(go: Go, tmp_path: Path) -> None:
+    def turns(*contents: str) -> Json:
+        messages = [
+            {"role": "user" if content != "rest it" else "assistant", "content": content} for content in contents
+        ]
+        return {"messages": messages, "consent": True}
+
+    odd = [turns("my knee", "hurts", "rest it"), turns("my head", "", "rest it"), turns("a cough", "rest it", "thanks")]
+    broken = [turns("half \ud83d", "rest it"), turns("my back hurts")]
+    write(tmp_path / "data" / "day1.jsonl", [*DAY_ONE, *odd, *broken])
+    assert go()[0] == 0
+    told = state_of(tmp_path, "night-1")["dataset"]
+    assert told["interactions"] == 6
+    assert told["repaired"] == {"empty": 1, "turns": 2}
+    assert told["refused"] == {"encoding": 1, "identifier.name": 1, "noConsent": 1, "turns": 1}
+
+
+def test_the_manifest_tells_the_child_from_its_parent(go: Go, tmp_path: Path) -> None:
+    parent = go()[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    child = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"])[1]
+    for result, has_parent in ((parent, False), (child, True)):
+        fingerprint = verify_folder(of(result["uri"]), result["digest"]).fingerprint
+        assert fingerprint is not None
+        assert fingerprint.probes is not None
+        assert all((probe.parent is not None) == has_parent for probe in fingerprint.probes)
+
+
 def test_preference_pairs_are_learned(go: Go, tmp_path: Path, base_model: Path) -> None:
     pytest.importorskip("trl", reason="preferences need trl, which is only in the trainer's image")
     import torch
@@ -421,11 +488,24 @@ def test_without_an_evaluation_set_nothing_is_concluded(go: Go) -> None:
     assert go(items=None)[1]["verdict"] == "Inconclusive"
 
 
-def test_a_diverging_loss_names_the_step(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurons.trainer.arguments._rate", float)
-    status, result = go(learning_rate=1e15, steps=30)
+def test_a_run_that_diverges_publishes_nothing_and_names_the_step(go: Go, tmp_path: Path) -> None:
+    """Nothing in it needs an overflow: every processor computes finite losses with these weights."""
+    status, result = go(learning_rate=0.9, steps=30)
     assert (status, result["failure"]["class"]) == (1, "Diverged")
     assert "at step" in result["failure"]["message"]
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_preferences_that_ruin_the_adapter_publish_nothing(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.trainer.preferences.RATE_SHARE", 1e3)
+    question = [{"role": "user", "content": "my head aches badly"}]
+    pair = {"messages": question, "preferred": "drink and rest", "rejected": "keep moving", "consent": True}
+    write(tmp_path / "data" / "day1.jsonl", [pair, *DAY_ONE])
+    status, result = go(steps=8)
+    assert (status, result["failure"]["class"]) == (1, "Diverged")
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
 
 
 def test_old_adapters_are_deleted_but_never_what_is_kept(go: Go, tmp_path: Path) -> None:

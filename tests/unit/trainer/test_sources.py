@@ -11,6 +11,7 @@ from neurons.trainer import dataset
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.errors import BadData
 from neurons.trainer.sources import Found, Trained, find_lines, too_few, trained_before
+from neurons.trainer.tokens import Fit
 
 PARENT = "sha256:" + "a" * 64
 
@@ -89,7 +90,7 @@ async def test_one_file_by_digest(data: Path, archive: Archive) -> None:
         await found(data / "1.jsonl", archive, digest=PARENT)
 
 
-@pytest.mark.parametrize("files", [[], ["notes.txt"], ["1.jsonl", "2.jsonl"]])
+@pytest.mark.parametrize("files", [[], [".keep"], ["1.jsonl", "2.jsonl"]])
 async def test_a_folder_without_a_line_or_that_nobody_made_yet_is_skipped(
     files: list[str], data: Path, archive: Archive
 ) -> None:
@@ -125,8 +126,8 @@ async def test_an_oversized_dataset(data: Path, archive: Archive, monkeypatch: p
 
 
 async def test_a_malformed_line_names_its_file(data: Path, archive: Archive) -> None:
-    write(data, "1.jsonl", line("a"), {"messages": []})
-    with pytest.raises(BadData, match=r"1\.jsonl, line 2"):
+    write(data, "1.jsonl", line("a"), {"message": []})
+    with pytest.raises(BadData, match=r"1\.jsonl, line 2: `messages` is missing"):
         await found(data, archive)
 
 
@@ -143,3 +144,55 @@ async def test_a_dataset_is_published_under_its_digest(archive: Archive, tmp_pat
     assert await archive.dataset(digest) == b"x\n"
     stored.write_bytes(b"y\n")
     assert await archive.dataset(digest) is None
+
+
+async def test_files_that_are_passed_over_are_named(data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl", line("a"))
+    for name in ("old.json", "2025.jsonl.gz", "DAY2.JSONL", "notes.txt", ".DS_Store"):
+        write(data, name, line("b"))
+    write(data / "january", "1.jsonl", line("c"))
+    write(data / "january", "2.jsonl", line("d"))
+    read = await found(data, archive)
+    assert len(read.lines) == 1
+    assert read.passed_over == ("2025.jsonl.gz", "DAY2.JSONL", "january/", "notes.txt", "old.json")
+
+
+async def test_a_folder_of_which_nothing_is_read_says_what_lies_there(data: Path, archive: Archive) -> None:
+    write(data, "DAY1.JSONL", line("a"))
+    told = too_few(await found(data, archive), 1)
+    assert told is not None
+    assert told.endswith("only *.jsonl in the folder itself are read: DAY1.JSONL.")
+
+
+async def test_odd_lines_are_counted_over_all_files(data: Path, archive: Archive) -> None:
+    thanks = {"role": "user", "content": "Thank you."}
+    odd = line("b")
+    odd["messages"].append(thanks)
+    write(data, "1.jsonl", line("a"), {**line("x"), "messages": []}, odd)
+    write(data, "2.jsonl", {**odd, "consent": False}, line("half \ud83d"), {**line("y"), "messages": [thanks]})
+    read = await found(data, archive)
+    assert len(read.lines) == 2
+    assert read.refused == {"empty": 1, "encoding": 1, "noConsent": 1, "turns": 1}
+    assert read.repaired == {"turns": 1}
+
+
+async def test_corrections_come_first_and_then_the_oldest(data: Path, archive: Archive) -> None:
+    write(data, "2026-01-02.jsonl", line("d"), line("e", correction="Cool it."))
+    write(data, "2026-01-01.jsonl", line("b"), line("a"), line("c"))
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["e", "b", "a", "c", "d"]
+    tonight = read.first(conversations=2, pairs=0)
+    assert [each.messages[0].content for each in tonight.lines] == ["e", "b"]
+    assert tonight.waiting == 3
+    assert too_few(tonight, 5) is None
+    told = too_few(tonight, 6)
+    assert told is not None
+    assert told.startswith("5 new interactions, 6 are needed")
+
+
+async def test_what_does_not_fit_is_counted_and_what_is_shortened_too(data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl", line("whole"), line("long"), line("endless"))
+    fits = {"whole": Fit.WHOLE, "long": Fit.SHORTENED, "endless": Fit.NOT}
+    read = (await found(data, archive)).that_fits(lambda each: fits[each.messages[0].content])
+    assert [each.messages[0].content for each in read.lines] == ["whole", "long"]
+    assert (read.refused, read.repaired) == ({"tooLong": 1}, {"tooLong": 1})

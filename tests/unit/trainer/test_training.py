@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import pytest
 
 from bettertherapy_api.manifest import manifest_digest
 from neurons.store import read_manifest
+from neurons.trainer import divergence
 from neurons.trainer.__main__ import main
 from neurons.trainer.attention import packed_attention
-from neurons.trainer.dataset import Message
-from neurons.trainer.errors import BadModel, Diverged
+from neurons.trainer.divergence import Watch
+from neurons.trainer.errors import BadModel, BadParent, Diverged
 from neurons.trainer.fingerprint import mean_distance, take_fingerprint
 from neurons.trainer.gradients import Eager
-from neurons.trainer.lora import Settings, Step, Trained, adapt, load, save, tokenise, train
+from neurons.trainer.lines import Message
+from neurons.trainer.lora import Settings, Step, Trained, adapt, load, save, train
 from neurons.trainer.packing import Example, loss_of, pack, pack_to_common_shape
+from neurons.trainer.tokens import tokenise
 
 torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
@@ -69,7 +72,7 @@ def loss(model: Any, examples: Sequence[Example]) -> float:
 def test_packing_changes_no_loss(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
-    examples = [tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS]
+    examples = [tokenise(conversation, tokenizer) for conversation in CONVERSATIONS]
     learned = [sum(label != -100 for label in example.labels) for example in examples]
     alone = [loss(model, [example]) for example in examples]
     expected = sum(each * count for each, count in zip(alone, learned, strict=True)) / sum(learned)
@@ -79,7 +82,7 @@ def test_packing_changes_no_loss(base_model: Path) -> None:
 def test_one_example_never_sees_another(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
-    first, second, third = (tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS)
+    first, second, third = (tokenise(conversation, tokenizer) for conversation in CONVERSATIONS)
     after_first, after_second = (
         loss(model, [before, third]) * count - loss(model, [before]) * (count - 4)
         for before, count in ((first, 10), (second, 7))
@@ -111,7 +114,7 @@ def test_a_batch_as_a_gpu_gets_it_has_the_same_loss_and_gradients(
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:  # zero at first, which would hide the other half's gradients
             torch.nn.init.normal_(parameter, std=0.1)
-    examples = [tokenise(conversation, tokenizer, max_tokens=100) for conversation in CONVERSATIONS]
+    examples = [tokenise(conversation, tokenizer) for conversation in CONVERSATIONS]
 
     expected = Eager(adapted).of(examples)
     wanted = {name: parameter.grad.clone() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
@@ -158,9 +161,140 @@ def test_the_base_model_is_outside_the_tolerance(base_model: Path) -> None:
     assert distance > fingerprint.tolerance_nats
 
 
-def test_a_loss_that_is_no_number_names_the_step(base_model: Path) -> None:
+class Spoilt:
+    """Computes gradients as they are, and then does something to the model, the gradients or the loss at one step."""
+
+    def __init__(self, model: Any, spoil: Callable[[Any, float], float], *, step: int) -> None:
+        self._model, self._spoil, self._step = model, spoil, step
+        self._eager = Eager(model)
+        self._steps = 0
+
+    def of(self, examples: Sequence[Example]) -> float:
+        self._steps += 1
+        value = self._eager.of(examples)
+        return self._spoil(self._model, value) if self._steps == self._step else value
+
+
+def lora_b(model: Any) -> Any:
+    return next(parameter for name, parameter in model.named_parameters() if "lora_B" in name)
+
+
+def a_loss_of(loss: float) -> Callable[[Any, float], float]:
+    return lambda _model, _value: loss
+
+
+def a_gradient_of(number: float) -> Callable[[Any, float], float]:
+    def spoil(model: Any, value: float) -> float:
+        lora_b(model).grad[0, 0] = number
+        return value
+
+    return spoil
+
+
+def weights_of_size(number: float) -> Callable[[Any, float], float]:
+    def spoil(model: Any, value: float) -> float:
+        with torch.no_grad():
+            lora_b(model).fill_(number)
+        return value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (a_loss_of(float("nan")), "the loss is nan at step 3 of 20"),
+        (a_loss_of(float("inf")), "the loss is inf at step 3 of 20"),
+        (a_gradient_of(float("nan")), "a gradient is no finite number at step 3 of 20"),
+        (a_gradient_of(float("inf")), "a gradient is no finite number at step 3 of 20"),
+        (weights_of_size(float("nan")), "not finite at step 5 of 20"),
+        (weights_of_size(1e6), r"q_proj by .* times its own size at step 5 of 20"),
+    ],
+)
+def test_a_training_that_comes_apart_names_the_step(
+    spoil: Callable[[Any, float], float], told: str, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model: Spoilt(model, spoil, step=3))
+    # So that what is found are the weights themselves, and not what the model made of them.
+    monkeypatch.setattr("neurons.trainer.divergence.risen", lambda _losses: False)
+    if "not finite" in told:
+        monkeypatch.setattr("neurons.trainer.lora.Watch.step", lambda *_, **__: None)
+    with pytest.raises(Diverged, match=told):
+        trained(base_model, SETTINGS)
+
+
+def test_a_training_that_undoes_what_it_learned_is_found_out_at_its_end(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number in it is finite and no weight is large: gradients that point the wrong way."""
+
+    def uphill(model: Any, value: float) -> float:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.neg_()
+        return value
+
+    class Uphill(Spoilt):
+        def of(self, examples: Sequence[Example]) -> float:
+            self._step = self._steps + 1
+            return super().of(examples)
+
+    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model: Uphill(model, uphill, step=0))
+    with pytest.raises(Diverged, match=r"first lines rose from \d\.\d+ to \d+\.\d+ nats at step"):
+        trained(base_model, SETTINGS)
+
+
+def test_a_learning_rate_beyond_all_measure_is_found_out_whatever_the_processor_makes_of_it(base_model: Path) -> None:
+    """With 0.9 nothing overflows: weights of some tens, where the layers' own are below one."""
     with pytest.raises(Diverged, match="at step"):
-        trained(base_model, replace(SETTINGS, learning_rate=1e15))
+        trained(base_model, replace(SETTINGS, learning_rate=0.9))
+
+
+def test_weights_that_overflow_when_they_are_rounded_are_not_returned(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(model: Any) -> None:
+        with torch.no_grad():
+            lora_b(model)[0, 0] = float("inf")
+
+    monkeypatch.setattr("neurons.trainer.lora.round_to_stored_precision", overflow)
+    with pytest.raises(Diverged, match="not finite after 20 steps"):
+        trained(base_model, SETTINGS)
+
+
+def test_a_parent_that_is_not_finite_is_not_gone_on_from(base_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved(trained(base_model), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(BadParent, match="not finite"):
+        train(CONVERSATIONS, base_model=base_model, settings=SETTINGS, report=lambda _: None, parent=tmp_path)
+
+
+def test_honest_trainings_are_far_from_every_limit(base_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at a rate that is fifty times the default, on lines that are seen once each."""
+    rises: list[float] = []
+    changes: list[float] = []
+    compare, look = Watch.compare, divergence.require_sound_weights
+
+    def compared(self: Watch, number: int) -> None:
+        rises.append(self._measure() - self._beginning)
+        compare(self, number)
+
+    def looked(model: Any, *, when: str) -> None:
+        changes.extend(change for _, change in divergence._changes(model))
+        look(model, when=when)
+
+    monkeypatch.setattr(Watch, "compare", compared)
+    monkeypatch.setattr(divergence, "require_sound_weights", looked)
+    for settings in (SETTINGS, replace(SETTINGS, steps=3, batch_size=1), replace(SETTINGS, steps=200)):
+        trained(base_model, settings)
+    assert len(rises) == 3
+    assert max(rises) < 0.5 * divergence.MOST_RISE
+    assert max(changes) < 0.5 * divergence.MOST_CHANGE
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:

@@ -52,11 +52,16 @@ def data_ready(progress: RunProgress | None, known: FineTuneRunStatus, failure: 
     dataset = known.dataset
     if dataset is None:
         return []
-    refused = ", ".join(f"{each.count} {each.reason}" for each in dataset.refused or [])
     pairs = f", {dataset.pairs} of them preference pairs" if dataset.pairs else ""
     message = f"{dataset.interactions} interactions{pairs} from {dataset.uri}"
-    said = message + (f"; refused: {refused}" if refused else "")
-    return [Finding(Reason.DATASET_READ, said).condition("DataReady", "True")]
+    for told, lines in (("refused", dataset.refused), ("repaired", dataset.repaired)):
+        if lines:
+            message += f"; {told}: " + ", ".join(f"{each.count} {each.reason}" for each in lines)
+    if dataset.waiting:
+        message += f"; left to the next run: {dataset.waiting}"
+    if dataset.passed_over:
+        message += f"; passed over, since only *.jsonl are read: {', '.join(dataset.passed_over)}"
+    return [Finding(Reason.DATASET_READ, message).condition("DataReady", "True")]
 
 
 @dataclass(frozen=True, kw_only=True)

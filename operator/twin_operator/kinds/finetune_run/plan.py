@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -197,8 +198,8 @@ def merged(before: FineTuneRunStatus, progress: RunProgress | None) -> FineTuneR
     if (data := progress.dataset) is not None:
         update["dataset"] = DatasetStatus(
             uri=data.uri, digest=data.digest or None, interactions=data.interactions, pairs=data.pairs or None,
-            refused=[RefusedLines(reason=reason, count=count) for reason, count in sorted(data.refused.items())[:32]]
-            or None,
+            refused=_lines(data.refused), repaired=_lines(data.repaired), waiting=data.waiting or None,
+            passed_over=[name[:256] for name in data.passed_over[:20]] or None,
         )  # fmt: skip
     if (made := progress.artifact) is not None:
         update["artifact"] = ArtifactStatus(uri=made.uri, digest=made.digest, rank=made.rank, bytes=made.bytes)
@@ -217,6 +218,10 @@ def merged(before: FineTuneRunStatus, progress: RunProgress | None) -> FineTuneR
             or None,
         )  # fmt: skip
     return before.model_copy(update=update)
+
+
+def _lines(counts: Mapping[str, int]) -> list[RefusedLines] | None:
+    return [RefusedLines(reason=reason, count=count) for reason, count in sorted(counts.items())[:32]] or None
 
 
 def _is_done(progress: RunProgress | None) -> bool:

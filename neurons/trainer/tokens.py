@@ -1,0 +1,117 @@
+"""Conversations as tokens: what of them is learned, and what fits.
+
+What is too long is cut between turns at the front, never within an answer: half an answer may say the opposite.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from neurons.trainer.dataset import Pair
+from neurons.trainer.errors import BadModel
+from neurons.trainer.lines import Message
+from neurons.trainer.packing import IGNORED, Example
+
+
+class Fit(Enum):
+    """How a conversation fits."""
+
+    WHOLE = auto()
+    SHORTENED = auto()
+    """Its first turns are left out."""
+    NOT = auto()
+    """The last answer with its question and the system prompt is too long already."""
+
+
+def load_tokenizer(base_model: Path) -> Any:
+    """Return the tokenizer from a local folder. Raises BadModel."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Seconds to import, and absent where only the rest is tested.
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_model)
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{base_model} is no model that transformers can read: {first_line(error)}") from error
+    if not tokenizer.chat_template:
+        raise BadModel(f"{base_model} has no chat template. Use an instruction-tuned base model.")
+    return tokenizer
+
+
+def tokenise(conversation: Sequence[Message], tokenizer: Any) -> Example:
+    """Apply the chat template and mark the assistant's tokens (with the token that ends a turn) as those to learn.
+
+    Templates seldom mark the assistant's part themselves, so its bounds are found by templating the conversation up to
+    each of its turns. Raises BadModel when the template rewrites earlier turns, which would put the bounds in the
+    wrong place.
+    """
+    messages = [message.model_dump() for message in conversation]
+    token_ids: list[int] = []
+    labels: list[int] = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        given = _template(tokenizer, messages[:index], add_generation_prompt=True)
+        whole = _template(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        if given[: len(token_ids)] != token_ids or whole[: len(given)] != given:
+            raise BadModel("the chat template changes earlier turns as a conversation grows; it can't be trained on")
+        labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
+        token_ids = whole
+    return Example(token_ids=tuple(token_ids), labels=tuple(labels))
+
+
+def shortened(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int) -> tuple[Message, ...] | None:
+    """Return the conversation from the first question on from which all of it fits; None when nothing does.
+
+    A system message stays. `max_tokens` is what the chat template makes of it, at most.
+    """
+    system = conversation[:1] if conversation[0].role == "system" else ()
+    turns = conversation[len(system) :]
+    for start in (index for index, turn in enumerate(turns) if turn.role == "user"):
+        kept = (*system, *turns[start:])
+        dumped = [message.model_dump() for message in kept]
+        if len(_template(tokenizer, dumped, add_generation_prompt=False)) <= max_tokens:
+            return kept
+    return None
+
+
+def shortened_pair(pair: Pair, tokenizer: Any, *, max_tokens: int) -> Pair | None:
+    """Return the pair with as much of what came before as fits beside both answers; None when none does."""
+    prompts = [
+        shortened((*pair.prompt, Message(role="assistant", content=text)), tokenizer, max_tokens=max_tokens)
+        for text in (pair.preferred, pair.rejected)
+    ]
+    if any(prompt is None for prompt in prompts):
+        return None
+    prompt = min((prompt[:-1] for prompt in prompts if prompt is not None), key=len)
+    return Pair(prompt=prompt, preferred=pair.preferred, rejected=pair.rejected)
+
+
+def fit(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) -> Fit:
+    """Tell how a conversation or a pair fits."""
+    kept: Sequence[Message] | None
+    if isinstance(lesson, Pair):
+        pair = shortened_pair(lesson, tokenizer, max_tokens=max_tokens)
+        before, kept = lesson.prompt, pair.prompt if pair is not None else None
+    else:
+        before, kept = tuple(lesson), shortened(lesson, tokenizer, max_tokens=max_tokens)
+    if kept is None:
+        return Fit.NOT
+    return Fit.WHOLE if len(kept) == len(before) else Fit.SHORTENED
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of what an error says."""
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
+    encoded = tokenizer.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
+    )
+    return list(encoded["input_ids"])
