@@ -1,4 +1,4 @@
-"""The miner's HTTP side: five routes and the health checks. Nothing else exists."""
+"""The miner's HTTP side: OpenAI's routes, the health checks and the metrics. Nothing else exists."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.access import AccessList
-from neurons.miner.chat import MAX_SESSION_CHARACTERS, parse_chat
-from neurons.miner.errors import RequestError, bad_request
+from neurons.miner.asked import EngineRequest
+from neurons.miner.chat import parse_chat
+from neurons.miner.errors import RequestError, bad_request, unknown_model
 from neurons.miner.metrics import Metrics
-from neurons.miner.relay import Relay, unknown_model
+from neurons.miner.outlet import Outlet
+from neurons.miner.relay import Relay
+from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import MAX_BODY_BYTES
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
 
@@ -23,7 +26,6 @@ log = logging.getLogger(__name__)
 
 BODY_SECONDS: Final = 30.0
 """Longest time a client may take to send its body."""
-SESSION_HEADER: Final = "x-session-id"
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -77,15 +79,19 @@ class MinerServer:
         return await handler(request)
 
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._generate(request, parse_chat)
+
+    async def _generate(self, request: web.BaseRequest, parse: Callable[[bytes], EngineRequest]) -> web.StreamResponse:
         headers = request.headers
         try:
-            self._access.client(headers.get("Authorization"))
-            chat = parse_chat(await _body(request))
+            client = self._access.client(headers.get("Authorization"))
+            asked = parse(await _body(request))
         except RequestError as error:
             self._metrics.count("", "", str(error.status))
             raise
-        session = headers.get(SESSION_HEADER)
-        return await self._relay.chat(request, chat, session[:MAX_SESSION_CHARACTERS] if session else chat.session)
+        session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
+        outlet = Outlet(request, headers={}, closing=lambda: self._relay.draining)
+        return await self._relay.answer(asked, session=session, outlet=outlet, trace={})
 
     async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
         self._access.client(request.headers.get("Authorization"))
