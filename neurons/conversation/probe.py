@@ -1,8 +1,8 @@
 """Find out which manner a chat template takes, from how an engine answers conversations of the real shape.
 
 Sans I/O: `TemplateProbe` says what to ask next and takes the reply, so that the agent, the miner and the trainer can
-each ask in their own way. Three or four questions settle it. A template that takes a system turn but leaves its text out
-is found by the prompt's length: a doctor's rules must not vanish in silence.
+each ask in their own way. Three or four questions settle it. A template that takes a system turn but leaves its text
+out is found by the prompt's length: a doctor's rules must not vanish in silence.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Metrics:
         )
         self.retries = Counter(
             "bettertherapy_miner_retries_total",
-            "Attempts given up for another pod: adapter_not_here, pod_draining, busy, connect, reset, engine_error (500),"
+            "Attempts given up for another pod: adapter_not_here, pod_draining, busy, connect, reset, engine_error"
             " error_event (an error in a stream of status 200), stream (it broke off), template.",
             ("reason",),
             registry=registry,

@@ -37,7 +37,7 @@ class Outlet:
         """Return an engine's whole answer as the client's."""
         if status == 200:
             body = self.document(body, version)
-        return web.Response(status=status, body=body, headers={**self.headers, **headers})
+        return web.Response(status=status, body=body, headers=headers)
 
     def document(self, body: bytes, version: VersionRoute) -> bytes:
         """Return the body of a 200 as the client reads it."""

@@ -2,9 +2,9 @@
 
 Until the first byte of an answer is forwarded, a request can move: to another pod, or to another version when a new
 table says so. Afterwards a stream can still go on at another pod of the same version (`continuation`). A pod that
-answers 421, or 503 with `x-twin-retry`, or refuses the connection has not begun, so there is no limit but the hold time.
-All attempts that an engine may have begun share one budget, so that a request that kills engines doesn't go through all
-of them; and the client is told not to begin anew (`x-should-retry`).
+answers 421, or 503 with `x-twin-retry`, or refuses the connection has not begun, so there is no limit but the hold
+time. All attempts that an engine may have begun share one budget, so that a request that kills engines doesn't go
+through all of them; and the client is told not to begin anew (`x-should-retry`).
 """
 
 from __future__ import annotations
@@ -437,7 +437,7 @@ class Relay:
         headers = dict(refused.headers)
         if attempt.begun:
             headers[SHOULD_RETRY_HEADER] = "false"
-        return web.Response(status=refused.status, body=refused.body, headers={**attempt.outlet.headers, **headers})
+        return web.Response(status=refused.status, body=refused.body, headers=headers)
 
     async def _break(self, attempt: _Attempt, message: str) -> web.StreamResponse:
         """End a stream that can't be finished with an error event."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 import time
 import uuid
 from collections import Counter, OrderedDict
@@ -32,6 +33,7 @@ from tests.standin.weights import (
 )
 from tests.standin.wire import Answer
 
+OWN_WORD = re.compile(r"[0-9a-f]{8}\.\d+")
 ROUTES: tuple[tuple[str, str], ...] = (
     ("POST", "/adapters"), ("DELETE", "/adapters/{adapter_name}"), ("POST", "/detokenize"),
     ("POST", "/generative_scoring"), ("GET", "/health"), ("POST", "/invocations"), ("POST", "/is_scaling_elastic_ep"),
@@ -355,7 +357,9 @@ class StandIn:
         tokens = [len(w) for w in prompt.split()] if isinstance(prompt, str) else [int(t) for t in prompt]
         if any(token >= VOCABULARY for token in (*tokens, *(body.get("allowed_token_ids") or ()))):
             return self._error(400, "BadRequestError", f"Token id {max(tokens)} is out of vocabulary")
-        return await self._generate(request, body, tokens=tokens, chat=False)
+        # What it said itself it goes on with, as a model would.
+        said = sum(OWN_WORD.fullmatch(w) is not None for w in prompt.split()) if isinstance(prompt, str) else 0
+        return await self._generate(request, body, tokens=tokens, chat=False, position=said)
 
     async def _generation_body(self, request: web.Request) -> dict[str, Any] | web.Response:
         try:
