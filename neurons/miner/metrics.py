@@ -6,6 +6,7 @@ dropped some time after it has left the table. Requests for models that do not e
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,6 +37,8 @@ class Metrics:
 
     def __init__(self, *, process: bool = False) -> None:
         self.registry = registry = CollectorRegistry()
+        self.process = f"{time.time_ns():x}"
+        """Label of what a canary is judged by: a restarted miner counts on beside what it had counted, not from zero."""
         if process:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
@@ -44,7 +47,7 @@ class Metrics:
             "bettertherapy_miner_requests_total",
             "Requests that ended, by twin, version and HTTP status; an error event in a stream of status 200 counts as"
             " the status that it names (499: the client left; broken: the stream broke off and no engine finished it).",
-            (*labels, "code"),
+            (*labels, "code", "process"),
             registry=registry,
         )
         self.request_seconds = Histogram(
@@ -120,12 +123,12 @@ class Metrics:
     def count(self, twin: str, version: str, code: str) -> None:
         """Count one ended request; twin and version are "" for a model that doesn't exist."""
         if not twin:
-            self.requests.labels("", "", code).inc()
+            self.requests.labels("", "", code, self.process).inc()
             return
         requests = self.series(twin, version).requests
         counter = requests.get(code)
         if counter is None:
-            counter = requests[code] = self.requests.labels(twin, version, code)
+            counter = requests[code] = self.requests.labels(twin, version, code, self.process)
         counter.inc()
 
     def known(self) -> set[tuple[str, str]]:
@@ -140,7 +143,7 @@ class Metrics:
         for metric in (self.request_seconds, self.first_token_seconds, self.in_flight):
             metric.remove(twin, version)
         for code in series.requests:
-            self.requests.remove(twin, version, code)
+            self.requests.remove(twin, version, code, self.process)
 
     def render(self) -> bytes:
         """Return the text exposition."""

@@ -47,7 +47,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
         raise bad_request(f"unknown field `{name}`: remove it from the request", param=name, code="unknown_field")
     if given.get("background"):
         raise bad_request("`background` is not taken: wait for the answer, or stream it", param="background")
-    document = {name: given[name] for name in _AS_THEY_ARE if name in given}
+    document: dict[str, Any] = {name: given[name] for name in _AS_THEY_ARE if name in given}
     document["messages"] = _messages(given)
     if "max_output_tokens" in given:
         document["max_tokens"] = given["max_output_tokens"]

@@ -244,6 +244,20 @@ async def test_a_twin_without_adapter_is_answered_by_the_base_model(tmp_path: Pa
         assert document["bettertherapy"] == {"adapterDigest": None, "servedName": "base"}
 
 
+def test_a_restarted_miner_counts_on_beside_what_it_had_counted() -> None:
+    """Prometheus takes each series' largest value: of one series it would see the larger half only."""
+    largest: dict[str, float] = {}
+    for asked in (7, 5):
+        metrics = Metrics()  # the process that came after
+        for _ in range(asked):
+            metrics.count("indra", "indra-aaaaaaaa", "200")
+        for line in metrics.render().decode().splitlines():
+            if line.startswith("bettertherapy_miner_requests_total{"):
+                series, value = line.rsplit(" ", 1)
+                largest[series] = max(largest.get(series, 0.0), float(value))
+    assert sum(largest.values()) == 12
+
+
 def test_series_of_a_version_are_dropped_when_forgotten() -> None:
     metrics = Metrics()
     metrics.count("indra", "indra-aaaaaaaa", "200")
