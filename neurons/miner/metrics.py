@@ -38,7 +38,7 @@ class Metrics:
     def __init__(self, *, process: bool = False) -> None:
         self.registry = registry = CollectorRegistry()
         self.process = f"{time.time_ns():x}"
-        """Label of what a canary is judged by: a restarted miner counts on beside what it had counted, not from zero."""
+        """Label of what a canary is judged by: a restarted miner counts on beside what it counted, not from zero."""
         if process:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)

@@ -76,13 +76,13 @@ def pod_errors(pod: Pod) -> Iterator[None]:
 def headers_of(version: VersionRoute, pod: Pod, reply: Reply) -> dict[str, str]:
     """Return the headers that tell who answered, and what of the pod's own is kept."""
     headers = {
-        "Content-Type": reply.headers.get("Content-Type", "application/json"),
+        "Content-Type": reply.headers.get("content-type", "application/json"),
         names.SERVED_NAME_HEADER: version.served_name,
         names.POD_HEADER: pod.name,
     }
     if version.digest is not None:
         headers[names.ADAPTER_DIGEST_HEADER] = version.digest
-    if reply.status != 200 and (after := reply.headers.get("Retry-After")) is not None:
+    if reply.status != 200 and (after := reply.headers.get("retry-after")) is not None:
         headers["Retry-After"] = after
     return headers
 
@@ -102,7 +102,7 @@ def check_answer(reply: Reply, pod: Pod, answer: bytes, headers: dict[str, str])
         raise TryElsewhere("adapter_not_here")
     if status >= 500 and names.RETRY_HEADER in reply.headers:
         if _error_type(answer) == "Busy":
-            raise TryElsewhere("busy", retry_after=reply.headers.get("Retry-After", "1"))
+            raise TryElsewhere("busy", retry_after=reply.headers.get("retry-after", "1"))
         pod.failed(time.monotonic())  # until its report says so too
         raise TryElsewhere("pod_draining")
     if status == 404 or (status == 400 and _error_type(answer) == "NotFoundError"):
