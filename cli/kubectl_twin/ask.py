@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -173,7 +174,13 @@ def _converse(
             "POST",
             "/v1/chat/completions",
             body=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Connection": "close"},
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Connection": "close",
+                # Each question is a conversation of its own: the same words again may meet another version.
+                "x-session-id": uuid.uuid4().hex,
+            },
         )
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:

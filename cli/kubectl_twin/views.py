@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from bettertherapy_api.report import PodReport
-from bettertherapy_api.report import AdapterReport
+from bettertherapy_api.report import AdapterReport, PodReport
 from kubectl_twin.api import Json
 
 CONDITION_ORDER = (

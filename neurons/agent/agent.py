@@ -131,7 +131,13 @@ class Agent:
             stack.push_async_callback(self.roster.close)
             stack.push_async_callback(self._save_now)
             await self._load_saved_routing()
-            for work in (self.monitor.run, self.roster.known_answers.run, self._follow_routing, self._save_routing, self._reporter.run):
+            for work in (
+                self.monitor.run,
+                self.roster.known_answers.run,
+                self._follow_routing,
+                self._save_routing,
+                self._reporter.run,
+            ):
                 await stack.enter_async_context(self._background(work))
             if self._local:
                 await stack.enter_async_context(self._background(self.drain.run))

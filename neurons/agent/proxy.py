@@ -1,6 +1,6 @@
 """The pod's only door: an allow-list in front of an engine whose other routes could load, unload or stop it.
 
-A request goes on only if its method and its raw path are one of three pairs, its body is JSON that we have parsed and
+A request goes on only if its method and its raw path are one of four pairs, its body is JSON that we have parsed and
 written anew (so the engine reads what we have checked), and its model is the base or a Verified adapter.
 """
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _WHOLE_BYTES: Final = 1024 * 1024
 """Answers of known length up to this are sent on in one piece; streams have no length."""
-GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 OTHER_POD: Final = {names.RETRY_HEADER: "other-pod"}
 
 REFUSED_FIELDS: Final = frozenset(
@@ -230,9 +230,18 @@ def _check_fields(document: dict[str, Any]) -> None:
     for message in messages if isinstance(messages, list) else ():
         parts = message.get("content") if isinstance(message, dict) else None
         for part in parts if isinstance(parts, list) else ():
-            # The engine would fetch such URLs itself, from inside the cluster.
-            if isinstance(part, dict) and (part.get("type") in _URL_PARTS or _URL_PARTS & part.keys()):
+            # The engine would fetch such URLs itself, from inside the cluster. An image that lies in the request is not
+            # fetched; whether the pool takes any is the miner's to say.
+            named = isinstance(part, dict) and (part.get("type") in _URL_PARTS or _URL_PARTS & part.keys())
+            if named and not _is_inline_image(part):
                 raise Refusal(400, "BadRequestError", "only text is taken: remove images, audio, video and files")
+
+
+def _is_inline_image(part: dict[str, Any]) -> bool:
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else None
+    known = part.keys() == {"type", "image_url"} and part["type"] == "image_url"
+    return known and isinstance(url, str) and url.startswith("data:image/")
 
 
 def _model(document: dict[str, Any]) -> str:

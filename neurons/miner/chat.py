@@ -1,13 +1,24 @@
-"""A chat request's body: parsed once, checked, and written once for the engine."""
+"""A chat request's body: parsed once, checked, and written for the engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 
-from neurons.miner.errors import RequestError, bad_request
+from neurons.conversation import Manner, is_plain, shape
+from neurons.miner.asked import (
+    SWALLOWED,
+    EngineRequest,
+    check_fields,
+    check_template_kwargs,
+    parse_object,
+    take_identity,
+    take_model,
+    take_stream,
+)
+from neurons.miner.errors import bad_request
 from neurons.miner.tables import TwinRoute, VersionRoute
 
 # fmt: off
@@ -25,80 +36,134 @@ _FORWARDED: Final = frozenset(
         "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens", "prompt_logprobs",
         "bad_words",
         "allowed_token_ids", "structured_outputs", "echo", "add_generation_prompt", "continue_final_message",
-        "include_reasoning",
+        "include_reasoning", "chat_template_kwargs",
         "return_token_ids", "return_tokens_as_token_ids",
     }
 )
-_SWALLOWED: Final = frozenset(
-    {
-        # OpenAI's clients send these; they say who asks, or concern OpenAI's own platform. The engine never sees them.
-        "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "store",
-        "service_tier", "verbosity",
-    }
+_OBSTACLES: Final = (
+    "tools", "functions", "seed", "logprobs", "top_logprobs", "prompt_logprobs", "structured_outputs", "echo",
+    "return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens", "continue_final_message",
 )
 # fmt: on
-_KNOWN: Final = _FORWARDED | _SWALLOWED
-MAX_SESSION_CHARACTERS: Final = 1024
+_KNOWN: Final = _FORWARDED | SWALLOWED
+_TEXT_PARTS: Final = frozenset({"text", "refusal"})
+_IMAGE_PREFIX: Final = "data:image/"
 
 
-@dataclass(slots=True)
-class ChatRequest:
-    """A checked body. `document` is what goes to the engine, but for `model` and the twin's system prompt."""
+@dataclass(slots=True, kw_only=True)
+class ChatRequest(EngineRequest):
+    """A checked chat request."""
 
-    twin: str
-    stream: bool
-    session: str | None
-    """The body's `user`: never sent on."""
-    document: dict[str, Any]
+    PATH: ClassVar[str] = "/v1/chat/completions"
+
     messages: list[Any]
+    plain: bool
+    """Every template takes the messages as they are."""
 
-    def to_bytes(self, twin: TwinRoute, version: VersionRoute) -> bytes:
-        """Return the body for the engine: the served name, and the twin's system prompt before all messages."""
+    def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
+        """Return the body for the engine."""
         self.document["model"] = version.served_name
-        if twin.system_message is not None:
-            self.document["messages"] = [twin.system_message, *self.messages]
-        else:
-            self.document["messages"] = self.messages
+        self.document["messages"] = self._messages(twin, manner)
         return orjson.dumps(self.document)
 
+    def continued(self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, said: str, tokens: int) -> bytes:
+        """Return the body that lets the engine go on in the middle of the answer, by vLLM's continue_final_message."""
+        return orjson.dumps(
+            {
+                **self.document,
+                "model": version.served_name,
+                "messages": [*self._messages(twin, manner), {"role": "assistant", "content": said}],
+                "add_generation_prompt": False,
+                "continue_final_message": True,
+                **self.counted(tokens),
+            }
+        )
 
-def parse_chat(body: bytes) -> ChatRequest:
-    """Check a body; raises RequestError (400), which quotes field names only.
+    def obstacle(self) -> str | None:
+        """Return the field that keeps its stream from going on at another engine."""
+        given = self.document
+        if given.get("n", 1) != 1:
+            return "`n` is more than 1"
+        for name in _OBSTACLES:
+            if given.get(name):
+                return f"it has `{name}`"
+        if given.get("seed") is not None:
+            return "it has `seed`"
+        form = given.get("response_format")
+        if isinstance(form, dict) and form.get("type") != "text":
+            return "it has `response_format`"
+        if given.get("add_generation_prompt") is False:
+            return "it has `add_generation_prompt`"
+        return None
 
-    Unknown fields are refused, as OpenAI does: an allow-list is the only way to be sure that no field of some engine
-    (a chat template, another adapter, a cache transfer) reaches it.
-    """
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # JSONDecodeError keeps the whole body in `doc`: don't chain it to anything that may be logged.
-        raise bad_request(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from None
-    if not isinstance(document, dict):
-        raise bad_request("the body must be a JSON object")
-    if not document.keys() <= _KNOWN:
-        raise _unknown_field(document)
-    twin, messages, stream = document.get("model"), document.get("messages"), document.get("stream")
-    if not isinstance(twin, str) or not twin:
-        raise bad_request("`model` must name a twin; GET /v1/models lists them", param="model")
+    def wants_manner(self, twin: TwinRoute) -> bool:
+        """Tell whether there is a system text, or a speaker twice in a row."""
+        return twin.system_message is not None or not self.plain
+
+    def _messages(self, twin: TwinRoute, manner: Manner) -> list[Any]:
+        if twin.system_message is None and self.plain:
+            return self.messages
+        return shape(
+            self.messages, system=twin.system_message["content"] if twin.system_message else None, manner=manner
+        )
+
+
+def parse_chat(body: bytes, *, images: bool = False) -> ChatRequest:
+    """Check a body; raises RequestError (400), which quotes field names only."""
+    return check_chat(parse_object(body), images=images)
+
+
+def check_chat(document: dict[str, Any], *, images: bool = False) -> ChatRequest:
+    """Check a chat document, which is kept and changed; raises RequestError (400)."""
+    check_fields(document, _KNOWN)
+    twin = take_model(document)
+    messages = document.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_request("`messages` must be a list with at least one message", param="messages")
     for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise bad_request("each of `messages` must be an object with a `role`", param="messages")
-    if not (stream is None or isinstance(stream, bool)):
-        raise bad_request("`stream` must be true or false", param="stream")
-    user = document.get("user")
-    for name in _SWALLOWED & document.keys():
-        del document[name]
+        _check_message(message, images=images)
+    stream = take_stream(document)
+    check_template_kwargs(document)
+    identity = take_identity(document)
+    first = next((message for message in messages if message["role"] == "user"), messages[0])
     return ChatRequest(
         twin=twin,
-        stream=stream is True,
-        session=user[:MAX_SESSION_CHARACTERS] if isinstance(user, str) and user else None,
+        stream=stream,
         document=document,
+        identity=identity,
+        beginning=orjson.dumps(first.get("content")),
         messages=messages,
+        plain=is_plain(messages),
     )
 
 
-def _unknown_field(document: dict[str, Any]) -> RequestError:
-    name = min(document.keys() - _KNOWN)[:64]
-    return bad_request(f"unknown field `{name}`: remove it from the request", param=name, code="unknown_field")
+def _check_message(message: Any, *, images: bool) -> None:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise bad_request("each of `messages` must be an object with a `role`", param="messages")
+    if len(message) > 2:
+        # An answer of OpenAI's client that is sent back has `audio`, `refusal` and others, all null.
+        for name in [name for name, value in message.items() if value is None and name != "content"]:
+            del message[name]
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _check_part(part, images=images)
+
+
+def _check_part(part: Any, *, images: bool) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _TEXT_PARTS and isinstance(part.get(kind), str):
+        return
+    if kind != "image_url":
+        raise bad_request(
+            "each part of a message's `content` must be text"
+            + (" or an image as a data URL" if images else ": this pool takes no images, audio, video or files"),
+            param="messages",
+        )
+    if not images:
+        raise bad_request("this pool takes no images: send text", param="messages", code="images_not_taken")
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else image
+    if not isinstance(url, str) or not url.startswith(_IMAGE_PREFIX):
+        # The engine would fetch a URL itself, from inside the cluster.
+        raise bad_request("send images as data URLs (data:image/png;base64,…)", param="messages", code="image_url")

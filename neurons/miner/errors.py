@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 SSE_ERROR_TYPE: Final = "upstream_broken"
+SHOULD_RETRY_HEADER: Final = "x-should-retry"
+"""OpenAI's clients obey it before they look at the status: `false` keeps them from asking again by themselves."""
 
 
 class RequestError(Exception):
@@ -21,7 +23,8 @@ class RequestError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        retry_after: int | None = None,
+        retry_after: int | str | None = None,
+        may_repeat: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -30,17 +33,24 @@ class RequestError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.may_repeat = may_repeat
+        """False where asking again would do harm: the miner has tried other pods already, or it took minutes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what stands under `error`."""
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
 
     def to_bytes(self) -> bytes:
         """Return the JSON body."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return orjson.dumps({"error": error})
+        return orjson.dumps({"error": self.to_dict()})
 
     def response(self) -> web.Response:
         """Return the whole answer."""
         headers = {"Content-Type": "application/json"}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if not self.may_repeat:
+            headers[SHOULD_RETRY_HEADER] = "false"
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return web.Response(status=self.status, body=self.to_bytes(), headers=headers)
@@ -56,11 +66,31 @@ def unavailable(message: str, *, retry_after: int, code: str) -> RequestError:
     return RequestError(503, "service_unavailable", message, code=code, retry_after=retry_after)
 
 
-def broken_stream_event(message: str) -> bytes:
-    """Return the SSE event that ends a stream whose upstream broke.
+def overloaded(message: str, *, retry_after: int | str) -> RequestError:
+    """Return a 429 that asks to come back after `retry_after`, in seconds or as upstream said it."""
+    return RequestError(429, "rate_limit_error", message, code="overloaded", retry_after=retry_after)
+
+
+def unknown_model(name: str) -> RequestError:
+    """Return the 404 for a model that is no twin of this pool."""
+    return RequestError(
+        404,
+        "invalid_request_error",
+        f"there is no twin {name[:100]!r} here; GET /v1/models lists the twins that answer now",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def broken_stream(message: str) -> dict[str, Any]:
+    """Return the error that ends a stream which can't be finished."""
+    return {"message": message, "type": SSE_ERROR_TYPE, "param": None, "code": "stream_broken"}
+
+
+def error_event(error: dict[str, Any]) -> bytes:
+    """Return the SSE event that ends a stream with an error.
 
     The empty line before it ends an event of which only whole lines were forwarded; no `[DONE]` follows, because the
     answer is not done.
     """
-    error = {"message": message, "type": SSE_ERROR_TYPE, "param": None, "code": "stream_broken"}
     return b"\n\ndata: " + orjson.dumps({"error": error}) + b"\n\n"

@@ -6,6 +6,7 @@ dropped some time after it has left the table. Requests for models that do not e
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,44 +37,58 @@ class Metrics:
 
     def __init__(self, *, process: bool = False) -> None:
         self.registry = registry = CollectorRegistry()
+        self.process = f"{time.time_ns():x}"
+        """Label of what a canary is judged by: a restarted miner counts on beside what it counted, not from zero."""
         if process:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
         labels = ("twin", "version")
         self.requests = Counter(
             "bettertherapy_miner_requests_total",
-            "Chat requests that ended, by twin, version and HTTP status (499: the client left; broken: the stream broke"
-            " after its first byte and ended with an error event).",
-            (*labels, "code"),
+            "Requests that ended, by twin, version and HTTP status; an error event in a stream of status 200 counts as"
+            " the status that it names (499: the client left; broken: the stream broke off and no engine finished it).",
+            (*labels, "code", "process"),
             registry=registry,
         )
         self.request_seconds = Histogram(
             "bettertherapy_miner_request_seconds",
-            "Seconds from a chat request's headers to the last byte of its answer, waiting for a pod included.",
+            "Seconds from a request's headers to the last byte of its answer, waiting for a pod included.",
             labels,
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
         self.first_token_seconds = Histogram(
             "bettertherapy_miner_first_token_seconds",
-            "Seconds from a streaming chat request's headers to the first byte of its answer.",
+            "Seconds from a streaming request's headers to the first byte of its answer.",
             labels,
             buckets=FIRST_TOKEN_BUCKETS,
             registry=registry,
         )
         self.in_flight = Gauge(
-            "bettertherapy_miner_in_flight", "Chat requests that are at an engine pod now.", labels, registry=registry
+            "bettertherapy_miner_in_flight", "Requests that are at an engine pod now.", labels, registry=registry
         )
         self.retries = Counter(
             "bettertherapy_miner_retries_total",
-            "Attempts given up for another pod before anything was forwarded: adapter_not_here, pod_draining, connect,"
-            " reset.",
+            "Attempts given up for another pod: adapter_not_here, pod_draining, busy, connect, reset, engine_error"
+            " error_event (an error in a stream of status 200), stream (it broke off), template.",
             ("reason",),
+            registry=registry,
+        )
+        self.continued = Counter(
+            "bettertherapy_miner_continued_streams_total",
+            "Streams that an engine broke, by what came of them: continued (another pod went on, the client saw"
+            " nothing), impossible (such an answer can't go on elsewhere), failed (no other pod finished it).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.template_refusals = Counter(
+            "bettertherapy_miner_template_refusals_total",
+            "Chat requests that the chat template of the pool's base model refuses in every form.",
             registry=registry,
         )
         self.held = Gauge(
             "bettertherapy_miner_held",
-            "Chat requests that wait for a pod now (rollout, scale-up from zero).",
+            "Requests that wait for a pod now (rollout, scale-up from zero).",
             registry=registry,
         )
         self.pods_ready = Gauge(
@@ -108,12 +123,12 @@ class Metrics:
     def count(self, twin: str, version: str, code: str) -> None:
         """Count one ended request; twin and version are "" for a model that doesn't exist."""
         if not twin:
-            self.requests.labels("", "", code).inc()
+            self.requests.labels("", "", code, self.process).inc()
             return
         requests = self.series(twin, version).requests
         counter = requests.get(code)
         if counter is None:
-            counter = requests[code] = self.requests.labels(twin, version, code)
+            counter = requests[code] = self.requests.labels(twin, version, code, self.process)
         counter.inc()
 
     def known(self) -> set[tuple[str, str]]:
@@ -128,7 +143,7 @@ class Metrics:
         for metric in (self.request_seconds, self.first_token_seconds, self.in_flight):
             metric.remove(twin, version)
         for code in series.requests:
-            self.requests.remove(twin, version, code)
+            self.requests.remove(twin, version, code, self.process)
 
     def render(self) -> bytes:
         """Return the text exposition."""

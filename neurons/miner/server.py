@@ -1,40 +1,67 @@
-"""The miner's HTTP side: five routes and the health checks. Nothing else exists."""
+"""The miner's HTTP side: OpenAI's routes, the health checks and the metrics. Nothing else exists."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.access import AccessList
-from neurons.miner.chat import MAX_SESSION_CHARACTERS, parse_chat
-from neurons.miner.errors import RequestError, bad_request
+from neurons.miner.asked import EngineRequest
+from neurons.miner.chat import parse_chat
+from neurons.miner.completions import parse_completion, parse_embedding
+from neurons.miner.cors import Cors
+from neurons.miner.errors import RequestError, bad_request, unknown_model
 from neurons.miner.metrics import Metrics
-from neurons.miner.relay import Relay, unknown_model
-from neurons.miner.settings import MAX_BODY_BYTES
+from neurons.miner.outlet import Outlet
+from neurons.miner.relay import Relay
+from neurons.miner.responses import ResponsesRequest, parse_responses
+from neurons.miner.responses_outlet import ResponsesOutlet
+from neurons.miner.sessions import SESSION_HEADER, session_of
+from neurons.miner.settings import MAX_BODY_BYTES, Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
 
 log = logging.getLogger(__name__)
 
 BODY_SECONDS: Final = 30.0
 """Longest time a client may take to send its body."""
-SESSION_HEADER: Final = "x-session-id"
 
-_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_R = TypeVar("_R", bound=EngineRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What of a request's headers goes on, and what its answer carries."""
+
+    trace: dict[str, str]
+    shown: dict[str, str]
+
+
+_Handler = Callable[[web.BaseRequest, _Seen], Awaitable[web.StreamResponse]]
 
 
 class MinerServer:
     """Turns HTTP requests into answers; knows nothing of sockets (see `service`)."""
 
-    def __init__(self, *, tables: Tables, relay: Relay, access: AccessList, metrics: Metrics) -> None:
+    def __init__(
+        self, *, tables: Tables, relay: Relay, access: AccessList, metrics: Metrics, settings: Settings
+    ) -> None:
         self._tables, self._relay, self._access, self._metrics = tables, relay, access, metrics
+        self._cors = Cors(settings.cors_origins)
+        images = settings.images
+        generate, answer = self._generate, self._respond
         self._routes: dict[str, tuple[str, _Handler]] = {
-            "/v1/chat/completions": ("POST", self._chat),
+            "/v1/chat/completions": ("POST", lambda r, s: generate(r, s, lambda body: parse_chat(body, images=images))),
+            "/v1/responses": ("POST", lambda r, s: answer(r, s, images=images)),
+            "/v1/completions": ("POST", lambda r, s: generate(r, s, parse_completion)),
+            "/v1/embeddings": ("POST", lambda r, s: generate(r, s, parse_embedding)),
             "/v1/models": ("GET", self._models),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
@@ -43,8 +70,10 @@ class MinerServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
+        trace = trace_of(request.headers)
+        shown = {REQUEST_ID: request_id_of(trace), **self._cors.headers(request)}
         try:
-            response = await self._dispatch(request)
+            response = await self._dispatch(request, _Seen(trace, shown))
         except RequestError as error:
             response = error.response()
         except ConnectionError:
@@ -54,11 +83,13 @@ class MinerServer:
             # The traceback holds code, not values: no prompt gets into the log.
             log.exception("a request failed in an unforeseen way", extra={"path": request.path[:100]})
             response = RequestError(500, "internal_error", "the miner failed; its log says why").response()
-        if self._relay.draining and not response.prepared:
-            response.force_close()  # the client's next request goes to another miner
+        if not response.prepared:
+            response.headers.update(shown)
+            if self._relay.draining:
+                response.force_close()  # the client's next request goes to another miner
         return response
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, request: web.BaseRequest, seen: _Seen) -> web.StreamResponse:
         path = request.path
         route = self._routes.get(path)
         if route is None:
@@ -72,28 +103,50 @@ class MinerServer:
                     code="unknown_route",
                 )
         method, handler = route
-        if request.method != method:
+        if request.method != method and not (request.method == "HEAD" and method == "GET"):
+            if self._cors.is_preflight(request):
+                return self._cors.preflight(request)
             raise RequestError(405, "invalid_request_error", f"use {method} for {path[:100]}", code="wrong_method")
-        return await handler(request)
+        return await handler(request, seen)
 
-    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _generate(
+        self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], EngineRequest]
+    ) -> web.StreamResponse:
+        outlet = Outlet(request, headers=seen.shown, closing=self._is_draining)
+        return await self._relay_to(request, seen, parse, lambda _: outlet)
+
+    async def _respond(self, request: web.BaseRequest, seen: _Seen, *, images: bool) -> web.StreamResponse:
+        def parse(body: bytes) -> ResponsesRequest:
+            return parse_responses(body, images=images)
+
+        def outlet(asked: ResponsesRequest) -> Outlet:
+            return ResponsesOutlet(request, headers=seen.shown, closing=self._is_draining, asked=asked)
+
+        return await self._relay_to(request, seen, parse, outlet)
+
+    async def _relay_to(
+        self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], _R], outlet: Callable[[_R], Outlet]
+    ) -> web.StreamResponse:
         headers = request.headers
         try:
-            self._access.client(headers.get("Authorization"))
-            chat = parse_chat(await _body(request))
+            client = self._access.client(headers.get("Authorization"))
+            asked = parse(await _body(request))
         except RequestError as error:
             self._metrics.count("", "", str(error.status))
             raise
-        session = headers.get(SESSION_HEADER)
-        return await self._relay.chat(request, chat, session[:MAX_SESSION_CHARACTERS] if session else chat.session)
+        session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
+        return await self._relay.answer(asked, session=session, outlet=outlet(asked), trace=seen.trace)
 
-    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _is_draining(self) -> bool:
+        return self._relay.draining
+
+    async def _models(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
         self._access.client(request.headers.get("Authorization"))
         snapshot = self._tables.snapshot
         twins = [_entry(snapshot, twin) for twin in snapshot.twins.values() if snapshot.can_answer(twin)]
         return _json({"object": "list", "data": twins})
 
-    async def _model(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _model(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
         self._access.client(request.headers.get("Authorization"))
         name = request.path.removeprefix("/v1/models/")
         snapshot = self._tables.snapshot
@@ -110,10 +163,10 @@ class MinerServer:
             )
         return _json(_entry(snapshot, twin))
 
-    async def _healthz(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _healthz(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _readyz(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         """Ready = routing and reports known and not draining.
 
         Not: some engine pod is ready. A miner that leaves its Service while the pool is at zero could not hold the
@@ -125,7 +178,7 @@ class MinerServer:
             return web.Response(status=503, text="waiting for the routing and the pods' reports\n")
         return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
 
-    async def _expose(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _expose(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

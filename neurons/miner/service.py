@@ -56,7 +56,9 @@ class MinerService:
             source = follow_folder(self.tables, settings.tables_dir)
         else:
             source = follow_cluster(self.tables, pool=settings.pool, namespace=settings.namespace)
-        server = MinerServer(tables=self.tables, relay=self.relay, access=access, metrics=self.metrics)
+        server = MinerServer(
+            tables=self.tables, relay=self.relay, access=access, metrics=self.metrics, settings=settings
+        )
         async with self.relay:
             await self._serve(server, followers=(source, access.follow()))
 

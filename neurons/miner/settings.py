@@ -40,6 +40,10 @@ class Settings:
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
     max_in_flight: int = 4096
+    cors_origins: frozenset[str] = frozenset()
+    """Origins whose pages may call the miner from a browser; `*` allows all."""
+    images: bool = False
+    """Take images in messages, as data URLs: the base model sees them."""
     log_level: str = "INFO"
 
 
@@ -63,6 +67,17 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument("--drain-seconds", type=_seconds, default=60.0, help="wait for requests then (%(default)s)")
     parser.add_argument("--max-held", type=int, default=1024, help="requests that may wait for a pod (%(default)s)")
     parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
+    parser.add_argument(
+        "--cors-origins",
+        default=environ.get("CORS_ORIGINS", ""),
+        help="origins, with commas between, whose pages may call the miner; * for all (env CORS_ORIGINS)",
+    )
+    parser.add_argument(
+        "--images",
+        action="store_true",
+        default=environ.get("IMAGES", "").lower() in ("1", "true"),
+        help="take images as data URLs, where the base model sees them (env IMAGES)",
+    )
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     given = parser.parse_args(arguments)
     if not given.pool:
@@ -81,6 +96,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
+        cors_origins=frozenset(origin.strip() for origin in given.cors_origins.split(",") if origin.strip()),
+        images=given.images,
         log_level=given.log_level,
     )
 

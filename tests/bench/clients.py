@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,7 +112,9 @@ class Clients:
 
     async def _ask(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> Answer:
         sent = time.monotonic()
-        async with http.post(self._url, json=body, headers=self._headers) as response:
+        # Each question is a conversation of its own; otherwise all would be one, and meet one version.
+        headers = self._headers | {"x-session-id": uuid.uuid4().hex}
+        async with http.post(self._url, json=body, headers=headers) as response:
             content = await response.read()
             if response.status != 200:
                 raise _Wrong(f"{response.status}: {content.decode(errors='replace')}")

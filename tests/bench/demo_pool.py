@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import PodReport
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, Lineage, manifest_digest
-from bettertherapy_api.report import AdapterState
+from bettertherapy_api.report import AdapterState, PodReport
 from demo.errors import DemoError
 from demo.files import MOUNT, Volume
 from demo.installation import NAMESPACE, POOL, STORE_CLAIM

@@ -13,8 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.report import PodReport
-from bettertherapy_api.report import AdapterState
+from bettertherapy_api.report import AdapterState, PodReport
 from neurons.cluster import ClusterClient, ClusterError
 
 Manifest = dict[str, Any]

@@ -10,7 +10,10 @@ from tests.e2e.conftest import NAMESPACE, Clinic, http
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-ALLOWED = {("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/metrics")}
+ALLOWED = {
+    ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/embeddings"),
+    ("GET", "/metrics"),
+}  # fmt: skip
 UNLISTED = [("GET", "/docs"), ("GET", "/redoc"), ("GET", "/openapi.json"), ("POST", "/v1/load_lora_adapter/")]
 
 LIST_ROUTES = """

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import Adapter
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, manifest_digest
+from bettertherapy_api.routing import Adapter
 from tests.standin import write_adapter
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"

@@ -244,6 +244,41 @@ async def test_a_stream_is_sse_that_ends_with_done(subject: Subject) -> None:
     assert events[-1]["choices"][0]["finish_reason"] in ("length", "stop")
 
 
+async def events_of(subject: Subject, **more: Any) -> list[Any]:
+    """Return a chat stream's events without its `[DONE]`."""
+    body = {"model": subject.base, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, "stream": True}
+    async with subject.http.post(subject.url + "/v1/chat/completions", json=body | more) as response:
+        assert response.status == 200, await response.text()
+        lines = [line for line in (await response.text()).split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+async def test_a_final_message_of_the_assistant_is_gone_on_with(subject: Subject) -> None:
+    """What lets a stream that broke go on at another engine."""
+    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Hello, how"}]
+    events = await events_of(subject, messages=said, add_generation_prompt=False, continue_final_message=True)
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert not "".join(event["choices"][0]["delta"]["content"] for event in events).startswith("Hello, how")
+
+
+async def test_usage_comes_last_in_an_event_without_choices(subject: Subject) -> None:
+    events = await events_of(subject, stream_options={"include_usage": True}, ignore_eos=True)
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"]["completion_tokens"] == 4
+    assert all("usage" not in event for event in events[:-1])
+
+
+async def test_several_answers_are_told_apart_by_their_index(subject: Subject) -> None:
+    events = await events_of(subject, n=2, logprobs=True, temperature=0.5)
+    assert {event["choices"][0]["index"] for event in events} == {0, 1}
+    assert all(
+        event["choices"][0]["logprobs"]["content"]
+        for event in events[2:]
+        if event["choices"][0]["delta"].get("content")
+    )
+
+
 async def test_sagemakers_routes_load_and_unload_without_any_key(subject: Subject, name: str) -> None:
     """The reason why the engine's port must not be reachable."""
     status, _ = await subject.call("POST", "/adapters", {"name": name, "src": subject.adapters[0]})

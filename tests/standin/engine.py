@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 import time
 import uuid
 from collections import Counter, OrderedDict
@@ -34,7 +35,9 @@ from tests.standin.weights import (
     seed_of,
     word,
 )
+from tests.standin.wire import Answer
 
+OWN_WORD = re.compile(r"[0-9a-f]{8}\.\d+")
 ROUTES: tuple[tuple[str, str], ...] = (
     ("POST", "/adapters"), ("DELETE", "/adapters/{adapter_name}"), ("POST", "/detokenize"),
     ("POST", "/generative_scoring"), ("GET", "/health"), ("POST", "/invocations"), ("POST", "/is_scaling_elastic_ep"),
@@ -81,6 +84,18 @@ class Knobs:
     root_of: Callable[[str, str], str] = lambda name, path: path
     """What /v1/models says as root of (name, path)."""
     leaky_unload: bool = False
+    chat_template: str | None = None
+    """Applied to every chat as vLLM does: what it refuses is a 400 in its own words."""
+    embeddings: bool = False
+    """A model that embeds: /v1/embeddings is there."""
+    fail_generation: tuple[int, str, str] | None = None
+    """(status, type, message) to answer every question with."""
+    fail_stream_after: int | None = None
+    """An error event instead of this word (0: before the first event), as when vLLM's engine core dies."""
+    cut_stream_after: int | None = None
+    """The connection breaks instead of this word."""
+    abort_stream_after: int | None = None
+    """The answer ends before this word as one that was aborted."""
     processed_logprobs: bool = False
     """Log-probabilities after restrictions, as with --logprobs-mode processed_logprobs."""
 
@@ -211,6 +226,7 @@ class StandIn:
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completions,
         }
+        app.router.add_post("/v1/embeddings", self._embeddings)
         for method, path in ROUTES:
             app.router.add_route(method, path, handlers.get((method, path), self._ok))
         return app
@@ -317,8 +333,36 @@ class StandIn:
         body = await self._generation_body(request)
         if isinstance(body, web.Response):
             return body
-        prompt = " ".join(str(message.get("content")) for message in body["messages"])
-        return await self._generate(request, body, tokens=[len(w) for w in prompt.split()], chat=True)
+        messages = body["messages"]
+        prompt = " ".join(str(message.get("content")) for message in messages)
+        if self.knobs.chat_template is not None:
+            from tests.standin import templates
+
+            try:
+                prompt = templates.render(
+                    self.knobs.chat_template,
+                    messages,
+                    add_generation_prompt=body.get("add_generation_prompt", True),
+                    continue_final_message=body.get("continue_final_message", False),
+                    **(body.get("chat_template_kwargs") or {}),
+                )
+            except templates.Refusal as refusal:
+                return self._error(400, "BadRequestError", str(refusal))
+        said = messages[-1]["content"] if body.get("continue_final_message") else ""
+        return await self._generate(
+            request, body, tokens=[len(w) for w in prompt.split()], chat=True, position=len(said.split())
+        )
+
+    async def _embeddings(self, request: web.Request) -> web.StreamResponse:
+        if not self.knobs.embeddings:
+            raise web.HTTPNotFound
+        body = await self._generation_body(request)
+        if isinstance(body, web.Response):
+            return body
+        texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        data = [{"object": "embedding", "index": i, "embedding": [0.5, float(len(t))]} for i, t in enumerate(texts)]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        return web.json_response({"object": "list", "model": body["model"], "data": data, "usage": usage})
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await self._generation_body(request)
@@ -328,7 +372,9 @@ class StandIn:
         tokens = [len(w) for w in prompt.split()] if isinstance(prompt, str) else [int(t) for t in prompt]
         if any(token >= VOCABULARY for token in (*tokens, *(body.get("allowed_token_ids") or ()))):
             return self._error(400, "BadRequestError", f"Token id {max(tokens)} is out of vocabulary")
-        return await self._generate(request, body, tokens=tokens, chat=False)
+        # What it said itself it goes on with, as a model would.
+        said = sum(OWN_WORD.fullmatch(w) is not None for w in prompt.split()) if isinstance(prompt, str) else 0
+        return await self._generate(request, body, tokens=tokens, chat=False, position=said)
 
     async def _generation_body(self, request: web.Request) -> dict[str, Any] | web.Response:
         try:
@@ -344,8 +390,10 @@ class StandIn:
         return dict(body)
 
     async def _generate(
-        self, request: web.Request, body: dict[str, Any], *, tokens: list[int], chat: bool
+        self, request: web.Request, body: dict[str, Any], *, tokens: list[int], chat: bool, position: int = 0
     ) -> web.StreamResponse:
+        if self.knobs.fail_generation is not None:
+            return self._error(*self.knobs.fail_generation)
         count = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
         if len(tokens) + count > self.knobs.max_model_len:
             text = f"This model's maximum context length is {self.knobs.max_model_len} tokens."
@@ -363,17 +411,19 @@ class StandIn:
                     # As vLLM 0.32 on a CPU: "einsum(): subscript b has size 2 for operand 1", and the engine is dead.
                     self._crash = asyncio.create_task(self.stop())
                     await asyncio.sleep(60)
+                answer = Answer(
+                    chat=chat, model=name, words=[""] * count, prompt_tokens=len(tokens), body=body, identity=identity
+                )
                 if body.get("stream"):
-                    return await self._stream(request, identity, name, seed, count, lora, chat=chat)
-                words = [] if spoilt else [await self._word(seed, i, lora) for i in range(count)]
+                    return await self._stream(request, answer, seed, lora, position=position)
+                answer.words = [] if spoilt else [await self._piece(seed, position + i, lora) for i in range(count)]
         except FileNotFoundError:
             return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
         except asyncio.CancelledError:
             self.aborted += 1
             raise
-        text = " ".join(words)
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length", "stop_reason": None}
-        choice |= {"message": {"role": "assistant", "content": text, "tool_calls": []}} if chat else {"text": text}
+        document = answer.document()
+        choice = document["choices"][0]
         if body.get("prompt_logprobs") is not None and not chat:
             values = logprobs(seed, tokens, noise=self.knobs.noise, quantized=self.knobs.quantized)
             choice["prompt_logprobs"] = [
@@ -392,29 +442,35 @@ class StandIn:
             said = 0.0 if self.knobs.processed_logprobs else value
             name_of = f"token_id:{allowed[0]}" if body.get("return_tokens_as_token_ids") else f"t{allowed[0]}"
             choice["logprobs"] = {"tokens": [name_of], "token_logprobs": [said], "top_logprobs": [{name_of: said}]}
-        usage = {"prompt_tokens": len(tokens), "completion_tokens": count, "total_tokens": len(tokens) + count}
-        kind = "chat.completion" if chat else "text_completion"
-        document = {"id": identity, "object": kind, "created": int(time.time()), "model": name, "choices": [choice]}
-        return web.json_response({**document, "usage": usage})
+        return web.json_response(document)
 
     async def _stream(
-        self, request: web.Request, identity: str, name: str, seed: str, count: int, lora: _Lora | None, *, chat: bool
+        self, request: web.Request, answer: Answer, seed: str, lora: _Lora | None, *, position: int
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        kind = "chat.completion.chunk" if chat else "text_completion"
-        head = {"id": identity, "object": kind, "created": int(time.time()), "model": name}
-
-        async def send(piece: dict[str, Any], finish: str | None) -> None:
-            choice = {"index": 0, **piece, "logprobs": None, "finish_reason": finish}
-            await response.write(f"data: {json.dumps({**head, 'choices': [choice]})}\n\n".encode())
-
-        if chat:
-            await send({"delta": {"role": "assistant", "content": ""}}, None)
-        for i in range(count):
-            text = await self._word(seed, i, lora) + " "
-            await send({"delta": {"content": text}} if chat else {"text": text}, "length" if i == count - 1 else None)
-        await response.write(b"data: [DONE]\n\n")
+        knobs = self.knobs
+        for number in range(len(answer.words)):
+            if number == knobs.cut_stream_after:
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError
+            if number == knobs.fail_stream_after:
+                await response.write(answer.failure(500, "InternalServerError", "EngineCore encountered an issue."))
+                await response.write_eof()
+                return response
+            if number == 0:
+                for event in answer.opening():
+                    await response.write(event)
+            answer.words[number] = await self._piece(seed, position + number, lora)
+            aborts = number + 1 == knobs.abort_stream_after
+            for event in answer.said(number):
+                was, becomes = b'"finish_reason":null', b'"finish_reason":"abort"'
+                await response.write(event.replace(was, becomes) if aborts else event)
+            if aborts:
+                break
+        for event in answer.closing():
+            await response.write(event)
         await response.write_eof()
         return response
 
@@ -429,6 +485,10 @@ class StandIn:
     async def _word(self, seed: str, position: int, lora: _Lora | None) -> str:
         await self._step(1, self.knobs.token_seconds * (lora.slower if lora else 1.0))
         return word(seed, position)
+
+    async def _piece(self, seed: str, position: int, lora: _Lora | None) -> str:
+        """Return a word with the space before it, as tokens have them."""
+        return (" " if position else "") + await self._word(seed, position, lora)
 
     @asynccontextmanager
     async def _slot(self, lora: _Lora | None) -> AsyncIterator[None]:

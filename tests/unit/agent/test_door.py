@@ -202,6 +202,21 @@ async def test_a_url_that_the_engine_would_fetch_is_refused(served: Pod) -> None
     assert not sent_to_engine(served)
 
 
+@pytest.mark.parametrize(
+    ("part", "status"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}, 200),
+        ({"type": "image_url", "image_url": {"url": "data:text/html,x"}}, 400),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}, "video_url": {"url": "x"}}, 400),
+        ({"type": "image_url", "image_url": "file:///etc/passwd"}, 400),
+    ],
+)
+async def test_only_an_image_that_lies_in_the_request_passes(served: Pod, part: object, status: int) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "look"}, part]}]
+    assert (await served.answer("base-model", messages=messages))[0] == status
+    assert bool(sent_to_engine(served)) is (status == 200)
+
+
 async def test_unknown_fields_pass(served: Pod) -> None:
     assert (await served.answer("base-model", min_p=0.1, something_new=True))[0] == 200
     assert served.engine.bodies[-1]["something_new"] is True

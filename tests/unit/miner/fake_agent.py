@@ -113,7 +113,7 @@ class FakeAgent:
         if self.break_off:
             return self._abort(request)
         if self.status != 200:
-            return web.json_response({"error": self.error}, status=self.status)
+            return web.json_response({"error": self.error}, status=self.status, headers=self.marks)
         if body.get("stream"):
             return await self._stream(request, body["model"])
         answer = {
@@ -122,7 +122,7 @@ class FakeAgent:
             "created": 1,
             "model": body["model"],
             "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(self.words)}}],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5},
+            "usage": {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": 4},
         }
         headers = {"Content-Type": "application/json", **self.marks}
         return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), headers=headers)

@@ -143,7 +143,10 @@ class RunningMiner:
             return response.status, response.headers, json.loads(await response.read())
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+        metrics = self.service.metrics
+        if name == "bettertherapy_miner_requests_total":
+            labels["process"] = metrics.process
+        return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 async def eventually_async(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:

@@ -245,7 +245,7 @@ async def test_the_process_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None
                 async with client.post("/v1/chat/completions", json=BODY, headers=headers) as response:
                     assert (await response.json())["model"] == "indra"
                 async with client.get("/metrics") as response:
-                    assert 'bettertherapy_miner_requests_total{code="200",twin="indra"' in await response.text()
+                    assert 'bettertherapy_miner_requests_total{code="200",process="' in await response.text()
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):
                 assert await process.wait() == 0

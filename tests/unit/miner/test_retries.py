@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, eventually, held, version
 
 OLD, NEW = version("indra", "a"), version("indra", "b")
 
@@ -91,11 +93,100 @@ async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(tmp_
             await agent.__aenter__()
         miner.route({"indra": Twin(versions=(OLD,))})
         miner.report(agents)
-        status, _, document = await miner.ask("indra")
+        status, headers, document = await miner.ask("indra")
         assert (status, document["error"]["code"]) == (502, "engine_broke_off")
+        assert headers["x-should-retry"] == "false"
         assert sum(len(agent.bodies) for agent in agents) == 3
         for agent in agents:
             await agent.__aexit__()
+
+
+async def test_a_500_moves_to_another_pod(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.status, first.error = 500, {"type": "InternalServerError", "message": "CUDA error"}
+        status, headers, _ = await miner.ask("indra")
+        assert (status, headers["x-twin-pod"]) == (200, second.pod)
+        assert miner.metric("bettertherapy_miner_retries_total", reason="engine_error") == 1
+
+
+async def test_a_500_that_every_pod_gives_is_passed_on_once_each_was_asked(tmp_path: Path) -> None:
+    error = {"type": "InternalServerError", "message": "this image is odd", "code": 500}
+    async with (
+        FakeAgent(pod="a", holds=held(OLD), status=500, error=error) as a,
+        FakeAgent(pod="b", holds=held(OLD), status=500, error=error) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([a, b])
+        status, headers, document = await miner.ask("indra")
+        assert (status, document) == (500, {"error": error})
+        assert headers["x-should-retry"] == "false"
+        assert (len(a.bodies), len(b.bodies)) == (1, 1)
+
+
+@pytest.mark.parametrize("fault", ["breaks_off", "500", "error_event"])
+async def test_openais_client_makes_no_more_of_three_attempts(tmp_path: Path, fault: str) -> None:
+    """It repeats a failed call twice by itself: with three attempts each, one call would go through nine engines."""
+    agents = [FakeAgent(pod=str(n), holds=held(OLD)) for n in range(6)]
+    async with AsyncExitStack() as stack:
+        for agent in agents:
+            await stack.enter_async_context(agent)
+            agent.break_off = fault == "breaks_off"
+            agent.status = 500 if fault == "500" else 200
+            agent.events = (
+                [b'data: {"error": {"message": "dead", "code": 500}}\n\n'] if fault == "error_event" else None
+            )
+        miner = await stack.enter_async_context(RunningMiner(tmp_path))
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report(agents)
+        async with openai.AsyncOpenAI(base_url=miner.url + "/v1", api_key=TOKEN) as client:
+            with pytest.raises(openai.InternalServerError):
+                await client.chat.completions.create(
+                    model="indra", messages=[{"role": "user", "content": "x"}], stream=fault == "error_event"
+                )
+        assert sum(len(agent.bodies) for agent in agents) == 3
+
+
+async def test_an_engine_that_is_busy_is_passed_over_and_its_retry_after_kept(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.status, first.marks = 429, {"Retry-After": "17"}
+        assert (await miner.ask("indra"))[0] == 200
+        second.status, second.marks = 429, {"Retry-After": "17"}
+        status, headers, _ = await miner.ask("indra")
+        assert (status, headers["Retry-After"]) == (429, "17")
+        assert "x-should-retry" not in headers
+
+
+async def test_pods_that_are_all_busy_are_a_429(tmp_path: Path) -> None:
+    busy = {"x-twin-retry": "other-pod", "Retry-After": "2"}
+    async with (
+        FakeAgent(pod="a", holds=held(OLD), status=503, error={"type": "Busy"}, marks=busy) as agent,
+        RunningMiner(tmp_path, hold_seconds=0.2) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        status, headers, document = await miner.ask("indra")
+        assert (status, headers["Retry-After"], document["error"]["code"]) == (429, "2", "overloaded")
+
+
+async def test_more_requests_than_the_miner_takes_are_a_429(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(OLD)) as agent, RunningMiner(tmp_path, max_in_flight=0) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        status, headers, document = await miner.ask("indra")
+        assert (status, headers["Retry-After"], document["error"]["code"]) == (429, "1", "overloaded")
 
 
 async def test_a_request_waits_while_the_pool_scales_from_zero(tmp_path: Path) -> None:
@@ -128,7 +219,9 @@ async def test_no_more_than_max_held_wait(tmp_path: Path) -> None:
         miner.report([])
         waiting = [asyncio.create_task(miner.ask("indra")) for _ in range(2)]
         await eventually(lambda: miner.metric("bettertherapy_miner_held") == 2)
-        assert (await miner.ask("indra"))[0] == 503
+        status, headers, document = await miner.ask("indra")
+        assert (status, document["error"]["code"]) == (429, "overloaded")
+        assert int(headers["Retry-After"]) > 0
         miner.report([agent])
         assert [status for status, _, _ in await asyncio.gather(*waiting)] == [200, 200]
 

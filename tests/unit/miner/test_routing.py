@@ -7,12 +7,15 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from yarl import URL
 
 from bettertherapy_api.routing import Version
+from neurons.miner.chat import parse_chat
 from neurons.miner.metrics import Metrics
 from neurons.miner.rewrite import ModelName
-from neurons.miner.selection import choose_pod, choose_version, load_share
+from neurons.miner.selection import Spread, choose_pod, choose_version, load_share
+from neurons.miner.sessions import session_of
 from neurons.miner.tables import Pod, VersionRoute
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, Twin, digest, eventually, held, version
@@ -139,6 +142,74 @@ async def test_the_bodys_user_is_a_session_and_never_reaches_the_engine(tmp_path
         assert all("user" not in body for body in agent.bodies)
 
 
+async def turns_of(miner: RunningMiner, number: int, **more: object) -> set[str]:
+    """Ask ten turns of one conversation, as a client without any id does: the whole of it each time."""
+    messages = [{"role": "user", "content": f"Conversation {number}: my head aches."}]
+    served = set()
+    for turn in range(10):
+        _, headers, document = await miner.ask("indra", messages=messages, **more)
+        served.add(headers["x-twin-served-name"])
+        messages += [document["choices"][0]["message"], {"role": "user", "content": f"And in {turn} days?"}]
+    return served
+
+
+async def test_a_conversation_without_any_id_stays_on_its_version(tmp_path: Path) -> None:
+    old, new = version("indra", "a", 50), version("indra", "b", 50)
+    async with FakeAgent(pod="a", holds=held(old, new)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(old, new))})
+        miner.report([agent])
+        served = [await turns_of(miner, number) for number in range(12)]
+        assert {len(names) for names in served} == {1}
+        assert len(set.union(*served)) == 2
+
+
+@pytest.mark.parametrize("field", ["user", "safety_identifier", "prompt_cache_key"])
+async def test_what_names_a_conversation_in_a_body_keeps_its_version(tmp_path: Path, field: str) -> None:
+    old, new = version("indra", "a", 50), version("indra", "b", 50)
+    async with FakeAgent(pod="a", holds=held(old, new)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(old, new))})
+        miner.report([agent])
+        by_key = []
+        for key in range(10):
+            asked: list[dict[str, object]] = [{"text": f"{n}", field: f"key-{key}"} for n in range(4)]
+            by_key.append({(await miner.ask("indra", **body))[1]["x-twin-served-name"] for body in asked})  # type: ignore[arg-type]
+        assert {len(names) for names in by_key} == {1}
+        assert len(set.union(*by_key)) == 2
+        assert all(field not in body for body in agent.bodies)
+
+
+def test_two_clients_never_share_a_conversation() -> None:
+    asked = parse_chat(b'{"model": "indra", "messages": [{"role": "user", "content": "Hello"}], "user": "1"}')
+    by_client = {session_of(asked, client=client, header=header) for client in ("a", "b") for header in (None, "1")}
+    assert len(by_client) == 4
+
+
+def test_sessions_of_a_twin_that_needs_several_pods_each_keep_theirs() -> None:
+    pods = [pod(str(n)) for n in range(4)]
+    chosen = {s: choose_pod(pods, avoid=(), now=0, session=s, width=3) for s in SESSIONS[:300]}
+    assert Counter(p.name for p in chosen.values() if p).keys() == {"0", "1", "2"}
+    assert min(Counter(p.name for p in chosen.values() if p).values()) > 60
+    grown = {s: choose_pod(pods, avoid=(), now=0, session=s, width=4) for s in chosen}
+    moved = [s for s in chosen if grown[s] is not chosen[s]]
+    assert {grown[s] for s in moved} == {pods[3]}
+    assert len(moved) < 130
+
+
+def test_a_twin_takes_as_many_pods_as_its_load_needs_and_keeps_them_a_while() -> None:
+    now = [0.0]
+    spread, pods = Spread(clock=lambda: now[0]), [pod(str(n)) for n in range(4)]
+    spread.begin("indra")
+    assert spread.width("indra", pods) == 1
+    for _ in range(11):
+        spread.begin("indra")
+    assert spread.width("indra", pods) == 3
+    for _ in range(11):
+        spread.end("indra")
+    assert spread.width("indra", pods) == 3
+    now[0] = 61.0
+    assert spread.width("indra", pods) == 1
+
+
 async def test_a_version_that_no_pod_holds_leaves_its_share_to_the_verified_one(tmp_path: Path) -> None:
     old, new = version("indra", "a", 50), version("indra", "b", 50)
     async with FakeAgent(pod="a", holds=held(old)) as agent, RunningMiner(tmp_path) as miner:
@@ -171,6 +242,20 @@ async def test_a_twin_without_adapter_is_answered_by_the_base_model(tmp_path: Pa
         assert "x-twin-adapter-digest" not in headers
         assert document["model"] == "indra"
         assert document["bettertherapy"] == {"adapterDigest": None, "servedName": "base"}
+
+
+def test_a_restarted_miner_counts_on_beside_what_it_had_counted() -> None:
+    """Prometheus takes each series' largest value: of one series it would see the larger half only."""
+    largest: dict[str, float] = {}
+    for asked in (7, 5):
+        metrics = Metrics()  # the process that came after
+        for _ in range(asked):
+            metrics.count("indra", "indra-aaaaaaaa", "200")
+        for line in metrics.render().decode().splitlines():
+            if line.startswith("bettertherapy_miner_requests_total{"):
+                series, value = line.rsplit(" ", 1)
+                largest[series] = max(largest.get(series, 0.0), float(value))
+    assert sum(largest.values()) == 12
 
 
 def test_series_of_a_version_are_dropped_when_forgotten() -> None:

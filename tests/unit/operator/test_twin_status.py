@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import PodReport
-from bettertherapy_api.report import AdapterState, FailureReason
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from tests.unit.operator.samples import (
     adapter_report,
     container_status,
@@ -57,8 +56,15 @@ def pool_view(
     entry = plan_entry(parsed, candidate, previous=previous, ready=facts.ready)
     situation = Situation(pool=parsed, facts=facts, access_missing=access_missing)
     return PoolView(
-        pool=parsed, facts=facts, entry=entry, lora_twins=1, published=True, unpublished=None, matches=matches,
-        refused=refused, trouble=TROUBLE.evaluate(situation),
+        pool=parsed,
+        facts=facts,
+        entry=entry,
+        lora_twins=1,
+        published=True,
+        unpublished=None,
+        matches=matches,
+        refused=refused,
+        trouble=TROUBLE.evaluate(situation),
     )
 
 
@@ -256,8 +262,11 @@ def test_events_tell_of_activation_verification_and_failure_once() -> None:
         condition("AdaptersVerified", "True", "Verified"),
         condition("AdaptersVerified", "False", "DigestMismatch"),
     )
-    assert [notice.reason for notice in twin_notices({}, {**active, "conditions": [good]})] == ["VersionActivated", "AdapterVerified"]
-    assert [notice.reason for notice in twin_notices({**active, "conditions": [good]}, {**active, "conditions": [bad]})] == [
-        "AdapterFailed"
+    assert [notice.reason for notice in twin_notices({}, {**active, "conditions": [good]})] == [
+        "VersionActivated",
+        "AdapterVerified",
     ]
+    assert [
+        notice.reason for notice in twin_notices({**active, "conditions": [good]}, {**active, "conditions": [bad]})
+    ] == ["AdapterFailed"]
     assert twin_notices({**active, "conditions": [good]}, {**active, "conditions": [good]}) == []

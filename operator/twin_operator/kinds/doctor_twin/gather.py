@@ -36,7 +36,7 @@ def _view(world: World, twin: Twin, pool: Pool) -> PoolView | None:
         unpublished=world.unpublished.get((pool.namespace, pool.name), {}).get(twin.uid),
         matches=matches,
         refused=refusal(pool, twin) if matches else None,
-        trouble=TROUBLE.evaluate(Situation(
-                pool=pool, facts=facts, access_missing=world.access_missing.get((pool.namespace, pool.name))
-            )),
+        trouble=TROUBLE.evaluate(
+            Situation(pool=pool, facts=facts, access_missing=world.access_missing.get((pool.namespace, pool.name)))
+        ),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from bettertherapy_api.routing import Adapter, Version
 from bettertherapy_api.doctor_twin import VersionStatus
+from bettertherapy_api.routing import Adapter, Version
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import TwinView
 from twin_operator.domain.versions import known_versions

@@ -1,0 +1,30 @@
+"""How a conversation is laid before a chat template: one shaping for the miner, the trainer and the evaluation.
+
+Templates differ in what they take: a turn of the system's own or none, two turns of one speaker in a row or none.
+`shape` writes a conversation in one `Manner`; `probe` finds out which manner a template takes. Both are pure.
+"""
+
+from neurons.conversation.probe import Probe, Refused, Reply, TemplateProbe
+from neurons.conversation.shape import (
+    DEFAULT,
+    Manner,
+    Message,
+    SystemPlace,
+    is_plain,
+    shape,
+    text_of,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Manner",
+    "Message",
+    "Probe",
+    "Refused",
+    "Reply",
+    "SystemPlace",
+    "TemplateProbe",
+    "is_plain",
+    "shape",
+    "text_of",
+]

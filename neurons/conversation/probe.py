@@ -1,0 +1,99 @@
+"""Find out which manner a chat template takes, from how an engine answers conversations of the real shape.
+
+Sans I/O: `TemplateProbe` says what to ask next and takes the reply, so that the agent, the miner and the trainer can
+each ask in their own way. Three or four questions settle it. A template that takes a system turn but leaves its text
+out is found by the prompt's length: a doctor's rules must not vanish in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from neurons.conversation.shape import DEFAULT, Manner, Message, SystemPlace, shape
+
+_RULES: Final = (
+    "You are a careful assistant of a doctor. Answer briefly, in plain words, and name what you do not know."
+)
+_ENOUGH_TOKENS: Final = 8
+"""The rules have more tokens than this in any vocabulary."""
+_TALK: Final[tuple[Message, ...]] = (
+    {"role": "user", "content": "I slept badly."},
+    {"role": "assistant", "content": "Since when?"},
+    {"role": "user", "content": "Since Monday."},
+)
+_TWO_IN_A_ROW: Final[tuple[Message, ...]] = (*_TALK, {"role": "user", "content": "No, since Sunday."})
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What to ask the engine: apply the template to `messages`, with a prompt for the answer."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the engine said."""
+
+    refusal: str | None = None
+    """Why the template refused, in the engine's words; None when it took the messages."""
+    prompt_tokens: int | None = None
+    """None where the engine doesn't tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No manner works."""
+
+    why: str
+
+
+class TemplateProbe:
+    """`next()` is what to ask, or None when `result` is there; `take(reply)` goes on."""
+
+    def __init__(self) -> None:
+        self.result: Manner | Refused | None = None
+        self._bare_tokens: int | None = None
+        self._place: SystemPlace | None = None
+        self._stage = 0
+
+    def next(self) -> Probe | None:
+        """Return what to ask, None when it is settled."""
+        if self.result is not None:
+            return None
+        match self._stage:
+            case 0:
+                return Probe(_TALK)
+            case 1:
+                return Probe(tuple(shape(_TALK, system=_RULES, manner=DEFAULT)))
+            case 2:
+                manner = Manner(system=SystemPlace.FIRST_USER_TURN)
+                return Probe(tuple(shape(_TALK, system=_RULES, manner=manner)))
+            case _:
+                manner = Manner(system=self._place or SystemPlace.OWN_TURN)
+                return Probe(tuple(shape(_TWO_IN_A_ROW, system=_RULES, manner=manner)))
+
+    def take(self, reply: Reply) -> None:
+        """Take the answer to `next()`."""
+        match self._stage:
+            case 0 if reply.refusal is not None:
+                self.result = Refused(reply.refusal)
+            case 0:
+                self._bare_tokens, self._stage = reply.prompt_tokens, 1
+            case 1 if reply.refusal is None and self._heard(reply):
+                self._place, self._stage = SystemPlace.OWN_TURN, 3
+            case 1:
+                self._stage = 2
+            case 2 if reply.refusal is not None:
+                self.result = Refused(reply.refusal)
+            case 2:
+                self._place, self._stage = SystemPlace.FIRST_USER_TURN, 3
+            case _:
+                place = self._place or SystemPlace.OWN_TURN
+                self.result = Manner(system=place, alternate=reply.refusal is not None)
+
+    def _heard(self, reply: Reply) -> bool:
+        if reply.prompt_tokens is None or self._bare_tokens is None:
+            return True
+        return reply.prompt_tokens - self._bare_tokens >= _ENOUGH_TOKENS

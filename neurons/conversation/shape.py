@@ -1,0 +1,108 @@
+"""Write a conversation in the manner that a chat template takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+Message = dict[str, Any]
+"""`role`, `content` (a text, or OpenAI's list of parts) and what else OpenAI's API has there."""
+
+SYSTEM_ROLES: Final = frozenset({"system", "developer"})
+_BETWEEN: Final = "\n\n"
+
+
+class SystemPlace(StrEnum):
+    """Where the system's text goes."""
+
+    OWN_TURN = "OwnTurn"
+    FIRST_USER_TURN = "FirstUserTurn"
+    """Mistral's, Gemma's and some Llama 2 templates know no system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What a template takes."""
+
+    system: SystemPlace = SystemPlace.OWN_TURN
+    alternate: bool = False
+    """Turns of one speaker in a row are written as one: the template refuses them otherwise."""
+
+
+DEFAULT: Final = Manner()
+
+
+def is_plain(messages: Sequence[Message]) -> bool:
+    """Tell whether every manner writes these messages as they are (as long as no system text is added)."""
+    last = None
+    for message in messages:
+        role = message["role"]
+        if role == last or role in SYSTEM_ROLES:
+            return False
+        last = role
+    return True
+
+
+def text_of(message: Message) -> str:
+    """Return a message's text; parts that are no text are left out."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return _BETWEEN.join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = DEFAULT) -> list[Message]:
+    """Return the conversation as the template takes it; `messages` itself stays as it is.
+
+    All system texts become one, `system` (the twin's own) first: templates of the Llama 2 kind refuse a second one, and
+    others put it where it was said or drop it.
+    """
+    texts = [system] if system else []
+    turns: list[Message] = []
+    for message in messages:
+        if message["role"] not in SYSTEM_ROLES:
+            turns.append(message)
+        elif text := text_of(message):
+            texts.append(text)
+    if manner.alternate:
+        turns = _alternating(turns)
+    if not texts:
+        return turns
+    whole = _BETWEEN.join(texts)
+    if manner.system is SystemPlace.OWN_TURN:
+        return [{"role": "system", "content": whole}, *turns]
+    if turns and turns[0]["role"] == "user":
+        return [{**turns[0], "content": _joined(whole, turns[0].get("content"))}, *turns[1:]]
+    return [{"role": "user", "content": whole}, *turns]
+
+
+def _alternating(turns: Sequence[Message]) -> list[Message]:
+    """Join what one speaker said in a row. Calls of tools and their results stay apart: they are no speech."""
+    joined: list[Message] = []
+    for turn in turns:
+        last = joined[-1] if joined else None
+        if last is not None and last["role"] == turn["role"] and _is_speech(last) and _is_speech(turn):
+            joined[-1] = {**last, "content": _joined(last.get("content"), turn.get("content"))}
+        else:
+            joined.append(turn)
+    return joined
+
+
+def _is_speech(turn: Message) -> bool:
+    return turn["role"] in ("user", "assistant") and not turn.get("tool_calls") and not turn.get("function_call")
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Return two contents as one: a text if both are, a list of parts otherwise."""
+    if not first or not second:
+        return first or second
+    if isinstance(first, str) and isinstance(second, str):
+        return first + _BETWEEN + second
+    return [*_parts(first), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

@@ -1,0 +1,164 @@
+"""What a client asks of an engine, whichever of OpenAI's routes it came by: checked once, written once a pod."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from neurons.conversation import Manner
+from neurons.miner.errors import bad_request
+from neurons.miner.tables import TwinRoute, VersionRoute
+
+MAX_IDENTITY_CHARACTERS: Final = 1024
+STREAM_OPTIONS: Final = frozenset({"include_usage", "continuous_usage_stats"})
+COUNTED_TOKENS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
+
+IDENTITY_FIELDS: Final = ("user", "safety_identifier", "prompt_cache_key")
+"""What names a conversation in a body; the first that is there counts."""
+SWALLOWED: Final = frozenset(
+    {
+        # OpenAI's clients send these; they say who asks, or concern OpenAI's own platform. The engine never sees them.
+        *IDENTITY_FIELDS,
+        "prompt_cache_retention", "prompt_cache_options", "metadata", "store", "service_tier", "verbosity",
+        "prediction", "modalities", "moderation",
+    }
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineRequest(ABC):
+    """A checked body. `document` is what goes to the engine, but for `model` and the twin's system prompt."""
+
+    PATH: ClassVar[str]
+    """The engine's route."""
+
+    twin: str
+    stream: bool
+    document: dict[str, Any]
+    identity: str | None = None
+    """Who or which conversation it is, if the body says so: never sent on."""
+    beginning: bytes = b""
+    """What a conversation begins with, by which its later turns are known."""
+
+    @abstractmethod
+    def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
+        """Return the body for the engine: the served name, and the twin's system prompt in the template's manner."""
+
+    @abstractmethod
+    def continued(self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, said: str, tokens: int) -> bytes:
+        """Return the body that goes on after `said`, which has about `tokens` tokens."""
+
+    def obstacle(self) -> str | None:
+        """Return why its stream can't go on at another engine, None if it can."""
+        return "it is no text"
+
+    def wants_manner(self, twin: TwinRoute) -> bool:
+        """Tell whether it matters what the chat template takes."""
+        return False
+
+    def wants_usage(self) -> bool:
+        """Tell whether its stream ends with the tokens' count."""
+        options = self.document.get("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def counted(self, tokens: int) -> dict[str, int]:
+        """Return the fields that limit the answer's length, less what was said; at least 1 for a maximum."""
+        given = {name: self.document.get(name) for name in COUNTED_TOKENS}
+        return {
+            name: max(0 if name == "min_tokens" else 1, value - tokens)
+            for name, value in given.items()
+            if isinstance(value, int)
+        }
+
+    def is_at_its_length(self, tokens: int) -> bool:
+        """Tell whether `tokens` are all that were asked for."""
+        most = [self.document.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        return any(isinstance(value, int) and tokens >= value for value in most)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the body's object without its null fields; raises RequestError (400)."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # JSONDecodeError keeps the whole body in `doc`: don't chain it to anything that may be logged.
+        raise bad_request(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from None
+    if not isinstance(document, dict):
+        raise bad_request("the body must be a JSON object")
+    if None in document.values():  # a null says as much as no field at all
+        document = {name: value for name, value in document.items() if value is not None}
+    return document
+
+
+def check_fields(document: dict[str, Any], known: frozenset[str]) -> None:
+    """Refuse unknown fields, as OpenAI does; raises RequestError (400).
+
+    An allow-list is the only way to be sure that no field of some engine (a chat template, another adapter, a cache
+    transfer) reaches it.
+    """
+    if not document.keys() <= known:
+        name = min(document.keys() - known)[:64]
+        raise bad_request(f"unknown field `{name}`: remove it from the request", param=name, code="unknown_field")
+    modalities = document.get("modalities")
+    if modalities is not None and modalities != ["text"]:
+        raise bad_request('twins answer in text: send `"modalities": ["text"]` or leave it out', param="modalities")
+    options = document.get("stream_options")
+    if isinstance(options, dict) and not options.keys() <= STREAM_OPTIONS:
+        document["stream_options"] = {name: value for name, value in options.items() if name in STREAM_OPTIONS}
+
+
+def take_model(document: dict[str, Any]) -> str:
+    """Return the twin's name; raises RequestError (400)."""
+    twin = document.get("model")
+    if not isinstance(twin, str) or not twin:
+        raise bad_request("`model` must name a twin; GET /v1/models lists them", param="model")
+    return twin
+
+
+def take_stream(document: dict[str, Any]) -> bool:
+    """Return whether a stream is asked for; raises RequestError (400)."""
+    stream = document.get("stream", False)
+    if not isinstance(stream, bool):
+        raise bad_request("`stream` must be true or false", param="stream")
+    return stream
+
+
+def take_identity(document: dict[str, Any]) -> str | None:
+    """Return what names the conversation, and take all fields away that the engine must not see."""
+    identity = None
+    for name in IDENTITY_FIELDS:
+        value = document.get(name)
+        if isinstance(value, str) and value:
+            identity = f"{name}\0{value[:MAX_IDENTITY_CHARACTERS]}"
+            break
+    for name in SWALLOWED & document.keys():
+        del document[name]
+    return identity
+
+
+def check_template_kwargs(document: Mapping[str, Any]) -> None:
+    """Refuse `chat_template_kwargs` that would replace what the miner has written; raises RequestError (400)."""
+    given = document.get("chat_template_kwargs")
+    if given is None:
+        return
+    name = "chat_template_kwargs"
+    if not isinstance(given, dict):
+        raise bad_request(f"`{name}` must be an object", param=name)
+    for key, value in given.items():
+        if key in _TEMPLATES_OWN or not isinstance(value, str | bool | int | float):
+            raise bad_request(
+                f"`{name}.{key[:64]}` is not taken: only switches of the model's own template", param=name
+            )
+
+
+_TEMPLATES_OWN: Final = frozenset(
+    {
+        "chat_template", "tokenize", "messages", "conversation", "tools", "documents", "add_generation_prompt",
+        "continue_final_message", "return_dict", "return_tensors", "padding", "truncation", "max_length",
+        "tokenizer_kwargs", "return_assistant_tokens_mask", "raise_exception",
+    }
+)  # fmt: skip

@@ -1,0 +1,119 @@
+"""`/v1/completions` and `/v1/embeddings`: texts without a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from neurons.conversation import Manner
+from neurons.miner.asked import (
+    SWALLOWED,
+    EngineRequest,
+    check_fields,
+    parse_object,
+    take_identity,
+    take_model,
+    take_stream,
+)
+from neurons.miner.errors import bad_request
+from neurons.miner.tables import TwinRoute, VersionRoute
+
+# fmt: off
+_COMPLETION: Final = SWALLOWED | {
+    "model", "prompt", "stream", "stream_options", "max_tokens", "temperature", "top_p", "n", "stop", "seed",
+    "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format", "best_of", "echo",
+    "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
+    "ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens",
+    "bad_words", "allowed_token_ids", "structured_outputs",
+}
+_EMBEDDING: Final = SWALLOWED | {"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"}
+_OBSTACLES: Final = ("logprobs", "response_format", "structured_outputs", "truncate_prompt_tokens")
+# fmt: on
+_BEGINNING_BYTES: Final = 512
+
+
+@dataclass(slots=True, kw_only=True)
+class CompletionRequest(EngineRequest):
+    """A text to go on with. The twin's system prompt stands before it: a doctor's rules hold on every route."""
+
+    PATH: ClassVar[str] = "/v1/completions"
+
+    prompts: list[str]
+
+    def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
+        """Return the body for the engine."""
+        return self._body(twin, version, {})
+
+    def continued(self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, said: str, tokens: int) -> bytes:
+        """Return the body that goes on after what was said."""
+        return self._body(twin, version, self.counted(tokens), said)
+
+    def obstacle(self) -> str | None:
+        """Return the field that keeps its stream from going on at another engine."""
+        if len(self.prompts) > 1:
+            return "`prompt` holds several texts"
+        if self.document.get("n", 1) != 1:
+            return "`n` is more than 1"
+        if self.document.get("seed") is not None:
+            return "it has `seed`"
+        return next((f"it has `{name}`" for name in _OBSTACLES if self.document.get(name)), None)
+
+    def _body(self, twin: TwinRoute, version: VersionRoute, more: dict[str, Any], said: str = "") -> bytes:
+        rules = f"{twin.system_message['content']}\n\n" if twin.system_message is not None else ""
+        prompts = [rules + prompt + said for prompt in self.prompts]
+        prompt = prompts[0] if isinstance(self.document["prompt"], str) else prompts
+        return orjson.dumps({**self.document, "model": version.served_name, "prompt": prompt, **more})
+
+
+def parse_completion(body: bytes) -> CompletionRequest:
+    """Check a body; raises RequestError (400)."""
+    document = parse_object(body)
+    check_fields(document, _COMPLETION)
+    twin = take_model(document)
+    prompt = document.get("prompt")
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
+        # Token ids would go past the doctor's rules.
+        raise bad_request("`prompt` must be a text or a list of texts", param="prompt")
+    if document.pop("echo", False) is not False:
+        raise bad_request("`echo` is not taken: put the prompt before the answer yourself", param="echo")
+    if document.pop("best_of", 1) != document.get("n", 1):
+        raise bad_request("`best_of` is not taken: ask for `n` answers and choose", param="best_of")
+    stream = take_stream(document)
+    identity = take_identity(document)
+    return CompletionRequest(
+        twin=twin,
+        stream=stream,
+        document=document,
+        identity=identity,
+        beginning=prompts[0].encode("utf-8", "surrogatepass")[:_BEGINNING_BYTES],
+        prompts=prompts,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class EmbeddingRequest(EngineRequest):
+    """Texts to embed, by engines that can."""
+
+    PATH: ClassVar[str] = "/v1/embeddings"
+
+    def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
+        """Return the body for the engine."""
+        return orjson.dumps({**self.document, "model": version.served_name})
+
+    def continued(self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, said: str, tokens: int) -> bytes:
+        """An embedding is no stream."""
+        raise NotImplementedError
+
+
+def parse_embedding(body: bytes) -> EmbeddingRequest:
+    """Check a body; raises RequestError (400)."""
+    document = parse_object(body)
+    check_fields(document, _EMBEDDING)
+    twin = take_model(document)
+    if not isinstance(document.get("input"), str | list) or not document["input"]:
+        raise bad_request("`input` must be a text or a list of texts", param="input")
+    identity = take_identity(document)
+    return EmbeddingRequest(twin=twin, stream=False, document=document, identity=identity)

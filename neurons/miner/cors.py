@@ -1,0 +1,54 @@
+"""Which pages of other origins may call this miner from a browser (CORS), and how they are told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from aiohttp import web
+
+from bettertherapy_api import names
+
+ANY: Final = "*"
+_METHODS: Final = "GET, HEAD, POST, OPTIONS"
+_SHOWN: Final = ", ".join(
+    (
+        "x-request-id", "retry-after", "x-should-retry", names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER,
+        names.POD_HEADER,
+    )
+)  # fmt: skip
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_\-, ]{1,1024}")
+_DEFAULT_HEADERS: Final = "authorization, content-type"
+
+
+class Cors:
+    """The allowed origins; none by default, `*` for all. Tokens are sent by the page, never by the browser itself."""
+
+    def __init__(self, origins: Collection[str]) -> None:
+        self._origins = frozenset(origins)
+
+    def headers(self, request: web.BaseRequest) -> dict[str, str]:
+        """Return what an answer to this request carries."""
+        if not self._origins:
+            return {}
+        origin = request.headers.get("Origin")
+        if origin is None or not (ANY in self._origins or origin in self._origins):
+            return {"Vary": "Origin"}
+        return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _SHOWN, "Vary": "Origin"}
+
+    def is_preflight(self, request: web.BaseRequest) -> bool:
+        """Tell whether a browser asks whether it may ask."""
+        return (
+            bool(self._origins) and request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        )
+
+    def preflight(self, request: web.BaseRequest) -> web.Response:
+        """Return the answer to that; who may not gets no permission in it."""
+        wanted = request.headers.get("Access-Control-Request-Headers", "")
+        headers = {
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": wanted if _HEADER_NAMES.fullmatch(wanted) else _DEFAULT_HEADERS,
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=headers)

@@ -1,0 +1,109 @@
+"""Every template gets the doctor's rules and the whole conversation, in its own manner."""
+
+from __future__ import annotations
+
+import pytest
+
+from neurons.conversation import DEFAULT, Manner, Message, Refused, Reply, SystemPlace, TemplateProbe, is_plain, shape
+from tests.standin import templates
+
+FIRST_USER = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True)
+MANNERS = {
+    "chatml": (templates.CHATML, DEFAULT),
+    "qwen3": (templates.QWEN3, DEFAULT),
+    "llama2": (templates.LLAMA2, Manner(alternate=True)),
+    "mistral": (templates.MISTRAL, FIRST_USER),
+    "gemma": (templates.GEMMA, FIRST_USER),
+    "deaf": (templates.DEAF, Manner(system=SystemPlace.FIRST_USER_TURN)),
+}
+TALK: list[Message] = [
+    {"role": "developer", "content": "Be brief."},
+    {"role": "user", "content": "I have a headache."},
+    {"role": "assistant", "content": "Since when?"},
+    {"role": "system", "content": "Answer in Nepali."},
+    {"role": "user", "content": [{"type": "text", "text": "Since Monday."}]},
+    {"role": "user", "content": "No, since Sunday."},
+]
+
+
+def settle(template: str, *, tells_tokens: bool = True) -> Manner | Refused:
+    probe = TemplateProbe()
+    for _ in range(4):
+        asked = probe.next()
+        if asked is None:
+            break
+        try:
+            text = templates.render(template, list(asked.messages))
+        except templates.Refusal as refusal:
+            probe.take(Reply(refusal=str(refusal)))
+        else:
+            probe.take(Reply(prompt_tokens=len(text.split()) if tells_tokens else None))
+    assert probe.result is not None
+    assert probe.next() is None
+    return probe.result
+
+
+@pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
+def test_four_questions_tell_a_templates_manner(template: str, manner: Manner) -> None:
+    assert settle(template) == manner
+
+
+def test_a_template_that_takes_nothing_is_told_in_its_own_words() -> None:
+    assert settle(templates.BROKEN) == Refused("this model takes no conversation")
+
+
+def test_an_engine_that_counts_no_tokens_is_believed() -> None:
+    assert settle(templates.CHATML, tells_tokens=False) == DEFAULT
+
+
+@pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
+def test_nothing_said_is_lost_in_any_template(template: str, manner: Manner) -> None:
+    text = templates.render(template, shape(TALK, system="You are Dr. Gurung's twin.", manner=manner))
+    said = [
+        "You are Dr. Gurung's twin.", "Be brief.", "Answer in Nepali.", "I have a headache.", "Since when?",
+        "Since Monday.", "No, since Sunday.",
+    ]  # fmt: skip
+    places = [text.index(words) for words in said]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
+def test_a_conversation_without_any_system_text_works_too(template: str, manner: Manner) -> None:
+    assert "I have a headache." in templates.render(template, shape(TALK[1:3] + TALK[4:], system=None, manner=manner))
+
+
+def test_the_twins_and_the_clients_system_texts_are_one_message() -> None:
+    messages = shape(TALK, system="You are Dr. Gurung's twin.")
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "user"]
+    assert messages[0]["content"] == "You are Dr. Gurung's twin.\n\nBe brief.\n\nAnswer in Nepali."
+
+
+def test_a_first_user_turn_of_parts_keeps_its_parts() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    messages = shape([{"role": "user", "content": [image]}], system="Rules.", manner=FIRST_USER)
+    assert messages == [{"role": "user", "content": [{"type": "text", "text": "Rules."}, image]}]
+
+
+def test_a_conversation_that_the_doctor_begins_gets_the_rules_before_it() -> None:
+    messages = shape([{"role": "assistant", "content": "Hello."}], system="Rules.", manner=FIRST_USER)
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+
+
+def test_calls_of_tools_are_not_joined_with_speech() -> None:
+    call: Message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    said: Message = {"role": "assistant", "content": "It is fine."}
+    assert shape([call, said], system=None, manner=FIRST_USER) == [call, said]
+
+
+def test_the_clients_messages_stay_as_they_are() -> None:
+    before = [dict(message) for message in TALK]
+    shape(TALK, system="Rules.", manner=FIRST_USER)
+    assert before == TALK
+
+
+@pytest.mark.parametrize(
+    ("roles", "plain"),
+    [("user", True), ("user assistant user", True), ("user user", False), ("system user", False), ("", True)],
+)
+def test_what_is_plain(roles: str, plain: bool) -> None:
+    assert is_plain([{"role": role, "content": "x"} for role in roles.split()]) is plain

@@ -1,0 +1,145 @@
+"""What HTTP itself asks for: HEAD, CORS, ids of requests, images, fields that do no harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettertherapy_api.routing import Twin
+from neurons.miner import settings
+from tests.unit.miner.fake_agent import FakeAgent
+from tests.unit.miner.running_miner import RunningMiner, held, version
+
+INDRA = version("indra", "a")
+BODY: dict[str, Any] = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
+PAGE = "https://clinic.example"
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/indra", "/healthz", "/readyz", "/metrics"])
+async def test_head_is_get_without_a_body(tmp_path: Path, path: str) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        async with miner.client.get(path) as response:
+            whole = response.headers["Content-Type"]
+        async with miner.client.head(path) as response:
+            assert (response.status, response.headers["Content-Type"]) == (200, whole)
+            assert await response.read() == b""
+
+
+async def test_a_request_keeps_its_id_and_trace_on_its_way(tmp_path: Path) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    given = {"x-request-id": "clinic-7", "traceparent": trace, "tracestate": "a=b"}
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        for stream in (False, True):
+            async with miner.client.post(
+                "/v1/chat/completions", json=BODY | {"stream": stream}, headers=given
+            ) as response:
+                assert response.headers["x-request-id"] == "clinic-7"
+            assert given.items() <= agent.headers[-1].items()
+        async with miner.client.get("/v1/nothing", headers=given) as response:
+            assert response.headers["x-request-id"] == "clinic-7"
+        odd = {"x-request-id": "a b", "traceparent": "x"}
+        async with miner.client.post("/v1/chat/completions", json=BODY, headers=odd) as response:
+            assert response.headers["x-request-id"].startswith("req_")
+        assert not {"x-request-id", "traceparent"} & agent.headers[-1].keys()
+
+
+async def test_pages_of_allowed_origins_may_ask(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(INDRA)) as agent,
+        RunningMiner(tmp_path, cors_origins=frozenset({PAGE})) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        asks = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-stainless-os",
+        }
+        for origin, allowed in ((PAGE, PAGE), ("https://elsewhere.example", None)):
+            async with miner.client.options("/v1/chat/completions", headers=asks | {"Origin": origin}) as response:
+                assert response.status == 204
+                assert response.headers.get("Access-Control-Allow-Origin") == allowed
+                assert response.headers["Access-Control-Allow-Headers"] == "authorization,x-stainless-os"
+            for stream in (False, True):
+                body = BODY | {"stream": stream}
+                async with miner.client.post("/v1/chat/completions", json=body, headers={"Origin": origin}) as response:
+                    assert response.status == 200
+                    assert response.headers.get("Access-Control-Allow-Origin") == allowed
+                    assert response.headers["Vary"] == "Origin"
+        async with miner.client.get("/v1/nothing", headers={"Origin": PAGE}) as response:
+            assert response.headers["Access-Control-Allow-Origin"] == PAGE  # a page must be able to read the error
+            assert "x-twin-adapter-digest" in response.headers["Access-Control-Expose-Headers"]
+
+
+async def test_without_configuration_no_page_may_ask(tmp_path: Path) -> None:
+    async with RunningMiner(tmp_path) as miner:
+        asks = {"Access-Control-Request-Method": "POST", "Origin": PAGE}
+        async with miner.client.options("/v1/chat/completions", headers=asks) as response:
+            assert response.status == 405
+            assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_images_go_on_as_data_urls_where_the_pool_takes_them(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path, images=True) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        assert (await miner.ask("indra", messages=messages))[0] == 200
+        assert agent.bodies[-1]["messages"] == messages
+        fetched = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+        status, _, document = await miner.ask("indra", messages=[{"role": "user", "content": [fetched]}])
+        assert (status, document["error"]["code"]) == (400, "image_url")
+        assert len(agent.bodies) == 1
+
+
+async def test_images_are_refused_where_the_pool_does_not_take_them(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        status, _, document = await miner.ask("indra", messages=[{"role": "user", "content": [IMAGE]}])
+        assert (status, document["error"]["code"]) == (400, "images_not_taken")
+        assert agent.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chat_template_kwargs", {"chat_template": "x"}),
+        ("chat_template_kwargs", {"messages": []}),
+        ("chat_template_kwargs", {"documents": "x"}),
+        ("chat_template_kwargs", {"enable_thinking": {"a": 1}}),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "x"}),
+    ],
+)
+async def test_fields_that_would_do_harm_are_refused(tmp_path: Path, field: str, value: object) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        asked: dict[str, Any] = {field: value}
+        status, _, document = await miner.ask("indra", **asked)
+        assert (status, document["error"]["param"].split(".")[0]) == (400, field)
+        assert agent.bodies == []
+
+
+async def test_a_null_is_no_field_whatever_its_name(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        nulls: dict[str, Any] = {"audio": None, "lora_request": None, "tools": None, "stream": None, "user": None}
+        assert (await miner.ask("indra", **nulls))[0] == 200
+        assert not nulls.keys() & agent.bodies[0].keys()
+
+
+def test_the_settings_are_read_from_the_command_line_and_the_environment() -> None:
+    given = settings.parse(["--pool", "p", "--cors-origins", f"{PAGE}, https://b.example", "--images"], {})
+    assert (given.cors_origins, given.images) == (frozenset({PAGE, "https://b.example"}), True)
+    given = settings.parse(["--pool", "p"], {"CORS_ORIGINS": "*", "IMAGES": "true"})
+    assert (given.cors_origins, given.images) == (frozenset({"*"}), True)
+    assert settings.parse(["--pool", "p"], {}).cors_origins == frozenset()
