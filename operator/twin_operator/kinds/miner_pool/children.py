@@ -48,12 +48,14 @@ def build_children(
     pace: Pace,
     now: datetime,
     legacy: bool,
+    reported: bool = True,
 ) -> Children:
     """Return the pool's children.
 
     `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
     pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
-    changes any more: such an update waits for nothing.
+    changes any more: such an update waits for nothing. `reported`: some engine pod has said in the new way that it is
+    ready.
     """
     planned, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now)
     held = None
@@ -70,8 +72,11 @@ def build_children(
     engine_deployment = held_back(stamped, engine) if held is not None and engine is not None else stamped
     miner_deployment = build_miner_deployment(pool, images)
     if legacy:
-        # Miners of either release see only pods of their own, so both are there for a while.
+        # Miners of either release see only engine pods of their own: the old ones stay until there is one of the new,
+        # and old engine pods a while longer, until the new miners are there.
         engine_deployment = with_pause(engine_deployment, LEGACY_SECONDS)
+        if miner is not None and not reported:
+            miner_deployment = held_back(miner_deployment, miner)
     elif miner is not None and miner_waits(miner_deployment, miner, update):
         miner_deployment = held_back(miner_deployment, miner)
     manifests = (

@@ -50,6 +50,7 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
     return build_children(
         pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
         others=gathered.others, pace=pace, now=now, legacy=gathered.legacy,
+        reported=any(report.ready for report in gathered.facts.reports.values()),
     )  # fmt: skip
 
 
