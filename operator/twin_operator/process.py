@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _HUNG_SECONDS = 300.0
 _ELECTION_SECONDS = 60.0
+_LISTINGS = 20
+_LIST_AGAIN_SECONDS = 1.0
 PRIORITIES = {ROUTING: 0, MINER_POOL.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_RUN.kind: 3}
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
 GATHER_SECONDS = 0.01
@@ -167,10 +169,21 @@ class Process:
         return None if self.store.synced else "the store is being filled"
 
     async def _relist(self, watched: Watched) -> None:
-        things, version = await self._free.list(
-            watched.resource, namespace=self._settings.namespace, selector=watched.selector
-        )
+        for _ in range(_LISTINGS):
+            try:
+                things, version = await self._list(watched)
+                break
+            except ApiError as error:
+                if error.status != 429:
+                    raise
+                # It has too much to do, or it was told of this type only a moment ago.
+                await asyncio.sleep(_LIST_AGAIN_SECONDS)
+        else:
+            things, version = await self._list(watched)
         self.store.replace(watched.resource, things, version=version, namespace=self._settings.namespace)
+
+    async def _list(self, watched: Watched) -> tuple[list[Manifest], int]:
+        return await self._free.list(watched.resource, namespace=self._settings.namespace, selector=watched.selector)
 
     async def _reconcile(self, key: Key) -> None:
         await self._reconcilers[key.kind](key)

@@ -24,8 +24,6 @@ from twin_operator.kinds.resources import BY_KIND, MINER_POOL
 pytestmark = pytest.mark.cluster
 
 CHILD_NAMES = {
-    ("ConfigMap", "p-routing"),
-    ("ConfigMap", "p-report"),
     ("Service", "p-miner"),
     *(
         (kind, f"p-{part}")
@@ -89,7 +87,7 @@ async def test_every_child_that_is_deleted_comes_back(world: Cluster) -> None:
         ("Service", "p-miner", {"spec": {"selector": {"app": "x"}}}, lambda thing: len(thing["spec"]["selector"]) == 2),
         ("Deployment", "p-engine", {"spec": {"replicas": 1}}, lambda thing: thing["spec"]["replicas"] == 0),
         ("Role", "p-miner", {"rules": []}, lambda thing: bool(thing["rules"])),
-        ("ConfigMap", "p-routing", {"data": {"routing.json": "{"}}, lambda thing: thing["data"]["routing.json"] != "{"),
+        ("RoutingSlice", "p-routing-0", {"pool": {"maxLoras": 3}}, lambda thing: thing["pool"]["maxLoras"] == 4),
         ("NetworkPolicy", "p-engine", {"spec": {"ingress": [{}]}}, lambda thing: thing["spec"]["ingress"] != [{}]),
     ],
 )  # fmt: skip
@@ -161,19 +159,19 @@ async def _equal(read: Any, value: Any) -> bool:
 async def test_an_object_of_somebody_else_is_left_alone_and_named(empty: Cluster) -> None:
     foreign = {
         "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "p-report", "namespace": empty.namespace},
-        "data": {"mine": "1"},
+        "kind": "Service",
+        "metadata": {"name": "p-miner", "namespace": empty.namespace},
+        "spec": {"ports": [{"port": 9}], "selector": {"mine": "1"}},
     }
     await empty.api.create(foreign)
     await empty.apply(pool_manifest(empty.namespace))
     await until(lambda: _reason(empty, "ChildConflict"), what="the conflict is told")
-    live = await empty.api.get(BY_KIND["ConfigMap"], namespace=empty.namespace, name="p-report")
+    live = await empty.api.get(BY_KIND["Service"], namespace=empty.namespace, name="p-miner")
     assert live is not None
-    assert live["data"] == {"mine": "1"}
+    assert live["spec"]["selector"] == {"mine": "1"}
     assert "ownerReferences" not in live["metadata"]
     await empty.api.delete(
-        BY_KIND["ConfigMap"], namespace=empty.namespace, name="p-report", uid=live["metadata"]["uid"]
+        BY_KIND["Service"], namespace=empty.namespace, name="p-miner", uid=live["metadata"]["uid"]
     )
     await until(lambda: _reason(empty, "ScaledToZero"), seconds=30, what="the pool recovers")
 
@@ -213,15 +211,14 @@ async def test_what_keeps_a_pod_from_starting_is_in_condition_and_event(
     await until(told, what="an event says so")
 
 
-async def test_a_wedged_engine_is_told_and_reports_of_gone_pods_are_pruned(world: Cluster) -> None:
+async def test_a_wedged_engine_is_told_and_reports_of_gone_pods_go(world: Cluster) -> None:
     await world.start_pod("e1")
     await world.report("e1", wedged=True)
     await until(lambda: _reason(world, "EngineWedged"), what="EngineWedged")
     await world.api.delete(BY_KIND["Pod"], namespace=world.namespace, name="e1", uid=world.uids["e1"])
 
-    async def pruned() -> bool:
-        report = await world.api.get(BY_KIND["ConfigMap"], namespace=world.namespace, name="p-report")
-        return report is not None and not report.get("data")
+    async def gone() -> bool:
+        return await world.api.get(BY_KIND["PodReport"], namespace=world.namespace, name="e1") is None
 
-    await until(pruned, what="the report of the gone pod is pruned")
+    await until(gone, what="the garbage collector takes the report of the gone pod")
     await until(lambda: _reason(world, "ScaledToZero"), what="the pool is well again")

@@ -85,7 +85,8 @@ async def are(world: Cluster, **wanted: int) -> bool:
 
 
 async def holds(world: Cluster, *wanted: str) -> bool:
-    return {adapter["servedName"] for adapter in (await world.routing()).get("adapters", [])} == set(wanted)
+    entries = (await world.routing())["twins"].values()
+    return {adapter["servedName"] for entry in entries for adapter in entry["adapters"]} == set(wanted)
 
 
 async def serve(world: Cluster, rollout: dict[str, Any], **spec: Any) -> None:

@@ -25,7 +25,6 @@ from tests.api.operator_harness import (
 from tests.unit.operator.run_samples import DATA, done
 from twin_operator.engine.resources import (
     CONFIG_MAP,
-    FINE_TUNE_RUN,
     JOB,
     POD,
     ROLE,
@@ -33,6 +32,7 @@ from twin_operator.engine.resources import (
     SERVICE_ACCOUNT,
     Manifest,
 )  # fmt: skip
+from twin_operator.kinds.resources import FINE_TUNE_RUN
 
 pytestmark = pytest.mark.cluster
 

@@ -22,8 +22,7 @@ from tests.api.operator_harness import (
     twin_manifest,
     until,
 )
-from twin_operator.engine.resources import CONFIG_MAP
-from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, MINER_POOL
+from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
 
 pytestmark = pytest.mark.cluster
 
@@ -51,8 +50,9 @@ async def _routes(
     world: Cluster, adapters: list[str], answering: list[str], *, pool: str = "p", twin: str = "dr-a"
 ) -> bool:
     table = await world.routing(pool)
-    found = [adapter["servedName"] for adapter in table.get("adapters", []) if adapter["twin"] == twin]
-    versions = [version["servedName"] for version in table.get("twins", {}).get(twin, {}).get("versions", [])]
+    entry = table["twins"].get(twin, {})
+    found = [adapter["servedName"] for adapter in entry.get("adapters", [])]
+    versions = [version["servedName"] for version in entry.get("versions", [])]
     return (found, versions) == (adapters, answering)
 
 
@@ -169,10 +169,11 @@ async def test_a_twin_without_adapter_is_the_base_model_with_a_prompt(world: Clu
     await world.apply(twin_manifest(world.namespace, "dr-plain", letter=None, systemPrompt="Be brief."))
     await until(lambda: _routes(world, [], ["smollm2"], twin="dr-plain"))
     await until(lambda: _twin(world, "dr-plain", Ready="True"))
-    assert (await world.routing())["twins"]["dr-plain"]["systemPrompt"] == "Be brief."
+    published = await world.routing()
+    assert published["prompts"][published["twins"]["dr-plain"]["promptDigest"]] == "Be brief."
 
 
-async def test_a_restarted_operator_keeps_what_answers_even_if_the_table_is_lost(
+async def test_a_restarted_operator_keeps_what_answers_even_if_the_slices_are_lost(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
     async with cluster(kubeconfig, namespace) as world:
@@ -180,9 +181,9 @@ async def test_a_restarted_operator_keeps_what_answers_even_if_the_table_is_lost
             await _serve(world)
             await world.apply(twin_manifest(namespace, letter="b"))
             await until(lambda: _routes(world, ["dr-a-aaaaaaaa", "dr-a-bbbbbbbb"], ["dr-a-aaaaaaaa"]))
-        table = await world.api.get(CONFIG_MAP, namespace=namespace, name="p-routing")
-        assert table is not None
-        await world.api.delete(CONFIG_MAP, namespace=namespace, name="p-routing", uid=table["metadata"]["uid"])
+        for lost in (await world.routing())["slices"]:
+            metadata = lost["metadata"]
+            await world.api.delete(ROUTING_SLICE, namespace=namespace, name=metadata["name"], uid=metadata["uid"])
         async with operator(kubeconfig, namespace, tmp_path, name="second"):
             await until(lambda: _routes(world, ["dr-a-aaaaaaaa", "dr-a-bbbbbbbb"], ["dr-a-aaaaaaaa"]), seconds=30)
 

@@ -36,8 +36,8 @@ def bench_cluster() -> Iterator[Cluster]:
         try:
             cluster.down()
             cluster.up(memory_gb=MEMORY_GB)
-            for kind in ("doctortwins", "minerpools", "finetuneruns"):
-                cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / f"{kind}.yaml"))
+            for path in sorted((ROOT / "crds").glob("*.yaml")):
+                cluster.kubectl("apply", "--server-side", "-f", str(path))
             cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
             cluster.kubectl("create", "namespace", NAMESPACE)
             yield cluster

@@ -141,7 +141,6 @@ async def _settle(world: operator_harness.Cluster, count: int) -> None:
     for name in names:
         await world.apply(twin_manifest(NAMESPACE, name, tier=POOL))
     await world.start_pod(POD, pool=POOL)
-    await until(lambda: _reported(world), seconds=READY_SECONDS, what="the report's ConfigMap is there")
     await world.report(POD, *(held(twin=name) for name in names), pool=POOL)
 
     async def all_ready() -> bool:
@@ -149,10 +148,6 @@ async def _settle(world: operator_harness.Cluster, count: int) -> None:
         return len(twins) == count and all(condition(twin, "Ready")[0] == "True" for twin in twins)
 
     await until(all_ready, seconds=READY_SECONDS, what=f"all {count} twins are Ready")
-
-
-async def _reported(world: operator_harness.Cluster) -> bool:
-    return ("ConfigMap", f"{POOL}-report") in await world.children(POOL)
 
 
 async def _quiet(operator: Operator) -> None:

@@ -317,7 +317,7 @@ def twins_published_differently(change: Change) -> Iterator[Woken]:
             entry = newer.get(uid) or former[uid]
             yield Key(DOCTOR_TWIN.kind, key.namespace, entry.name)
             yield Route(key.namespace, key.name, uid)
-    if change.old is None or change.new is None or _unreadable(before) != _unreadable(after):
+    if change.old is None or change.new is None or _besides(before) != _besides(after) or _lost_prompts(before, after):
         yield Route(key.namespace, key.name, None)
     yield Counts(key)
 
@@ -398,5 +398,9 @@ def _adapters(entry: Entry | None) -> Mapping[str, Any]:
     return (report.adapters or {}) if report is not None else {}
 
 
-def _unreadable(value: object) -> frozenset[str]:
-    return value.unreadable if isinstance(value, Slice) else frozenset()
+def _besides(value: object) -> object:
+    return (value.header, value.pods, value.unreadable, value.owner) if isinstance(value, Slice) else None
+
+
+def _lost_prompts(before: object, after: object) -> bool:
+    return isinstance(before, Slice) and isinstance(after, Slice) and bool(before.prompts - after.prompts)

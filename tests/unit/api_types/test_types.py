@@ -1,4 +1,4 @@
-"""The types behind the API: names, selectors, the routing table, the manifest and the generator."""
+"""The types behind the API: names, selectors, the manifest and the generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from bettertherapy_api import crd, names
-from bettertherapy_api.configmaps import BaseModelRef, RoutingTable
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
 from bettertherapy_api.manifest import AdapterManifest, FileEntry, Fingerprint, manifest_digest
 from bettertherapy_api.schema import LabelSelector
@@ -42,18 +41,6 @@ def test_what_is_no_digest_is_refused(value: str) -> None:
 )
 def test_selectors_select_as_in_kubernetes(selector: dict[str, object], expected: bool) -> None:
     assert LabelSelector.model_validate(selector).matches({"a": "1"}) is expected
-
-
-def test_the_same_table_gives_the_same_bytes() -> None:
-    def table(twins: list[str]) -> RoutingTable:
-        return RoutingTable.model_validate({
-            "pool": "p", "generation": 1, "baseModel": {"name": "m"}, "maxLoras": 4, "maxLoraRank": 16,
-            "twins": {name: {"versions": []} for name in twins},
-        })  # fmt: skip
-
-    assert table(["a", "b"]).to_json() == table(["b", "a"]).to_json()
-    assert RoutingTable.model_validate_json(table(["a"]).to_json()) == table(["a"])
-    assert table([]).base_model == BaseModelRef(name="m")
 
 
 def test_a_manifest_digest_covers_the_fingerprint() -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bettertherapy_api.routing import Twin, Version
+from bettertherapy_api.routing import Version
 from tests.standin import BASE, StandIn
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner
+from tests.unit.miner.running_miner import RunningMiner, Twin
 
 ON_BASE = Version(served_name=BASE, weight_percent=100)
 QUESTION = [{"role": "user", "content": "I have had a headache for two days."}]

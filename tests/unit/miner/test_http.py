@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.routing import Twin
 from neurons.miner import settings
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, held, version
 
 INDRA = version("indra", "a")
 BODY: dict[str, Any] = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}

@@ -8,11 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from bettertherapy_api.routing import Twin
 from tests.standin import BASE
 from tests.unit.miner.engine_pods import QUESTION, pool, text
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
 
 BREAKS = [
     *((fault, after) for fault in ("fail_stream_after", "cut_stream_after") for after in (1, 4, 7)),
