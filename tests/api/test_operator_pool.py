@@ -170,9 +170,7 @@ async def test_an_object_of_somebody_else_is_left_alone_and_named(empty: Cluster
     assert live is not None
     assert live["spec"]["selector"] == {"mine": "1"}
     assert "ownerReferences" not in live["metadata"]
-    await empty.api.delete(
-        BY_KIND["Service"], namespace=empty.namespace, name="p-miner", uid=live["metadata"]["uid"]
-    )
+    await empty.api.delete(BY_KIND["Service"], namespace=empty.namespace, name="p-miner", uid=live["metadata"]["uid"])
     await until(lambda: _reason(empty, "ScaledToZero"), seconds=30, what="the pool recovers")
 
 

@@ -129,27 +129,31 @@ def answer(promql: str, exposition: str) -> list[tuple[dict[str, str], float]]:
     """Return what one of the operator's queries says of what a miner exposes; raises ValueError for another query."""
     lines = exposition.splitlines(keepends=True)
     if _READY in promql:
-        found = sum(line.startswith(_READY) for line in lines)
-        return [({}, float(found))] if found else []
+        ready = sum(line.startswith(_READY) for line in lines)
+        return [({}, float(ready))] if ready else []
     if RATINGS in promql:
         return []  # nobody rates here
-    wanted = re.search(r'version="[^"]+"', promql)
+    wanted = re.search(r'version=~"([^"]+)"', promql)
     if wanted is None:
         raise ValueError(f"not one of the operator's queries: {promql}")
-    # A hundred versions have series by the end: only the wanted one's are parsed.
-    own = "".join(line for line in lines if wanted[0] in line)
-    of_version = [sample for family in text_string_to_metric_families(own) for sample in family.samples]
+    # A hundred versions have series by the end: only the wanted ones' are parsed.
+    versions = wanted[1].split("|")
+    own = "".join(line for line in lines if any(f'version="{version}"' in line for version in versions))
+    samples = [sample for family in text_string_to_metric_families(own) for sample in family.samples]
     if _REQUESTS in promql:
-        codes: dict[str, float] = defaultdict(float)
-        for sample in of_version:
+        codes: dict[tuple[str, str, str], float] = defaultdict(float)
+        for sample in samples:
             if sample.name == _REQUESTS:
-                codes[sample.labels["code"]] += sample.value
-        return [({"code": code}, value) for code, value in codes.items()]
+                codes[sample.labels["twin"], sample.labels["version"], sample.labels["code"]] += sample.value
+        return [({"twin": of[0], "version": of[1], "code": of[2]}, value) for of, value in codes.items()]
     if _BUCKET in promql:
         quantile = float(re.findall(r"histogram_quantile\(([\d.]+)", promql)[0])
-        buckets = {float(sample.labels["le"]): sample.value for sample in of_version if sample.name == _BUCKET}
-        value = histogram_quantile(quantile, buckets)
-        return [] if math.isnan(value) else [({}, value)]
+        buckets: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
+        for sample in samples:
+            if sample.name == _BUCKET:
+                buckets[sample.labels["twin"], sample.labels["version"]][float(sample.labels["le"])] = sample.value
+        found = {of: histogram_quantile(quantile, each) for of, each in buckets.items()}
+        return [({"twin": of[0], "version": of[1]}, value) for of, value in found.items() if not math.isnan(value)]
     raise ValueError(f"not one of the operator's queries: {promql}")
 
 

@@ -35,6 +35,11 @@ class Options:
     """How often the operator is killed in the night."""
     night_window_seconds: int = 180
     """Over how long the night's fine-tunes are spread."""
+    many_twins: int = 10_000
+    many_pools: int = 10
+    """Twins and pools of the operator that is measured with many."""
+    soak_changes: int = 5000
+    """Changes of versions between two looks at its memory."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -56,6 +61,7 @@ MODULES: Final[dict[str, str]] = {
     "heal": "tests.bench.heal",
     "swaps_under_load": "tests.bench.swaps_under_load",
     "operator": "tests.bench.idle_operator",
+    "control_plane": "tests.bench.control_plane",
     "promotion": "tests.bench.promotion",
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",

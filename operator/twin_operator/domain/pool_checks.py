@@ -249,8 +249,8 @@ STARTUP: Final = Chain[Situation](
 )  # fmt: skip
 READINESS: Final = Chain[Situation](
     "Ready",
-    children_refused, routing_refused, scaled_to_zero, engine_wedged, endpoint_unreachable, STARTUP, not_all_ready, no_miner,
-    miner_not_ready, access_secret_missing,
+    children_refused, routing_refused, scaled_to_zero, engine_wedged, endpoint_unreachable, STARTUP, not_all_ready,
+    no_miner, miner_not_ready, access_secret_missing,
 )  # fmt: skip
 LIVENESS: Final = Chain[Situation](
     "EngineLive", engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed

@@ -209,6 +209,7 @@ class Api:
         finally:
             _AT_SENDING.reset(asked)
             metrics.API_WRITES.labels(verb=verb, kind=kind, status=str(status)).inc()
+            metrics.API_WRITTEN_BYTES.labels(kind=kind).inc(len(orjson.dumps(body)))
         return answer
 
     async def _request(

@@ -26,6 +26,10 @@ API_WRITES = Counter(
     "bettertherapy_operator_api_writes", "Writes to the API server by verb, kind and HTTP status (0: no answer).",
     ["verb", "kind", "status"], registry=REGISTRY,
 )  # fmt: skip
+API_WRITTEN_BYTES = Counter(
+    "bettertherapy_operator_api_written_bytes", "Bytes of bodies of writes to the API server, by kind.", ["kind"],
+    registry=REGISTRY,
+)  # fmt: skip
 CACHED_OBJECTS = Gauge(
     "bettertherapy_operator_cached_objects", "Objects in the cache by kind.", ["kind"], registry=REGISTRY
 )

@@ -323,26 +323,26 @@ def twins_published_differently(change: Change) -> Iterator[Woken]:
 
 
 TRIGGERS: Final = (
-    Trigger(of=DOCTOR_TWIN.kind, when=exists, wakes=itself, why="its status follows from its spec and its annotations"),
+    Trigger(of=DOCTOR_TWIN.kind, when=exists, wakes=itself, why="its status follows"),
     Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=pools_of_twin, why="pools publish its versions"),
-    Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=open_runs_of_twin, why="runs tell what became of them"),
+    Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=open_runs_of_twin, why="runs tell of them"),
     Trigger(of=MINER_POOL.kind, when=exists, wakes=itself, why="its children follow from its spec"),
-    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=everything_of_pool, why="it may serve others, or otherwise"),
+    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=everything_of_pool, why="it may serve others"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=twins_of_pool, why="they may be served elsewhere now"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=waiting_runs, why="its limit or its store may be another"),
     Trigger(of=FINE_TUNE_RUN.kind, when=exists, wakes=itself, why="its status follows from its spec"),
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
-    Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod must hold a version"),
+    Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod counts"),
     Trigger(of=POD.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
-    Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask through a miner"),
+    Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask them"),
     Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
-    Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve, or no more"),
+    Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),
     Trigger(of=POD_REPORT.kind, when=always, wakes=twins_reported_differently, why="a version may have been verified"),
     Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),
     *(
-        Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="an owner's child")
+        Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
         for resource in (*CHILDREN, POD)
         for wakes in (owner_pool, owner_run)
     ),

@@ -238,7 +238,10 @@ WATCHED: Final = (
         indexes=_CHILD_INDEXES,
     ),
     *(
-        Watched(resource=resource, selector=names.LABEL_COMPONENT, indexes=_CHILD_INDEXES, **_SPECIAL.get(resource.kind, {}))
+        Watched(
+            resource=resource, selector=names.LABEL_COMPONENT, indexes=_CHILD_INDEXES,
+            **_SPECIAL.get(resource.kind, {}),
+        )
         for resource in CHILDREN
     ),
     Watched(

@@ -6,7 +6,7 @@ import pytest
 
 from neurons.miner.metrics import Metrics
 from tests.bench.canary_metrics import answer, histogram_quantile
-from twin_operator.domain.canary_analysis import queries
+from twin_operator.domain.canary_analysis import Trial, queries
 
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
 
@@ -18,7 +18,7 @@ def test_it_knows_the_queries_and_tells_versions_apart() -> None:
         for code in codes:
             metrics.count("dr-a", version, code)
             metrics.series("dr-a", version).request_seconds.observe(seconds)
-    asked = queries(twin="dr-a", canary=B, stable=A, window_seconds=60, matchers='namespace="n"')
+    asked = queries([Trial(twin="dr-a", canary=B, stable=A)], window_seconds=60, matchers='namespace="n"')
     said = {name: answer(promql, metrics.render().decode()) for name, promql in asked.items()}
     assert said["fresh"] == [({}, 1.0)]
     assert sorted((labels["code"], value) for labels, value in said["requests"]) == [("200", 9.0), ("500", 1.0)]
@@ -29,7 +29,7 @@ def test_it_knows_the_queries_and_tells_versions_apart() -> None:
 
 
 def test_without_requests_there_is_no_quantile() -> None:
-    asked = queries(twin="dr-a", canary=B, stable=A, window_seconds=60, matchers="")
+    asked = queries([Trial(twin="dr-a", canary=B, stable=A)], window_seconds=60, matchers="")
     assert answer(asked["canary"], Metrics().render().decode()) == []
     with pytest.raises(ValueError, match="not one of"):
         answer("up", "")

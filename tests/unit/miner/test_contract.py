@@ -68,7 +68,7 @@ async def test_a_twin_is_not_answered_without_its_system_prompt(tmp_path: Path) 
         assert agent.bodies == []
         miner.service.tables.take_routing(Put(prompts_slice(prompt)))
         assert (await miner.ask("dr-x"))[0] == 200
-        assert agent.bodies[0]["messages"][0] == {"role": "system", "content": prompt}
+        assert agent.bodies[-1]["messages"][0] == {"role": "system", "content": prompt}
         miner.service.tables.take_routing(Gone(prompts_slice(prompt)))
         assert (await miner.ask("dr-x"))[0] == 503
 

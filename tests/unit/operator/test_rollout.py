@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
@@ -502,6 +502,7 @@ def test_a_lost_entry_is_made_again_with_what_answered_though_the_twin_was_looke
     assert world.weights == {A: 100}
 
 
+@settings(deadline=None)  # a busy machine takes longer
 @given(
     events=st.lists(
         st.sampled_from(

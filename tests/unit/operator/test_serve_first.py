@@ -1,4 +1,4 @@
-"""What patients hear goes first: a refusal, a stale view, an odd status or a silent Prometheus holds no rollback back."""
+"""What patients hear goes first: no refusal, stale view, odd status or silent Prometheus holds a rollback back."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class RoutingReconciler:
             self._marked[namespace, pool] = marked
 
     async def reconcile(self, key: Key) -> None:
-        """Publish what changed for the pool; raises ApiError, ConflictError or ChildConflictError to be called again."""
+        """Publish what changed for the pool; raises OperatorError to be called again."""
         place = (key.namespace, key.name)
         marked = self._marked.pop(place, set())
         pool = self._world.pool(*place)
@@ -141,7 +141,8 @@ class RoutingReconciler:
         facts = self._world.facts(pool.namespace, pool.name)
         return {
             pod.uid: PodEntry(
-                name=pod.name, address=f"[{pod.ip}]:{names.AGENT_PORT}" if ":" in pod.ip else f"{pod.ip}:{names.AGENT_PORT}"
+                name=pod.name,
+                address=f"[{pod.ip}]:{names.AGENT_PORT}" if ":" in pod.ip else f"{pod.ip}:{names.AGENT_PORT}",
             )
             for pod in facts.engines
             if pod.ip is not None
