@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.report import Proof
 from bettertherapy_api.routing import Version
 from twin_operator.domain.appearances import ARTIFACT, appears
+from twin_operator.domain.proof import SAME_MILLI_NATS
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import Failure, PoolView, TwinView
@@ -63,6 +65,39 @@ def adapter_failed(view: TwinView) -> Finding | None:
 def adapter_failed_for_good(view: TwinView) -> Finding | None:
     """The wanted adapter failed, and no agent goes on trying."""
     return None if any(failure.retryable for failure in view.failures()) else adapter_failed(view)
+
+
+def pods_disagree(view: TwinView) -> Finding | None:
+    """Two ready pods of a pool answer differently under the wanted adapter's name; none has a record to go by."""
+    found = view.disagreement()
+    if found is None:
+        return None
+    pool, apart = found
+    one, other = apart.pods
+    return Finding(
+        Reason.FINGERPRINT_MISMATCH,
+        f"pods {one} and {other} of MinerPool {pool} answer differently as {_wanted_name(view)}: the log-probabilities "
+        f"of the standard questions are {apart.milli_nats / 1000:.2f} nats apart on average, and up to "
+        f"{SAME_MILLI_NATS / 1000:.2f} may be noise. Delete both pods, so that they load it anew, and publish it with "
+        f"a fingerprint, which tells which of them is wrong",
+    )
+
+
+def weights_unproven(view: TwinView) -> Finding | None:
+    """A ready pod has verified the wanted adapter without proof of whose weights it is; the pod may say why."""
+    unproven = view.unproven()
+    if not unproven:
+        return None
+    ready = sum(len(pool.facts.ready) for pool in view.counting)
+    pod, held = next(((pod, held) for pod, held in unproven.items() if held.message), next(iter(unproven.items())))
+    why = f"pod {pod}: {held.message}" if held.message else (
+        f"pod {pod} measured none: publish it with a fingerprint, as the trainer does"
+    )  # fmt: skip
+    return Finding(
+        Reason.UNPROVEN,
+        f"digest and root of {_wanted_name(view)} are confirmed on all {ready} ready pods, but on {len(unproven)} of "
+        f"them nothing proves whose weights answer; {why}",
+    )
 
 
 def artifact_failed(view: TwinView) -> Finding | None:
@@ -130,7 +165,8 @@ def routing_refused(view: TwinView) -> Finding | None:
 
 
 STUCK: Final = Chain[TwinView]("why it can't go on", no_pool_matches, every_pool_refuses, served_name_collision)
-READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, adapter_failed, no_pool_answers, not_taken_over)
+WRONG_WEIGHTS: Final = Chain[TwinView]("AdaptersVerified", adapter_failed, pods_disagree)
+READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, WRONG_WEIGHTS, no_pool_answers, not_taken_over)
 HALTED: Final = Chain[TwinView]("why nothing goes on by itself", STUCK, adapter_failed_for_good)
 UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, not_taken_over, no_pool_answers)
 CAPACITY: Final = Chain[TwinView]("CapacityAvailable", pool_lacks_capacity, slots_overcommitted)
@@ -190,7 +226,7 @@ def _adapters_verified(view: TwinView) -> Condition:
     kind = "AdaptersVerified"
     if view.wanted is None:
         return _no_adapter().condition(kind, "True")
-    found = adapter_failed(view)
+    found = WRONG_WEIGHTS.evaluate(view)
     if found is not None:
         return found.condition(kind, "False")
     if not view.counting:
@@ -199,16 +235,10 @@ def _adapters_verified(view: TwinView) -> Condition:
     if found is not None:
         return found.condition(kind, "False")
     ready = sum(len(pool.facts.ready) for pool in view.counting)
-    unproven = view.unproven()
-    if unproven:
-        said = (
-            f"digest and root of {view.wanted.served_name} are confirmed on all {ready} ready pods, but on "
-            f"{len(unproven)} of them, such as {unproven[0]}, nothing was measured that proves whose weights these "
-            f"are: publish it with a fingerprint, as the trainer does"
-        )
-        return Finding(Reason.UNPROVEN, said).condition(kind, "Unknown")
-    said = f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on all {ready} ready pods"
-    return Finding(Reason.VERIFIED, said).condition(kind, "True")
+    found = weights_unproven(view)
+    if found is not None:
+        return found.condition(kind, "Unknown")
+    return Finding(Reason.VERIFIED, _proof(view)).condition(kind, "True")
 
 
 def _progressing(view: TwinView, rollout: Rollout) -> Condition:
@@ -308,6 +338,17 @@ def _no_pool() -> Finding:
 
 def _failed(failure: Failure, count: int) -> Finding:
     return Finding(failure.reason, _failure_message(failure, count))
+
+
+def _proof(view: TwinView) -> str:
+    ready = sum(len(pool.facts.ready) for pool in view.counting)
+    first = sum(held.proof is Proof.FIRST_LOAD for held in view.ready_reports().values())
+    if first == 0:
+        return f"digest, root and fingerprint of {_wanted_name(view)} are confirmed on all {ready} ready pods"
+    return (
+        f"digest and root of {_wanted_name(view)} are confirmed on all {ready} ready pods; no fingerprint is recorded, "
+        f"so {first} of them compare its answers with those of the first load"
+    )
 
 
 def _as_version(view: TwinView) -> Version:
