@@ -1,4 +1,4 @@
-"""What proves whose weights answer under an adapter's name: one pod's own word, and the pods of a pool compared."""
+"""Whether the pods of a pool hold the same weights, where no fingerprint was recorded that each could go by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from bettertherapy_api.report import AdapterReport, AdapterState, Proof
+from bettertherapy_api.report import AdapterReport, Proof
 
 SAME_MILLI_NATS: Final = 100
 """Mean absolute difference at the standard questions up to which two pods of a pool hold the same weights."""
@@ -22,13 +22,6 @@ class Disagreement:
     """Mean absolute difference of their log-probabilities at the standard questions, in 1/1000 nats."""
 
 
-def is_proven(held: AdapterReport) -> bool:
-    """Tell whether the pod measured whose weights these are; an agent that names no proof measured a fingerprint."""
-    if held.proof is None:
-        return held.fingerprint_milli_nats is not None
-    return held.proof in (Proof.FINGERPRINT, Proof.FIRST_LOAD)
-
-
 def disagreement(reports: Mapping[str, AdapterReport]) -> Disagreement | None:
     """Return the two pods of one pool, by name, whose answers at the first load are furthest apart, if that is too far.
 
@@ -37,7 +30,7 @@ def disagreement(reports: Mapping[str, AdapterReport]) -> Disagreement | None:
     measured = {
         pod: held.measured_milli_nats
         for pod, held in sorted(reports.items())
-        if held.state is AdapterState.VERIFIED and held.proof is Proof.FIRST_LOAD and held.measured_milli_nats
+        if held.rests_on() is Proof.FIRST_LOAD and held.measured_milli_nats
     }
     found = [
         Disagreement(pods=(one, other), milli_nats=round(apart))

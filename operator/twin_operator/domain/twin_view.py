@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
-from twin_operator.domain.proof import Disagreement, disagreement, is_proven
+from twin_operator.domain.proof import Disagreement, disagreement
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.routing import stable_version
 from twin_operator.engine.conditions import Finding
@@ -137,7 +137,7 @@ class TwinView:
         return {
             pod: held
             for (_pool, pod), held in sorted(self.ready_reports().items())
-            if held.state is AdapterState.VERIFIED and not is_proven(held)
+            if held.rests_on() is Proof.UNPROVEN
         }
 
     def disagreement(self) -> tuple[str, Disagreement] | None:

@@ -234,7 +234,6 @@ def _adapters_verified(view: TwinView) -> Condition:
     found = not_on_every_pod(view)
     if found is not None:
         return found.condition(kind, "False")
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
     found = weights_unproven(view)
     if found is not None:
         return found.condition(kind, "Unknown")
@@ -342,7 +341,7 @@ def _failed(failure: Failure, count: int) -> Finding:
 
 def _proof(view: TwinView) -> str:
     ready = sum(len(pool.facts.ready) for pool in view.counting)
-    first = sum(held.proof is Proof.FIRST_LOAD for held in view.ready_reports().values())
+    first = sum(held.rests_on() is Proof.FIRST_LOAD for held in view.ready_reports().values())
     if first == 0:
         return f"digest, root and fingerprint of {_wanted_name(view)} are confirmed on all {ready} ready pods"
     return (
