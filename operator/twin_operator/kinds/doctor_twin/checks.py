@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import Proof
-from bettertherapy_api.routing import Version
-from twin_operator.domain.appearances import ARTIFACT, appears
-from twin_operator.domain.proof import SAME_MILLI_NATS
+from twin_operator.domain.appearances import appears
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
-from twin_operator.domain.twin_view import Failure, PoolView, TwinView
+from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.conditions import Chain, Condition, Finding
+from twin_operator.kinds.doctor_twin.adapter_checks import (
+    WRONG_WEIGHTS,
+    adapter_failed_for_good,
+    artifact_failed,
+    failure_message,
+    not_on_every_pod,
+    progress,
+    proof_of,
+    wanted_name,
+    weights_unproven,
+)
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 _CAPACITY: Final = frozenset(
@@ -53,59 +61,6 @@ def served_name_collision(view: TwinView) -> Finding | None:
     return None
 
 
-def adapter_failed(view: TwinView) -> Finding | None:
-    """The wanted adapter failed on some pod."""
-    failures = view.failures()
-    if not failures:
-        return None
-    worst = next((failure for failure in failures if not failure.retryable), failures[0])
-    return _failed(worst, len(failures))
-
-
-def adapter_failed_for_good(view: TwinView) -> Finding | None:
-    """The wanted adapter failed, and no agent goes on trying."""
-    return None if any(failure.retryable for failure in view.failures()) else adapter_failed(view)
-
-
-def pods_disagree(view: TwinView) -> Finding | None:
-    """Two ready pods of a pool answer differently under the wanted adapter's name; none has a record to go by."""
-    found = view.disagreement()
-    if found is None:
-        return None
-    pool, apart = found
-    one, other = apart.pods
-    return Finding(
-        Reason.FINGERPRINT_MISMATCH,
-        f"pods {one} and {other} of MinerPool {pool} answer differently as {_wanted_name(view)}: the log-probabilities "
-        f"of the standard questions are {apart.milli_nats / 1000:.2f} nats apart on average, and up to "
-        f"{SAME_MILLI_NATS / 1000:.2f} may be noise. Delete both pods, so that they load it anew, and publish it with "
-        f"a fingerprint, which tells which of them is wrong",
-    )
-
-
-def weights_unproven(view: TwinView) -> Finding | None:
-    """A ready pod has verified the wanted adapter without proof of whose weights it is; the pod may say why."""
-    unproven = view.unproven()
-    if not unproven:
-        return None
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
-    pod, held = next(((pod, held) for pod, held in unproven.items() if held.message), next(iter(unproven.items())))
-    why = f"pod {pod}: {held.message}" if held.message else (
-        f"pod {pod} measured none: publish it with a fingerprint, as the trainer does"
-    )  # fmt: skip
-    return Finding(
-        Reason.UNPROVEN,
-        f"digest and root of {_wanted_name(view)} are confirmed on all {ready} ready pods, but on {len(unproven)} of "
-        f"them nothing proves whose weights answer; {why}",
-    )
-
-
-def artifact_failed(view: TwinView) -> Finding | None:
-    """The artifact itself is at fault, before an engine was asked to load it."""
-    failures = [failure for failure in view.failures() if failure.reason in ARTIFACT]
-    return _failed(failures[0], len(failures)) if failures else None
-
-
 def no_pool_answers(view: TwinView) -> Finding | None:
     """No pool that counts has a ready engine and lets clients in; one of them says why."""
     if any(pool.facts.ready and pool.is_open for pool in view.counting):
@@ -122,24 +77,17 @@ def no_pool_answers(view: TwinView) -> Finding | None:
 
 def not_taken_over(view: TwinView) -> Finding | None:
     """The wanted version doesn't answer yet in every pool."""
-    wanted = _wanted_name(view)
+    wanted = wanted_name(view)
     for pool in view.counting:
         answering = pool.answering(view.twin)
         if answering is None or answering.served_name != wanted:
-            return Finding(Reason.LOADING, _progress(view))
+            return Finding(Reason.LOADING, progress(view))
         if not pool.holds(answering) and pool.facts.ready:
             return Finding(
                 Reason.LOADING,
-                f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {_progress(view)}",
+                f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {progress(view)}",
             )
     return None
-
-
-def not_on_every_pod(view: TwinView) -> Finding | None:
-    """Some ready pod has not verified the wanted adapter."""
-    ready = [name for pool in view.counting for name in pool.facts.ready]
-    verified = [name for pool in view.counting for name in pool.holds(_as_version(view))]
-    return None if ready and len(verified) == len(ready) else Finding(Reason.LOADING, _progress(view))
 
 
 def pool_lacks_capacity(view: TwinView) -> Finding | None:
@@ -165,7 +113,6 @@ def routing_refused(view: TwinView) -> Finding | None:
 
 
 STUCK: Final = Chain[TwinView]("why it can't go on", no_pool_matches, every_pool_refuses, served_name_collision)
-WRONG_WEIGHTS: Final = Chain[TwinView]("AdaptersVerified", adapter_failed, pods_disagree)
 READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, WRONG_WEIGHTS, no_pool_answers, not_taken_over)
 HALTED: Final = Chain[TwinView]("why nothing goes on by itself", STUCK, adapter_failed_for_good)
 UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, not_taken_over, no_pool_answers)
@@ -193,17 +140,17 @@ def _serving(view: TwinView) -> Condition:
         ]
         found = Finding(Reason.VERSION_SERVING, f"answers with {', '.join(parts)}")
         return found.condition("Serving", "True")
-    return (READINESS.evaluate(view) or Finding(Reason.LOADING, _progress(view))).condition("Serving", "False")
+    return (READINESS.evaluate(view) or Finding(Reason.LOADING, progress(view))).condition("Serving", "False")
 
 
 def _ready(view: TwinView) -> Condition:
     found = READINESS.evaluate(view)
     if found is None:
         pools = ", ".join(pool.pool.name for pool in view.counting)
-        message = f"{_wanted_name(view)} answers, verified, in {pools}"
+        message = f"{wanted_name(view)} answers, verified, in {pools}"
         refused = [pool.refused.message for pool in view.pools if pool.matches and pool.refused]
         return Finding(Reason.SERVING, "; ".join([message, *refused])).condition("Ready", "True")
-    if (answering := view.answering()) and _wanted_name(view) not in answering:
+    if (answering := view.answering()) and wanted_name(view) not in answering:
         found = found.followed_by(f"; {', '.join(sorted(answering))} goes on answering")
     return found.condition("Ready", "False")
 
@@ -237,7 +184,7 @@ def _adapters_verified(view: TwinView) -> Condition:
     found = weights_unproven(view)
     if found is not None:
         return found.condition(kind, "Unknown")
-    return Finding(Reason.VERIFIED, _proof(view)).condition(kind, "True")
+    return Finding(Reason.VERIFIED, proof_of(view)).condition(kind, "True")
 
 
 def _progressing(view: TwinView, rollout: Rollout) -> Condition:
@@ -247,14 +194,14 @@ def _progressing(view: TwinView, rollout: Rollout) -> Condition:
         return halted.condition(kind, "False")
     failures = view.failures()
     if failures:
-        retried = Finding(Reason.RETRYING, _failure_message(failures[0], len(failures)))
+        retried = Finding(Reason.RETRYING, failure_message(failures[0], len(failures)))
         return retried.condition(kind, "True")
     found = UNDER_WAY.evaluate(view)
     if found is None and rollout.canary is not None:
-        loading = f"{rollout.canary.served_name} is to be loaded beside {_wanted_name(view)}"
+        loading = f"{rollout.canary.served_name} is to be loaded beside {wanted_name(view)}"
         found = rollout.finding or Finding(Reason.CANARY_LOADING, loading)
     if found is None:
-        return Finding(Reason.COMPLETE, f"{_wanted_name(view)} has taken over").condition(kind, "False")
+        return Finding(Reason.COMPLETE, f"{wanted_name(view)} has taken over").condition(kind, "False")
     return found.condition(kind, "True")
 
 
@@ -333,43 +280,3 @@ def _no_adapter() -> Finding:
 
 def _no_pool() -> Finding:
     return Finding(Reason.NO_POOL, "no pool can serve the twin as its spec asks")
-
-
-def _failed(failure: Failure, count: int) -> Finding:
-    return Finding(failure.reason, _failure_message(failure, count))
-
-
-def _proof(view: TwinView) -> str:
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
-    first = sum(held.rests_on() is Proof.FIRST_LOAD for held in view.ready_reports().values())
-    if first == 0:
-        return f"digest, root and fingerprint of {_wanted_name(view)} are confirmed on all {ready} ready pods"
-    return (
-        f"digest and root of {_wanted_name(view)} are confirmed on all {ready} ready pods; no fingerprint is recorded, "
-        f"so {first} of them compare its answers with those of the first load"
-    )
-
-
-def _as_version(view: TwinView) -> Version:
-    digest = view.wanted.digest if view.wanted else None
-    return Version(served_name=_wanted_name(view), digest=digest, weight_percent=100)
-
-
-def _wanted_name(view: TwinView) -> str:
-    return view.wanted.served_name if view.wanted else view.twin.spec.base_model.name
-
-
-def _progress(view: TwinView) -> str:
-    desired, loaded, verified = view.counts()
-    name = _wanted_name(view)
-    slow = [
-        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports()
-    ]
-    waiting = f"; pod {slow[0]} has not reported it yet" if slow and view.wanted else ""
-    return f"{name} is verified on {verified} and loaded on {loaded} of {desired} pods{waiting}"
-
-
-def _failure_message(failure: Failure, count: int) -> str:
-    others = f" (and on {count - 1} more)" if count > 1 else ""
-    again = "; the agent keeps trying" if failure.retryable else ""
-    return f"pod {failure.pod} of MinerPool {failure.pool}{others}: {failure.message}{again}"
