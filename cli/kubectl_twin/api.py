@@ -44,6 +44,16 @@ def runs_path(namespace: str, name: str | None = None) -> str:
     return _path(f"/apis/{API_VERSION}", "finetuneruns", namespace, name)
 
 
+def slices_path(namespace: str) -> str:
+    """Return the path of a namespace's RoutingSlices."""
+    return _path(f"/apis/{API_VERSION}", "routingslices", namespace, None)
+
+
+def reports_path(namespace: str) -> str:
+    """Return the path of a namespace's PodReports."""
+    return _path(f"/apis/{API_VERSION}", "podreports", namespace, None)
+
+
 def core_path(resource: str, namespace: str, name: str | None = None) -> str:
     """Return the path of an object, or of all objects, of the core group in a namespace."""
     return _path("/api/v1", resource, namespace, name)

@@ -10,16 +10,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bettertherapy_api.report import AdapterState
 from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
+from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, gate_of, gate_text, progress_text, span, under_way
 from kubectl_twin.versions import moment
-from kubectl_twin.views import ConditionLine, EventLine, PodLine, TwinRow, age, short_digest
+from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
 
 _STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
-_STATE_STYLE = {AdapterState.VERIFIED: "green", AdapterState.FAILED: "red"}
 _PIPE_WIDTH = 200
 """Width when the output is no terminal: nobody wants tables that wrap in a file."""
 
@@ -58,12 +57,11 @@ def status_report(
     *,
     conditions: Sequence[ConditionLine],
     runs: Sequence[Json],
-    pods: Sequence[PodLine],
-    unreadable: Sequence[str],
+    pools: Sequence[PoolLine] | str,
     events: Sequence[EventLine],
     now: datetime,
 ) -> Group:
-    """Return the report of `kubectl twin status`."""
+    """Return the report of `kubectl twin status`; `pools` is a sentence where they can't be read."""
     parts: list[RenderableType] = [_heading(twin), Text()]
     if conditions:
         told: dict[str, str] = {}
@@ -78,8 +76,12 @@ def status_report(
     if (fine_tuning := fine_tuning_lines(twin, runs, now=now)) is not None:
         parts += [Text(), Text("Fine-tuning", style="bold"), indented(fine_tuning)]
     parts += [Text(), Text("Pods", style="bold")]
-    parts.append(indented(_pod_table(pods) if pods else Text("No engine pod has reported.", style="yellow")))
-    parts += [indented(Text(f"The report of pod {pod} can't be read.", style="yellow")) for pod in unreadable]
+    if isinstance(pools, str):
+        parts.append(indented(Text(pools, style="yellow")))
+    elif not pools:
+        parts.append(indented(Text("No pool serves it.", style="yellow")))
+    else:
+        parts += [indented(_pool_block(line)) for line in pools]
     parts += [Text(), Text("Events", style="bold")]
     parts.append(indented(_event_table(events, now) if events else Text("none in the last hour", style="dim")))
     return Group(*parts)
@@ -240,32 +242,25 @@ def _version_table(twin: Json, now: datetime) -> RenderableType:
     return table if table.row_count else Text("none serves yet", style="yellow")
 
 
-def _pod_table(pods: Sequence[PodLine]) -> Table:
-    table = plain_table("POOL", "POD", "SERVED AS", "STATE", "ENGINE", "FINGERPRINT", "LOADED IN", "WHY")
-    for line in pods:
-        state: AdapterState | None = line.adapter.state if line.adapter else None
-        engine = ("live" if line.engine_live else "not live") + (
-            f", vLLM {line.engine_version}" if line.engine_version else ""
-        )
-        notes = [
-            "draining" if line.draining else "",
-            "" if line.ready or line.draining else "pod not ready",
-            str(line.adapter.reason) if line.adapter and line.adapter.reason else "",
-            line.message or "",
-        ]
-        nats = line.adapter.fingerprint_milli_nats if line.adapter else None
-        millis = line.adapter.load_millis if line.adapter else None
-        table.add_row(
-            line.pool,
-            line.pod,
-            line.served_name,
-            Text(state or "not held", style=_STATE_STYLE.get(state, "yellow") if state else "yellow"),
-            engine,
-            "-" if nats is None else f"{nats / 1000:.3f} nats",
-            "-" if millis is None else f"{millis / 1000:.2f} s",
-            ": ".join(note for note in notes if note) or "-",
-        )
-    return table
+def _pool_block(line: PoolLine) -> Group:
+    """Return the pool's line, below it each pod's, below that each adapter's: no table fits a pod's name at 80."""
+    parts: list[RenderableType] = [Text.assemble((line.name, "bold"), f" {routing_text(line)}")]
+    if not line.pods:
+        parts.append(indented(Text("it has no engine pod", style="yellow")))
+    for pod in line.pods:
+        well = pod.report is not None and pod.report.engine.live and pod.report.ready and pod.reachable
+        parts.append(indented(Text.assemble(f"{pod.name}: ", (pod_text(pod), "" if well else "yellow"))))
+        parts += [indented(indented(_adapter_line(adapter))) for adapter in pod.adapters]
+    return Group(*parts)
+
+
+def _adapter_line(line: AdapterLine) -> Table:
+    mark, style = _MARKS[is_good(line)]
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=style), Text.assemble(f"{line.served_name} ", (state_text(line), style)))
+    return grid
 
 
 def _event_table(events: Sequence[EventLine], now: datetime) -> Table:

@@ -6,9 +6,6 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
-from bettertherapy_api.report import AdapterReport, PodReport
 from kubectl_twin.api import Json
 
 CONDITION_ORDER = (
@@ -61,22 +58,6 @@ class ConditionLine:
     since: str | None
     good: bool | None
     """None: neither good nor bad, or not known."""
-
-
-@dataclass(frozen=True)
-class PodLine:
-    """One adapter of the twin on one engine pod."""
-
-    pool: str
-    pod: str
-    served_name: str
-    adapter: AdapterReport | None
-    """None: the pod does not hold it."""
-    ready: bool
-    draining: bool
-    engine_live: bool
-    engine_version: str | None
-    message: str | None
 
 
 @dataclass(frozen=True)
@@ -169,39 +150,6 @@ def _good(kind: str, status: str) -> bool | None:
     if kind in _NEITHER or status == "Unknown":
         return None
     return (status == "True") != (kind in _BAD_WHEN_TRUE)
-
-
-def pod_lines(twin: str, reports: dict[str, Json]) -> tuple[list[PodLine], list[str]]:
-    """Return what each pod says of the twin's adapters, and the names of pods whose report can't be read.
-
-    `reports` is the data of each pool's report ConfigMap, keyed by pool.
-    """
-    lines: list[PodLine] = []
-    unreadable: list[str] = []
-    for pool, data in sorted(reports.items()):
-        for pod, text in sorted(data.items()):
-            try:
-                report = PodReport.model_validate_json(text)
-            except ValidationError:
-                unreadable.append(pod)
-                continue
-            own = {name: adapter for name, adapter in report.adapters.items() if adapter.twin == twin}
-            entries: list[tuple[str, AdapterReport | None]] = [*sorted(own.items())] or [("-", None)]
-            for served_name, adapter in entries:
-                lines.append(
-                    PodLine(
-                        pool=pool,
-                        pod=pod,
-                        served_name=served_name,
-                        adapter=adapter,
-                        ready=report.ready,
-                        draining=report.draining,
-                        engine_live=report.engine.live,
-                        engine_version=report.engine.version,
-                        message=(adapter.message if adapter else None) or report.engine.message,
-                    )
-                )
-    return lines, unreadable
 
 
 def event_lines(events: list[Json], *, most: int = 10) -> list[EventLine]:

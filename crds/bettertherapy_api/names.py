@@ -36,7 +36,6 @@ NEXT_WAITS: Final = "the next fine-tune waits: "
 TOKEN_LENGTH: Final = 128
 """So much of an annotation's value counts."""
 
-ROUTING_KEY: Final = "routing.json"
 AGENT_PORT: Final = 8080
 MINER_PORT: Final = 8080
 MINER_SERVICE_PORT: Final = 80
@@ -68,16 +67,6 @@ def engine_name(pool: str) -> str:
 def miner_name(pool: str) -> str:
     """Return the name of the pool's miner Deployment, Service, ServiceAccount and Role."""
     return f"{pool}-miner"
-
-
-def routing_name(pool: str) -> str:
-    """Return the name of the ConfigMap from which agents and miners learn what to hold and where to send."""
-    return f"{pool}-routing"
-
-
-def report_name(pool: str) -> str:
-    """Return the name of the ConfigMap into which each agent writes what its pod holds."""
-    return f"{pool}-report"
 
 
 def routing_slice_name(pool: str, number: int) -> str:

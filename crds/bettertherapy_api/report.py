@@ -111,6 +111,13 @@ class AdapterReport(ApiModel):
     measured_milli_nats: Annotated[tuple[int, ...] | None, Field(max_length=16)] = None
     """For FirstLoad: log-probabilities of the standard questions. Pods of one pool agree to 100 on average."""
 
+    def rests_on(self) -> Proof | None:
+        """Return what its verdict rests on, None before there is one; an older agent names none but its fingerprint."""
+        if self.state is not AdapterState.VERIFIED:
+            return None
+        measured = Proof.UNPROVEN if self.fingerprint_milli_nats is None else Proof.FINGERPRINT
+        return self.proof or measured
+
 
 class EngineReport(ApiModel):
     """The engine process beside the agent."""

@@ -14,7 +14,6 @@ from neurons.cluster.client import ClusterClient, ClusterError
 from neurons.cluster.folder_watch import FolderWatch
 from neurons.cluster.object_watch import Event, Gone, Listed, ObjectWatch, Put
 from neurons.cluster.pod_report import PodReportWriter
-from neurons.cluster.report_key import apply_report_key, field_manager
 from neurons.cluster.routing_view import Change, RoutingView
 
 __all__ = [
@@ -34,6 +33,4 @@ __all__ = [
     "Put",
     "RoutingView",
     "ServiceAccountAccess",
-    "apply_report_key",
-    "field_manager",
 ]

@@ -22,7 +22,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodRef, PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodRef, PodReport, Proof
 from neurons.cluster import ClusterClient
 from neurons.cluster.access import access_from_environment
 from twin_operator.engine.api import Api
@@ -186,7 +186,8 @@ def held(
     reason: FailureReason | None = None,
     message: str | None = None,
 ) -> AdapterReport:
-    return AdapterReport(twin=twin, digest=digest(letter), state=state, reason=reason, message=message)
+    proof = Proof.FINGERPRINT if state is AdapterState.VERIFIED else None
+    return AdapterReport(twin=twin, digest=digest(letter), state=state, reason=reason, message=message, proof=proof)
 
 
 def condition(thing: Manifest, kind: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from tests.conftest import Kubectl
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "twin-operator"
 ALL = ("doctortwins", "finetuneruns", "minerpools")
+BETWEEN_PROGRAMS = ("podreports", "routingslices")
 READ, WRITE = ("get", "list", "watch"), ("create", "update", "patch", "delete")
 
 pytestmark = pytest.mark.cluster
@@ -48,6 +49,12 @@ def test_viewers_read_and_editors_write(may: Callable[..., bool]) -> None:
         assert all(may(role, verb, resource) for role in ("view", "edit") for verb in READ), resource
         assert [verb for verb in WRITE if may("view", verb, resource)] == []
         assert all(may("edit", verb, resource) for verb in WRITE), resource
+
+
+@pytest.mark.parametrize("resource", BETWEEN_PROGRAMS)
+def test_what_passes_between_programs_may_be_read_and_not_written(may: Callable[..., bool], resource: str) -> None:
+    for role in ("view", "edit"):
+        assert [verb for verb in (*READ, *WRITE) if may(role, verb, resource)] == list(READ)
 
 
 def test_nobody_but_the_operator_writes_what_it_reports(may: Callable[..., bool]) -> None:

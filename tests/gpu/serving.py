@@ -127,8 +127,8 @@ def _machine(*, standin: bool) -> str:
 def _how(args: argparse.Namespace) -> str:
     engine = "the stand-in" if args.standin else "vLLM with the operator's own arguments, SmolLM2-135M in bfloat16"
     return (
-        f"One pod without Kubernetes: {engine}; agent and miner each a process of its own, the ConfigMaps as files. "
-        f"{args.in_flight} in flight: {args.requests} answers of {args.tokens} tokens a round."
+        f"One pod without Kubernetes: {engine}; agent and miner each a process of its own, slices and reports "
+        f"as files. {args.in_flight} in flight: {args.requests} answers of {args.tokens} tokens a round."
     )
 
 

@@ -13,6 +13,7 @@ from kubectl_twin.options import Context, Format, Name, Namespace, Output, conne
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api, Json
+    from kubectl_twin.pools import PoolLine
 
 
 def ask_command(  # noqa: PLR0917 - Typer reads the options from here
@@ -100,30 +101,44 @@ def status_command(name: Name, namespace: Namespace = None, context: Context = N
     with connect(context) as api:
         where = namespace or api.namespace
         twin = find_twin(api, namespace=where, name=name)
-        reports = _reports(api, twin, namespace=where)
+        pools = _pools(api, twin, namespace=where)
         runs = _runs(api, namespace=where, name=name)
         events = _events(api, twin, namespace=where)
-    pods, unreadable = views.pod_lines(name, reports)
     render.console().print(
         render.status_report(
             twin,
             conditions=views.condition_lines(twin),
             runs=runs,
-            pods=pods,
-            unreadable=unreadable,
+            pools=pools,
             events=views.event_lines(events),
             now=datetime.now(UTC),
         )
     )
 
 
-def _reports(api: Api, twin: Json, *, namespace: str) -> dict[str, Json]:
-    from bettertherapy_api.names import report_name  # noqa: PLC0415
-    from kubectl_twin.api import core_path  # noqa: PLC0415
+def _pools(api: Api, twin: Json, *, namespace: str) -> list[PoolLine] | str:
+    """Return what the twin's pools say of it, or why that can't be read: the rest is worth reading without."""
+    from bettertherapy_api.names import LABEL_COMPONENT, LABEL_POOL  # noqa: PLC0415
+    from kubectl_twin.api import core_path, reports_path, slices_path  # noqa: PLC0415
+    from kubectl_twin.pools import PoolObjects, pool_lines  # noqa: PLC0415
 
-    pools: list[str] = (twin.get("status") or {}).get("pools") or []
-    found = {pool: api.find(core_path("configmaps", namespace, report_name(pool))) for pool in pools}
-    return {pool: configmap.get("data") or {} for pool, configmap in found.items() if configmap is not None}
+    try:
+        return pool_lines(
+            twin,
+            [
+                PoolObjects(
+                    name=pool,
+                    pods=api.items(
+                        core_path("pods", namespace), labels=f"{LABEL_POOL}={pool},{LABEL_COMPONENT}=engine"
+                    ),
+                    reports=api.items(reports_path(namespace), labels=f"{LABEL_POOL}={pool}"),
+                    slices=api.items(slices_path(namespace), labels=f"{LABEL_POOL}={pool}"),
+                )
+                for pool in (twin.get("status") or {}).get("pools") or []
+            ],
+        )
+    except ApiError as error:
+        return str(error)
 
 
 def _events(api: Api, twin: Json, *, namespace: str) -> list[Json]:

@@ -100,8 +100,8 @@ class Reason(StrEnum):
     UNPROVEN = (
         "Unproven",
         "digest and folder are confirmed on every ready pod, but nothing that was measured proves whose "
-        "weights the engine computes with: the artifact has no fingerprint, or the pod did not measure it",
-        "publish it with the trainer, which records one",
+        "weights the engine computes with; the message says why. It goes on serving",
+        "publish it with the trainer, which records a fingerprint",
     )
     DIGEST_MATCHES = "DigestMatches", "all is well: every file has the digest that the manifest names"
     NOT_FETCHED = "NotFetched", "no pod has fetched the artifact yet", "wait, or see AdaptersVerified"
@@ -167,8 +167,8 @@ class Reason(StrEnum):
     )
     FINGERPRINT_MISMATCH = (
         "FingerprintMismatch",
-        "the loaded weights don't behave like those that were trained",
-        "don't serve it: base model, quantisation or the files differ from training",
+        "the loaded weights don't behave like those that were trained, or two pods of a pool answer differently",
+        "don't serve it: base model, quantisation or the files differ from training, or from pod to pod",
         "no",
     )
     ADAPTER_INVALID = (

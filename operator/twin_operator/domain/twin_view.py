@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport
+from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.proof import Disagreement, disagreement
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.routing import stable_version
 from twin_operator.engine.conditions import Finding
@@ -126,14 +127,27 @@ class TwinView:
             if held.state is AdapterState.FAILED
         ]
 
-    def unproven(self) -> list[str]:
-        """Return the ready pods that hold the wanted adapter verified, without having measured whose weights it is."""
+    def ready_reports(self) -> Mapping[tuple[str, str], AdapterReport]:
+        """Return what the ready pods say of the wanted adapter, by pool and pod name."""
         ready = {(view.pool.name, pod) for view in self.counting for pod in view.facts.ready}
-        return sorted(
-            pod
-            for (pool, pod), held in self.wanted_reports().items()
-            if (pool, pod) in ready and held.state is AdapterState.VERIFIED and held.fingerprint_milli_nats is None
-        )
+        return {where: held for where, held in self.wanted_reports().items() if where in ready}
+
+    def unproven(self) -> Mapping[str, AdapterReport]:
+        """Return the ready pods that hold the wanted adapter verified, without proof of whose weights it is."""
+        return {
+            pod: held
+            for (_pool, pod), held in sorted(self.ready_reports().items())
+            if held.rests_on() is Proof.UNPROVEN
+        }
+
+    def disagreement(self) -> tuple[str, Disagreement] | None:
+        """Return the first pool whose ready pods answer differently under the wanted adapter's name, and which do."""
+        reports = self.ready_reports()
+        for view in self.counting:
+            held = {pod: each for (pool, pod), each in reports.items() if pool == view.pool.name}
+            if (found := disagreement(held)) is not None:
+                return view.pool.name, found
+        return None
 
     def artifact_checked(self) -> bool:
         """Tell whether some pod has fetched the wanted artifact and found its digests right."""

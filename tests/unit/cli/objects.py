@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 Json = dict[str, Any]
@@ -23,7 +22,12 @@ def condition(kind: str, status: str, reason: str = "Reason", message: str = "")
 
 def twin(name: str = "dr-gurung", **status: Any) -> Json:
     return {
-        "metadata": {"name": name, "namespace": "clinic", "creationTimestamp": "2026-03-01T10:00:00Z"},
+        "metadata": {
+            "name": name,
+            "namespace": "clinic",
+            "uid": f"uid-{name}",
+            "creationTimestamp": "2026-03-01T10:00:00Z",
+        },
         "spec": {
             "doctor": {"name": "Dr. Indra Gurung", "licence": "NMC-1", "specialty": "General practice"},
             "baseModel": {"name": "base"},
@@ -54,18 +58,45 @@ def miner_pod(name: str, *, ready: bool) -> Json:
     }
 
 
-def pod_report(pod: str, adapters: Json, **extra: Any) -> str:
-    return json.dumps(
-        {
-            "pod": pod,
-            "address": "10.0.0.1:8080",
-            "uid": "u",
-            "ready": True,
-            "engine": {"live": True, "version": "0.32.0"},
-            "adapters": adapters,
-            **extra,
-        }
-    )
+def engine_pod(name: str = "pod-1", *, uid: str | None = None, pool: str = "pool-a", phase: str = "Running") -> Json:
+    labels = {"bettertherapy.io/pool": pool, "bettertherapy.io/component": "engine"}
+    return {"metadata": {"name": name, "uid": uid or f"uid-{name}", "labels": labels}, "status": {"phase": phase}}
+
+
+def held(twin: str = "dr-gurung", state: str = "Verified", **fields: Any) -> Json:
+    return {"twin": twin, "twinUID": f"uid-{twin}", "digest": DIGEST, "state": state, **fields}
+
+
+def pod_report(pod: str = "pod-1", adapters: Json | None = None, *, uid: str | None = None, **extra: Any) -> Json:
+    """A PodReport of pool-a."""
+    labels = {"bettertherapy.io/pool": "pool-a", "bettertherapy.io/component": "report"}
+    return {
+        "apiVersion": "bettertherapy.io/v1alpha1", "kind": "PodReport", "metadata": {"name": pod, "labels": labels},
+        "pod": {"name": pod, "uid": uid or f"uid-{pod}"}, "ready": True, "adapters": adapters or {},
+        "engine": {"live": True, "version": "0.32.0"}, **extra,
+    }  # fmt: skip
+
+
+def routing_slice(number: int | str = 0, **parts: Any) -> Json:
+    """A RoutingSlice of pool-a."""
+    labels = {"bettertherapy.io/pool": "pool-a", "bettertherapy.io/component": "routing"}
+    return {
+        "apiVersion": "bettertherapy.io/v1alpha1", "kind": "RoutingSlice",
+        "metadata": {"name": f"pool-a-routing-{number}", "labels": labels}, **parts,
+    }  # fmt: skip
+
+
+def addresses(*pods: str) -> Json:
+    return routing_slice("pods", pods={f"uid-{pod}": {"name": pod, "address": "10.0.0.1:8080"} for pod in pods})
+
+
+def told(twin: str = "dr-gurung", *, weight: int | None = 100, uid: str | None = None) -> Json:
+    """A slice with one twin, which has one adapter."""
+    name = f"{twin}-ab12ab12"
+    versions = [] if weight is None else [{"servedName": name, "digest": DIGEST, "weightPercent": weight}]
+    adapter = {"servedName": name, "digest": DIGEST, "uri": "pvc://store/adapters/x", "rank": 16}
+    entry = {"name": twin, "versions": versions, "adapters": [adapter]}
+    return routing_slice(0, twins={uid or f"uid-{twin}": entry})
 
 
 def digest(letter: str) -> str:

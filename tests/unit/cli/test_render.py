@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console, RenderableType
 
 from kubectl_twin.ask import Answer
+from kubectl_twin.pools import PoolObjects, pool_lines
 from kubectl_twin.render import answer_footer, fine_tuning_lines, status_report, twin_table
 from kubectl_twin.render_versions import history_table, lineage_report
 from kubectl_twin.versions import history, lineage
-from kubectl_twin.views import condition_lines, event_lines, pod_lines, twin_row
+from kubectl_twin.views import condition_lines, event_lines, twin_row
 
-from .objects import DIGEST, condition, digest, judged, pod_report, serving_twin, training, tuned_twin, twin, version
+from .objects import (
+    DIGEST,
+    Json,
+    addresses,
+    condition,
+    digest,
+    engine_pod,
+    held,
+    judged,
+    pod_report,
+    serving_twin,
+    told,
+    training,
+    tuned_twin,
+    twin,
+    version,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -25,18 +43,17 @@ def printed(content: RenderableType, *, width: int = 200) -> str:
     return console.file.getvalue()
 
 
-def report(obj: dict[str, object], pods: dict[str, dict[str, str]], events: list[dict[str, object]]) -> str:
-    lines, unreadable = pod_lines("dr-gurung", pods)
+def report(obj: Json, pools: list[PoolObjects] | str = "", events: Sequence[Json] = (), *, width: int = 200) -> str:
     return printed(
         status_report(
             obj,
             conditions=condition_lines(obj),
             runs=[],
-            pods=lines,
-            unreadable=unreadable,
-            events=event_lines(events),
+            pools=pools if isinstance(pools, str) else pool_lines(obj, pools),
+            events=event_lines(list(events)),
             now=NOW,
-        )
+        ),
+        width=width,
     )
 
 
@@ -60,7 +77,7 @@ def test_namespaces_are_shown_only_when_asked_for_all() -> None:
 
 def test_the_report_gives_each_conditions_reason_and_message() -> None:
     obj = twin(conditions=[condition("Ready", "False", "DigestMismatch", "adapter is not what the spec says; fix it")])
-    text = report(obj, {}, [])
+    text = report(obj)
     assert "✗ Ready" in text
     assert "DigestMismatch" in text
     assert "adapter is not what the spec says; fix it" in text
@@ -71,40 +88,62 @@ def test_a_sentence_that_explains_two_conditions_is_printed_once() -> None:
         condition("Serving", "False", "R", "the pool is gone"),
         condition("Ready", "False", "R", "the pool is gone"),
     ]
-    text = report(twin(conditions=conditions), {}, [])
+    text = report(twin(conditions=conditions))
     assert text.count("the pool is gone") == 1
     assert "(as Serving)" in text
 
 
 def test_the_report_names_the_wanted_version_while_none_serves_it() -> None:
-    text = report(twin(conditions=[condition("Ready", "False")]), {}, [])
+    text = report(twin(conditions=[condition("Ready", "False")]))
     assert "wanted" in text
     assert DIGEST[:19] in text
 
 
-def test_the_report_shows_what_each_pod_says() -> None:
-    adapter = {
-        "twin": "dr-gurung",
-        "digest": DIGEST,
-        "state": "Failed",
-        "reason": "RankTooHigh",
-        "message": "rank 64 is above 16",
-        "fingerprintMilliNats": 52,
-    }
-    text = report(serving_twin(), {"pool-a": {"pod-1": pod_report("pod-1", {"dr-gurung-ab12ab12": adapter})}}, [])
-    line = next(line for line in text.splitlines() if "pod-1" in line)
-    assert "Failed" in line
-    assert "RankTooHigh: rank 64 is above 16" in line
-    assert "0.052 nats" in line
+def test_the_report_shows_what_each_pod_says_and_what_proves_it_at_80_columns() -> None:
+    names = [f"pool-a-engine-7d9c5b8f6-x2x4{letter}" for letter in "abcd"]
+    proofs = [
+        held(proof="Fingerprint", fingerprintMilliNats=52, loadMillis=280),
+        held(proof="FirstLoad", measuredMilliNats=[-200]),
+        held(proof="Unproven", message="it serves, but it learned too little"),
+        held(state="Failed", reason="RankTooHigh", message="rank 64 is above 16"),
+    ]
+    pool = PoolObjects(
+        name="pool-a", pods=[engine_pod(name) for name in names], slices=[told(), addresses(*names)],
+        reports=[
+            pod_report(name, {"dr-gurung-ab12ab12": proof}) for name, proof in zip(names, proofs, strict=True)
+        ],
+    )  # fmt: skip
+    text = report(serving_twin(), [pool], width=80)
+    pods = text[text.index("Pods\n") : text.index("Events\n")]
+    assert all(len(line) <= 80 for line in pods.splitlines())
+    said = " ".join(pods.split())
+    assert "pool-a answers with dr-gurung-ab12ab12 (100%)" in said
+    ends = [said.index(name) for name in names[1:]] + [len(said)]
+    parts = [said[said.index(name) : end] for name, end in zip(names, ends, strict=True)]
+    words = [
+        "✓ dr-gurung-ab12ab12 Verified, loaded in 0.28 s: it answers as recorded when it was trained, 0.052 nats off",
+        "✓ dr-gurung-ab12ab12 Verified: no fingerprint is recorded; it answers as at its first load in this pod",
+        "• dr-gurung-ab12ab12 Verified: nothing proves whose weights answer: it serves, but it learned too little",
+        "✗ dr-gurung-ab12ab12 Failed: RankTooHigh: rank 64 is above 16",
+    ]
+    for part, wanted in zip(parts, words, strict=True):
+        assert "live, vLLM 0.32.0" in part
+        assert wanted in part
+
+
+def test_pools_that_cannot_be_read_are_told_of_and_the_rest_is_there() -> None:
+    text = report(serving_twin(), "You may not list podreports.")
+    assert "You may not list podreports." in text
+    assert "Ready" in text
 
 
 def test_a_report_without_conditions_asks_for_the_operator() -> None:
-    assert "Is it running?" in report(twin(), {}, [])
+    assert "Is it running?" in report(twin())
 
 
 def test_repeated_events_say_how_often() -> None:
     event = {"metadata": {}, "reason": "Waiting", "count": 3, "lastTimestamp": "2026-03-01T11:59:00Z"}
-    assert "(x3)" in report(twin(), {}, [event])
+    assert "(x3)" in report(twin(), [], [event])
 
 
 def answer(**changes: object) -> Answer:
@@ -173,13 +212,13 @@ def test_a_suspended_or_overdue_fine_tune_says_so() -> None:
 
 def test_a_twin_that_was_never_fine_tuned_has_no_such_section() -> None:
     assert fine_tuning_lines(serving_twin(), [], now=NOW) is None
-    assert "Fine-tuning" not in report(serving_twin(), {}, [])
-    assert "Fine-tuning" in report(tuned_twin(), {}, [])
+    assert "Fine-tuning" not in report(serving_twin())
+    assert "Fine-tuning" in report(tuned_twin())
 
 
 def test_what_was_promoted_is_not_told_as_if_the_spec_were_still_wanted() -> None:
-    assert "wanted" not in report(tuned_twin(), {}, [])
-    assert "wanted" in report(tuned_twin(specDigest=digest("0")), {}, [])
+    assert "wanted" not in report(tuned_twin())
+    assert "wanted" in report(tuned_twin(specDigest=digest("0")))
 
 
 def test_the_history_is_a_table_where_there_is_room_and_blocks_where_there_is_not() -> None:

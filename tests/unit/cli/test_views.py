@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bettertherapy_api.report import AdapterState
-from kubectl_twin.views import age, condition_lines, event_lines, pod_lines, short_digest, twin_row
+from kubectl_twin.views import age, condition_lines, event_lines, short_digest, twin_row
 
-from .objects import DIGEST, condition, pod_report, serving_twin, twin
+from .objects import DIGEST, condition, serving_twin, twin
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -53,29 +52,6 @@ def test_serving_and_ready_come_first_among_the_conditions() -> None:
 )
 def test_what_is_good_depends_on_the_condition(kind: str, status: str, good: bool | None) -> None:
     assert condition_lines(twin(conditions=[condition(kind, status)]))[0].good is good
-
-
-def test_only_the_twins_own_adapters_are_listed() -> None:
-    adapters = {
-        "dr-gurung-ab12ab12": {"twin": "dr-gurung", "digest": DIGEST, "state": "Verified"},
-        "dr-okafor-00000000": {"twin": "dr-okafor", "digest": DIGEST, "state": "Verified"},
-    }
-    lines, unreadable = pod_lines("dr-gurung", {"pool-a": {"pod-1": pod_report("pod-1", adapters)}})
-    assert [line.served_name for line in lines] == ["dr-gurung-ab12ab12"]
-    assert lines[0].adapter is not None
-    assert lines[0].adapter.state is AdapterState.VERIFIED
-    assert unreadable == []
-
-
-def test_a_pod_that_does_not_hold_the_twin_is_still_listed() -> None:
-    lines, _ = pod_lines("dr-gurung", {"pool-a": {"pod-1": pod_report("pod-1", {})}})
-    assert [(line.pod, line.adapter) for line in lines] == [("pod-1", None)]
-
-
-def test_a_report_that_does_not_parse_hides_no_other() -> None:
-    data = {"pod-1": "{", "pod-2": pod_report("pod-2", {})}
-    lines, unreadable = pod_lines("dr-gurung", {"pool-a": data})
-    assert ([line.pod for line in lines], unreadable) == (["pod-2"], ["pod-1"])
 
 
 def test_the_newest_events_are_last_and_the_oldest_are_left_out() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neurons.cluster import Backoff, ClusterAccessError, KubeconfigAccess, ServiceAccountAccess, field_manager
+from neurons.cluster import Backoff, ClusterAccessError, KubeconfigAccess, ServiceAccountAccess
 from neurons.cluster.access import access_from_environment
 from neurons.cluster.client import ClusterError
 from neurons.cluster.object_watch import _event
@@ -71,13 +71,6 @@ def test_a_broken_kubeconfig_is_named(tmp_path: Path) -> None:
     path.write_text("contexts: []\n")
     with pytest.raises(ClusterAccessError, match="config"):
         KubeconfigAccess(path)
-
-
-def test_a_field_manager_fits_the_limit_and_stays_distinct() -> None:
-    long = "p" * 200
-    assert field_manager("pod-1") == "agent-pod-1"
-    assert len(field_manager(long)) <= 128
-    assert field_manager(long) != field_manager(long + "x")
 
 
 def test_pauses_grow_to_a_limit_and_begin_anew() -> None:

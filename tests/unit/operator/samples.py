@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, FailureReason, PodRef, PodReport
+from bettertherapy_api.report import (
+    AdapterReport,
+    AdapterState,
+    EngineReport,
+    FailureReason,
+    PodRef,
+    PodReport,
+    Proof,
+)
 from twin_operator.domain.objects import Pool, Twin, pool_from, twin_from
 from twin_operator.domain.pool_facts import PoolFacts, deployment_facts, facts_of, pod_facts
 from twin_operator.kinds.resources import POD_REPORT
@@ -87,7 +95,7 @@ def twin(name: str = "dr-a", **fields: Any) -> Twin:
 def adapter_report(
     name: str = "dr-a", letter: str = "a", state: AdapterState = AdapterState.VERIFIED,
     reason: FailureReason | None = None, *, message: str | None = None, retryable: bool | None = None,
-    fingerprint: int | None = 50,
+    fingerprint: int | None = 50, proof: Proof | None = None, measured: tuple[int, ...] | None = None,
 ) -> dict[str, AdapterReport]:  # fmt: skip
     return {
         names.served_name(name, digest(letter)): AdapterReport(
@@ -98,6 +106,8 @@ def adapter_report(
             message=message,
             retryable=retryable,
             fingerprint_milli_nats=fingerprint if state is AdapterState.VERIFIED else None,
+            proof=proof,
+            measured_milli_nats=measured,
         )
     }
 

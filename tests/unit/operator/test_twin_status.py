@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.report import AdapterState, FailureReason, PodReport
+from bettertherapy_api.report import AdapterState, FailureReason, PodReport, Proof
 from tests.unit.operator.samples import (
     adapter_report,
     container_status,
@@ -158,6 +158,75 @@ def test_the_old_version_answers_while_the_new_one_fails() -> None:
     found = conditions(new, pool_view(new, report("e1", adapter_report(), failed), previous=before.entry))
     assert (found["Serving"].status, found["Ready"].status) == ("True", "False")
     assert "dr-a-aaaaaaaa goes on answering" in found["Ready"].message
+
+
+def first_load(*measured: int) -> dict[str, Any]:
+    return adapter_report(fingerprint=None, proof=Proof.FIRST_LOAD, measured=measured)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        adapter_report(proof=Proof.FINGERPRINT), adapter_report(proof=None, fingerprint=50), first_load(-2000, -300),
+    ],
+    ids=["Fingerprint", "an agent that names no proof", "FirstLoad"],
+)  # fmt: skip
+def test_what_a_pod_measured_is_proof(held: dict[str, Any]) -> None:
+    found = conditions(twin(), pool_view(twin(), report("e1", held)))["AdaptersVerified"]
+    assert (found.status, found.reason) == ("True", "Verified")
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (adapter_report(proof=Proof.UNPROVEN, fingerprint=50, message="learned too little"), "e2: learned too little"),
+        (adapter_report(proof=Proof.UNPROVEN, fingerprint=None), "e2 measured none: publish it with a fingerprint"),
+        (adapter_report(proof=None, fingerprint=None), "e2 measured none: publish it with a fingerprint"),
+    ],
+)
+def test_one_ready_pod_without_proof_makes_the_twin_unproven_and_it_goes_on_serving(
+    held: dict[str, Any], why: str
+) -> None:
+    found = conditions(twin(), pool_view(twin(), report("e1", adapter_report()), report("e2", held)))
+    assert (found["AdaptersVerified"].status, found["AdaptersVerified"].reason) == ("Unknown", "Unproven")
+    assert f"on 1 of them nothing proves whose weights answer; pod {why}" in found["AdaptersVerified"].message
+    assert (found["Serving"].status, found["Ready"].status) == ("True", "True")
+
+
+def test_a_pod_that_is_not_ready_says_nothing_about_proof() -> None:
+    held = adapter_report(proof=Proof.UNPROVEN)
+    view_ = pool_view(twin(), report("e1", adapter_report()), report("e2", held, ready=False))
+    assert conditions(twin(), view_)["AdaptersVerified"].status == "True"
+
+
+def test_two_pods_that_answer_differently_under_one_name_are_named() -> None:
+    pods = [
+        report("e1", first_load(-2000, -300)), report("e2", first_load(-2090, -390)),
+        report("e3", first_load(-1900, -150)),
+    ]  # fmt: skip
+    found = conditions(twin(), pool_view(twin(), *pods))
+    for kind in ("AdaptersVerified", "Ready"):
+        assert (found[kind].status, found[kind].reason) == ("False", "FingerprintMismatch")
+    assert "pods e2 and e3 of MinerPool p answer differently as dr-a-aaaaaaaa" in found["Ready"].message
+    assert "0.21 nats apart" in found["Ready"].message
+    assert found["Serving"].status == "True"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [first_load(-2100, -400), first_load(-9000), first_load(-9000, -9000, -9000), adapter_report(measured=(0, 0))],
+    ids=["within the noise", "fewer questions", "more questions", "it has a fingerprint"],
+)
+def test_pods_agree_up_to_the_noise_and_only_answers_to_the_same_questions_are_compared(other: dict[str, Any]) -> None:
+    found = conditions(twin(), pool_view(twin(), report("e1", first_load(-2000, -300)), report("e2", other)))
+    assert found["AdaptersVerified"].status == "True"
+
+
+def test_pods_of_different_pools_are_not_compared() -> None:
+    made = twin()
+    one = pool_view(made, report("e1", first_load(-2000, -300)))
+    other = pool_view(made, report("x1", first_load(-100, -100)), name="q")
+    assert conditions(made, one, other)["AdaptersVerified"].status == "True"
 
 
 def test_loading_is_progress_with_counts() -> None:

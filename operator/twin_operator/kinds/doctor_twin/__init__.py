@@ -1,1 +1,1 @@
-"""DoctorTwin: what its pools do for it, told in conditions. The pools' routing tables decide; this package reports."""
+"""DoctorTwin: what its pools do for it, told in conditions. The pools' routing slices decide; this package reports."""

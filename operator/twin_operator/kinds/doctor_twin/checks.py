@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import Version
-from twin_operator.domain.appearances import ARTIFACT, appears
+from twin_operator.domain.appearances import appears
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
-from twin_operator.domain.twin_view import Failure, PoolView, TwinView
+from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.conditions import Chain, Condition, Finding
+from twin_operator.kinds.doctor_twin.adapter_checks import (
+    WRONG_WEIGHTS,
+    adapter_failed_for_good,
+    artifact_failed,
+    failure_message,
+    not_on_every_pod,
+    progress,
+    proof_of,
+    wanted_name,
+    weights_unproven,
+)
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 _CAPACITY: Final = frozenset(
@@ -51,26 +61,6 @@ def served_name_collision(view: TwinView) -> Finding | None:
     return None
 
 
-def adapter_failed(view: TwinView) -> Finding | None:
-    """The wanted adapter failed on some pod."""
-    failures = view.failures()
-    if not failures:
-        return None
-    worst = next((failure for failure in failures if not failure.retryable), failures[0])
-    return _failed(worst, len(failures))
-
-
-def adapter_failed_for_good(view: TwinView) -> Finding | None:
-    """The wanted adapter failed, and no agent goes on trying."""
-    return None if any(failure.retryable for failure in view.failures()) else adapter_failed(view)
-
-
-def artifact_failed(view: TwinView) -> Finding | None:
-    """The artifact itself is at fault, before an engine was asked to load it."""
-    failures = [failure for failure in view.failures() if failure.reason in ARTIFACT]
-    return _failed(failures[0], len(failures)) if failures else None
-
-
 def no_pool_answers(view: TwinView) -> Finding | None:
     """No pool that counts has a ready engine and lets clients in; one of them says why."""
     if any(pool.facts.ready and pool.is_open for pool in view.counting):
@@ -87,24 +77,17 @@ def no_pool_answers(view: TwinView) -> Finding | None:
 
 def not_taken_over(view: TwinView) -> Finding | None:
     """The wanted version doesn't answer yet in every pool."""
-    wanted = _wanted_name(view)
+    wanted = wanted_name(view)
     for pool in view.counting:
         answering = pool.answering(view.twin)
         if answering is None or answering.served_name != wanted:
-            return Finding(Reason.LOADING, _progress(view))
+            return Finding(Reason.LOADING, progress(view))
         if not pool.holds(answering) and pool.facts.ready:
             return Finding(
                 Reason.LOADING,
-                f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {_progress(view)}",
+                f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {progress(view)}",
             )
     return None
-
-
-def not_on_every_pod(view: TwinView) -> Finding | None:
-    """Some ready pod has not verified the wanted adapter."""
-    ready = [name for pool in view.counting for name in pool.facts.ready]
-    verified = [name for pool in view.counting for name in pool.holds(_as_version(view))]
-    return None if ready and len(verified) == len(ready) else Finding(Reason.LOADING, _progress(view))
 
 
 def pool_lacks_capacity(view: TwinView) -> Finding | None:
@@ -130,7 +113,7 @@ def routing_refused(view: TwinView) -> Finding | None:
 
 
 STUCK: Final = Chain[TwinView]("why it can't go on", no_pool_matches, every_pool_refuses, served_name_collision)
-READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, adapter_failed, no_pool_answers, not_taken_over)
+READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, WRONG_WEIGHTS, no_pool_answers, not_taken_over)
 HALTED: Final = Chain[TwinView]("why nothing goes on by itself", STUCK, adapter_failed_for_good)
 UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, not_taken_over, no_pool_answers)
 CAPACITY: Final = Chain[TwinView]("CapacityAvailable", pool_lacks_capacity, slots_overcommitted)
@@ -157,17 +140,17 @@ def _serving(view: TwinView) -> Condition:
         ]
         found = Finding(Reason.VERSION_SERVING, f"answers with {', '.join(parts)}")
         return found.condition("Serving", "True")
-    return (READINESS.evaluate(view) or Finding(Reason.LOADING, _progress(view))).condition("Serving", "False")
+    return (READINESS.evaluate(view) or Finding(Reason.LOADING, progress(view))).condition("Serving", "False")
 
 
 def _ready(view: TwinView) -> Condition:
     found = READINESS.evaluate(view)
     if found is None:
         pools = ", ".join(pool.pool.name for pool in view.counting)
-        message = f"{_wanted_name(view)} answers, verified, in {pools}"
+        message = f"{wanted_name(view)} answers, verified, in {pools}"
         refused = [pool.refused.message for pool in view.pools if pool.matches and pool.refused]
         return Finding(Reason.SERVING, "; ".join([message, *refused])).condition("Ready", "True")
-    if (answering := view.answering()) and _wanted_name(view) not in answering:
+    if (answering := view.answering()) and wanted_name(view) not in answering:
         found = found.followed_by(f"; {', '.join(sorted(answering))} goes on answering")
     return found.condition("Ready", "False")
 
@@ -190,7 +173,7 @@ def _adapters_verified(view: TwinView) -> Condition:
     kind = "AdaptersVerified"
     if view.wanted is None:
         return _no_adapter().condition(kind, "True")
-    found = adapter_failed(view)
+    found = WRONG_WEIGHTS.evaluate(view)
     if found is not None:
         return found.condition(kind, "False")
     if not view.counting:
@@ -198,17 +181,10 @@ def _adapters_verified(view: TwinView) -> Condition:
     found = not_on_every_pod(view)
     if found is not None:
         return found.condition(kind, "False")
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
-    unproven = view.unproven()
-    if unproven:
-        said = (
-            f"digest and root of {view.wanted.served_name} are confirmed on all {ready} ready pods, but on "
-            f"{len(unproven)} of them, such as {unproven[0]}, nothing was measured that proves whose weights these "
-            f"are: publish it with a fingerprint, as the trainer does"
-        )
-        return Finding(Reason.UNPROVEN, said).condition(kind, "Unknown")
-    said = f"digest, root and fingerprint of {view.wanted.served_name} are confirmed on all {ready} ready pods"
-    return Finding(Reason.VERIFIED, said).condition(kind, "True")
+    found = weights_unproven(view)
+    if found is not None:
+        return found.condition(kind, "Unknown")
+    return Finding(Reason.VERIFIED, proof_of(view)).condition(kind, "True")
 
 
 def _progressing(view: TwinView, rollout: Rollout) -> Condition:
@@ -218,14 +194,14 @@ def _progressing(view: TwinView, rollout: Rollout) -> Condition:
         return halted.condition(kind, "False")
     failures = view.failures()
     if failures:
-        retried = Finding(Reason.RETRYING, _failure_message(failures[0], len(failures)))
+        retried = Finding(Reason.RETRYING, failure_message(failures[0], len(failures)))
         return retried.condition(kind, "True")
     found = UNDER_WAY.evaluate(view)
     if found is None and rollout.canary is not None:
-        loading = f"{rollout.canary.served_name} is to be loaded beside {_wanted_name(view)}"
+        loading = f"{rollout.canary.served_name} is to be loaded beside {wanted_name(view)}"
         found = rollout.finding or Finding(Reason.CANARY_LOADING, loading)
     if found is None:
-        return Finding(Reason.COMPLETE, f"{_wanted_name(view)} has taken over").condition(kind, "False")
+        return Finding(Reason.COMPLETE, f"{wanted_name(view)} has taken over").condition(kind, "False")
     return found.condition(kind, "True")
 
 
@@ -304,32 +280,3 @@ def _no_adapter() -> Finding:
 
 def _no_pool() -> Finding:
     return Finding(Reason.NO_POOL, "no pool can serve the twin as its spec asks")
-
-
-def _failed(failure: Failure, count: int) -> Finding:
-    return Finding(failure.reason, _failure_message(failure, count))
-
-
-def _as_version(view: TwinView) -> Version:
-    digest = view.wanted.digest if view.wanted else None
-    return Version(served_name=_wanted_name(view), digest=digest, weight_percent=100)
-
-
-def _wanted_name(view: TwinView) -> str:
-    return view.wanted.served_name if view.wanted else view.twin.spec.base_model.name
-
-
-def _progress(view: TwinView) -> str:
-    desired, loaded, verified = view.counts()
-    name = _wanted_name(view)
-    slow = [
-        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports()
-    ]
-    waiting = f"; pod {slow[0]} has not reported it yet" if slow and view.wanted else ""
-    return f"{name} is verified on {verified} and loaded on {loaded} of {desired} pods{waiting}"
-
-
-def _failure_message(failure: Failure, count: int) -> str:
-    others = f" (and on {count - 1} more)" if count > 1 else ""
-    again = "; the agent keeps trying" if failure.retryable else ""
-    return f"pod {failure.pod} of MinerPool {failure.pool}{others}: {failure.message}{again}"

@@ -1,1 +1,1 @@
-"""MinerPool: one engine Deployment with agents, a miner in front of it, and the routing table between them."""
+"""MinerPool: one engine Deployment with agents, a miner in front of it, and what both may do."""

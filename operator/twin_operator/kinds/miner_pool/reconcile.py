@@ -21,6 +21,7 @@ from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
+from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
@@ -150,7 +151,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         """
         there = frozenset(
             name
-            for name in (names.routing_name(pool.name), names.report_name(pool.name))
+            for name in (former_routing(pool), former_report(pool))
             if self.store.entry(Key(CONFIG_MAP.kind, pool.namespace, name)) is not None
         )
         if not there:

@@ -8,6 +8,7 @@ from typing import Final
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import ROLE, Manifest
+from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.podspec.parts import labels
 
 _READ: Final = ("get", "list", "watch")
@@ -21,8 +22,8 @@ def build_engine_role(pool: Pool, *, configmaps: bool) -> Manifest:
     rules = [_rule("routingslices", _READ), _rule("podreports", ("create", "get", "patch", "delete"))]
     if configmaps:
         rules += [
-            _configmaps([names.routing_name(pool.name)], _READ),
-            _configmaps([names.report_name(pool.name)], ("get", "patch")),
+            _configmaps([former_routing(pool)], _READ),
+            _configmaps([former_report(pool)], ("get", "patch")),
         ]
     return _role(pool, names.engine_name(pool.name), "engine", rules)
 
@@ -31,7 +32,7 @@ def build_miner_role(pool: Pool, *, configmaps: bool) -> Manifest:
     """Return the miners' Role; `configmaps` as above."""
     rules = [_rule("routingslices", _READ), _rule("podreports", _READ)]
     if configmaps:
-        rules.append(_configmaps([names.routing_name(pool.name), names.report_name(pool.name)], _READ))
+        rules.append(_configmaps([former_routing(pool), former_report(pool)], _READ))
     return _role(pool, names.miner_name(pool.name), "miner", rules)
 
 
