@@ -62,11 +62,11 @@ def measure(options: Options) -> Result:
         name="control_plane",
         title="The operator with many twins",
         how=(
-            "One operator process, leader, on a real API server, on the same cores; the engine pods were objects without "
+            "One operator process, leader, on a real API server and the same cores; engine pods were objects without "
             "a kubelet, one per pool, and their reports were written as agents write them. "
             f"{options.many_twins:,} twins on {options.many_pools} pools for memory, restart and idleness; 1,000 twins "
-            "on one pool for changes: a change is a new spec.adapter whose agent reports it verified right away. Memory "
-            "is VmRSS, in units of 10⁶ bytes. Bytes are request bodies, by the operator's own metric, its Lease left out."
+            "on one pool for changes: a change is a new spec.adapter whose agent reports it verified at once. Memory "
+            "is VmRSS, in units of 10⁶ bytes. Bytes are request bodies, by the operator's own metric, without its Lease."
         ),
         figures=_figures(seen, options),
         notes=(),

@@ -249,7 +249,7 @@ STARTUP: Final = Chain[Situation](
 )  # fmt: skip
 READINESS: Final = Chain[Situation](
     "Ready",
-    children_refused, routing_refused, scaled_to_zero, engine_wedged, endpoint_unreachable, STARTUP, not_all_ready,
+    children_refused, routing_refused, engine_wedged, endpoint_unreachable, STARTUP, scaled_to_zero, not_all_ready,
     no_miner, miner_not_ready, access_secret_missing,
 )  # fmt: skip
 LIVENESS: Final = Chain[Situation](
