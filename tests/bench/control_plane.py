@@ -66,7 +66,7 @@ def measure(options: Options) -> Result:
             "a kubelet, one per pool, and their reports were written as agents write them. "
             f"{options.many_twins:,} twins on {options.many_pools} pools for memory, restart and idleness; 1,000 twins "
             "on one pool for changes: a change is a new spec.adapter whose agent reports it verified at once. Memory "
-            "is VmRSS, in units of 10⁶ bytes. Bytes are request bodies, by the operator's own metric, without its Lease."
+            "is VmRSS, in units of 10⁶ bytes. Bytes are those of request bodies, by its own metric, without its Lease."
         ),
         figures=_figures(seen, options),
         notes=(),
