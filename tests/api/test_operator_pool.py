@@ -123,7 +123,7 @@ async def test_reconciling_again_and_again_writes_nothing(kubeconfig: Path, name
 
         async def quiet() -> bool:
             before = await process.writes(), await reconciled()
-            await until(lambda: _more(reconciled, before[1] + 12), what="12 more reconciliations")
+            await until(lambda: _more(reconciled, before[1] + 60), what="60 more reconciliations")
             return await process.writes() == before[0]
 
         await until(quiet, what="what the Deployment controller stirred up is over")
