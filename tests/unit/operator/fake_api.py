@@ -126,7 +126,7 @@ class FakeApi:
 
     def drop(self, key: Key) -> None:
         """Delete an object and what it owns."""
-        gone = self.objects.pop(key)
+        gone = copy.deepcopy(self.objects.pop(key))
         gone["metadata"]["resourceVersion"] = str(next(self._versions))
         self._tell("DELETED", gone)
         for other in [each for each, thing in self.objects.items() if _owned(thing, gone["metadata"]["uid"])]:
