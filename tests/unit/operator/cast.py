@@ -20,7 +20,7 @@ from twin_operator.kinds.resources import POD_REPORT
 
 
 class Cast:
-    """`trained` says which digest's letter a run makes, by the run's name."""
+    """`trained` says which digest's letter a run makes, by the run's name; others train for ever."""
 
     def __init__(self, api: FakeApi, trained: Mapping[str, str]) -> None:
         self._api = api
@@ -51,6 +51,11 @@ class Cast:
             name = f"{deployment['metadata']['name']}-{number}"
             if Key("Pod", NAMESPACE, name) not in self._api.objects:
                 self._api.put(_pod(name, template["labels"], deployment, ip=f"10.0.0.{number + 1}", ready=True))
+        surplus = Key("Pod", NAMESPACE, f"{deployment['metadata']['name']}-{replicas}")
+        while surplus in self._api.objects:
+            self._api.drop(surplus)
+            replicas += 1
+            surplus = Key("Pod", NAMESPACE, f"{deployment['metadata']['name']}-{replicas}")
 
     def _report(self, pod: Manifest) -> None:
         """Hold, verified, what the pool publishes."""
@@ -94,6 +99,8 @@ class Cast:
         begun = PROGRESS_KEY in (said.get("data") or {})
         if not begun:
             self._say(said, RunProgress(attempt=attempt, stage=RunStage.TRAIN, progress_percent=40, dataset=DATA))
+        elif name not in self._trained:
+            return
         elif pod["status"]["phase"] == "Running":
             made = ArtifactReport(
                 uri=f"pvc://adapters/store/{self._trained[name]}", digest=digest(self._trained[name]), rank=8, bytes=1000

@@ -261,7 +261,9 @@ class _Stage:
     def _ending(self) -> Ending:
         return Ending(
             state={
-                f"{key.kind} {key.name}": self._plain({**thing, "data": "drawn"} if key.kind == "Secret" else thing)
+                f"{key.kind} {key.name}": plain(
+                    {**thing, "data": "drawn"} if key.kind == "Secret" else thing, self.api.identities
+                )
                 for key, thing in self.api.objects.items()
             },
             made={f"{key.kind} {key.name}": count for key, count in self.api.made.items()},
@@ -270,17 +272,17 @@ class _Stage:
             lives=self.lives,
         )  # fmt: skip
 
-    def _plain(self, value: Any, name: str = "") -> Any:
-        """Return what an object says without what differs from one time to another."""
-        if isinstance(value, dict):
-            return {
-                self.api.identities.get(key, key): self._plain(item, key)
-                for key, item in value.items()
-                if key not in ("resourceVersion", "creationTimestamp", f"{names.GROUP}/plan")
-            }
-        if isinstance(value, list):
-            return [self._plain(item) for item in value]
-        if isinstance(value, str):
-            plain = self.api.identities.get(value, value)
-            return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>", plain)
-        return value
+
+def plain(value: Any, identities: Mapping[str, str]) -> Any:
+    """Return what an object says without what differs from one time to another; UIDs are named by `identities`."""
+    if isinstance(value, dict):
+        return {
+            identities.get(key, key): plain(item, identities)
+            for key, item in value.items()
+            if key not in ("resourceVersion", "creationTimestamp", f"{names.GROUP}/plan")
+        }
+    if isinstance(value, list):
+        return [plain(item, identities) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>", identities.get(value, value))
+    return value
