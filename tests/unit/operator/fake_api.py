@@ -95,7 +95,8 @@ class FakeApi:
             made = self._store("apply", key, manifest, None)
             self._applied[made["metadata"]["uid"], manager] = copy.deepcopy(manifest)
             return made
-        live = self._live(key, manifest)
+        # A real API server doesn't look at the UID in a status: the object's own metadata stays.
+        live = self._live(key, manifest, looked_at=("resourceVersion",) if subresource else ("resourceVersion", "uid"))
         whole = live
         if subresource is None:
             former = self._applied.get((live["metadata"]["uid"], manager), {})
@@ -153,12 +154,16 @@ class FakeApi:
         for listener in self.listeners:
             listener(event, copy.deepcopy(thing))
 
-    def _live(self, key: Key, body: Manifest) -> Manifest:
+    def _live(
+        self, key: Key, body: Manifest, *, looked_at: tuple[str, ...] = ("resourceVersion", "uid")
+    ) -> Manifest:
         live = self.objects.get(key)
+        said = body.get("metadata") or {}
+        if live is None and "uid" in said:
+            raise ApiError(status=409, reason="Conflict", message=f"{key} of this UID is not there")
         if live is None:
             raise ApiError(status=404, reason="NotFound", message=f"{key} is not there")
-        said = body.get("metadata") or {}
-        for name in ("resourceVersion", "uid"):
+        for name in looked_at:
             if name in said and said[name] != live["metadata"][name]:
                 raise ApiError(status=409, reason="Conflict", message=f"{key}: {name} is another")
         return live
