@@ -64,7 +64,9 @@ async def script(api: Any, namespace: str) -> Told:
 
     # --- merge
     patch = {"data": {"b": "2"}}
-    second = await tell("merge", api.merge(CONFIG_MAP, namespace=namespace, name="c", patch=patch), lambda it: it["data"])
+    second = await tell(
+        "merge", api.merge(CONFIG_MAP, namespace=namespace, name="c", patch=patch), lambda it: it["data"]
+    )
     assert version(second) > version(first)
     same = await tell("merge nothing new", api.merge(CONFIG_MAP, namespace=namespace, name="c", patch=patch))
     told.append(("a version for nothing new", version(same) > version(second)))

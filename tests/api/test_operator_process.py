@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api import names
 from tests.api.operator_harness import (
     Cluster,
     api_client,
@@ -101,7 +100,7 @@ class Mortal:
             answer = await call(method, url, **options)
             if method != "GET" and "/leases" not in url and "dryRun" not in url and answer.status < 300:
                 await answer.read()
-                self.writes.append(f"{method} {url.split('/namespaces/')[-1]}")
+                self.writes.append(f"{method} {url.rsplit('/namespaces/', maxsplit=1)[-1]}")
                 if self.after is not None and len(self.writes) >= self.after:
                     raise KilledError
             return answer

@@ -1,4 +1,4 @@
-"""Killed after every write, with every view of a successor; and each property of each spec set to another value and back.
+"""Killed after every write, with every view of a successor; and each property of each spec changed there and back.
 
 `python -m tests.bench.robustness`, or `robustness` as one of `python -m tests.bench`. The whole operator over an API
 server in memory, in time that jumps; `make test` runs a sample of it, and a sample on a real API server.
@@ -35,9 +35,9 @@ def measure(options: Options) -> Result:
         name="robustness",
         title="An operator that is killed anywhere, and specs that change there and back",
         how=(
-            f"The whole operator over an API server in memory: a pool, a twin, a fine-tune that is promoted, one that is "
-            f"rolled back, the twin deleted and made anew. It writes {points} times undisturbed. It was killed after "
-            "each write, and once after all of its writes; its successor saw everything, had a store that was six "
+            "The whole operator over an API server in memory: a pool, a twin, a fine-tune that is promoted, one that "
+            f"is rolled back, the twin deleted and made anew. It writes {points} times undisturbed. It was killed "
+            "after each write, and once after all of its writes; its successor saw everything, had a store that was six "
             "writes old before it listed, or had watches that stood still for 20 s after it took over. Compared are "
             "all objects but events, and how often each was created and deleted. Then each property of DoctorTwin's "
             f"and MinerPool's spec was changed and changed back ({walked.done} properties; a FineTuneRun's spec "
@@ -63,7 +63,9 @@ def _differing(undisturbed: Ending, view: View) -> dict[str, list[str]]:
 def _figures(points: int, killed: dict[View, dict[str, list[str]]], walked: Walked) -> tuple[Figure, ...]:
     told = {"fresh": "sees all", "stale": "was behind before it listed", "still": "watches stand still afterwards"}
     kills = [
-        _count(f"killed after each of {points} writes and after all", f"other endings; the successor {told[view]}", found)
+        _count(
+            f"killed after each of {points} writes and after all", f"other endings; the successor {told[view]}", found
+        )
         for view, found in killed.items()
     ]
     return (*kills, _count(f"{walked.done} properties there and back", "other endings", walked.faults))

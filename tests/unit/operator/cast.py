@@ -103,7 +103,10 @@ class Cast:
             return
         elif pod["status"]["phase"] == "Running":
             made = ArtifactReport(
-                uri=f"pvc://adapters/store/{self._trained[name]}", digest=digest(self._trained[name]), rank=8, bytes=1000
+                uri=f"pvc://adapters/store/{self._trained[name]}",
+                digest=digest(self._trained[name]),
+                rank=8,
+                bytes=1000,
             )
             self._say(said, done().model_copy(update={"attempt": attempt, "artifact": made}))
             self._put(pod, status={**pod["status"], "phase": "Succeeded"})

@@ -154,9 +154,7 @@ class FakeApi:
         for listener in self.listeners:
             listener(event, copy.deepcopy(thing))
 
-    def _live(
-        self, key: Key, body: Manifest, *, looked_at: tuple[str, ...] = ("resourceVersion", "uid")
-    ) -> Manifest:
+    def _live(self, key: Key, body: Manifest, *, looked_at: tuple[str, ...] = ("resourceVersion", "uid")) -> Manifest:
         live = self.objects.get(key)
         said = body.get("metadata") or {}
         if live is None and "uid" in said:

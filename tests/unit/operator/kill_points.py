@@ -18,7 +18,7 @@ from bettertherapy_api import names
 from tests.unit.operator.cast import Cast
 from tests.unit.operator.fake_api import FakeApi
 from tests.unit.operator.played import WATCHED_BY_KIND, Played
-from tests.unit.operator.samples import NAMESPACE, digest
+from tests.unit.operator.samples import digest
 from tests.unit.operator.virtual_time import play
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest, Resource

@@ -29,16 +29,15 @@ Schema = Mapping[str, Any]
 Path = tuple[str, ...]
 """Names of properties from `spec` on; `0` is the only item of a list."""
 
-IMMUTABLE: Final = ("FineTuneRun",)
-"""Kinds whose spec admission lets nobody change: here their properties are only asked of a real API server."""
+CHANGEABLE: Final = ("DoctorTwin", "MinerPool")
+"""Kinds whose spec admission lets people change; of the others only a real API server is asked."""
 KINDS: Final = {"DoctorTwin": "dr-a", "MinerPool": "p", "FineTuneRun": "r1"}
 """Kinds that people write, each with the object whose spec is changed."""
 SETTLE_SECONDS: Final = 200.0
 """Longer than every delay after which the operator tries something again."""
 _WORDS: Final = (
     "b1", "pvc://adapters/other", "hf://o/other", "0 4 * * *", "Asia/Kathmandu", "0.002", "25%", "2Gi", "100m",
-    "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
-    "ws://chain:9944", "--other",
+    "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944", "--other",
 )  # fmt: skip
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "DoctorTwin.placement.replicas": {"placement": {"mode": "Spread", "replicas": 2}},
@@ -51,9 +50,23 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
         "endpoint": "http://gpu:8000", "secretRef": {"name": "b2"}, "device": None, "maxLoras": None,
     }},
     "MinerPool.engine.maxLoras": {"engine": {"maxLoras": 5}},
+    "MinerPool.autoscaling.min": {"autoscaling": {"min": 1, "max": 2}},
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""
+
+
+USUAL: Final[Mapping[str, Any]] = {
+    "env": [{"name": "B1", "value": "b1"}],
+    "volumes": [{"name": "b1", "mountPath": "/srv/b1", "emptyDir": {}}],
+    "valueFrom": {"secretKeyRef": {"name": "b1", "key": "b1"}},
+}
+"""Parts, by their names, of which a rule wants more than their schema."""
+RIVALS: Final = (
+    frozenset({"value", "valueFrom"}), frozenset({"secretKeyRef", "configMapKeyRef"}),
+    frozenset({"claimName", "secretName", "configMapName", "emptyDir"}), frozenset({"claimName", "hostPath"}),
+)  # fmt: skip
+"""Of each of these only one may be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +107,7 @@ def _paths(schema: Schema) -> Iterator[Path]:
 
 
 def _with(schema: Schema, value: Any, path: Path) -> Any:
-    """Return the value with another one at `path`; what is missing on the way is filled with the least that is valid."""
+    """Return the value with another one at `path`; what is missing on the way is the least that is valid."""
     if not path:
         return other(schema, value)
     name, rest = path[0], path[1:]
@@ -102,7 +115,15 @@ def _with(schema: Schema, value: Any, path: Path) -> Any:
         items = value if isinstance(value, list) and value else [least(schema["items"])]
         return [_with(schema["items"], items[0], rest), *items[1:]]
     whole = dict(value) if isinstance(value, dict) else least(schema)
-    whole[name] = _with(schema["properties"][name], whole.get(name), rest)
+    for rivals in RIVALS:
+        if name in rivals:
+            whole = {each: part for each, part in whole.items() if each == name or each not in rivals}
+    known = whole.get(name)
+    if name in USUAL and not known:
+        known = copy.deepcopy(USUAL[name])
+        if not rest:
+            return {**whole, name: known}
+    whole[name] = _with(schema["properties"][name], known, rest)
     return whole
 
 
@@ -142,9 +163,7 @@ def _values(schema: Schema) -> Iterator[Any]:
     else:
         shortest, longest = schema.get("minLength", 0), schema.get("maxLength", 1024)
         yield from (
-            word
-            for word in _WORDS
-            if shortest <= len(word) <= longest and re.search(schema.get("pattern", ""), word)
+            word for word in _WORDS if shortest <= len(word) <= longest and re.search(schema.get("pattern", ""), word)
         )
 
 
@@ -181,7 +200,7 @@ def starting_specs() -> dict[str, Manifest]:
     return play(found())
 
 
-def walk(kinds: Sequence[str] = tuple(each for each in KINDS if each not in IMMUTABLE), *, every: int = 1, first: int = 0) -> Walked:
+def walk(kinds: Sequence[str] = CHANGEABLE, *, every: int = 1, first: int = 0) -> Walked:
     """Set each `every`-th property to another value and back."""
     return play(_walk(kinds, every=every, first=first))
 
@@ -324,7 +343,5 @@ def _expected(error: Exception) -> bool:
 
 def unknown_overrides() -> list[str]:
     """Return the names in OVERRIDES that no schema knows any more."""
-    known = {
-        ".".join((kind, *path)) for kind in KINDS for path in _paths(schema_of(kind)["properties"]["spec"])
-    }
+    known = {".".join((kind, *path)) for kind in KINDS for path in _paths(schema_of(kind)["properties"]["spec"])}
     return sorted(OVERRIDES.keys() - known)

@@ -20,9 +20,7 @@ def test_the_other_value_is_one_that_the_schema_takes() -> None:
         validator = Draft202012Validator(schema_of(kind)["properties"]["spec"])
         found = list(changes(kind, specs[kind]))
         assert len({change.name for change in found}) == len(found) > 20
-        wrong = {
-            change.name: error.message for change in found for error in validator.iter_errors(change.spec)
-        }
+        wrong = {change.name: error.message for change in found for error in validator.iter_errors(change.spec)}
         assert wrong == {}
 
 
