@@ -37,11 +37,11 @@ def measure(options: Options) -> Result:
         how=(
             "The whole operator over an API server in memory: a pool, a twin, a fine-tune that is promoted, one that "
             f"is rolled back, the twin deleted and made anew. It writes {points} times undisturbed. It was killed "
-            "after each write, and once after all of its writes; its successor saw everything, had a store that was six "
-            "writes old before it listed, or had watches that stood still for 20 s after it took over. Compared are "
-            "all objects but events, and how often each was created and deleted. Then each property of DoctorTwin's "
-            f"and MinerPool's spec was changed and changed back ({walked.done} properties; a FineTuneRun's spec "
-            f"can't change). {time.monotonic() - begun:.0f} s in all."
+            "after each write, and once after all of its writes; its successor saw everything, had a store that was "
+            "six writes old before it listed, or had watches that stood still for 20 s after it took over. Compared "
+            "are all objects but events, and how often each was created and deleted. Then each property of the "
+            f"specs of DoctorTwin and MinerPool was changed and changed back ({walked.done} properties; that "
+            f"of a FineTuneRun can't change). {time.monotonic() - begun:.0f} s in all."
         ),
         figures=_figures(points, killed, walked),
         notes=_notes(killed, walked),
