@@ -62,6 +62,7 @@ MODULES: Final[dict[str, str]] = {
     "swaps_under_load": "tests.bench.swaps_under_load",
     "operator": "tests.bench.idle_operator",
     "control_plane": "tests.bench.control_plane",
+    "robustness": "tests.bench.robustness",
     "promotion": "tests.bench.promotion",
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",

@@ -225,7 +225,8 @@ async def _apply_status(api: Api, store: Store, *, thing: Manifest, status: Mani
     manifest = {
         "apiVersion": thing["apiVersion"],
         "kind": thing["kind"],
-        # The UID lets a status never land on a new object of the same name, the resourceVersion never on a newer one.
+        # The resourceVersion lets a status never land on a newer object, nor on a new one of the same name: no other
+        # object ever has the same. The UID says so where the object is gone; of one that is there it isn't looked at.
         "metadata": {part: metadata[part] for part in ("name", "namespace", "uid", "resourceVersion")},
         "status": status,
     }

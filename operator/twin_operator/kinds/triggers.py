@@ -25,7 +25,7 @@ from twin_operator.kinds.resources import (
     PRIMARY,
     ROUTING_SLICE,
 )
-from twin_operator.kinds.watched import Report, Slice
+from twin_operator.kinds.watched import UNDER_WAY, Report, Slice
 from twin_operator.kinds.world import World
 
 
@@ -220,11 +220,13 @@ def twins_of_pool(change: Change) -> Iterator[Woken]:
             yield from _twins(change.world, each.value)
 
 
-def waiting_runs(change: Change) -> Iterator[Woken]:
-    """The runs that wait for the pool, or for any."""
+def runs_of_pool(change: Change) -> Iterator[Woken]:
+    """The runs that wait for the pool, or for any, and those that have started in it: one may have no Job yet."""
     for pool in (change.key.name, None):
         for run in change.world.waiting(change.key.namespace, pool):
             yield Key(FINE_TUNE_RUN.kind, run.namespace, run.name)
+    for entry in change.world.store.find_any(UNDER_WAY, (change.key.namespace, change.key.name)):
+        yield entry.key
 
 
 def twin_of_run(change: Change) -> Iterator[Woken]:
@@ -329,7 +331,7 @@ TRIGGERS: Final = (
     Trigger(of=MINER_POOL.kind, when=exists, wakes=itself, why="its children follow from its spec"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=everything_of_pool, why="it may serve others"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=twins_of_pool, why="they may be served elsewhere now"),
-    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=waiting_runs, why="its limit or its store may be another"),
+    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=runs_of_pool, why="its limit or its store may be another"),
     Trigger(of=FINE_TUNE_RUN.kind, when=exists, wakes=itself, why="its status follows from its spec"),
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),

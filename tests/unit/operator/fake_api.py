@@ -34,6 +34,8 @@ class FakeApi:
     listeners: list[Callable[[str, Manifest], None]] = field(default_factory=list)
     guard: Callable[[], float] = lambda: math.inf
     _versions: Any = field(default_factory=lambda: itertools.count(1000))
+    _applied: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+    """(UID, field manager) → what it applied last: what it does not say again is taken away."""
 
     def guarded_by(self, guard: Callable[[], float]) -> Self:
         """The guard isn't asked here: leadership has tests of its own."""
@@ -90,9 +92,16 @@ class FakeApi:
         key = _key(manifest)
         self.refuse("apply", key, manifest)
         if key not in self.objects and subresource is None and "resourceVersion" not in manifest["metadata"]:
-            return self._store("apply", key, manifest, None)
-        live = self._live(key, manifest)
-        whole = merged(live, manifest)
+            made = self._store("apply", key, manifest, None)
+            self._applied[made["metadata"]["uid"], manager] = copy.deepcopy(manifest)
+            return made
+        # A real API server doesn't look at the UID in a status: the object's own metadata stays.
+        live = self._live(key, manifest, looked_at=("resourceVersion",) if subresource else ("resourceVersion", "uid"))
+        whole = live
+        if subresource is None:
+            former = self._applied.get((live["metadata"]["uid"], manager), {})
+            whole = merged(_without(live, former, manifest), manifest)
+            self._applied[live["metadata"]["uid"], manager] = copy.deepcopy(manifest)
         if subresource == "status":
             status = manifest["status"]
             if manager != names.FIELD_MANAGER:  # who states some conditions only
@@ -124,9 +133,14 @@ class FakeApi:
         live = self.objects.get(key)
         return self._store("", key, merged(live, manifest) if live else manifest, live)
 
+    def put_spec(self, key: Key, spec: Manifest) -> Manifest:
+        """Replace the spec of an object as `kubectl replace` does."""
+        live = self.objects[key]
+        return self._store("", key, {**live, "spec": spec}, live)
+
     def drop(self, key: Key) -> None:
         """Delete an object and what it owns."""
-        gone = self.objects.pop(key)
+        gone = copy.deepcopy(self.objects.pop(key))
         gone["metadata"]["resourceVersion"] = str(next(self._versions))
         self._tell("DELETED", gone)
         for other in [each for each, thing in self.objects.items() if _owned(thing, gone["metadata"]["uid"])]:
@@ -140,12 +154,14 @@ class FakeApi:
         for listener in self.listeners:
             listener(event, copy.deepcopy(thing))
 
-    def _live(self, key: Key, body: Manifest) -> Manifest:
+    def _live(self, key: Key, body: Manifest, *, looked_at: tuple[str, ...] = ("resourceVersion", "uid")) -> Manifest:
         live = self.objects.get(key)
+        said = body.get("metadata") or {}
+        if live is None and "uid" in said:
+            raise ApiError(status=409, reason="Conflict", message=f"{key} of this UID is not there")
         if live is None:
             raise ApiError(status=404, reason="NotFound", message=f"{key} is not there")
-        said = body.get("metadata") or {}
-        for name in ("resourceVersion", "uid"):
+        for name in looked_at:
             if name in said and said[name] != live["metadata"][name]:
                 raise ApiError(status=409, reason="Conflict", message=f"{key}: {name} is another")
         return live
@@ -185,6 +201,21 @@ def merged(target: Any, patch: Any) -> Any:
         else:
             result[name] = merged(result.get(name), value)
     return result
+
+
+def _without(live: Manifest, former: Manifest, now: Manifest) -> Manifest:
+    """Return the live object without the fields that `former` states and `now` does not; lists count as values."""
+    left = dict(live)
+    for name, value in former.items():
+        if name in now and not isinstance(now[name], dict):
+            continue
+        if isinstance(value, dict) and isinstance(left.get(name), dict):
+            left[name] = _without(left[name], value, now.get(name, {}))
+            if not left[name] and name not in now:
+                del left[name]
+        elif name not in now:
+            left.pop(name, None)
+    return left
 
 
 def _content(thing: Manifest) -> Manifest:

@@ -15,7 +15,7 @@ from twin_operator.kinds.watched import WATCHED
 from twin_operator.process import Process
 from twin_operator.settings import Settings
 
-_WATCHED = {each.resource.kind: each for each in WATCHED}
+WATCHED_BY_KIND = {each.resource.kind: each for each in WATCHED}
 
 
 class Played:
@@ -32,7 +32,7 @@ class Played:
         self.problems: list[Exception] = []
 
     def _heard(self, event: str, thing: Manifest) -> None:
-        watched = _WATCHED.get(thing["kind"])
+        watched = WATCHED_BY_KIND.get(thing["kind"])
         if not self.hears or watched is None:
             return
         if watched.selector is not None and watched.selector not in (thing["metadata"].get("labels") or {}):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.queueing import may_not_start
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView
+from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
 
@@ -21,7 +22,8 @@ def gather(world: World, run: Run) -> RunView:
     pool, problem = _pool(world, run, twin)
     facts = facts_of_run(world, run)
     if run.started or run.ended or twin is None or pool is None:
-        return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts)
+        unreadable = _unreadable(world, run)
+        return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable=unreadable)
     waiting = may_not_start(
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
@@ -57,6 +59,14 @@ def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Findi
         return None, None
     chosen = choose_pool(twin, list(world.pools(run.namespace)), image=run.spec.image)
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
+
+
+def _unreadable(world: World, run: Run) -> bool:
+    """Tell whether the run's twin or pool is there, but can't be read by this release."""
+    named = [Key(DOCTOR_TWIN.kind, run.namespace, run.spec.twin_ref.name)]
+    if run.status.pool is not None:
+        named.append(Key(MINER_POOL.kind, run.namespace, run.status.pool))
+    return any(isinstance(world.store.value(key), Unreadable) for key in named)
 
 
 def _others(world: World, run: Run) -> list[Run]:

@@ -60,6 +60,8 @@ class RunView:
     obstacle: Finding | None
     """Why it can't run at the moment, or must wait; of no account once it has started."""
     facts: RunFacts = field(default_factory=RunFacts)
+    unreadable: bool = False
+    """Twin or pool are there, but can't be read: what is to be started is decided once they can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
         ]  # fmt: skip
         skipped = progress is not None and progress.skipped is not None and failure is None
         return _plan(run, known, conditions, skipped=skipped)
-    if job is None and (view.twin is None or view.pool is None):
+    if job is None and not view.unreadable and (view.twin is None or view.pool is None):
         what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
         gone = Failure(
             reason=Reason.OWNER_GONE, retryable=False, message=f"{what} went away before the trainer was started"

@@ -97,7 +97,11 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
             )
             return Applied(outcome=outcome)
         if plan.children:
-            return Applied(outcome=await self.tools.applier.apply(owner=owner, wanted=plan.children, existing=existing))
+            # A trainer that has begun goes on, also when twin or pool, from which its Job was made, are gone.
+            outcome = await self.tools.applier.apply(
+                owner=owner, wanted=plan.children, existing=existing, keep=lambda key: key.kind == JOB.kind
+            )
+            return Applied(outcome=outcome)
         return Applied()
 
     def report(self, gathered: RunView, plan: RunPlan, outcome: Applied) -> Report | None:

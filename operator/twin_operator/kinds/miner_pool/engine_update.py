@@ -113,10 +113,11 @@ def held_back(planned: Manifest, live: Manifest) -> Manifest:
 def spec_hash(pool: Pool) -> str:
     """Return a hash of what engine pods have from the pool's own spec.
 
-    Defaults are left out, so that a release that knows more fields finds the same hash.
+    Defaults are left out, so that a release that knows more fields finds the same hash. An empty part counts, since
+    `cache: {}` is another wish than none; but not one of which all that is set is none of the pods' business.
     """
     said = pool.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_IN_PODS)
-    return _hash({field: value for field, value in said.items() if value != {}})
+    return _hash({field: value for field, value in said.items() if value != {} or field not in _NOT_IN_PODS})
 
 
 def _differs(planned: Manifest, live: Manifest, said: str | None) -> bool:

@@ -1,0 +1,134 @@
+"""Plays everybody around the operator by what is there: Deployment and Job controllers, kubelets, agents, trainers.
+
+One `act` does at most one step for each object, and only what is not done yet: whoever is killed in between, the same
+things follow.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from bettertherapy_api import names
+from bettertherapy_api.run_progress import PROGRESS_KEY, ArtifactReport, RunProgress, RunStage, progress_name
+from tests.unit.operator.fake_api import FakeApi
+from tests.unit.operator.run_samples import DATA, done
+from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.kinds.resources import POD_REPORT
+
+
+class Cast:
+    """`trained` says which digest's letter a run makes, by the run's name; others train for ever."""
+
+    def __init__(self, api: FakeApi, trained: Mapping[str, str]) -> None:
+        self._api = api
+        self._trained = trained
+
+    def act(self) -> None:
+        """Let each go one step on."""
+        for deployment in list(self._api.kinds("Deployment").values()):
+            self._follow_deployment(deployment)
+        for pod in list(self._api.kinds("Pod").values()):
+            if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == "engine":
+                self._report(pod)
+        for job in list(self._api.kinds("Job").values()):
+            self._train(job)
+
+    def _put(self, thing: Manifest, **parts: Any) -> None:
+        """Write parts of an object that is there, unless they say nothing new."""
+        if any(thing.get(name) != value for name, value in parts.items()):
+            self._api.put({**copy.deepcopy(thing), **parts})
+
+    def _follow_deployment(self, deployment: Manifest) -> None:
+        replicas = deployment["spec"].get("replicas", 1)
+        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
+        status = {"observedGeneration": deployment["metadata"]["generation"], **counts}
+        self._put(deployment, status=status)
+        template = deployment["spec"]["template"]["metadata"]
+        for number in range(replicas):
+            name = f"{deployment['metadata']['name']}-{number}"
+            if Key("Pod", NAMESPACE, name) not in self._api.objects:
+                self._api.put(_pod(name, template["labels"], deployment, ip=f"10.0.0.{number + 1}", ready=True))
+        surplus = Key("Pod", NAMESPACE, f"{deployment['metadata']['name']}-{replicas}")
+        while surplus in self._api.objects:
+            self._api.drop(surplus)
+            replicas += 1
+            surplus = Key("Pod", NAMESPACE, f"{deployment['metadata']['name']}-{replicas}")
+
+    def _report(self, pod: Manifest) -> None:
+        """Hold, verified, what the pool publishes."""
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        pool = pod["metadata"]["labels"][names.LABEL_POOL]
+        wanted = {
+            each["servedName"]: {"twin": entry["name"], "digest": each["digest"], "state": "Verified"}
+            for published in self._api.kinds("RoutingSlice").values()
+            if published["metadata"]["labels"][names.LABEL_POOL] == pool
+            for entry in (published.get("twins") or {}).values()
+            for each in entry.get("adapters") or []
+        }
+        known = self._api.objects.get(Key(POD_REPORT.kind, NAMESPACE, name))
+        if known is not None and known.get("adapters") == wanted:
+            return
+        gone = dict.fromkeys(((known or {}).get("adapters") or {}).keys() - wanted.keys())
+        self._api.put({
+            "apiVersion": POD_REPORT.api_version, "kind": POD_REPORT.kind,
+            "metadata": {
+                "name": name, "namespace": NAMESPACE,
+                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "report"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}],
+            },
+            "pod": {"name": name, "uid": uid}, "ready": True, "engine": {"live": True}, "adapters": {**wanted, **gone},
+        })  # fmt: skip
+
+    def _train(self, job: Manifest) -> None:
+        """Start the trainer's pod, let it say how far it is, and end it."""
+        name = job["metadata"]["name"]
+        if (job.get("status") or {}).get("conditions"):
+            return
+        pod = self._api.objects.get(Key("Pod", NAMESPACE, f"{name}-1"))
+        if pod is None:
+            labels = job["spec"]["template"]["metadata"]["labels"]
+            self._api.put(_pod(f"{name}-1", labels, job, ip="10.0.1.1", ready=False))
+            return
+        said = self._api.objects.get(Key("ConfigMap", NAMESPACE, progress_name(name)))
+        if said is None:
+            return
+        attempt = pod["metadata"]["uid"]
+        begun = PROGRESS_KEY in (said.get("data") or {})
+        if not begun:
+            self._say(said, RunProgress(attempt=attempt, stage=RunStage.TRAIN, progress_percent=40, dataset=DATA))
+        elif name not in self._trained:
+            return
+        elif pod["status"]["phase"] == "Running":
+            made = ArtifactReport(
+                uri=f"pvc://adapters/store/{self._trained[name]}",
+                digest=digest(self._trained[name]),
+                rank=8,
+                bytes=1000,
+            )
+            self._say(said, done().model_copy(update={"attempt": attempt, "artifact": made}))
+            self._put(pod, status={**pod["status"], "phase": "Succeeded"})
+        else:
+            complete = {"type": "Complete", "status": "True", "reason": "CompletionsReached", "message": "m"}
+            self._put(job, status={"succeeded": 1, "conditions": [complete]})
+
+    def _say(self, configmap: Manifest, progress: RunProgress) -> None:
+        self._put(configmap, data={**(configmap.get("data") or {}), PROGRESS_KEY: progress.to_json()})
+
+
+def _pod(name: str, labels: Mapping[str, str], owner: Manifest, *, ip: str, ready: bool) -> Manifest:
+    reference = {
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"], "controller": True,
+    }  # fmt: skip
+    return {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": NAMESPACE, "labels": dict(labels), "ownerReferences": [reference],
+        },
+        "status": {
+            "podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
+    }  # fmt: skip
