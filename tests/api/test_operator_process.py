@@ -81,6 +81,10 @@ async def test_a_standby_writes_nothing(kubeconfig: Path, namespace: str, tmp_pa
             await until(sees, what="the standby's cache is warm")
 
 
+SOON_SECONDS = 15.0
+"""What is put off for longer, such as next night's fine-tune, is not waited for."""
+
+
 class KilledError(BaseException):
     """Stands for SIGKILL: no handler of ours catches it."""
 
@@ -109,9 +113,14 @@ class Mortal:
         return client
 
 
-async def _run(kubeconfig: Path, namespace: str, lease: str, pool: str, after: int | None) -> list[str]:
+async def _run(kubeconfig: Path, namespace: str, lease: str, pool: str, after: int | None, **more: Any) -> list[str]:
     """Run an operator until it is killed after a number of writes, or has nothing left to do; returns its writes."""
-    settings = Settings(identity="op", lease_namespace=namespace, lease_name=lease, namespace=namespace, workers=1)
+    settings = Settings(
+        **{
+            "identity": "op", "lease_namespace": namespace, "lease_name": lease, "namespace": namespace, "workers": 1,
+            **more,
+        }
+    )  # fmt: skip
     mortal = Mortal(pool, after)
     api = Api(mortal.on(await api_client(kubeconfig)), request_seconds=10, resources=BY_KIND)
     async with Process(settings, api) as process:
@@ -119,7 +128,8 @@ async def _run(kubeconfig: Path, namespace: str, lease: str, pool: str, after: i
         rested = 0
 
         def idle() -> bool:
-            timers = process.queue._timers
+            soon = asyncio.get_running_loop().time() + SOON_SECONDS
+            timers = any(timer.when() < soon for timer in process.queue._timers.values())
             return process.leadership.leading.is_set() and not (
                 len(process.queue) or process.queue.started_at or timers
             )

@@ -58,7 +58,10 @@ class Metrics:
         if "pods_ready" in promql:
             result = [{"metric": {}, "value": [0, "3"]}]
         elif "requests_total" in promql:
-            result = [{"metric": {"code": code}, "value": [0, str(count)]} for code, count in self.codes.items()]
+            tried = {"twin": "dr-a", "version": "dr-a-bbbbbbbb"}
+            result = [
+                {"metric": {**tried, "code": code}, "value": [0, str(count)]} for code, count in self.codes.items()
+            ]
         return web.json_response({"status": "success", "data": {"resultType": "vector", "result": result}})
 
 

@@ -47,9 +47,9 @@ async def test_killed_ten_times_each_due_run_is_made_once_and_the_limit_holds(ku
         life: dict[str, Any] = {"fine_tune_window_seconds": 0, "workers": 4}
         most = 0
         for number in range(KILLS):
-            await _run(kubeconfig, namespace, f"lease-{number}", 5 + 3 * number, **life)
+            await _run(kubeconfig, namespace, f"lease-{number}", "", 5 + 3 * number, **life)
             most = max(most, len(await started(world)))
-        await _run(kubeconfig, namespace, "lease-last", None, **life)
+        await _run(kubeconfig, namespace, "lease-last", "", None, **life)
         made = await runs(world)
         year = datetime.now(UTC).year
         assert sorted(run["metadata"]["name"] for run in made) == sorted(
@@ -59,7 +59,7 @@ async def test_killed_ten_times_each_due_run_is_made_once_and_the_limit_holds(ku
         assert most <= LIMIT
         jobs, _ = await world.api.list(JOB, namespace=namespace)
         assert {job["metadata"]["name"] for job in jobs} == set(await started(world))
-        assert await _run(kubeconfig, namespace, "lease-quiet", None, **life) == []
+        assert await _run(kubeconfig, namespace, "lease-quiet", "", None, **life) == []
 
 
 async def test_a_token_makes_one_run_at_once(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def added_mounts(overlay: PodOverlay | None) -> list[Manifest]:
 def _volume(volume: ExtraVolume) -> Manifest:
     name = _name(volume)
     if volume.claim_name:
-        return {"name": name, "persistentVolumeClaim": {"claimName": volume.claim_name, "readOnly": volume.read_only}}
+        claim = {"claimName": volume.claim_name, **({"readOnly": True} if volume.read_only else {})}
+        return {"name": name, "persistentVolumeClaim": claim}
     if volume.secret_name:
         return {"name": name, "secret": {"secretName": volume.secret_name, "defaultMode": 0o440}}
     if volume.config_map_name:

@@ -53,7 +53,7 @@ def test_a_selector_that_is_given_stays() -> None:
 
 def test_each_volume_has_its_source() -> None:
     assert added_volumes(FULL) == [
-        {"name": "extra-data", "persistentVolumeClaim": {"claimName": "c", "readOnly": False}},
+        {"name": "extra-data", "persistentVolumeClaim": {"claimName": "c"}},
         {"name": "extra-keys", "secret": {"secretName": "s", "defaultMode": 0o440}},
         {"name": "extra-conf", "configMap": {"name": "m", "defaultMode": 0o444}},
         {"name": "extra-ram", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
