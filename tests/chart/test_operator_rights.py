@@ -97,7 +97,7 @@ def test_a_pool_and_a_twin_are_reconciled(operator_log: Path, kubectl: Kubectl, 
         "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert set(made) == {
-        "Deployment", "Service", "ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy",
+        "Deployment", "Service", "RoutingSlice", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy",
         "PodDisruptionBudget",
     }  # fmt: skip
     deadline = time.monotonic() + 30

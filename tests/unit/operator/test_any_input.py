@@ -37,6 +37,7 @@ from twin_operator.domain.canary_analysis import Analysis, Outlook
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, pool_from, run_from, twin_from
 from twin_operator.domain.pool_checks import TROUBLE, Situation, pool_conditions
 from twin_operator.domain.pool_facts import DeploymentFacts, PoolFacts, facts_of, pod_facts
+from twin_operator.domain.pool_update import Pace
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import plan_rollout
 from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
@@ -57,7 +58,7 @@ from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
 
 NOW = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def assert_taken(kind: str, status: dict[str, Any], conditions: Sequence[Condition], *, before: Any = None) -> None:
@@ -165,7 +166,7 @@ def test_a_pool_is_planned_and_its_status_taken(
         return
     assert isinstance(pool, Pool)
     gathered = Gathered(pool=pool, facts=observed, published=Published(slices={}, keys={}), unpublished=unpublished)
-    plan_children(gathered, Images())
+    plan_children(gathered, Images(), Pace(), now=NOW)
     said, conditions = plan_status(gathered)
     assert_taken("MinerPool", said, conditions)
     assert_taken("MinerPool", {}, pool_conditions(Situation(pool=pool, facts=observed, access_missing=access)))
