@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,15 @@ class Answer:
         return str(self.json["choices"][0]["message"]["content"])
 
 
-def http(method: str, url: str, *, body: Any = None, token: str | None = None, timeout: float = 120) -> Answer:
+def http(
+    method: str, url: str, *, body: Any = None, token: str | None = None, timeout: float = 120,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:  # fmt: skip
     """Send one request; an HTTP error is an Answer too, a refused connection raises OSError."""
     request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
     request.add_header("content-type", "application/json")
+    for name, value in (headers or {}).items():
+        request.add_header(name, value)
     if token:
         request.add_header("authorization", f"Bearer {token}")
     try:
@@ -123,7 +129,9 @@ class Clinic:
             "temperature": 0,
             "messages": [{"role": "user", "content": question}],
         }
-        return http("POST", f"{self.service}/v1/chat/completions", body=body, token=self.token)
+        # Each asks as another patient: the same words in one conversation would be one version's and one pod's.
+        session = {"x-session-id": uuid.uuid4().hex}
+        return http("POST", f"{self.service}/v1/chat/completions", body=body, token=self.token, headers=session)
 
     def apply(self, *objects: Any, namespace: str = NAMESPACE) -> None:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def stream(clinic: Clinic, twin: str, workers: ThreadPoolExecutor) -> Stream:
         "messages": [{"role": "user", "content": "Tell me about headaches."}],
     }  # fmt: skip
     headers = {"content-type": "application/json", "authorization": f"Bearer {clinic.token}"}
+    headers["x-session-id"] = uuid.uuid4().hex  # each is another patient's
     request = urllib.request.Request(f"{clinic.service}/v1/chat/completions", json.dumps(body).encode(), headers)
     response = urllib.request.urlopen(request, timeout=180)
     pod = response.headers["x-twin-pod"]
