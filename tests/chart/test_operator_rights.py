@@ -93,7 +93,7 @@ def test_a_pool_and_a_twin_are_reconciled(operator_log: Path, kubectl: Kubectl, 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + operator_log.read_text()
     made = kubectl(
-        "get", "deploy,svc,cm,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
+        "get", "deploy,svc,rslice,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
         "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert set(made) == {

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PLAN_ANNOTATION: Final = f"{names.GROUP}/plan"
 """Hash of what was applied last: tells that a field was taken out of the plan, which no comparison of fields shows."""
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 6
 """How often a child is looked at anew that changes while it is written."""
 _REMEMBERED: Final = 4096
 

@@ -34,7 +34,8 @@ from neurons.store import (
 from neurons.store import fetch_adapter as fetch
 
 from ..models.conftest import write_model
-from .conftest import BASE, write_peft_folder
+from .conftest import BASE
+from .lora_files import lora, write_lora
 
 pytestmark = pytest.mark.cluster
 
@@ -129,9 +130,8 @@ async def test_an_adapter_comes_back_as_it_was_published(
 
 
 async def test_files_of_many_parts_survive(service: Service, tmp_path: Path) -> None:
-    folder = write_peft_folder(tmp_path / "large", rank=128 * 1024)  # 32 MiB: more than one part of an upload
-    config = folder / "adapter_config.json"
-    config.write_text(config.read_text().replace("131072", "8"))
+    wide = {"model.layers.0.self_attn.q_proj": (512 * 1024, 512 * 1024)}  # 32 MiB: more than one part of an upload
+    folder = write_lora(tmp_path / "large", lora(wide))
     manifest = build_manifest(folder, base_model=BASE)
     uri = await publish_adapter(folder, ROOT, "dr-large", manifest)
     await fetch(uri, manifest_digest(manifest.to_bytes()), tmp_path / "a")
