@@ -234,7 +234,7 @@ async def wipe(world: operator_harness.Cluster) -> None:
     from twin_operator.kinds.resources import MINER_POOL
 
     for resource in (DOCTOR_TWIN, MINER_POOL):
-        await world.api._request("DELETE", resource.path(namespace=world.namespace))
+        await world.api._request("DELETE", resource.path(namespace=world.namespace), seconds=SETTLE_SECONDS)
 
     async def gone() -> bool:
         left = [len((await world.api.list(each, namespace=world.namespace))[0]) for each in (DOCTOR_TWIN, MINER_POOL)]
