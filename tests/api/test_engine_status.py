@@ -15,8 +15,9 @@ from bettertherapy_api.doctor_twin import DoctorTwinStatus, VersionStatus
 from tests.api.operator_harness import Cluster, api_client, cluster, digest, twin_manifest
 from tests.conftest import ROOT
 from twin_operator.engine.api import Api
+from twin_operator.engine.conditions import Condition, dated
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
-from twin_operator.engine.status import Condition, StatusFields, dated, write_conditions_only, write_status
+from twin_operator.engine.status import StatusFields, write_conditions_only, write_status
 from twin_operator.errors import ConflictError
 
 pytestmark = pytest.mark.cluster

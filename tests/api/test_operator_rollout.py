@@ -26,7 +26,7 @@ from tests.api.operator_harness import (
     until,
 )
 from tests.api.test_operator_run import run_manifest
-from twin_operator.engine.status import timestamp
+from twin_operator.engine.times import timestamp
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
 
 pytestmark = pytest.mark.cluster

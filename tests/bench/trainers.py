@@ -26,7 +26,7 @@ from tests.bench.registry import BenchmarkError
 from tests.bench.watching import Manifest
 from tests.standin import FakeAdapter
 from twin_operator.engine.resources import CONFIG_MAP, POD
-from twin_operator.engine.status import timestamp
+from twin_operator.engine.times import timestamp
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
 
 PATIENCE_SECONDS: Final = 120.0

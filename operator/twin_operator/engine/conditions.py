@@ -84,11 +84,11 @@ def dated(
     conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Manifest]:
     """Return API conditions; lastTransitionTime moves only when a condition's status changes."""
-    before = {condition["type"]: condition for condition in live}
+    before = {condition.get("type"): condition for condition in live}
     result = []
     for condition in conditions:
-        known = before.get(condition.type)
-        same = known is not None and known.get("status") == condition.status
+        known = before.get(condition.type) or {}
+        same = known.get("status") == condition.status
         message = condition.message
         if len(message) > MESSAGE_LENGTH:
             message = message[: MESSAGE_LENGTH - 1] + "…"
@@ -97,7 +97,7 @@ def dated(
                 "type": condition.type,
                 "status": condition.status,
                 "observedGeneration": generation,
-                "lastTransitionTime": known["lastTransitionTime"] if known and same else timestamp(now),
+                "lastTransitionTime": (same and known.get("lastTransitionTime")) or timestamp(now),
                 "reason": condition.reason,
                 "message": message,
             }

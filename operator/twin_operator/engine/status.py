@@ -1,4 +1,4 @@
-"""Writes the status of a custom resource, only when it says something new; conditions keep their transition times.
+"""Writes the status of a custom resource, only when it says something new.
 
 Every write names the version of the object that it was decided on and is refused when there is a newer one: a status is
 never written over what was not read.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel
@@ -27,65 +26,6 @@ class Store(Protocol):
 
     def put(self, thing: Manifest, /) -> bool:
         """Take a version of an object."""
-
-
-Truth = Literal["True", "False", "Unknown"]
-MESSAGE_LENGTH = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """One aspect of an object's state; without a clock, so that plans stay pure."""
-
-    type: str
-    status: Truth
-    reason: str
-    message: str
-
-
-def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 with seconds in UTC, as the API server writes it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def exact_timestamp(moment: datetime) -> str:
-    """Return RFC 3339 with microseconds in UTC, where something shorter than a second depends on it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def truth(text: str) -> Truth:
-    """Return a condition's status as its type; anything else than True and False is Unknown."""
-    return "True" if text == "True" else "False" if text == "False" else "Unknown"
-
-
-def moment(text: str) -> datetime:
-    """Return the time that a timestamp of the API server names."""
-    return datetime.fromisoformat(text)
-
-
-def dated(
-    conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
-) -> list[Manifest]:
-    """Return API conditions; lastTransitionTime moves only when a condition's status changes."""
-    before = {condition.get("type"): condition for condition in live}
-    result = []
-    for condition in conditions:
-        known = before.get(condition.type) or {}
-        same = known.get("status") == condition.status
-        message = condition.message
-        if len(message) > MESSAGE_LENGTH:
-            message = message[: MESSAGE_LENGTH - 1] + "…"
-        result.append(
-            {
-                "type": condition.type,
-                "status": condition.status,
-                "observedGeneration": generation,
-                "lastTransitionTime": (same and known.get("lastTransitionTime")) or timestamp(now),
-                "reason": condition.reason,
-                "message": message,
-            }
-        )
-    return result
 
 
 def without_none(value: Any) -> Any:

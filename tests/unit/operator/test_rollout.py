@@ -31,7 +31,8 @@ from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
 from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import timestamp, without_none
+from twin_operator.engine.status import without_none
+from twin_operator.engine.times import timestamp
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.plan import plan_status
 

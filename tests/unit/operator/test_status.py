@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from twin_operator.engine.conditions import Condition, dated
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
-from twin_operator.engine.status import Condition, StatusFields, dated, write_conditions_only, write_status
+from twin_operator.engine.status import StatusFields, write_conditions_only, write_status
 from twin_operator.errors import ConflictError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

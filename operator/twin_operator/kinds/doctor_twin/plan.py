@@ -10,7 +10,7 @@ from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import TwinView
 from twin_operator.domain.versions import known_versions
 from twin_operator.engine.resources import Manifest
-from twin_operator.engine.status import timestamp
+from twin_operator.engine.times import timestamp
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 
