@@ -199,7 +199,7 @@ async def test_what_changes_all_the_time_is_left_for_later(api: FakeApi, store: 
     owned(api, store, "a", "old")
     api.errors["a"] = ApiError(status=409, reason="Conflict", message="changed")
     outcome = await applier.apply(owner=OWNER, wanted=[child("a", "new")], existing=[])
-    assert (len(outcome.conflicts), len(api.writes), outcome.complete) == (1, 3, False)
+    assert (len(outcome.conflicts), len(api.writes), outcome.complete) == (1, 6, False)
 
 
 async def test_only_what_the_owner_controls_and_nobody_keeps_is_deleted(
