@@ -285,8 +285,9 @@ async def clean(world: Cluster) -> None:
 
     async def empty() -> bool:
         left = 0
-        for resource in (*PRIMARY, *CHILDREN, POD):
-            selector = None if resource in PRIMARY else names.LABEL_COMPONENT
+        # Reports and slices too: one that the garbage collector is about to take would be taken for the next test's.
+        for resource in (*PRIMARY, *CHILDREN, POD, POD_REPORT, ROUTING_SLICE):
+            selector = names.LABEL_COMPONENT if resource in (*CHILDREN, POD) else None
             things, _ = await world.api.list(resource, namespace=world.namespace, selector=selector)
             left += len(things)
             for thing in things:

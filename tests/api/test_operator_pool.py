@@ -94,6 +94,11 @@ async def test_every_child_that_is_deleted_comes_back(world: Cluster) -> None:
 async def test_a_child_that_somebody_changed_is_set_right(
     world: Cluster, kind: str, name: str, patch: dict[str, Any], kept: Any
 ) -> None:
+
+    async def made() -> bool:
+        return await world.api.get(BY_KIND[kind], namespace=world.namespace, name=name) is not None
+
+    await until(made, what=f"{kind} {name} is there")
     changed = await world.api.merge(BY_KIND[kind], namespace=world.namespace, name=name, patch=patch)
     assert not kept(changed)
 
