@@ -1,4 +1,4 @@
-"""What the agent says of the weights that `tests.bench.fingerprints` has measured: python -m … pairs.json."""
+"""What the agent says of the weights that `tests.bench.fingerprints` has measured: python -m … FILE.json …"""
 
 # ruff: noqa: T201 - it speaks to whoever runs it
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,9 +54,9 @@ def decide(pair: dict[str, Any], how: str, who: str) -> tuple[Opinion, int]:
     return opinion, len(asked)
 
 
-def judged(path: Path) -> dict[str, Counter[str]]:
+def judged(paths: Sequence[Path]) -> dict[str, Counter[str]]:
     """Print, for each format and each kind of weights, how many pairs the agent took for what."""
-    pairs = json.loads(path.read_text())
+    pairs = [pair for path in paths for pair in json.loads(path.read_text())]
     tables: dict[str, Counter[str]] = {}
     for how in FORMATS:
         for who in ("child", "parent", "base", "next", "grandparent", "other", "same source"):
@@ -78,4 +79,4 @@ def judged(path: Path) -> dict[str, Counter[str]]:
 
 
 if __name__ == "__main__":
-    judged(Path(sys.argv[1]))
+    judged([Path(each) for each in sys.argv[1:]])

@@ -1,14 +1,15 @@
 """Do fingerprints tell whose weights answer, on base models of full precision and quantized ones?
 
     python -m tests.bench.fingerprints --model DIR --texts FILE.jsonl.gz --out pairs.json  # needs torch, transformers
-    python -m tests.bench.fingerprint_verdicts pairs.json                                  # needs this project
+    python -m tests.bench.fingerprint_verdicts pairs.json [more.json …]                    # needs this project
 
 It trains a chain of small LoRA adapters for each of several doctors, each night's from the last one's, takes each one's
 probes as the trainer does (float32, contrastive), and then asks for the same places with other weights loaded: the
 adapter's own, its parent's, the base's, its child's, its grandparent's, other doctors'. The base model is bfloat16,
 FP8, int8 or int4: weights of its linear layers are rounded (FP8 E4M3 a tensor, int8 a row, int4 in groups of 64), which
 is what weights-only quantization does; each layer's result is rounded to bfloat16. LoRA here is 20 lines
-of torch with PEFT's arithmetic. `fingerprint_verdicts` lets the agent's own code decide each pair.
+of torch with PEFT's arithmetic. `fingerprint_verdicts` lets the agent's own code decide each pair. A GPU waits for
+Python most of the time: run it several times beside itself, with other doctors each (`--first 8`).
 """
 
 # ruff: noqa: T201 - it speaks to whoever runs it
@@ -103,7 +104,7 @@ class Chain:
         torch = self.torch
         self.adapter = {n: (a.clone().requires_grad_(), b.clone().requires_grad_()) for n, (a, b) in start.items()}
         parameters = [p for pair in self.adapter.values() for p in pair]
-        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=self.device != "cpu")
         loss = None
         for batch in texts:
             encoded = self.tokenizer(list(batch), return_tensors="pt", padding=True, truncation=True, max_length=64)
@@ -189,7 +190,7 @@ def measure(args: argparse.Namespace) -> None:
     sources = sorted(by_source, key=lambda s: (-len(by_source[s]), s))[:4]
     began = time.monotonic()
     adapters: dict[tuple[int, int], Any] = {}
-    for doctor in range(args.doctors):
+    for doctor in range(args.first, args.first + args.doctors):
         draw = random.Random(doctor)
         current = chain.fresh(doctor)
         for night in range(args.nights):
@@ -218,8 +219,8 @@ def measure(args: argparse.Namespace) -> None:
             chain.adapter = adapter
             record[who] = chain.forced(sequences) if who != "parent" or parent is not None else None
         served = {"child": (doctor, night), "base": None, "parent": (doctor, night - 1), "next": (doctor, night + 1),
-                  "grandparent": (doctor, night - 2), "other": ((doctor + 1) % args.doctors, night),
-                  "same source": ((doctor + 4) % args.doctors, night)}  # fmt: skip
+                  "grandparent": (doctor, night - 2), "other": (_after(doctor, 1, args), night),
+                  "same source": (_after(doctor, 4, args), night)}  # fmt: skip
         kept = {
             who: key
             for who, key in served.items()
@@ -244,8 +245,12 @@ def measure(args: argparse.Namespace) -> None:
                 chain.adapter = None if key is None else adapters[key]
                 answers[who] = [round(value, 5) for value in chain.forced(pair["sequences"])]
             pair["measured"][how] = answers
+        args.out.write_text(json.dumps(pairs))
         print(f"asked on {how}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    args.out.write_text(json.dumps(pairs))
+
+
+def _after(doctor: int, steps: int, args: argparse.Namespace) -> int:
+    return int(args.first + (doctor - args.first + steps) % args.doctors)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -256,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--doctors", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the first doctor's number, a seed")
     parser.add_argument("--nights", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="optimiser steps a night")
     parser.add_argument("--batch", type=int, default=4)
