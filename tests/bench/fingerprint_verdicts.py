@@ -3,6 +3,7 @@
 # ruff: noqa: T201 - it speaks to whoever runs it
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections import Counter
@@ -37,6 +38,13 @@ def fingerprint_of(pair: dict[str, Any]) -> Fingerprint:
     return Fingerprint(token_ids=(1, 2), logprobs=(0.0,), probes=tuple(taken))
 
 
+def pairs_of(path: Path) -> list[dict[str, Any]]:
+    """Return what was measured, from a file that may be gzipped."""
+    data = path.read_bytes()
+    pairs: list[dict[str, Any]] = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    return pairs
+
+
 def decide(pair: dict[str, Any], how: str, who: str) -> tuple[Opinion, int]:
     """Return what the agent would say of these weights, and how many places it asked for."""
     measured = pair["measured"][how]
@@ -56,7 +64,7 @@ def decide(pair: dict[str, Any], how: str, who: str) -> tuple[Opinion, int]:
 
 def judged(paths: Sequence[Path]) -> dict[str, Counter[str]]:
     """Print, for each format and each kind of weights, how many pairs the agent took for what."""
-    pairs = [pair for path in paths for pair in json.loads(path.read_text())]
+    pairs = [pair for path in paths for pair in pairs_of(path)]
     tables: dict[str, Counter[str]] = {}
     for how in FORMATS:
         for who in ("child", "parent", "base", "next", "grandparent", "other", "same source"):
