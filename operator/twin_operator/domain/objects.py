@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -115,14 +115,36 @@ class Run:
         return told == twin.uid if told is not None else self.created >= twin.created
 
 
-def parsed(model: type[Document], document: Mapping[str, Any]) -> Document | str:
+def parsed(model: type[Document], document: object) -> Document | str:
     """Return the document as `model`, or what is wrong with it as one sentence."""
     try:
-        return model.model_validate(document)
+        return lean(model.model_validate(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         return f"{where}: {first['msg']}; correct the field, or re-apply the CRD if it is older than this operator"
+
+
+def lean(model: Document) -> Document:
+    """Let a model and its parts share their sets of the names that were given: a third of what they take of memory."""
+    given = model.model_fields_set
+    object.__setattr__(model, "__pydantic_fields_set__", _GIVEN.setdefault(frozenset(given), given))
+    for value in model.__dict__.values():
+        if isinstance(value, BaseModel):
+            lean(value)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                if isinstance(item, BaseModel):
+                    lean(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                if isinstance(item, BaseModel):
+                    lean(item)
+    return model
+
+
+_GIVEN: Final[dict[frozenset[str], set[str]]] = {}
+"""Sets of field names, a few for each model. Models are frozen, so nobody adds to one."""
 
 
 def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable:

@@ -19,6 +19,8 @@ from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
 _TOMBSTONES = 4096
+_SHORT = 200
+"""Characters; longer texts are seldom the same twice."""
 
 Decoder = Callable[[Manifest, Any], Any]
 """(object, what was decoded of its former version or None) → its plain value. Must not raise: what can't be read is a
@@ -134,8 +136,9 @@ class Store:
             del self._deleted[uid]
         kind = self._watched[key.kind]
         same = known is not None and known.manifest["metadata"]["uid"] == uid
+        thing = compact(_without_managed_fields(thing))
         value = kind.decode(thing, known.value if known is not None and same else None)
-        entry = Entry(key, compact(kind.trim(_without_managed_fields(thing))), value)
+        entry = Entry(key, kind.trim(thing), value)
         if known is not None:
             self._unindex(known)
         else:
@@ -199,7 +202,12 @@ class Store:
 
 
 def compact(value: Any) -> Any:
-    """Return the same JSON with each key held once in memory: they are most of a small object's bytes."""
+    """Return the same JSON with each text held once in memory: keys, and reasons and times that a thousand bear.
+
+    What is interned goes with the last that bears it.
+    """
+    if type(value) is str:
+        return sys.intern(value) if len(value) <= _SHORT else value
     if isinstance(value, dict):
         return {sys.intern(key): compact(item) for key, item in value.items()}
     if isinstance(value, list):

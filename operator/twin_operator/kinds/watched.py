@@ -6,14 +6,14 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
 from bettertherapy_api.report import AdapterReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
-from twin_operator.domain.objects import Pool, Run, Twin, pool_from, run_from, twin_from
+from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from
 from twin_operator.domain.pool_facts import deployment_facts, pod_facts
 from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Watched
@@ -119,10 +119,8 @@ def _parse_changed(
 
 
 def _parse(model: type[Part], value: object) -> Part | None:
-    try:
-        return model.model_validate(value)
-    except ValidationError:
-        return None
+    found = parsed(model, value)
+    return None if isinstance(found, str) else found
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
