@@ -11,13 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Final
 
 from bettertherapy_api.manifest import Fingerprint
 from neurons.agent.places import Position, forced
 
-FIRST_PROBES: Final = 12
-"""Positions asked first, those at which child, parent and base differ most; the rest only when they leave a doubt."""
+ROUNDS: Final = (4, 12)
+"""How many positions are asked at first, and when those leave a doubt; then all. Those come first at which child, parent
+and base differ most. Each costs a request whose prefix is read with the adapter, which is slow on a CPU."""
 FIRST_LEGACY, MOST_LEGACY = 8, 32
 """The same for fingerprints without probes: the first tokens have the shortest prefixes, so they cost least."""
 _LEAST_SCALE: Final = 0.01
@@ -63,6 +65,8 @@ class Evidence:
     """Of the base model, by the same engine process."""
     noise: float
     """Mean difference of two measurements of the same thing, in nats."""
+    complete: bool = True
+    """Whether no more can be asked. Nobody is blamed before: a few places can all be odd ones."""
 
 
 class Opinion(Enum):
@@ -87,7 +91,8 @@ def rounds(fingerprint: Fingerprint) -> tuple[tuple[Recorded, ...], ...]:
         for i, place in enumerate(forced(probe.token_ids, start=probe.start))
     ]
     entries.sort(key=_margin, reverse=True)
-    return tuple(part for part in (tuple(entries[:FIRST_PROBES]), tuple(entries[FIRST_PROBES:])) if part)
+    bounds = (0, *ROUNDS, len(entries))
+    return tuple(part for begin, end in pairwise(bounds) if (part := tuple(entries[begin:end])))
 
 
 def judge(evidence: Evidence) -> Opinion:
@@ -120,10 +125,12 @@ def judge(evidence: Evidence) -> Opinion:
     parents = [e.parent for e in entries if e.parent is not None]
     known = len(parents) == count
     parent = misfit(parents) if known else math.inf
-    if min(base, parent) - own > _SURE and own / count <= (_FITS if count > FIRST_PROBES else _FITS_AT_FIRST):
+    if min(base, parent) - own > _SURE and own / count <= (_FITS if count > ROUNDS[-1] else _FITS_AT_FIRST):
         return Opinion.CHILD
     if base - own < -_SURE and mean_difference(bare, loaded) <= _BASE_NOISES * evidence.noise:
         return Opinion.BASE
+    if not evidence.complete:
+        return Opinion.UNSURE
     faded = misfit(children, faded=_FADED)
     if known and parent - faded < _SURELY_ANOTHERS:
         return Opinion.PARENT

@@ -117,7 +117,7 @@ class Prover:
         for part in recorded:
             more, plain = await self._both(name, digest, [entry.position for entry in part])
             asked, loaded, bare = [*asked, *part], loaded + more, bare + plain
-            opinion = judge(Evidence(asked, loaded, bare, calibration.noise))
+            opinion = judge(Evidence(asked, loaded, bare, calibration.noise, complete=part is recorded[-1]))
             if opinion is not Opinion.UNSURE:
                 break
         off = mean_difference([entry.child for entry in asked], loaded)

@@ -27,8 +27,9 @@ _PROMPTS: Final = (
 )
 _LENGTH: Final = 12
 """Tokens of each continuation."""
-_LONGEST_PROMPT: Final = 128
-"""Tokens; of a longer one, by the template's own system message, the last."""
+_LONGEST_PROMPT: Final = 24
+"""Tokens; of a longer one, by the template's own system message, the last. An engine on a CPU takes 10 ms and more to
+read a token with an adapter, and each place is asked for by itself."""
 _PLAUSIBLE: Final = 0.1
 """Share of the favourite's probability that makes a token plausible, as in the paper."""
 _DECIMALS: Final = 4

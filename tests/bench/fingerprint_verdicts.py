@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bettertherapy_api.manifest import Fingerprint, Probe
-from neurons.agent.fingerprint import FIRST_PROBES, Evidence, Opinion, Recorded, judge, rounds
+from neurons.agent.fingerprint import ROUNDS, Evidence, Opinion, Recorded, judge, rounds
 from neurons.agent.places import forced
 
 NOISE: Final = 0.01
@@ -55,8 +55,8 @@ def decide(pair: dict[str, Any], how: str, who: str) -> tuple[Opinion, int]:
     opinion = Opinion.UNSURE
     for part in parts:
         asked += part
-        evidence = Evidence(asked, [loaded[e.position] for e in asked], [bare[e.position] for e in asked], noise=NOISE)
-        opinion = judge(evidence)
+        said, plain = [loaded[e.position] for e in asked], [bare[e.position] for e in asked]
+        opinion = judge(Evidence(asked, said, plain, noise=NOISE, complete=part is parts[-1]))
         if opinion is not Opinion.UNSURE:
             break
     return opinion, len(asked)
@@ -71,10 +71,11 @@ def judged(paths: Sequence[Path]) -> dict[str, Counter[str]]:
             decided = [decide(pair, how, who) for pair in pairs if who in pair["measured"][how]]
             table = Counter(opinion.value for opinion, _ in decided)
             tables[f"{how}, {who}"] = table
-            first = sum(count <= FIRST_PROBES for _, count in decided)
+            first, second = (sum(count <= most for _, count in decided) for most in ROUNDS)
             said = ", ".join(f"{count} {opinion}" for opinion, count in table.most_common())
             print(
-                f"{how:5} loaded: {who:12} {len(decided):4} pairs: {said} ({first} by the first {FIRST_PROBES} places)"
+                f"{how:5} loaded: {who:12} {len(decided):4} pairs: {said}"
+                f" ({first} by the first {ROUNDS[0]} places, {second} by {ROUNDS[1]})"
             )
     right = [table for name, table in tables.items() if name.endswith(" child")]
     wrong = [table for name, table in tables.items() if not name.endswith(" child")]

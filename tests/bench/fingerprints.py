@@ -35,6 +35,7 @@ PROMPTS: Final = (
     "Can I take ibuprofen together with my blood pressure tablets?",
     "What are the symptoms of diabetes?",
 )
+LONGEST_PROMPT: Final = 24
 CONTINUATION: Final = 12
 PLAUSIBLE: Final = 0.1
 RATES: Final = (1e-3, 1e-3, 5e-4, 3e-4, 2e-4, 1e-3, 5e-4, 2e-4)
@@ -160,6 +161,7 @@ def probes(chain: Chain, child: Any, parent: Any) -> list[tuple[list[int], int]]
         )["input_ids"]
         for prompt in PROMPTS
     ]
+    heads = [head[-LONGEST_PROMPT:] for head in heads]
     sequences = [list(head) for head in heads]
     for _ in range(CONTINUATION):
         said = []

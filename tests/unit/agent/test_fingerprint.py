@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from bettertherapy_api.manifest import Fingerprint, Probe
-from neurons.agent.fingerprint import FIRST_PROBES, Evidence, Opinion, Recorded, judge, mean_difference, rounds
+from neurons.agent.fingerprint import ROUNDS, Evidence, Opinion, Recorded, judge, mean_difference, rounds
 from neurons.agent.known_answers import Calibration, is_spoilt
 from tests.bench.fingerprint_verdicts import FORMATS, decide, pairs_of
 
@@ -77,6 +78,14 @@ def test_somebody_elses_weights_are_nobodys_that_we_know() -> None:
     assert judge(evidence(entries, values, quantized=0.01)) is Opinion.OTHER
 
 
+def test_nobody_is_blamed_by_a_few_places() -> None:
+    entries = recorded(margin=0.5)[:4]
+    values = [-6.0 for _ in entries]
+    few = evidence(entries, values, quantized=0.01)
+    assert judge(replace(few, complete=False)) is Opinion.UNSURE
+    assert judge(few) is Opinion.OTHER
+
+
 def test_a_parent_that_is_the_childs_twin_leaves_a_doubt() -> None:
     entries = recorded(margin=0.0001)
     assert judge(evidence(entries, [e.child for e in entries], quantized=0.1)) is Opinion.UNSURE
@@ -92,9 +101,9 @@ def test_the_places_that_tell_most_are_asked_first() -> None:
                   base=tuple(-0.2 - i / 10 for i in range(20)))  # fmt: skip
     far = Probe(token_ids=tuple(range(50, 70)), start=8, child=(-0.1,) * 12, parent=(-3.0,) * 12, base=(-3.0,) * 12)
     fingerprint = Fingerprint(token_ids=(1, 2), logprobs=(0.0,), probes=(probe, far))
-    first, rest = rounds(fingerprint)
-    assert len(first) == FIRST_PROBES
-    assert {entry.position[1] for entry in first} == set(range(58, 70))
+    first, second, rest = rounds(fingerprint)
+    assert (len(first), len(second)) == (ROUNDS[0], ROUNDS[1] - ROUNDS[0])
+    assert {entry.position[1] for entry in (*first, *second)} == set(range(58, 70))
     assert len(rest) == 20
     assert first[0].position[0] == tuple(range(50, first[0].position[1]))
 
