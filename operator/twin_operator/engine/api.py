@@ -115,6 +115,7 @@ class Api:
         while True:
             page = await self._request("GET", resource.path(namespace=namespace), query=query)
             for item in page.get("items") or []:
+                item["metadata"].pop("managedFields", None)  # half of its bytes, and nobody reads them
                 items.append({"apiVersion": resource.api_version, "kind": resource.kind, **item})
             if not (following := page["metadata"].get("continue")):
                 return items, int(page["metadata"]["resourceVersion"])
