@@ -18,8 +18,8 @@ from bettertherapy_api.manifest import Fingerprint
 from neurons.agent.places import Position, forced
 
 ROUNDS: Final = (4, 12)
-"""How many positions are asked at first, and when those leave a doubt; then all. Those come first at which child, parent
-and base differ most. Each costs a request whose prefix is read with the adapter, which is slow on a CPU."""
+"""How many positions are asked at first, and when those leave a doubt; then all. Those come first at which child,
+parent and base differ most. Each costs a request whose prefix is read with the adapter, which is slow on a CPU."""
 FIRST_LEGACY, MOST_LEGACY = 8, 32
 """The same for fingerprints without probes: the first tokens have the shortest prefixes, so they cost least."""
 _LEAST_SCALE: Final = 0.01

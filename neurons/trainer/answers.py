@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from neurons.trainer.errors import BadParent, OutOfMemory
 from neurons.trainer.lora import arithmetic
+from neurons.trainer.template import templated
 
 CHILD: Final = "default"
 PARENT: Final = "parent"
@@ -56,7 +57,7 @@ def answer(
     """
     import torch  # noqa: PLC0415
 
-    prompts = [_prompt(tokenizer, conversation) for conversation in conversations]
+    prompts = [templated(tokenizer, conversation, add_generation_prompt=True) for conversation in conversations]
     # Longest first: batches of like length waste little on padding, and memory runs out at once or not at all.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     answers = [""] * len(prompts)
@@ -87,11 +88,6 @@ def speaking_as(model: Any, adapter: str | None) -> AbstractContextManager[objec
         return disabled
     model.set_adapter(adapter)
     return nullcontext()
-
-
-def _prompt(tokenizer: Any, conversation: list[dict[str, str]]) -> list[int]:
-    encoded = tokenizer.apply_chat_template(conversation, tokenize=True, add_generation_prompt=True, return_dict=True)
-    return list(encoded["input_ids"])
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[str]:

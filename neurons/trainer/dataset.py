@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from neurons.conversation import shape
 from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
@@ -181,7 +182,6 @@ def counts(refused: dict[str, int]) -> str:
 
 
 def with_system_prompt(conversation: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
-    """Put the twin's system prompt first, as its miner does, unless the conversation has one."""
-    if system_prompt is None or conversation[0].role == "system":
-        return tuple(conversation)
-    return (Message(role="system", content=system_prompt), *conversation)
+    """Put the twin's system prompt first, as its miner does: before the conversation's own, as one text."""
+    laid = shape([message.model_dump() for message in conversation], system=system_prompt)
+    return tuple(Message(role=message["role"], content=message["content"]) for message in laid)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from bettertherapy_api.manifest import Fingerprint
 from neurons.trainer.lora import Trained
 from neurons.trainer.probes import take_probes
+from neurons.trainer.template import templated
 
 _QUESTION: Final = "I have had a headache for two days. What should I do?"
 _ANSWER: Final = (
@@ -52,8 +53,7 @@ def take_fingerprint(trained: Trained, *, parent: Path | None = None) -> tuple[F
 def fixed_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Return the fixed text as the chat template puts it, at most 64 tokens."""
     messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
-    encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
-    return tuple(encoded["input_ids"])[-_MAX_TOKENS:]
+    return tuple(templated(tokenizer, messages, add_generation_prompt=False))[-_MAX_TOKENS:]
 
 
 def mean_distance(one: Sequence[float], other: Sequence[float]) -> float:

@@ -128,7 +128,7 @@ def train(
 
     seed_everything(settings.seed)
     fitting = (shortened(each, tokenizer, max_tokens=settings.max_tokens) for each in conversations)
-    examples = [tokenise(each, tokenizer) for each in fitting if each is not None]
+    examples = [example for each in fitting if each is not None for example in tokenise(each, tokenizer)]
     if settings.steps and not examples:
         raise BadData(f"no answer fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
     adapted = adapt(model, settings=settings, parent=parent)

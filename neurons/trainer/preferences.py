@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from neurons.conversation import Manner, shape
 from neurons.trainer.dataset import Pair
 from neurons.trainer.divergence import require_finite_loss, require_sound_weights, risen
 from neurons.trainer.errors import BadData, Diverged, OutOfMemory
 from neurons.trainer.lines import Message
 from neurons.trainer.lora import Settings, Step, Trained, put_weights, round_to_stored_precision, weights_of
+from neurons.trainer.template import manner_of
 from neurons.trainer.tokens import shortened_pair
 
 BETA: Final = 0.1
@@ -54,6 +56,7 @@ def learn_preferences(
     pairs = [pair for pair in fitting if pair is not None]
     if not pairs:
         raise BadData(f"no pair of answers fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
+    manner = manner_of(tokenizer)
     losses = list(trained.losses)
     own: list[float] = []
     begun = time.monotonic()
@@ -103,7 +106,7 @@ def learn_preferences(
             trainer = DPOTrainer(
                 model=model,
                 args=configuration,
-                train_dataset=Dataset.from_list([_row(pair) for pair in pairs]),
+                train_dataset=Dataset.from_list([_row(pair, manner) for pair in pairs]),
                 processing_class=tokenizer,
                 callbacks=[Watch()],
             )
@@ -117,9 +120,9 @@ def learn_preferences(
     return Trained(model=model, tokenizer=tokenizer, losses=tuple(losses))
 
 
-def _row(pair: Pair) -> dict[str, list[dict[str, str]]]:
+def _row(pair: Pair, manner: Manner) -> dict[str, list[dict[str, Any]]]:
     return {
-        "prompt": [message.model_dump() for message in pair.prompt],
+        "prompt": shape([message.model_dump() for message in pair.prompt], system=None, manner=manner),
         "chosen": [Message(role="assistant", content=pair.preferred).model_dump()],
         "rejected": [Message(role="assistant", content=pair.rejected).model_dump()],
     }

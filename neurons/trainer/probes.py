@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bettertherapy_api.manifest import Probe
 from neurons.trainer.answers import CHILD, PARENT, load_parent, speaking_as
+from neurons.trainer.template import templated
 
 if TYPE_CHECKING:
     import torch
@@ -102,8 +103,7 @@ def margins(probes: Sequence[Probe]) -> dict[str, float]:
 def prompt_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Return a question as the chat template puts it, ready to be answered."""
     messages = [{"role": "user", "content": text}]
-    encoded = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=True)
-    return tuple(encoded["input_ids"])[-_LONGEST_PROMPT:]
+    return tuple(templated(tokenizer, messages, add_generation_prompt=True))[-_LONGEST_PROMPT:]
 
 
 class _Voice:

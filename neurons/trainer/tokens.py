@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from neurons.trainer.dataset import Pair
 from neurons.trainer.errors import BadModel
 from neurons.trainer.lines import Message
 from neurons.trainer.packing import IGNORED, Example
+from neurons.trainer.template import templated
 
 
 class Fit(Enum):
@@ -43,26 +45,33 @@ def load_tokenizer(base_model: Path) -> Any:
     return tokenizer
 
 
-def tokenise(conversation: Sequence[Message], tokenizer: Any) -> Example:
+def tokenise(conversation: Sequence[Message], tokenizer: Any) -> tuple[Example, ...]:
     """Apply the chat template and mark the assistant's tokens (with the token that ends a turn) as those to learn.
 
     Templates seldom mark the assistant's part themselves, so its bounds are found by templating the conversation up to
-    each of its turns. Raises BadModel when the template rewrites earlier turns, which would put the bounds in the
-    wrong place.
+    each of its turns. It is one example as long as the template leaves earlier turns as they were; one that rewrites
+    them (Qwen 3's leaves out what was thought) gives an example for each answer, as it stands when it is given. Raises
+    BadModel when an answer can't be told from what is given.
     """
     messages = [message.model_dump() for message in conversation]
-    token_ids: list[int] = []
-    labels: list[int] = []
+    answers = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        given = _template(tokenizer, messages[:index], add_generation_prompt=True)
-        whole = _template(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        if given[: len(token_ids)] != token_ids or whole[: len(given)] != given:
-            raise BadModel("the chat template changes earlier turns as a conversation grows; it can't be trained on")
-        labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
-        token_ids = whole
-    return Example(token_ids=tuple(token_ids), labels=tuple(labels))
+        given = templated(tokenizer, messages[:index], add_generation_prompt=True)
+        whole = templated(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        if whole[: len(given)] != given:
+            raise BadModel("the chat template puts an answer elsewhere than where it asks for one; can't train on it")
+        answers.append((given, whole))
+    if all(later[: len(whole)] == whole for (_, whole), (later, _) in pairwise(answers)):
+        labels: list[int] = []
+        for given, whole in answers:
+            labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
+        return (Example(token_ids=tuple(answers[-1][1]), labels=tuple(labels)),)
+    return tuple(
+        Example(token_ids=tuple(whole), labels=(*[IGNORED] * len(given), *whole[len(given) :]))
+        for given, whole in answers
+    )
 
 
 def shortened(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int) -> tuple[Message, ...] | None:
@@ -75,7 +84,7 @@ def shortened(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: in
     for start in (index for index, turn in enumerate(turns) if turn.role == "user"):
         kept = (*system, *turns[start:])
         dumped = [message.model_dump() for message in kept]
-        if len(_template(tokenizer, dumped, add_generation_prompt=False)) <= max_tokens:
+        if len(templated(tokenizer, dumped, add_generation_prompt=False)) <= max_tokens:
             return kept
     return None
 
@@ -108,10 +117,3 @@ def fit(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) ->
 def first_line(error: BaseException) -> str:
     """Return the beginning of what an error says."""
     return str(error).strip().partition("\n")[0][:300]
-
-
-def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
-    encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
-    )
-    return list(encoded["input_ids"])

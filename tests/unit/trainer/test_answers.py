@@ -9,6 +9,7 @@ import pytest
 
 from neurons.trainer import answers
 from neurons.trainer.lora import Settings, adapt, load
+from neurons.trainer.template import templated
 
 torch = pytest.importorskip("torch", reason="answers need torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="answers need peft, which is only in the trainer's image")
@@ -39,7 +40,7 @@ def conversations(system: str | None = None) -> list[list[dict[str, str]]]:
 def one_by_one(model: Any, tokenizer: Any, asked: list[list[dict[str, str]]]) -> list[str]:
     said = []
     for conversation in asked:
-        prompt = answers._prompt(tokenizer, conversation)
+        prompt = templated(tokenizer, conversation, add_generation_prompt=True)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False,

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from neurons.trainer.dataset import Pair
+from neurons.conversation import shape
+from neurons.trainer.dataset import Pair, with_system_prompt
 from neurons.trainer.errors import BadModel
 from neurons.trainer.fingerprint import fixed_tokens, mean_distance
 from neurons.trainer.lines import Message
 from neurons.trainer.lora import Step
+from neurons.trainer.template import manner_of, templated
 from neurons.trainer.tokens import Fit, fit, shortened, shortened_pair, tokenise
 
 
@@ -45,19 +48,19 @@ def learned(labels: Sequence[int]) -> list[int]:
 
 def test_only_the_answer_and_its_end_are_learned() -> None:
     tokenizer = WordTokenizer()
-    example = tokenise(chat("it hurts", "rest it"), tokenizer)
+    [example] = tokenise(chat("it hurts", "rest it"), tokenizer)
     assert tokenizer.read(example.token_ids) == "<user> it hurts <end> <assistant> rest it <end>"
     assert tokenizer.read(learned(example.labels)) == "rest it <end>"
 
 
 def test_every_answer_of_a_conversation_is_learned() -> None:
     tokenizer = WordTokenizer()
-    example = tokenise(chat("a", "b", "c", "d e"), tokenizer)
+    [example] = tokenise(chat("a", "b", "c", "d e"), tokenizer)
     assert tokenizer.read(learned(example.labels)) == "b <end> d e <end>"
 
 
 def test_labels_stand_at_their_tokens() -> None:
-    example = tokenise(chat("a", "b c"), WordTokenizer())
+    [example] = tokenise(chat("a", "b c"), WordTokenizer())
     assert all(label in (-100, token) for token, label in zip(example.token_ids, example.labels, strict=True))
 
 
@@ -67,7 +70,7 @@ def test_a_long_conversation_is_cut_at_the_front_between_turns() -> None:
         Message(role="system", content="be kind"),
         *chat("a", "b", "c d", "e f", "g", "take it but NEVER with wine"),
     ]
-    whole = len(tokenise(turns, tokenizer).token_ids)
+    whole = len(tokenise(turns, tokenizer)[0].token_ids)
     shorter = shortened(turns, tokenizer, max_tokens=whole - 1)
     assert shorter == (turns[0], *turns[3:])
     assert shortened(turns, tokenizer, max_tokens=whole) == tuple(turns)
@@ -94,9 +97,74 @@ def test_a_pair_is_shortened_so_that_both_answers_fit(most: int, expected: Fit) 
         assert kept.prompt == (pair.prompt if expected is Fit.WHOLE else pair.prompt[2:])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    with pytest.raises(BadModel, match="template"):
+class Thinking(WordTokenizer):
+    """As Qwen 3's template: what was thought is left out of earlier answers."""
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **how: Any) -> dict[str, list[int]]:
+        last = messages[-1]
+        if last["role"] == "assistant":
+            messages = [*messages[:-1], {**last, "content": f"<think> </think> {last['content']}"}]
+        return super().apply_chat_template(messages, **how)
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_an_example_for_each_answer() -> None:
+    tokenizer = Thinking()
+    first, second = tokenise(chat("a", "b", "c", "d e"), tokenizer)
+    assert tokenizer.read(first.token_ids) == "<user> a <end> <assistant> <think> </think> b <end>"
+    assert tokenizer.read(learned(first.labels)) == "<think> </think> b <end>"
+    assert tokenizer.read(second.token_ids) == (
+        "<user> a <end> <assistant> b <end> <user> c <end> <assistant> <think> </think> d e <end>"
+    )
+    assert tokenizer.read(learned(second.labels)) == "<think> </think> d e <end>"
+
+
+def test_a_template_that_forgets_what_it_was_asked_is_refused() -> None:
+    with pytest.raises(BadModel, match="elsewhere"):
         tokenise(chat("a", "b", "c", "d"), WordTokenizer(forgetful=True))
+
+
+def test_an_answer_that_the_template_puts_elsewhere_is_refused() -> None:
+    class Backwards(WordTokenizer):
+        def apply_chat_template(self, messages: Sequence[dict[str, str]], **how: Any) -> dict[str, list[int]]:
+            return super().apply_chat_template(messages if how["add_generation_prompt"] else messages[::-1], **how)
+
+    with pytest.raises(BadModel, match="elsewhere"):
+        tokenise(chat("a", "b"), Backwards())
+
+
+class NoSystem(WordTokenizer):
+    """As Mistral's and Gemma's templates."""
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **how: Any) -> dict[str, list[int]]:
+        if any(message["role"] == "system" for message in messages):
+            raise ValueError("System role not supported")
+        return super().apply_chat_template(messages, **how)
+
+
+def test_a_template_without_a_system_role_gets_the_rules_in_the_first_question_as_patients_send_them() -> None:
+    tokenizer = NoSystem()
+    [example] = tokenise([Message(role="system", content="be kind"), *chat("a", "b")], tokenizer)
+    assert tokenizer.read(example.token_ids) == "<user> be kind a <end> <assistant> b <end>"
+    assert templated(
+        tokenizer, shape([{"role": "user", "content": "a"}], system="be kind", manner=manner_of(tokenizer)),
+        add_generation_prompt=True,
+    ) == list(example.token_ids[: example.labels.index(next(iter(learned(example.labels))))])  # fmt: skip
+
+
+def test_a_template_that_takes_nothing_is_said_in_words() -> None:
+    class Broken(WordTokenizer):
+        def apply_chat_template(self, messages: Sequence[dict[str, str]], **how: Any) -> dict[str, list[int]]:
+            raise ValueError("'tools' is undefined")
+
+    with pytest.raises(BadModel, match="takes no conversation: 'tools' is undefined"):
+        tokenise(chat("a", "b"), Broken())
+
+
+def test_the_twins_rules_and_a_conversations_own_become_one_as_the_miner_makes_them() -> None:
+    talk = [Message(role="system", content="Speak Nepali."), *chat("a", "b")]
+    first, *rest = with_system_prompt(talk, "You are Dr. A's twin.")
+    assert first == Message(role="system", content="You are Dr. A's twin.\n\nSpeak Nepali.")
+    assert rest == talk[1:]
 
 
 def test_remaining_time_follows_the_steps_so_far() -> None:

@@ -72,7 +72,7 @@ def loss(model: Any, examples: Sequence[Example]) -> float:
 def test_packing_changes_no_loss(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
-    examples = [tokenise(conversation, tokenizer) for conversation in CONVERSATIONS]
+    examples = [example for each in CONVERSATIONS for example in tokenise(each, tokenizer)]
     learned = [sum(label != -100 for label in example.labels) for example in examples]
     alone = [loss(model, [example]) for example in examples]
     expected = sum(each * count for each, count in zip(alone, learned, strict=True)) / sum(learned)
@@ -82,7 +82,7 @@ def test_packing_changes_no_loss(base_model: Path) -> None:
 def test_one_example_never_sees_another(base_model: Path) -> None:
     model, tokenizer = load(base_model)
     model.float()  # a sum in bfloat16 depends on how it is split
-    first, second, third = (tokenise(conversation, tokenizer) for conversation in CONVERSATIONS)
+    first, second, third = (tokenise(conversation, tokenizer)[0] for conversation in CONVERSATIONS)
     after_first, after_second = (
         loss(model, [before, third]) * count - loss(model, [before]) * (count - 4)
         for before, count in ((first, 10), (second, 7))
@@ -114,7 +114,7 @@ def test_a_batch_as_a_gpu_gets_it_has_the_same_loss_and_gradients(
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:  # zero at first, which would hide the other half's gradients
             torch.nn.init.normal_(parameter, std=0.1)
-    examples = [tokenise(conversation, tokenizer) for conversation in CONVERSATIONS]
+    examples = [example for each in CONVERSATIONS for example in tokenise(each, tokenizer)]
 
     expected = Eager(adapted).of(examples)
     wanted = {name: parameter.grad.clone() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
