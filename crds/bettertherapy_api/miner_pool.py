@@ -160,6 +160,9 @@ class Autoscaling(ApiModel):
     """How long a lower need must last before the pool shrinks."""
 
 
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/,]+)$", min_length=1, max_length=256)]
+
+
 class Miner(ApiModel):
     """The pool's public endpoint, OpenAI-compatible."""
 
@@ -182,6 +185,11 @@ class Miner(ApiModel):
     access_secret_ref: SecretRef | None = None
     """Secret with the bearer tokens: each key is a client's name, its value the token. Absent means <pool>-access,
     which the operator makes, with one random token, where there is none."""
+    images: bool = False
+    """Whether messages may hold images, as data URLs, for base models that see."""
+    cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
+    """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
+    absent means none."""
     resources: Resources | None = None
     """Resources of one miner; absent means 100m CPU and 96Mi, at most 256Mi."""
     pod: ServingPodOverlay | None = None

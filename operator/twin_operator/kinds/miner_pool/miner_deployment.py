@@ -59,6 +59,8 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     f"--access-secret={tokens}",
                     f"--drain-delay={DRAIN_DELAY_SECONDS}",
                     f"--drain-seconds={spec.drain_seconds}",
+                    *(["--images"] if spec.miner.images else []),
+                    *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
                 ],
                 "env": with_added_env(identity_env(pool), overlay),
                 "ports": [{"name": "http", "containerPort": names.MINER_PORT, "protocol": "TCP"}],

@@ -35,3 +35,12 @@ def test_several_miners_are_spread_over_nodes_unless_the_pool_says_how() -> None
         "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {names.LABEL_POOL: "p", names.LABEL_COMPONENT: "miner"}},
     }  # fmt: skip
+
+
+def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:
+    plain = containers(miner_pod())["miner"]["args"]
+    assert not [each for each in plain if each.startswith(("--images", "--cors"))]
+    asked = containers(miner_pod(images=True, corsOrigins=["https://a.example", "http://localhost:3000"]))["miner"]
+    assert [each for each in asked["args"] if each not in plain] == [
+        "--images", "--cors-origins=https://a.example,http://localhost:3000",
+    ]  # fmt: skip
