@@ -134,6 +134,8 @@ class EngineReport(ApiModel):
     """Longest conversation in tokens."""
     message: Message | None = None
     """Why it is not live, as a sentence."""
+    template_refusal: Message | None = None
+    """Why its chat template takes no conversation, so that every patient is turned away; absent while it takes some."""
 
 
 class Slots(ApiModel):

@@ -25,6 +25,7 @@ from neurons.agent.reporting import Publish, Reporter
 from neurons.agent.roster import Roster
 from neurons.agent.saved_routing import load_routing, save_routing
 from neurons.agent.settings import Settings
+from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
 from neurons.cluster import Backoff, Change, Event, RoutingView
 from neurons.store import fetch_adapter, read_manifest
@@ -81,6 +82,7 @@ class Agent:
             changed=self._on_change,
             loaded=self.metrics.load_seconds.observe,
         )
+        self.template = ChatTemplate(self.engine, self.roster.measuring, self.monitor, changed=self._on_change)
         self.monitor.eager = lambda: not self.roster.all_verified()
         self.proxy = Proxy(
             engine=self.engine,
@@ -134,6 +136,7 @@ class Agent:
             for work in (
                 self.monitor.run,
                 self.roster.known_answers.run,
+                self.template.run,
                 self._follow_routing,
                 self._save_routing,
                 self._reporter.run,
@@ -194,6 +197,7 @@ class Agent:
                 started_at=monitor.started_at,
                 max_model_length=monitor.max_model_length,
                 message=monitor.message[:MAX_MESSAGE] if monitor.message else None,
+                template_refusal=refusal[:MAX_MESSAGE] if (refusal := self.template.refusal) else None,
             ),
             adapters=dict(sorted(self.roster.reports().items())[:MAX_ADAPTERS]),
             slots=slots,

@@ -33,11 +33,13 @@ class EngineSilent(EngineError):  # noqa: N818
 class EngineAnswer(EngineError):  # noqa: N818
     """It answered with an error. Match by `status` and `kind` together: versions of vLLM move them separately."""
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
         super().__init__(f"{status} {kind}: {message}")
         self.status = status
         self.kind = kind
         self.message = message
+        self.param = param
+        """The parameter of the request that it is about, as vLLM says it."""
 
     @property
     def is_not_found(self) -> bool:
@@ -183,6 +185,14 @@ class EngineClient:
         except (KeyError, TypeError, ValueError, IndexError):
             return None
 
+    async def prompt_tokens(self, model: str, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Apply the chat template and return the prompt's length, None where the engine doesn't tell."""
+        body = {"model": model, "messages": list(messages), "max_tokens": 1, "temperature": 0}
+        answer = await self._json("POST", "/v1/chat/completions", body=body, timeout=self._load)
+        usage = answer.get("usage")
+        told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return told if isinstance(told, int) else None
+
     async def generate_one_token(self, model: str, *, seconds: float) -> None:
         """Ask for one token, to see whether the engine still moves."""
         body = {"model": model, "prompt": ".", "max_tokens": 1}
@@ -250,6 +260,10 @@ def parse_error(status: int, content: bytes) -> EngineAnswer:
     try:
         document = orjson.loads(content)
         error = document.get("error", document)
-        return EngineAnswer(status, str(error.get("type", "")), str(error.get("message", ""))[:1000])
+        param = error.get("param")
+        return EngineAnswer(
+            status, str(error.get("type", "")), str(error.get("message", ""))[:1000],
+            None if param is None else str(param)[:100],
+        )  # fmt: skip
     except (orjson.JSONDecodeError, AttributeError):
         return EngineAnswer(status, "", content[:200].decode("utf-8", "replace"))

@@ -54,7 +54,7 @@ class Roster:
         self._loaded = loaded
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
-        measuring = Measuring(engine, monitor, base_model=self._base_model)
+        self.measuring = measuring = Measuring(engine, monitor, base_model=self._base_model)
         self.known_answers = KnownAnswers(measuring, monitor, traffic, can_restart=self._loadable)
         self._prover = Prover(
             measuring=measuring,

@@ -175,6 +175,22 @@ def endpoint_unreachable(situation: Situation) -> Finding | None:
     return None
 
 
+def chat_template_refuses(situation: Situation) -> Finding | None:
+    """The chat template takes no conversation, in no engine that answers."""
+    facts = situation.facts
+    engines = [facts.reports[pod.name].engine for pod in facts.present if pod.name in facts.reports]
+    refusals = [engine.template_refusal for engine in engines if engine.live]
+    why = refusals[0] if refusals and all(refusals) else None
+    if why is None:
+        return None
+    return Finding(
+        Reason.CHAT_TEMPLATE_REFUSES,
+        f"the chat template of {situation.pool.spec.base_model.name} takes no conversation, so every patient is turned "
+        f"away: {why}; give the engine another one (spec.engine.args: --chat-template=FILE), or use an "
+        f"instruction-tuned base model",
+    )
+
+
 def slots_overcommitted(situation: Situation) -> Finding | None:
     """More twins than one engine computes at once."""
     slots = situation.pool.max_loras
@@ -249,8 +265,8 @@ STARTUP: Final = Chain[Situation](
 )  # fmt: skip
 READINESS: Final = Chain[Situation](
     "Ready",
-    children_refused, routing_refused, engine_wedged, endpoint_unreachable, STARTUP, scaled_to_zero, not_all_ready,
-    no_miner, miner_not_ready, access_secret_missing,
+    children_refused, routing_refused, engine_wedged, endpoint_unreachable, chat_template_refuses, STARTUP,
+    scaled_to_zero, not_all_ready, no_miner, miner_not_ready, access_secret_missing,
 )  # fmt: skip
 LIVENESS: Final = Chain[Situation](
     "EngineLive", engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed
@@ -260,7 +276,12 @@ CAPACITY: Final = Chain[Situation]("CapacityAvailable", pods_refused, volume_mis
 ROOM: Final = CAPACITY.including(slots_overcommitted)
 """Or twins compete for LoRA slots."""
 TROUBLE: Final = Chain[Situation](
-    "what keeps the pool from answering", access_secret_missing, engine_wedged, STARTUP, not_all_ready
+    "what keeps the pool from answering",
+    access_secret_missing,
+    engine_wedged,
+    chat_template_refuses,
+    STARTUP,
+    not_all_ready,
 )
 """As its twins see it."""
 
@@ -287,7 +308,7 @@ def _ready(situation: Situation) -> Condition:
 def _available(situation: Situation) -> Condition:
     """Some engine answers through some miner."""
     facts = situation.facts
-    shut = access_secret_missing(situation)
+    shut = access_secret_missing(situation) or chat_template_refuses(situation)
     if shut is not None:
         return shut.condition("Available", "False")
     if facts.ready and facts.miner_deployment.ready:

@@ -359,6 +359,11 @@ class Reason(StrEnum):
         "the external server doesn't answer",
         "`engine.endpoint`, its Secret, the network",
     )
+    CHAT_TEMPLATE_REFUSES = (
+        "ChatTemplateRefuses",
+        "the base model's chat template takes no conversation, so every patient is turned away",
+        "`engine.args`: `--chat-template=FILE`, or an instruction-tuned base model",
+    )
     NO_READY_POD = "NoReadyPod", "no engine pod or no miner pod is ready", "wait, or see Ready"
     NOT_REPORTED = "NotReported", "no agent has reported a live engine yet", "wait; then the agent's log"
     NO_PODS = "NoPods", "no engine pod was seen yet", "wait"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
@@ -42,8 +42,11 @@ class PoolView:
 
     @property
     def is_open(self) -> bool:
-        """Whether a client is let in: a miner is ready, and clients have tokens. A pool without miners has none."""
-        shut = self.trouble is not None and self.trouble.reason is Reason.ACCESS_SECRET_MISSING
+        """Whether a client is let in and heard: a miner is ready, clients have tokens, the chat template takes them.
+
+        A pool without miners has none of them.
+        """
+        shut = self.trouble is not None and self.trouble.reason in _SHUT
         return not shut and (self.facts.miner_deployment.ready > 0 or self.pool.spec.miner.replicas == 0)
 
     @property
@@ -174,6 +177,10 @@ class TwinView:
             if version is not None and (pods := view.holds(version)):
                 found.setdefault(version.served_name, []).extend(pods)
         return found
+
+
+_SHUT: Final = frozenset({Reason.ACCESS_SECRET_MISSING, Reason.CHAT_TEMPLATE_REFUSES})
+"""Every patient is turned away, whatever the engines hold."""
 
 
 def _verified(report: PodReport | None, served_name: str, digest: str) -> bool:

@@ -167,6 +167,12 @@ def reports_of_its_pod(change: Change) -> bool:
     return _pod_part(change.old) != _pod_part(change.new)
 
 
+def hears_or_not(change: Change) -> bool:
+    """An engine's chat template takes conversations, or does so no more."""
+    before, after = (_template_refusal(each) for each in (change.old, change.new))
+    return before != after
+
+
 def starts_or_ends(change: Change) -> bool:
     """A run came, started, ended or went."""
     before, after = (_status(each) for each in (change.old, change.new))
@@ -341,6 +347,7 @@ TRIGGERS: Final = (
     Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),
+    Trigger(of=POD_REPORT.kind, when=hears_or_not, wakes=twins_of_owner_pool, why="all patients may be turned away"),
     Trigger(of=POD_REPORT.kind, when=always, wakes=twins_reported_differently, why="a version may have been verified"),
     Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),
     *(
@@ -393,6 +400,11 @@ def _serving(entry: Entry | None) -> object:
 def _pod_part(entry: Entry | None) -> object:
     report = entry.value.report if entry is not None and isinstance(entry.value, Report) else None
     return (report.pod, report.ready, report.draining, report.engine) if report is not None else None
+
+
+def _template_refusal(entry: Entry | None) -> str | None:
+    report = entry.value.report if entry is not None and isinstance(entry.value, Report) else None
+    return report.engine.template_refusal if report is not None else None
 
 
 def _adapters(entry: Entry | None) -> Mapping[str, Any]:

@@ -120,10 +120,13 @@ def report(
     wedged: bool = False,
     draining: bool = False,
     message: str | None = None,
+    template_refusal: str | None = None,
 ) -> PodReport:
     return PodReport(
         pod=PodRef(name=pod, uid=f"uid-{pod}"), ready=ready, draining=draining,
-        engine=EngineReport(live=live, wedged=wedged, version="0.32.0", message=message),
+        engine=EngineReport(
+            live=live, wedged=wedged, version="0.32.0", message=message, template_refusal=template_refusal
+        ),
         adapters={name: held for each in adapters for name, held in each.items()}, cold_start_seconds=42,
     )  # fmt: skip
 

@@ -127,6 +127,14 @@ def test_an_endpoint_that_does_not_answer_is_named() -> None:
     assert "http://gpu:8000" in found["Ready"].message
 
 
+def test_a_chat_template_that_takes_nothing_shuts_the_pool() -> None:
+    refused = report(template_refusal="Conversation roles must alternate")
+    found = conditions(pod_object(), deployment_object("p-miner", ready=1), reports=(refused,))
+    assert (found["Ready"].reason, found["Available"].reason) == ("ChatTemplateRefuses",) * 2
+    assert "Conversation roles must alternate" in found["Ready"].message
+    assert "--chat-template" in found["Ready"].message
+
+
 @pytest.mark.parametrize(("twins", "status"), [(4, "True"), (5, "False")])
 def test_more_twins_than_slots_is_said(twins: int, status: str) -> None:
     found = conditions(pod_object(), reports=(report(),), twins=twins)
