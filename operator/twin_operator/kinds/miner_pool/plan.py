@@ -36,8 +36,8 @@ class Gathered:
     miner: Manifest | None = None
     """The miner Deployment that runs."""
     others: OtherRollouts = tuple
-    legacy: bool = False
-    """Pods of the release before are there, which follow its two ConfigMaps."""
+    legacy: frozenset[str] = frozenset()
+    """Names of the ConfigMaps of the release before that pods of that release still follow."""
     access_missing: str | None = None
     """Name of the Secret with the clients' tokens, if it doesn't exist."""
     held: Held | None = None
@@ -49,7 +49,7 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
     pool = gathered.pool
     return build_children(
         pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
-        others=gathered.others, pace=pace, now=now, legacy=gathered.legacy,
+        others=gathered.others, pace=pace, now=now, legacy=bool(gathered.legacy),
         reported=any(report.ready for report in gathered.facts.reports.values()),
     )  # fmt: skip
 

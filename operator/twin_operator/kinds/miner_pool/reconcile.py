@@ -73,7 +73,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             engine=self._deployment(pool, names.engine_name(pool.name)),
             miner=self._deployment(pool, names.miner_name(pool.name)),
             others=lambda: self._rollouts_beside(pool),
-            legacy=bool(self._legacy(pool)),
+            legacy=self._legacy(pool),
         )
 
     def plan(self, gathered: Gathered, now: datetime) -> Children:
@@ -84,10 +84,9 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         """Apply each child by itself; slices are not this plan's to keep or to delete."""
 
         def keep(key: Key) -> bool:
-            # Asked once the Deployments were applied: pods that follow the old ConfigMaps are to be replaced first.
-            return key.kind == ROUTING_SLICE.kind or (
-                key.kind == CONFIG_MAP.kind and key.name in self._legacy(gathered.pool)
-            )
+            # What was seen before the Deployments were applied counts: their next change, which takes the pause of this
+            # update out of them, makes them look unfinished for a moment.
+            return key.kind == ROUTING_SLICE.kind or (key.kind == CONFIG_MAP.kind and key.name in gathered.legacy)
 
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
