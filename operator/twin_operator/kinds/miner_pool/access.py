@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from twin_operator.domain.objects import Pool
@@ -37,6 +38,11 @@ class AccessState(enum.Enum):
     """The API server didn't say: a quota or an admission webhook refused the question itself."""
 
 
+AGAIN_SECONDS: Final = 10.0
+"""A Secret's creation and its end are no events here: nobody watches Secrets."""
+_YOUNG_SECONDS: Final = 120.0
+"""So long after a pool was first looked at, a Secret that was found may be the former pool's of that name, about to be
+taken by the garbage collector."""
 _FRESH_SECONDS: Final = {AccessState.PRESENT: 300.0, AccessState.MISSING: 5.0, AccessState.UNKNOWN: 30.0}
 
 
@@ -48,6 +54,10 @@ class Access:
     secret: str
     why: str = ""
     """What the API server said, when the state isn't known."""
+    made: bool = False
+    """Whether this operator made it, for this very pool."""
+    look_again: bool = False
+    """Whether it may come or go soon: ask again after AGAIN_SECONDS."""
 
 
 class AccessSecrets:
@@ -57,6 +67,7 @@ class AccessSecrets:
         self._api = api
         self._clock = clock
         self._known: dict[str, tuple[float, Access]] = {}
+        self._since: dict[str, float] = {}
 
     async def ensure(self, pool: Pool, owner: Owner) -> Access:
         """Return what is known of the pool's tokens, after making them where that is for the operator to do.
@@ -65,15 +76,19 @@ class AccessSecrets:
         """
         now, name = self._clock(), access_secret_name(pool)
         known = self._known.get(pool.uid)
-        if known is not None and known[1].secret == name and now < known[0] + _FRESH_SECONDS[known[1].state]:
+        if known is not None and known[1].secret == name and now < known[0] + _fresh_seconds(known[1]):
             return known[1]
         found = await self._look(pool, owner, name)
+        young = now < self._since.setdefault(pool.uid, now) + _YOUNG_SECONDS
+        if found.state is AccessState.MISSING or (found.state is AccessState.PRESENT and young and not found.made):
+            found = replace(found, look_again=True)
         self._known[pool.uid] = (now, found)
         return found
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a pool that is gone."""
         self._known.pop(uid, None)
+        self._since.pop(uid, None)
 
     async def _look(self, pool: Pool, owner: Owner, name: str) -> Access:
         try:
@@ -94,4 +109,8 @@ class AccessSecrets:
             log.warning("MinerPool %s/%s: Secret %s: %s", pool.namespace, pool.name, name, error.message)
             return Access(state=AccessState.UNKNOWN, secret=name, why=error.message)
         log.info("MinerPool %s/%s: made Secret %s with a token", pool.namespace, pool.name, name)
-        return Access(state=AccessState.PRESENT, secret=name)
+        return Access(state=AccessState.PRESENT, secret=name, made=True)
+
+
+def _fresh_seconds(known: Access) -> float:
+    return min(_FRESH_SECONDS[known.state], AGAIN_SECONDS / 2 if known.look_again else math.inf)

@@ -19,7 +19,7 @@ from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.access import AGAIN_SECONDS, AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
@@ -30,8 +30,7 @@ from twin_operator.kinds.world import World
 from twin_operator.settings import Images
 
 _RECENT = timedelta(minutes=10)
-_ACCESS_AGAIN = timedelta(seconds=10)
-"""A Secret's creation is no event here: nobody watches Secrets."""
+_ACCESS_AGAIN = timedelta(seconds=AGAIN_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class Applied:
     gathered: Gathered
     """What is observed after they were applied: it is looked at again before anything is said."""
     outcome: ApplyOutcome
+    look_again: bool
+    """Whether the Secret with the clients' tokens may come or go soon."""
 
 
 class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
@@ -98,7 +99,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
             access_missing=missing,
         )  # fmt: skip
-        return Applied(gathered=again, outcome=outcome)
+        return Applied(gathered=again, outcome=outcome, look_again=access.look_again)
 
     def _note_access(self, pool: Pool, missing: str | None) -> None:
         """Let the pool's twins know whether clients have tokens: without, they are not Ready either."""
@@ -115,7 +116,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
         """Say how the pool is."""
         status, conditions = plan_status(outcome.gathered)
-        look_again = datetime.now(UTC) + _ACCESS_AGAIN if outcome.gathered.access_missing else None
+        look_again = datetime.now(UTC) + _ACCESS_AGAIN if outcome.look_again else None
         return Report(
             status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome,
             wake_at=(plan.held.look_again if plan.held else None, look_again),
