@@ -96,7 +96,11 @@ class Engine(ApiModel):
                     _OWNED_FLAG_RULE,
                     "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the "
                     "field of spec for it, or remove it",
-                )
+                ),
+                cel(
+                    "self.all(a, !a.contains('$('))",
+                    "args are given as they stand, without variables: write the value instead of $(NAME)",
+                ),
             ),
         ),
     ] = None

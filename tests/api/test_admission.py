@@ -262,6 +262,7 @@ REFUSED_POOLS = {
         "are the operator's: remove them",
     ),
     "misspelt field": ([_set("spec.engine.maxLora", 4)], 'unknown field "spec.engine.maxLora"'),
+    "a variable in a flag": ([_set("spec.engine.args", ["$(DOOR)"])], "write the value instead of $(NAME)"),
     **{
         f"owned flag {flag}": ([_set("spec.engine.args", [flag])], "args holds a flag that the operator sets itself")
         for flag in (

@@ -130,6 +130,7 @@ async def test_a_report_forged_by_another_pod_of_the_pool_is_refused_in_words(po
         ({"labels": {names.LABEL_POOL: "pool", names.LABEL_COMPONENT: "engine"}}, 'must be "report"'),
         ({"labels": None}, "must name the pool"),
         ({"ownerReferences": []}, "nothing else"),
+        ({"finalizers": ["example.org/stay"]}, "nobody could take one off"),
         ({"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "pod-1", "uid": "u"}]}, "nothing else"),
     ],
 )
@@ -140,6 +141,16 @@ async def test_a_pod_can_say_nothing_of_itself_that_is_not_so(
     async with pods.connect("pod-1") as own:
         with pytest.raises(ClusterError, match=message):
             await own.create(paths.pod_reports(pods.namespace), document(pods, "pod-1", **changes))
+
+
+async def test_a_pod_cannot_make_its_report_stay_for_ever(pods: EnginePods) -> None:
+    await enforced(pods)
+    async with pods.connect("pod-1") as own:
+        await writer(pods, own).write(report(pods, "pod-1"))
+        with pytest.raises(ClusterError, match="nobody could take one off"):
+            await own.merge(
+                f"{paths.pod_reports(pods.namespace)}/pod-1", {"metadata": {"finalizers": ["example.org/stay"]}}
+            )
 
 
 async def test_a_pod_cannot_claim_anothers_uid(pods: EnginePods) -> None:

@@ -223,7 +223,7 @@ def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
     spec, engine = pool.spec, pool.spec.engine
     return [
         *(["--dtype=bfloat16", "--enforce-eager"] if engine.device == "CPU" else []),
-        *(engine.args or []),
+        *(argument.replace("$(", "$$(") for argument in engine.args or []),  # no flag comes out of a variable
         f"--model={model_path(pool)}",
         f"--served-model-name={spec.base_model.name}",
         f"--uds={names.ENGINE_SOCKET}",

@@ -18,6 +18,13 @@ def engine_pod(**spec: Any) -> dict[str, Any]:
     return pod_of(deployment(**spec))
 
 
+def test_an_argument_stands_as_it_is_given() -> None:
+    """A variable could hold a flag that only the operator sets."""
+    arguments = containers(engine_pod(engine={"args": ["$(DOOR)"]}))["engine"]["args"]
+    assert "$(DOOR)" not in arguments
+    assert "$$(DOOR)" in arguments
+
+
 def test_the_engine_opens_no_port_and_listens_on_the_socket_only() -> None:
     engine = containers(engine_pod())["engine"]
     assert "ports" not in engine
