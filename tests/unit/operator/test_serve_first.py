@@ -91,6 +91,22 @@ async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
     assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
 
 
+async def test_a_watch_that_lags_brings_no_twin_back_that_the_list_at_takeover_showed_gone() -> None:
+    world = await canary()
+    late = copy.deepcopy(world.twin())
+    other = Played(world.api)
+    await other.process.relist()
+    other.hears = world.hears = False
+    world.drop_twin()
+    await other.lead()
+    await other.settle()
+    assert other.entries() == {}
+    other.hears = True
+    other._heard("MODIFIED", late)
+    await other.settle()
+    assert other.entries() == {}
+
+
 async def test_a_leader_whose_watches_stand_still_writes_over_nothing() -> None:
     world = await canary()
     other = Played(world.api)
