@@ -200,7 +200,8 @@ class Process:
             elif isinstance(woken_, Counts):
                 self.queue.add_after(woken_.pool, COUNT_SECONDS)
             else:
-                self.queue.add(woken_, urgent=woken_ == asked)
+                # Nobody is answered by a new object yet: a thousand of them at once go before nothing.
+                self.queue.add(woken_, urgent=woken_ == asked, first=woken_ == asked and old is not None)
 
     def _wake(self, key: Key) -> None:
         if self._may_work.is_set():

@@ -76,6 +76,23 @@ async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
     assert len(world.api.kinds("FineTuneRun")) == 2
 
 
+async def test_a_rollback_stands_behind_no_statuses() -> None:
+    world = Played()
+    for number in range(30):
+        world.start_twin(f"dr-{number}")
+    await canary(world)
+    world.start_pod("e2", ip="10.0.0.2")  # all twins of the pool are looked at
+    world.report("e2")
+    roll_back(world)
+    queue, taken = world.process.queue, 0
+    while "canaryVersion" in world.twin()["status"]:
+        key = await queue.take()
+        await world.process._reconcile(key)
+        queue.done(key)
+        taken += 1
+    assert taken == 1
+
+
 async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
     world = await canary()
     other = Played(world.api)
