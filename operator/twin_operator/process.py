@@ -23,6 +23,7 @@ from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.engine.store import Entry, Store, Watched
 from twin_operator.errors import ApiError
 from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch
+from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, FineTuneStarter
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
@@ -41,8 +42,10 @@ _LISTINGS = 20
 _LIST_AGAIN_SECONDS = 1.0
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
-PRIORITIES = {ROUTING: 0, MINER_POOL.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_RUN.kind: 3}
+PRIORITIES = {ROUTING: 0, MINER_POOL.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, FINE_TUNE_RUN.kind: 3}
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
+AT_ONCE = {MINER_POOL.kind: 2, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
+"""Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
 GATHER_SECONDS = 0.01
 """So long changes of a pool's routing are gathered into one write per slice."""
 COUNT_SECONDS = 1.0
@@ -60,7 +63,7 @@ class Process:
             if settings.prometheus_url
             else None
         )
-        self.queue = Queue(priorities=PRIORITIES)
+        self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE)
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
         self._may_work = asyncio.Event()
@@ -90,14 +93,16 @@ class Process:
             tools, world=self.world, images=settings.images,
             pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds),
         )  # fmt: skip
+        window = settings.fine_tune_window_seconds
+        starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)
         twins = DoctorTwinReconciler(
-            tools, world=self.world, wake_route=self._wake_route, window_seconds=settings.fine_tune_window_seconds,
+            tools, world=self.world, wake_route=self._wake_route, starter=starter, window_seconds=window,
             canaries=self.canaries,
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
         self._reconcilers = {
             ROUTING: self.routing.reconcile, MINER_POOL.kind: pools.reconcile, DOCTOR_TWIN.kind: twins.reconcile,
-            FINE_TUNE_RUN.kind: runs.reconcile,
+            FINE_TUNE_START: starter.reconcile, FINE_TUNE_RUN.kind: runs.reconcile,
         }  # fmt: skip
 
     @classmethod
@@ -139,7 +144,7 @@ class Process:
         election = asyncio.create_task(self.leadership.run(), name="election")
         try:
             async with asyncio.TaskGroup() as tasks:
-                for number in range(self._settings.workers):
+                for number in range(self._settings.workers + sum(AT_ONCE.values())):
                     tasks.create_task(
                         work(self.queue, self._reconcile, may_work=self._may_work), name=f"worker-{number}"
                     )
@@ -206,7 +211,8 @@ class Process:
             elif isinstance(woken_, Counts):
                 self.queue.add_after(woken_.pool, COUNT_SECONDS)
             else:
-                self.queue.add(woken_, urgent=woken_ == asked)
+                # Nobody is answered by a new object yet: a thousand of them at once go before nothing.
+                self.queue.add(woken_, urgent=woken_ == asked, first=woken_ == asked and old is not None)
 
     def _wake(self, key: Key) -> None:
         if self._may_work.is_set():

@@ -19,7 +19,7 @@ import orjson
 
 from bettertherapy_api import names
 from twin_operator.engine.api import Api
-from twin_operator.engine.compare import first_difference
+from twin_operator.engine.compare import Difference, differences, first_difference
 from twin_operator.engine.resources import JOB, Key, Manifest, key_of
 from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 
@@ -150,7 +150,7 @@ class Applier:
     def __init__(self, api: Api, store: Known) -> None:
         self._api = api
         self._store = store
-        self._kept: OrderedDict[str, tuple[str, str]] = OrderedDict()  # UID → (plan, difference that stays)
+        self._kept: OrderedDict[str, tuple[str, list[Difference]]] = OrderedDict()  # UID → (plan, what stays)
 
     async def apply(
         self, *, owner: Owner, wanted: Sequence[Manifest], existing: Iterable[Manifest],
@@ -212,7 +212,7 @@ class Applier:
         live = self._store.get(key)
         for attempt in range(_ATTEMPTS):
             why = needs_apply(sent, live)
-            if why is None or (live is not None and self._stays(sent, live, why)):
+            if why is None or (live is not None and self._stays(sent, live)):
                 return False
             if live is None or attempt > 0:
                 # Server-side apply takes over any object of that name, and objects without our label are not watched.
@@ -229,7 +229,7 @@ class Applier:
                     raise
                 continue  # changed since it was seen, or made by somebody this moment
             self._store.put(answer)
-            self._remember(sent, answer, before=live)
+            self._remember(sent, answer)
             log.info("applied %s: %s", key, why)
             return True
         raise ConflictError(str(key))
@@ -260,22 +260,25 @@ class Applier:
         """Ask the API server for one object."""
         return await self._api.get(self._api.resource_of(key.kind), namespace=key.namespace, name=key.name)
 
-    def _stays(self, sent: Manifest, live: Manifest, difference: str) -> bool:
-        return self._kept.get(live["metadata"]["uid"]) == (_plan_of(sent), difference)
+    def _stays(self, sent: Manifest, live: Manifest) -> bool:
+        """Tell whether the object differs in nothing but what the API server keeps otherwise."""
+        plan, kept = self._kept.get(live["metadata"]["uid"], ("", []))
+        return plan == _plan_of(sent) and all(each in kept for each in differences(sent, live))
 
-    def _remember(self, sent: Manifest, answer: Manifest, *, before: Manifest | None) -> None:
-        """Keep in mind what the API server says otherwise than we do, right after it took what we said.
+    def _remember(self, sent: Manifest, answer: Manifest) -> None:
+        """Keep in mind all that the API server says otherwise than we do, right after it took what we said.
 
         An admission webhook that rewrites an image, or a default that we don't know, would be fought with for ever.
         """
-        uid, difference = answer["metadata"]["uid"], first_difference(sent, answer)
+        uid, kept = answer["metadata"]["uid"], list(differences(sent, answer))
         self._kept.pop(uid, None)
-        if difference is None:
+        if not kept:
             return
-        self._kept[uid] = (_plan_of(sent), difference)
+        self._kept[uid] = (_plan_of(sent), kept)
         while len(self._kept) > _REMEMBERED:
             self._kept.popitem(last=False)
-        log.warning("the API server keeps %s otherwise than it was applied: %s", key_of(sent), difference)
+        told = "; ".join(map(str, kept))
+        log.warning("the API server keeps %s otherwise than it was applied: %s", key_of(sent), told)
 
 
 @dataclass(kw_only=True)

@@ -43,6 +43,21 @@ class Field:
     """What the API server fills in; None: nothing, or we don't know."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Where a live object says otherwise than is wanted, and what: two that say the same of the same place are equal.
+
+    Its text is `spec.replicas: 2 instead of 3`.
+    """
+
+    path: str
+    wanted: Any
+    live: Any
+
+    def __str__(self) -> str:
+        return f"{self.path or 'object'}: {_shown(self.live)} instead of {_shown(self.wanted)}"
+
+
 _UNKNOWN: Final = Field()
 Fields = Mapping[str, Field]
 
@@ -59,37 +74,42 @@ def _structure() -> tuple[frozenset[str], Mapping[str, Fields]]:
 
 def first_difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str | None:
     """Return where a live object differs from what `wanted` states, as `spec.replicas: 2 instead of 3`, or None."""
+    found = next(differences(wanted, live), None)
+    return None if found is None else str(found)
+
+
+def differences(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield all places where a live object differs from what `wanted` states."""
     kinds, _ = _structure()
     kind = wanted.get("kind")
-    return _difference_at(wanted, live, Field(type=kind if kind in kinds else None), path="", whole=False)
+    return _differences_at(wanted, live, Field(type=kind if kind in kinds else None), path="", whole=False)
 
 
-def _difference_at(wanted: Any, live: Any, field: Field, *, path: str, whole: bool) -> str | None:
+def _differences_at(wanted: Any, live: Any, field: Field, *, path: str, whole: bool) -> Iterator[Difference]:
+    other = Difference(path=path, wanted=wanted, live=live)
     if isinstance(wanted, Mapping):
-        if not isinstance(live, Mapping):
-            # The API server drops empty maps here and there.
-            return None if not wanted and live is None else _difference(path, wanted, live)
-        return _map_difference(wanted, live, field, path=path, whole=whole or field.atomic)
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        if not isinstance(live, Sequence) or isinstance(live, str):
-            return None if not wanted and live is None else _difference(path, wanted, live)
-        return _list_difference(wanted, live, field, path=path, whole=whole)
-    same = wanted == live or (live is None and wanted == "") or (field.quantity and _same_quantity(wanted, live))
-    return None if same else _difference(path, wanted, live)
+        if isinstance(live, Mapping):
+            yield from _map_differences(wanted, live, field, path=path, whole=whole or field.atomic)
+        elif wanted or live is not None:  # the API server drops empty maps here and there
+            yield other
+    elif isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        if isinstance(live, Sequence) and not isinstance(live, str):
+            yield from _list_differences(wanted, live, field, path=path, whole=whole)
+        elif wanted or live is not None:
+            yield other
+    elif not (wanted == live or (live is None and wanted == "") or (field.quantity and _same_quantity(wanted, live))):
+        yield other
 
 
-def _map_difference(
+def _map_differences(
     wanted: Mapping[str, Any], live: Mapping[str, Any], field: Field, *, path: str, whole: bool
-) -> str | None:
+) -> Iterator[Difference]:
     for key, value in wanted.items():
-        inner = _inner(field, key)
-        if (found := _difference_at(value, live.get(key), inner, path=_below(path, key), whole=whole)) is not None:
-            return found
+        yield from _differences_at(value, live.get(key), _inner(field, key), path=_below(path, key), whole=whole)
     if whole:
         for key in sorted(live.keys() - wanted.keys()):
             if live[key] is not None and live[key] != _inner(field, key).default:
-                return _difference(_below(path, key), None, live[key])
-    return None
+                yield Difference(path=_below(path, key), wanted=None, live=live[key])
 
 
 def _inner(field: Field, key: str) -> Field:
@@ -99,27 +119,24 @@ def _inner(field: Field, key: str) -> Field:
     return types.get(field.type or "", {}).get(key, _UNKNOWN)
 
 
-def _list_difference(wanted: Sequence[Any], live: Sequence[Any], field: Field, *, path: str, whole: bool) -> str | None:
+def _list_differences(
+    wanted: Sequence[Any], live: Sequence[Any], field: Field, *, path: str, whole: bool
+) -> Iterator[Difference]:
     element = Field(type=field.type, quantity=field.quantity)
     if field.set and not whole:
-        missing = next((item for item in wanted if item not in live), None)
-        return None if missing is None else _difference(path, wanted, live)
+        if any(item not in live for item in wanted):
+            yield Difference(path=path, wanted=wanted, live=live)
+        return
+    if (whole or not field.keys) and len(wanted) != len(live):
+        yield Difference(path=path, wanted=wanted, live=live)
+        return
     if not field.keys:
-        if len(wanted) != len(live):
-            return _difference(path, wanted, live)
         pairs = [(f"{path}[{index}]", item, live[index], True) for index, item in enumerate(wanted)]
     else:
-        if whole and len(wanted) != len(live):
-            return _difference(path, wanted, live)
         found = {_key(item, field): item for item in live}
         pairs = [(f"{path}[{_shown_key(item, field)}]", item, found.get(_key(item, field)), whole) for item in wanted]
-    return next(_differences(pairs, element), None)
-
-
-def _differences(pairs: Sequence[tuple[str, Any, Any, bool]], element: Field) -> Iterator[str]:
-    for path, wanted, live, whole in pairs:
-        if (found := _difference_at(wanted, live, element, path=path, whole=whole)) is not None:
-            yield found
+    for inner, item, other, in_whole in pairs:
+        yield from _differences_at(item, other, element, path=inner, whole=in_whole)
 
 
 def _key(item: Any, field: Field) -> tuple[Any, ...] | None:
@@ -150,10 +167,6 @@ def _quantity(value: Any) -> Decimal | None:
     if suffix is None or (suffix[0] in "eE" and suffix not in _SUFFIXES):
         return Decimal(number + (suffix or ""))
     return Decimal(number) * _SUFFIXES[suffix]
-
-
-def _difference(path: str, wanted: Any, live: Any) -> str:
-    return f"{path or 'object'}: {_shown(live)} instead of {_shown(wanted)}"
 
 
 def _shown(value: Any) -> str:

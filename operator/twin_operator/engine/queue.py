@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 
@@ -23,33 +25,44 @@ _OTHERS = 0
 """Priority of kinds that the caller names none for."""
 _CONFLICTS = 5
 """Conflicts of a key in a row after which it waits."""
+_SHARE = 8
+"""Of so many keys that are taken while others stand behind them, one is the oldest of those others."""
+_ASKED = -math.inf
+"""Priority of what people ask, whatever its kind."""
 
 
 class Queue:
     """A deduplicating queue. It holds at most one entry per existing object, which bounds it.
 
     A key that is added while it is being worked on runs once more afterwards: no change is missed. Kinds have
-    priorities, least first: what patients wait for must not stand behind 200 statuses. A key that fails is tried again
-    with a growing delay, which changes around it don't cut short: only success ends it, or an urgent change.
+    priorities, least first: what patients wait for must not stand behind 200 statuses, and what a person asks stands
+    behind nothing. Every so often the oldest of those that others go before is taken all the same, so that none waits
+    for ever. Of some kinds only so many keys are worked on `at_once`: those that make what others (a webhook) may hold
+    up leave workers to the rest. A key that fails is tried again with a growing delay, which changes around it don't
+    cut short: only success ends it, or an urgent change.
 
     Adding and taking cost the same however many keys wait.
     """
 
     def __init__(
         self, *, priorities: Mapping[str, int] | None = None, urgent: Collection[str] = (),
-        random_source: random.Random | None = None,
+        at_once: Mapping[str, int] | None = None, random_source: random.Random | None = None,
     ) -> None:  # fmt: skip
         self._priorities = {**dict.fromkeys(urgent, -1), **(priorities or {})}
-        levels = sorted({_OTHERS, *self._priorities.values()})
-        self._lanes: dict[int, dict[Key, float]] = {level: {} for level in levels}
-        """By priority, each in order of arrival; the value is when the key was added."""
+        self._at_once = dict(at_once or {})
+        self._lanes: dict[tuple[float, str], OrderedDict[Key, float]] = {}
+        """By priority and kind, each in order of arrival; the value is when the key was added."""
+        self._passed_over = 0
+        """How many were taken in a row while others stood behind them."""
         self._waiting = 0
         self._active: set[Key] = set()
-        self._again: dict[Key, bool] = {}  # added while active; whether urgently
+        self._under_way: Counter[str] = Counter()  # by kind
+        self._asked: set[Key] = set()  # active, and first because a person asks
+        self._again: dict[Key, tuple[bool, bool]] = {}  # added while active; whether urgently, whether first
         self._failures: dict[Key, int] = {}
         self._conflicts: dict[Key, int] = {}
         self._held_until: dict[Key, float] = {}  # failed keys, by the loop's clock
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._timers: dict[Key, tuple[float, asyncio.Handle]] = {}  # when, by the loop's clock: a handle may not know
         self._ready = asyncio.Event()
         self._random = random_source or random.Random()  # noqa: S311  # spreads retries, guards nothing
         self.started_at: dict[Key, float] = {}
@@ -58,23 +71,35 @@ class Queue:
     def __len__(self) -> int:
         return self._waiting
 
-    def _lane(self, key: Key) -> dict[Key, float]:
-        return self._lanes[self._priorities.get(key.kind, _OTHERS)]
+    def _lane(self, key: Key, *, first: bool = False) -> OrderedDict[Key, float]:
+        level = _ASKED if first else self._priorities.get(key.kind, _OTHERS)
+        return self._lanes.setdefault((level, key.kind), OrderedDict())
 
-    def add(self, key: Key, *, urgent: bool = False) -> None:
+    def _waits(self, key: Key) -> bool:
+        return key in self._lane(key) or key in self._lane(key, first=True)
+
+    def add(self, key: Key, *, urgent: bool = False, first: bool | None = None) -> None:
         """Let `key` be reconciled as soon as a worker is free; a key that failed keeps its delay unless `urgent`.
 
-        Urgent is a change of what people ask of the object itself: it may be what mends the failure.
+        Urgent is a change of what people ask of the object itself: it may be what mends the failure. It goes `first`,
+        before all that follows from other changes, unless that is said to be of no hurry.
         """
+        first = urgent if first is None else first
         if key in self._active:
-            self._again[key] = urgent or self._again.get(key, False)
+            before = self._again.get(key, (False, False))
+            self._again[key] = urgent or before[0], first or before[1]
             return
         if key in self._held_until and not urgent:
             return  # its timer brings it back
         self._held_until.pop(key, None)
         self._cancel(key)
-        if key not in (lane := self._lane(key)):
-            lane[key] = time.monotonic()
+        if key in self._lane(key, first=True):
+            return
+        since = self._lane(key).pop(key, None) if first else self._lane(key).get(key)
+        if since is not None and not first:
+            return
+        self._lane(key, first=first)[key] = time.monotonic() if since is None else since
+        if since is None:
             self._waiting += 1
             metrics.QUEUE_DEPTH.set(self._waiting)
             self._ready.set()
@@ -88,10 +113,10 @@ class Queue:
         loop = asyncio.get_running_loop()
         when = max(loop.time() + seconds, self._held_until.get(key, 0.0))
         timer = self._timers.get(key)
-        if key in self._lane(key) or (timer is not None and timer.when() <= when):
+        if self._waits(key) or (timer is not None and timer[0] <= when):
             return
         self._cancel(key)
-        self._timers[key] = loop.call_at(when, self._due, key)
+        self._timers[key] = when, loop.call_at(when, self._due, key)
 
     def add_at(self, key: Key, moment: datetime) -> None:
         """Let `key` be reconciled at `moment`, unless that happens sooner anyway; the reconciliation asks again."""
@@ -99,17 +124,39 @@ class Queue:
 
     async def take(self) -> Key:
         """Wait for a key; the caller must call `done`, `conflicted` or `failed` for it."""
-        while self._waiting == 0:
+        while (found := self._next()) is None:
             self._ready.clear()
             await self._ready.wait()
-        lane = next(lane for lane in self._lanes.values() if lane)
-        key = next(iter(lane))
-        metrics.QUEUE_WAIT_SECONDS.observe(time.monotonic() - lane.pop(key))
+        level, lane = found
+        key, since = lane.popitem(last=False)
+        metrics.QUEUE_WAIT_SECONDS.observe(time.monotonic() - since)
         self._waiting -= 1
         metrics.QUEUE_DEPTH.set(self._waiting)
         self._active.add(key)
+        self._under_way[key.kind] += 1
+        if level == _ASKED:
+            self._asked.add(key)
         self.started_at[key] = time.monotonic()
         return key
+
+    def _next(self) -> tuple[float, OrderedDict[Key, float]] | None:
+        """Return the lane whose oldest key is next, with its priority; None when none may be taken now."""
+        heads = [
+            (level, next(iter(lane.values())), lane)
+            for (level, kind), lane in self._lanes.items()
+            if lane and self._under_way[kind] < self._at_once.get(kind, math.inf)
+        ]
+        if not heads:
+            return None
+        first = min(level for level, _, _ in heads)
+        behind = [head for head in heads if head[0] > first]
+        self._passed_over = self._passed_over + 1 if behind else 0
+        if self._passed_over >= _SHARE:
+            self._passed_over, heads = 0, behind
+        else:
+            heads = [head for head in heads if head[0] == first]
+        level, _, lane = min(heads, key=lambda head: head[1])
+        return level, lane
 
     def done(self, key: Key) -> None:
         """Say that `key` was reconciled."""
@@ -125,8 +172,9 @@ class Queue:
         conflicts = self._conflicts[key] = self._conflicts.get(key, 0) + 1
         if conflicts > _CONFLICTS:
             return self.failed(key)
+        asked = key in self._asked
         self._release(key)
-        self.add(key, urgent=True)
+        self.add(key, urgent=True, first=asked)
         return 0.0
 
     def failed(self, key: Key) -> float:
@@ -138,13 +186,13 @@ class Queue:
         self._held_until[key] = loop.time() + delay
         # What was to come later than the delay is asked for again by the reconciliation; sooner would be too soon.
         self._cancel(key)
-        self._timers[key] = loop.call_at(self._held_until[key], self._due, key)
+        self._timers[key] = self._held_until[key], loop.call_at(self._held_until[key], self._due, key)
         self._release(key)
         return delay
 
     def clear(self) -> None:
         """Forget everything that waits; keys under way go on."""
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         for lane in self._lanes.values():
             lane.clear()
@@ -155,7 +203,7 @@ class Queue:
 
     def _cancel(self, key: Key) -> None:
         if (timer := self._timers.pop(key, None)) is not None:
-            timer.cancel()
+            timer[1].cancel()
 
     def _due(self, key: Key) -> None:
         self._timers.pop(key, None)
@@ -164,9 +212,14 @@ class Queue:
 
     def _release(self, key: Key) -> None:
         self._active.discard(key)
+        self._asked.discard(key)
+        self._under_way[key.kind] -= 1
         self.started_at.pop(key, None)
+        if key.kind in self._at_once:
+            self._ready.set()  # one of its kind may have waited for this
         if key in self._again:
-            self.add(key, urgent=self._again.pop(key))
+            urgent, first = self._again.pop(key)
+            self.add(key, urgent=urgent, first=first)
 
 
 async def work(queue: Queue, reconcile: Callable[[Key], Awaitable[None]], *, may_work: asyncio.Event) -> None:

@@ -2,7 +2,8 @@
 
 Fed by watch events, full lists and the answers to our own writes. Feeds overlap and arrive out of order, so an object
 is replaced only by a newer resourceVersion, and one that was seen deleted is brought back only by a newer one: a watch
-with a selector says DELETED also of an object that lost its label and lives on.
+with a selector says DELETED also of an object that lost its label and lives on. A list has the last word on all that
+was before it: what it did not show is brought back only by a version newer than the list.
 
 What was decoded lives in the entry and goes with it: nothing here remembers by content.
 """
@@ -77,6 +78,7 @@ class Store:
             name: {} for each in self._watched.values() for name in each.indexes
         }
         self._deleted: OrderedDict[str, int] = OrderedDict()  # UID → resourceVersion of its end
+        self._listed: dict[tuple[str, str | None], int] = {}  # kind, namespace (None: all) → version of its last list
         self.synced = False
         """Whether every watched type has been listed once; nothing may be decided before."""
 
@@ -125,10 +127,18 @@ class Store:
 
     def put(self, thing: Manifest) -> bool:
         """Take a version of an object; tells whether it was news."""
+        return self._put(thing, than=self._last_list(key_of(thing)))
+
+    def _last_list(self, key: Key) -> int:
+        """Return the version of the last list that would have shown an object, 0 when there was none."""
+        return max(self._listed.get((key.kind, namespace), 0) for namespace in (None, key.namespace))
+
+    def _put(self, thing: Manifest, *, than: int) -> bool:
+        """Take a version of an object; one that isn't known must be newer `than` this."""
         key, metadata = key_of(thing), thing["metadata"]
         version, uid = int(metadata["resourceVersion"]), metadata["uid"]
         known = self.entry(key)
-        if known is not None and version <= int(known.manifest["metadata"]["resourceVersion"]):
+        if version <= (than if known is None else int(known.manifest["metadata"]["resourceVersion"])):
             return False
         if (ended := self._deleted.get(uid)) is not None:
             if version <= ended:
@@ -171,11 +181,18 @@ class Store:
         return known is not None
 
     def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> None:
-        """Take a full list made at `version`: it finds what a broken watch lost, in particular deletions."""
+        """Take a full list made at `version`: it finds what a broken watch lost, in particular deletions.
+
+        One that comes after a newer one brings nothing back either.
+        """
         listed: set[Key] = set()
+        last = self._listed.get((resource.kind, namespace), 0)
         for thing in things:
-            listed.add(key_of(thing))
-            self.put(thing)
+            key = key_of(thing)
+            listed.add(key)
+            newer = self._last_list(key)
+            self._put(thing, than=newer if newer > version else 0)
+        self._listed[resource.kind, namespace] = max(last, version)
         for known in self.of_kind(resource.kind, namespace=namespace):
             if known.key not in listed and int(known.manifest["metadata"]["resourceVersion"]) <= version:
                 self._forget(known)

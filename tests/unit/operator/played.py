@@ -51,7 +51,7 @@ class Played:
         for _ in range(rounds):
             if len(queue) == 0:
                 soon = [
-                    timer for timer in queue._timers.values() if timer.when() - asyncio.get_running_loop().time() < 2
+                    when for when, _ in queue._timers.values() if when - asyncio.get_running_loop().time() < 2
                 ]
                 if not soon:
                     return

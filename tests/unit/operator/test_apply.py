@@ -248,3 +248,33 @@ async def test_an_api_server_that_keeps_another_value_is_not_fought_with(
     store.put(api.put(stamped(child("a", "9"), OWNER)))
     await applier.apply(owner=OWNER, wanted=[child("a")], existing=[])
     assert api.writes == ["apply a", "apply a"], "a change by somebody is another difference"
+
+
+async def test_what_somebody_changes_beside_what_the_api_server_keeps_otherwise_is_put_back(
+    api: FakeApi, store: Store, applier: Applier
+) -> None:
+    """Whichever of the values the API server rewrites is compared first, and however long they are."""
+    wanted = child("a", "m") | {"data": {"a": "1" * 100, "m": "m", "z": "2" * 100}}
+
+    def rewrite(thing: Manifest) -> Manifest:
+        thing["data"] = {**thing["data"], "a": "1" * 99 + "!", "z": "2" * 99 + "!"}
+        return thing
+
+    api.admission = rewrite
+    await applier.apply(owner=OWNER, wanted=[wanted], existing=[])
+    await applier.apply(owner=OWNER, wanted=[wanted], existing=[])
+    assert api.writes == ["apply a"]
+    (live,) = api.objects.values()
+    for changes in ({"m": "other"}, {"a": "1" * 99 + "?"}, {"z": None}):
+        api.admission = lambda thing: thing
+        store.put(api.put({**live, "data": {**live["data"], **changes}}))
+        api.admission = rewrite
+        api.writes.clear()
+        for _ in range(2):
+            await applier.apply(owner=OWNER, wanted=[wanted], existing=[])
+        assert api.writes == ["apply a"], changes
+    api.admission = lambda thing: thing
+    store.put(api.put({**live, "data": {**live["data"], "a": "1" * 100}}))
+    api.writes.clear()
+    await applier.apply(owner=OWNER, wanted=[wanted], existing=[])
+    assert api.writes == [], "what somebody brought nearer to the plan is no other difference"

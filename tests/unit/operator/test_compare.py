@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from twin_operator.engine.compare import first_difference
+from twin_operator.engine.compare import differences, first_difference
 
 
 def pod(**spec: Any) -> dict[str, Any]:
@@ -140,3 +140,13 @@ def test_the_same(wanted: Any, live: Any) -> None:
 )  # fmt: skip
 def test_different(wanted: Any, live: Any, where: str) -> None:
     assert (first_difference(wanted, live) or "").startswith(where)
+
+
+def test_all_differences_are_told_each_by_its_place() -> None:
+    wanted = pod(serviceAccountName="s", containers=[{"name": "c", "image": "i", "args": ["x", "y"]}, {"name": "d"}])
+    live = pod(serviceAccountName="t", containers=[{"name": "c", "image": "mirror/i", "args": ["x", "z"]}])
+    found = {each.path.removeprefix("spec.template.spec."): each.live for each in differences(wanted, live)}
+    assert found == {
+        "serviceAccountName": "t", "containers[c].image": "mirror/i", "containers[c].args[1]": "z",
+        "containers[d]": None,
+    }  # fmt: skip

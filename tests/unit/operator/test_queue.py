@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from twin_operator.engine.queue import DEBOUNCE, FIRST_DELAY, LARGEST_DELAY, Queue, work
 from twin_operator.engine.resources import Key
@@ -133,6 +134,79 @@ async def test_what_patients_wait_for_goes_first() -> None:
     assert [await queue.take() for _ in range(3)] == [pool, A, B]
 
 
+async def test_what_a_person_asks_goes_before_all_that_waits_and_what_waited_already_moves_up() -> None:
+    queue, pool = Queue(priorities={"MinerPool": -2}), Key("MinerPool", "n", "p")
+    for key in (pool, A, B):
+        queue.add(key)
+    queue.add(B, urgent=True)
+    queue.add(B)
+    assert len(queue) == 3
+    assert [await queue.take() for _ in range(3)] == [B, pool, A]
+    assert len(queue) == 0
+
+
+async def test_what_a_person_asks_during_the_work_goes_first_afterwards_and_so_it_does_after_a_conflict() -> None:
+    queue = Queue()
+    queue.add(A)
+    key = await queue.take()
+    queue.add(B)
+    queue.add(A, urgent=True)
+    queue.done(key)
+    key = await queue.take()
+    assert key == A
+    queue.conflicted(key)
+    key = await queue.take()
+    assert key == A
+    queue.done(key)
+    assert await queue.take() == B
+
+
+async def test_a_conflict_puts_nothing_before_others() -> None:
+    queue = Queue()
+    queue.add(A)
+    key = await queue.take()
+    queue.add(B)
+    queue.conflicted(key)
+    assert [await queue.take() for _ in range(2)] == [B, A]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_whoever_keeps_the_queue_busy_others_get_their_share(asked: bool) -> None:
+    run, pool = Key("FineTuneRun", "n", "r"), Key("MinerPool", "n", "p")
+    queue, taken = Queue(priorities={"DoctorTwin": 0, "MinerPool": 1, "FineTuneRun": 2}), []
+    queue.add(run)
+    queue.add(pool)
+    for number in range(100):
+        queue.add(Key("DoctorTwin", "n", f"{number}"))
+    for _ in range(50):
+        key = await queue.take()
+        taken.append(key)
+        queue.done(key)
+        queue.add(key, urgent=asked and key.kind == "DoctorTwin")
+    assert taken.index(run) < 10, "the oldest of those behind"
+    assert taken.index(pool) < 20
+    assert len([key for key in taken if key.kind == "DoctorTwin"]) > 40
+
+
+async def test_of_a_kind_that_others_may_hold_up_only_so_many_are_worked_on_at_once() -> None:
+    queue = Queue(priorities={"FineTuneRun": -1}, at_once={"FineTuneRun": 1})
+    runs, seen, release = [Key("FineTuneRun", "n", f"{number}") for number in range(3)], [], asyncio.Event()
+
+    async def reconcile(key: Key) -> None:
+        seen.append(key)
+        if key.kind == "FineTuneRun":
+            await release.wait()
+
+    for key in (*runs, A):
+        queue.add(key)
+    queue.add(runs[2], urgent=True)
+    async with working(queue, reconcile, workers=4):
+        await eventually(lambda: A in seen)
+        assert [key for key in seen if key.kind == "FineTuneRun"] == [runs[2]]
+        release.set()
+        await eventually(lambda: len(seen) == 4)
+
+
 async def test_losing_leadership_in_the_middle_is_no_failure() -> None:
     queue = Queue()
 
@@ -236,5 +310,26 @@ async def test_nothing_is_kept_of_keys_that_are_done() -> None:
         queue.add(key, urgent=True)
         queue.conflicted(await queue.take())
         queue.done(await queue.take())
-    kept = (queue._failures, queue._conflicts, queue._held_until, queue._timers, queue._again, queue._active)
-    assert [len(each) for each in kept] == [0] * 6
+    kept = (
+        queue._failures,
+        queue._conflicts,
+        queue._held_until,
+        queue._timers,
+        queue._again,
+        queue._active,
+        queue._asked,
+    )
+    assert [len(each) for each in kept] == [0] * 7
+
+
+def test_what_is_due_at_once_may_be_added_again_on_the_loop_that_the_operator_runs_on() -> None:
+    """uvloop's handle for what is due already does not say when: adding the same key again failed on it."""
+
+    async def add_twice() -> Key:
+        queue = Queue()
+        for _ in range(2):
+            queue.add_after(A, 0.0)
+        return await queue.take()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(add_twice()) == A

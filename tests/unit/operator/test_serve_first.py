@@ -14,6 +14,7 @@ from bettertherapy_api import names
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator.engine.prometheus import Prometheus, Sample
+from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
 
@@ -76,6 +77,86 @@ async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
     assert len(world.api.kinds("FineTuneRun")) == 2
 
 
+async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused() -> None:
+    world = await canary()
+    world.start_twin("dr-b", fineTune={"schedule": "0 2 * * *", "suspend": True})
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if verb == "create" and key.kind == "FineTuneRun":
+            raise api_error(403, "exceeded quota: runs")
+
+    world.api.refuse = refuse
+    world.annotate("dr-b", **{names.FINETUNE_NOW_ANNOTATION: "now"})
+    await world.settle()
+    status, reason, message = world.condition("GatePassed", world.twin("dr-b"))
+    assert (status, reason) == ("Unknown", "RunRefused")
+    assert message.endswith("exceeded quota: runs")
+    written = len(world.api.writes)
+    world.hears = False
+    other = Played(world.api)
+    await other.lead()
+    await other.settle()
+    assert [each.key for each in world.api.writes[written:] if each.key.kind == "DoctorTwin"] == []
+    world.api.refuse = lambda verb, key, body: None
+    other.annotate("dr-b", **{names.FINETUNE_NOW_ANNOTATION: "again"})
+    await other.settle()
+    assert other.twin("dr-b")["status"]["handledFineTune"] == "again"
+    assert other.condition("GatePassed", other.twin("dr-b"))[1] != "RunRefused"
+
+
+async def test_a_webhook_that_hangs_on_fine_tunes_delays_no_rollback() -> None:
+    world = await canary()
+    for number in range(12):
+        world.start_twin(f"dr-{number}", fineTune={"schedule": "0 2 * * *", "suspend": True})
+    await world.settle()
+    create, asked, released = world.api.create, [], asyncio.Event()
+
+    async def hang(manifest: Manifest) -> Manifest:
+        if manifest["kind"] == "FineTuneRun":
+            asked.append(manifest["metadata"]["name"])
+            await released.wait()
+        return await create(manifest)
+
+    world.api.create = hang  # type: ignore[method-assign]
+    process = world.process
+    for number in range(12):
+        world.annotate(f"dr-{number}", **{names.FINETUNE_NOW_ANNOTATION: "now"})
+    workers = [
+        asyncio.create_task(work(process.queue, process._reconcile, may_work=process._may_work)) for _ in range(4)
+    ]
+    try:
+        async with asyncio.timeout(5):
+            while not asked:
+                await asyncio.sleep(0.005)
+            roll_back(world)
+            while world.answering() != [(digest("a"), 100)]:
+                await asyncio.sleep(0.005)
+            assert len(asked) == 2, "the others wait for these, and hold no worker"
+            released.set()
+            while len(world.api.kinds("FineTuneRun")) < 13:
+                await asyncio.sleep(0.005)
+    finally:
+        for worker in workers:
+            worker.cancel()
+
+
+async def test_a_rollback_stands_behind_no_statuses() -> None:
+    world = Played()
+    for number in range(30):
+        world.start_twin(f"dr-{number}")
+    await canary(world)
+    world.start_pod("e2", ip="10.0.0.2")  # all twins of the pool are looked at
+    world.report("e2")
+    roll_back(world)
+    queue, taken = world.process.queue, 0
+    while "canaryVersion" in world.twin()["status"]:
+        key = await queue.take()
+        await world.process._reconcile(key)
+        queue.done(key)
+        taken += 1
+    assert taken == 1
+
+
 async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
     world = await canary()
     other = Played(world.api)
@@ -89,6 +170,22 @@ async def test_a_new_leader_with_an_old_view_undoes_no_rollback() -> None:
     await other.settle()
     assert other.answering() == [(digest("a"), 100)]
     assert [each["digest"] for each in other.twin()["status"]["refusedVersions"]] == [digest("b")]
+
+
+async def test_a_watch_that_lags_brings_no_twin_back_that_the_list_at_takeover_showed_gone() -> None:
+    world = await canary()
+    late = copy.deepcopy(world.twin())
+    other = Played(world.api)
+    await other.process.relist()
+    other.hears = world.hears = False
+    world.drop_twin()
+    await other.lead()
+    await other.settle()
+    assert other.entries() == {}
+    other.hears = True
+    other._heard("MODIFIED", late)
+    await other.settle()
+    assert other.entries() == {}
 
 
 async def test_a_leader_whose_watches_stand_still_writes_over_nothing() -> None:

@@ -65,6 +65,41 @@ def test_a_list_older_than_an_object_does_not_take_it() -> None:
     assert version(store) == "7"
 
 
+def test_what_a_list_showed_gone_is_not_brought_back_by_what_is_older_than_the_list() -> None:
+    """A watch that lags behind the list tells of changes of an object whose deletion it has not come to yet."""
+    store = Store(WATCHED)
+    store.replace(CONFIG_MAP, [thing(1)], version=2, namespace=None)
+    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    assert not store.put(thing(4))
+    assert not store.put(thing(5))
+    assert version(store) is None
+    assert store.put(thing(6, uid="made after the list"))
+
+
+def test_a_list_that_comes_late_brings_nothing_back_that_a_newer_one_showed_gone() -> None:
+    store = Store(WATCHED)
+    store.replace(CONFIG_MAP, [], version=9, namespace=None)
+    store.replace(CONFIG_MAP, [thing(4)], version=5, namespace=None)
+    assert version(store) is None
+    assert not store.put(thing(8)), "the newer list still counts"
+
+
+def test_what_a_list_shows_is_taken_however_old_it_is() -> None:
+    """An object that lost its label, so that its watch said DELETED, and got it back may be missed by watches."""
+    store = Store(WATCHED)
+    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    store.replace(CONFIG_MAP, [thing(3)], version=7, namespace=None)
+    assert version(store) == "3"
+
+
+def test_a_list_of_one_namespace_says_nothing_of_others() -> None:
+    store = Store(WATCHED)
+    store.replace(CONFIG_MAP, [], version=5, namespace="elsewhere")
+    assert store.put(thing(3))
+    store.replace(CONFIG_MAP, [], version=6, namespace="clinic")
+    assert not store.put(thing(4))
+
+
 def test_a_list_of_one_namespace_leaves_the_others() -> None:
     store = Store(WATCHED)
     store.put(thing(1))

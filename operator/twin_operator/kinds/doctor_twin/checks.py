@@ -6,6 +6,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from twin_operator.domain.appearances import appears
+from twin_operator.domain.objects import Twin
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
@@ -215,12 +216,12 @@ def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Con
     said = f"{gate.run_name or 'the last run'}: {gate.message or gate.verdict}{waits}"
     if rollout.pending is not None and gate.digest == rollout.pending.digest:
         name = view.twin.name
-        said += f"; it waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}`"
+        said += f"{_ASKS_DOCTOR}`kubectl twin review {name}`, then `kubectl twin approve {name}`"
         return Finding(Reason.AWAITING_APPROVAL, said).condition(kind, "True")
     if gate.verdict == "Promote":
         return Finding(Reason.PROMOTE, said).condition(kind, "True")
     reason = Reason.REJECT if gate.verdict == "Reject" else Reason.INCONCLUSIVE
-    return Finding(reason, f"{said}; the version that serves goes on").condition(kind, "False")
+    return Finding(reason, f"{said}{_SERVES_ON}").condition(kind, "False")
 
 
 def _rolled_back(view: TwinView, rollout: Rollout) -> Condition | None:
@@ -246,9 +247,24 @@ def _capacity(view: TwinView) -> Condition:
     return Finding(Reason.SUFFICIENT, "the pools have room for this twin").condition(kind, "True")
 
 
+_REFUSES: Final = "the API server refuses to create the FineTuneRun that is due: "
+_ASKS_DOCTOR: Final = "; it waits for the doctor: "
+_SERVES_ON: Final = "; the version that serves goes on"
+
+
 def creation_refused(message: str) -> Finding:
     """Return why the run that is due was not made."""
-    return Finding(Reason.RUN_REFUSED, f"the API server refuses to create the FineTuneRun that is due: {message}")
+    return Finding(Reason.RUN_REFUSED, f"{_REFUSES}{message}")
+
+
+def refusal_said(twin: Twin) -> Finding | None:
+    """Return the refusal that the twin's status tells of: an operator before this one met it."""
+    conditions = twin.status.conditions or []
+    said = next((each.message for each in conditions if each.type == "GatePassed"), "")
+    _, refuses, message = said.partition(_REFUSES)
+    for more in (_ASKS_DOCTOR, _SERVES_ON):
+        message = message.partition(more)[0]
+    return creation_refused(message) if refuses else None
 
 
 def _placement(view: TwinView) -> Condition | None:
