@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from bettertherapy_api.update_strategy import UpdateStrategy
+from tests.unit.operator.played import Played, api_error
+from tests.unit.operator.samples import NAMESPACE
 from twin_operator.domain.pool_update import (
     Cause,
     Pace,
@@ -20,6 +23,8 @@ from twin_operator.domain.pool_update import (
     window_held,
 )
 from twin_operator.domain.reasons import Reason
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.settings import Images
 
 NIGHT = {"schedule": "0 2 * * 0", "timeZone": "Asia/Kathmandu", "seconds": 7200}  # Sundays, 02:00 to 04:00
 
@@ -204,3 +209,56 @@ def test_what_has_nothing_to_lose_waits_for_no_window_but_for_its_turn() -> None
 )
 def test_adapters_at_hand(held: int, max_loras: int, running: int | None, updating: bool, expected: int) -> None:
     assert adapters_at_hand(held, max_loras=max_loras, running=running, updating=updating) == expected
+
+
+# -- the whole operator
+
+
+def engine_of(played: Played, pool: str) -> Manifest:
+    return played.api.objects[Key("Deployment", NAMESPACE, f"{pool}-engine")]
+
+
+def image_of(played: Played, pool: str) -> str:
+    return str(engine_of(played, pool)["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def complete(played: Played, pool: str) -> None:
+    """Let the engines' Deployment be done, long ago."""
+    live = copy.deepcopy(engine_of(played, pool))
+    done = {"type": "Progressing", "reason": "NewReplicaSetAvailable", "lastUpdateTime": "2026-01-01T00:00:00Z"}
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
+    live["status"] = {"observedGeneration": live["metadata"]["generation"], **counts, "conditions": [done]}
+    played.api.put(live)
+
+
+async def upgraded(*pools: str) -> tuple[Played, Played]:
+    """Return an operator whose pools are done with its images, and one of the next release, which leads from now."""
+    old = Played(images=Images(engine_cpu="e:1"))
+    for name in pools:
+        old.start_pool(name)
+    await old.lead()
+    await old.settle()
+    for name in pools:
+        complete(old, name)
+    old.hears = False
+    return old, Played(old.api, images=Images(engine_cpu="e:2"))
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+async def test_a_pool_whose_update_is_refused_keeps_no_other_from_the_release(status: int) -> None:
+    _, new = await upgraded("a", "b", "c")
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key == Key("Deployment", NAMESPACE, "a-engine"):
+            raise api_error(status, "policy: a-engine may not change")
+
+    new.api.refuse = refuse
+    for _ in range(2):
+        await new.lead()
+        await new.settle()
+    assert [image_of(new, pool) for pool in "abc"] == ["e:1", "e:2", "e:1"]
+    new.api.refuse = lambda verb, key, body: None
+    complete(new, "b")
+    await new.lead()
+    await new.settle()
+    assert [image_of(new, pool) for pool in "abc"] == ["e:2", "e:2", "e:1"]
