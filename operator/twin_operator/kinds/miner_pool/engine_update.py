@@ -2,8 +2,7 @@
 
 The Deployment carries what its pods were last made from: a hash of the pod template as planned, a hash of what the
 pool's own spec has in it, and the cause of the change (the operator's until such a change is proven, whatever comes on
-top of it). Comparing the planned template with the live one would not do:
-the API server fills in defaults.
+top of it). Comparing the planned template with the live one would not do: the API server fills in defaults.
 """
 
 from __future__ import annotations

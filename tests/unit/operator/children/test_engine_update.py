@@ -206,7 +206,10 @@ def test_a_change_of_its_own_that_brings_another_releases_images_along_lets_no_o
 
 
 def test_a_change_of_its_own_that_never_comes_up_keeps_nobody_from_a_release() -> None:
-    for spec in ({"nodeSelector": {"disk": "none"}}, {"engine": {"device": "CPU", "maxLoras": 4, "image": "own:bad"}}):
+    edits: list[dict[str, Any]] = [
+        {"nodeSelector": {"disk": "none"}}, {"engine": {"device": "CPU", "maxLoras": 4, "image": "own:bad"}},
+    ]  # fmt: skip
+    for spec in edits:
         own = running(deployment(built(engine=first(), spec=spec)), complete=False)
         assert stage(own, **spec).stage is Stage.SETTLED
 
@@ -262,7 +265,7 @@ def test_what_only_looks_like_a_replacement_opens_no_window(change: str) -> None
 
 
 def test_pods_of_the_release_before_wait_for_their_turn_but_for_no_window() -> None:
-    spec = {"engine": {"device": "CPU", "maxLoras": 4, "updateStrategy": {"maintenanceWindow": CLOSED}}}
+    spec: dict[str, Any] = {"engine": {"device": "CPU", "maxLoras": 4, "updateStrategy": {"maintenanceWindow": CLOSED}}}
     live = running(deployment(built(spec=spec)))
     del live["metadata"]["annotations"]
     waits = built(spec=spec, engine=live, images=NEWER, legacy=True, others=busy)
