@@ -3,7 +3,8 @@ cause. Pure: the time is an argument.
 
 Why: an operator of a new release brings new default images. If all pools took them at once, a bad image would take
 every pool down, and a cluster without spare GPUs would be blocked by all of them. So such updates go pool by pool, each
-after the one before has proven itself for a while. What a pool's own spec asks for goes at once.
+after the one before has proven itself for a while. What a pool's own spec asks for goes at once. Where no engine is
+ready, or a replacement has begun and isn't over, a window protects nothing: what comes then may be what mends it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from twin_operator.domain.schedule import Schedule, ScheduleError
 _LOOK_AGAIN: Final = timedelta(seconds=15)
 """How soon a pool that waits for another looks again; the end of a rollout isn't an event of the pool that waits."""
 _NAMED: Final = 3
+_DOUBT: Final = timedelta(hours=1)
+"""So long after an update broken engines count as broken by it, where nobody says since when they are."""
 
 
 class Cause(enum.StrEnum):
@@ -50,7 +53,13 @@ class Rollout:
     name: str
     stage: Stage
     finished: datetime | None = None
-    """When its last such update was complete."""
+    """When its last such update was complete, or since when it has all its pods again."""
+    begun: bool = False
+    """Pods of such an update are being brought up, seen for certain: no mere change of scale looks like it."""
+    down: bool = False
+    """Since it was complete, engines have ceased to be ready."""
+    broke: datetime | None = None
+    """When so many had that the Deployment counts as unavailable; None if that isn't known."""
 
     @property
     def place(self) -> tuple[str, str]:
@@ -86,9 +95,13 @@ def update_held(
     others: Collection[Rollout],
     pace: Pace,
     now: datetime,
+    any_time: bool = False,
 ) -> Held | None:
-    """Return why the pool's pending update must wait, or None when it may go. `now` is in UTC."""
-    if (held := window_held(strategy, now)) is not None:
+    """Return why the pool's pending update must wait, or None when it may go. `now` is in UTC.
+
+    `any_time`: the maintenance window doesn't count, since there is nothing left for it to protect.
+    """
+    if not any_time and (held := window_held(strategy, now)) is not None:
         return held
     return turn_held(pool, others=others, pace=pace, now=now) if cause is Cause.OPERATOR else None
 
@@ -124,18 +137,33 @@ def window_held(strategy: UpdateStrategy | None, now: datetime) -> Held | None:
     )
 
 
+def unproven(pool: Rollout, *, pace: Pace, now: datetime) -> bool:
+    """Tell whether the pool's pods have yet to show that the operator's last update of them is good.
+
+    They have once all were ready for the delay. Pods that broke within it do so only when they are mended; those that
+    broke later did for reasons of their own, and speak against no release.
+    """
+    if pool.stage is Stage.ROLLING:
+        return True
+    return pool.finished is not None and (now < pool.finished + _delay(pace) or _broken(pool, pace=pace, now=now))
+
+
 def turn_held(pool: Rollout, *, others: Collection[Rollout], pace: Pace, now: datetime) -> Held | None:
     """Return which pools the update waits for, or None when it is this pool's turn.
 
     Those that wait go by namespace and name, so that two pools that are decided at the same moment never both go. A
-    pool that is on its way already, and now gets a still newer update, waits for no one who hasn't begun.
+    pool that is on its way already, and now gets a still newer update, waits for no one: it has its place, and that
+    update may be what mends it. Two such pools would else wait for each other. One that only may be on its way (it was
+    scaled a moment ago) waits for those that are.
     """
-    rolling = sorted(each.place for each in others if each.stage is Stage.ROLLING)
-    ahead = sorted(each.place for each in others if each.stage is Stage.WAITING and each.place < pool.place)
+    if pool.begun or _broken(pool, pace=pace, now=now):
+        return None
+    going = {each.place for each in others if each.stage is Stage.ROLLING or _broken(each, pace=pace, now=now)}
+    ahead = {each.place for each in others if each.stage is Stage.WAITING and each.place < pool.place} - going
     if pool.stage is Stage.ROLLING:
-        ahead = []
-    if len(rolling) + len(ahead) >= pace.pools:
-        before = [*rolling, *ahead]
+        ahead = set()
+    before = [*sorted(going), *sorted(ahead)]
+    if len(before) >= pace.pools:
         return Held(
             reason=Reason.UPDATE_HELD,
             message=f"a new release's update of the engines waits for {_listed(before)}: at most {pace.pools} "
@@ -151,7 +179,7 @@ def turn_held(pool: Rollout, *, others: Collection[Rollout], pace: Pace, now: da
     )
     if recent is None or recent.finished is None:
         return None
-    due = recent.finished + timedelta(seconds=pace.delay_seconds)
+    due = recent.finished + _delay(pace)
     if now >= due:
         return None
     return Held(
@@ -160,6 +188,19 @@ def turn_held(pool: Rollout, *, others: Collection[Rollout], pace: Pace, now: da
         f"{pace.delay_seconds} s; until then the engines run as before",
         look_again=due,
     )
+
+
+def _broken(pool: Rollout, *, pace: Pace, now: datetime) -> bool:
+    """Tell whether the update was complete and its pods broke before they had proven it."""
+    if pool.finished is None or not pool.down:
+        return False
+    if pool.broke is None:
+        return now < pool.finished + max(_delay(pace), _DOUBT)
+    return pool.broke < pool.finished + _delay(pace)
+
+
+def _delay(pace: Pace) -> timedelta:
+    return timedelta(seconds=pace.delay_seconds)
 
 
 def _listed(places: list[tuple[str, str]]) -> str:

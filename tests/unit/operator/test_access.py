@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.operator.fake_api import FakeApi
+from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, pool, pool_object
 from twin_operator.engine.apply import Owner
-from twin_operator.engine.resources import Key
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.errors import ApiError, ApplyError
 from twin_operator.kinds.miner_pool.access import AGAIN_SECONDS, AccessSecrets, AccessState
 
 SECRET = Key("Secret", NAMESPACE, "p-access")
@@ -52,3 +56,52 @@ async def test_one_that_stays_is_left_alone_after_a_while() -> None:
         looks += (await world.look())[1]
         world.now += AGAIN_SECONDS
     assert 0 < looks < 20
+
+
+@pytest.mark.parametrize("status", [500, 429, 0])
+async def test_a_failure_to_ask_silences_no_pool_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    played = Played()
+
+    async def fails(manifest: Manifest) -> bool:
+        raise ApiError(status=status, reason="InternalError", message="failed calling webhook on secrets")
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key == Key("Deployment", NAMESPACE, "p-miner"):
+            raise api_error(403, "exceeded quota")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(played.api, "would_create", fails)
+        played.api.refuse = refuse
+        played.start_pool()
+        await played.lead()
+        await played.settle()
+        assert played.condition("Ready", played.pool())[1] == "ChildrenRefused"
+        assert isinstance(played.problems[-1], ApplyError)
+        assert "Secret" in str(played.problems[-1])
+    await played.lead()
+    await played.settle()
+    assert SECRET in played.api.objects
+
+
+async def test_a_failure_to_ask_takes_nothing_back_that_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played()
+
+    async def missing(manifest: Manifest) -> bool:
+        return True
+
+    async def fails(manifest: Manifest) -> bool:
+        raise api_error(500)
+
+    monkeypatch.setattr(played.api, "would_create", missing)
+    played.start_pool(miner={"accessSecretRef": {"name": "mine"}})
+    await played.lead()
+    await played.settle()
+    assert played.process.world.access_missing == {(NAMESPACE, "p"): "mine"}
+    monkeypatch.setattr(played.api, "would_create", fails)
+    monkeypatch.setattr("twin_operator.kinds.miner_pool.access._fresh_seconds", lambda known: 0)
+    await played.lead()
+    await played.settle()
+    assert played.problems
+    assert played.process.world.access_missing == {(NAMESPACE, "p"): "mine"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from bettertherapy_api.update_strategy import UpdateStrategy
+from tests.unit.operator.played import Played, api_error
+from tests.unit.operator.samples import NAMESPACE
 from twin_operator.domain.pool_update import (
     Cause,
     Pace,
@@ -20,6 +23,8 @@ from twin_operator.domain.pool_update import (
     window_held,
 )
 from twin_operator.domain.reasons import Reason
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.settings import Images
 
 NIGHT = {"schedule": "0 2 * * 0", "timeZone": "Asia/Kathmandu", "seconds": 7200}  # Sundays, 02:00 to 04:00
 
@@ -76,9 +81,16 @@ NOW = at("2026-01-05T12:00:00")
 WAITING, ROLLING, SETTLED = Stage.WAITING, Stage.ROLLING, Stage.SETTLED
 
 
-def rollout(name: str, stage: Stage = WAITING, *, finished: int | None = None) -> Rollout:
-    when = NOW - timedelta(seconds=finished) if finished is not None else None
-    return Rollout(namespace="clinic", name=name, stage=stage, finished=when)
+def rollout(
+    name: str, stage: Stage = WAITING, *, finished: int | None = None, broke: int | None = None, **more: Any
+) -> Rollout:
+    when, since = (None if ago is None else NOW - timedelta(seconds=ago) for ago in (finished, broke))
+    return Rollout(namespace="clinic", name=name, stage=stage, finished=when, broke=since, **more)
+
+
+def broken(name: str = "z", stage: Stage = SETTLED, *, finished: int, after: int | None = None) -> Rollout:
+    """A pool that was complete with its update so many seconds ago, and whose engines broke some time after."""
+    return rollout(name, stage, finished=finished, broke=None if after is None else finished - after, down=True)
 
 
 def goes(pool: Rollout, *others: Rollout, pools: int = 1) -> bool:
@@ -110,9 +122,39 @@ def test_a_pool_waits_for_those_on_their_way_and_a_while_longer(others: list[Rol
 
 
 def test_a_pool_stuck_in_a_bad_update_takes_the_next_one_first() -> None:
-    stuck = rollout("m", ROLLING)
+    stuck = rollout("m", ROLLING, begun=True)
     assert goes(stuck, rollout("a", WAITING), rollout("b", SETTLED, finished=1))
     assert not goes(rollout("a", WAITING), stuck)
+
+
+@pytest.mark.parametrize(
+    ("pool", "may"),
+    [
+        (broken(finished=61, after=20), False),
+        (broken(finished=86400, after=20), False),  # nobody has mended it yet
+        (broken(finished=86400, after=7200), True),  # it had proven the release, and broke for reasons of its own
+        (broken(finished=61), False),
+        (broken(finished=3599), False),
+        (broken(finished=3600), True),  # since when its engines are broken isn't known, and this is long enough
+    ],
+)
+def test_a_pool_that_broke_before_it_had_proven_its_update_lets_no_other_follow(pool: Rollout, may: bool) -> None:
+    assert goes(rollout("m"), pool) is may
+
+
+def test_pools_stuck_in_a_bad_update_never_wait_for_each_other_when_a_good_one_comes() -> None:
+    stuck = [
+        rollout("a", ROLLING, begun=True), rollout("b", ROLLING, begun=True),
+        broken("c", WAITING, finished=61, after=20), broken("d", WAITING, finished=61, after=20),
+    ]  # fmt: skip
+    waiting = rollout("0", WAITING)
+    for pool in stuck:
+        assert goes(pool, waiting, *(each for each in stuck if each is not pool))
+    assert not goes(waiting, *stuck)
+
+
+def test_a_pool_that_may_only_have_been_scaled_waits_for_those_on_their_way() -> None:
+    assert not goes(rollout("a", ROLLING), rollout("m", ROLLING, begun=True))
 
 
 def test_the_message_names_who_goes_first() -> None:
@@ -137,6 +179,18 @@ def test_a_pools_own_change_waits_for_nobody_but_its_window() -> None:
     assert held(Cause.OPERATOR, strategy()) == Reason.AWAITING_MAINTENANCE_WINDOW
 
 
+def test_what_has_nothing_to_lose_waits_for_no_window_but_for_its_turn() -> None:
+    def held(cause: Cause, *others: Rollout) -> str | None:
+        found = update_held(
+            rollout("m"), strategy=strategy(), cause=cause, others=others, pace=Pace(), now=NOW, any_time=True
+        )
+        return found.reason if found else None
+
+    assert held(Cause.POOL, rollout("a", ROLLING)) is None
+    assert held(Cause.OPERATOR) is None
+    assert held(Cause.OPERATOR, rollout("a", ROLLING)) == Reason.UPDATE_HELD
+
+
 @pytest.mark.parametrize(
     ("held", "max_loras", "running", "updating", "expected"),
     [
@@ -155,3 +209,56 @@ def test_a_pools_own_change_waits_for_nobody_but_its_window() -> None:
 )
 def test_adapters_at_hand(held: int, max_loras: int, running: int | None, updating: bool, expected: int) -> None:
     assert adapters_at_hand(held, max_loras=max_loras, running=running, updating=updating) == expected
+
+
+# -- the whole operator
+
+
+def engine_of(played: Played, pool: str) -> Manifest:
+    return played.api.objects[Key("Deployment", NAMESPACE, f"{pool}-engine")]
+
+
+def image_of(played: Played, pool: str) -> str:
+    return str(engine_of(played, pool)["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def complete(played: Played, pool: str) -> None:
+    """Let the engines' Deployment be done, long ago."""
+    live = copy.deepcopy(engine_of(played, pool))
+    done = {"type": "Progressing", "reason": "NewReplicaSetAvailable", "lastUpdateTime": "2026-01-01T00:00:00Z"}
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
+    live["status"] = {"observedGeneration": live["metadata"]["generation"], **counts, "conditions": [done]}
+    played.api.put(live)
+
+
+async def upgraded(*pools: str) -> tuple[Played, Played]:
+    """Return an operator whose pools are done with its images, and one of the next release, which leads from now."""
+    old = Played(images=Images(engine_cpu="e:1"))
+    for name in pools:
+        old.start_pool(name)
+    await old.lead()
+    await old.settle()
+    for name in pools:
+        complete(old, name)
+    old.hears = False
+    return old, Played(old.api, images=Images(engine_cpu="e:2"))
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+async def test_a_pool_whose_update_is_refused_keeps_no_other_from_the_release(status: int) -> None:
+    _, new = await upgraded("a", "b", "c")
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key == Key("Deployment", NAMESPACE, "a-engine"):
+            raise api_error(status, "policy: a-engine may not change")
+
+    new.api.refuse = refuse
+    for _ in range(2):
+        await new.lead()
+        await new.settle()
+    assert [image_of(new, pool) for pool in "abc"] == ["e:1", "e:2", "e:1"]
+    new.api.refuse = lambda verb, key, body: None
+    complete(new, "b")
+    await new.lead()
+    await new.settle()
+    assert [image_of(new, pool) for pool in "abc"] == ["e:2", "e:2", "e:1"]

@@ -6,6 +6,7 @@ a prompt in Nepali, and dr-c asks for a version that its pods refuse, so its for
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,35 @@ async def test_new_pods_take_over_and_the_old_objects_go() -> None:
     for twin in ("dr-a", "dr-b"):
         assert active(played, twin) == digest(ANSWERED[twin])
         assert played.condition("Ready", played.twin(twin))[0] == "True"
+
+
+def named(thing: Any, pool: str) -> Any:
+    """Return the thing with the pool's name in place of p."""
+    return json.loads(json.dumps(thing).replace('"p"', f'"{pool}"').replace('"p-', f'"{pool}-'))
+
+
+async def test_pools_of_that_release_are_upgraded_one_after_another() -> None:
+    played = furnished()
+    for key, thing in list(played.api.objects.items()):
+        if key.kind in ("MinerPool", "Deployment", "ConfigMap"):
+            other = named(copy.deepcopy(thing), "q")
+            other["metadata"] = {k: v for k, v in other["metadata"].items() if k not in ("uid", "resourceVersion")}
+            if key.kind == "MinerPool":
+                other["metadata"]["uid"] = "uid-q"
+            for reference in other["metadata"].get("ownerReferences") or []:
+                reference["uid"] = "uid-q"
+            played.api.put(other)
+    before = copy.deepcopy(deployment(played, "q-engine")["spec"]["template"])
+    for _ in range(3):
+        await played.lead()
+        await played.settle()
+    new = {pool: names.CONTRACT_ANNOTATION in template_annotations(played, f"{pool}-engine") for pool in "pq"}
+    assert new == {"p": True, "q": False}
+    assert deployment(played, "q-engine")["spec"]["template"] == before
+    assert played.condition("Updated", played.pool("q"))[1] == "UpdateHeld"
+    assert {f"q-{name}" for name in ("routing", "report")} <= played.api.kinds("ConfigMap").keys()
+
+
+def template_annotations(played: Played, name: str) -> Manifest:
+    found: Manifest = deployment(played, name)["spec"]["template"]["metadata"].get("annotations") or {}
+    return found

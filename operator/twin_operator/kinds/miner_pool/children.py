@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, update_held
+from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, unproven, update_held
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
 from twin_operator.kinds.miner_pool.engine_update import EngineUpdate, engine_update, held_back, stamp
@@ -54,12 +54,12 @@ def build_children(
 
     `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
     pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
-    changes any more: such an update waits for nothing. `reported`: some engine pod has said in the new way that it is
-    ready.
+    changes any more, not even of a rollback: such an update waits for its turn, but for no window. `reported`: some
+    engine pod has said in the new way that it is ready.
     """
-    planned, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now)
+    planned, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now, legacy=legacy)
     held = None
-    if engine is not None and update.pending and not legacy:
+    if engine is not None and update.pending:
         held = update_held(
             update.rollout,
             strategy=pool.spec.engine.update_strategy,
@@ -67,8 +67,12 @@ def build_children(
             others=others() if update.cause is Cause.OPERATOR else (),
             pace=pace,
             now=now,
+            any_time=legacy or update.any_time,
         )
-    stamped = stamp(planned, pool, cause=update.cause)
+    # An update of the operator's stays one until it is proven: a change of the pool's own on top of it, or one that
+    # brings another release's images along, would else let the others follow into what nobody has seen work.
+    ours = update.brings_images or (update.pending and unproven(update.rollout, pace=pace, now=now))
+    stamped = stamp(planned, pool, cause=Cause.OPERATOR if ours else update.cause)
     engine_deployment = held_back(stamped, engine) if held is not None and engine is not None else stamped
     miner_deployment = build_miner_deployment(pool, images)
     if legacy:
@@ -102,21 +106,28 @@ def with_pause(deployment: Manifest, seconds: int) -> Manifest:
     return {**deployment, "spec": {**deployment["spec"], "minReadySeconds": seconds}}
 
 
-def rollout_of(pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime) -> Rollout:
-    """Return how far a pool is with the operator's update, for the others that may have to wait for it."""
-    _, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now)
+def rollout_of(
+    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime, legacy: bool = False,
+    blocked: bool = False,
+) -> Rollout:  # fmt: skip
+    """Return how far a pool is with the operator's update, for the others that may have to wait for it.
+
+    `blocked`: its Deployment can't be changed, so that it can't begin.
+    """
+    _, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now, legacy=legacy, blocked=blocked)
     return update.rollout
 
 
 def plan_engine(
-    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime
-) -> tuple[Manifest, EngineUpdate]:
+    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime, legacy: bool = False,
+    blocked: bool = False,
+) -> tuple[Manifest, EngineUpdate]:  # fmt: skip
     """Return the engine Deployment as it should become, and what it takes to get there."""
 
     def planned_with(*, updating: bool) -> tuple[Manifest, EngineUpdate]:
         at_hand = adapters_at_hand(adapters, max_loras=pool.max_loras, running=at_hand_in(engine), updating=updating)
         planned = build_engine_deployment(pool, images, at_hand=at_hand)
-        return planned, engine_update(planned, engine, pool, now=now)
+        return planned, engine_update(planned, engine, pool, now=now, legacy=legacy, blocked=blocked)
 
     planned, update = planned_with(updating=False)
     return planned_with(updating=True) if update.pending else (planned, update)

@@ -1,15 +1,15 @@
 """What an engine Deployment that runs says of the update it needs, and the Deployment to apply while that waits.
 
 The Deployment carries what its pods were last made from: a hash of the pod template as planned, a hash of what the
-pool's own spec has in it, and the cause of the change. Comparing the planned template with the live one would not do:
-the API server fills in defaults.
+pool's own spec has in it, and the cause of the change (the operator's until such a change is proven, whatever comes on
+top of it). Comparing the planned template with the live one would not do: the API server fills in defaults.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,9 @@ from twin_operator.engine.resources import Manifest
 TEMPLATE_ANNOTATION: Final = f"{names.GROUP}/template"
 SPEC_ANNOTATION: Final = f"{names.GROUP}/pool-spec"
 CAUSE_ANNOTATION: Final = f"{names.GROUP}/update-cause"
+_COMPLETE: Final = "NewReplicaSetAvailable"
+_PAUSES: Final = ("DeploymentPaused", "DeploymentResumed")
+"""What the controller says of a Deployment that somebody paused, whether or not its pods are the newest."""
 _NOT_IN_PODS: Final[dict[str, Any]] = {
     "replicas": True,
     "autoscaling": True,
@@ -46,8 +49,12 @@ class EngineUpdate:
     """Its pods aren't made from the planned template."""
     cause: Cause
     """What the pending change comes from, or the last one when none is pending."""
+    brings_images: bool
+    """The pending change gives the pods an image of the operator's that they don't run, whatever caused it."""
     complete: bool
     """All its pods are made from the planned template."""
+    any_time: bool
+    """No engine is ready, or a replacement is under way: the maintenance window has nothing to protect."""
     rollout: Rollout
 
 
@@ -63,8 +70,14 @@ def stamp(deployment: Manifest, pool: Pool, *, cause: Cause) -> Manifest:
     return {**deployment, "metadata": {**metadata, "annotations": annotations}}
 
 
-def engine_update(planned: Manifest, live: Manifest | None, pool: Pool, *, now: datetime) -> EngineUpdate:
-    """Return what the live Deployment needs to become the planned one (neither is changed). `now` is in UTC."""
+def engine_update(
+    planned: Manifest, live: Manifest | None, pool: Pool, *, now: datetime, legacy: bool = False, blocked: bool = False
+) -> EngineUpdate:
+    """Return what the live Deployment needs to become the planned one (neither is changed). `now` is in UTC.
+
+    `legacy`: its pods are of the release before, which waits for no window. `blocked`: the API server doesn't let the
+    Deployment be changed, so that nobody need wait for its turn.
+    """
     said = ((live or {}).get("metadata") or {}).get("annotations") or {}
     pending = live is not None and _differs(planned, live, said.get(TEMPLATE_ANNOTATION))
     if live is None or (pending and said.get(SPEC_ANNOTATION) not in (None, spec_hash(pool))):
@@ -73,20 +86,23 @@ def engine_update(planned: Manifest, live: Manifest | None, pool: Pool, *, now: 
         cause = Cause.OPERATOR  # a Deployment without our annotations was made by an earlier release
     else:
         cause = Cause(said[CAUSE_ANNOTATION]) if said.get(CAUSE_ANNOTATION) in set(Cause) else Cause.POOL
-    by_operator = said.get(CAUSE_ANNOTATION) == Cause.OPERATOR
-    finished = _finished(live) if live is not None else None
-    stage = Stage.SETTLED
-    if by_operator and finished is None and live is not None:
-        stage = Stage.ROLLING
-    elif pending and cause is Cause.OPERATOR and window_held(pool.spec.engine.update_strategy, now) is None:
-        stage = Stage.WAITING
+    seen = _seen(live)
+    waits = pending and cause is Cause.OPERATOR and not blocked
+    rollout = Rollout(namespace=pool.namespace, name=pool.name, stage=Stage.SETTLED)
+    if live is not None and said.get(CAUSE_ANNOTATION) == Cause.OPERATOR:
+        rollout = replace(
+            rollout, stage=Stage.ROLLING if seen.complete_since is None else Stage.SETTLED, begun=seen.replacing,
+            finished=seen.good_since, down=seen.down, broke=seen.broke,
+        )  # fmt: skip
+    any_time = seen.replacing or not seen.ready
+    if waits and rollout.stage is Stage.SETTLED:
+        strategy = pool.spec.engine.update_strategy
+        if legacy or any_time or window_held(strategy, now) is None:
+            rollout = replace(rollout, stage=Stage.WAITING)
     return EngineUpdate(
-        pending=pending,
-        cause=cause,
-        complete=live is not None and not pending and finished is not None,
-        rollout=Rollout(
-            namespace=pool.namespace, name=pool.name, stage=stage, finished=finished if by_operator else None
-        ),
+        pending=pending, cause=cause, any_time=any_time, rollout=rollout,
+        brings_images=live is not None and pending and bool(_images(planned) - _images(live) - _own_images(pool)),
+        complete=live is not None and not pending and seen.complete_since is not None,
     )  # fmt: skip
 
 
@@ -100,8 +116,10 @@ def held_back(planned: Manifest, live: Manifest) -> Manifest:
     template.get("metadata", {}).pop("creationTimestamp", None)
     said = live["metadata"].get("annotations") or {}
     own = {TEMPLATE_ANNOTATION, SPEC_ANNOTATION, CAUSE_ANNOTATION}
-    metadata = planned["metadata"]
-    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in own}
+    metadata = {key: value for key, value in planned["metadata"].items() if key != "annotations"}
+    annotations = {
+        key: value for key, value in (planned["metadata"].get("annotations") or {}).items() if key not in own
+    }
     annotations |= {key: value for key, value in said.items() if key in own}
     return {
         **planned,
@@ -127,18 +145,60 @@ def _differs(planned: Manifest, live: Manifest, said: str | None) -> bool:
     return said != _hash(template)
 
 
-def _finished(live: Manifest) -> datetime | None:
-    """Return when the Deployment's newest pods were all there, or None while they aren't yet."""
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a Deployment's status says of its pods."""
+
+    ready: int = 0
+    complete_since: datetime | None = None
+    """When its newest pods were all there, or None while they aren't yet."""
+    good_since: datetime | None = None
+    """The same, or a later time since which enough of them are ready again."""
+    replacing: bool = False
+    """Its controller says that it is on its way to the newest pods, which scaling alone never makes it say."""
+    down: bool = False
+    broke: datetime | None = None
+
+
+def _seen(live: Manifest | None) -> _Seen:
+    if live is None:
+        return _Seen()
     status = live.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(live["metadata"].get("generation") or 0):
-        return None
-    updated = int(status.get("updatedReplicas") or 0)
-    if updated < int(live["spec"].get("replicas") or 0) or int(status.get("replicas") or 0) > updated:
-        return None  # on the way back to pods of before the condition below lags behind
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "Progressing" and condition.get("reason") == "NewReplicaSetAvailable":
-            return datetime.strptime(condition["lastUpdateTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return None
+    wanted, updated, ready = (
+        int(counts.get(name) or 0)
+        for counts, name in ((live["spec"], "replicas"), (status, "updatedReplicas"), (status, "readyReplicas"))
+    )
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    progress, available = conditions.get("Progressing", {}), conditions.get("Available", {})
+    replacing = bool(progress) and progress.get("reason") not in (_COMPLETE, *_PAUSES)
+    observed = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
+    # On the way back to pods of before the condition lags behind. Fewer than wanted is no sign of that: a pool that was
+    # scaled beyond its quota has all that it gets.
+    on_the_way = (updated == 0 and wanted > 0) or int(status.get("replicas") or 0) > updated
+    if not observed or on_the_way or progress.get("reason") != _COMPLETE:
+        return _Seen(ready=ready, replacing=replacing)
+    complete, turned = _time(progress["lastUpdateTime"]), available.get("lastTransitionTime")
+    up = available.get("status") == "True"
+    return _Seen(
+        ready=ready,
+        complete_since=complete,
+        good_since=max(complete, _time(turned)) if up and turned else complete,
+        down=ready < wanted,
+        broke=_time(turned) if not up and turned else None,
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _images(deployment: Manifest) -> set[str]:
+    pod = deployment["spec"]["template"]["spec"]
+    return {each["image"] for part in ("initContainers", "containers") for each in pod.get(part) or []}
+
+
+def _own_images(pool: Pool) -> set[str | None]:
+    return {pool.spec.engine.image, pool.spec.miner.image}
 
 
 def _hash(value: Any) -> str:

@@ -19,7 +19,9 @@ from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
+from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access import AGAIN_SECONDS, AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.access_secret import access_secret_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
@@ -56,6 +58,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         self._images = images
         self._pace = pace
         self._access = AccessSecrets(tools.api)
+        self._blocked: set[Key] = set()
+        """Engine Deployments that the API server would not let be as planned when that was last tried."""
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a pool that can't be read that its children stay as they are."""
@@ -92,14 +96,31 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
-        access = await self._access.ensure(gathered.pool, owner)
-        missing = access.secret if access.state is AccessState.MISSING else None
+        self._note_blocked(gathered.pool, outcome)
+        missing, look_again = self._world.access_missing.get((owner.namespace, owner.name)), False
+        try:
+            access = await self._access.ensure(gathered.pool, owner)
+        except ApiError as error:  # what was known stays; the pool's status is owed all the same
+            secret = Key("Secret", owner.namespace, access_secret_name(gathered.pool))
+            outcome = replace(outcome, failures=(*outcome.failures, (secret, error)))
+        else:
+            missing = access.secret if access.state is AccessState.MISSING else None
+            look_again = access.look_again
         self._note_access(gathered.pool, missing)
         again = replace(
             self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
             access_missing=missing,
         )  # fmt: skip
-        return Applied(gathered=again, outcome=outcome, look_again=access.look_again)
+        return Applied(gathered=again, outcome=outcome, look_again=look_again)
+
+    def _note_blocked(self, pool: Pool, outcome: ApplyOutcome) -> None:
+        """Remember whether the engines' Deployment could be written: nobody need wait for one that can't."""
+        engine = Key(DEPLOYMENT.kind, pool.namespace, names.engine_name(pool.name))
+        failed = {refusal.key for refusal in outcome.refusals} | {key for key, _ in outcome.failures}
+        if outcome.namespace_ends or engine in failed or engine in outcome.conflicts:
+            self._blocked.add(engine)
+        else:
+            self._blocked.discard(engine)
 
     def _note_access(self, pool: Pool, missing: str | None) -> None:
         """Let the pool's twins know whether clients have tokens: without, they are not Ready either."""
@@ -139,6 +160,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             rollout_of(
                 other, self._images, adapters=adapters_of(self._world.published(other)),
                 engine=self._deployment(other, names.engine_name(other.name)), now=now,
+                legacy=bool(self._legacy(other)),
+                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked,
             )
             for other in others
             if other.uid != pool.uid and not other.deleted

@@ -34,16 +34,24 @@ def image(of: dict[str, Any]) -> str:
     return str(pod_of(of)["containers"][0]["image"])
 
 
-def running(of: dict[str, Any], *, complete: bool = True) -> dict[str, Any]:
-    """Return the applied Deployment as the API server and its controller would hand it out: with defaults, a status."""
+def running(of: dict[str, Any], *, complete: bool = True, ready: int | None = None) -> dict[str, Any]:
+    """Return the applied Deployment as the API server and its controller would hand it out: with defaults, a status.
+
+    `ready`: how many of its pods are, if not all; the others ceased to be half an hour ago.
+    """
     live = copy.deepcopy(of)
     live["metadata"]["generation"] = 3
     live["spec"]["template"]["metadata"]["creationTimestamp"] = None
     pod_of(live).update({"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"})
     wanted = live["spec"]["replicas"]
+    ready = wanted if ready is None else ready
     live["status"] = {
-        "observedGeneration": 3, "replicas": wanted, "updatedReplicas": wanted,
+        "observedGeneration": 3, "replicas": wanted, "updatedReplicas": wanted, "readyReplicas": ready,
         "conditions": [
+            {
+                "type": "Available", "status": str(ready >= wanted),
+                "lastTransitionTime": "2026-01-05T11:30:00Z" if ready < wanted else "2026-01-05T10:00:00Z",
+            },
             {
                 "type": "Progressing", "status": "True", "lastUpdateTime": "2026-01-05T11:00:00Z",
                 "reason": "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated",
@@ -169,10 +177,107 @@ def test_a_rollout_that_is_not_over_is_seen_as_such(change: dict[str, Any]) -> N
     assert stage(applied, NEWER).stage is Stage.ROLLING
 
 
-def test_a_change_of_its_own_takes_a_pool_out_of_the_row() -> None:
+def test_a_change_of_its_own_takes_a_pool_out_of_the_row_once_the_release_is_proven_on_it() -> None:
     applied = running(deployment(built(engine=first(), images=NEWER)))
     own = running(deployment(built(engine=applied, images=NEWER, spec={"drainSeconds": 9})), complete=False)
     assert stage(own, NEWER, drainSeconds=9).stage is Stage.SETTLED
+
+
+@pytest.mark.parametrize(
+    ("after", "fields"),
+    [(timedelta(0), {"complete": False}), (timedelta(0), {"ready": 0}), (timedelta(minutes=-59, seconds=-30), {})],
+    ids=["its pods never came up", "its pods broke soon after", "it runs with it for half a minute"],
+)
+def test_a_change_of_its_own_leaves_a_pool_in_the_row_until_the_release_is_proven_on_it(
+    after: timedelta, fields: dict[str, Any]
+) -> None:
+    now, pace = NOW + after, Pace(delay_seconds=3000)
+    applied = running(deployment(built(engine=first(), images=NEWER)), **fields)
+    edit = {"nodeSelector": {"disk": "fast"}}
+    own = running(deployment(built(engine=applied, images=NEWER, spec=edit, now=now, pace=pace)), complete=False)
+    assert stage(own, NEWER, **edit).stage is Stage.ROLLING
+    held = built(engine=first(), images=NEWER, others=lambda: [stage(own, NEWER, **edit)], of=pool("z"))
+    assert held.held is not None
+
+
+def test_a_change_of_its_own_that_brings_another_releases_images_along_lets_no_other_follow_either() -> None:
+    own = running(deployment(built(engine=first(), images=NEWER, spec={"drainSeconds": 9})), complete=False)
+    assert stage(own, NEWER, drainSeconds=9).stage is Stage.ROLLING
+
+
+def test_a_change_of_its_own_that_never_comes_up_keeps_nobody_from_a_release() -> None:
+    edits: list[dict[str, Any]] = [
+        {"nodeSelector": {"disk": "none"}}, {"engine": {"device": "CPU", "maxLoras": 4, "image": "own:bad"}},
+    ]  # fmt: skip
+    for spec in edits:
+        own = running(deployment(built(engine=first(), spec=spec)), complete=False)
+        assert stage(own, **spec).stage is Stage.SETTLED
+
+
+def test_others_see_since_when_a_pools_engines_are_broken() -> None:
+    applied = running(deployment(built(engine=first(), images=NEWER)), ready=0)
+    seen = stage(applied, NEWER)
+    assert (seen.stage, seen.down, seen.broke) == (Stage.SETTLED, True, NOW - timedelta(minutes=30))
+    assert seen.finished == NOW - timedelta(hours=1)
+
+
+def test_engines_that_are_ready_again_prove_themselves_anew() -> None:
+    applied = running(deployment(built(engine=first(), images=NEWER)))
+    applied["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-05T11:59:50Z"
+    seen = stage(applied, NEWER)
+    assert (seen.down, seen.finished) == (False, NOW - timedelta(seconds=10))
+
+
+def test_a_pool_that_was_scaled_beyond_its_quota_holds_no_release_for_ever() -> None:
+    applied = running(deployment(built(engine=first(), images=NEWER)))
+    applied["spec"]["replicas"] = 3
+    assert stage(applied, NEWER).stage is Stage.SETTLED
+
+
+def test_a_pool_that_cant_be_changed_keeps_nobody_waiting() -> None:
+    blocked = rollout_of(pool(), NEWER, adapters=0, engine=first(), now=NOW, blocked=True)
+    assert blocked.stage is Stage.SETTLED
+
+
+WINDOWED: dict[str, Any] = {
+    "engine": {"device": "CPU", "maxLoras": 4, "image": "own:bad", "updateStrategy": {"maintenanceWindow": CLOSED}}
+}
+MENDED = {"engine": {**WINDOWED["engine"], "image": "own:good"}}
+
+
+@pytest.mark.parametrize("fields", [{"complete": False, "ready": 0}, {"complete": False}, {"ready": 0}], ids=str)
+def test_what_mends_engines_waits_for_no_window(fields: dict[str, Any]) -> None:
+    live = running(deployment(built(spec=WINDOWED)), **fields)
+    made = built(spec=MENDED, engine=live)
+    assert made.held is None
+    assert image(deployment(made)) == "own:good"
+
+
+@pytest.mark.parametrize("change", ["scaled", "paused", "one of two is not ready"])
+def test_what_only_looks_like_a_replacement_opens_no_window(change: str) -> None:
+    live = running(deployment(built(spec={**WINDOWED, "replicas": 2})), ready=1 if change.startswith("one") else None)
+    if change == "scaled":  # its controller hasn't seen that yet, or can't create the third
+        live["metadata"]["generation"] += 1
+        live["spec"]["replicas"] = 3
+    if change == "paused":
+        live["status"]["conditions"][1]["reason"] = "DeploymentPaused"
+    assert built(spec={**MENDED, "replicas": 2}, engine=live).held is not None
+
+
+def test_pods_of_the_release_before_wait_for_their_turn_but_for_no_window() -> None:
+    spec: dict[str, Any] = {"engine": {"device": "CPU", "maxLoras": 4, "updateStrategy": {"maintenanceWindow": CLOSED}}}
+    live = running(deployment(built(spec=spec)))
+    del live["metadata"]["annotations"]
+    waits = built(spec=spec, engine=live, images=NEWER, legacy=True, others=busy)
+    assert waits.held is not None
+    assert waits.held.reason == Reason.UPDATE_HELD
+    kept = deployment(waits)
+    assert pod_of(kept) == pod_of(live)
+    # Looked at again it still waits: nothing was written that says its pods were made from what it waits for.
+    assert built(spec=spec, engine=running(kept), images=NEWER, legacy=True, others=busy).held is not None
+    assert built(spec=spec, engine=running(kept), images=NEWER, legacy=True).held is None
+    others_see = rollout_of(pool(**spec), NEWER, adapters=0, engine=live, now=NOW, legacy=True)
+    assert others_see.stage is Stage.WAITING
 
 
 def test_more_adapters_restart_engines_only_when_they_are_far_too_many() -> None:
