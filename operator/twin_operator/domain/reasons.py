@@ -246,8 +246,16 @@ class Reason(StrEnum):
         "steps go by time and verification alone: the operator has no Prometheus",
         "`prometheus.url` of its chart",
     )
-    METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus doesn't answer", "`prometheus.url` of the operator's chart"
-    METRICS_STALE = "MetricsStale", "Prometheus has no fresh samples of some miners", "check that it scrapes them"
+    METRICS_UNAVAILABLE = (
+        "MetricsUnavailable",
+        "Prometheus doesn't answer, or with figures that can't be true",
+        "`prometheus.url` of the operator's chart; the message says what is odd",
+    )
+    METRICS_STALE = (
+        "MetricsStale",
+        "Prometheus has no fresh samples of some miners of the twin's pools",
+        "check that it scrapes them, and that their series carry `namespace` and `pod`",
+    )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
     ERROR_RATE = (
         "ErrorRate",
