@@ -440,6 +440,11 @@ class Reason(StrEnum):
     TOOK_OVER = "TookOver", "the version serves, or did"
     GATE_REJECTED = "GateRejected", "the gate's word", "`status.eval` has the metrics"
     TWIN_GONE = "TwinGone", "the twin does not exist any more"
+    OWNER_UNREADABLE = (
+        "OwnerUnreadable",
+        "twin or pool are there, but can't be read by this operator; nothing is decided until they can",
+        "see the condition Ready of the one that the message names",
+    )
 
     # Why a run failed; also as status.failure.class.
     OUT_OF_MEMORY = (
