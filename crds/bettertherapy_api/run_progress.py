@@ -10,6 +10,7 @@ report unreadable: nothing that decides about a version is guessed.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -33,7 +34,9 @@ def _cut(length: int) -> BeforeValidator:
 
 def _within(least: int, most: int) -> BeforeValidator:
     def bring(value: Any) -> Any:
-        return max(least, min(most, value)) if isinstance(value, int) else value
+        if isinstance(value, float) and math.isnan(value):
+            return value  # no figure at all
+        return max(least, min(most, value)) if isinstance(value, (int, float)) else value
 
     return BeforeValidator(bring)
 
@@ -43,7 +46,7 @@ Sentence = Annotated[str, _cut(4000)]
 Uri = Annotated[str, Field(max_length=1024)]
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many of what decides."""
-Estimate = Annotated[int, _within(0, _MOST)]
+Estimate = Annotated[int, _within(0, _MOST), Field(ge=0, le=_MOST)]
 """How far it is, or will be."""
 Score = Annotated[int, Field(ge=-100, le=100)]
 """Whole percent."""
@@ -76,9 +79,9 @@ class DatasetReport(_Doc):
     """Preference pairs among them."""
     refused: dict[Word, Count] = Field(default_factory=dict)
     """Refused lines by reason."""
-    repaired: dict[str, int] = Field(default_factory=dict)
+    repaired: dict[Word, Count] = Field(default_factory=dict)
     """Lines that are trained on after a repair, by what was odd about them."""
-    waiting: int = 0
+    waiting: Estimate = 0
     """New lines that no step of this run would see: they are left to the next one."""
     passed_over: tuple[str, ...] = Field(default=(), alias="passedOver")
     """Files and folders in the dataset's folder that are not read, at most 20."""
@@ -128,11 +131,13 @@ class RunProgress(_Doc):
     attempt: str
     """UID of the trainer's pod."""
     stage: RunStage
-    progress_percent: Annotated[int, _within(0, 100)] = Field(default=0, alias="progressPercent")
+    progress_percent: Annotated[int, _within(0, 100), Field(ge=0, le=100)] = Field(default=0, alias="progressPercent")
     step: Estimate | None = None
     steps: Estimate | None = None
     remaining_seconds: Estimate | None = Field(default=None, alias="remainingSeconds")
-    loss_milli: Annotated[int, _within(-_MOST, _MOST)] | None = Field(default=None, alias="lossMilli")
+    loss_milli: Annotated[int, _within(-_MOST, _MOST), Field(ge=-_MOST, le=_MOST)] | None = Field(
+        default=None, alias="lossMilli"
+    )
     """Training loss in 1/1000 nats per token."""
     dataset: DatasetReport | None = None
     artifact: ArtifactReport | None = None

@@ -130,16 +130,18 @@ class Cluster:
             found["prompts"].update(each.get("prompts") or {})
         return found
 
-    async def start_pod(self, name: str, *, pool: str = "p", status: Manifest | None = None) -> None:
-        """Make an engine pod that no scheduler takes; with `status`, what a kubelet would say of it."""
+    async def start_pod(
+        self, name: str, *, pool: str = "p", component: str = "engine", status: Manifest | None = None
+    ) -> None:
+        """Make a pod that no scheduler takes; with `status`, what a kubelet would say of it."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
                 "name": name, "namespace": self.namespace,
-                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "engine"},
+                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: component},
             },
-            "spec": {"schedulerName": "nobody", "containers": [{"name": "engine", "image": "example/engine:1"}]},
+            "spec": {"schedulerName": "nobody", "containers": [{"name": component, "image": "example/engine:1"}]},
         }  # fmt: skip
         made = await self.api.create(pod)
         self.uids[name] = made["metadata"]["uid"]

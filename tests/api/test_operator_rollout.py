@@ -56,7 +56,7 @@ class Metrics:
         promql = str((await request.post())["query"])
         result: list[Any] = []
         if "pods_ready" in promql:
-            result = [{"metric": {}, "value": [0, "3"]}]
+            result = [{"metric": {"pod": "m1"}, "value": [0, "1"]}]
         elif "requests_total" in promql:
             tried = {"twin": "dr-a", "version": "dr-a-bbbbbbbb"}
             result = [
@@ -93,10 +93,12 @@ async def holds(world: Cluster, *wanted: str) -> bool:
 
 
 async def serve(world: Cluster, rollout: dict[str, Any], **spec: Any) -> None:
-    """Version a answers on two pods."""
+    """Version a answers on two pods, through one miner."""
     await world.apply(pool_manifest(world.namespace))
     await world.apply(twin_manifest(world.namespace, rollout=rollout, **spec))
     await until(lambda: holds(world, A))
+    if "m1" not in world.uids:
+        await world.start_pod("m1", component="miner")
     for pod in ("e1", "e2"):
         if pod not in world.uids:
             await world.start_pod(pod)

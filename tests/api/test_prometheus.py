@@ -20,6 +20,7 @@ from localcluster import Cluster
 from neurons.miner.metrics import Metrics
 from tests.conftest import Kubectl
 from twin_operator.domain.canary_analysis import RATINGS, Analysis, Outlook, Trial, assess
+from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.kinds.doctor_twin.canary_watch import measure
 
@@ -93,11 +94,13 @@ async def test_versions_are_told_apart_in_errors_and_latency(
 ) -> None:
     metrics, host, port = miner
     metrics.pods_ready.set(1)
+    own = PodFacts(name="clinic-miner-0", uid="u", component="miner", ready=True, leaving=False)
+    other = PodFacts(name="other-miner-0", uid="v", component="miner", ready=True, leaving=False)
 
-    async def outlook() -> Analysis:
+    async def outlook(of: PodFacts = own) -> Analysis:
         trial = Trial(twin=TWIN, canary=CANARY, stable=STABLE)
         found = await measure(prometheus, [trial], window_seconds=120, matchers=f'namespace="{namespace}"')
-        return assess(found if isinstance(found, str) else found[trial], LIMITS, miners=1)
+        return assess(found if isinstance(found, str) else found[trial], LIMITS, miners=[of])
 
     async def until(found: Callable[[Analysis], bool]) -> Analysis:
         deadline = asyncio.get_running_loop().time() + SECONDS
@@ -118,6 +121,7 @@ async def test_versions_are_told_apart_in_errors_and_latency(
 
     answered(metrics, STABLE, 0.3, requests=1)
     assert (await until(lambda found: found.outlook is Outlook.GOOD)).reason == "NoTraffic"
+    assert (await outlook(other)).reason == "MetricsStale"
 
     # The version that serves is read as a rate: it takes two samples.
     async def two_scrapes() -> bool:

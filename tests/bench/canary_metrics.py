@@ -29,6 +29,8 @@ from tests.bench import processes
 from twin_operator.domain.canary_analysis import RATINGS
 
 SCRAPE_SECONDS: Final = 1
+MINER_POD: Final = "miner"
+"""As which pod the miner's metrics are read: the operator counts those of its pool's pods."""
 _READY_SECONDS: Final = 30.0
 _REQUESTS: Final = "bettertherapy_miner_requests_total"
 _BUCKET: Final = "bettertherapy_miner_request_seconds_bucket"
@@ -65,7 +67,7 @@ def _program() -> str | None:
 @contextlib.asynccontextmanager
 async def _real(program: str, miner: str, namespace: str, folder: Path) -> AsyncIterator[CanaryMetrics]:
     port = processes.free_port()
-    target = {"targets": [miner.removeprefix("http://")], "labels": {"namespace": namespace}}
+    target = {"targets": [miner.removeprefix("http://")], "labels": {"namespace": namespace, "pod": MINER_POD}}
     config = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s"},
         "scrape_configs": [{"job_name": "miner", "static_configs": [target]}],
@@ -130,7 +132,7 @@ def answer(promql: str, exposition: str) -> list[tuple[dict[str, str], float]]:
     lines = exposition.splitlines(keepends=True)
     if _READY in promql:
         ready = sum(line.startswith(_READY) for line in lines)
-        return [({}, float(ready))] if ready else []
+        return [({"pod": MINER_POD}, float(ready))] if ready else []
     if RATINGS in promql:
         return []  # nobody rates here
     wanted = re.search(r'version=~"([^"]+)"', promql)

@@ -17,6 +17,7 @@ from tests.api import operator_harness
 from tests.api.operator_harness import BASE, Operator, pool_manifest, until
 from tests.bench import processes
 from tests.bench.bench_cluster import NAMESPACE
+from tests.bench.canary_metrics import MINER_POD
 from tests.bench.clients import Check
 from tests.standin import FakeAdapter, word
 
@@ -62,6 +63,7 @@ async def data_plane(
                 status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
                 await world.start_pod(pod, pool=POOL, status=status)
                 _start_pod(stack, folder / pod, kubeconfig, pod=pod, uid=world.uids[pod], ip=ip, pvc=folder / "pvc")
+            await world.start_pod(MINER_POD, pool=POOL, component="miner")
             url = _start_miner(stack, folder, kubeconfig, port=port)
             await until(lambda: _listens(url), seconds=_UP_SECONDS, what="the miner answers")
             yield DataPlane(world=world, operator=operator, url=url)

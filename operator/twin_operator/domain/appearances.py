@@ -246,6 +246,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.BASE_MODEL_MISMATCH,
                     R.RANK_TOO_HIGH,
                     R.AWAITING_QUOTA,
+                    R.OWNER_UNREADABLE,
                     *_UNREADABLE,
                 ),
                 "Queued=False": (R.ADMITTED,),
@@ -254,6 +255,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "Running=True": (*_STAGES, R.REPORT_UNREADABLE),
                 "Running=False": (
                     R.JOB_STARTING,
+                    R.OWNER_UNREADABLE,
                     R.POD_STARTING,
                     R.UNSCHEDULABLE,
                     R.IMAGE_PULL_FAILED,
@@ -267,7 +269,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "Published=True": (R.IN_STORE,),
                 "Evaluated=True": (R.PROMOTE, R.REJECT, R.INCONCLUSIVE),
                 "Promoted=True": (R.TOOK_OVER,),
-                "Promoted=False": (R.AWAITING_ROLLOUT, R.CANARY_RUNNING, R.AWAITING_APPROVAL),
+                "Promoted=False": (R.AWAITING_ROLLOUT, R.CANARY_RUNNING, R.AWAITING_APPROVAL, R.OWNER_UNREADABLE),
                 "Rejected=True": (R.GATE_REJECTED, R.TWIN_GONE, *REFUSED_VERSION),
                 "Rejected=False": (R.INCONCLUSIVE,),
             }

@@ -3,20 +3,25 @@
 Errors and latency are the miners'. Ratings are the patients', counted by whoever takes them; where nobody does, a
 canary is judged without.
 
+The miners of the pools that serve the twin must all be scraped, told apart by the `pod` that their series carry:
+another pool's miners say nothing of this one's.
+
 The canary's counters are read as they stand, not as rates: its series begin with it, and a rate would miss whatever
 came before their first sample. Missing or old data is never read as good or bad: it holds the canary where it is. No
-request at all, in fresh data, is no reason to hold it: a twin that nobody asked would never get a new version.
+request at all, in fresh data, is no reason to hold it: a twin that nobody asked would never get a new version. A figure
+that no counter can have is none, and neither is one whose labels say nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
+from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.prometheus import Sample
 
@@ -37,6 +42,8 @@ JUDGED_RATINGS: Final = 20
 """From so many ratings of each version on they are compared."""
 RATED_LOWER_BY: Final = 3.0
 """In standard errors of the difference. More than for one test: a canary is looked at again and again."""
+_MOST: Final = 2.0**53
+"""A float counts up to here: no counter is above it, and none below zero."""
 
 
 class Outlook(StrEnum):
@@ -62,7 +69,12 @@ class Analysis:
 class Measurement:
     """What Prometheus knows. Latencies are 95th percentiles in seconds, None where there is none."""
 
-    fresh_miners: int
+    fresh_miners: frozenset[str] = frozenset()
+    """Pods of the namespace's miners with fresh samples."""
+    unnamed_miners: int = 0
+    """Miners with fresh samples that don't say of which pod they are."""
+    odd_requests: bool = False
+    """Whether what is told of the canary's requests can't be true, so that they were not measured."""
     requests: Mapping[str, float] = field(default_factory=dict)
     """The canary's ended requests by code."""
     canary_seconds: float | None = None
@@ -91,16 +103,17 @@ class Trial:
 def queries(trials: Sequence[Trial], *, window_seconds: int, matchers: str) -> dict[str, str]:
     """Return the PromQL of each part of a measurement of all a namespace's canaries at once."""
     more = f",{matchers}" if matchers else ""
+    ready = f"bettertherapy_miner_pods_ready{{{matchers}}}"
     bucket = "bettertherapy_miner_request_seconds_bucket"
     twins = "|".join(sorted({trial.twin for trial in trials}))
     canaries = "|".join(sorted({trial.canary for trial in trials}))
     stables = "|".join(sorted({trial.stable for trial in trials}))
-    rated = f'{RATINGS}{{twin=~"{twins}",version=~"{canaries}|{stables}"}}'
+    rated = f'{RATINGS}{{twin=~"{twins}",version=~"{canaries}|{stables}"{more}}}'
     tried, serving = (
         f'{{twin=~"{twins}",version=~"{versions}"{more}}}[{window_seconds}s]' for versions in (canaries, stables)
     )
     return {
-        "fresh": f"count(time() - timestamp(bettertherapy_miner_pods_ready{{{matchers}}}) < {FRESH_SECONDS})",
+        "fresh": f"count by (pod) (time() - timestamp({ready}) < {FRESH_SECONDS})",
         "requests": f"sum by (twin, version, code) (max_over_time(bettertherapy_miner_requests_total{tried}))",
         "canary": f"histogram_quantile(0.95, sum by (twin, version, le) (max_over_time({bucket}{tried})))",
         "stable": f"histogram_quantile(0.95, sum by (twin, version, le) (rate({bucket}{serving})))",
@@ -110,45 +123,65 @@ def queries(trials: Sequence[Trial], *, window_seconds: int, matchers: str) -> d
 
 def measurements(found: Mapping[str, Sequence[Sample]], trials: Sequence[Trial]) -> dict[Trial, Measurement]:
     """Return what the answers to `queries` say of each trial."""
-    fresh = next((int(sample.value) for sample in found["fresh"]), 0)
+    fresh: dict[str, float] = dict(_labelled(found["fresh"], "pod"))
     by_part: dict[str, dict[tuple[str, str], list[Sample]]] = {}
     for part, samples in found.items():
         groups = by_part.setdefault(part, {})
         for sample in samples:
-            groups.setdefault((sample.labels.get("twin", ""), sample.labels.get("version", "")), []).append(sample)
+            groups.setdefault((_label(sample, "twin"), _label(sample, "version")), []).append(sample)
     made = {}
     for trial in trials:
         canary, stable = (trial.twin, trial.canary), (trial.twin, trial.stable)
+        asked = by_part["requests"].get(canary, [])
+        requests = dict(_labelled(asked, "code"))
         made[trial] = Measurement(
-            fresh_miners=fresh,
-            requests={each.labels.get("code", ""): each.value for each in by_part["requests"].get(canary, [])},
-            canary_seconds=next((each.value for each in by_part["canary"].get(canary, [])), None),
-            stable_seconds=next((each.value for each in by_part["stable"].get(stable, [])), None),
+            fresh_miners=frozenset(fresh) - {""},
+            unnamed_miners=round(fresh.get("", 0)),
+            odd_requests="" in requests or len(requests) < len(asked),
+            requests=requests,
+            canary_seconds=next(_figures(by_part["canary"].get(canary, [])), None),
+            stable_seconds=next(_figures(by_part["stable"].get(stable, [])), None),
             canary_ratings=_ratings(by_part["ratings"].get(canary, [])),
             stable_ratings=_ratings(by_part["ratings"].get(stable, [])),
         )
     return made
 
 
+def _label(sample: Sample, name: str) -> str:
+    """Return a label, empty where there is none; Prometheus' are texts, other programs' may be anything."""
+    value = sample.labels.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _figures(samples: Iterable[Sample]) -> Iterator[float]:
+    return (each.value for each in samples if 0 <= each.value <= _MOST)
+
+
+def _labelled(samples: Iterable[Sample], name: str) -> Iterator[tuple[str, float]]:
+    """Yield the figures that can be true, each with its label."""
+    for sample in samples:
+        for value in _figures([sample]):
+            yield _label(sample, name), value
+
+
 def _ratings(samples: Sequence[Sample]) -> dict[int, float]:
-    return {
-        int(each.labels["rating"]): each.value
-        for each in samples
-        if each.labels.get("rating") in {"1", "2", "3", "4", "5"}
-    }
+    return {int(rating): times for rating, times in _labelled(samples, "rating") if rating in {"1", "2", "3", "4", "5"}}
 
 
 def assess(  # noqa: PLR0911  # one return per finding
-    measured: Measurement | str, limits: RolloutSpec, *, miners: int
+    measured: Measurement | str, limits: RolloutSpec, *, miners: Sequence[PodFacts]
 ) -> Analysis:
-    """Return what the measurement says; `miners` is how many miner pods must have fresh samples."""
+    """Return what the measurement says; `miners` are the pods of the pools that serve the twin."""
     if isinstance(measured, str):
         return Analysis(outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE, message=measured)
-    if measured.fresh_miners < max(1, miners):
+    stale = _stale(measured, miners)
+    if stale is not None:
+        return Analysis(outlook=Outlook.UNKNOWN, reason=Reason.METRICS_STALE, message=stale)
+    if measured.odd_requests:
         return Analysis(
-            outlook=Outlook.UNKNOWN, reason=Reason.METRICS_STALE,
-            message=f"Prometheus has samples of the last {FRESH_SECONDS} s from {measured.fresh_miners} of "
-            f"{max(1, miners)} miner pods: check that it scrapes them",
+            outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE,
+            message="Prometheus counts the canary's requests in figures or codes that can't be true: look at "
+            "bettertherapy_miner_requests_total there",
         )  # fmt: skip
     total = round(sum(measured.requests.values()))
     errors = round(sum(count for code, count in measured.requests.items() if _is_failure(code)))
@@ -168,6 +201,22 @@ def assess(  # noqa: PLR0911  # one return per finding
         return Analysis(outlook=Outlook.WORSE, reason=Reason.LATENCY, message=f"{latency}; {rate}")
     told = "; ".join(each for each in (rate, latency, rated) if each)
     return Analysis(outlook=Outlook.GOOD, reason=Reason.WITHIN_LIMITS, message=told)
+
+
+def _stale(measured: Measurement, miners: Sequence[PodFacts]) -> str | None:
+    """Return how many of these miners have fresh samples, unless all that are ready do, and at least one at all."""
+    known = [pod.name for pod in miners if pod.name in measured.fresh_miners]
+    ready = [pod.name for pod in miners if pod.ready and not pod.leaving]
+    missing = [name for name in ready if name not in measured.fresh_miners]
+    if known and not missing:
+        return None
+    said = f"Prometheus has samples of the last {FRESH_SECONDS} s from {len(ready) - len(missing)} of {len(ready)} "
+    said += "ready miner pods of the twin's pools"
+    if missing:
+        said += f", none from {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
+    if measured.unnamed_miners:
+        said += f"; {measured.unnamed_miners} miners' samples carry no label `pod`, so nobody knows whose they are"
+    return f"{said}: check that it scrapes them"
 
 
 def _compare_latencies(measured: Measurement, limits: RolloutSpec, total: int) -> tuple[bool, str]:

@@ -111,8 +111,12 @@ class Run:
         """
         if self.spec.twin_ref.name != twin.name or self.namespace != twin.namespace:
             return False
+        return self.is_of_uid(twin.uid, created=twin.created)
+
+    def is_of_uid(self, uid: str, *, created: str) -> bool:
+        """Tell the same of a twin of the name that the run names, which perhaps can't be read."""
         told = self.status.twin_uid or self.owner_uid
-        return told == twin.uid if told is not None else self.created >= twin.created
+        return told == uid if told is not None else self.created >= created
 
 
 def parsed(model: type[Document], document: object) -> Document | str:

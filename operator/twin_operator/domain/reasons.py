@@ -246,8 +246,16 @@ class Reason(StrEnum):
         "steps go by time and verification alone: the operator has no Prometheus",
         "`prometheus.url` of its chart",
     )
-    METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus doesn't answer", "`prometheus.url` of the operator's chart"
-    METRICS_STALE = "MetricsStale", "Prometheus has no fresh samples of some miners", "check that it scrapes them"
+    METRICS_UNAVAILABLE = (
+        "MetricsUnavailable",
+        "Prometheus doesn't answer, or with figures that can't be true",
+        "`prometheus.url` of the operator's chart; the message says what is odd",
+    )
+    METRICS_STALE = (
+        "MetricsStale",
+        "Prometheus has no fresh samples of some miners of the twin's pools",
+        "check that it scrapes them, and that their series carry `namespace` and `pod`",
+    )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
     ERROR_RATE = (
         "ErrorRate",
@@ -432,6 +440,11 @@ class Reason(StrEnum):
     TOOK_OVER = "TookOver", "the version serves, or did"
     GATE_REJECTED = "GateRejected", "the gate's word", "`status.eval` has the metrics"
     TWIN_GONE = "TwinGone", "the twin does not exist any more"
+    OWNER_UNREADABLE = (
+        "OwnerUnreadable",
+        "twin or pool are there, but can't be read by this operator; nothing is decided until they can",
+        "see the condition Ready of the one that the message names",
+    )
 
     # Why a run failed; also as status.failure.class.
     OUT_OF_MEMORY = (

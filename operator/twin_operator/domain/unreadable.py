@@ -14,6 +14,9 @@ _CONDITIONS: Final[dict[str, tuple[str, Truth]]] = {
     "FineTuneRun": ("Queued", "True"),
 }
 
+SAYS_UNREADABLE: Final = frozenset({Reason.SPEC_INVALID.value, Reason.STATUS_UNREADABLE.value})
+"""Reasons of a condition that says no more than that the object could not be read."""
+
 
 def spec_invalid(problem: str) -> Finding:
     """Return what to say of a spec that doesn't parse."""

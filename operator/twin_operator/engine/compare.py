@@ -164,9 +164,12 @@ def _quantity(value: Any) -> Decimal | None:
     if match is None:
         return None
     number, suffix = match.groups()
-    if suffix is None or (suffix[0] in "eE" and suffix not in _SUFFIXES):
-        return Decimal(number + (suffix or ""))
-    return Decimal(number) * _SUFFIXES[suffix]
+    try:
+        if suffix is None or (suffix[0] in "eE" and suffix not in _SUFFIXES):
+            return Decimal(number + (suffix or ""))
+        return Decimal(number) * _SUFFIXES[suffix]
+    except ArithmeticError:
+        return None  # too large or too small to be reckoned with: it is compared as text
 
 
 def _shown(value: Any) -> str:

@@ -42,7 +42,7 @@ class Prometheus:
             if answer["status"] != "success":
                 raise PrometheusError(f"{self._url} refuses a query: {answer.get('error')}")
             samples = [
-                Sample(labels=item["metric"], value=float(item["value"][1])) for item in answer["data"]["result"]
+                Sample(labels=dict(item["metric"]), value=float(item["value"][1])) for item in answer["data"]["result"]
             ]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise PrometheusError(f"{self._url} doesn't answer as a Prometheus (HTTP {response.status})") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neurons.miner.metrics import Metrics
-from tests.bench.canary_metrics import answer, histogram_quantile
+from tests.bench.canary_metrics import MINER_POD, answer, histogram_quantile
 from twin_operator.domain.canary_analysis import Trial, queries
 
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
@@ -20,7 +20,7 @@ def test_it_knows_the_queries_and_tells_versions_apart() -> None:
             metrics.series("dr-a", version).request_seconds.observe(seconds)
     asked = queries([Trial(twin="dr-a", canary=B, stable=A)], window_seconds=60, matchers='namespace="n"')
     said = {name: answer(promql, metrics.render().decode()) for name, promql in asked.items()}
-    assert said["fresh"] == [({}, 1.0)]
+    assert said["fresh"] == [({"pod": MINER_POD}, 1.0)]
     assert sorted((labels["code"], value) for labels, value in said["requests"]) == [("200", 9.0), ("500", 1.0)]
     assert said["ratings"] == []
     [(_, canary)], [(_, stable)] = said["canary"], said["stable"]

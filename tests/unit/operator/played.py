@@ -105,12 +105,14 @@ class Played:
     def start_twin(self, name: str = "dr-a", **fields: Any) -> Manifest:
         return self.api.put(without_server_fields(twin_object(name, **fields)))
 
-    def start_pod(self, name: str = "e1", *, pool: str = "p", ip: str = "10.0.0.1") -> Manifest:
+    def start_pod(
+        self, name: str = "e1", *, pool: str = "p", component: str = "engine", ip: str = "10.0.0.1"
+    ) -> Manifest:
         return self.api.put({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": name, "namespace": NAMESPACE,
-                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "engine"},
+                "labels": {names.LABEL_POOL: pool, names.LABEL_COMPONENT: component},
             },
             "status": {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         })  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -10,17 +11,29 @@ import pytest
 from aiohttp import web
 
 from bettertherapy_api.doctor_twin import Rollout
-from twin_operator.domain.canary_analysis import Measurement, Outlook, Trial, assess, queries
-from twin_operator.engine.prometheus import Prometheus
+from tests.unit.operator.samples import pod_object
+from twin_operator.domain.canary_analysis import RATINGS, Measurement, Outlook, Trial, assess, measurements, queries
+from twin_operator.domain.pool_facts import PodFacts, pod_facts
+from twin_operator.engine.prometheus import Prometheus, Sample
 from twin_operator.errors import PrometheusError
 from twin_operator.kinds.doctor_twin.canary_watch import measure
 
+TRIAL = Trial(twin="dr-a", canary="dr-a-b", stable="dr-a-a")
 LIMITS = Rollout(max_error_percent=1, max_latency_ratio_percent=150)
 
 
-def measured(fresh: int = 1, canary: float | None = None, stable: float | None = None, **codes: float) -> Measurement:
+def miner(name: str = "m1", *, ready: bool = True) -> PodFacts:
+    return pod_facts(pod_object(name, component="miner", ready=ready))
+
+
+MINERS = [miner()]
+
+
+def measured(
+    *fresh: str, canary: float | None = None, stable: float | None = None, **codes: float
+) -> Measurement:  # fmt: skip
     return Measurement(
-        fresh_miners=fresh, requests={code.lstrip("c"): count for code, count in codes.items()},
+        fresh_miners=frozenset(fresh), requests={code.lstrip("c"): count for code, count in codes.items()},
         canary_seconds=canary, stable_seconds=stable,
     )  # fmt: skip
 
@@ -29,30 +42,32 @@ def measured(fresh: int = 1, canary: float | None = None, stable: float | None =
     ("found", "outlook", "reason"),
     [
         ("Prometheus doesn't answer", Outlook.UNKNOWN, "MetricsUnavailable"),
-        (measured(0, c200=100), Outlook.UNKNOWN, "MetricsStale"),
-        (measured(), Outlook.GOOD, "NoTraffic"),
-        (measured(c200=100), Outlook.GOOD, "WithinLimits"),
-        (measured(c200=99, c500=1), Outlook.GOOD, "WithinLimits"),
-        (measured(c200=98, c500=2), Outlook.WORSE, "ErrorRate"),
-        (measured(c200=98, broken=2), Outlook.WORSE, "ErrorRate"),
-        (measured(c200=50, c499=50), Outlook.GOOD, "WithinLimits"),
-        (measured(c200=50, c404=50), Outlook.GOOD, "WithinLimits"),
-        (measured(c200=4, c503=1), Outlook.UNCLEAR, "ErrorRate"),
-        (measured(c503=3), Outlook.WORSE, "ErrorRate"),
-        (measured(canary=3.0, stable=1.0, c200=19), Outlook.GOOD, "WithinLimits"),
-        (measured(canary=1.6, stable=1.0, c200=20), Outlook.WORSE, "Latency"),
-        (measured(canary=1.5, stable=1.0, c200=20), Outlook.GOOD, "WithinLimits"),
-        (measured(canary=9.0, stable=None, c200=20), Outlook.GOOD, "WithinLimits"),
-        (measured(canary=9.0, stable=0.0, c200=20), Outlook.GOOD, "WithinLimits"),
+        (measured(c200=100), Outlook.UNKNOWN, "MetricsStale"),
+        (measured("m1"), Outlook.GOOD, "NoTraffic"),
+        (measured("m1", c200=100), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", c200=99, c500=1), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", c200=98, c500=2), Outlook.WORSE, "ErrorRate"),
+        (measured("m1", c200=98, broken=2), Outlook.WORSE, "ErrorRate"),
+        (measured("m1", c200=50, c499=50), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", c200=50, c404=50), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", c200=4, c503=1), Outlook.UNCLEAR, "ErrorRate"),
+        (measured("m1", c503=3), Outlook.WORSE, "ErrorRate"),
+        (measured("m1", canary=3.0, stable=1.0, c200=19), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", canary=1.6, stable=1.0, c200=20), Outlook.WORSE, "Latency"),
+        (measured("m1", canary=1.5, stable=1.0, c200=20), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", canary=9.0, stable=None, c200=20), Outlook.GOOD, "WithinLimits"),
+        (measured("m1", canary=9.0, stable=0.0, c200=20), Outlook.GOOD, "WithinLimits"),
     ],
 )
 def test_outlook(found: Measurement | str, outlook: Outlook, reason: str) -> None:
-    analysis = assess(found, LIMITS, miners=1)
+    analysis = assess(found, LIMITS, miners=MINERS)
     assert (analysis.outlook, analysis.reason) == (outlook, reason)
 
 
 def rated(canary: dict[int, float], stable: dict[int, float]) -> Measurement:
-    return Measurement(fresh_miners=1, requests={"200": 100}, canary_ratings=canary, stable_ratings=stable)
+    return Measurement(
+        fresh_miners=frozenset({"m1"}), requests={"200": 100}, canary_ratings=canary, stable_ratings=stable
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +84,7 @@ def rated(canary: dict[int, float], stable: dict[int, float]) -> Measurement:
     ],
 )
 def test_patients_ratings_count(found: Measurement, outlook: Outlook, said: str) -> None:
-    analysis = assess(found, LIMITS, miners=1)
+    analysis = assess(found, LIMITS, miners=MINERS)
     assert analysis.outlook is outlook
     assert said in analysis.message
     assert analysis.reason == ("Rating" if outlook is Outlook.WORSE else "WithinLimits")
@@ -81,16 +96,92 @@ def test_chance_alone_seldom_makes_a_canary_worse() -> None:
     taken_back = 0
     for _ in range(300):
         canary, stable = (Counter(draw.choices(scale, weights, k=count)) for count in (40, 400))
-        taken_back += assess(rated(dict(canary), dict(stable)), LIMITS, miners=1).outlook is Outlook.WORSE
+        taken_back += assess(rated(dict(canary), dict(stable)), LIMITS, miners=MINERS).outlook is Outlook.WORSE
     assert taken_back <= 6  # one-sided, three standard errors: 0.1% to 0.5% with samples as small as these
 
 
-def test_every_ready_miner_must_be_scraped() -> None:
-    assert assess(measured(1, c200=100), LIMITS, miners=2).outlook is Outlook.UNKNOWN
+@pytest.mark.parametrize(
+    ("fresh", "miners", "outlook"),
+    [
+        ({"m1"}, [miner("m1"), miner("m2")], Outlook.UNKNOWN),
+        ({"m1", "m2"}, [miner("m1"), miner("m2")], Outlook.GOOD),
+        ({"m1"}, [miner("m1"), miner("m2", ready=False)], Outlook.GOOD),
+        ({"m1"}, [miner("m1", ready=False)], Outlook.GOOD),
+        (set(), [miner("m1", ready=False)], Outlook.UNKNOWN),
+        ({"m1"}, [], Outlook.UNKNOWN),
+        # As many as there should be, and more, but they are another pool's.
+        ({"q1", "q2", "q3"}, [miner("m1")], Outlook.UNKNOWN),
+        ({"m1", "q1"}, [miner("m1"), miner("m2")], Outlook.UNKNOWN),
+    ],
+)
+def test_every_ready_miner_of_the_twins_pools_must_be_scraped(
+    fresh: set[str], miners: list[PodFacts], outlook: Outlook
+) -> None:
+    found = Measurement(fresh_miners=frozenset(fresh), requests={"200": 100})
+    assert assess(found, LIMITS, miners=miners).outlook is outlook
+
+
+def test_miners_that_are_not_scraped_are_named() -> None:
+    found = assess(Measurement(fresh_miners=frozenset({"m1"})), LIMITS, miners=[miner("m1"), miner("m2")])
+    assert "from 1 of 2 ready miner pods of the twin's pools, none from m2" in found.message
+    [of_no_pod] = measurements(answers(fresh=[Sample(labels={}, value=2)]), [TRIAL]).values()
+    said = assess(of_no_pod, LIMITS, miners=MINERS)
+    assert (said.reason, "2 miners' samples carry no label `pod`" in said.message) == ("MetricsStale", True)
+
+
+def answers(**parts: list[Sample]) -> dict[str, list[Sample]]:
+    fresh = [Sample(labels={"pod": "m1"}, value=1)]
+    return {"fresh": fresh, "requests": [], "canary": [], "stable": [], "ratings": [], **parts}
+
+
+def of_canary(value: float, **labels: object) -> Sample:
+    return Sample(labels={"twin": TRIAL.twin, "version": TRIAL.canary, **labels}, value=value)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [of_canary(1e308, code="200"), of_canary(1e308, code="500")],
+        [of_canary(50, code="200"), of_canary(5, code=500)],
+        [of_canary(50, code="200"), of_canary(5)],
+        [of_canary(50, code="200"), of_canary(5, code=["500"])],
+        [of_canary(-50, code="200"), of_canary(20, code="500")],
+        [of_canary(50, code="200"), of_canary(-20, code="500")],
+        [of_canary(50, code="200"), of_canary(2.0**53 + 2, code="500")],
+    ],
+)
+def test_requests_that_can_not_be_true_are_neither_good_nor_bad(requests: list[Sample]) -> None:
+    [found] = measurements(answers(requests=requests), [TRIAL]).values()
+    said = assess(found, LIMITS, miners=MINERS)
+    assert (said.outlook, said.reason) == (Outlook.UNKNOWN, "MetricsUnavailable")
+    assert "can't be true" in said.message
+
+
+def test_other_figures_that_can_not_be_true_were_not_measured() -> None:
+    odd = [
+        Sample(labels={"pod": "m1"}, value=1e308), Sample(labels={"pod": ["m2"]}, value=1),  # type: ignore[dict-item]
+        Sample(labels={"pod": "m3"}, value=-1), Sample(labels={"pod": "m4"}, value=1),
+    ]  # fmt: skip
+    [found] = measurements(
+        answers(
+            fresh=odd, canary=[of_canary(1e308)], stable=[Sample(labels={"twin": 1, "version": {}}, value=1)],  # type: ignore[dict-item]
+            ratings=[of_canary(1e308, rating="1"), of_canary(-3, rating="2"), of_canary(9, rating=3)],
+        ),
+        [TRIAL],
+    ).values()  # fmt: skip
+    assert found == Measurement(fresh_miners=frozenset({"m4"}), unnamed_miners=1)
+
+
+def test_every_question_is_of_the_namespace() -> None:
+    asked = queries([TRIAL], window_seconds=60, matchers='namespace="x"')
+    for name, promql in asked.items():
+        for selector in re.findall(r"\{([^}]*)\}", promql):
+            assert 'namespace="x"' in selector, name
+    assert f"{RATINGS}{{" in asked["ratings"]
 
 
 def test_the_numbers_are_in_the_sentence() -> None:
-    message = assess(measured(canary=2.0, stable=1.0, c200=99, c500=1), Rollout(), miners=1).message
+    message = assess(measured("m1", canary=2.0, stable=1.0, c200=99, c500=1), Rollout(), miners=MINERS).message
     assert "95% answered within 2.00 s against 1.00 s (200%" in message
 
 
@@ -130,7 +221,6 @@ async def server() -> AsyncIterator[tuple[dict[str, object], str]]:
     await runner.cleanup()
 
 
-TRIAL = Trial(twin="dr-a", canary="dr-a-b", stable="dr-a-a")
 OTHER = Trial(twin="dr-z", canary="dr-z-b", stable="dr-z-a")
 
 
@@ -145,7 +235,7 @@ async def asked(url: str) -> Measurement | str:
 
 async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, object], str]) -> None:
     answers, url = server
-    answers["pods_ready"] = [{"metric": {}, "value": [1, "2"]}]
+    answers["pods_ready"] = [{"metric": {"pod": pod}, "value": [1, "1"]} for pod in ("m1", "q1")]
     tried, serving = {"twin": "dr-a", "version": "dr-a-b"}, {"twin": "dr-a", "version": "dr-a-a"}
     answers["requests_total"] = [
         {"metric": {**tried, "code": "200"}, "value": [1, "30"]},
@@ -159,7 +249,7 @@ async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, obj
     answers["max_over_time(bettertherapy_miner_request_seconds"] = [{"metric": tried, "value": [1, "0.5"]}]
     answers["rate(bettertherapy_miner_request_seconds"] = [{"metric": serving, "value": [1, "NaN"]}]
     assert await asked(url) == Measurement(
-        fresh_miners=2,
+        fresh_miners=frozenset({"m1", "q1"}),
         requests={"200": 30.0, "500": 2.0},
         canary_seconds=0.5,
         stable_seconds=None,
@@ -172,6 +262,7 @@ async def test_a_measurement_is_read_from_prometheus(server: tuple[dict[str, obj
     "answer",
     [
         {"status": "error", "error": "bad query"}, {}, [], {"status": "success", "data": {"result": [{"metric": {}}]}},
+        {"status": "success", "data": {"result": [{"metric": None, "value": [1, "1"]}]}},
     ],
 )  # fmt: skip
 async def test_what_is_no_answer_is_said(server: tuple[dict[str, object], str], answer: object) -> None:

@@ -271,7 +271,12 @@ def report_with(**parts: Any) -> str:
         ({"artifact": {**GOOD["artifact"], "digest": "garbage"}}, "artifact.digest"),
         ({"artifact": {**GOOD["artifact"], "rank": 0}}, "artifact.rank"),
         ({"dataset": {**GOOD["dataset"], "interactions": -1}}, "dataset.interactions"),
+        ({"dataset": {**GOOD["dataset"], "repaired": {"x": -1}}}, "dataset.repaired.x"),
+        ({"dataset": {**GOOD["dataset"], "repaired": {"x": 10**30}}}, "dataset.repaired.x"),
+        ({"dataset": {**GOOD["dataset"], "repaired": {"": 1}}}, "dataset.repaired"),
         ({"stage": "Dreaming"}, "stage"),
+        ({"step": "9" * 30}, "step"),
+        ({"lossMilli": float("nan")}, "lossMilli"),
     ],
 )
 def test_a_result_that_can_not_be_true_is_refused_by_the_name_of_its_field(parts: dict[str, Any], field: str) -> None:
@@ -291,6 +296,23 @@ def test_texts_are_cut_and_figures_brought_within_their_bounds() -> None:
     assert isinstance(said.eval, EvalReport)
     assert isinstance(said.artifact, ArtifactReport)
     assert (len(said.eval.metrics[0].name), len(said.eval.message)) == (63, 4000)
+
+
+@pytest.mark.parametrize(
+    "part", [{"repaired": {"w" * 64: 1}}, {"waiting": -5}, {"waiting": 10**30}, {"waiting": 1e30}], ids=str
+)
+def test_an_odd_count_of_lines_ends_no_run(part: dict[str, Any]) -> None:
+    configmap = {
+        **progress_configmap(None), "data": {"progress.json": report_with(dataset={**GOOD["dataset"], **part})},
+    }  # fmt: skip
+    observed = read_facts([job_object(), trainer_pod_object(), configmap])
+    stored = run_object(status=STARTED)
+    run, pool = run_from(stored), pool_from(pool_object(store={"uri": "pvc://adapters/store"}))
+    assert isinstance(run, Run)
+    assert isinstance(pool, Pool)
+    plan = plan_run(RunView(run=run, twin=None, pool=pool, obstacle=None, facts=observed), Images(), now=NOW)
+    assert_taken("FineTuneRun", plan.status, plan.conditions, before=stored["status"])
+    assert plan.status["dataset"]["interactions"] == 40
 
 
 @pytest.mark.parametrize(("ended", "condition"), [(None, "Running"), (("Complete", "Done"), "Failed")])

@@ -98,6 +98,12 @@ def test_the_same(wanted: Any, live: Any) -> None:
             container(resources={"requests": {"cpu": "1"}}), container(resources={"requests": {"cpu": "2"}}),
             "spec.template.spec.containers[c].resources.requests.cpu",
         ),
+        # Beyond what can be reckoned with: it is another text.
+        (
+            container(resources={"limits": {"cpu": "1e1000000000000000000"}}),
+            container(resources={"limits": {"cpu": "9223372036854775807"}}),
+            "spec.template.spec.containers[c].resources.limits.cpu",
+        ),
         (
             container(env=[{"name": "N", "value": "1000m"}]), container(env=[{"name": "N", "value": "1"}]),
             "spec.template.spec.containers[c].env[N].value",

@@ -327,3 +327,31 @@ async def test_one_set_of_questions_serves_all_canaries_of_a_namespace() -> None
         assert len(asked) == 5
     finally:
         watch.cancel()
+
+
+@pytest.mark.parametrize(("scraped", "reason"), [("p-miner-1", "CanaryStep"), ("q-miner-1", "CanaryHeld")])
+async def test_only_the_miners_of_the_twins_own_pools_vouch_for_a_canarys_metrics(scraped: str, reason: str) -> None:
+    class Answering(Prometheus):
+        async def query(self, promql: str) -> list[Sample]:
+            return [Sample(labels={"pod": scraped}, value=1)] if "pods_ready" in promql else []
+
+    world = Played(prometheus_url="http://nowhere")
+    assert world.process.canaries is not None
+    world.process.canaries._prometheus = Answering("http://nowhere", request_seconds=1)
+    world.start_pool("q", labels={"tier": "another"})
+    for pool in ("p", "q"):
+        world.start_pod(f"{pool}-miner-1", pool=pool, component="miner")
+    await canary(world)
+    deployment = world.api.kinds("Deployment")["p-miner"]
+    ready = {"observedGeneration": deployment["metadata"]["generation"], "replicas": 1, "readyReplicas": 1}
+    world.api.put({**copy.deepcopy(deployment), "status": ready})
+    await world.settle()
+    watch = asyncio.create_task(world.process.canaries.run())
+    try:
+        async with asyncio.timeout(5):
+            while "not answered yet" in world.condition("Progressing", world.twin())[2]:
+                await asyncio.sleep(0.01)
+                await world.settle()
+    finally:
+        watch.cancel()
+    assert world.condition("Progressing", world.twin())[1] == reason

@@ -119,5 +119,5 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
             return None
         if self._canaries is None:
             return UNWATCHED
-        miners = sum(pool.facts.miner_deployment.ready for pool in view.counting)
+        miners = [pod for pool in view.counting for pod in pool.facts.miners]
         return assess(self._canaries.measured(view.twin), view.twin.spec.rollout or RolloutSpec(), miners=miners)

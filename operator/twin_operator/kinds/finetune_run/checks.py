@@ -121,14 +121,14 @@ def attempt_failed(attempt: Attempt) -> Finding | None:
 NOT_RUNNING: Final = Chain[Attempt]("Running", pod_unschedulable, container_not_started, pod_starting, attempt_failed)
 
 
-def running(facts: RunFacts, failure: Failure | None) -> Condition:
-    """Return Running while the run is not over."""
+def running(facts: RunFacts, failure: Failure | None, *, held: Finding | None = None) -> Condition:
+    """Return Running while the run is not over; `held` says why its Job is not made yet."""
     attempt = Attempt(facts=facts, failure=failure)
     newest = attempt.newest
     if newest is not None and newest.phase == "Running":
         return _at_stage(facts, newest).condition("Running", "True")
     waiting = Finding(Reason.JOB_STARTING, "the trainer's Job has no pod yet")
-    return (NOT_RUNNING.evaluate(attempt) or waiting).condition("Running", "False")
+    return (NOT_RUNNING.evaluate(attempt) or held or waiting).condition("Running", "False")
 
 
 def _at_stage(facts: RunFacts, newest: TrainerPod) -> Finding:
@@ -169,8 +169,13 @@ def ended(failure: Failure | None) -> list[Condition]:
     return [over, failure.finding.followed_by(again).condition("Failed", "True")]
 
 
-def settled(run: Run, known: FineTuneRunStatus, twin: Twin | None) -> list[Condition]:
-    """Return Promoted and Rejected: what the gate and then the twin made of the version. What is settled stays so."""
+def settled(
+    run: Run, known: FineTuneRunStatus, twin: Twin | None, unreadable: Finding | None = None
+) -> list[Condition]:
+    """Return Promoted and Rejected: what the gate and then the twin made of the version. What is settled stays so.
+
+    Of a version that passed its gate nothing is settled while the twin can't be read: what it will make of it is open.
+    """
     for kind in ("Promoted", "Rejected"):
         before = run.condition(kind)
         if before is not None and before[0] == "True":
@@ -182,6 +187,9 @@ def settled(run: Run, known: FineTuneRunStatus, twin: Twin | None) -> list[Condi
         return [Finding(Reason.GATE_REJECTED, message or "the gate rejected it").condition("Rejected", "True")]
     if known.verdict == "Inconclusive":
         return [Finding(Reason.INCONCLUSIVE, message or "the gate could not decide").condition("Rejected", "False")]
+    if unreadable is not None:
+        found = Finding(unreadable.reason, f"the version passed its gate; {unreadable.message}")
+        return [found.condition("Promoted", "False")]
     return [_made_of_it(known.artifact.digest, twin)]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.queueing import may_not_start
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.store import Entry
 from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL
@@ -22,8 +24,10 @@ def gather(world: World, run: Run) -> RunView:
     pool, problem = _pool(world, run, twin)
     facts = facts_of_run(world, run)
     if run.started or run.ended or twin is None or pool is None:
-        unreadable = _unreadable(world, run)
-        return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable=unreadable)
+        return RunView(
+            run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
+            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
+        )  # fmt: skip
     waiting = may_not_start(
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
@@ -61,12 +65,35 @@ def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Findi
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
 
 
-def _unreadable(world: World, run: Run) -> bool:
-    """Tell whether the run's twin or pool is there, but can't be read by this release."""
-    named = [Key(DOCTOR_TWIN.kind, run.namespace, run.spec.twin_ref.name)]
-    if run.status.pool is not None:
-        named.append(Key(MINER_POOL.kind, run.namespace, run.status.pool))
-    return any(isinstance(world.store.value(key), Unreadable) for key in named)
+def _unreadable_twin(world: World, run: Run) -> Finding | None:
+    """Return what to say where the very twin that the run is for is there, but can't be read by this release."""
+    entry = world.store.entry(Key(DOCTOR_TWIN.kind, run.namespace, run.spec.twin_ref.name))
+    if entry is None or not isinstance(entry.value, Unreadable):
+        return None
+    metadata = entry.manifest["metadata"]
+    if not run.is_of_uid(metadata["uid"], created=metadata.get("creationTimestamp") or ""):
+        return None
+    return _can_not_be_read(entry)
+
+
+def _unreadable_pool(world: World, run: Run, twin: Twin | None) -> Finding | None:
+    """Return what to say where the run's pool, or one that it might be given to, can't be read by this release."""
+    if run.started and run.status.pool is not None:
+        entry = world.store.entry(Key(MINER_POOL.kind, run.namespace, run.status.pool))
+        return _can_not_be_read(entry) if entry is not None and isinstance(entry.value, Unreadable) else None
+    if twin is None:
+        return None
+    for entry in sorted(world.store.of_kind(MINER_POOL.kind, namespace=run.namespace), key=lambda each: each.key.name):
+        labels = entry.manifest["metadata"].get("labels") or {}
+        if isinstance(entry.value, Unreadable) and twin.spec.pool_selector.matches(labels):
+            return _can_not_be_read(entry)
+    return None
+
+
+def _can_not_be_read(entry: Entry) -> Finding:
+    # Without what is wrong with it: that may change while nobody wakes the run, and stands at the object itself.
+    said = f"{entry.key.kind} {entry.key.name} can't be read by this operator: see its condition Ready"
+    return Finding(Reason.OWNER_UNREADABLE, said)
 
 
 def _others(world: World, run: Run) -> list[Run]:

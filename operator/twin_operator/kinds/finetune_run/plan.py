@@ -18,6 +18,7 @@ from bettertherapy_api.finetune_run import (
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import SAYS_UNREADABLE
 from twin_operator.engine.conditions import Condition, Finding, truth
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import moment, timestamp
@@ -60,8 +61,15 @@ class RunView:
     obstacle: Finding | None
     """Why it can't run at the moment, or must wait; of no account once it has started."""
     facts: RunFacts = field(default_factory=RunFacts)
-    unreadable: bool = False
-    """Twin or pool are there, but can't be read: what is to be started is decided once they can."""
+    unreadable_twin: Finding | None = None
+    """What to say where the twin is there, but can't be read: what becomes of the run is decided once it can."""
+    unreadable_pool: Finding | None = None
+    """The same of the pool."""
+
+    @property
+    def unreadable(self) -> Finding | None:
+        """What keeps the run from being started, or given up, before it can be read."""
+        return self.unreadable_twin or self.unreadable_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +103,11 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     run = view.run
     if view.obstacle is not None or view.pool is None or view.twin is None:
         absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
+        reason = view.unreadable or view.obstacle or absent
         status = run.status.model_copy(
             update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
         )
-        return _plan(run, status, [(view.obstacle or absent).condition("Queued", "True")])
+        return _plan(run, status, [reason.condition("Queued", "True")])
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
     status = run.status.model_copy(
         update={"pool": view.pool.name, "start_time": timestamp(now), "twin_uid": _twin_uid(view)}
@@ -126,11 +135,11 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
         )  # fmt: skip
         conditions = [
             admitted(facts, run), *data_ready(progress, known, failure), *reached(progress, known), *ended(failure),
-            *(settled(run, known, view.twin) if failure is None else []),
+            *(settled(run, known, view.twin, view.unreadable_twin) if failure is None else []),
         ]  # fmt: skip
         skipped = progress is not None and progress.skipped is not None and failure is None
         return _plan(run, known, conditions, skipped=skipped)
-    if job is None and not view.unreadable and (view.twin is None or view.pool is None):
+    if job is None and view.unreadable is None and (view.twin is None or view.pool is None):
         what = f"MinerPool {run.status.pool}" if view.twin is not None else f"DoctorTwin {run.spec.twin_ref.name}"
         gone = Failure(
             reason=Reason.OWNER_GONE, retryable=False, message=f"{what} went away before the trainer was started"
@@ -140,7 +149,8 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     last = attempt_failure(facts.pods[-1], progress) if facts.pods else None
     known = known.model_copy(update={"failure": _failure_status(last) or known.failure})
     conditions = [
-        admitted(facts, run), *data_ready(progress, known, None), running(facts, last), *reached(progress, known),
+        admitted(facts, run), *data_ready(progress, known, None),
+        running(facts, last, held=view.unreadable if job is None else None), *reached(progress, known),
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=_children(view, images))
     # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
@@ -150,10 +160,13 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
     """Keep what was said; only what the twin makes of the version still changes."""
     run = view.run
-    fate = settled(run, run.status, view.twin)
+    fate = settled(run, run.status, view.twin, view.unreadable_twin)
     told = {condition.type for condition in fate}
     kept = [
-        Condition(type=each.type, status=truth(each.status), reason=each.reason, message=each.message)
+        # It was said of a run that could not be read; this one can.
+        admitted(view.facts, run)
+        if each.type == "Queued" and each.reason in SAYS_UNREADABLE
+        else Condition(type=each.type, status=truth(each.status), reason=each.reason, message=each.message)
         for each in run.status.conditions or []
         if each.type not in told and not (told and each.type in ("Promoted", "Rejected"))
     ]
