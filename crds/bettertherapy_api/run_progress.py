@@ -44,6 +44,8 @@ def _within(least: int, most: int) -> BeforeValidator:
 Word = Annotated[str, _cut(63), Field(min_length=1)]
 Sentence = Annotated[str, _cut(4000)]
 Uri = Annotated[str, Field(max_length=1024)]
+Artifact = Annotated[str, Field(max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+"""Where engines fetch it, as in spec.adapter.uri."""
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many of what decides."""
 Estimate = Annotated[int, _within(0, _MOST), Field(ge=0, le=_MOST)]
@@ -90,7 +92,7 @@ class DatasetReport(_Doc):
 class ArtifactReport(_Doc):
     """What was published."""
 
-    uri: Uri
+    uri: Artifact
     digest: Digest
     rank: Annotated[int, Field(ge=1, le=512)]
     bytes: Count

@@ -11,9 +11,11 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus
+from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
+from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from twin_operator.domain.taken_back import taken_back
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -25,22 +27,37 @@ class Unreadable:
     part: Literal["spec", "status"]
     problem: str
     """Which field, and what is wrong with it."""
+    taken_back: frozenset[str] = frozenset()
+    """Of a twin whose spec can't be read: digests of versions that may not answer, by its status and annotations."""
 
     def __str__(self) -> str:
         return f"the stored {self.part} can't be read: {self.problem}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool:
-    """A MinerPool."""
+class PoolRef:
+    """Which MinerPool it is, as its metadata says: known though its spec can't be read."""
 
     namespace: str
     name: str
     uid: str
-    generation: int
     labels: Mapping[str, str]
-    spec: MinerPoolSpec
     deleted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadPool(PoolRef):
+    """A MinerPool whose spec can't be read: its engines and miners go on as they are."""
+
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(PoolRef):
+    """A MinerPool."""
+
+    generation: int
+    spec: MinerPoolSpec
 
     @property
     def max_loras(self) -> int:
@@ -164,15 +181,31 @@ def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable
     )  # fmt: skip
 
 
+def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:
+    """Return which pool it is; `value` is what `pool_from` made of it."""
+    if isinstance(value, Pool):
+        return value
+    metadata = thing["metadata"]
+    return UnreadPool(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        labels=metadata.get("labels") or {}, deleted="deletionTimestamp" in metadata,
+        problem=value.problem if isinstance(value, Unreadable) else "",
+    )  # fmt: skip
+
+
 def twin_from(thing: Mapping[str, Any], former: Any = None) -> Twin | Unreadable:
     """Return the twin, or what can't be read of it: its status is the memory of what may answer patients."""
-    spec = _spec(DoctorTwinSpec, thing, former)
-    if isinstance(spec, str):
-        return Unreadable(part="spec", problem=spec)
+    metadata, spec = thing["metadata"], _spec(DoctorTwinSpec, thing, former)
     status = parsed(DoctorTwinStatus, thing.get("status") or {})
-    if isinstance(status, str):
-        return Unreadable(part="status", problem=status)
-    metadata = thing["metadata"]
+    if isinstance(spec, str):
+        back = taken_back(status, metadata.get("annotations") or {}) if not isinstance(status, str) else frozenset()
+        return Unreadable(part="spec", problem=spec, taken_back=back)
+    named = parsed(TwinEntry, {"name": metadata["name"]})
+    if isinstance(named, str):
+        return Unreadable(part="spec", problem=f"metadata.{named}")
+    problem = status if isinstance(status, str) else _odd_version(status)
+    if isinstance(status, str) or problem is not None:
+        return Unreadable(part="status", problem=problem or "")
     return Twin(
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), spec=spec, status=status, deleted="deletionTimestamp" in metadata,
@@ -188,6 +221,11 @@ def run_from(thing: Mapping[str, Any], former: Any = None) -> Run | Unreadable:
     status = parsed(FineTuneRunStatus, thing.get("status") or {})
     if isinstance(status, str):
         return Unreadable(part="status", problem=status)
+    if status.verdict == "Promote" and status.artifact is not None:
+        # It is about to answer patients: what came from a trainer before reports were checked must not get that far.
+        made = parsed(Adapter, {"servedName": "made", **status.artifact.model_dump(include=_HELD)})
+        if isinstance(made, str):
+            return Unreadable(part="status", problem=f"artifact.{made}")
     metadata = thing["metadata"]
     owner = next((each for each in metadata.get("ownerReferences") or [] if each.get("kind") == "DoctorTwin"), None)
     return Run(
@@ -195,6 +233,37 @@ def run_from(thing: Mapping[str, Any], former: Any = None) -> Run | Unreadable:
         generation=metadata.get("generation", 0), created=metadata.get("creationTimestamp") or "", spec=spec,
         status=status, owner_uid=owner["uid"] if owner else None,
     )  # fmt: skip
+
+
+_HELD: Final = {"digest", "uri", "rank"}
+
+
+def _odd_version(status: DoctorTwinStatus) -> str | None:
+    """Return which of the versions can't be published, and why: any of them may come to answer.
+
+    The CRD takes more than this, since it must go on taking what is stored.
+    """
+    told = {
+        "promotedVersion": status.promoted_version, "canaryVersion": status.canary_version,
+        "activeVersion": status.active_version, "pendingVersion": status.pending_version,
+        "previousVersion": status.previous_version,
+        **{f"history.{number}": version for number, version in enumerate(status.history or ())},
+    }  # fmt: skip
+    for field_name, version in told.items():
+        if version is not None and (problem := _unpublishable(version)) is not None:
+            return f"{field_name}.{problem}"
+    return None
+
+
+def _unpublishable(version: VersionStatus) -> str | None:
+    """Return what of a version doesn't fit into a pool's table; where it is, and its rank, may be absent."""
+    found: BaseModel | str
+    if version.digest is None:
+        found = parsed(Version, {"servedName": version.served_name, "weightPercent": 100})
+    else:
+        given = version.model_dump(include=_HELD, exclude_none=True)
+        found = parsed(Adapter, {"uri": "unknown", "rank": 1, "servedName": version.served_name, **given})
+    return found if isinstance(found, str) else None
 
 
 def _spec(model: type[Document], thing: Mapping[str, Any], former: Any) -> Document | str:

@@ -27,7 +27,7 @@ class Situation:
     problem: Finding | None = None
     """Why children could not be applied."""
     unpublished: str | None = None
-    """Why the API server refuses what is to be published for all twins."""
+    """Why what is to be published for all twins is not."""
     access_missing: str | None = None
     """Name of the Secret with the clients' tokens, if it doesn't exist or holds none."""
     update_waits: Finding | None = None
@@ -177,10 +177,7 @@ def endpoint_unreachable(situation: Situation) -> Finding | None:
 
 def chat_template_refuses(situation: Situation) -> Finding | None:
     """The chat template takes no conversation, in no engine that answers."""
-    facts = situation.facts
-    engines = [facts.reports[pod.name].engine for pod in facts.present if pod.name in facts.reports]
-    refusals = [engine.template_refusal for engine in engines if engine.live]
-    why = refusals[0] if refusals and all(refusals) else None
+    why = situation.facts.template_refusal
     if why is None:
         return None
     return Finding(
@@ -255,7 +252,7 @@ def routing_refused(situation: Situation) -> Finding | None:
     """Agents and miners can't be told of changes."""
     if situation.unpublished is None:
         return None
-    return Finding(Reason.ROUTING_REFUSED, f"the API server refuses what is to be published: {situation.unpublished}")
+    return Finding(Reason.ROUTING_REFUSED, f"what is to be published is not: {situation.unpublished}")
 
 
 STARTUP: Final = Chain[Situation](

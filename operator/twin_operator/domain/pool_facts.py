@@ -97,6 +97,13 @@ class PoolFacts:
         return tuple(pod for pod in self.engines if not pod.leaving)
 
     @property
+    def template_refusal(self) -> str | None:
+        """Why the chat template takes no conversation, in no engine that answers."""
+        engines = [self.reports[pod.name].engine for pod in self.present if pod.name in self.reports]
+        refusals = [engine.template_refusal for engine in engines if engine.live]
+        return refusals[0] if refusals and all(refusals) else None
+
+    @property
     def ready(self) -> dict[str, PodReport | None]:
         """Engine pods that serve now, with their reports: the kubelet or the agent itself says so."""
         found: dict[str, PodReport | None] = {}

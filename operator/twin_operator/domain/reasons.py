@@ -55,6 +55,12 @@ class Reason(StrEnum):
         "no MinerPool of the namespace has the labels in `poolSelector`",
         "label a pool (`kubectl get minerpools --show-labels`), or correct the selector",
     )
+    POOL_UNREADABLE = (
+        "PoolUnreadable",
+        "a pool that matches has a spec that this operator can't read: it takes up no new version, and what answers in "
+        "it goes on",
+        "see the pool's `Ready`: mostly the definitions, or the release that wrote the spec, are another",
+    )
     NO_POOL = "NoPool", "nothing can be said, as no pool can serve the twin", "see Ready"
     BASE_MODEL_MISMATCH = (
         "BaseModelMismatch",
@@ -90,7 +96,8 @@ class Reason(StrEnum):
     )
     ROUTING_REFUSED = (
         "RoutingRefused",
-        "the API server refuses to publish which version answers; what was published before goes on",
+        "which version answers can't be published: the API server refuses it, or the operator can't make it; "
+        "what was published before goes on",
         "what the message says: most often a quota, an admission webhook, or definitions older than the operator",
     )
 

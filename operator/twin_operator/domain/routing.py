@@ -15,14 +15,14 @@ keeps its last version until another pool answers with the wanted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import TWINS_PER_SLICE, Adapter, BaseModelRef, PoolHeader, TwinEntry, Version
-from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.objects import Pool, PoolRef, Twin, UnreadPool
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.conditions import Finding
@@ -51,8 +51,15 @@ def wanted_adapter(twin: Twin) -> Adapter | None:
     return adapter_of(wanted_version(twin))
 
 
-def refusal(pool: Pool, twin: Twin) -> Finding | None:
+def refusal(pool: PoolRef, twin: Twin) -> Finding | None:
     """Return why the pool can't serve the twin as it should be, or None."""
+    if not isinstance(pool, Pool):
+        problem = pool.problem if isinstance(pool, UnreadPool) else "unknown"
+        return Finding(
+            Reason.POOL_UNREADABLE,
+            f"the stored spec of MinerPool {pool.name} can't be read, so it takes up nothing new, and what answers in "
+            f"it goes on: {problem}",
+        )
     base, wanted = pool.spec.base_model, twin.spec.base_model
     if wanted.name != base.name:
         return Finding(
@@ -196,6 +203,15 @@ def stable_version(twin: Twin, versions: Sequence[Version]) -> Version | None:
         key=lambda each: (each.digest == wanted.digest, each.digest not in refused | tried, each.weight_percent),
     )
     return by_trust[-1] if by_trust else None
+
+
+def without(entry: TwinEntry, digests: Collection[str]) -> TwinEntry:
+    """Return the entry with these versions' requests on the one that answers beside them; as it is where none does."""
+    kept = [version for version in entry.versions if version.digest not in digests]
+    if not kept or len(kept) == len(entry.versions):
+        return entry
+    stable = max(kept, key=lambda version: version.weight_percent)
+    return entry.model_copy(update={"versions": (stable.model_copy(update={"weight_percent": 100}),)})
 
 
 def _entry(twin: Twin, version: Version | None, *adapters: Adapter | None) -> TwinEntry:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.objects import Pool, PoolRef, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import refusal
 from twin_operator.engine.conditions import Finding
 
 
-def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) -> Pool | Finding:
+def choose_pool(twin: Twin, pools: Sequence[PoolRef], *, image: str | None = None) -> Pool | Finding:
     """Return the pool that trains this twin: the first by name that serves it and has base model and store.
 
     `image` is the trainer image that the run itself names.
@@ -20,6 +20,10 @@ def choose_pool(twin: Twin, pools: Sequence[Pool], *, image: str | None = None) 
         if pool.deleted or not twin.spec.pool_selector.matches(dict(pool.labels)):
             continue
         problem = refusal(pool, twin)
+        if not isinstance(pool, Pool):
+            said = problem.message if problem is not None else ""
+            refused = refused or Finding(Reason.NO_TRAINING_POOL, said)
+            continue
         if problem is None and (pool.spec.engine.endpoint or pool.spec.base_model.uri is None):
             problem = Finding(
                 Reason.NO_TRAINING_POOL, f"MinerPool {pool.name} has no base model of its own to train on"

@@ -9,7 +9,7 @@ from typing import Final, Self
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.appearances import ADAPTER
-from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.objects import Pool, PoolRef, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.proof import Disagreement, disagreement
 from twin_operator.domain.reasons import Reason, from_elsewhere
@@ -24,7 +24,8 @@ _ARTIFACT_CHECKED = frozenset({AdapterState.LOADING, AdapterState.VERIFYING, Ada
 class PoolView:
     """One pool as the twin sees it."""
 
-    pool: Pool
+    pool: PoolRef
+    """Its spec may not be readable: then it counts for nothing, but may answer."""
     facts: PoolFacts
     entry: TwinEntry | None
     """What is published for this very twin in this pool."""
@@ -33,7 +34,7 @@ class PoolView:
     published: bool
     """Whether the pool has published anything: before that it does not know who answered."""
     unpublished: str | None
-    """Why the API server refuses to publish the twin's entry."""
+    """Why the twin's entry is not published as it should be."""
     matches: bool
     refused: Finding | None
     """Why the pool can't serve the twin as its spec asks."""
@@ -47,7 +48,17 @@ class PoolView:
         A pool without miners has none of them.
         """
         shut = self.trouble is not None and self.trouble.reason in _SHUT
-        return not shut and (self.facts.miner_deployment.ready > 0 or self.pool.spec.miner.replicas == 0)
+        miners = self.facts.miner_deployment
+        if isinstance(self.pool, Pool):
+            wants_none = self.pool.spec.miner.replicas == 0
+        else:
+            wants_none = miners.seen and miners.wanted == 0
+        return not shut and (miners.ready > 0 or wants_none)
+
+    @property
+    def replicas(self) -> int | None:
+        """Engine pods that its spec asks for; None where that can't be read."""
+        return self.pool.spec.replicas if isinstance(self.pool, Pool) else None
 
     @property
     def counts(self) -> bool:
@@ -158,7 +169,7 @@ class TwinView:
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many engine pods should hold the wanted version, have loaded it, and verified it."""
-        desired = sum(max(view.pool.spec.replicas, len(view.facts.present)) for view in self.counting)
+        desired = sum(max(view.replicas or 0, len(view.facts.present)) for view in self.counting)
         if self.wanted is None:
             ready = sum(len(view.facts.ready) for view in self.counting)
             return desired, ready, ready

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from bettertherapy_api import names
-from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.objects import PoolRef, Run, Twin, Unreadable, pool_ref
 from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry
@@ -140,6 +140,13 @@ def answers_differently(change: Change) -> bool:
     return any(before.get(each) != after.get(each) for each in _DECIDES)
 
 
+def is_taken_back(change: Change) -> bool:
+    """Another version may not answer, of a twin of which no more than that can be read."""
+    before, after = (each.value if each is not None else None for each in (change.old, change.new))
+    former = before.taken_back if isinstance(before, Unreadable) else None
+    return isinstance(after, Unreadable) and after.taken_back != former
+
+
 def serves_differently(change: Change) -> bool:
     """A pod came, went, became ready or is so no more, or got an address."""
     return _serving(change.old) != _serving(change.new)
@@ -199,7 +206,7 @@ def pools_of_twin(change: Change) -> Iterator[Woken]:
     """The pools that matched the twin before or match it now, or that publish something for it."""
     twins = [each.value for each in change.versions if isinstance(each.value, Twin)]
     uids = {each.manifest["metadata"]["uid"] for each in change.versions}
-    for pool in change.world.pools(change.key.namespace):
+    for pool in change.world.pool_refs(change.key.namespace):
         published = change.world.published(pool)
         matches = any(twin.spec.pool_selector.matches(dict(pool.labels)) for twin in twins)
         for uid in uids:
@@ -222,8 +229,7 @@ def everything_of_pool(change: Change) -> Iterator[Woken]:
 def twins_of_pool(change: Change) -> Iterator[Woken]:
     """The twins that the pool serves or should serve, by its labels before or now."""
     for each in change.versions:
-        if isinstance(each.value, Pool):
-            yield from _twins(change.world, each.value)
+        yield from _twins(change.world, pool_ref(each.manifest, each.value))
 
 
 def runs_of_pool(change: Change) -> Iterator[Woken]:
@@ -286,7 +292,7 @@ def everything_of_owner_pool(change: Change) -> Iterator[Woken]:
 def twins_of_owner_pool(change: Change) -> Iterator[Woken]:
     """The twins of the pool in its label."""
     key = _pool_key(change)
-    pool = change.world.pool(key.namespace, key.name) if key is not None else None
+    pool = change.world.pool_ref(key.namespace, key.name) if key is not None else None
     if pool is not None:
         yield from _twins(change.world, pool)
 
@@ -333,6 +339,7 @@ def twins_published_differently(change: Change) -> Iterator[Woken]:
 TRIGGERS: Final = (
     Trigger(of=DOCTOR_TWIN.kind, when=exists, wakes=itself, why="its status follows"),
     Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=pools_of_twin, why="pools publish its versions"),
+    Trigger(of=DOCTOR_TWIN.kind, when=is_taken_back, wakes=pools_of_twin, why="a rollback needs no spec"),
     Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=open_runs_of_twin, why="runs tell of them"),
     Trigger(of=MINER_POOL.kind, when=exists, wakes=itself, why="its children follow from its spec"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=everything_of_pool, why="it may serve others"),
@@ -361,7 +368,7 @@ _BY_KIND: Final[Mapping[str, tuple[Trigger, ...]]] = {
 }
 
 
-def _twins(world: World, pool: Pool) -> Iterator[Woken]:
+def _twins(world: World, pool: PoolRef) -> Iterator[Woken]:
     seen = set()
     for entry in world.twins_selecting(pool):
         seen.add(entry.key.name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bettertherapy_api import names
 from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
-from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
+from twin_operator.domain.objects import Pool, PoolRef, Run, Twin, Unreadable, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry, Store
@@ -58,9 +58,9 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
+        """What could not be published, by namespace and pool: why, by the twin's UID ("" for all)."""
         self.access_missing: dict[tuple[str, str], str] = {}
         """By pool: name of the Secret with its clients' tokens, where that is missing or empty."""
-        """What the API server refused to publish, by namespace and pool: why, by the twin's UID ("" for all)."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
         self._published: dict[tuple[str, str], Published] = {}
 
@@ -73,6 +73,16 @@ class World:
         if pool is not None:
             what = self._published if thing.key.kind == ROUTING_SLICE.kind else self._facts
             what.pop((thing.key.namespace, pool), None)
+
+    def pool_ref(self, namespace: str, name: str) -> PoolRef | None:
+        """Return which pool has the name, whether its spec can be read or not; None when there is none."""
+        found = self.store.entry(Key("MinerPool", namespace, name))
+        return pool_ref(found.manifest, found.value) if found is not None else None
+
+    def pool_refs(self, namespace: str) -> Iterator[PoolRef]:
+        """Iterate over all of the namespace's pools."""
+        for entry in self.store.of_kind("MinerPool", namespace=namespace):
+            yield pool_ref(entry.manifest, entry.value)
 
     def pool(self, namespace: str, name: str) -> Pool | None:
         """Return a pool; None when there is none, or it can't be read."""
@@ -95,7 +105,7 @@ class World:
         found = next(iter(self.store.find_any(UID, uid)), None)
         return found.value if found is not None else None
 
-    def twins_selecting(self, pool: Pool) -> Iterator[Entry]:
+    def twins_selecting(self, pool: PoolRef) -> Iterator[Entry]:
         """Iterate over the twins whose selector matches the pool."""
         for value in self.store.values_of(SELECTOR):
             if not isinstance(value, tuple) or value[0] != pool.namespace:
@@ -125,7 +135,7 @@ class World:
             self._facts[namespace, pool] = made
         return made
 
-    def published(self, pool: Pool) -> Published:
+    def published(self, pool: PoolRef) -> Published:
         """Return what this very pool has published; slices of an earlier one of its name don't count."""
         known = self._published.get((pool.namespace, pool.name))
         if known is not None:

@@ -270,6 +270,9 @@ def report_with(**parts: Any) -> str:
         ({"eval": {**GOOD["eval"], "metrics": [{"name": "score", "valuePercent": 101}]}}, "valuePercent"),
         ({"artifact": {**GOOD["artifact"], "digest": "garbage"}}, "artifact.digest"),
         ({"artifact": {**GOOD["artifact"], "rank": 0}}, "artifact.rank"),
+        ({"artifact": {**GOOD["artifact"], "uri": ""}}, "artifact.uri"),
+        ({"artifact": {**GOOD["artifact"], "uri": "  "}}, "artifact.uri"),
+        ({"artifact": {**GOOD["artifact"], "uri": "/adapters/x"}}, "artifact.uri"),
         ({"dataset": {**GOOD["dataset"], "interactions": -1}}, "dataset.interactions"),
         ({"dataset": {**GOOD["dataset"], "repaired": {"x": -1}}}, "dataset.repaired.x"),
         ({"dataset": {**GOOD["dataset"], "repaired": {"x": 10**30}}}, "dataset.repaired.x"),
@@ -351,6 +354,33 @@ def test_a_time_that_can_not_be_reckoned_with_makes_a_status_unreadable(time: st
     found = twin_from(twin_object(status=stored))
     assert isinstance(found, Unreadable)
     assert (found.part, "canaryStepTime" in found.problem) == ("status", True)
+
+
+@pytest.mark.parametrize(
+    ("field", "version"),
+    [
+        ("promotedVersion", {"digest": "garbage", "servedName": "dr-a-bbbbbbbb"}),
+        ("canaryVersion", {"digest": digest("b"), "servedName": "Dr A"}),
+        ("pendingVersion", {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb", "uri": "", "rank": 8}),
+        ("activeVersion", {"servedName": "base model"}),
+    ],
+)
+def test_a_version_that_can_not_be_published_makes_a_status_unreadable(field: str, version: dict[str, Any]) -> None:
+    found = twin_from(twin_object(status={"specDigest": digest("a"), field: version}))
+    assert isinstance(found, Unreadable)
+    assert (found.part, found.problem.startswith(f"{field}.")) == ("status", True)
+
+
+@pytest.mark.parametrize("name", ["dr.a", "dr-" + "a" * 60])
+def test_a_twin_whose_name_can_not_be_published_can_not_be_read(name: str) -> None:
+    found = twin_from(twin_object(name))
+    assert isinstance(found, Unreadable)
+    assert found.problem.startswith("metadata.name")
+
+
+def test_a_version_of_which_only_the_digest_is_known_can_be_read() -> None:
+    known = {"digest": digest("b"), "servedName": "dr-a-bbbbbbbb"}
+    assert isinstance(twin_from(twin_object(status={"activeVersion": known, "history": [known]})), Twin)
 
 
 @pytest.mark.parametrize("zone", ["America", "Europe", "../..", "/etc", "\0", "Mars/Base", "ä" * 60])

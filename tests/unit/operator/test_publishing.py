@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import json
+from typing import Any
 
 import orjson
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import TWINS_PER_SLICE
+from bettertherapy_api.routing import TWINS_PER_SLICE, TwinEntry
 from tests.unit.operator.fake_api import Written
 from tests.unit.operator.played import Played, api_error
-from tests.unit.operator.samples import digest
+from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.domain.objects import Pool
+from twin_operator.domain.routing import Candidate, plan_entry
 from twin_operator.engine.resources import Key, Manifest
+from twin_operator.kinds.routing import reconcile
 
 PROMPT = "तपाईं डाक्टरको जुम्ल्याहा हुनुहुन्छ। " * 200
 
@@ -191,3 +195,114 @@ async def test_memory_is_flat_over_thousands_of_changes() -> None:
     await change(changes)
     grown = len(gc.get_objects()) - before
     assert grown < changes / 2, f"{grown} objects more after {changes} changes"
+
+
+def unread_spec(world: Played) -> None:
+    """Let the pool have a spec of another release."""
+    spec = world.pool()["spec"]
+    world.api.put({**world.pool(), "spec": {**spec, "engine": {**spec["engine"], "maxLoraRank": 512}}})
+
+
+def addresses(world: Played) -> list[str]:
+    slices = world.api.kinds("RoutingSlice").values()
+    return [pod["address"] for each in slices for pod in (each.get("pods") or {}).values()]
+
+
+def move_pod(world: Played, *held: tuple[str, str]) -> None:
+    """Let the only engine pod be replaced by one at another address."""
+    for kind in ("PodReport", "Pod"):
+        world.api.drop(Key(kind, NAMESPACE, "e1"))
+    world.start_pod("e2", ip="10.0.0.2")
+    world.report("e2", *held)
+
+
+async def test_one_twin_that_nothing_can_be_made_of_holds_back_no_other_and_no_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await clinic(3)
+
+    def plan(pool: Pool, candidate: Candidate, **more: Any) -> TwinEntry | None:
+        if candidate.twin.name == "dr-1":
+            raise ValueError("too odd")
+        return plan_entry(pool, candidate, **more)
+
+    monkeypatch.setattr(reconcile, "plan_entry", plan)
+    for number in range(3):
+        world.start_twin(f"dr-{number}", adapter="b")
+    await world.settle()
+    move_pod(world, *((f"dr-{number}", letter) for number in range(3) for letter in "ab"))
+    await world.settle()
+    assert [world.answering(f"dr-{number}")[0][0] for number in range(3)] == [digest("b"), digest("a"), digest("b")]
+    assert addresses(world) == ["10.0.0.2:8080"]
+    status, reason, message = world.condition("Ready", world.twin("dr-1"))
+    assert (status, reason) == ("False", "RoutingRefused")
+    assert "too odd" in message
+    monkeypatch.undo()
+    await world.lead()
+    await world.settle()
+    assert world.answering("dr-1") == [(digest("b"), 100)]
+    assert world.condition("Ready", world.twin("dr-1"))[1] != "RoutingRefused"
+
+
+async def test_a_pod_with_an_odd_address_keeps_no_other_from_its_own() -> None:
+    world = await clinic(1)
+    world.start_pod("e2", ip="fe80::1%eth0")
+    world.start_pod("e3", ip="10.0.0.3")
+    await world.settle()
+    assert addresses(world) == ["10.0.0.1:8080", "10.0.0.3:8080"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"digest": "garbage"}, {"servedName": "Dr A"}, {"uri": ""}], ids=["digest", "servedName", "uri"]
+)
+@pytest.mark.parametrize("field", ["promotedVersion", "canaryVersion"])
+async def test_a_new_leader_publishes_though_one_twins_version_is_odd(field: str, odd: dict[str, Any]) -> None:
+    world = await clinic(2)
+    live = world.twin("dr-0")
+    version = {"digest": digest("b"), "servedName": "dr-0-bbbbbbbb", "uri": "pvc://x/y", "rank": 8, **odd}
+    world.hears = False
+    world.api.put({**live, "status": {**live["status"], field: version}})
+    world.start_twin("dr-1", adapter="c")
+    world.report("e1", ("dr-0", "a"), ("dr-1", "a"), ("dr-1", "c"))
+    world.hears = True
+    await world.lead()
+    await world.settle()
+    assert world.answering("dr-1") == [(digest("c"), 100)]
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+    status, reason, message = world.condition("Ready", world.twin("dr-0"))
+    assert (status, reason) == ("False", "StatusUnreadable")
+    assert f"{field}.{next(iter(odd))}" in message
+
+
+async def test_a_pool_whose_spec_cannot_be_read_publishes_where_its_pods_are() -> None:
+    world = await clinic(1)
+    unread_spec(world)
+    await world.settle()
+    move_pod(world, ("dr-0", "a"))
+    await world.settle()
+    assert addresses(world) == ["10.0.0.2:8080"]
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["watched", "missed"])
+async def test_another_doctor_under_the_name_is_never_answered_for_by_a_pool_whose_spec_cannot_be_read(
+    *, away: bool
+) -> None:
+    world = await clinic(2)
+    readable = world.pool()["spec"]
+    unread_spec(world)
+    await world.settle()
+    world.hears = not away
+    world.drop_twin("dr-0")
+    world.start_twin("dr-0", adapter="c", doctor={"name": "Dr. Other", "licence": "L2"})
+    world.hears = True
+    if away:
+        await world.lead()
+    await world.settle()
+    assert world.answering("dr-0") == []
+    assert world.answering("dr-1") == [(digest("a"), 100)]
+    assert world.condition("Ready", world.twin("dr-0"))[:2] == ("False", "PoolUnreadable")
+    world.api.put({**world.pool(), "spec": {**readable, "engine": {**readable["engine"], "maxLoraRank": 16}}})
+    world.report("e1", ("dr-1", "a"), ("dr-0", "c"))
+    await world.settle()
+    assert world.answering("dr-0") == [(digest("c"), 100)]

@@ -355,3 +355,65 @@ async def test_only_the_miners_of_the_twins_own_pools_vouch_for_a_canarys_metric
     finally:
         watch.cancel()
     assert world.condition("Progressing", world.twin())[1] == reason
+
+
+@pytest.mark.parametrize(
+    ("target", "answering"),
+    [
+        (digest("a"), [(digest("a"), 100)]),
+        ("base", [(digest("a"), 100)]),
+        (digest("b"), [(digest("a"), 90), (digest("b"), 10)]),
+        (digest("e"), [(digest("a"), 90), (digest("b"), 10)]),
+    ],
+    ids=["former", "base", "the canary itself", "unknown"],
+)
+async def test_a_rollback_takes_the_canary_away_though_the_twins_spec_cannot_be_read(
+    target: str, answering: list[tuple[str, int]]
+) -> None:
+    world = await canary()
+    readable = world.twin()["spec"]
+    world.api.put({**world.twin(), "spec": {**readable, "historyLimit": 500}})
+    await world.settle()
+    assert world.answering() == [(digest("a"), 90), (digest("b"), 10)]
+    world.annotate("dr-a", **{names.ROLLBACK_ANNOTATION: f"{target}@1"})
+    await world.settle()
+    assert world.answering() == answering
+    await world.lead()
+    await world.settle()
+    assert world.answering() == answering
+    if target == digest("a"):
+        world.api.put({**world.twin(), "spec": {**readable, "historyLimit": 10}})
+        await world.settle()
+        assert [each["digest"] for each in world.twin()["status"]["refusedVersions"]] == [digest("b")]
+        assert world.answering() == answering
+
+
+async def test_a_rollback_takes_the_canary_away_though_the_pools_spec_cannot_be_read() -> None:
+    world = await canary()
+    spec = world.pool()["spec"]
+    world.api.put({**world.pool(), "spec": {**spec, "engine": {**spec["engine"], "maxLoraRank": 512}}})
+    await world.settle()
+    assert world.answering() == [(digest("a"), 90), (digest("b"), 10)]
+    roll_back(world)
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+
+
+@pytest.mark.parametrize("odd", [{"uri": ""}, {"digest": "garbage"}], ids=["uri", "digest"])
+async def test_a_run_whose_adapter_cannot_be_published_is_no_candidate_and_says_so(odd: dict[str, Any]) -> None:
+    world = await canary()
+    world.start_twin("dr-z")
+    run = world.api.objects[Key("FineTuneRun", NAMESPACE, "dr-a-1")]
+    made = {**run["status"]["artifact"], "digest": digest("c"), **odd}
+    world.api.put({
+        **{part: run[part] for part in ("apiVersion", "kind", "spec")},
+        "metadata": {**{part: run["metadata"][part] for part in ("namespace", "ownerReferences")}, "name": "dr-a-2"},
+        "status": {"twinUID": run["status"]["twinUID"], **RUN, "artifact": made},
+    })  # fmt: skip
+    world.report("e1", ("dr-a", "a"), ("dr-a", "b"), ("dr-z", "a"))
+    await world.settle()
+    said = world.condition("Queued", world.api.objects[Key("FineTuneRun", NAMESPACE, "dr-a-2")])
+    assert said[:2] == ("True", "StatusUnreadable")
+    assert f"artifact.{next(iter(odd))}" in said[2]
+    assert world.answering() == [(digest("a"), 90), (digest("b"), 10)]
+    assert world.answering("dr-z") == [(digest("a"), 100)]

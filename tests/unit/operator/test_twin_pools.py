@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from tests.unit.operator.cast import Cast
 from tests.unit.operator.played import Played
-from tests.unit.operator.samples import digest
+from tests.unit.operator.samples import digest, pool, pool_object, twin
+from twin_operator.domain.objects import pool_from, pool_ref
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.training_pool import choose_pool
+from twin_operator.engine.conditions import Finding
 
 A = {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "uri": "pvc://adapters/dr-a/a", "rank": 8}
 
@@ -40,3 +45,45 @@ async def test_a_slice_that_somebody_deleted_is_made_anew() -> None:
     world.api.drop(key)
     await world.settle()
     assert world.answering() == [(digest("a"), 100)]
+
+
+async def test_a_twin_of_a_pool_whose_spec_cannot_be_read_says_what_answers_and_forgets_no_pool() -> None:
+    world = Played()
+    cast = Cast(world.api, {})
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    world.start_twin()
+    await world.lead()
+    for _ in range(6):
+        await world.settle()
+        cast.act()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    assert world.condition("Serving", world.twin())[:2] == ("True", "VersionServing")
+    spec = world.pool()["spec"]
+    world.api.put({**world.pool(), "spec": {**spec, "engine": {**spec["engine"], "maxLoraRank": 512}}})
+    await world.settle()
+    told = world.twin()
+    assert world.condition("Serving", told)[:2] == ("True", "VersionServing")
+    status, reason, message = world.condition("Ready", told)
+    assert (status, reason) == ("False", "PoolUnreadable")
+    assert "MinerPool p " in message
+    assert told["status"]["pools"] == ["p"]
+    assert told["status"]["activeVersion"]["digest"] == digest("a")
+    # What its engines do is still followed.
+    for key in [key for key, each in world.api.objects.items() if key.kind == "Pod" and "engine" in str(each)]:
+        world.api.drop(key)
+    await world.settle()
+    assert world.condition("Serving", world.twin())[:2] == ("False", "PoolUnreadable")
+    assert world.twin()["status"]["pools"] == ["p"]
+
+
+def test_a_pool_whose_spec_cannot_be_read_trains_nobody_and_is_named() -> None:
+    thing = pool_object(engine={"maxLoraRank": 512})
+    unread = pool_ref(thing, pool_from(thing))
+    found = choose_pool(twin(), [unread])
+    assert isinstance(found, Finding)
+    assert found.reason is Reason.NO_TRAINING_POOL
+    assert "MinerPool p " in found.message
+    assert choose_pool(twin(), [unread, trains := pool("q", store={"uri": "pvc://adapters/store"})]) is trains

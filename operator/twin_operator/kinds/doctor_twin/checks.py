@@ -6,7 +6,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from twin_operator.domain.appearances import appears
-from twin_operator.domain.objects import Twin
+from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
@@ -67,7 +67,7 @@ def no_pool_answers(view: TwinView) -> Finding | None:
     if any(pool.facts.ready and pool.is_open for pool in view.counting):
         return None
     for pool in view.counting:
-        if pool.pool.spec.replicas == 0:
+        if pool.replicas == 0:
             return Finding(Reason.SCALED_TO_ZERO, f"MinerPool {pool.pool.name} has spec.replicas 0: raise it to serve")
         if pool.trouble is not None:
             return Finding(Reason.POOL_NOT_READY, f"MinerPool {pool.pool.name} is not ready: {pool.trouble}")
@@ -108,7 +108,7 @@ def routing_refused(view: TwinView) -> Finding | None:
     """A pool can't be told which version answers."""
     for pool in view.counting:
         if pool.unpublished is not None:
-            said = f"the API server refuses the twin's entry in the routing of MinerPool {pool.pool.name}"
+            said = f"the twin's entry in the routing of MinerPool {pool.pool.name} can't be published"
             return Finding(Reason.ROUTING_REFUSED, f"{said}: {pool.unpublished}")
     return None
 
@@ -281,7 +281,9 @@ def _placement(view: TwinView) -> Condition | None:
 
 def _crowded(view: TwinView, pool: PoolView) -> Finding | None:
     loras = pool.lora_twins
-    if view.wanted is None or loras <= pool.pool.max_loras or pool.pool.spec.engine.endpoint:
+    if not isinstance(pool.pool, Pool) or view.wanted is None:
+        return None
+    if loras <= pool.pool.max_loras or pool.pool.spec.engine.endpoint:
         return None
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,

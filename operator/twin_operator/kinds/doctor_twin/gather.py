@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.objects import Pool, PoolRef, Twin
 from twin_operator.domain.pool_checks import TROUBLE, Situation
+from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.engine.conditions import Finding
 from twin_operator.kinds.world import World
 
 
 def gather(world: World, twin: Twin) -> TwinView:
     """Return the twin with the pools that match it, or that answer for it though they match no more, and its runs."""
-    views = [view for pool in world.pools(twin.namespace) if (view := _view(world, twin, pool)) is not None]
+    views = [view for pool in world.pool_refs(twin.namespace) if (view := _view(world, twin, pool)) is not None]
     views.sort(key=lambda view: view.pool.name)
     return TwinView(twin=twin, wanted=wanted_adapter(twin), pools=views, runs=world.runs_of(twin))
 
 
-def _view(world: World, twin: Twin, pool: Pool) -> PoolView | None:
+def _view(world: World, twin: Twin, pool: PoolRef) -> PoolView | None:
     if pool.deleted:
         return None
     published = world.published(pool)
@@ -36,7 +39,15 @@ def _view(world: World, twin: Twin, pool: Pool) -> PoolView | None:
         unpublished=world.unpublished.get((pool.namespace, pool.name), {}).get(twin.uid),
         matches=matches,
         refused=refusal(pool, twin) if matches else None,
-        trouble=TROUBLE.evaluate(
-            Situation(pool=pool, facts=facts, access_missing=world.access_missing.get((pool.namespace, pool.name)))
-        ),
+        trouble=_trouble(pool, facts, world.access_missing.get((pool.namespace, pool.name))),
     )
+
+
+def _trouble(pool: PoolRef, facts: PoolFacts, access_missing: str | None) -> Finding | None:
+    """Return what keeps the pool from being ready; of one that can't be read, whether it turns all patients away."""
+    if isinstance(pool, Pool):
+        return TROUBLE.evaluate(Situation(pool=pool, facts=facts, access_missing=access_missing))
+    if access_missing is not None:
+        return Finding(Reason.ACCESS_SECRET_MISSING, f"Secret {access_missing} is missing or empty")
+    why = facts.template_refusal
+    return Finding(Reason.CHAT_TEMPLATE_REFUSES, why) if why is not None else None

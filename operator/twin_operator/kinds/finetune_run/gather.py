@@ -61,7 +61,7 @@ def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Findi
         return world.pool(run.namespace, run.status.pool), None
     if twin is None:
         return None, None
-    chosen = choose_pool(twin, list(world.pools(run.namespace)), image=run.spec.image)
+    chosen = choose_pool(twin, list(world.pool_refs(run.namespace)), image=run.spec.image)
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
 
 

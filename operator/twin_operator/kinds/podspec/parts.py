@@ -6,7 +6,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
-from twin_operator.domain.objects import Pool
+from twin_operator.domain.objects import Pool, PoolRef
 from twin_operator.engine.resources import Manifest
 
 USER = 65532
@@ -20,12 +20,12 @@ CONTRACT: Final = {names.CONTRACT_ANNOTATION: names.CONTRACT}
 """Annotation of the pods that follow RoutingSlices."""
 
 
-def selector_labels(pool: Pool, component: str) -> dict[str, str]:
+def selector_labels(pool: PoolRef, component: str) -> dict[str, str]:
     """Return the labels by which a component's pods are found; never changed, since a Deployment's selector can't."""
     return {names.LABEL_POOL: pool.name, names.LABEL_COMPONENT: component}
 
 
-def labels(pool: Pool, component: str) -> dict[str, str]:
+def labels(pool: PoolRef, component: str) -> dict[str, str]:
     """Return the labels of a component's objects."""
     return {
         **selector_labels(pool, component),
