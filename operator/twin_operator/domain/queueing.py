@@ -5,7 +5,7 @@ A thousand runs may wait, so the question is answered without looking at all of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twin_operator.domain.objects import Pool, Run
 from twin_operator.domain.reasons import Reason
@@ -38,6 +38,17 @@ def may_not_start(
         Reason.POOL_BUSY,
         f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
     )
+
+
+def in_line(waiting: Iterable[Run], of_twin: Callable[[Run], Iterable[Run]]) -> Iterator[Run]:
+    """Yield those of `waiting` whose twins have no run under way and no older one that waits, the oldest first.
+
+    `of_twin` gives all runs of a run's twin, wherever they are.
+    """
+    for run in sorted(waiting, key=_place):
+        others = [other for other in of_twin(run) if other.uid != run.uid and not other.ended]
+        if not any(other.started or _place(other) < _place(run) for other in others):
+            yield run
 
 
 def _ahead(run: Run, waiting: Iterable[Run], is_busy: Callable[[Run], bool], *, enough: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from bettertherapy_api import names
 from twin_operator.domain.objects import PoolRef, Run, Twin, Unreadable, pool_ref
 from twin_operator.domain.pool_facts import PodFacts
+from twin_operator.domain.queueing import in_line
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import (
@@ -25,7 +26,7 @@ from twin_operator.kinds.resources import (
     PRIMARY,
     ROUTING_SLICE,
 )
-from twin_operator.kinds.watched import UNDER_WAY, Report, Slice
+from twin_operator.kinds.watched import UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
 
 
@@ -188,10 +189,13 @@ def starts_or_ends(change: Change) -> bool:
 
 
 def leaves_a_place(change: Change) -> bool:
-    """A run ended or went, and had not ended before."""
-    return change.old is not None and "completionTime" not in _status(change.old) and (
-        change.new is None or "completionTime" in _status(change.new)
-    )  # fmt: skip
+    """A run that had not ended ended or went, or waits in another pool now."""
+    if change.old is None or "completionTime" in _status(change.old):
+        return False
+    if change.new is None or "completionTime" in _status(change.new):
+        return True
+    before, after = (_status(each).get("pool") for each in (change.old, change.new))
+    return before is not None and before != after
 
 
 # --- whom it concerns
@@ -233,12 +237,16 @@ def twins_of_pool(change: Change) -> Iterator[Woken]:
 
 
 def runs_of_pool(change: Change) -> Iterator[Woken]:
-    """The runs that wait for the pool, or for any, and those that have started in it: one may have no Job yet."""
-    for pool in (change.key.name, None):
-        for run in change.world.waiting(change.key.namespace, pool):
-            yield Key(FINE_TUNE_RUN.kind, run.namespace, run.name)
-    for entry in change.world.store.find_any(UNDER_WAY, (change.key.namespace, change.key.name)):
-        yield entry.key
+    """The runs that wait, since the pool may take one that waits in another, and those that have started in it.
+
+    Of those that have started one may have no Job yet.
+    """
+    world, namespace = change.world, change.key.namespace
+    waiting = [each for each in world.store.values_of(WAITING) if isinstance(each, tuple) and each[0] == namespace]
+    for index, values in ((WAITING, waiting), (UNDER_WAY, [(namespace, change.key.name)])):
+        for value in values:
+            for entry in world.store.find_any(index, value):
+                yield entry.key
 
 
 def twin_of_run(change: Change) -> Iterator[Woken]:
@@ -254,7 +262,7 @@ _NEXT: Final = 8
 
 
 def next_in_line(change: Change) -> Iterator[Woken]:
-    """The twin's other runs, and the oldest of those that wait in the pool where a place became free."""
+    """The twin's other runs, and of those that wait where a place became free the oldest that could start."""
     namespace, world = change.key.namespace, change.world
     name = change.entry.manifest["spec"]["twinRef"].get("name")
     for run in world.runs_naming(namespace, name or ""):
@@ -262,8 +270,8 @@ def next_in_line(change: Change) -> Iterator[Woken]:
             yield Key(FINE_TUNE_RUN.kind, namespace, run.name)
     pool = _status(change.old).get("pool")
     if pool is not None:
-        waiting = sorted(world.waiting(namespace, pool), key=lambda run: (run.created, run.name))
-        for run in islice(waiting, _NEXT):
+        line = in_line(world.waiting(namespace, pool), lambda run: world.runs_naming(namespace, run.spec.twin_ref.name))
+        for run in islice(line, _NEXT):
             yield Key(FINE_TUNE_RUN.kind, namespace, run.name)
 
 

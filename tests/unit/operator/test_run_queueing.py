@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.samples import pool
 from twin_operator.domain.objects import Pool, Run, run_from
-from twin_operator.domain.queueing import may_not_start
+from twin_operator.domain.queueing import in_line, may_not_start
 from twin_operator.engine.conditions import Finding
 
 
@@ -116,3 +116,15 @@ def test_a_pool_without_room_is_not_looked_through() -> None:
 
     found = may_not_start(ticket(1), pool=LIMIT_2, under_way=2, of_twin=[], waiting=never, is_busy=lambda run: False)
     assert reason(found) == "PoolBusy"
+
+
+def test_in_line_are_the_oldest_runs_of_twins_that_are_not_busy() -> None:
+    tickets = [
+        ticket(1, twin="busy"), ticket(2, twin="t"), ticket(3, twin="t"), ticket(5), ticket(4), ticket(6, twin="older"),
+    ]  # fmt: skip
+    elsewhere = [ticket(7, twin="busy", started=True), ticket(0, twin="older")]
+
+    def of_twin(run: Run) -> list[Run]:
+        return [each for each in [*tickets, *elsewhere] if each.spec.twin_ref == run.spec.twin_ref]
+
+    assert [each.name for each in in_line(tickets, of_twin)] == ["r2", "r4", "r5"]

@@ -87,6 +87,8 @@ class RunPlan:
     """Nobody looks at its Job and its pods any more: delete them, and what they ran as. The report stays."""
     give_up: bool = False
     """Another attempt would end as the last did: let the Job make none."""
+    overdue: datetime | None = None
+    """The time, when it has no Job beyond its deadline: unless this attempt makes one, none will."""
 
 
 def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
@@ -154,7 +156,26 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=_children(view, images))
     # The Job can't tell a limit of memory from any other kill, and would try again what fails again.
-    return replace(plan, give_up=last is not None and last.reason is Reason.OUT_OF_MEMORY)
+    give_up = last is not None and last.reason is Reason.OUT_OF_MEMORY
+    return replace(plan, give_up=give_up, overdue=now if job is None and now >= _deadline(run, now) else None)
+
+
+def _deadline(run: Run, now: datetime) -> datetime:
+    return moment(run.status.start_time or timestamp(now)) + timedelta(seconds=run.spec.deadline_seconds)
+
+
+def plan_without_job(view: RunView, why: str, *, now: datetime) -> RunPlan:
+    """Return what a run says that could not be given a Job within its deadline: it ends, and leaves its place."""
+    run = view.run
+    never = Failure(
+        reason=Reason.DEADLINE_EXCEEDED, retryable=True,
+        message=f"its trainer could not be started within {run.spec.deadline_seconds} s (spec.deadlineSeconds): {why}",
+    )  # fmt: skip
+    known = merged(run.status, view.facts.progress).model_copy(
+        update={"failure": _failure_status(never), "remaining_seconds": None, "completion_time": timestamp(now)}
+    )
+    conditions = [admitted(view.facts, run), *data_ready(view.facts.progress, known, never), *ended(never)]
+    return _plan(run, known, conditions)
 
 
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:

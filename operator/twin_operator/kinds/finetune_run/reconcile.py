@@ -25,7 +25,7 @@ from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.facts import RunFacts
 from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
-from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run
+from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run, plan_without_job
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -108,6 +108,9 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         """Say how far it is."""
         if outcome.gone:
             return None
+        if plan.overdue is not None and (why := self._no_job(gathered.run, outcome.outcome)) is not None:
+            ending = plan_without_job(gathered, why, now=plan.overdue)
+            return Report(status=ending.status, conditions=ending.conditions, notices=run_notices)
         return Report(
             status=plan.status, conditions=with_refusal(plan.conditions, outcome.outcome), notices=run_notices,
             wake_at=(plan.wake_at,), outcome=outcome.outcome,
@@ -127,6 +130,16 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         except ApiError as error:
             if error.status not in (404, 409):  # gone, or another one of its name: its event brings us back
                 raise
+
+    def _no_job(self, run: Run, outcome: ApplyOutcome | None) -> str | None:
+        """Return why the run still has no Job, if it has none because it can't be made."""
+        if outcome is None or self.store.get(Key(JOB.kind, run.namespace, run.name)) is not None:
+            return None
+        told = [
+            *(refusal.message for refusal in outcome.refusals),
+            *(f"{key.kind} {key.name} can't be made: {error.message}" for key, error in outcome.failures),
+        ]
+        return told[0] if told else None
 
     async def _last_look(self, run: Run) -> RunFacts:
         """Ask the API server for report and pods: the Job's end may be seen before them, and it is final."""
