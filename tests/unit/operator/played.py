@@ -50,9 +50,7 @@ class Played:
         queue = self.process.queue
         for _ in range(rounds):
             if len(queue) == 0:
-                soon = [
-                    when for when, _ in queue._timers.values() if when - asyncio.get_running_loop().time() < 2
-                ]
+                soon = [when for when, _ in queue._timers.values() if when - asyncio.get_running_loop().time() < 2]
                 if not soon:
                     return
                 await asyncio.sleep(0.005)
