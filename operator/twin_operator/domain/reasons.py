@@ -397,11 +397,6 @@ class Reason(StrEnum):
         "the API server refuses some of the pool's objects; all others are as they should be",
         "what the message says: quota, admission webhooks, a field of the spec",
     )
-    TEMPLATE_REFUSED = (
-        "TemplateRefused",
-        "the spec asks for something of the pods that the administrator doesn't allow",
-        "take it out, or have it allowed in the operator's values; the message names both",
-    )
     APPLY_REFUSED = (
         "ApplyRefused",
         "the API server refuses an object",

@@ -32,7 +32,6 @@ CONSTRUCTORS = {
     "RefusedVersion",
 }
 EXPECTED = {
-    Reason.TEMPLATE_REFUSED: "overlays of pod templates",
     Reason.WEIGHTS_NOT_FINITE: "agents that measure weights",
     Reason.NO_EFFECT: "agents that measure weights",
 }
