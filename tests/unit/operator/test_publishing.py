@@ -306,3 +306,131 @@ async def test_another_doctor_under_the_name_is_never_answered_for_by_a_pool_who
     world.report("e1", ("dr-1", "a"), ("dr-0", "c"))
     await world.settle()
     assert world.answering("dr-0") == [(digest("c"), 100)]
+
+
+def try_again(world: Played) -> None:
+    """Let the time pass for which what failed is held."""
+    queue = world.process.queue
+    for key in list(queue._held_until):
+        queue._cancel(key)
+        queue._due(key)
+
+
+def refuse_writes(world: Played, *parts: str, status: int = 403) -> None:
+    """Refuse all writes to slices with one of these in their names."""
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "RoutingSlice" and any(part in key.name for part in parts):
+            raise api_error(status, "exceeded quota")
+
+    world.api.refuse = refuse
+
+
+def accept_writes(world: Played) -> None:
+    world.api.refuse = lambda verb, key, body: None
+
+
+def prompts(world: Played) -> set[str]:
+    return {digest for each in world.api.kinds("RoutingSlice").values() for digest in each.get("prompts") or {}}
+
+
+def take_label(world: Played, name: str, label: str) -> None:
+    world.api.put({"kind": "RoutingSlice", "metadata": {"name": name, "namespace": NAMESPACE, "labels": {label: None}}})
+
+
+def found_by_readers(world: Played) -> set[str]:
+    labels = {names.LABEL_POOL: "p", names.LABEL_COMPONENT: "routing"}
+    slices = world.api.kinds("RoutingSlice")
+    return {name for name, each in slices.items() if labels.items() <= each["metadata"]["labels"].items()}
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_prompt_that_is_not_accepted_takes_no_twin_off_and_is_said_until_it_is_published(status: int) -> None:
+    world = await clinic(2, prompt=PROMPT)
+    refuse_writes(world, "prompts", status=status)
+    world.start_twin("dr-0", adapter="a", systemPrompt="Be very kind.")
+    await world.settle()
+    uid = world.twin("dr-0")["metadata"]["uid"]
+    assert world.entries()[uid]["promptDigest"] == names.prompt_digest(PROMPT)
+    world.start_twin("dr-new")
+    await world.settle()
+    if status == 403:
+        for thing in (world.twin("dr-0"), world.pool()):
+            assert "exceeded quota" in world.condition("Ready", thing)[2]
+        assert world.condition("Ready", world.twin("dr-0"))[:2] == ("False", "RoutingRefused")
+    assert world.condition("Ready", world.twin("dr-1"))[1] != "RoutingRefused"
+    accept_writes(world)
+    try_again(world)
+    await world.settle()
+    assert world.entries()[uid]["promptDigest"] == names.prompt_digest("Be very kind.")
+    assert names.prompt_digest("Be very kind.") in prompts(world)
+    assert world.condition("Ready", world.twin("dr-0"))[1] != "RoutingRefused"
+
+
+async def test_a_new_twin_whose_prompt_is_refused_answers_nobody_without_it() -> None:
+    world = await clinic(1)
+    refuse_writes(world, "prompts")
+    world.start_twin("dr-new", systemPrompt=PROMPT)
+    await world.settle()
+    assert world.entries()[world.twin("dr-new")["metadata"]["uid"]]["promptDigest"] == names.prompt_digest(PROMPT)
+
+
+async def test_one_prompt_that_is_refused_holds_back_no_other() -> None:
+    world = await clinic(2)
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "odd" in (body.get("prompts") or {}).values():
+            raise api_error(422, "too odd")
+
+    world.api.refuse = refuse
+    world.start_twin("dr-0", adapter="a", systemPrompt="odd")
+    world.start_twin("dr-1", adapter="a", systemPrompt="Be kind.")
+    await world.settle()
+    assert world.entries()[world.twin("dr-1")["metadata"]["uid"]]["promptDigest"] == names.prompt_digest("Be kind.")
+    assert prompts(world) == {names.prompt_digest("Be kind.")}
+
+
+async def test_a_twin_whose_entry_stays_refused_delays_no_other_twin() -> None:
+    world = await clinic(2)
+    bad = world.twin("dr-0")["metadata"]["uid"]
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if bad in (body.get("twins") or {}):
+            raise api_error(403)
+
+    world.api.refuse = refuse
+    world.start_twin("dr-0", adapter="b")
+    await world.settle()
+    assert Key("Routing", NAMESPACE, "p") not in world.process.queue._held_until
+    assert Key("Routing", NAMESPACE, f"p/{bad}") in world.process.queue._held_until
+
+
+@pytest.mark.parametrize("label", [names.LABEL_COMPONENT, names.LABEL_POOL])
+@pytest.mark.parametrize("name", ["p-routing-0", "p-routing-1", "p-routing-pods", "p-routing-prompts-0"])
+async def test_a_slice_that_lost_a_label_gets_it_back_with_what_it_holds(name: str, label: str) -> None:
+    world = await clinic(TWINS_PER_SLICE + 1, prompt=PROMPT)
+    before = {part: each.get("twins") for part, each in world.api.kinds("RoutingSlice").items()}
+    take_label(world, name, label)
+    await world.settle()
+    await world.lead()
+    await world.settle()
+    assert found_by_readers(world) == before.keys()
+    assert {part: each.get("twins") for part, each in world.api.kinds("RoutingSlice").items()} == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_twin_in_two_slices_comes_to_rest_on_the_entry_that_answers(*, first: bool) -> None:
+    world = await clinic(1)
+    live = world.api.kinds("RoutingSlice")["p-routing-0"]
+    [(uid, entry)] = live["twins"].items()
+    world.api.put({
+        **live, "metadata": {**{k: live["metadata"][k] for k in ("namespace", "labels", "ownerReferences")},
+                             "name": "p-routing-1"},
+    })  # fmt: skip
+    silent = {**live, "metadata": {"name": f"p-routing-{int(first)}", "namespace": NAMESPACE}}
+    world.api.put({**silent, "twins": {uid: {**entry, "versions": []}}})
+    await world.settle()
+    await world.lead()
+    await world.settle()
+    kept = [each["twins"][uid] for each in world.api.kinds("RoutingSlice").values() if uid in (each.get("twins") or {})]
+    assert kept == [entry]

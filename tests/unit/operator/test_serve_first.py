@@ -242,6 +242,38 @@ async def test_what_a_newer_release_has_written_is_carried_over() -> None:
     assert world.answering() == [(digest("a"), 100)]
 
 
+async def test_a_rollback_that_is_refused_once_is_tried_again() -> None:
+    world = await canary()
+    refused: list[Key] = []
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "RoutingSlice" and not refused:
+            refused.append(key)
+            raise api_error(403, "rights are being upgraded")
+
+    world.api.refuse = refuse
+    roll_back(world)
+    await world.settle()
+    assert len(refused) == 1
+    assert world.answering() == [(digest("a"), 100)]
+
+
+@pytest.mark.parametrize("status", [403, 409, 429, 500])
+async def test_slices_of_pods_and_prompts_that_cannot_be_written_hold_no_rollback_back(status: int) -> None:
+    world = await canary()
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "prompts" in key.name or "pods" in key.name:
+            raise api_error(status, "webhook")
+
+    world.api.refuse = refuse
+    world.start_twin("dr-b", systemPrompt="Be kind.")
+    world.start_pod("e2", ip="10.0.0.2")
+    roll_back(world)
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+
+
 async def test_a_child_that_lost_its_label_gets_it_back() -> None:
     world = await canary()
     name = names.miner_name("p")

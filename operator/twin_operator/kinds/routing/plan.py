@@ -6,6 +6,7 @@ slice; a new one goes to the first with room.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -48,10 +49,11 @@ class SlicePatch:
         return body
 
     def parts(self) -> list[SlicePatch]:
-        """Return the same change as one patch per twin, so that one that is refused holds back no other."""
-        rest = SlicePatch(name=self.name, pods=self.pods, prompts=self.prompts, header=self.header)
+        """Return the same change as one patch per twin and per prompt: one that is refused holds back no other."""
+        rest = SlicePatch(name=self.name, pods=self.pods, header=self.header)
+        texts = [SlicePatch(name=self.name, prompts={digest: text}) for digest, text in self.prompts.items()]
         alone = [SlicePatch(name=self.name, twins={uid: entry}) for uid, entry in self.twins.items()]
-        return [*([rest] if rest.body() else []), *alone]
+        return [*([rest] if rest.body() else []), *texts, *alone]
 
 
 def header_document(header: PoolHeader) -> dict[str, Any]:
@@ -65,13 +67,43 @@ def entry_document(entry: TwinEntry) -> dict[str, Any]:
     return {"doctor": None, "promptDigest": None, **whole}
 
 
+def places(pool: str, published: Published) -> dict[str, str]:
+    """Return which slice holds each twin's entry, by UID.
+
+    There should be one. Of several (a former leader's late write, a backup), the one counts that lets something answer,
+    and of those the one in the first slice.
+    """
+    numbers = {name: slice_number(pool, name) for name in published.slices}
+    found: dict[str, tuple[bool, float, str]] = {}
+    for name, each in published.slices.items():
+        number = numbers[name]
+        rank = math.inf if number is None else number
+        for uid, entry in each.twins.items():
+            mine = (not entry.versions, rank, name)
+            if uid not in found or mine < found[uid]:
+                found[uid] = mine
+    where = {uid: name for name, each in published.slices.items() for uid in each.unreadable}
+    return where | {uid: name for uid, (_, _, name) in found.items()}
+
+
+def plan_second_entries(pool: str, published: Published, uids: Collection[str]) -> list[SlicePatch]:
+    """Return patches that leave these twins one entry each."""
+    where = places(pool, published)
+    patches = []
+    for name, each in sorted(published.slices.items()):
+        twice = {uid: None for uid in sorted(each.twins) if uid in uids and where[uid] != name}
+        if twice:
+            patches.append(SlicePatch(name=name, twins=dict(twice)))
+    return patches
+
+
 def plan_twins(pool: str, published: Published, changes: Changes) -> tuple[list[SlicePatch], list[SlicePatch]]:
     """Return patches that must come first, and those that follow.
 
     What comes first takes away the entry of a twin that is gone, where another twin of the same name gets one in
     another slice: at no moment are there two.
     """
-    where = {uid: name for name, each in published.slices.items() for uid in (*each.twins, *each.unreadable)}
+    where = places(pool, published)
     counts = {
         number: len(each.twins) + len(each.unreadable)
         for name, each in published.slices.items()
@@ -113,6 +145,23 @@ def _first_away(published: Published, patches: dict[str, SlicePatch]) -> list[Sl
     return first
 
 
+def published_prompts(published: Published) -> set[str]:
+    """Return the digests of the system prompts that are published."""
+    return {digest for each in published.slices.values() for digest in each.prompts}
+
+
+def with_published_prompt(entry: TwinEntry, previous: TwinEntry | None, there: Collection[str]) -> TwinEntry:
+    """Return the entry with the system prompt that the twin answers with, until its new one is published.
+
+    A twin that answers nobody yet waits for its own: nobody must hear it without.
+    """
+    if entry.prompt_digest in there or previous is None or not previous.versions:
+        return entry
+    if previous.prompt_digest is not None and previous.prompt_digest not in there:
+        return entry
+    return entry.model_copy(update={"prompt_digest": previous.prompt_digest})
+
+
 def plan_prompts(pool: str, published: Published, texts: Mapping[str, str]) -> list[SlicePatch]:
     """Return patches that add these system prompts, by digest, where they are not published yet."""
     sizes = {
@@ -120,7 +169,7 @@ def plan_prompts(pool: str, published: Published, texts: Mapping[str, str]) -> l
         for name, each in published.slices.items()
         if _PROMPTS_NAME.search(name)
     }
-    there = {digest for each in published.slices.values() for digest in each.prompts}
+    there = published_prompts(published)
     patches: dict[str, SlicePatch] = {}
     for digest, text in sorted(texts.items()):
         if digest in there:

@@ -12,35 +12,40 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
+from bettertherapy_api.routing import PodEntry, TwinEntry
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, without
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.versions import wanted_version
-from twin_operator.engine import metrics
 from twin_operator.engine.api import Api
-from twin_operator.engine.apply import Owner
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key
-from twin_operator.errors import ApiError, ChildConflictError, ConflictError
-from twin_operator.kinds.podspec.parts import labels
+from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.routing.plan import (
+    Changes,
     SlicePatch,
-    header_document,
+    places,
     plan_pods,
     plan_prompts,
+    plan_second_entries,
     plan_twins,
     plan_unused_prompts,
+    published_prompts,
     slice_number,
+    with_published_prompt,
 )
+from twin_operator.kinds.routing.slices import SliceWriter
+from twin_operator.kinds.routing.troubles import OF_FULL_LOOK, OF_POOL, Pass, Trouble
 from twin_operator.kinds.world import Published, World
 
 log = logging.getLogger(__name__)
 
 ROUTING: Final = "Routing"
-"""Kind of the queue's keys for this work; the name is the pool's."""
+"""Kind of the queue's keys for this work; the name is the pool's, and behind a slash what of it is tried again."""
+_AGAIN: Final = "/"
+_LABELS: Final = "labels"
 
 
 class RoutingReconciler:
@@ -51,7 +56,9 @@ class RoutingReconciler:
         self._world = world
         self._store = world.store
         self._wake = wake
+        self._slices = SliceWriter(api=api, world=world)
         self._marked: dict[tuple[str, str], set[str] | None] = {}
+        self._troubles: dict[tuple[str, str], dict[str, Trouble]] = {}
 
     def mark(self, namespace: str, pool: str, twin: str | None) -> None:
         """Have the twin of this UID looked at in the next pass over the pool; None: all."""
@@ -64,82 +71,143 @@ class RoutingReconciler:
 
     async def reconcile(self, key: Key) -> None:
         """Publish what changed for the pool; raises OperatorError to be called again."""
-        place = (key.namespace, key.name)
+        name, again, what = key.name.partition(_AGAIN)
+        place = (key.namespace, name)
+        if again:
+            self._try_again(place, what)
+            return
         marked = self._marked.pop(place, set())
         pool = self._world.pool_ref(*place)
         if pool is None or pool.deleted:
             self._world.unpublished.pop(place, None)  # the garbage collector takes the slices
+            self._troubles.pop(place, None)
             return
         try:
-            if isinstance(pool, Pool):
-                await self._publish(pool, marked)
-            else:
-                await self._go_on(pool)
+            done = await (self._publish(pool, marked) if isinstance(pool, Pool) else self._go_on(pool))
         except BaseException:
             for uid in marked if marked is not None else [None]:
                 self.mark(*place, uid)
             raise
+        self._finish(place, done)
 
-    async def _publish(self, pool: Pool, marked: set[str] | None) -> None:
-        place, header = (pool.namespace, pool.name), header_of(pool)
-        published = self._world.published(pool)
-        if names.routing_slice_name(pool.name, 0) not in published.slices:
+    def _try_again(self, place: tuple[str, str], what: str) -> None:
+        """Have looked at again what could not be written; raises as long as that is so, which makes the delay grow.
+
+        It has a key of its own: the delay of what is refused must not be that of other twins' changes.
+        """
+        owed = {uid: trouble for uid, trouble in self._troubles.get(place, {}).items() if trouble.again == what}
+        for uid in owed:
+            self._mark_troubled(place, uid)
+        if owed:
+            self._wake(Key(ROUTING, *place))
+            raise ApplyError(next(iter(owed.values())).why)
+
+    def _mark_troubled(self, place: tuple[str, str], uid: str) -> None:
+        if uid != OF_POOL:  # that is looked at in every pass
+            self.mark(*place, None if uid == OF_FULL_LOOK else uid)
+
+    def _finish(self, place: tuple[str, str], done: Pass) -> None:
+        """Tell what could not be written and see to it that it is tried again."""
+        self._troubles[place] = done.troubles
+        self._note_refused(place, done.said())
+        for what in sorted({trouble.again for trouble in done.troubles.values() if trouble.again is not None}):
+            self._wake(Key(ROUTING, place[0], f"{place[1]}{_AGAIN}{what}"))
+        for uid in done.conflicts:
+            self._mark_troubled(place, uid)
+        if done.conflicts:
+            raise ConflictError("some RoutingSlices were changed meanwhile")
+
+    async def _publish(self, pool: Pool, marked: set[str] | None) -> Pass:
+        place, done = (pool.namespace, pool.name), Pass(pool=pool, header=header_of(pool))
+        if names.routing_slice_name(pool.name, 0) not in self._world.published(pool).slices:
             marked = None
-            await self._create(pool, SlicePatch(name=names.routing_slice_name(pool.name, 0)), header)
-        entries = published.entries() if marked is None else {}
-        uids = self._all(pool, entries) if marked is None else marked
+        if marked is None:
+            await self._restore(done)
+        published = self._world.published(pool)
+        where = places(pool.name, published)
+        uids = self._all(pool, published.entries()) if marked is None else marked
+        if marked is not None:
+            done.keep(self._troubles.get(place, {}), but=uids)
+        formerly: dict[str, TwinEntry | None] = {}
         changes: dict[str, TwinEntry | None] = {}
         texts: dict[str, str] = {}
-        odd: dict[str, str] = {}
         locked = {uid for each in published.slices.values() for uid in each.unreadable}
         for uid in sorted(uids):
             twin = self._world.twin_of(uid)
             if uid in locked and twin is not None:
                 continue  # written by another release: what is published for it stays
-            previous = entries.get(uid) if marked is None else published.entry(uid)
+            previous = formerly[uid] = published.slices[where[uid]].twins.get(uid) if uid in where else None
             try:
                 wanted = self._wanted(pool, twin, previous)
             except Exception as error:  # one twin's defect must not stop the others; its entry stays
                 log.exception("MinerPool %s/%s: nothing can be published for twin %s", *place, uid)
-                odd[uid] = f"the operator can't make it ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+                done.odd(uid, error)
                 continue
             if wanted != previous or (uid in locked and twin is None):
                 changes[uid] = wanted
             if wanted is not None and wanted.prompt_digest is not None and isinstance(twin, Twin):
                 texts[wanted.prompt_digest] = twin.spec.system_prompt or ""
-        first, then = plan_twins(pool.name, published, changes)
-        former = self._world.unpublished.get(place, {})
-        refused = {} if marked is None else {uid: why for uid, why in former.items() if uid not in uids and uid}
-        refused.update(odd)
-        for patch in [
-            *plan_pods(pool.name, published, self._pods(pool)), *plan_prompts(pool.name, published, texts), *first,
-            *then, *self._headers(pool, published, {patch.name for patch in then}),
-        ]:  # fmt: skip
-            await self._write(pool, patch, header, refused)
+                done.users.setdefault(wanted.prompt_digest, set()).add(uid)
+        there = published_prompts(published)
+        waiting = {uid: entry for uid, entry in changes.items() if entry is not None and entry.prompt_digest in texts}
+        waiting = {uid: entry for uid, entry in waiting.items() if entry.prompt_digest not in there}
+        written = await self._write_twins(done, {uid: changes[uid] for uid in changes.keys() - waiting.keys()})
+        for patch in plan_second_entries(pool.name, published, uids - locked):
+            await self._write(done, patch)
+        for patch in [*plan_pods(pool.name, published, self._pods(pool)), *plan_prompts(pool.name, published, texts)]:
+            await self._write(done, patch)
+        there = published_prompts(self._world.published(pool))
+        late = {uid: with_published_prompt(entry, formerly[uid], there) for uid, entry in waiting.items()}
+        written |= await self._write_twins(done, {uid: late[uid] for uid in late if late[uid] != formerly[uid]})
+        for patch in self._headers(pool, published, written):
+            await self._write(done, patch)
         if marked is None:
-            await self._tidy(pool, header, {**entries, **changes})
-        self._note_refused(place, refused)
+            await self._tidy(done, set(texts))
+        return done
 
-    async def _go_on(self, pool: PoolRef) -> None:
+    async def _go_on(self, pool: PoolRef) -> Pass:
         """Publish what needs no spec: where pods are, and that what must not answer does so no more.
 
         A twin that is gone must go here too: its name may be another doctor's by now.
         """
+        done = Pass(pool=pool, header=None)
+        await self._restore(done)
         published = self._world.published(pool)
-        header = next((each.header for _, each in sorted(published.slices.items()) if each.header is not None), None)
+        done.header = next(
+            (each.header for _, each in sorted(published.slices.items()) if each.header is not None), None
+        )
         changes: dict[str, TwinEntry | None] = {}
-        for uid, entry in published.entries().items():
+        where = places(pool.name, published)
+        locked = {uid for each in published.slices.values() for uid in each.unreadable}
+        for uid in published.entries():
+            entry = published.slices[where[uid]].twins[uid]
             wanted = self._without_spec(pool, self._world.twin_of(uid), entry)
             if wanted != entry:
                 changes[uid] = wanted
-        locked = {uid for each in published.slices.values() for uid in each.unreadable}
         changes.update(dict.fromkeys(uid for uid in locked if self._world.twin_of(uid) is None))
-        refused: dict[str, str] = {}
-        first, then = plan_twins(pool.name, published, changes)
-        for patch in [*plan_pods(pool.name, published, self._pods(pool)), *first, *then]:
-            if header is not None or patch.name in published.slices:
-                await self._write(pool, patch, header, refused)
-        self._note_refused((pool.namespace, pool.name), refused)
+        await self._write_twins(done, changes)
+        for patch in [
+            *plan_second_entries(pool.name, published, where.keys() - locked),
+            *plan_pods(pool.name, published, self._pods(pool)),
+        ]:
+            if done.header is not None or patch.name in published.slices:
+                await self._write(done, patch)
+        return done
+
+    async def _restore(self, done: Pass) -> None:
+        """Bring back what readers look for: the slices' labels, and the first slice."""
+        for error in await self._slices.restore_all(done.pool):
+            done.failed(error, [OF_FULL_LOOK], again=_LABELS)
+        first = names.routing_slice_name(done.pool.name, 0)
+        if done.header is not None and first not in self._world.published(done.pool).slices:
+            await self._write(done, SlicePatch(name=first))
+
+    async def _write_twins(self, done: Pass, changes: Changes) -> set[str]:
+        """Write these entries; returns the names of the slices that are concerned."""
+        first, then = plan_twins(done.pool.name, self._world.published(done.pool), changes)
+        for patch in [*first, *then]:
+            await self._write(done, patch)
+        return {patch.name for patch in then}
 
     def _note_refused(self, place: tuple[str, str], refused: dict[str, str]) -> None:
         former = self._world.unpublished.get(place, {})
@@ -206,93 +274,26 @@ class RoutingReconciler:
             if each.header != header and name not in written
         ]
 
-    async def _write(
-        self, pool: PoolRef, patch: SlicePatch, header: PoolHeader | None, refused: dict[str, str]
-    ) -> None:
-        """Write one patch. What the API server refuses is noted; a patch of several twins is then sent one by one."""
+    async def _write(self, done: Pass, patch: SlicePatch, *, of: str = OF_POOL) -> None:
+        """Write one patch; what can't be written is noted. What is refused is then sent one by one."""
         try:
-            await self._send(pool, patch, header)
-        except ApiError as error:
-            if not error.refused:
-                raise
-            if len(patch.twins) > 1:
+            await self._slices.send(done.pool, patch, done.header)
+        except (ApiError, ChildConflictError, ConflictError) as error:
+            if isinstance(error, ApiError) and error.refused and len(patch.twins) + len(patch.prompts) > 1:
                 for part in patch.parts():
-                    await self._write(pool, part, header, refused)
+                    await self._write(done, part, of=of)
                 return
-            uid = next(iter(patch.twins), "")
-            refused[uid] = f"the API server refuses it: {error.message}"
-            log.warning("RoutingSlice %s/%s: %s", pool.namespace, patch.name, error)
+            done.not_written(patch, error, of=of)
 
-    async def _send(self, pool: PoolRef, patch: SlicePatch, header: PoolHeader | None) -> None:
-        """Write one patch; a slice that is not there yet needs a header."""
-        published = self._world.published(pool)
-        if patch.name not in published.slices:
-            if header is not None:
-                await self._create(pool, patch, header)
-            return
-        if header is not None and published.slices[patch.name].header != header:
-            patch.header = header
-        live = self._store.get(published.keys[patch.name])
-        if live is None or not (body := patch.body()):
-            return
-        body["metadata"] = {"resourceVersion": live["metadata"]["resourceVersion"]}
-        try:
-            answer = await self._api.merge(ROUTING_SLICE, namespace=pool.namespace, name=patch.name, patch=body)
-        except ApiError as error:
-            if error.status not in (404, 409):
-                raise
-            await self._look_again(pool, patch.name)
-            raise ConflictError(f"RoutingSlice {patch.name} was changed meanwhile") from error
-        self._store.put(answer)
-        metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
-
-    async def _create(self, pool: PoolRef, patch: SlicePatch, header: PoolHeader) -> None:
-        owner = Owner(
-            api_version=MINER_POOL.api_version, kind=MINER_POOL.kind, namespace=pool.namespace, name=pool.name,
-            uid=pool.uid,
-        )  # fmt: skip
-        body = {key: _without_null(value) for key, value in patch.body().items()}
-        manifest = {
-            "apiVersion": ROUTING_SLICE.api_version,
-            "kind": ROUTING_SLICE.kind,
-            "metadata": {
-                "name": patch.name, "namespace": pool.namespace, "labels": labels(pool, "routing"),
-                "ownerReferences": [owner.reference()],
-            },
-            **body,
-            "pool": _without_null(header_document(header)),
-        }  # fmt: skip
-        try:
-            self._store.put(await self._api.create(manifest))
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            await self._look_again(pool, patch.name)
-            if patch.name in self._world.published(pool).slices:
-                raise ConflictError(f"RoutingSlice {patch.name} was made meanwhile") from error
-            raise ChildConflictError(
-                kind=ROUTING_SLICE.kind, namespace=pool.namespace, name=patch.name,
-                owner="an earlier MinerPool of this name, or somebody else",
-            ) from error  # fmt: skip
-        metrics.ROUTING_CHANGES.labels(namespace=pool.namespace, pool=pool.name).inc()
-
-    async def _look_again(self, pool: PoolRef, name: str) -> None:
-        """Take what the API server has of a slice: the store was behind."""
-        live = await self._api.get(ROUTING_SLICE, namespace=pool.namespace, name=name)
-        key = Key(ROUTING_SLICE.kind, pool.namespace, name)
-        if live is not None:
-            self._store.put({"apiVersion": ROUTING_SLICE.api_version, "kind": ROUTING_SLICE.kind, **live})
-        elif (known := self._store.get(key)) is not None:
-            self._store.remove(known)
-
-    async def _tidy(self, pool: Pool, header: PoolHeader, entries: dict[str, TwinEntry | None]) -> None:
+    async def _tidy(self, done: Pass, used: set[str]) -> None:
         """Take away system prompts of no twin, and slices without content; the first one stays."""
+        pool = done.pool
         published = self._world.published(pool)
-        used = {entry.prompt_digest for entry in entries.values() if entry is not None and entry.prompt_digest}
-        used |= {entry.prompt_digest for entry in published.entries().values() if entry.prompt_digest}
+        for each in published.slices.values():
+            used |= {entry.prompt_digest for entry in each.twins.values() if entry.prompt_digest}
         if not any(each.unreadable for each in published.slices.values()):
             for patch in plan_unused_prompts(published, used):
-                await self._send(pool, patch, header)
+                await self._write(done, patch, of=OF_FULL_LOOK)
         published = self._world.published(pool)
         for name, each in sorted(published.slices.items()):
             empty = not (each.twins or each.unreadable or each.prompts or each.pods)
@@ -301,7 +302,10 @@ class RoutingReconciler:
             live = self._store.get(published.keys[name])
             if live is not None:
                 uid = live["metadata"]["uid"]
-                await self._api.delete(ROUTING_SLICE, namespace=pool.namespace, name=name, uid=uid)
+                try:
+                    await self._api.delete(ROUTING_SLICE, namespace=pool.namespace, name=name, uid=uid)
+                except ApiError as error:
+                    done.failed(error, [OF_FULL_LOOK], again=name)
 
 
 def not_selected() -> Finding:
@@ -321,9 +325,3 @@ def served_by_other(world: World, twin: Twin, pool: Pool) -> bool:
         if entry is not None and any(version.served_name == wanted for version in entry.versions):
             return True
     return False
-
-
-def _without_null(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_null(item) for key, item in value.items() if item is not None}
-    return value
