@@ -62,7 +62,8 @@ class World:
         self.access_missing: dict[tuple[str, str], str] = {}
         """By pool: name of the Secret with its clients' tokens, where that is missing or empty."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
-        self._published: dict[tuple[str, str], Published] = {}
+        self._published: dict[tuple[str, str], tuple[str, Published]] = {}
+        """With the UID of the pool whose it is: one made anew under the name has published nothing yet."""
 
     def changed(self, old: Entry | None, new: Entry | None) -> None:
         """Take notice of a change in the store: facts that depend on the object are made anew."""
@@ -138,14 +139,14 @@ class World:
     def published(self, pool: PoolRef) -> Published:
         """Return what this very pool has published; slices of an earlier one of its name don't count."""
         known = self._published.get((pool.namespace, pool.name))
-        if known is not None:
-            return known
+        if known is not None and known[0] == pool.uid:
+            return known[1]
         slices, keys = {}, {}
         for entry in self.store.find_any(POOL, (pool.namespace, pool.name)):
             if entry.key.kind == ROUTING_SLICE.kind and entry.value.owner == pool.uid:
                 slices[entry.key.name], keys[entry.key.name] = entry.value, entry.key
         made = Published(slices=slices, keys=keys)
-        self._published[pool.namespace, pool.name] = made
+        self._published[pool.namespace, pool.name] = pool.uid, made
         return made
 
     def forget_pool(self, namespace: str, name: str) -> None:

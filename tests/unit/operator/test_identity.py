@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 
 from bettertherapy_api import names
 from tests.unit.operator.played import Played
 from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.engine.resources import Key
 from twin_operator.engine.times import timestamp
 
 
@@ -91,3 +93,15 @@ async def test_slices_of_a_former_pool_of_that_name_are_not_taken_over() -> None
     assert pool is not None
     assert "p-routing-0" not in fresh.process.world.published(pool).slices
     assert "p-routing-pods" in fresh.process.world.published(pool).slices
+
+
+async def test_a_pool_made_anew_writes_into_no_slice_of_the_former_one() -> None:
+    """The garbage collector comes later: the former pool's slices are still there, and known."""
+    world = await serving()
+    gone = copy.deepcopy(world.api.objects.pop(Key("MinerPool", NAMESPACE, "p")))
+    gone["metadata"]["resourceVersion"] = str(next(world.api._versions))
+    world.api._tell("DELETED", gone)
+    before = len(world.api.writes)
+    world.start_pool()
+    await world.settle()
+    assert [each for each in world.api.writes[before:] if each.key.kind == "RoutingSlice"] == []

@@ -8,11 +8,12 @@ import pytest
 
 from tests.unit.operator.cast import Cast
 from tests.unit.operator.played import Played
-from tests.unit.operator.samples import digest, pool, pool_object, twin
+from tests.unit.operator.samples import NAMESPACE, digest, pool, pool_object, twin
 from twin_operator.domain.objects import pool_from, pool_ref
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Finding
+from twin_operator.engine.resources import Key
 
 A = {"digest": digest("a"), "servedName": "dr-a-aaaaaaaa", "uri": "pvc://adapters/dr-a/a", "rank": 8}
 
@@ -87,3 +88,30 @@ def test_a_pool_whose_spec_cannot_be_read_trains_nobody_and_is_named() -> None:
     assert found.reason is Reason.NO_TRAINING_POOL
     assert "MinerPool p " in found.message
     assert choose_pool(twin(), [unread, trains := pool("q", store={"uri": "pvc://adapters/store"})]) is trains
+
+
+@pytest.mark.parametrize("adapter", [None, "a"])
+async def test_a_twin_that_moves_is_answered_until_the_other_pool_has_a_pod(adapter: str | None) -> None:
+    """What a pool without pods publishes answers nobody."""
+    world = Played()
+    for name in ("p", "q"):
+        world.start_pool(name, labels={"tier": "demo", "n": name})
+    world.start_pod()
+    world.start_pod("f1", pool="q", ip="10.0.1.1")
+    world.start_twin(adapter=adapter, poolSelector={"matchLabels": {"tier": "demo"} if adapter else {"n": "p"}})
+    held = [("dr-a", adapter)] if adapter else []
+    world.report("e1", *held)
+    world.report("f1", *held, pool="q")
+    await world.lead()
+    await world.settle()
+    world.api.drop(Key("Pod", NAMESPACE, "f1"))
+    await world.settle()
+    moved = {**world.twin()["spec"], "poolSelector": {"matchLabels": {"n": "q"}}}
+    world.api.put_spec(Key("DoctorTwin", NAMESPACE, "dr-a"), moved)
+    await world.settle()
+    slice_of_p = Key("RoutingSlice", NAMESPACE, "p-routing-0")
+    assert [each["versions"] for each in (world.api.objects[slice_of_p].get("twins") or {}).values()]
+    world.start_pod("f2", pool="q", ip="10.0.1.2")
+    world.report("f2", *held, pool="q")
+    await world.settle()
+    assert not world.api.objects[slice_of_p].get("twins")

@@ -15,7 +15,7 @@ from bettertherapy_api import names
 from bettertherapy_api.routing import PodEntry, TwinEntry
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
 from twin_operator.domain.reasons import Reason
-from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, without
+from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, verified_on, without
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine.api import Api
@@ -314,14 +314,22 @@ def not_selected() -> Finding:
 
 
 def served_by_other(world: World, twin: Twin, pool: Pool) -> bool:
-    """Tell whether another pool, one that matches and can serve the twin, answers with the wanted version."""
-    wanted = wanted_version(twin).served_name
+    """Tell whether another pool, one that matches and can serve the twin, answers with the wanted version.
+
+    What it publishes answers nobody until one of its ready pods holds it.
+    """
+    version = wanted_version(twin)
+    wanted = version.served_name
     for other in world.pools(pool.namespace):
         if other.name == pool.name or other.deleted:
             continue
         if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin) is not None:
             continue
         entry = world.published(other).entry(twin.uid)
-        if entry is not None and any(version.served_name == wanted for version in entry.versions):
+        if entry is None or all(each.served_name != wanted for each in entry.versions):
+            continue
+        ready = world.facts(other.namespace, other.name).ready
+        reports = [report for report in ready.values() if report is not None]
+        if ready and (version.digest is None or verified_on(wanted, version.digest, reports)):
             return True
     return False
