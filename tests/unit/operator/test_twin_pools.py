@@ -115,3 +115,24 @@ async def test_a_twin_that_moves_is_answered_until_the_other_pool_has_a_pod(adap
     world.report("f2", *held, pool="q")
     await world.settle()
     assert not world.api.objects[slice_of_p].get("twins")
+
+
+async def test_a_slice_that_somebody_deletes_is_made_anew_with_the_version_that_answered() -> None:
+    """Also while a newer one is asked for that no pod has verified."""
+    world = Played()
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    world.start_twin()
+    await world.lead()
+    await world.settle()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    newer = {"uri": "pvc://adapters/dr-a/b", "digest": digest("b"), "rank": 8}
+    world.api.put_spec(Key("DoctorTwin", NAMESPACE, "dr-a"), {**world.twin()["spec"], "adapter": newer})
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    world.api.drop(Key("RoutingSlice", NAMESPACE, "p-routing-0"))
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    assert world.twin()["status"]["pools"] == ["p"]

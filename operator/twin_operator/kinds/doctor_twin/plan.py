@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.routing import Adapter, Version
 from twin_operator.domain.rollout import Rollout
-from twin_operator.domain.twin_view import TwinView
+from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.domain.versions import known_versions
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import timestamp
@@ -76,20 +76,22 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
 
 
 def _serving_pools(view: TwinView) -> list[str]:
-    """Return the pools that answer for the twin. One whose table was lost did, and makes it anew from this."""
-    known = view.twin.status.pools or []
-    return sorted(
-        each.pool.name
-        for each in view.pools
-        if each.answering(view.twin) is not None or (not each.published and each.pool.name in known)
-    )
+    """Return the pools that answer for the twin. One that has lost its entry did, and makes it anew from this."""
+    return sorted(each.pool.name for each in view.pools if each.answering(view.twin) is not None or _lost(view, each))
+
+
+def _lost(view: TwinView, pool: PoolView) -> bool:
+    """Tell whether a pool answered for the twin and its entry is gone otherwise than by the operator's own doing."""
+    if pool.entry is not None or pool.pool.name not in (view.twin.status.pools or ()):
+        return False
+    return not pool.published or pool.counts
 
 
 def _active(view: TwinView) -> VersionStatus | None:
     """Return the version that answers: the wanted one once it does in every pool that counts, else the older one."""
     answering = [(pool, version) for pool in view.pools if (version := pool.answering(view.twin)) is not None]
     if not answering:
-        return None
+        return view.twin.status.active_version if any(_lost(view, pool) for pool in view.pools) else None
     wanted = view.wanted.digest if view.wanted else None
     behind = [pair for pair in answering if pair[1].digest != wanted and pair[0].counts]
     pool, version = (behind or [pair for pair in answering if pair[1].digest == wanted] or answering)[0]
