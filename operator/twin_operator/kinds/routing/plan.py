@@ -115,9 +115,8 @@ def plan_twins(pool: str, published: Published, changes: Changes) -> tuple[list[
             patches.setdefault(where[uid], SlicePatch(name=where[uid])).twins[uid] = None
             if (number := slice_number(pool, where[uid])) is not None:
                 counts[number] -= 1
-    for uid, entry in changes.items():
-        if entry is None:
-            continue
+    kept = [(entry.name, uid, entry) for uid, entry in changes.items() if entry is not None]
+    for _, uid, entry in sorted(kept, key=lambda each: each[:2]):  # the same twins always come into the same slices
         name = where.get(uid)
         if name is None:
             number = slice_for(counts)
