@@ -39,7 +39,7 @@ _FITS: Final = 1.5
 """Misfit a place up to which the child's record explains what was measured: of the first places, and of all."""
 _STRANGE: Final = 3.0
 """Misfit a place from which on no record explains it."""
-_OF_AN_UNKNOWN_BASE: Final = 0.3
+_OF_AN_UNKNOWN_BASE: Final = 0.165
 """Scale as a part of what the adapter changes, where the trainer recorded nothing of the base model."""
 _BASE_NOISES: Final = 3.0
 
