@@ -409,7 +409,7 @@ def test_pool_defaults(kubectl: Kubectl, namespace: str) -> None:
     kubectl("create", "-n", namespace, "-f", "-", stdin=stdin)
     spec = json.loads(kubectl("get", "mp", "smollm2", "-n", namespace, "-o", "json").stdout)["spec"]
     assert spec["engine"] == {"device": "GPU", "maxLoras": "Auto", "maxLoraRank": 16}
-    assert spec["miner"] == {"replicas": 1, "candidates": 1, "latencyBudgetSeconds": 30}
+    assert spec["miner"] == {"replicas": 1, "candidates": 1, "latencyBudgetSeconds": 30, "images": False}
     assert (spec["replicas"], spec["drainSeconds"]) == (1, 60)
     assert spec["disruption"] == {"maxUnavailable": 1}
     assert spec["autoscaling"] == {

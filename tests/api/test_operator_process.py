@@ -129,7 +129,7 @@ async def _run(kubeconfig: Path, namespace: str, lease: str, pool: str, after: i
 
         def idle() -> bool:
             soon = asyncio.get_running_loop().time() + SOON_SECONDS
-            timers = any(timer.when() < soon for timer in process.queue._timers.values())
+            timers = any(when < soon for when, _ in process.queue._timers.values())
             return process.leadership.leading.is_set() and not (
                 len(process.queue) or process.queue.started_at or timers
             )
