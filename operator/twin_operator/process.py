@@ -144,7 +144,8 @@ class Process:
         election = asyncio.create_task(self.leadership.run(), name="election")
         try:
             async with asyncio.TaskGroup() as tasks:
-                for number in range(self._settings.workers + sum(AT_ONCE.values())):
+                added = sum(AT_ONCE.values()) if self._settings.workers > 1 else 0  # one worker is one thing at a time
+                for number in range(self._settings.workers + added):
                     tasks.create_task(
                         work(self.queue, self._reconcile, may_work=self._may_work), name=f"worker-{number}"
                     )

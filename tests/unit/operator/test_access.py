@@ -10,7 +10,7 @@ from tests.unit.operator.samples import NAMESPACE, pool, pool_object
 from twin_operator.engine.apply import Owner
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.errors import ApiError, ApplyError
-from twin_operator.kinds.miner_pool.access import AGAIN_SECONDS, AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.access import FOUND_AGAIN_SECONDS, AccessSecrets, AccessState
 
 SECRET = Key("Secret", NAMESPACE, "p-access")
 
@@ -29,7 +29,7 @@ class World:
 
     async def look(self) -> tuple[AccessState, bool]:
         found = await self.secrets.ensure(self.pool, Owner.of(pool_object()))
-        return found.state, found.look_again
+        return found.state, found.look_again is not None
 
 
 async def test_one_that_was_made_for_this_pool_is_not_asked_after_soon() -> None:
@@ -43,7 +43,7 @@ async def test_one_that_was_there_is_looked_at_again_and_made_when_the_former_po
     world.put_by_others()
     assert await world.look() == (AccessState.PRESENT, True)
     world.api.drop(SECRET)  # the garbage collector comes for the former pool's children
-    world.now += AGAIN_SECONDS
+    world.now += FOUND_AGAIN_SECONDS
     assert await world.look() == (AccessState.PRESENT, False)
     assert SECRET in world.api.objects
 
@@ -54,7 +54,7 @@ async def test_one_that_stays_is_left_alone_after_a_while() -> None:
     looks = 0
     for _ in range(60):
         looks += (await world.look())[1]
-        world.now += AGAIN_SECONDS
+        world.now += FOUND_AGAIN_SECONDS
     assert 0 < looks < 20
 
 

@@ -107,7 +107,7 @@ def test_only_the_store_may_be_written() -> None:
     gate = {"evalSetRef": {"uri": "pvc://evals/dr-a.jsonl", "digest": digest("e")}}
     made = pod(twin_fields={"gate": gate})
     claims = {
-        volume["persistentVolumeClaim"]["claimName"]: volume["persistentVolumeClaim"]["readOnly"]
+        volume["persistentVolumeClaim"]["claimName"]: volume["persistentVolumeClaim"].get("readOnly", False)
         for volume in made["volumes"]
         if "persistentVolumeClaim" in volume
     }

@@ -38,8 +38,9 @@ class AccessState(enum.Enum):
     """The API server didn't say: a quota or an admission webhook refused the question itself."""
 
 
-AGAIN_SECONDS: Final = 10.0
+MISSING_AGAIN_SECONDS: Final = 10.0
 """A Secret's creation and its end are no events here: nobody watches Secrets."""
+FOUND_AGAIN_SECONDS: Final = 20.0
 _YOUNG_SECONDS: Final = 120.0
 """So long after a pool was first looked at, a Secret that was found may be the former pool's of that name, about to be
 taken by the garbage collector."""
@@ -56,8 +57,8 @@ class Access:
     """What the API server said, when the state isn't known."""
     made: bool = False
     """Whether this operator made it, for this very pool."""
-    look_again: bool = False
-    """Whether it may come or go soon: ask again after AGAIN_SECONDS."""
+    look_again: float | None = None
+    """Seconds after which to ask again, as it may come or go soon."""
 
 
 class AccessSecrets:
@@ -80,8 +81,10 @@ class AccessSecrets:
             return known[1]
         found = await self._look(pool, owner, name)
         young = now < self._since.setdefault(pool.uid, now) + _YOUNG_SECONDS
-        if found.state is AccessState.MISSING or (found.state is AccessState.PRESENT and young and not found.made):
-            found = replace(found, look_again=True)
+        if found.state is AccessState.MISSING:
+            found = replace(found, look_again=MISSING_AGAIN_SECONDS)
+        elif found.state is AccessState.PRESENT and young and not found.made:
+            found = replace(found, look_again=FOUND_AGAIN_SECONDS)
         self._known[pool.uid] = (now, found)
         return found
 
@@ -113,4 +116,4 @@ class AccessSecrets:
 
 
 def _fresh_seconds(known: Access) -> float:
-    return min(_FRESH_SECONDS[known.state], AGAIN_SECONDS / 2 if known.look_again else math.inf)
+    return min(_FRESH_SECONDS[known.state], known.look_again / 2 if known.look_again else math.inf)

@@ -20,7 +20,7 @@ from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
-from twin_operator.kinds.miner_pool.access import AGAIN_SECONDS, AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.access_secret import access_secret_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
@@ -32,7 +32,6 @@ from twin_operator.kinds.world import World
 from twin_operator.settings import Images
 
 _RECENT = timedelta(minutes=10)
-_ACCESS_AGAIN = timedelta(seconds=AGAIN_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,8 @@ class Applied:
     gathered: Gathered
     """What is observed after they were applied: it is looked at again before anything is said."""
     outcome: ApplyOutcome
-    look_again: bool
-    """Whether the Secret with the clients' tokens may come or go soon."""
+    look_again: float | None
+    """Seconds after which the Secret with the clients' tokens may have come or gone."""
 
 
 class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
@@ -97,7 +96,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
         self._note_blocked(gathered.pool, outcome)
-        missing, look_again = self._world.access_missing.get((owner.namespace, owner.name)), False
+        missing, look_again = self._world.access_missing.get((owner.namespace, owner.name)), None
         try:
             access = await self._access.ensure(gathered.pool, owner)
         except ApiError as error:  # what was known stays; the pool's status is owed all the same
@@ -137,7 +136,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
         """Say how the pool is."""
         status, conditions = plan_status(outcome.gathered)
-        look_again = datetime.now(UTC) + _ACCESS_AGAIN if outcome.look_again else None
+        again = outcome.look_again
+        look_again = datetime.now(UTC) + timedelta(seconds=again) if again is not None else None
         return Report(
             status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome,
             wake_at=(plan.held.look_again if plan.held else None, look_again),

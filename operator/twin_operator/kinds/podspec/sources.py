@@ -88,7 +88,10 @@ def claims_of(pool: Pool, more: Iterable[str | None] = ()) -> list[str]:
 def claim_volumes(claims: Sequence[str], *, writable: str | None = None) -> list[Manifest]:
     """Return the claims' volumes; only the one named `writable` may be written."""
     return [
-        {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != writable}}
+        {
+            "name": f"claim-{index}",
+            "persistentVolumeClaim": {"claimName": claim, **({"readOnly": True} if claim != writable else {})},
+        }
         for index, claim in enumerate(claims)
     ]
 
