@@ -163,8 +163,9 @@ def run_demo(*arguments: str) -> str:
 @pytest.fixture(scope="session")
 def clinic(kubectl: Kubectl) -> Clinic:
     """Run the demo up to its first answers and return what it left."""
-    # CRDs that another suite applied by hand are not Helm's to upgrade.
-    kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
+    # What another suite applied by hand is not Helm's to upgrade.
+    for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies", "crd"):
+        kubectl("delete", kind, "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
     return Clinic(kubectl, run_demo("--until", "answers"))
 
 
