@@ -13,7 +13,7 @@ from typing import Final
 from neurons.agent.engine import EngineAnswer, EngineClient, EngineError
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
-from neurons.conversation import Probe, Refused, Reply, TemplateProbe
+from neurons.conversation import Probe, Refused, Reply, TemplateProbe, may_be_the_templates
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,6 @@ class ChatTemplate:
         try:
             return Reply(prompt_tokens=await self._engine.prompt_tokens(model, probe.messages))
         except EngineAnswer as error:
-            # vLLM names a parameter in its own refusals; the template's have none.
-            if error.status == 400 and error.param is None and not error.is_not_found:
+            if may_be_the_templates(error.status, error.param) and not error.is_not_found:
                 return Reply(refusal=error.message)
             raise

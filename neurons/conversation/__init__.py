@@ -4,7 +4,7 @@ Templates differ in what they take: a turn of the system's own or none, two turn
 `shape` writes a conversation in one `Manner`; `probe` finds out which manner a template takes. Both are pure.
 """
 
-from neurons.conversation.probe import Probe, Refused, Reply, TemplateProbe
+from neurons.conversation.probe import Probe, Refused, Reply, TemplateProbe, may_be_the_templates
 from neurons.conversation.shape import (
     DEFAULT,
     Manner,
@@ -25,6 +25,7 @@ __all__ = [
     "SystemPlace",
     "TemplateProbe",
     "is_plain",
+    "may_be_the_templates",
     "shape",
     "text_of",
 ]

@@ -49,6 +49,11 @@ class Refused:
     why: str
 
 
+def may_be_the_templates(status: int, param: object) -> bool:
+    """Tell whether an engine's refusal may be its chat template's: vLLM names a parameter in its own."""
+    return status == 400 and param is None
+
+
 class TemplateProbe:
     """`next()` is what to ask, or None when `result` is there; `take(reply)` goes on."""
 

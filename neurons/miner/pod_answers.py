@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from bettertherapy_api import names
+from neurons.conversation import may_be_the_templates
 from neurons.miner.tables import Pod, VersionRoute
 from neurons.miner.transcript import DATA
 from neurons.miner.upstream import BrokeOffError, ConnectFailedError, Reply
@@ -177,9 +178,9 @@ def is_unknown_route(answer: bytes) -> bool:
 
 
 def is_about_the_template(reply: Reply, answer: bytes) -> bool:
-    """Tell whether a 400 may be the chat template's: vLLM names a parameter in its own."""
+    """Tell whether an error may be the chat template's."""
     error = _document(answer).get("error")
-    return reply.status == 400 and isinstance(error, dict) and error.get("param") is None
+    return isinstance(error, dict) and may_be_the_templates(reply.status, error.get("param"))
 
 
 def message_of(answer: bytes) -> str:
