@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable
@@ -44,7 +43,8 @@ FOUND_AGAIN_SECONDS: Final = 20.0
 _YOUNG_SECONDS: Final = 120.0
 """So long after a pool was first looked at, a Secret that was found may be the former pool's of that name, about to be
 taken by the garbage collector."""
-_FRESH_SECONDS: Final = {AccessState.PRESENT: 300.0, AccessState.MISSING: 5.0, AccessState.UNKNOWN: 30.0}
+_FRESH_SECONDS: Final = {AccessState.PRESENT: 300.0, AccessState.UNKNOWN: 30.0}
+"""How long what was found is believed, unless it may come or go soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,4 +116,4 @@ class AccessSecrets:
 
 
 def _fresh_seconds(known: Access) -> float:
-    return min(_FRESH_SECONDS[known.state], known.look_again / 2 if known.look_again else math.inf)
+    return known.look_again / 2 if known.look_again is not None else _FRESH_SECONDS[known.state]
