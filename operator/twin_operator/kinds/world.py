@@ -40,6 +40,11 @@ class Published:
         """Twins with an entry."""
         return sum(len(each.twins) for each in self.slices.values())
 
+    @property
+    def unreadable(self) -> set[str]:
+        """UIDs of the twins whose entry another release has written, which this one can't read."""
+        return {uid for each in self.slices.values() for uid in each.unreadable}
+
     def entry(self, uid: str) -> TwinEntry | None:
         """Return the entry of a twin."""
         return next((entry for each in self.slices.values() if (entry := each.twins.get(uid)) is not None), None)

@@ -146,6 +146,21 @@ class Played:
         })  # fmt: skip
 
 
+async def serving() -> Played:
+    """A pool with one pod, in which version `a` of dr-a answers."""
+    world = Played()
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    world.start_twin()
+    await world.lead()
+    await world.settle()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    assert world.answering() == [(digest("a"), 100)]
+    return world
+
+
 def without_server_fields(thing: Manifest) -> Manifest:
     """Return it as a user writes it."""
     metadata = {

@@ -6,25 +6,10 @@ import copy
 from datetime import UTC, datetime
 
 from bettertherapy_api import names
-from tests.unit.operator.played import Played
+from tests.unit.operator.played import Played, serving
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator.engine.resources import Key
 from twin_operator.engine.times import timestamp
-
-
-async def serving() -> Played:
-    """A pool with one pod, in which version `a` of dr-a answers."""
-    world = Played()
-    world.start_pool()
-    world.start_pod()
-    world.report()
-    world.start_twin()
-    await world.lead()
-    await world.settle()
-    world.report("e1", ("dr-a", "a"))
-    await world.settle()
-    assert world.answering() == [(digest("a"), 100)]
-    return world
 
 
 async def test_a_twin_made_anew_under_its_name_does_not_inherit_what_answered() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.cast import Cast
-from tests.unit.operator.played import Played
+from tests.unit.operator.played import Played, serving
 from tests.unit.operator.samples import NAMESPACE, digest, pool, pool_object, twin
 from twin_operator.domain.objects import pool_from, pool_ref
 from twin_operator.domain.reasons import Reason
@@ -33,15 +33,7 @@ async def test_a_pool_that_matches_no_more_serves_on_though_its_slices_are_lost(
 
 
 async def test_a_slice_that_somebody_deleted_is_made_anew() -> None:
-    world = Played()
-    world.start_pool()
-    world.start_pod()
-    world.report()
-    world.start_twin()
-    await world.lead()
-    await world.settle()
-    world.report("e1", ("dr-a", "a"))
-    await world.settle()
+    world = await serving()
     [key] = [key for key in world.api.objects if key.name == "p-routing-0"]
     world.api.drop(key)
     await world.settle()
@@ -119,15 +111,7 @@ async def test_a_twin_that_moves_is_answered_until_the_other_pool_has_a_pod(adap
 
 async def test_a_slice_that_somebody_deletes_is_made_anew_with_the_version_that_answered() -> None:
     """Also while a newer one is asked for that no pod has verified."""
-    world = Played()
-    world.start_pool()
-    world.start_pod()
-    world.report()
-    world.start_twin()
-    await world.lead()
-    await world.settle()
-    world.report("e1", ("dr-a", "a"))
-    await world.settle()
+    world = await serving()
     newer = {"uri": "pvc://adapters/dr-a/b", "digest": digest("b"), "rank": 8}
     world.api.put_spec(Key("DoctorTwin", NAMESPACE, "dr-a"), {**world.twin()["spec"], "adapter": newer})
     await world.settle()

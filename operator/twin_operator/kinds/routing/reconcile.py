@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import PodEntry, TwinEntry
+from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, verified_on, without
@@ -118,7 +118,8 @@ class RoutingReconciler:
             raise ConflictError("some RoutingSlices were changed meanwhile")
 
     async def _publish(self, pool: Pool, marked: set[str] | None) -> Pass:
-        place, done = (pool.namespace, pool.name), Pass(pool=pool, header=header_of(pool))
+        header = header_of(pool)
+        place, done = (pool.namespace, pool.name), Pass(pool=pool, header=header)
         if names.routing_slice_name(pool.name, 0) not in self._world.published(pool).slices:
             marked = None
         if marked is None:
@@ -131,7 +132,7 @@ class RoutingReconciler:
         formerly: dict[str, TwinEntry | None] = {}
         changes: dict[str, TwinEntry | None] = {}
         texts: dict[str, str] = {}
-        locked = {uid for each in published.slices.values() for uid in each.unreadable}
+        locked = published.unreadable
         for uid in sorted(uids):
             twin = self._world.twin_of(uid)
             if uid in locked and twin is not None:
@@ -148,9 +149,8 @@ class RoutingReconciler:
             if wanted is not None and wanted.prompt_digest is not None and isinstance(twin, Twin):
                 texts[wanted.prompt_digest] = twin.spec.system_prompt or ""
                 done.users.setdefault(wanted.prompt_digest, set()).add(uid)
-        there = published_prompts(published)
-        waiting = {uid: entry for uid, entry in changes.items() if entry is not None and entry.prompt_digest in texts}
-        waiting = {uid: entry for uid, entry in waiting.items() if entry.prompt_digest not in there}
+        absent = texts.keys() - published_prompts(published)
+        waiting = {uid: entry for uid, entry in changes.items() if entry is not None and entry.prompt_digest in absent}
         written = await self._write_twins(done, {uid: changes[uid] for uid in changes.keys() - waiting.keys()})
         for patch in plan_second_entries(pool.name, published, uids - locked):
             await self._write(done, patch)
@@ -159,7 +159,7 @@ class RoutingReconciler:
         there = published_prompts(self._world.published(pool))
         late = {uid: with_published_prompt(entry, formerly[uid], there) for uid, entry in waiting.items()}
         written |= await self._write_twins(done, {uid: late[uid] for uid in late if late[uid] != formerly[uid]})
-        for patch in self._headers(pool, published, written):
+        for patch in _headers(header, published, written):
             await self._write(done, patch)
         if marked is None:
             await self._tidy(done, set(texts))
@@ -178,7 +178,7 @@ class RoutingReconciler:
         )
         changes: dict[str, TwinEntry | None] = {}
         where = places(pool.name, published)
-        locked = {uid for each in published.slices.values() for uid in each.unreadable}
+        locked = published.unreadable
         for uid in published.entries():
             entry = published.slices[where[uid]].twins[uid]
             wanted = self._without_spec(pool, self._world.twin_of(uid), entry)
@@ -266,14 +266,6 @@ class RoutingReconciler:
                 found[pod.uid] = entry
         return found
 
-    def _headers(self, pool: Pool, published: Published, written: set[str]) -> list[SlicePatch]:
-        header = header_of(pool)
-        return [
-            SlicePatch(name=name, header=header)
-            for name, each in sorted(published.slices.items())
-            if each.header != header and name not in written
-        ]
-
     async def _write(self, done: Pass, patch: SlicePatch, *, of: str = OF_POOL) -> None:
         """Write one patch; what can't be written is noted. What is refused is then sent one by one."""
         try:
@@ -291,7 +283,7 @@ class RoutingReconciler:
         published = self._world.published(pool)
         for each in published.slices.values():
             used |= {entry.prompt_digest for entry in each.twins.values() if entry.prompt_digest}
-        if not any(each.unreadable for each in published.slices.values()):
+        if not published.unreadable:
             for patch in plan_unused_prompts(published, used):
                 await self._write(done, patch, of=OF_FULL_LOOK)
         published = self._world.published(pool)
@@ -306,6 +298,15 @@ class RoutingReconciler:
                     await self._api.delete(ROUTING_SLICE, namespace=pool.namespace, name=name, uid=uid)
                 except ApiError as error:
                     done.failed(error, [OF_FULL_LOOK], again=name)
+
+
+def _headers(header: PoolHeader, published: Published, written: set[str]) -> list[SlicePatch]:
+    """Return patches for the slices that say something else of their pool, and are not written anyway."""
+    return [
+        SlicePatch(name=name, header=header)
+        for name, each in sorted(published.slices.items())
+        if each.header != header and name not in written
+    ]
 
 
 def not_selected() -> Finding:

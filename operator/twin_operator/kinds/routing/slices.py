@@ -121,9 +121,8 @@ class SliceWriter:
 
         Slices are numbered: behind the last one that is known, one that lost its label may be, and one behind that.
         """
-        self._world.forget_pool(
-            pool.namespace, pool.name
-        )  # what is kept may be of before a slice lost the pool's label
+        # What is kept may be of before a slice lost the pool's label.
+        self._world.forget_pool(pool.namespace, pool.name)
         known = set(self._world.published(pool).slices)
         failed: list[OperatorError] = []
         await self._try_to_restore(pool, names.pods_slice_name(pool.name), failed)
