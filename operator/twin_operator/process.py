@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kubernetes.aio.client.api_client import ApiClient
 
@@ -18,7 +19,7 @@ from twin_operator.engine.events import EventPoster
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
-from twin_operator.engine.reconcile import Tools
+from twin_operator.engine.reconcile import Reconciler, Tools
 from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.engine.store import Entry, Store, Watched
 from twin_operator.errors import ApiError
@@ -100,9 +101,10 @@ class Process:
             canaries=self.canaries,
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
+        self._kinds: Mapping[str, Reconciler[Any, Any, Any]] = {each.kind: each for each in (pools, twins, runs)}
         self._reconcilers = {
-            ROUTING: self.routing.reconcile, MINER_POOL.kind: pools.reconcile, DOCTOR_TWIN.kind: twins.reconcile,
-            FINE_TUNE_START: starter.reconcile, FINE_TUNE_RUN.kind: runs.reconcile,
+            ROUTING: self.routing.reconcile, FINE_TUNE_START: starter.reconcile,
+            **{kind: each.reconcile for kind, each in self._kinds.items()},
         }  # fmt: skip
 
     @classmethod
@@ -202,6 +204,8 @@ class Process:
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
         self.world.changed(old, new)
+        if old is not None and old.key.kind in self._kinds and (new is None or _uid(new) != _uid(old)):
+            self._kinds[old.key.kind].gone(old)
         if not self._may_work.is_set():
             return
         # What a person has just corrected is looked at now, however often it failed before.
@@ -228,7 +232,9 @@ class Process:
             for entry in self.store.of_kind(resource.kind):
                 self.queue.add(entry.key)
         for entry in self.store.of_kind(MINER_POOL.kind):
-            self._wake_route(entry.key.namespace, entry.key.name, None)
+            # At once: statuses tell what could not be published, so that is to be known before them.
+            self.routing.mark(entry.key.namespace, entry.key.name, None)
+            self.queue.add(Key(ROUTING, entry.key.namespace, entry.key.name))
 
     def _gained(self) -> None:
         """Look at everything; it has just been listed anew, since what was seen before may be older than the Lease."""
@@ -238,6 +244,7 @@ class Process:
     def _lost(self) -> None:
         self._may_work.clear()
         self.queue.clear()
+        self.world.forget_findings()
 
     async def _measure(self, canaries: CanaryWatch) -> None:
         await self._may_work.wait()
@@ -253,6 +260,10 @@ class Process:
                 log.warning("resync: %s", group.exceptions[0])
             if self._may_work.is_set():
                 self._add_all()
+
+
+def _uid(entry: Entry) -> object:
+    return entry.manifest["metadata"].get("uid")
 
 
 async def _escalate(election: asyncio.Task[None]) -> None:

@@ -142,8 +142,10 @@ TABLES: Final[tuple[Table, ...]] = (
                     *_UNREADABLE,
                     *ADAPTER,
                 ),
+                "Ready=Unknown": (R.ENTRY_UNREADABLE,),
                 "Serving=True": (R.VERSION_SERVING,),
                 "Serving=False": (*_STUCK, R.ROUTING_REFUSED, R.POOL_NOT_READY, R.SCALED_TO_ZERO, R.LOADING, *ADAPTER),
+                "Serving=Unknown": (R.ENTRY_UNREADABLE,),
                 "CapacityAvailable=True": (R.SUFFICIENT,),
                 "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
                 "CapacityAvailable=Unknown": (R.NO_POOL,),
@@ -194,6 +196,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.POOL_NOT_READY,
                     R.SCALED_TO_ZERO,
                     R.ROUTING_REFUSED,
+                    R.ENTRY_UNREADABLE,
                 ),
                 "Progressing=False": (R.COMPLETE, *_STUCK, *ADAPTER),
                 "Progressing's message": (

@@ -26,10 +26,10 @@ class Situation:
     """Twins with an adapter that this pool serves."""
     problem: Finding | None = None
     """Why children could not be applied."""
-    unpublished: str | None = None
+    unpublished: Finding | None = None
     """Why what is to be published for all twins is not."""
-    access_missing: str | None = None
-    """Name of the Secret with the clients' tokens, if it doesn't exist or holds none."""
+    access_missing: Finding | None = None
+    """What is wrong with the Secret with the clients' tokens, if it doesn't exist or holds none."""
     update_waits: Finding | None = None
     """Why an update of the engines has not begun."""
 
@@ -238,9 +238,11 @@ def no_miner(situation: Situation) -> Finding | None:
 
 def access_secret_missing(situation: Situation) -> Finding | None:
     """No client has a token, so the miner refuses everybody."""
-    name = situation.access_missing
-    if name is None:
-        return None
+    return situation.access_missing
+
+
+def no_tokens(name: str) -> Finding:
+    """Return what to say where the Secret of this name is missing or empty."""
     return Finding(
         Reason.ACCESS_SECRET_MISSING,
         f"Secret {name} with the clients' tokens is missing or empty, so every request is refused: create it with one "
@@ -249,10 +251,8 @@ def access_secret_missing(situation: Situation) -> Finding | None:
 
 
 def routing_refused(situation: Situation) -> Finding | None:
-    """Agents and miners can't be told of changes."""
-    if situation.unpublished is None:
-        return None
-    return Finding(Reason.ROUTING_REFUSED, f"what is to be published is not: {situation.unpublished}")
+    """What agents and miners follow can't be published."""
+    return situation.unpublished
 
 
 STARTUP: Final = Chain[Situation](

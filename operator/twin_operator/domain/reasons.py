@@ -61,6 +61,12 @@ class Reason(StrEnum):
         "it goes on",
         "see the pool's `Ready`: mostly the definitions, or the release that wrote the spec, are another",
     )
+    ENTRY_UNREADABLE = (
+        "EntryUnreadable",
+        "what a pool publishes for the twin was written by another release, and this operator can't read it: it stays "
+        "as it is, and which version answers isn't known",
+        "run the release that wrote it",
+    )
     NO_POOL = "NoPool", "nothing can be said, as no pool can serve the twin", "see Ready"
     BASE_MODEL_MISMATCH = (
         "BaseModelMismatch",

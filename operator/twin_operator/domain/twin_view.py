@@ -33,11 +33,13 @@ class PoolView:
     """Twins with an adapter that the pool's engines hold."""
     published: bool
     """Whether the pool has published anything: before that it does not know who answered."""
-    unpublished: str | None
+    unpublished: Finding | None
     """Why the twin's entry is not published as it should be."""
     matches: bool
     refused: Finding | None
     """Why the pool can't serve the twin as its spec asks."""
+    entry_unreadable: bool = False
+    """Another release has written what is published for the twin: it stays as it is, and what answers isn't known."""
     trouble: Finding | None = None
     """What keeps the pool itself from being ready."""
 

@@ -80,6 +80,15 @@ def truth(text: str) -> Truth:
     return "True" if text == "True" else "False" if text == "False" else "Unknown"
 
 
+def carried_over(status: object, kind: str, reason: StrEnum) -> Finding | None:
+    """Return what a stored status says in this condition, if it says it for this reason."""
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    for each in conditions if isinstance(conditions, list) else ():
+        if isinstance(each, Mapping) and each.get("type") == kind and each.get("reason") == reason.value:
+            return Finding(reason, str(each.get("message") or ""))
+    return None
+
+
 def dated(
     conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Manifest]:

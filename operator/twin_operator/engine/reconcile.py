@@ -95,6 +95,9 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
         if report.problem is not None:
             raise report.problem
 
+    def gone(self, entry: Entry) -> None:  # most kinds remember nothing
+        """Drop what this process remembers of an object that is no more."""
+
     @abstractmethod
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Return what to say of an object that this release can't read; None for one that it can."""

@@ -88,8 +88,18 @@ class Trigger:
 
 
 def woken(world: World, old: Entry | None, new: Entry | None) -> Iterator[Woken]:
-    """Yield what a change concerns; the same thing may come more than once."""
-    change = Change(world, old, new)
+    """Yield what a change concerns; the same thing may come more than once.
+
+    An object that somebody gives to another pool or run is gone from the one and new to the other.
+    """
+    if old is not None and new is not None and _belongs_to(old) != _belongs_to(new):
+        yield from _woken(Change(world, old, None))
+        yield from _woken(Change(world, None, new))
+    else:
+        yield from _woken(Change(world, old, new))
+
+
+def _woken(change: Change) -> Iterator[Woken]:
     for trigger in _BY_KIND.get(change.key.kind, ()):
         if trigger.when(change):
             yield from trigger.wakes(change)
@@ -391,6 +401,13 @@ def _is_settled(run: Run) -> bool:
         return False
     decided = any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected"))
     return run.status.verdict != "Promote" or decided
+
+
+def _belongs_to(entry: Entry) -> tuple[str | None, ...]:
+    if entry.key.kind in _PRIMARY:
+        return ()  # theirs are labels of a person's own
+    labels = entry.manifest["metadata"].get("labels") or {}
+    return tuple(labels.get(label) for label in (names.LABEL_POOL, names.LABEL_RUN))
 
 
 def _label(change: Change, label: str) -> str | None:

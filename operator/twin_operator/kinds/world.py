@@ -11,6 +11,8 @@ from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
 from twin_operator.domain.objects import Pool, PoolRef, Run, Twin, Unreadable, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry, Store
 from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
@@ -63,22 +65,56 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
-        """What could not be published, by namespace and pool: why, by the twin's UID ("" for all)."""
-        self.access_missing: dict[tuple[str, str], str] = {}
-        """By pool: name of the Secret with its clients' tokens, where that is missing or empty."""
+        """What could not be published, by namespace and pool: why, by the twin's UID ("" for all). A pool that was not
+        looked at by this leader is absent."""
+        self.access_missing: dict[tuple[str, str], Finding | None] = {}
+        """By pool: what is wrong with its clients' tokens, if anything. A pool that was not looked at by this leader is
+        absent."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
         self._published: dict[tuple[str, str], tuple[str, Published]] = {}
         """With the UID of the pool whose it is: one made anew under the name has published nothing yet."""
 
     def changed(self, old: Entry | None, new: Entry | None) -> None:
         """Take notice of a change in the store: facts that depend on the object are made anew."""
-        thing = new or old
-        if thing is None:
-            return
-        pool = (thing.manifest["metadata"].get("labels") or {}).get(names.LABEL_POOL)
-        if pool is not None:
-            what = self._published if thing.key.kind == ROUTING_SLICE.kind else self._facts
-            what.pop((thing.key.namespace, pool), None)
+        for thing in (old, new):  # it may have been another pool's before
+            pool = (thing.manifest["metadata"].get("labels") or {}).get(names.LABEL_POOL) if thing is not None else None
+            if thing is not None and pool is not None:
+                what = self._published if thing.key.kind == ROUTING_SLICE.kind else self._facts
+                what.pop((thing.key.namespace, pool), None)
+
+    def forget_findings(self) -> None:
+        """Drop what was found by asking or writing: another leader may have found otherwise meanwhile."""
+        self.unpublished.clear()
+        self.access_missing.clear()
+
+    def unpublished_trouble(self, pool: PoolRef, twin: Twin | None = None) -> Finding | None:
+        """Return why the pool's routing, or this twin's entry in it, is not published as it should be.
+
+        Until this leader has looked it is what the status says, so that a takeover says nothing new.
+        """
+        place = (pool.namespace, pool.name)
+        found = self.unpublished.get(place)
+        if found is None:
+            key = Key("DoctorTwin", twin.namespace, twin.name) if twin is not None else Key("MinerPool", *place)
+            return carried_over((self.store.get(key) or {}).get("status"), "Ready", Reason.ROUTING_REFUSED)
+        why = found.get(twin.uid if twin is not None else "")
+        if why is None:
+            return None
+        what = "what is to be published is not"
+        if twin is not None:
+            what = f"the twin's entry in the routing of MinerPool {pool.name} can't be published"
+        return Finding(Reason.ROUTING_REFUSED, f"{what}: {why}")
+
+    def access_trouble(self, pool: PoolRef) -> Finding | None:
+        """Return what is wrong with the tokens of the pool's clients.
+
+        Until this leader has looked it is what the pool's status says, so that a takeover says nothing new.
+        """
+        place = (pool.namespace, pool.name)
+        if place in self.access_missing:
+            return self.access_missing[place]
+        stored = self.store.get(Key("MinerPool", *place)) or {}
+        return carried_over(stored.get("status"), "Ready", Reason.ACCESS_SECRET_MISSING)
 
     def pool_ref(self, namespace: str, name: str) -> PoolRef | None:
         """Return which pool has the name, whether its spec can be read or not; None when there is none."""

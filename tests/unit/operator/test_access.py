@@ -7,10 +7,12 @@ import pytest
 from tests.unit.operator.fake_api import FakeApi
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, pool, pool_object
+from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.engine.apply import Owner
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.errors import ApiError, ApplyError
 from twin_operator.kinds.miner_pool.access import FOUND_AGAIN_SECONDS, AccessSecrets, AccessState
+from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
 
 SECRET = Key("Secret", NAMESPACE, "p-access")
 
@@ -98,10 +100,25 @@ async def test_a_failure_to_ask_takes_nothing_back_that_was_known(monkeypatch: p
     played.start_pool(miner={"accessSecretRef": {"name": "mine"}})
     await played.lead()
     await played.settle()
-    assert played.process.world.access_missing == {(NAMESPACE, "p"): "mine"}
+    assert played.process.world.access_missing == {(NAMESPACE, "p"): no_tokens("mine")}
     monkeypatch.setattr(played.api, "would_create", fails)
     monkeypatch.setattr("twin_operator.kinds.miner_pool.access._fresh_seconds", lambda known: 0)
     await played.lead()
     await played.settle()
     assert played.problems
-    assert played.process.world.access_missing == {(NAMESPACE, "p"): "mine"}
+    assert played.process.world.access_missing == {(NAMESPACE, "p"): no_tokens("mine")}
+
+
+async def test_nothing_is_remembered_of_a_pool_that_is_gone() -> None:
+    """Else an operator that runs for a year knows every pool that ever was."""
+    played = Played()
+    played.start_pool()
+    await played.lead()
+    await played.settle()
+    pools = played.process._kinds["MinerPool"]
+    assert isinstance(pools, MinerPoolReconciler)
+    assert pools._access._known
+    played.api.drop(Key("MinerPool", NAMESPACE, "p"))
+    await played.settle()
+    assert (pools._access._known, pools._access._since, pools._blocked) == ({}, {}, set())
+    assert (played.process.world.access_missing, played.process.world.unpublished) == ({}, {})

@@ -35,7 +35,7 @@ from tests.unit.operator.samples import digest, pool_object, twin_object
 from twin_operator.domain.appearances import appears
 from twin_operator.domain.canary_analysis import Analysis, Outlook
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, pool_from, run_from, twin_from
-from twin_operator.domain.pool_checks import TROUBLE, Situation, pool_conditions
+from twin_operator.domain.pool_checks import TROUBLE, Situation, no_tokens, pool_conditions
 from twin_operator.domain.pool_facts import DeploymentFacts, PoolFacts, facts_of, pod_facts
 from twin_operator.domain.pool_update import Pace
 from twin_operator.domain.reasons import Reason
@@ -44,7 +44,7 @@ from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.domain.twin_view import Failure, PoolView, TwinView
 from twin_operator.domain.unreadable import conditions_of
-from twin_operator.engine.conditions import Condition, dated
+from twin_operator.engine.conditions import Condition, Finding, dated
 from twin_operator.engine.status import without_none
 from twin_operator.engine.times import timestamp
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
@@ -155,11 +155,11 @@ def facts(draw: st.DrawFn) -> PoolFacts:
 @MANY
 @given(
     pool_spec=spec("MinerPool") | st.just(pool_object()["spec"]), observed=facts(),
-    unpublished=st.dictionaries(st.sampled_from(WORDS), st.sampled_from(WORDS), max_size=2),
-    access=st.none() | st.just("p-access"),
+    unpublished=st.none() | st.sampled_from(WORDS).map(lambda why: Finding(Reason.ROUTING_REFUSED, why)),
+    access=st.none() | st.just(no_tokens("p-access")),
 )  # fmt: skip
 def test_a_pool_is_planned_and_its_status_taken(
-    pool_spec: Any, observed: PoolFacts, unpublished: dict[str, str], access: str | None
+    pool_spec: Any, observed: PoolFacts, unpublished: Finding | None, access: Finding | None
 ) -> None:
     pool = pool_from(thing("MinerPool", "p", spec=pool_spec, status={}))
     if not readable("MinerPool", pool):

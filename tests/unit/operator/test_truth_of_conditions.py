@@ -9,11 +9,11 @@ import pytest
 from bettertherapy_api.report import PodReport
 from tests.unit.operator.samples import pool, twin
 from twin_operator.domain.objects import Twin
-from twin_operator.domain.pool_checks import TROUBLE, Situation, pool_conditions
+from twin_operator.domain.pool_checks import TROUBLE, Situation, no_tokens, pool_conditions
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts
 from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
-from twin_operator.engine.conditions import Condition
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 
 
@@ -36,7 +36,7 @@ def observed(made: Twin, *, miners: int = 1, fingerprint: int | None = 50) -> Po
     )  # fmt: skip
 
 
-def twin_says(made: Twin, facts: PoolFacts, *, access: str | None = None, **spec: Any) -> dict[str, Condition]:
+def twin_says(made: Twin, facts: PoolFacts, *, access: Finding | None = None, **spec: Any) -> dict[str, Condition]:
     served = pool(**spec)
     refused = refusal(served, made)
     entry = plan_entry(served, Candidate(twin=made, refused=refused), previous=None, ready=facts.ready)
@@ -49,7 +49,7 @@ def twin_says(made: Twin, facts: PoolFacts, *, access: str | None = None, **spec
     return {condition.type: condition for condition in found}
 
 
-def pool_says(facts: PoolFacts, *, access: str | None = None, **spec: Any) -> dict[str, Condition]:
+def pool_says(facts: PoolFacts, *, access: Finding | None = None, **spec: Any) -> dict[str, Condition]:
     found = pool_conditions(Situation(pool=pool(**spec), facts=facts, access_missing=access))
     return {condition.type: condition for condition in found}
 
@@ -62,12 +62,12 @@ def test_all_is_well_where_a_patient_is_answered_by_weights_that_were_measured()
 
 def test_without_the_clients_tokens_neither_pool_nor_twin_is_ready() -> None:
     facts = observed(twin())
-    found = pool_says(facts, access="p-access")
+    found = pool_says(facts, access=no_tokens("p-access"))
     assert {(found[kind].status, found[kind].reason) for kind in ("Ready", "Available")} == {
         ("False", "AccessSecretMissing")
     }
     assert "kubectl create secret generic p-access" in found["Ready"].message
-    served = twin_says(twin(), facts, access="p-access")
+    served = twin_says(twin(), facts, access=no_tokens("p-access"))
     assert (served["Ready"].status, served["Serving"].status) == ("False", "False")
     assert "AccessSecretMissing" in served["Ready"].message
 

@@ -120,3 +120,22 @@ async def test_a_slice_that_somebody_deletes_is_made_anew_with_the_version_that_
     await world.settle()
     assert world.answering() == [(digest("a"), 100)]
     assert world.twin()["status"]["pools"] == ["p"]
+
+
+async def test_an_entry_of_another_release_costs_the_twin_neither_its_pool_nor_a_false_word() -> None:
+    """The entry stays and may answer, so nobody says that nothing does."""
+    world = await serving()
+    before = world.twin()["status"]
+    uid = world.twin()["metadata"]["uid"]
+    [version] = world.entries()[uid]["versions"]
+    newer = {"versions": [{**version, "weightPercent": "all"}]}
+    world.api.put(
+        {"kind": "RoutingSlice", "metadata": {"name": "p-routing-0", "namespace": NAMESPACE}, "twins": {uid: newer}}
+    )
+    await world.settle()
+    await world.lead()
+    await world.settle()
+    after = world.twin()
+    assert world.condition("Serving", after)[:2] == ("Unknown", "EntryUnreadable")
+    assert world.condition("Ready", after)[:2] == ("Unknown", "EntryUnreadable")
+    assert (after["status"]["pools"], after["status"]["activeVersion"]) == (before["pools"], before["activeVersion"])

@@ -24,7 +24,7 @@ from twin_operator.domain.objects import Twin
 from twin_operator.domain.pool_checks import TROUBLE, Situation
 from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
 from twin_operator.domain.twin_view import PoolView, TwinView
-from twin_operator.engine.conditions import Condition
+from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.notices import twin_notices
 from twin_operator.kinds.doctor_twin.plan import plan_status
@@ -36,7 +36,8 @@ FAILED = AdapterState.FAILED
 
 def pool_view(
     made: Twin, *reports: PodReport, name: str = "p", before: Twin | None = None, matches: bool = True,
-    pods: list[dict[str, Any]] | None = None, previous: Any = None, miners: int = 1, access_missing: str | None = None,
+    pods: list[dict[str, Any]] | None = None, previous: Any = None, miners: int = 1,
+    access_missing: Finding | None = None,
     **spec: Any,
 ) -> PoolView:  # fmt: skip
     """A pool whose pods report this, with the entry that the operator plans from it."""

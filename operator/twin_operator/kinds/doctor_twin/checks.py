@@ -108,15 +108,28 @@ def routing_refused(view: TwinView) -> Finding | None:
     """A pool can't be told which version answers."""
     for pool in view.counting:
         if pool.unpublished is not None:
-            said = f"the twin's entry in the routing of MinerPool {pool.pool.name} can't be published"
-            return Finding(Reason.ROUTING_REFUSED, f"{said}: {pool.unpublished}")
+            return pool.unpublished
     return None
 
 
+def entry_unreadable(view: TwinView) -> Finding | None:
+    """What a pool publishes for the twin was written by another release."""
+    names_ = [pool.pool.name for pool in view.pools if pool.entry_unreadable]
+    if not names_:
+        return None
+    return Finding(
+        Reason.ENTRY_UNREADABLE,
+        f"the twin's entry in the routing of MinerPool {', '.join(names_)} was written by another release and can't be "
+        f"read: it stays as it is, and miners go on with what they can read of it; run the release that wrote it",
+    )
+
+
 STUCK: Final = Chain[TwinView]("why it can't go on", no_pool_matches, every_pool_refuses, served_name_collision)
-READINESS: Final = Chain[TwinView]("Ready", STUCK, routing_refused, WRONG_WEIGHTS, no_pool_answers, not_taken_over)
+READINESS: Final = Chain[TwinView](
+    "Ready", STUCK, routing_refused, entry_unreadable, WRONG_WEIGHTS, no_pool_answers, not_taken_over
+)
 HALTED: Final = Chain[TwinView]("why nothing goes on by itself", STUCK, adapter_failed_for_good)
-UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, not_taken_over, no_pool_answers)
+UNDER_WAY: Final = Chain[TwinView]("Progressing", routing_refused, entry_unreadable, not_taken_over, no_pool_answers)
 CAPACITY: Final = Chain[TwinView]("CapacityAvailable", pool_lacks_capacity, slots_overcommitted)
 
 
@@ -141,6 +154,9 @@ def _serving(view: TwinView) -> Condition:
         ]
         found = Finding(Reason.VERSION_SERVING, f"answers with {', '.join(parts)}")
         return found.condition("Serving", "True")
+    unknown = entry_unreadable(view)
+    if unknown is not None:
+        return unknown.condition("Serving", "Unknown")
     return (READINESS.evaluate(view) or Finding(Reason.LOADING, progress(view))).condition("Serving", "False")
 
 
@@ -153,7 +169,7 @@ def _ready(view: TwinView) -> Condition:
         return Finding(Reason.SERVING, "; ".join([message, *refused])).condition("Ready", "True")
     if (answering := view.answering()) and wanted_name(view) not in answering:
         found = found.followed_by(f"; {', '.join(sorted(answering))} goes on answering")
-    return found.condition("Ready", "False")
+    return found.condition("Ready", "Unknown" if found.reason is Reason.ENTRY_UNREADABLE else "False")
 
 
 def _artifact_verified(view: TwinView) -> Condition:

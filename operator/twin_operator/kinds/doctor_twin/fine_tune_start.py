@@ -75,6 +75,10 @@ class FineTuneStarter:
             return creation_refused(refused.message)
         return refusal_said(twin)
 
+    def forget(self, twin: Key) -> None:
+        """Drop what is known of a twin that is gone."""
+        self._refused.pop(Key(FINE_TUNE_START, twin.namespace, twin.name), None)
+
     async def reconcile(self, key: Key) -> None:
         """Make the run that is due now, if one is; raises ApiError to be called again."""
         entry = self._world.store.entry(Key(DOCTOR_TWIN.kind, key.namespace, key.name))

@@ -26,7 +26,8 @@ def _view(world: World, twin: Twin, pool: PoolRef) -> PoolView | None:
     entry = published.entry(twin.uid)
     matches = twin.spec.pool_selector.matches(dict(pool.labels))
     # A pool whose slices were lost makes them anew from the twin's status, so the status has the word on who answers.
-    answers = entry is not None or (not published.known and pool.name in (twin.status.pools or []))
+    unreadable = twin.uid in published.unreadable
+    answers = entry is not None or unreadable or (not published.known and pool.name in (twin.status.pools or []))
     if not matches and not answers:
         return None
     facts = world.facts(pool.namespace, pool.name)
@@ -34,20 +35,21 @@ def _view(world: World, twin: Twin, pool: PoolRef) -> PoolView | None:
         pool=pool,
         facts=facts,
         entry=entry,
+        entry_unreadable=unreadable,
         lora_twins=published.lora_twins,
         published=published.known,
-        unpublished=world.unpublished.get((pool.namespace, pool.name), {}).get(twin.uid),
+        unpublished=world.unpublished_trouble(pool, twin),
         matches=matches,
         refused=refusal(pool, twin) if matches else None,
-        trouble=_trouble(pool, facts, world.access_missing.get((pool.namespace, pool.name))),
+        trouble=_trouble(pool, facts, world.access_trouble(pool)),
     )
 
 
-def _trouble(pool: PoolRef, facts: PoolFacts, access_missing: str | None) -> Finding | None:
+def _trouble(pool: PoolRef, facts: PoolFacts, access_missing: Finding | None) -> Finding | None:
     """Return what keeps the pool from being ready; of one that can't be read, whether it turns all patients away."""
     if isinstance(pool, Pool):
         return TROUBLE.evaluate(Situation(pool=pool, facts=facts, access_missing=access_missing))
     if access_missing is not None:
-        return Finding(Reason.ACCESS_SECRET_MISSING, f"Secret {access_missing} is missing or empty")
+        return access_missing
     why = facts.template_refusal
     return Finding(Reason.CHAT_TEMPLATE_REFUSES, why) if why is not None else None

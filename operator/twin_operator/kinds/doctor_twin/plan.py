@@ -77,7 +77,15 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
 
 def _serving_pools(view: TwinView) -> list[str]:
     """Return the pools that answer for the twin. One that has lost its entry did, and makes it anew from this."""
-    return sorted(each.pool.name for each in view.pools if each.answering(view.twin) is not None or _lost(view, each))
+    answer = (each for each in view.pools if each.answering(view.twin) is not None or _remembered(view, each))
+    return sorted(each.pool.name for each in answer)
+
+
+def _remembered(view: TwinView, pool: PoolView) -> bool:
+    """Tell whether a pool answered for the twin and nothing that can be read says otherwise."""
+    if pool.entry_unreadable:
+        return pool.pool.name in (view.twin.status.pools or ())
+    return _lost(view, pool)
 
 
 def _lost(view: TwinView, pool: PoolView) -> bool:
@@ -91,7 +99,7 @@ def _active(view: TwinView) -> VersionStatus | None:
     """Return the version that answers: the wanted one once it does in every pool that counts, else the older one."""
     answering = [(pool, version) for pool in view.pools if (version := pool.answering(view.twin)) is not None]
     if not answering:
-        return view.twin.status.active_version if any(_lost(view, pool) for pool in view.pools) else None
+        return view.twin.status.active_version if any(_remembered(view, pool) for pool in view.pools) else None
     wanted = view.wanted.digest if view.wanted else None
     behind = [pair for pair in answering if pair[1].digest != wanted and pair[0].counts]
     pool, version = (behind or [pair for pair in answering if pair[1].digest == wanted] or answering)[0]

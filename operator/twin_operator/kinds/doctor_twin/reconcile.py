@@ -71,6 +71,10 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
         self._window_seconds = window_seconds
         self._canaries = canaries
 
+    def gone(self, entry: Entry) -> None:
+        """Forget why its fine-tune could not be started."""
+        self._starter.forget(entry.key)
+
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a twin that can't be read that what answers for it goes on."""
         return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None

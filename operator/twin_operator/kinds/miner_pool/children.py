@@ -11,7 +11,14 @@ from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, unproven, update_held
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
-from twin_operator.kinds.miner_pool.engine_update import EngineUpdate, engine_update, held_back, stamp
+from twin_operator.kinds.miner_pool.engine_update import (
+    EngineUpdate,
+    engine_update,
+    held_back,
+    images_of,
+    stamp,
+    with_images_told,
+)
 from twin_operator.kinds.miner_pool.miner_deployment import build_miner_deployment
 from twin_operator.kinds.miner_pool.network_policy import build_engine_network_policy, build_miner_network_policy
 from twin_operator.kinds.miner_pool.pod_disruption_budget import build_engine_budget, build_miner_budget
@@ -72,9 +79,9 @@ def build_children(
     # An update of the operator's stays one until it is proven: a change of the pool's own on top of it, or one that
     # brings another release's images along, would else let the others follow into what nobody has seen work.
     ours = update.brings_images or (update.pending and unproven(update.rollout, pace=pace, now=now))
-    stamped = stamp(planned, pool, cause=Cause.OPERATOR if ours else update.cause)
+    stamped = stamp(with_images_told(planned), pool, cause=Cause.OPERATOR if ours else update.cause)
     engine_deployment = held_back(stamped, engine) if held is not None and engine is not None else stamped
-    miner_deployment = build_miner_deployment(pool, images)
+    miner_deployment = with_images_told(build_miner_deployment(pool, images))
     if legacy:
         # Miners of either release see only engine pods of their own: the old ones stay until there is one of the new,
         # and old engine pods a while longer, until the new miners are there.
@@ -139,9 +146,5 @@ def miner_waits(planned: Manifest, live: Manifest, update: EngineUpdate) -> bool
     Miner and agent speak with each other by what both know, and the agents are the ones that report; so a miner of a
     new release never meets agents of an old one.
     """
-    return _image(planned) != _image(live) and not update.complete
-
-
-def _image(deployment: Manifest) -> str:
-    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    return image
+    miner = planned["spec"]["template"]["spec"]["containers"][0]["name"]
+    return images_of(planned)[miner] != images_of(live).get(miner) and not update.complete

@@ -24,6 +24,8 @@ from twin_operator.engine.resources import Manifest
 TEMPLATE_ANNOTATION: Final = f"{names.GROUP}/template"
 SPEC_ANNOTATION: Final = f"{names.GROUP}/pool-spec"
 CAUSE_ANNOTATION: Final = f"{names.GROUP}/update-cause"
+IMAGES_ANNOTATION: Final = f"{names.GROUP}/images"
+"""The containers' images as planned: a webhook may have pods pull them from elsewhere."""
 _COMPLETE: Final = "NewReplicaSetAvailable"
 _PAUSES: Final = ("DeploymentPaused", "DeploymentResumed")
 """What the controller says of a Deployment that somebody paused, whether or not its pods are the newest."""
@@ -56,6 +58,13 @@ class EngineUpdate:
     any_time: bool
     """No engine is ready, or a replacement is under way: the maintenance window has nothing to protect."""
     rollout: Rollout
+
+
+def with_images_told(deployment: Manifest) -> Manifest:
+    """Return the planned Deployment with an annotation that tells its images."""
+    metadata = deployment["metadata"]
+    told = {IMAGES_ANNOTATION: orjson.dumps(_pod_images(deployment), option=orjson.OPT_SORT_KEYS).decode()}
+    return {**deployment, "metadata": {**metadata, "annotations": {**(metadata.get("annotations") or {}), **told}}}
 
 
 def stamp(deployment: Manifest, pool: Pool, *, cause: Cause) -> Manifest:
@@ -115,7 +124,7 @@ def held_back(planned: Manifest, live: Manifest) -> Manifest:
     template = copy.deepcopy(live["spec"]["template"])
     template.get("metadata", {}).pop("creationTimestamp", None)
     said = live["metadata"].get("annotations") or {}
-    own = {TEMPLATE_ANNOTATION, SPEC_ANNOTATION, CAUSE_ANNOTATION}
+    own = {TEMPLATE_ANNOTATION, SPEC_ANNOTATION, CAUSE_ANNOTATION, IMAGES_ANNOTATION}
     metadata = {key: value for key, value in planned["metadata"].items() if key != "annotations"}
     annotations = {
         key: value for key, value in (planned["metadata"].get("annotations") or {}).items() if key not in own
@@ -192,9 +201,26 @@ def _time(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def _images(deployment: Manifest) -> set[str]:
+def images_of(deployment: Manifest) -> dict[str, str]:
+    """Return the containers' images as they were planned, by the containers' names.
+
+    Of a Deployment that doesn't tell (an earlier release made it), those that its pods have.
+    """
+    said = (deployment["metadata"].get("annotations") or {}).get(IMAGES_ANNOTATION)
+    try:
+        told = orjson.loads(said) if said is not None else None
+    except orjson.JSONDecodeError:
+        told = None  # somebody wrote over it
+    return told if isinstance(told, dict) else _pod_images(deployment)
+
+
+def _pod_images(deployment: Manifest) -> dict[str, str]:
     pod = deployment["spec"]["template"]["spec"]
-    return {each["image"] for part in ("initContainers", "containers") for each in pod.get(part) or []}
+    return {each["name"]: each["image"] for part in ("initContainers", "containers") for each in pod.get(part) or []}
+
+
+def _images(deployment: Manifest) -> set[str]:
+    return set(images_of(deployment).values())
 
 
 def _own_images(pool: Pool) -> set[str | None]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from bettertherapy_api import names
@@ -27,7 +26,7 @@ class Gathered:
     pool: Pool
     facts: PoolFacts
     published: Published
-    unpublished: Mapping[str, str] = field(default_factory=dict)
+    unpublished: Finding | None = None
     """What the API server refused to publish: why, by the twin's UID ("" for the pool itself)."""
     refused: Finding | None = None
     """Why children could not be applied."""
@@ -38,7 +37,7 @@ class Gathered:
     others: OtherRollouts = tuple
     legacy: frozenset[str] = frozenset()
     """Names of the ConfigMaps of the release before that pods of that release still follow."""
-    access_missing: str | None = None
+    access_missing: Finding | None = None
     """Name of the Secret with the clients' tokens, if it doesn't exist."""
     held: Held | None = None
     """Why the engines' update waits."""
@@ -67,7 +66,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     conditions = pool_conditions(
         Situation(
             pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
-            unpublished=gathered.unpublished.get(""), access_missing=gathered.access_missing,
+            unpublished=gathered.unpublished, access_missing=gathered.access_missing,
             update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
         )
     )  # fmt: skip

@@ -10,6 +10,7 @@ from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Pool, Unreadable
+from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
@@ -60,6 +61,13 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         self._blocked: set[Key] = set()
         """Engine Deployments that the API server would not let be as planned when that was last tried."""
 
+    def gone(self, entry: Entry) -> None:
+        """Forget its Secret, and whether its Deployment could be written."""
+        namespace, name = entry.key.namespace, entry.key.name
+        self._access.forget(entry.manifest["metadata"]["uid"])
+        self._blocked.discard(Key(DEPLOYMENT.kind, namespace, names.engine_name(name)))
+        self._world.access_missing.pop((namespace, name), None)
+
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a pool that can't be read that its children stay as they are."""
         return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
@@ -73,7 +81,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             pool=pool,
             facts=self._world.facts(pool.namespace, pool.name),
             published=self._world.published(pool),
-            unpublished=self._world.unpublished.get((pool.namespace, pool.name), {}),
+            unpublished=self._world.unpublished_trouble(pool),
             engine=self._deployment(pool, names.engine_name(pool.name)),
             miner=self._deployment(pool, names.miner_name(pool.name)),
             others=lambda: self._rollouts_beside(pool),
@@ -96,16 +104,16 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan.manifests, existing=existing, keep=keep)
         self._note_blocked(gathered.pool, outcome)
-        missing, look_again = self._world.access_missing.get((owner.namespace, owner.name)), None
+        missing, look_again = self._world.access_trouble(gathered.pool), None
         try:
             access = await self._access.ensure(gathered.pool, owner)
         except ApiError as error:  # what was known stays; the pool's status is owed all the same
             secret = Key("Secret", owner.namespace, access_secret_name(gathered.pool))
             outcome = replace(outcome, failures=(*outcome.failures, (secret, error)))
         else:
-            missing = access.secret if access.state is AccessState.MISSING else None
+            missing = no_tokens(access.secret) if access.state is AccessState.MISSING else None
             look_again = access.look_again
-        self._note_access(gathered.pool, missing)
+            self._note_access(gathered.pool, missing)
         again = replace(
             self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
             access_missing=missing,
@@ -121,15 +129,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         else:
             self._blocked.discard(engine)
 
-    def _note_access(self, pool: Pool, missing: str | None) -> None:
+    def _note_access(self, pool: Pool, missing: Finding | None) -> None:
         """Let the pool's twins know whether clients have tokens: without, they are not Ready either."""
-        known, place = self._world.access_missing, (pool.namespace, pool.name)
-        if known.get(place) == missing:
+        former = self._world.access_trouble(pool)
+        self._world.access_missing[pool.namespace, pool.name] = missing
+        if missing == former:
             return
-        if missing is None:
-            known.pop(place, None)
-        else:
-            known[place] = missing
         for twin in self._world.twins_selecting(pool):
             self.tools.wake(twin.key)
 

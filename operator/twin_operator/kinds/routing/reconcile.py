@@ -19,7 +19,7 @@ from twin_operator.domain.routing import Candidate, header_of, plan_entry, refus
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine.api import Api
-from twin_operator.engine.conditions import Finding
+from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import Key
 from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
@@ -210,14 +210,25 @@ class RoutingReconciler:
         return {patch.name for patch in then}
 
     def _note_refused(self, place: tuple[str, str], refused: dict[str, str]) -> None:
+        pool = self._world.pool_ref(*place)
+        if place not in self._world.unpublished and pool is not None:
+            self._wake_those_that_tell_of_before(pool)
         former = self._world.unpublished.get(place, {})
+        self._world.unpublished[place] = refused
         if refused == former:
             return
-        self._world.unpublished[place] = refused
         self._wake(Key(MINER_POOL.kind, *place))
         for uid in refused.keys() ^ former.keys():
             if isinstance(twin := self._world.twin_of(uid), Twin):
                 self._wake(Key(DOCTOR_TWIN.kind, twin.namespace, twin.name))
+
+    def _wake_those_that_tell_of_before(self, pool: PoolRef) -> None:
+        """Wake those whose status says what the leader before met: it is looked at now."""
+        pool_key = Key(MINER_POOL.kind, pool.namespace, pool.name)
+        for key in [pool_key, *(entry.key for entry in self._world.twins_selecting(pool))]:
+            status = (self._store.get(key) or {}).get("status")
+            if carried_over(status, "Ready", Reason.ROUTING_REFUSED) is not None:
+                self._wake(key)
 
     def _without_spec(
         self, pool: PoolRef, twin: Twin | Unreadable | None, previous: TwinEntry | None

@@ -14,6 +14,7 @@ from tests.unit.operator.samples import pool
 from twin_operator.domain.pool_update import Pace, Rollout, Stage
 from twin_operator.domain.reasons import Reason
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
+from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION, IMAGES_ANNOTATION
 from twin_operator.settings import Images
 
 NEWER = Images(neuron="n:2", engine_cpu="c:2", engine_gpu="g:2")
@@ -314,3 +315,35 @@ def test_a_miners_own_change_goes_at_once() -> None:
 
 def test_the_pace_is_the_operators() -> None:
     assert built(engine=first(), images=NEWER, others=busy, pace=Pace(pools=2)).held is None
+
+
+def pulled_from_a_mirror(live: dict[str, Any]) -> dict[str, Any]:
+    """Return the Deployment as a webhook leaves it that lets pods pull their images from elsewhere."""
+    for each in [*pod_of(live).get("initContainers", []), *pod_of(live)["containers"]]:
+        each["image"] = f"mirror/{each['image']}"
+    return live
+
+
+def test_a_webhook_that_rewrites_images_holds_no_miner_back() -> None:
+    """The engines are on their way to a spec of the pool's own; the miner's image is what it was."""
+    first = built()
+    miner = pulled_from_a_mirror(running(deployment(first, "miner")))
+    engine = pulled_from_a_mirror(running(deployment(first), complete=False))
+    spec = {"miner": {"resources": {"requests": {"cpu": "2"}}}}
+    found = deployment(built(spec=spec, engine=engine, miner=miner), "miner")
+    assert containers(pod_of(found)) == containers(pod_of(deployment(built(spec=spec), "miner")))
+
+
+def test_a_webhook_that_rewrites_images_makes_no_pools_change_the_operators() -> None:
+    """The pool's own change brings no image, so no other pool waits for it to prove one."""
+    engine = pulled_from_a_mirror(running(deployment(built())))
+    update = deployment(built(spec={"engine": {"device": "CPU", "maxLoras": 4, "args": ["--seed=1"]}}, engine=engine))
+    assert update["metadata"]["annotations"][CAUSE_ANNOTATION] == "Pool"
+
+
+@pytest.mark.parametrize("said", ["", "[1]", "{", '{"miner": "n:1"}'])
+def test_what_somebody_wrote_over_the_images_stops_nothing(said: str) -> None:
+    engine, miner = running(deployment(built())), running(deployment(built(), "miner"))
+    for live in (engine, miner):
+        live["metadata"]["annotations"][IMAGES_ANNOTATION] = said
+    assert built(images=NEWER, engine=engine, miner=miner).manifests
