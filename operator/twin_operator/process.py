@@ -30,7 +30,8 @@ from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
 from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
-from twin_operator.kinds.triggers import Counts, Route, asks_anew, woken
+from twin_operator.kinds.triggers.change import Counts, Route
+from twin_operator.kinds.triggers.table import asks_anew, woken
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.kinds.world import World
 from twin_operator.settings import Settings

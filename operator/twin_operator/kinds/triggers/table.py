@@ -1,0 +1,135 @@
+"""Which change wakes what: one table. A row says of which kind the change is, what must differ, and whom it concerns.
+
+The table only saves work: a resync and a new leader look at everything, and come to the same state. With a thousand
+twins on a pool, waking all of them at each report of one adapter would cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bettertherapy_api import names
+from twin_operator.engine.resources import DEPLOYMENT, POD
+from twin_operator.engine.store import Entry
+from twin_operator.kinds.resources import (
+    CHILDREN,
+    DOCTOR_TWIN,
+    FINE_TUNE_RUN,
+    MINER_POOL,
+    POD_REPORT,
+    PRIMARY,
+    ROUTING_SLICE,
+)
+from twin_operator.kinds.triggers.change import Change, Woken
+from twin_operator.kinds.triggers.concerned import (
+    everything_of_owner_pool,
+    everything_of_pool,
+    itself,
+    next_in_line,
+    open_runs_of_twin,
+    owner_pool,
+    owner_run,
+    pools_of_twin,
+    runs_of_pool,
+    twin_of_run,
+    twins_of_owner_pool,
+    twins_of_pool,
+    twins_published_differently,
+    twins_reported_differently,
+)
+from twin_operator.kinds.triggers.differences import (
+    always,
+    answers_differently,
+    asks_differently,
+    change_of_value,
+    exists,
+    has_other_trouble,
+    hears_or_not,
+    is_taken_back,
+    leaves_a_place,
+    opens_or_closes,
+    reports_of_its_pod,
+    serves_differently,
+    starts_or_ends,
+)
+from twin_operator.kinds.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """One row."""
+
+    of: str
+    """Kind of the object that changed."""
+    when: Callable[[Change], bool]
+    wakes: Callable[[Change], Iterable[Woken]]
+    why: str
+
+
+def woken(world: World, old: Entry | None, new: Entry | None) -> Iterator[Woken]:
+    """Yield what a change concerns; the same thing may come more than once.
+
+    An object that somebody gives to another pool or run is gone from the one and new to the other.
+    """
+    if old is not None and new is not None and _belongs_to(old) != _belongs_to(new):
+        yield from _woken(Change(world, old, None))
+        yield from _woken(Change(world, None, new))
+    else:
+        yield from _woken(Change(world, old, new))
+
+
+def _woken(change: Change) -> Iterator[Woken]:
+    for trigger in _BY_KIND.get(change.key.kind, ()):
+        if trigger.when(change):
+            yield from trigger.wakes(change)
+
+
+def asks_anew(old: Entry | None, new: Entry | None) -> bool:
+    """Tell whether a person asks something else of an object: its spec or its annotations are new."""
+    if new is None or new.key.kind not in _PRIMARY:
+        return False
+    before = old.manifest["metadata"] if old is not None else {}
+    after = new.manifest["metadata"]
+    return any(before.get(each) != after.get(each) for each in ("uid", "generation", "annotations"))
+
+
+TRIGGERS: Final = (
+    Trigger(of=DOCTOR_TWIN.kind, when=exists, wakes=itself, why="its status follows"),
+    Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=pools_of_twin, why="pools publish its versions"),
+    Trigger(of=DOCTOR_TWIN.kind, when=is_taken_back, wakes=pools_of_twin, why="a rollback needs no spec"),
+    Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=open_runs_of_twin, why="runs tell of them"),
+    Trigger(of=MINER_POOL.kind, when=exists, wakes=itself, why="its children follow from its spec"),
+    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=everything_of_pool, why="it may serve others"),
+    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=twins_of_pool, why="they may be served elsewhere now"),
+    Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=runs_of_pool, why="its limit or its store may be another"),
+    Trigger(of=FINE_TUNE_RUN.kind, when=exists, wakes=itself, why="its status follows from its spec"),
+    Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
+    Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
+    Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod counts"),
+    Trigger(of=POD.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
+    Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask them"),
+    Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
+    Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve"),
+    Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),
+    Trigger(of=POD_REPORT.kind, when=hears_or_not, wakes=twins_of_owner_pool, why="all patients may be turned away"),
+    Trigger(of=POD_REPORT.kind, when=always, wakes=twins_reported_differently, why="a version may have been verified"),
+    Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),
+    *(
+        Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
+        for resource in (*CHILDREN, POD)
+        for wakes in (owner_pool, owner_run)
+    ),
+)  # fmt: skip
+_BY_KIND: Final[Mapping[str, tuple[Trigger, ...]]] = {
+    kind: tuple(trigger for trigger in TRIGGERS if trigger.of == kind) for kind in {trigger.of for trigger in TRIGGERS}
+}
+_PRIMARY: Final = frozenset(resource.kind for resource in PRIMARY)
+
+
+def _belongs_to(entry: Entry) -> tuple[str | None, ...]:
+    if entry.key.kind in _PRIMARY:
+        return ()  # theirs are labels of a person's own
+    labels = entry.manifest["metadata"].get("labels") or {}
+    return tuple(labels.get(label) for label in (names.LABEL_POOL, names.LABEL_RUN))
