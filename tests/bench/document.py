@@ -15,23 +15,26 @@ WIDTH: Final = 120
 _HEAD: Final = """\
 # Benchmarks
 
-Written by `make bench BENCH_ARGS=--document` from what was measured; don't edit it. Each figure is the median of its
-runs, or of its samples, with the smallest and the largest beside it; p99 is by nearest rank, so of fewer than 100
-samples it is the largest. The targets are the project's own. What was measured on a GPU names the card.
+Written by `make bench BENCH_ARGS=--document` from what was measured; don't edit it. A section stays as it was until its
+benchmark is measured again. Each figure is the median of its runs, or of its samples, with the smallest and the largest
+beside it; p99 is by nearest rank, so of fewer than 100 samples it is the largest. The targets are the project's own.
+What was measured on a GPU names the card.
 
 `make bench` measures all of it again; below each table stands the command for that table alone. Needed are, beside what
 `make demo` needs: wrk (`apt-get install wrk`) and the package index for `proxy`, and the demo's cluster (`make demo`)
 for `swap`, `heal`, `training` and parts of `swaps_under_load` and `promotion`. These two, `operator` and `nightly`
 bring a cluster named `bench` up and take it down again."""
 
-_PEERS_HEAD: Final = """
-## Beside others
-
+_PEERS_TITLE: Final = "Beside others"
+_PEERS_HEAD: Final = (
+    f"\n## {_PEERS_TITLE}\n"
+    + """
 {measured}Not measured: other operators that load adapters into vLLM. The table **quotes their code**; it tells when
 they look again, not how fast they are.
 
 | | when it looks for an adapter that is new or missing | read in |
 | --- | --- | --- |"""
+)
 
 _MEASURED_PEER: Final = "Measured, in one run with the miner: LiteLLM's proxy, above.\n\n"
 _PEERS: Final = (
@@ -57,17 +60,33 @@ _PEERS: Final = (
 
 
 def write_document(results: Sequence[Mapping[str, Any]], path: Path = DOCUMENT) -> None:
-    """Write the page; generated, so never edit it by hand."""
-    lines = [_HEAD]
+    """Write the page; generated, so never edit it by hand.
+
+    Sections of which there are no results here stay: mostly another machine measured them.
+    """
+    sections = _sections_of(path)
     for result in results:
-        lines += _section(result)
-    with_litellm = any("LiteLLM" in result["versions"] for result in results)
-    lines += [
+        sections[result["title"]] = "\n".join(_section(result)).strip()
+    body = [f"\n{text}" for text in sections.values()]
+    with_litellm = any("LiteLLM proxy" in text for text in body)
+    lines = [
+        _HEAD,
+        *body,
         _PEERS_HEAD.format(measured=_MEASURED_PEER if with_litellm else ""),
         *(f"| {' | '.join(peer)} |" for peer in _PEERS),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+def _sections_of(path: Path) -> dict[str, str]:
+    """Return the measured sections that the page has, by title, in their order."""
+    if not path.is_file():
+        return {}
+    parts = path.read_text().split("\n## ")[1:]
+    found = {part.partition("\n")[0]: f"## {part.strip()}" for part in parts}
+    found.pop(_PEERS_TITLE, None)
+    return found
 
 
 def _section(result: Mapping[str, Any]) -> Iterator[str]:
