@@ -49,6 +49,7 @@ ADAPTERS_DIR: Final = "/adapters"
 MODELS_DIR: Final = "/models"
 PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
+STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
 
 RETRY_HEADER: Final = "x-twin-retry"  # on a 421 or 503 that was answered before anything reached the engine
 ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"

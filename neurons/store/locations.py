@@ -1,6 +1,6 @@
 """From a URI to an object store that is ready to read: schemes, credentials, timeouts and bounded retries.
 
-| URI                   | store                               | credentials from the environment                    |
+| URI                   | store                               | credentials: the mounted Secret, or the environment |
 | --------------------- | ----------------------------------- | --------------------------------------------------- |
 | `pvc://claim/path`    | the claim mounted at /mnt/pvc/claim | none                                                |
 | `file:///path`        | a folder of this pod                | none                                                |
@@ -29,6 +29,7 @@ from obstore.store import LocalStore, from_url
 
 from bettertherapy_api import names
 from neurons.store.activity import in_thread, moved
+from neurons.store.credentials import mounted_credentials
 from neurons.store.errors import ArtifactNotFound, FolderNotFound, ManifestInvalid, StoreUnreachable, translated
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def local_folder(uri: str, *, pvc_dir: Path | None = None) -> Path | None:
 def open_store(
     uri: str, *, create: bool = False, limits: Limits = DEFAULT_LIMITS, pvc_dir: Path | None = None
 ) -> Location:
-    """Open the folder that `uri` names, with credentials from the environment; contacts nobody yet.
+    """Open the folder that `uri` names, with the credentials of this moment; contacts nobody yet.
 
     `create` makes the folder when it is local. Raises ArtifactNotFound for a URI of no known scheme or a claim that
     isn't mounted, FolderNotFound for a local folder that is not there, StoreUnreachable for an unusable endpoint.
@@ -240,11 +241,12 @@ def _check_mounted(uri: str, folder: Path, *, pvc_dir: Path | None) -> None:
 
 
 def _open_remote(uri: str, limits: Limits) -> ObjectStore:
+    mounted = mounted_credentials(uri)
     client: ClientConfig = {
         "connect_timeout": timedelta(seconds=limits.connect),
         "read_timeout": timedelta(seconds=limits.read),
         "timeout": timedelta(seconds=limits.transfer),
-        "allow_http": _plain_http_asked_for(uri),
+        "allow_http": _plain_http_asked_for(uri, mounted),
     }
     retry: RetryConfig = {
         "max_retries": limits.retries,
@@ -256,14 +258,16 @@ def _open_remote(uri: str, limits: Limits) -> ObjectStore:
         },
     }
     with translated(doing="opening it", uri=uri):
-        return from_url(uri, client_options=client, retry_config=retry)
+        return from_url(
+            uri, client_options=client, retry_config=retry, **{name.lower(): value for name, value in mounted.items()}
+        )
 
 
-def _plain_http_asked_for(uri: str) -> bool:
+def _plain_http_asked_for(uri: str, mounted: Mapping[str, str]) -> bool:
     """Tell whether the endpoint is plain HTTP; checks it, since obstore aborts the process on one that is no URL."""
     endpoints = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "az": ("AZURE_STORAGE_ENDPOINT",)}
     for variable in endpoints.get(uri.partition("://")[0], ()):
-        value = os.environ.get(variable)
+        value = mounted.get(variable) or os.environ.get(variable)
         if not value:
             continue
         split = urlsplit(value)

@@ -147,6 +147,7 @@ def test_the_pod_is_restricted() -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert made["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert "store-secret" in {each["name"] for each in made["containers"][0]["volumeMounts"]}
     variables = {each["name"] for each in made["containers"][0]["env"]}
     assert {"PROGRESS_CONFIGMAP", "POD_NAMESPACE", "POD_NAME", "POD_UID"} <= variables
 

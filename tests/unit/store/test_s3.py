@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bettertherapy_api import names
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from localcluster.tools import tool_of
 from neurons.models.fetch import Origin, fetch_model
@@ -211,3 +212,21 @@ async def test_a_base_model_is_fetched_into_the_cache(service: Service, tmp_path
     fetched = await fetch_model(uri="s3://models/smol", name="smol", revision=None, root=tmp_path / "cache")
     assert fetched.origin is Origin.FETCHED
     assert (fetched.folder / "model.safetensors").is_file()
+
+
+async def test_keys_that_were_rotated_reach_a_pod_that_runs(
+    uri: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pod began with keys that are no longer good; the mounted Secret has the new ones, and the next call them."""
+    mounted = tmp_path / "secret"
+    mounted.mkdir()
+    monkeypatch.setattr(names, "STORE_SECRET_DIR", str(mounted))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-yesterday")
+    with pytest.raises(AccessDenied):
+        await fetch(uri, digest, tmp_path / "a", limits=QUICK)
+    (mounted / "AWS_ACCESS_KEY_ID").write_text(f"{KEY}\n")
+    (mounted / "AWS_SECRET_ACCESS_KEY").write_text(WORD)
+    await fetch(uri, digest, tmp_path / "b", limits=QUICK)
+    (mounted / "AWS_SECRET_ACCESS_KEY").write_bytes(b"\xff")
+    with pytest.raises(AccessDenied):
+        await fetch(uri, digest, tmp_path / "c", limits=QUICK)

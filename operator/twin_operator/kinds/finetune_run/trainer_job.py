@@ -41,6 +41,8 @@ from twin_operator.kinds.podspec.sources import (
     model_container,
     model_path,
     store_credentials,
+    store_secret_mount,
+    store_secret_volume,
     store_uri,
 )
 from twin_operator.settings import Images
@@ -146,6 +148,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                     *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
                     *cache_mount(pool, read_only=True),
                     *claim_mounts(claims, wanted, writable=store),
+                    *store_secret_mount(pool),
                     token_mount(),
                     *added_mounts(overlay),
                 ],
@@ -158,6 +161,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             *([_prompt_volume(run)] if prompt else []),
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
+            *store_secret_volume(pool),
             token_volume(),
             *added_volumes(overlay),
         ],

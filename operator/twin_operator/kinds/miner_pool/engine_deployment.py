@@ -43,6 +43,8 @@ from twin_operator.kinds.podspec.sources import (
     model_container,
     model_path,
     store_credentials,
+    store_secret_mount,
+    store_secret_volume,
     store_uri,
 )
 from twin_operator.settings import Images
@@ -152,6 +154,7 @@ def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
             empty_dir("models"),
             *cache_volume(pool),
             *claim_volumes(claims_of(pool)),
+            *store_secret_volume(pool),
             token_volume(),
             *added_volumes(pool.spec.engine.pod),
         ],
@@ -170,6 +173,7 @@ def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
             empty_dir("agent-tmp", size="256Mi"),
             empty_dir("run", size="16Mi"),
             empty_dir("adapters"),
+            *store_secret_volume(pool),
             token_volume(),
             *key_volume,
         ],
@@ -267,6 +271,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR),
             *([] if engine.endpoint else claim_mounts(claims_of(pool), [claim_in(store_uri(pool))])),
+            *store_secret_mount(pool),
             token_mount(),
             *key_mount,
         ],

@@ -74,6 +74,19 @@ def store_credentials(pool: Pool) -> Manifest:
     return {"envFrom": [{"secretRef": {"name": store.secret_ref.name}}]}
 
 
+def store_secret_volume(pool: Pool) -> list[Manifest]:
+    """Return the volume with the store's Secret for what runs long: it follows a rotation, envFrom doesn't."""
+    store = pool.spec.store
+    if store is None or store.secret_ref is None:
+        return []
+    return [{"name": "store-secret", "secret": {"secretName": store.secret_ref.name, "defaultMode": 0o440}}]
+
+
+def store_secret_mount(pool: Pool) -> list[Manifest]:
+    """Return the mount of that volume."""
+    return [mount("store-secret", names.STORE_SECRET_DIR, read_only=True)] if store_secret_volume(pool) else []
+
+
 def claim_in(uri: str | None) -> str | None:
     """Return the claim that a pvc:// URI names."""
     return uri.removeprefix("pvc://").split("/", 1)[0] if uri and uri.startswith("pvc://") else None

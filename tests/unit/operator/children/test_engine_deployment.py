@@ -112,6 +112,16 @@ def test_a_model_in_the_engines_image_is_used_in_place() -> None:
 def test_store_credentials_reach_only_who_reads_the_store() -> None:
     found = containers(engine_pod(store={"uri": "s3://b/x", "secretRef": {"name": "s3"}}))
     assert {name for name, container in found.items() if container.get("envFrom")} == {"model", "agent"}
+    mounted = {
+        name
+        for name, container in found.items()
+        if any(mount["name"] == "store-secret" for mount in container["volumeMounts"])
+    }
+    assert mounted == {"agent"}
+
+
+def test_without_a_store_secret_none_is_mounted() -> None:
+    assert all(volume["name"] != "store-secret" for volume in engine_pod(store={"uri": "s3://b/x"})["volumes"])
 
 
 @pytest.mark.parametrize(
