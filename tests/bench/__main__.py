@@ -2,8 +2,11 @@
 
 proxy             what the miner costs over an instant engine, beside LiteLLM; parts: litellm, streams
 swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
+first_answer      from a twin's new spec to the first answer by its new weights, on stand-in engines
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
 swaps_under_load  requests that fail while a twin's adapter is swapped again and again; parts: standin, vllm
+control_plane     the operator with ten thousand twins
+robustness        the operator killed after every write, each property changed there and back
 operator          writes and memory of an operator that has nothing to do
 promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again

@@ -58,6 +58,7 @@ class BenchmarkError(Exception):
 MODULES: Final[dict[str, str]] = {
     "proxy": "tests.bench.proxy",
     "swap": "tests.bench.swap",
+    "first_answer": "tests.bench.first_answer",
     "heal": "tests.bench.heal",
     "swaps_under_load": "tests.bench.swaps_under_load",
     "operator": "tests.bench.idle_operator",

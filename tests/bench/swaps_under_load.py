@@ -176,14 +176,15 @@ async def _on_standin(cluster: Cluster, folder: Path, swaps: int) -> Run:
             ClusterClient(KubeconfigAccess(cluster.kubeconfig_path)) as api,
         ):
             clients = Clients(plane.url, token=TOKEN, twin=TWIN, check=weights_of(adapters))
-            manifests = [_twin_manifest(adapter) for adapter in adapters]
+            manifests = [twin_manifest(adapter) for adapter in adapters]
             await _swap_under_load(run, clients, api, manifests, count=CLIENTS, tokens=TOKENS)
     except AssertionError as error:  # what the harness of the operator's tests raises
         raise BenchmarkError(str(error)) from error
     return run
 
 
-def _twin_manifest(adapter: FakeAdapter) -> Manifest:
+def twin_manifest(adapter: FakeAdapter) -> Manifest:
+    """Return the twin with this adapter."""
     uri = f"pvc://adapters/store/{TWIN}/{names.digest_hex(adapter.digest)}"
     return operator_harness.twin_manifest(
         NAMESPACE, TWIN, tier=POOL, adapter={"uri": uri, "digest": adapter.digest, "rank": adapter.rank}
