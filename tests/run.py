@@ -18,7 +18,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ LOG_LINES = 30
 IMAGES_DISK_GB = 18.0
 BUILD_TIMEOUT_S = 60 * 60
 SUITE_TIMEOUT_S = 40 * 60
+LEAVE_S = 120
 
 
 class SetUpError(Exception):
@@ -259,7 +260,8 @@ def run_suite(suite: Suite, cluster: Cluster, options: argparse.Namespace, clock
     """Run one suite with pytest, which prints its own summary; returns what it counted."""
     report = LOGS / f"{suite.name}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", str(suite.folder), "-q", f"--junitxml={report}", *suite.arguments]
+    asked = ["-q", "--durations=10", f"--junitxml={report}", *suite.arguments]
+    command = [sys.executable, "-m", "pytest", str(suite.folder), *asked]
     if options.keyword:
         command += ["-k", options.keyword]
     env = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
@@ -268,18 +270,28 @@ def run_suite(suite: Suite, cluster: Cluster, options: argparse.Namespace, clock
         env["KUBECONFIG"] = str(cluster.kubeconfig_path)
         env["KUBECTL"] = str(cluster.bin("kubectl"))
     with clock.step(f"tests/{suite.name}"):
-        done = subprocess.run(
-            [*command, *options.pytest],
-            cwd=ROOT,
-            env=env,
-            check=False,
-            timeout=SUITE_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-        )
+        code = run_bounded([*command, *options.pytest], env=env, seconds=SUITE_TIMEOUT_S)
     counts = count(report)
-    if done.returncode not in {0, NO_TESTS_COLLECTED} and not counts.failed:
+    if code not in {0, NO_TESTS_COLLECTED} and not counts.failed:
         counts += Counts(failed=1)  # pytest itself broke, for example while collecting
     return counts
+
+
+def run_bounded(command: Sequence[str], *, env: dict[str, str], seconds: float) -> int:
+    """Run pytest and return its exit status; one that takes too long is interrupted, so that it tells what it found."""
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        print(f"\ninterrupted after {seconds:.0f} s", flush=True)
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=LEAVE_S)
+        return 1
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def count(report: Path) -> Counts:
