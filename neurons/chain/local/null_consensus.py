@@ -30,6 +30,7 @@ def epoch(given: Inputs) -> Outcome:
         weights[winner] = normalize(row)
     incentive = normalize(row) if row.any() else np.full(n, 1.0 / n) if n else row
     return Outcome(
+        stake=normalize(given.stake),
         active_stake=stake,
         weights=weights,
         consensus=incentive,

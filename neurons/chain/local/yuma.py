@@ -75,6 +75,7 @@ class Inputs:
 class Outcome:
     """What an epoch finds: all (n,), but `weights` (masked, rows sum to 1 or 0) and `bonds`, which are (n, n)."""
 
+    stake: Vector
     active_stake: Vector
     weights: Matrix
     consensus: Vector
@@ -93,9 +94,11 @@ class Outcome:
 
     @property
     def validator_share(self) -> Vector:
-        """Each UID's share, as a validator; all goes by active stake while nobody's weights count."""
+        """Each UID's share, as a validator; all goes by active stake, or any stake, while nobody's weights count."""
         total = self.incentive.sum() + self.dividends.sum()
-        return self.dividends / total if total > 0 else self.active_stake
+        unweighted = self.active_stake if self.active_stake.any() else self.stake
+        share: Vector = self.dividends / total if total > 0 else unweighted
+        return share
 
 
 def epoch(given: Inputs) -> Outcome:
@@ -116,6 +119,7 @@ def epoch(given: Inputs) -> Outcome:
     bonds = moved_bonds(given, weights=weights, clipped=clipped, consensus=consensus)
     owned = (normalize_columns(bonds) * incentive).sum(axis=1)
     return Outcome(
+        stake=normalize(given.stake),
         active_stake=stake,
         weights=weights,
         consensus=consensus,
@@ -212,13 +216,15 @@ def normalize(values: Vector) -> Vector:
 def normalize_rows(matrix: Matrix) -> Matrix:
     """Return (n, n) rows that sum to 1; a row of zeros stays so."""
     totals = matrix.sum(axis=1, keepdims=True)
-    return np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    rows: Matrix = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    return rows
 
 
 def normalize_columns(matrix: Matrix) -> Matrix:
     """Return (n, n) columns that sum to 1; a column of zeros stays so."""
     totals = matrix.sum(axis=0, keepdims=True)
-    return np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    columns: Matrix = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    return columns
 
 
 def _check_shapes(given: Inputs) -> None:

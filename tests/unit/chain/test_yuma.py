@@ -163,7 +163,7 @@ def test_permits_go_to_the_largest_stakes() -> None:
 
 
 def test_arrays_that_do_not_fit_are_refused_in_words() -> None:
-    with pytest.raises(ValueError, match="permit is .*one entry a UID"):
+    with pytest.raises(ValueError, match=r"permit is .*one entry a UID"):
         yuma.epoch(subnet(3, permit=np.ones(2, dtype=bool)))
 
 

@@ -1,8 +1,8 @@
 """Published trajectories of Yuma 3: what each epoch's bonds and dividends are, from the chain's own tests.
 
-Source: opentensor/subtensor, `pallets/subtensor/src/tests/epoch/` (`test_yuma_3_*`). Common set-up there: kappa 32767/65535,
-bonds penalty 0, bonds moving average 0.975, liquid alpha between 0.1 and 0.3 with steepness 1000, three validators before
-the servers, a first epoch without weights. Bonds are listed for the servers only; numbers are rounded to four decimals.
+Source: opentensor/subtensor, `pallets/subtensor/src/tests/epoch/` (`test_yuma_3_*`). Common set-up there: kappa
+32767/65535, bonds penalty 0, bonds moving average 0.975, liquid alpha between 0.1 and 0.3 with steepness 1000, three
+validators before the servers. Bonds are listed for the servers only; numbers are rounded to four decimals.
 """
 
 from __future__ import annotations
