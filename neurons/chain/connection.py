@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
@@ -13,6 +14,7 @@ from bittensor.settings import default_archive_endpoints, default_fallback_endpo
 
 from neurons.chain import errors
 from neurons.chain.local.substrate import LocalSubstrate
+from neurons.chain.pacing import PUBLIC_REQUESTS_PER_SECOND, paced
 
 T = TypeVar("T")
 
@@ -54,14 +56,17 @@ class Chain:
         timeout_seconds: float = 30.0,
         write_timeout_seconds: float = 120.0,
         retries: int = 2,
+        requests_per_second: float | None = None,
         pause_seconds: float = 1.0,
         longest_pause_seconds: float = 15.0,
         open_substrate: Callable[[], bt.Substrate] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A question may take `timeout_seconds`, or `write_timeout_seconds` if it waits for a block to be final.
 
-        One that got no answer is asked `retries` times more.
+        One that got no answer is asked `retries` times more. No more than `requests_per_second` are sent; by default
+        one to the public endpoints of `finney` and `test`, and any number to others.
 
         Between them are pauses that double from `pause_seconds`, or what the endpoint asks for, up to
         `longest_pause_seconds`; if it asks for more, `RateLimited` is raised at once.
@@ -69,11 +74,15 @@ class Chain:
         self.network = network
         self._timeout = timeout_seconds
         self._retries = retries
+        if requests_per_second is None and network in {"finney", "test"}:
+            requests_per_second = PUBLIC_REQUESTS_PER_SECOND
+        self._requests_per_second = requests_per_second
         self._pause = pause_seconds
         self._longest_pause = longest_pause_seconds
         self._write_timeout = write_timeout_seconds
         self._open = open_substrate or (lambda: substrate_for(network, timeout_seconds=timeout_seconds))
         self._sleep = sleep
+        self._clock = clock
         self._substrate: bt.Substrate | None = None
         self._client: bt.Client | None = None
         self._connecting = asyncio.Lock()
@@ -164,9 +173,13 @@ class Chain:
         async with self._connecting:
             if self._client is None:
                 substrate = self._open()
+                if self._requests_per_second is not None:
+                    substrate = paced(
+                        substrate, per_second=self._requests_per_second, clock=self._clock, sleep=self._sleep
+                    )
                 client = bt.Client("local" if self.is_local else self.network, substrate=substrate)
-                await client.connect()
                 try:
+                    await client.connect()
                     await self._check_runtime(client)
                 except BaseException:
                     await client.close()

@@ -118,6 +118,11 @@ class LocalChain:
         waiting = [body for _hash, body in self._database.pool() if body["address"] == address]
         return int(self.state().get("System.Nonce", address, default=0)) + len(waiting)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether extrinsics wait for a block."""
+        return bool(self._database.pool())
+
     def receipt(self, extrinsic_hash: str) -> JSON | None:
         """Return what became of an extrinsic; None while it is in no block."""
         return self._database.receipt(extrinsic_hash)

@@ -24,6 +24,7 @@ from neurons.chain.local.storage import JSON, dumps
 
 WAIT_SECONDS: Final = 20.0
 """How long one request waits for a block; it is asked again as often as it takes."""
+MOST_HASHES: Final = 1024
 SET_WEIGHTS: Final = {("SubtensorModule", "set_weights"), ("SubtensorModule", "set_mechanism_weights")}
 
 
@@ -42,6 +43,7 @@ class LocalSubstrate(AbsentParts):
         self._resends = resends
         self._session: aiohttp.ClientSession | None = None
         self._info: dict[str, Any] = {}
+        self._hashes: dict[int | None, str] = {}
 
     def balance(self, rao: int, netuid: int = 0) -> Balance:
         """Return an amount with this chain's symbol."""
@@ -87,8 +89,14 @@ class LocalSubstrate(AbsentParts):
     # reads ----------------------------------------------------------------------------------
 
     async def block_hash(self, block: int | None = None) -> str:
-        """Return a block's hash, the head's by default."""
-        return str((await self._ask("header", number=block))["hash"])
+        """Return a block's hash, the head's by default; that of a number is asked for once."""
+        if block in self._hashes:
+            return self._hashes[block]
+        header = await self._ask("header", number=block)
+        if len(self._hashes) >= MOST_HASHES:
+            self._hashes.clear()
+        self._hashes[int(header["number"])] = str(header["hash"])
+        return str(header["hash"])
 
     async def block_number(self) -> int:
         """Return the head's number."""
