@@ -28,11 +28,7 @@ _WAITING_IN_POOL: Final = ("priority is too low", "outdated", "stale", "already 
 
 
 def substrate_for(network: str, *, timeout_seconds: float) -> bt.Substrate:
-    """Return the way to `finney`, `test`, a `ws(s)://` endpoint, or a local subnet's `http(s)://` URL.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """Return the way to `finney`, `test`, a `ws(s)://` endpoint, or a local subnet's `http(s)://` URL."""
     if network.startswith(("http://", "https://")):
         return LocalSubstrate(network, timeout_seconds=timeout_seconds)
     label, endpoint = resolve_endpoint(network)
@@ -70,7 +66,12 @@ class Chain:
 
         Between them are pauses that double from `pause_seconds`, or what the endpoint asks for, up to
         `longest_pause_seconds`; if it asks for more, `RateLimited` is raised at once.
+
+        Raises:
+            ValueError: there is no such network.
         """
+        if not network.startswith(("http://", "https://")):
+            resolve_endpoint(network)
         self.network = network
         self._timeout = timeout_seconds
         self._retries = retries

@@ -26,4 +26,4 @@ async def enrol(
         amount = int(stake_tao * RAO)
         stake = bt.calls.SubtensorModule.add_stake(hotkey=hotkey, netuid=netuid, amount_staked=amount)
         (await client.submit_call(stake, coldkey)).raise_for_failure()
-    return int(await client.query(bt.storage.SubtensorModule.Uids, [netuid, hotkey]))
+    return int(await client.read("uid", hotkey_ss58=hotkey, netuid=netuid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from neurons.chain.local.extrinsics import Extrinsic, InvalidExtrinsic
 from neurons.chain.local.genesis import RAO
 from neurons.chain.local.node import LocalChain, UnknownBlock
 from neurons.chain.local.storage import Database, State
+from neurons.chain.local.subnet import VECTORS
 from neurons.chain.local.subnet import Subnet as State1
 from tests.unit.chain.conftest import OpenSubnet
 from tests.unit.chain.played import NETUID, Subnet, coldkey_of, genesis, hotkey, keypair
@@ -223,6 +225,33 @@ async def test_bonds_follow_the_weights(open_local: OpenSubnet) -> None:
     assert (await client.read("bonds", netuid=NETUID))[0] == {1: pytest.approx(0.5, abs=1e-4)}
     await subnet.run_epoch()
     assert (await client.read("bonds", netuid=NETUID))[0] == {1: pytest.approx(0.75, abs=1e-4)}
+
+
+def test_a_block_with_the_epoch_of_256_miners_and_64_validators_takes_less_than_a_second(tmp_path: Path) -> None:
+    n, validators = 320, 64
+    chain = LocalChain.open(tmp_path / "chain.db", genesis(max_uids=n, hyperparameters={"tempo": 3}))
+    filled: dict[str, Any] = {f"SubtensorModule.SubnetworkN/{NETUID}": n}
+    for name in VECTORS:
+        filled[f"SubtensorModule.{name}/{NETUID}"] = [VECTORS[name]] * n
+    filled[f"SubtensorModule.ValidatorPermit/{NETUID}"] = [uid < validators for uid in range(n)]
+    filled[f"SubtensorModule.LastUpdate/{NETUID}"] = [1] * n
+    for uid in range(n):
+        filled[f"SubtensorModule.Keys/{NETUID}/{uid}"] = f"hotkey-{uid}"
+        filled[f"SubtensorModule.Uids/{NETUID}/hotkey-{uid}"] = uid
+        filled[f"SubtensorModule.BlockAtRegistration/{NETUID}/{uid}"] = 0
+        if uid < validators:
+            filled[f"SubtensorModule.TotalHotkeyAlpha/hotkey-{uid}/{NETUID}"] = (uid + 1) * RAO
+            weights = [[miner, (miner * 37 + uid * 11) % 65535 + 1] for miner in range(validators, n)]
+            filled[f"SubtensorModule.Weights/{NETUID}/{uid}"] = weights
+    chain.make_block(filled)
+    chain.make_block()
+    began = time.perf_counter()
+    chain.make_block()
+    took = time.perf_counter() - began
+    incentives = State1(chain.state(), NETUID).vector("Incentive")
+    assert chain.state().get("SubtensorModule.SubnetEpochIndex", NETUID) == 1
+    assert sum(incentive > 0 for incentive in incentives) == n - validators
+    assert took < 1.0
 
 
 def test_storage_can_be_read_as_it_was(tmp_path: Path) -> None:
