@@ -36,7 +36,10 @@ class Settings:
     host: str
     port: int
     sealing: str
-    """`instant`: a block for each extrinsic; `manual`: when `POST /blocks` says so; or seconds between blocks."""
+    """`instant`: a block for each extrinsic; `manual`: when `POST /blocks` says so; or seconds between blocks.
+
+    With a clock of its own the service takes no `POST /blocks`.
+    """
     requests_per_second: float | None
     genesis: Genesis | None
 
@@ -114,7 +117,12 @@ def _is_positive(text: str) -> bool:
 async def serve(given: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
     chain = LocalChain.open(given.file, given.genesis)
-    service = Service(chain, instant=given.sealing == INSTANT, rate_limit=RateLimit(given.requests_per_second))
+    service = Service(
+        chain,
+        instant=given.sealing == INSTANT,
+        driven=given.interval is None,
+        rate_limit=RateLimit(given.requests_per_second),
+    )
     runner = web.AppRunner(service.application(), access_log=None)
     await runner.setup()
     try:

@@ -1,4 +1,4 @@
-"""The local subnet over HTTP: `POST /rpc` answers what the SDK's `Substrate` seam asks, `POST /blocks` moves the clock.
+"""The local subnet over HTTP: `POST /rpc` answers what the SDK's `Substrate` seam asks.
 
 Answers are `{"result": …}`; a refusal is status 422 with `{"error": …}`, too many requests are 429 with `Retry-After`.
 """
@@ -59,11 +59,18 @@ class RateLimit:
 
 
 class Service:
-    """One chain, served. `instant`: each extrinsic makes a block; otherwise only `make_blocks` does."""
+    """One chain, served.
 
-    def __init__(self, chain: LocalChain, *, instant: bool = False, rate_limit: RateLimit | None = None) -> None:
+    `instant`: each extrinsic makes a block; otherwise only `make_blocks` does. `driven`: whoever can reach the service
+    may move its clock and set storage as root would, by `POST /blocks`; for development only.
+    """
+
+    def __init__(
+        self, chain: LocalChain, *, instant: bool = False, driven: bool = False, rate_limit: RateLimit | None = None
+    ) -> None:
         self.chain = chain
         self._instant = instant
+        self._driven = driven
         self._rate_limit = rate_limit or RateLimit()
         self._new_block = asyncio.Condition()
 
@@ -71,7 +78,8 @@ class Service:
         """Return the HTTP application."""
         app = web.Application(client_max_size=MOST_BODY_BYTES)
         app.router.add_post("/rpc", self._rpc)
-        app.router.add_post("/blocks", self._blocks)
+        if self._driven:
+            app.router.add_post("/blocks", self._blocks)
         app.router.add_get("/healthz", self._healthz)
         app.on_startup.append(self._go_on)
         return app

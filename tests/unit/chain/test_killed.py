@@ -22,6 +22,7 @@ from aiohttp import web
 
 from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain
+from neurons.chain.local.__main__ import Settings, parse, serve
 from neurons.chain.local.enrolment import enrol
 from neurons.chain.local.node import LocalChain
 from neurons.chain.local.storage import Database
@@ -229,16 +230,12 @@ async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path)
 def test_a_wrong_command_line_is_told(
     tmp_path: Path, arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from neurons.chain.local.__main__ import parse
-
     with pytest.raises(SystemExit):
         parse(["--file", str(tmp_path / "none.db"), *arguments])
     assert why in capsys.readouterr().err
 
 
 def test_a_command_line_says_how_the_chain_begins(tmp_path: Path) -> None:
-    from neurons.chain.local.__main__ import parse
-
     owner = ["--owner-coldkey", coldkey_of("owner"), "--owner-hotkey", hotkey("owner").address]
     found = parse(
         ["--file", str(tmp_path / "c.db"), *owner, "--set", "tempo=9", "--set", "epoch_consensus=Null", "--blocks", "2"]
@@ -248,3 +245,30 @@ def test_a_command_line_says_how_the_chain_begins(tmp_path: Path) -> None:
     assert (found.interval, found.genesis.block_seconds) == (2.0, 2.0)
     LocalChain.open(found.file, genesis()).close()
     assert parse(["--file", str(found.file)]).genesis is None
+
+
+async def test_with_a_clock_of_its_own_nobody_else_moves_it(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    port = free_port()
+    given = Settings(
+        file=tmp_path / "chain.db",
+        host="127.0.0.1",
+        port=port,
+        sealing="0.05",
+        requests_per_second=None,
+        genesis=genesis(block_seconds=0.05),
+    )
+    served = asyncio.create_task(serve(given, stop))
+    url = f"http://127.0.0.1:{port}"
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while not served.done():
+            try:
+                async with session.post(f"{url}/blocks", json={"count": 1}) as answer:
+                    assert answer.status == 404
+                    break
+            except aiohttp.ClientError:
+                await asyncio.sleep(0)
+        async with bt.Client("local", substrate=LocalSubstrate(url)) as client:
+            assert (await client.wait_for_block(3)).number >= 3
+    stop.set()
+    await served

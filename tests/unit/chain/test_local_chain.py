@@ -277,6 +277,14 @@ def test_storage_can_be_read_as_it_was(tmp_path: Path) -> None:
     assert State(database, 1).scan("A.B", 1) == []
 
 
+def test_what_ends_within_a_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "storage.db")
+    with pytest.raises(KeyboardInterrupt), database.transaction():
+        database.write(("A.B", "[]"), 1, "1")
+        raise KeyboardInterrupt
+    assert database.read(("A.B", "[]"), 1) is None
+
+
 def test_uids_are_in_the_order_of_numbers(tmp_path: Path) -> None:
     database = Database(tmp_path / "storage.db")
     state = State(database, 1)

@@ -127,6 +127,8 @@ async def test_one_that_waits_in_the_pool_is_not_sent_a_second_time(open_local: 
     # The second try had the first one's nonce: the chain refused it while the first waited.
     assert len(tries) == 2
     assert submission.block == began + 1
+    events = [record["event"]["event_id"] for record in node.body()["events"]]
+    assert events.count("TimelockedWeightsCommitted") == 1
     await subnet.run_epoch()
     assert await row(subnet) == [[1, 65535]]
 
@@ -314,3 +316,22 @@ async def test_nobody_inherits_a_weight_by_a_uid(open_local: OpenSubnet) -> None
     assert by_uid(before, scores) == {0: 0.0, 1: 1.0, 2: 2.0}
     assert by_uid(after, scores) == {0: 0.0, 2: 2.0}
     assert by_uid(after, {Identity(hotkey("b").address, 0): 1.0}) == {}
+
+
+async def test_nobody_can_commit_another_s_ciphertext(subnet: Subnet) -> None:
+    await subnet.enrol("thief", stake_tao=1000)
+    await ready(subnet)
+    chain, client = subnet.chain(), await subnet.client()
+    await set_weights(chain, hotkey("validator"), NETUID, {2: 1.0}, since=subnet.service.chain.head)
+    ((commit,),) = (await client.read("timelocked_weight_commits", netuid=NETUID)).values()
+    copied = bt.calls.SubtensorModule.commit_timelocked_mechanism_weights(
+        netuid=NETUID,
+        mecid=0,
+        commit=bytes.fromhex(commit["ciphertext"].removeprefix("0x")),
+        reveal_round=commit["reveal_round"],
+        commit_reveal_version=4,
+    )
+    assert (await client.submit_call(copied, keypair("thief-hot"), signer="hotkey")).success
+    await subnet.run_epoch()
+    assert await row(subnet, 1) == [[2, 65535]]
+    assert await row(subnet, 0) is None

@@ -122,6 +122,19 @@ def test_a_commit_from_before_a_registration_masks_its_column() -> None:
     assert masked[0].tolist() == [0, 1, 0]
 
 
+def test_a_commit_from_the_block_of_a_registration_does_not_mask_it() -> None:
+    weights = np.array([[0, 1.0, 3], [0, 0, 0], [0, 0, 0]])
+    waiting = np.array([5, yuma.NO_COMMIT, yuma.NO_COMMIT])
+    masked = yuma.masked_weights(subnet(3, weights=weights, registered=np.array([0, 0, 5]), commit_block=waiting))
+    assert masked[0].tolist() == [0, 0.25, 0.75]
+
+
+@pytest.mark.parametrize(("kappa", "consensus"), [(0.3, 1.0), (0.5, 0.5), (0.7, 0.5), (0.9, 0.0)])
+def test_consensus_is_the_weight_that_a_majority_of_kappa_sets_at_least(kappa: float, consensus: float) -> None:
+    column = np.array([[0.0], [0.5], [1.0]])
+    assert yuma.weighted_median(np.array([0.2, 0.4, 0.4]), column, kappa).tolist() == [consensus]
+
+
 def test_what_exceeds_the_majority_is_clipped() -> None:
     weights = np.zeros((5, 5))
     weights[:2, 3:] = [1.0, 0.0]
