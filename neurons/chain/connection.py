@@ -141,6 +141,8 @@ class Chain:
             raise errors.Unreachable(f"{self.network} can't be reached: {MORE_DETAIL} ({error})") from error
         except bt.ChainError as error:
             raise refusal(error) from error
+        except bt.BittensorError as error:
+            raise errors.Refused(f"this can't be asked of the chain: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             # The SDK decodes by the runtime's own metadata; what it then can't find isn't there any more.
             raise errors.OtherRuntime(
@@ -157,12 +159,21 @@ class Chain:
 
         Raises:
             InPool: an extrinsic with this nonce is on its way, or is in a block by now.
+            Unreachable: the connection broke; it may have arrived or not.
             bt.ChainError: the chain refuses it.
         """
         if self._substrate is None:
             raise bt.ConnectionNotReady("the connection was closed")
         plan = await client.plan(intent, keypair)
-        result = await self._substrate.submit(plan.call, keypair, nonce=nonce)
+        try:
+            result = await self._substrate.submit(plan.call, keypair, nonce=nonce)
+        except bt.ChainError as error:
+            if error.__cause__ is None:
+                raise
+            # So the SDK says that the connection broke under a signed extrinsic, which may have arrived or not.
+            raise errors.Unreachable(
+                f"{self.network} broke the connection while an extrinsic was sent ({error})"
+            ) from error
         if not result.success and any(said in result.message.lower() for said in _WAITING_IN_POOL):
             raise errors.InPool(
                 f"another extrinsic of {keypair.ss58_address} is on its way ({result.message}): look again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import bittensor as bt
@@ -61,15 +62,19 @@ async def wait_for_epoch(chain: Chain, netuid: int, *, after: EpochStatus, longe
     status = await read_epoch(chain, netuid)
     if status.index == after.index and status.next_block is None:
         raise errors.Refused(f"subnet {netuid} has tempo 0 and runs no epochs: its owner has to set one")
+    deadline = asyncio.get_running_loop().time() + longest_seconds
     while status.index == after.index:
-        status = await _next_status(chain, netuid, status, longest_seconds)
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise errors.Unreachable(f"subnet {netuid} has run no epoch within {longest_seconds:g} seconds: ask again")
+        status = await _next_status(chain, netuid, status, left)
     return status
 
 
-async def _next_status(chain: Chain, netuid: int, known: EpochStatus, longest_seconds: float) -> EpochStatus:
+async def _next_status(chain: Chain, netuid: int, known: EpochStatus, seconds: float) -> EpochStatus:
     async def question(client: bt.Client) -> int:
         target = max(known.next_block or 0, known.block + 1)
         return (await client.wait_for_block(target)).number
 
-    await chain.once(question, timeout_seconds=longest_seconds)
+    await chain.once(question, timeout_seconds=seconds)
     return await read_epoch(chain, netuid)

@@ -90,7 +90,7 @@ async def set_weights(
         return Submission(
             netuid=netuid,
             hotkey=hotkey.address,
-            block=int(str(result.extrinsic_id).partition("-")[0]),
+            block=_block_of(result) or (await _place(client, hotkey, netuid)).last_update,
             row=row,
             reveal_round=result.data.get("reveal_round"),
         )
@@ -126,6 +126,11 @@ async def read_outcome(chain: Chain, submission: Submission) -> Outcome:
         return Outcome.SUPERSEDED if int(last_update[int(uid)]) > submission.block else Outcome.MISSED
 
     return await chain.ask(question)
+
+
+def _block_of(result: bt.ExtrinsicResult) -> int | None:
+    """Return the block that an extrinsic is in, from its "block-index"; None if the node didn't tell."""
+    return int(result.extrinsic_id.partition("-")[0]) if result.extrinsic_id else None
 
 
 @dataclass(frozen=True)

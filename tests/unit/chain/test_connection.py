@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bittensor as bt
 import pytest
 
 from neurons.chain import errors
+from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain, refusal, substrate_for
 from neurons.chain.local.substrate import LocalSubstrate
 from neurons.chain.metagraph import MetagraphReader
@@ -85,3 +88,33 @@ async def test_nothing_is_executed_twice_under_one_nonce(subnet: Subnet) -> None
     assert result.success
     with pytest.raises(errors.InPool, match="look again"):
         await chain.once(lambda client: chain.execute(client, intent, hotkey("a").keypair, nonce=0))
+
+
+class Breaking(LocalSubstrate):
+    """Sends the first extrinsic, and then does what the SDK's transport does when the connection breaks."""
+
+    broke = False
+
+    async def submit(self, call: Any, keypair: Any, **options: Any) -> bt.ExtrinsicResult:
+        result = await super().submit(call, keypair, **options)
+        if not Breaking.broke:
+            Breaking.broke = True
+            raise bt.ChainError("no close frame received or sent") from ConnectionError()
+        return result
+
+
+async def test_a_connection_that_breaks_under_a_write_is_no_refusal(subnet: Subnet) -> None:
+    await subnet.enrol("a")
+    chain = subnet.chain(open_substrate=lambda: Breaking(subnet.url))
+    before = subnet.service.chain.head
+    assert not await serve_axon(chain, hotkey("a"), NETUID, address="10.0.0.1", port=8091)
+    assert Breaking.broke
+    assert subnet.service.chain.head == before + 1
+
+
+async def test_what_the_sdk_itself_refuses_is_told(subnet: Subnet) -> None:
+    async def question(_client: bt.Client) -> None:
+        raise bt.BittensorError("weights must be finite")
+
+    with pytest.raises(errors.Refused, match="weights must be finite"):
+        await subnet.chain().ask(question)

@@ -63,7 +63,7 @@ async def test_one_that_ran_while_nobody_looked_is_not_missed(subnet: Subnet) ->
 async def test_waiting_has_an_end(subnet: Subnet) -> None:
     chain = subnet.chain()
     before = await read_epoch(chain, NETUID)
-    with pytest.raises(errors.Unreachable, match=r"within 0\.05 seconds"):
+    with pytest.raises(errors.Unreachable, match="within"):
         await wait_for_epoch(chain, NETUID, after=before, longest_seconds=0.05)
 
 

@@ -279,9 +279,14 @@ def test_storage_can_be_read_as_it_was(tmp_path: Path) -> None:
 
 def test_what_ends_within_a_transaction_leaves_nothing(tmp_path: Path) -> None:
     database = Database(tmp_path / "storage.db")
-    with pytest.raises(KeyboardInterrupt), database.transaction():
-        database.write(("A.B", "[]"), 1, "1")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with database.transaction():
+            database.write(("A.B", "[]"), 1, "1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert database.read(("A.B", "[]"), 1) is None
 
 
