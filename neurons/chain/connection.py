@@ -123,7 +123,9 @@ class Chain:
             async with asyncio.timeout(patience):
                 client = await self._connected()
                 return await question(client)
-        except errors.ChainError:
+        except errors.ChainError as error:
+            if isinstance(error, errors.Unreachable) and not isinstance(error, errors.InPool):
+                await self.close()
             raise
         except TimeoutError as error:
             await self.close()
