@@ -159,13 +159,13 @@ class LocalSubstrate(AbsentParts):
         return await self._ask("constant", module=module, name=name)
 
     async def blocks(self, *, finalized: bool = False) -> AsyncIterator[dict[str, Any]]:
-        """Yield the header of each block from now on."""
-        last = await self.block_number()
+        """Yield the head's header, as a node does when one subscribes, and then that of each new block."""
+        header = await self._ask("header")
         while True:
-            header = await self._ask("next_header", after=last, wait=self._wait_seconds)
             if header is not None:
                 last = int(header["number"])
                 yield {"header": _header(header)}
+            header = await self._ask("next_header", after=last, wait=self._wait_seconds)
 
     async def events(self, block_hash: str | None = None) -> list[dict[str, Any]]:
         """Return a block's events."""

@@ -60,6 +60,12 @@ async def test_one_that_ran_while_nobody_looked_is_not_missed(subnet: Subnet) ->
     assert (await wait_for_epoch(chain, NETUID, after=before, longest_seconds=0.1)).index == 1
 
 
+async def test_a_block_that_came_before_anybody_waited_for_it_is_not_waited_for(subnet: Subnet) -> None:
+    client = await subnet.client()
+    await subnet.advance(30)
+    assert (await client.wait_for_block(TEMPO, timeout=60)).number == 30
+
+
 async def test_waiting_has_an_end(subnet: Subnet) -> None:
     chain = subnet.chain()
     before = await read_epoch(chain, NETUID)

@@ -100,7 +100,7 @@ async def test_a_chain_that_is_too_slow_is_unreachable(subnet: Subnet) -> None:
     assert isinstance(reading.problem, errors.Unreachable)
     subnet.intercept = None
     forever.set()
-    assert (await reader.refresh()).problem is None
+    assert (await MetagraphReader(subnet.chain(), NETUID).refresh()).problem is None
 
 
 async def test_requests_are_paced_as_the_endpoint_takes_them(open_local: OpenSubnet) -> None:
