@@ -42,11 +42,12 @@ def dumps(value: JSON) -> str:
 class Database:
     """The file. One writer; not safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """Not `durable`, what was committed outlives the process but not the machine; tests need no more."""
         self._connection = sqlite3.connect(path, isolation_level=None)
         # WAL with full sync: what was answered "in block" is on the disk.
         self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:

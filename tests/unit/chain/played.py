@@ -132,6 +132,7 @@ async def open_subnet(
     **changes: Any,
 ) -> Subnet:
     """Open a chain in a file, new or as it is, and serve it."""
+    database = database or Database(path, durable=False)
     chain = LocalChain.open(path, given or genesis(**changes), database=database)
     service = Service(chain, instant=instant, rate_limit=rate_limit)
     app = service.application()

@@ -41,7 +41,7 @@ class Mortal(Database):
     """Dies at its nth transaction, `committed` or not."""
 
     def __init__(self, path: Path, *, dies_at: int = 0, committed: bool = False) -> None:
-        super().__init__(path)
+        super().__init__(path, durable=False)
         self.transactions = 0
         self.dead = False
         self._dies_at, self._committed = dies_at, committed
@@ -139,6 +139,7 @@ def everything(chain: LocalChain) -> dict[str, Any]:
     return {"storage": storage, "events": events, "head": chain.head}
 
 
+@pytest.mark.timeout(600)  # it starts chains by the dozen, or processes, maybe beside other suites
 async def test_killed_at_every_write_it_ends_as_undisturbed(tmp_path: Path) -> None:
     await prepare(tmp_path / "prepared.db")
     undisturbed, writes = await play(Path(shutil.copy(tmp_path / "prepared.db", tmp_path / "undisturbed.db")))
@@ -176,7 +177,7 @@ def service(path: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         if process.stderr:
             process.stderr.close()
 
@@ -193,6 +194,7 @@ async def answering(url: str, process: subprocess.Popen[bytes]) -> None:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(600)  # it starts chains by the dozen, or processes, maybe beside other suites
 async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path) -> None:
     path, port = tmp_path / "chain.db", free_port()
     url = f"http://127.0.0.1:{port}"
@@ -206,7 +208,7 @@ async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path)
             assert made.status == 200
         submission = await set_weights(chain, hotkey("validator"), NETUID, {1: 1.0}, since=1 + 10)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     with service(path, port) as process:
         await answering(url, process)
         assert await read_outcome(chain, submission) is Outcome.PENDING
@@ -214,7 +216,7 @@ async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path)
             assert made.status == 200
         assert await read_outcome(chain, submission) is Outcome.REVEALED
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     await chain.close()
 
 
