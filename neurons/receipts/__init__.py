@@ -19,11 +19,10 @@ from neurons.receipts.metagraph_file import (
     read_metagraph,
     write_metagraph,
 )
-from neurons.receipts.receipt import HEADER, BaseModelNamed, Receipt, ReceiptError, ReceiptSigner, decode
+from neurons.receipts.receipt import BaseModelNamed, Receipt, ReceiptError, ReceiptSigner, decode
 from neurons.receipts.verification import Check, Expected, Outcome, proves, verify
 
 __all__ = [
-    "HEADER",
     "BaseModelNamed",
     "Check",
     "Expected",

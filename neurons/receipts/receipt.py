@@ -13,7 +13,6 @@ from neurons.receipts.canonical import NotCanonicalError, canonical, parse_canon
 from neurons.receipts.keys import Keypair, is_signed_by, scheme_of
 
 FORMAT: Final = "bettertherapy-receipt/1"
-HEADER: Final = "x-bettertherapy-receipt"
 MAX_ENCODED: Final = 8192
 """Characters of a receipt; a real one has about a thousand."""
 _SIGNED_AFTER: Final = f"{FORMAT}\n".encode()

@@ -219,11 +219,6 @@ class Admission:
             raise unproven("replayed", "this request was accepted before: sign each try anew, with a nonce of its own")
 
 
-def is_signed(headers: Mapping[str, str]) -> bool:
-    """Tell whether a request means to come by this door."""
-    return any(name in headers for name in (http_auth.HEADER_SIGNATURE, http_auth.HEADER_HOTKEY))
-
-
 def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return btauth's headers; raises WireRefusal where one is missing or there twice.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from bittensor import sp_core
+import bittensor_core
 
 from neurons.receipts import Keypair
 
@@ -79,7 +79,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read(path: Path) -> Keypair:
     data = _bytes(path)
-    if sp_core.keyfile_data_is_encrypted(data):
+    if bittensor_core.keyfile_data_is_encrypted(data):
         raise HotkeyError(
             f"the key {path.name} in the wallet's Secret is encrypted, and nobody is here to type its password: put "
             "the hotkey's plain file there, as btcli writes hotkeys"
@@ -96,7 +96,7 @@ def _read(path: Path) -> Keypair:
 def _signs(keypair: Any) -> bool:
     try:
         return bool(keypair.verify(b"bettertherapy", keypair.sign(b"bettertherapy")))
-    except (sp_core.KeyfileError, ValueError, RuntimeError):
+    except (bittensor_core.KeyfileError, ValueError, RuntimeError):
         return False
 
 
@@ -107,8 +107,8 @@ def _public(path: Path) -> str | None:
 
 def _parsed(data: bytes) -> Keypair | None:
     try:
-        keypair: Keypair = sp_core.deserialize_keypair_from_keyfile_data(data)
-    except (sp_core.KeyfileError, ValueError):
+        keypair: Keypair = bittensor_core.deserialize_keypair_from_keyfile_data(data)
+    except (bittensor_core.KeyfileError, ValueError):
         return None
     return keypair
 

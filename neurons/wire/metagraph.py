@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from neurons.receipts import MetagraphFileError, read_metagraph
 
 log = logging.getLogger(__name__)
-
-POLL_SECONDS: Final = 1.0
 
 
 class Neuron(Protocol):
@@ -123,10 +121,3 @@ class MetagraphInFile:
                 log.warning("keeping the last good metagraph: %s", error)
             self._problem = error
         return self.latest()
-
-
-async def follow(source: MetagraphSource, *, seconds: float) -> None:
-    """Refresh the source for ever, every `seconds`."""
-    while True:
-        await source.refresh()
-        await asyncio.sleep(seconds)

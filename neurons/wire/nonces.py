@@ -9,6 +9,7 @@ replay; requests signed after its beginning are let in at once.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -105,7 +106,7 @@ class RedisNonces:
             timeout=REDIS_SECONDS,
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # asked again, SET NX would say of our own write that it was a replay
+            retry=Retry(NoBackoff(), 1),  # a connection that rested may have broken since
         )
         client = Redis.from_pool(pool)
         return cls(client, receiver=receiver, window_seconds=window_seconds, skew_seconds=skew_seconds)
@@ -114,12 +115,16 @@ class RedisNonces:
         """Take the pair down."""
         from redis.exceptions import RedisError  # noqa: PLC0415
 
-        since = f"{self._prefix}:since"
+        since, entry = f"{self._prefix}:since", f"{self._prefix}:{hotkey}:{nonce_ns}"
+        # Whose entry it is says its value, not whether this write made it: what is sent once more after a connection
+        # broke may have been done already, and must not take itself for a replay.
+        ours = secrets.token_bytes(16)
         try:
             async with asyncio.timeout(2 * REDIS_SECONDS), self._client.pipeline(transaction=True) as commands:
                 commands.set(since, time.time_ns(), nx=True)
                 commands.get(since)
-                commands.set(f"{self._prefix}:{hotkey}:{nonce_ns}", 1, nx=True, px=self._ttl_ms)
+                commands.set(entry, ours, nx=True, px=self._ttl_ms)
+                commands.get(entry)
                 answers: list[Any] = await commands.execute()
         except (RedisError, OSError, TimeoutError) as error:
             # Its words may hold the address, and in an URL the password: the kind of error is enough.
@@ -130,7 +135,7 @@ class RedisNonces:
             raise StoreDown("its beginning is not to be read") from None
         if nonce_ns <= began_ns + self._skew_ns:
             raise StoreForgot
-        return bool(answers[2])
+        return bool(answers[3] == ours)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
+_MARKS: Final = ("X-Bittensor-Signature", "X-Bittensor-Hotkey")
+
 
 class WireRefusal(Exception):  # noqa: N818 - a refusal is an answer, and no failure of ours
     """A request that is refused; the message says what is wrong and what to do, and holds nothing secret."""
@@ -35,3 +40,8 @@ def too_often(message: str, *, retry_after: int) -> WireRefusal:
 def undecidable(code: str, message: str, *, retry_after: int) -> WireRefusal:
     """Return a 503: the door stays shut, because what it takes to judge is away."""
     return WireRefusal(503, code, message, retry_after=retry_after)
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Tell whether a request means to come by the signed door; `headers` by names in any letters, as aiohttp's are."""
+    return any(mark in headers for mark in _MARKS)

@@ -28,16 +28,12 @@ class Miner:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path
-        self.callers.append(
-            http_auth.verify(
-                request.headers,
-                await request.read(),
-                method=request.method,
-                path=target,
-                self_hotkey_ss58=MINER.ss58_address,
-                nonce_store=self.store,
-            )  # fmt: skip
-        )
+        body = await request.read()
+        caller = http_auth.verify(
+            request.headers, body, method=request.method, path=target, self_hotkey_ss58=MINER.ss58_address,
+            nonce_store=self.store,
+        )  # fmt: skip
+        self.callers.append(caller)
         status, headers = self.answers.pop(0) if self.answers else (200, {})
         return web.Response(status=status, headers=headers, text="answer")
 
