@@ -28,6 +28,7 @@ class Lock:
 LOCKS = (
     Lock("operator"),
     Lock("neuron"),
+    Lock("chain", upon="neuron"),
     Lock("engine-cpu", overridden=True),
     Lock("engine-gpu", python="3.12", hashes=False),
     Lock("trainer-cpu", overridden=True, upon="engine-cpu"),

@@ -1,0 +1,327 @@
+"""The local chain by itself: signatures, nonces, registration, pruning, emission, storage."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import bittensor as bt
+import pytest
+
+from neurons.chain.local.calls import balance
+from neurons.chain.local.extrinsics import Extrinsic, InvalidExtrinsic
+from neurons.chain.local.genesis import RAO
+from neurons.chain.local.node import LocalChain, UnknownBlock
+from neurons.chain.local.storage import Database, State
+from neurons.chain.local.subnet import VECTORS
+from neurons.chain.local.subnet import Subnet as State1
+from tests.unit.chain.conftest import OpenSubnet
+from tests.unit.chain.played import NETUID, Subnet, coldkey_of, genesis, hotkey, keypair
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> LocalChain:
+    return LocalChain.open(tmp_path / "chain.db", genesis())
+
+
+def signed(chain: LocalChain, who: str, function: str, params: dict[str, Any], **changes: Any) -> Extrinsic:
+    key = keypair(who)
+    given: dict[str, Any] = {
+        "module": "SubtensorModule",
+        "function": function,
+        "params": params,
+        "address": key.ss58_address,
+        "crypto_type": key.crypto_type,
+        "nonce": chain.next_nonce(key.ss58_address),
+        "genesis_hash": chain.genesis_hash,
+        "spec_version": chain.spec_version,
+        "birth": chain.head,
+        "period": 8,
+    }
+    unsigned = Extrinsic(**(given | changes))
+    return dataclasses.replace(unsigned, signature="0x" + key.sign(unsigned.payload).hex())
+
+
+def registration(chain: LocalChain, name: str, **changes: Any) -> Extrinsic:
+    params = {"netuid": NETUID, "hotkey": hotkey(name).address}
+    return signed(chain, f"{name}-cold", "burned_register", params, **changes)
+
+
+def put(chain: LocalChain, extrinsic: Extrinsic) -> dict[str, Any]:
+    extrinsic_hash = chain.submit(vars(extrinsic))
+    chain.make_block()
+    receipt: dict[str, Any] = chain.receipt(extrinsic_hash)
+    return receipt
+
+
+def test_a_signature_of_another_key_is_refused(chain: LocalChain) -> None:
+    good = registration(chain, "a")
+    forged = dataclasses.replace(good, signature="0x" + keypair("thief").sign(good.payload).hex())
+    with pytest.raises(InvalidExtrinsic, match="bad signature"):
+        chain.submit(vars(forged))
+    with pytest.raises(InvalidExtrinsic, match="bad signature"):
+        chain.submit(vars(dataclasses.replace(good, signature="0x12")))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("params", {"netuid": NETUID, "hotkey": "5thief"}),
+        ("function", "add_stake"),
+        ("module", "Balances"),
+        ("period", 9),
+    ],
+)
+def test_nothing_that_was_signed_can_be_changed(chain: LocalChain, field: str, value: object) -> None:
+    changed = dataclasses.replace(registration(chain, "a"), **{field: value})
+    with pytest.raises(InvalidExtrinsic, match="bad signature"):
+        chain.submit(vars(changed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"genesis_hash": "0x00"}, "another chain"),
+        ({"spec_version": 1}, "is for runtime 1"),
+        ({"nonce": 5}, "from the future"),
+        ({"birth": 10}, "ancient birth block"),
+    ],
+)
+def test_what_is_not_for_this_chain_and_time_is_refused(chain: LocalChain, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidExtrinsic, match=why):
+        chain.submit(vars(registration(chain, "a", **changes)))
+
+
+def test_an_extrinsic_counts_once_however_often_it_is_sent(chain: LocalChain) -> None:
+    extrinsic = registration(chain, "a")
+    first = chain.submit(vars(extrinsic))
+    assert chain.submit(vars(extrinsic)) == first
+    chain.make_block()
+    assert chain.submit(vars(extrinsic)) == first
+    chain.make_block()
+    assert State1(chain.state(), NETUID).n == 1
+    assert chain.state().get("System.Nonce", coldkey_of("a")) == 1
+    with pytest.raises(InvalidExtrinsic, match="outdated"):
+        chain.submit(vars(registration(chain, "a", nonce=0, period=7)))
+
+
+def test_an_ed25519_key_signs_too(chain: LocalChain) -> None:
+    key = bt.sp_core.Keypair.create_from_uri("//ed", bt.CRYPTO_ED25519)
+    unsigned = dataclasses.replace(
+        registration(chain, "a"), address=key.ss58_address, crypto_type=key.crypto_type, signature=""
+    )
+    extrinsic = dataclasses.replace(unsigned, signature="0x" + key.sign(unsigned.payload).hex())
+    assert put(chain, extrinsic)["error"] is None
+
+
+def test_a_refused_call_costs_its_nonce_and_changes_nothing_else(chain: LocalChain) -> None:
+    put(chain, registration(chain, "a"))
+    before = balance(chain.state(), coldkey_of("b"))
+    params = {"netuid": NETUID, "hotkey": hotkey("a").address}
+    receipt = put(chain, signed(chain, "b-cold", "burned_register", params))
+    assert receipt["error"]["name"] == "NonAssociatedColdKey"
+    assert balance(chain.state(), coldkey_of("b")) == before
+    assert chain.next_nonce(coldkey_of("b")) == 1
+    assert State1(chain.state(), NETUID).owner(hotkey("a").address) == coldkey_of("a")
+
+
+def axon(**changes: int) -> dict[str, Any]:
+    return {"netuid": NETUID, "version": 1, "ip": 134744072, "port": 1, "ip_type": 4, "protocol": 4, **changes}
+
+
+def about_a(**more: Any) -> dict[str, Any]:
+    return {"netuid": NETUID, "hotkey": hotkey("a").address, **more}
+
+
+@pytest.mark.parametrize(
+    ("who", "function", "params", "error"),
+    [
+        ("a-cold", "burned_register", about_a(), "HotKeyAlreadyRegisteredInSubNet"),
+        ("a-cold", "burned_register", about_a(netuid=9), "SubnetNotExists"),
+        ("b-cold", "add_stake", about_a(amount_staked=RAO), "NonAssociatedColdKey"),
+        ("a-cold", "add_stake", about_a(amount_staked=1), "AmountTooLow"),
+        ("a-cold", "add_stake", about_a(amount_staked=10**18), "NotEnoughBalanceToStake"),
+        ("a-cold", "remove_stake", about_a(amount_unstaked=10**18), "NotEnoughStakeToWithdraw"),
+        ("a-hot", "serve_axon", axon(ip=2130706433), "InvalidIpAddress"),
+        ("a-hot", "serve_axon", axon(ip=1, ip_type=6), "InvalidIpAddress"),
+        ("a-hot", "serve_axon", axon(ip=2**40), "InvalidIpAddress"),
+        ("a-hot", "serve_axon", axon(ip_type=5), "InvalidIpType"),
+        ("a-hot", "serve_axon", axon(port=0), "InvalidPort"),
+        ("a-hot", "serve_axon", {"netuid": NETUID}, "InvalidCall"),
+        ("b-hot", "serve_axon", axon(), "HotKeyNotRegisteredInSubNet"),
+        (
+            "b-hot",
+            "set_weights",
+            {"netuid": NETUID, "dests": [0], "weights": [1], "version_key": 0},
+            "CommitRevealEnabled",
+        ),
+        ("a-hot", "dissolve_network", {"netuid": NETUID}, "CallFiltered"),
+    ],
+)
+def test_the_chain_s_rules(chain: LocalChain, who: str, function: str, params: dict[str, Any], error: str) -> None:
+    put(chain, registration(chain, "a"))
+    assert put(chain, signed(chain, who, function, params))["error"]["name"] == error
+
+
+def test_staking_and_unstaking_moves_rao(chain: LocalChain) -> None:
+    put(chain, registration(chain, "a"))
+    before = balance(chain.state(), coldkey_of("a"))
+    where = {"netuid": NETUID, "hotkey": hotkey("a").address}
+    assert put(chain, signed(chain, "a-cold", "add_stake", where | {"amount_staked": 5 * RAO}))["error"] is None
+    assert put(chain, signed(chain, "a-cold", "remove_stake", where | {"amount_unstaked": 2 * RAO}))["error"] is None
+    assert balance(chain.state(), coldkey_of("a")) == before - 3 * RAO
+    assert State1(chain.state(), NETUID).stake(hotkey("a").address) == 3 * RAO
+
+
+def test_who_earned_least_outside_immunity_gives_way(tmp_path: Path) -> None:
+    chain = LocalChain.open(tmp_path / "chain.db", genesis(max_uids=4, hyperparameters={"immunity_period": 5}))
+    for name in ("owner", "a", "b", "c"):
+        put(chain, registration(chain, name))
+    assert put(chain, registration(chain, "d"))["error"]["name"] == "NoNeuronIdAvailable"
+    for _ in range(5):
+        chain.make_block()
+    chain.make_block({f"SubtensorModule.PruningScores/{NETUID}": [0, 30, 20, 20]})
+    assert put(chain, registration(chain, "d"))["error"] is None
+    # The owner has least and stays; b and c have as much, and b was there before.
+    assert State1(chain.state(), NETUID).hotkeys == [hotkey(name).address for name in ("owner", "a", "d", "c")]
+    assert State1(chain.state(), NETUID).vector("PruningScores") == [0, 30, 0, 20]
+    assert chain.state().get("SubtensorModule.Uids", NETUID, hotkey("b").address) is None
+
+
+async def test_what_is_emitted_goes_18_41_41(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"commit_reveal_weights_enabled": False})
+    await subnet.enrol("validator", stake_tao=1000)
+    await subnet.enrol("miner", "owner")
+    await subnet.run_epoch()
+    client = await subnet.client()
+    await client.execute(bt.SetWeights(netuid=NETUID, weights={1: 1.0}), keypair("validator-hot"))
+    before = {name: stake(subnet, name) for name in ("owner", "miner", "validator")}
+    await subnet.run_epoch()
+    gained = {name: stake(subnet, name) - amount for name, amount in before.items()}
+    assert gained == {"owner": 3_600_000_000, "miner": 8_200_000_000, "validator": 8_200_000_000}
+    await client.execute(bt.SetWeights(netuid=NETUID, weights={2: 1.0}), keypair("validator-hot"))
+    before = {name: stake(subnet, name) for name in ("owner", "miner", "validator")}
+    await subnet.run_epoch()
+    # Weight on the owner's hotkey is withheld: that share is burned.
+    assert {name: stake(subnet, name) - amount for name, amount in before.items()} == {
+        "owner": 3_600_000_000, "miner": 0, "validator": 8_200_000_000,
+    }  # fmt: skip
+
+
+def stake(subnet: Subnet, name: str) -> int:
+    return State1(subnet.service.chain.state(), NETUID).stake(hotkey(name).address)
+
+
+async def test_bonds_follow_the_weights(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"commit_reveal_weights_enabled": False, "bonds_moving_avg": 500_000})
+    await subnet.enrol("validator", stake_tao=1000)
+    await subnet.enrol("miner")
+    await subnet.run_epoch()
+    client = await subnet.client()
+    await client.execute(bt.SetWeights(netuid=NETUID, weights={1: 1.0}), keypair("validator-hot"))
+    await subnet.run_epoch()
+    assert (await client.read("bonds", netuid=NETUID))[0] == {1: pytest.approx(0.5, abs=1e-4)}
+    await subnet.run_epoch()
+    assert (await client.read("bonds", netuid=NETUID))[0] == {1: pytest.approx(0.75, abs=1e-4)}
+
+
+def test_a_block_with_the_epoch_of_256_miners_and_64_validators_takes_less_than_a_second(tmp_path: Path) -> None:
+    n, validators = 320, 64
+    chain = LocalChain.open(tmp_path / "chain.db", genesis(max_uids=n, hyperparameters={"tempo": 3}))
+    filled: dict[str, Any] = {f"SubtensorModule.SubnetworkN/{NETUID}": n}
+    for name in VECTORS:
+        filled[f"SubtensorModule.{name}/{NETUID}"] = [VECTORS[name]] * n
+    filled[f"SubtensorModule.ValidatorPermit/{NETUID}"] = [uid < validators for uid in range(n)]
+    filled[f"SubtensorModule.LastUpdate/{NETUID}"] = [1] * n
+    for uid in range(n):
+        filled[f"SubtensorModule.Keys/{NETUID}/{uid}"] = f"hotkey-{uid}"
+        filled[f"SubtensorModule.Uids/{NETUID}/hotkey-{uid}"] = uid
+        filled[f"SubtensorModule.BlockAtRegistration/{NETUID}/{uid}"] = 0
+        if uid < validators:
+            filled[f"SubtensorModule.TotalHotkeyAlpha/hotkey-{uid}/{NETUID}"] = (uid + 1) * RAO
+            weights = [[miner, (miner * 37 + uid * 11) % 65535 + 1] for miner in range(validators, n)]
+            filled[f"SubtensorModule.Weights/{NETUID}/{uid}"] = weights
+    chain.make_block(filled)
+    chain.make_block()
+    began = time.perf_counter()
+    chain.make_block()
+    took = time.perf_counter() - began
+    incentives = State1(chain.state(), NETUID).vector("Incentive")
+    assert chain.state().get("SubtensorModule.SubnetEpochIndex", NETUID) == 1
+    assert sum(incentive > 0 for incentive in incentives) == n - validators
+    assert took < 1.0
+
+
+def test_storage_can_be_read_as_it_was(tmp_path: Path) -> None:
+    database = Database(tmp_path / "storage.db")
+    state = State(database, 1)
+    state.put("A.B", 1, "x", value=1)
+    state.put("A.B", 10, "x", value=2)
+    state.put("A.B", 1, "y", value=3)
+    with database.transaction():
+        state.flush(1)
+    state = State(database, 2)
+    state.put("A.B", 1, "x", value=4)
+    state.delete("A.B", 1, "y")
+    assert state.scan("A.B", 1) == [(("x",), 4)]
+    with database.transaction():
+        state.flush(2)
+    assert State(database, 1).scan("A.B", 1) == [(("x",), 1), (("y",), 3)]
+    assert State(database, 2).scan("A.B", 1) == [(("x",), 4)]
+    assert State(database, 2).scan("A.B") == [((1, "x"), 4), ((10, "x"), 2)]
+    with database.transaction():
+        database.forget(2)
+    assert State(database, 2).scan("A.B") == [((1, "x"), 4), ((10, "x"), 2)]
+    assert State(database, 1).scan("A.B", 1) == []
+
+
+def test_what_ends_within_a_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "storage.db")
+
+    def interrupted() -> None:
+        with database.transaction():
+            database.write(("A.B", "[]"), 1, "1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert database.read(("A.B", "[]"), 1) is None
+
+
+def test_uids_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    database = Database(tmp_path / "storage.db")
+    state = State(database, 1)
+    for uid in range(12):
+        state.put("A.Keys", 1, uid, value=uid)
+    assert [value for _params, value in state.scan("A.Keys", 1)] == list(range(12))
+
+
+def test_blocks_that_are_not_kept_are_told(chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neurons.chain.local import node
+
+    monkeypatch.setattr(node, "KEPT_BLOCKS", 3)
+    first = chain.header(0).hash
+    for _ in range(5):
+        chain.make_block()
+    with pytest.raises(UnknownBlock, match="already discarded"):
+        chain.state(first)
+    with pytest.raises(UnknownBlock, match="no block"):
+        chain.state("0x00")
+
+
+def test_a_file_without_a_chain_needs_a_genesis(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="say with which genesis"):
+        LocalChain.open(tmp_path / "chain.db")
+    with pytest.raises(ValueError, match="no hyperparameter tempos"):
+        LocalChain.open(tmp_path / "other.db", genesis(hyperparameters={"tempos": 1}))
+
+
+def test_another_genesis_does_not_change_a_chain_that_is_there(tmp_path: Path) -> None:
+    first = LocalChain.open(tmp_path / "chain.db", genesis())
+    first.make_block()
+    first.close()
+    again = LocalChain.open(tmp_path / "chain.db", genesis(hyperparameters={"tempo": 99}))
+    assert again.head == 1
+    assert State1(again.state(), NETUID).hyperparameter("tempo") == 20

@@ -1,0 +1,240 @@
+"""Yuma as code against what the chain's own tests publish, and its rules one by one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neurons.chain.local import null_consensus, yuma
+from neurons.chain.local.yuma import Inputs, LiquidAlpha, Matrix, Outcome, Parameters
+from tests.unit.chain.yuma_tables import TABLES, Table
+
+TOLERANCE = 1e-3
+"""What the chain's own tests allow."""
+
+
+def trajectory(table: Table) -> list[Outcome]:
+    n = len(table.stakes)
+    validators = 3
+    parameters = Parameters(
+        kappa=32767 / 65535,
+        bonds_moving_average=0.975,
+        bonds_penalty=0.0,
+        liquid_alpha=LiquidAlpha(low=0.1, high=0.3) if table.liquid else None,
+    )
+    stake = np.array(table.stakes)
+    bonds: Matrix = np.zeros((n, n))
+    weights: Matrix = np.zeros((n, n))
+    outcomes = []
+    for epoch in range(table.epochs):
+        if epoch in table.weights:
+            weights = np.zeros((n, n))
+            weights[:validators, validators:] = table.weights[epoch]
+        if table.reset and epoch in table.reset:
+            bonds = bonds.copy()
+            bonds[:, table.reset[epoch]] = 0.0
+        outcome = yuma.epoch(
+            Inputs(
+                stake=stake,
+                weights=weights,
+                bonds=bonds,
+                permit=yuma.top_stakes(stake, validators),
+                active=np.ones(n, dtype=bool),
+                last_update=np.full(n, 10 + epoch),
+                registered=np.zeros(n, dtype=np.int64),
+                last_step=9 + epoch,
+                parameters=parameters,
+            )
+        )
+        bonds = outcome.bonds
+        outcomes.append(outcome)
+    return outcomes
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_bonds_and_dividends_follow_the_published_tables(table: Table) -> None:
+    outcomes = trajectory(table)
+    for epoch, bonds in table.bonds.items():
+        np.testing.assert_allclose(
+            outcomes[epoch].bonds[:3, 3:], bonds, atol=TOLERANCE, err_msg=f"bonds, epoch {epoch}"
+        )
+    for epoch, dividends in table.dividends.items():
+        np.testing.assert_allclose(
+            outcomes[epoch].dividends[:3], dividends, atol=TOLERANCE, err_msg=f"dividends, epoch {epoch}"
+        )
+
+
+def subnet(n: int, **changes: object) -> Inputs:
+    given = Inputs(
+        stake=np.ones(n),
+        weights=np.zeros((n, n)),
+        bonds=np.zeros((n, n)),
+        permit=np.ones(n, dtype=bool),
+        active=np.ones(n, dtype=bool),
+        last_update=np.full(n, 10),
+        registered=np.zeros(n, dtype=np.int64),
+        last_step=5,
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+def test_one_epoch_of_four_validators_matches_the_published_log() -> None:
+    # pallet tests, `test_bonds`, first epoch: stakes 1 to 4, the same weights from all.
+    weights = np.zeros((8, 8))
+    weights[:4, 4:] = [16383, 32767, 49149, 65535]
+    stake = np.array([1.0, 2, 3, 4, 0, 0, 0, 0])
+    outcome = yuma.epoch(subnet(8, stake=stake, weights=weights))
+    np.testing.assert_allclose(outcome.active_stake[:4], [0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    expected = [0.0999975584, 0.2000012207, 0.2999926754, 0.400008545]
+    np.testing.assert_allclose(outcome.consensus[4:], expected, atol=1e-6)
+    np.testing.assert_allclose(outcome.incentive[4:], expected, atol=1e-6)
+    np.testing.assert_allclose(outcome.validator_trust, [1, 1, 1, 1, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(outcome.trust, [0, 0, 0, 0, 1, 1, 1, 1], atol=1e-6)
+
+
+def test_rows_without_a_permit_do_not_count() -> None:
+    weights = np.array([[0, 0, 1.0], [0, 0, 1], [0, 1, 0]])
+    outcome = yuma.epoch(subnet(3, weights=weights, permit=np.array([True, False, False])))
+    assert outcome.weights[1].sum() == 0
+    assert outcome.incentive.tolist() == [0, 0, 1]
+
+
+def test_a_weight_on_oneself_counts_only_for_the_owner() -> None:
+    weights = np.eye(3)
+    assert yuma.masked_weights(subnet(3, weights=weights)).sum() == 0
+    owned = yuma.masked_weights(subnet(3, weights=weights, owner=1))
+    assert owned.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_weights_set_before_a_neuron_registered_do_not_reach_it() -> None:
+    weights = np.array([[0, 1.0, 3], [0, 0, 0], [0, 0, 0]])
+    masked = yuma.masked_weights(subnet(3, weights=weights, registered=np.array([0, 0, 10])))
+    assert masked[0].tolist() == [0, 1, 0]
+
+
+def test_a_commit_from_before_a_registration_masks_its_column() -> None:
+    weights = np.array([[0, 1.0, 3], [0, 0, 0], [0, 0, 0]])
+    waiting = np.array([4, yuma.NO_COMMIT, yuma.NO_COMMIT])
+    masked = yuma.masked_weights(subnet(3, weights=weights, registered=np.array([0, 0, 5]), commit_block=waiting))
+    assert masked[0].tolist() == [0, 1, 0]
+
+
+def test_a_commit_from_the_block_of_a_registration_does_not_mask_it() -> None:
+    weights = np.array([[0, 1.0, 3], [0, 0, 0], [0, 0, 0]])
+    waiting = np.array([5, yuma.NO_COMMIT, yuma.NO_COMMIT])
+    masked = yuma.masked_weights(subnet(3, weights=weights, registered=np.array([0, 0, 5]), commit_block=waiting))
+    assert masked[0].tolist() == [0, 0.25, 0.75]
+
+
+@pytest.mark.parametrize(("kappa", "consensus"), [(0.3, 1.0), (0.5, 0.5), (0.7, 0.5), (0.9, 0.0)])
+def test_consensus_is_the_weight_that_a_majority_of_kappa_sets_at_least(kappa: float, consensus: float) -> None:
+    column = np.array([[0.0], [0.5], [1.0]])
+    assert yuma.weighted_median(np.array([0.2, 0.4, 0.4]), column, kappa).tolist() == [consensus]
+
+
+def test_what_exceeds_the_majority_is_clipped() -> None:
+    weights = np.zeros((5, 5))
+    weights[:2, 3:] = [1.0, 0.0]
+    weights[2, 3:] = [0.0, 1.0]
+    outcome = yuma.epoch(subnet(5, stake=np.array([40.0, 40, 20, 0, 0]), weights=weights))
+    assert outcome.consensus.tolist() == [0, 0, 0, 1, 0]
+    assert outcome.validator_trust.tolist() == [1, 1, 0, 0, 0]
+    assert outcome.incentive.tolist() == [0, 0, 0, 1, 0]
+
+
+def test_bonds_to_a_neuron_registered_since_the_last_epoch_are_forgotten() -> None:
+    bonds = np.full((3, 3), 0.5)
+    moved = yuma.epoch(subnet(3, bonds=bonds, registered=np.array([0, 0, 5]))).bonds
+    assert moved[:, 2].tolist() == [0, 0, 0]
+    assert moved[0, 1] == pytest.approx(0.45)
+
+
+def test_with_the_full_penalty_liquid_alpha_compares_with_the_epoch_before() -> None:
+    # pallet tests, `consensus_mode.rs`: Auto is the previous consensus at a penalty of 1, the current one below.
+    weights = np.zeros((3, 3))
+    weights[0, 2] = 1.0
+    full = Parameters(bonds_penalty=1.0, liquid_alpha=LiquidAlpha(low=0.1, high=0.3))
+    given = subnet(3, weights=weights, stake=np.array([1.0, 0, 0]), parameters=full)
+    far = yuma.epoch(replace(given, previous_consensus=np.array([0.1, 0, 0])))
+    near = yuma.epoch(replace(given, previous_consensus=np.array([0.1, 0, 1.0])))
+    assert far.bonds[0, 2] == pytest.approx(0.29866, abs=1e-4)
+    assert near.bonds[0, 2] == pytest.approx(0.10134, abs=1e-4)
+
+
+def test_without_weights_validators_share_by_stake() -> None:
+    outcome = yuma.epoch(subnet(3, stake=np.array([3.0, 1, 0])))
+    assert outcome.validator_share.tolist() == [0.75, 0.25, 0]
+    assert outcome.miner_share.sum() == 0
+
+
+def test_permits_go_to_the_largest_stakes() -> None:
+    assert yuma.top_stakes(np.array([1.0, 3, 0, 3, 2]), 2).tolist() == [False, True, False, True, False]
+    assert yuma.top_stakes(np.array([1.0, 0]), 5).tolist() == [True, False]
+
+
+def test_arrays_that_do_not_fit_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"permit is .*one entry a UID"):
+        yuma.epoch(subnet(3, permit=np.ones(2, dtype=bool)))
+
+
+@pytest.mark.parametrize(
+    ("stakes", "rows", "registered", "miners", "validators"),
+    [
+        ((300, 100), {0: {2: 3, 3: 1}, 1: {3: 1}}, None, (0, 0, 0.75, 0.25), (0.75, 0.25, 0, 0)),
+        ((100, 100), {0: {2: 1}, 1: {3: 1}}, None, (0, 0, 1, 0), (0.5, 0.5, 0, 0)),
+        ((300, 100), {1: {3: 1}}, None, (0.25, 0.25, 0.25, 0.25), (0.75, 0.25, 0, 0)),
+        ((300, 100), {0: {2: 1}, 1: {3: 1}}, (0, 0, 20, 0), (0.25, 0.25, 0.25, 0.25), (0.75, 0.25, 0, 0)),
+        ((0, 0), {}, None, (0.25, 0.25, 0.25, 0.25), (0, 0, 0, 0)),
+    ],
+    ids=["winner", "tie-to-the-lower-uid", "empty-row", "outdated-row", "no-stake"],
+)
+def test_null_consensus_follows_the_published_cases(
+    stakes: tuple[float, float],
+    rows: dict[int, dict[int, float]],
+    registered: tuple[int, ...] | None,
+    miners: tuple[float, ...],
+    validators: tuple[float, ...],
+) -> None:
+    # pallet tests, `null_consensus.rs`.
+    weights = np.zeros((4, 4))
+    for uid, row in rows.items():
+        for target, weight in row.items():
+            weights[uid, target] = weight
+    outcome = null_consensus.epoch(
+        subnet(
+            4,
+            stake=np.array([*stakes, 0, 0], dtype=float),
+            weights=weights,
+            permit=np.array([True, True, False, False]),
+            active=np.zeros(4, dtype=bool),
+            registered=np.array(registered or (0, 0, 0, 0)),
+        )
+    )
+    np.testing.assert_allclose(outcome.incentive, miners, atol=1e-9)
+    np.testing.assert_allclose(outcome.dividends, validators, atol=1e-9)
+
+
+def test_an_epoch_of_256_miners_and_64_validators_takes_less_than_a_second() -> None:
+    n, validators = 320, 64
+    random = np.random.default_rng(7)
+    weights = np.zeros((n, n))
+    weights[:validators, validators:] = random.random((validators, n - validators))
+    stake = np.zeros(n)
+    stake[:validators] = random.random(validators) + 0.1
+    given = subnet(
+        n,
+        stake=stake,
+        weights=weights,
+        permit=yuma.top_stakes(stake, validators),
+        parameters=Parameters(liquid_alpha=LiquidAlpha()),
+    )
+    began = time.perf_counter()
+    first = yuma.epoch(given)
+    took = time.perf_counter() - began
+    again = yuma.epoch(given)
+    assert took < 1.0
+    assert first.dividends.tobytes() == again.dividends.tobytes()
+    assert first.bonds.tobytes() == again.bonds.tobytes()
