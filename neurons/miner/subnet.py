@@ -14,6 +14,11 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from neurons.chain.axon import serve_axon
+from neurons.chain.connection import Chain, substrate_for
+from neurons.chain.errors import ChainError
+from neurons.chain.metagraph import MetagraphReader
+from neurons.chain.wallet import Hotkey
 from neurons.miner.doors import ReadBody
 from neurons.miner.errors import StartError
 from neurons.miner.settings import SubnetSettings
@@ -30,6 +35,7 @@ from neurons.wire.refusals import WireRefusal, undecidable
 log = logging.getLogger(__name__)
 
 FILE_POLL_SECONDS: Final = 1.0
+PUBLISH_SECONDS: Final = 600.0
 CHAIN_POLL_SECONDS: Final = 120.0
 """Ten blocks; the public endpoints take about one request a second from everybody."""
 
@@ -57,10 +63,16 @@ class SubnetMetrics:
 class Subnet:
     """One miner's part in its subnet; implements `doors.SignedDoor`."""
 
-    def __init__(
-        self, settings: SubnetSettings, keypair: Keypair, source: MetagraphSource | None, *, registry: CollectorRegistry
-    ) -> None:
-        self._settings, self._keypair, self._source = settings, keypair, source
+    def __init__(self, settings: SubnetSettings, keypair: Keypair, *, registry: CollectorRegistry) -> None:
+        """Raises StartError for settings that can't be."""
+        self._settings, self._keypair = settings, keypair
+        self._chain, self._endpoint = _chain(settings), _endpoint(settings)
+        source: MetagraphSource | None = None
+        if settings.metagraph_file is not None:
+            source = MetagraphInFile(settings.metagraph_file)
+        elif self._chain is not None and settings.netuid is not None:
+            source = MetagraphReader(self._chain, settings.netuid)
+        self._source = source
         self.hotkey = str(keypair.ss58_address)
         self._metrics = SubnetMetrics(registry, self._age)
         policy = Policy(
@@ -82,9 +94,9 @@ class Subnet:
         """Read the hotkey; raises StartError with a sentence that says what to do."""
         try:
             keypair = load_hotkey(settings.wallet_dir)
-            subnet = cls(settings, keypair, _source(settings), registry=registry)
         except HotkeyError as error:
             raise StartError(str(error)) from None
+        subnet = cls(settings, keypair, registry=registry)
         log.info("signing", extra={"hotkey": subnet.hotkey, "netuid": settings.netuid, "chain": settings.chain})
         if subnet._nonces is None:
             log.warning("the door for signed requests is shut: %s", _NO_SHARED_STORE)
@@ -96,12 +108,15 @@ class Subnet:
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         """Return what must run as long as the miner does."""
-        return [self._follow()] if self._source is not None else []
+        running = [self._follow()] if self._source is not None else []
+        return [*running, self._publish()] if self._chain is not None and self._endpoint is not None else running
 
     async def close(self) -> None:
         """Give connections back."""
         if self._nonces is not None:
             await self._nonces.close()
+        if self._chain is not None:
+            await self._chain.close()
 
     async def enter(self, request: web.BaseRequest, read: ReadBody) -> tuple[str, bytes]:
         """Judge a signed request; raises WireRefusal, and what `read` raises."""
@@ -163,6 +178,27 @@ class Subnet:
                 looked_at = metagraph
             await asyncio.sleep(seconds)
 
+    async def _publish(self) -> None:
+        """Let the chain know where this miner is; look again now and then, since somebody may change it."""
+        chain, endpoint, netuid = self._chain, self._endpoint, self._settings.netuid
+        if chain is None or endpoint is None or netuid is None:
+            return
+        said = ""
+        while True:
+            try:
+                changed = await serve_axon(
+                    chain, Hotkey(self._keypair, coldkey=None), netuid, address=endpoint[0], port=endpoint[1]
+                )
+                if changed:
+                    log.info("published", extra={"address": self._settings.external_address, "netuid": netuid})
+                said = ""
+            except ChainError as error:
+                # Serving goes on: those who know the address already still find it.
+                if str(error) != said:
+                    log.warning("the address can't be published: %s", error)
+                said = str(error)
+            await asyncio.sleep(PUBLISH_SECONDS)
+
     def _age(self) -> float:
         return self._source.latest().age_seconds if self._source is not None else float("inf")
 
@@ -188,7 +224,25 @@ def _nonces(settings: SubnetSettings, hotkey: str) -> Nonces | None:
         ) from None
 
 
-def _source(settings: SubnetSettings) -> MetagraphSource | None:
-    if settings.metagraph_file is not None:
-        return MetagraphInFile(settings.metagraph_file)
-    return None
+def _chain(settings: SubnetSettings) -> Chain | None:
+    """Return the way to the chain, if the miner was told of one; raises StartError for a network that is none."""
+    if settings.chain is None or settings.netuid is None:
+        return None
+    try:
+        substrate_for(settings.chain, timeout_seconds=1.0)
+    except ValueError as error:
+        raise StartError(f"spec.miner.chain of the MinerPool is no chain: {error}") from None
+    return Chain(settings.chain)
+
+
+def _endpoint(settings: SubnetSettings) -> tuple[str, int] | None:
+    """Return address and port to publish; raises StartError for what is none."""
+    if settings.external_address is None:
+        return None
+    host, _, port = settings.external_address.rpartition(":")
+    if not host or not port.isdigit():
+        raise StartError(
+            f"spec.miner.externalAddress is {settings.external_address!r}: write it as IP:PORT, such as "
+            "203.0.113.7:8091, or [2001:db8::7]:8091"
+        )
+    return host.strip("[]"), int(port)
