@@ -58,6 +58,10 @@ class Validator:
         self.signer = RequestSigner(keypair)
         self.session = aiohttp.ClientSession()
 
+    def url(self, path: str) -> URL:
+        """Return where a path is."""
+        return self._base.join(URL(path))
+
     async def get(self, path: str) -> tuple[int, bytes]:
         async with signed_request(
             self.session, self.signer, method="GET", url=self._base.join(URL(path)), receiver=MINER.ss58_address,
