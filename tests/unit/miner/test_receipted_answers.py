@@ -12,8 +12,14 @@ import openai
 import pytest
 
 from bettertherapy_api import names
+from neurons.miner.chat import parse_chat
+from neurons.miner.rewrite import ModelName
+from neurons.miner.stamp import Stamper
+from neurons.miner.tables import VersionRoute
+from neurons.miner.transcript import Transcript
 from neurons.receipts import (
     Receipt,
+    ReceiptSigner,
     answer_of,
     decode,
     question_of_input,
@@ -28,6 +34,7 @@ from tests.unit.miner.signing_miner import INDRA, QUESTION, on_subnet, signing, 
 from tests.unit.receipts.keyring import MINER
 
 ASKED = question_of_messages(QUESTION)
+BASE_MODEL = {"name": "base", "revision": None, "digest": None}
 
 
 def of_header(headers: Mapping[str, str]) -> Receipt:
@@ -171,9 +178,20 @@ async def test_what_was_said_beside_text_is_named(tmp_path: Path) -> None:
         assert (receipt.unsigned, receipt.answer) == (("reasoning_content", "tool_calls"), answer_of(["It is"]))
 
 
-async def test_done_inside_a_text_is_no_end(tmp_path: Path) -> None:
-    words = ["data: [DONE]", "\ndata: [DONE]\n\n", " really"]
-    agent = FakeAgent(pod="a", holds=held(INDRA), words=words)
-    async with signing(tmp_path, agent=agent) as miner, validator(miner) as bob:
-        _, _, data = await bob.ask(stream=True)
-        assert of_stream(events(data)).answer == answer_of(["".join(words)])
+def test_done_inside_a_text_is_no_end() -> None:
+    asked = parse_chat(json.dumps({"model": "indra", "messages": QUESTION}).encode())
+    version = VersionRoute(
+        twin="indra", served_name="indra-1", digest=digest("a"), weight=100,
+        model=ModelName(twin="indra", served_name="indra-1", digest=digest("a")),
+    )  # fmt: skip
+    stamper, transcript = Stamper(ReceiptSigner(MINER), base=lambda: BASE_MODEL), Transcript()
+    for said in ("data: [DONE]", "\ndata: [DONE]\n\n"):
+        lines = b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": said}}]}).encode() + b"\n\n"
+        transcript.add(lines)
+        assert stamper.lines(lines, asked, version, transcript) == lines
+    # The network may cut between the two line feeds that end an event.
+    stamped = stamper.lines(b"\ndata: [DONE]\n\n", asked, version, transcript)
+    assert stamped.startswith(b"\ndata: {")
+    assert stamped.endswith(b"}\n\ndata: [DONE]\n\n")
+    [event] = [event for event in events(stamped) if isinstance(event, dict)]
+    assert genuine(event["bettertherapy"]["receipt"]).answer == answer_of(["data: [DONE]\ndata: [DONE]\n\n"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,17 @@ def test_what_can_not_be_checked_is_said_in_a_sentence(
 def test_a_metagraph_is_read_as_it_was_written(metagraph: Path) -> None:
     read = read_metagraph(metagraph)
     assert (read.netuid, read.block, [each.uid for each in read.neurons]) == (42, BLOCK, [0, 7, 9])
+
+
+def test_the_plugin_runs_it_and_passes_on_its_status(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kubectl_twin", "verify"]
+    said = run(*command, signed(MINER), "--question", "x")
+    assert said.returncode == 1
+    assert "It is the receipt of another question." in flowing(said.stdout)
+    helped = run(*command, "--help")
+    assert "usage: kubectl twin verify" in helped.stdout
+    assert max(map(len, helped.stdout.splitlines())) <= 80
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
