@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from kubectl_twin.commands import adapters, decisions, fine_tunes, twins
+from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, twins
 from kubectl_twin.errors import TwinCliError
 
 app = typer.Typer(
@@ -29,6 +29,11 @@ app.command("reject")(decisions.reject_command)
 app.command("rollback")(decisions.rollback_command)
 app.command("history")(fine_tunes.history_command)
 app.command("lineage")(fine_tunes.lineage_command)
+app.command(
+    "verify",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)(receipts.verify_command)
 app.add_typer(adapters.adapter, name="adapter")
 
 

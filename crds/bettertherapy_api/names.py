@@ -50,11 +50,13 @@ MODELS_DIR: Final = "/models"
 PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
 STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
+WALLET_DIR: Final = "/etc/bettertherapy/wallet"
 
 RETRY_HEADER: Final = "x-twin-retry"  # on a 421 or 503 that was answered before anything reached the engine
 ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"
 SERVED_NAME_HEADER: Final = "x-twin-served-name"
 POD_HEADER: Final = "x-twin-pod"
+RECEIPT_HEADER: Final = "x-bettertherapy-receipt"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RUN_NAME_LENGTH = 63

@@ -11,6 +11,7 @@ import uvloop
 
 from neurons.cluster import ClusterAccessError
 from neurons.miner import logs, settings
+from neurons.miner.errors import StartError
 from neurons.miner.metrics import Metrics
 from neurons.miner.service import MinerService
 
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(given))
-    except ClusterAccessError as error:
+    except (ClusterAccessError, StartError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what to do; a traceback would hide it
         return 2
     except OSError as error:

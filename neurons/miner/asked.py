@@ -60,6 +60,10 @@ class EngineRequest(ABC):
         """Tell whether it matters what the chat template takes."""
         return False
 
+    def question(self) -> str | None:
+        """Return the digest of what was asked, as a receipt names it; None where there are no receipts."""
+        return None
+
     def wants_usage(self) -> bool:
         """Tell whether its stream ends with the tokens' count."""
         options = self.document.get("stream_options")

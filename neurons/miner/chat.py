@@ -20,6 +20,7 @@ from neurons.miner.asked import (
 )
 from neurons.miner.errors import bad_request
 from neurons.miner.tables import TwinRoute, VersionRoute
+from neurons.receipts.digests import question_of_messages
 
 # fmt: off
 _FORWARDED: Final = frozenset(
@@ -95,6 +96,10 @@ class ChatRequest(EngineRequest):
         if given.get("add_generation_prompt") is False:
             return "it has `add_generation_prompt`"
         return None
+
+    def question(self) -> str | None:
+        """Return the digest of the messages as the client sent them."""
+        return question_of_messages(self.messages)
 
     def wants_manner(self, twin: TwinRoute) -> bool:
         """Tell whether there is a system text, or a speaker twice in a row."""

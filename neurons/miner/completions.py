@@ -19,6 +19,7 @@ from neurons.miner.asked import (
 )
 from neurons.miner.errors import bad_request
 from neurons.miner.tables import TwinRoute, VersionRoute
+from neurons.receipts.digests import question_of_prompt
 
 # fmt: off
 _COMPLETION: Final = SWALLOWED | {
@@ -59,6 +60,10 @@ class CompletionRequest(EngineRequest):
         if self.document.get("seed") is not None:
             return "it has `seed`"
         return next((f"it has `{name}`" for name in _OBSTACLES if self.document.get(name)), None)
+
+    def question(self) -> str | None:
+        """Return the digest of the prompt as the client sent it."""
+        return question_of_prompt(self.document["prompt"])
 
     def _body(self, twin: TwinRoute, version: VersionRoute, more: dict[str, Any], said: str = "") -> bytes:
         rules = f"{twin.system_message['content']}\n\n" if twin.system_message is not None else ""

@@ -15,7 +15,7 @@ _METHODS: Final = "GET, HEAD, POST, OPTIONS"
 _SHOWN: Final = ", ".join(
     (
         "x-request-id", "retry-after", "x-should-retry", names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER,
-        names.POD_HEADER,
+        names.POD_HEADER, names.RECEIPT_HEADER,
     )
 )  # fmt: skip
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_\-, ]{1,1024}")

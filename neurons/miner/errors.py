@@ -12,6 +12,10 @@ SHOULD_RETRY_HEADER: Final = "x-should-retry"
 """OpenAI's clients obey it before they look at the status: `false` keeps them from asking again by themselves."""
 
 
+class StartError(Exception):
+    """The miner can't begin, or go on, as it is set up; the message says what to do."""
+
+
 class RequestError(Exception):
     """A request that ends in an error answer; the message says what to do about it, and never quotes a prompt."""
 

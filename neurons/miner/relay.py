@@ -52,6 +52,7 @@ from neurons.miner.pod_answers import (
 )
 from neurons.miner.selection import Spread, choose_pod, choose_version
 from neurons.miner.settings import Settings
+from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
 from neurons.miner.transcript import Transcript
@@ -104,8 +105,9 @@ class _Attempt:
 class Relay:
     """All requests of one miner; use as `async with Relay(...) as relay`."""
 
-    def __init__(self, tables: Tables, metrics: Metrics, settings: Settings) -> None:
-        self._tables, self._metrics, self._settings = tables, metrics, settings
+    def __init__(self, tables: Tables, metrics: Metrics, settings: Settings, *, stamper: Stamper | None = None) -> None:
+        """Without a `stamper`, answers have no receipts."""
+        self._tables, self._metrics, self._settings, self._stamper = tables, metrics, settings, stamper
         self._upstream = Upstream(connect_seconds=settings.connect_seconds)
         self._templates = Templates(metrics)
         self._spread = Spread()
@@ -225,7 +227,7 @@ class Relay:
             if attempt.transcript is not None:
                 going_on = plan(attempt.asked, attempt.transcript)
                 if isinstance(going_on, Finish):
-                    await attempt.outlet.write(going_on.events, version)
+                    await self._write(attempt, version, attempt.transcript, going_on.events)
                     await attempt.outlet.end()
                     return attempt.outlet.response
                 if isinstance(going_on, Impossible):
@@ -355,7 +357,16 @@ class Relay:
             raise RequestError(
                 404, "invalid_request_error", f"this pool's engines have no {attempt.asked.PATH}", code="unknown_route"
             )
+        if reply.status == 200 and self._stamper is not None:
+            headers |= self._stamper.headers(attempt.asked, version, answer)
         return attempt.outlet.whole(reply.status, answer, headers, version)
+
+    async def _write(self, attempt: _Attempt, version: VersionRoute, transcript: Transcript, lines: bytes) -> None:
+        """Forward whole lines of a stream, the receipt before the last."""
+        transcript.add(lines)
+        if self._stamper is not None:
+            lines = self._stamper.lines(lines, attempt.asked, version, transcript)
+        await attempt.outlet.write(lines, version)
 
     async def _go_on(
         self, attempt: _Attempt, pod: Pod, version: VersionRoute, reply: Reply, answer: bytes, *, streaming: bool
@@ -388,8 +399,7 @@ class Relay:
         async def forward(lines: bytes) -> None:
             lines = splice.rewrite(lines) if splice is not None else lines
             if lines:
-                transcript.add(lines)
-                await outlet.write(lines, version)
+                await self._write(attempt, version, transcript, lines)
 
         rest, end = b"", b""
         why = "the engine ended it before it was done"

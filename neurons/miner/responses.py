@@ -8,6 +8,7 @@ from typing import Any, Final
 from neurons.miner.asked import parse_object
 from neurons.miner.chat import ChatRequest, check_chat
 from neurons.miner.errors import bad_request
+from neurons.receipts.digests import question_of_input
 
 # fmt: off
 _AS_THEY_ARE: Final = (
@@ -33,6 +34,12 @@ class ResponsesRequest(ChatRequest):
 
     echo: dict[str, Any] = field(default_factory=dict)
     """What the response repeats of its request."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """`input` and `instructions` as the client sent them."""
+
+    def question(self) -> str | None:
+        """Return the digest of those, and not of the messages that they became."""
+        return question_of_input(self.given)
 
 
 def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
@@ -67,6 +74,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
         beginning=chat.beginning,
         messages=chat.messages,
         plain=chat.plain,
+        given={name: given[name] for name in ("input", "instructions") if name in given},
         echo={
             "instructions": given.get("instructions"), "metadata": given.get("metadata") or {},
             "temperature": given.get("temperature"), "top_p": given.get("top_p"), "tools": given.get("tools") or [],

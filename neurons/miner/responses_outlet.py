@@ -68,6 +68,8 @@ class _Events:
         """Index of a call in the chat → its place in the output."""
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None
+        self._signed: dict[str, Any] = {}
+        """The receipt, for the last event."""
 
     def of(self, event: dict[str, Any] | None) -> bytes:
         """Return the events that a chunk means; None is the chat's end."""
@@ -79,6 +81,8 @@ class _Events:
             for kind in ("response.created", "response.in_progress"):
                 out += self._event(kind, response=self._response(status="in_progress"))
         self._usage = event.get("usage") or self._usage
+        if "bettertherapy" in event:
+            self._signed = {"bettertherapy": event["bettertherapy"]}
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             if delta.get("content"):
@@ -142,7 +146,7 @@ class _Events:
                 arguments=item["arguments"],
             )
             out += self._event("response.output_item.done", output_index=place, item=item)
-        response = self._response()
+        response = {**self._response(), **self._signed}
         return out + self._event(f"response.{response['status']}", response=response)
 
     @property

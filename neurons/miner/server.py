@@ -12,12 +12,12 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from neurons.miner.access import AccessList
 from neurons.miner.asked import EngineRequest
 from neurons.miner.chat import parse_chat
 from neurons.miner.completions import parse_completion, parse_embedding
 from neurons.miner.cors import Cors
-from neurons.miner.errors import RequestError, bad_request, unknown_model
+from neurons.miner.doors import Doors
+from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
 from neurons.miner.metrics import Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.relay import Relay
@@ -51,9 +51,18 @@ class MinerServer:
     """Turns HTTP requests into answers; knows nothing of sockets (see `service`)."""
 
     def __init__(
-        self, *, tables: Tables, relay: Relay, access: AccessList, metrics: Metrics, settings: Settings
+        self,
+        *,
+        tables: Tables,
+        relay: Relay,
+        doors: Doors,
+        metrics: Metrics,
+        settings: Settings,
+        announce: Callable[[], bytes] | None = None,
     ) -> None:
-        self._tables, self._relay, self._access, self._metrics = tables, relay, access, metrics
+        """`announce` returns the signed announcement, for a miner that has a wallet."""
+        self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
+        self._announce = announce
         self._cors = Cors(settings.cors_origins)
         images = settings.images
         generate, answer = self._generate, self._respond
@@ -63,6 +72,7 @@ class MinerServer:
             "/v1/completions": ("POST", lambda r, s: generate(r, s, parse_completion)),
             "/v1/embeddings": ("POST", lambda r, s: generate(r, s, parse_embedding)),
             "/v1/models": ("GET", self._models),
+            **({"/v1/announcement": ("GET", self._announced)} if announce is not None else {}),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._expose),
@@ -129,8 +139,8 @@ class MinerServer:
     ) -> web.StreamResponse:
         headers = request.headers
         try:
-            client = self._access.client(headers.get("Authorization"))
-            asked = parse(await _body(request))
+            client, body = await self._doors.enter(request, _body)
+            asked = parse(body)
         except RequestError as error:
             self._metrics.count("", "", str(error.status))
             raise
@@ -141,13 +151,13 @@ class MinerServer:
         return self._relay.draining
 
     async def _models(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
-        self._access.client(request.headers.get("Authorization"))
+        await self._doors.enter(request)
         snapshot = self._tables.snapshot
         twins = [_entry(snapshot, twin) for twin in snapshot.twins.values() if snapshot.can_answer(twin)]
         return _json({"object": "list", "data": twins})
 
     async def _model(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
-        self._access.client(request.headers.get("Authorization"))
+        await self._doors.enter(request)
         name = request.path.removeprefix("/v1/models/")
         snapshot = self._tables.snapshot
         twin = snapshot.twins.get(name)
@@ -162,6 +172,13 @@ class MinerServer:
                 code="model_not_ready",
             )
         return _json(_entry(snapshot, twin))
+
+    async def _announced(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
+        await self._doors.enter(request)
+        if self._announce is None or not self._tables.known:
+            raise unavailable("the miner has read no routing yet", retry_after=1, code="no_table")
+        # The bytes are signed: they must arrive as they are.
+        return web.Response(body=self._announce(), headers={"Content-Type": "application/json"})
 
     async def _healthz(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         return web.Response(text="ok\n")

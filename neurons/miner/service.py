@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from neurons.miner.access import AccessList
+from neurons.miner.doors import Doors, SignedDoor
 from neurons.miner.metrics import Metrics
 from neurons.miner.relay import Relay
 from neurons.miner.server import MinerServer
-from neurons.miner.settings import MAX_BODY_BYTES, Settings
+from neurons.miner.settings import MAX_BODY_BYTES, SIGNED_DOOR, TOKEN_DOOR, Settings
 from neurons.miner.source import follow_cluster, follow_folder
 from neurons.miner.tables import Tables
+
+if TYPE_CHECKING:
+    from neurons.miner.subnet import Subnet
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +34,13 @@ class MinerService:
     """One miner. `run` returns when it has been told to stop and has drained."""
 
     def __init__(self, settings: Settings, *, metrics: Metrics | None = None) -> None:
+        """Raises StartError for a wallet without a usable hotkey."""
         self._settings = settings
         self.metrics = metrics or Metrics()
         self.tables = Tables(self.metrics, pool=settings.pool)
-        self.relay = Relay(self.tables, self.metrics, settings)
+        self._subnet = _subnet(settings, self.metrics)
+        stamper = self._subnet.stamper(lambda: self.tables.base) if self._subnet is not None else None
+        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper)
         self.port = 0
         """The port it listens on, once `listening` is set."""
         self.listening = asyncio.Event()
@@ -56,11 +63,25 @@ class MinerService:
             source = follow_folder(self.tables, settings.tables_dir)
         else:
             source = follow_cluster(self.tables, pool=settings.pool, namespace=settings.namespace)
+        subnet = self._subnet
         server = MinerServer(
-            tables=self.tables, relay=self.relay, access=access, metrics=self.metrics, settings=settings
+            tables=self.tables,
+            relay=self.relay,
+            doors=Doors(tokens=access if TOKEN_DOOR in settings.doors else None, signed=self._signed_door()),
+            metrics=self.metrics,
+            settings=settings,
+            announce=None if subnet is None else lambda: subnet.announcement(self.tables.snapshot, self.tables.base),
         )
-        async with self.relay:
-            await self._serve(server, followers=(source, access.follow()))
+        more = subnet.followers() if subnet is not None else []
+        try:
+            async with self.relay:
+                await self._serve(server, followers=(source, access.follow(), *more))
+        finally:
+            if subnet is not None:
+                await subnet.close()
+
+    def _signed_door(self) -> SignedDoor | None:
+        return self._subnet if SIGNED_DOOR in self._settings.doors else None
 
     async def _serve(self, server: MinerServer, *, followers: tuple[Coroutine[Any, Any, None], ...]) -> None:
         settings = self._settings
@@ -107,6 +128,14 @@ class MinerService:
                 "requests were cut: they ran longer than drainSeconds",
                 extra={"in_flight": self.relay.in_flight, "drain_seconds": self._settings.drain_seconds},
             )
+
+
+def _subnet(settings: Settings, metrics: Metrics) -> Subnet | None:
+    if settings.subnet is None:
+        return None
+    from neurons.miner.subnet import Subnet  # noqa: PLC0415 - it loads the SDK, which no miner without a wallet needs
+
+    return Subnet.open(settings.subnet, registry=metrics.registry)
 
 
 def _request(

@@ -15,6 +15,38 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+TOKEN_DOOR: Final = "token"  # noqa: S105 - a door's name
+SIGNED_DOOR: Final = "signed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetSettings:
+    """What a miner with a wallet is told more. Times are in seconds."""
+
+    wallet_dir: Path
+    """The mounted Secret with the hotkey."""
+    netuid: int | None = None
+    chain: str | None = None
+    """local, finney, test or the URL of a chain endpoint."""
+    external_address: str | None = None
+    """host:port that is published on the chain."""
+    metagraph_file: Path | None = None
+    """Followed instead of the chain, to run without one."""
+    replicas: int = 1
+    """Miner pods of this pool."""
+    nonce_store: str | None = None
+    """URL of a Redis-protocol server in which replicas share the nonces that they accepted."""
+    min_stake: float = 0.0
+    """Alpha that a caller must have at stake, beside a validator permit."""
+    caller_rate: float = 50.0
+    """Requests a second of one hotkey, at each replica."""
+    caller_burst: int = 100
+    max_age_seconds: float = 10.0
+    """A signed request may be so old."""
+    skew_seconds: float = 2.0
+    """A caller's clock may be so far ahead."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How one miner process runs. Times are in seconds."""
@@ -44,6 +76,10 @@ class Settings:
     """Origins whose pages may call the miner from a browser; `*` allows all."""
     images: bool = False
     """Take images in messages, as data URLs: the base model sees them."""
+    doors: frozenset[str] = frozenset({TOKEN_DOOR, SIGNED_DOOR})
+    """Which doors are open; the signed one only with a wallet."""
+    subnet: SubnetSettings | None = None
+    """None without a wallet."""
     log_level: str = "INFO"
 
 
@@ -79,9 +115,15 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         help="take images as data URLs, where the base model sees them (env IMAGES)",
     )
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    _add_subnet(parser, environ)
     given = parser.parse_args(arguments)
     if not given.pool:
         parser.error("--pool (or POOL) must name the MinerPool to serve")
+    doors = frozenset(door.strip() for door in given.doors.split(","))
+    if not doors or not doors <= {TOKEN_DOOR, SIGNED_DOOR}:
+        parser.error(f"--doors must be {TOKEN_DOOR}, {SIGNED_DOOR}, or both with a comma between")
+    if doors == {SIGNED_DOOR} and given.wallet_dir is None:
+        parser.error(f"--doors={SIGNED_DOOR} needs --wallet-dir: without a hotkey nobody can sign for this miner")
     return Settings(
         pool=given.pool,
         namespace=given.namespace or _own_namespace() or "default",
@@ -98,8 +140,76 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         max_in_flight=given.max_in_flight,
         cors_origins=frozenset(origin.strip() for origin in given.cors_origins.split(",") if origin.strip()),
         images=given.images,
+        doors=doors,
+        subnet=_subnet(given),
         log_level=given.log_level,
     )
+
+
+def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    own = parser.add_argument_group("on a subnet", "All but --doors count with --wallet-dir only.")
+    own.add_argument("--wallet-dir", type=Path, help="folder with the hotkey that signs answers, never a coldkey")
+    own.add_argument("--netuid", type=int, help="the subnet")
+    own.add_argument("--chain", help="local, finney, test or the URL of a chain endpoint")
+    own.add_argument("--external-address", metavar="HOST:PORT", help="what is published on the chain")
+    own.add_argument("--metagraph-file", type=Path, help="follow this file instead of the chain, to run without one")
+    own.add_argument("--replicas", type=_count, default=1, help="miners that share the hotkey (%(default)s)")
+    own.add_argument(
+        "--doors",
+        default=environ.get("DOORS", f"{TOKEN_DOOR},{SIGNED_DOOR}"),
+        help="who may ask: token, signed or both (env DOORS; %(default)s)",
+    )
+    own.add_argument(
+        "--min-stake",
+        type=_amount,
+        default=environ.get("MIN_VALIDATOR_STAKE", "0"),
+        help="alpha that callers must have at stake (env MIN_VALIDATOR_STAKE; %(default)s)",
+    )
+    own.add_argument(
+        "--caller-rate",
+        type=_amount,
+        default=environ.get("CALLER_RATE", "50"),
+        help="requests a second of one hotkey (env CALLER_RATE; %(default)s)",
+    )
+    own.add_argument(
+        "--caller-burst",
+        type=_count,
+        default=environ.get("CALLER_BURST", "100"),
+        help="and at once (env CALLER_BURST; %(default)s)",
+    )
+    # No flag: its password would stand in the list of processes.
+    own.set_defaults(nonce_store=environ.get("NONCE_STORE_URL") or None)
+
+
+def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
+    if given.wallet_dir is None:
+        return None
+    return SubnetSettings(
+        wallet_dir=given.wallet_dir,
+        netuid=given.netuid,
+        chain=given.chain,
+        external_address=given.external_address,
+        metagraph_file=given.metagraph_file,
+        replicas=given.replicas,
+        nonce_store=given.nonce_store,
+        min_stake=given.min_stake,
+        caller_rate=given.caller_rate,
+        caller_burst=given.caller_burst,
+    )
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1e12:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1e12")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1000000")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -16,6 +16,7 @@ from typing import Final
 
 from yarl import URL
 
+from bettertherapy_api import names
 from bettertherapy_api.routing import TwinEntry
 from neurons.cluster import Change, Event, Listed, RoutingView
 from neurons.miner.metrics import Metrics
@@ -157,6 +158,20 @@ class Tables:
     def known(self) -> bool:
         """Whether the routing and the reports have been read once."""
         return self._view.header is not None and self._reports_known
+
+    @property
+    def base(self) -> dict[str, str | None]:
+        """The pool's base model as receipts name it. Its digest is known where the pool's revision is one: the model
+        fetcher has compared it then.
+        """
+        header = self._view.header
+        model = header.base_model if header is not None else None
+        revision = model.revision if model is not None else None
+        return {
+            "name": model.name if model is not None else "unknown",
+            "revision": revision,
+            "digest": revision if revision is not None and names.is_digest(revision) else None,
+        }
 
     def take_routing(self, event: Event) -> None:
         """Take what became of the pool's RoutingSlices."""

@@ -10,8 +10,10 @@ import orjson
 FOLD_BYTES: Final = 64 * 1024
 """From so many bytes on they are read and thrown away; only the text is kept."""
 
+MAX_CHOICES: Final = 128
 DATA: Final = b"data:"
 DONE: Final = b"[DONE]"
+_TEXT: Final = frozenset({"role", "content"})
 
 
 class Transcript:
@@ -23,6 +25,7 @@ class Transcript:
         "_events",
         "_text",
         "_usage",
+        "beside",
         "finished",
         "head",
         "other",
@@ -33,7 +36,8 @@ class Transcript:
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
         self._bytes = 0
-        self._text: list[str] = []
+        self._text: dict[int, list[str]] = {}
+        """By the choices' index."""
         self._events = 0
         self._usage: int | None = None
         self.head: dict[str, Any] | None = None
@@ -43,6 +47,8 @@ class Transcript:
         """The finish_reason, once it was sent."""
         self.usage_sent = False
         """The event with the whole count was sent."""
+        self.beside: set[str] = set()
+        """Members of the answer that are no text: `tool_calls`, `reasoning_content`."""
         self.other: str | None = None
         """What was said beside plain text of one choice."""
 
@@ -56,8 +62,13 @@ class Transcript:
     @property
     def text(self) -> str:
         """All that was said."""
+        return "".join(self.texts)
+
+    @property
+    def texts(self) -> list[str]:
+        """What each choice said, by its index; one at least."""
         self.read()
-        return "".join(self._text)
+        return ["".join(self._text.get(index, ())) for index in range(max(self._text, default=0) + 1)]
 
     @property
     def tokens(self) -> int:
@@ -86,14 +97,20 @@ class Transcript:
             if delta and delta.get("role"):
                 self.role_sent = True
             if said:
-                self._text.append(said)
+                self._text.setdefault(_index(choice), []).append(said)
             if said or (said == "" and not (delta or {}).get("role")):
                 self._events += 1
             if choice.get("index"):
                 self.other = self.other or "it has several choices"
-            if delta and any(value for name, value in delta.items() if name not in ("role", "content")):
+            if delta and (others := {name for name, value in delta.items() if value and name not in _TEXT}):
+                self.beside |= others
                 self.other = self.other or "more than text was said (thoughts, calls of tools)"
             self.finished = choice.get("finish_reason") or self.finished
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) and 0 <= index < MAX_CHOICES else 0
 
 
 def events_of(data: bytes) -> Iterator[dict[str, Any] | None]:

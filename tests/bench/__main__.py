@@ -11,6 +11,7 @@ operator          writes and memory of an operator that has nothing to do
 promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again
 training          what of a trainer's time is no training, from the demo's last run
+wire              what a validator's signature and an answer's receipt cost a miner
 """
 
 from __future__ import annotations

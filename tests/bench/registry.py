@@ -67,6 +67,7 @@ MODULES: Final[dict[str, str]] = {
     "promotion": "tests.bench.promotion",
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",
+    "wire": "tests.bench.wire",
 }
 
 ELSEWHERE: Final = ("gpu-serving", "gpu-training")

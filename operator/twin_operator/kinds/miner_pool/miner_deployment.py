@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.miner_pool import Miner
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.access_secret import access_secret_name
@@ -61,6 +62,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     f"--drain-seconds={spec.drain_seconds}",
                     *(["--images"] if spec.miner.images else []),
                     *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
+                    *_subnet_arguments(spec.miner),
                 ],
                 "env": with_added_env(identity_env(pool), overlay),
                 "ports": [{"name": "http", "containerPort": names.MINER_PORT, "protocol": "TCP"}],
@@ -78,6 +80,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                 "volumeMounts": [
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("access", names.ACCESS_DIR, read_only=True),
+                    *([mount("wallet", names.WALLET_DIR, read_only=True)] if spec.miner.wallet_secret_ref else []),
                     token_mount(),
                     *added_mounts(overlay),
                 ],
@@ -86,6 +89,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
         "volumes": [
             empty_dir("tmp", size="64Mi"),
             {"name": "access", "secret": {"secretName": tokens, "optional": True, "defaultMode": 0o440}},
+            *_wallet_volume(spec.miner),
             token_volume(),
             *added_volumes(overlay),
         ],
@@ -107,6 +111,30 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
             },
         },
     }
+
+
+def _subnet_arguments(miner: Miner) -> list[str]:
+    """What a miner with a wallet is told of its subnet; nothing without one, since nobody could sign."""
+    if miner.wallet_secret_ref is None:
+        return []
+    told = [f"--wallet-dir={names.WALLET_DIR}", f"--replicas={max(1, miner.replicas)}"]
+    if miner.netuid is not None:
+        told.append(f"--netuid={miner.netuid}")
+    if miner.chain is not None:
+        told.append(f"--chain={miner.chain}")
+    if miner.external_address is not None:
+        told.append(f"--external-address={miner.external_address}")
+    return told
+
+
+def _wallet_volume(miner: Miner) -> list[Manifest]:
+    """The Secret with the hotkey: in these pods and no others. All of it, so that a coldkey in it is found and refused.
+
+    Not optional: a miner that is to sign and can't must not begin.
+    """
+    if miner.wallet_secret_ref is None:
+        return []
+    return [{"name": "wallet", "secret": {"secretName": miner.wallet_secret_ref.name, "defaultMode": 0o440}}]
 
 
 def _spread(pool: Pool, own_pods: dict[str, str]) -> Manifest:

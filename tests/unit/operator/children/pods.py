@@ -33,6 +33,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"baseModel": {"name": "m", "uri": "file:///m"}},
     {"store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}, "miner": {"replicas": 3}},
     {"engine": {"device": "CPU", "pod": OVERLAY}, "miner": {"replicas": 2, "pod": OVERLAY}},
+    {"miner": {"walletSecretRef": {"name": "hotkey"}, "netuid": 1, "chain": "test"}},
 ]  # fmt: skip
 
 

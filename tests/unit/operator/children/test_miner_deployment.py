@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from bettertherapy_api import names
+from neurons.miner import settings
 from tests.unit.operator.children.pods import OVERLAY, children, containers, pod_of
 
 
@@ -35,6 +38,44 @@ def test_several_miners_are_spread_over_nodes_unless_the_pool_says_how() -> None
         "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {names.LABEL_POOL: "p", names.LABEL_COMPONENT: "miner"}},
     }  # fmt: skip
+
+
+SUBNET = {
+    "walletSecretRef": {"name": "p-hotkey"}, "netuid": 42, "chain": "finney", "externalAddress": "203.0.113.7:8091",
+    "replicas": 2,
+}  # fmt: skip
+
+
+def test_a_wallets_secret_is_mounted_into_miners_whole_and_read_only() -> None:
+    pod = miner_pod(**SUBNET)
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == "wallet"]
+    # Not optional, and no items picked: a missing Secret keeps the pod from starting, a coldkey in it is found.
+    assert volume == {"name": "wallet", "secret": {"secretName": "p-hotkey", "defaultMode": 0o440}}
+    miner = containers(pod)["miner"]
+    assert [mount for mount in miner["volumeMounts"] if mount["name"] == "wallet"] == [
+        {"name": "wallet", "mountPath": names.WALLET_DIR, "readOnly": True}
+    ]
+    assert [each for each in miner["args"] if each not in containers(miner_pod())["miner"]["args"]] == [
+        f"--wallet-dir={names.WALLET_DIR}", "--replicas=2", "--netuid=42", "--chain=finney",
+        "--external-address=203.0.113.7:8091",
+    ]  # fmt: skip
+
+
+def test_nothing_but_the_miners_reads_the_wallets_secret() -> None:
+    for (kind, name), child in children(miner=SUBNET).items():
+        assert ("p-hotkey" in json.dumps(child)) is ((kind, name) == ("Deployment", "p-miner"))
+
+
+def test_without_a_wallet_a_miner_is_what_it_was() -> None:
+    rest = {name: value for name, value in SUBNET.items() if name not in ("walletSecretRef", "replicas")}
+    assert miner_pod(**rest) == miner_pod()
+
+
+def test_what_the_operator_says_is_what_a_miner_understands() -> None:
+    given = settings.parse(containers(miner_pod(**SUBNET))["miner"]["args"], {"POOL": "p", "POD_NAMESPACE": "clinic"})
+    assert given.subnet == settings.SubnetSettings(
+        wallet_dir=Path(names.WALLET_DIR), netuid=42, chain="finney", external_address="203.0.113.7:8091", replicas=2
+    )
 
 
 def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:

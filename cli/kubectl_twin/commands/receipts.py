@@ -1,0 +1,17 @@
+"""`verify`: which weights gave an answer, proven from its receipt."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import typer
+
+
+def verify_command(context: typer.Context) -> None:
+    """Prove offline which doctor's weights gave an answer; see `kubectl twin verify --help` for the arguments.
+
+    A program of its own: it needs what the neurons need to check signatures, and nothing of Kubernetes.
+    """
+    done = subprocess.run([sys.executable, "-m", "neurons.receipts", "verify", *context.args], check=False)
+    raise typer.Exit(done.returncode)

@@ -1,0 +1,66 @@
+"""Who may ask: by a bearer token, or by a signature of a validator's hotkey. Both doors are on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiohttp import web
+
+from neurons.miner.access import AccessList
+from neurons.miner.errors import RequestError
+from neurons.wire.refusals import WireRefusal, is_signed
+
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+ReadBody = Callable[[web.BaseRequest], Awaitable[bytes]]
+"""Bounded in size and time; raises RequestError."""
+
+
+class SignedDoor(Protocol):
+    """The door for signatures (`subnet.Subnet`)."""
+
+    async def enter(self, request: web.BaseRequest, read: ReadBody) -> tuple[str, bytes]:
+        """Return the caller's hotkey and the body that it signed; raises WireRefusal, RequestError."""
+
+
+class Doors:
+    """The doors that are open. A request that is signed is judged by its signature, whatever token it brings, too."""
+
+    def __init__(self, *, tokens: AccessList | None, signed: SignedDoor | None) -> None:
+        self._tokens, self._signed = tokens, signed
+
+    async def enter(self, request: web.BaseRequest, read: ReadBody | None = None) -> tuple[str, bytes]:
+        """Return the client's name and the body; raises RequestError. Without `read`, a token's body stays unread.
+
+        Names of clients and hotkeys can't be confused: a hotkey's begins with `hotkey:`, which no file's name in a
+        Secret does.
+        """
+        headers = request.headers
+        if self._signed is not None and (is_signed(headers) or self._tokens is None):
+            try:
+                hotkey, body = await self._signed.enter(request, read or _nothing)
+            except WireRefusal as refusal:
+                raise _error(refusal) from None
+            return f"hotkey:{hotkey}", body
+        if self._tokens is None:
+            raise RequestError(403, "permission_error", "this miner has no open door", code="no_door")
+        client = self._tokens.client(headers.get("Authorization"))
+        return client, await read(request) if read is not None else b""
+
+
+async def _nothing(request: web.BaseRequest) -> bytes:
+    """Return the body of a request that has none."""
+    if request.content_length:
+        raise RequestError(400, "invalid_request_error", f"{request.method} has no body here: send none")
+    return b""
+
+
+def _error(refusal: WireRefusal) -> RequestError:
+    return RequestError(
+        refusal.status,
+        _KINDS.get(refusal.status, "service_unavailable"),
+        refusal.message,
+        code=refusal.code,
+        retry_after=refusal.retry_after,
+    )

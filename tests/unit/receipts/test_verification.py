@@ -1,0 +1,194 @@
+"""`kubectl twin verify`: each way in which a receipt can be wrong has its own sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurons.receipts import NeuronEntry, read_metagraph, write_metagraph
+from neurons.receipts.__main__ import main
+from tests.unit.receipts.keyring import COLDKEY, MINER, OTHER_MINER, STRANGER, VALIDATOR
+from tests.unit.receipts.samples import ADAPTER, ANSWER, NOW_MS, QUESTION, signed
+
+AT = "2026-05-28T20:26:40Z"  # NOW_MS
+BLOCK = 1_000_000
+
+
+def neuron(uid: int, keypair: Any, *, registered: int = 0) -> NeuronEntry:
+    return NeuronEntry(
+        uid=uid, hotkey=keypair.ss58_address, coldkey=COLDKEY.ss58_address, block_at_registration=registered
+    )
+
+
+@pytest.fixture
+def metagraph(tmp_path: Path) -> Path:
+    path = tmp_path / "metagraph.json"
+    neurons = (neuron(0, VALIDATOR), neuron(7, MINER), neuron(9, OTHER_MINER, registered=BLOCK - 10))
+    write_metagraph(path, netuid=42, block=BLOCK, neurons=neurons, time_ms=NOW_MS + 3_600_000)
+    return path
+
+
+def verify(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = main(["verify", "--at", AT, *arguments])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def flowing(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_receipt_that_holds_proves_which_doctors_weights_answered(
+    capsys: pytest.CaptureFixture[str], metagraph: Path
+) -> None:
+    status, said = verify(
+        capsys, signed(MINER), "--question", QUESTION, "--answer", ANSWER, "--twin", "dr-gurung", "--adapter", ADAPTER,
+        "--hotkey", MINER.ss58_address, "--metagraph", str(metagraph),
+    )  # fmt: skip
+    assert status == 0, said
+    assert said.count("✓") == 6
+    assert "Its hotkey is UID 7 of subnet 42 as of block 1000000." in flowing(said)
+    assert "Proven: the miner vouches that the doctor's own weights of dr-gurung gave this answer." in flowing(said)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("receipt", "arguments", "check", "sentence"),
+    [
+        ({}, ["--question", "Something else"], "question", "It is the receipt of another question."),
+        ({}, ["--answer", ANSWER + " Take ten aspirins."], "answer", "The answer was altered"),
+        ({}, ["--answer", ANSWER + "\n"], "answer", "without a line break that an editor added at its end"),
+        ({}, ["--adapter", "sha256:" + "b" * 64], "weights", "It may be an old one, or one on trial"),
+        ({"adapter": None}, ["--adapter", ADAPTER], "weights", "the base model without an adapter, and not the one"),
+        ({}, ["--twin", "dr-okafor"], "weights", "Another doctor's twin answered: dr-gurung, and not dr-okafor."),
+        ({"time_ms": NOW_MS + 600_000}, [], "time", "It is dated in the future: 2026-05-28 20:36:40 UTC, 10 minutes"),
+        ({}, ["--hotkey", OTHER_MINER.ss58_address], "miner", "It is signed by another miner"),
+        ({"choices": 2}, ["--answer", ANSWER + "."], "answer", "It covers all 2 choices together."),
+    ],
+)
+def test_each_mismatch_has_its_own_sentence(
+    capsys: pytest.CaptureFixture[str], receipt: dict[str, Any], arguments: list[str], check: str, sentence: str
+) -> None:
+    status, said = verify(capsys, signed(MINER, **receipt), *arguments)
+    assert status == 1
+    assert sentence in flowing(said)
+    assert f"This receipt does not prove what you asked: {check}." in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("signer", "sentence"),
+    [
+        (STRANGER, "is nobody's on subnet 42 as of block 1000000: a stranger signed it, or a miner that has left"),
+        (COLDKEY, "It is signed by a coldkey of subnet 42"),
+        (OTHER_MINER, "Its hotkey was no miner's yet: UID 9 of subnet 42 as of block 1000000 was registered at block"),
+    ],
+)
+def test_a_foreign_hotkey_is_told_from_the_metagraph(
+    capsys: pytest.CaptureFixture[str], metagraph: Path, signer: Any, sentence: str
+) -> None:
+    status, said = verify(capsys, signed(signer), "--metagraph", str(metagraph))
+    assert status == 1
+    assert sentence in flowing(said)
+
+
+def test_a_stolen_hotkeys_name_is_no_signature(capsys: pytest.CaptureFixture[str], metagraph: Path) -> None:
+    class Pretender:
+        """Signs with its own key and says that it is the miner."""
+
+        ss58_address, public_key, crypto_type = MINER.ss58_address, MINER.public_key, 1
+
+        def sign(self, payload: bytes) -> bytes:
+            return bytes(STRANGER.sign(payload))
+
+    status, said = verify(capsys, signed(Pretender()), "--question", QUESTION, "--metagraph", str(metagraph))
+    assert status == 1
+    assert "did not sign this. Somebody else made the receipt, or changed it" in flowing(said)
+    assert "The receipt says, but nobody is bound by it:" in said
+    assert "✓" not in said, "nothing that a forged receipt says is called proven"
+
+
+def test_what_is_not_given_is_not_called_proven(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = verify(capsys, signed(MINER))
+    assert status == 0
+    assert "Not compared: question, answer, weights, miner." in flowing(said)
+
+
+def test_an_old_metagraph_says_how_old_it_is(capsys: pytest.CaptureFixture[str], metagraph: Path) -> None:
+    month = 30 * 86_400_000
+    status, said = verify(
+        capsys, signed(MINER, time_ms=NOW_MS + month), "--metagraph", str(metagraph), "--at", "2026-07-01T00:00:00Z"
+    )
+    assert status == 0
+    assert "That metagraph is 29 days older than the receipt" in flowing(said)
+
+
+def test_tool_calls_are_named_as_not_covered(capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = verify(capsys, signed(MINER, unsigned=("tool_calls",)), "--answer", ANSWER)
+    assert "It doesn't cover what was said beside text: tool_calls." in flowing(said)
+
+
+def test_question_and_answer_may_lie_in_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    (tmp_path / "answer").write_text(ANSWER)
+    (tmp_path / "receipt").write_text(signed(MINER) + "\n")
+    for document in (messages, {"model": "dr-gurung", "messages": messages, "stream": True}):
+        (tmp_path / "question").write_text(json.dumps(document, indent=2))
+        status, said = verify(
+            capsys, f"@{tmp_path}/receipt", "--question", f"@{tmp_path}/question", "--answer", f"@{tmp_path}/answer"
+        )
+        assert status == 0, said
+
+
+def test_a_program_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = verify(capsys, signed(MINER), "--question", "Else", "-o", "json")
+    document = json.loads(said)
+    assert (status, document["proves"]) == (1, False)
+    assert {check["name"]: check["outcome"] for check in document["checks"]} == {
+        "signature": "holds", "time": "holds", "question": "fails", "answer": "not asked", "weights": "not asked",
+        "miner": "not asked",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "This is no receipt"),
+        (["@/nowhere/receipt"], "/nowhere/receipt can't be read: No such file or directory."),
+        ([signed(MINER), "--adapter", "abc"], "is no digest: give sha256: and 64 hex digits"),
+        ([signed(MINER), "--at", "noon"], "is no time: write it like"),
+        ([signed(MINER), "--metagraph", "/nowhere"], "The metagraph /nowhere can't be read"),
+        ([signed(MINER), "--metagraph", "/dev/null"], "is no metagraph"),
+    ],
+)
+def test_what_can_not_be_checked_is_said_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    status, said = verify(capsys, *arguments)
+    assert status == 2
+    assert said.startswith("error: ")
+    assert says in said
+
+
+def test_a_metagraph_is_read_as_it_was_written(metagraph: Path) -> None:
+    read = read_metagraph(metagraph)
+    assert (read.netuid, read.block, [each.uid for each in read.neurons]) == (42, BLOCK, [0, 7, 9])
+
+
+def test_the_plugin_runs_it_and_passes_on_its_status(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kubectl_twin", "verify"]
+    said = run(*command, signed(MINER), "--question", "x")
+    assert said.returncode == 1
+    assert "It is the receipt of another question." in flowing(said.stdout)
+    helped = run(*command, "--help")
+    assert "usage: kubectl twin verify" in helped.stdout
+    assert max(map(len, helped.stdout.splitlines())) <= 80
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
