@@ -52,12 +52,13 @@ async def copy_unchecked(uri: str, digest: str, destination: Path) -> AdapterMan
     partial = destination.with_name(f".{destination.name}.part")
 
     def copy() -> None:
+        if destination.is_dir():
+            return
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(uri.removeprefix("file://"), partial)
         partial.rename(destination)
 
-    if not destination.is_dir():
-        await asyncio.to_thread(copy)
+    await asyncio.to_thread(copy)
     return manifest
 
 

@@ -56,7 +56,7 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
             },
         }
     )
-    if isinstance(pool, str):
+    if not isinstance(pool, Pool):
         raise TypeError(pool)
     return pool
 

@@ -1,4 +1,4 @@
-"""Bad adapters, each in a way of its own: made of a good one, with right digests, so that only what is in them is bad."""
+"""Bad adapters, each in a way of its own: made of good ones, with right digests, so that only their content is bad."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Flaw:
 
 FLAWS: Final[Mapping[str, Flaw]] = {
     "nan": Flaw("one NaN", lambda p: p.one_value("q_proj.lora_A.weight", math.nan)),
-    "inf": Flaw("one infinity", lambda p: p.one_value("down_proj.lora_B.weight", math.inf)),
+    "inf": Flaw("one infinity", lambda p: p.one_value("q_proj.lora_B.weight", math.inf)),
     "huge": Flaw("finite values of 100,000", lambda p: p.fill(_HUGE, endings=("lora_A.weight", "lora_B.weight"))),
     "names": Flaw("tensors under another model's names", lambda p: p.rename("model.model.layers", "transformer.h")),
     "zero": Flaw("B matrices of zeros", lambda p: p.fill(0.0, endings=("lora_B.weight",))),
@@ -140,6 +140,17 @@ def publish_flawed(trained: Trained, flaw: str, store: Path, *, twin: str) -> Pu
         (folder / name).write_bytes(content)
     (folder / MANIFEST_FILE).write_bytes(data)
     return Published(twin, digest, folder.resolve().as_uri(), parts.rank)
+
+
+def small_weights(seed: int, *, rank: int) -> bytes:
+    """Return an adapter's weights that the stand-in takes."""
+    module, half = "base_model.model.model.layers.0.self_attn.q_proj", [rank, 16]
+    header = {
+        f"{module}.lora_A.weight": {"dtype": "F32", "shape": half},
+        f"{module}.lora_B.weight": {"dtype": "F32", "shape": half[::-1]},
+    }
+    values = {name: struct.pack("<f", 0.5 + seed) * (16 * rank) for name in header}
+    return Parts(header, values, {}, rank).weights()
 
 
 def _taken_apart(trained: Trained) -> Parts:
