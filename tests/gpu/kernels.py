@@ -195,10 +195,10 @@ async def _engine_of(kind: Kind, folder: Path, args: argparse.Namespace) -> Asyn
 
 
 async def _kind(kind: Kind, folder: Path, args: argparse.Namespace, deadline: float) -> None:
-    nights = dict(list(nights_of(args.chains).items())[: args.most])
     try:
         async with _engine_of(kind, folder, args) as judged:
             await judged.monitor.poll()
+            nights = dict(list(nights_of(args.chains).items())[: args.most])
             await measure(kind, judged, nights, deadline)
     except (StartError, EngineError, OSError) as error:
         kind.odd.insert(0, f"not measured: {error}")

@@ -40,17 +40,17 @@ from tests.gpu.engine import Engine, pool_of, standin_command, vllm_command
 from tests.gpu.flaws import FLAWS, publish_flawed, small_weights
 from tests.gpu.outcome import Outcome, count, describe_gpu, say
 from tests.gpu.parts import FAILURES, TARGET_SWAP_SECONDS, CheckError
-from tests.gpu.plane import Plane, pod_name
-from tests.standin import write_adapter
+from tests.gpu.plane import Plane, TooLateError, pod_name
+from tests.standin import BASE, write_adapter
 
 _BASE: Final = "smollm2-135m-instruct"
 _ENGINE_ARGUMENTS: Final = (
     "--attention-backend=FLASH_ATTN", "--gpu-memory-utilization=0.05", "--kv-cache-memory-bytes=6000000000",
 )  # fmt: skip
-_CHECKED: Final = ("nan", "inf", "huge", "names", "larger", "cut", "lfs", "rank")
+_CHECKED: Final = ("nan", "huge", "names", "larger", "smaller", "cut", "lfs", "rank")
 _UNCHECKED: Final = ("nan", "inf", "huge", "names", "zero", "larger", "smaller", "page")
 _VERIFY_SECONDS: Final = 120.0
-_SETTLE_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 30.0
 _CONTINUED: Final = re.compile(r'^bettertherapy_miner_continued_streams_total\{[^}]*="(\w+)"\} ([\d.e+]+)', re.M)
 _QUESTIONS: Final = (
     "I have had a headache for two days. What should I do?",
@@ -165,7 +165,10 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
             Patients(target, tuple(evil), clients=len(evil), tokens=args.tokens) as victims,
         ):
             written = scene.show(*evil.values(), routes=evil)
-            await plane.until(settled, seconds=_SETTLE_SECONDS, what=f"all bad ones Failed; {last}")
+            try:
+                await plane.until(settled, seconds=_SETTLE_SECONDS, what="all bad ones Failed")
+            except TooLateError as error:
+                scene.notes.append(f"{error}"[:4000])
             seconds = time.monotonic() - written
             end = time.monotonic() + args.seconds
             while time.monotonic() < end:
@@ -359,11 +362,9 @@ def _stand_ins(folder: Path, number: int) -> tuple[Trained, ...]:
 
 
 async def _measure(args: argparse.Namespace, outcome: Outcome, folder: Path, deadline: float) -> None:
-    trained = _stand_ins(folder / "trained", args.twins + 8) if args.standin else read_chains(args.chains)
     arguments = [*_ENGINE_ARGUMENTS, *args.engine_arg]
-    base = trained[0].manifest.base_model.name
     model = folder if args.standin else args.model
-    pool = pool_of(base=base, model=model, engine_arguments=arguments, max_loras=args.slots)
+    pool = pool_of(base=BASE if args.standin else _BASE, model=model, engine_arguments=arguments, max_loras=args.slots)
     environment = {"VLLM_BATCH_INVARIANT": "1"} if args.invariant else {}
     sockets = [folder / f"run-{number}" / "vllm.sock" for number in range(args.engines)]
     engines = []
@@ -382,6 +383,12 @@ async def _measure(args: argparse.Namespace, outcome: Outcome, folder: Path, dea
             miner_arguments=[f"--hold-seconds={args.hold_seconds}"],
         )  # fmt: skip
         await stack.enter_async_context(plane)
+        # Adapters may still be in the making while the engines start.
+        seconds = await asyncio.gather(*(engine.start(seconds=args.start_seconds) for engine in engines))
+        say(f"up after {max(seconds):.0f} s")
+        while args.wait_for is not None and not args.wait_for.exists() and deadline - time.monotonic() > 30:
+            await asyncio.sleep(0.2)
+        trained = _stand_ins(folder / "trained", args.twins + 8) if args.standin else read_chains(args.chains)
         scene = Scene(
             args=args, plane=plane, engines=engines, trained=trained, store=folder / "store", deadline=deadline,
             notes=outcome.notes,
@@ -390,13 +397,7 @@ async def _measure(args: argparse.Namespace, outcome: Outcome, folder: Path, dea
             scene.good[each.twin] = publish(each, scene.store, run="first")
         if len(scene.good) < args.twins:
             raise CheckError(f"there are adapters for {len(scene.good)} twins, {args.twins} are needed")
-        scene.show()
-        seconds = await asyncio.gather(*(engine.start(seconds=args.start_seconds) for engine in engines))
-        say(f"up after {max(seconds):.0f} s")
-        await scene.ready()
         outcome.notes.append(f"start to the first answer: {min(seconds):.0f} to {max(seconds):.0f} s")
-        while args.wait_for is not None and not args.wait_for.exists() and scene.left() > 30:
-            await asyncio.sleep(0.5)
         for name in args.parts:
             began = time.monotonic()
             try:
