@@ -51,6 +51,8 @@ _CHECKED: Final = ("nan", "huge", "names", "larger", "smaller", "cut", "lfs", "r
 _UNCHECKED: Final = ("nan", "inf", "huge", "names", "zero", "larger", "smaller", "page")
 _VERIFY_SECONDS: Final = 120.0
 _SETTLE_SECONDS: Final = 30.0
+_LAST_SECONDS: Final = 45.0
+"""Kept back of the part kills, for answers that are under way."""
 _CONTINUED: Final = re.compile(r'^bettertherapy_miner_continued_streams_total\{[^}]*="(\w+)"\} ([\d.e+]+)', re.M)
 _QUESTIONS: Final = (
     "I have had a headache for two days. What should I do?",
@@ -267,13 +269,13 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
         await asyncio.sleep(3.0)
         for number in range(args.kills):
             while True:
-                for pod in [pod for pod, task in starting.items() if task.done()]:
+                for pod in [pod for pod, task in starting.items() if task.done() and task.exception() is None]:
                     starts.append(starting.pop(pod).result())
                 up = [p for p in range(len(scene.engines)) if p not in starting and plane.serves(p, versions)]
-                if len(up) >= 3 or (len(up) >= 2 and len(scene.engines) <= 3) or scene.left() < 30:
+                if len(up) >= 3 or (len(up) >= 2 and len(scene.engines) <= 3) or scene.left() < _LAST_SECONDS:
                     break
                 await asyncio.sleep(0.1)
-            if scene.left() < 30:
+            if scene.left() < _LAST_SECONDS:
                 scene.notes.append(f"kills: {number} of {args.kills}, for want of time")
                 break
             # The one that has served longest: it has most to lose.
@@ -283,12 +285,17 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
             starting[pod] = asyncio.create_task(again(pod))
             await asyncio.sleep(args.pause)
         await asyncio.sleep(5.0)
-    for task in starting.values():
-        try:
-            starts.append(await task)
-        except FAILURES as error:
-            scene.notes.append(f"kills: an engine didn't come back: {error}"[:400])
     now = await _continued(plane)
+    if starting:
+        await asyncio.wait(starting.values(), timeout=max(0.0, scene.left() - 10))
+    for pod, task in starting.items():
+        if not task.done():
+            task.cancel()
+            scene.notes.append(f"kills: {pod_name(pod)} was still starting at the end")
+        elif (failure := task.exception()) is not None:
+            scene.notes.append(f"kills: {pod_name(pod)} didn't come back: {failure}"[:400])
+        else:
+            starts.append(task.result())
     streams = [each for each in patients.said if each.answer.streamed]
     failed = [each for each in patients.said if each.answer.error is not None]
     short = [each for each in patients.said if each.answer.error is None and each.answer.tokens != args.tokens]
