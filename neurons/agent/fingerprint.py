@@ -139,11 +139,8 @@ def judge(evidence: Evidence) -> Opinion:
     faded = misfit(children, faded=[left for left in _FADED if left >= least])
     if min(faded, base, parent) / count > _STRANGE:
         return Opinion.OTHER
-    if known and parent - faded < _SURELY_ANOTHERS:
-        return Opinion.PARENT
-    if base - faded < _SURELY_ANOTHERS:
-        return Opinion.BASE
-    return Opinion.UNSURE
+    likelier = Opinion.PARENT if known and parent - faded < _SURELY_ANOTHERS else Opinion.BASE
+    return likelier if min(base, parent) - faded < _SURELY_ANOTHERS else Opinion.UNSURE
 
 
 def _unlikely(distance: float) -> float:
