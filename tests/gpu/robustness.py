@@ -305,6 +305,7 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
         if each.answer.error is None and each.answer.digest != scene.good[each.twin].digest
     ]
     subject = f"{len(scene.engines)} engines, {killed} kills, {args.clients} clients"
+    yield count(subject, "engines killed", killed, args.kills, target=args.kills)
     yield count(subject, "requests failed", len(failed), len(patients.said), target=0)
     yield count(subject, "of them streams", sum(each.answer.streamed for each in failed), len(streams), target=0)
     yield count(subject, "answers by another version", len(wrong), len(patients.said), target=0)
