@@ -30,6 +30,9 @@ _SHARES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """How much of the base model's shift an adapter on it may share; measured: 0.2 to 0.9 of FP8's, int8's and int4's."""
 _FADED: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """How much of what an adapter changes a coarse base model may leave of it, for the benefit of the doubt."""
+_FADES: Final = 2.0
+"""How much of it a base model takes away at most, as a multiple of its own shift as a part of what the adapter changes:
+full precision takes nothing, and weights that do half of what was trained are not the adapter's there."""
 _SURE: Final = 6.0
 """Natural logarithm of the likelihood ratio from which on they are the child's: 1 in 400."""
 _SURELY_ANOTHERS: Final = -18.0
@@ -131,12 +134,13 @@ def judge(evidence: Evidence) -> Opinion:
         return Opinion.BASE
     if not evidence.complete:
         return Opinion.UNSURE
-    faded = misfit(children, faded=_FADED)
-    if known and parent - faded < _SURELY_ANOTHERS:
-        return Opinion.PARENT
+    shift = max(evidence.noise, sum(map(abs, shifts)) / count)
+    least = 1.0 - _FADES * shift / max(mean_difference(children, bases), shift)
+    faded = misfit(children, faded=[left for left in _FADED if left >= least])
     if min(faded, base, parent) / count > _STRANGE:
         return Opinion.OTHER
-    return Opinion.UNSURE
+    likelier = Opinion.PARENT if known and parent - faded < _SURELY_ANOTHERS else Opinion.BASE
+    return likelier if min(base, parent) - faded < _SURELY_ANOTHERS else Opinion.UNSURE
 
 
 def _unlikely(distance: float) -> float:

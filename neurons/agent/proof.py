@@ -109,7 +109,7 @@ class Prover:
         if recorded is None:
             for positions in _STANDARD_ROUNDS:
                 loaded, bare = await self._both(name, digest, positions)
-                if _differs(loaded, bare, calibration):
+                if _differs(loaded, bare, calibration.noise):
                     return await self._first_load(digest, loaded, calibration)
             raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT)
         asked: list[Recorded] = []
@@ -124,7 +124,8 @@ class Prover:
         milli_nats = min(round(off * 1000), _MOST_MILLI_NATS)
         if opinion is Opinion.CHILD:
             return Proven(Proof.FINGERPRINT, milli_nats)
-        if not _differs(loaded, bare, calibration):
+        noise = await self._noise_now([entry.position for entry in asked], bare)
+        if not _differs(loaded, bare, max(noise, calibration.noise)):
             raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT, milli_nats)
         if opinion is Opinion.UNSURE:
             return Proven(Proof.UNPROVEN, milli_nats, message=_UNSURE)
@@ -177,6 +178,18 @@ class Prover:
             self._notes.remember_spoiler(digest, _SPOILER)
             raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _SPOILER, retryable=False)
 
+    async def _noise_now(self, positions: Sequence[Position], bare: Sequence[float]) -> float:
+        """Return how far the base model is from its own earlier values at these places: a busy engine rounds otherwise.
+
+        The calibration was taken when nothing ran, and at other places. Values that are no numbers tell nothing.
+        """
+        try:
+            again = await self._measuring.ask(self._measuring.base_name(), positions)
+        except EngineAnswer as error:
+            raise await self._refusal(error) from error
+        noise = mean_difference(bare, again)
+        return noise if math.isfinite(noise) else 0.0
+
     async def _answers(self, work: Coroutine[Any, Any, tuple[float, ...]]) -> tuple[float, ...] | EngineAnswer:
         try:
             return await work
@@ -208,8 +221,8 @@ class Prover:
         return Failure(reason, message, retryable=False, milli_nats=milli_nats, epoch=self._monitor.epoch)
 
 
-def _differs(loaded: Sequence[float], bare: Sequence[float], calibration: Calibration) -> bool:
-    return mean_difference(bare, loaded) > _EFFECT_NOISES * calibration.noise
+def _differs(loaded: Sequence[float], bare: Sequence[float], noise: float) -> bool:
+    return mean_difference(bare, loaded) > _EFFECT_NOISES * noise
 
 
 def _unsound() -> Failure:

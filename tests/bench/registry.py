@@ -70,7 +70,9 @@ MODULES: Final[dict[str, str]] = {
     "wire": "tests.bench.wire",
 }
 
-ELSEWHERE: Final = ("gpu-serving", "gpu-training")
+ELSEWHERE: Final = (
+    "gpu-serving", "gpu-changes", "gpu-bad", "gpu-bad-unchecked", "gpu-kills", "gpu-kernels", "gpu-training",
+)  # fmt: skip
 """Measured on a GPU machine (tests/gpu, tests/bench/training.py); their results are put into build/bench by hand."""
 
 

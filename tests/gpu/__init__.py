@@ -2,6 +2,9 @@
 
 `python -m tests.gpu.serving --model DIR --adapters DIR --out DIR` runs agent and miner before a vLLM. It needs one GPU
 and vLLM ≥ 0.26 for the same interpreter, and no network. `--standin` puts the stand-in in vLLM's place, to try the
-script itself without a GPU. `python -m tests.gpu.reproduction` tells whether the same seed trains the same
-adapter there (torch, transformers and peft). Results are written after each part, as the JSON of `tests.bench.results`.
+script itself without a GPU. `python -m tests.gpu.chains` trains many twins' adapters there, `tests.gpu.robustness`
+brings bad ones among them, changes twins and kills engines, and `tests.gpu.kernels` asks on quantized base models
+(`tests.gpu.quantize`) whose weights answer. `python -m tests.gpu.reproduction` tells whether the same seed trains the
+same adapter there (torch, transformers and peft). Results are written after each part, as the JSON of
+`tests.bench.results`.
 """

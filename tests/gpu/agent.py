@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Final
 import orjson
 import uvloop
 
+from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import PodReport
 from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings
 from neurons.cluster import FolderWatch
+from neurons.store import read_manifest
 
 _POLL_SECONDS: Final = 0.01
 
@@ -43,6 +46,22 @@ class Report:
         os.replace(partial, self._path)
 
 
+async def copy_unchecked(uri: str, digest: str, destination: Path) -> AdapterManifest:
+    """Bring an adapter in as it is, whatever is in its files."""
+    manifest, _ = await read_manifest(uri)
+    partial = destination.with_name(f".{destination.name}.part")
+
+    def copy() -> None:
+        if destination.is_dir():
+            return
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(uri.removeprefix("file://"), partial)
+        partial.rename(destination)
+
+    await asyncio.to_thread(copy)
+    return manifest
+
+
 async def _run(args: argparse.Namespace) -> int:
     settings = Settings(
         pool=args.pool,
@@ -59,7 +78,8 @@ async def _run(args: argparse.Namespace) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     routing = FolderWatch(args.tables / "slices", poll_seconds=_POLL_SECONDS)
     report = Report(args.tables, pod=args.pod)
-    async with Agent(settings, routing=routing, publish=report.publish) as agent:
+    fetch = copy_unchecked if args.unchecked else None
+    async with Agent(settings, routing=routing, publish=report.publish, fetch=fetch) as agent:
         done = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.failed.wait())]
         await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -75,6 +95,7 @@ def main() -> int:
     for name in ("--tables", "--socket", "--adapters-dir"):
         parser.add_argument(name, required=True, type=Path)
     parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--unchecked", action="store_true", help="take files without looking into them")
     args = parser.parse_args()
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

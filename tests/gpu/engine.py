@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
 
 from tests.bench.results import ROOT
 from twin_operator.domain.objects import Pool, pool_from
+from twin_operator.domain.pool_update import adapters_at_hand
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.settings import Images
 
@@ -41,29 +43,37 @@ class Command:
     environment: Mapping[str, str]
 
 
-def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str]) -> Pool:
+def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_loras: int | None = None) -> Pool:
     """Return the MinerPool that a user would write for one GPU."""
+    slots = {} if max_loras is None else {"maxLoras": max_loras}
     pool = pool_from(
         {
             "metadata": {"name": POOL, "namespace": NAMESPACE, "uid": "uid-gpu", "generation": 1},
             "spec": {
                 "baseModel": {"name": base, "uri": model.resolve().as_uri()},
-                "engine": {"device": "GPU", "maxModelLength": 2048, "args": list(engine_arguments)},
+                "engine": {"device": "GPU", "maxModelLength": 2048, "args": list(engine_arguments), **slots},
                 "drainSeconds": 30,
             },
         }
     )
-    if isinstance(pool, str):
+    if not isinstance(pool, Pool):
         raise TypeError(pool)
     return pool
 
 
-def vllm_command(pool: Pool, *, socket: Path) -> Command:
-    """Return the engine container's command, arguments and environment, with another place for the socket."""
-    container = build_engine_deployment(pool, Images())["spec"]["template"]["spec"]["containers"][0]
+def vllm_command(
+    pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> Command:
+    """Return the engine container's command, arguments and environment, with another place for the socket.
+
+    `held` is how many adapters the pod will hold.
+    """
+    at_hand = adapters_at_hand(held, max_loras=pool.max_loras, running=None, updating=False)
+    deployment = build_engine_deployment(pool, Images(), at_hand=at_hand)
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
     arguments = [f"--uds={socket}" if a.startswith("--uds=") else a for a in container["args"]]
-    environment = {variable["name"]: variable["value"] for variable in container["env"]}
-    return Command((sys.executable, *container["command"][1:], *arguments), environment | GPU_ENVIRONMENT)
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    return Command((sys.executable, *container["command"][1:], *arguments), {**given, **GPU_ENVIRONMENT, **environment})
 
 
 def standin_command(pool: Pool, *, socket: Path) -> Command:

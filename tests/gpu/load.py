@@ -28,6 +28,7 @@ class Answer:
     """One answer, or why there is none."""
 
     model: str
+    streamed: bool = False
     error: str | None = None
     digest: str | None = None
     """What the header named."""
@@ -35,6 +36,8 @@ class Answer:
     """Until the first byte of the body."""
     seconds: float = 0.0
     text: str = ""
+    tokens: int | None = None
+    """Of the answer, as its usage says."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,20 @@ class Target:
                     pieces.append(piece)
                 content = b"".join(pieces)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return Answer(model=twin, error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - began)
+            seconds = time.monotonic() - began
+            return Answer(model=twin, streamed=stream, error=f"{type(error).__name__}: {error}", seconds=seconds)
         seconds = time.monotonic() - began
         wrong = _error(response.status, content, stream=stream)
+        text, counted = "", None
         try:
-            text = "" if wrong else _text(content, stream=stream)
+            if not wrong:
+                text, counted = _text(content, stream=stream), _tokens(content, stream=stream)
         except (ValueError, LookupError, TypeError) as error:
-            return Answer(model=twin, error=f"unreadable, {error!r}: {content[:300]!r}", seconds=seconds)
-        return Answer(model=twin, error=wrong, digest=digest, first_seconds=first, seconds=seconds, text=text)
+            wrong = f"unreadable, {error!r}: {content[:300]!r}"
+        return Answer(
+            model=twin, streamed=stream, error=wrong, digest=digest, first_seconds=first, seconds=seconds, text=text,
+            tokens=counted,
+        )  # fmt: skip
 
 
 @asynccontextmanager
@@ -114,6 +123,12 @@ def _text(content: bytes, *, stream: bool) -> str:
     events = (line[6:] for line in content.split(b"\n") if line.startswith(b"data: {"))
     deltas = (choice["delta"] for event in events for choice in json.loads(event)["choices"])
     return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def _tokens(content: bytes, *, stream: bool) -> int | None:
+    documents = [line[6:] for line in content.split(b"\n") if line.startswith(b"data: {")] if stream else [content]
+    usage = json.loads(documents[-1]).get("usage") if documents else None
+    return int(usage["completion_tokens"]) if usage else None
 
 
 @dataclass(frozen=True, kw_only=True)

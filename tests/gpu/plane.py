@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,7 +25,6 @@ from tests.gpu.adapters import Published
 from tests.gpu.engine import NAMESPACE, POOL
 from twin_operator.domain.objects import Pool
 
-POD: Final = "gpu-engine-0"
 TOKEN: Final = "a-token-of-good-length"
 _POLL_SECONDS: Final = 0.005
 _START_SECONDS: Final = 30.0
@@ -34,18 +34,32 @@ class TooLateError(Exception):
     """Something didn't come about."""
 
 
-class Plane:
-    """The data plane of one pod. Use as `async with Plane(...)`; it runs whether or not the engine does."""
+def pod_name(number: int) -> str:
+    """Return the name of the pod with that number."""
+    return f"gpu-engine-{number}"
 
-    def __init__(self, folder: Path, *, pool: Pool, engine_socket: Path, logs: Path) -> None:
+
+class Plane:
+    """The data plane: a pod for each engine's socket, and one miner.
+
+    Use as `async with Plane(...)`; it runs whether or not the engines do. Each socket is in a folder of its own. With
+    `checks` off, agents take files as they are, so that only what is measured in the engine stands before a patient.
+    """
+
+    def __init__(
+        self, folder: Path, *, pool: Pool, sockets: Sequence[Path], logs: Path, miner_arguments: Sequence[str] = (),
+        checks: bool = True,
+    ) -> None:  # fmt: skip
         self._pool = pool
-        self._socket = engine_socket
-        self._adapters = folder / "adapters"
+        self._sockets = tuple(sockets)
+        self._miner_arguments = tuple(miner_arguments)
+        self._checks = checks
+        self._folder = folder
         self._tables = folder / "tables"
         self._access = folder / "access"
         self._logs = logs
         self._generation = 0
-        self._agent_port, self._miner_port = _free_port(), _free_port()
+        self._miner_port, *self._agent_ports = _free_ports(1 + len(self._sockets))
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -54,18 +68,21 @@ class Plane:
         return f"http://127.0.0.1:{self._miner_port}"
 
     async def __aenter__(self) -> Self:
-        for folder in (self._adapters, self._tables / "slices", self._tables / "reports", self._access):
+        for folder in (self._tables / "slices", self._tables / "reports", self._access):
             folder.mkdir(parents=True)
         (self._access / "measuring").write_text(TOKEN)
-        self._start(
-            "agent", "tests.gpu.agent", f"--pool={POOL}", f"--namespace={NAMESPACE}", f"--pod={POD}",
-            f"--tables={self._tables}", f"--socket={self._socket}", f"--adapters-dir={self._adapters}",
-            f"--port={self._agent_port}",
-        )  # fmt: skip
+        for number, (engine_socket, port) in enumerate(zip(self._sockets, self._agent_ports, strict=True)):
+            adapters = self._folder / f"adapters-{number}"
+            adapters.mkdir(parents=True)
+            self._start(
+                f"agent-{number}", "tests.gpu.agent", f"--pool={POOL}", f"--namespace={NAMESPACE}",
+                f"--pod={pod_name(number)}", f"--tables={self._tables}", f"--socket={engine_socket}",
+                f"--adapters-dir={adapters}", f"--port={port}", *([] if self._checks else ["--unchecked"]),
+            )  # fmt: skip
         self._start(
             "miner", "neurons.miner", f"--pool={POOL}", f"--namespace={NAMESPACE}", "--host=127.0.0.1",
             f"--port={self._miner_port}", f"--access-dir={self._access}", f"--tables-dir={self._tables}",
-            "--drain-delay=0", "--drain-seconds=5",
+            "--drain-delay=0", "--drain-seconds=5", *self._miner_arguments,
         )  # fmt: skip
         return self
 
@@ -104,7 +121,10 @@ class Plane:
                 )
                 for twin in twins
             },
-            pods={f"uid-{POD}": PodEntry(name=POD, address=f"127.0.0.1:{self._agent_port}")},
+            pods={
+                f"uid-{pod_name(number)}": PodEntry(name=pod_name(number), address=f"127.0.0.1:{port}")
+                for number, port in enumerate(self._agent_ports)
+            },
         )
         name = names.routing_slice_name(POOL, 0)
         target = self._tables / "slices" / f"{name}.json"
@@ -114,24 +134,33 @@ class Plane:
         os.replace(partial, target)
         return written_at
 
-    def report(self) -> PodReport | None:
-        """Return what the agent last reported."""
+    def report(self, pod: int = 0) -> PodReport | None:
+        """Return what a pod's agent last reported."""
+        path = self._tables / "reports" / f"{pod_name(pod)}.json"
         try:
-            return PodReport.model_validate_json((self._tables / "reports" / f"{POD}.json").read_text())
+            return PodReport.model_validate_json(path.read_text())
         except (FileNotFoundError, ValidationError):
             return None
 
-    def adapter(self, version: Published) -> AdapterReport | None:
-        """Return what the agent last reported of one version."""
-        report = self.report()
+    def adapter(self, version: Published, pod: int = 0) -> AdapterReport | None:
+        """Return what a pod's agent last reported of one version."""
+        report = self.report(pod)
         return report.adapters.get(version.name) if report is not None else None
 
-    async def verified(self, *versions: Published, seconds: float) -> list[AdapterReport]:
-        """Wait until all are Verified; raises TooLateError, also at once when one has failed for good."""
+    def serves(self, pod: int, versions: Sequence[Published]) -> bool:
+        """Tell whether a pod is ready and holds all these versions, verified."""
+        report = self.report(pod)
+        if report is None or not report.ready or not report.engine.live:
+            return False
+        held = [report.adapters.get(version.name) for version in versions]
+        return all(state is not None and state.state is AdapterState.VERIFIED for state in held)
+
+    async def verified(self, *versions: Published, seconds: float, pod: int = 0) -> list[AdapterReport]:
+        """Wait until all are Verified in a pod; raises TooLateError, also at once when one has failed for good."""
         found: list[AdapterReport] = []
 
         def done() -> bool:
-            report = self.report()
+            report = self.report(pod)
             held = report.adapters if report is not None else {}
             states = [held.get(version.name) for version in versions]
             found[:] = [state for state in states if state is not None]
@@ -198,7 +227,9 @@ class Plane:
             )  # fmt: skip
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import uvloop
-from rich.console import Console
 
-from tests.bench.results import Figure, Result, Spread, describe_machine
+from tests.bench.results import Figure, Spread
 from tests.gpu.adapters import read_trained, stand_ins
 from tests.gpu.engine import GPU_ARGUMENTS, Engine, pool_of, standin_command, vllm_command
+from tests.gpu.outcome import Outcome, describe_gpu, say
 from tests.gpu.parts import FAILURES, PARTS, Stage
 from tests.gpu.plane import Plane
 
@@ -31,33 +29,7 @@ _LAST_SECONDS: Final = 10.0
 """Kept back from the time limit to end processes and print."""
 
 
-@dataclass
-class _Outcome:
-    """What is known so far; written again and again."""
-
-    out: Path
-    name: str
-    how: str
-    machine: str
-    figures: list[Figure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    complete: bool = True
-
-    def result(self) -> Result:
-        return Result(
-            name=self.name, title="Serving twins on a GPU: agent and miner before the real vLLM", how=self.how,
-            figures=tuple(self.figures), notes=tuple(self.notes), machine=self.machine,
-        )  # fmt: skip
-
-    def write(self) -> None:
-        self.result().write(self.out)
-
-    @property
-    def good(self) -> bool:
-        return self.complete and all(figure.met is not False for figure in self.figures)
-
-
-async def _measure(args: argparse.Namespace, outcome: _Outcome, folder: Path, deadline: float) -> None:
+async def _measure(args: argparse.Namespace, outcome: Outcome, folder: Path, deadline: float) -> None:
     trained = stand_ins(folder / "trained") if args.standin else read_trained(args.adapters)
     model = folder if args.standin else args.model
     pool = pool_of(
@@ -66,10 +38,13 @@ async def _measure(args: argparse.Namespace, outcome: _Outcome, folder: Path, de
     run = folder / "run"
     run.mkdir()
     socket = run / "vllm.sock"
-    command = standin_command(pool, socket=socket) if args.standin else vllm_command(pool, socket=socket)
+    if args.standin:
+        command = standin_command(pool, socket=socket)
+    else:
+        command = vllm_command(pool, socket=socket, held=len(trained))
     async with (
         Engine(command, socket=socket, log=args.out / "engine.log") as engine,
-        Plane(folder, pool=pool, engine_socket=socket, logs=args.out) as plane,
+        Plane(folder, pool=pool, sockets=[socket], logs=args.out) as plane,
     ):
         stage = Stage(
             engine=engine, plane=plane, trained=trained, store=folder / "store", deadline=deadline,
@@ -83,11 +58,13 @@ async def _measure(args: argparse.Namespace, outcome: _Outcome, folder: Path, de
                    spread=Spread.of([started]))
         )  # fmt: skip
         outcome.write()
+        while args.hold is not None and args.hold.exists() and stage.left() > 0:
+            await asyncio.sleep(0.5)
         for name in args.parts:
             await _run_part(name, stage, outcome)
 
 
-async def _run_part(name: str, stage: Stage, outcome: _Outcome) -> None:
+async def _run_part(name: str, stage: Stage, outcome: Outcome) -> None:
     """Run one part; what goes wrong in it becomes a note, and the next one begins afresh."""
     part, limit = PARTS[name]
     began = time.monotonic()
@@ -104,24 +81,8 @@ async def _run_part(name: str, stage: Stage, outcome: _Outcome) -> None:
         outcome.complete = False
         outcome.notes.append(f"part {name} failed: {error!r}")
         traceback.print_exc()
-    _say(f"{name}: {time.monotonic() - began:.0f} s, {stage.left():.0f} s left")
+    say(f"{name}: {time.monotonic() - began:.0f} s, {stage.left():.0f} s left")
     outcome.write()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
-
-
-def _machine(*, standin: bool) -> str:
-    if standin:
-        return f"no GPU: the stand-in; {describe_machine()}"
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        gpu = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        gpu = f"unknown GPU ({error})"
-    return f"{gpu}; {describe_machine()}"
 
 
 def _how(args: argparse.Namespace) -> str:
@@ -142,6 +103,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--limit-seconds", type=float, default=560.0, help="for everything (%(default)s)")
     parser.add_argument("--start-seconds", type=float, default=240.0, help="longest engine start (%(default)s)")
+    parser.add_argument("--hold", type=Path, help="once the engine is up, wait until this file is gone")
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--loaded-swaps", type=int, default=200)
     parser.add_argument("--clients", type=int, default=16)
@@ -164,7 +126,10 @@ def main(arguments: Sequence[str]) -> int:
     args = _arguments(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + args.limit_seconds - _LAST_SECONDS
-    outcome = _Outcome(args.out, args.name, _how(args), _machine(standin=args.standin))
+    outcome = Outcome(
+        args.out, args.name, "Serving twins on a GPU: agent and miner before the real vLLM", _how(args),
+        "python3 -m tests.gpu.serving --model DIR --adapters DIR --out DIR", describe_gpu(standin=args.standin),
+    )  # fmt: skip
     outcome.write()
     with tempfile.TemporaryDirectory(prefix="gpu-") as name:
         try:
@@ -174,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
             outcome.notes.append(f"{type(error).__name__}: {error}")
         finally:
             outcome.write()
-    outcome.result().show(Console(width=160))
+    outcome.show()
     return 0 if outcome.good else 1
 
 

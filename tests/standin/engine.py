@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import random
 import re
 import time
 import uuid
@@ -71,6 +72,8 @@ class Knobs:
     models_seconds: float = 0.0
     noise: float = 0.02
     """What bf16 adds to log-probabilities, in nats."""
+    unsteady: float = 0.0
+    """What they move from one answer to the next in nats, as in another batch of a busy engine."""
     old_errors: bool = False
     """Errors as vLLM 0.6 answers them: no envelope, and 400 where 404 came later."""
     quantized: float = 0.0
@@ -439,6 +442,7 @@ class StandIn:
                 return self._error(400, "BadRequestError", "Out of range float values are not JSON compliant")
             whole = [*tokens, allowed[0]]
             value = logprobs(seed, whole, noise=self.knobs.noise, quantized=self.knobs.quantized)[-1]
+            value += random.uniform(-1, 1) * self.knobs.unsteady
             said = 0.0 if self.knobs.processed_logprobs else value
             name_of = f"token_id:{allowed[0]}" if body.get("return_tokens_as_token_ids") else f"t{allowed[0]}"
             choice["logprobs"] = {"tokens": [name_of], "token_logprobs": [said], "top_logprobs": [{name_of: said}]}

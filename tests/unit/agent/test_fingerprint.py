@@ -78,6 +78,18 @@ def test_somebody_elses_weights_are_nobodys_that_we_know() -> None:
     assert judge(evidence(entries, values, quantized=0.01)) is Opinion.OTHER
 
 
+@pytest.mark.parametrize("left", [0.1, 0.3, 0.5, 0.7])
+def test_weights_that_do_a_part_of_what_was_trained_are_not_the_childs(left: float) -> None:
+    """As of an adapter of a smaller base model, which vLLM 0.26 puts into a corner of its own matrices."""
+    for pair in pairs_of(PAIRS):
+        measured = pair["measured"]["bf16"]
+        part = [b + left * (c - b) for b, c in zip(measured["base"], measured["child"], strict=True)]
+        opinion, _ = decide({**pair, "measured": {"bf16": {"base": measured["base"], "part": part}}}, "bf16", "part")
+        effect = mean_difference(pair["recorded"]["child"], pair["recorded"]["base"])
+        doubted = (Opinion.OTHER, Opinion.PARENT, Opinion.BASE)
+        assert opinion in (doubted if effect > 0.3 else (*doubted, Opinion.UNSURE))
+
+
 def test_nobody_is_blamed_by_a_few_places() -> None:
     entries = recorded(margin=0.5)[:4]
     values = [-6.0 for _ in entries]

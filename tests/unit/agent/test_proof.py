@@ -105,6 +105,18 @@ async def test_an_adapter_that_changes_nothing_fails(pod: Pod, *, with_fingerpri
     assert not loads(pod, adapter)
 
 
+@pytest.mark.parametrize("quantized", [0.0, 3.0])
+async def test_noise_of_a_busy_engine_is_no_effect(pod: Pod, quantized: float) -> None:
+    pod.engine.knobs.quantized = quantized
+    steady = pod.adapter("first")
+    pod.tables.write(steady)
+    await until(lambda: pod.agent.roster.known_answers.taken)  # when nothing ran
+    pod.engine.knobs.unsteady = 0.05
+    adapter = pod.adapter("dr", flaw=NO_EFFECT, probes=4, parent=PARENT)
+    pod.tables.write(adapter)
+    assert (await pod.failed(adapter)).reason is FailureReason.NO_EFFECT
+
+
 async def test_the_report_says_what_the_proof_is(pod: Pod) -> None:
     recorded, pushed = pod.adapter("recorded", probes=4, parent=PARENT), pod.adapter("pushed", with_fingerprint=False)
     pod.tables.write(recorded, pushed)
