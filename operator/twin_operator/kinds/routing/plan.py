@@ -67,8 +67,8 @@ def entry_document(entry: TwinEntry) -> dict[str, Any]:
     return {"doctor": None, "promptDigest": None, **whole}
 
 
-def places(pool: str, published: Published) -> dict[str, str]:
-    """Return which slice holds each twin's entry, by UID.
+def places(pool: str, published: Published, uids: Collection[str] | None = None) -> dict[str, str]:
+    """Return which slice holds each twin's entry, by UID; of `uids` alone, if given, without a look at all others.
 
     There should be one. Of several (a former leader's late write, a backup), the one counts that lets something answer,
     and of those the one in the first slice.
@@ -78,20 +78,24 @@ def places(pool: str, published: Published) -> dict[str, str]:
     for name, each in published.slices.items():
         number = numbers[name]
         rank = math.inf if number is None else number
-        for uid, entry in each.twins.items():
+        for uid in each.twins if uids is None else uids:
+            if (entry := each.twins.get(uid)) is None:
+                continue
             mine = (not entry.versions, rank, name)
             if uid not in found or mine < found[uid]:
                 found[uid] = mine
-    where = {uid: name for name, each in published.slices.items() for uid in each.unreadable}
+    where = {
+        uid: name for name, each in published.slices.items() for uid in each.unreadable if uids is None or uid in uids
+    }
     return where | {uid: name for uid, (_, _, name) in found.items()}
 
 
 def plan_second_entries(pool: str, published: Published, uids: Collection[str]) -> list[SlicePatch]:
     """Return patches that leave these twins one entry each."""
-    where = places(pool, published)
+    where = places(pool, published, uids)
     patches = []
     for name, each in sorted(published.slices.items()):
-        twice = {uid: None for uid in sorted(each.twins) if uid in uids and where[uid] != name}
+        twice = {uid: None for uid in sorted(uids) if uid in each.twins and where[uid] != name}
         if twice:
             patches.append(SlicePatch(name=name, twins=dict(twice)))
     return patches
@@ -103,7 +107,7 @@ def plan_twins(pool: str, published: Published, changes: Changes) -> tuple[list[
     What comes first takes away the entry of a twin that is gone, where another twin of the same name gets one in
     another slice: at no moment are there two.
     """
-    where = places(pool, published)
+    where = places(pool, published, changes.keys())
     counts = {
         number: len(each.twins) + len(each.unreadable)
         for name, each in published.slices.items()
@@ -144,19 +148,21 @@ def _first_away(published: Published, patches: dict[str, SlicePatch]) -> list[Sl
     return first
 
 
-def published_prompts(published: Published) -> set[str]:
-    """Return the digests of the system prompts that are published."""
-    return {digest for each in published.slices.values() for digest in each.prompts}
+def is_prompt_published(published: Published, digest: str) -> bool:
+    """Tell whether the system prompt of this digest is published."""
+    return any(digest in each.prompts for each in published.slices.values())
 
 
-def with_published_prompt(entry: TwinEntry, previous: TwinEntry | None, there: Collection[str]) -> TwinEntry:
+def with_published_prompt(entry: TwinEntry, previous: TwinEntry | None, published: Published) -> TwinEntry:
     """Return the entry with the system prompt that the twin answers with, until its new one is published.
 
     A twin that answers nobody yet waits for its own: nobody must hear it without.
     """
-    if entry.prompt_digest in there or previous is None or not previous.versions:
+    if previous is None or not previous.versions:
         return entry
-    if previous.prompt_digest is not None and previous.prompt_digest not in there:
+    if entry.prompt_digest is not None and is_prompt_published(published, entry.prompt_digest):
+        return entry
+    if previous.prompt_digest is not None and not is_prompt_published(published, previous.prompt_digest):
         return entry
     return entry.model_copy(update={"prompt_digest": previous.prompt_digest})
 
@@ -168,10 +174,9 @@ def plan_prompts(pool: str, published: Published, texts: Mapping[str, str]) -> l
         for name, each in published.slices.items()
         if _PROMPTS_NAME.search(name)
     }
-    there = published_prompts(published)
     patches: dict[str, SlicePatch] = {}
     for digest, text in sorted(texts.items()):
-        if digest in there:
+        if is_prompt_published(published, digest):
             continue
         size = len(text.encode(errors="replace"))
         number = 0

@@ -26,13 +26,13 @@ from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.routing.plan import (
     Changes,
     SlicePatch,
+    is_prompt_published,
     places,
     plan_pods,
     plan_prompts,
     plan_second_entries,
     plan_twins,
     plan_unused_prompts,
-    published_prompts,
     slice_number,
     with_published_prompt,
 )
@@ -125,8 +125,8 @@ class RoutingReconciler:
         if marked is None:
             await self._restore(done)
         published = self._world.published(pool)
-        where = places(pool.name, published)
         uids = self._all(pool, published.entries()) if marked is None else marked
+        where = places(pool.name, published, uids)
         if marked is not None:
             done.keep(self._troubles.get(place, {}), but=uids)
         formerly: dict[str, TwinEntry | None] = {}
@@ -149,15 +149,15 @@ class RoutingReconciler:
             if wanted is not None and wanted.prompt_digest is not None and isinstance(twin, Twin):
                 texts[wanted.prompt_digest] = twin.spec.system_prompt or ""
                 done.users.setdefault(wanted.prompt_digest, set()).add(uid)
-        absent = texts.keys() - published_prompts(published)
+        absent = {digest for digest in texts if not is_prompt_published(published, digest)}
         waiting = {uid: entry for uid, entry in changes.items() if entry is not None and entry.prompt_digest in absent}
         written = await self._write_twins(done, {uid: changes[uid] for uid in changes.keys() - waiting.keys()})
         for patch in plan_second_entries(pool.name, published, uids - locked):
             await self._write(done, patch)
         for patch in [*plan_pods(pool.name, published, self._pods(pool)), *plan_prompts(pool.name, published, texts)]:
             await self._write(done, patch)
-        there = published_prompts(self._world.published(pool))
-        late = {uid: with_published_prompt(entry, formerly[uid], there) for uid, entry in waiting.items()}
+        now = self._world.published(pool)
+        late = {uid: with_published_prompt(entry, formerly[uid], now) for uid, entry in waiting.items()}
         written |= await self._write_twins(done, {uid: late[uid] for uid in late if late[uid] != formerly[uid]})
         for patch in _headers(header, published, written):
             await self._write(done, patch)
