@@ -333,3 +333,24 @@ def test_what_is_due_at_once_may_be_added_again_on_the_loop_that_the_operator_ru
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(add_twice()) == A
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_keys_that_wait_for_nothing_let_everything_else_go_on(workers: int) -> None:
+    """After a restart thousands of keys need no request at all; the Lease is renewed, watches are read all the same."""
+    queue, turns = Queue(), 0
+
+    async def reconcile(key: Key) -> None:
+        """Find that all is as it should be."""
+
+    async def others() -> None:
+        nonlocal turns
+        while len(queue):
+            turns += 1
+            await asyncio.sleep(0)
+
+    for number in range(200):
+        queue.add(Key("DoctorTwin", "n", str(number)))
+    async with working(queue, reconcile, workers=workers):
+        await asyncio.wait_for(others(), 10)
+    assert turns >= 200 / workers / 2
