@@ -39,6 +39,8 @@ _STANDARD_ROUNDS: Final = (KNOWN, forced(KNOWN_TEXT))
 """What an adapter without a recorded fingerprint is asked: more only when the first show nothing but the base."""
 _EFFECT_NOISES: Final = 3.0
 """Mean difference from the base model, in units of the pool's noise, below which nothing is told apart."""
+_FRESH_SECONDS: Final = 0.25
+"""A base model that was sound so long ago is asked once for all newcomers that are asked one after another."""
 _SAME_NATS: Final = 0.1
 _SAME_NOISES: Final = 6.0
 _MOST_MILLI_NATS: Final = 1_000_000
@@ -155,7 +157,7 @@ class Prover:
         """Return the adapter's and the base model's values, all finite; raises Failure."""
         async with self._alone(digest) as newcomer:
             if newcomer:
-                _accept(await self._known_answers.check())
+                _accept(await self._known_answers.check(within_seconds=_FRESH_SECONDS))
             if self._monitor.condemned:
                 raise _unsound()
             bare, loaded = await asyncio.gather(

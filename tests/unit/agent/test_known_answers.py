@@ -116,6 +116,7 @@ async def test_a_newcomer_is_not_blamed_for_an_engine_that_breaks_by_itself(pod:
 async def test_the_base_model_is_asked_right_before_each_newcomer(pod: Pod) -> None:
     innocent = pod.adapter("innocent")
     await until(lambda: known(pod).taken)
+    pod.engine.knobs.load_seconds = 0.3  # so long ago that the base model is asked again
     break_while_it_is_loaded(pod, innocent)
     pod.tables.write(innocent)
     await until(pod.settings.wedged_file.exists)
