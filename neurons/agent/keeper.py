@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE: Final = 500
 _REPUSH_SECONDS: Final = 300.0
 """How often an artifact with wrong content is looked at again: someone may have pushed the right one."""
+_PASSING: Final = (200, 408, 425, 429)
+"""Answers that say nothing of the adapter: unreadable ones, and those of a server that has no time now."""
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
 
 
@@ -353,7 +355,8 @@ def _refused(error: EngineAnswer) -> Failure:
             "with a lower rank.",
             retryable=False,
         )
-    server_side = (error.status >= 500 and not is_for_good(error.message)) or error.status == 200 or error.is_not_found
+    broken = error.status >= 500 and not is_for_good(error.message)
+    server_side = broken or error.status in _PASSING or error.is_not_found
     return Failure(
         FailureReason.ENGINE_REFUSED,
         f"the engine answered {error.status} {error.kind}: {error.message[:300]}. "

@@ -19,6 +19,7 @@ from typing import Final
 from neurons.agent.engine import EngineAnswer, EngineError, EngineSilent
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
+from neurons.agent.notes import KeptAnswers, Notes
 from neurons.agent.places import forced
 from neurons.agent.traffic import Traffic
 
@@ -35,6 +36,10 @@ _RETRY_SECONDS: Final = 0.5
 _SPOILT_NATS: Final = 0.5
 _SPOILT_NOISES: Final = 8.0
 _BUSY: Final = (429, 503)
+_REFUSALS: Final = (400, 405, 422, 501)
+"""What a server answers that doesn't take such a question; any other error may be gone in a moment."""
+_TRIES: Final = 3
+"""So many times in a row a server says that it can't be asked before it is believed."""
 
 
 class Health(Enum):
@@ -43,7 +48,9 @@ class Health(Enum):
     SOUND = "sound"
     SPOILT = "spoilt"
     UNKNOWN = "unknown"
-    """It gave no answer in time, or can't be asked such things."""
+    """It gave no answer, or its known answers aren't taken yet: ask again before anybody is judged."""
+    UNASKABLE = "unaskable"
+    """It can't be asked such things."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class KnownAnswers:
         measuring: Measuring,
         monitor: EngineMonitor,
         traffic: Traffic,
+        notes: Notes,
         *,
         can_restart: bool,
         check_seconds: float = CHECK_SECONDS,
@@ -72,6 +80,7 @@ class KnownAnswers:
         self._measuring = measuring
         self._monitor = monitor
         self._traffic = traffic
+        self._notes = notes
         self._can_restart = can_restart
         self.check_seconds = check_seconds
         self._calibration: Calibration | None = None
@@ -90,22 +99,35 @@ class KnownAnswers:
         while True:
             await self._monitor.wait_up()
             with suppress(EngineError):
-                if self.taken:
-                    await self.check()
-                else:
+                if not self.taken:
                     await self.calibrated()
+                    await self.check(within_seconds=self.check_seconds)  # those that an earlier agent took, at once
+                elif await self.check() is Health.UNASKABLE:
+                    await self._retake()
             await asyncio.sleep(self.check_seconds if self.taken else _RETRY_SECONDS)
 
     async def calibrated(self) -> Calibration:
-        """Return this process's calibration, taken now if there is none yet; raises EngineError."""
+        """Return this process's calibration, taken now if there is none yet; raises EngineError.
+
+        An agent that was restarted beside the engine goes on with the known answers of the agent before: what the base
+        model says now may be nonsense already.
+        """
         async with self._lock:
-            known, epoch = self._calibration, self._monitor.epoch
-            if known is not None and known.epoch == epoch:
-                return known
-            began = time.monotonic()
-            self._calibration = await self._calibrate(epoch)
-            self._sound_at = began if self._calibration.values else -math.inf
-            return self._calibration
+            if self._calibration is not None and self._calibration.epoch == self._monitor.epoch:
+                return self._calibration
+            epoch, process = self._monitor.epoch, self._monitor.process
+            if self._can_restart and self._monitor.condemned:
+                raise EngineSilent("the engine is being restarted")
+            if self._can_restart and process is not None and process == self._notes.condemned:
+                self._condemn("the base model's answers were wrong already when the agent before asked")
+                raise EngineSilent("the engine is being restarted")
+            kept = self._notes.known_answers
+            if kept is not None and kept.process == process and len(kept.values) == len(KNOWN):
+                log.info("going on with the known answers that an earlier agent took of this engine process")
+                self._calibration = Calibration(epoch, kept.values, kept.noise)
+                self._sound_at = -math.inf
+                return self._calibration
+            return await self._take(epoch, process)
 
     async def check(self, *, within_seconds: float = 0.0) -> Health:
         """Ask the base model again, unless it was found sound within so many seconds.
@@ -115,8 +137,10 @@ class KnownAnswers:
         calibration = self._calibration
         if self._monitor.condemned and self._can_restart:
             return Health.SPOILT
-        if calibration is None or calibration.epoch != self._monitor.epoch or not calibration.values:
+        if calibration is None or calibration.epoch != self._monitor.epoch:
             return Health.UNKNOWN
+        if not calibration.values:
+            return Health.UNASKABLE
         if time.monotonic() - self._sound_at < within_seconds:
             return Health.SOUND
         health = Health.SOUND
@@ -132,15 +156,46 @@ class KnownAnswers:
             self._condemn("the base model no longer answers a known question as it did")
         return health
 
+    async def _take(self, epoch: int, process: str | None) -> Calibration:
+        began = time.monotonic()
+        taken = await self._ask_patiently(epoch)
+        self._calibration = taken
+        self._sound_at = began if taken.values else -math.inf
+        if taken.values and process is not None:
+            self._notes.keep_known_answers(KeptAnswers(process=process, values=taken.values, noise=taken.noise))
+        return taken
+
+    async def _retake(self) -> None:
+        """Ask a server again that couldn't be asked: it may be another by now."""
+        async with self._lock:
+            epoch, process = self._monitor.epoch, self._monitor.process
+            if self._calibration is not None and self._calibration.epoch == epoch and not self._calibration.values:
+                await self._take(epoch, process)
+
+    async def _ask_patiently(self, epoch: int) -> Calibration:
+        """Return the base model's answers, none where it says again and again that it can't be asked."""
+        said: Exception | None = None
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_RETRY_SECONDS)
+            if not self._monitor.up or self._monitor.epoch != epoch:
+                raise EngineSilent("the engine went away while it was asked known questions")
+            try:
+                return await self._calibrate(epoch)
+            except Unmeasurable as error:
+                said = error
+            except EngineAnswer as error:
+                if error.status not in _REFUSALS or error.is_not_found:
+                    raise
+                said = error
+        log.warning("the base model can't be asked known questions: %s", said)
+        return Calibration(epoch, (), LEAST_NOISE)
+
     async def _calibrate(self, epoch: int) -> Calibration:
-        try:
-            name = self._measuring.base_name()
-            together = await self._measuring.ask(name, KNOWN)
-            fewer = await self._measuring.ask(name, KNOWN[:4])
-            alone = await self._measuring.ask(name, KNOWN[:1])
-        except (Unmeasurable, EngineAnswer) as error:
-            log.warning("the base model can't be asked known questions: %s", error)
-            return Calibration(epoch, (), LEAST_NOISE)
+        name = self._measuring.base_name()
+        together = await self._measuring.ask(name, KNOWN)
+        fewer = await self._measuring.ask(name, KNOWN[:4])
+        alone = await self._measuring.ask(name, KNOWN[:1])
         if not all(math.isfinite(value) for value in (*together, *fewer, *alone)):
             self._condemn("the base model's answers are not finite")
             raise EngineSilent("the base model's answers are not finite")
@@ -163,6 +218,8 @@ class KnownAnswers:
 
     def _condemn(self, message: str) -> None:
         log.error("%s; the engine is restarted", message)
+        if self._can_restart and self._monitor.process is not None:
+            self._notes.condemn(self._monitor.process)
         self._monitor.condemn(f"{message}: it is being restarted")
         self._traffic.abort()  # their answers would be nonsense, and miners can ask another pod
 

@@ -98,6 +98,14 @@ class EngineMonitor:
         return self.up and not self.wedged
 
     @property
+    def process(self) -> str | None:
+        """What tells this engine process from any other, to the next agent too; None from a server that doesn't say."""
+        start_time, inode = self._identity or (None, None)
+        if inode is not None:
+            return f"socket {inode}"
+        return None if start_time is None else f"start {start_time!r}"
+
+    @property
     def started_at(self) -> str | None:
         """RFC 3339 start of the engine's process."""
         if self.start_time is None:

@@ -1,4 +1,4 @@
-"""What this pod has learned of adapters, by digest, kept on its disk over restarts of engine and agent."""
+"""What this pod has learned of its engine and of adapters, kept on its disk over restarts of engine and agent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,47 @@ NOTES_FILE: Final = ".notes.json"
 _MOST: Final = 4096
 
 
+class KeptAnswers(BaseModel):
+    """What the base model of one engine process said at that process's beginning."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    process: str
+    values: tuple[FiniteFloat, ...]
+    noise: FiniteFloat
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
+    suspects: dict[str, str] = {}
     spoilers: dict[str, str] = {}
     measured: dict[str, tuple[FiniteFloat, ...]] = {}
+    known_answers: KeptAnswers | None = None
+    condemned: str | None = None
 
 
 class Notes:
-    """Two tables by digest. The disk is the pod's own, so they end with it: another image may judge otherwise."""
+    """Tables by digest, and the engine process. The disk is the pod's own: another image may judge otherwise."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._document = _read(path)
+
+    @property
+    def suspects(self) -> dict[str, str]:
+        """Adapters that were being asked when an engine was spoilt, with that engine process ("" where unknown)."""
+        return self._document.suspects
+
+    @property
+    def known_answers(self) -> KeptAnswers | None:
+        """The base model's known answers that were taken last."""
+        return self._document.known_answers
+
+    @property
+    def condemned(self) -> str | None:
+        """The engine process that was condemned last."""
+        return self._document.condemned
 
     @property
     def spoilers(self) -> dict[str, str]:
@@ -39,6 +67,21 @@ class Notes:
     def measured(self) -> dict[str, tuple[float, ...]]:
         """Log-probabilities (nats) of the standard questions, taken when an adapter was first loaded."""
         return self._document.measured
+
+    def suspect(self, digest: str, process: str) -> None:
+        """Remember that this engine process was spoilt while the adapter was asked."""
+        _put(self._document.suspects, digest, process)
+        self._save()
+
+    def keep_known_answers(self, answers: KeptAnswers) -> None:
+        """Keep what the base model said, for an agent that is started anew beside the same engine process."""
+        self._document.known_answers = answers
+        self._save()
+
+    def condemn(self, process: str) -> None:
+        """Remember that this engine process can't be trusted any more."""
+        self._document.condemned = process
+        self._save()
 
     def remember_spoiler(self, digest: str, message: str) -> None:
         """Never load it again in this pod."""

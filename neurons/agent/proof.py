@@ -1,14 +1,15 @@
 """Proving one loaded adapter: its answers are finite, differ from the base model's, and are those of its own weights.
 
-    finite? ──no──> the base model is asked: spoilt too? then the engine is restarted and this digest never loaded again
-       │            (it was asked while no other newcomer was)
+    finite? ──no──> the base model is asked: spoilt too? then the engine is restarted, and a digest that was being asked
+       │            when two processes were spoilt is never loaded again (no other newcomer is asked meanwhile, and the
+       │            base model was sound right before)
     differs from the base model? ──no──> NoEffect
        │
     likelier the child's than its parent's, the base's or anybody's? ──no──> FingerprintMismatch
        │
     without a recorded fingerprint: as at its first load in this pod? ──no──> FingerprintMismatch
 
-Before any blame the base model is asked for its known answers: an engine that is spoilt judges nobody.
+Before any blame the base model is asked for its known answers: an engine that is spoilt, or doesn't say, judges nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _STANDARD_ROUNDS: Final = (KNOWN, forced(KNOWN_TEXT))
 _EFFECT_NOISES: Final = 3.0
 """Mean difference from the base model, in units of the pool's noise, below which nothing is told apart."""
 _FRESH_SECONDS: Final = 0.25
-"""A base model that was sound so long ago is asked once for all newcomers that come together."""
+"""A base model that was sound so long ago is asked once for all newcomers that are asked one after another."""
 _SAME_NATS: Final = 0.1
 _SAME_NOISES: Final = 6.0
 _MOST_MILLI_NATS: Final = 1_000_000
@@ -79,12 +80,9 @@ class Prover:
             raise Failure(FailureReason.WEIGHTS_NOT_FINITE, message, retryable=False)
 
     async def prepare(self, digest: str) -> None:
-        """Have the base model's answers ready, and see to it that no newcomer comes into a spoilt engine."""
-        if digest in self._asked:
-            return  # the base model's answers are taken while it is loaded
-        await self._known_answers.calibrated()
-        if await self._known_answers.check(within_seconds=_FRESH_SECONDS) is Health.SPOILT:
-            raise _unsound()
+        """Have the base model's answers taken before a newcomer comes into the engine; raises Failure, EngineError."""
+        if digest not in self._asked:  # others are loaded while the base model's answers are taken
+            await self._calibrated()
 
     async def prove(
         self, name: str, digest: str, manifest: AdapterManifest, *, forget: Callable[[], Awaitable[None]]
@@ -102,7 +100,7 @@ class Prover:
             raise
 
     async def _prove(self, name: str, digest: str, manifest: AdapterManifest) -> Proven:
-        calibration = await self._known_answers.calibrated()
+        calibration = await self._calibrated()
         recorded = rounds(manifest.fingerprint) if manifest.fingerprint is not None else None
         loaded: tuple[float, ...] = ()
         bare: tuple[float, ...] = ()
@@ -137,8 +135,11 @@ class Prover:
         loaded = tuple(loaded[: len(KNOWN)])
         before = self._notes.measured.get(digest)
         if before is None:
-            if await self._known_answers.check() is Health.SPOILT:
+            health = await self._known_answers.check()
+            if health is Health.SPOILT:
                 raise _unsound()
+            if health is not Health.SOUND:
+                return Proven(Proof.UNPROVEN, message=_UNTRUSTED)
             self._notes.remember_measured(digest, loaded)
         else:
             off = mean_difference(before, loaded)
@@ -155,6 +156,8 @@ class Prover:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return the adapter's and the base model's values, all finite; raises Failure."""
         async with self._alone(digest) as newcomer:
+            if newcomer:
+                _accept(await self._known_answers.check(within_seconds=_FRESH_SECONDS))
             if self._monitor.condemned:
                 raise _unsound()
             bare, loaded = await asyncio.gather(
@@ -171,12 +174,31 @@ class Prover:
                 if not any(loaded):
                     raise Failure(FailureReason.ENGINE_REFUSED, _CERTAIN, retryable=False, epoch=self._monitor.epoch)
                 return loaded, bare
-            if await self._known_answers.check() is not Health.SPOILT:
-                raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _NOT_FINITE, retryable=False, epoch=self._monitor.epoch)
-            if not newcomer:
-                raise _unsound()
-            self._notes.remember_spoiler(digest, _SPOILER)
-            raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _SPOILER, retryable=False)
+            health = await self._known_answers.check()
+            if newcomer and health is Health.SPOILT:
+                raise self._suspect(digest)
+            _accept(health)
+            if all(math.isfinite(value) for value in loaded):
+                raise _unasked()  # the base model alone gave no number, and is sound again
+            raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _NOT_FINITE, retryable=False, epoch=self._monitor.epoch)
+
+    def _suspect(self, digest: str) -> Failure:
+        """Return what to say of a newcomer during whose questions this engine process was spoilt.
+
+        The engine may have broken by itself in that moment, so the next process asks it once more, and no third.
+        """
+        process, before = self._monitor.process, self._notes.suspects.get(digest)
+        if before is None or before == process:
+            self._notes.suspect(digest, process or "")
+            return Failure(FailureReason.ENGINE_UNREACHABLE, _SUSPECT, retryable=True)
+        self._notes.remember_spoiler(digest, _SPOILER)
+        return Failure(FailureReason.WEIGHTS_NOT_FINITE, _SPOILER, retryable=False)
+
+    async def _calibrated(self) -> Calibration:
+        try:
+            return await self._known_answers.calibrated()
+        except EngineAnswer as error:  # of the base model, and nothing that an adapter has done
+            raise _unasked(error) from error
 
     async def _noise_now(self, positions: Sequence[Position], bare: Sequence[float]) -> float:
         """Return how far the base model is from its own earlier values at these places: a busy engine rounds otherwise.
@@ -205,9 +227,10 @@ class Prover:
         async with self._newcomers:
             yield True
 
-    async def _refusal(self, error: EngineAnswer) -> Exception:
+    async def _refusal(self, error: EngineAnswer) -> Failure:
+        """Return what the base model's refusal to be asked the fingerprint's questions means."""
         if error.status not in (400, 422) or error.is_not_found:
-            return error
+            return _unasked(error)
         text = (
             f"the engine refuses the fingerprint's text ({error.message[:200]}): the adapter was made for another "
             "model or another tokenizer. Train it on the pool's base model."
@@ -215,9 +238,11 @@ class Prover:
         return await self._blame(FailureReason.FINGERPRINT_MISMATCH, text)
 
     async def _blame(self, reason: FailureReason, message: str, milli_nats: int | None = None) -> Failure:
-        """Return the verdict, unless the base model shows that the engine is to blame."""
-        if await self._known_answers.check() is Health.SPOILT:
-            return _unsound()
+        """Return the verdict, unless the base model shows that the engine is to blame, or doesn't answer."""
+        try:
+            _accept(await self._known_answers.check())
+        except Failure as failure:
+            return failure
         return Failure(reason, message, retryable=False, milli_nats=milli_nats, epoch=self._monitor.epoch)
 
 
@@ -225,8 +250,22 @@ def _differs(loaded: Sequence[float], bare: Sequence[float], noise: float) -> bo
     return mean_difference(bare, loaded) > _EFFECT_NOISES * noise
 
 
+def _accept(health: Health) -> None:
+    """Raise Failure unless something may be judged in an engine of this health."""
+    if health is Health.SPOILT:
+        raise _unsound()
+    if health is Health.UNKNOWN:
+        raise _unasked()
+
+
 def _unsound() -> Failure:
     text = "the engine no longer answers as it did at its start and is being restarted. It is tried again."
+    return Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
+
+
+def _unasked(error: EngineAnswer | None = None) -> Failure:
+    said = f" ({error.status} {error.kind}: {error.message[:200]})" if error is not None else ""
+    text = f"the base model answers no known questions at the moment{said}, so nothing is judged. It is tried again."
     return Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
 
 
@@ -242,9 +281,17 @@ _NOT_FINITE: Final = (
     "the adapter's answers are not finite: its weights hold NaN, infinite or far too large values. It was unloaded "
     "before any patient. Train it again with a lower learning rate."
 )
+_SUSPECT: Final = (
+    "the engine began to answer nonsense while the adapter was asked for the first time, and is being restarted. The "
+    "next engine process asks it once more: if that is spoilt too, this pod loads it no more."
+)
 _SPOILER: Final = (
-    "the adapter's answers are not finite, and asking it spoilt the engine for every model, which is restarted: its "
-    "weights hold NaN, infinite or far too large values. This pod loads it no more. Train it again."
+    "the adapter's answers are not finite, and asking it spoilt two engine processes for every model: its weights hold "
+    "NaN, infinite or far too large values. This pod loads it no more. Train it again."
+)
+_UNTRUSTED: Final = (
+    "it serves, but no fingerprint was recorded, and the base model couldn't be asked whether the engine is sound when "
+    "the adapter was loaded: nothing was taken that later loads could be compared with."
 )
 _MISMATCH: Final = {
     Opinion.PARENT: "the loaded weights answer as the adapter's parent, the version that it was trained from, not as "

@@ -55,12 +55,13 @@ class Roster:
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
         self.measuring = measuring = Measuring(engine, monitor, base_model=self._base_model)
-        self.known_answers = KnownAnswers(measuring, monitor, traffic, can_restart=self._loadable)
+        notes = Notes(settings.adapters_dir / NOTES_FILE)
+        self.known_answers = KnownAnswers(measuring, monitor, traffic, notes, can_restart=self._loadable)
         self._prover = Prover(
             measuring=measuring,
             known_answers=self.known_answers,
             monitor=monitor,
-            notes=Notes(settings.adapters_dir / NOTES_FILE),
+            notes=notes,
             local=self._loadable,
         )
         self._keepers: dict[str, AdapterKeeper] = {}

@@ -103,8 +103,8 @@ async def publish_adapter(
 ) -> str:
     """Copy the adapter in `folder` to `<store_root_uri>/<twin>/<hex digest>/` and return that URI.
 
-    Publishing the same adapter again transfers nothing. Raises DigestMismatch when the files in `folder` are not those
-    of the manifest, and StoreError for what the store says.
+    Publishing the same adapter again reads what is stored, and writes nothing unless that is damaged. Raises
+    DigestMismatch when the files in `folder` are not those of the manifest, and StoreError for what the store says.
     """
     data = manifest.to_bytes()
     digest = manifest_digest(data)
@@ -173,9 +173,21 @@ async def _is_published(location: Location, manifest: AdapterManifest, data: byt
             f"{location.uri}: holds another adapter's {MANIFEST_FILE}. Someone changed the store; remove that folder."
         )
     for entry in manifest.files:
-        if await location.size(entry.path) != entry.size:
+        if await location.size(entry.path) != entry.size or not await _is_stored(location, entry):
             return False
     return True
+
+
+async def _is_stored(location: Location, entry: FileEntry) -> bool:
+    """Tell whether the store holds the very bytes of a file, by reading them."""
+    hasher = hashlib.sha256()
+    try:
+        result = await location.get(entry.path)
+        async for chunk in location.chunks(result, name=entry.path):
+            hasher.update(chunk)
+    except ArtifactNotFound:
+        return False
+    return f"sha256:{hasher.hexdigest()}" == entry.digest
 
 
 async def _fetch_file(location: Location, entry: FileEntry, target: Path, room: Reservation) -> None:

@@ -17,6 +17,9 @@ _A_ENDS: Final = (".lora_A.weight", ".lora_embedding_A")
 _B_ENDS: Final = (".lora_B.weight", ".lora_embedding_B")
 _COPIES: Final = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 """The base model's own embeddings, which PEFT copies into an adapter that changes them; vLLM passes them over."""
+_TURNED: Final = ("c_attn", "c_fc", "c_proj", "q_attn")
+"""GPT-2's layers (Conv1D), which checkpoints keep as (in, out); other models have linear layers of these names."""
+_EMBEDDINGS: Final = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings")
 _WRAPPERS: Final = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _MODEL_PREFIXES: Final = ("model", "transformer", "gpt_neox", "backbone")
 _MAX_NAME: Final = 256
@@ -143,11 +146,19 @@ def _check_base(module: str, pair: Mapping[str, Tensor], base: BaseModules, wher
         )
     shape = base.shapes[name]
     found = (pair["lora_B"].shape[0], pair["lora_A"].shape[1])
-    if shape is not None and sorted(found) != sorted(shape):  # embeddings and GPT-2's layers lie the other way round
+    if shape is not None and found not in _fitting(module, pair, shape):
         raise AdapterInvalid(
             f"{where}: {module} is {found[0]} x {found[1]} in the adapter and {shape[0]} x {shape[1]} in the base "
             "model. The adapter was trained on another model; train it on the pool's base model."
         )
+
+
+def _fitting(module: str, pair: Mapping[str, Tensor], shape: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return the (out, in) that an adapter of a module may have whose weights have this shape."""
+    turned = (shape[1], shape[0])
+    if pair["lora_A"].name.endswith(".lora_embedding_A"):
+        return (turned,)  # PEFT looks at an embedding as vocabulary in, width out
+    return (shape, turned) if module.rpartition(".")[2] in (*_TURNED, *_EMBEDDINGS) else (shape,)
 
 
 def _check_copy(tensor: Tensor, base: BaseModules | None, where: str) -> None:

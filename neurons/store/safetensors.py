@@ -87,7 +87,8 @@ def header_length(start: bytes, *, size: int, limit: int = MAX_HEADER_BYTES) -> 
 
 def _tensors(text: bytes, *, data: int, size: int, known_only: bool) -> tuple[Tensor, ...]:
     try:
-        entries = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        # Of bytes, json would guess the encoding: the library takes UTF-8 alone, and no mark before it.
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise NotSafetensors(f"damaged: its header can't be read ({_short(error)}): copy it again") from error
     metadata = entries.pop("__metadata__", {})

@@ -119,8 +119,8 @@ class Judged:
         self.base = base
         self.monitor = EngineMonitor(engine, traffic, wedged_file=None, socket=socket, wedge_seconds=60.0)
         measuring = Measuring(engine, self.monitor, base_model=lambda: base)
-        self.known = KnownAnswers(measuring, self.monitor, traffic, can_restart=True)
         notes = Notes(socket.with_name("notes.json"))
+        self.known = KnownAnswers(measuring, self.monitor, traffic, notes, can_restart=True)
         self.prover = Prover(
             measuring=measuring, known_answers=self.known, monitor=self.monitor, notes=notes, local=True
         )

@@ -211,6 +211,13 @@ class StandIn:
                     await asyncio.sleep(0.01)
         await self.start()
 
+    async def restart_unseen(self) -> None:
+        """Crash and come back while no agent is there that would remove the socket."""
+        await self.stop()
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+        await self.start()
+
     # --- routes
 
     def _app(self) -> web.Application:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bettertherapy_api.report import AdapterState, FailureReason, Proof
+from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason, Proof
 from tests.standin import BASE, BASE_SEED, NO_EFFECT, NOT_FINITE, SPOILING, FakeAdapter, seed_of
 from tests.unit.agent.pod import Pod, running_pod, until, words
 
@@ -31,6 +31,12 @@ def loads(pod: Pod, adapter: FakeAdapter) -> bool:
     return adapter.name in pod.engine.loras
 
 
+async def banned(pod: Pod, adapter: FakeAdapter) -> AdapterReport:
+    """Wait until it is called not finite; returns its report."""
+    await until(lambda: (r := pod.state(adapter)) is not None and r.reason is FailureReason.WEIGHTS_NOT_FINITE)
+    return await pod.failed(adapter)
+
+
 async def proof(pod: Pod, adapter: FakeAdapter) -> Proof | None:
     await pod.verified(adapter)
     report = pod.state(adapter)
@@ -46,6 +52,10 @@ async def test_an_adapter_that_is_not_finite_is_unloaded_before_any_patient(
     bad = pod.adapter("bad", flaw=flaw, with_fingerprint=with_fingerprint)
     pod.tables.write(bad)
     report = await pod.failed(bad)
+    if flaw == SPOILING:
+        assert (report.reason, report.retryable) == (FailureReason.ENGINE_UNREACHABLE, True)
+        await pod.engine.restart()
+        report = await banned(pod, bad)
     assert (report.reason, report.retryable) == (FailureReason.WEIGHTS_NOT_FINITE, False)
     assert report.message is not None
     assert "NaN" in report.message
@@ -70,12 +80,13 @@ async def test_one_that_spoils_the_engine_is_never_loaded_again(pod: Pod) -> Non
     await until(pod.settings.wedged_file.exists)
     status, _, headers = await pod.answer(good.name)
     assert (status, headers["x-twin-retry"]) == (503, "other-pod")
-    pod.engine.bodies.clear()
+    await pod.engine.restart()
+    assert (await banned(pod, bad)).retryable is False  # the second process was the last that it could spoil
     await pod.engine.restart()
     await pod.verified(good)
+    pod.engine.bodies.clear()
     assert words((await pod.answer(good.name))[1]).startswith(good.seed[:8])
-    report = await pod.failed(bad)
-    assert report.reason is FailureReason.WEIGHTS_NOT_FINITE
+    assert (await pod.failed(bad)).reason is FailureReason.WEIGHTS_NOT_FINITE
     async with pod.new_agent():  # it is on the disk too
         await pod.verified(good)
         await pod.failed(bad)
@@ -88,6 +99,8 @@ async def test_those_that_came_with_it_are_not_blamed(pod: Pod) -> None:
     good = [pod.adapter(f"good-{i}", with_fingerprint=i % 2 == 0) for i in range(8)]
     pod.tables.write(bad, *good)
     await until(pod.settings.wedged_file.exists)
+    await pod.engine.restart()
+    await banned(pod, bad)
     await pod.engine.restart()
     await pod.verified(*good)
     assert (await pod.failed(bad)).reason is FailureReason.WEIGHTS_NOT_FINITE

@@ -185,8 +185,19 @@ def test_embeddings_with_new_tokens_are_refused(tmp_path: Path) -> None:
         check_adapter(write_lora(tmp_path / "a", lora() | kept), base=BASE)
 
 
+def test_a_linear_layer_that_lies_the_other_way_round_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterInvalid, match="128 x 64 in the adapter and 64 x 128 in the base model"):
+        check_adapter(write_lora(tmp_path / "a", lora({DOWN: (128, 64)})), base=BASE)
+
+
 def test_embeddings_lie_the_other_way_round(tmp_path: Path) -> None:
     check_adapter(KINDS["embeddings trained by LoRA"].write(tmp_path / "a"), base=BASE)
+    upright = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": tensor((8, 64)),
+        "base_model.model.model.embed_tokens.lora_embedding_B": tensor((100, 8)),
+    }
+    with pytest.raises(AdapterInvalid, match="embed_tokens is 100 x 64"):
+        check_adapter(write_lora(tmp_path / "b", lora() | upright), base=BASE)
 
 
 def test_a_tied_output_layer_has_the_embeddings_size(tmp_path: Path) -> None:
@@ -207,6 +218,8 @@ def test_a_model_that_sees_may_name_its_parts_otherwise(tmp_path: Path) -> None:
 def test_a_checkpoint_of_the_bare_model_lacks_its_prefix(tmp_path: Path) -> None:
     base = BaseModules({"h.0.attn.c_attn": (64, 192)})
     check_adapter(write_lora(tmp_path / "a", lora({"transformer.h.0.attn.c_attn": (192, 64)})), base=base)
+    with pytest.raises(AdapterInvalid, match="128 x 64 in the adapter"):
+        check_adapter(write_lora(tmp_path / "b", lora({"transformer.h.0.attn.c_attn": (128, 64)})), base=base)
 
 
 def test_the_rank_is_the_highest_of_all(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import struct
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import safetensors as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,15 @@ def library_reads(content: bytes) -> bool:
 def test_a_good_file_is_read_by_both() -> None:
     assert read(GOOD) is not None
     assert library_reads(GOOD)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "latin-1"])
+def test_a_header_is_utf_8_and_nothing_else(encoding: str) -> None:
+    text, body = GOOD[8:HEADER_END].decode().replace("pt", "p\u00e4"), GOOD[HEADER_END:]
+    header = text.encode(encoding)
+    content = struct.pack("<Q", len(header)) + header + body
+    assert read(content) is None
+    assert not library_reads(content)
 
 
 @settings(max_examples=300, deadline=None)

@@ -90,6 +90,17 @@ async def test_a_truncated_stored_file_is_healed_by_publishing_again(
     await fetch_adapter(published, digest, store_root.parent / "pod" / "a")
 
 
+async def test_a_stored_file_of_the_right_size_that_is_damaged_is_healed_too(
+    published: str, peft_folder: Path, manifest: AdapterManifest, digest: str, store_root: Path
+) -> None:
+    weights = Path(published.removeprefix("file://")) / "adapter_model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    await publish_adapter(peft_folder, f"file://{store_root}", "dr-who", manifest)
+    await fetch_adapter(published, digest, store_root.parent / "pod" / "a")
+
+
 async def test_files_that_changed_since_the_manifest_are_not_published(
     peft_folder: Path, manifest: AdapterManifest, store_root: Path, tmp_path: Path
 ) -> None:
