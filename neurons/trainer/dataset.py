@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from neurons.conversation import shape
+from neurons.jsonl import without_marks
 from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
-from neurons.trainer.lines import MARK, Flaw, Line, Message, read_line
+from neurons.trainer.lines import Flaw, Line, Message, read_line
 
 MAX_DATASET_BYTES: Final = 256 * 1024 * 1024
 IDENTIFIER: Final = "identifier."
@@ -113,7 +114,7 @@ def read_lines(data: bytes, *, where: str) -> Lines:
     left_out: Counter[str] = Counter()
     flaws: list[frozenset[Flaw]] = []
     for number, raw in enumerate(data.splitlines(), start=1):
-        if not raw.removeprefix(MARK).strip():
+        if not without_marks(raw):
             continue
         reading = read_line(raw, where=f"{where}, line {number}")
         if reading.line is None:
