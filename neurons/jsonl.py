@@ -58,6 +58,16 @@ def read_object(text: str) -> Any:
         raise NotJsonLines(f"not JSON: {error}") from None
 
 
+def is_cut(text: str) -> bool:
+    """Tell whether a line escapes half a character (one of a pair of surrogates), as where a text was cut."""
+    halves = _HALF.findall(text.replace("\\\\", ""))
+    return any(not _PAIR.fullmatch(each) for each in halves)
+
+
+_HALF: Final = re.compile(r"(?:\\u[dD][89a-fA-F][0-9a-fA-F]{2})+")
+_PAIR: Final = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})+")
+
+
 def _instead(text: str, error: json.JSONDecodeError) -> str:
     """Say what a line is that is no JSON."""
     said = f"{error.msg}, at character {error.colno}"
