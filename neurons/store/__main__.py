@@ -123,7 +123,8 @@ def _manifest_of(folder: Path, base: BaseModelEntry, modules: BaseModules | None
         return build_manifest(folder, base_model=base, base=modules)
     if is_of_another_program(data := path.read_bytes()):
         raise ManifestInvalid(
-            f"{folder}: {MANIFEST_FILE} is no adapter's but another program's. Remove it from the folder: a push makes one."
+            f"{folder}: {MANIFEST_FILE} is no adapter's but another program's. Remove it from the folder: a push makes "
+            "one."
         )
     manifest = parse_manifest(data, uri=str(folder))
     if strangers := sorted({entry.path for entry in manifest.files} - TAKEN):

@@ -164,7 +164,7 @@ MARK = b"\xef\xbb\xbf"
 
 
 @pytest.mark.parametrize(
-    "data", [MARK + ONE, MARK + MARK + ONE, MARK + ONE + b"\r\n" + MARK + b"\r\n", b" " + ONE + b"\r"]
+    "data", [MARK + ONE, MARK * 2 + ONE, MARK + ONE + b"\r\n" + MARK + b"\r\n", b" " + ONE + b"\r"]
 )
 def test_a_byte_order_mark_is_read_over(data: bytes) -> None:
     assert len(parse_items(data)) == 1
