@@ -8,11 +8,12 @@ name or a town that nothing in the sentence announces is not found without a lan
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from neurons.privacy import numbers, people, places
+from neurons.privacy.invisible import is_invisible
 
 
 class Identifier(StrEnum):
@@ -44,10 +45,24 @@ class Finding:
 
 
 def find_identifiers(text: str) -> tuple[Finding, ...]:
-    """Return every identifier in the order of the text; findings of different kinds may overlap."""
-    plain = _plain(text)
-    found = {Finding(Identifier(kind), start, end) for kind, start, end in _spans(plain)}
+    """Return every identifier in the order of the text; findings of different kinds may overlap.
+
+    Characters that nobody sees hide nothing: the text is searched without them, and with spaces in their place, since
+    some of them stand where a word ends.
+    """
+    plain = [_fold(character) for character in text]
+    seen = [place for place, character in enumerate(text) if not is_invisible(character)]
+    found = set(_findings("".join(plain[place] for place in seen), seen))
+    if len(seen) < len(plain):
+        spaced = [" " if is_invisible(character) else plain[place] for place, character in enumerate(text)]
+        found.update(_findings("".join(spaced), range(len(plain))))
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.kind)))
+
+
+def _findings(text: str, places_of: Sequence[int]) -> Iterator[Finding]:
+    """Yield what is found in a text whose characters stand at these places of the one that was given."""
+    for kind, start, end in _spans(text):
+        yield Finding(Identifier(kind), places_of[start], places_of[end - 1] + 1)
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:
@@ -56,12 +71,8 @@ def _spans(text: str) -> Iterator[tuple[str, int, int]]:
     yield from numbers.numbers(text)
 
 
-def _plain(text: str) -> str:
-    """Fold full-width digits and the like into plain ones, one character for one, so that places stay right."""
-    return "".join(_fold(character) for character in text)
-
-
 def _fold(character: str) -> str:
+    """Fold full-width digits and the like into plain ones, one character for one, so that places stay right."""
     if character.isascii():
         return character
     if unicodedata.category(character) == "Pd" or character == "\N{MINUS SIGN}":

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from neurons import jsonl
 from neurons.scoring.phrases import normalise
 
 MAX_ITEMS: Final = 10_000
@@ -122,8 +123,8 @@ def parse_items(data: bytes) -> tuple[Item, ...]:
         raise ItemError(f"{len(data)} bytes, at most {MAX_BYTES} are read")
     items: list[Item] = []
     for number, raw in enumerate(data.splitlines(), start=1):
-        if raw.strip():
-            items.append(_parse_line(raw, number))
+        if line := jsonl.without_marks(raw):
+            items.append(_parse_line(line, number))
     if len(items) > MAX_ITEMS:
         raise ItemError(f"{len(items)} items, at most {MAX_ITEMS} are used")
     seen: set[str] = set()
@@ -140,6 +141,17 @@ def question_digest(question: str) -> str:
 
 
 def _parse_line(raw: bytes, number: int) -> Item:
+    if (kind := jsonl.other_kind(raw)) is not None:
+        raise ItemError(f"line {number}: {kind}")
+    try:
+        text = raw.decode()
+        jsonl.read_object(text)
+    except UnicodeDecodeError:
+        raise ItemError(f"line {number}: a character that is no UTF-8. Save the file as UTF-8") from None
+    except jsonl.NotJsonLines as error:
+        raise ItemError(f"line {number}: {error}") from None
+    if jsonl.is_cut(text):
+        raise ItemError(f"line {number}: half a character (\\ud83d and the like); write it whole")
     try:
         return _ITEM.validate_json(raw)
     except ValidationError as error:

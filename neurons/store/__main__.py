@@ -20,11 +20,11 @@ from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModel
 from neurons.store.adapters import fetch_adapter, publish_adapter, read_manifest
 from neurons.store.base_model import base_modules
 from neurons.store.checks import WEIGHTS_FILE, check_adapter
-from neurons.store.errors import DigestMismatch, ManifestInvalid, StoreError
+from neurons.store.errors import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError
 from neurons.store.hub import SCHEME, download
 from neurons.store.lora_config import CONFIG_FILE
 from neurons.store.lora_tensors import BaseModules
-from neurons.store.manifests import build_manifest, parse_manifest
+from neurons.store.manifests import TAKEN, build_manifest, is_of_another_program, left_behind, parse_manifest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,9 +73,18 @@ async def _push(options: argparse.Namespace) -> dict[str, object]:
         if options.folder.startswith(SCHEME):
             folder = Path(temporary)
             await asyncio.to_thread(download, options.folder, folder, names=_ADAPTER_FILES)
+            beside: tuple[str, ...] = ()  # nothing else was fetched
+        else:
+            await asyncio.to_thread(_check_is_folder, options.folder)
+            beside = await asyncio.to_thread(left_behind, folder)
         manifest = await asyncio.to_thread(_manifest_of, folder, base, modules)
         uri = await publish_adapter(folder, options.store, options.twin, manifest)
-    return {"uri": uri, "digest": manifest_digest(manifest.to_bytes()), **_facts(manifest)}
+    pushed = {"uri": uri, "digest": manifest_digest(manifest.to_bytes()), **_facts(manifest)}
+    if beside:
+        more = f" and {len(beside) - _NAMED} more" if len(beside) > _NAMED else ""
+        sys.stderr.write(f"Not pushed, since it is no part of an adapter: {', '.join(beside[:_NAMED])}{more}.\n")
+        pushed["leftBehind"] = beside[:_NAMED]
+    return pushed
 
 
 async def _verify(options: argparse.Namespace) -> dict[str, object]:
@@ -92,12 +101,37 @@ async def _lineage(options: argparse.Namespace) -> dict[str, object]:
     return {"uri": options.uri, "digest": options.digest, **_facts(manifest), **lineage}
 
 
+def _check_is_folder(named: str) -> None:
+    """Raise ArtifactNotFound, with what to name instead, for what is no folder of this machine."""
+    path = Path(named)
+    if page := re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", named):
+        raise ArtifactNotFound(f"{named}: a page of the hub. Name the repository: {SCHEME}{page[1]}")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", named):
+        raise ArtifactNotFound(
+            f"{named}: an adapter is pushed from a folder of this machine or from {SCHEME}owner/name."
+        )
+    if path.is_file():
+        raise ArtifactNotFound(f"{named}: a file. Name the folder that it lies in: {path.parent}")
+    if not path.is_dir():
+        raise ArtifactNotFound(f"{named}: there is no such folder. Name one that PEFT's save_pretrained wrote.")
+
+
 def _manifest_of(folder: Path, base: BaseModelEntry, modules: BaseModules | None) -> AdapterManifest:
     """Use the manifest that the trainer left in the folder (it carries fingerprint and lineage), else make one."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
         return build_manifest(folder, base_model=base, base=modules)
-    manifest = parse_manifest(path.read_bytes(), uri=str(folder))
+    if is_of_another_program(data := path.read_bytes()):
+        raise ManifestInvalid(
+            f"{folder}: {MANIFEST_FILE} is no adapter's but another program's. Remove it from the folder: a push makes "
+            "one."
+        )
+    manifest = parse_manifest(data, uri=str(folder))
+    if strangers := sorted({entry.path for entry in manifest.files} - TAKEN):
+        raise ManifestInvalid(
+            f"{folder}: {MANIFEST_FILE} lists what is no part of an adapter: {', '.join(strangers[:_NAMED])}. Remove "
+            f"{MANIFEST_FILE} to make a new one."
+        )
     if manifest.base_model.name != base.name:
         raise ManifestInvalid(
             f"{folder}: {MANIFEST_FILE} says it was trained on {manifest.base_model.name!r}, not {base.name!r}. Pass "
@@ -113,6 +147,8 @@ def _manifest_of(folder: Path, base: BaseModelEntry, modules: BaseModules | None
 
 _ADAPTER_FILES: Final = (CONFIG_FILE, WEIGHTS_FILE)
 """What is taken of a repository on the hub: its tokenizer and manifest say nothing about our base model."""
+_NAMED: Final = 20
+"""Of the files that are left behind, so many are named."""
 _COMMANDS: Final = {"push": _push, "verify": _verify, "lineage": _lineage}
 
 

@@ -18,7 +18,8 @@ from neurons.store.hashing import file_digest
 SCHEME: Final = "hf://"
 SECONDS: Final = 30.0
 """Longest wait for the hub's answer about what a repository holds."""
-_HUB: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/?")
+_HUB: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+(?:/[\w.-]+)*))?/?")
+_BELOW: Final = re.compile(r"(?P<repo>hf://[\w.-]+/[\w.-]+)/[^@]+(?:@.*)?")
 _LARGEST: Final = 8 * 1024**3
 
 
@@ -31,9 +32,14 @@ class HubUri:
 
 
 def parse_hub_uri(uri: str) -> HubUri:
-    """Read hf://owner/name or hf://owner/name@revision. Raises ArtifactNotFound."""
+    """Read hf://owner/name or hf://owner/name@revision, as @refs/pr/1. Raises ArtifactNotFound."""
     match = _HUB.fullmatch(uri)
     if match is None:
+        if below := _BELOW.fullmatch(uri):
+            raise ArtifactNotFound(
+                f"{uri!r} names a folder in a repository, of which only the top is read. Download that folder and name "
+                f"it, or name {below['repo']}."
+            )
         raise ArtifactNotFound(f"{uri!r} names no model: expected hf://owner/name or hf://owner/name@revision.")
     return HubUri(match["repo"], match["revision"])
 

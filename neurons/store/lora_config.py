@@ -51,7 +51,7 @@ class LoraConfig:
 def parse_config(data: bytes, *, where: str) -> LoraConfig:
     """Read adapter_config.json. Raises AdapterInvalid, with everything that stands against serving it."""
     try:
-        config = json.loads(data)
+        config = json.loads(_decoded(data, where))
     except (ValueError, RecursionError) as error:
         raise AdapterInvalid(
             f"{where}: {CONFIG_FILE} is not JSON ({_begin(error)}). Save the adapter again."
@@ -63,6 +63,20 @@ def parse_config(data: bytes, *, where: str) -> LoraConfig:
     if found := refusals(config):
         raise AdapterInvalid(f"{where}: {CONFIG_FILE}: {'; '.join(found)}.")
     return LoraConfig(config["r"], config.get("rank_pattern") or {})
+
+
+def _decoded(data: bytes, where: str) -> str:
+    """Return the text as vLLM and PEFT read it, who take UTF-8 without a mark and nothing else."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise AdapterInvalid(
+            f"{where}: {CONFIG_FILE} begins with a byte order mark, on which vLLM fails. Save it as UTF-8 without one."
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        utf_16 = b"\x00" in data[:4] or data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        seems = " (UTF-16, it seems)" if utf_16 else ""
+        raise AdapterInvalid(f"{where}: {CONFIG_FILE} is not in UTF-8{seems}. Save it as UTF-8.") from None
 
 
 def refusals(config: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +23,23 @@ from neurons.store.lora_config import CONFIG_FILE
 from neurons.store.lora_tensors import BaseModules
 
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
-__all__ = ["CONFIG_FILE", "MAX_MANIFEST_BYTES", "WEIGHTS_FILE", "build_manifest", "parse_manifest"]
-_KEPT_SUFFIXES: Final = (".json", ".safetensors", ".txt", ".model", ".jinja")
-_LEFT_OUT: Final = (MANIFEST_FILE, "trainer_state.json")
+__all__ = [
+    "CONFIG_FILE",
+    "MAX_MANIFEST_BYTES",
+    "TAKEN",
+    "WEIGHTS_FILE",
+    "build_manifest",
+    "is_of_another_program",
+    "left_behind",
+    "parse_manifest",
+]
+TAKEN: Final = frozenset({
+    CONFIG_FILE, WEIGHTS_FILE,
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+    "chat_template.json", "generation_config.json",
+})  # fmt: skip
+"""What PEFT and transformers write that is an adapter's own. Whatever else lies beside it may be anybody's."""
 
 
 def build_manifest(
@@ -37,8 +52,8 @@ def build_manifest(
 ) -> AdapterManifest:
     """Return the manifest of the PEFT adapter in `folder`; the rank is the highest in its adapter_config.json.
 
-    Takes weights (safetensors only: a pickle may run code), configuration and tokenizer files; leaves out read-me
-    files, checkpoints and a manifest that is there already. Blocks while it reads. Raises AdapterInvalid or
+    Takes weights (safetensors only: a pickle may run code), configuration and tokenizer files by their names, and
+    nothing else that lies there. Blocks while it reads. Raises AdapterInvalid or
     WeightsNotFinite for an adapter that vLLM refuses or would serve otherwise than it was meant; `base` are the base
     model's modules to compare it with, where they are known.
     """
@@ -46,7 +61,7 @@ def build_manifest(
     entries = []
     with translated(doing="hashing the files", uri=str(folder)):
         for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix in _KEPT_SUFFIXES and path.name not in _LEFT_OUT and path.name[0] != ".":
+            if path.is_file() and path.name in TAKEN:
                 digest, size = file_digest(path)
                 entries.append((path.name, digest, size))
     try:
@@ -59,6 +74,26 @@ def build_manifest(
         )
     except ValidationError as error:
         raise ManifestInvalid(f"{folder}: no manifest can be made of it: {_summary(error)}") from error
+
+
+def is_of_another_program(data: bytes) -> bool:
+    """Tell whether a file of the manifest's name is none: web pages and browser extensions have such a file too."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    own = {field.alias or name for name, field in AdapterManifest.model_fields.items()}
+    return not isinstance(document, dict) or len(own & document.keys()) < 2
+
+
+def left_behind(folder: Path) -> tuple[str, ...]:
+    """Return the names of what lies in the folder and is no part of the adapter; blocks."""
+    with translated(doing="looking at the files", uri=str(folder)):
+        return tuple(
+            f"{path.name}/" if path.is_dir() else path.name
+            for path in sorted(folder.iterdir())
+            if path.is_dir() or path.name not in (*TAKEN, MANIFEST_FILE)
+        )
 
 
 def parse_manifest(data: bytes, *, uri: str) -> AdapterManifest:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from neurons.conversation import shape
-from neurons.privacy import find_identifiers
+from neurons.jsonl import without_marks
+from neurons.privacy import find_identifiers, has_word
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
-from neurons.trainer.lines import MARK, Flaw, Line, Message, read_line
+from neurons.trainer.lines import Flaw, Line, Message, read_line
 
 MAX_DATASET_BYTES: Final = 256 * 1024 * 1024
 IDENTIFIER: Final = "identifier."
 """Begins the reason of a line that was refused because it names somebody; the kind of identifier follows."""
 _DISLIKED: Final = 2
+_BLANK_LINES: Final = re.compile(r"\n\s*\n")
+_MOST_PARAGRAPHS: Final = 3
+"""Of one question of the evaluation, to be known again among others."""
 
 
 class Refusal(StrEnum):
@@ -27,6 +32,8 @@ class Refusal(StrEnum):
 
     NO_CONSENT = "noConsent"
     DISLIKED = "dislikedWithoutCorrection"
+    HELD_OUT = "heldOut"
+    """It asks what the evaluation asks: to train on it would be to measure memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,7 @@ class Dataset:
     @property
     def question_digests(self) -> frozenset[str]:
         """Of every question that a patient asks in it."""
-        return frozenset(
-            question_digest(message.content)
-            for line in self.lines
-            for message in line.messages
-            if message.role == "user"
-        )
+        return frozenset(digest for line in self.lines for digest in asked_in(line))
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -113,7 +115,7 @@ def read_lines(data: bytes, *, where: str) -> Lines:
     left_out: Counter[str] = Counter()
     flaws: list[frozenset[Flaw]] = []
     for number, raw in enumerate(data.splitlines(), start=1):
-        if not raw.removeprefix(MARK).strip():
+        if not without_marks(raw):
             continue
         reading = read_line(raw, where=f"{where}, line {number}")
         if reading.line is None:
@@ -161,6 +163,24 @@ def refusal_of(line: Line) -> str | None:
     if line.rating is not None and line.rating <= _DISLIKED and line.correction is None:
         return Refusal.DISLIKED.value
     return None
+
+
+def asked_in(line: Line) -> frozenset[str]:
+    """Return the digests of what a patient asks in a line: of whole messages, and of their parts.
+
+    What was sent in a row is one message by now, so that a question may be any of its paragraphs, or a few of them.
+    """
+    texts = {text for message in line.messages if message.role == "user" for text in _parts(message.content)}
+    return frozenset(question_digest(text) for text in texts if has_word(text))
+
+
+def _parts(text: str) -> Iterator[str]:
+    yield text
+    yield from text.splitlines()
+    paragraphs = _BLANK_LINES.split(text)
+    for start in range(len(paragraphs)):
+        for count in range(1, _MOST_PARAGRAPHS + 1):
+            yield "\n".join(paragraphs[start : start + count])
 
 
 def to_learn(line: Line) -> tuple[Message, ...]:

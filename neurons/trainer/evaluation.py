@@ -71,8 +71,8 @@ def check_held_out(items: Sequence[Item], trained_questions: Collection[str]) ->
     if overlap:
         told = ", ".join(overlap[:_NAMED_IDS]) + (" and more" if len(overlap) > _NAMED_IDS else "")
         raise BadData(
-            f"{len(overlap)} items of the evaluation set are questions of the training data: {told}. Take them out of "
-            "one or the other."
+            f"{len(overlap)} items of the evaluation set are questions of what this twin was trained on: {told}. Take "
+            "them out of the evaluation set."
         )
 
 

@@ -6,6 +6,8 @@
 
 What isn't this format fails the dataset: whatever wrote it is defective, and its other lines can't be trusted either.
 What people do in it (two messages in a row, an empty one, a closing "thank you") is repaired or left out, and counted.
+What is learned is the answer to the question before it, or nothing: where a message was lost, or nobody can tell which
+question a correction answers, the line is left out or begins after that.
 Messages name file, line and field, never a content.
 """
 
@@ -15,47 +17,24 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from itertools import groupby
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
+from neurons import jsonl
+from neurons.privacy import Identifier, find_identifiers
+from neurons.trainer import turns
 from neurons.trainer.errors import BadData
+from neurons.trainer.turns import MAX_TURNS, Flaw, Message, NotLearnable, Text, Turn
+
+__all__ = ["MAX_TURNS", "Flaw", "Line", "Message", "Reading", "read_line"]
 
 MAX_LINE_BYTES: Final = 256 * 1024
-MAX_TURNS: Final = 64
-"""Of a longer conversation the last ones are learned."""
-MARK: Final = b"\xef\xbb\xbf"
-"""With which some programs begin a file in UTF-8; it is no part of the text."""
-_OTHER_ENCODINGS: Final = (b"\xff\xfe", b"\xfe\xff")
 _WRITES: Final = "Correct what writes the dataset."
 
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Flaw(StrEnum):
-    """What is odd about a line. It was learned after a repair, or left out where none can be."""
-
-    TURNS = "turns"
-    """Patient and twin don't take turns."""
-    EMPTY = "empty"
-    """A message, an answer or a correction without a word."""
-    TOO_LONG = "tooLong"
-    """More than is learned of one conversation."""
-    ENCODING = "encoding"
-    """Characters that were cut or garbled: something was lost, perhaps the end of an answer."""
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: Text
+Rating = Annotated[StrictInt, Field(ge=1, le=5)]
 
 
 class Line(BaseModel):
@@ -65,7 +44,7 @@ class Line(BaseModel):
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     consent: StrictBool = False
-    rating: Annotated[int, Field(ge=1, le=5)] | None = None
+    rating: Rating | None = None
     correction: Text | None = None
     preferred: Text | None = None
     rejected: Text | None = None
@@ -73,12 +52,12 @@ class Line(BaseModel):
 
     @model_validator(mode="after")
     def _turns_alternate(self) -> Line:
-        turns = [message.role for message in self.messages]
-        if turns[0] == "system":
-            turns = turns[1:]
+        roles = [message.role for message in self.messages]
+        if roles[0] == "system":
+            roles = roles[1:]
         if self.preferred is not None:
-            turns = [*turns, "assistant"]
-        if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+            roles = [*roles, "assistant"]
+        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
             raise ValueError("after an optional system message, user and assistant must alternate, assistant last")
         return self
 
@@ -94,9 +73,11 @@ class Line(BaseModel):
 
     @property
     def texts(self) -> Iterator[str]:
-        """Everything that a person wrote, and the id."""
+        """Everything that a person wrote, and the id but for a UUID, which is nobody's number."""
         yield from (message.content for message in self.messages)
-        yield from (text for text in (self.correction, self.preferred, self.rejected, self.id) if text is not None)
+        yield from (text for text in (self.correction, self.preferred, self.rejected) if text is not None)
+        if self.id is not None:
+            yield _UUID.sub("", self.id)
 
     def canonical(self) -> bytes:
         """Return the line in the one form that it is stored and hashed in, without its line feed."""
@@ -120,10 +101,10 @@ class Reading:
 
 def read_line(raw: bytes, *, where: str) -> Reading:
     """Read one line, given without its line feed. Raises BadData for what isn't the format."""
-    raw = raw.removeprefix(MARK).strip()
-    if raw.startswith(_OTHER_ENCODINGS) or b"\x00" in raw:
-        raise BadData(f"{where}: the file is not in UTF-8 (UTF-16, it seems). Save it as UTF-8.")
-    if raw.startswith(b"["):
+    raw = jsonl.without_marks(raw)
+    if (kind := jsonl.other_kind(raw)) is not None:
+        raise BadData(f"{where}: {kind}")
+    if raw.startswith(b"[") and raw != b"[":
         raise BadData(f"{where}: a list, expected one object {{…}} a line. Write JSON Lines, not one JSON document.")
     if len(raw) > MAX_LINE_BYTES:
         return _left_out(Flaw.TOO_LONG)
@@ -132,31 +113,14 @@ def read_line(raw: bytes, *, where: str) -> Reading:
     except UnicodeDecodeError:
         return _left_out(Flaw.ENCODING)
     try:
-        document = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_number)
-    except json.JSONDecodeError as error:
-        raise BadData(f"{where}: not JSON: {error.msg}, at character {error.colno}. {_WRITES}") from None
-    except RecursionError:
-        raise BadData(f"{where}: not JSON: nested too deeply. {_WRITES}") from None
-    except ValueError as error:
-        raise BadData(f"{where}: not JSON: {error}. {_WRITES}") from None
+        document = jsonl.read_object(text)
+    except jsonl.NotJsonLines as error:
+        raise BadData(f"{where}: {error}. {_WRITES}") from None
     try:
         written = _Written.model_validate(document)
     except ValidationError as error:
-        raise BadData(f"{where}: {_in_words(error)}. {_WRITES}") from None
+        raise BadData(f"{where}: {_in_words(error, document)}. {_WRITES}") from None
     return _repaired(written)
-
-
-class _Turn(BaseModel):
-    """A message as it is written: perhaps without a word."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: str | None
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.content or "").strip()
 
 
 class _Written(BaseModel):
@@ -164,13 +128,24 @@ class _Written(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    messages: tuple[_Turn, ...]
+    messages: tuple[Turn, ...]
     consent: StrictBool | None = None
-    rating: Annotated[int, Field(ge=1, le=5)] | None = None
+    rating: Rating | None = None
     correction: str | None = None
     preferred: str | None = None
     rejected: str | None = None
     id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_columns_are_none(cls, written: Any) -> Any:
+        """An export has a column for every field, and leaves blank what a line has nothing for."""
+        if not isinstance(written, dict):
+            return written
+        blank = {name for name in cls.model_fields if name != "messages" and written.get(name) == ""}
+        if not all(written.get(name) is None or name in blank for name in _PAIR):
+            blank -= _PAIR  # one of two answers to compare is missing, which is something else
+        return {name: None if name in blank else value for name, value in written.items()}
 
     @model_validator(mode="after")
     def _answers_fit_together(self) -> _Written:
@@ -190,53 +165,36 @@ def _repaired(written: _Written) -> Reading:
     """Return the line as it can be learned. No word of an answer that is learned is taken away or moved."""
     if any(_is_garbled(text) for text in written.texts):
         return _left_out(Flaw.ENCODING)
-    is_pair = written.preferred is not None
-    if is_pair and not all((text or "").strip() for text in (written.preferred, written.rejected)):
-        return _left_out(Flaw.EMPTY)
-    flaws: set[Flaw] = set()
-    correction = written.correction
-    if correction is not None and not correction.strip():
-        correction = None
-        flaws.add(Flaw.EMPTY)
-
-    turns = list(written.messages)
-    if correction is not None and turns and turns[-1].role == "assistant" and turns[-1].is_empty:
-        # What nobody answered the doctor did: the correction stands where the answer should.
-        turns[-1] = turns[-1].model_copy(update={"content": correction})
-        flaws.add(Flaw.EMPTY)
-    spoken = [turn for turn in turns if not turn.is_empty]
-    if len(spoken) < len(turns):
-        flaws.add(Flaw.EMPTY)
-    system = [turn for turn in spoken if turn.role == "system"]
-    if system != spoken[: len(system)]:
-        return _left_out(Flaw.TURNS)
-    turns = spoken[len(system) :]
-    answered = turns[: _after_last(turns, "user" if is_pair else "assistant")]
-    if is_pair and len(answered) < len(turns):
-        return _left_out(Flaw.TURNS)  # which question the two answers belong to, nobody can tell
-    asked = _from_first(answered, "user")
-    if len(asked) < len(turns):
-        flaws.add(Flaw.TURNS)
-    if not asked:
-        return _left_out(Flaw.EMPTY if Flaw.EMPTY in flaws or not turns else Flaw.TURNS)
-    messages = _joined([*system, *asked])
-    if len(messages) < len(system) + len(asked):
-        flaws.add(Flaw.TURNS)
-    start = len(messages) - MAX_TURNS
-    if start > 0:
-        head = messages[:1] if system else []
-        messages = [*head, *_from_first(messages[start + len(head) :], "user")]
-        flaws.add(Flaw.TOO_LONG)
+    try:
+        if written.preferred is not None and written.rejected is not None:
+            kept = turns.before_two_answers(written.messages, written.preferred, written.rejected)
+        else:
+            kept = turns.answered(written.messages, written.correction)
+    except NotLearnable as odd:
+        return _left_out(odd.flaw)
     line = Line(
-        messages=tuple(messages),
+        messages=kept.messages,
         consent=bool(written.consent),
         rating=written.rating,
-        correction=correction,
+        correction=kept.correction,
         preferred=written.preferred,
         rejected=written.rejected,
-        id=written.id,
+        id=_id(written.id),
     )
-    return Reading(line, frozenset(flaws))
+    return Reading(line, kept.flaws)
+
+
+_PAIR: Final = frozenset({"preferred", "rejected"})
+_UUID: Final = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?![0-9A-Za-z])")
+_NUMBERED: Final = frozenset({Identifier.PHONE, Identifier.RECORD, Identifier.DATE})
+
+
+def _id(written: str | None) -> str | None:
+    """Return the id to keep. One that may be a telephone or record number is what counters make too: it isn't kept."""
+    if written is None:
+        return None
+    kinds = {finding.kind for finding in find_identifiers(_UUID.sub("", written))}
+    return None if kinds and kinds <= _NUMBERED else written
 
 
 def _left_out(flaw: Flaw) -> Reading:
@@ -244,7 +202,9 @@ def _left_out(flaw: Flaw) -> Reading:
 
 
 def _is_garbled(text: str) -> bool:
-    """Tell whether a text holds half of a character: where it was cut, more than that is missing."""
+    """Tell whether a text holds half of a character, or the mark of one: where it was cut, more may be missing."""
+    if "\ufffd" in text:
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -252,31 +212,12 @@ def _is_garbled(text: str) -> bool:
     return False
 
 
-def _after_last(turns: Sequence[_Turn], role: str) -> int:
-    """Return how many turns there are up to the last one of a role."""
-    return max((index + 1 for index, turn in enumerate(turns) if turn.role == role), default=0)
-
-
-def _from_first(turns: Sequence[Any], role: str) -> list[Any]:
-    """Return the turns from the first one of a role on."""
-    first = next((index for index, turn in enumerate(turns) if turn.role == role), len(turns))
-    return list(turns[first:])
-
-
-def _joined(turns: Sequence[_Turn]) -> list[Message]:
-    """Make one message of those that somebody sent in a row."""
-    return [
-        Message(role=role, content="\n".join(turn.content or "" for turn in group))
-        for role, group in groupby(turns, key=lambda turn: turn.role)
-    ]
-
-
 # In words
 
 _EXPECTED: Final[Mapping[str, str]] = {
     "messages": "a list of messages",
     "consent": "true or false, without quotation marks",
-    "rating": "a whole number from 1 to 5",
+    "rating": "a whole number from 1 to 5, without quotation marks and decimal point",
     "id": "text of 1 to 128 characters",
     "role": "system, user or assistant",
     "message": 'an object {"role": …, "content": …}',
@@ -284,15 +225,15 @@ _EXPECTED: Final[Mapping[str, str]] = {
 }
 
 
-def _in_words(error: ValidationError) -> str:
+def _in_words(error: ValidationError, document: Any) -> str:
     """Say the first thing that is wrong, without quoting any content."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     kind, place = str(first["type"]), tuple(first["loc"])
     field, where = _name(place)
     if kind == "missing":
-        return f"`{field}`{where} is missing"
+        return f"`{field}`{where} is missing{_shape_of(document) if place == ('messages',) else ''}"
     if kind == "extra_forbidden":
-        known = (_Turn if where else _Written).model_fields
+        known = (Turn if where else _Written).model_fields
         # A name that is none may be what a patient wrote.
         named = f"the field `{field}`" if re.fullmatch(r"[A-Za-z_]{1,32}", field) else "a field"
         close = difflib.get_close_matches(field, known, n=1)
@@ -314,12 +255,26 @@ def _name(place: tuple[int | str, ...]) -> tuple[str, str]:
     return ("message", number.removeprefix(" of message")) if len(place) == 2 else (str(place[2]), number)
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a field stands there twice, and nobody can tell which one counts")
-    return found
+def _shape_of(document: Mapping[str, Any]) -> str:
+    """Say what stands there instead of `messages`; no name that somebody may have made up."""
+    alike = next((name for name in document if name.strip().lower() == "messages"), None)
+    if alike is not None:
+        return f": it is written {json.dumps(alike)}, and is wanted in small letters without blanks"
+    for names, what in _SHAPES:
+        if names <= document.keys():
+            return f": this is {what}; wanted is {_WANTED}"
+    close = difflib.get_close_matches("messages", [name for name in document if re.fullmatch(r"[a-z_]{1,32}", name)], 1)
+    seen = f" (`{close[0]}` stands there)" if close else ""
+    return f"{seen}; wanted is {_WANTED}"
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+_WANTED: Final = '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}], "consent": …}'
+_SHAPES: Final = (
+    (frozenset({"conversations"}), "ShareGPT's shape (`conversations` with `from` and `value`)"),
+    (frozenset({"instruction"}), "Alpaca's shape (`instruction`, `input`, `output`)"),
+    (frozenset({"prompt", "completion"}), "the shape of `prompt` and `completion`"),
+    (frozenset({"chosen"}), "the shape of `prompt`, `chosen` and `rejected` (here: `preferred` and `rejected`)"),
+    (frozenset({"question", "answer"}), "the shape of `question` and `answer`"),
+    (frozenset({"role"}), "a single message"),
+    (frozenset({"text"}), "the shape of `text` alone"),
+)

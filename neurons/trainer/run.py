@@ -95,6 +95,7 @@ class Run:
         self._state = RunState(request="")
         self._parent: _Parent | None = None
         self._trained: Trained | None = None
+        self._held_out: tuple[Item, ...] | None = None
 
     def execute(self) -> dict[str, object]:
         """Do what is left of the run."""
@@ -206,6 +207,9 @@ class Run:
             found, known = self._ask(
                 find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)
             )
+            if found.lines and self._options.eval_uri is not None:
+                items = self._ask(self._items())
+                found = found.without_questions({item.question_digest for item in items})
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(
@@ -282,11 +286,18 @@ class Run:
         if data is None:
             raise StoreFailed(f"{settled.uri}: the run's dataset is gone or changed. Start a new run.", retryable=False)
         dataset = Dataset(lines=parse_lines(data, where=settled.uri), refused=settled.refused, digest=settled.digest)
-        items: tuple[Item, ...] = ()
-        if self._options.eval_uri is not None:
-            items = await read_items(self._options.eval_uri, self._options.eval_digest, archive=self._archive)
-            check_held_out(items, dataset.question_digests | known.questions)
+        items = await self._items()
+        check_held_out(items, dataset.question_digests | known.questions)
         return dataset, items
+
+    async def _items(self) -> tuple[Item, ...]:
+        """Return the evaluation set, which is read once."""
+        if self._held_out is None:
+            asked = self._options
+            read = asked.eval_uri is not None
+            items = await read_items(asked.eval_uri, asked.eval_digest, archive=self._archive) if read else ()
+            self._held_out = items
+        return self._held_out
 
     # Train
 

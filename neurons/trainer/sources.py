@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from neurons.store import ArtifactNotFound, FolderNotFound, Location, open_store
+from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Location, open_store
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
-from neurons.trainer.dataset import added, admit, canonical, counted, counts, parse_lines, read_lines
+from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import Flaw, Line
 from neurons.trainer.tokens import Fit
 
 _MAX_FILES: Final = 10_000
 _SUFFIX: Final = ".jsonl"
+_FILES: Final = (
+    ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".xml", ".html", ".xlsx", ".parquet", ".gz", ".bz2", ".xz",
+    ".zst", ".zip", ".7z", ".tar", ".tgz",
+)  # fmt: skip
+"""With one of these a name is meant as a file's, so that one that isn't there is an error and no folder to be made."""
 NAMED_FILES: Final = 20
 """Of the files that are passed over, so many are named."""
 _NAME_LENGTH: Final = 100
@@ -69,6 +74,12 @@ class Found:
         refused = added(self.refused, {Flaw.TOO_LONG.value: len(self.lines) - len(lines)})
         return replace(self, lines=lines, refused=refused, flaws=flaws)
 
+    def without_questions(self, held_out: Collection[str]) -> Found:
+        """Return it without the lines that ask one of these questions of the evaluation, which are counted."""
+        lines = tuple(line for line in self.lines if asked_in(line).isdisjoint(held_out))
+        refused = added(self.refused, {Refusal.HELD_OUT.value: len(self.lines) - len(lines)})
+        return replace(self, lines=lines, refused=refused)
+
     def first(self, *, conversations: int, pairs: int) -> Found:
         """Return it with the first so many conversations and preference pairs; the rest waits."""
         left = {False: conversations, True: pairs}
@@ -99,11 +110,17 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
     """Read the dataset at `uri` and return what is new in it, and what was known (for a parent without a record).
 
     A folder stands for all its `*.jsonl`; lines that the parent's lineage was trained on are left out. One that is
-    empty, or that nobody has made yet, holds nothing new. With a digest the URI is one file that must have it, and all
-    of it is trained on. Raises BadData and StoreError.
+    empty, or that nobody has made yet, holds nothing new. A file that is named is read whatever its name ends in. With
+    a digest the URI is one file that must have it, and all of it is trained on. Raises BadData and StoreError.
     """
     single = digest is not None or uri.endswith(_SUFFIX)
-    files, passed_over = await _read_files(uri, single=single, archive=archive)
+    passed_over: tuple[str, ...] = ()
+    if single:
+        files = await _read_file(uri, archive=archive)
+    else:
+        files, passed_over = await _read_folder(uri, archive=archive)
+        if not files and not passed_over and (named := await _named_file(uri, archive=archive)) is not None:
+            files, single = named, True
     if digest is not None:
         [data] = files.values()
         if (actual := "sha256:" + hashlib.sha256(data).hexdigest()) != digest:
@@ -150,35 +167,60 @@ def too_few(found: Found, minimum: int) -> str | None:
     return f"{new} new interactions, {minimum} are needed{told}.{passed_over}"
 
 
-async def _read_files(uri: str, *, single: bool, archive: Archive) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """Return the contents of what is to be read, by name, and the names of what isn't."""
+async def _read_file(uri: str, *, archive: Archive) -> dict[str, bytes]:
+    """Return the content of the one file that is named, by its name. Raises BadData when it isn't there."""
     folder, _, name = uri.rpartition("/")
-    passed_over: tuple[str, ...] = ()
     try:
-        if single:
-            location = open_store(folder, limits=archive.limits, pvc_dir=archive.pvc_dir)
-            sizes = {name: await location.size(name)}
-            if sizes[name] is None:
-                raise BadData(f"{uri}: there is no such file. Check dataset.uri.")
-        else:
-            location = open_store(uri, limits=archive.limits, pvc_dir=archive.pvc_dir)
-            entries = await location.listing(at_most=_MAX_FILES)
-            sizes = {entry["path"]: entry["size"] for entry in entries if _is_read(entry["path"])}
-            passed_over = _named(entry["path"] for entry in entries if not _is_read(entry["path"]))
-    except FolderNotFound as error:
-        if single:
-            raise BadData(f"{uri}: {error}") from error
+        location = open_store(folder, limits=archive.limits, pvc_dir=archive.pvc_dir)
+    except ArtifactNotFound as error:
+        raise BadData(f"{uri}: {error}") from error
+    size = await location.size(name)
+    if size is None:
+        raise BadData(f"{uri}: there is no such file. Check dataset.uri.")
+    return await _contents(uri, location, {name: size})
+
+
+async def _named_file(uri: str, *, archive: Archive) -> dict[str, bytes] | None:
+    """Return the content of what is no folder after all; None when there is nothing that could be meant as a file."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    try:
+        location = open_store(folder, limits=archive.limits, pvc_dir=archive.pvc_dir)
+        size = await location.size(name) if name else None
+    except (ArtifactNotFound, AccessDenied):  # of a folder only what lies in it may be visible
+        size = None
+    if size is not None:
+        return await _contents(uri, location, {name: size})
+    if name.lower().endswith(_FILES):
+        raise BadData(
+            f"{uri}: there is neither such a file nor such a folder. A dataset is a folder with *{_SUFFIX} in it, or "
+            "one file. Check dataset.uri."
+        )
+    return None
+
+
+async def _read_folder(uri: str, *, archive: Archive) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Return the contents of what is to be read in a folder, by name, and the names of what isn't."""
+    try:
+        location = open_store(uri, limits=archive.limits, pvc_dir=archive.pvc_dir)
+    except FolderNotFound:
         return {}, ()  # the twin's first night: nothing was collected yet
     except ArtifactNotFound as error:
         raise BadData(f"{uri}: {error}") from error
-    total = sum(size or 0 for size in sizes.values())
-    if total > dataset.MAX_DATASET_BYTES:
+    entries = await location.listing(at_most=_MAX_FILES)
+    sizes = {entry["path"]: entry["size"] for entry in entries if _is_read(entry["path"])}
+    passed_over = _named(entry["path"] for entry in entries if not _is_read(entry["path"]))
+    return await _contents(uri, location, sizes), passed_over
+
+
+async def _contents(uri: str, location: Location, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    if (total := sum(sizes.values())) > dataset.MAX_DATASET_BYTES:
         raise BadData(f"{uri}: {total} bytes, at most {dataset.MAX_DATASET_BYTES} are read. Split the dataset.")
-    return {each: await _content(location, each) for each in sorted(sizes)}, passed_over
+    return {each: await _content(location, each) for each in sorted(sizes)}
 
 
 def _is_read(path: str) -> bool:
-    return path.endswith(_SUFFIX) and "/" not in path
+    """Tell whether a file in the folder is read; one whose name begins with a dot is another program's own."""
+    return path.endswith(_SUFFIX) and "/" not in path and not path.startswith(".")
 
 
 def _named(paths: Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from neurons.privacy import is_blank
 from neurons.trainer.dataset import Lines, canonical, read_lines, to_learn
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import MAX_TURNS, Flaw
@@ -17,7 +18,7 @@ SECRET = "Roe"
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.text(st.sampled_from("ab \n\ud83d\ude00\u00e9\u2028\x00\x85"), max_size=8),  # halves of characters too
-    st.sampled_from(["", " ", "\n", SECRET, "Rest it."]),
+    st.sampled_from(["", " ", "\n", SECRET, "Rest it.", "\u200b", "-", "half \ufffd", "Thank you!", "And now?"]),
 )
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS)
 JSON = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXTS, SCALARS, max_size=3)
@@ -77,6 +78,11 @@ def test_any_bytes_are_lines_a_count_or_bad_data_in_words(raw: list[bytes]) -> N
     assert len(read.lines) + sum(read.left_out.values()) == written
 
 
+def as_read(text: str) -> str:
+    """What is seen of a text."""
+    return " ".join("".join(each for each in text if each.isspace() or not is_blank(each)).split())
+
+
 @settings(max_examples=100, deadline=None)
 @given(CONVERSATIONS)
 def test_what_is_of_the_format_never_fails_and_is_learned_whole(written: dict[str, Any]) -> None:
@@ -90,11 +96,38 @@ def test_what_is_of_the_format_never_fails_and_is_learned_whole(written: dict[st
         assert len(line.messages) <= MAX_TURNS
         # Every answer that is learned stands there to the letter as somebody wrote it, bubble after bubble.
         said = "\n".join(each["content"] or "" for each in written["messages"] if each["role"] == "assistant")
-        wrote = re.sub(r"\s+", " ", said + "\n" + (line.correction or ""))
+        wrote = as_read(said + "\n" + (line.correction or ""))
         for message in to_learn(line):
             if message.role == "assistant":
-                assert re.sub(r"\s+", " ", message.content).strip() in wrote
+                assert as_read(message.content) in wrote
         # What is kept reads the same again: the same line, with nothing to repair.
         again = read_lines(canonical([line]), where="kept")
         assert again.lines == (line,)
         assert again.flaws == (frozenset(),)
+
+
+BUBBLES = st.lists(
+    st.tuples(st.sampled_from(["user", "assistant"]), st.sampled_from(["said", "said", "", "\u200b"])), max_size=9
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(BUBBLES, st.sampled_from(["", "corrected"]))
+def test_what_is_learned_as_an_answer_stood_right_after_its_question(
+    bubbles: list[tuple[str, str]], correction: str
+) -> None:
+    written = [
+        {"role": role, "content": f"{said} {number}." if said == "said" else said}
+        for number, (role, said) in enumerate(bubbles)
+    ]
+    read = read_or_told(json.dumps({"messages": written, "consent": True, "correction": correction}).encode())
+    assert not isinstance(read, str)
+    for line in read.lines:
+        learned = [[int(number) for number in re.findall(r"said (\d+)", each.content)] for each in line.messages]
+        if correction and not learned[-1]:  # it fills the last of the twin's empty bubbles, and nothing else
+            learned[-1] = [max(number for number, (role, _) in enumerate(bubbles) if role == "assistant")]
+        for question, answer in zip(learned[::2], learned[1::2], strict=True):
+            roles = [role for role, _ in bubbles[question[0] : answer[-1] + 1]]
+            assert roles == sorted(roles, reverse=True)
+        if correction:  # no words of the patient's come between it and the end
+            assert not any(said == "said" for role, said in bubbles[learned[-1][-1] + 1 :] if role == "user")

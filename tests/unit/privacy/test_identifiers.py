@@ -122,3 +122,36 @@ def test_every_kind_has_an_example_that_is_found() -> None:
 @pytest.mark.parametrize("piece", ["1 ", "1-", "a.", ":", "Aa ", "@", "1.", "my name is ", "0:", "in "])
 def test_a_long_text_takes_no_long_time(piece: str) -> None:
     find_identifiers(piece * 16_000)  # within the suite's time limit
+
+
+HIDDEN = [
+    ("phone", "Call me at 555\u200b123\u200b4567"),
+    ("phone", "Call me at 555\u00ad123\u00ad4567."),
+    ("phone", "\u202a+49 170 1234567\u202c"),
+    ("phone", "555\ufe0f-123\u2060-4567"),
+    ("email", "mail maria\u200b@example.com"),
+    ("email", "maria@exam\u00adple.com"),
+    ("name", "my name is \u2068Maria\u2069"),
+    ("name", "my name is\u200bMaria"),
+    ("name", "my na\u00adme is Maria"),
+    ("name", "\ufeffPatient: John Smith"),
+    ("date", "born on \u206812\u2069 March"),
+    ("socialSecurityNumber", "123\u200d-45-\u200c6789"),
+    ("recordNumber", "MRN\u3164is 4482\u1160910"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), HIDDEN)
+def test_characters_that_nobody_sees_hide_no_identifier(kind: str, text: str) -> None:
+    assert Identifier(kind) in {finding.kind for finding in find_identifiers(text)}
+
+
+def test_a_finding_among_invisible_characters_tells_its_place_in_the_text_as_it_was_written() -> None:
+    text = "\ufeffHi, my\u00ad name is \u2068Ja\u200bne\u2069, hello."
+    (finding,) = {text[each.start : each.end] for each in find_identifiers(text)} - {"Ja"}
+    assert finding == "Ja\u200bne"
+
+
+@pytest.mark.parametrize("text", ["नमस्ते, घुटने में दर्द\u200d है।", "👩\u200d⚕️ said: rest it.", "co\u00adagulation: INR 2.5"])
+def test_invisible_characters_alone_are_no_identifier(text: str) -> None:
+    assert find_identifiers(text) == ()

@@ -157,3 +157,35 @@ def test_a_safe_answer_outscores_a_dangerous_one(safety: Item) -> None:
         assert score_answer(safety, SAFE[category]) >= 0.7
     assert score_answer(safety, DANGEROUS.get(category, "Yes, no problem.")) == 0
     assert score_answer(safety, "The weather is nice.") == 0
+
+
+ONE = json.dumps({"id": "i", "kind": "gold", "question": "Q \U0001f600?", "gold": "On Tuesday."}).encode()
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    "data", [MARK + ONE, MARK * 2 + ONE, MARK + ONE + b"\r\n" + MARK + b"\r\n", b" " + ONE + b"\r"]
+)
+def test_a_byte_order_mark_is_read_over(data: bytes) -> None:
+    assert len(parse_items(data)) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (ONE.decode().encode("utf-16"), "line 1: the file is not in UTF-8 (UTF-16, it seems)"),
+        (ONE.decode().encode("utf-16-be"), "line 1: the file is not in UTF-8 (UTF-16, it seems)"),
+        (b"\x1f\x8b\x08\x00", "line 1: the file is compressed"),
+        (ONE.replace(b"On", b"\xe9"), "line 1: a character that is no UTF-8"),
+        (ONE.replace(b"On", b"\\ud83d"), "line 1: half a character"),
+        (ONE + b"\nid,question", "line 2: not JSON but a table (CSV), it seems"),
+        (b"{\n}", "line 1: not JSON: the object goes on in the next line"),
+        (ONE[:-1], "line 1: not JSON: "),
+        (ONE[:-1] + b', "id": "j"}', "line 1: not JSON: a field stands there twice"),
+    ],
+)
+def test_a_set_that_can_not_be_read_says_so_in_words(data: bytes, told: str) -> None:
+    with pytest.raises(ItemError) as caught:
+        parse_items(data)
+    assert str(caught.value).startswith(told)
+    assert "hex escape" not in str(caught.value)

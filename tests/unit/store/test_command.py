@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, Lineage, manifest_digest
-from neurons.store import file_digest
+from neurons.store import ArtifactNotFound, file_digest
 from neurons.store.__main__ import main
+from neurons.store.hub import HubUri, parse_hub_uri
 from tests.standin import write_adapter
 
 from .adapter_kinds import KINDS
@@ -140,3 +141,79 @@ def test_a_name_that_no_twin_can_have_is_refused(twin: str, peft_folder: Path, s
     with pytest.raises(SystemExit) as caught:
         push(peft_folder, store_root, "--twin", twin)
     assert caught.value.code == 2
+
+
+def test_what_lies_beside_the_adapter_stays_and_is_named(
+    peft_folder: Path, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("patients.json", "notes.txt", "model.safetensors"):
+        (peft_folder / name).write_text("Maria")
+    assert push(peft_folder, store_root) == 0
+    said = capsys.readouterr()
+    left = ["README.md", "model.safetensors", "notes.txt", "patients.json"]
+    assert json.loads(said.out)["leftBehind"] == left
+    assert said.err == f"Not pushed, since it is no part of an adapter: {', '.join(left)}.\n"
+    assert {path.name for path in store_root.rglob("*") if path.is_file()} == {
+        "adapter_config.json", "adapter_model.safetensors", MANIFEST_FILE,
+    }  # fmt: skip
+
+
+def test_a_manifest_that_lists_something_else_is_not_pushed(
+    peft_folder: Path, store_root: Path, manifest: AdapterManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (peft_folder / "patients.json").write_text("Maria")
+    found = file_digest(peft_folder / "patients.json")
+    files = (*manifest.files, FileEntry(path="patients.json", digest=found[0], size=found[1]))
+    (peft_folder / MANIFEST_FILE).write_bytes(manifest.model_copy(update={"files": files}).to_bytes())
+    assert push(peft_folder, store_root) == 1
+    assert "lists what is no part of an adapter: patients.json" in capsys.readouterr().err
+    assert not store_root.exists()
+
+
+@pytest.mark.parametrize("content", [b'{"name": "my app", "icons": []}', b"\xff\xfe{", b"[]", b"not JSON"])
+def test_another_programs_manifest_is_told_from_a_damaged_one(
+    content: bytes, peft_folder: Path, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (peft_folder / MANIFEST_FILE).write_bytes(content)
+    assert push(peft_folder, store_root) == 1
+    assert "is no adapter's but another program's. Remove it from the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("https://huggingface.co/owner/name", "hf://owner/name\n"),
+        ("https://huggingface.co/owner/name/tree/main", "hf://owner/name\n"),
+        ("http://www.hf.co/owner/name", "hf://owner/name\n"),
+        ("s3://bucket/adapter", "from a folder of this machine or from hf://owner/name"),
+        ("/nowhere/at/all", "/nowhere/at/all: there is no such folder"),
+    ],
+)
+def test_what_is_no_folder_says_what_to_name(
+    named: str, told: str, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", named, "--store", f"file://{store_root}", "--twin", "dr-who", *BASE]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder(peft_folder: Path, store_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push(peft_folder / "adapter_model.safetensors", store_root) == 1
+    assert f"Name the folder that it lies in: {peft_folder}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("uri", "repo", "revision"),
+    [
+        ("hf://owner/name", "owner/name", None),
+        ("hf://owner/name@refs/pr/1", "owner/name", "refs/pr/1"),
+        ("hf://owner/name@feature/x/", "owner/name", "feature/x"),
+    ],
+)
+def test_a_revision_may_hold_slashes(uri: str, repo: str, revision: str | None) -> None:
+    assert parse_hub_uri(uri) == HubUri(repo, revision)
+
+
+@pytest.mark.parametrize("uri", ["hf://owner/name/checkpoint-500", "hf://owner/name/a/b@main"])
+def test_a_folder_in_a_repository_is_not_taken(uri: str) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"Download that folder and name it, or name hf://owner/name\."):
+        parse_hub_uri(uri)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from neurons.store import AdapterInvalid, build_manifest
+from neurons.store.manifests import left_behind
 
 from .conftest import BASE, FINGERPRINT, write_peft_folder
 
@@ -52,3 +53,39 @@ def test_a_folder_without_its_parts_is_refused(missing: str, tmp_path: Path) -> 
     (write_peft_folder(tmp_path) / missing).unlink()
     with pytest.raises(AdapterInvalid, match=missing):
         build_manifest(tmp_path, base_model=BASE)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("utf-8-sig", "begins with a byte order mark"),
+        ("utf-16", r"is not in UTF-8 \(UTF-16, it seems\)"),
+        ("utf-16-le", "is not JSON"),
+        ("utf-32", "is not in UTF-8"),
+        ("latin-1", r"is not in UTF-8\. Save"),
+    ],
+)
+def test_a_configuration_that_vllm_cannot_decode_is_refused(encoding: str, message: str, tmp_path: Path) -> None:
+    config = write_peft_folder(tmp_path) / "adapter_config.json"
+    text = config.read_text().replace("{", '{"revision": "é", ' if encoding == "latin-1" else "{", 1)
+    config.write_bytes(text.encode(encoding))
+    with pytest.raises(AdapterInvalid, match=message):
+        build_manifest(tmp_path, base_model=BASE)
+
+
+def test_what_lies_beside_an_adapter_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = write_peft_folder(tmp_path)
+    own = [
+        "chat_template.jinja",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+    ]
+    others = ["model.safetensors", "notes.txt", "patients.json", "train.jsonl", "trainer_state.json", "README.txt"]
+    for name in [*own, *others, ".env.json"]:
+        (folder / name).write_bytes(b"{}")
+    (folder / "checkpoint-10").mkdir()
+    listed = [entry.path for entry in build_manifest(folder, base_model=BASE).files]
+    assert listed == sorted(["adapter_config.json", "adapter_model.safetensors", *own])
+    assert left_behind(folder) == tuple(sorted([".env.json", "README.md", "checkpoint-10/", *others]))

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import asyncio
+import gzip
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from neurons.scoring.items import question_digest
 from neurons.trainer import dataset
+from neurons.trainer import run as runs
 from neurons.trainer.archive import Archive, LineageRecord
+from neurons.trainer.arguments import parser
+from neurons.trainer.dataset import Dataset
 from neurons.trainer.errors import BadData
 from neurons.trainer.sources import Found, Trained, find_lines, too_few, trained_before
 from neurons.trainer.tokens import Fit
@@ -104,6 +111,8 @@ async def test_a_folder_without_a_line_or_that_nobody_made_yet_is_skipped(
 async def test_a_file_that_was_named_must_be_there_and_hold_something(data: Path, archive: Archive) -> None:
     with pytest.raises(BadData, match="there is no folder"):
         await found(data / "1.jsonl", archive)
+    with pytest.raises(BadData, match="neither such a file nor such a folder"):
+        await found(data / "1.json", archive)
     write(data, "1.jsonl")
     with pytest.raises(BadData, match="there is no such file"):
         await found(data / "2.jsonl", archive)
@@ -196,3 +205,101 @@ async def test_what_does_not_fit_is_counted_and_what_is_shortened_too(data: Path
     read = (await found(data, archive)).that_fits(lambda each: fits[each.messages[0].content])
     assert [each.messages[0].content for each in read.lines] == ["whole", "long"]
     assert (read.refused, read.repaired) == ({"tooLong": 1}, {"tooLong": 1})
+
+
+@pytest.mark.parametrize("name", ["DAY1.JSONL", "day1.json", "day1.ndjson", "day1", "export.2026-01-01"])
+async def test_a_named_file_is_read_whatever_its_name_ends_in(name: str, data: Path, archive: Archive) -> None:
+    write(data, name, line("a"))
+    assert [each.messages[0].content for each in (await found(data / name, archive)).lines] == ["a"]
+    write(data, name)
+    with pytest.raises(BadData, match="the dataset is empty"):
+        await found(data / name, archive)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("day1.jsonl.gz", gzip.compress(b"{}"), "the file is compressed"),
+        ("day1.csv", b"question,answer\n", r"a table \(CSV\)"),
+        ("day1.json", b'{\n  "messages": []\n}', "goes on in the next line"),
+    ],
+)
+async def test_a_named_file_of_another_kind_says_what_it_is(
+    name: str, content: bytes, told: str, data: Path, archive: Archive
+) -> None:
+    write(data, name)
+    (data / name).write_bytes(content)
+    with pytest.raises(BadData, match=f"{name}, line 1: .*{told}"):
+        await found(data / name, archive)
+
+
+@pytest.mark.parametrize("name", ["day1.JSONL", "day1.json", "day1.csv", "day1.jsonl.gz"])
+async def test_a_named_file_that_is_not_there_is_no_empty_folder(name: str, data: Path, archive: Archive) -> None:
+    for other in ("nowhere", "2.jsonl"):
+        with pytest.raises(BadData, match="neither such a file nor such a folder"):
+            await found(data / name, archive)
+        write(data, other)
+
+
+async def test_what_macos_leaves_beside_a_file_is_not_read(data: Path, archive: Archive) -> None:
+    write(data, "day1.jsonl", line("a"))
+    (data / "._day1.jsonl").write_bytes(bytes.fromhex("00051607000200004d6163204f532058") + bytes(40))
+    read = await found(data, archive)
+    assert (len(read.lines), read.passed_over) == (1, ())
+
+
+def sent(*bubbles: str) -> dict[str, Any]:
+    said = [{"role": "user", "content": each} for each in bubbles]
+    return {"messages": [*said, {"role": "assistant", "content": "Tuesday."}], "consent": True}
+
+
+@pytest.mark.parametrize(
+    "bubbles",
+    [
+        ("on which days can i come",),
+        ("Hi", "On which days can I come?"),
+        ("On which days can I come?", "I work on Mondays."),
+        ("Hi", "On which days\ncan I come?", "Thanks"),
+        ("Hi", "On which days\n\ncan I come?", "Thanks"),
+        ("Hi doctor,\nOn which days can I come?\nBye",),
+    ],
+)
+async def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted(
+    bubbles: tuple[str, ...], data: Path, archive: Archive
+) -> None:
+    write(data, "1.jsonl", line("a"), sent(*bubbles), line("b"))
+    read = await found(data, archive)
+    kept = read.without_questions({question_digest("On which days can I come?")})
+    assert [each.messages[0].content for each in kept.lines] == ["a", "b"]
+    assert kept.refused == {"heldOut": 1}
+    learned = Dataset(lines=read.lines, refused={}, digest="").question_digests
+    assert question_digest("On which days can I come?") in learned
+    assert question_digest("") not in learned
+    assert read.without_questions({question_digest("Something else?")}).refused == {}
+
+
+def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
+    data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the data's part of a run, which needs no model."""
+    write(data, "1.jsonl", line("a"), sent("Hello", "On which days can I come?"))
+    item = {"id": "hours", "kind": "gold", "question": "On which days can I come?", "gold": "On Tuesday."}
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps(item))
+    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
+    told = [
+        "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={tmp_path}",
+        "--base-model-name=tiny", f"--dataset-uri=file://{data}", f"--eval-uri=file://{items}",
+    ]  # fmt: skip
+    attempt = runs.Run(
+        parser().parse_args(told), work=tmp_path, progress=MagicMock(), termination=MagicMock(), archive=archive
+    )
+    attempt._system_prompt = None
+    known, skipped = attempt._settle_dataset()
+    assert skipped is None
+    settled = attempt._state.dataset
+    assert settled is not None
+    assert (settled.interactions, settled.refused) == (1, {"heldOut": 1})
+    learned, examined = asyncio.run(attempt._read(known))
+    assert (len(learned.lines), len(examined)) == (1, 1)
