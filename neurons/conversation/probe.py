@@ -99,7 +99,7 @@ class TemplateProbe:
                 self._place, self._stage = SystemPlace.FIRST_USER_TURN, 3
             case 2:
                 self.result = Refused(_UNHEARD)
-            case _ if reply.refusal is None and not self._heard(reply):
+            case 3 if reply.refusal is None and not self._heard(reply):
                 self.result = Refused(_UNHEARD)
             case _:
                 place = self._place or SystemPlace.OWN_TURN

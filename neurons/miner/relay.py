@@ -164,7 +164,7 @@ class Relay:
                 continue
             try:
                 if attempt.asked.wants_manner(attempt.twin):
-                    attempt.manner = await self._templates.manner(pod, version)
+                    attempt.manner = await self._templates.settle(pod, version)
                 return await self._exchange.ask(attempt, pod, version, self._body(attempt, version))
             except TryElsewhere as why:
                 self._metrics.retries.labels(why.reason).inc()

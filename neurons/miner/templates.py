@@ -47,7 +47,7 @@ class Templates:
         self._metrics, self._upstream = metrics, upstream
         self._asked: WeakKeyDictionary[Pod, _Asked] = WeakKeyDictionary()
 
-    async def manner(self, pod: Pod, version: VersionRoute) -> Manner:
+    async def settle(self, pod: Pod, version: VersionRoute) -> Manner:
         """Return what the pod's template takes, asking for it if need be.
 
         Raises RequestError when it takes nothing, TryElsewhere when the pod doesn't say.

@@ -174,7 +174,7 @@ async def test_an_error_event_that_says_full_is_waited_for_as_its_status_is(tmp_
     full = b'data: {"error": {"message": "full", "type": "TooManyRequests", "code": 429}}\n\n'
     async with (
         FakeAgent(pod="a", holds=held(OLD), events=[full]) as agent,
-        RunningMiner(tmp_path, hold_seconds=0.2) as miner,
+        RunningMiner(tmp_path, hold_seconds=1.5) as miner,
     ):
         miner.route({"indra": Twin(versions=(OLD,))})
         miner.report([agent])

@@ -251,7 +251,7 @@ async def test_a_completion_that_goes_on_elsewhere_is_as_long_as_asked(
     tmp_path: Path, after: int, asked: dict[str, Any]
 ) -> None:
     async with pool(tmp_path) as running:
-        body = {"messages": None, "prompt": "Hello", "max_tokens": None, **asked}
+        body = {"messages": None, "prompt": "Hello ", "max_tokens": None, **asked}
         whole = await running.stream("/v1/completions", **body)
         running.order[0].knobs.cut_stream_after = after
         got = await running.stream("/v1/completions", **body)
