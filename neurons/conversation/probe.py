@@ -1,8 +1,8 @@
 """Find out which manner a chat template takes, from how an engine answers conversations of the real shape.
 
 Sans I/O: `TemplateProbe` says what to ask next and takes the reply, so that the agent, the miner and the trainer can
-each ask in their own way. Three or four questions settle it. A template that takes a system turn but leaves its text
-out is found by the prompt's length: a doctor's rules must not vanish in silence.
+each ask in their own way. Three or four questions settle it. A template that takes a turn but leaves its text out is
+found by the prompt's length, wherever the rules stand: they must not vanish in silence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ _RULES: Final = (
 )
 _ENOUGH_TOKENS: Final = 8
 """The rules have more tokens than this in any vocabulary."""
+_UNHEARD: Final = (
+    "it leaves out what the assistant is told at the beginning, as a system's turn or in the first user turn"
+)
 _TALK: Final[tuple[Message, ...]] = (
     {"role": "user", "content": "I slept badly."},
     {"role": "assistant", "content": "Since when?"},
@@ -92,8 +95,12 @@ class TemplateProbe:
                 self._stage = 2
             case 2 if reply.refusal is not None:
                 self.result = Refused(reply.refusal)
-            case 2:
+            case 2 if self._heard(reply):
                 self._place, self._stage = SystemPlace.FIRST_USER_TURN, 3
+            case 2:
+                self.result = Refused(_UNHEARD)
+            case 3 if reply.refusal is None and not self._heard(reply):
+                self.result = Refused(_UNHEARD)
             case _:
                 place = self._place or SystemPlace.OWN_TURN
                 self.result = Manner(system=place, alternate=reply.refusal is not None)

@@ -35,6 +35,8 @@ class EngineRequest(ABC):
 
     PATH: ClassVar[str]
     """The engine's route."""
+    DEFAULT_TOKENS: ClassVar[int | None] = None
+    """How long an answer is of which nothing was asked; None for as long as it becomes."""
 
     twin: str
     stream: bool
@@ -71,17 +73,18 @@ class EngineRequest(ABC):
 
     def counted(self, tokens: int) -> dict[str, int]:
         """Return the fields that limit the answer's length, less what was said; at least 1 for a maximum."""
-        given = {name: self.document.get(name) for name in COUNTED_TOKENS}
-        return {
-            name: max(0 if name == "min_tokens" else 1, value - tokens)
-            for name, value in given.items()
-            if isinstance(value, int)
-        }
+        return {name: max(0 if name == "min_tokens" else 1, value - tokens) for name, value in self._limits().items()}
 
     def is_at_its_length(self, tokens: int) -> bool:
         """Tell whether `tokens` are all that were asked for."""
-        most = [self.document.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return any(isinstance(value, int) and tokens >= value for value in most)
+        return any(tokens >= value for name, value in self._limits().items() if name != "min_tokens")
+
+    def _limits(self) -> dict[str, int]:
+        given = {name: self.document.get(name) for name in COUNTED_TOKENS}
+        limits = {name: value for name, value in given.items() if isinstance(value, int)}
+        if self.DEFAULT_TOKENS is not None:
+            limits.setdefault("max_tokens", self.DEFAULT_TOKENS)
+        return limits
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -34,7 +34,7 @@ _FORWARDED: Final = frozenset(
         # vLLM's sampling fields
         "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
         "ignore_eos", "min_tokens",
-        "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens", "prompt_logprobs",
+        "skip_special_tokens", "spaces_between_special_tokens", "prompt_logprobs",
         "bad_words",
         "allowed_token_ids", "structured_outputs", "echo", "add_generation_prompt", "continue_final_message",
         "include_reasoning", "chat_template_kwargs",
@@ -43,7 +43,7 @@ _FORWARDED: Final = frozenset(
 )
 _OBSTACLES: Final = (
     "tools", "functions", "seed", "logprobs", "top_logprobs", "prompt_logprobs", "structured_outputs", "echo",
-    "return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens", "continue_final_message",
+    "return_token_ids", "return_tokens_as_token_ids", "continue_final_message",
 )
 # fmt: on
 _KNOWN: Final = _FORWARDED | SWALLOWED

@@ -26,11 +26,11 @@ _COMPLETION: Final = SWALLOWED | {
     "model", "prompt", "stream", "stream_options", "max_tokens", "temperature", "top_p", "n", "stop", "seed",
     "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format", "best_of", "echo",
     "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
-    "ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens",
+    "ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens",
     "bad_words", "allowed_token_ids", "structured_outputs",
 }
 _EMBEDDING: Final = SWALLOWED | {"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"}
-_OBSTACLES: Final = ("logprobs", "response_format", "structured_outputs", "truncate_prompt_tokens")
+_OBSTACLES: Final = ("logprobs", "response_format", "structured_outputs")
 # fmt: on
 _BEGINNING_BYTES: Final = 512
 
@@ -40,6 +40,7 @@ class CompletionRequest(EngineRequest):
     """A text to go on with. The twin's system prompt stands before it: a doctor's rules hold on every route."""
 
     PATH: ClassVar[str] = "/v1/completions"
+    DEFAULT_TOKENS: ClassVar[int | None] = 16
 
     prompts: list[str]
 

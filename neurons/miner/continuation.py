@@ -43,23 +43,27 @@ class Impossible:
     why: str
 
 
+class TornError(Exception):
+    """The second engine went on where the client has white space already: its first word belongs to the last one."""
+
+
 Plan = Again | GoOn | Finish | Impossible
 
 
 def plan(asked: EngineRequest, transcript: Transcript) -> Plan:
     """Return how the stream goes on."""
     text, tokens = transcript.text, transcript.tokens
-    if transcript.finished is not None and (transcript.usage_sent or not asked.wants_usage()):
-        return Finish(event_bytes(None))
-    if transcript.finished is not None:
-        return Impossible("the count of its tokens is lost")
-    if not text and transcript.other is None:
-        return Again()
-    obstacle = asked.obstacle() or transcript.other
-    if obstacle is not None:
-        return Impossible(obstacle)
-    if asked.is_at_its_length(tokens) and not asked.wants_usage():
-        return Finish(_end_by_length(transcript) + event_bytes(None))
+    finished = transcript.finished is not None
+    if not finished:
+        if not text and transcript.other is None:
+            return Again()
+        obstacle = asked.obstacle() or transcript.other
+        if obstacle is not None:
+            return Impossible(obstacle)
+    if finished or asked.is_at_its_length(tokens):
+        if asked.wants_usage() and not transcript.usage_sent:
+            return Impossible("the count of its tokens is lost")
+        return Finish((b"" if finished else _end_by_length(transcript)) + event_bytes(None))
     said = text.rstrip()
     return GoOn(said=said, tokens=tokens, space=text[len(said) :]) if said else Again()
 
@@ -79,9 +83,10 @@ class Splice:
         self._role_sent = transcript.role_sent
         self._tokens = plan.tokens if isinstance(plan, GoOn) else 0
         self._space = plan.space if isinstance(plan, GoOn) else transcript.text
+        self._may_tear = isinstance(plan, GoOn) and bool(plan.space)
 
     def rewrite(self, data: bytes) -> bytes:
-        """Return whole lines as the client shall see them."""
+        """Return whole lines as the client shall see them. Raises TornError."""
         kept = []
         for event in events_of(data):
             changed = event if event is None else self._event(event)
@@ -119,6 +124,9 @@ class Splice:
         return True
 
     def _without_space(self, said: str) -> str:
+        if self._may_tear and not said[0].isspace():
+            raise TornError("the next engine went on in the middle of a word")
+        self._may_tear = False
         while said and self._space and said[0] == self._space[0]:
             said, self._space = said[1:], self._space[1:]
         if said and self._space:

@@ -10,6 +10,9 @@ from aiohttp import web
 SSE_ERROR_TYPE: Final = "upstream_broken"
 SHOULD_RETRY_HEADER: Final = "x-should-retry"
 """OpenAI's clients obey it before they look at the status: `false` keeps them from asking again by themselves."""
+RETRY_AFTER_SECONDS: Final = 5
+"""When to come back where nobody knows better."""
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class StartError(Exception):
@@ -84,6 +87,11 @@ def unknown_model(name: str) -> RequestError:
         param="model",
         code="model_not_found",
     )
+
+
+def unknown_route(path: str) -> RequestError:
+    """Return the 404 for a route that the engines don't have."""
+    return RequestError(404, "invalid_request_error", f"this pool's engines have no {path}", code="unknown_route")
 
 
 def broken_stream(message: str) -> dict[str, Any]:

@@ -69,8 +69,9 @@ class Metrics:
         )
         self.retries = Counter(
             "bettertherapy_miner_retries_total",
-            "Attempts given up for another pod: adapter_not_here, pod_draining, busy, connect, reset, engine_error"
-            " error_event (an error in a stream of status 200), stream (it broke off), template.",
+            "Attempts given up for another pod: adapter_not_here, pod_draining, busy, connect, reset, engine_error,"
+            " error_event (an error or a stop in an answer of status 200), no_answer (a 200 that is none), stream (it"
+            " broke off), template (it refused), template_unknown (it didn't say what it takes).",
             ("reason",),
             registry=registry,
         )

@@ -13,6 +13,7 @@ import orjson
 
 from bettertherapy_api import names
 from neurons.conversation import may_be_the_templates
+from neurons.miner.errors import RETRY_AFTER_SECONDS
 from neurons.miner.tables import Pod, VersionRoute
 from neurons.miner.transcript import DATA
 from neurons.miner.upstream import BrokeOffError, ConnectFailedError, Reply
@@ -85,6 +86,8 @@ def headers_of(version: VersionRoute, pod: Pod, reply: Reply) -> dict[str, str]:
         headers[names.ADAPTER_DIGEST_HEADER] = version.digest
     if reply.status != 200 and (after := reply.headers.get("retry-after")) is not None:
         headers["Retry-After"] = after
+    elif reply.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return headers
 
 
@@ -116,9 +119,30 @@ def check_answer(reply: Reply, pod: Pod, answer: bytes, headers: dict[str, str])
         pod.failed(time.monotonic())
         raise TryElsewhere("reset", began=True)
     if status in (429, 503):
-        raise TryElsewhere("busy", refused=Refused(status, answer, headers))
+        refused = Refused(status, answer, headers)
+        raise TryElsewhere("busy", refused=refused, retry_after=reply.headers.get("retry-after"))
     if status >= 500:
         raise TryElsewhere("engine_error", began=True, refused=Refused(status, answer, headers))
+
+
+def check_adapter(reply: Reply, version: VersionRoute) -> None:
+    """Raise TryElsewhere for an answer that doesn't name the adapter that gave it: whose it is, isn't known."""
+    named = reply.headers.get(names.ADAPTER_DIGEST_HEADER, None if reply.status == 200 else version.digest)
+    if named != version.digest:
+        raise TryElsewhere("adapter_not_here")
+
+
+def check_whole(reply: Reply, pod: Pod, answer: bytes) -> None:
+    """Raise TryElsewhere for a 200 that is no whole answer: no JSON of OpenAI's form, or stopped in the middle."""
+    document = document_of(answer)
+    choices = document.get("choices")
+    if not choices and not document.get("data"):
+        pod.failed(time.monotonic())
+        why = f"an engine answered with what is no answer ({reply.content_type[:50] or 'without a type'})"
+        log.warning("pod answered with what is no answer", extra={"pod": pod.name, "reason": reply.content_type[:50]})
+        raise TryElsewhere("no_answer", began=True, why=why)
+    if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in choices or ()):
+        raise TryElsewhere("error_event", began=True, why="an engine stopped in the middle")
 
 
 async def first_events(reply: Reply) -> bytes:
@@ -173,24 +197,25 @@ def stream_error(events: bytes) -> StreamError:
 
 def is_unknown_route(answer: bytes) -> bool:
     """Tell whether a 404 says that the engine has no such route."""
-    document = _document(answer)
+    document = document_of(answer)
     return document.get("detail") == "Not Found" or _error_type(answer) == "NotFound"
 
 
 def is_about_the_template(reply: Reply, answer: bytes) -> bool:
     """Tell whether an error may be the chat template's."""
-    error = _document(answer).get("error")
+    error = document_of(answer).get("error")
     return isinstance(error, dict) and may_be_the_templates(reply.status, error.get("param"))
 
 
 def message_of(answer: bytes) -> str:
     """Return an error's words."""
-    error = _document(answer).get("error")
+    error = document_of(answer).get("error")
     message = error.get("message") if isinstance(error, dict) else None
     return message if isinstance(message, str) else ""
 
 
-def _document(answer: bytes) -> dict[str, Any]:
+def document_of(answer: bytes) -> dict[str, Any]:
+    """Return an answer's JSON object, an empty one of what is none."""
     try:
         document = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -199,7 +224,7 @@ def _document(answer: bytes) -> dict[str, Any]:
 
 
 def _error_type(answer: bytes) -> str | None:
-    document = _document(answer)
+    document = document_of(answer)
     error = document.get("error", document)
     kind = error.get("type") if isinstance(error, dict) else None
     return kind if isinstance(kind, str) else None

@@ -10,22 +10,18 @@ through all of them; and the client is told not to begin anew (`x-should-retry`)
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Self
 
-import orjson
 from aiohttp import web
-from yarl import URL
 
-from bettertherapy_api import names
-from neurons.conversation import DEFAULT, Manner, Probe
-from neurons.conversation import Reply as TemplateReply
 from neurons.miner.asked import EngineRequest
-from neurons.miner.continuation import Again, Finish, GoOn, Impossible, Splice, plan
+from neurons.miner.attempt import MAX_BEGUN, Attempt
+from neurons.miner.continuation import Finish, GoOn, Impossible, plan
 from neurons.miner.errors import (
+    JSON_HEADERS,
+    RETRY_AFTER_SECONDS,
     SHOULD_RETRY_HEADER,
     RequestError,
     broken_stream,
@@ -33,73 +29,19 @@ from neurons.miner.errors import (
     unavailable,
     unknown_model,
 )
+from neurons.miner.exchange import Exchange
 from neurons.miner.metrics import CODE_BROKEN_STREAM, CODE_CLIENT_GONE, Metrics
 from neurons.miner.outlet import Outlet
-from neurons.miner.pod_answers import (
-    EVENT_STREAM,
-    MAX_LINE_BYTES,
-    Refused,
-    TryElsewhere,
-    check_answer,
-    first_events,
-    headers_of,
-    is_about_the_template,
-    is_error,
-    is_unknown_route,
-    message_of,
-    pod_errors,
-    stream_error,
-)
+from neurons.miner.pod_answers import Refused, TryElsewhere
 from neurons.miner.selection import Spread, choose_pod, choose_version
 from neurons.miner.settings import Settings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
-from neurons.miner.transcript import Transcript
-from neurons.miner.upstream import AnswerTooLargeError, BrokeOffError, Reply, Upstream
+from neurons.miner.upstream import Upstream
 
-log = logging.getLogger(__name__)
-
-MAX_BEGUN: Final = 3
-"""Engines that may begin one request, whatever the reason why they didn't finish it."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 0.5
-RETRY_AFTER_SECONDS: Final = 5
-PROBE_SECONDS: Final = 10.0
-
-_JSON_HEADERS: Final = {"Content-Type": "application/json"}
-_DONE: Final = (b"data: [DONE]", b"data:[DONE]")
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One request on its way."""
-
-    asked: EngineRequest
-    session: bytes
-    outlet: Outlet
-    headers: Mapping[str, str]
-    """What the engine is sent beside the body."""
-    started: float
-    twin: TwinRoute
-    version: VersionRoute | None = None
-    manner: Manner = DEFAULT
-    transcript: Transcript | None = None
-    """What a stream has said that has begun: from now on the request can't change its version."""
-    going_on: Again | GoOn | None = None
-    """How a stream that broke goes on."""
-    avoid: set[Pod] = field(default_factory=set)
-    begun: int = 0
-    """How many engines may have begun it."""
-    refused: Refused | None = None
-    """The last engine's own error."""
-    retry_after: str | None = None
-    broke: str = ""
-    """Why a stream broke, for the client."""
-    broken_code: str = CODE_BROKEN_STREAM
-    """What is counted if the stream stays broken."""
-    passed_code: str | None = None
-    """What is counted for an error event that was passed on."""
 
 
 class Relay:
@@ -107,9 +49,10 @@ class Relay:
 
     def __init__(self, tables: Tables, metrics: Metrics, settings: Settings, *, stamper: Stamper | None = None) -> None:
         """Without a `stamper`, answers have no receipts."""
-        self._tables, self._metrics, self._settings, self._stamper = tables, metrics, settings, stamper
+        self._tables, self._metrics, self._settings = tables, metrics, settings
         self._upstream = Upstream(connect_seconds=settings.connect_seconds)
-        self._templates = Templates(metrics)
+        self._templates = Templates(metrics, self._upstream)
+        self._exchange = Exchange(self._upstream, self._templates, metrics, stamper)
         self._spread = Spread()
         self._held = 0
         self.in_flight = 0
@@ -141,11 +84,11 @@ class Relay:
         """Answer one checked request; raises RequestError when nothing was forwarded yet."""
         started = time.monotonic()
         twin = self._admit(asked.twin)
-        attempt = _Attempt(
+        attempt = Attempt(
             asked=asked,
             session=session,
             outlet=outlet,
-            headers={**_JSON_HEADERS, **trace} if trace else _JSON_HEADERS,
+            headers={**JSON_HEADERS, **trace} if trace else JSON_HEADERS,
             started=started,
             twin=twin,
         )
@@ -201,7 +144,7 @@ class Relay:
             raise overloaded(f"{self.in_flight} requests are running, which is this miner's limit", retry_after=1)
         return twin
 
-    async def _answer(self, attempt: _Attempt) -> web.StreamResponse:
+    async def _answer(self, attempt: Attempt) -> web.StreamResponse:
         hold_until = attempt.started + self._settings.hold_seconds
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -212,41 +155,47 @@ class Relay:
                 width=self._spread.width(attempt.twin.name, pods) if len(pods) > 1 else 1,
             )  # fmt: skip
             if pod is None or version is None:
-                if attempt.refused is not None:
-                    return self._pass_on(attempt, attempt.refused)  # no other pod is left that could do better
-                changed = await self._hold(attempt, snapshot.number, hold_until, pause if pods else None)
+                left = hold_until - time.monotonic()
+                if attempt.refused is not None and not attempt.waits_for(left):
+                    return self._pass_on(attempt, attempt.refused)
+                changed = await self._hold(attempt, snapshot.number, left, pause if pods else None)
                 pause = FIRST_PAUSE_SECONDS if changed else min(2 * pause, MAX_PAUSE_SECONDS)
-                attempt.avoid.clear()
+                attempt.look_again(pods)
                 continue
             try:
                 if attempt.asked.wants_manner(attempt.twin):
-                    attempt.manner = self._templates.manner or await self._settle(pod, version)
-                return await self._send(attempt, pod, version, self._body(attempt, version))
+                    attempt.manner = await self._templates.settle(pod, version)
+                return await self._exchange.ask(attempt, pod, version, self._body(attempt, version))
             except TryElsewhere as why:
-                self._note(attempt, pod, why)
-            if attempt.transcript is not None:
+                self._metrics.retries.labels(why.reason).inc()
+                attempt.note(pod, why)
+                began = why.began
+            if began and attempt.transcript is not None:
                 going_on = plan(attempt.asked, attempt.transcript)
                 if isinstance(going_on, Finish):
-                    await self._write(attempt, version, attempt.transcript, going_on.events)
+                    await self._exchange.write(attempt, version, attempt.transcript, going_on.events)
                     await attempt.outlet.end()
                     return attempt.outlet.response
                 if isinstance(going_on, Impossible):
                     self._metrics.continued.labels("impossible").inc()
-                    raise _incomplete(attempt, f"it can't go on at another engine because {going_on.why}")
+                    raise attempt.incomplete(f"it can't go on at another engine because {going_on.why}")
                 attempt.going_on = going_on
                 hold_until = max(hold_until, time.monotonic() + self._settings.hold_seconds)
             if attempt.begun >= MAX_BEGUN:
                 if attempt.refused is not None and attempt.transcript is None:
                     return self._pass_on(attempt, attempt.refused)
-                raise _incomplete(attempt, f"{attempt.begun} engines broke off while they worked on this request")
+                raise attempt.incomplete(f"{attempt.begun} engines broke off while they worked on this request")
 
-    def _route(self, attempt: _Attempt, snapshot: Snapshot) -> tuple[VersionRoute | None, tuple[Pod, ...]]:
+    def _route(self, attempt: Attempt, snapshot: Snapshot) -> tuple[VersionRoute | None, tuple[Pod, ...]]:
         """Return the version that answers and the pods that hold it; raises RequestError when none ever will."""
         twin = snapshot.twins.get(attempt.asked.twin)
+        if attempt.transcript is not None and attempt.version is not None:
+            # The rest must be the same version's; and a name that is another's by now is another doctor's.
+            if twin is None or twin.uid != attempt.twin.uid:
+                raise attempt.incomplete(f"twin {attempt.twin.name!r} was deleted or replaced meanwhile")
+            return attempt.version, snapshot.pods_for(attempt.version)
         if twin is None:
             raise unknown_model(attempt.asked.twin)
-        if attempt.transcript is not None and attempt.version is not None and twin.uid == attempt.twin.uid:
-            return attempt.version, snapshot.pods_for(attempt.version)  # the rest must be the same version's
         if not twin.active:
             attempt.version = None
             why = twin.obstacle or Obstacle(
@@ -262,25 +211,14 @@ class Relay:
         attempt.twin, attempt.version = twin, version
         return version, pods
 
-    def _note(self, attempt: _Attempt, pod: Pod, why: TryElsewhere) -> None:
-        """Take down that a pod didn't answer."""
-        self._metrics.retries.labels(why.reason).inc()
-        if why.reason != "template":
-            attempt.avoid.add(pod)
-        attempt.begun += why.began
-        attempt.refused = why.refused or attempt.refused
-        attempt.retry_after = why.retry_after
-        attempt.broke = why.why or attempt.broke
-
-    def _body(self, attempt: _Attempt, version: VersionRoute) -> bytes:
+    def _body(self, attempt: Attempt, version: VersionRoute) -> bytes:
         asked, twin, manner = attempt.asked, attempt.twin, attempt.manner
         if isinstance(attempt.going_on, GoOn):
             return asked.continued(twin, version, manner, said=attempt.going_on.said, tokens=attempt.going_on.tokens)
         return asked.to_bytes(twin, version, manner)
 
-    async def _hold(self, attempt: _Attempt, number: int, until: float, pause: float | None) -> bool:
-        """Wait for a newer table; with a `pause`, no longer than that. Raises RequestError when the time is up."""
-        left = until - time.monotonic()
+    async def _hold(self, attempt: Attempt, number: int, left: float, pause: float | None) -> bool:
+        """Wait for a newer table, at most `left` seconds or `pause`. Raises RequestError when the time is up."""
         twin = attempt.twin.name
         if left <= 0 and attempt.retry_after is not None:
             raise overloaded(f"all engine pods of twin {twin!r} are busy", retry_after=attempt.retry_after)
@@ -301,154 +239,14 @@ class Relay:
             self._held -= 1
             self._metrics.held.set(self._held)
 
-    async def _send(self, attempt: _Attempt, pod: Pod, version: VersionRoute, body: bytes) -> web.StreamResponse:
-        """Ask one pod; raises TryElsewhere when it didn't take the request or didn't finish."""
-        series = self._metrics.series(version.twin, version.served_name)
-        reply: Reply | None = None
-        pod.in_flight += 1
-        series.in_flight.inc()
-        try:
-            with pod_errors(pod):
-                reply = await self._upstream.post(_url(pod, attempt.asked.PATH), body, attempt.headers)
-                streaming = reply.status == 200 and reply.content_type == EVENT_STREAM
-                answer = await (first_events(reply) if streaming else reply.whole())
-            headers = headers_of(version, pod, reply)
-            check_answer(reply, pod, answer, headers)
-            if reply.headers.get(names.ADAPTER_DIGEST_HEADER, version.digest) != version.digest:
-                raise TryElsewhere("adapter_not_here")  # the answer must name the adapter that gave it
-            if pod.failures:
-                pod.answered()
-            if attempt.transcript is not None:
-                return await self._go_on(attempt, pod, version, reply, answer, streaming=streaming)
-            if not streaming:
-                return self._whole(attempt, version, reply, answer, headers)
-            if is_error(answer) and not (failed := stream_error(answer)).before:
-                # Nothing was forwarded yet: the error is still a whole answer.
-                refused = Refused(failed.status, orjson.dumps({"error": failed.error}), _as_json(headers))
-                if failed.status < 500:
-                    return attempt.outlet.whole(refused.status, refused.body, refused.headers, version)
-                raise TryElsewhere("error_event", began=True, refused=refused)
-            series.first_token_seconds.observe(time.monotonic() - attempt.started)
-            headers["Cache-Control"] = "no-cache"
-            headers["X-Accel-Buffering"] = "no"
-            attempt.transcript = Transcript()
-            await attempt.outlet.begin(headers)
-            return await self._forward(attempt, pod, version, reply, answer)
-        except AnswerTooLargeError:
-            raise RequestError(
-                502, "engine_error", "the engine's answer is too large", code="answer_too_large"
-            ) from None
-        finally:
-            pod.in_flight -= 1
-            series.in_flight.dec()
-            if reply is not None:
-                # Read to its end the connection is back in the pool already and this does nothing; otherwise closing
-                # it is what makes the engine stop generating.
-                reply.close()
-
-    def _whole(
-        self, attempt: _Attempt, version: VersionRoute, reply: Reply, answer: bytes, headers: dict[str, str]
-    ) -> web.StreamResponse:
-        """Return an answer that came as a whole."""
-        if reply.status == 400 and attempt.asked.wants_manner(attempt.twin):
-            if is_about_the_template(reply, answer) and self._templates.doubt():
-                raise TryElsewhere("template", began=True, refused=Refused(400, answer, headers))
-        elif reply.status == 404 and is_unknown_route(answer):
-            raise RequestError(
-                404, "invalid_request_error", f"this pool's engines have no {attempt.asked.PATH}", code="unknown_route"
-            )
-        if reply.status == 200 and self._stamper is not None:
-            headers |= self._stamper.headers(attempt.asked, version, answer)
-        return attempt.outlet.whole(reply.status, answer, headers, version)
-
-    async def _write(self, attempt: _Attempt, version: VersionRoute, transcript: Transcript, lines: bytes) -> None:
-        """Forward whole lines of a stream, the receipt before the last."""
-        transcript.add(lines)
-        if self._stamper is not None:
-            lines = self._stamper.lines(lines, attempt.asked, version, transcript)
-        await attempt.outlet.write(lines, version)
-
-    async def _go_on(
-        self, attempt: _Attempt, pod: Pod, version: VersionRoute, reply: Reply, answer: bytes, *, streaming: bool
-    ) -> web.StreamResponse:
-        """Forward the rest of a stream that another pod began."""
-        if not streaming:
-            raise _incomplete(attempt, f"the next engine refused to go on: {message_of(answer)[:200] or reply.status}")
-        if attempt.transcript is None or attempt.going_on is None:
-            raise RuntimeError("no stream has begun")
-        splice = Splice(attempt.transcript, attempt.going_on)
-        response = await self._forward(attempt, pod, version, reply, answer, splice=splice)
-        self._metrics.continued.labels("continued").inc()
-        return response
-
-    async def _forward(
-        self,
-        attempt: _Attempt,
-        pod: Pod,
-        version: VersionRoute,
-        reply: Reply,
-        chunk: bytes,
-        *,
-        splice: Splice | None = None,
-    ) -> web.StreamResponse:
-        """Forward whole lines as they arrive, beginning with `chunk`; raises TryElsewhere when the pod breaks off."""
-        transcript, outlet = attempt.transcript, attempt.outlet
-        if transcript is None:
-            raise RuntimeError("no stream has begun")
-
-        async def forward(lines: bytes) -> None:
-            lines = splice.rewrite(lines) if splice is not None else lines
-            if lines:
-                await self._write(attempt, version, transcript, lines)
-
-        rest, end = b"", b""
-        why = "the engine ended it before it was done"
-        while chunk:
-            if rest or not chunk.endswith(b"\n"):
-                # The served name may be cut in two by the network; and half a line is of no use to anybody.
-                chunk = rest + chunk
-                cut = chunk.rfind(b"\n") + 1
-                if cut == 0 and len(chunk) > MAX_LINE_BYTES:
-                    why = f"the engine sent a line of over {MAX_LINE_BYTES} bytes"
-                    break
-                chunk, rest = chunk[:cut], chunk[cut:]
-            if chunk:
-                if is_error(chunk):
-                    failed = stream_error(chunk)
-                    await forward(failed.before)
-                    if failed.status < 500:
-                        attempt.passed_code = str(failed.status)
-                        await outlet.fail(failed.error)
-                        return outlet.response
-                    attempt.broken_code = str(failed.status)
-                    raise TryElsewhere("error_event", began=True, why=_words(failed.error))
-                await forward(chunk)
-                end = chunk[-32:]
-            try:
-                chunk = await reply.chunk()
-            except BrokeOffError as error:
-                why = "the engine pod broke off"
-                pod.failed(time.monotonic())
-                log.warning("pod broke off in a stream", extra={"pod": pod.name, "reason": str(error)})
-                break
-        if rest.rstrip().endswith(_DONE):
-            await forward(rest + b"\n\n")
-        elif not end.rstrip().endswith(_DONE):
-            attempt.broken_code = CODE_BROKEN_STREAM
-            raise TryElsewhere("stream", began=True, why=why)
-        await outlet.end()
-        return outlet.response
-
-    def _pass_on(self, attempt: _Attempt, refused: Refused) -> web.StreamResponse:
+    def _pass_on(self, attempt: Attempt, refused: Refused) -> web.StreamResponse:
         """Return an engine's own error: no pod did better."""
-        if attempt.outlet.begun:
-            raise _incomplete(attempt, "no other engine could go on")
         headers = dict(refused.headers)
         if attempt.begun:
             headers[SHOULD_RETRY_HEADER] = "false"
         return web.Response(status=refused.status, body=refused.body, headers=headers)
 
-    async def _break(self, attempt: _Attempt, message: str) -> web.StreamResponse:
+    async def _break(self, attempt: Attempt, message: str) -> web.StreamResponse:
         """End a stream that can't be finished with an error event."""
         if attempt.going_on is not None:
             self._metrics.continued.labels("failed").inc()
@@ -460,48 +258,3 @@ class Relay:
         except ConnectionError:
             pass  # it has left
         return attempt.outlet.response
-
-    async def _settle(self, pod: Pod, version: VersionRoute) -> Manner:
-        """Find out what the chat template takes; raises RequestError when it takes nothing."""
-
-        async def ask(probe: Probe) -> TemplateReply | None:
-            document = {
-                "model": version.served_name, "messages": list(probe.messages), "max_tokens": 1, "temperature": 0
-            }  # fmt: skip
-            reply = None
-            try:
-                async with asyncio.timeout(PROBE_SECONDS):
-                    with pod_errors(pod):
-                        reply = await self._upstream.post(pod.url, orjson.dumps(document), _JSON_HEADERS)
-                        answer = await reply.whole()
-            except (TryElsewhere, TimeoutError, AnswerTooLargeError):
-                return None
-            finally:
-                if reply is not None:
-                    reply.close()
-            if reply.status == 200:
-                usage = orjson.loads(answer).get("usage") or {}
-                return TemplateReply(prompt_tokens=usage.get("prompt_tokens"))
-            if is_about_the_template(reply, answer):
-                return TemplateReply(refusal=message_of(answer))
-            return None
-
-        return await self._templates.settle(ask)
-
-
-def _incomplete(attempt: _Attempt, why: str) -> RequestError:
-    """Return the error of a request that no engine finished."""
-    message = f"{attempt.broke}; {why}" if attempt.broke and attempt.outlet.begun else why
-    return RequestError(502, "engine_error", message, code="engine_broke_off", may_repeat=False)
-
-
-def _url(pod: Pod, path: str) -> URL:
-    return pod.url if pod.url.path == path else pod.url.with_path(path)
-
-
-def _words(error: Mapping[str, object]) -> str:
-    return f"the engine failed ({str(error.get('message') or error.get('type'))[:200]})"
-
-
-def _as_json(headers: Mapping[str, str]) -> dict[str, str]:
-    return {**headers, "Content-Type": "application/json"}

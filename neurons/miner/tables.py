@@ -30,7 +30,7 @@ FORGET_SECONDS: Final = 900.0
 _FORGET_LOOK_SECONDS: Final = 5.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Pod:
     """One engine pod's agent; the same object as long as the pod lives, so what it counts survives new tables."""
 

@@ -52,6 +52,14 @@ def test_a_template_that_takes_nothing_is_told_in_its_own_words() -> None:
     assert settle(templates.BROKEN) == Refused("this model takes no conversation")
 
 
+@pytest.mark.parametrize("shown", ["messages[-1:]", "messages[-3:]"])
+def test_a_template_that_reads_only_the_last_turns_is_refused_in_words(shown: str) -> None:
+    template = "{% for message in " + shown + " %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}"
+    refused = settle(template)
+    assert isinstance(refused, Refused)
+    assert "leaves out" in refused.why
+
+
 def test_an_engine_that_counts_no_tokens_is_believed() -> None:
     assert settle(templates.CHATML, tells_tokens=False) == DEFAULT
 

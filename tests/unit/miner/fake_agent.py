@@ -38,6 +38,11 @@ class FakeAgent:
     error: dict[str, Any] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
     """Headers of its whole answers."""
+    names_adapter: bool = True
+    """Its answers name the adapter that gave them."""
+    answer: bytes | None = None
+    """What it answers every question with, as HTML."""
+    finish: str = "stop"
     gate: asyncio.Event | None = None
     """Wait for it before the first event or answer."""
     step: asyncio.Semaphore | None = None
@@ -114,21 +119,24 @@ class FakeAgent:
             return self._abort(request)
         if self.status != 200:
             return web.json_response({"error": self.error}, status=self.status, headers=self.marks)
+        if self.answer is not None:
+            return web.Response(body=self.answer, content_type="text/html", headers=self._mark(body["model"]))
         if body.get("stream"):
             return await self._stream(request, body["model"])
+        message = {"role": "assistant", "content": "".join(self.words)}
         answer = {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 1,
             "model": body["model"],
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(self.words)}}],
+            "choices": [{"index": 0, "message": message, "finish_reason": self.finish}],
             "usage": {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": 4},
         }
-        headers = {"Content-Type": "application/json", **self.marks}
+        headers = {"Content-Type": "application/json", **self._mark(body["model"]), **self.marks}
         return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), headers=headers)
 
     async def _stream(self, request: web.BaseRequest, model: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", **self._mark(model)})
         await response.prepare(request)
         events = self.events or [*(_event(model, word) for word in self.words), b"data: [DONE]\n\n"]
         for number, event in enumerate(events):
@@ -139,6 +147,9 @@ class FakeAgent:
             await response.write(event)
         await response.write_eof()
         return response
+
+    def _mark(self, model: str) -> dict[str, str]:
+        return {names.ADAPTER_DIGEST_HEADER: self.holds[model]} if model in self.holds and self.names_adapter else {}
 
     def _abort(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:

@@ -43,6 +43,7 @@ class Twin:
     versions: tuple[Version, ...]
     system_prompt: str | None = None
     doctor: str | None = None
+    uid: str | None = None
 
     def entry(self, name: str) -> TwinEntry:
         prompt = names.prompt_digest(self.system_prompt) if self.system_prompt is not None else None
@@ -64,7 +65,7 @@ def slices(twins: Mapping[str, Twin], agents: Iterable[FakeAgent], *, pool: Pool
             pool=pool, prompts={names.prompt_digest(text): text for text in prompts}
         ),
         names.routing_slice_name(pool.name, 0): RoutingSlice(
-            pool=pool, twins={f"uid-{name}": twin.entry(name) for name, twin in twins.items()}
+            pool=pool, twins={twin.uid or f"uid-{name}": twin.entry(name) for name, twin in twins.items()}
         ),
         names.pods_slice_name(pool.name): RoutingSlice(
             pool=pool, pods={agent.uid: PodEntry(name=agent.pod, address=agent.address) for agent in agents}

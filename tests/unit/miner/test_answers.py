@@ -362,3 +362,14 @@ async def _stream(miner: RunningMiner, text: str = "Hello", **more: Any) -> byte
         assert response.status == 200
         assert response.headers["x-twin-adapter-digest"] == digest("a")
         return await response.read()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_the_doctors_rules_cannot_be_cut_off_the_prompt(tmp_path: Path, path: str) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        await serve(miner, agent, system_prompt="Never name a dose.")
+        body = BODY if path.endswith("chat/completions") else {"model": "indra", "prompt": "Hello"}
+        async with miner.client.post(path, json=body | {"truncate_prompt_tokens": 5}) as response:
+            assert response.status == 400
+            assert "truncate_prompt_tokens" in (await response.json())["error"]["message"]
+        assert agent.bodies == []

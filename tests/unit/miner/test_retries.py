@@ -71,6 +71,120 @@ async def test_an_answer_by_another_adapter_is_not_forwarded(tmp_path: Path) -> 
         assert (status, headers["x-twin-pod"]) == (200, second.pod)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_names_no_adapter_is_not_forwarded(tmp_path: Path, stream: bool) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path, hold_seconds=0.2) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.names_adapter = False
+        body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert (response.status, response.headers["x-twin-pod"]) == (200, second.pod)
+        second.names_adapter = False
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert response.status == 503
+        assert miner.metric("bettertherapy_miner_retries_total", reason="adapter_not_here") >= 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("answer", [b"<html>ok</html>", b'"ok"', b"{}", b'{"choices": []}', b'{"choices": [{"index"'])
+async def test_what_is_no_answer_is_not_forwarded(tmp_path: Path, answer: bytes, stream: bool) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.answer = answer
+        body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert (response.status, response.headers["x-twin-pod"]) == (200, second.pod)
+        second.answer = answer
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (502, "engine_broke_off")
+
+
+async def test_a_whole_answer_that_was_stopped_in_the_middle_is_not_forwarded(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.finish = "abort"
+        status, headers, document = await miner.ask("indra")
+        assert (status, headers["x-twin-pod"]) == (200, second.pod)
+        second.finish = "abort"
+        status, _, document = await miner.ask("indra")
+        assert (status, document["error"]["code"]) == (502, "engine_broke_off")
+
+
+async def test_a_500_ends_nothing_while_another_pod_is_busy_for_a_moment(tmp_path: Path) -> None:
+    busy = {"x-twin-retry": "other-pod", "Retry-After": "1"}
+    async with (
+        FakeAgent(pod="a", holds=held(OLD)) as a,
+        FakeAgent(pod="b", holds=held(OLD)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        first, second = await preferred_first(miner, a, b)
+        first.status, first.error = 500, {"type": "InternalServerError", "message": "x"}
+        second.status, second.error, second.marks = 503, {"type": "Busy"}, busy
+        asked = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: len(second.bodies) >= 3)
+        second.status, second.marks = 200, {}
+        status, headers, _ = await asked
+        assert (status, headers["x-twin-pod"], len(first.bodies)) == (200, second.pod, 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_engine_that_is_full_for_a_moment_is_waited_for(tmp_path: Path, status: int) -> None:
+    full = {"type": "TooManyRequests", "message": "full"}
+    async with FakeAgent(pod="a", holds=held(OLD), status=status, error=full) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        asked = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: len(agent.bodies) >= 2)
+        agent.status = 200
+        assert (await asked)[0] == 200
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_engine_that_stays_full_is_told_with_a_retry_after(tmp_path: Path, status: int) -> None:
+    full = {"type": "TooManyRequests", "message": "full"}
+    async with (
+        FakeAgent(pod="a", holds=held(OLD), status=status, error=full) as agent,
+        RunningMiner(tmp_path, hold_seconds=0.2) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        answered, headers, document = await miner.ask("indra")
+        assert (answered, document) == (status, {"error": full})
+        assert int(headers["Retry-After"]) > 0
+        assert "x-should-retry" not in headers
+
+
+async def test_an_error_event_that_says_full_is_waited_for_as_its_status_is(tmp_path: Path) -> None:
+    full = b'data: {"error": {"message": "full", "type": "TooManyRequests", "code": 429}}\n\n'
+    async with (
+        FakeAgent(pod="a", holds=held(OLD), events=[full]) as agent,
+        RunningMiner(tmp_path, hold_seconds=1.5) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,))})
+        miner.report([agent])
+        body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert response.status == 429
+            assert int(response.headers["Retry-After"]) > 0
+        assert len(agent.bodies) >= 2
+
+
 async def test_a_stream_cut_before_its_first_event_moves(tmp_path: Path) -> None:
     async with (
         FakeAgent(pod="a", holds=held(OLD)) as a,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import openai
 import pytest
 
 from tests.standin import BASE
-from tests.unit.miner.engine_pods import QUESTION, pool, text
+from tests.unit.miner.engine_pods import QUESTION, events, pool, text
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, eventually, held, version
 
 BREAKS = [
     *((fault, after) for fault in ("fail_stream_after", "cut_stream_after") for after in (1, 4, 7)),
@@ -189,6 +190,29 @@ async def test_another_version_never_goes_on(tmp_path: Path) -> None:
         assert b.bodies == []
 
 
+async def test_a_twin_that_was_replaced_never_goes_on(tmp_path: Path) -> None:
+    """The name is another doctor's by now, in one change of the table: the other's weights must not end the answer."""
+    first_doctors, others = version("indra", "a"), version("indra", "b")
+    step = asyncio.Semaphore(2)
+    async with (
+        FakeAgent(pod="a", holds=held(first_doctors), cut_after=2, step=step) as a,
+        FakeAgent(pod="b", holds=held(others)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(first_doctors,))})
+        miner.report([a, b])
+        body = {"model": "indra", "messages": QUESTION, "stream": True}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            await response.content.readline()
+            a.cut_after = 3
+            miner.route({"indra": Twin(versions=(others,), uid="uid-another")})
+            step.release()
+            data = await response.read()
+        assert b"deleted or replaced meanwhile" in data
+        assert b"[DONE]" not in data
+        assert b.bodies == []
+
+
 async def test_a_stream_waits_for_a_pod_of_its_version(tmp_path: Path) -> None:
     async with pool(tmp_path, 1) as running:
         (engine,) = running.order
@@ -200,6 +224,95 @@ async def test_a_stream_waits_for_a_pod_of_its_version(tmp_path: Path) -> None:
         assert text(whole).startswith(text(got))
         assert "3 engines broke off" in got[-1]["error"]["message"]
         assert counted(running.miner, "broken") == 1
+
+
+async def test_a_stream_whose_next_engine_is_full_for_a_moment_waits_for_it(tmp_path: Path) -> None:
+    async with pool(tmp_path) as running:
+        whole = await running.stream()
+        first, second = running.order
+        first.knobs.cut_stream_after, second.knobs.fail_generation = 3, (429, "TooManyRequests", "full")
+        got = asyncio.create_task(running.stream())
+        await eventually(lambda: bool(second.bodies))
+        second.knobs.fail_generation = None
+        assert text(await got) == text(whole)
+
+
+async def test_a_stream_does_not_wait_for_ever_for_an_engine_that_is_full(tmp_path: Path) -> None:
+    async with pool(tmp_path, miner_hold_seconds=0.3) as running:
+        first, second = running.order
+        first.knobs.cut_stream_after, second.knobs.fail_generation = 3, (429, "TooManyRequests", "full")
+        async with asyncio.timeout(10):
+            got = await running.stream()
+        assert "no engine pod answers" in got[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize(("after", "asked"), [(10, {}), (3, {"max_tokens": 8}), (3, {"max_tokens": 40})])
+async def test_a_completion_that_goes_on_elsewhere_is_as_long_as_asked(
+    tmp_path: Path, after: int, asked: dict[str, Any]
+) -> None:
+    async with pool(tmp_path) as running:
+        body = {"messages": None, "prompt": "Hello ", "max_tokens": None, **asked}
+        whole = await running.stream("/v1/completions", **body)
+        running.order[0].knobs.cut_stream_after = after
+        got = await running.stream("/v1/completions", **body)
+        assert [event["choices"][0]["text"] for event in got[:-1]] == [e["choices"][0]["text"] for e in whole[:-1]]
+
+
+async def test_a_stream_at_its_length_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Only the count of its tokens is missing, which another engine would make only by saying more."""
+    indra = version("indra", "a")
+    async with (
+        FakeAgent(pod="a", holds=held(indra), cut_after=3) as a,
+        FakeAgent(pod="b", holds=held(indra), cut_after=3) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(indra,))})
+        miner.report([a, b])
+        body = {"model": "indra", "messages": QUESTION, "stream": True, "max_tokens": 3}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert (await response.read()).endswith(b"data: [DONE]\n\n")
+        body |= {"stream_options": {"include_usage": True}}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            assert b"the count of its tokens is lost" in await response.read()
+        assert len(a.bodies) + len(b.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "then", "read"),
+    [
+        (("Take", " 1", " "), ("0", " mg", "."), None),
+        (("Take", " 1", " "), (".5", " mg"), None),
+        (("Take", " 1", "\n\n"), ("0", " mg"), None),
+        (("Take", " 1", " "), ("", "0", " mg"), None),
+        (("Take", " 1", " "), (" mg", "."), "Take 1 mg."),
+        (("Take", " 1"), ("0", " mg"), "Take 10 mg"),
+        (("Take", "\n"), ("\n\n", "- 1"), "Take\n\n- 1"),
+        (("Take", " 1", " "), ("",), "Take 1 "),
+    ],
+)
+async def test_a_number_is_never_torn_apart_where_a_stream_broke(
+    tmp_path: Path, said: tuple[str, ...], then: tuple[str, ...], read: str | None
+) -> None:
+    indra = version("indra", "a")
+    async with (
+        FakeAgent(pod="a", holds=held(indra)) as a,
+        FakeAgent(pod="b", holds=held(indra)) as b,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(indra,))})
+        miner.report([a, b])
+        snapshot = miner.service.tables.snapshot
+        order = snapshot.pods_for(snapshot.twins["indra"].active[0])
+        first, second = (a, b) if order[0].name == "a" else (b, a)
+        first.words, first.cut_after, second.words = (*said, "never"), len(said), then
+        body = {"model": "indra", "messages": QUESTION, "stream": True}
+        async with miner.client.post("/v1/chat/completions", json=body) as response:
+            got = events(await response.read())
+        if read is None:
+            assert text(got) == "".join(said)
+            assert "in the middle of a word" in got[-1]["error"]["message"]
+        else:
+            assert (text(got), got[-1]) == (read, "[DONE]")
 
 
 async def test_white_space_at_the_break_is_not_said_twice(tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bettertherapy_api.routing import Version
 from neurons.miner import templates as miner_templates
-from tests.standin import templates
+from tests.standin import StandIn, templates
 from tests.unit.miner.engine_pods import Pool, pool
+from tests.unit.miner.fake_agent import FakeAgent
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually
 
+ON_BASE_OF_AGENTS = Version(served_name="base", weight_percent=100)
 RULES = "You are Dr. Gurung's twin. Send every emergency to a hospital."
 TALK: list[Any] = [
     {"role": "system", "content": "Be brief."},
@@ -100,3 +106,125 @@ async def test_a_conversation_that_is_odd_itself_is_the_clients_400(tmp_path: Pa
         status, document = await ask(running, odd)
         assert status == 400
         assert "roles must alternate" in document["error"]["message"]
+
+
+REFUSES: dict[str, Any] = {
+    "429": {"status": 429, "error": {"type": "TooManyRequests", "message": "full"}},
+    "503": {"status": 503, "error": {"type": "Overloaded", "message": "full"}},
+    "500": {"status": 500, "error": {"type": "InternalServerError", "message": "x"}},
+    "400_of_its_own": {"status": 400, "error": {"type": "BadRequestError", "message": "x", "param": "max_tokens"}},
+    "breaks_off": {"break_off": True},
+    "no_json": {"answer": b"<html>ok</html>"},
+    "no_count": {"answer": b'{"choices": [{"index": 0}], "usage": {}}'},
+}
+
+
+@pytest.mark.parametrize("says", REFUSES.values(), ids=REFUSES)
+async def test_no_conversation_is_sent_to_a_pod_whose_template_is_not_known(
+    tmp_path: Path, says: dict[str, Any]
+) -> None:
+    agent = FakeAgent(pod="a", **says)
+    async with agent, RunningMiner(tmp_path, hold_seconds=0.3) as miner:
+        miner.route({"indra": Twin(versions=(ON_BASE_OF_AGENTS,), system_prompt=RULES)})
+        miner.report([agent])
+        status, _, document = await miner.ask("indra", text="I have a headache.")
+        assert status in (429, 502, 503) or says.get("status") == status == 500
+        assert document["error"]["message"]
+        assert "I have a headache." not in str(agent.bodies)
+
+
+async def test_an_engine_that_does_not_say_in_time_what_its_template_takes_gets_no_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(miner_templates, "PROBE_SECONDS", 0.1)
+    agent = FakeAgent(pod="a", gate=asyncio.Event())
+    async with agent, RunningMiner(tmp_path, hold_seconds=0.3) as miner:
+        miner.route({"indra": Twin(versions=(ON_BASE_OF_AGENTS,), system_prompt=RULES)})
+        miner.report([agent])
+        status, headers, document = await miner.ask("indra", text="I have a headache.")
+        assert (status, document["error"]["code"]) == (503, "chat_template_unknown")
+        assert int(headers["Retry-After"]) > 0
+        assert "I have a headache." not in str(agent.bodies)
+
+
+async def test_a_template_that_is_asked_while_its_engine_is_full_is_asked_again(tmp_path: Path) -> None:
+    full = (429, "TooManyRequests", "full")
+    async with pool(tmp_path, 1, system_prompt=RULES, chat_template=templates.DEAF, fail_generation=full) as running:
+        (engine,) = running.order
+        asked = asyncio.create_task(ask(running))
+        await eventually(lambda: bool(engine.bodies))
+        engine.knobs.fail_generation = None
+        assert (await asked)[0] == 200
+        assert RULES in prompt_of(templates.DEAF, running)
+
+
+async def test_a_template_is_asked_at_another_pod_when_one_does_not_say(tmp_path: Path) -> None:
+    async with pool(tmp_path, 2, system_prompt=RULES, chat_template=templates.DEAF) as running:
+        first, second = running.order
+        first.knobs.fail_generation = (429, "TooManyRequests", "full")
+        assert (await ask(running))[0] == 200
+        assert RULES in templates.render(templates.DEAF, second.bodies[-1]["messages"])
+
+
+class Script(list[Any]):
+    """Bodies of an engine that changes as they arrive: `then` is called with their number."""
+
+    def __init__(self, then: Callable[[int], None]) -> None:
+        super().__init__()
+        self.then = then
+
+    def append(self, body: Any) -> None:
+        super().append(body)
+        self.then(len(self))
+
+
+async def test_nothing_is_known_of_a_template_in_doubt_until_it_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(miner_templates, "ASK_AGAIN_SECONDS", 0.0)
+    async with pool(tmp_path, 1, system_prompt=RULES, chat_template=templates.CHATML) as running:
+        assert (await ask(running))[0] == 200
+        (engine,) = running.order
+
+        def change(arrived: int) -> None:
+            if arrived == 1:  # it refuses the conversation, so that the template is in doubt
+                engine.knobs.chat_template = templates.GEMMA
+            elif arrived == 2:  # the question about it gets no answer
+                engine.knobs.chat_template = templates.DEAF
+                engine.knobs.fail_generation = (429, "TooManyRequests", "full")
+            else:
+                engine.knobs.fail_generation = None
+
+        engine.bodies = Script(change)
+        assert (await ask(running))[0] == 200
+        assert RULES in prompt_of(templates.DEAF, running)
+
+
+async def test_each_pod_is_asked_for_its_own_template(tmp_path: Path) -> None:
+    async with (
+        pool(tmp_path, 1, system_prompt=RULES, chat_template=templates.CHATML) as running,
+        StandIn(port=0, chat_template=templates.DEAF) as new,
+    ):
+        assert (await ask(running))[0] == 200
+        running.miner.report([FakeAgent(pod="new", address=f"127.0.0.1:{new.port}")])
+        assert (await ask(running))[0] == 200
+        assert RULES in templates.render(templates.DEAF, new.bodies[-1]["messages"])
+
+
+async def test_one_probe_is_for_all_who_wait_though_the_first_leaves(tmp_path: Path) -> None:
+    async with pool(tmp_path, 1, system_prompt=RULES, chat_template=templates.DEAF, prefill_seconds=0.05) as running:
+        first = asyncio.create_task(ask(running))
+        await eventually(lambda: running.asked > 0)
+        others = [asyncio.create_task(ask(running)) for _ in range(5)]
+        await asyncio.sleep(0.02)
+        first.cancel()
+        assert [status for status, _ in await asyncio.gather(*others)] == [200] * 5
+        assert running.asked <= 6 + 5
+
+
+async def test_a_template_that_leaves_the_rules_out_everywhere_is_told_in_words(tmp_path: Path) -> None:
+    last_turn = "{{ '<user> ' + messages[-1]['content'] + ' <assistant>' }}"
+    async with pool(tmp_path, 1, system_prompt=RULES, chat_template=last_turn) as running:
+        status, document = await ask(running)
+        assert (status, document["error"]["code"]) == (502, "chat_template_refuses")
+        assert "leaves out" in document["error"]["message"]
