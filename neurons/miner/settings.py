@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from bettertherapy_api import names
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/,?#]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument(
         "--cors-origins",
         default=environ.get("CORS_ORIGINS", ""),
+        type=_origins,
         help="origins, with commas between, whose pages may call the miner; * for all (env CORS_ORIGINS)",
     )
     parser.add_argument(
@@ -96,10 +99,29 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
-        cors_origins=frozenset(origin.strip() for origin in given.cors_origins.split(",") if origin.strip()),
+        cors_origins=given.cors_origins,
         images=given.images,
         log_level=given.log_level,
     )
+
+
+def _origins(text: str) -> frozenset[str]:
+    """Read origins, in the form in which browsers send them: one that differs by a character would allow nobody."""
+    origins = set()
+    for given in filter(None, (one.strip() for one in text.split(","))):
+        if given != "*" and not _ORIGIN.fullmatch(given):
+            raise argparse.ArgumentTypeError(
+                f"{given!r} is not `*` or an origin as a browser sends it: scheme, host and port, and no slash after "
+                "them, as in https://clinic.example"
+            )
+        origins.add(_without_default_port(given.lower()))
+    return frozenset(origins)
+
+
+def _without_default_port(origin: str) -> str:
+    """Return the origin as a browser writes it: without the port that its scheme has anyway."""
+    scheme, _, _ = origin.partition(":")
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
 
 
 def _seconds(text: str) -> float:

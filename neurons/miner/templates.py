@@ -74,6 +74,10 @@ class Templates:
         elif probe.result is not None:
             log.info(
                 "chat template",
-                extra={"system": probe.result.system.value, "alternate": probe.result.alternate},
+                extra={
+                    "system": probe.result.system.value,
+                    "alternate": probe.result.alternate,
+                    "user_first": probe.result.user_first,
+                },
             )
         return probe.result
