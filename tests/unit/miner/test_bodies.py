@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import orjson
@@ -272,26 +272,78 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=5),
     max_leaves=12,
 )
-FIELDS = st.sampled_from(
-    ["messages", "input", "instructions", "prompt", "tools", "tool_choice", "include", "text", "reasoning", "metadata",
-     "stream", "stream_options", "logprobs", "top_logprobs", "prompt_logprobs", "n", "best_of", "echo", "seed", "stop",
-     "max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens", "response_format", "user",
-     "safety_identifier", "prompt_cache_key", "chat_template_kwargs", "modalities", "background", "truncation",
-     "functions", "function_call", "store", "add_generation_prompt", "structured_outputs"]
+# What every route takes, with a value for every field; the fuzzing puts anything in any place.
+FUNCTION = {"name": "look_up", "description": "x", "parameters": {"type": "object"}, "strict": False}
+IMAGE = "data:image/png;base64,AAAA"
+SAMPLING: dict[str, Any] = {
+    "model": "indra", "stream": True, "temperature": 0.5, "top_p": 1, "seed": 1, "stop": ["x"], "top_k": 1, "user": "u",
+    "safety_identifier": "s", "prompt_cache_key": "c", "metadata": {"a": "b"}, "store": False,
+}  # fmt: skip
+CHAT: dict[str, Any] = SAMPLING | {
+    "messages": [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}], "name": "x"},
+        {"role": "user", "content": [
+            {"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}
+        ]},
+        {"role": "assistant", "content": None, "refusal": None, "function_call": {"name": "f", "arguments": "{}"},
+         "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "none"},
+    ],
+    "stream_options": {"include_usage": True}, "max_tokens": 4, "min_tokens": 1, "n": 1, "logprobs": True,
+    "top_logprobs": 1, "tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "auto",
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}, "modalities": ["text"],
+    "chat_template_kwargs": {"enable_thinking": False}, "structured_outputs": {"choice": ["a"]},
+    "add_generation_prompt": True,
+}  # fmt: skip
+RESPONSE: dict[str, Any] = SAMPLING | {
+    "instructions": "Be brief.", "max_output_tokens": 4, "tools": [{"type": "function", **FUNCTION}],
+    "input": [
+        {"type": "message", "role": "user", "content": [
+            {"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": IMAGE, "detail": "low"}
+        ]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "x"}, {"type": "refusal", "refusal": "x"}]},
+        {"type": "reasoning", "summary": []}, CALL, {**OUTPUT, "output": [{"type": "input_text", "text": "none"}]},
+    ],
+    "tool_choice": {"type": "function", "name": "look_up"}, "include": ["message.output_text.logprobs"],
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}, "reasoning": {"effort": "low"},
+    "truncation": "auto", "stream_options": {"include_obfuscation": False}, "background": False, "top_logprobs": 1,
+    "chat_template_kwargs": {"enable_thinking": False},
+}  # fmt: skip
+COMPLETION: dict[str, Any] = SAMPLING | {
+    "prompt": ["a", "b"], "max_tokens": 4, "n": 1, "best_of": 1, "echo": False, "logprobs": 1,
+    "response_format": {"type": "text"}, "stream_options": {"include_usage": True},
+}  # fmt: skip
+EMBEDDING: dict[str, Any] = {"model": "indra", "input": ["a", "b"], "encoding_format": "float", "user": "u"}
+ROUTES: tuple[tuple[Parser, dict[str, Any]], ...] = (
+    (partial(parse_chat, images=True), CHAT), (partial(parse_responses, images=True), RESPONSE),
+    (parse_completion, COMPLETION), (parse_embedding, EMBEDDING),
 )  # fmt: skip
-MESSAGES = st.lists(
-    st.fixed_dictionaries(
-        {"role": WORDS, "content": ANY}, optional={"type": WORDS | ANY, "tool_calls": ANY, "name": ANY}
-    ),
-    max_size=3,
-)  # fmt: skip
-BODIES = st.builds(
-    lambda some, base: base | some,
-    st.dictionaries(FIELDS, ANY, max_size=3),
-    st.fixed_dictionaries(
-        {"model": st.just("indra")}, optional={"messages": MESSAGES, "input": MESSAGES | ANY, "prompt": ANY}
-    ),
-)  # fmt: skip
+Path = tuple[str | int, ...]
+
+
+def places(value: Any, at: Path = ()) -> list[Path]:
+    """Every place in a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for name, one in inner for place in places(one, (*at, name)))]
+
+
+def changed(value: Any, at: Path, new: Any) -> Any:
+    """The document with another value at a place."""
+    if not at:
+        return new
+    if isinstance(value, dict) and at[0] in value:
+        return value | {at[0]: changed(value[at[0]], at[1:], new)}
+    if isinstance(value, list) and at[0] in range(len(value)):
+        return [changed(one, at[1:], new) if number == at[0] else one for number, one in enumerate(value)]
+    return value
+
+
+def bodies(document: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """The document, with anything in up to three places."""
+    changes = st.lists(st.tuples(st.sampled_from(places(document)), ANY), max_size=3)
+    return changes.map(lambda made: reduce(lambda body, change: changed(body, *change), made, document))
+
+
 STRICT = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True, user_first=True)
 
 
@@ -302,24 +354,43 @@ def read(parse: Parser, data: bytes) -> EngineRequest | RequestError:
         return error
 
 
-@settings(max_examples=400, deadline=None)
-@given(BODIES | ANY)
-def test_any_json_is_taken_or_refused_in_words(body: Any) -> None:
+@pytest.mark.parametrize(("parse", "document"), ROUTES, ids=["chat", "response", "completion", "embedding"])
+def test_a_body_with_every_field_is_taken(parse: Parser, document: dict[str, Any]) -> None:
+    assert body_of(parse(json.dumps(document).encode()))["model"] == VERSION.served_name
+
+
+@pytest.mark.parametrize(("parse", "document"), ROUTES, ids=["chat", "response", "completion", "embedding"])
+def test_any_json_is_taken_or_refused_in_words(parse: Parser, document: dict[str, Any]) -> None:
     """No body makes a parser fail, nor what is done with what it took."""
-    data = json.dumps(body).encode()
-    for parse in PARSERS:
-        asked = read(parse, data)
+
+    @settings(max_examples=300, deadline=None)
+    @given(bodies(document))
+    def check(body: Any) -> None:
+        asked = read(parse, json.dumps(body).encode())
         if isinstance(asked, RequestError):
             assert (asked.status, bool(asked.to_bytes())) == (400, True)
-            continue
+            return
         session(asked)
         asked.wants_usage()
         asked.is_at_its_length(3)
+        assert orjson.dumps(getattr(asked, "echo", None))
         for manner in (Manner(), STRICT):
             sent = body_of(asked, system_prompt="Rules.", manner=manner)
             assert sent["model"] == VERSION.served_name
             if asked.obstacle() is None:
                 assert asked.continued(twin_of("Rules."), VERSION, manner, said="It", tokens=1)
+
+    check()
+
+
+@pytest.mark.parametrize("value", [5, True, "x", [5], {"a": [1]}, [[]], [{"type": ["text"]}]])
+@pytest.mark.parametrize(("parse", "document"), ROUTES, ids=["chat", "response", "completion", "embedding"])
+def test_a_value_of_another_kind_in_any_place_is_taken_or_refused(
+    parse: Parser, document: dict[str, Any], value: Any
+) -> None:
+    for place in places(document):
+        asked = read(parse, json.dumps(changed(document, place, value)).encode())
+        assert body_of(asked) if isinstance(asked, EngineRequest) else asked.status == 400, place
 
 
 @settings(max_examples=200, deadline=None)
