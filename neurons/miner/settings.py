@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
+from neurons.miner import cors
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/,?#]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,22 +105,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
 
 
 def _origins(text: str) -> frozenset[str]:
-    """Read origins, in the form in which browsers send them: one that differs by a character would allow nobody."""
-    origins = set()
-    for given in filter(None, (one.strip() for one in text.split(","))):
-        if given != "*" and not _ORIGIN.fullmatch(given):
-            raise argparse.ArgumentTypeError(
-                f"{given!r} is not `*` or an origin as a browser sends it: scheme, host and port, and no slash after "
-                "them, as in https://clinic.example"
-            )
-        origins.add(_without_default_port(given.lower()))
-    return frozenset(origins)
-
-
-def _without_default_port(origin: str) -> str:
-    """Return the origin as a browser writes it: without the port that its scheme has anyway."""
-    scheme, _, _ = origin.partition(":")
-    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
+    try:
+        return cors.read_origins(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:
