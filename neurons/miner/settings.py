@@ -104,18 +104,18 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     )
 
 
-def _origins(text: str) -> frozenset[str]:
-    try:
-        return cors.read_origins(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
     return value
+
+
+def _origins(text: str) -> frozenset[str]:
+    try:
+        return cors.read_origins(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _own_namespace() -> str | None:
