@@ -34,7 +34,8 @@ class Manner:
     alternate: bool = False
     """Turns of one speaker in a row are written as one: the template refuses them otherwise."""
     user_first: bool = False
-    """A conversation that another than the user begins (a twin's greeting) gets a turn of the user's before it."""
+    """A conversation that the user doesn't begin (a twin's greeting, or what comes before it) gets a turn of the user's
+    at its beginning."""
 
 
 DEFAULT: Final = Manner()
@@ -80,7 +81,7 @@ def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = D
         if turns and turns[0]["role"] == "user":
             return [{**turns[0], "content": _joined(whole, turns[0].get("content"))}, *turns[1:]]
         return [{"role": "user", "content": whole}, *turns]
-    if manner.user_first and turns and turns[0]["role"] != "user":
+    if manner.user_first and (not turns or turns[0]["role"] != "user"):
         turns = [{"role": "user", "content": OPENING}, *turns]
     return [{"role": "system", "content": whole}, *turns] if texts else turns
 

@@ -119,6 +119,17 @@ def test_only_a_template_that_begins_with_the_user_gets_a_turn_before_the_greeti
     assert shape(GREETED[:1], system="Rules.", manner=FIRST_USER)[0] == {"role": "user", "content": "Rules."}
 
 
+@pytest.mark.parametrize("system", [None, "Rules."])
+@pytest.mark.parametrize("manner", [DEFAULT, Manner(user_first=True), FIRST_USER])
+def test_what_comes_before_a_greeting_is_the_beginning_of_the_conversation(manner: Manner, system: str | None) -> None:
+    """So that a greeting can be learned: as the answer to what stands before it."""
+    whole = shape(GREETED, system=system, manner=manner)
+    for count in range(len(GREETED)):
+        before = shape(GREETED[:count], system=system, manner=manner)
+        assert whole[: len(before)] == before
+        assert whole[len(before)] == GREETED[count]
+
+
 def test_calls_of_tools_are_not_joined_with_speech() -> None:
     call: Message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     said: Message = {"role": "assistant", "content": "It is fine."}
