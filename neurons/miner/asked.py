@@ -16,6 +16,8 @@ from neurons.miner.errors import bad_request
 from neurons.miner.tables import TwinRoute, VersionRoute
 
 STREAM_OPTIONS: Final = frozenset({"include_usage", "continuous_usage_stats"})
+_MOST_TOKENS: Final = 2**31
+"""More than any engine says; a greater number, as a float may be, can't be written as an integer."""
 COUNTED_TOKENS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 IDENTITY_FIELDS: Final = ("user", "safety_identifier", "prompt_cache_key")
@@ -70,15 +72,15 @@ class EngineRequest(ABC):
         """Return the fields that limit the answer's length, less what was said; at least 1 for a maximum."""
         given = {name: self.document.get(name) for name in COUNTED_TOKENS}
         return {
-            name: max(0 if name == "min_tokens" else 1, value - tokens)
+            name: max(0 if name == "min_tokens" else 1, int(min(value, _MOST_TOKENS)) - tokens)
             for name, value in given.items()
-            if isinstance(value, int)
+            if isinstance(value, int | float)  # engines take 8.0 for 8
         }
 
     def is_at_its_length(self, tokens: int) -> bool:
         """Tell whether `tokens` are all that were asked for."""
         most = [self.document.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return any(isinstance(value, int) and tokens >= value for value in most)
+        return any(isinstance(value, int | float) and tokens >= value for value in most)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -227,6 +227,13 @@ def test_what_asks_for_nothing_is_no_obstacle() -> None:
     assert completion(logprobs=None, seed=None).obstacle() is None
 
 
+def test_a_length_that_is_written_as_a_fraction_counts() -> None:
+    asked = chat(max_tokens=8.0)
+    assert asked.counted(3) == {"max_tokens": 5}
+    assert [asked.is_at_its_length(tokens) for tokens in (7, 8)] == [False, True]
+    assert chat(max_tokens=1e300).continued(twin_of(), VERSION, Manner(), said="It", tokens=1)
+
+
 # --- which conversation it is
 
 
