@@ -1,12 +1,16 @@
 """How a conversation is laid before a chat template: one shaping for the miner, the trainer and the evaluation.
 
-Templates differ in what they take: a turn of the system's own or none, two turns of one speaker in a row or none.
+Templates differ in what they take: a turn of the system's own or none, two turns of one speaker in a row or none, an
+assistant that speaks first or not.
 `shape` writes a conversation in one `Manner`; `probe` finds out which manner a template takes. Both are pure.
 """
 
 from neurons.conversation.probe import Probe, Refused, Reply, TemplateProbe, may_be_the_templates
 from neurons.conversation.shape import (
+    BETWEEN,
     DEFAULT,
+    OPENING,
+    SYSTEM_ROLES,
     Manner,
     Message,
     SystemPlace,
@@ -16,7 +20,10 @@ from neurons.conversation.shape import (
 )
 
 __all__ = [
+    "BETWEEN",
     "DEFAULT",
+    "OPENING",
+    "SYSTEM_ROLES",
     "Manner",
     "Message",
     "Probe",

@@ -1,7 +1,7 @@
 """Find out which manner a chat template takes, from how an engine answers conversations of the real shape.
 
 Sans I/O: `TemplateProbe` says what to ask next and takes the reply, so that the agent, the miner and the trainer can
-each ask in their own way. Three or four questions settle it. A template that takes a turn but leaves its text out is
+each ask in their own way. Four or five questions settle it. A template that takes a turn but leaves its text out is
 found by the prompt's length, wherever the rules stand: they must not vanish in silence.
 """
 
@@ -26,6 +26,7 @@ _TALK: Final[tuple[Message, ...]] = (
     {"role": "user", "content": "Since Monday."},
 )
 _TWO_IN_A_ROW: Final[tuple[Message, ...]] = (*_TALK, {"role": "user", "content": "No, since Sunday."})
+_GREETED: Final[tuple[Message, ...]] = ({"role": "assistant", "content": "How can I help?"}, _TALK[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class TemplateProbe:
     def __init__(self) -> None:
         self.result: Manner | Refused | None = None
         self._bare_tokens: int | None = None
-        self._place: SystemPlace | None = None
+        self._place = SystemPlace.OWN_TURN
+        self._alternate = False
         self._stage = 0
 
     def next(self) -> Probe | None:
@@ -78,9 +80,12 @@ class TemplateProbe:
             case 2:
                 manner = Manner(system=SystemPlace.FIRST_USER_TURN)
                 return Probe(tuple(shape(_TALK, system=_RULES, manner=manner)))
+            case 3:
+                return Probe(tuple(shape(_TWO_IN_A_ROW, system=_RULES, manner=Manner(system=self._place))))
             case _:
-                manner = Manner(system=self._place or SystemPlace.OWN_TURN)
-                return Probe(tuple(shape(_TWO_IN_A_ROW, system=_RULES, manner=manner)))
+                # Rules in the first user turn would stand before the greeting: the question is how it is without.
+                rules = _RULES if self._place is SystemPlace.OWN_TURN else None
+                return Probe(tuple(shape(_GREETED, system=rules, manner=Manner(system=self._place))))
 
     def take(self, reply: Reply) -> None:
         """Take the answer to `next()`."""
@@ -101,9 +106,12 @@ class TemplateProbe:
                 self.result = Refused(_UNHEARD)
             case 3 if reply.refusal is None and not self._heard(reply):
                 self.result = Refused(_UNHEARD)
+            case 3:
+                self._alternate, self._stage = reply.refusal is not None, 4
             case _:
-                place = self._place or SystemPlace.OWN_TURN
-                self.result = Manner(system=place, alternate=reply.refusal is not None)
+                self.result = Manner(
+                    system=self._place, alternate=self._alternate, user_first=reply.refusal is not None
+                )
 
     def _heard(self, reply: Reply) -> bool:
         if reply.prompt_tokens is None or self._bare_tokens is None:

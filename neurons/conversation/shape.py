@@ -11,7 +11,11 @@ Message = dict[str, Any]
 """`role`, `content` (a text, or OpenAI's list of parts) and what else OpenAI's API has there."""
 
 SYSTEM_ROLES: Final = frozenset({"system", "developer"})
-_BETWEEN: Final = "\n\n"
+BETWEEN: Final = "\n\n"
+"""What stands between two texts that are written as one."""
+OPENING: Final = "…"
+"""What the user is taken to have said before an assistant that speaks first, in a template that begins with the user:
+no words of the patient's are made up, and none of a language that may not be theirs."""
 
 
 class SystemPlace(StrEnum):
@@ -29,6 +33,9 @@ class Manner:
     system: SystemPlace = SystemPlace.OWN_TURN
     alternate: bool = False
     """Turns of one speaker in a row are written as one: the template refuses them otherwise."""
+    user_first: bool = False
+    """A conversation that the user doesn't begin (a twin's greeting, or what comes before it) gets a turn of the user's
+    at its beginning."""
 
 
 DEFAULT: Final = Manner()
@@ -39,7 +46,7 @@ def is_plain(messages: Sequence[Message]) -> bool:
     last = None
     for message in messages:
         role = message["role"]
-        if role == last or role in SYSTEM_ROLES:
+        if role == last or role in SYSTEM_ROLES or (last is None and role != "user"):
             return False
         last = role
     return True
@@ -51,7 +58,7 @@ def text_of(message: Message) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else ()
-    return _BETWEEN.join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return BETWEEN.join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = DEFAULT) -> list[Message]:
@@ -69,14 +76,14 @@ def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = D
             texts.append(text)
     if manner.alternate:
         turns = _alternating(turns)
-    if not texts:
-        return turns
-    whole = _BETWEEN.join(texts)
-    if manner.system is SystemPlace.OWN_TURN:
-        return [{"role": "system", "content": whole}, *turns]
-    if turns and turns[0]["role"] == "user":
-        return [{**turns[0], "content": _joined(whole, turns[0].get("content"))}, *turns[1:]]
-    return [{"role": "user", "content": whole}, *turns]
+    whole = BETWEEN.join(texts)
+    if texts and manner.system is SystemPlace.FIRST_USER_TURN:
+        if turns and turns[0]["role"] == "user":
+            return [{**turns[0], "content": _joined(whole, turns[0].get("content"))}, *turns[1:]]
+        return [{"role": "user", "content": whole}, *turns]
+    if manner.user_first and (not turns or turns[0]["role"] != "user"):
+        turns = [{"role": "user", "content": OPENING}, *turns]
+    return [{"role": "system", "content": whole}, *turns] if texts else turns
 
 
 def _alternating(turns: Sequence[Message]) -> list[Message]:
@@ -100,7 +107,7 @@ def _joined(first: Any, second: Any) -> Any:
     if not first or not second:
         return first or second
     if isinstance(first, str) and isinstance(second, str):
-        return first + _BETWEEN + second
+        return first + BETWEEN + second
     return [*_parts(first), *_parts(second)]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -13,8 +15,9 @@ from neurons.conversation import Manner
 from neurons.miner.errors import bad_request
 from neurons.miner.tables import TwinRoute, VersionRoute
 
-MAX_IDENTITY_CHARACTERS: Final = 1024
 STREAM_OPTIONS: Final = frozenset({"include_usage", "continuous_usage_stats"})
+_MOST_TOKENS: Final = 2**31
+"""More than any engine says; a greater number, as a float may be, can't be written as an integer."""
 COUNTED_TOKENS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 IDENTITY_FIELDS: Final = ("user", "safety_identifier", "prompt_cache_key")
@@ -73,15 +76,20 @@ class EngineRequest(ABC):
 
     def counted(self, tokens: int) -> dict[str, int]:
         """Return the fields that limit the answer's length, less what was said; at least 1 for a maximum."""
-        return {name: max(0 if name == "min_tokens" else 1, value - tokens) for name, value in self._limits().items()}
+        return {
+            name: max(0 if name == "min_tokens" else 1, int(min(value, _MOST_TOKENS)) - tokens)
+            for name, value in self._limits().items()
+        }
 
     def is_at_its_length(self, tokens: int) -> bool:
         """Tell whether `tokens` are all that were asked for."""
         return any(tokens >= value for name, value in self._limits().items() if name != "min_tokens")
 
-    def _limits(self) -> dict[str, int]:
+    def _limits(self) -> dict[str, int | float]:
         given = {name: self.document.get(name) for name in COUNTED_TOKENS}
-        limits = {name: value for name, value in given.items() if isinstance(value, int)}
+        limits = {
+            name: value for name, value in given.items() if isinstance(value, int | float)
+        }  # engines take 8.0 for 8
         if self.DEFAULT_TOKENS is not None:
             limits.setdefault("max_tokens", self.DEFAULT_TOKENS)
         return limits
@@ -89,16 +97,77 @@ class EngineRequest(ABC):
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Return the body's object without its null fields; raises RequestError (400)."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # JSONDecodeError keeps the whole body in `doc`: don't chain it to anything that may be logged.
-        raise bad_request(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from None
+    document = _parsed(body.removeprefix(codecs.BOM_UTF8))
     if not isinstance(document, dict):
         raise bad_request("the body must be a JSON object")
+    if body.count(b"{") + body.count(b"[") > _CERTAINLY_SHALLOW:
+        _check_depth(document)
     if None in document.values():  # a null says as much as no field at all
         document = {name: value for name, value in document.items() if value is not None}
     return document
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # JSONDecodeError keeps the whole body in `doc`: don't chain it to anything that may be logged.
+        why, at = error.msg, f"line {error.lineno}, column {error.colno}"
+    # A client that counts a text's UTF-16 units (JavaScript's) may cut an emoji in two when it shortens one.
+    mended = _ESCAPE.sub(_whole_characters, body)
+    if mended != body:
+        return _parsed(mended)
+    if b"\0" in body[:4]:
+        raise bad_request("the body must be encoded as UTF-8; it looks like UTF-16 or UTF-32")
+    try:
+        body.decode()
+    except UnicodeDecodeError as undecodable:
+        raise bad_request(f"the body is not valid UTF-8 (at byte {undecodable.start})") from None
+    if _depth(body) > _MAX_DEPTH:
+        raise bad_request("the body is nested too deep")
+    raise bad_request(f"the body is not valid JSON: {why} ({at})")
+
+
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in a JSON text; the group is half a character."""
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[\[{}\]]")
+_MAX_DEPTH: Final = 200
+"""Objects and lists within each other. orjson writes 254; what a body is put into for an engine or an answer is less
+than the difference."""
+_CERTAINLY_SHALLOW: Final = _MAX_DEPTH
+
+
+def _whole_characters(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape[1] is None else b"\\ufffd"
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep a text that is no JSON seems to be nested."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    for name, value in document.items():
+        level = [value]
+        for _ in range(_MAX_DEPTH):
+            level = [inner for outer in level for inner in _inside(outer)]
+            if not level:
+                break
+        else:
+            raise bad_request(f"`{name[:64]}` is nested more than {_MAX_DEPTH} deep", param=name[:64])
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """Return the objects and lists in an object or a list."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (one for one in inner if isinstance(one, dict | list))
 
 
 def check_fields(document: dict[str, Any], known: frozenset[str]) -> None:
@@ -135,26 +204,43 @@ def take_stream(document: dict[str, Any]) -> bool:
 
 
 def take_identity(document: dict[str, Any]) -> str | None:
-    """Return what names the conversation, and take all fields away that the engine must not see."""
+    """Return what names the conversation, and take all fields away that the engine must not see.
+
+    Raises RequestError (400) for a name that is no text: left out in silence it would join or part conversations.
+    """
     identity = None
     for name in IDENTITY_FIELDS:
-        value = document.get(name)
-        if isinstance(value, str) and value:
-            identity = f"{name}\0{value[:MAX_IDENTITY_CHARACTERS]}"
-            break
+        value = document.get(name, "")
+        if not isinstance(value, str):
+            raise bad_request(f"`{name}` must be a text", param=name)
+        if value and identity is None:
+            identity = f"{name}\0{value}"
     for name in SWALLOWED & document.keys():
         del document[name]
     return identity
 
 
-def check_template_kwargs(document: Mapping[str, Any]) -> None:
+def first_asked(document: dict[str, Any], names: Sequence[str]) -> str | None:
+    """Return the first of these fields that asks for something, None if none does.
+
+    A 0 does: `logprobs: 0` asks for the probabilities of the tokens said, and of no others.
+    """
+    return next((name for name in names if _asks(document.get(name))), None)
+
+
+def _asks(value: Any) -> bool:
+    return value is not None and value is not False and value not in ([], {})
+
+
+def check_template_kwargs(document: dict[str, Any]) -> None:
     """Refuse `chat_template_kwargs` that would replace what the miner has written; raises RequestError (400)."""
-    given = document.get("chat_template_kwargs")
+    name = "chat_template_kwargs"
+    given = document.get(name)
     if given is None:
         return
-    name = "chat_template_kwargs"
     if not isinstance(given, dict):
         raise bad_request(f"`{name}` must be an object", param=name)
+    document[name] = given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         if key in _TEMPLATES_OWN or not isinstance(value, str | bool | int | float):
             raise bad_request(

@@ -7,18 +7,20 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from neurons.conversation import Manner, is_plain, shape
+from neurons.conversation import Manner, Message, is_plain, shape, text_of
 from neurons.miner.asked import (
     SWALLOWED,
     EngineRequest,
     check_fields,
     check_template_kwargs,
+    first_asked,
     parse_object,
     take_identity,
     take_model,
     take_stream,
 )
 from neurons.miner.errors import bad_request
+from neurons.miner.messages import Place, written
 from neurons.miner.tables import TwinRoute, VersionRoute
 from neurons.receipts.digests import question_of_messages
 
@@ -47,8 +49,6 @@ _OBSTACLES: Final = (
 )
 # fmt: on
 _KNOWN: Final = _FORWARDED | SWALLOWED
-_TEXT_PARTS: Final = frozenset({"text", "refusal"})
-_IMAGE_PREFIX: Final = "data:image/"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +58,9 @@ class ChatRequest(EngineRequest):
     PATH: ClassVar[str] = "/v1/chat/completions"
 
     messages: list[Any]
+    """As the client sent them."""
+    turns: list[Message]
+    """The same, written for the engine."""
     plain: bool
     """Every template takes the messages as they are."""
 
@@ -85,11 +88,8 @@ class ChatRequest(EngineRequest):
         given = self.document
         if given.get("n", 1) != 1:
             return "`n` is more than 1"
-        for name in _OBSTACLES:
-            if given.get(name):
-                return f"it has `{name}`"
-        if given.get("seed") is not None:
-            return "it has `seed`"
+        if (name := first_asked(given, _OBSTACLES)) is not None:
+            return f"it has `{name}`"
         form = given.get("response_format")
         if isinstance(form, dict) and form.get("type") != "text":
             return "it has `response_format`"
@@ -107,10 +107,8 @@ class ChatRequest(EngineRequest):
 
     def _messages(self, twin: TwinRoute, manner: Manner) -> list[Any]:
         if twin.system_message is None and self.plain:
-            return self.messages
-        return shape(
-            self.messages, system=twin.system_message["content"] if twin.system_message else None, manner=manner
-        )
+            return self.turns
+        return shape(self.turns, system=twin.system_message["content"] if twin.system_message else None, manner=manner)
 
 
 def parse_chat(body: bytes, *, images: bool = False) -> ChatRequest:
@@ -118,57 +116,35 @@ def parse_chat(body: bytes, *, images: bool = False) -> ChatRequest:
     return check_chat(parse_object(body), images=images)
 
 
-def check_chat(document: dict[str, Any], *, images: bool = False) -> ChatRequest:
-    """Check a chat document, which is kept and changed; raises RequestError (400)."""
+def check_chat(document: dict[str, Any], *, images: bool = False, place: Place | None = None) -> ChatRequest:
+    """Check a chat document, which is kept and changed; raises RequestError (400).
+
+    `place` says what the client calls a message, where it did not write `messages` itself.
+    """
     check_fields(document, _KNOWN)
     twin = take_model(document)
+    stream = take_stream(document)
     messages = document.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_request("`messages` must be a list with at least one message", param="messages")
-    for message in messages:
-        _check_message(message, images=images)
-    stream = take_stream(document)
+    turns = written(messages, images=images, **({} if place is None else {"place": place}))
     check_template_kwargs(document)
     identity = take_identity(document)
-    first = next((message for message in messages if message["role"] == "user"), messages[0])
+    first = next((turn for turn in turns if turn["role"] == "user"), turns[0])
     return ChatRequest(
         twin=twin,
         stream=stream,
         document=document,
         identity=identity,
-        beginning=orjson.dumps(first.get("content")),
+        beginning=_beginning(first),
         messages=messages,
-        plain=is_plain(messages),
+        turns=turns,
+        plain=is_plain(turns),
     )
 
 
-def _check_message(message: Any, *, images: bool) -> None:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise bad_request("each of `messages` must be an object with a `role`", param="messages")
-    if len(message) > 2:
-        # An answer of OpenAI's client that is sent back has `audio`, `refusal` and others, all null.
-        for name in [name for name, value in message.items() if value is None and name != "content"]:
-            del message[name]
-    content = message.get("content")
-    if isinstance(content, list):
-        for part in content:
-            _check_part(part, images=images)
-
-
-def _check_part(part: Any, *, images: bool) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in _TEXT_PARTS and isinstance(part.get(kind), str):
-        return
-    if kind != "image_url":
-        raise bad_request(
-            "each part of a message's `content` must be text"
-            + (" or an image as a data URL" if images else ": this pool takes no images, audio, video or files"),
-            param="messages",
-        )
-    if not images:
-        raise bad_request("this pool takes no images: send text", param="messages", code="images_not_taken")
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    if not isinstance(url, str) or not url.startswith(_IMAGE_PREFIX):
-        # The engine would fetch a URL itself, from inside the cluster.
-        raise bad_request("send images as data URLs (data:image/png;base64,…)", param="messages", code="image_url")
+def _beginning(turn: Message) -> bytes:
+    """Return what a turn says, the same for a text and for that text in parts."""
+    content = turn["content"]
+    others = [part for part in content if part["type"] != "text"] if isinstance(content, list) else []
+    return orjson.dumps([text_of(turn), *others])

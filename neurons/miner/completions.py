@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from neurons.conversation import Manner
+from neurons.conversation import BETWEEN, Manner
 from neurons.miner.asked import (
     SWALLOWED,
     EngineRequest,
     check_fields,
+    first_asked,
     parse_object,
     take_identity,
     take_model,
@@ -30,9 +31,8 @@ _COMPLETION: Final = SWALLOWED | {
     "bad_words", "allowed_token_ids", "structured_outputs",
 }
 _EMBEDDING: Final = SWALLOWED | {"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"}
-_OBSTACLES: Final = ("logprobs", "response_format", "structured_outputs")
+_OBSTACLES: Final = ("seed", "logprobs", "response_format", "structured_outputs")
 # fmt: on
-_BEGINNING_BYTES: Final = 512
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,16 +58,15 @@ class CompletionRequest(EngineRequest):
             return "`prompt` holds several texts"
         if self.document.get("n", 1) != 1:
             return "`n` is more than 1"
-        if self.document.get("seed") is not None:
-            return "it has `seed`"
-        return next((f"it has `{name}`" for name in _OBSTACLES if self.document.get(name)), None)
+        name = first_asked(self.document, _OBSTACLES)
+        return f"it has `{name}`" if name is not None else None
 
     def question(self) -> str | None:
         """Return the digest of the prompt as the client sent it."""
         return question_of_prompt(self.document["prompt"])
 
     def _body(self, twin: TwinRoute, version: VersionRoute, more: dict[str, Any], said: str = "") -> bytes:
-        rules = f"{twin.system_message['content']}\n\n" if twin.system_message is not None else ""
+        rules = twin.system_message["content"] + BETWEEN if twin.system_message is not None else ""
         prompts = [rules + prompt + said for prompt in self.prompts]
         prompt = prompts[0] if isinstance(self.document["prompt"], str) else prompts
         return orjson.dumps({**self.document, "model": version.served_name, "prompt": prompt, **more})
@@ -94,7 +93,8 @@ def parse_completion(body: bytes) -> CompletionRequest:
         stream=stream,
         document=document,
         identity=identity,
-        beginning=prompts[0].encode("utf-8", "surrogatepass")[:_BEGINNING_BYTES],
+        # The whole of it: where a longer prompt goes on with a shorter one can't be told from two that begin alike.
+        beginning=orjson.dumps(prompts),
         prompts=prompts,
     )
 
@@ -119,7 +119,15 @@ def parse_embedding(body: bytes) -> EmbeddingRequest:
     document = parse_object(body)
     check_fields(document, _EMBEDDING)
     twin = take_model(document)
-    if not isinstance(document.get("input"), str | list) or not document["input"]:
+    given = document.get("input")
+    texts = given if isinstance(given, list) else [given]
+    if any(isinstance(text, int | list) for text in texts):
+        raise bad_request(
+            "`input` holds token ids, and they are another model's: send texts. LangChain's OpenAIEmbeddings does with "
+            "check_embedding_ctx_length=False",
+            param="input",
+        )
+    if not given or not all(isinstance(text, str) for text in texts):
         raise bad_request("`input` must be a text or a list of texts", param="input")
     identity = take_identity(document)
     return EmbeddingRequest(twin=twin, stream=False, document=document, identity=identity)

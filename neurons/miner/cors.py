@@ -20,6 +20,25 @@ _SHOWN: Final = ", ".join(
 )  # fmt: skip
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_\-, ]{1,1024}")
 _DEFAULT_HEADERS: Final = "authorization, content-type"
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/,?#]+")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def read_origins(text: str) -> frozenset[str]:
+    """Read a list with commas, each origin in the form in which browsers send it: any other would allow nobody.
+
+    Raises ValueError with what is wrong.
+    """
+    origins = set()
+    for given in filter(None, (one.strip() for one in text.split(","))):
+        if given != ANY and not _ORIGIN.fullmatch(given):
+            raise ValueError(
+                f"{given!r} is not `*` or an origin as a browser sends it: scheme, host and port, and no slash after "
+                "them, as in https://clinic.example"
+            )
+        origin = given.lower()
+        origins.add(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "")))
+    return frozenset(origins)
 
 
 class Cors:

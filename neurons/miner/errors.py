@@ -32,6 +32,7 @@ class RequestError(Exception):
         code: str | None = None,
         retry_after: int | str | None = None,
         may_repeat: bool = True,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -42,6 +43,8 @@ class RequestError(Exception):
         self.retry_after = retry_after
         self.may_repeat = may_repeat
         """False where asking again would do harm: the miner has tried other pods already, or it took minutes."""
+        self.allow = allow
+        """Of a 405: the methods that the route has."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what stands under `error`."""
@@ -58,6 +61,8 @@ class RequestError(Exception):
             headers["Retry-After"] = str(self.retry_after)
         if not self.may_repeat:
             headers[SHOULD_RETRY_HEADER] = "false"
+        if self.allow is not None:
+            headers["Allow"] = self.allow
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return web.Response(status=self.status, body=self.to_bytes(), headers=headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from neurons.conversation import BETWEEN
 from neurons.miner.asked import parse_object
 from neurons.miner.chat import ChatRequest, check_chat
 from neurons.miner.errors import bad_request
@@ -21,6 +22,7 @@ _TRANSLATED: Final = frozenset(
      "stream_options", "background"}
 )
 # fmt: on
+_OF_A_TOOL: Final = ("name", "description", "parameters", "strict")
 _ELSEWHERE: Final = {
     "previous_response_id": "responses are not stored here: send the whole conversation as `input`",
     "conversation": "conversations are not stored here: send the whole conversation as `input`",
@@ -55,17 +57,18 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
     if given.get("background"):
         raise bad_request("`background` is not taken: wait for the answer, or stream it", param="background")
     document: dict[str, Any] = {name: given[name] for name in _AS_THEY_ARE if name in given}
-    document["messages"] = _messages(given)
+    messages, places = _messages(given)
+    document["messages"] = messages
     if "max_output_tokens" in given:
         document["max_tokens"] = given["max_output_tokens"]
-    tools = [_tool(tool) for tool in given.get("tools") or ()]
+    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(_list(given, "tools"))]
     if tools:
         document["tools"] = tools
         document["tool_choice"] = _tool_choice(given.get("tool_choice", "auto"))
     _format(given, document)
     if document.get("stream"):
         document["stream_options"] = {"include_usage": True}
-    chat = check_chat(document, images=images)
+    chat = check_chat(document, images=images, place=places.__getitem__)
     return ResponsesRequest(
         twin=chat.twin,
         stream=chat.stream,
@@ -73,6 +76,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
         identity=chat.identity,
         beginning=chat.beginning,
         messages=chat.messages,
+        turns=chat.turns,
         plain=chat.plain,
         given={name: given[name] for name in ("input", "instructions") if name in given},
         echo={
@@ -88,69 +92,101 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
     )  # fmt: skip
 
 
-def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:
+def _list(given: dict[str, Any], name: str) -> list[Any]:
+    value = given.get(name, [])
+    if not isinstance(value, list):
+        raise bad_request(f"`{name}` must be a list", param=name)
+    return value
+
+
+def _object(given: dict[str, Any], name: str) -> dict[str, Any]:
+    value = given.get(name, {})
+    if not isinstance(value, dict):
+        raise bad_request(f"`{name}` must be an object", param=name)
+    return value
+
+
+def _messages(given: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the chat's messages, and what in the request each comes from."""
     instructions, said = given.get("instructions"), given.get("input")
     messages: list[dict[str, Any]] = []
+    places: list[str] = []
     if instructions is not None:
         if not isinstance(instructions, str):
             raise bad_request("`instructions` must be a text", param="instructions")
         messages.append({"role": "system", "content": instructions})
+        places.append("instructions")
     if isinstance(said, str) and said:
-        return [*messages, {"role": "user", "content": said}]
+        return [*messages, {"role": "user", "content": said}], [*places, "input"]
     if not isinstance(said, list) or not said:
         raise bad_request("`input` must be a text or a list of items", param="input")
-    for item in said:
-        _add_item(messages, item)
-    return messages
+    for number, item in enumerate(said):
+        place = f"input[{number}]"
+        _add_item(messages, item, place)
+        places += [place] * (len(messages) - len(places))
+    if not messages:
+        raise bad_request("`input` must have a message", param="input")
+    return messages, places
 
 
-def _add_item(messages: list[dict[str, Any]], item: Any) -> None:
-    kind = item.get("type", "message") if isinstance(item, dict) else None
+def _add_item(messages: list[dict[str, Any]], item: Any, place: str) -> None:
+    kind = (item.get("type") or "message") if isinstance(item, dict) else None
     match kind:
-        case "message" if isinstance(item.get("role"), str):
-            messages.append({"role": item["role"], "content": _content(item.get("content"))})
+        case "message":
+            messages.append({"role": item.get("role"), "content": _content(item.get("content"), f"{place}.content")})
         case "function_call":
-            function = {"name": item.get("name"), "arguments": item.get("arguments") or "{}"}
-            call = {"id": item.get("call_id"), "type": "function", "function": function}
-            if messages and messages[-1].get("tool_calls"):
-                messages[-1]["tool_calls"].append(call)
+            call = _call(item, place)
+            if messages and messages[-1]["role"] == "assistant":
+                # Templates that count turns take what was said and the calls with it as one answer, as it was.
+                messages[-1].setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         case "function_call_output":
-            messages.append(
-                {"role": "tool", "tool_call_id": item.get("call_id"), "content": _content(item.get("output"))}
-            )
+            output = _content(item.get("output"), f"{place}.output")
+            messages.append({"role": "tool", "tool_call_id": _text(item, "call_id", place), "content": output})
         case "reasoning":
             pass  # a model's earlier thoughts are not shown to it again
         case _:
-            raise bad_request(
-                "each item of `input` must be a message, a function_call or a function_call_output", param="input"
-            )
+            raise bad_request(f"`{place}` must be a message, a function_call or a function_call_output", param="input")
 
 
-def _content(content: Any) -> Any:
+def _call(item: dict[str, Any], place: str) -> dict[str, Any]:
+    arguments = _text(item, "arguments", place) if item.get("arguments") is not None else ""
+    function = {"name": _text(item, "name", place), "arguments": arguments or "{}"}
+    return {"id": _text(item, "call_id", place), "type": "function", "function": function}
+
+
+def _text(item: dict[str, Any], name: str, place: str) -> str:
+    value = item.get(name)
+    if not isinstance(value, str):
+        raise bad_request(f"`{place}.{name}` must be a text", param="input")
+    return value
+
+
+def _content(content: Any, place: str) -> Any:
     if not isinstance(content, list):
         return content
-    parts: list[dict[str, Any]] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind in ("input_text", "output_text", "text"):
-            parts.append({"type": "text", "text": part.get("text")})
-        elif kind == "refusal":
-            parts.append({"type": "text", "text": part.get("refusal")})
-        elif kind == "input_image":
-            parts.append({"type": "image_url", "image_url": {"url": part.get("image_url")}})
-        else:
-            raise bad_request("each part of a message must be a text or an image", param="input")
-    if all(part["type"] == "text" and isinstance(part["text"], str) for part in parts):
-        return "\n\n".join(part["text"] for part in parts)
+    parts = [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
+    if all(part["type"] == "text" for part in parts):
+        return BETWEEN.join(part["text"] for part in parts)
     return parts
 
 
-def _tool(tool: Any) -> dict[str, Any]:
+def _part(part: Any, place: str) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "input_image":
+        image = {"url": part.get("image_url"), "detail": part.get("detail")}
+        return {"type": "image_url", "image_url": image}
+    text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
+    if kind not in ("input_text", "output_text", "text", "refusal") or not isinstance(text, str):
+        raise bad_request(f"`{place}` must be a text or an image", param="input")
+    return {"type": "text", "text": text}
+
+
+def _tool(tool: Any, place: str) -> dict[str, Any]:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise bad_request("only tools of type `function` are taken: an engine can't search or run code", param="tools")
-    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+        raise bad_request(f"`{place}` must be of type `function`: an engine can't search or run code", param="tools")
+    return {"type": "function", "function": {name: tool[name] for name in _OF_A_TOOL if tool.get(name) is not None}}
 
 
 def _tool_choice(choice: Any) -> Any:
@@ -162,14 +198,16 @@ def _tool_choice(choice: Any) -> Any:
 
 
 def _format(given: dict[str, Any], document: dict[str, Any]) -> None:
-    text, reasoning = given.get("text"), given.get("reasoning")
-    form = text.get("format") if isinstance(text, dict) else None
-    if isinstance(form, dict) and form.get("type") == "json_schema":
+    text, reasoning, include = _object(given, "text"), _object(given, "reasoning"), _list(given, "include")
+    form = text.get("format")
+    if form is not None and not isinstance(form, dict):
+        raise bad_request("`text.format` must be an object", param="text")
+    if form is not None and form.get("type") == "json_schema":
         schema = {name: value for name, value in form.items() if name != "type"}
         document["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif isinstance(form, dict) and form.get("type") not in (None, "text"):
+    elif form is not None and form.get("type") not in (None, "text"):
         document["response_format"] = {"type": form["type"]}
-    if isinstance(reasoning, dict) and reasoning.get("effort") is not None:
+    if reasoning.get("effort") is not None:
         document["reasoning_effort"] = reasoning["effort"]
-    if "top_logprobs" in document or "message.output_text.logprobs" in (given.get("include") or ()):
+    if "top_logprobs" in document or "message.output_text.logprobs" in include:
         document["logprobs"] = True

@@ -63,6 +63,7 @@ class _Events:
         self._head: dict[str, Any] | None = None
         self._output: list[_Item] = []
         self._text: list[str] = []
+        self._logprobs: list[Any] = []
         self._message_at: int | None = None
         self._calls: dict[int, int] = {}
         """Index of a call in the chat → its place in the output."""
@@ -95,6 +96,10 @@ class _Events:
     def failure(self, error: dict[str, Any]) -> bytes:
         """Return the event of a stream that broke."""
         said = {"code": "server_error", "message": str(error.get("message"))}
+        if self._message_at is not None:
+            self._output[self._message_at] = self._message(status="incomplete")
+        for place in self._calls.values():
+            self._output[place]["status"] = "incomplete"
         return self._event("response.failed", response={**self._response(status="failed"), "error": said})
 
     def _said(self, text: str, logprobs: list[Any]) -> bytes:
@@ -106,6 +111,7 @@ class _Events:
             out += self._event("response.output_item.added", output_index=self._message_at, item=self._output[-1])
             out += self._part("response.content_part.added", part=item["content"][0])
         self._text.append(text)
+        self._logprobs += logprobs
         return out + self._part("response.output_text.delta", delta=text, logprobs=logprobs)
 
     def _called(self, call: dict[str, Any]) -> bytes:
@@ -131,9 +137,10 @@ class _Events:
     def _end(self) -> bytes:
         out = b""
         if self._message_at is not None:
-            item = self._output[self._message_at] = _message(self._identity, "".join(self._text), [])
-            out += self._part("response.output_text.done", text="".join(self._text), logprobs=[])
-            out += self._part("response.content_part.done", part=item["content"][0])
+            item = self._output[self._message_at] = self._message()
+            part = item["content"][0]
+            out += self._part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
+            out += self._part("response.content_part.done", part=part)
             out += self._event("response.output_item.done", output_index=self._message_at, item=item)
         for place in self._calls.values():
             item = self._output[place]
@@ -148,6 +155,10 @@ class _Events:
             out += self._event("response.output_item.done", output_index=place, item=item)
         response = {**self._response(), **self._signed}
         return out + self._event(f"response.{response['status']}", response=response)
+
+    def _message(self, *, status: str = "completed") -> _Item:
+        """Return all that was said."""
+        return _message(self._identity, "".join(self._text), self._logprobs, status=status)
 
     @property
     def _identity(self) -> str:

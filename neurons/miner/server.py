@@ -92,7 +92,9 @@ class MinerServer:
         except Exception:
             # The traceback holds code, not values: no prompt gets into the log.
             log.exception("a request failed in an unforeseen way", extra={"path": request.path[:100]})
-            response = RequestError(500, "internal_error", "the miner failed; its log says why").response()
+            response = RequestError(
+                500, "internal_error", "the miner failed; its log says why", may_repeat=False
+            ).response()
         if not response.prepared:
             response.headers.update(shown)
             if self._relay.draining:
@@ -116,7 +118,10 @@ class MinerServer:
         if request.method != method and not (request.method == "HEAD" and method == "GET"):
             if self._cors.is_preflight(request):
                 return self._cors.preflight(request)
-            raise RequestError(405, "invalid_request_error", f"use {method} for {path[:100]}", code="wrong_method")
+            raise RequestError(
+                405, "invalid_request_error", f"use {method} for {path[:100]}", code="wrong_method",
+                allow="GET, HEAD" if method == "GET" else method,
+            )  # fmt: skip
         return await handler(request, seen)
 
     async def _generate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from neurons.miner.asked import MAX_IDENTITY_CHARACTERS, EngineRequest
+from neurons.miner.asked import EngineRequest
 
 SESSION_HEADER: Final = "x-session-id"
 
@@ -17,10 +17,10 @@ def session_of(asked: EngineRequest, *, client: str, header: str | None) -> byte
     conversation begins, which every later turn repeats. Two clients never share a conversation.
     """
     if header:
-        told = b"h" + header[:MAX_IDENTITY_CHARACTERS].encode("utf-8", "surrogatepass")
+        told = b"h" + header.encode("utf-8", "surrogatepass")
     elif asked.identity is not None:
         told = b"i" + asked.identity.encode("utf-8", "surrogatepass")
     else:
         told = b"b" + asked.beginning
-    key = client.encode("utf-8", "surrogateescape")[:64]
+    key = hashlib.blake2b(client.encode("utf-8", "surrogateescape")).digest()  # a key has at most 64 bytes, a name more
     return hashlib.blake2b(told, key=key, digest_size=16).digest()

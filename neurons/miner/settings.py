@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
+from neurons.miner import cors
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -106,6 +107,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument(
         "--cors-origins",
         default=environ.get("CORS_ORIGINS", ""),
+        type=_origins,
         help="origins, with commas between, whose pages may call the miner; * for all (env CORS_ORIGINS)",
     )
     parser.add_argument(
@@ -138,7 +140,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
-        cors_origins=frozenset(origin.strip() for origin in given.cors_origins.split(",") if origin.strip()),
+        cors_origins=given.cors_origins,
         images=given.images,
         doors=doors,
         subnet=_subnet(given),
@@ -217,6 +219,13 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
     return value
+
+
+def _origins(text: str) -> frozenset[str]:
+    try:
+        return cors.read_origins(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _own_namespace() -> str | None:

@@ -99,7 +99,10 @@ class Templates:
         if isinstance(result, Refused):
             log.error("the chat template takes no conversation", extra={"pod": pod.name, "reason": result.why[:500]})
         else:
-            extra = {"pod": pod.name, "system": result.system.value, "alternate": result.alternate}
+            extra = {
+                "pod": pod.name, "system": result.system.value, "alternate": result.alternate,
+                "user_first": result.user_first,
+            }  # fmt: skip
             log.info("chat template", extra=extra)
         return result
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from neurons.conversation import DEFAULT, Manner, Message, Refused, Reply, SystemPlace, TemplateProbe, is_plain, shape
+from neurons.conversation import (
+    DEFAULT,
+    OPENING,
+    Manner,
+    Message,
+    Refused,
+    Reply,
+    SystemPlace,
+    TemplateProbe,
+    is_plain,
+    shape,
+)
 from tests.standin import templates
 
-FIRST_USER = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True)
+FIRST_USER = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True, user_first=True)
 MANNERS = {
     "chatml": (templates.CHATML, DEFAULT),
     "qwen3": (templates.QWEN3, DEFAULT),
-    "llama2": (templates.LLAMA2, Manner(alternate=True)),
+    "llama2": (templates.LLAMA2, Manner(alternate=True, user_first=True)),
     "mistral": (templates.MISTRAL, FIRST_USER),
     "gemma": (templates.GEMMA, FIRST_USER),
     "deaf": (templates.DEAF, Manner(system=SystemPlace.FIRST_USER_TURN)),
@@ -28,7 +39,7 @@ TALK: list[Message] = [
 
 def settle(template: str, *, tells_tokens: bool = True) -> Manner | Refused:
     probe = TemplateProbe()
-    for _ in range(4):
+    for _ in range(5):
         asked = probe.next()
         if asked is None:
             break
@@ -44,7 +55,7 @@ def settle(template: str, *, tells_tokens: bool = True) -> Manner | Refused:
 
 
 @pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
-def test_four_questions_tell_a_templates_manner(template: str, manner: Manner) -> None:
+def test_five_questions_tell_a_templates_manner(template: str, manner: Manner) -> None:
     assert settle(template) == manner
 
 
@@ -97,10 +108,41 @@ def test_a_conversation_that_the_doctor_begins_gets_the_rules_before_it() -> Non
     assert [message["role"] for message in messages] == ["user", "assistant"]
 
 
+GREETED: list[Message] = [{"role": "assistant", "content": "How can I help?"}, {"role": "user", "content": "A cough."}]
+
+
+@pytest.mark.parametrize("system", [None, "Rules."])
+@pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
+def test_a_conversation_that_the_twin_begins_is_taken_by_every_template(
+    template: str, manner: Manner, system: str | None
+) -> None:
+    text = templates.render(template, shape(GREETED, system=system, manner=manner))
+    places = [text.index(words) for words in (*([system] if system else ()), "How can I help?", "A cough.")]
+    assert places == sorted(places)
+
+
+def test_only_a_template_that_begins_with_the_user_gets_a_turn_before_the_greeting() -> None:
+    assert shape(GREETED, system=None) == GREETED
+    assert shape(GREETED, system=None, manner=FIRST_USER) == [{"role": "user", "content": OPENING}, *GREETED]
+    assert shape(GREETED[:1], system="Rules.", manner=FIRST_USER)[0] == {"role": "user", "content": "Rules."}
+
+
+@pytest.mark.parametrize("system", [None, "Rules."])
+@pytest.mark.parametrize("manner", [DEFAULT, Manner(user_first=True), FIRST_USER])
+def test_what_comes_before_a_greeting_is_the_beginning_of_the_conversation(manner: Manner, system: str | None) -> None:
+    """So that a greeting can be learned: as the answer to what stands before it."""
+    whole = shape(GREETED, system=system, manner=manner)
+    for count in range(len(GREETED)):
+        before = shape(GREETED[:count], system=system, manner=manner)
+        assert whole[: len(before)] == before
+        assert whole[len(before)] == GREETED[count]
+
+
 def test_calls_of_tools_are_not_joined_with_speech() -> None:
     call: Message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     said: Message = {"role": "assistant", "content": "It is fine."}
-    assert shape([call, said], system=None, manner=FIRST_USER) == [call, said]
+    asked: Message = {"role": "user", "content": "Is it?"}
+    assert shape([asked, call, said], system=None, manner=FIRST_USER) == [asked, call, said]
 
 
 def test_the_clients_messages_stay_as_they_are() -> None:
@@ -111,7 +153,15 @@ def test_the_clients_messages_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("roles", "plain"),
-    [("user", True), ("user assistant user", True), ("user user", False), ("system user", False), ("", True)],
+    [
+        ("user", True),
+        ("user assistant user", True),
+        ("user user", False),
+        ("system user", False),
+        ("", True),
+        ("assistant user", False),
+        ("tool", False),
+    ],
 )
 def test_what_is_plain(roles: str, plain: bool) -> None:
     assert is_plain([{"role": role, "content": "x"} for role in roles.split()]) is plain

@@ -301,6 +301,8 @@ async def test_nothing_else_exists(tmp_path: Path, method: str, path: str, statu
         async with miner.client.request(method, path) as response:
             assert response.status == status
             assert method == "HEAD" or "message" in (await response.json())["error"]
+            reads = "models" in path or path == "/metrics"
+            assert response.headers.get("Allow") == (None if status == 404 else "GET, HEAD" if reads else "POST")
 
 
 async def test_models_lists_only_what_answers_now(tmp_path: Path) -> None:

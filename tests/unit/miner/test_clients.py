@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from langchain_core.messages import HumanMessage
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
 from tests.unit.miner.engine_pods import Pool, pool
@@ -184,6 +184,43 @@ async def test_a_broken_response_says_that_it_failed(tmp_path: Path) -> None:
         events = [event async for event in stream]
         assert events[-1].type == "response.failed"
         assert "incomplete" in (events[-1].response.error.message if events[-1].response.error else "")
+
+
+async def test_a_broken_response_holds_what_was_said(tmp_path: Path) -> None:
+    async with pool(tmp_path, 1, fail_stream_after=2) as running, client_of(running) as client:
+        stream = await client.responses.create(model="indra", input="Hi", stream=True, extra_body={"seed": 1})
+        events: list[Any] = [event async for event in stream]
+        said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        (message,) = events[-1].response.output
+        assert (message.status, message.content[0].text) == ("incomplete", said)
+        assert said
+
+
+async def test_a_streamed_response_ends_with_all_its_probabilities(tmp_path: Path) -> None:
+    asked: Any = {
+        "model": "indra", "input": "Hi", "max_output_tokens": 3, "top_logprobs": 1,
+        "include": ["message.output_text.logprobs"],
+    }  # fmt: skip
+    async with pool(tmp_path, 1) as running, client_of(running) as client:
+        whole: Any = await client.responses.create(**asked)
+        events: list[Any] = [event async for event in await client.responses.create(**asked, stream=True)]
+        tokens = [one.token for one in whole.output[0].content[0].logprobs]
+        assert len(tokens) == 3
+        done = next(event for event in events if event.type == "response.output_text.done")
+        part = next(event for event in events if event.type == "response.content_part.done")
+        final = events[-1].response.output[0].content[0]
+        for given in (done.logprobs, part.part.logprobs, final.logprobs):
+            assert [one.token for one in given] == tokens
+
+
+async def test_langchains_embeddings_are_told_what_to_set(tmp_path: Path) -> None:
+    asked: Any = {"model": "indra", "base_url": "", "api_key": SecretStr(TOKEN), "max_retries": 0}
+    async with pool(tmp_path, 1, embeddings=True) as running, client_of(running) as client:
+        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+            await client.embeddings.create(model="indra", input=[[9906, 1917]])
+        asked["base_url"] = running.miner.url + "/v1"
+        embeddings = OpenAIEmbeddings(**asked, check_embedding_ctx_length=False)
+        assert await embeddings.aembed_documents(["a", "bc"]) == [[0.5, 1.0], [0.5, 2.0]]
 
 
 @pytest.mark.parametrize("responses", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from neurons.miner import settings
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
 
 INDRA = version("indra", "a")
 BODY: dict[str, Any] = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
@@ -142,3 +143,54 @@ def test_the_settings_are_read_from_the_command_line_and_the_environment() -> No
     given = settings.parse(["--pool", "p"], {"CORS_ORIGINS": "*", "IMAGES": "true"})
     assert (given.cors_origins, given.images) == (frozenset({"*"}), True)
     assert settings.parse(["--pool", "p"], {}).cors_origins == frozenset()
+
+
+@pytest.mark.parametrize(
+    "origin", [PAGE + "/", PAGE + "/app", "clinic.example", "https://", "https://a.example https://b.example", "**"]
+)
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(
+    origin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings.parse(["--pool", "p", "--cors-origins", f"{PAGE},{origin}"], {})
+    assert repr(origin) in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        settings.parse(["--pool", "p"], {"CORS_ORIGINS": origin})
+    assert "as in https://clinic.example" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://Clinic.Example:443", PAGE),
+        ("http://clinic.example:80", "http://clinic.example"),
+        ("https://clinic.example:80", "https://clinic.example:80"),
+        ("http://[::1]:5173", "http://[::1]:5173"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("", None),
+    ],
+)
+def test_an_origin_is_read_as_browsers_send_it(given: str, sent: str | None) -> None:
+    read = settings.parse(["--pool", "p", "--cors-origins", given], {}).cors_origins
+    assert read == ({sent} if sent is not None else set())
+
+
+async def test_an_unforeseen_failure_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr("neurons.miner.server.parse_chat", fail)
+    async with RunningMiner(tmp_path) as miner:
+        status, headers, _ = await miner.ask("indra")
+        assert (status, headers["x-should-retry"]) == (500, "false")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/%FF", "/v1/models/%ED%A0%80", "/v1/models/\xff", "/\xed\xa0\xbd", "/%00"])
+async def test_a_path_of_any_bytes_is_a_404(tmp_path: Path, path: str) -> None:
+    async with RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        reader, writer = await asyncio.open_connection("127.0.0.1", miner.service.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode("latin-1"))
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).split()[1] in (b"404", b"400")
+        writer.close()

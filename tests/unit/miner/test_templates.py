@@ -54,10 +54,20 @@ async def test_a_template_is_probed_once(tmp_path: Path, kind: str) -> None:
     async with pool(tmp_path, system_prompt=RULES, chat_template=getattr(templates, kind)) as running:
         await ask(running)
         before = running.asked
-        assert before <= 5
+        assert before <= 6
         for _ in range(3):
             assert (await ask(running))[0] == 200
         assert running.asked == before + 3
+
+
+@pytest.mark.parametrize("kind", ["CHATML", "LLAMA2", "GEMMA"])
+@pytest.mark.parametrize("rules", [None, RULES])
+async def test_a_conversation_that_the_twin_begins_is_answered(tmp_path: Path, kind: str, rules: str | None) -> None:
+    template = getattr(templates, kind)
+    async with pool(tmp_path, 1, system_prompt=rules, chat_template=template) as running:
+        greeted = [{"role": "assistant", "content": "How can I help?"}, {"role": "user", "content": "A cough."}]
+        assert (await ask(running, greeted))[0] == 200
+        assert all(words in prompt_of(template, running) for words in (rules or "", "How can I help?", "A cough."))
 
 
 async def test_nothing_is_probed_where_nothing_depends_on_it(tmp_path: Path) -> None:
