@@ -115,7 +115,7 @@ class Clinic:
         )
 
     async def until_ready(self) -> None:
-        """Wait until every twin is. Asking lists them all, so of many it is asked seldom: it would be what is measured."""
+        """Wait until every twin is. Of many it is asked seldom: the listing of all would be what is measured."""
         every = max(1.0, self.twins / 1000)
         await until(self.all_ready, seconds=READY_SECONDS, what=f"all {self.twins} twins are Ready", every=every)
 
