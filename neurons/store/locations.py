@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import obstore
@@ -257,10 +257,9 @@ def _open_remote(uri: str, limits: Limits) -> ObjectStore:
             "base": 2,
         },
     }
+    credentials: dict[str, Any] = {name.lower(): value for name, value in mounted.items()}
     with translated(doing="opening it", uri=uri):
-        return from_url(
-            uri, client_options=client, retry_config=retry, **{name.lower(): value for name, value in mounted.items()}
-        )
+        return from_url(uri, client_options=client, retry_config=retry, **credentials)
 
 
 def _plain_http_asked_for(uri: str, mounted: Mapping[str, str]) -> bool:
