@@ -44,7 +44,7 @@ _FORWARDED: Final = frozenset(
     }
 )
 _OBSTACLES: Final = (
-    "tools", "functions", "seed", "logprobs", "top_logprobs", "prompt_logprobs", "structured_outputs", "echo",
+    "tools", "functions", "seed", "logprobs", "prompt_logprobs", "structured_outputs", "echo",
     "return_token_ids", "return_tokens_as_token_ids", "continue_final_message",
 )
 # fmt: on

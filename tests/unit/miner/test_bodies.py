@@ -212,7 +212,7 @@ def test_what_was_said_and_called_in_one_answer_is_one_message() -> None:
 # --- what keeps a stream from going on elsewhere
 
 
-@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs", "seed", "truncate_prompt_tokens"])
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs", "seed"])
 def test_a_zero_asks_for_something(name: str) -> None:
     assert chat(**{name: 0}).obstacle() == f"it has `{name}`"
 
