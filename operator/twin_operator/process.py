@@ -191,14 +191,19 @@ class Process:
                 await asyncio.sleep(_LIST_AGAIN_SECONDS)
         else:
             things, version = await self._list(watched)
-        for number, thing in enumerate(things):
-            self.store.put(thing)
-            if number % _AT_A_TIME == 0:
+        listed: set[Key] = set()
+        things.reverse()
+        while things:  # each goes as soon as it is taken: ten thousand of them twice are much memory
+            listed.add(self.store.put_listed(things.pop(), version=version))
+            if len(listed) % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the Lease is renewed meanwhile
-        self.store.replace(watched.resource, things, version=version, namespace=self._settings.namespace)
+        self.store.end_list(watched.resource, listed, version=version, namespace=self._settings.namespace)
 
     async def _list(self, watched: Watched) -> tuple[list[Manifest], int]:
-        return await self._free.list(watched.resource, namespace=self._settings.namespace, selector=watched.selector)
+        return await self._free.list(
+            watched.resource, namespace=self._settings.namespace, selector=watched.selector,
+            keep=self.store.known_version,
+        )  # fmt: skip
 
     async def _reconcile(self, key: Key) -> None:
         await self._reconcilers[key.kind](key)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from tests.bench.bench_cluster import NAMESPACE, bench_cluster
 from tests.bench.clinic import Clinic, paced
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
+from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import DOCTOR_TWIN
 
 QUIET_SECONDS: Final = 10.0
@@ -234,9 +236,15 @@ async def wipe(world: operator_harness.Cluster) -> None:
     from twin_operator.kinds.resources import MINER_POOL
 
     for resource in (DOCTOR_TWIN, MINER_POOL):
-        await world.api._request("DELETE", resource.path(namespace=world.namespace), seconds=SETTLE_SECONDS)
+        try:
+            await world.api._request("DELETE", resource.path(namespace=world.namespace), seconds=SETTLE_SECONDS)
+        except ApiError as error:
+            if error.status != 504:  # it goes on deleting, though it answers no more
+                raise
 
     async def gone() -> bool:
+        with contextlib.suppress(ApiError):
+            await world.api._request("DELETE", DOCTOR_TWIN.path(namespace=world.namespace), seconds=SETTLE_SECONDS)
         left = [len((await world.api.list(each, namespace=world.namespace))[0]) for each in (DOCTOR_TWIN, MINER_POOL)]
         return not any(left)
 

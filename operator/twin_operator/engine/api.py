@@ -96,18 +96,24 @@ class Api:
             raise
 
     async def list(
-        self, resource: Resource, *, namespace: str | None, selector: str | None = None
-    ) -> tuple[list[Manifest], int]:
-        """Return all objects, each with its kind filled in, and the list's resourceVersion."""
+        self, resource: Resource, *, namespace: str | None, selector: str | None = None,
+        keep: Callable[[Manifest], Manifest] = lambda thing: thing,
+    ) -> tuple[list[Manifest], int]:  # fmt: skip
+        """Return all objects, each with its kind filled in, and the list's resourceVersion.
+
+        `keep`: what to keep of each, asked page by page, so that not all of them are there as they came.
+        """
         for _ in range(_LISTINGS - 1):
             try:
-                return await self._pages(resource, namespace=namespace, selector=selector)
+                return await self._pages(resource, namespace=namespace, selector=selector, keep=keep)
             except ApiError as error:
                 if error.status != 410:  # the API server forgot the list between two pages
                     raise
-        return await self._pages(resource, namespace=namespace, selector=selector)
+        return await self._pages(resource, namespace=namespace, selector=selector, keep=keep)
 
-    async def _pages(self, resource: Resource, *, namespace: str | None, selector: str | None) -> tuple[Listed, int]:
+    async def _pages(
+        self, resource: Resource, *, namespace: str | None, selector: str | None, keep: Callable[[Manifest], Manifest]
+    ) -> tuple[Listed, int]:
         items: Listed = []
         query: dict[str, str] = {"limit": str(LIST_CHUNK)}
         if selector is not None:
@@ -116,7 +122,7 @@ class Api:
             page = await self._request("GET", resource.path(namespace=namespace), query=query)
             for item in page.get("items") or []:
                 item["metadata"].pop("managedFields", None)  # half of its bytes, and nobody reads them
-                items.append({"apiVersion": resource.api_version, "kind": resource.kind, **item})
+                items.append(keep({"apiVersion": resource.api_version, "kind": resource.kind, **item}))
             if not (following := page["metadata"].get("continue")):
                 return items, int(page["metadata"]["resourceVersion"])
             query["continue"] = following

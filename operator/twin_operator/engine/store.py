@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
 _TOMBSTONES = 4096
+_VERSION = ("uid", "resourceVersion")
 _SHORT = 200
 """Characters; longer texts are seldom the same twice."""
 
@@ -180,18 +181,27 @@ class Store:
             self._deleted.popitem(last=False)
         return known is not None
 
-    def replace(self, resource: Resource, things: Iterable[Manifest], *, version: int, namespace: str | None) -> None:
-        """Take a full list made at `version`: it finds what a broken watch lost, in particular deletions.
+    def known_version(self, thing: Manifest) -> Manifest:
+        """Return the object as it is kept here, if it is of this very version, and else what is to be kept of it."""
+        known, metadata = self.entry(key_of(thing)), thing["metadata"]
+        if known is not None and all(known.manifest["metadata"].get(name) == metadata[name] for name in _VERSION):
+            return known.manifest
+        kept: Manifest = compact(thing)
+        return kept
 
-        One that comes after a newer one brings nothing back either.
+    def put_listed(self, thing: Manifest, *, version: int) -> Key:
+        """Take an object of a list made at `version`; returns which one it is.
+
+        A list that comes after a newer one brings nothing back.
         """
-        listed: set[Key] = set()
+        key = key_of(thing)
+        newer = self._last_list(key)
+        self._put(thing, than=newer if newer > version else 0)
+        return key
+
+    def end_list(self, resource: Resource, listed: Collection[Key], *, version: int, namespace: str | None) -> None:
+        """Forget what a full list made at `version` didn't show: a broken watch lost its deletion."""
         last = self._listed.get((resource.kind, namespace), 0)
-        for thing in things:
-            key = key_of(thing)
-            listed.add(key)
-            newer = self._last_list(key)
-            self._put(thing, than=newer if newer > version else 0)
         self._listed[resource.kind, namespace] = max(last, version)
         for known in self.of_kind(resource.kind, namespace=namespace):
             if known.key not in listed and int(known.manifest["metadata"]["resourceVersion"]) <= version:

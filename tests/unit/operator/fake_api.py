@@ -59,10 +59,11 @@ class FakeApi:
         return found
 
     async def list(
-        self, resource: Resource, *, namespace: str | None, selector: str | None = None
-    ) -> tuple[list[Manifest], int]:
+        self, resource: Resource, *, namespace: str | None, selector: str | None = None,
+        keep: Callable[[Manifest], Manifest] = lambda thing: thing,
+    ) -> tuple[list[Manifest], int]:  # fmt: skip
         found = [
-            copy.deepcopy(thing)
+            keep(copy.deepcopy(thing))
             for key, thing in sorted(self.objects.items())
             if key.kind == resource.kind
             and (namespace is None or key.namespace == namespace)

@@ -27,6 +27,22 @@ def version(store: Store) -> str | None:
     return found["metadata"]["resourceVersion"] if found else None
 
 
+def replace(store: Store, things: list[Manifest], *, version: int, namespace: str | None) -> None:
+    """Take a full list, as the process does."""
+    listed = {store.put_listed(each, version=version) for each in things}
+    store.end_list(CONFIG_MAP, listed, version=version, namespace=namespace)
+
+
+def test_of_a_list_that_brings_nothing_new_nothing_is_kept() -> None:
+    """A page at a time: ten thousand objects that are known already are not there twice."""
+    store = Store(WATCHED)
+    store.put(thing(1))
+    assert store.known_version(thing(1)) is store.get(KEY)
+    assert store.known_version(thing(2)) is not store.get(KEY)
+    assert store.known_version(thing(1, uid="another")) is not store.get(KEY)
+    assert not store.put(store.known_version(thing(1)))
+
+
 def test_an_older_version_does_not_replace_a_newer_one() -> None:
     store = Store(WATCHED)
     store.put(thing(9))
@@ -54,22 +70,22 @@ def test_a_late_deletion_does_not_take_the_successor() -> None:
 def test_a_list_finds_deletions_that_a_watch_lost() -> None:
     store = Store(WATCHED)
     store.put(thing(1))
-    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    replace(store, [], version=5, namespace=None)
     assert version(store) is None
 
 
 def test_a_list_older_than_an_object_does_not_take_it() -> None:
     store = Store(WATCHED)
     store.put(thing(7))
-    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    replace(store, [], version=5, namespace=None)
     assert version(store) == "7"
 
 
 def test_what_a_list_showed_gone_is_not_brought_back_by_what_is_older_than_the_list() -> None:
     """A watch that lags behind the list tells of changes of an object whose deletion it has not come to yet."""
     store = Store(WATCHED)
-    store.replace(CONFIG_MAP, [thing(1)], version=2, namespace=None)
-    store.replace(CONFIG_MAP, [], version=5, namespace=None)
+    replace(store, [thing(1)], version=2, namespace=None)
+    replace(store, [], version=5, namespace=None)
     assert not store.put(thing(4))
     assert not store.put(thing(5))
     assert version(store) is None
@@ -78,8 +94,8 @@ def test_what_a_list_showed_gone_is_not_brought_back_by_what_is_older_than_the_l
 
 def test_a_list_that_comes_late_brings_nothing_back_that_a_newer_one_showed_gone() -> None:
     store = Store(WATCHED)
-    store.replace(CONFIG_MAP, [], version=9, namespace=None)
-    store.replace(CONFIG_MAP, [thing(4)], version=5, namespace=None)
+    replace(store, [], version=9, namespace=None)
+    replace(store, [thing(4)], version=5, namespace=None)
     assert version(store) is None
     assert not store.put(thing(8)), "the newer list still counts"
 
@@ -87,23 +103,23 @@ def test_a_list_that_comes_late_brings_nothing_back_that_a_newer_one_showed_gone
 def test_what_a_list_shows_is_taken_however_old_it_is() -> None:
     """An object that lost its label, so that its watch said DELETED, and got it back may be missed by watches."""
     store = Store(WATCHED)
-    store.replace(CONFIG_MAP, [], version=5, namespace=None)
-    store.replace(CONFIG_MAP, [thing(3)], version=7, namespace=None)
+    replace(store, [], version=5, namespace=None)
+    replace(store, [thing(3)], version=7, namespace=None)
     assert version(store) == "3"
 
 
 def test_a_list_of_one_namespace_says_nothing_of_others() -> None:
     store = Store(WATCHED)
-    store.replace(CONFIG_MAP, [], version=5, namespace="elsewhere")
+    replace(store, [], version=5, namespace="elsewhere")
     assert store.put(thing(3))
-    store.replace(CONFIG_MAP, [], version=6, namespace="clinic")
+    replace(store, [], version=6, namespace="clinic")
     assert not store.put(thing(4))
 
 
 def test_a_list_of_one_namespace_leaves_the_others() -> None:
     store = Store(WATCHED)
     store.put(thing(1))
-    store.replace(CONFIG_MAP, [], version=5, namespace="elsewhere")
+    replace(store, [], version=5, namespace="elsewhere")
     assert version(store) == "1"
 
 
