@@ -119,7 +119,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_an_example_for_each_answer
 
 
 def test_a_template_that_forgets_what_it_was_asked_is_refused() -> None:
-    with pytest.raises(BadModel, match="elsewhere"):
+    with pytest.raises(BadModel, match="leaves out"):
         tokenise(chat("a", "b", "c", "d"), WordTokenizer(forgetful=True))
 
 
