@@ -55,13 +55,15 @@ async def test_an_engine_that_moves_again_by_itself_is_no_longer_wedged(hasty: P
 
 
 async def test_a_wedge_is_found_although_every_client_gives_up_early(hasty: Pod) -> None:
+    """They go on coming: of the first one the agent may not know whether the engine stood still before it or after."""
     hasty.engine.wedge()
-    request = asyncio.ensure_future(hasty.answer("base-model"))
-    await until(lambda: hasty.engine.running + hasty.engine.waiting > 0)
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    await until(hasty.settings.wedged_file.exists)
+    async with asyncio.timeout(20):
+        while not hasty.settings.wedged_file.exists():
+            request = asyncio.ensure_future(hasty.answer("base-model"))
+            await until(lambda: hasty.engine.running + hasty.engine.waiting > 0)
+            await asyncio.wait({request}, timeout=0.1)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
 
 
 async def test_an_idle_engine_is_not_wedged(hasty: Pod) -> None:
