@@ -210,7 +210,7 @@ class Process:
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
         self.world.changed(old, new)
-        if old is not None and old.key.kind in self._kinds and (new is None or _uid(new) != _uid(old)):
+        if old is not None and new is None and old.key.kind in self._kinds:
             self._kinds[old.key.kind].gone(old)
         if not self._may_work.is_set():
             return
@@ -266,10 +266,6 @@ class Process:
                 log.warning("resync: %s", group.exceptions[0])
             if self._may_work.is_set():
                 self._add_all()
-
-
-def _uid(entry: Entry) -> object:
-    return entry.manifest["metadata"].get("uid")
 
 
 async def _escalate(election: asyncio.Task[None]) -> None:

@@ -128,14 +128,14 @@ class Store:
 
     def put(self, thing: Manifest) -> bool:
         """Take a version of an object; tells whether it was news."""
-        return self._put(thing, than=self._last_list(key_of(thing)))
+        return self._put(thing, than=self._last_list(key_of(thing)), prepare=_prepared)
 
     def _last_list(self, key: Key) -> int:
         """Return the version of the last list that would have shown an object, 0 when there was none."""
         return max(self._listed.get((key.kind, namespace), 0) for namespace in (None, key.namespace))
 
-    def _put(self, thing: Manifest, *, than: int) -> bool:
-        """Take a version of an object; one that isn't known must be newer `than` this."""
+    def _put(self, thing: Manifest, *, than: int, prepare: Callable[[Manifest], Manifest]) -> bool:
+        """Take a version of an object; one that isn't known must be newer `than` this. `prepare` makes what is kept."""
         key, metadata = key_of(thing), thing["metadata"]
         version, uid = int(metadata["resourceVersion"]), metadata["uid"]
         known = self.entry(key)
@@ -147,7 +147,7 @@ class Store:
             del self._deleted[uid]
         kind = self._watched[key.kind]
         same = known is not None and known.manifest["metadata"]["uid"] == uid
-        thing = compact(_without_managed_fields(thing))
+        thing = prepare(thing)
         value = kind.decode(thing, known.value if known is not None and same else None)
         entry = Entry(key, kind.trim(thing), value)
         if known is not None:
@@ -186,17 +186,16 @@ class Store:
         known, metadata = self.entry(key_of(thing)), thing["metadata"]
         if known is not None and all(known.manifest["metadata"].get(name) == metadata[name] for name in _VERSION):
             return known.manifest
-        kept: Manifest = compact(thing)
-        return kept
+        return _prepared(thing)
 
     def put_listed(self, thing: Manifest, *, version: int) -> Key:
-        """Take an object of a list made at `version`; returns which one it is.
+        """Take an object of a list made at `version`, as `known_version` returned it; returns which one it is.
 
         A list that comes after a newer one brings nothing back.
         """
         key = key_of(thing)
         newer = self._last_list(key)
-        self._put(thing, than=newer if newer > version else 0)
+        self._put(thing, than=newer if newer > version else 0, prepare=lambda prepared: prepared)
         return key
 
     def end_list(self, resource: Resource, listed: Collection[Key], *, version: int, namespace: str | None) -> None:
@@ -240,6 +239,11 @@ def compact(value: Any) -> Any:
     if isinstance(value, list):
         return [compact(item) for item in value]
     return value
+
+
+def _prepared(thing: Manifest) -> Manifest:
+    kept: Manifest = compact(_without_managed_fields(thing))
+    return kept
 
 
 def _without_managed_fields(thing: Manifest) -> Manifest:

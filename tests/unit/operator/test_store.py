@@ -29,7 +29,7 @@ def version(store: Store) -> str | None:
 
 def replace(store: Store, things: list[Manifest], *, version: int, namespace: str | None) -> None:
     """Take a full list, as the process does."""
-    listed = {store.put_listed(each, version=version) for each in things}
+    listed = {store.put_listed(store.known_version(each), version=version) for each in things}
     store.end_list(CONFIG_MAP, listed, version=version, namespace=namespace)
 
 

@@ -27,7 +27,7 @@ class Gathered:
     facts: PoolFacts
     published: Published
     unpublished: Finding | None = None
-    """What the API server refused to publish: why, by the twin's UID ("" for the pool itself)."""
+    """Why what is to be published for all twins is not."""
     refused: Finding | None = None
     """Why children could not be applied."""
     engine: Manifest | None = None
@@ -38,7 +38,7 @@ class Gathered:
     legacy: frozenset[str] = frozenset()
     """Names of the ConfigMaps of the release before that pods of that release still follow."""
     access_missing: Finding | None = None
-    """Name of the Secret with the clients' tokens, if it doesn't exist."""
+    """What is wrong with the Secret with the clients' tokens, if it doesn't exist or holds none."""
     held: Held | None = None
     """Why the engines' update waits."""
 

@@ -92,10 +92,10 @@ def places(pool: str, published: Published, uids: Collection[str] | None = None)
 
 def plan_second_entries(pool: str, published: Published, uids: Collection[str]) -> list[SlicePatch]:
     """Return patches that leave these twins one entry each."""
-    where = places(pool, published, uids)
+    where, ordered = places(pool, published, uids), sorted(uids)
     patches = []
     for name, each in sorted(published.slices.items()):
-        twice = {uid: None for uid in sorted(uids) if uid in each.twins and where[uid] != name}
+        twice = {uid: None for uid in ordered if uid in each.twins and where[uid] != name}
         if twice:
             patches.append(SlicePatch(name=name, twins=dict(twice)))
     return patches
