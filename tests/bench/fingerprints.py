@@ -22,7 +22,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,22 +176,22 @@ def probes(chain: Chain, child: Any, parent: Any) -> list[tuple[list[int], int]]
     return [(sequence, len(head)) for sequence, head in zip(sequences, heads, strict=True)]
 
 
-def measure(args: argparse.Namespace) -> None:
-    """Train, take probes, ask under every format; writes one JSON document."""
-    import torch
-
-    torch.manual_seed(0)
+def open_chain(args: argparse.Namespace) -> Chain:
+    """Return the base model that `with_arguments` asked for."""
     chain = Chain(args.model, args.device)
     if chain.tokenizer.pad_token is None:
         chain.tokenizer.pad_token = chain.tokenizer.eos_token
+    return chain
+
+
+def nights(chain: Chain, args: argparse.Namespace) -> Iterator[tuple[int, int, Any, float]]:
+    """Train each doctor's adapters, one from the other; yields doctor, night, adapter and its last loss."""
     with gzip.open(args.texts, "rt") as lines:
         rows = [row for row in map(json.loads, lines) if row.get("answer")]
     by_source: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         by_source[row["source"]].append(row)
     sources = sorted(by_source, key=lambda s: (-len(by_source[s]), s))[:4]
-    began = time.monotonic()
-    adapters: dict[tuple[int, int], Any] = {}
     for doctor in range(args.first, args.first + args.doctors):
         draw = random.Random(doctor)
         current = chain.fresh(doctor)
@@ -210,8 +210,34 @@ def measure(args: argparse.Namespace) -> None:
                 for _ in range(args.steps)
             ]
             current, loss = chain.train(current, batches, RATES[doctor % len(RATES)])
-            adapters[doctor, night] = current
-            print(f"doctor {doctor} night {night}: loss {loss:.2f}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+            yield doctor, night, current, loss
+
+
+def with_arguments(parser: argparse.ArgumentParser, *, device: str, doctors: int) -> argparse.ArgumentParser:
+    """Add what `open_chain` and `nights` need to know, with these defaults."""
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True, help="lines of JSON: source, question, answer; gzipped")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--doctors", type=int, default=doctors)
+    parser.add_argument("--first", type=int, default=0, help="the first doctor's number, a seed")
+    parser.add_argument("--nights", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="optimiser steps a night")
+    parser.add_argument("--batch", type=int, default=4)
+    return parser
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Train, take probes, ask under every format; writes one JSON document."""
+    import torch
+
+    torch.manual_seed(0)
+    chain = open_chain(args)
+    began = time.monotonic()
+    adapters: dict[tuple[int, int], Any] = {}
+    for doctor, night, current, loss in nights(chain, args):
+        adapters[doctor, night] = current
+        print(f"doctor {doctor} night {night}: loss {loss:.2f}, {time.monotonic() - began:.0f} s", file=sys.stderr)
     pairs = []
     for (doctor, night), child in adapters.items():
         parent = adapters.get((doctor, night - 1))
@@ -258,16 +284,7 @@ def _after(doctor: int, steps: int, args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.fingerprints", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--texts", type=Path, required=True, help="lines of JSON: source, question, answer; gzipped")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--doctors", type=int, default=8)
-    parser.add_argument("--first", type=int, default=0, help="the first doctor's number, a seed")
-    parser.add_argument("--nights", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="optimiser steps a night")
-    parser.add_argument("--batch", type=int, default=4)
-    measure(parser.parse_args(argv))
+    measure(with_arguments(parser, device="cpu", doctors=8).parse_args(argv))
 
 
 if __name__ == "__main__":

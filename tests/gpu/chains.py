@@ -11,13 +11,10 @@ beside itself, with other doctors each: a GPU waits for Python most of the time.
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
-import random
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +29,9 @@ from bettertherapy_api.manifest import (
     Probe,
     manifest_digest,
 )
-from tests.bench.fingerprints import LINEAR, RANK, RATES, SCALING, Chain, probes
+from tests.bench.fingerprints import LINEAR, RANK, SCALING, Chain, nights, open_chain, probes, with_arguments
 
 BASE: Final = "smollm2-135m-instruct"
-_SOURCES: Final = 4
 
 
 def folder_of(out: Path, doctor: int, night: int) -> Path:
@@ -98,52 +94,23 @@ def train(args: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    chain = Chain(args.model, args.device)
-    if chain.tokenizer.pad_token is None:
-        chain.tokenizer.pad_token = chain.tokenizer.eos_token
-    with gzip.open(args.texts, "rt") as lines:
-        rows = [row for row in map(json.loads, lines) if row.get("answer")]
-    by_source: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
-        by_source[row["source"]].append(row)
-    sources = sorted(by_source, key=lambda s: (-len(by_source[s]), s))[:_SOURCES]
+    chain = open_chain(args)
     began = time.monotonic()
-    for doctor in range(args.first, args.first + args.doctors):
-        draw = random.Random(doctor)
-        current, parent, digest = chain.fresh(doctor), None, None
-        for night in range(args.nights):
-            batches = [
-                [
-                    chain.tokenizer.apply_chat_template(
-                        [
-                            {"role": "user", "content": row["question"]},
-                            {"role": "assistant", "content": " ".join(row["answer"].split())[:400]},
-                        ],
-                        tokenize=False,
-                    )
-                    for row in draw.sample(by_source[sources[doctor % _SOURCES]], args.batch)
-                ]
-                for _ in range(args.steps)
-            ]
-            current, loss = chain.train(current, batches, RATES[doctor % len(RATES)])
-            digest = write(chain, folder_of(args.out, doctor, night), current, parent, digest)
-            parent = current
-        print(f"doctor {doctor}: loss {loss:.2f}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    parent: Any = None
+    digest: str | None = None
+    for doctor, night, current, loss in nights(chain, args):
+        if night == 0:
+            parent, digest = None, None
+        digest = write(chain, folder_of(args.out, doctor, night), current, parent, digest)
+        parent = current
+        if night == args.nights - 1:
+            print(f"doctor {doctor}: loss {loss:.2f}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.chains", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--texts", type=Path, required=True, help="lines of JSON: source, question, answer; gzipped")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--doctors", type=int, default=4)
-    parser.add_argument("--first", type=int, default=0, help="the first doctor's number, a seed")
-    parser.add_argument("--nights", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="optimiser steps a night")
-    parser.add_argument("--batch", type=int, default=4)
-    train(parser.parse_args(argv))
+    train(with_arguments(parser, device="cuda", doctors=4).parse_args(argv))
 
 
 if __name__ == "__main__":
