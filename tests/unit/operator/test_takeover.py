@@ -66,7 +66,8 @@ def refuse_entries(verb: str, key: Key, body: Manifest) -> None:
         raise api_error(403, "policy: no")
 
 
-async def test_of_a_twin_whose_entry_is_refused() -> None:
+async def with_refused_entry() -> Played:
+    """A twin whose new version the API server refuses to publish, which its status says."""
     world = await serving()
     world.api.refuse = refuse_entries
     spec = world.twin()["spec"]
@@ -76,6 +77,11 @@ async def test_of_a_twin_whose_entry_is_refused() -> None:
     )
     await world.settle()
     assert world.condition("Ready", world.twin())[1] == "RoutingRefused"
+    return world
+
+
+async def test_of_a_twin_whose_entry_is_refused() -> None:
+    world = await with_refused_entry()
     before, world.hears = len(world.api.writes), False
     other = await take_over(world.api)
     assert said_of_readiness(other, before) == []
@@ -83,14 +89,7 @@ async def test_of_a_twin_whose_entry_is_refused() -> None:
 
 async def test_of_a_twin_whose_entry_is_refused_no_more() -> None:
     """What is told from before is looked at: the condition goes with its cause."""
-    world = await serving()
-    world.api.refuse = refuse_entries
-    spec = world.twin()["spec"]
-    world.api.put_spec(
-        Key("DoctorTwin", NAMESPACE, "dr-a"),
-        {**spec, "adapter": {"uri": "pvc://adapters/dr-a/b", "digest": digest("b"), "rank": 8}},
-    )
-    await world.settle()
+    world = await with_refused_entry()
     world.hears, world.api.refuse = False, lambda *_: None
     other = await take_over(world.api)
     assert other.condition("Ready", other.twin())[1] != "RoutingRefused"
