@@ -81,7 +81,8 @@ async def pod_status(world: Cluster, pod: Manifest, **status: Any) -> None:
 
 
 def ended(code: int, reason: str = "Error") -> list[Manifest]:
-    now = "2026-01-01T00:00:00Z"
+    # The Job controller waits 10 s from this time before it tries again: a time long past would leave no moment between.
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = {"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}
     return [
         {
@@ -278,5 +279,11 @@ async def test_a_run_waits_for_a_twin_that_does_not_exist_yet(world: Cluster) ->
         return condition(await the_run(world, "early"), "Queued") == ("True", "TwinNotFound")
 
     await until(waits)
+    made = datetime.fromisoformat((await the_run(world, "early"))["metadata"]["creationTimestamp"])
+
+    async def later() -> bool:
+        return (datetime.now(UTC) - made).total_seconds() >= 1
+
+    await until(later, what="the twin's time is another than the run's: the API server gives whole seconds")
     await world.apply(twin_manifest(world.namespace, "dr-late"))
     await trainer_pod(world, "early")

@@ -243,6 +243,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.POOL_BUSY,
                     R.TWIN_BUSY,
                     R.TWIN_NOT_FOUND,
+                    R.TWIN_IS_ANOTHER,
                     R.NO_TRAINING_POOL,
                     R.NO_STORE,
                     R.BASE_MODEL_MISMATCH,

@@ -15,6 +15,7 @@ from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, Vers
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -123,8 +124,9 @@ class Run:
     def is_of(self, twin: Twin) -> bool:
         """Tell whether it was made for this very twin, and not for an earlier one of the same name.
 
-        The UID that was written down when the run was first looked at decides; a run of an earlier release has none,
-        and is the twin's if the twin owns it, or was there before it.
+        The UID that was written down when the run was first looked at decides, or that of the twin that owns it. A run
+        with neither is the twin's if the twin was there before it (times are in whole seconds, so that alone would
+        not do), or if the run was seen to wait while no twin bore the name.
         """
         if self.spec.twin_ref.name != twin.name or self.namespace != twin.namespace:
             return False
@@ -133,7 +135,10 @@ class Run:
     def is_of_uid(self, uid: str, *, created: str) -> bool:
         """Tell the same of a twin of the name that the run names, which perhaps can't be read."""
         told = self.status.twin_uid or self.owner_uid
-        return told == uid if told is not None else self.created >= created
+        if told is not None:
+            return told == uid
+        queued = self.condition("Queued")
+        return self.created >= created or (queued is not None and queued[1] == Reason.TWIN_NOT_FOUND)
 
 
 def parsed(model: type[Document], document: object) -> Document | str:

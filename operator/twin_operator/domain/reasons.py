@@ -413,6 +413,11 @@ class Reason(StrEnum):
 
     # A run.
     TWIN_NOT_FOUND = "TwinNotFound", "the twin does not exist", "create it, or delete the run"
+    TWIN_IS_ANOTHER = (
+        "TwinIsAnother",
+        "the twin of that name is not known to be the one that the run was made for",
+        "create the run again if it is for this one, else delete it",
+    )
     TWIN_BUSY = "TwinBusy", "it waits for the twin's other run", "wait"
     POOL_BUSY = (
         "PoolBusy",

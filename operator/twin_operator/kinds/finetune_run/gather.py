@@ -18,10 +18,11 @@ from twin_operator.kinds.world import World
 
 def gather(world: World, run: Run) -> RunView:
     """Return the run with its twin (the very one it was made for), its pool, and what is observed of it."""
-    twin = world.twin(run.namespace, run.spec.twin_ref.name)
-    if twin is not None and not run.is_of(twin):
-        twin = None
+    named = world.twin(run.namespace, run.spec.twin_ref.name)
+    twin = named if named is not None and run.is_of(named) else None
     pool, problem = _pool(world, run, twin)
+    if named is not None and twin is None:
+        problem = _is_another(run, named)
     facts = facts_of_run(world, run)
     if run.started or run.ended or twin is None or pool is None:
         return RunView(
@@ -63,6 +64,16 @@ def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Findi
         return None, None
     chosen = choose_pool(twin, list(world.pool_refs(run.namespace)), image=run.spec.image)
     return (chosen, None) if isinstance(chosen, Pool) else (None, chosen)
+
+
+def _is_another(run: Run, twin: Twin) -> Finding:
+    """Return why a twin of the name that the run names is not the run's."""
+    why = (
+        f"DoctorTwin {twin.name} came after this run, which may be for a former one of that name"
+        if run.status.twin_uid is None and run.owner_uid is None
+        else f"the DoctorTwin {twin.name} that this run was made for is gone, and another bears its name"
+    )
+    return Finding(Reason.TWIN_IS_ANOTHER, f"{why}: create the run again if it is for this one, else delete it")
 
 
 def _unreadable_twin(world: World, run: Run) -> Finding | None:
