@@ -81,7 +81,7 @@ async def pod_status(world: Cluster, pod: Manifest, **status: Any) -> None:
 
 
 def ended(code: int, reason: str = "Error") -> list[Manifest]:
-    # The Job controller waits 10 s from this time before it tries again: a time long past would leave no moment between.
+    # The Job controller waits 10 s from this time until it tries again; after one long past it would not wait at all.
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = {"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}
     return [
