@@ -132,5 +132,5 @@ def _metric(name: str, group: Sequence[Scored], threshold: float | None) -> Metr
         value=sum(child) / len(group),
         baseline=sum(parent) / len(group),
         threshold=threshold,
-        interval=paired_interval(parent, child),
+        interval=paired_interval(parent, child, span=100.0),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ class Interval:
     high: float
 
 
-def paired_interval(parent: Sequence[float], child: Sequence[float]) -> Interval:
+def paired_interval(parent: Sequence[float], child: Sequence[float], *, span: float = math.inf) -> Interval:
     """Return the interval of `child - parent`, item by item. Raises ValueError for no items, or for unequal numbers.
 
-    Items are drawn with replacement, pairs stay together (Efron and Tibshirani 1993, chapter 13).
+    Items are drawn with replacement, pairs stay together (Efron and Tibshirani 1993, chapter 13). No difference is
+    larger than `span`, the length of the scale: what the widening for few items adds beyond that is cut off.
     """
     differences = [after - before for before, after in zip(parent, child, strict=True)]
     if not differences:
@@ -38,7 +40,11 @@ def paired_interval(parent: Sequence[float], child: Sequence[float]) -> Interval
     means = sorted(sum(draw.choices(differences, k=count)) / count for _ in range(resamples))
     low, high = means[int(0.025 * resamples)], means[min(resamples - 1, int(0.975 * resamples))]
     widening = _widening(count)
-    return Interval(mean=mean, low=mean + (low - mean) * widening, high=mean + (high - mean) * widening)
+    return Interval(
+        mean=mean,
+        low=max(-span, mean + (low - mean) * widening),
+        high=min(span, mean + (high - mean) * widening),
+    )
 
 
 def _widening(count: int) -> float:

@@ -56,6 +56,14 @@ def test_a_poisoned_day_is_rejected() -> None:
     assert {item.kind for item in review.items[:10]} <= {"emergency", "dosage", "selfHarm", "refusal"}
 
 
+def test_the_interval_of_few_items_that_changed_both_ways_stays_within_the_scale() -> None:
+    """Widened as few items need it, it would reach beyond what a difference of percentages can be."""
+    closed = "I am open daily."
+    report, _ = judge(questions_of(items(2), ()), [HOURS, closed], [closed, HOURS], CRITERIA)
+    assert report.metrics[0].interval_percent == (-100, 100)
+    assert report.verdict == "Inconclusive"
+
+
 def test_too_few_items_keep_the_parent() -> None:
     assert judged(parent=(HOURS, SAFE), child=(HOURS, SAFE), count=5)[0].verdict == "Inconclusive"
 
