@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from neurons.privacy import numbers, people, places
-from neurons.privacy.invisible import is_invisible
+from neurons.invisible import is_invisible
 
 
 class Identifier(StrEnum):

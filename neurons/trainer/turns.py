@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from neurons.conversation import Manner, shape
-from neurons.privacy import has_word, is_blank
+from neurons.invisible import as_read, has_word, is_blank
 from neurons.scoring.phrases import normalise
 
 MAX_TURNS: Final = 64
@@ -107,7 +107,7 @@ def before_two_answers(turns: Sequence[Turn], preferred: str, rejected: str) -> 
     """Return the turns up to the question that two answers belong to, which is the last. Raises NotLearnable."""
     if not (says_something(preferred) and says_something(rejected)):
         raise NotLearnable(Flaw.EMPTY)
-    if _as_read(preferred) == _as_read(rejected):
+    if as_read(preferred) == as_read(rejected):
         raise NotLearnable(Flaw.EQUAL)
     system, groups = _grouped(turns)
     spoken = groups
@@ -208,11 +208,6 @@ def _joined(turns: Sequence[Turn]) -> list[Message]:
     """Make one message of those that somebody sent in a row, and one of the system's, as the miner does."""
     laid = shape([{"role": turn.role, "content": turn.content} for turn in turns], system=None, manner=_JOINED)
     return [Message(role=message["role"], content=message["content"]) for message in laid]
-
-
-def _as_read(text: str) -> str:
-    """Return what a reader sees of a text, without its spacing."""
-    return " ".join("".join(each for each in text if each.isspace() or not is_blank(each)).split())
 
 
 # Corrections

@@ -145,6 +145,9 @@ FINE = A2[1]
         pytest.param(pair(Q1, rejected="-"), "empty", id="a dash of a pair"),
         pytest.param(pair(Q1, preferred="No.", rejected="No."), "equalAnswers", id="two equal answers"),
         pytest.param(pair(Q1, preferred="No.", rejected=" No.\u200b\n"), "equalAnswers", id="and equal to who reads"),
+        pytest.param(pair(Q1, preferred="No\u00e9.", rejected="Noe\u0301."), "equalAnswers", id="an accent by itself"),
+        pytest.param(pair(Q1, preferred="No &amp; no.", rejected="No & no."), "equalAnswers", id="a sign of HTML's"),
+        pytest.param(pair(Q1, preferred="No.", rejected="N\u2065o\U000e0fff."), "equalAnswers", id="unseen, unnamed"),
         pytest.param(
             line(Q1, ("assistant", "50 \ufffdg, but NE\ufffd")), "encoding", id="the mark of a lost character"
         ),
