@@ -16,14 +16,12 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neurons.conversation import Manner, shape
+from neurons.conversation import shape
 from neurons.invisible import as_read, has_word, is_blank
 from neurons.scoring.phrases import normalise
 
 MAX_TURNS: Final = 64
 """Of a longer conversation the last ones are learned."""
-_JOINED: Final = Manner(alternate=True)
-"""What somebody sent in a row is one message, as the miner writes it for a template that wants turns."""
 
 Text = Annotated[str, Field(min_length=1)]
 Role = Literal["system", "user", "assistant"]
@@ -206,7 +204,7 @@ def _from_first(turns: Sequence[T], role: Role) -> list[T]:
 
 def _joined(turns: Sequence[Turn]) -> list[Message]:
     """Make one message of those that somebody sent in a row, and one of the system's, as the miner does."""
-    laid = shape([{"role": turn.role, "content": turn.content} for turn in turns], system=None, manner=_JOINED)
+    laid = shape([{"role": turn.role, "content": turn.content} for turn in turns], system=None)
     return [Message(role=message["role"], content=message["content"]) for message in laid]
 
 

@@ -351,7 +351,7 @@ def bodies(document: dict[str, Any]) -> st.SearchStrategy[Any]:
     return changes.map(lambda made: reduce(lambda body, change: changed(body, *change), made, document))
 
 
-STRICT = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True, user_first=True)
+STRICT = Manner(system=SystemPlace.FIRST_USER_TURN, user_first=True)
 
 
 def read(parse: Parser, data: bytes) -> EngineRequest | RequestError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neurons.conversation import Manner, shape
+from neurons.conversation import shape
 from neurons.trainer.dataset import Dataset, read_dataset, to_learn
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import MAX_TURNS
@@ -211,9 +211,7 @@ def test_what_was_sent_in_a_row_is_joined_as_the_miner_joins_it(tmp_path: Path) 
     ]
     written = line(*turns)
     (conversation,) = read(tmp_path, written).conversations[1:]
-    assert [each.model_dump() for each in conversation] == shape(
-        written["messages"], system=None, manner=Manner(alternate=True)
-    )
+    assert [each.model_dump() for each in conversation] == shape(written["messages"], system=None)
 
 
 @pytest.mark.parametrize(
