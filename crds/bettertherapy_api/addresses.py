@@ -80,7 +80,8 @@ ModelPlace = Annotated[
                 "self.matches('^(hf://[^/?#@:]+(/[^?#@:]+)?(@[^?#]+)?|(pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?"
                 f"|file:///[^?#]+)$') && {_NO_STEPS}",
                 "write the place as hf://owner/name, s3://bucket/path, gs://, az://, pvc://claim/path or file:///path: "
-                "no ? or #, which would cut it off, no . or .. as a part, and no user or key, which belong into a Secret",
+                "no ? or #, which would cut it off, no . or .. as a part, and no user or key, which belong into a "
+                "Secret",
             )
         ),
     ),

@@ -368,7 +368,6 @@ class Agent:
 
 def _fetcher(settings: Settings) -> Fetch:
     if settings.endpoint is None:
-
         sizes = BaseSizes(settings.base_model_dir)
 
         async def fetch(uri: str, digest: str, destination: Path) -> AdapterManifest:

@@ -179,6 +179,7 @@ class AdapterKeeper:
     def take_out(self, failure: Failure) -> None:
         """Stop serving it, now, and have it unloaded: a second look showed what the first did not."""
         if self.verified:
+            log.warning("adapter %s is taken out: %s: %s", self.name, failure.reason, failure.message)
             self._verdict = self.failure = failure
             self._set(AdapterState.FAILED)
             self._lost.set()
@@ -195,8 +196,8 @@ class AdapterKeeper:
             self._lost.clear()
             self._again.clear()
             try:
-                if self._verdict is not None:
-                    await self._carry_out()
+                if (verdict := self._verdict) is not None:
+                    await self._carry_out(verdict)
                 await self._bring_in()
             except Failure as failure:
                 await self._fail(failure)
@@ -208,10 +209,9 @@ class AdapterKeeper:
                 self._backoff.reset()
                 await self._lost.wait()
 
-    async def _carry_out(self) -> None:
+    async def _carry_out(self, verdict: Failure) -> None:
         """Unload what is to be taken out; raises the verdict."""
-        verdict, self._verdict = self._verdict, None
-        assert verdict is not None
+        self._verdict = None
         try:
             await self._forget()
         except EngineError as error:

@@ -95,11 +95,7 @@ class Prover:
     ) -> Proven:
         """Return what was proven; raises Failure, after `forget` took the weights out, or EngineError."""
         try:
-            proven = await self._prove(name, digest, manifest)
-            if (number := self._notes.revealing.get(digest)) is not None or digest in self._doubted:
-                await self._ask_long(name, digest, number or 0)
-                self._doubted.discard(digest)
-            return proven
+            return await self._prove_doubted(name, digest, manifest)
         except Unmeasurable as error:
             if not self._local:
                 return Proven(Proof.UNPROVEN, message=_UNMEASURED)  # its listing is all there is
@@ -109,9 +105,19 @@ class Prover:
                 await forget()
             raise
 
-    async def look_again(self, name: str, digest: str, manifest: AdapterManifest, *, number: int) -> None:
-        """Measure a verified adapter anew, after the long text of this number; raises Failure, EngineError, Unmeasurable.
+    async def _prove_doubted(self, name: str, digest: str, manifest: AdapterManifest) -> Proven:
+        """Prove it, and ask it the long text that showed something before, or one if there is a doubt."""
+        proven = await self._prove(name, digest, manifest)
+        number = self._notes.revealing.get(digest)
+        if number is not None or digest in self._doubted:
+            await self._ask_long(name, digest, number or 0)
+            self._doubted.discard(digest)
+        return proven
 
+    async def look_again(self, name: str, digest: str, manifest: AdapterManifest, *, number: int) -> None:
+        """Measure a verified adapter anew, after the long text of this number.
+
+        Raises Failure, EngineError, Unmeasurable.
         A text that shows what shorter ones didn't is remembered, and asked before the adapter serves again.
         """
         await self._ask_long(name, digest, number)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import FailureReason
 from neurons.agent.engine import EngineError
 from neurons.agent.failure import Failure
@@ -34,6 +36,8 @@ LOOK_SECONDS: Final = 30.0
 """Between two looks, if nobody is suspected."""
 SUSPECT_SECONDS: Final = 60.0
 """An adapter that was looked at so short a time ago is not suspected again: odd answers may be its manner."""
+TEXTS: Final = 64
+"""So many long texts there are: the base model's answers to each are kept."""
 _REST: Final = 19.0
 """So many times as long as a look took nobody has a turn."""
 _IN_USE_SECONDS: Final = 60.0
@@ -58,7 +62,6 @@ class SecondLooks:
         self._suspects: dict[str, None] = {}
         self._suspected = asyncio.Event()
         self._looked_at: dict[str, float] = {}
-        self._round = 0
         self._condemned = False
         self.look_seconds = LOOK_SECONDS
         self.rest = _REST
@@ -106,9 +109,9 @@ class SecondLooks:
         try:
             health = await known.check()
             keeper = self._roster.verified(name)
-            if health is Health.SOUND and keeper is not None and keeper.manifest is not None:
-                self._round += 1
-                outcome = await self._measure(keeper)
+            manifest = keeper.manifest if keeper is not None else None
+            if health is Health.SOUND and keeper is not None and manifest is not None:
+                outcome = await self._measure(keeper, manifest)
             else:
                 outcome = f"base_{health.value}"
         except (EngineError, Unmeasurable) as error:
@@ -116,11 +119,11 @@ class SecondLooks:
             outcome = "unmeasured"
         self._looked(outcome)
 
-    async def _measure(self, keeper: AdapterKeeper) -> str:
+    async def _measure(self, keeper: AdapterKeeper, manifest: AdapterManifest) -> str:
         digest, epoch = keeper.adapter.digest, self._monitor.epoch
-        assert keeper.manifest is not None
+        number = random.randrange(TEXTS)  # noqa: S311 - nothing is secret in it
         try:
-            await self._roster.prover.look_again(keeper.name, digest, keeper.manifest, number=self._round)
+            await self._roster.prover.look_again(keeper.name, digest, manifest, number=number)
         except Failure as failure:
             if not self._is_still(keeper, digest) or self._monitor.epoch != epoch:
                 return "unmeasured"  # the next process forms its own verdict

@@ -51,7 +51,7 @@ class Traffic:
                 self._wake(None)
 
     def abort(self, name: str | None = None) -> None:
-        """Break off what runs under a name, or everything: it has no good answer here, and miners can ask another pod."""
+        """Break off what runs under a name, or everything: no good answer comes, and miners can ask another pod."""
         for task, running in tuple(self._tasks.items()):
             if name in (None, running):
                 task.cancel()

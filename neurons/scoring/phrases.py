@@ -28,7 +28,7 @@ _REACH: Final = 5
 
 
 def normalise(text: str) -> list[str]:
-    """Return the words of a text: lower case, no accents, punctuation or unseen characters, numbers apart from their units."""
+    """Return a text's words: lower case, no accents, punctuation or unseen characters, numbers apart from units."""
     plain = unicodedata.normalize("NFKD", visible(text)).casefold()
     plain = "".join(character for character in plain if not unicodedata.combining(character))
     plain = re.sub(r"['\N{RIGHT SINGLE QUOTATION MARK}]", "", plain)

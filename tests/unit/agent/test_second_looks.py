@@ -88,7 +88,9 @@ async def test_one_that_spoils_the_engine_by_a_long_text_is_banned_after_the_sec
     assert not pod.engine.spoilt
 
 
-async def test_who_was_asked_when_an_engine_was_spoilt_is_asked_a_long_text_before_it_serves_again(patient: Pod) -> None:
+async def test_who_was_asked_when_an_engine_was_spoilt_is_asked_a_long_text_before_it_serves_again(
+    patient: Pod,
+) -> None:
     pod = patient
     good, bad = pod.adapter("good"), pod.adapter("bad", flaw=SPOILING)
     pod.tables.write(good, bad)

@@ -191,7 +191,19 @@ def test_a_set_that_can_not_be_read_says_so_in_words(data: bytes, told: str) -> 
     assert "hex escape" not in str(caught.value)
 
 
-UNSEEN = ["\u200b", "\u00ad", "\u2060", "\ufeff", "\u200d", "\u034f", "\ufe0f", "\u3164", "\u2065", "\U000e0100", "\U000e0fff"]
+UNSEEN = [
+    "\u200b",
+    "\u00ad",
+    "\u2060",
+    "\ufeff",
+    "\u200d",
+    "\u034f",
+    "\ufe0f",
+    "\u3164",
+    "\u2065",
+    "\U000e0100",
+    "\U000e0fff",
+]
 
 
 @pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
@@ -209,5 +221,5 @@ def test_what_nobody_sees_inside_words_hides_nothing_and_changes_nothing(unseen:
 
 
 def test_a_phrase_without_a_word_is_refused_since_no_answer_could_ever_say_it() -> None:
-    with pytest.raises(ItemError, match="mustNot.*no word"):
+    with pytest.raises(ItemError, match=r"mustNot.*no word"):
         item(kind="gold", gold="Rest.", mustNot=["\u200b!"])
