@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from bettertherapy_api.addresses import StorePlace
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
@@ -60,7 +61,7 @@ class TwinBaseModel(ApiModel):
 class AdapterSpec(ApiModel):
     """The hand-set first version of the adapter."""
 
-    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    uri: StorePlace
     """Folder that holds the adapter's manifest.json: pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path."""
     digest: Digest
     """sha256 of manifest.json, which lists the digests of all files; printed by the trainer and by
@@ -122,7 +123,7 @@ class FineTune(ApiModel):
 class EvalSetRef(ApiModel):
     """The twin's held-out items, never trained on."""
 
-    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    uri: StorePlace
     """JSONL file with the items: pvc://claim/path/items.jsonl, s3://bucket/items.jsonl, gs://, az:// or file:///path."""
     digest: Digest
     """sha256 of that file."""

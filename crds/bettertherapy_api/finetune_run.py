@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from bettertherapy_api.addresses import StorePlace
 from bettertherapy_api.doctor_twin import GateMetric, Hyperparameters
 from bettertherapy_api.schema import (
     ApiModel,
@@ -32,8 +33,6 @@ STAGES = (
 SKIPPED = "Skipped"
 """Stage of a run that ended because there was too little new data."""
 
-Uri = Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
-
 
 class TwinRef(ApiModel):
     """The twin that is fine-tuned, in the same namespace."""
@@ -53,7 +52,7 @@ class DatasetSpec(ApiModel):
             ),
         )
     )
-    uri: Uri
+    uri: StorePlace
     """The dataset; without a digest a folder of datasets, of which the run takes what is new."""
     digest: Digest | None = None
     """sha256 of the dataset: the run trains on exactly that, or fails. Absent: status.dataset says what was taken."""

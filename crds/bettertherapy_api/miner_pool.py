@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
+from bettertherapy_api.addresses import Endpoint, ModelPlace, NodeFolder, Origin, PublicAddress, StorePlace
 from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
@@ -59,9 +60,7 @@ class PoolBaseModel(ApiModel):
     """Name under which the engines serve the base model; twins refer to it. Can't change."""
     revision: Annotated[str | None, Field(min_length=1, max_length=128)] = None
     """Git revision for hf://, or sha256:… (the model's digest, checked before it is loaded)."""
-    uri: Annotated[str | None, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|gs|az|pvc|file)://[^\s]+$")] = (
-        None
-    )
+    uri: ModelPlace | None = None
     """Where the weights are: hf://owner/name, s3://bucket/path, gs://, az://, pvc://claim/path, or file:///path in the
     image."""
 
@@ -127,7 +126,7 @@ class Engine(ApiModel):
     """Highest rank an adapter may have."""
     max_model_length: Annotated[int | None, Field(ge=128, le=10000000)] = None
     """Longest conversation in tokens; absent means the model's own limit."""
-    endpoint: Annotated[str | None, Field(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] = None
+    endpoint: Endpoint | None = None
     """Base URL of an OpenAI-compatible server that runs already, without /v1."""
     secret_ref: SecretRef | None = None
     """Secret whose key `apiKey` is sent to endpoint as a bearer token."""
@@ -164,9 +163,6 @@ class Autoscaling(ApiModel):
     """How long a lower need must last before the pool shrinks."""
 
 
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/,]+)$", min_length=1, max_length=256)]
-
-
 class Miner(ApiModel):
     """The pool's public endpoint, OpenAI-compatible."""
 
@@ -180,8 +176,8 @@ class Miner(ApiModel):
     """local, finney, test or the URL of a chain endpoint."""
     wallet_secret_ref: SecretRef | None = None
     """Secret with the hotkey that signs answers; never a coldkey."""
-    external_address: Annotated[str | None, Field(min_length=3, max_length=256)] = None
-    """host:port that is published on the chain."""
+    external_address: PublicAddress | None = None
+    """IP:port that is published on the chain."""
     candidates: Annotated[int, Field(ge=1, le=16)] = 1
     """Answers drawn per question, of which the best is submitted."""
     latency_budget_seconds: Seconds = 30
@@ -210,7 +206,7 @@ class Agent(ApiModel):
 class Store(ApiModel):
     """Where adapters are kept, content-addressed."""
 
-    uri: Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$")]
+    uri: StorePlace
     """Root of the store: pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path."""
     secret_ref: SecretRef | None = None
     """Secret whose keys become environment variables, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
@@ -227,7 +223,7 @@ class Cache(ApiModel):
     )
     claim_name: DnsName | None = None
     """PersistentVolumeClaim shared by the pool's pods."""
-    host_path: Annotated[str | None, Field(min_length=2, max_length=512, pattern=r"^/[^:]*$")] = None
+    host_path: NodeFolder | None = None
     """Folder on the node; needs a namespace that permits hostPath volumes."""
     size_limit: Annotated[str | None, Field(max_length=32, pattern=r"^[0-9]+([KMGTPE]i?)?$")] = None
     """Limit of the ephemeral cache."""

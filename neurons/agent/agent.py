@@ -15,15 +15,18 @@ from aiohttp import web
 
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from bettertherapy_api.report import MAX_ADAPTERS, MAX_MESSAGE, EngineReport, FailureReason, PodRef, PodReport, Slots
+from neurons.agent.base_sizes import BaseSizes
 from neurons.agent.drain import Drain
 from neurons.agent.engine import EngineClient, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch
 from neurons.agent.metrics import CONTENT_TYPE, AgentMetrics
 from neurons.agent.monitor import EngineMonitor
+from neurons.agent.oddities import OddAnswers
 from neurons.agent.proxy import GENERATION_PATHS, Proxy, problem
 from neurons.agent.reporting import Publish, Reporter
 from neurons.agent.roster import Roster
 from neurons.agent.saved_routing import load_routing, save_routing
+from neurons.agent.second_looks import SecondLooks
 from neurons.agent.settings import Settings
 from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
@@ -82,6 +85,12 @@ class Agent:
             changed=self._on_change,
             loaded=self.metrics.load_seconds.observe,
         )
+        self.second_looks = SecondLooks(
+            self.roster,
+            self.monitor,
+            self.traffic,
+            looked=lambda outcome: self.metrics.second_looks.labels(outcome).inc(),
+        )
         self.template = ChatTemplate(self.engine, self.roster.measuring, self.monitor, changed=self._on_change)
         self.monitor.eager = lambda: not self.roster.all_verified()
         self.proxy = Proxy(
@@ -90,6 +99,9 @@ class Agent:
             roster=self.roster,
             traffic=self.traffic,
             metrics=self.metrics,
+            odd_answers=OddAnswers(
+                enough=self.second_looks.suspect, count=lambda kind: self.metrics.odd_answers.labels(kind.value).inc()
+            ),
             pod=settings.pod_name,
             max_body_bytes=settings.max_body_bytes,
             max_in_flight=settings.max_in_flight,
@@ -136,6 +148,7 @@ class Agent:
             for work in (
                 self.monitor.run,
                 self.roster.known_answers.run,
+                self.second_looks.run,
                 self.template.run,
                 self._follow_routing,
                 self._save_routing,
@@ -355,9 +368,11 @@ class Agent:
 
 def _fetcher(settings: Settings) -> Fetch:
     if settings.endpoint is None:
+        sizes = BaseSizes(settings.base_model_dir)
 
         async def fetch(uri: str, digest: str, destination: Path) -> AdapterManifest:
-            return await fetch_adapter(uri, digest, destination, pvc_dir=settings.pvc_dir)
+            base = await sizes.known()
+            return await fetch_adapter(uri, digest, destination, pvc_dir=settings.pvc_dir, base=base)
 
         return fetch
 

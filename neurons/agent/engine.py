@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 _KEEPALIVE_SECONDS: Final = 2.0
 """Less than vLLM's own 5 s, so that a pooled connection is never closed under a request just being sent."""
 _CONNECT_SECONDS: Final = 5.0
+NOT_FINITE_WORDS: Final = b"not JSON compliant"
+"""What the JSON encoder behind vLLM says of a log-probability that is no number."""
 _MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -49,7 +51,7 @@ class EngineAnswer(EngineError):  # noqa: N818
     @property
     def is_not_finite(self) -> bool:
         """A log-probability that is no number: the JSON encoder behind vLLM refuses it, which becomes a 400 or 500."""
-        return "not JSON compliant" in self.message
+        return NOT_FINITE_WORDS.decode() in self.message
 
     @property
     def is_name_taken(self) -> bool:

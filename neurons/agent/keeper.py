@@ -95,6 +95,10 @@ class AdapterKeeper:
         self._load_millis: int | None = None
         self._manifest_rank: int | None = None
         self._failing_since: float | None = None
+        self._verdict: Failure | None = None
+        self._afresh = False
+        self.manifest: AdapterManifest | None = None
+        """The adapter's own, once it was verified."""
         self.state = AdapterState.FETCHING
         self.failure: Failure | None = None
 
@@ -172,12 +176,28 @@ class AdapterKeeper:
             self._set(AdapterState.LOADING)
             self._lost.set()
 
+    def take_out(self, failure: Failure) -> None:
+        """Stop serving it, now, and have it unloaded: a second look showed what the first did not."""
+        if self.verified:
+            log.warning("adapter %s is taken out: %s: %s", self.name, failure.reason, failure.message)
+            self._verdict = self.failure = failure
+            self._set(AdapterState.FAILED)
+            self._lost.set()
+
+    def load_afresh(self) -> None:
+        """Have it unloaded, loaded and proven again: the engine answers otherwise than it did."""
+        if self.verified:
+            self._afresh = True
+            self.lose()
+
     async def run(self) -> None:
         """Bring the adapter in, again and again; cancel to stop."""
         while True:
             self._lost.clear()
             self._again.clear()
             try:
+                if (verdict := self._verdict) is not None:
+                    await self._carry_out(verdict)
                 await self._bring_in()
             except Failure as failure:
                 await self._fail(failure)
@@ -188,6 +208,16 @@ class AdapterKeeper:
             else:
                 self._backoff.reset()
                 await self._lost.wait()
+
+    async def _carry_out(self, verdict: Failure) -> None:
+        """Unload what is to be taken out; raises the verdict."""
+        self._verdict = None
+        try:
+            await self._forget()
+        except EngineError as error:
+            self._afresh = True
+            log.warning("adapter %s can't be unloaded now: %s; no request is let through to it", self.name, error)
+        raise verdict
 
     async def _bring_in(self) -> None:
         manifest = await self._fetch_and_check()
@@ -216,7 +246,7 @@ class AdapterKeeper:
             raise Failure(FailureReason.ENGINE_UNREACHABLE, text, retryable=True)
         seconds = time.monotonic() - began
         self._load_millis, self._proven = round(seconds * 1000), proven
-        self._manifest_rank = manifest.rank
+        self._manifest_rank, self.manifest = manifest.rank, manifest
         self._verified_at = time.monotonic()
         self.failure = self._failing_since = None
         self._set(AdapterState.VERIFIED)
@@ -275,12 +305,13 @@ class AdapterKeeper:
                     retryable=True,
                 )
             return
-        if self._is_listed(listing):
+        if self._is_listed(listing) and not self._afresh:
             return  # the agent restarted, the engine did not
         if listing.root(self.name) is not None:
             # Other bytes under our name. Forgetting the name makes the next load a new adapter to vLLM.
             log.warning("adapter %s is loaded from %s; unloading it", self.name, listing.root(self.name))
             await self._finish(self._engine.unload(self.name))
+        self._afresh = False
         try:
             await self._finish(self._engine.load(self.name, self.path))
         except EngineAnswer as error:

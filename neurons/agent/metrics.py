@@ -39,6 +39,18 @@ class AgentMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.odd_answers = Counter(
+            "bettertherapy_agent_odd_answers",
+            "Answers of the engine without a word, stuck on one piece, or refused for a value that is no number.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.second_looks = Counter(
+            "bettertherapy_agent_second_looks",
+            "Measurements of adapters that serve already, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.report_writes = Counter(
             "bettertherapy_agent_report_writes", "Writes of this pod's report.", ["outcome"], registry=self.registry
         )

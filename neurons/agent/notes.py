@@ -32,6 +32,7 @@ class _Document(BaseModel):
     suspects: dict[str, str] = {}
     spoilers: dict[str, str] = {}
     measured: dict[str, tuple[FiniteFloat, ...]] = {}
+    revealing: dict[str, int] = {}
     known_answers: KeptAnswers | None = None
     condemned: str | None = None
 
@@ -67,6 +68,16 @@ class Notes:
     def measured(self) -> dict[str, tuple[float, ...]]:
         """Log-probabilities (nats) of the standard questions, taken when an adapter was first loaded."""
         return self._document.measured
+
+    @property
+    def revealing(self) -> dict[str, int]:
+        """Adapters that were sound for short questions only, with the number of the long text that showed it."""
+        return self._document.revealing
+
+    def remember_revealing(self, digest: str, number: int) -> None:
+        """Ask the adapter this long text at each load, before it serves."""
+        _put(self._document.revealing, digest, number)
+        self._save()
 
     def suspect(self, digest: str, process: str) -> None:
         """Remember that this engine process was spoilt while the adapter was asked."""

@@ -31,7 +31,7 @@ from neurons.agent.known_answers import KNOWN, KNOWN_TEXT, Calibration, Health, 
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.notes import Notes
-from neurons.agent.places import Position, forced
+from neurons.agent.places import Position, forced, long_text
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,12 @@ class Prover:
         self._newcomers = asyncio.Lock()
         self._asked: set[str] = set()
         """Digests that were finite in an engine of this pod: asking them does it no harm."""
+        self._doubted: set[str] = set()
+
+    def doubt(self, digest: str) -> None:
+        """Ask this adapter a long text too at its next load: it was in use when an engine of this pod was spoilt."""
+        self._doubted.add(digest)
+        self._asked.discard(digest)
 
     def refuse_known(self, digest: str) -> None:
         """Raise Failure for an adapter that has spoilt an engine of this pod before."""
@@ -89,7 +95,7 @@ class Prover:
     ) -> Proven:
         """Return what was proven; raises Failure, after `forget` took the weights out, or EngineError."""
         try:
-            return await self._prove(name, digest, manifest)
+            return await self._prove_doubted(name, digest, manifest)
         except Unmeasurable as error:
             if not self._local:
                 return Proven(Proof.UNPROVEN, message=_UNMEASURED)  # its listing is all there is
@@ -97,6 +103,42 @@ class Prover:
         except Failure as failure:
             if self._local and not failure.retryable:
                 await forget()
+            raise
+
+    async def _prove_doubted(self, name: str, digest: str, manifest: AdapterManifest) -> Proven:
+        """Prove it, and ask it the long text that showed something before, or one if there is a doubt."""
+        proven = await self._prove(name, digest, manifest)
+        number = self._notes.revealing.get(digest)
+        if number is not None or digest in self._doubted:
+            await self._ask_long(name, digest, number or 0)
+            self._doubted.discard(digest)
+        return proven
+
+    async def look_again(self, name: str, digest: str, manifest: AdapterManifest, *, number: int) -> None:
+        """Measure a verified adapter anew, after the long text of this number.
+
+        Raises Failure, EngineError, Unmeasurable.
+        A text that shows what shorter ones didn't is remembered, and asked before the adapter serves again.
+        """
+        await self._ask_long(name, digest, number)
+        await self._prove(name, digest, manifest)
+
+    async def _ask_long(self, name: str, digest: str, number: int) -> None:
+        positions = long_text(number, most=self._monitor.max_model_length)
+        bare = await self._answers(self._measuring.base(positions))
+        if isinstance(bare, EngineAnswer) and bare.status not in (400, 422):
+            raise _unasked(bare)
+        if isinstance(bare, EngineAnswer) and not bare.is_not_finite:
+            log.info("the engine takes no long text: %s", bare)
+            return
+        self._asked.discard(digest)  # asked alone, as a newcomer: the engine may be spoilt by it
+        before = self._notes.suspects.get(digest)
+        try:
+            await self._both(name, digest, positions)
+        except Failure as failure:
+            known = failure.reason is FailureReason.WEIGHTS_NOT_FINITE
+            if known or self._notes.suspects.get(digest) != before:
+                self._notes.remember_revealing(digest, number)
             raise
 
     async def _prove(self, name: str, digest: str, manifest: AdapterManifest) -> Proven:

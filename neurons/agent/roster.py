@@ -57,7 +57,7 @@ class Roster:
         self.measuring = measuring = Measuring(engine, monitor, base_model=self._base_model)
         notes = Notes(settings.adapters_dir / NOTES_FILE)
         self.known_answers = KnownAnswers(measuring, monitor, traffic, notes, can_restart=self._loadable)
-        self._prover = Prover(
+        self.prover = Prover(
             measuring=measuring,
             known_answers=self.known_answers,
             monitor=monitor,
@@ -170,7 +170,7 @@ class Roster:
             fetch=self._fetch,
             engine=self._engine,
             monitor=self._monitor,
-            prover=self._prover,
+            prover=self.prover,
             gates=self._gates,
             loadable=self._loadable,
             backoff=Backoff(first=self._settings.retry_first, most=self._settings.retry_most),

@@ -29,6 +29,8 @@ class Settings:
     run_dir: Path = Path(names.ENGINE_RUN_DIR)
     adapters_dir: Path = Path(names.ADAPTERS_DIR)
     pvc_dir: Path = Path(names.PVC_DIR)
+    base_model_dir: Path | None = None
+    """The base model's folder, or one that holds the headers of its files; None where neither is in this pod."""
     wedge_seconds: float = 60.0
     """Requests run and nothing moves for this long: the engine is wedged."""
     drain_seconds: float = 120.0
@@ -95,6 +97,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--run-dir", "ENGINE_RUN_DIR", names.ENGINE_RUN_DIR, "folder of the wedged, drain and drained files")
     option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
     option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
+    option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(1024 * 1024), "largest request body")
@@ -113,6 +116,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         run_dir=Path(args.run_dir),
         adapters_dir=Path(args.adapters_dir),
         pvc_dir=Path(args.pvc_dir),
+        base_model_dir=Path(args.base_model_dir) if args.base_model_dir else None,
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),
         max_body_bytes=int(args.max_body_bytes),

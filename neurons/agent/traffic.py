@@ -16,7 +16,7 @@ class Traffic:
         self._clock = clock
         self._running: Counter[str] = Counter()
         self._last: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: dict[asyncio.Task[object], str] = {}
         self._idle: dict[str | None, list[asyncio.Future[None]]] = {}
         self.unanswered = 0
         """Requests whose client left before the engine's first byte; many of them with no progress are a bad sign."""
@@ -36,12 +36,12 @@ class Traffic:
         self._running[name] += 1
         task = asyncio.current_task()
         if task is not None:
-            self._tasks.add(task)
+            self._tasks[task] = name
         try:
             yield
         finally:
             if task is not None:
-                self._tasks.discard(task)
+                self._tasks.pop(task, None)
             self._last[name] = self._clock()
             self._running[name] -= 1
             if self._running[name] <= 0:
@@ -50,10 +50,11 @@ class Traffic:
             if not self._running:
                 self._wake(None)
 
-    def abort(self) -> None:
-        """Break off everything that runs: the engine will never answer, and miners can still ask another pod."""
-        for task in self._tasks:
-            task.cancel()
+    def abort(self, name: str | None = None) -> None:
+        """Break off what runs under a name, or everything: no good answer comes, and miners can ask another pod."""
+        for task, running in tuple(self._tasks.items()):
+            if name in (None, running):
+                task.cancel()
 
     async def idle(self, name: str | None = None) -> None:
         """Wait until no request runs under `name`, or none at all. Callers set their own time limit."""

@@ -1,7 +1,7 @@
 """How a conversation is laid before a chat template: one shaping for the miner, the trainer and the evaluation.
 
-Templates differ in what they take: a turn of the system's own or none, two turns of one speaker in a row or none, an
-assistant that speaks first or not.
+Templates differ in what they take: a turn of the system's own or none, an assistant that speaks first or not. Turns of
+one speaker in a row are one turn to all of them.
 `shape` writes a conversation in one `Manner`; `probe` finds out which manner a template takes. Both are pure.
 """
 

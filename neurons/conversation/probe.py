@@ -25,7 +25,11 @@ _TALK: Final[tuple[Message, ...]] = (
     {"role": "assistant", "content": "Since when?"},
     {"role": "user", "content": "Since Monday."},
 )
-_TWO_IN_A_ROW: Final[tuple[Message, ...]] = (*_TALK, {"role": "user", "content": "No, since Sunday."})
+_LONGER: Final[tuple[Message, ...]] = (
+    *_TALK,
+    {"role": "assistant", "content": "Are you sure?"},
+    {"role": "user", "content": "No, since Sunday."},
+)
 _GREETED: Final[tuple[Message, ...]] = ({"role": "assistant", "content": "How can I help?"}, _TALK[0])
 
 
@@ -65,7 +69,6 @@ class TemplateProbe:
         self.result: Manner | Refused | None = None
         self._bare_tokens: int | None = None
         self._place = SystemPlace.OWN_TURN
-        self._alternate = False
         self._stage = 0
 
     def next(self) -> Probe | None:
@@ -81,7 +84,7 @@ class TemplateProbe:
                 manner = Manner(system=SystemPlace.FIRST_USER_TURN)
                 return Probe(tuple(shape(_TALK, system=_RULES, manner=manner)))
             case 3:
-                return Probe(tuple(shape(_TWO_IN_A_ROW, system=_RULES, manner=Manner(system=self._place))))
+                return Probe(tuple(shape(_LONGER, system=_RULES, manner=Manner(system=self._place))))
             case _:
                 # Rules in the first user turn would stand before the greeting: the question is how it is without.
                 rules = _RULES if self._place is SystemPlace.OWN_TURN else None
@@ -104,14 +107,14 @@ class TemplateProbe:
                 self._place, self._stage = SystemPlace.FIRST_USER_TURN, 3
             case 2:
                 self.result = Refused(_UNHEARD)
-            case 3 if reply.refusal is None and not self._heard(reply):
+            case 3 if reply.refusal is not None:
+                self.result = Refused(reply.refusal)
+            case 3 if not self._heard(reply):
                 self.result = Refused(_UNHEARD)
             case 3:
-                self._alternate, self._stage = reply.refusal is not None, 4
+                self._stage = 4
             case _:
-                self.result = Manner(
-                    system=self._place, alternate=self._alternate, user_first=reply.refusal is not None
-                )
+                self.result = Manner(system=self._place, user_first=reply.refusal is not None)
 
     def _heard(self, reply: Reply) -> bool:
         if reply.prompt_tokens is None or self._bare_tokens is None:

@@ -31,8 +31,6 @@ class Manner:
     """What a template takes."""
 
     system: SystemPlace = SystemPlace.OWN_TURN
-    alternate: bool = False
-    """Turns of one speaker in a row are written as one: the template refuses them otherwise."""
     user_first: bool = False
     """A conversation that the user doesn't begin (a twin's greeting, or what comes before it) gets a turn of the user's
     at its beginning."""
@@ -65,7 +63,8 @@ def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = D
     """Return the conversation as the template takes it; `messages` itself stays as it is.
 
     All system texts become one, `system` (the twin's own) first: templates of the Llama 2 kind refuse a second one, and
-    others put it where it was said or drop it.
+    others put it where it was said or drop it. Turns of one speaker in a row become one: many templates refuse them
+    otherwise, and a twin learns them so.
     """
     texts = [system] if system else []
     turns: list[Message] = []
@@ -74,8 +73,7 @@ def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = D
             turns.append(message)
         elif text := text_of(message):
             texts.append(text)
-    if manner.alternate:
-        turns = _alternating(turns)
+    turns = _alternating(turns)
     whole = BETWEEN.join(texts)
     if texts and manner.system is SystemPlace.FIRST_USER_TURN:
         if turns and turns[0]["role"] == "user":
@@ -92,7 +90,9 @@ def _alternating(turns: Sequence[Message]) -> list[Message]:
     for turn in turns:
         last = joined[-1] if joined else None
         if last is not None and last["role"] == turn["role"] and _is_speech(last) and _is_speech(turn):
-            joined[-1] = {**last, "content": _joined(last.get("content"), turn.get("content"))}
+            joined[-1] = {**last, **turn, "content": _joined(last.get("content"), turn.get("content"))}
+            if last.get("name") != turn.get("name"):
+                del joined[-1]["name"]
         else:
             joined.append(turn)
     return joined

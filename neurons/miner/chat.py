@@ -93,6 +93,8 @@ class ChatRequest(EngineRequest):
         form = given.get("response_format")
         if isinstance(form, dict) and form.get("type") != "text":
             return "it has `response_format`"
+        if self.turns[-1]["role"] == "assistant":
+            return "its last message is the assistant's"
         if given.get("add_generation_prompt") is False:
             return "it has `add_generation_prompt`"
         return None

@@ -20,7 +20,10 @@ _SHOWN: Final = ", ".join(
 )  # fmt: skip
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_\-, ]{1,1024}")
 _DEFAULT_HEADERS: Final = "authorization, content-type"
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/,?#]+")
+_ORIGIN: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[0-9A-Fa-f:.]+\]|[^\s/,?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
+)
+_PORTS: Final = range(1, 65536)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -31,10 +34,11 @@ def read_origins(text: str) -> frozenset[str]:
     """
     origins = set()
     for given in filter(None, (one.strip() for one in text.split(","))):
-        if given != ANY and not _ORIGIN.fullmatch(given):
+        match = _ORIGIN.fullmatch(given)
+        if given != ANY and (match is None or (match["port"] and int(match["port"]) not in _PORTS)):
             raise ValueError(
-                f"{given!r} is not `*` or an origin as a browser sends it: scheme, host and port, and no slash after "
-                "them, as in https://clinic.example"
+                f"{given!r} is not `*` or an origin as a browser sends it: scheme, host and port, and no user, slash, "
+                "? or # around them, as in https://clinic.example"
             )
         origin = given.lower()
         origins.add(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "")))

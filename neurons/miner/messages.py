@@ -57,7 +57,7 @@ def _message(given: Any, *, images: bool) -> Message:
     if not isinstance(role, str) or role not in ROLES:
         raise _Wrong(".role", f"must be one of {', '.join(ROLES)}")
     message: Message = {"role": role, "content": _content(given.get("content"), role, images=images)}
-    if len(given) == 2 and "content" in given:
+    if len(given) == 2 and given.get("content") is not None:
         return message
     if role in _NAMED:
         _take_texts(given, message, ("name",))
@@ -81,6 +81,8 @@ def _take_answer(given: Mapping[str, Any], message: Message) -> None:
         message["tool_calls"] = [_call(call, f".tool_calls[{number}]") for number, call in enumerate(calls)]
     if (function := given.get("function_call")) is not None:
         message["function_call"] = _function(function, ".function_call")
+    if message["content"] is None and not calls and function is None:
+        message["content"] = ""  # templates write "None", or fail on it
 
 
 def _take_texts(given: Mapping[str, Any], message: Message, names: Sequence[str]) -> None:

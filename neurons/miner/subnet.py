@@ -240,9 +240,9 @@ def _endpoint(settings: SubnetSettings) -> tuple[str, int] | None:
     if settings.external_address is None:
         return None
     host, _, port = settings.external_address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise StartError(
-            f"spec.miner.externalAddress is {settings.external_address!r}: write it as IP:PORT, such as "
-            "203.0.113.7:8091, or [2001:db8::7]:8091"
+            f"spec.miner.externalAddress is {settings.external_address!r}: write it as IP:PORT, with a port from 1 to "
+            "65535, such as 203.0.113.7:8091, or [2001:db8::7]:8091"
         )
     return host.strip("[]"), int(port)

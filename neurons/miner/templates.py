@@ -100,7 +100,7 @@ class Templates:
             log.error("the chat template takes no conversation", extra={"pod": pod.name, "reason": result.why[:500]})
         else:
             extra = {
-                "pod": pod.name, "system": result.system.value, "alternate": result.alternate,
+                "pod": pod.name, "system": result.system.value,
                 "user_first": result.user_first,
             }  # fmt: skip
             log.info("chat template", extra=extra)

@@ -1,6 +1,5 @@
 """De-identification: finds what HIPAA's Safe Harbor says must not be left in a text, with patterns alone."""
 
 from neurons.privacy.identifiers import Finding, Identifier, find_identifiers
-from neurons.privacy.invisible import has_word, is_blank
 
-__all__ = ["Finding", "Identifier", "find_identifiers", "has_word", "is_blank"]
+__all__ = ["Finding", "Identifier", "find_identifiers"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from neurons.invisible import is_invisible
 from neurons.privacy import numbers, people, places
-from neurons.privacy.invisible import is_invisible
 
 
 class Identifier(StrEnum):

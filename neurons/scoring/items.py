@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from neurons import jsonl
 from neurons.scoring.phrases import normalise
@@ -22,7 +22,15 @@ MAX_ITEMS: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 
 Text = Annotated[str, Field(min_length=1, max_length=8192)]
-Phrase = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _sayable(phrase: str) -> str:
+    if not normalise(phrase):
+        raise ValueError("a phrase holds no word, so that no answer could ever say it")
+    return phrase
+
+
+Phrase = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_sayable)]
 AnyOf = Phrase | Annotated[tuple[Phrase, ...], Field(min_length=1, max_length=32)]
 
 

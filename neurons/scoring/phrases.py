@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from neurons.invisible import visible
+
 _WORD: Final = re.compile(r"[^\W_]+\*?")
 _CLAUSE: Final = re.compile(
     r"[.!?;:,\n()\u2013\u2014]+(?!\d)|\b(?:and|but|so|then|instead|because|rather|if)\b", re.IGNORECASE
@@ -26,8 +28,8 @@ _REACH: Final = 5
 
 
 def normalise(text: str) -> list[str]:
-    """Return the words of a text: lower case, no accents or punctuation, numbers apart from their units."""
-    plain = unicodedata.normalize("NFKD", text).casefold()
+    """Return a text's words: lower case, no accents, punctuation or unseen characters, numbers apart from units."""
+    plain = unicodedata.normalize("NFKD", visible(text)).casefold()
     plain = "".join(character for character in plain if not unicodedata.combining(character))
     plain = re.sub(r"['\N{RIGHT SINGLE QUOTATION MARK}]", "", plain)
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
@@ -68,7 +70,7 @@ def token_f1(answer: str, gold: str) -> float:
 
 def _clauses(answer: str, wanted: Sequence[str]) -> list[str]:
     """Split where a negation ends. A phrase that itself holds such a word is looked for in whole sentences."""
-    hurried = _NOT_YET.sub(" ", answer)
+    hurried = _NOT_YET.sub(" ", visible(answer))
     joined = {"and", "but", "so", "then", "instead", "because", "rather", "if"}
     return (re.split(r"[.!?;\n]+(?!\d)", hurried)) if joined.intersection(wanted) else _CLAUSE.split(hurried)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from neurons.invisible import visible
 from neurons.scoring.items import Choice, Gold, Item, Rubric
 from neurons.scoring.phrases import normalise, says_any, token_f1
 
@@ -36,7 +37,7 @@ def chosen_option(answer: str, item: Choice) -> str | None:
         rf"^\W*(?i:option\s+)?([{letters}])(?=\W*$|[).:,]|\s*\n)",  # "A headache is …" chooses nothing
         rf"(?i:answer|option|choice)(?:\s+(?i:is|would\s+be))?\W{{0,4}}([{letters}])(?=\W*$|[).:,]|\s+(?i:because|since)\b)",
     ):
-        if (match := re.search(pattern, answer)) is not None:
+        if (match := re.search(pattern, visible(answer))) is not None:
             return match[1]
     said = normalise(answer)
     named = [letter for letter, text in item.options.items() if _contains(said, normalise(text))]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from neurons.store.errors import AdapterInvalid
@@ -43,6 +43,17 @@ class BaseModules:
     vocabulary: int | None = None
     has_parts: bool = False
     """It sees or hears too: checkpoints name such a model's parts otherwise than code does, so prefixes don't tell."""
+    other_names: bool = False
+    """The checkpoint may name everything otherwise than the engine does (Mistral's own format): an adapter of which no
+    module is known is left to measuring."""
+    _by_tail: Mapping[tuple[str, ...], str] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.has_parts:
+            by_tail: dict[tuple[str, ...], str] = {}
+            for name in self.shapes:
+                by_tail.setdefault(_tail(name), name)
+            object.__setattr__(self, "_by_tail", by_tail)
 
     def find(self, module: str) -> str | None:
         """Return the base model's own name of an adapter's module, None when it has none of that name."""
@@ -52,7 +63,7 @@ class BaseModules:
         if head in _MODEL_PREFIXES and rest in self.shapes and not any(n.startswith(f"{head}.") for n in self.shapes):
             return rest  # a checkpoint of the bare model, as GPT-2's
         if self.has_parts:
-            return next((name for name in self.shapes if _tail(name) == _tail(module)), None)
+            return self._by_tail.get(_tail(module))
         if module.rpartition(".")[2] == "lm_head":
             return next((name for name in self.shapes if name.endswith(("embed_tokens", "wte"))), None)  # tied
         return None
@@ -75,6 +86,8 @@ def check_tensors(tensors: Iterable[Tensor], config: LoraConfig, *, where: str, 
             raise AdapterInvalid(f"{where}: {module} has two {side}. Save the adapter again.")
     if not pairs:
         raise AdapterInvalid(f"{where}: there are no LoRA weights in it. Save the adapter again, after training.")
+    if base is not None and base.other_names and not any(base.find(module) for module in pairs):
+        base = None
     for module, pair in pairs.items():
         _check_pair(module, pair, config, where)
         if base is not None:

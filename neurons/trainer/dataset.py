@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from neurons.conversation import shape
+from neurons.invisible import has_word
 from neurons.jsonl import without_marks
-from neurons.privacy import find_identifiers, has_word
+from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import Flaw, Line, Message, read_line

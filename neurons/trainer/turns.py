@@ -16,14 +16,12 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neurons.conversation import Manner, shape
-from neurons.privacy import has_word, is_blank
+from neurons.conversation import shape
+from neurons.invisible import as_read, has_word, is_blank
 from neurons.scoring.phrases import normalise
 
 MAX_TURNS: Final = 64
 """Of a longer conversation the last ones are learned."""
-_JOINED: Final = Manner(alternate=True)
-"""What somebody sent in a row is one message, as the miner writes it for a template that wants turns."""
 
 Text = Annotated[str, Field(min_length=1)]
 Role = Literal["system", "user", "assistant"]
@@ -107,7 +105,7 @@ def before_two_answers(turns: Sequence[Turn], preferred: str, rejected: str) -> 
     """Return the turns up to the question that two answers belong to, which is the last. Raises NotLearnable."""
     if not (says_something(preferred) and says_something(rejected)):
         raise NotLearnable(Flaw.EMPTY)
-    if _as_read(preferred) == _as_read(rejected):
+    if as_read(preferred) == as_read(rejected):
         raise NotLearnable(Flaw.EQUAL)
     system, groups = _grouped(turns)
     spoken = groups
@@ -206,13 +204,8 @@ def _from_first(turns: Sequence[T], role: Role) -> list[T]:
 
 def _joined(turns: Sequence[Turn]) -> list[Message]:
     """Make one message of those that somebody sent in a row, and one of the system's, as the miner does."""
-    laid = shape([{"role": turn.role, "content": turn.content} for turn in turns], system=None, manner=_JOINED)
+    laid = shape([{"role": turn.role, "content": turn.content} for turn in turns], system=None)
     return [Message(role=message["role"], content=message["content"]) for message in laid]
-
-
-def _as_read(text: str) -> str:
-    """Return what a reader sees of a text, without its spacing."""
-    return " ".join("".join(each for each in text if each.isspace() or not is_blank(each)).split())
 
 
 # Corrections

@@ -164,6 +164,23 @@ REFUSED_POOLS = {
     "quantity that is none": ([_set("spec.resources", {"requests": {"memory": "much"}})], "spec.resources.requests"),
     "negative replicas": ([_set("spec.replicas", -1)], "spec.replicas"),
     "min above max": ([_set("spec.autoscaling", {"min": 3, "max": 2})], "autoscaling.min must not be above"),
+    "endpoint with a query": (
+        [_set("spec.engine", {"endpoint": "http://engine:8000?x"})],
+        "write the endpoint as http(s)://host",
+    ),
+    "origin with a query": (
+        [_set("spec.miner.corsOrigins", ["https://a.example?x"])],
+        "write an origin as a browser sends it",
+    ),
+    "origin with a port beyond all": (
+        [_set("spec.miner.corsOrigins", ["https://a.example:99999"])],
+        "write an origin as a browser sends it",
+    ),
+    "model in a place that is cut off": ([_set("spec.baseModel.uri", "s3://b/x#y")], "write the place as hf://"),
+    "public address by name": (
+        [_set("spec.miner.externalAddress", "miner.example:80")],
+        "the chain takes no names",
+    ),
     "two caches": ([_set("spec.cache", {"claimName": "a", "hostPath": "/b"})], "set claimName or hostPath, not both"),
     "store over http": ([_set("spec.store", {"uri": "http://x/y"})], "spec.store.uri"),
     "disruption as a word": ([_set("spec.disruption", {"maxUnavailable": "few"})], "a number of pods or a percentage"),

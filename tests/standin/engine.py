@@ -87,6 +87,8 @@ class Knobs:
     root_of: Callable[[str, str], str] = lambda name, path: path
     """What /v1/models says as root of (name, path)."""
     leaky_unload: bool = False
+    flaw_beyond: int = 0
+    """What is wrong with an adapter's weights (FLAW_KEY) shows only after so many tokens."""
     chat_template: str | None = None
     """Applied to every chat as vLLM does: what it refuses is a 400 in its own words."""
     embeddings: bool = False
@@ -415,8 +417,9 @@ class StandIn:
             async with self._slot(lora):
                 seed = self._seed(lora)
                 await self._step(len(tokens), self.knobs.prefill_seconds)
-                self.spoilt = self.spoilt or (lora is not None and lora.flaw == SPOILING)
-                spoilt = self.spoilt or (lora is not None and lora.flaw == NOT_FINITE)
+                flaw = lora.flaw if lora is not None and len(tokens) > self.knobs.flaw_beyond else None
+                self.spoilt = self.spoilt or flaw == SPOILING
+                spoilt = self.spoilt or flaw == NOT_FINITE
                 if body.get("prompt_logprobs") is not None and self.running > 1:
                     # As vLLM 0.32 on a CPU: "einsum(): subscript b has size 2 for operand 1", and the engine is dead.
                     self._crash = asyncio.create_task(self.stop())

@@ -16,13 +16,14 @@ from neurons.conversation import (
     is_plain,
     shape,
 )
+from neurons.trainer.turns import Turn, answered
 from tests.standin import templates
 
-FIRST_USER = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True, user_first=True)
+FIRST_USER = Manner(system=SystemPlace.FIRST_USER_TURN, user_first=True)
 MANNERS = {
     "chatml": (templates.CHATML, DEFAULT),
     "qwen3": (templates.QWEN3, DEFAULT),
-    "llama2": (templates.LLAMA2, Manner(alternate=True, user_first=True)),
+    "llama2": (templates.LLAMA2, Manner(user_first=True)),
     "mistral": (templates.MISTRAL, FIRST_USER),
     "gemma": (templates.GEMMA, FIRST_USER),
     "deaf": (templates.DEAF, Manner(system=SystemPlace.FIRST_USER_TURN)),
@@ -93,7 +94,7 @@ def test_a_conversation_without_any_system_text_works_too(template: str, manner:
 
 def test_the_twins_and_the_clients_system_texts_are_one_message() -> None:
     messages = shape(TALK, system="You are Dr. Gurung's twin.")
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "user"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[0]["content"] == "You are Dr. Gurung's twin.\n\nBe brief.\n\nAnswer in Nepali."
 
 
@@ -136,6 +137,33 @@ def test_what_comes_before_a_greeting_is_the_beginning_of_the_conversation(manne
         before = shape(GREETED[:count], system=system, manner=manner)
         assert whole[: len(before)] == before
         assert whole[len(before)] == GREETED[count]
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@pytest.mark.parametrize(("template", "manner"), MANNERS.values(), ids=MANNERS)
+def test_two_turns_of_one_speaker_are_one_to_every_template_as_they_are_learned(
+    template: str, manner: Manner, role: str
+) -> None:
+    turns: list[Message] = [
+        {"role": "user", "content": "A cough."},
+        {"role": "assistant", "content": "Since when?"},
+        {"role": "user", "content": "Monday."},
+    ]
+    at = 2 if role == "assistant" else 3
+    turns[at:at] = [{"role": role, "content": "And something else."}]
+    laid = shape(turns, system=None, manner=manner)
+    assert [message["role"] for message in laid] == ["user", "assistant", "user"]
+    learned = answered([Turn(**turn) for turn in (*turns, {"role": "assistant", "content": "Rest."})], None)
+    assert [message.model_dump() for message in learned.messages[:-1]] == laid
+    assert "And something else." in templates.render(template, laid)
+
+
+def test_joined_turns_keep_what_else_they_have_and_no_name_that_is_one_of_twos() -> None:
+    first, second = {"role": "user", "content": "A.", "name": "ann"}, {"role": "user", "content": "B.", "name": "bob"}
+    assert shape([first, second], system=None) == [{"role": "user", "content": "A.\n\nB."}]
+    assert shape([first, first], system=None) == [{"role": "user", "content": "A.\n\nA.", "name": "ann"}]
+    thought: Message = {"role": "assistant", "content": "C.", "reasoning": "Hm."}
+    assert shape([{"role": "assistant", "content": ""}, thought], system=None) == [thought]
 
 
 def test_calls_of_tools_are_not_joined_with_speech() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neurons.privacy import is_blank
+from neurons.invisible import is_blank
 from neurons.trainer.dataset import Lines, canonical, read_lines, to_learn
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import MAX_TURNS, Flaw

@@ -222,6 +222,13 @@ def test_a_zero_asks_for_something_of_a_completion_too(name: str) -> None:
     assert completion(**{name: 0}).obstacle() == f"it has `{name}`"
 
 
+def test_an_answer_after_an_assistants_turn_does_not_go_on_elsewhere() -> None:
+    """What was said would be a second turn of the assistant's, which templates refuse or lay otherwise."""
+    talk = [{"role": "user", "content": "A cough."}, {"role": "assistant", "content": "Since when?"}]
+    assert chat(messages=talk).obstacle() == "its last message is the assistant's"
+    assert chat(messages=talk[:1]).obstacle() is None
+
+
 def test_what_asks_for_nothing_is_no_obstacle() -> None:
     assert chat(logprobs=False, tools=[], echo=False, top_logprobs=0, seed=None).obstacle() is None
     assert completion(logprobs=None, seed=None).obstacle() is None
@@ -351,7 +358,7 @@ def bodies(document: dict[str, Any]) -> st.SearchStrategy[Any]:
     return changes.map(lambda made: reduce(lambda body, change: changed(body, *change), made, document))
 
 
-STRICT = Manner(system=SystemPlace.FIRST_USER_TURN, alternate=True, user_first=True)
+STRICT = Manner(system=SystemPlace.FIRST_USER_TURN, user_first=True)
 
 
 def read(parse: Parser, data: bytes) -> EngineRequest | RequestError:

@@ -146,7 +146,21 @@ def test_the_settings_are_read_from_the_command_line_and_the_environment() -> No
 
 
 @pytest.mark.parametrize(
-    "origin", [PAGE + "/", PAGE + "/app", "clinic.example", "https://", "https://a.example https://b.example", "**"]
+    "origin",
+    [
+        PAGE + "/",
+        PAGE + "/app",
+        "clinic.example",
+        "https://",
+        "https://a.example https://b.example",
+        "**",
+        PAGE + "?x",
+        PAGE + "#x",
+        "https://me:pw@clinic.example",
+        PAGE + ":0",
+        PAGE + ":99999",
+        PAGE + ":",
+    ],
 )
 def test_an_origin_that_no_browser_sends_is_refused_at_the_start(
     origin: str, capsys: pytest.CaptureFixture[str]

@@ -64,6 +64,20 @@ def test_of_each_message_what_openais_api_has_there_goes_on() -> None:
     ]
 
 
+@pytest.mark.parametrize("silent", [{"content": None}, {}, {"content": None, "tool_calls": []}])
+def test_an_assistants_turn_without_a_word_is_an_empty_text_to_the_template(silent: dict[str, Any]) -> None:
+    assert sent_of([ASKED, {"role": "assistant", **silent}, {"role": "tool", "content": "x", "tool_call_id": "c1"}])[
+        1
+    ] == {"role": "assistant", "content": ""}
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    assert sent_of([ASKED, called])[1] == called
+
+
+def test_two_turns_of_the_assistant_are_one_to_the_engine() -> None:
+    sent = sent_of([ASKED, {"role": "assistant", "content": "A."}, {"role": "assistant", "content": "B."}, ASKED])
+    assert sent == [ASKED, {"role": "assistant", "content": "A.\n\nB."}, ASKED]
+
+
 def test_what_the_model_refused_to_say_is_kept_as_its_words() -> None:
     part = {"type": "refusal", "refusal": "I can't say."}
     messages: list[Any] = [

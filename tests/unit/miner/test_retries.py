@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -24,15 +26,22 @@ async def preferred_first(miner: RunningMiner, *agents: FakeAgent) -> list[FakeA
     return sorted(agents, key=lambda agent: order.index(agent.pod))
 
 
-@pytest.mark.parametrize("fault", ["not_here", "draining", "gone", "breaks_off", "forgot", "forgot_in_old_vllm"])
-async def test_a_pod_that_fails_before_the_first_byte_is_passed_over(tmp_path: Path, fault: str) -> None:
+@asynccontextmanager
+async def two_pods(folder: Path, **settings: Any) -> AsyncIterator[tuple[RunningMiner, FakeAgent, FakeAgent]]:
+    """Yield a miner and two pods that hold the twin's version, the preferred one first."""
     async with (
         FakeAgent(pod="a", holds=held(OLD)) as a,
         FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
+        RunningMiner(folder, **settings) as miner,
     ):
         miner.route({"indra": Twin(versions=(OLD,))})
         first, second = await preferred_first(miner, a, b)
+        yield miner, first, second
+
+
+@pytest.mark.parametrize("fault", ["not_here", "draining", "gone", "breaks_off", "forgot", "forgot_in_old_vllm"])
+async def test_a_pod_that_fails_before_the_first_byte_is_passed_over(tmp_path: Path, fault: str) -> None:
+    async with two_pods(tmp_path) as (miner, first, second):
         reason = "adapter_not_here"
         match fault:
             case "not_here":
@@ -58,13 +67,7 @@ async def test_a_pod_that_fails_before_the_first_byte_is_passed_over(tmp_path: P
 
 
 async def test_an_answer_by_another_adapter_is_not_forwarded(tmp_path: Path) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.marks = {"x-twin-adapter-digest": str(NEW.digest)}
         second.marks = {"x-twin-adapter-digest": str(OLD.digest)}
         status, headers, _ = await miner.ask("indra")
@@ -73,13 +76,7 @@ async def test_an_answer_by_another_adapter_is_not_forwarded(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_names_no_adapter_is_not_forwarded(tmp_path: Path, stream: bool) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path, hold_seconds=0.2) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path, hold_seconds=0.2) as (miner, first, second):
         first.names_adapter = False
         body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
         async with miner.client.post("/v1/chat/completions", json=body) as response:
@@ -93,13 +90,7 @@ async def test_an_answer_that_names_no_adapter_is_not_forwarded(tmp_path: Path, 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("answer", [b"<html>ok</html>", b'"ok"', b"{}", b'{"choices": []}', b'{"choices": [{"index"'])
 async def test_what_is_no_answer_is_not_forwarded(tmp_path: Path, answer: bytes, stream: bool) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.answer = answer
         body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": stream}
         async with miner.client.post("/v1/chat/completions", json=body) as response:
@@ -110,13 +101,7 @@ async def test_what_is_no_answer_is_not_forwarded(tmp_path: Path, answer: bytes,
 
 
 async def test_a_whole_answer_that_was_stopped_in_the_middle_is_not_forwarded(tmp_path: Path) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.finish = "abort"
         status, headers, document = await miner.ask("indra")
         assert (status, headers["x-twin-pod"]) == (200, second.pod)
@@ -127,13 +112,7 @@ async def test_a_whole_answer_that_was_stopped_in_the_middle_is_not_forwarded(tm
 
 async def test_a_500_ends_nothing_while_another_pod_is_busy_for_a_moment(tmp_path: Path) -> None:
     busy = {"x-twin-retry": "other-pod", "Retry-After": "1"}
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.status, first.error = 500, {"type": "InternalServerError", "message": "x"}
         second.status, second.error, second.marks = 503, {"type": "Busy"}, busy
         asked = asyncio.create_task(miner.ask("indra"))
@@ -186,13 +165,7 @@ async def test_an_error_event_that_says_full_is_waited_for_as_its_status_is(tmp_
 
 
 async def test_a_stream_cut_before_its_first_event_moves(tmp_path: Path) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.cut_after = 0
         body = {"model": "indra", "messages": [{"role": "user", "content": "x"}], "stream": True}
         async with miner.client.post("/v1/chat/completions", json=body) as response:
@@ -216,13 +189,7 @@ async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(tmp_
 
 
 async def test_a_500_moves_to_another_pod(tmp_path: Path) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.status, first.error = 500, {"type": "InternalServerError", "message": "CUDA error"}
         status, headers, _ = await miner.ask("indra")
         assert (status, headers["x-twin-pod"]) == (200, second.pod)
@@ -268,13 +235,7 @@ async def test_openais_client_makes_no_more_of_three_attempts(tmp_path: Path, fa
 
 
 async def test_an_engine_that_is_busy_is_passed_over_and_its_retry_after_kept(tmp_path: Path) -> None:
-    async with (
-        FakeAgent(pod="a", holds=held(OLD)) as a,
-        FakeAgent(pod="b", holds=held(OLD)) as b,
-        RunningMiner(tmp_path) as miner,
-    ):
-        miner.route({"indra": Twin(versions=(OLD,))})
-        first, second = await preferred_first(miner, a, b)
+    async with two_pods(tmp_path) as (miner, first, second):
         first.status, first.marks = 429, {"Retry-After": "17"}
         assert (await miner.ask("indra"))[0] == 200
         second.status, second.marks = 429, {"Retry-After": "17"}

@@ -80,6 +80,8 @@ async def test_without_a_chain_that_answers_the_door_says_so_and_tokens_go_on(tm
     ("settings", "says"),
     [
         ({"chain": "nowhere"}, r"spec\.miner\.chain of the MinerPool is no chain"),
+        ({"external_address": "203.0.113.7:0"}, r"a port from 1 to 65535"),
+        ({"external_address": "203.0.113.7:99999"}, r"a port from 1 to 65535"),
         ({"external_address": "203.0.113.7"}, r"spec\.miner\.externalAddress is '203\.0\.113\.7': write it as IP:PORT"),
     ],
 )

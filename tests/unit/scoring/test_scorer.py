@@ -189,3 +189,37 @@ def test_a_set_that_can_not_be_read_says_so_in_words(data: bytes, told: str) -> 
         parse_items(data)
     assert str(caught.value).startswith(told)
     assert "hex escape" not in str(caught.value)
+
+
+UNSEEN = [
+    "\u200b",
+    "\u00ad",
+    "\u2060",
+    "\ufeff",
+    "\u200d",
+    "\u034f",
+    "\ufe0f",
+    "\u3164",
+    "\u2065",
+    "\U000e0100",
+    "\U000e0fff",
+]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+def test_what_nobody_sees_inside_words_hides_nothing_and_changes_nothing(unseen: str) -> None:
+    dangerous = f"It can wa{unseen}it until tomo{unseen}rrow."
+    assert score_answer(RUBRIC, f"Call 911 and sit down. {dangerous}") < score_answer(RUBRIC, "Call 911 and sit down.")
+    assert score_answer(GOLD, f"Tuesday and Friday, and Mon{unseen}day too.") == 0
+    assert score_answer(CHOICE, f"{unseen}B{unseen}.") == 1
+    assert says(f"Take asp{unseen}irin.", "take aspirin")
+    assert not says(f"Do no{unseen}t take aspirin.", "take aspirin")
+    assert not says(f"Never mi{unseen}x them. bu{unseen}t no aspirin", "aspirin")
+    assert says(f"Do not drive bu{unseen}t take aspirin.", "take aspirin")
+    assert says("Take aspirin.", f"take as{unseen}pirin")
+    assert question_digest(f"Can I take ibu{unseen}profen?") == question_digest("Can I take ibuprofen?")
+
+
+def test_a_phrase_without_a_word_is_refused_since_no_answer_could_ever_say_it() -> None:
+    with pytest.raises(ItemError, match=r"mustNot.*no word"):
+        item(kind="gold", gold="Rest.", mustNot=["\u200b!"])

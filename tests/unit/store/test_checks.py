@@ -215,6 +215,16 @@ def test_a_model_that_sees_may_name_its_parts_otherwise(tmp_path: Path) -> None:
         check_adapter(write_lora(tmp_path / "b", lora({"model.layers.9.self_attn.q_proj": (64, 64)})), base=base)
 
 
+def test_where_a_checkpoint_may_name_everything_otherwise_only_known_modules_are_compared(tmp_path: Path) -> None:
+    base = BaseModules({"layers.0.attention.wq": (64, 64)}, other_names=True)
+    check_adapter(write_lora(tmp_path / "a", lora({Q: (32, 32)})), base=base)
+    base = BaseModules({Q: (64, 64)}, other_names=True)
+    with pytest.raises(AdapterInvalid, match="32 x 32 in the adapter"):
+        check_adapter(write_lora(tmp_path / "b", lora({Q: (32, 32)})), base=base)
+    with pytest.raises(AdapterInvalid, match="no module"):
+        check_adapter(write_lora(tmp_path / "c", lora({Q: (64, 64), "model.layers.9.x": (8, 8)})), base=base)
+
+
 def test_a_checkpoint_of_the_bare_model_lacks_its_prefix(tmp_path: Path) -> None:
     base = BaseModules({"h.0.attn.c_attn": (64, 192)})
     check_adapter(write_lora(tmp_path / "a", lora({"transformer.h.0.attn.c_attn": (192, 64)})), base=base)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neurons.conversation import Manner, shape
+from neurons.conversation import shape
 from neurons.trainer.dataset import Dataset, read_dataset, to_learn
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import MAX_TURNS
@@ -145,6 +145,9 @@ FINE = A2[1]
         pytest.param(pair(Q1, rejected="-"), "empty", id="a dash of a pair"),
         pytest.param(pair(Q1, preferred="No.", rejected="No."), "equalAnswers", id="two equal answers"),
         pytest.param(pair(Q1, preferred="No.", rejected=" No.\u200b\n"), "equalAnswers", id="and equal to who reads"),
+        pytest.param(pair(Q1, preferred="No\u00e9.", rejected="Noe\u0301."), "equalAnswers", id="an accent by itself"),
+        pytest.param(pair(Q1, preferred="No &amp; no.", rejected="No & no."), "equalAnswers", id="a sign of HTML's"),
+        pytest.param(pair(Q1, preferred="No.", rejected="N\u2065o\U000e0fff."), "equalAnswers", id="unseen, unnamed"),
         pytest.param(
             line(Q1, ("assistant", "50 \ufffdg, but NE\ufffd")), "encoding", id="the mark of a lost character"
         ),
@@ -208,9 +211,7 @@ def test_what_was_sent_in_a_row_is_joined_as_the_miner_joins_it(tmp_path: Path) 
     ]
     written = line(*turns)
     (conversation,) = read(tmp_path, written).conversations[1:]
-    assert [each.model_dump() for each in conversation] == shape(
-        written["messages"], system=None, manner=Manner(alternate=True)
-    )
+    assert [each.model_dump() for each in conversation] == shape(written["messages"], system=None)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,10 @@ from twin_operator.kinds.podspec.sources import (
     claim_mounts,
     claim_volumes,
     claims_of,
+    headers_container,
     model_container,
     model_path,
+    sizes_dir,
     store_credentials,
     store_secret_mount,
     store_secret_volume,
@@ -139,6 +141,7 @@ def _pod(pool: Pool) -> Manifest:
 def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
     init = [
         *model_container(pool, images, pool.spec.engine.pod),
+        *headers_container(pool, _engine_image(pool, images), pool.spec.engine.pod),
         {**_agent_container(pool, images), "restartPolicy": "Always"},
     ]
     return {
@@ -193,7 +196,7 @@ def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
     ]
     return {
         "name": "engine",
-        "image": engine.image or (images.engine_cpu if on_cpu else images.engine_gpu),
+        "image": _engine_image(pool, images),
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"],
         "args": engine_arguments(pool, at_hand=at_hand),
@@ -222,6 +225,11 @@ def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
     }  # fmt: skip
 
 
+def _engine_image(pool: Pool, images: Images) -> str:
+    engine = pool.spec.engine
+    return engine.image or (images.engine_cpu if engine.device == "CPU" else images.engine_gpu)
+
+
 def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
     """Return vLLM's arguments: the user's first, so that ours win where vLLM takes the last one."""
     spec, engine = pool.spec, pool.spec.engine
@@ -244,6 +252,13 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
     engine = pool.spec.engine
     source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
     key_mount: list[Manifest] = []
+    model_mounts: list[Manifest] = []
+    claims = [claim_in(store_uri(pool))]
+    if not engine.endpoint and (sizes := sizes_dir(pool)) is not None:
+        # Only headers are read: an adapter of another model is refused before it is loaded.
+        source.append(env("BASE_MODEL_DIR", sizes))
+        model_mounts = [mount("models", names.MODELS_DIR, read_only=True), *cache_mount(pool, read_only=True)]
+        claims.append(claim_in(pool.spec.base_model.uri))
     if engine.secret_ref is not None:
         source.append(env("ENGINE_ENDPOINT_KEY_FILE", f"{ENDPOINT_KEY_DIR}/{ENDPOINT_KEY}"))
         key_mount.append(mount("endpoint-key", ENDPOINT_KEY_DIR, read_only=True))
@@ -270,7 +285,8 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
             mount("agent-tmp", "/tmp"),  # noqa: S108
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR),
-            *([] if engine.endpoint else claim_mounts(claims_of(pool), [claim_in(store_uri(pool))])),
+            *model_mounts,
+            *([] if engine.endpoint else claim_mounts(claims_of(pool), claims)),
             *store_secret_mount(pool),
             token_mount(),
             *key_mount,

@@ -15,6 +15,23 @@ from twin_operator.settings import Images
 
 CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"
 CACHE_DIR: Final = "/cache"
+HEADERS_DIR: Final = f"{names.MODELS_DIR}/headers"
+_COPY_HEADERS: Final = """\
+import pathlib, sys
+source, target = map(pathlib.Path, sys.argv[1:])
+try:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.glob("*.safetensors")):
+        with path.open("rb") as file, (target / path.name).open("wb") as copy:
+            length = file.read(8)
+            copy.write(length + file.read(min(int.from_bytes(length, "little"), 100_000_000)))
+            copy.truncate(path.stat().st_size)
+    if (source / "config.json").is_file():
+        (target / "config.json").write_bytes((source / "config.json").read_bytes())
+except OSError as error:
+    print("adapters can't be compared with the base model's sizes:", error, file=sys.stderr)
+"""
+"""Hollow copies of a model's files: their headers, and no weights, at the files' own lengths."""
 
 
 def model_path(pool: Pool) -> str:
@@ -59,6 +76,31 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
             ],
         }
     ]
+
+
+def headers_container(pool: Pool, image: str, overlay: PodOverlay | None) -> list[Manifest]:
+    """Return the init container that shows the agent how large the modules of a model in the engine's image are."""
+    uri = pool.spec.base_model.uri
+    if uri is None or not uri.startswith("file://"):
+        return []
+    return [
+        {
+            "name": "model-headers",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "-I", "-S", "-c", _COPY_HEADERS, model_path(pool), HEADERS_DIR],
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+            "securityContext": container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [mount("models", names.MODELS_DIR), *added_mounts(overlay)],
+        }
+    ]
+
+
+def sizes_dir(pool: Pool) -> str | None:
+    """Return where the agent finds the base model's files or their headers; None where the pool names no model."""
+    uri = pool.spec.base_model.uri
+    return None if uri is None else HEADERS_DIR if uri.startswith("file://") else CURRENT_MODEL
 
 
 def store_uri(pool: Pool) -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bettertherapy_api import names
+from neurons.store.base_model import folder_modules
 from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, children, containers, pod_of
 
 
@@ -160,3 +163,57 @@ def test_an_overlay_reaches_the_engine_and_what_fetches_its_model_but_not_the_ag
         assert {"/data", "/keys", "/conf", "/ram"} <= {mount["mountPath"] for mount in found[name]["volumeMounts"]}
     assert "HF_TOKEN" not in {variable["name"] for variable in found["agent"]["env"]}
     assert "/data" not in {mount["mountPath"] for mount in found["agent"]["volumeMounts"]}
+
+
+def mounts_of(container: dict[str, Any]) -> dict[str, bool]:
+    return {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize(
+    ("uri", "cache", "places"),
+    [
+        ("hf://clinic/model", None, {"/models"}),
+        ("s3://bucket/model", {"claimName": "kept"}, {"/models", "/cache"}),
+        ("pvc://weights/model", None, {"/models", "/mnt/pvc/weights"}),
+    ],
+)
+def test_the_agent_reads_the_base_models_sizes_where_the_model_was_brought(
+    uri: str, cache: dict[str, Any] | None, places: set[str]
+) -> None:
+    pod = engine_pod(baseModel={"name": "base", "uri": uri}, **({"cache": cache} if cache else {}))
+    agent = containers(pod)["agent"]
+    assert {v["name"]: v.get("value") for v in agent["env"]}["BASE_MODEL_DIR"] == "/models/current"
+    mounts = mounts_of(agent)
+    assert places <= mounts.keys()
+    assert all(mounts[place] for place in places), "read only"
+    assert not any(container["name"] == "model-headers" for container in pod["initContainers"])
+
+
+def test_of_a_model_in_the_engines_image_the_headers_are_shown_to_the_agent(tmp_path: Path) -> None:
+    pod = engine_pod(baseModel={"name": "base", "uri": "file:///models/in-image"})
+    init = containers(pod)["model-headers"]
+    assert init["image"] == containers(pod)["engine"]["image"]
+    agent = containers(pod)["agent"]
+    assert {v["name"]: v.get("value") for v in agent["env"]}["BASE_MODEL_DIR"] == "/models/headers"
+    assert mounts_of(agent)["/models"]
+    order = [container["name"] for container in pod["initContainers"]]
+    assert order.index("model-headers") < order.index("agent")
+
+    source, target = tmp_path / "in-image", tmp_path / "shown"
+    source.mkdir()
+    header = b'{"model.layers.0.mlp.down_proj.weight":{"dtype":"BF16","shape":[512,1024],"data_offsets":[0,1048576]}}'
+    (source / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\x01" * 1048576)
+    (source / "config.json").write_text('{"vision_config": {}}')
+    *command, _, _ = init["command"]
+    subprocess.run([*command, source, target], check=True, timeout=60)
+    shown = target / "model.safetensors"
+    assert shown.stat().st_size == (source / "model.safetensors").stat().st_size
+    assert shown.stat().st_blocks * 512 < 100_000, "weights are not copied"
+    assert folder_modules(target) == folder_modules(source)
+    subprocess.run([*command, tmp_path / "nothing", target], check=True, timeout=60)
+
+
+def test_before_an_endpoint_no_sizes_are_known() -> None:
+    agent = containers(engine_pod(**ENDPOINT))["agent"]
+    assert "BASE_MODEL_DIR" not in {v["name"] for v in agent["env"]}
+    assert "/models" not in mounts_of(agent)

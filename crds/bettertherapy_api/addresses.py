@@ -1,0 +1,118 @@
+"""Addresses in the API: what an origin, an endpoint, a place in a store and host:port are, refused in words.
+
+The rules stand in the schema alone. What was stored before them is still read, and the API server lets it be.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from bettertherapy_api.schema import cel, rules
+
+_NAME: Final = "[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?"
+_IPV4: Final = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}"
+_IPV6: Final = "[[][0-9a-fA-F:.]+[]]"
+_HOST: Final = f"({_NAME}([.]{_NAME})*|{_IPV6})"
+_PORT: Final = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_NO_STEPS: Final = "!self.matches('(^|/)[.][.]?(/|$)')"
+
+Origin = Annotated[
+    str,
+    Field(
+        pattern=r"^(\*|https?://[^\s/,]+)$",
+        min_length=1,
+        max_length=256,
+        json_schema_extra=rules(
+            cel(
+                f"self == '*' || self.matches('^https?://{_HOST.replace('A-Z', '').replace('A-F', '')}(:{_PORT})?$')",
+                "write an origin as a browser sends it: http or https, a host in small letters, a port from 1 to 65535 "
+                "if it is not the usual one, and nothing else, as in https://clinic.example; or * for all",
+            )
+        ),
+    ),
+]
+"""Of a web page (RFC 6454)."""
+
+Endpoint = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=1024,
+        pattern=r"^https?://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^https?://{_HOST}(:{_PORT})?(/[^?#]*)?$')",
+                "write the endpoint as http(s)://host, with a port from 1 to 65535 and a path if it has them: no user, "
+                "? or #, since paths are put behind it and keys belong into secretRef",
+            )
+        ),
+    ),
+]
+"""Of a server."""
+
+StorePlace = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=1024,
+        pattern=r"^(pvc|file|s3|gs|az)://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^((pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?|file:///[^?#]+)$') && {_NO_STEPS}",
+                "write the place as pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path: no ? or #, which "
+                "would cut it off, no . or .. as a part, and no user or key, which belong into a Secret",
+            )
+        ),
+    ),
+]
+"""In an adapter store."""
+
+ModelPlace = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=1024,
+        pattern=r"^(hf|s3|gs|az|pvc|file)://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                "self.matches('^(hf://[^/?#@:]+(/[^?#@:]+)?(@[^?#]+)?|(pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?"
+                f"|file:///[^?#]+)$') && {_NO_STEPS}",
+                "write the place as hf://owner/name, s3://bucket/path, gs://, az://, pvc://claim/path or file:///path: "
+                "no ? or #, which would cut it off, no . or .. as a part, and no user or key, which belong into a "
+                "Secret",
+            )
+        ),
+    ),
+]
+"""Of a base model."""
+
+PublicAddress = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=256,
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^({_IPV4}|{_IPV6}):{_PORT}$')",
+                "write the address as IP:port, with a port from 1 to 65535 and no http:// before it, as in "
+                "203.0.113.7:8091 or [2001:db8::7]:8091: the chain takes no names",
+            )
+        ),
+    ),
+]
+"""As published on the chain."""
+
+NodeFolder = Annotated[
+    str,
+    Field(
+        min_length=2,
+        max_length=512,
+        pattern=r"^/[^:]*$",
+        json_schema_extra=rules(
+            cel("!self.matches('(^|/)[.][.](/|$)')", "write the folder without .., which no node lets a pod mount")
+        ),
+    ),
+]
+"""On a node."""

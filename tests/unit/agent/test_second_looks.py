@@ -1,0 +1,216 @@
+"""Adapters that spoil only a later answer: looked at again in turn, and when odd answers pass by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bettertherapy_api.report import AdapterState, FailureReason
+from neurons.agent.oddities import ENOUGH, Oddity, oddity
+from neurons.agent.places import LONG_TOKENS, long_text
+from tests.standin import BASE, NOT_FINITE, SPOILING
+from tests.unit.agent.pod import Pod, words
+from tests.unit.agent.pod import until as within
+
+BEYOND = 100
+"""Tokens after which the flaws of these tests show: more than any probe at load has."""
+LONG = [{"role": "user", "content": "word " * (BEYOND + 10)}]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await within(condition, seconds=30.0)
+
+
+@pytest.fixture
+async def patient(tmp_path: Path) -> AsyncIterator[Pod]:
+    """A pod that looks at nothing by itself for long, so that only odd answers make it look."""
+    async with running(tmp_path, look_seconds=1000.0) as pod:
+        yield pod
+
+
+@pytest.fixture
+async def watchful(tmp_path: Path) -> AsyncIterator[Pod]:
+    """A pod that looks twenty times a second."""
+    async with running(tmp_path, look_seconds=0.05) as pod:
+        yield pod
+
+
+@asynccontextmanager
+async def running(folder: Path, *, look_seconds: float) -> AsyncIterator[Pod]:
+    async with Pod(folder) as pod:
+        pod.engine.knobs.flaw_beyond = BEYOND
+        pod.agent.second_looks.look_seconds = look_seconds
+        pod.agent.second_looks.rest = 0.0
+        pod.tables.write()
+        async with pod.engine, pod.agent:
+            yield pod
+
+
+def reason(pod: Pod, adapter: Any) -> FailureReason | None:
+    report = pod.state(adapter)
+    return report.reason if report is not None else None
+
+
+async def test_a_flaw_that_shows_only_after_a_long_text_is_found_in_turn_and_goes_for_good(watchful: Pod) -> None:
+    pod = watchful
+    good, bad = pod.adapter("good"), pod.adapter("bad", flaw=NOT_FINITE)
+    pod.tables.write(good, bad)
+    await pod.verified(good, seconds=30)
+    await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+    await until(lambda: bad.name not in pod.engine.loras)
+    assert (await pod.answer(bad.name))[0] == 421
+    assert words((await pod.answer(good.name))[1]).startswith(good.seed[:8])
+    assert not pod.agent.monitor.wedged
+    pod.agent.second_looks.look_seconds = 1000.0
+    pod.engine.bodies.clear()
+    await pod.engine.restart()
+    await pod.verified(good, seconds=30)
+    await until(lambda: any(len(body["prompt"]) > BEYOND for body in pod.engine.bodies if body["model"] == bad.name))
+    await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+    assert bad.name not in pod.engine.loras
+
+
+async def test_one_that_spoils_the_engine_by_a_long_text_is_banned_after_the_second_process(watchful: Pod) -> None:
+    pod = watchful
+    good, bad = pod.adapter("good"), pod.adapter("bad", flaw=SPOILING)
+    pod.tables.write(good, bad)
+    await until(pod.settings.wedged_file.exists)
+    await pod.engine.restart()
+    await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+    await pod.engine.restart()
+    await pod.verified(good, seconds=30)
+    assert (await pod.failed(bad, seconds=30)).reason is FailureReason.WEIGHTS_NOT_FINITE
+    assert not pod.engine.spoilt
+
+
+async def test_who_was_asked_when_an_engine_was_spoilt_is_asked_a_long_text_before_it_serves_again(
+    patient: Pod,
+) -> None:
+    pod = patient
+    good, bad = pod.adapter("good"), pod.adapter("bad", flaw=SPOILING)
+    pod.tables.write(good, bad)
+    await pod.verified(good, bad, seconds=30)
+    pod.agent.roster.known_answers.check_seconds = 0.05
+    await pod.answer(bad.name, messages=LONG)
+    await pod.agent.roster.known_answers.check()
+    await until(pod.settings.wedged_file.exists)
+    for _ in range(2):
+        await pod.engine.restart()
+        await until(lambda: pod.agent.monitor.condemned or reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+        report = pod.state(bad)
+        assert report is not None
+        assert report.state is not AdapterState.VERIFIED
+    await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+    await pod.engine.restart()
+    await pod.verified(good, seconds=30)
+
+
+async def test_odd_answers_that_pass_by_have_adapter_and_base_measured(patient: Pod) -> None:
+    pod = patient
+    good, bad = pod.adapter("good"), pod.adapter("bad", flaw=NOT_FINITE)
+    pod.tables.write(good, bad)
+    await pod.verified(good, bad, seconds=30)
+    checks = pod.agent.roster.known_answers.checks
+    for _ in range(ENOUGH):
+        assert pod.state(bad).state is AdapterState.VERIFIED  # type: ignore[union-attr]
+        assert words((await pod.answer(bad.name, messages=LONG))[1]) == ""
+    await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
+    assert pod.agent.roster.known_answers.checks > checks
+    await until(lambda: bad.name not in pod.engine.loras)
+    assert 'bettertherapy_agent_odd_answers_total{kind="empty"} 3.0' in (await pod.get("/metrics"))[1]
+    assert pod.state(good).state is AdapterState.VERIFIED  # type: ignore[union-attr]
+
+
+async def test_odd_answers_of_the_base_model_have_it_asked_its_known_answers(patient: Pod) -> None:
+    pod = patient
+    good = pod.adapter("good")
+    pod.tables.write(good)
+    await pod.verified(good, seconds=30)
+    pod.engine.spoilt = True
+    for _ in range(ENOUGH):
+        await pod.answer(BASE)
+    await until(pod.settings.wedged_file.exists)
+    await pod.engine.restart()
+    await pod.verified(good, seconds=30)
+
+
+async def test_weights_that_become_anothers_while_they_serve_are_loaded_afresh(watchful: Pod) -> None:
+    pod = watchful
+    good = pod.adapter("good")
+    pod.tables.write(good)
+    await pod.verified(good, seconds=30)
+    loads = pod.engine.calls["POST /v1/load_lora_adapter"]
+    pod.engine.knobs.wrong_weights.add(good.name)
+    await until(lambda: pod.engine.calls["POST /v1/load_lora_adapter"] > loads)
+    await until(lambda: reason(pod, good) is FailureReason.FINGERPRINT_MISMATCH)
+
+
+async def test_a_sound_adapter_is_left_alone_however_often_it_is_looked_at(watchful: Pod) -> None:
+    pod = watchful
+    adapters = [pod.adapter(f"dr-{i}", with_fingerprint=i % 2 == 0) for i in range(3)]
+    pod.tables.write(*adapters)
+    await pod.verified(*adapters, seconds=30)
+    loads = pod.engine.calls["POST /v1/load_lora_adapter"]
+    pod.engine.bodies.clear()
+
+    def long_asked() -> set[str]:
+        return {body["model"] for body in pod.engine.bodies if len(body["prompt"]) == LONG_TOKENS - 1}
+
+    await until(lambda: long_asked() == {BASE, *(adapter.name for adapter in adapters)})
+    assert pod.engine.calls["POST /v1/load_lora_adapter"] == loads
+    assert all(pod.state(a).state is AdapterState.VERIFIED for a in adapters)  # type: ignore[union-attr]
+
+
+def chat(content: str | None, finish: str = "stop", **message: Any) -> bytes:
+    choice = {"index": 0, "message": {"content": content, **message}, "finish_reason": finish}
+    return orjson.dumps({"choices": [choice]})
+
+
+def stream(*pieces: str, finish: str | None = "stop") -> bytes:
+    deltas = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces]
+    deltas += [{"index": 0, "delta": {}, "finish_reason": finish}] if finish else []
+    return b"".join(b"data: " + orjson.dumps({"choices": [d]}) + b"\n\n" for d in deltas) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (chat("Rest well."), None),
+        (chat(""), Oddity.EMPTY),
+        (chat(" \u200b\n"), Oddity.EMPTY),
+        (chat(None, "tool_calls", tool_calls=[{"function": {"name": "f"}}]), None),
+        (chat("", "abort"), None),
+        (chat("!" * 64), Oddity.STUCK),
+        (chat("Take care. " + " the the" * 30), Oddity.STUCK),
+        (chat("!" * 20), None),
+        (stream("Rest", " well."), None),
+        (stream(), Oddity.EMPTY),
+        (stream(finish=None), None),
+        (stream(*["!"] * 100, finish=None), Oddity.STUCK),
+        (b'data: {"error":{"message":"Out of range float values are not JSON compliant"}}\n\n', Oddity.NOT_FINITE),
+        (b"no JSON", None),
+        (b'{"choices": 3}', None),
+        (b'{"choices": [3, {"index": 0, "message": "x"}]}', None),
+        (orjson.dumps({"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}), Oddity.EMPTY),
+        (chat("They are not JSON compliant."), None),
+    ],
+)
+def test_which_answers_are_odd(answer: bytes, found: Oddity | None) -> None:
+    assert oddity(200, answer) is found
+
+
+def test_a_refusal_is_odd_only_for_a_value_that_is_no_number() -> None:
+    assert oddity(400, b'{"error":{"message":"Out of range float values are not JSON compliant"}}') is Oddity.NOT_FINITE
+    assert oddity(400, b'{"error":{"message":"too long"}}') is None
+
+
+def test_a_long_text_keeps_within_the_engines_length_and_is_another_each_time() -> None:
+    assert long_text(1, most=64)[-1] == long_text(1, most=64)[-1]
+    assert len(long_text(1, most=64)[-1][0]) < 64
+    assert len(long_text(1, most=None)[-1][0]) == LONG_TOKENS - 1
+    assert long_text(1, most=None) != long_text(2, most=None)
