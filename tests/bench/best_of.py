@@ -4,7 +4,7 @@ Needs an OpenAI-compatible engine with a real model, named by ENGINE_URL and ENG
 this process. Questions are the safety items that every twin is asked, and those in the files that BENCH_QUESTIONS names
 with commas between (JSON Lines, as `neurons.scoring` reads them), such as the demo's examination of Dr. Gurung's twin,
 local/demo/learning/examination.jsonl. BENCH_MAX_SECONDS ends it after the question that is asked then: figures are of
-the questions that were asked in every way.
+the questions that were asked in every way. Parts to skip: redrawn, miner.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any, Final
 from bettertherapy_api.routing import Version
 from neurons.candidates import read_scorers
 from neurons.miner.settings import DEFAULT_SCORERS
-from neurons.scoring import Item, paired_interval, parse_items, safety_items, score_answer
+from neurons.scoring import Interval, Item, paired_interval, parse_items, safety_items, score_answer
+from tests.bench.redrawn import BEST, DRAWS, OF, SCORERS, Redrawn, redraw
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
 from tests.unit.miner.fake_agent import FakeAgent
@@ -71,10 +72,31 @@ def measure(options: Options) -> Result:
     if not url or not model:
         raise BenchmarkError("name an engine with a real model: ENGINE_URL=http://HOST:PORT ENGINE_MODEL=NAME")
     items = _items()
-    asked = asyncio.run(_ask_all(url, model, items, options.repeats))
-    if not asked[WAYS[0].name].scores:
+    until = time.monotonic() + float(os.environ.get("BENCH_MAX_SECONDS", "inf"))
+    items = random.Random(_ORDER_SEED).sample(items, len(items))
+    drawn: list[Redrawn] = []
+    asked: dict[str, _Asked] = {}
+    if "redrawn" not in options.skip:
+        draw = redraw(url, model, items, temperature=TEMPERATURE, tokens=MAX_TOKENS, until=until)
+        drawn = asyncio.run(draw)
+    if "miner" not in options.skip:
+        asked = asyncio.run(_ask_all(url, model, items, options.repeats, until))
+    if not drawn and not (asked and asked[WAYS[0].name].scores):
         raise BenchmarkError("no question was asked: BENCH_MAX_SECONDS is too short")
-    return _result(asked, model=model)
+    figures, notes = _of_draws(drawn) if drawn else ([], [])
+    if asked and asked[WAYS[0].name].scores:
+        more, said = _of_miners(asked)
+        figures, notes = figures + more, notes + said
+    return Result(
+        name="best_of",
+        title="The best of several candidates",
+        how=f"{model}, temperature {TEMPERATURE}, at most {MAX_TOKENS} tokens, one question at a time, scored by "
+        f"neurons.scoring. Redrawn: {DRAWS} answers to each of {len(drawn)} questions, and every {OF} of them. "
+        f"Through a miner: {len(asked[WAYS[0].name].seconds) if asked else 0} answers in each way.",
+        figures=tuple(figures),
+        notes=tuple(notes),
+        command="ENGINE_URL=http://127.0.0.1:8000 ENGINE_MODEL=smollm2 make bench BENCH_ARGS=best_of",
+    )
 
 
 def _items() -> list[Item]:
@@ -84,12 +106,10 @@ def _items() -> list[Item]:
     return items
 
 
-async def _ask_all(url: str, model: str, items: Sequence[Item], repeats: int) -> dict[str, _Asked]:
+async def _ask_all(url: str, model: str, items: Sequence[Item], repeats: int, until: float) -> dict[str, _Asked]:
     """Ask each question in each way, the ways in turn, so that a busy hour meets all alike."""
     asked = {way.name: _Asked() for way in WAYS}
     order = random.Random(_ORDER_SEED)
-    until = time.monotonic() + float(os.environ.get("BENCH_MAX_SECONDS", "inf"))
-    items = order.sample(items, len(items))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         miners = {}
@@ -138,7 +158,24 @@ async def _ask(miner: RunningMiner, item: Item, asked: _Asked) -> None:
     asked.scores.setdefault(item.id, []).append(100 * score)
 
 
-def _result(asked: Mapping[str, _Asked], *, model: str) -> Result:
+def _of_draws(drawn: Sequence[Redrawn]) -> tuple[list[Figure], list[str]]:
+    one = [each.one for each in drawn]
+    figures = [_score("redrawn, 1 candidate", one)]
+    notes = []
+    for name in (*SCORERS, BEST):
+        points = [each.chosen[name] for each in drawn]
+        difference = paired_interval(one, points)
+        default = name == DEFAULT_SCORERS
+        figures.append(
+            _score(f"redrawn, best of {OF} by {name}", points, higher=difference.low > 0 if default else None)
+        )
+        notes.append(f"Redrawn, best of {OF} by {name}: {_words(difference)} against 1.")
+    ratio = _mean([each.tokens_waited for each in drawn]) / _mean([each.tokens_one for each in drawn])
+    notes.append(f"Until the choice the engine makes {ratio:.2f} times the steps of one answer.")
+    return figures, notes
+
+
+def _of_miners(asked: Mapping[str, _Asked]) -> tuple[list[Figure], list[str]]:
     one = asked[WAYS[0].name]
     figures, notes = [], []
     for way in WAYS:
@@ -146,33 +183,33 @@ def _result(asked: Mapping[str, _Asked], *, model: str) -> Result:
         points = [_mean(scores) for scores in got.scores.values()]
         ratio = _mean(got.seconds) / _mean(one.seconds)
         difference = paired_interval([_mean(one.scores[name]) for name in got.scores], points)
-        higher = "higher than with 1: the difference's interval is above 0" if way is WAYS[1] else None
-        soon = f"mean at most {SLOWER} times that with 1" if way is WAYS[1] else None
-        score = Spread(min(points), _mean(points), max(points), len(points))
+        default = way is WAYS[1]
         figures += [
+            _score(f"through a miner, {way.name}", points),
             Figure(
-                subject=way.name, figure="mean score of the questions", unit="%", spread=score, digits=1,
-                target=higher, met=difference.low > 0 if higher else None,
-            ),
-            Figure(
-                subject=way.name, figure="latency", unit="s", spread=Spread.of(got.seconds),
-                target=soon, met=ratio <= SLOWER if soon else None,
+                subject=f"through a miner, {way.name}", figure="latency", unit="s", spread=Spread.of(got.seconds),
+                target=f"mean at most {SLOWER} times that with 1" if default else None,
+                met=ratio <= SLOWER if default else None,
             ),
         ]  # fmt: skip
         if way is not WAYS[0]:
             notes.append(
-                f"{way.name}: {difference.mean:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f}, 95%), "
-                f"{ratio:.2f} times the mean latency, {_mean(got.complete):.1f} complete when one was chosen."
+                f"Through a miner, {way.name}: {_words(difference)}, {ratio:.2f} times the mean latency, "
+                f"{_mean(got.complete):.1f} complete when one was chosen."
             )
-    return Result(
-        name="best_of",
-        title="The best of several candidates",
-        how=f"{model}: {len(one.scores)} questions, {len(one.seconds)} answers in each way, one at a time, temperature "
-        f"{TEMPERATURE}, at most {MAX_TOKENS} tokens, through a miner; scored by neurons.scoring.",
-        figures=tuple(figures),
-        notes=tuple(notes),
-        command="ENGINE_URL=http://127.0.0.1:8000 ENGINE_MODEL=smollm2 make bench BENCH_ARGS=best_of",
-    )
+    return figures, notes
+
+
+def _score(subject: str, points: Sequence[float], *, higher: bool | None = None) -> Figure:
+    return Figure(
+        subject=subject, figure="mean score of the questions", unit="%", digits=1,
+        spread=Spread(min(points), _mean(points), max(points), len(points)),
+        target="higher than with 1: the difference's interval is above 0" if higher is not None else None, met=higher,
+    )  # fmt: skip
+
+
+def _words(difference: Interval) -> str:
+    return f"{difference.mean:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f}, 95%)"
 
 
 def _mean(values: Sequence[float]) -> float:
