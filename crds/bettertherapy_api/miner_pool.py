@@ -166,6 +166,14 @@ class Autoscaling(ApiModel):
 class Miner(ApiModel):
     """The pool's public endpoint, OpenAI-compatible."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.latencyBudgetSeconds <= 600",
+                "latencyBudgetSeconds must be at most 600: a miner ends every request after that many seconds",
+            ),
+        )
+    )
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
     """Neuron image, for the miner and the agents; absent means the operator's default."""
     replicas: Annotated[int, Field(ge=0, le=100)] = 1
@@ -179,9 +187,9 @@ class Miner(ApiModel):
     external_address: PublicAddress | None = None
     """IP:port that is published on the chain."""
     candidates: Annotated[int, Field(ge=1, le=16)] = 1
-    """Answers drawn per question, of which the best is submitted."""
+    """Answers drawn per question, of which the best is submitted; 1 compares nothing."""
     latency_budget_seconds: Seconds = 30
-    """Time in which all candidates must be drawn."""
+    """From a question's arrival: the best of the candidates that are complete by then is submitted."""
     access_secret_ref: SecretRef | None = None
     """Secret with the bearer tokens: each key is a client's name, its value the token. Absent means <pool>-access,
     which the operator makes, with one random token, where there is none."""

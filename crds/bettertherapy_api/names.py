@@ -57,6 +57,10 @@ ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"
 SERVED_NAME_HEADER: Final = "x-twin-served-name"
 POD_HEADER: Final = "x-twin-pod"
 RECEIPT_HEADER: Final = "x-bettertherapy-receipt"
+CANDIDATES_HEADER: Final = "x-twin-candidates"
+"""How many answers were drawn, of which this one was chosen; absent where the first one drawn is given."""
+CACHED_HEADER: Final = "x-twin-cached"
+"""On an answer that was given before: how many seconds ago."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RUN_NAME_LENGTH = 63

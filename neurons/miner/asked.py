@@ -48,6 +48,18 @@ class EngineRequest(ABC):
     """Who or which conversation it is, if the body says so: never sent on."""
     beginning: bytes = b""
     """What a conversation begins with, by which its later turns are known."""
+    named: bool = False
+    """The client says who asks, or which conversation it is."""
+
+    @property
+    def personal(self) -> bool:
+        """Whether its prompt holds facts of one patient: its answer is nobody else's."""
+        return False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The texts that were found for this question, best first, for those who compare answers."""
+        return ()
 
     @abstractmethod
     def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
@@ -56,6 +68,24 @@ class EngineRequest(ABC):
     @abstractmethod
     def continued(self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, said: str, tokens: int) -> bytes:
         """Return the body that goes on after `said`, which has about `tokens` tokens."""
+
+    def drawn(
+        self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, candidates: int, logprobs: bool
+    ) -> bytes:
+        """Return the body that draws several answers in one stream; only where `may_be_drawn`."""
+        raise NotImplementedError
+
+    def may_be_drawn(self) -> bool:
+        """Tell whether the miner may draw several answers and give one: the client left that to it."""
+        return False
+
+    def is_single_turn(self) -> bool:
+        """Tell whether it is one question in words, and nothing else."""
+        return False
+
+    def last_said(self) -> str:
+        """Return the last thing that the patient said."""
+        return ""
 
     def obstacle(self) -> str | None:
         """Return why its stream can't go on at another engine, None if it can."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from neurons.conversation import DEFAULT, Manner
 from neurons.miner.asked import EngineRequest
+from neurons.miner.cache import Keeping
 from neurons.miner.continuation import Again, GoOn
 from neurons.miner.errors import RequestError
 from neurons.miner.metrics import CODE_BROKEN_STREAM
@@ -54,6 +55,16 @@ class Attempt:
     """Why a stream broke, for the client."""
     broken_code: str = CODE_BROKEN_STREAM
     """What is counted if the stream stays broken."""
+    draws: int = 1
+    """How many answers are drawn at once, of which the best is given."""
+    undrawn: Pod | None = None
+    """The pod that refused to draw several."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """The headers with which its stream began."""
+    keep: Keeping | None = None
+    """Where its answer is kept for the same question, if it may be."""
+    repeated: bool = False
+    """It was given an answer that was kept."""
     passed_code: str | None = None
     """What is counted for an error event that was passed on."""
 
@@ -70,6 +81,8 @@ class Attempt:
             self.passed_over.add(pod)
             self.soonest = min(self.soonest, _seconds(why.retry_after))
         self.begun += why.began
+        if why.began:
+            self.draws = 1  # what broke one engine isn't multiplied at the next
         self.refused = why.refused or self.refused
         self.retry_after = why.retry_after or self.retry_after
         self.broke = why.why or self.broke

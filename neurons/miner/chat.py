@@ -9,6 +9,7 @@ import orjson
 
 from neurons.conversation import Manner, Message, is_plain, shape, text_of
 from neurons.miner.asked import (
+    IDENTITY_FIELDS,
     SWALLOWED,
     EngineRequest,
     check_fields,
@@ -49,6 +50,7 @@ _OBSTACLES: Final = (
 )
 # fmt: on
 _KNOWN: Final = _FORWARDED | SWALLOWED
+_NAMING: Final = (*IDENTITY_FIELDS, "metadata")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +84,43 @@ class ChatRequest(EngineRequest):
                 **self.counted(tokens),
             }
         )
+
+    def drawn(
+        self, twin: TwinRoute, version: VersionRoute, manner: Manner, *, candidates: int, logprobs: bool
+    ) -> bytes:
+        """Return the body that draws several answers. One request and not several: the engine reads the prompt once."""
+        return orjson.dumps(
+            {
+                **self.document,
+                "model": version.served_name,
+                "messages": self._messages(twin, manner),
+                "n": candidates,
+                "stream": True,
+                # The last event, which has the whole count, may not be waited for.
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+                **({"logprobs": True} if logprobs else {}),
+            }
+        )
+
+    def may_be_drawn(self) -> bool:
+        """Tell whether it asks for one answer, in words, with nothing that several would change."""
+        given = self.document
+        greedy = given.get("temperature") == 0 or given.get("top_k") == 1 or given.get("top_p") == 0
+        return not greedy and given.get("allowed_token_ids") is None and self.obstacle() is None
+
+    def is_single_turn(self) -> bool:
+        """Tell whether it is one text of the patient's: a client's own rules may tell of the patient too."""
+        turn = self.turns[0]
+        return (
+            len(self.turns) == 1
+            and turn["role"] == "user"
+            and turn.keys() == {"role", "content"}
+            and isinstance(turn["content"], str)
+        )
+
+    def last_said(self) -> str:
+        """Return the last user turn's text."""
+        return next((text_of(turn) for turn in reversed(self.turns) if turn["role"] == "user"), "")
 
     def obstacle(self) -> str | None:
         """Return the field that keeps its stream from going on at another engine."""
@@ -131,6 +170,7 @@ def check_chat(document: dict[str, Any], *, images: bool = False, place: Place |
         raise bad_request("`messages` must be a list with at least one message", param="messages")
     turns = written(messages, images=images, **({} if place is None else {"place": place}))
     check_template_kwargs(document)
+    named = not document.keys().isdisjoint(_NAMING)
     identity = take_identity(document)
     first = next((turn for turn in turns if turn["role"] == "user"), turns[0])
     return ChatRequest(
@@ -138,6 +178,7 @@ def check_chat(document: dict[str, Any], *, images: bool = False, place: Place |
         stream=stream,
         document=document,
         identity=identity,
+        named=named,
         beginning=_beginning(first),
         messages=messages,
         turns=turns,

@@ -11,8 +11,12 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
+from bettertherapy_api import names
 from neurons.miner.attempt import Attempt
+from neurons.miner.best_of import BestOf
+from neurons.miner.cache import Kept
 from neurons.miner.continuation import Splice, TornError
+from neurons.miner.drawing import Drawing, Undrawn
 from neurons.miner.errors import RETRY_AFTER_SECONDS, RequestError, unknown_route
 from neurons.miner.metrics import CODE_BROKEN_STREAM, Metrics
 from neurons.miner.pod_answers import (
@@ -33,7 +37,7 @@ from neurons.miner.pod_answers import (
     pod_errors,
     stream_error,
 )
-from neurons.miner.stamp import Stamper
+from neurons.miner.stamp import Stamper, is_end
 from neurons.miner.tables import Pod, VersionRoute
 from neurons.miner.templates import Templates
 from neurons.miner.transcript import Transcript
@@ -47,14 +51,23 @@ _DONE: Final = (b"data: [DONE]", b"data:[DONE]")
 class Exchange:
     """All exchanges of one miner with its pods."""
 
-    def __init__(self, upstream: Upstream, templates: Templates, metrics: Metrics, stamper: Stamper | None) -> None:
+    def __init__(
+        self, upstream: Upstream, templates: Templates, metrics: Metrics, stamper: Stamper | None, drawing: Drawing
+    ) -> None:
         self._upstream, self._templates, self._metrics, self._stamper = upstream, templates, metrics, stamper
+        self._drawing = drawing
 
-    async def ask(self, attempt: Attempt, pod: Pod, version: VersionRoute, body: bytes) -> web.StreamResponse:
-        """Ask one pod; raises TryElsewhere when it didn't take the request or didn't finish."""
+    async def ask(
+        self, attempt: Attempt, pod: Pod, version: VersionRoute, body: bytes, *, draws: int = 1
+    ) -> web.StreamResponse:
+        """Ask one pod; raises TryElsewhere when it didn't take the request or didn't finish.
+
+        With `draws` above 1 the body asks for so many answers in a stream, of which the best goes to the client; raises
+        Undrawn when the engine refuses that.
+        """
         series = self._metrics.series(version.twin, version.served_name)
         reply: Reply | None = None
-        pod.in_flight += 1
+        pod.in_flight += draws  # so many sequences the engine has to run
         series.in_flight.inc()
         try:
             with pod_errors(pod):
@@ -64,10 +77,16 @@ class Exchange:
             headers = headers_of(version, pod, reply)
             check_answer(reply, pod, answer, headers)
             check_adapter(reply, version)
-            if reply.status == 200 and not (streaming and attempt.asked.stream):
+            if draws > 1 and not streaming:
+                raise Undrawn
+            if reply.status == 200 and draws == 1 and not (streaming and attempt.asked.stream):
                 check_whole(reply, pod, b"" if streaming or attempt.asked.stream else answer)
             if pod.failures:
                 pod.answered()
+            if draws > 1:
+                return await self._best_of(attempt, pod, version, reply, answer, draws=draws, headers=headers)
+            if reply.status == 200 and attempt.undrawn is pod:
+                self._drawing.refused(pod)
             if attempt.transcript is not None:
                 return await self._go_on(attempt, pod, version, reply, answer, streaming=streaming)
             if not streaming:
@@ -75,17 +94,14 @@ class Exchange:
             if is_error(answer) and not (failed := stream_error(answer)).before:
                 return self._refusal(attempt, version, failed, _as_json(headers))
             series.first_token_seconds.observe(time.monotonic() - attempt.started)
-            headers["Cache-Control"] = "no-cache"
-            headers["X-Accel-Buffering"] = "no"
-            attempt.transcript = Transcript()
-            await attempt.outlet.begin(headers)
+            await _begin(attempt, headers)
             return await self._forward(attempt, pod, version, reply, answer)
         except AnswerTooLargeError:
             raise RequestError(
                 502, "engine_error", "the engine's answer is too large", code="answer_too_large"
             ) from None
         finally:
-            pod.in_flight -= 1
+            pod.in_flight -= draws
             series.in_flight.dec()
             if reply is not None:
                 # Read to its end the connection is back in the pool already and this does nothing; otherwise closing
@@ -113,13 +129,65 @@ class Exchange:
                 raise TryElsewhere("template", began=True, refused=Refused(400, answer, headers))
         elif reply.status == 404 and is_unknown_route(answer):
             raise unknown_route(attempt.asked.PATH)
-        if reply.status == 200 and self._stamper is not None:
-            headers |= self._stamper.headers(attempt.asked, version, answer)
+        if reply.status == 200:
+            return self._complete(attempt, version, answer, headers)
         return attempt.outlet.whole(reply.status, answer, headers, version)
+
+    def _complete(
+        self, attempt: Attempt, version: VersionRoute, answer: bytes, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """Return a whole answer as the client's, with its receipt."""
+        if attempt.keep is not None:
+            attempt.keep.put(answer, headers)
+        if self._stamper is not None:
+            headers |= self._stamper.headers(attempt.asked, version, answer)
+        return attempt.outlet.whole(200, answer, headers, version)
+
+    async def repeat(self, attempt: Attempt, version: VersionRoute, kept: Kept, *, age: float) -> web.StreamResponse:
+        """Give an answer that was given before, marked as such."""
+        headers = {**kept.headers, names.CACHED_HEADER: f"{age:.0f}"}
+        stamper, asked = self._stamper, attempt.asked
+        if not asked.stream:
+            body = version.model.marked_cached(kept.body)
+            if stamper is not None:
+                headers |= stamper.headers(asked, version, kept.body, cached=True)
+            return attempt.outlet.whole(200, body, headers, version)
+        await _begin(attempt, headers)
+        transcript, lines = Transcript(), kept.body
+        transcript.add(lines)
+        if stamper is not None:
+            lines = stamper.lines(lines, asked, version, transcript, cached=True)
+        await attempt.outlet.write(lines, version)
+        await attempt.outlet.end()
+        return attempt.outlet.response
+
+    async def _best_of(
+        self, attempt: Attempt, pod: Pod, version: VersionRoute, reply: Reply, answer: bytes, *,
+        draws: int, headers: dict[str, str],
+    ) -> web.StreamResponse:  # fmt: skip
+        """Compare several answers and give one."""
+        spoken = False
+
+        async def write(attempt: Attempt, version: VersionRoute, transcript: Transcript, lines: bytes) -> None:
+            nonlocal spoken
+            if not spoken:
+                spoken = True
+                series = self._metrics.series(version.twin, version.served_name)
+                series.first_token_seconds.observe(time.monotonic() - attempt.started)
+            await self.write(attempt, version, transcript, lines)
+
+        best = BestOf(self._drawing, attempt, pod, version, reply=reply, draws=draws, headers=headers)
+        return await best.answer(
+            answer, begin=_begin, write=write, whole=lambda body, more: self._complete(attempt, version, body, more)
+        )
 
     async def write(self, attempt: Attempt, version: VersionRoute, transcript: Transcript, lines: bytes) -> None:
         """Forward whole lines of a stream, the receipt before the last."""
         transcript.add(lines)
+        if (keep := attempt.keep) is not None:
+            keep.add(lines)
+            if is_end(lines):
+                keep.put(keep.lines, attempt.shown)
         if self._stamper is not None:
             lines = self._stamper.lines(lines, attempt.asked, version, transcript)
         await attempt.outlet.write(lines, version)
@@ -197,6 +265,14 @@ class Exchange:
             raise TryElsewhere("stream", began=True, why=why)
         await outlet.end()
         return outlet.response
+
+
+async def _begin(attempt: Attempt, headers: dict[str, str]) -> None:
+    """Begin the client's stream, if it hasn't begun."""
+    if attempt.transcript is None:
+        attempt.shown = dict(headers)
+        attempt.transcript = Transcript()
+        await attempt.outlet.begin({**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
 
 def _is_the_clients(failed: StreamError) -> bool:

@@ -82,6 +82,43 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
+        self.draws = Counter(
+            "bettertherapy_miner_draws_total",
+            "Questions for which several answers were drawn, by what came of it: compared, one_complete (in time),"
+            " live (none was complete by then: one was forwarded as it came), failed, refused (the engine draws one).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.candidates = Counter(
+            "bettertherapy_miner_candidates_total",
+            "Answers drawn of which one was chosen: complete, or missing (late, failed) when it was.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.chosen = Counter(
+            "bettertherapy_miner_candidate_chosen_total",
+            "Answers chosen among several, by their number among those drawn (0: what one draw would have given).",
+            ("index",),
+            registry=registry,
+        )
+        self.comparing_seconds = Histogram(
+            "bettertherapy_miner_comparing_seconds",
+            "Seconds from the first sign of several answers until one was chosen.",
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.scorer_failures = Counter(
+            "bettertherapy_miner_scorer_failures_total",
+            "Comparisons in which a scorer had no say: error, late, nonsense (no number from 0 to 1).",
+            ("scorer", "why"),
+            registry=registry,
+        )
+        self.cached = Counter(
+            "bettertherapy_miner_cache_total",
+            "Questions that may be answered from what was answered before: hit, miss. Hits count in no other series.",
+            ("outcome",),
+            registry=registry,
+        )
         self.template_refusals = Counter(
             "bettertherapy_miner_template_refusals_total",
             "Chat requests that the chat template of the pool's base model refuses in every form.",

@@ -54,6 +54,10 @@ class Outlet:
         """Forward whole lines."""
         await self.response.write(version.model.in_events(events))
 
+    async def keep_alive(self, comment: bytes) -> None:
+        """Write a comment, which no client reads."""
+        await self.response.write(comment)
+
     async def end(self) -> None:
         """End the stream; its `[DONE]` was forwarded."""
         await self.response.write_eof()

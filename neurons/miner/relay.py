@@ -18,7 +18,9 @@ from aiohttp import web
 
 from neurons.miner.asked import EngineRequest
 from neurons.miner.attempt import MAX_BEGUN, Attempt
+from neurons.miner.cache import AnswerCache, Keeping, key_of, may_be_kept
 from neurons.miner.continuation import Finish, GoOn, Impossible, plan
+from neurons.miner.drawing import Drawing, Undrawn
 from neurons.miner.errors import (
     JSON_HEADERS,
     RETRY_AFTER_SECONDS,
@@ -52,7 +54,13 @@ class Relay:
         self._tables, self._metrics, self._settings = tables, metrics, settings
         self._upstream = Upstream(connect_seconds=settings.connect_seconds)
         self._templates = Templates(metrics, self._upstream)
-        self._exchange = Exchange(self._upstream, self._templates, metrics, stamper)
+        self._drawing = Drawing(settings, metrics)
+        self._exchange = Exchange(self._upstream, self._templates, metrics, stamper, self._drawing)
+        self._cache = (
+            AnswerCache(max_bytes=settings.cache_bytes, max_seconds=settings.cache_seconds)
+            if settings.cache_bytes and settings.cache_seconds
+            else None
+        )
         self._spread = Spread()
         self._held = 0
         self.in_flight = 0
@@ -91,6 +99,7 @@ class Relay:
             headers={**JSON_HEADERS, **trace} if trace else JSON_HEADERS,
             started=started,
             twin=twin,
+            draws=self._drawing.wanted(asked),
         )
         code = CODE_CLIENT_GONE
         self.in_flight += 1
@@ -126,8 +135,9 @@ class Relay:
             if self.in_flight == 0:
                 self._idle.set()
             version = attempt.version.served_name if attempt.version is not None else ""
-            self._metrics.count(twin.name, version, code)
-            if version:
+            if not attempt.repeated:  # else no engine was asked: neither its speed nor a canary's share of errors
+                self._metrics.count(twin.name, version, code)
+            if version and not attempt.repeated:
                 self._metrics.series(twin.name, version).request_seconds.observe(time.monotonic() - started)
 
     def _admit(self, name: str) -> TwinRoute:
@@ -165,7 +175,7 @@ class Relay:
             try:
                 if attempt.asked.wants_manner(attempt.twin):
                     attempt.manner = await self._templates.settle(pod, version)
-                return await self._exchange.ask(attempt, pod, version, self._body(attempt, version))
+                return await self._repeated(attempt, version) or await self._ask(attempt, pod, version)
             except TryElsewhere as why:
                 self._metrics.retries.labels(why.reason).inc()
                 attempt.note(pod, why)
@@ -211,10 +221,39 @@ class Relay:
         attempt.twin, attempt.version = twin, version
         return version, pods
 
-    def _body(self, attempt: Attempt, version: VersionRoute) -> bytes:
+    async def _ask(self, attempt: Attempt, pod: Pod, version: VersionRoute) -> web.StreamResponse:
+        """Ask the pod for several answers, or for one where that is asked, or all that it gives."""
+        draws = 1
+        if attempt.transcript is None:
+            draws = self._drawing.at(pod, attempt.draws, started=attempt.started)
+        try:
+            return await self._exchange.ask(attempt, pod, version, self._body(attempt, version, draws), draws=draws)
+        except Undrawn:
+            self._metrics.draws.labels("refused").inc()
+            attempt.draws, attempt.undrawn = 1, pod
+        return await self._exchange.ask(attempt, pod, version, self._body(attempt, version, 1))
+
+    async def _repeated(self, attempt: Attempt, version: VersionRoute) -> web.StreamResponse | None:
+        """Return the answer that was given before, if it may be; else let the new one be kept."""
+        if self._cache is None or attempt.transcript is not None or not may_be_kept(attempt.asked):
+            return None
+        body = attempt.asked.to_bytes(attempt.twin, version, attempt.manner)
+        key = key_of(body, session=attempt.session, twin=attempt.twin, version=version, base=self._tables.base)
+        kept = self._cache.get(key)
+        self._metrics.cached.labels("hit" if kept is not None else "miss").inc()
+        if kept is None:
+            attempt.keep = Keeping(self._cache, key)
+            return None
+        attempt.keep, attempt.repeated = None, True
+        return await self._exchange.repeat(attempt, version, kept, age=self._cache.age(kept))
+
+    def _body(self, attempt: Attempt, version: VersionRoute, draws: int) -> bytes:
         asked, twin, manner = attempt.asked, attempt.twin, attempt.manner
         if isinstance(attempt.going_on, GoOn):
             return asked.continued(twin, version, manner, said=attempt.going_on.said, tokens=attempt.going_on.tokens)
+        if draws > 1:
+            logprobs = self._drawing.chooser.needs_logprobs
+            return asked.drawn(twin, version, manner, candidates=draws, logprobs=logprobs)
         return asked.to_bytes(twin, version, manner)
 
     async def _hold(self, attempt: Attempt, number: int, left: float, pause: float | None) -> bool:

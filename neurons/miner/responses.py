@@ -74,6 +74,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
         stream=chat.stream,
         document=chat.document,
         identity=chat.identity,
+        named=chat.named,
         beginning=chat.beginning,
         messages=chat.messages,
         turns=chat.turns,

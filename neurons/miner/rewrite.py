@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 
 class ModelName:
     """The rewriting of one version's answers."""
 
-    __slots__ = ("_compact", "_field", "_spaced", "_twin", "_twin_json")
+    __slots__ = ("_compact", "_field", "_given_by", "_spaced", "_twin", "_twin_json")
 
     def __init__(self, *, twin: str, served_name: str, digest: str | None) -> None:
         served = orjson.dumps(served_name)
@@ -19,8 +21,18 @@ class ModelName:
         self._compact = b'"model":' + served
         self._spaced = b'"model": ' + served
         self._twin_json = b'"model":' + orjson.dumps(twin)
-        given_by = {"adapterDigest": digest, "servedName": served_name}
-        self._field = b'{"bettertherapy":' + orjson.dumps(given_by) + b","
+        self._given_by = {"adapterDigest": digest, "servedName": served_name}
+        self._field = b'{"bettertherapy":' + orjson.dumps(self._given_by) + b","
+
+    def told(self, **more: Any) -> dict[str, Any]:
+        """Return the field `bettertherapy` with more in it: `in_body` leaves a body alone that begins with it."""
+        return {"bettertherapy": {**self._given_by, **more}}
+
+    def marked_cached(self, body: bytes) -> bytes:
+        """Return an engine's whole answer with the mark that it was given before."""
+        document = orjson.loads(body)
+        said = document.pop("bettertherapy", {})
+        return orjson.dumps({**self.told(**{**said, "cached": True}), **document})
 
     def in_events(self, data: bytes) -> bytes:
         """Rewrite whole lines of an event stream."""

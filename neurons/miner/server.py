@@ -150,6 +150,7 @@ class MinerServer:
             self._metrics.count("", "", str(error.status))
             raise
         session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
+        asked.named = asked.named or SESSION_HEADER in headers
         return await self._relay.answer(asked, session=session, outlet=outlet(asked), trace=seen.trace)
 
     def _is_draining(self) -> bool:

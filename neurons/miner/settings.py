@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
+from neurons.candidates import ScorerSettingError, Weighted, read_scorers
 from neurons.miner import cors
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+MAX_CANDIDATES: Final = 16
+DEFAULT_SCORERS: Final = "agreement:2,likelihood,support:2"
+MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
+"""Half of a miner's memory limit."""
 TOKEN_DOOR: Final = "token"  # noqa: S105 - a door's name
 SIGNED_DOOR: Final = "signed"
 
@@ -81,6 +86,18 @@ class Settings:
     """Which doors are open; the signed one only with a wallet."""
     subnet: SubnetSettings | None = None
     """None without a wallet."""
+    candidates: int = 1
+    """Answers drawn per question where the client leaves it to the miner; 1 compares nothing."""
+    latency_budget_seconds: float = 30.0
+    """From a request's arrival: what is complete by then is compared. 0 compares nothing."""
+    patience: float = 1.5
+    """Once half of the candidates are complete, the rest may take this multiple of their time."""
+    keep_alive_seconds: float = 5.0
+    scorers: tuple[Weighted, ...] = ()
+    """What compares candidates."""
+    cache_bytes: int = 0
+    """Most memory for answers that may be given again; 0 keeps none."""
+    cache_seconds: float = 300.0
     log_level: str = "INFO"
 
 
@@ -116,6 +133,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         default=environ.get("IMAGES", "").lower() in ("1", "true"),
         help="take images as data URLs, where the base model sees them (env IMAGES)",
     )
+    _add_candidates(parser, environ)
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     _add_subnet(parser, environ)
     given = parser.parse_args(arguments)
@@ -144,7 +162,56 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         images=given.images,
         doors=doors,
         subnet=_subnet(given),
+        candidates=given.candidates,
+        latency_budget_seconds=given.latency_budget_seconds,
+        patience=given.candidate_patience,
+        scorers=given.candidate_scorers,
+        cache_bytes=given.answer_cache_bytes,
+        cache_seconds=given.answer_cache_seconds,
         log_level=given.log_level,
+    )
+
+
+def _add_candidates(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    own = parser.add_argument_group("comparing and keeping answers")
+    own.add_argument(
+        "--candidates",
+        type=_candidates,
+        default=1,
+        help="answers drawn per question, of which the best is given (%(default)s: none are compared)",
+    )
+    own.add_argument(
+        "--latency-budget-seconds",
+        type=_seconds,
+        default=30.0,
+        help="compare what is complete so long after a request came (%(default)s; 0 compares nothing)",
+    )
+    own.add_argument(
+        "--candidate-scorers",
+        type=_scorers,
+        default=environ.get("CANDIDATE_SCORERS", DEFAULT_SCORERS),
+        help="NAME or NAME:WEIGHT with commas between: agreement, likelihood, support, or a plug-in's name"
+        " (env CANDIDATE_SCORERS; %(default)s)",
+    )
+    own.add_argument(
+        "--candidate-patience",
+        type=_patience,
+        default=environ.get("CANDIDATE_PATIENCE", "1.5"),
+        help="once half of the candidates are complete, wait at most this multiple of their time for the others"
+        " (env CANDIDATE_PATIENCE; %(default)s)",
+    )
+    own.add_argument(
+        "--answer-cache-bytes",
+        type=_bytes,
+        default=environ.get("ANSWER_CACHE_BYTES", "0"),
+        help="memory for answers to questions of one turn, given again to the same question; 0 keeps none"
+        " (env ANSWER_CACHE_BYTES; %(default)s)",
+    )
+    own.add_argument(
+        "--answer-cache-seconds",
+        type=_seconds,
+        default=environ.get("ANSWER_CACHE_SECONDS", "300"),
+        help="how long one is given again (env ANSWER_CACHE_SECONDS; %(default)s)",
     )
 
 
@@ -212,6 +279,34 @@ def _count(text: str) -> int:
     if not 1 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1000000")
     return value
+
+
+def _candidates(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MAX_CANDIDATES:
+        raise argparse.ArgumentTypeError(f"{text} candidates: it must be 1 (compare none) to {MAX_CANDIDATES}")
+    return value
+
+
+def _patience(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 (wait for half of them) and 100")
+    return value
+
+
+def _bytes(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MAX_CACHE_BYTES:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 (keep none) and {MAX_CACHE_BYTES} bytes")
+    return value
+
+
+def _scorers(text: str) -> tuple[Weighted, ...]:
+    try:
+        return read_scorers(text)
+    except ScorerSettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

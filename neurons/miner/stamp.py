@@ -33,16 +33,20 @@ class Stamper:
         """`base` names the pool's base model now; `signed` is called for each receipt."""
         self._signer, self._base, self._signed, self._clock_ns = signer, base, signed, clock_ns
 
-    def headers(self, asked: EngineRequest, version: VersionRoute, body: bytes) -> dict[str, str]:
+    def headers(
+        self, asked: EngineRequest, version: VersionRoute, body: bytes, *, cached: bool = False
+    ) -> dict[str, str]:
         """Return the headers that a whole answer gets, before its form is changed for the client."""
         question = asked.question()
         said = _said(body) if question is not None else None
         if question is None or said is None:
             return {}
         texts, beside = said
-        return {RECEIPT_HEADER: self._sign(question, version, texts, beside)}
+        return {RECEIPT_HEADER: self._sign(question, version, texts, beside, cached=cached)}
 
-    def lines(self, lines: bytes, asked: EngineRequest, version: VersionRoute, transcript: Transcript) -> bytes:
+    def lines(
+        self, lines: bytes, asked: EngineRequest, version: VersionRoute, transcript: Transcript, *, cached: bool = False
+    ) -> bytes:
         """Return a stream's whole lines with the receipt before `[DONE]`, if that is in them.
 
         `transcript` holds all that the client got, these lines included: also what another pod said before.
@@ -50,10 +54,10 @@ class Stamper:
         at = _end_of(lines)
         if at is None or (question := asked.question()) is None:
             return lines
-        receipt = self._sign(question, version, transcript.texts, transcript.beside)
+        receipt = self._sign(question, version, transcript.texts, transcript.beside, cached=cached)
         return lines[:at] + event_bytes(_event(transcript, receipt)) + lines[at:]
 
-    def _sign(self, question: str, version: VersionRoute, texts: list[str], beside: set[str]) -> str:
+    def _sign(self, question: str, version: VersionRoute, texts: list[str], beside: set[str], *, cached: bool) -> str:
         receipt = self._signer.sign(
             question=question,
             answer=answer_of(texts),
@@ -62,6 +66,7 @@ class Stamper:
             twin=version.twin,
             adapter=version.digest,
             base=self._base(),
+            cached=cached,
             time_ms=self._clock_ns() // 1_000_000,
         )
         self._signed()
@@ -74,6 +79,11 @@ def _event(transcript: Transcript, receipt: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"delta": {}} if str(head.get("object", "")).startswith("chat") else {"text": ""}
     choice = {"index": 0, **empty, "logprobs": None, "finish_reason": None}
     return {**head, "choices": [choice], "bettertherapy": {"receipt": receipt}}
+
+
+def is_end(lines: bytes) -> bool:
+    """Tell whether whole lines hold a stream's `[DONE]`."""
+    return _end_of(lines) is not None
 
 
 def _end_of(lines: bytes) -> int | None:

@@ -186,6 +186,11 @@ REFUSED_POOLS = {
     "disruption as a word": ([_set("spec.disruption", {"maxUnavailable": "few"})], "a number of pods or a percentage"),
     "drain of zero": ([_set("spec.drainSeconds", 0)], "spec.drainSeconds"),
     "port as netuid": ([_set("spec.miner.netuid", 65536)], "spec.miner.netuid"),
+    "budget beyond a request": (
+        [_set("spec.miner.latencyBudgetSeconds", 601)],
+        "latencyBudgetSeconds must be at most 600: a miner ends every request after that many seconds",
+    ),
+    "too many candidates": ([_set("spec.miner.candidates", 17)], "spec.miner.candidates"),
     "name begins with a digit": (
         [_set("metadata.name", "7b")],
         "must begin with a letter: a Service is named after it",

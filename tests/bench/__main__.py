@@ -12,6 +12,7 @@ promotion         a new version takes over, or is taken back, under load; parts:
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again
 training          what of a trainer's time is no training, from the demo's last run
 wire              what a validator's signature and an answer's receipt cost a miner
+best_of           the best of several candidates against one: correctness and latency, on an engine that you name
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     whole, seconds = int, float
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(MODULES)}; all by default")
     for flag, kind, text in (
-        ("--repeats", whole, "proxy: times each figure is measured"),
+        ("--repeats", whole, "proxy: times each figure is measured; best_of: times each question is asked"),
         ("--seconds", seconds, "proxy: length of one stretch of load"),
         ("--real-swaps", whole, "swap: how many"),
         ("--restarts", whole, "heal: how many"),

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.standin import sayings
+from tests.standin.sayings import Saying
 from tests.standin.weights import (
     BASE,
     BASE_SEED,
@@ -101,6 +103,12 @@ class Knobs:
     """The connection breaks instead of this word."""
     abort_stream_after: int | None = None
     """The answer ends before this word as one that was aborted."""
+    sayings: Sequence[Saying] | None = None
+    """What the choices of a chat say, instead of words made from the weights."""
+    most_choices: int | None = None
+    """It draws so many, whatever is asked for."""
+    refuses_choices: bool = False
+    """More than one is a 400, as from engines that can't."""
     processed_logprobs: bool = False
     """Log-probabilities after restrictions, as with --logprobs-mode processed_logprobs."""
 
@@ -395,6 +403,10 @@ class StandIn:
             return self._error(400, "Bad Request", "1 validation error:\n  JSON decode error", param="body.0")
         self.bodies.append(body)
         self.seen_headers.append({k.lower(): v for k, v in request.headers.items()})
+        if (body.get("n") or 1) > 1:
+            if self.knobs.refuses_choices:
+                return self._error(400, "BadRequestError", "Only one completion choice is allowed", param="n")
+            body = {**body, "n": min(body["n"], self.knobs.most_choices or body["n"])}
         name = body.get("model")
         if name and name != self.knobs.base and name not in self.loras:
             text = f"The model `{name}` does not exist. Valid aliases: {self.knobs.base}."
@@ -429,7 +441,7 @@ class StandIn:
                 )
                 if body.get("stream"):
                     return await self._stream(request, answer, seed, lora, position=position)
-                answer.words = [] if spoilt else [await self._piece(seed, position + i, lora) for i in range(count)]
+                answer.words = [] if spoilt else await self._pieces(answer, seed, position, lora)
         except FileNotFoundError:
             return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
         except asyncio.CancelledError:
@@ -461,6 +473,8 @@ class StandIn:
     async def _stream(
         self, request: web.Request, answer: Answer, seed: str, lora: _Lora | None, *, position: int
     ) -> web.StreamResponse:
+        if self.knobs.sayings is not None and answer.chat:
+            return await sayings.stream(request, answer, self.knobs.sayings)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         knobs = self.knobs
@@ -499,6 +513,14 @@ class StandIn:
     async def _word(self, seed: str, position: int, lora: _Lora | None) -> str:
         await self._step(1, self.knobs.token_seconds * (lora.slower if lora else 1.0))
         return word(seed, position)
+
+    async def _pieces(self, answer: Answer, seed: str, position: int, lora: _Lora | None) -> list[str]:
+        """Return all that a whole answer says."""
+        if self.knobs.sayings is None or not answer.chat:
+            return [await self._piece(seed, position + i, lora) for i in range(len(answer.words))]
+        saying = sayings.chosen(self.knobs.sayings, 0)
+        await asyncio.sleep(saying.seconds * len(saying.words))
+        return saying.words
 
     async def _piece(self, seed: str, position: int, lora: _Lora | None) -> str:
         """Return a word with the space before it, as tokens have them."""

@@ -62,6 +62,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     f"--drain-seconds={spec.drain_seconds}",
                     *(["--images"] if spec.miner.images else []),
                     *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
+                    *_candidate_arguments(spec.miner),
                     *_subnet_arguments(spec.miner),
                 ],
                 "env": with_added_env(identity_env(pool), overlay),
@@ -111,6 +112,13 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
             },
         },
     }
+
+
+def _candidate_arguments(miner: Miner) -> list[str]:
+    """How many answers are compared and how long; nothing where one is drawn, since there is nothing to wait for."""
+    if miner.candidates == 1:
+        return []
+    return [f"--candidates={miner.candidates}", f"--latency-budget-seconds={miner.latency_budget_seconds}"]
 
 
 def _subnet_arguments(miner: Miner) -> list[str]:

@@ -85,3 +85,12 @@ def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:
     assert [each for each in asked["args"] if each not in plain] == [
         "--images", "--cors-origins=https://a.example,http://localhost:3000",
     ]  # fmt: skip
+
+
+def test_a_miner_is_told_how_many_answers_to_compare_and_how_long() -> None:
+    plain = containers(miner_pod())["miner"]["args"]
+    told = containers(miner_pod(candidates=4, latencyBudgetSeconds=12))["miner"]["args"]
+    assert [each for each in told if each not in plain] == ["--candidates=4", "--latency-budget-seconds=12"]
+    given = settings.parse(told, {"POOL": "p", "POD_NAMESPACE": "clinic"})
+    assert (given.candidates, given.latency_budget_seconds) == (4, 12.0)
+    assert settings.parse(plain, {"POOL": "p", "POD_NAMESPACE": "clinic"}).candidates == 1
