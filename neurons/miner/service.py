@@ -83,7 +83,7 @@ class MinerService:
     def _reporting(self, subnet: Subnet) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator of the subnet, where there is one to tell."""
         own = self._settings.subnet
-        if own is None or own.pod_name is None or self._settings.tables_dir is not None:
+        if own is None or own.pod_name is None or own.pod_uid is None or self._settings.tables_dir is not None:
             return []
         from neurons.miner.registration_report import report_standing  # noqa: PLC0415 - as the SDK
 

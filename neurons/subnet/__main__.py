@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from neurons.receipts import MetagraphFile, write_metagraph
-from neurons.subnet import announced, listing, reading
+from neurons.receipts import MetagraphFile, MetagraphFileError, read_metagraph, write_metagraph
+from neurons.subnet import listing
 from neurons.subnet.errors import SubnetError
+from neurons.wire.announcement import Announcement
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _miners(given: argparse.Namespace) -> int:
-    signer = announced.signer_from(given.wallet) if given.wallet is not None else None
     metagraph = await _read(given)
-    said = await announced.announcements(metagraph.neurons, signer, netuid=metagraph.netuid) if signer else {}
+    said: dict[str, Announcement | str] = {}
+    if given.wallet is not None:
+        from neurons.subnet.announced import announcements, signer_from  # noqa: PLC0415 - it loads the SDK
+
+        said = await announcements(metagraph.neurons, signer_from(given.wallet), netuid=metagraph.netuid)
     found = listing.rows(metagraph, said, everyone=given.all)
     if given.output == "json":
         sys.stdout.write(json.dumps(listing.document(metagraph, found), indent=2, ensure_ascii=False) + "\n")
@@ -61,10 +65,15 @@ async def _metagraph(given: argparse.Namespace) -> int:
 async def _read(given: argparse.Namespace) -> MetagraphFile:
     file = getattr(given, "metagraph", None)
     if file is not None:
-        return reading.from_file(file)
+        try:
+            return read_metagraph(file)
+        except MetagraphFileError as error:
+            raise SubnetError(str(error)) from None
     if given.network is None or given.netuid is None:
         raise SubnetError("Which subnet? Give --network and --netuid.")
-    return await reading.from_chain(given.network, given.netuid)
+    from neurons.subnet.reading import from_chain  # noqa: PLC0415 - it loads the SDK
+
+    return await from_chain(given.network, given.netuid)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,15 +1,13 @@
-"""One look at a subnet: from the chain, or from a metagraph file."""
+"""One look at a subnet, at the chain's head."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import bittensor as bt
 
 from neurons.chain.connection import Chain
 from neurons.chain.errors import ChainError
 from neurons.chain.metagraph import read_metagraph as read_from_chain
-from neurons.receipts import MetagraphFile, MetagraphFileError, NeuronEntry, read_metagraph
+from neurons.receipts import MetagraphFile, NeuronEntry
 from neurons.subnet.errors import SubnetError
 
 
@@ -35,14 +33,6 @@ async def from_chain(network: str, netuid: int, *, timeout_seconds: float = 30.0
         time=time_ms,
         neurons=tuple(NeuronEntry.model_validate(neuron, from_attributes=True) for neuron in found.neurons),
     )
-
-
-def from_file(path: Path) -> MetagraphFile:
-    """Read a metagraph file; raises SubnetError."""
-    try:
-        return read_metagraph(path)
-    except MetagraphFileError as error:
-        raise SubnetError(str(error)) from None
 
 
 async def _now(client: bt.Client) -> int:

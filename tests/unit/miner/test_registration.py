@@ -207,7 +207,7 @@ async def test_the_report_follows_what_the_chain_says(
         await chain.server.close()
         await eventually_async(reported("ChainUnreachable"), 60)
         assert api.writes == writes + 1, "what did not change is not written"
-        assert api.report["subnet"]["uid"] == 1
+        assert api.report["subnet"]["uid"] == 0
     finally:
         for task in running:
             task.cancel()

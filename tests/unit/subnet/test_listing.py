@@ -16,6 +16,7 @@ import pytest
 
 from neurons.receipts import MetagraphFile, NeuronEntry, read_metagraph, write_metagraph
 from neurons.subnet import listing
+from neurons.subnet.__main__ import main
 from neurons.subnet.announced import announcements
 from neurons.subnet.errors import SubnetError
 from neurons.subnet.reading import from_chain
@@ -108,20 +109,32 @@ async def test_what_is_no_chain_is_said_in_words() -> None:
         await from_chain("nowhere", 1)
 
 
-def test_the_plugin_lists_a_files_miners(tmp_path: Path) -> None:
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "metagraph.json"
-    write_metagraph(path, netuid=42, block=1000, neurons=(neuron(0, VALIDATOR, permit=True), neuron(1, MINER)),
-                    time_ms=time.time_ns() // 10**6)  # fmt: skip
-    run = [sys.executable, "-m", "kubectl_twin", "miners", "--metagraph"]
-    done = subprocess.run([*run, str(path), "-o", "json"], capture_output=True, text=True, check=True, timeout=120)
+    neurons = (neuron(0, VALIDATOR, permit=True), neuron(1, MINER))
+    write_metagraph(path, netuid=42, block=1000, neurons=neurons, time_ms=time.time_ns() // 10**6)
+    return path
+
+
+def test_the_plugin_lists_a_files_miners(file: Path) -> None:
+    run = [sys.executable, "-m", "kubectl_twin", "miners", "--metagraph", str(file), "-o", "json"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=110)
     assert [each["uid"] for each in json.loads(done.stdout)["miners"]] == [1]
-    bad = subprocess.run([*run, str(tmp_path / "none")], capture_output=True, text=True, check=False, timeout=120)
-    assert bad.returncode == 1
-    assert "can't be read" in bad.stderr
-    assert "Traceback" not in bad.stderr
-    (tmp_path / "wallet").mkdir()
-    (tmp_path / "wallet" / "coldkey").write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(COLDKEY))
-    cold = subprocess.run([*run, str(path), "--wallet", str(tmp_path / "wallet")], capture_output=True, text=True,
-                          check=False, timeout=120)  # fmt: skip
-    assert cold.returncode == 1
-    assert "holds a coldkey" in cold.stderr
+
+
+def test_what_can_not_be_read_is_one_sentence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["miners", "--metagraph", str(file.with_name("none"))]) == 1
+    assert "can't be read" in capsys.readouterr().err
+    assert main(["miners"]) == 1
+    assert "Give --network and --netuid" in capsys.readouterr().err
+    assert main(["metagraph", str(file), "--network", "nowhere", "--netuid", "1"]) == 1
+    assert "is no chain" in capsys.readouterr().err
+
+
+def test_a_coldkey_is_no_wallet_to_ask_with(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wallet = file.with_name("wallet")
+    wallet.mkdir()
+    (wallet / "coldkey").write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(COLDKEY))
+    assert main(["miners", "--metagraph", str(file), "--wallet", str(wallet)]) == 1
+    assert "holds a coldkey" in capsys.readouterr().err
