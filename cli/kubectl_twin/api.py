@@ -39,6 +39,16 @@ def pool_path(namespace: str, name: str) -> str:
     return _path(f"/apis/{API_VERSION}", "minerpools", namespace, name)
 
 
+def pools_path(namespace: str) -> str:
+    """Return the path of a namespace's MinerPools."""
+    return _path(f"/apis/{API_VERSION}", "minerpools", namespace, None)
+
+
+def validator_path(namespace: str, name: str) -> str:
+    """Return the path of a Validator."""
+    return _path(f"/apis/{API_VERSION}", "validators", namespace, name)
+
+
 def runs_path(namespace: str, name: str | None = None) -> str:
     """Return the path of a FineTuneRun, or of all in a namespace."""
     return _path(f"/apis/{API_VERSION}", "finetuneruns", namespace, name)

@@ -86,7 +86,7 @@ def _unbounded(node: dict[str, Any], path: str) -> Iterator[str]:
 
 def definition(kind: ModuleType) -> dict[str, Any]:
     """Return the CustomResourceDefinition of one kind; raises ValueError naming every field that lacks a bound."""
-    model: type[BaseModel] = getattr(kind, kind.KIND)
+    model: type[BaseModel] = getattr(kind, "STORED", None) or getattr(kind, kind.KIND)
     raw = model.model_json_schema(by_alias=True)
     schema = structural(raw, raw.get("$defs", {}))
     parts = {name: node for name, node in schema["properties"].items() if name != "metadata"}

@@ -12,7 +12,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "twin-operator"
 
 LABEL_POOL: Final = f"{GROUP}/pool"
-LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report | trainer | progress
+LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report | miner-report | trainer | progress
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"

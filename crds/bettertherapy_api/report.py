@@ -1,4 +1,5 @@
-"""PodReport: what one agent says about its engine. Named as its pod, owned by it, written by its identity alone.
+"""PodReport: what one agent says about its engine, or a miner about its subnet. Named as its pod, owned by it, written
+by its identity alone.
 
 Where a pod can be reached is not in it: that comes from the operator, which has it from the API server.
 """
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Uid, cel, rules
+from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Time, Uid, cel, rules
 
 KIND = "PodReport"
 PLURAL = "podreports"
@@ -147,22 +148,49 @@ class Slots(ApiModel):
     """Slots that the engine has."""
 
 
-class PodReport(ApiModel):
-    """All that one agent says of its pod. It changes only when something changed: no counters, no clocks that tick."""
+class Registration(StrEnum):
+    """Where a miner stands on its subnet; stable, shown as the reason of its pool's MinerRegistered condition."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel("self.metadata.name == self.pod.name", "metadata.name must be pod.name: a report speaks of one pod"),
-        )
-    )
+    REGISTERED = "Registered"
+    NOT_REGISTERED = "NotRegistered"
+    FOREIGN_OWNER = "ForeignOwner"
+    CHAIN_UNREACHABLE = "ChainUnreachable"
+    WALLET_MISSING = "WalletMissing"
+    COLDKEY_FOUND = "ColdkeyFound"
+    ADDRESS_MISSING = "AddressMissing"
+    ADDRESS_REFUSED = "AddressRefused"
+
+
+class SubnetReport(ApiModel):
+    """A miner's place on its subnet, as it last saw it on the chain."""
+
+    registration: Registration
+    """Where it stands. ChainUnreachable: uid, axon and block are those of the last metagraph."""
+    message: Message | None = None
+    """What is wrong and what to do, as a sentence; absent when all is well."""
+    netuid: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """The subnet."""
+    hotkey: Annotated[str | None, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)] = None
+    """ss58 address of the key that signs for this miner."""
+    uid: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """Its place on the subnet."""
+    registered_at_block: Count | None = None
+    """Block of its registration."""
+    axon: Annotated[str | None, Field(max_length=64)] = None
+    """Where the chain says that it serves, as ip:port."""
+    block: Count | None = None
+    """For ChainUnreachable: block of the last metagraph that was read."""
+    read_at: Time | None = None
+    """For ChainUnreachable: when that was."""
+
+
+class Holdings(ApiModel):
+    """What an agent says beside whether its engine answers."""
+
     pod: PodRef
     """The pod it speaks of."""
-    ready: bool
-    """The engine answers, the adapters desired when it came up are settled, and nothing drains."""
     draining: bool = False
     """New requests are refused, because the pod stops."""
-    engine: EngineReport
-    """The engine process."""
     adapters: Annotated[dict[str, AdapterReport], Field(default_factory=dict, max_length=MAX_ADAPTERS)]
     """Adapters by served name."""
     slots: Slots | None = None
@@ -173,11 +201,53 @@ class PodReport(ApiModel):
     """Generation of the MinerPool in the newest routing that the agent has read."""
 
 
+class PodReport(Holdings):
+    """All that one agent says of its pod. It changes only when something changed: no counters, no clocks that tick."""
+
+    ready: bool
+    """The engine answers, the adapters desired when it came up are settled, and nothing drains."""
+    engine: EngineReport
+    """The engine process."""
+
+
+class MinerReport(ApiModel):
+    """All that one miner says of its pod; it changes as rarely."""
+
+    pod: PodRef
+    """The pod it speaks of."""
+    subnet: SubnetReport
+    """Its place on the subnet."""
+
+
+class StoredReport(Holdings):
+    """What one pod says of itself: an agent of its engine, a miner of its subnet."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("self.metadata.name == self.pod.name", "metadata.name must be pod.name: a report speaks of one pod"),
+            cel(
+                "has(self.engine) != has(self.subnet)",
+                "a report has engine (an agent's) or subnet (a miner's): set one of them",
+            ),
+            cel("has(self.engine) == has(self.ready)", "ready goes with engine: set both, or none in a miner's report"),
+        )
+    )
+    ready: bool | None = None
+    """The engine answers, the adapters desired when it came up are settled, and nothing drains."""
+    engine: EngineReport | None = None
+    """The engine process; an agent's report has it."""
+    subnet: SubnetReport | None = None
+    """The miner's place on its subnet; a miner's report has it."""
+
+
+STORED = StoredReport
+"""What the definition is made from; readers parse PodReport or MinerReport."""
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Ready", "type": "boolean", "jsonPath": ".ready"},
     {"name": "Live", "type": "boolean", "jsonPath": ".engine.live"},
     {"name": "Draining", "type": "boolean", "jsonPath": ".draining"},
     {"name": "Engine", "type": "string", "jsonPath": ".engine.version"},
+    {"name": "Subnet", "type": "string", "jsonPath": ".subnet.registration"},
     {"name": "Generation", "type": "integer", "jsonPath": ".observedGeneration", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]

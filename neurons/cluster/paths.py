@@ -23,3 +23,8 @@ def routing_labels(pool: str) -> dict[str, str]:
 def report_labels(pool: str) -> dict[str, str]:
     """Return the labels of a pool's PodReports."""
     return {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "report"}
+
+
+def miner_report_labels(pool: str) -> dict[str, str]:
+    """Return the labels of the reports of a pool's miners."""
+    return {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "miner-report"}

@@ -19,11 +19,25 @@ log = logging.getLogger("neurons.miner")
 
 
 async def _run(given: settings.Settings) -> None:
-    service = MinerService(given, metrics=Metrics(process=True))
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, service.stop)
-    await service.run()
+    try:
+        service = MinerService(given, metrics=Metrics(process=True))
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, service.stop)
+        await service.run()
+    except StartError as error:
+        await _last_word(given, error)
+        raise
+
+
+async def _last_word(given: settings.Settings, error: StartError) -> None:
+    """Let the operator know that the wallet is why this miner ends."""
+    if given.subnet is None:
+        return
+    from neurons.miner.registration_report import WalletRefused, report_refusal  # noqa: PLC0415 - it loads the SDK
+
+    if isinstance(error, WalletRefused):
+        await report_refusal(given, error)
 
 
 def main() -> int:

@@ -72,13 +72,22 @@ class MinerService:
             settings=settings,
             announce=None if subnet is None else lambda: subnet.announcement(self.tables.snapshot, self.tables.base),
         )
-        more = subnet.followers() if subnet is not None else []
+        more = [*subnet.followers(), *self._reporting(subnet)] if subnet is not None else []
         try:
             async with self.relay:
                 await self._serve(server, followers=(source, access.follow(), *more))
         finally:
             if subnet is not None:
                 await subnet.close()
+
+    def _reporting(self, subnet: Subnet) -> list[Coroutine[Any, Any, None]]:
+        """Tell the operator of the subnet, where there is one to tell."""
+        own = self._settings.subnet
+        if own is None or own.pod_name is None or own.pod_uid is None or self._settings.tables_dir is not None:
+            return []
+        from neurons.miner.registration_report import report_standing  # noqa: PLC0415 - as the SDK
+
+        return [report_standing(self._settings, subnet)]
 
     def _signed_door(self) -> SignedDoor | None:
         return self._subnet if SIGNED_DOOR in self._settings.doors else None

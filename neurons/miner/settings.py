@@ -47,6 +47,9 @@ class SubnetSettings:
     caller_rate: float = 50.0
     """Requests a second of one hotkey, at each replica."""
     caller_burst: int = 100
+    pod_name: str | None = None
+    """Whose report says where this miner stands on its subnet; None without a pod, where nobody is told."""
+    pod_uid: str | None = None
     max_age_seconds: float = 10.0
     """A signed request may be so old."""
     skew_seconds: float = 2.0
@@ -248,6 +251,7 @@ def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> 
     )
     # No flag: its password would stand in the list of processes.
     own.set_defaults(nonce_store=environ.get("NONCE_STORE_URL") or None)
+    own.set_defaults(pod_name=environ.get("POD_NAME") or None, pod_uid=environ.get("POD_UID") or None)
 
 
 def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
@@ -264,6 +268,8 @@ def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
         min_stake=given.min_stake,
         caller_rate=given.caller_rate,
         caller_burst=given.caller_burst,
+        pod_name=given.pod_name,
+        pod_uid=given.pod_uid,
     )
 
 

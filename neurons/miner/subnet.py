@@ -14,20 +14,23 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from bettertherapy_api.report import SubnetReport
 from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain, substrate_for
 from neurons.chain.errors import ChainError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import Hotkey
+from neurons.miner import registration
 from neurons.miner.doors import ReadBody
 from neurons.miner.errors import StartError
+from neurons.miner.registration_report import WalletRefused
 from neurons.miner.settings import SubnetSettings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Snapshot
 from neurons.receipts import Keypair, ReceiptSigner
 from neurons.wire.admission import Admission, Policy
 from neurons.wire.announcement import announce
-from neurons.wire.hotkey import HotkeyError, load_hotkey, refuse_coldkey
+from neurons.wire.hotkey import HotkeyError, load_hotkey, owner_of, refuse_coldkey
 from neurons.wire.metagraph import Metagraph, MetagraphInFile, MetagraphSource
 from neurons.wire.nonces import MemoryNonces, Nonces, RedisNonces
 from neurons.wire.refusals import WireRefusal, undecidable
@@ -63,9 +66,17 @@ class SubnetMetrics:
 class Subnet:
     """One miner's part in its subnet; implements `doors.SignedDoor`."""
 
-    def __init__(self, settings: SubnetSettings, keypair: Keypair, *, registry: CollectorRegistry) -> None:
-        """Raises StartError for settings that can't be."""
-        self._settings, self._keypair = settings, keypair
+    def __init__(
+        self, settings: SubnetSettings, keypair: Keypair, *, registry: CollectorRegistry, owner: str | None = None
+    ) -> None:
+        """`owner`: the coldkey that is said to own the hotkey. Raises StartError for settings that can't be."""
+        self._settings, self._keypair, self._owner = settings, keypair, owner
+        self._read_at = 0.0
+        self._looked = False
+        """Whether the chain was asked once, with or without an answer."""
+        self._publication = registration.Publication()
+        self.news = asyncio.Event()
+        """Set when `standing` may say something else."""
         self._chain, self._endpoint = _chain(settings), _endpoint(settings)
         source: MetagraphSource | None = None
         if settings.metagraph_file is not None:
@@ -93,14 +104,26 @@ class Subnet:
     def open(cls, settings: SubnetSettings, *, registry: CollectorRegistry) -> Subnet:
         """Read the hotkey; raises StartError with a sentence that says what to do."""
         try:
-            keypair = load_hotkey(settings.wallet_dir)
+            keypair, owner = load_hotkey(settings.wallet_dir), owner_of(settings.wallet_dir)
         except HotkeyError as error:
-            raise StartError(str(error)) from None
-        subnet = cls(settings, keypair, registry=registry)
+            raise WalletRefused(error) from None
+        subnet = cls(settings, keypair, registry=registry, owner=owner)
         log.info("signing", extra={"hotkey": subnet.hotkey, "netuid": settings.netuid, "chain": settings.chain})
         if subnet._nonces is None:
             log.warning("the door for signed requests is shut: %s", _NO_SHARED_STORE)
         return subnet
+
+    def standing(self) -> SubnetReport | None:
+        """Return where this miner stands on its subnet; None until the chain was asked."""
+        settings, source = self._settings, self._source
+        if source is None or settings.netuid is None or not self._looked:
+            return None
+        if self._endpoint is not None and self._chain is not None and not self._publication.tried:
+            return None
+        return registration.standing(
+            source.latest(), hotkey=self.hotkey, netuid=settings.netuid, owner=self._owner,
+            publication=self._publication, read_at=self._read_at,
+        )  # fmt: skip
 
     def stamper(self, base: Callable[[], Mapping[str, str | None]]) -> Stamper:
         """Return what signs receipts."""
@@ -170,11 +193,15 @@ class Subnet:
         looked_at: Metagraph | None = None
         while True:
             metagraph = (await source.refresh()).metagraph
+            self._looked = True
+            self.news.set()
+            if metagraph is not None and metagraph is not looked_at:
+                self._read_at = time.time()
             if metagraph is not None and metagraph is not looked_at:
                 try:
                     refuse_coldkey(self.hotkey, frozenset(neuron.coldkey for neuron in metagraph.neurons))
                 except HotkeyError as error:
-                    raise StartError(str(error)) from None
+                    raise WalletRefused(error) from None
                 looked_at = metagraph
             await asyncio.sleep(seconds)
 
@@ -192,11 +219,14 @@ class Subnet:
                 if changed:
                     log.info("published", extra={"address": self._settings.external_address, "netuid": netuid})
                 said = ""
+                self._publication = registration.Publication(tried=True, address=self._settings.external_address)
             except ChainError as error:
+                self._publication = registration.Publication(tried=True, problem=error)
                 # Serving goes on: those who know the address already still find it.
                 if str(error) != said:
                     log.warning("the address can't be published: %s", error)
                 said = str(error)
+            self.news.set()
             await asyncio.sleep(PUBLISH_SECONDS)
 
     def _age(self) -> float:

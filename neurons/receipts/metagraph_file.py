@@ -30,6 +30,10 @@ class NeuronEntry(BaseModel):
     validator_permit: bool = False
     stake: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     block_at_registration: Annotated[int, Field(ge=0)] = 0
+    incentive: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Its share of what miners earn; None if whoever wrote the file didn't know."""
+    last_update: Annotated[int, Field(ge=0)] | None = None
+    """Block at which it last set weights."""
 
 
 class MetagraphFile(BaseModel):

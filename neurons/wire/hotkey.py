@@ -23,6 +23,10 @@ class HotkeyError(Exception):
     """There is no hotkey to sign with, or something that must not be here; the message says what to do."""
 
 
+class ColdkeyError(HotkeyError):
+    """The key that would sign, or one beside it, is a coldkey."""
+
+
 def load_hotkey(folder: Path) -> Keypair:
     """Return the key that signs; raises HotkeyError. No message holds anything of a key but its address."""
     files = sorted(_files(folder))
@@ -47,14 +51,23 @@ def load_hotkey(folder: Path) -> Keypair:
     return keypair
 
 
+def owner_of(folder: Path) -> str | None:
+    """Return the address of the coldkey that is said to own the hotkey, by `coldkeypub.txt`; None if that isn't there.
+
+    Raises:
+        HotkeyError: the folder can't be read.
+    """
+    return next((_public(path) for path in sorted(_files(folder)) if path.name == _PUBLIC), None)
+
+
 def refuse_coldkey(address: str, coldkeys: frozenset[str]) -> None:
     """Refuse a key that the chain knows as a coldkey, whatever its file is called; raises HotkeyError."""
     if address in coldkeys:
         raise _coldkey(address)
 
 
-def _coldkey(what: str) -> HotkeyError:
-    return HotkeyError(
+def _coldkey(what: str) -> ColdkeyError:
+    return ColdkeyError(
         f"the wallet's Secret holds a coldkey ({what}). A coldkey moves money and must not be in a cluster: delete the "
         "Secret, move what the coldkey holds to a new one, and create the Secret anew with a hotkey alone"
     )

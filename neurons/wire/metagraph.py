@@ -31,6 +31,14 @@ class Neuron(Protocol):
         """ss58 address of its owner's key."""
 
     @property
+    def axon(self) -> str | None:
+        """Where it serves, as `ip:port`; None while it serves nowhere."""
+
+    @property
+    def block_at_registration(self) -> int:
+        """Block of its registration."""
+
+    @property
     def validator_permit(self) -> bool:
         """Whether it may validate."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.report import EngineReport, PodRef, PodReport
+from bettertherapy_api.report import EngineReport, MinerReport, PodRef, PodReport, Registration, SubnetReport
 from neurons.cluster import ClusterClient, ClusterError, KubeconfigAccess, PodReportWriter, paths
 from tests.conftest import Kubectl
 
@@ -167,3 +167,45 @@ async def test_the_garbage_collector_takes_it_with_its_pod(pods: EnginePods, kub
         await writer(pods, own).write(report(pods, "pod-1"))
     kubectl("-n", pods.namespace, "delete", "pod", "pod-1", "--force", "--grace-period=0")
     kubectl("-n", pods.namespace, "wait", "--for=delete", "podreport/pod-1", "--timeout=30s")
+
+
+def miner_document(pods: EnginePods, pod: str, **labels: str) -> dict[str, Any]:
+    said = MinerReport(
+        pod=PodRef(name=pod, uid=pods.uids[pod]),
+        subnet=SubnetReport(registration=Registration.REGISTERED, netuid=42, uid=7),
+    )
+    whole = document(pods, pod, labels=paths.miner_report_labels("pool") | labels)
+    kept = {key: value for key, value in whole.items() if key not in ("engine", "ready")}
+    return {**kept, **said.to_dict()}
+
+
+async def test_a_miner_reports_of_its_subnet_and_of_no_engine(
+    pods: EnginePods, kubectl: Kubectl, kubeconfig: Path, tmp_path: Path
+) -> None:
+    kubectl("-n", pods.namespace, "create", "serviceaccount", "pool-miner")
+    kubectl("-n", pods.namespace, "create", "rolebinding", "miner", "--role=engine",
+            f"--serviceaccount={pods.namespace}:pool-miner")  # fmt: skip
+    spec = {"serviceAccountName": "pool-miner", "containers": [{"name": "miner", "image": "none"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod-3"}, "spec": spec}
+    made = kubectl("-n", pods.namespace, "create", "-f", "-", "-o", "json", stdin=json.dumps(pod)).stdout
+    pods.uids["pod-3"] = json.loads(made)["metadata"]["uid"]
+    bound = ("--bound-object-kind=Pod", "--bound-object-name=pod-3")
+    token = kubectl("-n", pods.namespace, "create", "token", "pool-miner", *bound).stdout.strip()
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json").stdout)
+    config["users"][0]["user"] = {"token": token}
+    path = tmp_path / "kubeconfig-miner"
+    path.write_text(json.dumps(config))
+    collection = paths.pod_reports(pods.namespace)
+    async with ClusterClient(KubeconfigAccess(path)) as miner:
+        with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
+            await miner.create(collection, document(pods, "pod-3"))
+        mislabelled = miner_document(pods, "pod-3", **{"bettertherapy.io/component": "report"})
+        with pytest.raises(ClusterError, match="miner-report"):
+            await miner.create(collection, mislabelled)
+        both = {**miner_document(pods, "pod-3"), "engine": {"live": True}, "ready": True}
+        with pytest.raises(ClusterError, match="set one of them"):
+            await miner.create(collection, both)
+        await miner.create(collection, miner_document(pods, "pod-3"))
+    async with pods.connect("pod-1") as agent:
+        with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
+            await agent.create(collection, miner_document(pods, "pod-1"))

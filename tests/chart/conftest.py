@@ -13,6 +13,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 Manifest = dict[str, Any]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
+SUBNET_OWNER = (
+    "--set", "owner.coldkey=5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
+    "--set", "owner.hotkey=5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+)  # fmt: skip
+"""What the local subnet's chart can't do without."""
 Render = Callable[..., list[Manifest]]
 
 
@@ -60,6 +65,7 @@ def pods(render: Render) -> dict[str, Manifest]:
     documents = [
         *render("twin-operator"),
         *render("twin-miner", "-f", str(ROOT / "charts/twin-miner/ci/cpu-values.yaml")),
+        *render("local-subnet", *SUBNET_OWNER),
     ]
     found: dict[str, Manifest] = {}
     for document in documents:

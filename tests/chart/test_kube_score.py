@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chart.conftest import SUBNET_OWNER
+
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
 IGNORED = {
     # Releases are immutable tags or digests, and clusters without a registry must run them from what is loaded.
@@ -16,6 +18,7 @@ IGNORED = {
 CASES = {
     "operator": ("twin-operator", ["--set", "crds.install=false"]),
     "miner": ("twin-miner", []),
+    "local-subnet": ("local-subnet", list(SUBNET_OWNER)),
     "miner-cpu": ("twin-miner", ["-f", str(CHARTS / "twin-miner/ci/cpu-values.yaml")]),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart.conftest import SUBNET_OWNER
 from tests.conftest import Kubectl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ CASES = {
         ["--set", "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring"],
     ),
     "miner": ("twin-miner", []),
+    "local-subnet": ("local-subnet", list(SUBNET_OWNER)),
     "miner-cpu": ("twin-miner", ["-f", str(ROOT / "charts/twin-miner/ci/cpu-values.yaml")]),
     "miner-volumes": (
         "twin-miner",

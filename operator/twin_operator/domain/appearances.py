@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, TypeAlias
 
-from bettertherapy_api.report import FailureReason
+from bettertherapy_api.report import FailureReason, Registration
 from twin_operator.domain import reasons
 
 R: TypeAlias = reasons.Reason
@@ -46,6 +46,8 @@ ADAPTER: Final = (
     R.ADAPTER_FAILED,
 )
 """What agents say of an adapter that failed."""
+MINER: Final = tuple(R(state.value) for state in Registration)
+"""What miners say of their place on the subnet."""
 ARTIFACT: Final = (
     R.ARTIFACT_NOT_FOUND,
     R.STORE_UNREACHABLE,
@@ -230,6 +232,17 @@ TABLES: Final[tuple[Table, ...]] = (
                 "CapacityAvailable=Unknown": (R.NO_PODS,),
                 "ScalingActive=True": (R.EXTERNAL,),
                 "ScalingActive=False": (R.OFF, R.NOT_IMPLEMENTED),
+                "MinerRegistered=True": (R.REGISTERED,),
+                "MinerRegistered=False": (
+                    R.NOT_REGISTERED,
+                    R.FOREIGN_OWNER,
+                    R.ADDRESS_MISSING,
+                    R.ADDRESS_REFUSED,
+                    R.WALLET_MISSING,
+                    R.COLDKEY_FOUND,
+                    R.CHAIN_NOT_SET,
+                ),
+                "MinerRegistered=Unknown": (R.CHAIN_UNREACHABLE, R.REGISTRATION_NOT_REPORTED, R.NO_MINER),
                 "Updated=False": (R.AWAITING_MAINTENANCE_WINDOW, R.MAINTENANCE_WINDOW_INVALID, R.UPDATE_HELD),
             }
         ),

@@ -13,6 +13,7 @@ from typing import Final
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.registration import registration
 from twin_operator.engine.conditions import Chain, Condition, Finding
 
 
@@ -288,6 +289,7 @@ def pool_conditions(situation: Situation) -> list[Condition]:
     return [
         _ready(situation), _available(situation), _engine_live(situation), _capacity(situation),
         _scaling(situation.pool),
+        *registration(situation.pool, situation.facts),
         *([situation.update_waits.condition("Updated", "False")] if situation.update_waits else []),
     ]  # fmt: skip
 

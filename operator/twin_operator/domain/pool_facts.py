@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.report import PodReport
+from bettertherapy_api.report import MinerReport, PodReport, SubnetReport
 from twin_operator.engine.resources import Manifest
 
 _PULL_REASONS = frozenset(
@@ -88,6 +89,8 @@ class PoolFacts:
     miners: tuple[PodFacts, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     """By pod name; only of pods that exist under the UID that the report states."""
+    miner_reports: Mapping[str, MinerReport] = field(default_factory=dict)
+    """Likewise, of miner pods that are on a subnet."""
     engine_deployment: DeploymentFacts = DeploymentFacts()
     miner_deployment: DeploymentFacts = DeploymentFacts()
 
@@ -95,6 +98,12 @@ class PoolFacts:
     def present(self) -> tuple[PodFacts, ...]:
         """Engine pods that are here to stay."""
         return tuple(pod for pod in self.engines if not pod.leaving)
+
+    @property
+    def subnet(self) -> tuple[SubnetReport, ...]:
+        """What the miner pods that are here to stay say of their place on the subnet."""
+        staying = (pod.name for pod in self.miners if not pod.leaving)
+        return tuple(self.miner_reports[name].subnet for name in staying if name in self.miner_reports)
 
     @property
     def template_refusal(self) -> str | None:
@@ -118,21 +127,27 @@ class PoolFacts:
 
 def facts_of(
     pool: str, *, pods: Iterable[PodFacts], deployments: Mapping[str, DeploymentFacts],
-    reports: Mapping[str, PodReport],
+    reports: Mapping[str, PodReport], miner_reports: Mapping[str, MinerReport] = MappingProxyType({}),
 ) -> PoolFacts:  # fmt: skip
-    """Return a pool's facts; `deployments` and `reports` are by name.
+    """Return a pool's facts; `deployments`, `reports` and `miner_reports` are by name.
 
     A report counts only for the pod that it names by name and UID, and only if that pod exists.
     """
     known = sorted(pods, key=lambda pod: pod.name)
     engines = tuple(pod for pod in known if pod.component == "engine")
+    miners = tuple(pod for pod in known if pod.component == "miner")
     return PoolFacts(
         engines=engines,
-        miners=tuple(pod for pod in known if pod.component == "miner"),
+        miners=miners,
         reports={
             pod.name: report
             for pod in engines
             if (report := reports.get(pod.name)) is not None and report.pod.uid == pod.uid
+        },
+        miner_reports={
+            pod.name: said
+            for pod in miners
+            if (said := miner_reports.get(pod.name)) is not None and said.pod.uid == pod.uid
         },
         engine_deployment=deployments.get(names.engine_name(pool), DeploymentFacts()),
         miner_deployment=deployments.get(names.miner_name(pool), DeploymentFacts()),

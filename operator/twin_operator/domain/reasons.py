@@ -388,6 +388,50 @@ class Reason(StrEnum):
     NO_READY_POD = "NoReadyPod", "no engine pod or no miner pod is ready", "wait, or see Ready"
     NOT_REPORTED = "NotReported", "no agent has reported a live engine yet", "wait; then the agent's log"
     NO_PODS = "NoPods", "no engine pod was seen yet", "wait"
+    # A pool's miners on their subnet.
+    REGISTERED = "Registered", "all is well: the message has UID, hotkey and address"
+    NOT_REGISTERED = (
+        "NotRegistered",
+        "the hotkey has no UID on the subnet: it never was registered, or gave way to another",
+        "register it with its coldkey, outside the cluster: `btcli subnets register`",
+    )
+    FOREIGN_OWNER = (
+        "ForeignOwner",
+        "the hotkey is registered by another coldkey than the Secret's `coldkeypub.txt` names",
+        "use a hotkey of your own",
+    )
+    CHAIN_UNREACHABLE = (
+        "ChainUnreachable",
+        "the miner can't read the chain; it goes on with the last metagraph, and the message says of when that is",
+        "the network's name in `spec.miner.chain`, the way there, or another endpoint",
+    )
+    CHAIN_NOT_SET = "ChainNotSet", "`spec.miner.netuid` is set and `spec.miner.chain` is not", "set it"
+    WALLET_MISSING = (
+        "WalletMissing",
+        "there is no hotkey that could sign: no Secret is named, or it holds no usable one",
+        "the message",
+    )
+    COLDKEY_FOUND = (
+        "ColdkeyFound",
+        "the wallet's Secret holds a coldkey, which moves money; the miner does not start",
+        "delete the Secret, move what the coldkey holds to a new one, and create the Secret with a hotkey alone",
+    )
+    ADDRESS_MISSING = (
+        "AddressMissing",
+        "the miner is registered and the chain has no address for it, so no validator finds it",
+        "set `spec.miner.externalAddress`",
+    )
+    ADDRESS_REFUSED = (
+        "AddressRefused",
+        "the miner's address can't be published on the chain",
+        "the message",
+        "yes, every ten minutes",
+    )
+    REGISTRATION_NOT_REPORTED = (
+        "RegistrationNotReported",
+        "no miner has said yet where it stands on the subnet",
+        "wait; then the Secret and the miner's log",
+    )
     SLOTS_OVERCOMMITTED = (
         "SlotsOvercommitted",
         "more twins than LoRA slots: all answer, active ones slow each other down",

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
-from bettertherapy_api.report import AdapterReport, PodReport
+from bettertherapy_api.report import AdapterReport, MinerReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
 from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from
@@ -69,6 +69,9 @@ class Report:
     """A PodReport; None where this release can't read it, or where it isn't owned by the pod that it names."""
 
     report: PodReport | None
+    """What an agent says."""
+    miner: MinerReport | None = None
+    """What a miner says instead."""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,14 +97,21 @@ def decode_slice(thing: Manifest, former: Slice | None) -> Slice:
 
 def decode_report(thing: Manifest, former: Report | None) -> Report:
     """Return the report, parsing only adapters that differ from the former version's."""
+    if "subnet" in thing:
+        miner = _parse(MinerReport, {key: thing.get(key) for key in MinerReport.model_fields})
+        return Report(report=None, miner=miner if miner is not None and _is_of(thing, miner) else None)
     raw = _mapping(thing.get("adapters"))
     head = {key: value for key, value in thing.items() if key != "adapters"}
     report = _parse(PodReport, head)
-    if report is None or report.pod.name != thing["metadata"]["name"] or report.pod.uid != _owner(thing, POD.kind):
+    if report is None or not _is_of(thing, report):
         return Report(report=None)
     known = (former.report.adapters or {}) if former is not None and former.report is not None else {}
     adapters, _ = _parse_changed(AdapterReport, raw, former.raw if former is not None else {}, known)
     return Report(report=report.model_copy(update={"adapters": adapters}), raw=raw)
+
+
+def _is_of(thing: Manifest, report: PodReport | MinerReport) -> bool:
+    return report.pod.name == thing["metadata"]["name"] and report.pod.uid == _owner(thing, POD.kind)
 
 
 def _parse_changed(

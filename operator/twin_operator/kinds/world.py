@@ -163,16 +163,19 @@ class World:
             return known
         pods: list[PodFacts] = []
         deployments: dict[str, DeploymentFacts] = {}
-        reports = {}
+        reports, miner_reports = {}, {}
         for entry in self.store.find_any(POOL, (namespace, pool)):
             kind, name = entry.key.kind, entry.key.name
             if kind == POD.kind:
                 pods.append(entry.value)
             elif kind == DEPLOYMENT.kind:
                 deployments[name] = entry.value
-            elif kind == POD_REPORT.kind and isinstance(entry.value, Report) and entry.value.report is not None:
-                reports[name] = entry.value.report
-        made = facts_of(pool, pods=pods, deployments=deployments, reports=reports)
+            elif kind == POD_REPORT.kind and isinstance(entry.value, Report):
+                if entry.value.report is not None:
+                    reports[name] = entry.value.report
+                if entry.value.miner is not None:
+                    miner_reports[name] = entry.value.miner
+        made = facts_of(pool, pods=pods, deployments=deployments, reports=reports, miner_reports=miner_reports)
         if self.store.value(Key("MinerPool", namespace, pool)) is not None:
             self._facts[namespace, pool] = made
         return made

@@ -1,4 +1,4 @@
-"""Roles P-engine and P-miner: both read routing slices; an agent writes its own report, and miners read all of them."""
+"""Roles P-engine and P-miner: both read routing slices; each writes its report, miners read the agents'."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def build_engine_role(pool: Pool, *, configmaps: bool) -> Manifest:
 
 
 def build_miner_role(pool: Pool, *, configmaps: bool) -> Manifest:
-    """Return the miners' Role; `configmaps` as above."""
-    rules = [_rule("routingslices", _READ), _rule("podreports", _READ)]
+    """Return the miners' Role; `configmaps` as above. Only a miner on a subnet has something to report."""
+    reports = (*_READ, "create", "patch", "delete") if pool.spec.miner.wallet_secret_ref is not None else _READ
+    rules = [_rule("routingslices", _READ), _rule("podreports", reports)]
     if configmaps:
         rules.append(_configmaps([former_routing(pool), former_report(pool)], _READ))
     return _role(pool, names.miner_name(pool.name), "miner", rules)

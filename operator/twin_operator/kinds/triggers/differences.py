@@ -79,6 +79,11 @@ def reports_of_its_pod(change: Change) -> bool:
     return _pod_part(change.old) != _pod_part(change.new)
 
 
+def stands_differently(change: Change) -> bool:
+    """A miner says something else of its place on the subnet."""
+    return _miner_part(change.old) != _miner_part(change.new)
+
+
 def hears_or_not(change: Change) -> bool:
     """An engine's chat template takes conversations, or does so no more."""
     before, after = (_template_refusal(each) for each in (change.old, change.new))
@@ -110,6 +115,10 @@ def _serving(entry: Entry | None) -> object:
 def _pod_part(entry: Entry | None) -> object:
     report = entry.value.report if entry is not None and isinstance(entry.value, Report) else None
     return (report.pod, report.ready, report.draining, report.engine) if report is not None else None
+
+
+def _miner_part(entry: Entry | None) -> object:
+    return entry.value.miner if entry is not None and isinstance(entry.value, Report) else None
 
 
 def _template_refusal(entry: Entry | None) -> str | None:

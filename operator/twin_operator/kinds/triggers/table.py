@@ -52,6 +52,7 @@ from twin_operator.kinds.triggers.differences import (
     opens_or_closes,
     reports_of_its_pod,
     serves_differently,
+    stands_differently,
     starts_or_ends,
 )
 from twin_operator.kinds.world import World
@@ -113,6 +114,7 @@ TRIGGERS: Final = (
     Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),
+    Trigger(of=POD_REPORT.kind, when=stands_differently, wakes=owner_pool, why="its condition tells of its miners"),
     Trigger(of=POD_REPORT.kind, when=hears_or_not, wakes=twins_of_owner_pool, why="all patients may be turned away"),
     Trigger(of=POD_REPORT.kind, when=always, wakes=twins_reported_differently, why="a version may have been verified"),
     Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),

@@ -25,10 +25,18 @@ def test_an_agent_reads_slices_and_writes_reports_but_lists_none() -> None:
     ]
 
 
-def test_a_miner_reads_and_writes_nothing() -> None:
+def test_a_miner_without_a_subnet_reads_and_writes_nothing() -> None:
     assert build_miner_role(pool(), configmaps=False)["rules"] == [
         ours("routingslices", *READ),
         ours("podreports", *READ),
+    ]
+
+
+def test_a_miner_on_a_subnet_writes_its_report() -> None:
+    on_subnet = pool(miner={"walletSecretRef": {"name": "hotkey"}})
+    assert build_miner_role(on_subnet, configmaps=False)["rules"] == [
+        ours("routingslices", *READ),
+        ours("podreports", *READ, "create", "patch", "delete"),
     ]
 
 

@@ -1,0 +1,31 @@
+{{- define "local-subnet.name" -}}
+{{- if gt (len .Release.Name) 50 -}}
+{{- fail (printf "the release's name %q has more than 50 characters: choose a shorter one, the Service is named after it" .Release.Name) -}}
+{{- end -}}
+{{- .Release.Name -}}
+{{- end }}
+
+{{- define "local-subnet.selectorLabels" -}}
+app.kubernetes.io/name: local-subnet
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "local-subnet.labels" -}}
+{{ include "local-subnet.selectorLabels" . }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: bettertherapy
+{{- end }}
+
+{{- define "local-subnet.claim" -}}
+{{- .Values.persistence.existingClaim | default (printf "%s-chain" (include "local-subnet.name" .)) -}}
+{{- end }}
+
+{{- define "local-subnet.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}

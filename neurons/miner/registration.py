@@ -1,0 +1,107 @@
+"""Where a miner stands on its subnet, by what it last read of the chain: a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bettertherapy_api.report import MAX_MESSAGE, Registration, SubnetReport
+from neurons.chain.errors import ChainError, NotRegistered, Refused, UnusableAddress
+from neurons.wire.metagraph import Neuron, Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What became of publishing the miner's address."""
+
+    tried: bool = False
+    address: str | None = None
+    """What the chain has for it, once it was published."""
+    problem: ChainError | None = None
+    """Why it could not be published."""
+
+
+def standing(
+    reading: Reading, *, hotkey: str, netuid: int, owner: str | None, publication: Publication, read_at: float
+) -> SubnetReport:
+    """Return what to report.
+
+    `owner`: the coldkey that must own the hotkey, if that is known. `read_at`: when the metagraph was read, in seconds
+    since 1970.
+    """
+    metagraph = reading.metagraph
+    neurons = metagraph.neurons if metagraph is not None else ()
+    neuron = next((each for each in neurons if each.hotkey == hotkey), None)
+    state, message = (
+        _unread(reading)
+        or _not_ours(neuron, hotkey=hotkey, netuid=netuid, owner=owner)
+        or _not_found(neuron, publication)
+        or (Registration.REGISTERED, None)
+    )
+    last = {}
+    if state is Registration.CHAIN_UNREACHABLE and metagraph is not None:
+        last = {"block": metagraph.block, "read_at": _timestamp(read_at)}
+    return SubnetReport.model_validate(
+        {
+            "registration": state, "message": None if message is None else message[:MAX_MESSAGE], "netuid": netuid,
+            "hotkey": hotkey, **({} if neuron is None else _place(neuron, publication)), **last,
+        }
+    )  # fmt: skip
+
+
+_Found = tuple[Registration, str | None]
+
+
+def _unread(reading: Reading) -> _Found | None:
+    """What is wrong with the chain itself."""
+    problem = reading.problem
+    if isinstance(problem, Refused):  # there is no such subnet
+        return Registration.NOT_REGISTERED, str(problem)
+    if problem is not None or reading.metagraph is None:
+        return Registration.CHAIN_UNREACHABLE, str(problem or "no metagraph was read yet")
+    return None
+
+
+def _not_ours(neuron: Neuron | None, *, hotkey: str, netuid: int, owner: str | None) -> _Found | None:
+    """What is wrong with the registration."""
+    if neuron is None:
+        return (
+            Registration.NOT_REGISTERED,
+            f"{hotkey} isn't registered on subnet {netuid}: it never was, or it gave way to another. Register it with "
+            "its coldkey, outside the cluster",
+        )
+    if owner is not None and neuron.coldkey != owner:
+        return (
+            Registration.FOREIGN_OWNER,
+            f"{hotkey} on subnet {netuid} belongs to the coldkey {neuron.coldkey}, and coldkeypub.txt in the wallet's "
+            f"Secret names {owner}: it was registered by somebody else. Use a hotkey of your own",
+        )
+    return None
+
+
+def _not_found(neuron: Neuron | None, publication: Publication) -> _Found | None:
+    """What is wrong with the address by which validators find a registered miner."""
+    problem = publication.problem
+    if isinstance(problem, UnusableAddress | Refused):
+        return Registration.ADDRESS_REFUSED, f"spec.miner.externalAddress can't be published: {problem}"
+    if publication.address is not None or neuron is None or neuron.axon is not None:
+        return None
+    if problem is not None and not isinstance(problem, NotRegistered):
+        return Registration.CHAIN_UNREACHABLE, f"the address is not published yet: {problem}"
+    return (
+        Registration.ADDRESS_MISSING,
+        f"{neuron.hotkey} is UID {neuron.uid}, and the chain has no address for it, so no validator finds it: set "
+        "spec.miner.externalAddress",
+    )
+
+
+def _place(neuron: Neuron, publication: Publication) -> dict[str, object]:
+    return {
+        "uid": neuron.uid,
+        "registered_at_block": neuron.block_at_registration,
+        "axon": publication.address or neuron.axon,
+    }
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

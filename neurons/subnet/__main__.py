@@ -1,0 +1,96 @@
+"""`python -m neurons.subnet miners | metagraph`: look at a subnet; `kubectl twin miners` and `metagraph` run it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from neurons.receipts import MetagraphFile, MetagraphFileError, read_metagraph, write_metagraph
+from neurons.subnet import listing
+from neurons.subnet.errors import SubnetError
+from neurons.wire.announcement import Announcement
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level="ERROR", stream=sys.stderr)
+    os.environ.setdefault("HOME", "/tmp")  # noqa: S108 - the SDK wants a home
+    try:
+        return asyncio.run(_miners(given) if given.command == "miners" else _metagraph(given))
+    except SubnetError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head` went away
+        return 0
+
+
+async def _miners(given: argparse.Namespace) -> int:
+    metagraph = await _read(given)
+    said: dict[str, Announcement | str] = {}
+    if given.wallet is not None:
+        from neurons.subnet.announced import announcements, signer_from  # noqa: PLC0415 - it loads the SDK
+
+        said = await announcements(metagraph.neurons, signer_from(given.wallet), netuid=metagraph.netuid)
+    found = listing.rows(metagraph, said, everyone=given.all)
+    if given.output == "json":
+        sys.stdout.write(json.dumps(listing.document(metagraph, found), indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(listing.text(metagraph, found, wide=given.output == "wide"))
+    return 0
+
+
+async def _metagraph(given: argparse.Namespace) -> int:
+    metagraph = await _read(given)
+    try:
+        write_metagraph(
+            given.file, netuid=metagraph.netuid, block=metagraph.block, neurons=metagraph.neurons,
+            time_ms=metagraph.time,
+        )  # fmt: skip
+    except OSError as error:
+        raise SubnetError(f"{given.file} can't be written: {error.strerror}.") from None
+    sys.stdout.write(
+        f"{given.file}: {len(metagraph.neurons)} neurons of subnet {metagraph.netuid} as of block {metagraph.block}\n"
+    )
+    return 0
+
+
+async def _read(given: argparse.Namespace) -> MetagraphFile:
+    file = getattr(given, "metagraph", None)
+    if file is not None:
+        try:
+            return read_metagraph(file)
+        except MetagraphFileError as error:
+            raise SubnetError(str(error)) from None
+    if given.network is None or given.netuid is None:
+        raise SubnetError("Which subnet? Give --network and --netuid.")
+    from neurons.subnet.reading import from_chain  # noqa: PLC0415 - it loads the SDK
+
+    return await from_chain(given.network, given.netuid)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m neurons.subnet", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    miners = commands.add_parser("miners", help="list the miners", allow_abbrev=False)
+    miners.add_argument("--metagraph", metavar="FILE", type=Path, help="from a file, without a chain")
+    miners.add_argument("--wallet", metavar="FOLDER", type=Path, help="ask each for its twins, signed by this hotkey")
+    miners.add_argument("--all", action="store_true", help="validators too")
+    miners.add_argument("--output", "-o", choices=("table", "wide", "json"), default="table")
+    metagraph = commands.add_parser("metagraph", help="write the metagraph into a file", allow_abbrev=False)
+    metagraph.add_argument("file", metavar="FILE", type=Path)
+    for command in (miners, metagraph):
+        command.add_argument("--network", help="finney, test, ws(s)://… or http://… of a local subnet")
+        command.add_argument("--netuid", type=int, help="the subnet")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What miners announce: each asked for its signed announcement, as a validator asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from neurons.receipts import NeuronEntry
+from neurons.subnet.errors import SubnetError
+from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
+from neurons.wire.hotkey import HotkeyError, load_hotkey
+from neurons.wire.signer import RequestSigner, signed_request
+
+AT_ONCE: Final = 16
+SECONDS: Final = 10.0
+_SHOWN: Final = 200
+
+
+def signer_from(wallet: Path) -> RequestSigner:
+    """Return what signs with the wallet's hotkey; raises SubnetError."""
+    try:
+        return RequestSigner(load_hotkey(wallet))
+    except HotkeyError as error:
+        raise SubnetError(f"--wallet: {error}") from None
+
+
+async def announcements(
+    neurons: Sequence[NeuronEntry], signer: RequestSigner, *, netuid: int, seconds: float = SECONDS
+) -> dict[str, Announcement | str]:
+    """Return, by hotkey, what each neuron with an axon announces, or why that isn't known.
+
+    What comes from a miner is bounded, must be signed by the hotkey that the metagraph names, and no redirect is
+    followed.
+    """
+    places = asyncio.Semaphore(AT_ONCE)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds)) as session:
+
+        async def one(neuron: NeuronEntry) -> tuple[str, Announcement | str]:
+            async with places:
+                return neuron.hotkey, await _ask(session, signer, neuron, netuid=netuid)
+
+        return dict(await asyncio.gather(*(one(neuron) for neuron in neurons if neuron.axon)))
+
+
+async def _ask(
+    session: aiohttp.ClientSession, signer: RequestSigner, neuron: NeuronEntry, *, netuid: int
+) -> Announcement | str:
+    try:
+        url = URL(f"http://{neuron.axon}{PATH}")
+        async with signed_request(session, signer, method="GET", url=url, receiver=neuron.hotkey, tries=1) as response:
+            data = await response.content.read(MAX_BYTES + 1)
+            while len(data) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES + 1)):
+                data += more
+            if response.status != 200:
+                return f"it answered {response.status}: {_code(data)}"
+        return read_announcement(data, hotkey=neuron.hotkey, now_ms=time.time_ns() // 1_000_000, netuid=netuid)
+    except AnnouncementError as error:
+        return str(error)
+    except TimeoutError:
+        return "it did not answer in time"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"it can't be reached: {type(error).__name__}"
+
+
+def _code(data: bytes) -> str:
+    """Return the start of a refusal, without what could move a terminal's cursor."""
+    text = data[: 4 * _SHOWN].decode(errors="replace")
+    return "".join(each if each.isprintable() else " " for each in text)[:_SHOWN]

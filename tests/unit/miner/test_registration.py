@@ -1,0 +1,253 @@
+"""What a miner reports of its place on the subnet, and that it tells the API server so, also as its last word."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import bittensor.config
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from bettertherapy_api.report import Registration, SubnetReport
+from neurons.chain.errors import ChainError, Refused, Unreachable, UnusableAddress
+from neurons.cluster import ClusterClient
+from neurons.miner import registration_report
+from neurons.miner.metrics import Metrics
+from neurons.miner.registration import Publication, standing
+from neurons.miner.registration_report import WalletRefused, report_refusal, report_standing
+from neurons.miner.settings import Settings
+from neurons.miner.subnet import Subnet
+from neurons.receipts import NeuronEntry
+from tests.unit.chain.played import NETUID, hotkey, keypair, open_subnet
+from tests.unit.miner.running_miner import eventually_async
+from tests.unit.miner.signing_miner import on_subnet
+from tests.unit.receipts.keyring import COLDKEY, MINER, VALIDATOR
+
+OWN = MINER.ss58_address
+
+
+@dataclass(frozen=True)
+class Table:
+    neurons: tuple[NeuronEntry, ...]
+    netuid: int = 42
+    block: int = 1000
+
+
+@dataclass(frozen=True)
+class Read:
+    metagraph: Table | None
+    age_seconds: float = 1.0
+    problem: Exception | None = None
+
+
+def neuron(**more: Any) -> NeuronEntry:
+    return NeuronEntry(
+        uid=7, hotkey=OWN, coldkey=COLDKEY.ss58_address, block_at_registration=900, **({"axon": "9.9.9.9:80"} | more)
+    )
+
+
+def stands(
+    *neurons: NeuronEntry,
+    problem: Exception | None = None,
+    owner: str | None = None,
+    published: Publication | None = None,
+) -> SubnetReport:
+    reading = Read(Table(neurons), problem=problem)
+    return standing(
+        reading, hotkey=OWN, netuid=42, owner=owner, publication=published or NOTHING, read_at=1_790_000_000.7
+    )
+
+
+NOTHING = Publication()
+UNUSABLE = Publication(tried=True, problem=UnusableAddress("it is private"))
+PUBLISHED = Publication(tried=True, address="1.2.3.4:80")
+
+
+def test_a_registered_miner_that_can_be_found_is_registered() -> None:
+    said = stands(neuron(), owner=COLDKEY.ss58_address)
+    assert said.registration is Registration.REGISTERED
+    assert (said.uid, said.registered_at_block, said.axon, said.message, said.block) == (
+        7,
+        900,
+        "9.9.9.9:80",
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "words"),
+    [
+        (stands(), "NotRegistered", "Register it with its coldkey"),
+        (stands(neuron(), owner=VALIDATOR.ss58_address), "ForeignOwner", "somebody else"),
+        (stands(neuron(axon=None)), "AddressMissing", "set spec.miner.externalAddress"),
+        (stands(neuron(), published=UNUSABLE), "AddressRefused", "it is private"),
+        (stands(neuron(), problem=Unreachable("no answer")), "ChainUnreachable", "no answer"),
+        (stands(problem=Refused("there is no subnet 42")), "NotRegistered", "no subnet 42"),
+        (stands(neuron(axon=None), published=PUBLISHED), "Registered", ""),
+    ],
+)
+def test_what_is_wrong_is_one_word_and_a_sentence(said: SubnetReport, state: str, words: str) -> None:
+    assert said.registration == state
+    assert words in (said.message or "")
+
+
+def test_while_the_chain_is_away_it_says_of_when_its_knowledge_is() -> None:
+    said = stands(neuron(), problem=Unreachable("no answer"))
+    assert (said.uid, said.block, said.read_at) == (7, 1000, "2026-09-21T14:13:20Z")
+
+
+def test_before_any_metagraph_nothing_is_claimed() -> None:
+    problem: ChainError = Unreachable("no answer")
+    said = standing(
+        Read(None, float("inf"), problem), hotkey=OWN, netuid=42, owner=None, publication=Publication(), read_at=0.0
+    )
+    assert (said.registration, said.uid, said.block) == (Registration.CHAIN_UNREACHABLE, None, None)
+
+
+class ApiServer:
+    """Keeps the one report that is written to it."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] | None = None
+        self.writes = 0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response(self.report or {"message": "none"}, status=200 if self.report else 404)
+        self.writes += 1
+        body = await request.json()
+        if request.method == "POST":
+            self.report = body
+        elif self.report is not None:
+            self.report = merged(self.report, body)
+        return web.json_response({"kind": "PartialObjectMetadata"})
+
+
+def merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    after = dict(before)
+    for key, value in patch.items():
+        if value is None:
+            after.pop(key, None)
+        elif isinstance(value, dict) and isinstance(before.get(key), dict):
+            after[key] = merged(before[key], value)
+        else:
+            after[key] = value
+    return after
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How the API server is reached in tests."""
+
+    server: str
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    def ssl_context(self) -> bool:
+        return True
+
+
+@pytest.fixture
+async def api():  # type: ignore[no-untyped-def]
+    kept = ApiServer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", kept.handle)
+    server = TestServer(app)
+    await server.start_server()
+    kept.connect = lambda: ClusterClient(Reached(str(server.make_url("")).rstrip("/")))  # type: ignore[attr-defined,arg-type]
+    yield kept
+    await server.close()
+
+
+def settings(folder: Path, key: Any = MINER, **own: Any) -> Settings:
+    subnet = on_subnet(folder, key, **({"pod_name": "p-miner-1", "pod_uid": "uid-1"} | own))
+    return Settings(pool="p", namespace="clinic", access_secret="p-access", subnet=subnet)
+
+
+async def test_the_report_follows_what_the_chain_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: Any
+) -> None:
+    monkeypatch.setattr(bittensor.config, "DEFAULT_TOKEN_SYMBOLS_PATH", tmp_path / "symbols.json")
+    monkeypatch.setattr("neurons.miner.subnet.CHAIN_POLL_SECONDS", 0.2)
+    monkeypatch.setattr("neurons.miner.subnet.PUBLISH_SECONDS", 0.2)
+    chain = await open_subnet(tmp_path / "chain.db")
+    given = settings(
+        tmp_path, keypair("miner-hot"), metagraph_file=None, chain=chain.url, netuid=NETUID,
+        external_address="10.0.0.7:8091",
+    )  # fmt: skip
+    assert given.subnet is not None
+    subnet = Subnet.open(given.subnet, registry=Metrics().registry)
+    running = [asyncio.create_task(each) for each in subnet.followers()]
+    running.append(asyncio.create_task(report_standing(given, subnet, connect=api.connect)))
+
+    def reported(state: str) -> Any:
+        async def found() -> bool:
+            return bool(api.report) and api.report["subnet"]["registration"] == state
+
+        return found
+
+    try:
+        await eventually_async(reported("NotRegistered"), 30)
+        await chain.enrol("miner")
+        await eventually_async(reported("Registered"), 30)
+        assert api.report["subnet"]["axon"] == "10.0.0.7:8091"
+        assert api.report["subnet"]["hotkey"] == hotkey("miner").address
+        assert api.report["metadata"]["labels"]["bettertherapy.io/component"] == "miner-report"
+        assert api.report["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+        writes = api.writes
+        for _ in range(3):
+            subnet.news.set()
+            await asyncio.sleep(0)
+        await chain.server.close()
+        await eventually_async(reported("ChainUnreachable"), 60)
+        assert api.writes == writes + 1, "what did not change is not written"
+        assert api.report["subnet"]["uid"] == 0
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await subnet.close()
+        await chain.stop()
+
+
+async def test_a_coldkey_is_the_miners_last_word(tmp_path: Path, api: Any) -> None:
+    given = settings(tmp_path)
+    assert given.subnet is not None
+    (given.subnet.wallet_dir / "coldkey").write_text("{}")
+    with pytest.raises(WalletRefused) as refused:
+        Subnet.open(given.subnet, registry=Metrics().registry)
+    await report_refusal(given, refused.value, connect=api.connect)
+    assert api.report["subnet"]["registration"] == "ColdkeyFound"
+    assert "must not be in a cluster" in api.report["subnet"]["message"]
+    assert "hotkey" not in api.report["subnet"]
+
+
+async def test_an_empty_secret_is_told_too_and_without_an_api_server_the_miner_still_ends(
+    tmp_path: Path, api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = settings(tmp_path)
+    assert given.subnet is not None
+    (given.subnet.wallet_dir / "hotkey").unlink()
+    with pytest.raises(WalletRefused) as refused:
+        Subnet.open(given.subnet, registry=Metrics().registry)
+    await report_refusal(given, refused.value, connect=api.connect)
+    assert api.report["subnet"]["registration"] == "WalletMissing"
+    gone = Reached("http://127.0.0.1:1")
+    await report_refusal(given, refused.value, connect=lambda: ClusterClient(gone))  # type: ignore[arg-type]
+    assert "can't be written" in caplog.text
+
+
+async def test_outside_a_cluster_nobody_is_told(tmp_path: Path, api: Any) -> None:
+    given = settings(tmp_path, pod_name=None)
+    assert given.subnet is not None
+    subnet = Subnet.open(given.subnet, registry=Metrics().registry)
+    await report_standing(given, subnet, connect=api.connect)
+    await report_standing(replace(given, tables_dir=tmp_path), subnet, connect=api.connect)
+    assert api.writes == 0
+    assert registration_report.REFRESH_SECONDS > 0
