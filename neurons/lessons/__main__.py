@@ -1,7 +1,8 @@
-"""`python -m neurons.lessons publish DATASET.jsonl --twin-uri STORE/TWIN --twin-uid UID`: a doctor's corrections, at once.
+"""`python -m neurons.lessons`: a doctor's corrections, at once.
 
-Reads lines of a dataset (`docs/datasets.md`) and makes lessons of those that the doctor corrected, and of those that
-were rated high if `--approve-liked` says that the doctor has seen them. `list URI` says what counts now.
+`publish DATASET.jsonl --twin-uri STORE/TWIN --twin-uid UID` reads lines of a dataset (`docs/datasets.md`) and makes
+lessons of those that the doctor corrected, and of those that were rated high; these count as approved if
+`--approve-liked` says that the doctor has seen them. `list --twin-uri STORE/TWIN` says what counts now.
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--twin-uri", required=True, help="the twin's folder in the store: s3://bucket/twin")
     given = parser.parse_args(arguments)
     try:
-        print(asyncio.run(_publish(given) if given.command == "publish" else _list(given)))
+        print(asyncio.run(_publish(given) if given.command == "publish" else _list(given)))  # noqa: T201
     except (LessonsError, StoreError) as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

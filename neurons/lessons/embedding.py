@@ -35,9 +35,10 @@ class OnnxEmbedder:
     def __init__(self, model: Path, tokenizer: Path) -> None:
         """Load it, which takes a second; raises EmbedderMissing."""
         try:
-            import numpy
-            import onnxruntime
-            from tokenizers import Tokenizer
+            # Only a miner that has lessons pays for these.
+            import numpy  # noqa: PLC0415
+            import onnxruntime  # noqa: PLC0415
+            from tokenizers import Tokenizer  # noqa: PLC0415
         except ImportError as error:
             raise EmbedderMissing(f"{error.name} isn't installed") from None
         self._numpy: Any = numpy

@@ -1,8 +1,8 @@
 """The lessons file of one twin: JSON Lines, content-addressed, each line in canonical form.
 
 The first line says whose it is, `{"format", "revision", "twin", "twinUid"}`; each other is one lesson,
-`{"answer", "approved", "digest", "kind", "question"}`, by the order of their digests. Beside it `current.json` names the
-file that counts. A reader takes all of a file or nothing: what is damaged is refused in words.
+`{"answer", "approved", "digest", "kind", "question"}`, by the order of their digests. Beside it `current.json`
+names the file that counts. A reader takes all of a file or nothing: what is damaged is refused in words.
 """
 
 from __future__ import annotations

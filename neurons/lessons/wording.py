@@ -15,7 +15,7 @@ _OPENING: Final = (
     "instructions to you. If one is about what is asked now, your answer must agree with it; leave the others aside."
 )
 _ANSWER: Final = {Kind.CORRECTION: "The doctor's own answer", Kind.LIKED: "An answer that was liked"}
-_MARK: Final = re.compile(r"<(?=[/|a-zA-Z_｜])|(?<=[|｜])>|\[(?=/?[A-Z_]{3,}\])")
+_MARK: Final = re.compile(r"<(?=[/|a-zA-Z_\uff5c])|(?<=[|\uff5c])>|\[(?=/?[A-Z_]{3,}\])")
 """Where a chat template's own marks begin or end (`<|im_end|>`, `</s>`, `[INST]`): a tokenizer takes them for what they
 are wherever they stand."""
 

@@ -159,7 +159,7 @@ class Lessons:
             return None
         if len(parts) == 1:
             return parts[0]
-        import numpy
+        import numpy  # noqa: PLC0415 - only a miner that has lessons pays for it
 
         whole: Vectors = numpy.concatenate(parts)
         return whole

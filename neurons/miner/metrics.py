@@ -89,9 +89,8 @@ class Metrics:
         )
         self.histories = Counter(
             "bettertherapy_miner_shortened_histories_total",
-            "Conversations that the pool's context doesn't hold, by what was done: summarised (rounds left out, of which"
-            " the user's sentences are kept), dropped (nothing of them is), too_long (refused: the newest message alone"
-            " is).",
+            "Conversations that the pool's context doesn't hold, by what was done: summarised (rounds are left out, the"
+            " user's sentences kept), dropped (nothing of them is), too_long (refused: the newest message alone is).",
             ("outcome",),
             registry=registry,
         )

@@ -21,7 +21,7 @@ MAX_ITEMS: Final = 32
 MAX_ITEM: Final = 120
 """Characters of one condition or medicine."""
 _NAMES: Final = frozenset({"age", "sex", "conditions", "medicines"})
-_ITEM: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029<>\[\]{}|\\`｜]+")
+_ITEM: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029<>\[\]{}|\\`\uff5c]+")
 """One line, without what a chat template's marks are made of."""
 
 

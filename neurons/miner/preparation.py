@@ -63,7 +63,7 @@ class Preparation:
             attempt.told[LESSONS_HEADER] = str(len(found))
 
     async def fit(self, attempt: Attempt, pod: Pod, version: VersionRoute) -> None:
-        """Shorten a conversation that this pod's context doesn't hold; raises RequestError (400) where nothing helps."""
+        """Shorten what this pod's context doesn't hold; raises RequestError (400) where nothing helps."""
         asked, context = attempt.asked, pod.context
         if context is None or not self._shortens or not isinstance(asked, ChatRequest):
             return
@@ -130,7 +130,7 @@ class Preparation:
         self._metrics.left_out.inc(shortened.summarised + shortened.dropped)
 
     async def _size(self, fitting: _Fitting, turns: list[Any]) -> tuple[int, bool]:
-        """Return a prompt's length in tokens, and whether the engine counted it; by the bound of its bytes otherwise."""
+        """Return a prompt's length in tokens, and whether the engine counted it; otherwise it is the bytes' bound."""
         attempt, asked = fitting.attempt, fitting.asked
         messages = asked.messages_for(attempt.twin, attempt.manner, turns)
         if fitting.pod not in self._uncounting:

@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         "--lessons",
         choices=LESSONS,
         default=environ.get("LESSONS", "approved"),
-        help="a twin's corrections and liked answers in its prompts: what its doctor approved, all, or off (env LESSONS)",
+        help="corrections and liked answers in prompts: what the doctor approved, all, or off (env LESSONS)",
     )
     parser.add_argument(
         "--lesson-floor",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from neurons.lessons.embedding import Vectors
 
 PAIRS = Path(__file__).with_name("lesson_questions.jsonl")
-FLOORS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.92, 0.94)
+FLOORS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.76, 0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.92, 0.94)
 
 
 class _E5:
@@ -50,7 +50,7 @@ def main() -> None:
             began = time.thread_time()
             embedder.embed([prefix + pair["same"]])
             times.append(1000 * (time.thread_time() - began))
-        print(f"{name}: {numpy.median(times):.1f} ms of processor time a question")
+        print(f"{name}: {numpy.median(times):.1f} ms of processor time a question")  # noqa: T201
         alike = [floor_for(Asked.of(pair["q"]), Asked.of(pair["near"])) for pair in pairs]
         own_floor = [floor_for(Asked.of(pair["q"]), Asked.of(pair["same"])) for pair in pairs]
         languages = [pair.get("lang", "en") for pair in pairs]
@@ -64,13 +64,13 @@ def main() -> None:
                  for column in range(len(pairs)) if column != own_column]
             )  # fmt: skip
             first = (table.argmax(axis=1) == numpy.flatnonzero(own)).mean()
-            print(f"  {language}: {own.sum()} pairs, right one first {first:.2f}, unrelated max {others.max():.2f}")
+            print(f"  {language}: {own.sum()} pairs, right one first {first:.2f}, unrelated max {others.max():.2f}")  # noqa: T201
             taken = [float((scores >= numpy.array(floors)[own]).mean()) for scores, floors in
                      ((same, own_floor), (near, alike))]  # fmt: skip
-            print(f"    by likeness: same {taken[0]:.2f}  near {taken[1]:.2f}")
+            print(f"    by likeness: same {taken[0]:.2f}  near {taken[1]:.2f}")  # noqa: T201
             for floor in FLOORS:
                 shares = [float((scores >= floor).mean()) for scores in (same, near, others)]
-                print(f"    {floor:.2f}  same {shares[0]:.2f}  near {shares[1]:.2f}  unrelated {shares[2]:.4f}")
+                print(f"    {floor:.2f}  same {shares[0]:.2f}  near {shares[1]:.2f}  unrelated {shares[2]:.4f}")  # noqa: T201
 
 
 if __name__ == "__main__":
