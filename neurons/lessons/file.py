@@ -88,7 +88,7 @@ def write_lessons(file: LessonsFile) -> tuple[bytes, Pointer]:
     data = b"".join(_canonical(line) + b"\n" for line in lines)
     digest = digest_of(data)
     read_lessons(data, digest=digest, twin_uid=file.twin_uid)
-    return data, Pointer(digest=digest, revision=file.revision, twinUid=file.twin_uid)
+    return data, Pointer.model_validate({"digest": digest, "revision": file.revision, "twinUid": file.twin_uid})
 
 
 def read_lessons(data: bytes, *, digest: str, twin_uid: str) -> LessonsFile:
