@@ -199,7 +199,7 @@ class Miner(ApiModel):
     """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
     absent means none."""
     resources: Resources | None = None
-    """Resources of one miner; absent means 100m CPU and 96Mi, at most 256Mi."""
+    """Resources of one miner; absent means 100m CPU and 96Mi, at most 512Mi."""
     pod: ServingPodOverlay | None = None
     """What is added to the miner pods."""
 

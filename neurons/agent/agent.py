@@ -19,6 +19,7 @@ from neurons.agent.base_sizes import BaseSizes
 from neurons.agent.drain import Drain
 from neurons.agent.engine import EngineClient, EngineError
 from neurons.agent.keeper import AdapterKeeper, Fetch
+from neurons.agent.lessons import FOLDER, LessonKeeper
 from neurons.agent.metrics import CONTENT_TYPE, AgentMetrics
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.oddities import OddAnswers
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 SLOT_WINDOW_SECONDS: Final = 60.0
 """An adapter that ran a request within this time is counted as using a slot."""
 _SLOT_LOOK_SECONDS: Final = 10.0
+LESSONS_PATH: Final = "/agent/v1/lessons"
 _SHUTDOWN_QUIET_SECONDS: Final = 1.0
 _SAVE_SECONDS: Final = 0.2
 """Between two saves of the routing, so that a thousand changes make few."""
@@ -93,6 +95,13 @@ class Agent:
         )
         self.template = ChatTemplate(self.engine, self.roster.measuring, self.monitor, changed=self._on_change)
         self.monitor.eager = lambda: not self.roster.all_verified()
+        self.lessons = LessonKeeper(
+            lambda: self.view.twins,
+            folder=settings.adapters_dir / FOLDER,
+            store_uri=settings.store_uri,
+            pvc_dir=settings.pvc_dir,
+            lap_seconds=settings.lessons_seconds,
+        )
         self.proxy = Proxy(
             engine=self.engine,
             monitor=self.monitor,
@@ -131,6 +140,7 @@ class Agent:
             "/healthz": self._health_page,
             "/readyz": self._ready_page,
             "/agent/v1/status": self._status_page,
+            LESSONS_PATH: self._lessons_page,
         }
         self._stack = AsyncExitStack()
         self.failed = asyncio.Event()
@@ -153,6 +163,7 @@ class Agent:
                 self._follow_routing,
                 self._save_routing,
                 self._reporter.run,
+                self.lessons.run,
             ):
                 await stack.enter_async_context(self._background(work))
             if self._local:
@@ -326,6 +337,8 @@ class Agent:
         if path in GENERATION_PATHS and request.method == "POST" and not query:
             return await self.proxy.generate(request, path)
         page = self._pages.get(path) if request.method == "GET" else None
+        if page is None and request.method == "GET" and path.startswith(f"{LESSONS_PATH}/"):
+            return self._lessons_file(path.removeprefix(f"{LESSONS_PATH}/"))
         if page is None:
             self.metrics.refused.labels("not_allowed").inc()
             return problem(404, "NotFoundError", "no such route here")
@@ -339,6 +352,15 @@ class Agent:
 
     async def _status_page(self) -> web.Response:
         return web.Response(text=self.report().to_json(), content_type="application/json")
+
+    async def _lessons_page(self) -> web.Response:
+        return web.Response(body=self.lessons.index(), content_type="application/json")
+
+    def _lessons_file(self, digest: str) -> web.Response:
+        data = self.lessons.file(f"sha256:{digest}")
+        if data is None:
+            return problem(404, "NotFoundError", "no twin has such lessons now")
+        return web.Response(body=data, content_type="application/jsonl")
 
     def _readiness(self) -> str:
         if self.ready:

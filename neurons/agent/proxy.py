@@ -1,6 +1,6 @@
 """The pod's only door: an allow-list in front of an engine whose other routes could load, unload or stop it.
 
-A request goes on only if its method and its raw path are one of four pairs, its body is JSON that we have parsed and
+A request goes on only if its method and its raw path are one of these pairs, its body is JSON that we have parsed and
 written anew (so the engine reads what we have checked), and its model is the base or a Verified adapter.
 """
 
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _WHOLE_BYTES: Final = 1024 * 1024
 """Answers of known length up to this are sent on in one piece; streams have no length."""
-GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"})
+"""What goes on to the engine. `/tokenize` generates nothing: it says how long a prompt is."""
 OTHER_POD: Final = {names.RETRY_HEADER: "other-pod"}
 
 REFUSED_FIELDS: Final = frozenset(

@@ -43,6 +43,10 @@ class Settings:
     """Longest wait for an answer to one poll of the engine."""
     request_seconds: float = 600.0
     """Longest silence within one proxied request."""
+    store_uri: str | None = None
+    """Root of the pool's adapter store, where twins without an adapter have their lessons, too."""
+    lessons_seconds: float = 15.0
+    """Between two looks at a twin's lessons."""
     fetches: int = 4
     loads: int = 4
     """Adapters fetched, and loaded, at the same time."""
@@ -98,6 +102,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
     option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
     option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
+    option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(1024 * 1024), "largest request body")
@@ -117,6 +122,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         adapters_dir=Path(args.adapters_dir),
         pvc_dir=Path(args.pvc_dir),
         base_model_dir=Path(args.base_model_dir) if args.base_model_dir else None,
+        store_uri=args.store_uri or None,
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),
         max_body_bytes=int(args.max_body_bytes),

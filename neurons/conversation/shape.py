@@ -59,12 +59,17 @@ def text_of(message: Message) -> str:
     return BETWEEN.join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
-def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = DEFAULT) -> list[Message]:
+def shape(
+    messages: Sequence[Message], *, system: str | None, manner: Manner = DEFAULT, closing: str | None = None
+) -> list[Message]:
     """Return the conversation as the template takes it; `messages` itself stays as it is.
 
     All system texts become one, `system` (the twin's own) first: templates of the Llama 2 kind refuse a second one, and
     others put it where it was said or drop it. Turns of one speaker in a row become one: many templates refuse them
     otherwise, and a twin learns them so.
+
+    `closing` (what is of this request alone) stands after all other system texts, so that what stays the same is in
+    front and an engine's prefix cache serves.
     """
     texts = [system] if system else []
     turns: list[Message] = []
@@ -73,6 +78,8 @@ def shape(messages: Sequence[Message], *, system: str | None, manner: Manner = D
             turns.append(message)
         elif text := text_of(message):
             texts.append(text)
+    if closing:
+        texts.append(closing)
     turns = _alternating(turns)
     whole = BETWEEN.join(texts)
     if texts and manner.system is SystemPlace.FIRST_USER_TURN:

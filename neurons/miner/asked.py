@@ -115,6 +115,12 @@ class EngineRequest(ABC):
         """Tell whether `tokens` are all that were asked for."""
         return any(tokens >= value for name, value in self._limits().items() if name != "min_tokens")
 
+    @property
+    def asked_tokens(self) -> int | None:
+        """How long the answer may become, as far as that was asked."""
+        limits = [int(min(value, _MOST_TOKENS)) for name, value in self._limits().items() if name != "min_tokens"]
+        return max(limits, default=None)
+
     def _limits(self) -> dict[str, int | float]:
         given = {name: self.document.get(name) for name in COUNTED_TOKENS}
         limits = {

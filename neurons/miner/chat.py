@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import orjson
 
-from neurons.conversation import Manner, Message, is_plain, shape, text_of
+from neurons.conversation import BETWEEN, Manner, Message, is_plain, shape, text_of
+from neurons.lessons import Found
+from neurons.lessons.wording import worded
 from neurons.miner.asked import (
     IDENTITY_FIELDS,
     SWALLOWED,
@@ -22,6 +24,7 @@ from neurons.miner.asked import (
 )
 from neurons.miner.errors import bad_request
 from neurons.miner.messages import Place, written
+from neurons.miner.patient import FIELD, Patient, take_patient
 from neurons.miner.tables import TwinRoute, VersionRoute
 from neurons.receipts.digests import question_of_messages
 
@@ -49,7 +52,7 @@ _OBSTACLES: Final = (
     "return_token_ids", "return_tokens_as_token_ids", "continue_final_message",
 )
 # fmt: on
-_KNOWN: Final = _FORWARDED | SWALLOWED
+_KNOWN: Final = _FORWARDED | SWALLOWED | {FIELD}
 _NAMING: Final = (*IDENTITY_FIELDS, "metadata")
 
 
@@ -65,6 +68,33 @@ class ChatRequest(EngineRequest):
     """The same, written for the engine."""
     plain: bool
     """Every template takes the messages as they are."""
+    size: int = 0
+    """Bytes of the body: more than the prompt's, but for what the miner adds."""
+    patient: Patient | None = None
+    """What was said of who asks."""
+    lessons: tuple[Found, ...] = ()
+    """What was found among the twin's lessons, for the prompt; set once the twin is known, by its UID."""
+    shown: list[Message] | None = None
+    """The turns that the engine gets, where that is not all of them."""
+    closing: str | None = field(default=None, init=False)
+    """What stands after all system texts: patient and lessons, in words."""
+
+    @property
+    def personal(self) -> bool:
+        """Whether the prompt holds facts of one patient: its answer is nobody else's."""
+        return self.patient is not None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What an answer may be held against: what the doctor said to questions like this one."""
+        return tuple(found.lesson.answer for found in self.lessons)
+
+    def teach(self, lessons: tuple[Found, ...]) -> None:
+        """Put these lessons, and no others, into the prompt."""
+        self.lessons = lessons
+        # A patient's facts stay through a session, lessons come with its questions: first what changes less.
+        texts = [self.patient.worded() if self.patient is not None else "", worded(lessons)]
+        self.closing = BETWEEN.join(text for text in texts if text) or None
 
     def to_bytes(self, twin: TwinRoute, version: VersionRoute, manner: Manner) -> bytes:
         """Return the body for the engine."""
@@ -144,17 +174,29 @@ class ChatRequest(EngineRequest):
 
     def wants_manner(self, twin: TwinRoute) -> bool:
         """Tell whether there is a system text, or a speaker twice in a row."""
-        return twin.system_message is not None or not self.plain
+        return twin.system_message is not None or self.closing is not None or not self.plain
 
     def _messages(self, twin: TwinRoute, manner: Manner) -> list[Any]:
-        if twin.system_message is None and self.plain:
-            return self.turns
-        return shape(self.turns, system=twin.system_message["content"] if twin.system_message else None, manner=manner)
+        turns = self.turns if self.shown is None else self.shown
+        if not self.wants_manner(twin):
+            return turns
+        system = twin.system_message["content"] if twin.system_message else None
+        return shape(turns, system=system, manner=manner, closing=self.closing)
+
+    def messages_for(self, twin: TwinRoute, manner: Manner, shown: list[Message]) -> list[Any]:
+        """Return the messages as the engine would get them if these turns were shown."""
+        before, self.shown = self.shown, shown
+        try:
+            return self._messages(twin, manner)
+        finally:
+            self.shown = before
 
 
 def parse_chat(body: bytes, *, images: bool = False) -> ChatRequest:
     """Check a body; raises RequestError (400), which quotes field names only."""
-    return check_chat(parse_object(body), images=images)
+    chat = check_chat(parse_object(body), images=images)
+    chat.size = len(body)
+    return chat
 
 
 def check_chat(document: dict[str, Any], *, images: bool = False, place: Place | None = None) -> ChatRequest:
@@ -172,8 +214,9 @@ def check_chat(document: dict[str, Any], *, images: bool = False, place: Place |
     check_template_kwargs(document)
     named = not document.keys().isdisjoint(_NAMING)
     identity = take_identity(document)
+    patient = take_patient(document) if FIELD in document else None
     first = next((turn for turn in turns if turn["role"] == "user"), turns[0])
-    return ChatRequest(
+    chat = ChatRequest(
         twin=twin,
         stream=stream,
         document=document,
@@ -183,7 +226,11 @@ def check_chat(document: dict[str, Any], *, images: bool = False, place: Place |
         messages=messages,
         turns=turns,
         plain=is_plain(turns),
+        patient=patient,
     )
+    if patient is not None:
+        chat.teach(())
+    return chat
 
 
 def _beginning(turn: Message) -> bytes:

@@ -75,6 +75,8 @@ class Exchange:
                 streaming = reply.status == 200 and reply.content_type == EVENT_STREAM
                 answer = await (first_events(reply) if streaming else reply.whole())
             headers = headers_of(version, pod, reply)
+            if attempt.told:
+                headers |= attempt.told
             check_answer(reply, pod, answer, headers)
             check_adapter(reply, version)
             if draws > 1 and not streaming:

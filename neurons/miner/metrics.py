@@ -124,6 +124,33 @@ class Metrics:
             "Chat requests that the chat template of the pool's base model refuses in every form.",
             registry=registry,
         )
+        self.histories = Counter(
+            "bettertherapy_miner_shortened_histories_total",
+            "Conversations that the pool's context doesn't hold, by what was done: summarised (rounds are left out, the"
+            " user's sentences kept), dropped (nothing of them is), too_long (refused: the newest message alone is).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.left_out = Counter(
+            "bettertherapy_miner_left_out_messages_total",
+            "Messages of those conversations that didn't reach the engine whole.",
+            registry=registry,
+        )
+        self.lessons = Gauge(
+            "bettertherapy_miner_lessons", "Corrections and liked answers in use, of all twins.", registry=registry
+        )
+        self.lessons_asked = Counter(
+            "bettertherapy_miner_lesson_lookups_total",
+            "Chats with twins that have lessons: found (some are in the prompt), none (none is alike enough), late (the"
+            " question couldn't be compared in time; only the same words were looked for).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.lesson_errors = Counter(
+            "bettertherapy_miner_lesson_errors_total",
+            "Lessons files that couldn't be used; the last good one of that twin stays.",
+            registry=registry,
+        )
         self.held = Gauge(
             "bettertherapy_miner_held",
             "Requests that wait for a pod now (rollout, scale-up from zero).",

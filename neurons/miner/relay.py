@@ -32,9 +32,11 @@ from neurons.miner.errors import (
     unknown_model,
 )
 from neurons.miner.exchange import Exchange
+from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import CODE_BROKEN_STREAM, CODE_CLIENT_GONE, Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.pod_answers import Refused, TryElsewhere
+from neurons.miner.preparation import Preparation
 from neurons.miner.selection import Spread, choose_pod, choose_version
 from neurons.miner.settings import Settings
 from neurons.miner.stamp import Stamper
@@ -49,12 +51,21 @@ MAX_PAUSE_SECONDS: Final = 0.5
 class Relay:
     """All requests of one miner; use as `async with Relay(...) as relay`."""
 
-    def __init__(self, tables: Tables, metrics: Metrics, settings: Settings, *, stamper: Stamper | None = None) -> None:
-        """Without a `stamper`, answers have no receipts."""
+    def __init__(
+        self,
+        tables: Tables,
+        metrics: Metrics,
+        settings: Settings,
+        *,
+        stamper: Stamper | None = None,
+        lessons: Lessons | None = None,
+    ) -> None:
+        """Without a `stamper`, answers have no receipts; without `lessons`, prompts hold none."""
         self._tables, self._metrics, self._settings = tables, metrics, settings
         self._upstream = Upstream(connect_seconds=settings.connect_seconds)
         self._templates = Templates(metrics, self._upstream)
         self._drawing = Drawing(settings, metrics)
+        self._preparation = Preparation(self._upstream, lessons, metrics, history=settings.history)
         self._exchange = Exchange(self._upstream, self._templates, metrics, stamper, self._drawing)
         self._cache = (
             AnswerCache(max_bytes=settings.cache_bytes, max_seconds=settings.cache_seconds)
@@ -173,8 +184,10 @@ class Relay:
                 attempt.look_again(pods)
                 continue
             try:
+                await self._preparation.teach(attempt)
                 if attempt.asked.wants_manner(attempt.twin):
                     attempt.manner = await self._templates.settle(pod, version)
+                await self._preparation.fit(attempt, pod, version)
                 return await self._repeated(attempt, version) or await self._ask(attempt, pod, version)
             except TryElsewhere as why:
                 self._metrics.retries.labels(why.reason).inc()

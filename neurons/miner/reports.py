@@ -37,6 +37,8 @@ class Held:
     """It may get requests."""
     adapters: Mapping[str, str]
     """Digests of the Verified ones by served name."""
+    context: int | None = None
+    """How many tokens prompt and answer may have together, if the engine says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class ReportView:
         if report is None or report.head is None:
             return None
         head = report.head
-        return Held(head.pod, head.ready and not head.draining and head.engine.live, report.adapters)
+        ready = head.ready and not head.draining and head.engine.live
+        return Held(head.pod, ready, report.adapters, head.engine.max_model_length)
 
     def _replace(self, objects: list[Any]) -> set[str]:
         listed = {_name(thing) for thing in objects}

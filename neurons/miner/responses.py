@@ -15,7 +15,7 @@ from neurons.receipts.digests import question_of_input
 _AS_THEY_ARE: Final = (
     "model", "temperature", "top_p", "parallel_tool_calls", "stream", "top_logprobs", "user", "safety_identifier",
     "prompt_cache_key", "prompt_cache_retention", "metadata", "store", "service_tier", "seed", "stop", "top_k", "min_p",
-    "chat_template_kwargs",
+    "chat_template_kwargs", "bettertherapy",
 )
 _TRANSLATED: Final = frozenset(
     {"input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "include", "truncation",
@@ -69,7 +69,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
     if document.get("stream"):
         document["stream_options"] = {"include_usage": True}
     chat = check_chat(document, images=images, place=places.__getitem__)
-    return ResponsesRequest(
+    response = ResponsesRequest(
         twin=chat.twin,
         stream=chat.stream,
         document=chat.document,
@@ -79,6 +79,8 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
         messages=chat.messages,
         turns=chat.turns,
         plain=chat.plain,
+        patient=chat.patient,
+        size=len(body) + sum(len(str(place)) for place in places),
         given={name: given[name] for name in ("input", "instructions") if name in given},
         echo={
             "instructions": given.get("instructions"), "metadata": given.get("metadata") or {},
@@ -91,6 +93,9 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
             "previous_response_id": None, "store": False,
         },
     )  # fmt: skip
+    if chat.patient is not None:
+        response.teach(())
+    return response
 
 
 def _list(given: dict[str, Any], name: str) -> list[Any]:

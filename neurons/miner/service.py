@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from neurons.lessons.model import load_embedder
 from neurons.miner.access import AccessList
 from neurons.miner.doors import Doors, SignedDoor
+from neurons.miner.lesson_feed import LessonFeed
+from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import Metrics
 from neurons.miner.relay import Relay
 from neurons.miner.server import MinerServer
@@ -40,7 +43,15 @@ class MinerService:
         self.tables = Tables(self.metrics, pool=settings.pool)
         self._subnet = _subnet(settings, self.metrics)
         stamper = self._subnet.stamper(lambda: self.tables.base) if self._subnet is not None else None
-        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper)
+        self._lessons: Lessons | None = None
+        if settings.lessons != "off":
+            self._lessons = Lessons(
+                self.metrics,
+                floor=settings.lesson_floor,
+                load=load_embedder,
+                liked_unapproved=settings.lessons == "all",
+            )
+        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons)
         self.port = 0
         """The port it listens on, once `listening` is set."""
         self.listening = asyncio.Event()
@@ -73,10 +84,17 @@ class MinerService:
             announce=None if subnet is None else lambda: subnet.announcement(self.tables.snapshot, self.tables.base),
         )
         more = [*subnet.followers(), *self._reporting(subnet)] if subnet is not None else []
+        if self._lessons is not None:
+            feed = LessonFeed(
+                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
+            )
+            more.append(feed.run())
         try:
             async with self.relay:
                 await self._serve(server, followers=(source, access.follow(), *more))
         finally:
+            if self._lessons is not None:
+                self._lessons.close()
             if subnet is not None:
                 await subnet.close()
 

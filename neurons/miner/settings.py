@@ -11,6 +11,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from neurons.candidates import ScorerSettingError, Weighted, read_scorers
+from neurons.lessons.likeness import FLOOR
 from neurons.miner import cors
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -21,6 +22,7 @@ MAX_CANDIDATES: Final = 16
 DEFAULT_SCORERS: Final = "agreement:2,likelihood,support:2"
 MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
 """Half of a miner's memory limit."""
+LESSONS: Final = ("approved", "all", "off")
 TOKEN_DOOR: Final = "token"  # noqa: S105 - a door's name
 SIGNED_DOOR: Final = "signed"
 
@@ -85,6 +87,14 @@ class Settings:
     """Origins whose pages may call the miner from a browser; `*` allows all."""
     images: bool = False
     """Take images in messages, as data URLs: the base model sees them."""
+    lessons: str = "approved"
+    """Which lessons of a twin stand in its prompts: what its doctor approved, also what was merely liked, or none."""
+    lesson_floor: float = FLOOR
+    """How alike two questions must be, as the cosine of their embeddings."""
+    lessons_seconds: float = 5.0
+    """Between two looks at what the agents have of them."""
+    history: bool = True
+    """Shorten conversations that the pool's context doesn't hold; otherwise the engine refuses them."""
     doors: frozenset[str] = frozenset({TOKEN_DOOR, SIGNED_DOOR})
     """Which doors are open; the signed one only with a wallet."""
     subnet: SubnetSettings | None = None
@@ -137,6 +147,24 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         help="take images as data URLs, where the base model sees them (env IMAGES)",
     )
     _add_candidates(parser, environ)
+    parser.add_argument(
+        "--lessons",
+        choices=LESSONS,
+        default=environ.get("LESSONS", "approved"),
+        help="corrections and liked answers in prompts: what the doctor approved, all, or off (env LESSONS)",
+    )
+    parser.add_argument(
+        "--lesson-floor",
+        type=_cosine,
+        default=environ.get("LESSON_FLOOR", str(FLOOR)),
+        help="how alike a lesson's question must be (env LESSON_FLOOR; %(default)s)",
+    )
+    parser.add_argument(
+        "--whole-history",
+        action="store_true",
+        default=environ.get("WHOLE_HISTORY", "").lower() in ("1", "true"),
+        help="leave conversations that are too long to the engine, which refuses them (env WHOLE_HISTORY)",
+    )
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     _add_subnet(parser, environ)
     given = parser.parse_args(arguments)
@@ -145,6 +173,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     doors = frozenset(door.strip() for door in given.doors.split(","))
     if not doors or not doors <= {TOKEN_DOOR, SIGNED_DOOR}:
         parser.error(f"--doors must be {TOKEN_DOOR}, {SIGNED_DOOR}, or both with a comma between")
+    if given.lessons not in LESSONS:  # argparse does not look at defaults
+        parser.error(f"--lessons (or LESSONS) must be one of {', '.join(LESSONS)}")
     if doors == {SIGNED_DOOR} and given.wallet_dir is None:
         parser.error(f"--doors={SIGNED_DOOR} needs --wallet-dir: without a hotkey nobody can sign for this miner")
     return Settings(
@@ -163,6 +193,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         max_in_flight=given.max_in_flight,
         cors_origins=given.cors_origins,
         images=given.images,
+        lessons=given.lessons,
+        lesson_floor=given.lesson_floor,
+        history=not given.whole_history,
         doors=doors,
         subnet=_subnet(given),
         candidates=given.candidates,
@@ -319,6 +352,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
+    return value
+
+
+def _cosine(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 

@@ -38,6 +38,8 @@ class Pod:
     uid: str
     url: URL
     """Where chat requests go."""
+    context: int | None = None
+    """How many tokens prompt and answer may have together there, if its engine says so."""
     in_flight: int = 0
     """Requests that this miner has there now."""
     failures: int = 0
@@ -271,6 +273,7 @@ class Tables:
         pod = self._pods.get(held.pod.uid)
         if pod is None or pod.url != url:
             pod = Pod(name=name, uid=held.pod.uid, url=url)
+        pod.context = held.context
         return _Offer(pod, held.ready, frozenset(held.adapters.items()) if held.ready else frozenset())
 
     def _publish(self) -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef, PodReport
+from neurons.lessons.file import digest_of
 
 
 @dataclass(kw_only=True)
@@ -47,6 +48,13 @@ class FakeAgent:
     """Wait for it before the first event or answer."""
     step: asyncio.Semaphore | None = None
     """Acquired before each event: the test lets them out one by one."""
+    context: int | None = None
+    """What its engine says of the longest prompt and answer."""
+    bytes_a_token: int | None = 4
+    """How it counts tokens; None for an engine that doesn't."""
+    counted: int = 0
+    lessons: dict[str, tuple[int, bytes] | None] = field(default_factory=dict)
+    """UID → revision and file of the lessons that it has from the store."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Every chat body that was let in, as it arrived."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -83,12 +91,17 @@ class FakeAgent:
             "pod": PodRef(name=self.pod, uid=self.uid),
             "ready": self.ready,
             "draining": self.draining,
-            "engine": EngineReport(live=True),
+            "engine": EngineReport(live=True, max_model_length=self.context),
             "adapters": adapters,
         }
         return PodReport(**(values | changes))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.startswith("/agent/v1/lessons"):
+            return self._lessons(request.path.removeprefix("/agent/v1/lessons"))
+        if request.path == "/tokenize" and self.bytes_a_token is not None:
+            self.counted += 1
+            return web.json_response({"count": self.tokens(json.loads(await request.read())["messages"])})
         if request.method != "POST" or request.path != "/v1/chat/completions":
             return web.json_response({"error": {"type": "NotFound"}}, status=404)
         body = json.loads(await request.read())
@@ -112,11 +125,28 @@ class FakeAgent:
         finally:
             self.running -= 1
 
+    def tokens(self, messages: list[dict[str, Any]]) -> int:
+        """Return how long a prompt is for its engine."""
+        said = sum(len(str(message["content"]).encode()) for message in messages)
+        return said // (self.bytes_a_token or 1) + 4 * len(messages)
+
+    def _lessons(self, path: str) -> web.Response:
+        if not path:
+            index = {
+                uid: None if kept is None else {"revision": kept[0], "digest": digest_of(kept[1])}
+                for uid, kept in self.lessons.items()
+            }
+            return web.json_response({"twins": index})
+        files = {f"/{digest_of(kept[1]).removeprefix('sha256:')}": kept[1] for kept in self.lessons.values() if kept}
+        return web.Response(body=files[path]) if path in files else web.Response(status=404)
+
     async def _answer(self, request: web.BaseRequest, body: dict[str, Any]) -> web.StreamResponse:
         if self.gate is not None:
             await self.gate.wait()
         if self.break_off:
             return self._abort(request)
+        if self.context is not None and self.tokens(body["messages"]) + body.get("max_tokens", 0) > self.context:
+            return web.json_response({"error": {"type": "BadRequestError", "message": "too long"}}, status=400)
         if self.status != 200:
             return web.json_response({"error": self.error}, status=self.status, headers=self.marks)
         if self.answer is not None:

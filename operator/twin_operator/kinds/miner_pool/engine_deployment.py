@@ -251,6 +251,8 @@ def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
 def _agent_container(pool: Pool, images: Images) -> Manifest:
     engine = pool.spec.engine
     source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
+    if (store := store_uri(pool)) is not None:
+        source.append(env("STORE_URI", store))
     key_mount: list[Manifest] = []
     model_mounts: list[Manifest] = []
     claims = [claim_in(store_uri(pool))]

@@ -32,7 +32,7 @@ from twin_operator.kinds.podspec.parts import (
 )
 from twin_operator.settings import Images
 
-RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 DRAIN_DELAY_SECONDS: Final = 5
 """How long a miner that stops goes on accepting, until every client has seen that it left the Service."""
 

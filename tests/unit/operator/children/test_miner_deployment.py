@@ -26,7 +26,7 @@ def test_tokens_come_from_the_pools_secret_or_the_one_it_names() -> None:
 def test_a_miners_resources_are_the_pools_own() -> None:
     own = {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}
     assert containers(miner_pod(resources=own))["miner"]["resources"] == own
-    assert containers(miner_pod())["miner"]["resources"]["limits"] == {"memory": "256Mi"}
+    assert containers(miner_pod())["miner"]["resources"]["limits"] == {"memory": "512Mi"}
 
 
 def test_several_miners_are_spread_over_nodes_unless_the_pool_says_how() -> None:
