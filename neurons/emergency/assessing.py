@@ -99,7 +99,7 @@ def _in_sentence(read: _Read, combination: Combination) -> bool:
     rule = combination.rule
     places = []
     for concept in combination.concepts:
-        live = [each for each in read.told if each.concept == concept and each.counts(always=rule.always)]
+        live = [each for each in read.told if each.concept == concept and each.counts(rule)]
         if not live:
             return False
         places.append(live)
@@ -134,7 +134,7 @@ def _in_talk(now: Sequence[_Read], before: Sequence[_Read], combination: Combina
             for read in reads
             if not any(other.concept in rule.unless for other in read.told)
             for each in read.told
-            if each.counts(always=rule.always)
+            if each.counts(rule)
         }
 
     newest = live(now)

@@ -19,6 +19,10 @@ _JOINED: Final = 8
 """A phrase of at least so many letters is also known when its words are written as one."""
 
 
+_NEPALI_TYPO: Final = 8
+"""Characters of a key from which a slip of the pen is looked for: short Nepali words differ by one letter as it is."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +50,8 @@ class Rule(_Strict):
     """Concepts that make it something else when they are told in the same sentence."""
     scope: Literal["sentence", "talk"] = "sentence"
     """How near the concepts must be: in one sentence, or anywhere in what the patient said lately."""
+    firm: bool = False
+    """A negation takes nothing away: "there is no reason to live" says the same as its phrase."""
     always: bool = False
     """Also when it is asked or supposed ("how many pills …"): the question itself is the sign."""
 
@@ -165,7 +171,7 @@ class Lexicon:
         for key in keys:
             if key.startswith(NEPALI) and not keys[0].startswith(NEPALI):
                 continue  # romanised spelling varies enough as it is
-            if len(key.removeprefix(NEPALI)) >= 4 and key not in _KEEP:
+            if len(key) >= (_NEPALI_TYPO if key.startswith(NEPALI) else 4) and key not in _KEEP:
                 for cut in _cuts(key):
                     yield from (word for word in self._typos.get(cut, ()) if _is_near(key, word.removesuffix("*")))
 
@@ -193,7 +199,7 @@ class Lexicon:
 
     def _index_typos(self) -> None:
         for word in [*self._whole, *(f"{each}*" for each in self._beginnings)]:
-            if len(word.removeprefix(NEPALI)) >= 5 or (len(word) == 4 and not word.startswith(NEPALI)):
+            if len(word) >= (_NEPALI_TYPO if word.startswith(NEPALI) else 4):
                 for cut in _cuts(word.removesuffix("*")):
                     self._typos.setdefault(cut, set()).add(word)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from neurons.emergency.lexicon import Lexicon, Node
+from neurons.emergency.lexicon import Lexicon, Node, Rule
 from neurons.emergency.words import Sentence
 
 _SKIPPED: Final = 2
@@ -26,9 +26,11 @@ class Told:
     is_asked: bool = False
     is_fiction: bool = False
 
-    def counts(self, *, always: bool) -> bool:
-        """Tell whether it is so now. With `always`, what is asked or supposed counts, too."""
-        return not (self.is_denied or self.is_past or self.is_fiction) and (always or not self.is_asked)
+    def counts(self, rule: Rule) -> bool:
+        """Tell whether it is so now, for a rule."""
+        if (self.is_denied and not rule.firm) or self.is_past or self.is_fiction:
+            return False
+        return rule.always or not self.is_asked
 
 
 def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:

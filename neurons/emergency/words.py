@@ -64,6 +64,7 @@ def _unaccented(character: str) -> str:
 def sentences(text: str) -> tuple[tuple[Sentence, bool], ...]:
     """Return the sentences of a text, and of each whether it is a question."""
     text = _DOTTED.sub(lambda match: re.sub(r"[^\w]|_", "", match[0]), clean(text))
+    may_be_nepali = not is_english(text)
     found: list[tuple[Sentence, bool]] = []
     words: list[Word] = []
     for match in _TOKEN.finditer(text):
@@ -75,14 +76,37 @@ def sentences(text: str) -> tuple[tuple[Sentence, bool], ...]:
         elif token in _PAUSES:
             words.append(Word((), is_pause=True))
         else:
-            words.append(_word(token))
+            words.append(_word(token, may_be_nepali=may_be_nepali))
     if words:
         found.append((tuple(words), False))
     return tuple(found)
 
 
+def is_english(text: str) -> bool:
+    """Tell whether a text in small letters has words that are English alone, and none that are Nepali alone."""
+    words = set(_LETTERS.findall(text))
+    return not words.isdisjoint(_ENGLISH) and words.isdisjoint(_NOT_ENGLISH) and not _DEVANAGARI.search(text)
+
+
+_LETTERS: Final = re.compile(r"[a-z0-9']+")
+_DEVANAGARI: Final = re.compile(r"[\u0900-\u097f]")
+_ENGLISH: Final = frozenset(
+    ["the", "i", "i'm", "im", "my", "is", "are", "was", "and", "a", "of", "for", "it", "he", "she", "his", "her", "have",
+     "has", "can't", "can", "cant", "do", "what", "how", "not", "with", "in", "on", "you", "your", "we", "our", "they"]
+)  # fmt: skip
+_NOT_ENGLISH: Final = frozenset(
+    ["cha", "chha", "xa", "chaina", "xaina", "chhaina", "chan", "chu", "chhu", "xu", "hoina", "haina", "mero", "malai",
+     "lai", "ko", "le", "bata", "dekhi", "bhayo", "vayo", "bhako", "bhaxa", "bhaye", "bhayena", "thiyo", "huncha",
+     "hunu", "hunxa", "garna", "garne", "garnu", "garchu", "gareko", "kati", "kasto", "kina", "kaha", "tara", "ahile",
+     "aaja", "hijo", "bholi", "baba", "buwa", "aama", "dai", "bhai", "didi", "bahini", "chora", "chori", "baccha",
+     "bacha", "dukheko", "dukhcha", "dukhyo", "lagyo", "lageko", "lagcha", "aayo", "ayo", "aucha", "parcha", "khayo",
+     "khaye", "marna", "tokyo", "usle", "timi", "tapai", "ekdam", "dherai", "ekkasi", "pani", "ani", "tauko", "ragat",
+     "chhati", "chati", "xati", "saas", "sas"]
+)  # fmt: skip
+
+
 @lru_cache(maxsize=20_000)
-def _word(token: str) -> Word:
+def _word(token: str, *, may_be_nepali: bool) -> Word:
     token = token.replace("'", "").strip("*")
     try:
         number = float(token)
@@ -98,7 +122,9 @@ def _word(token: str) -> Word:
         keys.append(token.translate(_LEET))
     if _LONG.search(token):
         keys += [_LONG.sub(r"\1\1", token), _LONG.sub(r"\1", token)]
-    return Word(tuple(dict.fromkeys([*keys, *(NEPALI + each for each in skeletons(token))])))
+    if may_be_nepali:
+        keys += [NEPALI + each for each in skeletons(token)]
+    return Word(tuple(dict.fromkeys(keys)))
 
 
 # Nepali
