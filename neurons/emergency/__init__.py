@@ -1,7 +1,7 @@
 """Whether a patient's message tells of an emergency, and what to say at once: rules alone, no network, no model.
 
-    >>> assess([{"role": "user", "content": "I have chest pain"}]).kinds
-    (<Kind.HEART: 'heart'>,)
+>>> assess([{"role": "user", "content": "I have chest pain"}]).kinds
+(<Kind.HEART: 'heart'>,)
 """
 
 from neurons.emergency.assessing import assess

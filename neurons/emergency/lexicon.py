@@ -136,7 +136,9 @@ class Lexicon:
             self._add(own, rule.say)
             wholes = [(own,)] if rule.say.en or rule.say.ne else []
             for concepts in (*wholes, *(tuple(part.strip() for part in each.split("+")) for each in rule.when)):
-                unknown = {name for name in (*concepts, *rule.unless) if not name.startswith("=")} - set(document.concepts)
+                unknown = {name for name in (*concepts, *rule.unless) if not name.startswith("=")} - set(
+                    document.concepts
+                )
                 if unknown:
                     raise ValueError(f"rules.yaml: rule {rule.id} names unknown concepts: {', '.join(sorted(unknown))}")
                 self.combinations.setdefault(concepts[0], []).append(Combination(rule, concepts))

@@ -41,7 +41,10 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
     markers = {name: [(start, end) for found, start, end in spans if found == name] for name in _MARKERS}
     meant = {
-        place for name, start, end in spans if name not in _MARKERS or name == "no_negation" for place in range(start, end)
+        place
+        for name, start, end in spans
+        if name not in _MARKERS or name == "no_negation"
+        for place in range(start, end)
     }
     negations = [(start, end) for start, end in markers["negation"] if start not in meant]
     after = [(start, end) for start, end in markers["negation_after"] if start not in meant]
@@ -69,9 +72,7 @@ _MARKERS: Final = frozenset(
 _USABLE: Final = frozenset({"now"})
 
 
-def _phrases(
-    sentence: Sentence, known: list[frozenset[str]], start: int, root: Node
-) -> list[tuple[str, int, int]]:
+def _phrases(sentence: Sentence, known: list[frozenset[str]], start: int, root: Node) -> list[tuple[str, int, int]]:
     """Return the longest phrase of each concept that begins at a word."""
     longest: dict[str, int] = {}
     stack = [(root, start, 0)]

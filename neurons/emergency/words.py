@@ -23,7 +23,9 @@ _LOOK_ALIKES: Final = str.maketrans(
     "aeopcyxijshdqwkmtbhaopeiknyt" + "'" * 5,
 )
 _LEET: Final = str.maketrans("013457@$!|+", "oieastasiit")
-_TOKEN: Final = re.compile(r"\d+(?:[.]\d+)?(?![\w@$!|])|[^\W_][\w'@$!|+*\u0900-\u097f]*[\w\u0900-\u097f]|[^\W_]|[@$][\w]+|[.?!।;\n,:()/]")
+_TOKEN: Final = re.compile(
+    r"\d+(?:[.]\d+)?(?![\w@$!|])|[^\W_][\w'@$!|+*\u0900-\u097f]*[\w\u0900-\u097f]|[^\W_]|[@$][\w]+|[.?!।;\n,:()/]"
+)
 _ENDS: Final = frozenset(".?!।;\n")
 _PAUSES: Final = frozenset(",:()/")
 _DOTTED: Final = re.compile(r"(?<![^\W_])(?:[^\W\d_][.\-_*/ ]{1,2}){3,}[^\W\d_](?![^\W_])")
