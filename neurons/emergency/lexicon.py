@@ -1,4 +1,4 @@
-"""The reviewed list (rules.yaml) made ready to be looked up: words to phrases, phrases to concepts, concepts to rules."""
+"""The reviewed list (rules.yaml) made ready to be looked up: words, phrases, concepts, rules."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ _NUMBERS: Final = (
     ("#number", lambda value: True),
 )
 _KEEP: Final = frozenset(
-    ["chess", "cheat", "chast", "heath", "health", "great", "sleep", "beats", "heard", "stoke", "broke", "breast", "death", "breathing",
+    ["chess", "cheat", "chast", "heath", "health", "great", "sleep", "beats", "heard", "stoke", "broke", "breast",
+     "death", "breathing",
      "breath", "breathe", "women", "woman", "there", "where", "these", "those", "think", "thing", "things", "night",
      "right", "light", "might", "eight", "weight", "height", "fight", "sight", "bright", "slight", "could", "would",
      "should", "while", "white", "write", "other", "mother", "brother", "father", "rather", "bother", "after",
@@ -109,8 +110,9 @@ _KEEP: Final = frozenset(
      "hurry", "hurt", "hunt", "hut", "shut", "shot", "short", "sort", "sport", "spot", "numb", "thumb", "dumb",
      "drug", "drum", "drop", "crop", "shop", "stop", "step", "steep", "sheep", "keep", "deep", "weep", "poison",
      "person", "prison", "pension", "vision", "mission", "ribs", "tired", "wired", "hired", "fired", "raped",
-     "taped", "shaped", "gun", "sun", "run", "fun", "swallow", "shallow", "follow", "yellow", "bleach", "beach", "reach",
-     "teach", "peach", "preach", "swell", "smell", "shell", "spell", "passed", "massed", "missed", "bottle", "battle",
+     "taped", "shaped", "gun", "sun", "run", "fun", "swallow", "shallow", "follow", "yellow", "bleach", "beach",
+     "reach", "teach", "peach",
+      "preach", "swell", "smell", "shell", "spell", "passed", "massed", "missed", "bottle", "battle",
      "settle", "little", "weekly", "weakly", "stroll", "stool", "school", "floor", "flower", "power", "lower",
      "slower", "breaks", "breads", "dreams", "creams", "streams", "bleeds", "needs", "seeds", "feeds"]
 )  # fmt: skip
@@ -136,9 +138,8 @@ class Lexicon:
             self._add(own, rule.say)
             wholes = [(own,)] if rule.say.en or rule.say.ne else []
             for concepts in (*wholes, *(tuple(part.strip() for part in each.split("+")) for each in rule.when)):
-                unknown = {name for name in (*concepts, *rule.unless) if not name.startswith("=")} - set(
-                    document.concepts
-                )
+                named = {name for name in (*concepts, *rule.unless) if not name.startswith("=")}
+                unknown = named - set(document.concepts)
                 if unknown:
                     raise ValueError(f"rules.yaml: rule {rule.id} names unknown concepts: {', '.join(sorted(unknown))}")
                 self.combinations.setdefault(concepts[0], []).append(Combination(rule, concepts))
@@ -241,4 +242,4 @@ def _is_near(one: str, other: str) -> bool:
 def lexicon() -> Lexicon:
     """Return the list that comes with this package."""
     raw = resources.files("neurons.emergency").joinpath("rules.yaml").read_bytes()
-    return Lexicon(_Document.model_validate(yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+    return Lexicon(_Document.model_validate(yaml.safe_load(raw)))

@@ -1,4 +1,4 @@
-"""What is shown at an emergency (notices.yaml): whom to call, and what to do at once, in the language of the message."""
+"""What is shown at an emergency (notices.yaml): whom to call and what to do, in the language of the message."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Notices(BaseModel):
 @cache
 def _notices() -> _Notices:
     raw = resources.files("neurons.emergency").joinpath("notices.yaml").read_bytes()
-    return _Notices.model_validate(yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return _Notices.model_validate(yaml.safe_load(raw))
 
 
 @cache

@@ -48,7 +48,7 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     }
     negations = [(start, end) for start, end in markers["negation"] if start not in meant]
     after = [(start, end) for start, end in markers["negation_after"] if start not in meant]
-    asked = bool(markers["asking"]) and not markers["own_now"] or bool(markers["supposing"])
+    asked = (bool(markers["asking"]) and not markers["own_now"]) or bool(markers["supposing"])
     found = []
     for name, start, end in sorted(spans, key=lambda span: (span[1], span[2], span[0])):
         if name in _MARKERS and name not in _USABLE:

@@ -19,7 +19,7 @@ MAX_CHARACTERS: Final = 4000
 NEPALI: Final = "~"
 
 _LOOK_ALIKES: Final = str.maketrans(
-    "аеорсухіјѕһԁԛԝкмтвнαορεικνυτ" + "’ʼ‘`´",
+    "аеорсухіјѕһԁԛԝкмтвнαορεικνυτ" + "\u2019\u02bc\u2018`\u00b4",
     "aeopcyxijshdqwkmtbhaopeiknyt" + "'" * 5,
 )
 _LEET: Final = str.maketrans("013457@$!|+", "oieastasiit")
@@ -93,8 +93,8 @@ def is_english(text: str) -> bool:
 _LETTERS: Final = re.compile(r"[a-z0-9']+")
 _DEVANAGARI: Final = re.compile(r"[\u0900-\u097f]")
 _ENGLISH: Final = frozenset(
-    ["the", "i", "i'm", "im", "my", "is", "are", "was", "and", "a", "of", "for", "it", "he", "she", "his", "her", "have",
-     "has", "can't", "can", "cant", "do", "what", "how", "not", "with", "in", "on", "you", "your", "we", "our", "they"]
+    ["the", "i", "i'm", "im", "my", "is", "are", "was", "and", "a", "of", "for", "it", "he", "she", "his", "her",
+     "have", "has", "can't", "can", "cant", "do", "what", "how", "not", "with", "in", "on", "you", "your", "we", "our", "they"]
 )  # fmt: skip
 _NOT_ENGLISH: Final = frozenset(
     ["cha", "chha", "xa", "chaina", "xaina", "chhaina", "chan", "chu", "chhu", "xu", "hoina", "haina", "mero", "malai",
@@ -169,7 +169,7 @@ def _devanagari(word: str, *, nasal: str) -> str:
         following = word[place + 1 : place + 2]
         if (consonant := _CONSONANTS.get(character)) is not None:
             out.append(consonant)
-            if following and following not in _SIGNS and following != _VIRAMA and following != "़":
+            if following and following not in _SIGNS and following not in (_VIRAMA, "़"):
                 out.append("a")
         elif character in "ँं":
             out.append(nasal)

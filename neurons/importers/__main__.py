@@ -1,7 +1,7 @@
 """`python -m neurons.importers --from sharegpt IN OUT`: make others' datasets into the trainer's JSONL.
 
-Each object that is refused is named on standard error with its line, the last line on standard output is the report as
-JSON. OUT appears when all of IN was read, and never half. Exit status: 0 all was imported, 1 something was refused (OUT holds
+Each object that is refused is named on standard error with its line; standard output has the report as JSON.
+OUT appears when all of IN was read, and never half. Exit status: 0 all was imported, 1 something was refused (OUT holds
 the rest), 2 IN can't be read or nothing of it could be imported (no OUT).
 """
 
@@ -26,11 +26,11 @@ _SHOWN: Final = 1000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m neurons.importers", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m neurons.importers", description=__doc__)
     parser.add_argument("--from", dest="shape", type=Shape, choices=list(Shape), required=True, metavar="SHAPE",
                         help=f"what IN holds: {', '.join(Shape)}")  # fmt: skip
     parser.add_argument("--consent", action="store_true",
-                        help="everybody whose words IN holds agreed: for lines that don't say it themselves")  # fmt: skip
+                        help="everybody whose words IN holds agreed; for lines that don't say so")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="write over OUT if it is there")
     parser.add_argument("source", type=Path, metavar="IN", help="JSON Lines, or one JSON list, in UTF-8")
     parser.add_argument("target", type=Path, metavar="OUT", help="the file of interactions to write")

@@ -74,7 +74,7 @@ def _read(number: int, raw: bytes) -> Read:
         return Read(number, flaw=str(error))
 
 
-def _in_list(file: BinaryIO) -> Iterator[Read]:
+def _in_list(file: BinaryIO) -> Iterator[Read]:  # noqa: PLR0912 - a scanner is one loop
     """Yield the objects of one JSON list, holding one at a time: cut by depth of brackets outside of texts."""
     number, depth, quoted, escaped = 0, 0, False, False
     held = bytearray()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from neurons.importers.documents import as_line, documents
+from neurons.importers.documents import Read, as_line, documents
 from neurons.importers.shapes import SHAPES, Refused, Shape, left_away
 from neurons.trainer.dataset import refusal_of
 from neurons.trainer.errors import BadData
@@ -47,14 +47,7 @@ def import_lines(
     for each in documents(source):
         told.read += 1
         try:
-            if each.flaw is not None:
-                raise Refused(each.flaw)
-            if not isinstance(each.value, dict):
-                raise Refused("no object {…}")
-            fields = SHAPES[shape](each.value)
-            if "consent" not in fields and consent:
-                fields["consent"] = True
-            raw, repaired = _checked(fields)
+            raw, repaired = _imported(each, shape=shape, consent=consent)
         except Refused as refusal:
             told.refused[_reason(str(refusal))] += 1
             yield Refusal(each.number, str(refusal))
@@ -63,6 +56,17 @@ def import_lines(
         told.written += 1
         told.repaired.update(repaired)
         told.left_away.update(left_away(shape, each.value))
+
+
+def _imported(each: Read, *, shape: Shape, consent: bool) -> tuple[bytes, tuple[str, ...]]:
+    if each.flaw is not None:
+        raise Refused(each.flaw)
+    if not isinstance(each.value, dict):
+        raise Refused("no object {…}")
+    fields = SHAPES[shape](each.value)
+    if "consent" not in fields and consent:
+        fields["consent"] = True
+    return _checked(fields)
 
 
 def _checked(fields: dict[str, object]) -> tuple[bytes, tuple[str, ...]]:
@@ -80,7 +84,7 @@ def _checked(fields: dict[str, object]) -> tuple[bytes, tuple[str, ...]]:
 
 
 _IN_WORDS = {
-    "noConsent": "no consent. With --consent, say that everybody whose words these are agreed, where lines don't say so",
+    "noConsent": "no consent. If everybody whose words these are agreed, say so with --consent",
     "dislikedWithoutCorrection": "rated 1 or 2, and no correction says what would have been right",
 }
 

@@ -55,7 +55,7 @@ def openai(document: Mapping[str, Any]) -> Fields:
 
 
 def sharegpt(document: Mapping[str, Any]) -> Fields:
-    """Read ShareGPT's conversations, also those under `conversation` or `items`, and those with `role` and `content`."""
+    """Read ShareGPT's conversations, also under `conversation` or `items`, also with `role` and `content`."""
     names = [name for name in ("conversations", "conversation", "items") if name in document]
     if len(names) != 1:
         raise Refused("`conversations` is missing" if not names else f"both `{names[0]}` and `{names[1]}`")
@@ -87,7 +87,7 @@ def alpaca(document: Mapping[str, Any]) -> Fields:
     return {"messages": _with_system(_optional_text(document.get("system"), "system"), turns), **_ours(document)}
 
 
-def preference(document: Mapping[str, Any]) -> Fields:
+def preference(document: Mapping[str, Any]) -> Fields:  # noqa: PLR0912 - a branch for each way it is published
     """Read TRL's preferences: plain, conversational, and those whose prompt stands in both answers ("implicit")."""
     _only(document, {"prompt", "chosen", "rejected", "system"} | _COMMON, ignored=_BESIDE | _SCORES)
     for name in ("rating", "correction"):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - samples are kept as they are published, a line each
 """Files as people publish them become lines that the trainer reads, or are refused in words with their line."""
 
 from __future__ import annotations
