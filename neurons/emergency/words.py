@@ -94,7 +94,8 @@ _LETTERS: Final = re.compile(r"[a-z0-9']+")
 _DEVANAGARI: Final = re.compile(r"[\u0900-\u097f]")
 _ENGLISH: Final = frozenset(
     ["the", "i", "i'm", "im", "my", "is", "are", "was", "and", "a", "of", "for", "it", "he", "she", "his", "her",
-     "have", "has", "can't", "can", "cant", "do", "what", "how", "not", "with", "in", "on", "you", "your", "we", "our", "they"]
+     "have", "has", "can't", "can", "cant", "do", "what", "how", "not", "with", "in", "on",
+     "you", "your", "we", "our", "they"]
 )  # fmt: skip
 _NOT_ENGLISH: Final = frozenset(
     ["cha", "chha", "xa", "chaina", "xaina", "chhaina", "chan", "chu", "chhu", "xu", "hoina", "haina", "mero", "malai",

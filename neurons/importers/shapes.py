@@ -181,7 +181,7 @@ def _message(turn: Any, where: str) -> Fields:
     role = said.strip().lower() if isinstance(said, str) else None
     if role in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
         raise Refused(f"{where}: a call of a tool or its result, which can't be learned")
-    if role not in _ROLES:
+    if role is None or role not in _ROLES:
         raise Refused(f"{where}: who speaks is {'not said' if role is None else 'none of system, user, assistant'}")
     if turn.get("weight") == 0:
         raise Refused(f"{where}: weight 0 (not to be learned); the trainer learns every answer. Cut the line before it")

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 - messages stand on one line, and some are in disguise
+# ruff: noqa: RUF001 - some messages are in disguise
 """What is said of a message: emergencies in many guises, and what only looks like one."""
 
 from __future__ import annotations
