@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from neurons.privacy.invisible import is_invisible
+from neurons.invisible import is_invisible
 
 MAX_CHARACTERS: Final = 4000
 """Of a message so many are read from its beginning and as many from its end."""
