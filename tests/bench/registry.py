@@ -69,6 +69,7 @@ MODULES: Final[dict[str, str]] = {
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",
     "best_of": "tests.bench.best_of",
+    "emergency": "tests.bench.emergency",
 }
 
 ELSEWHERE: Final = (

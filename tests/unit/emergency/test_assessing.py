@@ -1,0 +1,119 @@
+# ruff: noqa: RUF001 - some messages are in disguise
+"""What is said of a message: emergencies in many guises, and what only looks like one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurons.emergency import Kind, Language, assess
+from neurons.emergency.notices import countries
+
+SETS = Path(__file__).parent / "sets"
+
+
+def said(text: str, *, country: str | None = None) -> Any:
+    return assess([{"role": "user", "content": text}], country=country)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chest pain",
+        "ch\u200best p\u00adain",
+        "c h e s t  p a i n",
+        "chst pian",
+        "CHEST PAIN!!!",
+        "ch3st p4in",
+        "сhеst раin",
+    ],
+)
+def test_a_guise_hides_nothing(text: str) -> None:
+    assert Kind.HEART in said(text).kinds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no chest pain", "No fever, cough or chest pain", "What are the symptoms of a stroke?", "my feet are killing me",
+     "My father had a stroke in 1999", "छाती दुखेको छैन", "chhati dukheko chaina", "", "\u200b", "?!"],
+)  # fmt: skip
+def test_what_is_denied_past_or_asked_is_none(text: str) -> None:
+    found = said(text)
+    assert not found.is_emergency
+    assert found.notice is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No fever, but my chest hurts",
+        "I don't know why, chest pain",
+        "I had a heart attack in 2015. Now my chest is tight",
+    ],
+)
+def test_a_negation_or_a_past_ends(text: str) -> None:
+    assert Kind.HEART in said(text).kinds
+
+
+def test_two_turns_and_a_yes_count() -> None:
+    ask = {"role": "assistant", "content": "Are you thinking of killing yourself?"}
+    assert (
+        Kind.SUICIDE
+        in assess([{"role": "user", "content": "I feel low"}, ask, {"role": "user", "content": "yes"}]).kinds
+    )
+    assert not assess([{"role": "user", "content": "I feel low"}, ask, {"role": "user", "content": "no"}]).is_emergency
+    told = [
+        {"role": "user", "content": "my chest feels heavy"},
+        {"role": "assistant", "content": "Anything else?"},
+        {"role": "user", "content": "I'm sweating"},
+    ]
+    assert Kind.HEART in assess(told).kinds
+
+
+def test_what_the_assistant_says_is_no_patients() -> None:
+    assert not assess(
+        [{"role": "assistant", "content": "You have chest pain"}, {"role": "user", "content": "hello"}]
+    ).is_emergency
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("I can breathe, but chest pain", Language.ENGLISH),
+        ("मेरो छाती दुखेको छ", Language.NEPALI),
+        ("mero chhati dukheko cha", Language.ROMANISED),
+    ],
+)
+def test_the_notice_is_in_the_messages_language_and_has_the_countrys_number(text: str, language: Language) -> None:
+    found = said(text, country="np")
+    assert found.language is language
+    assert ("१०२" if language is Language.NEPALI else "102") in found.notice
+    assert said(text, country="ZZ").notice == said(text).notice
+
+
+def test_a_crisis_names_the_line_of_each_country_that_has_one() -> None:
+    assert "988" in said("I want to kill myself", country="US").notice
+    assert all(said("I want to kill myself", country=each).notice for each in countries())
+
+
+def test_nothing_of_the_message_is_kept() -> None:
+    found = said("chest pain xylophone")
+    assert "xylophone" not in repr(found)
+    assert "call" not in repr(found)
+
+
+def test_a_long_message_is_bounded() -> None:
+    assert Kind.HEART in said("word " * 100_000 + "chest pain").kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("development", 0.98, 0.05), ("test", 0.98, 0.05), ("second", 0.95, 0.06)]
+)
+def test_no_change_loses_what_was_found(name: str, least: float, most: float) -> None:
+    rows = [json.loads(line) for line in (SETS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [(bool(row["kinds"]), assess(row["messages"]).is_emergency) for row in rows]
+    assert found.count((True, True)) >= least * sum(is_one for is_one, _ in found)
+    assert found.count((False, True)) <= most * sum(not is_one for is_one, _ in found)
