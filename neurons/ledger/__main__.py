@@ -196,7 +196,10 @@ def _day(given: str) -> str:
 
 
 def _zone(given: str) -> str:
-    yesterday(zone=given)
+    try:
+        yesterday(zone=given)
+    except (KeyError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(f"{given} is no time zone, as Asia/Kathmandu is one") from None
     return given
 
 

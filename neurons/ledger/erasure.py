@@ -50,7 +50,8 @@ async def mark(
     lines = tuple(lines)
     twins = {line.twin_uid for line in lines}
     trainings = await rows_in(connection, schema.TRAININGS, Training, "twin_uid", twins)
-    marked = to_retrain(trainings, lines)
+    known = {digest for (digest,) in await connection.execute(select(schema.DATASETS.c.dataset_digest))}
+    marked = to_retrain(trainings, lines, known=known)
     await insert_new(
         connection,
         schema.RETRAININGS,

@@ -15,6 +15,7 @@ from neurons.ledger import backup, dataset, erasure, reading, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
 from neurons.ledger.dataset import Bounds, Day
+from neurons.ledger.errors import SchemaMismatch
 from neurons.ledger.migrate import migrate_database
 from neurons.ledger.records import AnyRecord, Twin
 from neurons.ledger.retention import Retention, retain
@@ -74,9 +75,7 @@ class Ledger:
         """Return the ledger at this address. Raises LedgerDown, SchemaMismatch (run `migrate`)."""
         ledger = cls(Database(url, timeout_seconds=timeout_seconds, pool=pool))
         try:
-            if ledger.database.embedded:
-                await migrate_database(ledger.database)
-            await ledger.ready()
+            await ledger.ready_or_made()
         except BaseException:
             await ledger.close()
             raise
@@ -98,6 +97,16 @@ class Ledger:
         """Return when the database answers and has this release's tables. Raises LedgerDown, SchemaMismatch."""
         async with self.database.reading() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def ready_or_made(self) -> None:
+        """Return when the database is ready; an embedded one's tables are made. Raises LedgerDown, SchemaMismatch."""
+        try:
+            await self.ready()
+        except SchemaMismatch:
+            if not self.database.embedded:
+                raise
+            await migrate_database(self.database)
+            await self.ready()
 
     async def record(self, *records: AnyRecord) -> Written:
         """See `Recorder.record`."""

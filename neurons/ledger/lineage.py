@@ -8,12 +8,14 @@ from neurons.ledger.records import Training
 from neurons.ledger.views import DatasetLine, Retraining
 
 
-def to_retrain(trainings: Sequence[Training], lines: Iterable[DatasetLine]) -> tuple[Retraining, ...]:
+def to_retrain(
+    trainings: Sequence[Training], lines: Iterable[DatasetLine], *, known: Collection[str] = ()
+) -> tuple[Retraining, ...]:
     """Walk from the lines to the adapters trained on them, and on to all that descend from these.
 
-    An adapter is known by its digest, so that two runs that made the same one are one. One that was trained on a
-    dataset that the ledger doesn't know, line by line or as a whole, counts as trained on the lines of its twin, and
-    the result says that this isn't certain. A parent that nothing is known of (an adapter set by hand) is clean.
+    An adapter is known by its digest, so that two runs that made the same one are one. `known` are the digests of all
+    datasets whose lines the ledger knows. One that was trained on another, and whose lines nobody recorded, counts as
+    trained on the lines of its twin, and the result says that this isn't certain. A parent that nothing is known of (an adapter set by hand) is clean.
     """
     lines = tuple(lines)
     if not lines:
@@ -23,7 +25,7 @@ def to_retrain(trainings: Sequence[Training], lines: Iterable[DatasetLine]) -> t
     twins = {line.twin_uid for line in lines}
     certain: dict[str, bool] = {}
     for each in trainings:
-        learned = _learned(each, digests=digests, datasets=datasets, twins=twins)
+        learned = _learned(each, digests=digests, datasets=datasets, twins=twins, known=known)
         if learned is not None:
             certain[each.adapter_digest] = certain.get(each.adapter_digest, False) or learned
     _inherit(trainings, certain)
@@ -47,14 +49,14 @@ def _order(training: Training) -> tuple[int, str]:
 
 
 def _learned(
-    training: Training, *, digests: Collection[str], datasets: Collection[str], twins: Collection[str]
+    training: Training, *, digests: set[str], datasets: set[str], twins: set[str], known: Collection[str]
 ) -> bool | None:
     """Return None for one that learned none of the lines, else whether that is certain."""
-    if training.dataset_digest in datasets and training.line_digests is None:
-        return True
     if training.line_digests is not None:
-        return True if not digests.isdisjoint(training.line_digests) else None  # type: ignore[attr-defined]
-    return False if training.twin.uid in twins else None
+        return None if digests.isdisjoint(training.line_digests) else True
+    if training.dataset_digest in datasets:
+        return True
+    return None if training.dataset_digest in known or training.twin.uid not in twins else False
 
 
 def _inherit(trainings: Sequence[Training], certain: dict[str, bool]) -> None:

@@ -18,7 +18,6 @@ from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
 from neurons.ledger.database import Database, Refused
 from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, SchemaMismatch
 from neurons.ledger.ledger import Ledger
-from neurons.ledger.migrate import migrate_database
 from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
 from neurons.ledger.spool import Entry, Spool
@@ -29,6 +28,8 @@ _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
+_READ_SECONDS: Final = 2.0
+"""How long a patient's question waits for the session's history, before it goes on with what is remembered."""
 T = TypeVar("T")
 
 
@@ -50,8 +51,9 @@ class QueuedLedger:
         self._latest: dict[str, int] = {}
         """By session, patient or question: the number of its last entry that isn't in the ledger yet."""
         self._work, self._progress = asyncio.Event(), asyncio.Condition()
-        self._migrated = not ledger.database.embedded
+        self._made = False
         self._away_since: float | None = None
+        self._told = False
         self._waiting_since: float | None = time.monotonic() if spool.entries else None
         self.set_aside = 0
         """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
@@ -153,20 +155,23 @@ class QueuedLedger:
                     await self._work.wait()
                 self._work.clear()
                 await self._drain_some()
-                if self._away_since is not None:
+                if self._told:
                     _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
-                self._away_since, delay = None, _FIRST_DELAY
-            except (LedgerError, OSError) as error:
-                if self._away_since is None:
-                    self._away_since = time.monotonic()
-                    _LOG.warning("%s Answers are queued in %s meanwhile.", error, self._spool.folder)
+                self._away_since, self._told, delay = None, False, _FIRST_DELAY
+            except Exception as error:  # noqa: BLE001 - whatever it is, the queue must be tried again
+                if not self._told:
+                    # Of an error that isn't ours the message may quote a text.
+                    said = str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."
+                    _LOG.warning("%s Records are queued in %s meanwhile.", said, self._spool.folder)
+                    self._told = True
+                self._suspect()
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
                 delay = min(delay * 2, _LONGEST_DELAY)
 
     async def _drain_some(self) -> None:
-        if not self._migrated:
-            await migrate_database(self.ledger.database)
-            self._migrated = True
+        if not self._made:
+            await self.ledger.ready_or_made()
+            self._made = True
         entries = await self._on(self._taker, self._spool.peek)
         if not entries:
             await self.ledger.ready()
@@ -191,6 +196,7 @@ class QueuedLedger:
 
     async def _took(self, entries: Sequence[Entry]) -> None:
         await self._on(self._taker, lambda: self._spool.take(entries))
+        self._away_since = None
         async with self._progress:
             old = min(len(entries), self._backlog)
             self._backlog -= old
@@ -222,18 +228,25 @@ class QueuedLedger:
         remembered = self._recollection.history(session_id=session_id, patient_id=patient_id, limit=limit)
         if self._away_since is None:
             try:
-                read = await self.ledger.history(session_id=session_id, patient_id=patient_id, limit=limit)
+                async with asyncio.timeout(_READ_SECONDS):
+                    read = await self.ledger.history(session_id=session_id, patient_id=patient_id, limit=limit)
             except NotFound:
                 if owner is not None:
                     return remembered
                 if session_id not in self._latest and not self._backlog:
                     raise
-            except (LedgerDown, SchemaMismatch):
-                self._work.set()
+            except (LedgerDown, SchemaMismatch, TimeoutError):
+                self._suspect()
             else:
                 self._recollection.learn(read, whole=len(read.turns) < limit)
                 return merged(read, remembered, limit=limit)
         return remembered
+
+    def _suspect(self) -> None:
+        """Let nobody wait for the ledger until it was seen to answer again."""
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        self._work.set()
 
     async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
         """As `Recorder.sessions`; waits shortly for what is still queued. Raises LedgerDown."""

@@ -241,9 +241,11 @@ class Spool:
     def _read_done(self) -> Position:
         try:
             read = json.loads((self.folder / "done").read_bytes())
-            return Position(int(read["segment"]), int(read["offset"]))
+            done = Position(int(read["segment"]), int(read["offset"]))
         except (OSError, ValueError, KeyError, TypeError):
             return Position(0, 0)  # everything that is there is taken again
+        # The last file is never deleted: a mark beyond it is damaged.
+        return done if done.segment <= max(self._segments(), default=done.segment) else Position(0, 0)
 
     def _write_done(self, position: Position) -> None:
         new = self.folder / "done.new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -58,11 +59,31 @@ def empty_url(request: pytest.FixtureRequest, folder: Path) -> str:
     return server.database(f"t{new_id().replace('-', '')}")
 
 
-@pytest_asyncio.fixture
-async def url(empty_url: str) -> str:
-    """The address of a database with tables."""
-    await migrate(empty_url)
-    return empty_url
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Path]:
+    """An embedded ledger with tables, to be copied."""
+    with tempfile.TemporaryDirectory(prefix="l-", dir=_place()) as made:
+        path = Path(made) / "ledger.db"
+        asyncio.run(migrate(f"sqlite:///{path}"))
+        yield path
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The name of a database with tables, to be copied."""
+    asyncio.run(migrate(postgres.database("migrated")))
+    return "migrated"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The address of a database with tables and nothing in them, of each kind."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("embedded"), folder / "ledger.db")
+        return f"sqlite:///{folder / 'ledger.db'}"
+    template: str = request.getfixturevalue("migrated")
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database(f"t{new_id().replace('-', '')}", template=template)
 
 
 @pytest_asyncio.fixture

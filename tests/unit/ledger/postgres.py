@@ -81,6 +81,10 @@ class Postgres:
         )
         return done.returncode == 0
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def kill(self) -> None:
         """Kill the server and all its processes, as a power failure does."""
         assert self._process is not None
@@ -103,17 +107,17 @@ class Postgres:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
 
-    def database(self, name: str) -> str:
-        """Make an empty database and return its address."""
+    def database(self, name: str, *, template: str = "template1") -> str:
+        """Make a database, empty or as a copy, and return its address."""
         # Also called while an event loop runs.
-        thread = threading.Thread(target=lambda: asyncio.run(self._create(name)))
+        thread = threading.Thread(target=lambda: asyncio.run(self._create(name, template)))
         thread.start()
         thread.join()
         return self.url(name)
 
-    async def _create(self, name: str) -> None:
+    async def _create(self, name: str, template: str) -> None:
         connection = await asyncpg.connect(host=str(self.folder), user="postgres", database="postgres")
         try:
-            await connection.execute(f'CREATE DATABASE "{name}"')
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         finally:
             await connection.close()

@@ -15,8 +15,7 @@ from neurons.ledger.__main__ import main
 from neurons.ledger.dataset import Bounds, yesterday
 from neurons.ledger.migrate import migrate
 from neurons.trainer import dataset as trainer
-from tests.unit.ledger.test_writing_and_reading import a_day
-from tests.unit.ledger.world import DAY, DAY_MS, GURUNG, NOON, SHARMA, Conversation
+from tests.unit.ledger.world import DAY, DAY_MS, GURUNG, NOON, SHARMA, Conversation, a_day
 
 THE_DAY = date.fromisoformat(DAY)
 
@@ -42,10 +41,7 @@ async def test_the_trainer_reads_every_line_as_it_was_written(ledger: Ledger) ->
 
 async def test_ratings_corrections_and_pairs_are_in_it(ledger: Ledger) -> None:
     await ledger.record(*a_day().records)
-    first, pair, second = sorted(await lines_of(ledger), key=lambda line: len(line["messages"]), reverse=False)
-    first, pair = (first, pair) if "rating" in first else (pair, first)
-    if len(first["messages"]) == 1:
-        first, pair = pair, first
+    pair, first, second = sorted(await lines_of(ledger), key=lambda line: len(line["messages"]))
     assert first["rating"] == 4
     assert (pair["preferred"], pair["rejected"]) == ("Rest it.", "Run.")
     assert second["correction"] == "For two days."
@@ -207,7 +203,7 @@ def test_by_hand_from_migrating_to_erasing(
     assert [each["adapter_digest"] for each in run(capsys, "retrain")["retrain"]] == [adapter]
     assert run(capsys, "retrain", "--done", adapter) == {"retrain": []}
     asyncio.run(_withdraw(empty_url, theirs))
-    assert len(run(capsys, "recall", "--datasets", store)["lines"]) == 6
+    assert len(run(capsys, "recall", "--datasets", store)["lines"]) == 9  # of the first dataset six, three of the second
     assert not file.exists()
     assert run(capsys, "retain", "--conversations-days", "1", "--rounds-days", "forever")["removed"]["questions"] == 2
 

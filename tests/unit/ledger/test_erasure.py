@@ -26,7 +26,7 @@ from neurons.ledger.migrate import migrate
 from neurons.ledger.retention import Retention
 from neurons.ledger.schema import METADATA
 from neurons.ledger.views import DatasetLine
-from tests.unit.ledger.test_writing_and_reading import a_day, rows_by_table
+from tests.unit.ledger.test_writing_and_reading import rows_by_table
 from tests.unit.ledger.world import (
     DAY,
     DAY_MS,
@@ -35,6 +35,7 @@ from tests.unit.ledger.world import (
     SHARMA,
     Clean,
     Conversation,
+    a_day,
     digest,
     miner,
     training,
@@ -116,7 +117,7 @@ async def test_lines_and_adapters_are_named_and_marked_from_their_last_clean_anc
         ("run-wednesday", digest("monday"), True),
     ]
     assert await ledger.erase(patient_id=mine.patient_id) == replace(erased, removed={})
-    assert [each.run for each in await ledger.to_retrain()] == ["run-tuesday", "run-wednesday"]
+    assert {each.run for each in await ledger.to_retrain()} == {"run-tuesday", "run-wednesday"}
     # A run that was under way with the dataset ends after the erasure.
     await ledger.record(training("late", parent="monday", dataset=tainted.digest, at_ms=NOON + 3))
     assert {each.run for each in await ledger.to_retrain()} == {"run-tuesday", "run-wednesday", "run-late"}
@@ -252,7 +253,7 @@ async def test_a_damaged_backup_changes_nothing(folder: Path, damage: str) -> No
 async def test_retention_takes_what_is_older_and_leaves_consents_and_lineage(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = a_day(), a_day()
+    old = a_day()
     running = Conversation(at_ms=NOON)
     running.ask("Old", "A")
     running.ask("New", "B", at_ms=NOON + 30 * DAY_MS)
@@ -267,7 +268,6 @@ async def test_retention_takes_what_is_older_and_leaves_consents_and_lineage(
     read = await ledger.history(session_id=running.session_id, patient_id=running.patient_id)
     assert [turn.question.text.text for turn in read.turns] == ["New"]
     assert await ledger.retain(Retention(conversations_days=10)) == {}
-    assert new.records
 
 
 async def test_migrating_keeps_what_is_there(url: str) -> None:

@@ -18,8 +18,8 @@ from neurons.ledger.codec import TABLE_OF
 from neurons.ledger.migrate import migrate
 from neurons.ledger.spool import Spool
 from tests.unit.ledger.postgres import Postgres
-from tests.unit.ledger.test_writing_and_reading import a_day, rows_by_table
-from tests.unit.ledger.world import GURUNG, NOON, Conversation
+from tests.unit.ledger.test_writing_and_reading import rows_by_table
+from tests.unit.ledger.world import GURUNG, NOON, Conversation, a_day
 
 
 async def test_what_is_recorded_is_read_at_once_and_lies_in_the_ledger_soon(url: str, folder: Path) -> None:
@@ -125,7 +125,7 @@ import asyncio, json, sys
 from dataclasses import asdict
 from pathlib import Path
 from neurons.ledger import QueuedLedger
-from tests.unit.ledger.test_writing_and_reading import a_day
+from tests.unit.ledger.world import a_day
 
 async def main() -> None:
     async with await QueuedLedger.open(sys.argv[1], folder=Path(sys.argv[2]), timeout_seconds=2.0) as queued:
@@ -160,12 +160,12 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
             acknowledged.append(tuple(json.loads(line)))
             if number == killed_at and turn % 2 == 0:
                 own_postgres.kill()
-            elif number == killed_at + 10 and turn % 2 == 0 and turn != 2:
+            elif number == killed_at + 10 and not own_postgres.runs and turn != 2:
                 own_postgres.start(fsync=True)
         writer.send_signal(signal.SIGKILL)
         acknowledged += [tuple(json.loads(line)) for line in (await writer.stdout.read()).splitlines()]
         await writer.wait()
-        if turn == 2:  # the gateway's next start comes before the ledger's
+        if not own_postgres.runs and turn != 2:  # once the gateway's next start comes before the ledger's
             own_postgres.start(fsync=True)
     async with await QueuedLedger.open(url, folder=folder / "q") as queued:
         assert await queued.drained(timeout_seconds=60)

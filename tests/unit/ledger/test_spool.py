@@ -85,8 +85,7 @@ def test_a_lost_or_damaged_mark_takes_everything_again_never_less(tmp_path: Path
         spool.append([b"first", b"second"])
         spool.take(spool.peek(entries=1))
     (tmp_path / "done").write_bytes(done)
-    if b"999" not in done:
-        assert contents(tmp_path) == [b"first", b"second"]
+    assert contents(tmp_path) == [b"first", b"second"]
     with Spool(tmp_path) as spool:
         spool.append([b"new"])
         assert [entry.data for entry in spool.peek()][-1] == b"new"
@@ -173,7 +172,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_pa
                 acknowledged = int(writer.stdout.readline())
             writer.send_signal(signal.SIGKILL)
             if rest := writer.stdout.read().splitlines():
-                acknowledged = int(rest[-1]) if not rest[-1].endswith(b"-") else acknowledged
+                acknowledged = int(rest[-1])
     found = [int(each) for each in taken.read_bytes().split()] + [int(each) for each in contents(tmp_path / "queue")]
     assert set(range(1, acknowledged + 1)) <= set(found)
     assert max(found) <= acknowledged + 3

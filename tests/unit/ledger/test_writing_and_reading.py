@@ -36,7 +36,7 @@ from neurons.ledger.codec import KINDS, from_row, to_row
 from neurons.ledger.migrate import migrate
 from neurons.ledger.schema import METADATA
 from tests.unit.ledger.postgres import Postgres
-from tests.unit.ledger.world import GURUNG, NOON, Clean, Conversation, digest, miner, training
+from tests.unit.ledger.world import GURUNG, NOON, Clean, Conversation, a_day, digest, miner, training
 
 
 async def rows_by_table(ledger: Ledger) -> dict[str, int]:
@@ -45,16 +45,6 @@ async def rows_by_table(ledger: Ledger) -> dict[str, int]:
             name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
             for name, table in METADATA.tables.items()
         }
-
-
-def a_day() -> Conversation:
-    talk = Conversation()
-    first, other = talk.ask("My knee hurts.", "Rest it.", "Run.")
-    talk.rate(first, 4, comment="Kind.")
-    talk.prefer(first, other)
-    (second,) = talk.ask("For how long?", "For a week.")
-    talk.correct(second, "For two days.")
-    return talk
 
 
 async def test_a_conversation_is_read_back_as_it_was_written(ledger: Ledger) -> None:

@@ -131,3 +131,13 @@ def training(
         at_ms=at_ms,
         line_digests=lines,
     )
+
+
+def a_day() -> Conversation:
+    talk = Conversation()
+    first, other = talk.ask("My knee hurts.", "Rest it.", "Run.")
+    talk.rate(first, 4, comment="Kind.")
+    talk.prefer(first, other)
+    (second,) = talk.ask("For how long?", "For a week.")
+    talk.correct(second, "For two days.")
+    return talk
