@@ -15,7 +15,8 @@ def to_retrain(
 
     An adapter is known by its digest, so that two runs that made the same one are one. `known` are the digests of all
     datasets whose lines the ledger knows. One that was trained on another, and whose lines nobody recorded, counts as
-    trained on the lines of its twin, and the result says that this isn't certain. A parent that nothing is known of (an adapter set by hand) is clean.
+    trained on the lines of its twin, and the result says that this isn't certain.
+    A parent that nothing is known of (an adapter set by hand) is clean.
     """
     lines = tuple(lines)
     if not lines:

@@ -51,6 +51,7 @@ class QueuedLedger:
         self._latest: dict[str, int] = {}
         """By session, patient or question: the number of its last entry that isn't in the ledger yet."""
         self._work, self._progress = asyncio.Event(), asyncio.Condition()
+        self._work.set()  # look at once whether the ledger is there, and make an embedded one's tables
         self._made = False
         self._away_since: float | None = None
         self._told = False

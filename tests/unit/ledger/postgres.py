@@ -40,7 +40,9 @@ class Postgres:
 
     def _may_run(self) -> bool:
         try:
-            done = subprocess.run([_PROGRAMS / "bin" / "postgres", "--version"], user=self._user, capture_output=True, check=False)
+            done = subprocess.run(
+                [_PROGRAMS / "bin" / "postgres", "--version"], user=self._user, capture_output=True, check=False
+            )
         except OSError:
             return False
         return done.returncode == 0

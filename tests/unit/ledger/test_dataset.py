@@ -203,7 +203,8 @@ def test_by_hand_from_migrating_to_erasing(
     assert [each["adapter_digest"] for each in run(capsys, "retrain")["retrain"]] == [adapter]
     assert run(capsys, "retrain", "--done", adapter) == {"retrain": []}
     asyncio.run(_withdraw(empty_url, theirs))
-    assert len(run(capsys, "recall", "--datasets", store)["lines"]) == 9  # of the first dataset six, three of the second
+    recalled = run(capsys, "recall", "--datasets", store)["lines"]
+    assert len(recalled) == 9  # of the first dataset six, three of the second
     assert not file.exists()
     assert run(capsys, "retain", "--conversations-days", "1", "--rounds-days", "forever")["removed"]["questions"] == 2
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neurons.ledger import QueueFull, QueueInUse
@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_nothing_of_that_call_and_goes_on_later(
     assert contents(tmp_path) == [b"before", b"after"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200).filter(lambda data: b"\n" not in data), st.data())
 def test_no_changed_line_is_taken_for_an_entry(data: bytes, draw: st.DataObject) -> None:
     line = frame(data)
