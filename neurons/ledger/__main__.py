@@ -24,6 +24,8 @@ from neurons.ledger.retention import Retention
 from neurons.store import StoreError, join, open_store
 
 URL_VARIABLE: Final = "LEDGER_URL"
+_SECONDS: Final = 60.0
+"""A person can wait longer than a patient."""
 DEFAULT_URL: Final = "sqlite:////var/lib/ledger/ledger.db"
 _EPILOG: Final = f"""\
 The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
@@ -57,7 +59,7 @@ async def _migrate(url: str, _given: argparse.Namespace) -> Any:
 
 
 async def _erase(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         erased = await ledger.erase(patient_id=given.patient)
     ids = {line.line_id for line in erased.lines}
     cleaned = {uri: [asdict(each) for each in await clean(uri, ids)] for uri in given.datasets}
@@ -65,7 +67,7 @@ async def _erase(url: str, given: argparse.Namespace) -> Any:
 
 
 async def _recall(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         lines = await ledger.recalled()
     ids = {line.line_id for line in lines}
     cleaned = {uri: [asdict(each) for each in await clean(uri, ids)] for uri in given.datasets}
@@ -73,14 +75,14 @@ async def _recall(url: str, given: argparse.Namespace) -> Any:
 
 
 async def _retrain(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         for digest in given.done:
             await ledger.retrained(adapter_digest=digest)
         return {"retrain": [asdict(each) for each in await ledger.to_retrain()]}
 
 
 async def _learned(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         twin = await _twin(ledger, given.twin)
         trainings = await learned(given.store, twin=twin, folder=given.folder or twin.name, at_ms=now_ms())
         written = await ledger.record(*trainings)
@@ -88,25 +90,25 @@ async def _learned(url: str, given: argparse.Namespace) -> Any:
 
 
 async def _retain(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         retention = Retention(conversations_days=given.conversations_days, rounds_days=given.rounds_days)
         return {"removed": await ledger.retain(retention)}
 
 
 async def _backup(url: str, given: argparse.Namespace) -> Any:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         return {"rows": await ledger.backup(given.file), "file": str(given.file)}
 
 
 async def _restore(url: str, given: argparse.Namespace) -> Any:
     await migrate(url)
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         return asdict(await ledger.restore(given.file))
 
 
 async def _dataset(url: str, given: argparse.Namespace) -> Any:
     day = yesterday(zone=given.zone) if given.day == "yesterday" else date.fromisoformat(given.day)
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         twin = await _twin(ledger, given.twin)
         made = await ledger.dataset(twin_uid=twin.uid, day=day, zone=given.zone)
     where: str | None = None

@@ -151,7 +151,7 @@ def _check_head(path: Path, head: Any) -> None:
 
 def _check_row(table: str, row: Row) -> None:
     if table in KINDS:
-        to_row(from_row(KINDS[table], row))  # type: ignore[type-var]
+        to_row(from_row(KINDS[table], row))
     elif table not in schema.METADATA.tables or set(row) != set(schema.METADATA.tables[table].columns.keys()):
         raise BadRecord("a row of an unknown table")
 

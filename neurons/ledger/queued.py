@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -133,7 +134,7 @@ class QueuedLedger:
             while batch := self._unwritten:
                 self._unwritten = []
                 try:
-                    await self._on(self._disk, lambda each=batch: self._spool.append([data for data, _ in each]))
+                    await self._on(self._disk, partial(self._spool.append, [data for data, _ in batch]))
                 except Exception as error:  # noqa: BLE001 - whoever waits gets it
                     for _, future in batch:
                         if not future.done():
@@ -212,7 +213,7 @@ class QueuedLedger:
         """Return an entry's rows, each one checked. Raises BadRecord."""
         try:
             rows = [(str(table), dict(row)) for table, row in json.loads(entry.data)]
-            return [(table, to_row(from_row(KINDS[table], row))) for table, row in rows]  # type: ignore[type-var]
+            return [(table, to_row(from_row(KINDS[table], row))) for table, row in rows]
         except (ValueError, TypeError, KeyError) as error:
             raise BadRecord(f"an entry of the queue is damaged: {type(error).__name__}") from None
 

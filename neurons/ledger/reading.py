@@ -24,7 +24,7 @@ async def rows_of(connection: AsyncConnection, table: Table, kind: type[R], **eq
     statement = select(table).order_by(table.c.at_ms, *table.primary_key.columns)
     for name, value in equal.items():
         statement = statement.where(table.c[name] == value)
-    return tuple(from_row(kind, row) for row in (await connection.execute(statement)).mappings())
+    return tuple(from_row(kind, row._asdict()) for row in await connection.execute(statement))
 
 
 async def rows_in(
@@ -35,7 +35,7 @@ async def rows_in(
     found: list[Mapping[str, Any]] = []
     for start in range(0, len(wanted), _AT_ONCE):
         statement = select(table).where(table.c[column].in_(wanted[start : start + _AT_ONCE]))
-        found.extend((await connection.execute(statement)).mappings())
+        found.extend(row._asdict() for row in await connection.execute(statement))
     keys = [each.name for each in table.primary_key.columns]
     return tuple(from_row(kind, row) for row in sorted(found, key=lambda row: (row["at_ms"], *(row[k] for k in keys))))
 
@@ -69,7 +69,7 @@ async def history(connection: AsyncConnection, *, session_id: str, patient_id: s
         .order_by(table.c.at_ms.desc(), table.c.question_id.desc())
         .limit(limit)
     )
-    questions = [from_row(Question, row) for row in (await connection.execute(statement)).mappings()][::-1]
+    questions = [from_row(Question, row._asdict()) for row in await connection.execute(statement)][::-1]
     return History(session=found[0], turns=await turns_of(connection, questions))
 
 
@@ -107,7 +107,7 @@ async def sessions(connection: AsyncConnection, *, patient_id: str, limit: int) 
         .order_by(table.c.at_ms.desc(), table.c.session_id.desc())
         .limit(limit)
     )
-    found = [from_row(Session, row) for row in (await connection.execute(statement)).mappings()]
+    found = [from_row(Session, row._asdict()) for row in await connection.execute(statement)]
     asked = await rows_in(connection, schema.QUESTIONS, Question, "session_id", (each.session_id for each in found))
     first = {each.session_id: each for each in reversed(asked) if each.patient_id == patient_id}
     turns = {turn.question.session_id: turn for turn in await turns_of(connection, list(first.values()))}

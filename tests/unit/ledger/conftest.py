@@ -88,5 +88,5 @@ def url(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest_asyncio.fixture
 async def ledger(url: str) -> AsyncIterator[Ledger]:
-    async with await Ledger.open(url) as opened:
+    async with await Ledger.open(url, timeout_seconds=60.0) as opened:
         yield opened

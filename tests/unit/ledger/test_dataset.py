@@ -156,7 +156,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 async def _filled(url: str) -> tuple[Conversation, Conversation]:
     mine, theirs = a_day(), a_day()
     await migrate(url)
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.record(*mine.records, *theirs.records)
     return mine, theirs
 
@@ -210,7 +210,7 @@ def test_by_hand_from_migrating_to_erasing(
 
 
 async def _withdraw(url: str, talk: Conversation) -> None:
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.record(Consent(new_id(), talk.patient_id, False, NOON + 5 * DAY_MS))
 
 

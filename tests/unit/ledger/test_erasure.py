@@ -87,7 +87,7 @@ async def test_what_arrives_after_an_erasure_is_dropped(ledger: Ledger) -> None:
 async def test_an_embedded_ledgers_files_hold_no_word_of_an_erased_patient(folder: Path) -> None:
     talk = Conversation()
     talk.ask("zebra-crossing xylophone " * 50, "quagga marmalade " * 50)
-    async with await Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    async with await Ledger.open(f"sqlite:///{folder / 'ledger.db'}", timeout_seconds=60.0) as ledger:
         await ledger.record(*talk.records)
         assert b"xylophone" in words_of(folder)
         await ledger.erase(patient_id=talk.patient_id)
@@ -183,7 +183,7 @@ async def test_withdrawn_consent_recalls_lines_and_leaves_the_next_export(ledger
 
 async def test_a_backup_restores_all_into_either_kind_of_database(url: str, folder: Path) -> None:
     talk = a_day()
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.record(*talk.records, training("a", parent=None, dataset="d"))
         await ledger.dataset(twin_uid=GURUNG.uid, day=date.fromisoformat(DAY))
         before = await rows_by_table(ledger)
@@ -191,7 +191,7 @@ async def test_a_backup_restores_all_into_either_kind_of_database(url: str, fold
         assert count == sum(before.values())
         again = await ledger.restore(folder / "backup.gz")
         assert (again.new, again.known) == (0, count)
-    async with await Ledger.open(f"sqlite:///{folder / 'other.db'}") as other:
+    async with await Ledger.open(f"sqlite:///{folder / 'other.db'}", timeout_seconds=60.0) as other:
         assert (await other.restore(folder / "backup.gz")).new == count
         assert await rows_by_table(other) == before
         assert len((await other.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2
@@ -203,7 +203,7 @@ async def test_a_backup_brings_back_nobody_who_was_erased_since_and_no_withdrawn
     url: str, folder: Path
 ) -> None:
     erased, withdrew = a_day(), a_day()
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.record(*erased.records, *withdrew.records)
         dataset = await ledger.dataset(twin_uid=GURUNG.uid, day=date.fromisoformat(DAY))
         await ledger.record(training("a", parent=None, dataset=dataset.digest))
@@ -217,7 +217,7 @@ async def test_a_backup_brings_back_nobody_who_was_erased_since_and_no_withdrawn
                 await ledger.history(session_id=erased.session_id, patient_id=erased.patient_id)
             assert not (await ledger.consent(patient_id=withdrew.patient_id)).given
     # Into a new database: the old one, and then what happened since.
-    async with await Ledger.open(f"sqlite:///{folder / 'fresh.db'}") as fresh:
+    async with await Ledger.open(f"sqlite:///{folder / 'fresh.db'}", timeout_seconds=60.0) as fresh:
         await fresh.restore(folder / "old.gz")
         assert await fresh.history(session_id=erased.session_id, patient_id=erased.patient_id)
         await fresh.restore(folder / "new.gz")
@@ -230,7 +230,7 @@ async def test_a_backup_brings_back_nobody_who_was_erased_since_and_no_withdrawn
 @pytest.mark.parametrize("damage", ["cut", "changed", "other", "empty", "end"])
 async def test_a_damaged_backup_changes_nothing(folder: Path, damage: str) -> None:
     path = folder / "backup.gz"
-    async with await Ledger.open(f"sqlite:///{folder / 'a.db'}") as ledger:
+    async with await Ledger.open(f"sqlite:///{folder / 'a.db'}", timeout_seconds=60.0) as ledger:
         await ledger.record(*a_day().records)
         await ledger.backup(path)
     data = gzip.decompress(path.read_bytes())
@@ -244,7 +244,7 @@ async def test_a_damaged_backup_changes_nothing(folder: Path, damage: str) -> No
             "end": gzip.compress(b"".join(lines[:-1])),
         }[damage]
     )
-    async with await Ledger.open(f"sqlite:///{folder / 'b.db'}") as other:
+    async with await Ledger.open(f"sqlite:///{folder / 'b.db'}", timeout_seconds=60.0) as other:
         with pytest.raises(BadBackup):
             await other.restore(path)
         assert not any((await rows_by_table(other)).values())
@@ -272,8 +272,8 @@ async def test_retention_takes_what_is_older_and_leaves_consents_and_lineage(
 
 async def test_migrating_keeps_what_is_there(url: str) -> None:
     talk = a_day()
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.record(*talk.records)
     await migrate(url)
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         assert len((await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2

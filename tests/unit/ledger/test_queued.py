@@ -24,7 +24,7 @@ from tests.unit.ledger.world import GURUNG, NOON, Conversation, a_day
 
 async def test_what_is_recorded_is_read_at_once_and_lies_in_the_ledger_soon(url: str, folder: Path) -> None:
     talk = a_day()
-    async with await QueuedLedger.open(url, folder=folder / "q") as queued:
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
         await queued.record(*talk.records)
         read = await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
         assert [turn.question.text.text for turn in read.turns] == ["My knee hurts.", "For how long?"]
@@ -35,8 +35,8 @@ async def test_what_is_recorded_is_read_at_once_and_lies_in_the_ledger_soon(url:
         with pytest.raises(NotFound):
             await queued.history(session_id=talk.session_id, patient_id=new_id())
         with pytest.raises(NotFound):
-            await queued.history(session_id=new_id(), patient_id=new_id())
-    async with await Ledger.open(url) as ledger:
+            await queued.ledger.history(session_id=new_id(), patient_id=new_id())
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         assert len((await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2
 
 
@@ -69,7 +69,7 @@ async def test_sessions_go_on_while_the_ledger_is_down_and_survive_a_restart(
         await queued.record(*more.records)
         own_postgres.start(fsync=True)
         assert await queued.drained(timeout_seconds=60)
-        read = await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
+        read = await queued.ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)
         assert [turn.answer.text.text for turn in read.turns if turn.answer and turn.answer.text] == ["A", "B"]
         assert (await queued.history(session_id=more.session_id, patient_id=more.patient_id)).complete
 
@@ -100,12 +100,13 @@ async def test_a_damaged_entry_is_set_aside_and_holds_back_no_other(url: str, fo
     with Spool(folder / "q") as spool:
         spool.append([b'[["sessions",{"session_id":"Ram Bahadur"}]]', b"no json", b'[["nonsense",{}]]'])
     late = a_day()
-    async with await QueuedLedger.open(url, folder=folder / "q") as queued:
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
         await queued.record(*late.records)
         assert await queued.drained(timeout_seconds=60)
         assert queued.set_aside == 3
         for each in (talk, late):
-            assert len((await queued.history(session_id=each.session_id, patient_id=each.patient_id)).turns) == 2
+            read = await queued.ledger.history(session_id=each.session_id, patient_id=each.patient_id)
+            assert len(read.turns) == 2
     assert b"Ram Bahadur" in (folder / "q" / "set-aside.log").read_bytes()
 
 
@@ -113,9 +114,9 @@ async def test_what_was_queued_of_an_erased_patient_is_dropped(url: str, folder:
     talk = a_day()
     async with await QueuedLedger.open("postgresql://x@127.0.0.1:1/x", folder=folder / "q") as queued:
         await queued.record(*talk.records)
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         await ledger.erase(patient_id=talk.patient_id)
-        async with await QueuedLedger.open(url, folder=folder / "q") as queued:
+        async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
             assert await queued.drained(timeout_seconds=60)
         found = await rows_by_table(ledger)
         assert {name for name, count in found.items() if count} == {"tombstones", "erasures"}
@@ -168,10 +169,10 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
         await writer.wait()
         if not own_postgres.runs and turn != 2:  # once the gateway's next start comes before the ledger's
             own_postgres.start(fsync=True)
-    async with await QueuedLedger.open(url, folder=folder / "q") as queued:
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
         assert await queued.drained(timeout_seconds=60)
         assert queued.set_aside == 0
-    async with await Ledger.open(url) as ledger:
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         missing = []
         for session_id, patient_id, _ in acknowledged:
             try:

@@ -224,7 +224,7 @@ async def test_migrations_make_the_tables_of_the_schema(ledger: Ledger) -> None:
 async def test_migrating_again_and_twice_at_once_changes_nothing(empty_url: str) -> None:
     await asyncio.gather(migrate(empty_url), migrate(empty_url))
     await migrate(empty_url)
-    async with await Ledger.open(empty_url) as ledger:
+    async with await Ledger.open(empty_url, timeout_seconds=60.0) as ledger:
         await ledger.ready()
 
 
@@ -250,7 +250,7 @@ async def test_a_frozen_database_is_down_in_time_and_back_afterwards(own_postgre
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "nonsense"])
 async def test_an_address_that_is_none_of_ours_is_refused(url: str) -> None:
     with pytest.raises(LedgerError, match="postgresql://"):
-        await Ledger.open(url)
+        await Ledger.open(url, timeout_seconds=60.0)
 
 
 async def test_a_password_is_in_no_message(tmp_path: object) -> None:
