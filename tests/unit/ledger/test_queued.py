@@ -143,6 +143,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(900)
 async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_random(
     own_postgres: Postgres, folder: Path
 ) -> None:
@@ -151,14 +152,14 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
     await migrate(url)
     chance = random.Random(int(os.environ.get("SEED", "11")))
     acknowledged: list[tuple[str, str, int]] = []
-    for turn in range(6):
+    for turn in range(4):
         writer = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _GATEWAY, url, str(folder / "q"), stdout=asyncio.subprocess.PIPE
         )
         assert writer.stdout is not None
         wanted, killed_at = chance.randint(20, 120), chance.randint(1, 19)
         for number in range(wanted):
-            line = await asyncio.wait_for(writer.stdout.readline(), 60)
+            line = await asyncio.wait_for(writer.stdout.readline(), 300)
             acknowledged.append(tuple(json.loads(line)))
             if number == killed_at and turn % 2 == 0:
                 own_postgres.kill()
@@ -170,7 +171,7 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
         if not own_postgres.runs and turn != 2:  # once the gateway's next start comes before the ledger's
             own_postgres.start(fsync=True)
     async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
-        assert await queued.drained(timeout_seconds=60)
+        assert await queued.drained(timeout_seconds=300)
         assert queued.set_aside == 0
     async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         missing = []
@@ -189,7 +190,7 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
         found = await rows_by_table(ledger)
         talks = found["sessions"]
         # At most what was in flight at each kill is there beside the acknowledged, and each of these is whole.
-        assert len(acknowledged) <= talks <= len(acknowledged) + 6 * 4
+        assert len(acknowledged) <= talks <= len(acknowledged) + 4 * 4
         kinds = [TABLE_OF[type(record)] for record in a_day().records]
         for name in set(kinds):
             assert found[name] == talks * kinds.count(name)
