@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,9 +91,21 @@ class Postgres:
     def kill(self) -> None:
         """Kill the server and all its processes, as a power failure does."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGSTOP)  # so that none of them sees another end
+        self._signal(signal.SIGKILL)
         self._process.wait(timeout=20)
         self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the server and its processes, each of which is in a session of its own."""
+        assert self._process is not None
+        server = self._process.pid
+        if number is signal.SIGSTOP:
+            os.kill(server, number)  # it starts no more of them
+        listed = subprocess.run(["pgrep", "-P", str(server)], capture_output=True, text=True, check=False)
+        for each in (*map(int, listed.stdout.split()), server):
+            with suppress(ProcessLookupError):
+                os.kill(each, number)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -103,11 +116,11 @@ class Postgres:
 
     def freeze(self) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def database(self, name: str, *, template: str = "template1") -> str:
         """Make a database, empty or as a copy, and return its address."""
