@@ -29,6 +29,7 @@ LOCKS = (
     Lock("operator"),
     Lock("neuron"),
     Lock("chain", upon="neuron"),
+    Lock("ledger", upon="neuron"),
     Lock("engine-cpu", overridden=True),
     Lock("engine-gpu", python="3.12", hashes=False),
     Lock("trainer-cpu", overridden=True, upon="engine-cpu"),

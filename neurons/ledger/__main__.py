@@ -1,0 +1,209 @@
+"""`python -m neurons.ledger`: what a validator's operator does with the ledger by hand (docs/ledger.md)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from neurons.ledger.copies import clean
+from neurons.ledger.dataset import yesterday
+from neurons.ledger.errors import LedgerError, NotFound
+from neurons.ledger.learned import learned
+from neurons.ledger.ledger import Ledger, now_ms
+from neurons.ledger.migrate import migrate
+from neurons.ledger.records import Twin
+from neurons.ledger.retention import Retention
+from neurons.store import StoreError, join, open_store
+
+URL_VARIABLE: Final = "LEDGER_URL"
+_SECONDS: Final = 60.0
+"""A person can wait longer than a patient."""
+DEFAULT_URL: Final = "sqlite:////var/lib/ledger/ledger.db"
+_EPILOG: Final = f"""\
+The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
+What was done is written to standard output as one JSON document. Exit status:
+0 done, 1 not done (standard error says why), 2 the command line is wrong.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    given = _parser().parse_args(arguments)
+    url: str = given.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    run: Callable[[str, argparse.Namespace], Awaitable[Any]] = given.run
+    try:
+        done = asyncio.run(_finish(run(url, given)))
+    except (LedgerError, StoreError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if done is not None:
+        sys.stdout.write(json.dumps(done, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+async def _finish(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def _migrate(url: str, _given: argparse.Namespace) -> Any:
+    await migrate(url)
+    return {"migrated": True}
+
+
+async def _erase(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        erased = await ledger.erase(patient_id=given.patient)
+    ids = {line.line_id for line in erased.lines}
+    cleaned = {uri: [asdict(each) for each in await clean(uri, ids)] for uri in given.datasets}
+    return asdict(erased) | {"cleaned": cleaned}
+
+
+async def _recall(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        lines = await ledger.recalled()
+    ids = {line.line_id for line in lines}
+    cleaned = {uri: [asdict(each) for each in await clean(uri, ids)] for uri in given.datasets}
+    return {"lines": [asdict(line) for line in lines], "cleaned": cleaned}
+
+
+async def _retrain(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        for digest in given.done:
+            await ledger.retrained(adapter_digest=digest)
+        return {"retrain": [asdict(each) for each in await ledger.to_retrain()]}
+
+
+async def _learned(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        twin = await _twin(ledger, given.twin)
+        trainings = await learned(given.store, twin=twin, folder=given.folder or twin.name, at_ms=now_ms())
+        written = await ledger.record(*trainings)
+        return {"new": written.new, "known": written.known}
+
+
+async def _retain(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        retention = Retention(conversations_days=given.conversations_days, rounds_days=given.rounds_days)
+        return {"removed": await ledger.retain(retention)}
+
+
+async def _backup(url: str, given: argparse.Namespace) -> Any:
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        return {"rows": await ledger.backup(given.file), "file": str(given.file)}
+
+
+async def _restore(url: str, given: argparse.Namespace) -> Any:
+    await migrate(url)
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        return asdict(await ledger.restore(given.file))
+
+
+async def _dataset(url: str, given: argparse.Namespace) -> Any:
+    day = yesterday(zone=given.zone) if given.day == "yesterday" else date.fromisoformat(given.day)
+    async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
+        twin = await _twin(ledger, given.twin)
+        made = await ledger.dataset(twin_uid=twin.uid, day=day, zone=given.zone)
+    where: str | None = None
+    if given.out == "-":
+        sys.stdout.buffer.write(made.data)
+        sys.stdout.buffer.flush()
+        return None
+    if made.lines and given.store is not None:
+        folder = join(given.store, twin.name, "interactions")
+        where = join(folder, f"{day.isoformat()}.jsonl")
+        await open_store(folder, create=True).put(f"{day.isoformat()}.jsonl", made.data)
+    elif given.out is not None:
+        where = given.out
+        await asyncio.to_thread(Path(given.out).write_bytes, made.data)
+    return {
+        "twin": twin.name, "uid": twin.uid, "day": day.isoformat(), "lines": made.lines, "digest": made.digest,
+        "leftOut": made.left_out, "written": where,
+    }  # fmt: skip
+
+
+async def _twin(ledger: Ledger, wanted: str) -> Twin:
+    """Return the twin of this UID or name."""
+    twins = await ledger.twins()
+    named = {twin.uid: twin for twin in twins if wanted in (twin.uid, twin.name)}
+    if not named:
+        known = ", ".join(sorted({twin.name for twin in twins})) or "none"
+        raise NotFound(f"No patient has talked to a twin {wanted}. Known are: {known}.")
+    if len(named) > 1:
+        raise NotFound(f"{len(named)} twins have been called {wanted}. Give the UID: {', '.join(sorted(named))}.")
+    return next(iter(named.values()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.ledger",
+        description="The validator's ledger.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--url", help="the ledger's address")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., Any], told: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=told, description=told, allow_abbrev=False)
+        made.set_defaults(run=run)
+        return made
+
+    command("migrate", _migrate, "make or change the tables for this release")
+    erase = command("erase", _erase, "erase a patient, and name the lines and adapters concerned")
+    erase.add_argument("patient", help="the patient's opaque id")
+    recall = command("recall", _recall, "list exported lines of patients who were erased or withdrew consent")
+    for each in (erase, recall):
+        each.add_argument(
+            "--datasets", metavar="URI", action="append", default=[], help="take the lines out of all *.jsonl below"
+        )
+    retrain = command("retrain", _retrain, "list adapters to be trained again, with their clean ancestors")
+    retrain.add_argument("--done", metavar="DIGEST", action="append", default=[], help="this one was replaced")
+    lineage = command("lineage", _learned, "take what adapters learned from the store into the ledger")
+    lineage.add_argument("--twin", required=True, help="name or UID")
+    lineage.add_argument("--store", metavar="URI", required=True, help="the adapter store")
+    lineage.add_argument("--folder", help="the twin's folder in the store (default: its name)")
+    retain = command("retain", _retain, "delete what is older than agreed")
+    retain.add_argument("--conversations-days", type=_days, default=365, help="or `forever` (default: 365)")
+    retain.add_argument("--rounds-days", type=_days, default=180, help="or `forever` (default: 180)")
+    for name, run, told in (
+        ("backup", _backup, "write everything into one file"),
+        ("restore", _restore, "write a backup's rows into this ledger; later erasures and withdrawals hold"),
+    ):
+        command(name, run, told).add_argument("file", type=Path)
+    dataset = command("dataset", _dataset, "turn one day of a twin into a dataset")
+    dataset.add_argument("--twin", required=True, help="name or UID")
+    dataset.add_argument("--day", type=_day, default="yesterday", help="YYYY-MM-DD, or yesterday (default)")
+    dataset.add_argument("--zone", type=_zone, default="UTC", help="time zone of the day (default: UTC)")
+    to = dataset.add_mutually_exclusive_group()
+    to.add_argument("--out", metavar="FILE", help="write it there, or to standard output (-)")
+    to.add_argument("--store", metavar="URI", help="write it to <store>/<twin>/interactions/<day>.jsonl")
+    return parser
+
+
+def _days(given: str) -> int | None:
+    return None if given == "forever" else int(given)
+
+
+def _day(given: str) -> str:
+    return given if given == "yesterday" else date.fromisoformat(given).isoformat()
+
+
+def _zone(given: str) -> str:
+    try:
+        yesterday(zone=given)
+    except (KeyError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(f"{given} is no time zone, as Asia/Kathmandu is one") from None
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The ledger: records in, each once; sessions, consent and lineage out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from sqlalchemy import select, text, update
+
+from neurons.ledger import backup, dataset, erasure, reading, schema, writing
+from neurons.ledger.codec import TABLE_OF, Row, to_row
+from neurons.ledger.database import Database
+from neurons.ledger.dataset import Bounds, Day
+from neurons.ledger.errors import SchemaMismatch
+from neurons.ledger.migrate import migrate_database
+from neurons.ledger.records import AnyRecord, Twin
+from neurons.ledger.retention import Retention, retain
+from neurons.ledger.views import ConsentState, DatasetLine, Erasure, History, QuestionView, Retraining, Written
+
+_LONG_SECONDS: Final = 3600.0
+
+
+class Recorder(Protocol):
+    """What a gateway writes to and reads from: the `Ledger` itself, or a `QueuedLedger` in front of it."""
+
+    async def record(self, *records: AnyRecord) -> Written:
+        """Write records, together or not at all; ones that are there already change nothing.
+
+        A `Ledger` raises LedgerDown when nothing was written (or it isn't known: write again, that is harmless); a
+        `QueuedLedger` returns when they are safe on its disk, and raises QueueFull.
+        """
+
+    async def history(self, *, session_id: str, patient_id: str, limit: int = 64) -> History:
+        """Return the last `limit` turns of a session.
+
+        Raises NotFound when there is no such session or it isn't this patient's; LedgerDown.
+        """
+
+    async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
+        """Return a patient's latest sessions, newest first, each with its first turn only. Raises LedgerDown."""
+
+    async def question(self, *, question_id: str, patient_id: str | None = None) -> QuestionView:
+        """Return all of one question: every answer, which one won, ratings, corrections.
+
+        With `patient_id` it must be this patient's. Raises NotFound, LedgerDown.
+        """
+
+    async def consent(self, *, patient_id: str) -> ConsentState:
+        """Return whether the patient's conversations may be learned from. Raises LedgerDown."""
+
+    async def erase(self, *, patient_id: str) -> Erasure:
+        """Erase a patient: everything of theirs goes, and what arrives later is dropped.
+
+        Says which lines of datasets and which adapters are concerned, and marks these for retraining. Raises
+        LedgerDown.
+        """
+
+
+class Ledger:
+    """The ledger in one database. Opened by `Ledger.open(url)`; a `Recorder`.
+
+    `url` is `postgresql://user:password@host:5432/name`, or `sqlite:////var/lib/ledger/ledger.db` (embedded), whose
+    tables are made when it is opened. Every method raises LedgerDown when the database doesn't answer in time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    async def open(cls, url: str, *, timeout_seconds: float = 10.0, pool: int = 10) -> Self:
+        """Return the ledger at this address. Raises LedgerDown, SchemaMismatch (run `migrate`)."""
+        ledger = cls(Database(url, timeout_seconds=timeout_seconds, pool=pool))
+        try:
+            await ledger.ready_or_made()
+        except BaseException:
+            await ledger.close()
+            raise
+        return ledger
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        await self.database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def ready(self) -> None:
+        """Return when the database answers and has this release's tables. Raises LedgerDown, SchemaMismatch."""
+        async with self.database.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def ready_or_made(self) -> None:
+        """Return when the database is ready; an embedded one's tables are made. Raises LedgerDown, SchemaMismatch."""
+        try:
+            await self.ready()
+        except SchemaMismatch:
+            if not self.database.embedded:
+                raise
+            await migrate_database(self.database)
+            await self.ready()
+
+    async def record(self, *records: AnyRecord) -> Written:
+        """See `Recorder.record`."""
+        return await self.record_rows((TABLE_OF[type(record)], to_row(record)) for record in records)
+
+    async def record_rows(self, rows: Iterable[tuple[str, Row]]) -> Written:
+        """Write records as `codec.to_row` makes them, with their tables; as `record`, for a queue or a backup."""
+        rows = tuple(rows)
+        async with self.database.writing() as connection:
+            written = await writing.write_rows(connection, rows)
+            if twins := {row["twin_uid"] for table, row in rows if table == "trainings"}:
+                await erasure.remark(connection, twins=twins, at_ms=now_ms())
+            return written
+
+    async def history(self, *, session_id: str, patient_id: str, limit: int = 64) -> History:
+        """See `Recorder.history`."""
+        async with self.database.reading() as connection:
+            return await reading.history(connection, session_id=session_id, patient_id=patient_id, limit=limit)
+
+    async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
+        """See `Recorder.sessions`."""
+        async with self.database.reading() as connection:
+            return await reading.sessions(connection, patient_id=patient_id, limit=limit)
+
+    async def question(self, *, question_id: str, patient_id: str | None = None) -> QuestionView:
+        """See `Recorder.question`."""
+        async with self.database.reading() as connection:
+            return await reading.question(connection, question_id=question_id, patient_id=patient_id)
+
+    async def consent(self, *, patient_id: str) -> ConsentState:
+        """See `Recorder.consent`."""
+        async with self.database.reading() as connection:
+            return await reading.consent(connection, patient_id=patient_id)
+
+    async def erase(self, *, patient_id: str) -> Erasure:
+        """See `Recorder.erase`."""
+        async with self.database.writing(alone=True) as connection:
+            erased = await erasure.erase(connection, patient_id=patient_id, at_ms=now_ms())
+        await self._overwrite()
+        return erased
+
+    async def to_retrain(self) -> tuple[Retraining, ...]:
+        """Return the adapters that are marked for retraining and not yet done, oldest mark first."""
+        async with self.database.reading() as connection:
+            return await erasure.pending(connection)
+
+    async def retrained(self, *, adapter_digest: str) -> None:
+        """Say that an adapter was replaced by one trained again from its clean ancestor, or serves no more."""
+        table = schema.RETRAININGS
+        async with self.database.writing() as connection:
+            await connection.execute(
+                update(table)
+                .where(table.c.adapter_digest == adapter_digest, table.c.done_at_ms.is_(None))
+                .values(done_at_ms=now_ms())
+            )
+
+    async def dataset(self, *, twin_uid: str, day: date, zone: str = "UTC") -> Day:
+        """Return a twin's dataset of one day (a date in `zone`), and note its lines for erasure."""
+        bounds = Bounds.of(day, zone=zone)
+        async with self.database.writing() as connection:
+            return await dataset.export(connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms())
+
+    async def recalled(self, *, twin_uid: str | None = None) -> tuple[DatasetLine, ...]:
+        """Return the exported lines of patients who were erased or have withdrawn consent: to be learned no more."""
+        async with self.database.reading() as connection:
+            return await dataset.recalled(connection, twin_uid=twin_uid)
+
+    async def twins(self) -> tuple[Twin, ...]:
+        """Return the twins that patients ever talked to, by name."""
+        table = schema.SESSIONS
+        async with self.database.reading() as connection:
+            found = await connection.execute(select(table.c.twin_uid, table.c.twin_name).distinct())
+            return tuple(
+                sorted((Twin(uid=uid, name=name) for uid, name in found), key=lambda twin: (twin.name, twin.uid))
+            )
+
+    async def retain(self, retention: Retention) -> dict[str, int]:
+        """Delete what is older than agreed; returns the rows by table."""
+        async with self.database.long(seconds=_LONG_SECONDS, writes=True) as connection:
+            return await retain(connection, retention, now_ms=now_ms())
+
+    async def backup(self, path: Path) -> int:
+        """Write a backup of one moment into a file; returns its rows. Raises LedgerError."""
+        return await backup.backup(self.database, path)
+
+    async def restore(self, path: Path) -> Written:
+        """Write a backup's rows into this ledger; erasures and withdrawals since then hold. Raises BadBackup."""
+        return await backup.restore(self.database, path, at_ms=now_ms())
+
+    async def _overwrite(self) -> None:
+        """Let no bytes of what was deleted stay in the database's files, as far as it can be asked for that."""
+        if self.database.embedded:
+            await self.database.outside("PRAGMA wal_checkpoint(TRUNCATE)")
+        else:
+            await self.database.outside(*(f"VACUUM {name}" for name in (*schema.OF_PATIENTS, "scores")))
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,196 @@
+"""With the queue in front: answering goes on without the ledger, and nothing is lost or doubled afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, Session, new_id
+from neurons.ledger.codec import TABLE_OF
+from neurons.ledger.migrate import migrate
+from neurons.ledger.spool import Spool
+from tests.unit.ledger.postgres import Postgres
+from tests.unit.ledger.test_writing_and_reading import rows_by_table
+from tests.unit.ledger.world import GURUNG, NOON, Conversation, a_day
+
+
+async def test_what_is_recorded_is_read_at_once_and_lies_in_the_ledger_soon(url: str, folder: Path) -> None:
+    talk = a_day()
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        await queued.record(*talk.records)
+        read = await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
+        assert [turn.question.text.text for turn in read.turns] == ["My knee hurts.", "For how long?"]
+        assert await queued.drained(timeout_seconds=60)
+        assert queued.waiting == 0
+        assert (await queued.consent(patient_id=talk.patient_id)).given
+        assert len(await queued.sessions(patient_id=talk.patient_id)) == 1
+        with pytest.raises(NotFound):
+            await queued.history(session_id=talk.session_id, patient_id=new_id())
+        with pytest.raises(NotFound):
+            await queued.ledger.history(session_id=new_id(), patient_id=new_id())
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+        assert len((await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2
+
+
+async def test_sessions_go_on_while_the_ledger_is_down_and_survive_a_restart(
+    own_postgres: Postgres, folder: Path
+) -> None:
+    url = own_postgres.database("down")
+    await migrate(url)
+    talk = Conversation()
+    talk.ask("Before", "A")
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=2.0) as queued:
+        await queued.record(*talk.records)
+        assert await queued.drained(timeout_seconds=60)
+        own_postgres.kill()
+        talk.ask("Meanwhile", "B")
+        await queued.record(*talk.records[-3:])
+        begun = time.monotonic()
+        read = await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
+        assert time.monotonic() - begun < 5
+        assert read.complete
+        assert [turn.question.text.text for turn in read.turns] == ["Before", "Meanwhile"]
+        with pytest.raises(NotFound):
+            await queued.history(session_id=talk.session_id, patient_id=new_id())
+        assert not await queued.drained(timeout_seconds=0.2)
+        assert queued.away_seconds > 0
+    # The gateway is restarted too, with the ledger still down.
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=2.0) as queued:
+        assert queued.waiting == 1
+        more = a_day()
+        await queued.record(*more.records)
+        own_postgres.start(fsync=True)
+        assert await queued.drained(timeout_seconds=60)
+        read = await queued.ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)
+        assert [turn.answer.text.text for turn in read.turns if turn.answer and turn.answer.text] == ["A", "B"]
+        assert (await queued.history(session_id=more.session_id, patient_id=more.patient_id)).complete
+
+
+async def test_a_full_queue_is_an_error_for_its_caller_alone(folder: Path) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    async with await QueuedLedger.open(url, folder=folder / "q", max_bytes=20_000, timeout_seconds=1.0) as queued:
+        small = Conversation()
+
+        async def fill() -> None:
+            for _ in range(1000):
+                await queued.record(Session(new_id(), new_id(), GURUNG, NOON))
+
+        with pytest.raises(QueueFull):
+            await fill()
+        waiting = queued.waiting
+        assert waiting > 10
+        with pytest.raises(QueueFull):
+            await queued.record(*small.records)
+    with Spool(folder / "q") as spool:
+        assert spool.entries == waiting
+
+
+async def test_a_damaged_entry_is_set_aside_and_holds_back_no_other(url: str, folder: Path) -> None:
+    talk = a_day()
+    async with await QueuedLedger.open("postgresql://x@127.0.0.1:1/x", folder=folder / "q") as queued:
+        await queued.record(*talk.records)
+    with Spool(folder / "q") as spool:
+        spool.append([b'[["sessions",{"session_id":"Ram Bahadur"}]]', b"no json", b'[["nonsense",{}]]'])
+    late = a_day()
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        await queued.record(*late.records)
+        assert await queued.drained(timeout_seconds=60)
+        assert queued.set_aside == 3
+        for each in (talk, late):
+            read = await queued.ledger.history(session_id=each.session_id, patient_id=each.patient_id)
+            assert len(read.turns) == 2
+    assert b"Ram Bahadur" in (folder / "q" / "set-aside.log").read_bytes()
+
+
+async def test_what_was_queued_of_an_erased_patient_is_dropped(url: str, folder: Path) -> None:
+    talk = a_day()
+    async with await QueuedLedger.open("postgresql://x@127.0.0.1:1/x", folder=folder / "q") as queued:
+        await queued.record(*talk.records)
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+        await ledger.erase(patient_id=talk.patient_id)
+        async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+            assert await queued.drained(timeout_seconds=60)
+        found = await rows_by_table(ledger)
+        assert {name for name, count in found.items() if count} == {"tombstones", "erasures"}
+
+
+_GATEWAY = """
+import asyncio, json, sys
+from dataclasses import asdict
+from pathlib import Path
+from neurons.ledger import QueuedLedger
+from tests.unit.ledger.world import a_day
+
+async def main() -> None:
+    async with await QueuedLedger.open(sys.argv[1], folder=Path(sys.argv[2]), timeout_seconds=2.0) as queued:
+        async def client() -> None:
+            while True:
+                talk = a_day()
+                await queued.record(*talk.records)
+                print(json.dumps([talk.session_id, talk.patient_id, len(talk.records)]), flush=True)
+                await asyncio.sleep(0.002)
+        await asyncio.gather(*(client() for _ in range(4)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.timeout(900)
+async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_random(
+    own_postgres: Postgres, folder: Path
+) -> None:
+    """Both are killed with SIGKILL, over and over, at seeded moments; then all that was acknowledged is there, once."""
+    url = own_postgres.database("killed")
+    await migrate(url)
+    chance = random.Random(int(os.environ.get("SEED", "11")))
+    acknowledged: list[tuple[str, str, int]] = []
+    for turn in range(4):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _GATEWAY, url, str(folder / "q"), stdout=asyncio.subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        wanted, killed_at = chance.randint(20, 120), chance.randint(1, 19)
+        for number in range(wanted):
+            line = await asyncio.wait_for(writer.stdout.readline(), 300)
+            acknowledged.append(tuple(json.loads(line)))
+            if number == killed_at and turn % 2 == 0:
+                own_postgres.kill()
+            elif number == killed_at + 10 and not own_postgres.runs and turn != 2:
+                own_postgres.start(fsync=True)
+        writer.send_signal(signal.SIGKILL)
+        acknowledged += [tuple(json.loads(line)) for line in (await writer.stdout.read()).splitlines()]
+        await writer.wait()
+        if not own_postgres.runs and turn != 2:  # once the gateway's next start comes before the ledger's
+            own_postgres.start(fsync=True)
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        assert await queued.drained(timeout_seconds=300)
+        assert queued.set_aside == 0
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+        missing = []
+        for session_id, patient_id, _ in acknowledged:
+            try:
+                read = await ledger.history(session_id=session_id, patient_id=patient_id)
+            except NotFound:
+                missing.append(session_id)
+                continue
+            turns = [
+                (turn.question.text.text, turn.answer is not None, turn.rating is not None, turn.correction is not None)
+                for turn in read.turns
+            ]
+            assert turns == [("My knee hurts.", True, True, False), ("For how long?", True, False, True)]
+        assert missing == []
+        found = await rows_by_table(ledger)
+        talks = found["sessions"]
+        # At most what was in flight at each kill is there beside the acknowledged, and each of these is whole.
+        assert len(acknowledged) <= talks <= len(acknowledged) + 4 * 4
+        kinds = [TABLE_OF[type(record)] for record in a_day().records]
+        for name in set(kinds):
+            assert found[name] == talks * kinds.count(name)
