@@ -14,7 +14,7 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
-from neurons.privacy.words import DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS
+from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
 
@@ -24,6 +24,7 @@ _DISEASE: Final = re.compile(
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
 _EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
+_ROMANISED: Final = ROMANISED_WORDS - AMBIGUOUS
 _NAME_SHARE: Final = 0.5
 _LOWER_SHARE: Final = 0.55
 _PLACE_SHARE: Final = 0.7
@@ -177,13 +178,16 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         return
     if _DISEASE.match(text[end : end + 24]) and len(words) == 1 and kind == "name":
         return
-    first, last = found.find(kept[0]), found.rfind(kept[-1]) + len(kept[-1])
+    last_kept = len(words) - 1 - words[::-1].index(kept[-1])
+    while kind == "name" and last_kept + 1 < len(words) and words[last_kept + 1][0].isupper():
+        last_kept += 1  # "Aida Corona": after a given name even such a word is a surname
+    first, last = found.find(kept[0]), found.rfind(words[last_kept]) + len(words[last_kept])
     yield kind, start + first, start + last
 
 
 def _is_nobody(word: str, kind: str) -> bool:
     plain = _plain(word)
-    if plain in NOT_NAMES or plain in DEVANAGARI_WORDS or len(plain) < 2:
+    if plain in NOT_NAMES or plain in _ROMANISED or plain in DEVANAGARI_WORDS or len(plain) < 2:
         return True
     if kind == "place":
         return plain in REGIONS or (word.isupper() and len(word) <= 4)

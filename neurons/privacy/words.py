@@ -17,6 +17,12 @@ ROMANISED_WORDS: Final = frozenset(
     hijo bholi dukhcha dukhchha dukhyo dukheko jwaro khoki tauko pet ghau aushadhi ausadhi dabai khana pani din barsa barsha mahina hapta
     bhayo bhaeko bhayeko gareko garnu garne kasto kati kina kaha namaste namaskar dhanyabad doctor saheb saab sir dai didi bhai bahini
     birami hospital aspatal clinic check janch janchna ghar gaun thau maile malam runu lagyo lageko dherai thorai ali ekdam kun yo tyo yasto
+    aayo aaye aayeko hunuhunchha hunuhuncha hunuhunthyo hajurama hajurbuwa hajurbaba khaye khayo khaeko khanchhu garchhu garyo lekhdai bolda boldai
+    chhu chhan chhin thiyo thiye hanyo gadi jilla palika dukhdai dukhne dukhi jwaroko khokiko kamjor chakkar pakhala kabjiyat sas saas sadhain
+    chahi chahiyo parchha paryo sakchhu sakdina lageko lagchha hunchha huncha bhane bhanera bhanchha gayo gako aako chhora chhori ama buwa
+    poison abdomen control leg arm arms legs knee back belly ear ears eye eyes throat neck shoulder wrist ankle hip foot feet toe finger hand hands
+    doses dose drops cream heart kidney liver lung skin bone blood urine stool period pregnancy baby babies kid kids child children adult adults
+    breakfast lunch dinner water milk tea coffee rice bread egg eggs meat fish fruit sugar salt alcohol beer wine smoking smoke exercise walk
     sadhai rati bihana beluka diuso pheri feri ajai aba haat khutta dhad chhati mutu pisab disa bakwas banta ulti rakta raktachap chini
     sabai aru aafno afno usko unko hamro timro naam nam umer barsako push man dhan asha maya kiran om puja dev sagar chandra sapana lal nar phul
     nepali lama mahat pant kul jit tek singh das puri ale pun sah jha ghar home house city town village bed work school hospital clinic pharmacy surgery birth
