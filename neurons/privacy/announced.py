@@ -31,26 +31,12 @@ _PATTERNS: Final = (
     re.compile(rf"\bon\s+behalf\s+of\s+(?:(?:my|our)\s+\w+,?\s+)?{_NAME}(?=\s*(?:[.,;!?\n]|$)|\s+(?:who|because|about)\b)", re.IGNORECASE),
 )  # fmt: skip
 _NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(
-    """
-    in advance lot much very kind kindly everyone anyone all again soon later god bless care team staff folks guys friend friends
-    the a an this that it any every some pain suffering discharge bleeding itching coming home back away far apart aside recovering recovered
-    serious important an-emergency emergency ridiculous getting making driving killing about regarding why where what when how who which
-    not no nothing something just only really so such too quite getting going scary worrying frightening confusing frustrating unbearable
-    because since for with without after before during between under over still always never ever often sometimes mostly usually
-    blood mucus fluid pus urine stool water food milk medicine medication tablets pills injection insulin symptoms results test tests
-    different similar same other another first second third new old recent late early long short high low
-    weight loss gain sleep appetite infection injury accident surgery operation treatment therapy exercise diet question questions advice
-    help answer reply response waiting hoping looking grateful thankful appreciated appreciate respect worried concerned confused
-    doctor's dr doc doctors nurse nurses hospital pharmacist surgeon specialist consultant gp physician dentist therapist
-    most best worst good bad great fine ok okay yes no maybe perhaps possible likely unlikely common rare safe unsafe dangerous harmless
-    her his their your our its him them us they you we he she i me my mine two three four five six seven eight nine ten one
-    am is are was were be been being have has had do does did will would should could can may might must shall
-    happens happened happening comes came goes went hurts helped works worked seems seemed looks feels felt keeps kept radiates spreads spread
-    starting started starts ranging ranges rising arising resulting results varying apparently anyway also then now today tomorrow yesterday
-    """.split()
+    ["in", "advance", "lot", "much", "very", "kind", "kindly", "everyone", "anyone", "all", "again", "soon", "later", "god", "bless", "care", "team", "staff", "folks", "guys", "friend", "friends", "the", "a", "an", "this", "that", "it", "any", "every", "some", "pain", "suffering", "discharge", "bleeding", "itching", "coming", "home", "back", "away", "far", "apart", "aside", "recovering", "recovered", "serious", "important", "an-emergency", "emergency", "ridiculous", "getting", "making", "driving", "killing", "about", "regarding", "why", "where", "what", "when", "how", "who", "which", "not", "no", "nothing", "something", "just", "only", "really", "so", "such", "too", "quite", "getting", "going", "scary", "worrying", "frightening", "confusing", "frustrating", "unbearable", "because", "since", "for", "with", "without", "after", "before", "during", "between", "under", "over", "still", "always", "never", "ever", "often", "sometimes", "mostly", "usually", "blood", "mucus", "fluid", "pus", "urine", "stool", "water", "food", "milk", "medicine", "medication", "tablets", "pills", "injection", "insulin", "symptoms", "results", "test", "tests", "different", "similar", "same", "other", "another", "first", "second", "third", "new", "old", "recent", "late", "early", "long", "short", "high", "low", "weight", "loss", "gain", "sleep", "appetite", "infection", "injury", "accident", "surgery", "operation", "treatment", "therapy", "exercise", "diet", "question", "questions", "advice", "help", "answer", "reply", "response", "waiting", "hoping", "looking", "grateful", "thankful", "appreciated", "appreciate", "respect", "worried", "concerned", "confused", "doctor's", "dr", "doc", "doctors", "nurse", "nurses", "hospital", "pharmacist", "surgeon", "specialist", "consultant", "gp", "physician", "dentist", "therapist", "most", "best", "worst", "good", "bad", "great", "fine", "ok", "okay", "yes", "no", "maybe", "perhaps", "possible", "likely", "unlikely", "common", "rare", "safe", "unsafe", "dangerous", "harmless", "her", "his", "their", "your", "our", "its", "him", "them", "us", "they", "you", "we", "he", "she", "i", "me", "my", "mine", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "one", "am", "is", "are", "was", "were", "be", "been", "being", "have", "has", "had", "do", "does", "did", "will", "would", "should", "could", "can", "may", "might", "must", "shall", "happens", "happened", "happening", "comes", "came", "goes", "went", "hurts", "helped", "works", "worked", "seems", "seemed", "looks", "feels", "felt", "keeps", "kept", "radiates", "spreads", "spread", "starting", "started", "starts", "ranging", "ranges", "rising", "arising", "resulting", "results", "varying", "apparently", "anyway", "also", "then", "now", "today", "tomorrow", "yesterday"]
 )  # fmt: skip
 _TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
-_VERBISH: Final = re.compile(r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE)
+_VERBISH: Final = re.compile(
+    r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE
+)
 _TOWNS: Final = (
     re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"
                rf"\s+(?:here\s+|over\s+|originally\s+|up\s+)?(?:from|in|at|near|to|outside)\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),

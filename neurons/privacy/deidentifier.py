@@ -22,7 +22,7 @@ MAX_CHARACTERS: Final = 20_000
 """Of one text. A message has a few hundred; what is longer is split by whoever has it, or not written."""
 
 _FEW_PEOPLE: Final = frozenset(
-    "036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893".split()
+    ["036", "059", "063", "102", "203", "556", "692", "790", "821", "823", "830", "831", "878", "879", "884", "890", "893"]
 )  # fmt: skip
 """First three digits of ZIP codes under which at most 20,000 people live (45 CFR 164.514(b)(2)(i)(B), census of 2000)."""
 
@@ -140,9 +140,11 @@ class Deidentifier:
             found = [
                 (kind, reading.places[start], reading.places[end - 1] + 1)
                 for index, reading in enumerate(readings(text))
-                for kind, start, end in (self._analyzed(reading.text) if index == 0 else spans(reading.text, self._known))
+                for kind, start, end in (
+                    self._analyzed(reading.text) if index == 0 else spans(reading.text, self._known)
+                )
             ]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be written
             # Without the cause: a library's message may quote the text.
             raise DeidentifierUnavailable(
                 f"A recogniser failed ({type(error).__name__}). The text must not be written."
@@ -179,7 +181,9 @@ class Deidentifier:
 
 def placeholder(removed: Removed) -> str:
     """Return what stands for a piece: its class, and of an American ZIP code what Safe Harbor lets stay."""
-    if removed.kind is Identifier.POSTCODE and (match := re.fullmatch(r"(\d{3})\d{2}(?:-?\d{4})?", removed.text.strip())):
+    if removed.kind is Identifier.POSTCODE and (
+        match := re.fullmatch(r"(\d{3})\d{2}(?:-?\d{4})?", removed.text.strip())
+    ):
         return f"[ZIP {'000' if match[1] in _FEW_PEOPLE else match[1]}]"
     return f"[{_LABELS[removed.kind]}]"
 
@@ -188,7 +192,9 @@ def _check(text: str) -> None:
     if not isinstance(text, str):
         raise TextRefused(f"A text is expected, not {type(text).__name__}. Decode it first.")
     if len(text) > MAX_CHARACTERS:
-        raise TextRefused(f"The text has {len(text)} characters, at most {MAX_CHARACTERS} are read at a time. Split it.")
+        raise TextRefused(
+            f"The text has {len(text)} characters, at most {MAX_CHARACTERS} are read at a time. Split it."
+        )
     for character in text:
         if character < "\x7f" and (character >= " " or character in "\n\t\r"):
             continue
@@ -208,12 +214,18 @@ def _unreadable(character: str) -> str | None:
         return "control characters"
     if category in ("Co", "Cn"):
         return "characters that mean nothing"
-    if category.startswith("L") and not unicodedata.name(character, "").startswith(_SCRIPTS) and unicodedata.name(character, "") not in _FILLERS:
+    if (
+        category.startswith("L")
+        and not unicodedata.name(character, "").startswith(_SCRIPTS)
+        and unicodedata.name(character, "") not in _FILLERS
+    ):
         return "a script that no recogniser reads (Latin and Devanagari are)"
     return None
 
 
-_FILLERS: Final = frozenset(("HANGUL FILLER", "HANGUL CHOSEONG FILLER", "HANGUL JUNGSEONG FILLER", "HALFWIDTH HANGUL FILLER"))
+_FILLERS: Final = frozenset(
+    ("HANGUL FILLER", "HANGUL CHOSEONG FILLER", "HANGUL JUNGSEONG FILLER", "HALFWIDTH HANGUL FILLER")
+)
 
 
 def _repeated(text: str, found: Iterable[tuple[str, int, int]]) -> Iterable[tuple[str, int, int]]:
@@ -232,11 +244,16 @@ def _repeated(text: str, found: Iterable[tuple[str, int, int]]) -> Iterable[tupl
 def _merged(text: str, found: Iterable[tuple[str, int, int]]) -> tuple[Finding, ...]:
     """Return findings as pieces that don't touch: what overlaps is one, and so are two words of a name."""
     pieces: list[Finding] = []
-    for kind, start, end in sorted(((Identifier(kind), start, end) for kind, start, end in found), key=lambda each: each[1:]):
+    for kind, start, end in sorted(
+        ((Identifier(kind), start, end) for kind, start, end in found), key=lambda each: each[1:]
+    ):
         if pieces:
             last = pieces[-1]
             overlaps = start < last.end
-            goes_on = kind is last.kind is Identifier.NAME and re.fullmatch(r"[ .\u00a0-]{1,3}", text[last.end : start]) is not None
+            goes_on = (
+                kind is last.kind is Identifier.NAME
+                and re.fullmatch(r"[ .\u00a0-]{1,3}", text[last.end : start]) is not None
+            )
             if overlaps or goes_on:
                 named = min(last.kind, kind, key=_ORDER.index)
                 pieces[-1] = Finding(named, last.start, max(last.end, end))

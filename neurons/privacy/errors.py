@@ -1,8 +1,8 @@
 """Why nothing may be written: de-identification fails closed.
 
-    PrivacyError
-    ├── DeidentifierUnavailable   a model or a library is missing, altered or broken
-    └── TextRefused               this text can't be handled; another one may be
+PrivacyError
+├── DeidentifierUnavailable   a model or a library is missing, altered or broken
+└── TextRefused               this text can't be handled; another one may be
 """
 
 from __future__ import annotations

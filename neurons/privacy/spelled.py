@@ -14,7 +14,9 @@ _GAP: Final = r"(?:[\s,.\-–…]|and\b){1,4}"
 
 def _run(words: str, least: int) -> re.Pattern[str]:
     word = rf"(?:{words}|\d{{1,4}})"
-    return re.compile(rf"(?<![\w])(?=(?:{words})(?!\w)|\d){word}(?:{_GAP}{word}){{{least - 1},24}}(?!\w)", re.IGNORECASE)
+    return re.compile(
+        rf"(?<![\w])(?=(?:{words})(?!\w)|\d){word}(?:{_GAP}{word}){{{least - 1},24}}(?!\w)", re.IGNORECASE
+    )
 
 
 _RUNS: Final = tuple((_run(words, 6), re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
@@ -22,7 +24,9 @@ _RUNS: Final = tuple((_run(words, 6), re.compile(rf"(?<!\w)(?:{words})(?!\w)", r
 _LEAST_WORDS: Final = 5
 _COUNTING: Final = re.compile(r"one\W+two\W+three\W+four\W+five\W+six", re.IGNORECASE)
 
-_UNITS: Final = "one|two|three|four|five|six|seven|eight|nine|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth"
+_UNITS: Final = (
+    "one|two|three|four|five|six|seven|eight|nine|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth"
+)
 _NINETY: Final = (
     rf"(?:ninety(?:[\s-](?:{_UNITS}))?|ninetieth|(?:(?:a|one)\s+)?hundred(?:th)?(?:\s+and\s+(?:{_UNITS}|ten|eleven|twelve))?"
     r"|nintey(?:[\s-]\w+)?)"

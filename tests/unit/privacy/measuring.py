@@ -48,11 +48,15 @@ Span = tuple[str, int, int]
 def add(scores: defaultdict[str, Score], text: str, annotated: Iterable[Span], found: Iterable[Span]) -> list[Span]:
     """Count one text; returns the annotated spans of which something was left."""
     annotated, found = list(annotated), list(found)
-    tokens = [match.span() for match in _TOKEN.finditer(text) if match[0][0].isalnum() or "\u0900" <= match[0][0] <= "\u097f"]
+    tokens = [
+        match.span() for match in _TOKEN.finditer(text) if match[0][0].isalnum() or "\u0900" <= match[0][0] <= "\u097f"
+    ]
     left: list[Span] = []
     for kind, start, end in annotated:
         inside = [token for token in tokens if token[0] < end and start < token[1]]
-        gone = [token for token in inside if any(a <= max(token[0], start) and min(token[1], end) <= b for _, a, b in found)]
+        gone = [
+            token for token in inside if any(a <= max(token[0], start) and min(token[1], end) <= b for _, a, b in found)
+        ]
         score = scores[kind]
         score.tokens += len(inside)
         score.removed_tokens += len(gone)

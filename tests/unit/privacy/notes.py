@@ -85,13 +85,56 @@ CLEAN: Final = (
     "Call 1-800-222-1222 for poison control, or 988. Since last week my lower abdomen hurts.",
     "What does a Glasgow coma scale of 14 mean? The MRI shows L4/L5 disc bulging.",
 )
-DIGIT_WORDS: Final = "zero one two three four five six seven eight nine".split()
-ROMAN_DIGITS: Final = "sunya ek dui tin char panch chha saat aath nau".split()
-DEVANAGARI_DIGITS: Final = "शून्य एक दुई तीन चार पाँच छ सात आठ नौ".split()
-MONTHS: Final = "Baisakh Jestha Asar Shrawan Bhadra Asoj Kartik Mangsir Poush Magh Falgun Chaitra".split()
-DEVANAGARI_MONTHS: Final = "बैशाख जेठ असार साउन भदौ असोज कार्तिक मंसिर पुस माघ फागुन चैत".split()
-QUARTERS: Final = "Naradevi Jhochhen Dillibazar Sanepa Tokha Khokana Bungamati Sankhu Handigaun Gyaneshwor Battisputali Bafal Tinkune Hattiban".split()
-DEVANAGARI_QUARTERS: Final = "नरदेवी झोछेँ डिल्लीबजार सानेपा खोकना बुङमती साँखु हाँडीगाउँ ज्ञानेश्वर बत्तीसपुतली काठमाडौं पोखरा बुटवल इटहरी".split()
+DIGIT_WORDS: Final = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+ROMAN_DIGITS: Final = ["sunya", "ek", "dui", "tin", "char", "panch", "chha", "saat", "aath", "nau"]
+DEVANAGARI_DIGITS: Final = ["शून्य", "एक", "दुई", "तीन", "चार", "पाँच", "छ", "सात", "आठ", "नौ"]
+MONTHS: Final = [
+    "Baisakh",
+    "Jestha",
+    "Asar",
+    "Shrawan",
+    "Bhadra",
+    "Asoj",
+    "Kartik",
+    "Mangsir",
+    "Poush",
+    "Magh",
+    "Falgun",
+    "Chaitra",
+]
+DEVANAGARI_MONTHS: Final = ["बैशाख", "जेठ", "असार", "साउन", "भदौ", "असोज", "कार्तिक", "मंसिर", "पुस", "माघ", "फागुन", "चैत"]
+QUARTERS: Final = [
+    "Naradevi",
+    "Jhochhen",
+    "Dillibazar",
+    "Sanepa",
+    "Tokha",
+    "Khokana",
+    "Bungamati",
+    "Sankhu",
+    "Handigaun",
+    "Gyaneshwor",
+    "Battisputali",
+    "Bafal",
+    "Tinkune",
+    "Hattiban",
+]
+DEVANAGARI_QUARTERS: Final = [
+    "नरदेवी",
+    "झोछेँ",
+    "डिल्लीबजार",
+    "सानेपा",
+    "खोकना",
+    "बुङमती",
+    "साँखु",
+    "हाँडीगाउँ",
+    "ज्ञानेश्वर",
+    "बत्तीसपुतली",
+    "काठमाडौं",
+    "पोखरा",
+    "बुटवल",
+    "इटहरी",
+]
 CLASSES: Final = {
     "name": "name", "first": "name", "lowername": "name", "nname": "name", "nfirst": "name", "lowernname": "name", "dname": "name",
     "dfirst": "name", "dsurnamed": "name", "town": "place", "ntown": "place", "dtown": "place", "address": "address", "zip": "postcode",
@@ -137,7 +180,11 @@ def held_out_nepali() -> tuple[tuple[str, ...], tuple[str, ...]]:
 def held_out_devanagari() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the same in Devanagari."""
     known = gazetteer(without_held_out=True)
-    each = [entry for entry in entries() if entry.devanagari and is_held_out(entry.roman) and entry.devanagari not in known.names]
+    each = [
+        entry
+        for entry in entries()
+        if entry.devanagari and is_held_out(entry.roman) and entry.devanagari not in known.names
+    ]
     return (tuple(str(e.devanagari) for e in each if e.kind == "given"),
             tuple(str(e.devanagari) for e in each if e.kind == "surname"))  # fmt: skip
 
@@ -195,11 +242,26 @@ class _Maker:
             case "zip":
                 return us.postcode()
             case "date":
-                return us.date_object().strftime(choose(["%B %d, %Y", "%d %B %Y", "%m/%d/%Y", "%Y-%m-%d", "%d.%m.%Y", "%b %d"]))
+                return us.date_object().strftime(
+                    choose(["%B %d, %Y", "%d %B %Y", "%m/%d/%Y", "%Y-%m-%d", "%d.%m.%Y", "%b %d"])
+                )
             case "bsdate":
-                return choose([f"{number(1, 31)} {choose(MONTHS)}", f"{choose(MONTHS)} {number(1, 31)}", f"20{number(60, 82)}/{number(1, 12):02}/{number(1, 30):02}"])
+                return choose(
+                    [
+                        f"{number(1, 31)} {choose(MONTHS)}",
+                        f"{choose(MONTHS)} {number(1, 31)}",
+                        f"20{number(60, 82)}/{number(1, 12):02}/{number(1, 30):02}",
+                    ]
+                )
             case "ddate":
-                return _devanagari(choose([f"{number(1, 31)} {choose(DEVANAGARI_MONTHS)}", f"{choose(DEVANAGARI_MONTHS)} {number(1, 31)} गते"]))
+                return _devanagari(
+                    choose(
+                        [
+                            f"{number(1, 31)} {choose(DEVANAGARI_MONTHS)}",
+                            f"{choose(DEVANAGARI_MONTHS)} {number(1, 31)} गते",
+                        ]
+                    )
+                )
             case "age":
                 return choose(["ninety-four", "92", "ninety two", "101", "ninety-one"])
             case "age94":
@@ -208,7 +270,15 @@ class _Maker:
                 return choose([_devanagari(str(number(90, 104))), "चौरानब्बे", "बयानब्बे"])
             case "phone":
                 a, b, c = f"2{digits[1:3]}", digits[3:6], digits[6:]
-                return choose([f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a}.{b}.{c}", f"+1 {a} {b} {c}", f"+44 7{digits[:3]} {digits[3:9]}"])
+                return choose(
+                    [
+                        f"({a}) {b}-{c}",
+                        f"{a}-{b}-{c}",
+                        f"{a}.{b}.{c}",
+                        f"+1 {a} {b} {c}",
+                        f"+44 7{digits[:3]} {digits[3:9]}",
+                    ]
+                )
             case "nphone":
                 return choose([mobile, f"+977 {mobile}", f"{mobile[:3]}-{mobile[3:]}", f"01-4{digits[:6]}"])
             case "dphone":
@@ -238,7 +308,9 @@ class _Maker:
             case "nplate":
                 return f"{choose(['Ba', 'Lu', 'Ga', 'Na', 'Ko'])} {number(1, 20)} {choose(['Pa', 'Cha', 'Kha', 'Ja'])} {digits[:4]}"
             case "dplate":
-                return _devanagari(f"{choose(['बा', 'लु', 'ग', 'को'])} {number(1, 20)} {choose(['प', 'च', 'ख'])} {digits[:4]}")
+                return _devanagari(
+                    f"{choose(['बा', 'लु', 'ग', 'को'])} {number(1, 20)} {choose(['प', 'च', 'ख'])} {digits[:4]}"
+                )
             case "device":
                 return f"{choose(['PM', 'SN', 'XR', 'MDT'])}-{digits[:6]}"
             case "url":

