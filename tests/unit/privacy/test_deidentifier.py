@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neurons.privacy import MAX_CHARACTERS, Deidentifier, DeidentifierUnavailable, TextRefused, models
+from neurons.privacy import MAX_CHARACTERS, Deidentifier, DeidentifierUnavailable, TextRefused, find_identifiers, models
 from neurons.privacy.gazetteer import gazetteer
 from tests.unit.privacy.measuring import Score, add
 from tests.unit.privacy.notes import LANGUAGES, notes
@@ -152,19 +152,26 @@ def test_the_notices_of_the_models_are_installed() -> None:
     assert "MIT" in (models.SPACY.path() / "meta.json").read_text()
 
 
-# What was measured over 2,000 notes is in docs/benchmarks.md; these are its floors for a smaller part.
-FLOORS: dict[str, dict[str, float]] = {}
+def test_rules_alone_find_every_number_and_date_of_held_out_notes() -> None:
+    """Over 2,000 notes (seed 20261) they found all but one plate, and 99.0% of the tokens of Devanagari names."""
+    scores = {language: defaultdict[str, Score](Score) for language in LANGUAGES}
+    known = gazetteer(without_held_out=True)
+    for note in notes(400, seed=20_261):
+        found = [(each.kind.value, each.start, each.end) for each in find_identifiers(note.text, known=known)]
+        add(scores[note.language], note.text, note.spans, found)
+    for language, by_kind in scores.items():
+        for kind, score in by_kind.items():
+            if kind not in ("name", "place") or language == LANGUAGES[2]:
+                assert score.recall >= 0.98, (language, kind, score)
+            assert score.precision >= 0.9, (language, kind, score)
 
 
-def test_held_out_names_and_numbers_are_removed() -> None:
+def test_little_else_is_removed_with_the_models() -> None:
     deidentifier = Deidentifier.load(known=gazetteer(without_held_out=True))
     scores = {language: defaultdict[str, Score](Score) for language in LANGUAGES}
     for note in notes(400, seed=11):
         found = [(each.kind.value, each.start, each.end) for each in deidentifier.find(note.text)]
         add(scores[note.language], note.text, note.spans, found)
-    for language, floors in FLOORS.items():
-        for kind, floor in floors.items():
-            assert scores[language][kind].recall >= floor, (language, kind, scores[language][kind])
     predicted = sum(each.predicted for by_kind in scores.values() for each in by_kind.values())
     right = sum(each.right for by_kind in scores.values() for each in by_kind.values())
     assert right / predicted >= 0.9
