@@ -13,9 +13,10 @@ _NAME: Final = rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}}?)"
 _GREETING: Final = r"(?:(?:hi|hello|hey|namaste|good\s+(?:morning|evening|afternoon)|dear\s+\w+)(?:\s+(?:doctor|doc|dr|there|sir|madam))?[\s,.!-]+)"
 _START: Final = rf"(?:^|[\n.!?]\s*|{_GREETING})"
 _END: Final = r"(?=\s*(?:[.!,;:\n(]|$))"
+_NO_TOWN: Final = r"(?!(?:the|a|an|my|his|her|our|your|their|this|that|these|those|it|work|home|school|bed|time|now|here|there|one|each|any)\b)"
 _PATTERNS: Final = (
     # "sita from pokhara", "hello, ram here"
-    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|it\s+is|it's|myself|me)\s+)?{_NAME}(?:\s+here)?\s+from\s+{_WORD}", re.IGNORECASE),
+    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|it\s+is|it's|myself|me)\s+)?{_NAME}(?:\s+here)?\s+from\s+{_NO_TOWN}{_WORD}", re.IGNORECASE),
     re.compile(rf"{_START}{_NAME}\s+(?:here|speaking)(?=\s*[,.!\n]|\s*$|\s+(?:from|and|again))", re.IGNORECASE),
     # "this is maya gurung, …", "it's peter again"
     re.compile(rf"{_START}(?:this\s+is|it\s+is|it's|here\s+is)\s+{_NAME}(?=\s*[,.;!\n]|\s*$|\s+(?:here|again|speaking|calling|writing|and|from|with|i|my|the)\b)", re.IGNORECASE),
@@ -40,7 +41,7 @@ _VERBISH: Final = re.compile(
 _TOWNS: Final = (
     re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"
                rf"\s+(?:here\s+|over\s+|originally\s+|up\s+)?(?:from|in|at|near|to|outside)\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
-    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|myself)\s+)?{_WORD}(?:\s+{_WORD})?(?:\s+here)?\s+from\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
+    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|myself)\s+)?{_WORD}(?:\s+{_WORD})?(?:\s+here)?\s+from\s+{_NO_TOWN}(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
     re.compile(r"\b(?:home\s*town|city|town|village|address|place\s+of\s+birth)\s*(?:is|:|=)\s*(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})", re.IGNORECASE),
 )  # fmt: skip
 
@@ -63,7 +64,7 @@ def towns(text: str) -> Iterator[tuple[str, int, int]]:
     for pattern in _TOWNS:
         for match in pattern.finditer(text):
             town = match["town"].split()
-            if not any(is_common(word) for word in town[:1]):
+            if town[0][0].isupper() or not is_common(town[0]):
                 yield "place", *match.span("town")
 
 
