@@ -24,6 +24,8 @@ _PATTERNS: Final = (
     # "thanks, ram sharma" at the end of a line
     re.compile(rf"\b(?:thanks|thank\s+you|thx|many\s+thanks|thanks\s+(?:again|a\s+lot|so\s+much|in\s+advance)|regards|best|best\s+regards|kind\s+regards"
                rf"|warm\s+regards|yours|sincerely|cheers|love|best\s+wishes|bye|take\s+care|respectfully)\s*[,.!\-–—\n]\s*[-–—]?\s*{_NAME}\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
+    # "Thank you doctor. ganga jirel, Jhochhen"
+    re.compile(rf"\b(?:thanks|thank\s+you)\s+(?:doctor|doc|dr|sir|madam)\s*[.,!\n]\s*{_NAME}\s*(?=,|[.!]*\s*$)", re.IGNORECASE),
     re.compile(rf"(?:^|\n)\s*(?:--?|–|—|~)\s*{_NAME}\s*(?=$|\n)", re.IGNORECASE),
     re.compile(rf"\b(?:patient|pt|name|full\s+name|client|caller|contact|next\s+of\s+kin|emergency\s+contact|guardian)\s*(?:name)?\s*[:=]\s*{_NAME}(?=\s*(?:[,;.(/|\n]|$|\d|-\s))", re.IGNORECASE),
     re.compile(rf"\b(?:husband|wife|son|daughter|mother|father|mum|mom|dad|sister|brother|partner|aunt|uncle|grandmother|grandfather|grandma|grandpa"
