@@ -13,6 +13,7 @@ nightly           a thousand fine-tunes due in one night, with the operator kill
 training          what of a trainer's time is no training, from the demo's last run
 wire              what a validator's signature and an answer's receipt cost a miner
 best_of           the best of several candidates against one: correctness and latency, on an engine that you name
+deidentification  what is found and what passes, per class and language, and what a message costs
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
         ("--night-twins", whole, "nightly: how many"),
         ("--night-kills", whole, "nightly: how often the operator is killed"),
         ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
+        ("--notes", whole, "deidentification: how many notes"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
         parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")

@@ -40,6 +40,8 @@ class Options:
     """Twins and pools of the operator that is measured with many."""
     soak_changes: int = 5000
     """Changes of versions between two looks at its memory."""
+    notes: int = 2000
+    """Notes that de-identification is measured on."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -70,6 +72,7 @@ MODULES: Final[dict[str, str]] = {
     "wire": "tests.bench.wire",
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
+    "deidentification": "tests.bench.deidentification",
 }
 
 ELSEWHERE: Final = (
