@@ -1,0 +1,10 @@
+"""Whether a patient's message tells of an emergency, and what to say at once: rules alone, no network, no model.
+
+    >>> assess([{"role": "user", "content": "I have chest pain"}]).kinds
+    (<Kind.HEART: 'heart'>,)
+"""
+
+from neurons.emergency.assessing import assess
+from neurons.emergency.kinds import Assessment, Kind, Language
+
+__all__ = ["Assessment", "Kind", "Language", "assess"]
