@@ -129,7 +129,7 @@ def write_miners(path: Path, axons: Sequence[tuple[Any, str]], *, block: int = B
 
 @asynccontextmanager
 async def honest(folder: Path, name: str, *, words: Sequence[str] | None = None) -> AsyncIterator[HonestMiner]:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
     agent = FakeAgent(pod="a", holds=held(INDRA))
     if words is not None:
         agent.words = words
