@@ -1,22 +1,141 @@
-"""Assess a conversation."""
+"""Assess a conversation: what its newest message tells, by itself or with what was told before it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from neurons.conversation import text_of
 from neurons.emergency.kinds import Assessment, Kind
+from neurons.emergency.lexicon import Combination, Lexicon, lexicon
+from neurons.emergency.notices import language_of, notice
+from neurons.emergency.telling import Told, told_in
+from neurons.emergency.words import Sentence, sentences
+
+REMEMBERED: Final = 5
+"""So many messages of the patient's before the newest are looked at beside it."""
+_NEAR: Final = 14
+"""Words between two concepts of one sentence, at most."""
+_ORDER: Final = tuple(Kind)
 
 
 def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None) -> Assessment:
     """Assess what a patient says now, in the light of what was said before.
 
     `messages` is a conversation as OpenAI's API has it, the newest last; only what the user says counts, and the
-    assistant's question before a bare "yes". `country` is an ISO 3166 code in two letters, for the numbers to call;
+    assistant's question before a "yes". `country` is an ISO 3166 code in two letters, for the numbers to call;
     without it, or where it isn't known, the notice names those of several countries.
     """
-    said = " ".join(text_of(dict(message)) for message in messages if message.get("role") == "user").casefold()
-    if "chest pain" in said:
-        return Assessment((Kind.HEART,), ("chest-pain",), notice="Call the emergency number at once.")
-    return Assessment()
+    known = lexicon()
+    said = [(message.get("role"), text_of(dict(message))) for message in messages]
+    while said and said[-1][0] != "user":
+        said.pop()
+    newest = len(said)
+    while newest > 0 and said[newest - 1][0] == "user":  # sent in a row, it is one
+        newest -= 1
+    now = list(_read((text for _, text in said[newest:]), known))
+    if newest > 0 and _affirms(now, known):
+        now += _asked_by(said[newest - 1][1], known)
+    before = [text for role, text in said[:newest] if role == "user"][-REMEMBERED:]
+    rules = _matched(now, list(_read(before, known)), known)
+    language = language_of(text for _, text in said[newest:])
+    if not rules:
+        return Assessment(language=language)
+    kinds = tuple(kind for kind in _ORDER if any(rule.kind is kind for rule in rules.values()))
+    return Assessment(kinds, tuple(sorted(rules)), language, notice(kinds, language=language, country=country))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A sentence, and what is told in it."""
+
+    words: Sentence
+    told: tuple[Told, ...]
+
+
+def _read(texts: Any, known: Lexicon) -> Iterator[_Read]:
+    for text in texts:
+        for words, _ in sentences(text):
+            yield _Read(words, told_in(words, lexicon=known))
+
+
+def _affirms(now: Sequence[_Read], known: Lexicon) -> bool:
+    """Tell whether the newest message begins with a "yes"."""
+    return bool(now) and any(told.concept == "yes" and told.start == 0 for told in now[0].told)
+
+
+def _asked_by(text: str, known: Lexicon) -> list[_Read]:
+    """Return the assistant's questions as what the patient said yes to."""
+    found = []
+    for words, is_question in sentences(text):
+        if is_question:
+            told = tuple(Told(each.concept, each.start, each.end) for each in told_in(words, lexicon=known))
+            found.append(_Read(words, told))
+    return found
+
+
+def _matched(now: Sequence[_Read], before: Sequence[_Read], known: Lexicon) -> dict[str, Any]:
+    """Return the rules that match, by id."""
+    matched: dict[str, Any] = {}
+    told_now = {each.concept for read in now for each in read.told}
+    told = told_now | {each.concept for read in before for each in read.told}
+    for concept in told:
+        for combination in known.combinations.get(concept, ()):
+            rule = combination.rule
+            if rule.id in matched or not told.issuperset(combination.concepts):
+                continue
+            if told_now.isdisjoint(combination.concepts):
+                continue
+            if any(_in_sentence(read, combination) for read in now) or (
+                rule.scope == "talk" and _in_talk(now, before, combination)
+            ):
+                matched[rule.id] = rule
+    return matched
+
+
+def _in_sentence(read: _Read, combination: Combination) -> bool:
+    """Tell whether the concepts are told near one another in one sentence, each by words of its own."""
+    rule = combination.rule
+    places = []
+    for concept in combination.concepts:
+        live = [each for each in read.told if each.concept == concept and each.counts(always=rule.always)]
+        if not live:
+            return False
+        places.append(live)
+    if any(each.concept in rule.unless for each in read.told):
+        return False
+    if len(places) == 1:
+        return True
+    return any(_near(first, rest) for first in places[0] for rest in [places[1:]])
+
+
+def _near(first: Told, rest: Sequence[Sequence[Told]]) -> bool:
+    taken = [first]
+    for places in rest:
+        fitting = [
+            each
+            for each in places
+            if all(not (each.start < other.end and other.start < each.end) for other in taken)
+            and min(abs(each.start - first.end), abs(first.start - each.end)) <= _NEAR
+        ]
+        if not fitting:
+            return False
+        taken.append(fitting[0])
+    return True
+
+
+def _in_talk(now: Sequence[_Read], before: Sequence[_Read], combination: Combination) -> bool:
+    rule = combination.rule
+
+    def live(reads: Sequence[_Read]) -> set[str]:
+        return {
+            each.concept
+            for read in reads
+            if not any(other.concept in rule.unless for other in read.told)
+            for each in read.told
+            if each.counts(always=rule.always)
+        }
+
+    newest = live(now)
+    return not newest.isdisjoint(combination.concepts) and (newest | live(before)).issuperset(combination.concepts)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
+from sqlalchemy import text, update
+
+from neurons.ledger import erasure, reading, schema, writing
+from neurons.ledger.codec import TABLE_OF, Row, to_row
+from neurons.ledger.database import Database
+from neurons.ledger.migrate import migrate_database
 from neurons.ledger.records import AnyRecord
-from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Written
+from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Retraining, Written
 
 
 class Recorder(Protocol):
@@ -40,24 +48,37 @@ class Recorder(Protocol):
     async def erase(self, *, patient_id: str) -> Erasure:
         """Erase a patient: everything of theirs goes, and what arrives later is dropped.
 
-        Says which lines of datasets and which adapters are concerned, and marks these for retraining. Raises LedgerDown.
+        Says which lines of datasets and which adapters are concerned, and marks these for retraining. Raises
+        LedgerDown.
         """
 
 
 class Ledger:
     """The ledger in one database. Opened by `Ledger.open(url)`; a `Recorder`.
 
-    `url` is `postgresql://user:password@host:5432/name`, or `sqlite:////var/lib/ledger/ledger.db` (embedded).
+    `url` is `postgresql://user:password@host:5432/name`, or `sqlite:////var/lib/ledger/ledger.db` (embedded), whose
+    tables are made when it is opened. Every method raises LedgerDown when the database doesn't answer in time.
     """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @classmethod
     async def open(cls, url: str, *, timeout_seconds: float = 10.0, pool: int = 10) -> Self:
         """Return the ledger at this address. Raises LedgerDown, SchemaMismatch (run `migrate`)."""
-        raise NotImplementedError
+        ledger = cls(Database(url, timeout_seconds=timeout_seconds, pool=pool))
+        try:
+            if ledger.database.embedded:
+                await migrate_database(ledger.database)
+            await ledger.ready()
+        except BaseException:
+            await ledger.close()
+            raise
+        return ledger
 
     async def close(self) -> None:
         """Give back all connections."""
-        raise NotImplementedError
+        await self.database.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,29 +89,79 @@ class Ledger:
         await self.close()
 
     async def ready(self) -> None:
-        """Return when the database answers. Raises LedgerDown."""
-        raise NotImplementedError
+        """Return when the database answers and has this release's tables. Raises LedgerDown, SchemaMismatch."""
+        async with self.database.reading() as connection:
+            await connection.execute(text("SELECT 1"))
 
     async def record(self, *records: AnyRecord) -> Written:
         """See `Recorder.record`."""
-        raise NotImplementedError
+        return await self.record_rows((TABLE_OF[type(record)], to_row(record)) for record in records)
+
+    async def record_rows(self, rows: Iterable[tuple[str, Row]]) -> Written:
+        """Write records as `codec.to_row` makes them, with their tables; as `record`, for a queue or a backup."""
+        rows = tuple(rows)
+        async with self.database.writing() as connection:
+            written = await writing.write_rows(connection, rows)
+            if twins := {row["twin_uid"] for table, row in rows if table == "trainings"}:
+                await erasure.remark(connection, twins=twins, at_ms=now_ms())
+            return written
 
     async def history(self, *, session_id: str, patient_id: str, limit: int = 64) -> History:
         """See `Recorder.history`."""
-        raise NotImplementedError
+        async with self.database.reading() as connection:
+            return await reading.history(connection, session_id=session_id, patient_id=patient_id, limit=limit)
 
     async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
         """See `Recorder.sessions`."""
-        raise NotImplementedError
+        async with self.database.reading() as connection:
+            return await reading.sessions(connection, patient_id=patient_id, limit=limit)
 
     async def question(self, *, question_id: str, patient_id: str | None = None) -> QuestionView:
         """See `Recorder.question`."""
-        raise NotImplementedError
+        async with self.database.reading() as connection:
+            return await reading.question(connection, question_id=question_id, patient_id=patient_id)
 
     async def consent(self, *, patient_id: str) -> ConsentState:
         """See `Recorder.consent`."""
-        raise NotImplementedError
+        async with self.database.reading() as connection:
+            return await reading.consent(connection, patient_id=patient_id)
 
     async def erase(self, *, patient_id: str) -> Erasure:
         """See `Recorder.erase`."""
-        raise NotImplementedError
+        async with self.database.writing(alone=True) as connection:
+            erased = await erasure.erase(connection, patient_id=patient_id, at_ms=now_ms())
+        await self._overwrite()
+        return erased
+
+    async def to_retrain(self) -> tuple[Retraining, ...]:
+        """Return the adapters that are marked for retraining and not yet done, oldest mark first."""
+        async with self.database.reading() as connection:
+            return await erasure.pending(connection)
+
+    async def retrained(self, *, adapter_digest: str) -> None:
+        """Say that an adapter was replaced by one trained again from its clean ancestor, or serves no more."""
+        table = schema.RETRAININGS
+        async with self.database.writing() as connection:
+            await connection.execute(
+                update(table)
+                .where(table.c.adapter_digest == adapter_digest, table.c.done_at_ms.is_(None))
+                .values(done_at_ms=now_ms())
+            )
+
+    async def _overwrite(self) -> None:
+        """Let no bytes of what was deleted stay in the database's files, as far as it can be asked for that."""
+        if self.database.embedded:
+            async with self.database.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                cursor = await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+                await cursor.close()
+        else:
+            async with self.database.engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                for statement in erasure.VACUUM:
+                    await connection.execute(statement)
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000

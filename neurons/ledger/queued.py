@@ -2,65 +2,273 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
+from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
+from neurons.ledger.database import Database, Refused
+from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, SchemaMismatch
+from neurons.ledger.ledger import Ledger
+from neurons.ledger.migrate import migrate_database
+from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
+from neurons.ledger.spool import Entry, Spool
 from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Written
+
+_LOG: Final = logging.getLogger(__name__)
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 5.0
+_FRESH_SECONDS: Final = 1.0
+"""How long a reader waits for what was just written to come into the ledger."""
+T = TypeVar("T")
 
 
 class QueuedLedger:
     """A `Recorder`. Records are appended to the queue and fsynced, then written to the ledger in the background.
 
-    `async with QueuedLedger.open(url, folder=…) as ledger`. It opens without the database being up.
+    `async with await QueuedLedger.open(url, folder=…) as ledger`. It opens without the database being up.
     """
 
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self.ledger, self._spool = ledger, spool
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger-append")
+        self._taker = ThreadPoolExecutor(1, thread_name_prefix="ledger-take")
+        self._recollection = Recollection()
+        self._unwritten: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._appended = self._drained = 0
+        self._backlog = spool.entries
+        self._latest: dict[str, int] = {}
+        """By session, patient or question: the number of its last entry that isn't in the ledger yet."""
+        self._work, self._progress = asyncio.Event(), asyncio.Condition()
+        self._migrated = not ledger.database.embedded
+        self._away_since: float | None = None
+        self._waiting_since: float | None = time.monotonic() if spool.entries else None
+        self.set_aside = 0
+        """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
+        self._draining = asyncio.create_task(self._drain(), name="ledger-drain")
+
     @classmethod
-    async def open(cls, url: str, *, folder: Path, max_bytes: int = 1 << 30) -> Self:
+    async def open(
+        cls, url: str, *, folder: Path, max_bytes: int = 1 << 30, timeout_seconds: float = 10.0, pool: int = 10
+    ) -> Self:
         """Return the queue in `folder` before the ledger at `url`. Raises QueueInUse, QueueFull."""
-        raise NotImplementedError
+        spool = await asyncio.to_thread(Spool, folder, max_bytes=max_bytes)
+        return cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool)
 
     async def close(self) -> None:
         """Stop writing in the background; what is queued stays on disk."""
-        raise NotImplementedError
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        self._draining.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._draining
+        self._disk.shutdown()
+        self._taker.shutdown()
+        self._spool.close()
+        await self.ledger.close()
 
-    async def drained(self, *, timeout_seconds: float) -> bool:
-        """Wait until everything queued so far is in the ledger; False when it isn't in time."""
-        raise NotImplementedError
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     @property
     def waiting(self) -> int:
-        """How many records are queued and not yet in the ledger."""
-        raise NotImplementedError
+        """How many entries (one a call of `record`) are queued and not yet in the ledger."""
+        return self._spool.entries
 
     @property
     def waiting_seconds(self) -> float:
-        """For how long the oldest of them has waited since this process knows it."""
-        raise NotImplementedError
+        """For how long the queue hasn't been empty; 0.0 when it is."""
+        return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long the ledger hasn't answered; 0.0 when it does."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    async def drained(self, *, timeout_seconds: float) -> bool:
+        """Wait until everything queued so far is in the ledger; False when it isn't in time."""
+        return await self._reached(self._appended, timeout_seconds)
+
+    # Writing
 
     async def record(self, *records: AnyRecord) -> Written:
         """Return when the records are safe on disk (`new` counts them). Raises QueueFull: nothing was kept."""
-        raise NotImplementedError
+        if not records:
+            return Written()
+        rows = [[TABLE_OF[type(record)], to_row(record)] for record in records]
+        data = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
+        on_disk = asyncio.get_running_loop().create_future()
+        self._unwritten.append((data, on_disk))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush(), name="ledger-flush")
+        await on_disk
+        self._recollection.note(records)
+        for _, row in rows:
+            for name in ("session_id", "patient_id", "question_id"):
+                if isinstance(row, dict) and (value := row.get(name)) is not None:
+                    self._latest[value] = self._appended
+        return Written(new=len(records))
+
+    async def _flush(self) -> None:
+        """Append all that has gathered, with one fsync, until nothing more has."""
+        try:
+            while batch := self._unwritten:
+                self._unwritten = []
+                try:
+                    await self._on(self._disk, lambda each=batch: self._spool.append([data for data, _ in each]))
+                except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                    continue
+                self._appended += len(batch)
+                self._waiting_since = self._waiting_since or time.monotonic()
+                self._work.set()
+                for _, future in batch:
+                    if not future.done():
+                        future.set_result(None)
+        finally:
+            self._flushing = None
+
+    async def _drain(self) -> None:
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                if not self._spool.entries and self._away_since is None:
+                    await self._work.wait()
+                self._work.clear()
+                await self._drain_some()
+                if self._away_since is not None:
+                    _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
+                self._away_since, delay = None, _FIRST_DELAY
+            except (LedgerError, OSError) as error:
+                if self._away_since is None:
+                    self._away_since = time.monotonic()
+                    _LOG.warning("%s Answers are queued in %s meanwhile.", error, self._spool.folder)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
+                delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def _drain_some(self) -> None:
+        if not self._migrated:
+            await migrate_database(self.ledger.database)
+            self._migrated = True
+        entries = await self._on(self._taker, self._spool.peek)
+        if not entries:
+            await self.ledger.ready()
+            return
+        try:
+            await self.ledger.record_rows([row for entry in entries for row in self._rows(entry)])
+        except (Refused, BadRecord):
+            # One of them is refused: each by itself, so that it holds back no other.
+            for entry in entries:
+                await self._drain_one(entry)
+            return
+        await self._took(entries)
+
+    async def _drain_one(self, entry: Entry) -> None:
+        try:
+            await self.ledger.record_rows(self._rows(entry))
+        except (Refused, BadRecord) as error:
+            await self._on(self._taker, lambda: self._spool.set_aside(entry.data))
+            self.set_aside += 1
+            _LOG.error("%s It is set aside in %s.", error, self._spool.folder / "set-aside.log")
+        await self._took([entry])
+
+    async def _took(self, entries: Sequence[Entry]) -> None:
+        await self._on(self._taker, lambda: self._spool.take(entries))
+        async with self._progress:
+            old = min(len(entries), self._backlog)
+            self._backlog -= old
+            self._drained += len(entries) - old
+            self._latest = {key: number for key, number in self._latest.items() if number > self._drained}
+            if not self._spool.entries:
+                self._waiting_since = None
+            self._progress.notify_all()
+
+    @staticmethod
+    def _rows(entry: Entry) -> list[tuple[str, Row]]:
+        """Return an entry's rows, each one checked. Raises BadRecord."""
+        try:
+            rows = [(str(table), dict(row)) for table, row in json.loads(entry.data)]
+            return [(table, to_row(from_row(KINDS[table], row))) for table, row in rows]  # type: ignore[type-var]
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadRecord(f"an entry of the queue is damaged: {type(error).__name__}") from None
+
+    # Reading
 
     async def history(self, *, session_id: str, patient_id: str, limit: int = 64) -> History:
         """Return a session with what is still queued; while the ledger is away, what this process remembers.
 
         Raises NotFound; never LedgerDown.
         """
-        raise NotImplementedError
+        owner = self._recollection.owner(session_id)
+        if owner not in (None, patient_id):
+            raise NotFound("There is no such session of this patient.")
+        remembered = self._recollection.history(session_id=session_id, patient_id=patient_id, limit=limit)
+        if self._away_since is None:
+            try:
+                read = await self.ledger.history(session_id=session_id, patient_id=patient_id, limit=limit)
+            except NotFound:
+                if owner is not None:
+                    return remembered
+                if session_id not in self._latest and not self._backlog:
+                    raise
+            except (LedgerDown, SchemaMismatch):
+                self._work.set()
+            else:
+                self._recollection.learn(read, whole=len(read.turns) < limit)
+                return merged(read, remembered, limit=limit)
+        return remembered
 
     async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
-        """Raises LedgerDown."""
-        raise NotImplementedError
+        """As `Recorder.sessions`; waits shortly for what is still queued. Raises LedgerDown."""
+        await self._fresh(patient_id)
+        return await self.ledger.sessions(patient_id=patient_id, limit=limit)
 
     async def question(self, *, question_id: str, patient_id: str | None = None) -> QuestionView:
         """As `Recorder.question`; waits shortly for what is still queued."""
-        raise NotImplementedError
+        await self._fresh(question_id)
+        return await self.ledger.question(question_id=question_id, patient_id=patient_id)
 
     async def consent(self, *, patient_id: str) -> ConsentState:
-        """As `Recorder.consent`; what is still queued counts."""
-        raise NotImplementedError
+        """As `Recorder.consent`; waits for what is still queued, and raises LedgerDown when that takes too long."""
+        if not await self._fresh(patient_id):
+            raise LedgerDown("The patient's last words on consent are queued and not yet in the ledger. Try again.")
+        return await self.ledger.consent(patient_id=patient_id)
 
     async def erase(self, *, patient_id: str) -> Erasure:
         """As `Recorder.erase`; what is still queued of the patient will be dropped when it is written."""
-        raise NotImplementedError
+        self._recollection.forget(patient_id)
+        return await self.ledger.erase(patient_id=patient_id)
+
+    async def _fresh(self, key: str) -> bool:
+        number = self._latest.get(key, 0)
+        return await self._reached(number, _FRESH_SECONDS) if number or self._backlog else True
+
+    async def _reached(self, number: int, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds), self._progress:
+                await self._progress.wait_for(lambda: self._backlog == 0 and self._drained >= number)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _on(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        """Run in a thread, to its end also when this task is cancelled meanwhile."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(executor, work)
+        return await asyncio.shield(future)

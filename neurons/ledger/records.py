@@ -380,7 +380,7 @@ def _check(holds: bool, otherwise: str) -> None:
         raise BadRecord(otherwise)
 
 
-def _check_field(record: str, name: str, value: Any) -> None:  # noqa: PLR0912 - one case a kind of field
+def _check_field(record: str, name: str, value: Any) -> None:
     def check(holds: bool, what: str) -> None:
         _check(holds, f"{record}.{name} {what}")
 

@@ -1,0 +1,62 @@
+"""Records into tables, each once, and nothing of a patient who was erased."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from neurons.ledger.codec import Row
+from neurons.ledger.schema import METADATA, TOMBSTONES
+from neurons.ledger.views import Written
+
+_AT_ONCE: Final = 500
+"""Ids that one statement asks for."""
+
+
+def patient_digest(patient_id: str) -> str:
+    """Return what stays of an erased patient's id."""
+    return "sha256:" + hashlib.sha256(b"bettertherapy-patient\n" + patient_id.encode()).hexdigest()
+
+
+async def write_rows(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) -> Written:
+    """Write rows, given with their tables' names; ones that are there already stay as they are."""
+    by_table: defaultdict[str, list[Row]] = defaultdict(list)
+    for table, row in rows:
+        by_table[table].append(row)
+    patients = {row["patient_id"] for each in by_table.values() for row in each if row.get("patient_id") is not None}
+    gone = await _erased(connection, patients)
+    written = Written()
+    for name in sorted(by_table):
+        kept = [row for row in by_table[name] if row.get("patient_id") not in gone]
+        new = await insert_new(connection, METADATA.tables[name], kept)
+        written += Written(new=new, known=len(kept) - new, erased=len(by_table[name]) - len(kept))
+    return written
+
+
+async def insert_new(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> int:
+    """Insert the rows whose keys aren't there yet, and return how many that were."""
+    if not rows:
+        return 0
+    keys = [column.name for column in table.primary_key.columns]
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).on_conflict_do_nothing().returning(table.c[keys[0]])
+    # One order of the keys for all writers, else two of them may wait for each other.
+    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
+    return len((await connection.execute(statement, ordered)).all())
+
+
+async def _erased(connection: AsyncConnection, patients: Iterable[str]) -> frozenset[str]:
+    digests = {patient_digest(each): each for each in patients}
+    found: set[str] = set()
+    listed = sorted(digests)
+    for start in range(0, len(listed), _AT_ONCE):
+        column = TOMBSTONES.c.patient_digest
+        result = await connection.execute(select(column).where(column.in_(listed[start : start + _AT_ONCE])))
+        found.update(digests[digest] for (digest,) in result)
+    return frozenset(found)
