@@ -68,6 +68,7 @@ MODULES: Final[dict[str, str]] = {
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",
+    "gateway": "tests.bench.gateway",
 }
 
 ELSEWHERE: Final = (
