@@ -73,9 +73,7 @@ def measure(options: Options) -> Result:
         if "litellm" not in options.skip:
             binaries, port = litellm.install(), processes.free_port()
             command = litellm.command(binaries, port=port, upstream=miners[0], served=TWIN, folder=folder)
-            subjects.append(
-                _start(stack, folder, LITELLM, command, url=f"http://127.0.0.1:{port}", token=litellm.KEY)
-            )
+            subjects.append(_start(stack, folder, LITELLM, command, url=f"http://127.0.0.1:{port}", token=litellm.KEY))
         for number in range(options.repeats + 1):
             for subject in subjects:
                 _round(subject, options, folder=folder, keep=number > 0)  # the first round warms up
@@ -84,9 +82,10 @@ def measure(options: Options) -> Result:
         name="gateway",
         title="What the gateway costs over three instant miners",
         how=(
-            f"wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
-            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s a figure after a warm-up. The "
-            f"gateway with its keys, signatures, receipts checked, ranking, sessions, emergency rules, metrics; {ledger}."
+            "wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
+            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s a figure after a warm-up. "
+            "The gateway with its keys, signatures, receipts checked, ranking, sessions, emergency rules, metrics; "
+            f"{ledger}."
         ),
         figures=tuple(_figures(subjects)),
         notes=(
@@ -154,8 +153,8 @@ def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
         ]
         spread = Spread.of(rates)
         yield Figure(
-            subject=GATEWAY, figure=f"questions/s over the {other}", unit="×", digits=2, spread=spread,
-            target=f"≥ {target:g} ×", met=spread.median >= target,
+            subject=GATEWAY, figure=f"questions/s over the {other}", unit="x", digits=2, spread=spread,
+            target=f"≥ {target:g} times", met=spread.median >= target,
         )  # fmt: skip
 
 
@@ -188,9 +187,7 @@ def _gateway(stack: contextlib.ExitStack, folder: Path, ports: Sequence[int], *,
         )
         for uid, (name, each) in enumerate(zip(MINERS, ports, strict=True), start=1)
     )  # fmt: skip
-    write_metagraph(
-        folder / "metagraph.json", netuid=NETUID, block=1000, time_ms=time.time_ns() // 10**6, neurons=rows
-    )
+    write_metagraph(folder / "metagraph.json", netuid=NETUID, block=1000, time_ms=time.time_ns() // 10**6, neurons=rows)
     command = [
         *_module("neurons.validator.gateway"), "--wallet-dir", str(wallet), "--keys-file", str(folder / "keys.json"),
         "--metagraph-file", str(folder / "metagraph.json"), "--state-dir", str(folder / "state"), "--host", "127.0.0.1",
@@ -211,7 +208,7 @@ def _start(
     command: list[str],
     *,
     url: str | None = None,
-    token: str = "none",  # noqa: S107 - they ask for none
+    token: str = "none",
     upstreams: Sequence[str] = (),
 ) -> _Subject:
     if url is None:

@@ -47,6 +47,7 @@ class EmergencyNotices:
     def __init__(self, *, country: str | None = None) -> None:
         """`country`: ISO 3166, two letters, for the numbers to call."""
         self._country = country
+        self([{"role": "user", "content": "Hello"}])  # the rules are read now, and not while a patient waits
 
     def __call__(self, messages: Sequence[Mapping[str, Any]], /) -> Notice | None:
         """Return the notice; a failure is logged without a word of the patient's."""

@@ -32,7 +32,7 @@ async def test_the_notice_stands_before_the_answer_and_the_receipt_holds_for_the
 
 async def test_in_a_stream_it_comes_before_any_miner_answers(tmp_path: Path) -> None:
     async with gateway(tmp_path, names=("Alice",)) as running:
-        _, plain, document = await running.ask(CHEST)
+        _, _, document = await running.ask(CHEST)
         gate = running.miners[0].agent.gate = asyncio.Event()
         asked = {"model": "indra", "messages": [{"role": "user", "content": CHEST}], "stream": True}
         async with running.client.post("/v1/chat/completions", json=asked) as response:

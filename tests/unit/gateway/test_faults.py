@@ -1,4 +1,4 @@
-"""Miners that fail or lie: their answers are discarded with a reason, and the patient gets another's, or plain words."""
+"""Miners that fail or lie: their answers are discarded with a reason; the patient gets another's, or words."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_every_miner_down_is_said_in_words(tmp_path: Path) -> None:
         assert (await running.ask())[0] == 200
         await running.miners[0].agent.__aexit__()
         running.miners[0].miner.route({})
-        status, headers, document = await running.ask()
+        status, _, document = await running.ask()
         assert status == 503
         assert document["error"]["type"] == "service_unavailable"
         assert "Nothing was said in the doctor's name" in document["error"]["message"]
