@@ -57,6 +57,30 @@ _LABELLED: Final = (
     ("deviceSerial", re.compile(
         rf"\b(?:device|implant|pacemaker|pump|monitor|sensor|model){_NUMBER_LINK}{_VALUE}", re.IGNORECASE)),
 )  # fmt: skip
+_FILES: Final = (
+    ("recordNumber", re.compile(
+        r"\b(?:file|chart|case|record|record'?s|patient|hospital|mrn|member|membership|account|acct|policy|claim|invoice|bill|opd|ipd|visit"
+        r"|encounter|registration|reg|booking|appointment|reference|ref|ticket|specimen|sample|lab|card|bed\s*card|citizenship|voter|pan"
+        r"|student|employee|study|subscriber|group|beneficiary|medicare|medicaid|health\s*card|token)"
+        r"\s*(?:id|no\.?|number|num\.?|nr\.?|#)(?!\w)[\s:=…#.,\-–]{0,8}(?:(?:is|was|it'?s|that'?s|uh|um|er|hmm|let\s+me\s+see|i\s+think)\b[\s:=…,.\-–]{0,8}){0,3}"
+        r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{2,30}(?:[ -]\d{2,6}){0,4})", re.IGNORECASE)),
+    ("deviceSerial", re.compile(
+        r"\b(?:serial|s/n|sn|imei|udi|lot|device\s+id|implant\s+id|pacemaker|defibrillator|icd|pump|cgm|sensor|hearing\s+aid|stent|prosthesis|valve)"
+        r"(?:\s+(?:serial|id|no\.?|number|num\.?|#|lot)){1,3}[\s:=…#.,\-–]{0,6}(?:(?:is|was|reads|says)\b[\s:=…,.-]{0,6})?"
+        r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30})", re.IGNORECASE)),
+    ("vehiclePlate", re.compile(
+        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:no\.?|number|#|was|is|:|reads|said|says){0,3}\s*[:#]?\s*"
+        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)[A-Z0-9]{1,4}(?:[ -][A-Z0-9]{1,5}){0,3})\b", re.IGNORECASE)),
+    ("biometricOrPhoto", re.compile(
+        r"(?<![\w/])(?P<value>[\w-]{1,60}\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|mov|mp4|wav|m4a))(?!\w)", re.IGNORECASE)),
+    ("biometricOrPhoto", re.compile(
+        r"\b(?:finger\s*print|iris|retina|retinal|palm|voice\s*print|face|facial|biometric|genome|dna)\s*(?:scan|template|print|profile|sample)?"
+        r"\s*(?:id|no\.?|number|code|hash|#)\s*(?:is|was|:|=)?\s*(?P<value>(?=[\w/-]{0,40}\d)[A-Z0-9][\w/-]{3,40})", re.IGNORECASE)),
+    ("url", re.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z][\w.]{2,30}\d?)(?![\w@])")),
+    ("phone", re.compile(
+        r"\b(?:fax|phone|tel|telephone|mobile|cell|whatsapp|viber|call(?:\s+me)?(?:\s+(?:at|on))?|ring|text)\s*(?:no\.?|number|#)?\s*(?:is|:|=|at|on)?\s*"
+        r"(?P<value>(?!8(?:00|33|44|55|66|77|88)\b)\+?\d[\d\s().-]{4,18}\d)(?:\s*(?:ext\.?|x)\s*\d{1,6})?", re.IGNORECASE)),
+)  # fmt: skip
 _BARE: Final = (
     ("vehiclePlate", re.compile(r"\b[A-Z]{2}\d{2}\s[A-Z]{3}\b")),
     ("vehiclePlate", re.compile(r"\b(?=[A-Z0-9]{0,16}\d)(?=[A-Z0-9]{0,16}[A-Z])[A-HJ-NPR-Z0-9]{17}\b")),
@@ -89,6 +113,16 @@ def numbers(text: str) -> Iterator[tuple[str, int, int]]:
     for kind, pattern in _BARE:
         for match in pattern.finditer(text):
             yield kind, *match.span()
+
+
+def files(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what a spoken label announces, with words between them, and pictures, handles and prints of a body."""
+    for kind, pattern in _FILES:
+        for match in pattern.finditer(text):
+            value = match["value"]
+            if kind == "phone" and (not _is_phone(value) or len(re.sub(r"\D", "", value)) < 6):
+                continue
+            yield kind, *match.span("value")
 
 
 def _is_phone(value: str) -> bool:

@@ -42,7 +42,8 @@ _NO_CAPITALISED_NAME: Final = frozenset(
     ["I", "I'm", "I've", "He", "She", "We", "They", "You", "It", "Is", "Has", "Had", "Was", "Can", "Could",
      "Should", "Does", "Do", "Did", "What", "When", "Where", "Why", "How", "My", "His", "Her", "The", "A", "An",
      "And", "But", "Or", "If", "Please", "Thanks", "Thank", "Covid", "COVID", "HIV", "ADHD", "Type", "Monday",
-     "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Doctor", "Dr"]
+     "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Doctor", "Dr",
+     "Muscle", "Sheen", "Clean", "Potato", "Bean"]
 )  # fmt: skip
 
 _OLD: Final = r"(?P<age>9\d|1[0-3]\d)"
