@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from neurons.privacy.words import EPONYMS, NOT_NAMES, ROMANISED_WORDS
+from neurons.privacy.words import AMBIGUOUS, EPONYMS, NOT_NAMES, ROMANISED_WORDS
 
 _WORD: Final = r"[^\W\d_][^\W\d_'’-]*(?:['’-][^\W\d_]+)*"
 _NAME: Final = rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}}?)"
@@ -30,7 +30,7 @@ _PATTERNS: Final = (
                r"(?=\s*(?:[.,;!?\n]|$)|\s+(?:has|had|is|was|and|who|will|needs|got|also|says|cannot|can)\b)", re.IGNORECASE),
     re.compile(rf"\bon\s+behalf\s+of\s+(?:(?:my|our)\s+\w+,?\s+)?{_NAME}(?=\s*(?:[.,;!?\n]|$)|\s+(?:who|because|about)\b)", re.IGNORECASE),
 )  # fmt: skip
-_NEVER: Final = ROMANISED_WORDS | EPONYMS | NOT_NAMES | frozenset(
+_NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(
     """
     in advance lot much very kind kindly everyone anyone all again soon later god bless care team staff folks guys friend friends
     the a an this that it any every some pain suffering discharge bleeding itching coming home back away far apart aside recovering recovered

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from neurons.privacy.gazetteer import Gazetteer
-from neurons.privacy.words import DEVANAGARI_WORDS, ROMANISED_WORDS
+from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, ROMANISED_WORDS
 
 _MONTHS: Final = (
     "Bais(?:h)?akh|Vaishakh?|Jestha?|Jyes(?:h)?tha|Jeth|As(?:h)?adh|Asar|S(?:h)?rawan|Saun|Sawan|Bhadra|Bhadau|As(?:h)?win|Aswin|As(?:h)?oj"
@@ -65,7 +65,8 @@ _NAME: Final = rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}}?)"
 _ANNOUNCED: Final = (
     re.compile(rf"नाम\s*(?:चाहिँ|:|=|-|\s)\s*{_NAME}\s*(?:हो|हुन्|छ|भन|।|,|\.|$|\n)"),
     re.compile(rf"(?<![{_MARK}])म\s+{_NAME}\s+(?:हुँ|हुं|बोल्दै|बोलेको|लेख्दै)"),
-    re.compile(rf"(?<![{_MARK}])(?:{_HONORIFIC})\s+{_NAME}(?=ले|लाई|को|सँग|,|।|\.|\s|$)"),
+    re.compile(rf"(?<![{_MARK}])(?:{_HONORIFIC})\s+(?P<name>{_WORD}(?:\s+{_WORD})?)"),
+    re.compile(rf"(?:^|[\n।.?!]\s*)(?P<name>{_WORD}\s+{_WORD}?)\s*(?:ले|लाई)(?=\s)"),
     re.compile(rf"(?:मेरो|मेरी|मेरा|उनको|हाम्रो)\s+(?:{_KIN})\s+(?P<name>{_WORD})"),
     re.compile(rf"(?:बिरामी|विरामी)(?:को\s+नाम)?\s*[:：]\s*{_NAME}(?=\s*(?:,|।|\.|$|\n))"),
     re.compile(rf"(?:धन्यवाद|सधन्यवाद|भवदीय|हस्ताक्षर)[\s,।:.\-—]+{_NAME}\s*[।.]?\s*$", re.MULTILINE),
@@ -134,7 +135,7 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
             yield "place", match.start(), match.start() + len(stem)
     for pattern in _PLACED:
         for match in pattern.finditer(text):
-            if match["place"] not in DEVANAGARI_WORDS and _stem(match["place"], known.places) not in DEVANAGARI_WORDS:
+            if not DEVANAGARI_WORDS.intersection(match["place"].split()) and _stem(match["place"], known.places) not in DEVANAGARI_WORDS:
                 yield "place", *match.span("place")
     for match in _ROMAN_WORD.finditer(text):
         word = match[0].lower()
@@ -169,7 +170,7 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
                 break
     for pattern in _ANNOUNCED:
         for match in pattern.finditer(text):
-            yield from _without_common(text, match.start("name"), match["name"], DEVANAGARI_WORDS, _WORDS)
+            yield from _without_common(text, match.start("name"), match["name"], DEVANAGARI_WORDS - AMBIGUOUS, _WORDS)
 
 
 def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
@@ -190,7 +191,7 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     for pattern in _ROMAN_ANNOUNCED:
         for match in pattern.finditer(text):
             if _TITLE.search(match["name"] + " ") is None:
-                yield from _without_common(text, match.start("name"), match["name"], ROMANISED_WORDS, _ROMAN_WORD)
+                yield from _without_common(text, match.start("name"), match["name"], ROMANISED_WORDS - AMBIGUOUS, _ROMAN_WORD)
 
 
 def _without_common(

@@ -15,12 +15,12 @@ _YEAR: Final = r"(?:19|20)\d\d"
 _DATES: Final = (
     re.compile(rf"\b{_YEAR}[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])\b"),
     re.compile(rf"\b(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|[12]\d|3[01])[-/.](?:{_YEAR}|\d\d)\b"),
-    re.compile(rf"\b{_DAY}\s*(?:of\s+)?{_MONTH}\b(?!\s+\d+\s*(?:mg|ml|times|%))", re.IGNORECASE),
-    re.compile(rf"\b{_MONTH}\.?\s+{_DAY}\b(?!\s*(?:mg|ml|times|%|hours|minutes|days|weeks|tablets|to\b))"),
+    re.compile(rf"\b{_DAY}\s*(?:of\s+)?{_MONTH}\b(?:\.?,?\s+{_YEAR}\b)?(?!\s+\d+\s*(?:mg|ml|times|%))", re.IGNORECASE),
+    re.compile(rf"\b{_MONTH}\.?\s+{_DAY}\b(?:,?\s+{_YEAR}\b)?(?!\s*(?:mg|ml|times|%|hours|minutes|days|weeks|tablets|to\b))"),
     re.compile(rf"\b{_MONTH}\.?,?\s+{_YEAR}\b", re.IGNORECASE),
     re.compile(rf"\b(?i:in|since|until|till|last|next|this|of|from|during|before|after)\s+{_MONTH}\b(?!\s+(?i:be|have|help))"),
     re.compile(r"\b(?:on|dated?)\s+(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])\b", re.IGNORECASE),
-    re.compile(rf"\b(?:born|birthday|date\s+of\s+birth|dob)\b[^.!?\n]{{0,20}}?\b{_DAY}\b(?!\s*(?:weeks|months|years))",
+    re.compile(rf"\b(?:born|birthday|date\s+of\s+birth|dob)\b[^.!?\n]{{0,20}}?\b(?P<at>{_DAY})\b(?!\s*(?:weeks|months|years))",
                re.IGNORECASE),
 )  # fmt: skip
 
@@ -70,7 +70,7 @@ _FILES: Final = (
         r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30})", re.IGNORECASE)),
     ("vehiclePlate", re.compile(
         r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:no\.?|number|#|was|is|:|reads|said|says){0,3}\s*[:#]?\s*"
-        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)[A-Z0-9]{1,4}(?:[ -][A-Z0-9]{1,5}){0,3})\b", re.IGNORECASE)),
+        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ -](?-i:[A-Z0-9]){1,5}){0,3})\b", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(
         r"(?<![\w/])(?P<value>[\w-]{1,60}\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|mov|mp4|wav|m4a))(?!\w)", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(
@@ -95,7 +95,7 @@ def dates(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield dates that say more than the year. Weekdays and times of day name no date."""
     for pattern in _DATES:
         for match in pattern.finditer(text):
-            yield "date", *match.span()
+            yield "date", *match.span("at" if "at" in pattern.groupindex else 0)
 
 
 def numbers(text: str) -> Iterator[tuple[str, int, int]]:

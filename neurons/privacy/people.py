@@ -75,4 +75,4 @@ def ages(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield ages of 90 and more, where a number is said to be an age."""
     for pattern in _AGES:
         for match in pattern.finditer(text):
-            yield "ageOver89", match.start(), match.end()
+            yield "ageOver89", *match.span("age" if "age" in pattern.groupindex else 0)

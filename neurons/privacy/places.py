@@ -16,6 +16,11 @@ _STREET: Final = re.compile(
 _LOWER_STREET: Final = re.compile(
     r"\b\d{1,5}[a-z]?,?\s+(?:[a-z][\w'-]{1,30}\s+){1,2}(?:street|avenue|road|lane|boulevard|crescent|marg)\b"
 )
+_NUMBERED: Final = (
+    re.compile(r"\b\d{1,6}[A-Za-z]?,?\s+(?:[A-Z][\w'-]{1,30}\s+){1,4}(?:Suite|Apt|Apartment|Unit|Flat)\.?\s*#?\d\w{0,5}\b"),
+    re.compile(r"\b(?i:lives?|living|reside[sd]?|stay(?:s|ing)?|moved|address|home)\s*(?i:at|to|is|:)\s*"
+               r"(?P<at>\d{1,6}[A-Za-z]?,?\s+[A-Z][\w'-]{1,30}(?:\s+[A-Z][\w'-]{1,30}){0,3})"),
+)  # fmt: skip
 _ROOM: Final = re.compile(r"\b(?:apt|apartment|suite|flat)\.?\s*(?:no\.?\s*)?#?\d\w{0,4}\b", re.IGNORECASE)
 _BOX: Final = re.compile(r"\bP\.?\s?O\.?\s?Box\s+\d+", re.IGNORECASE)
 
@@ -56,9 +61,9 @@ _IPV6: Final = re.compile(r"(?<![\w:])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]+(
 
 def addresses(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield street addresses and post boxes."""
-    for pattern in (_STREET, _LOWER_STREET, _ROOM, _BOX):
+    for pattern in (_STREET, _LOWER_STREET, *_NUMBERED, _ROOM, _BOX):
         for match in pattern.finditer(text):
-            yield "address", *match.span()
+            yield "address", *match.span("at" if "at" in pattern.groupindex else 0)
 
 
 def institutions(text: str) -> Iterator[tuple[str, int, int]]:

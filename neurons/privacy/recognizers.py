@@ -126,7 +126,13 @@ class RampartRecognizer(_Recognizer):
 
     def found(self, text: str, artifacts: NlpArtifacts) -> Iterator[tuple[str, int, int]]:
         """Yield names, places, streets and numbers."""
+        street: list[tuple[int, int]] = []
         for word in self._model.words(text):
+            if word.shares["address"] >= _PLACE_SHARE and (not street or 0 < word.start - street[-1][1] <= 3):
+                street.append((word.start, word.end))
+            else:
+                yield from _address(text, street)
+                street = []
             written = text[word.start : word.end]
             shares = word.shares
             if not written[0].isdigit():
@@ -138,6 +144,14 @@ class RampartRecognizer(_Recognizer):
                 for kind in _NUMBERS:
                     if shares[kind] >= _NUMBER_SHARE and sum(each.isdigit() for each in written) >= 5:
                         yield kind, word.start, word.end
+        yield from _address(text, street)
+
+
+def _address(text: str, words: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
+    """Yield a street where there is a number and a name of it; neither alone is one."""
+    found = [text[start:end] for start, end in words]
+    if any(each[0].isdigit() for each in found) and any(each[0].isupper() and len(each) > 2 for each in found):
+        yield "address", words[0][0], words[-1][1]
 
 
 def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, int, int]]:

@@ -22,6 +22,10 @@ ROMANISED_WORDS: Final = frozenset(
     nepali lama mahat pant kul jit tek singh das puri ale pun sah jha ghar home house city town village bed work school hospital clinic pharmacy surgery birth
     """.split()
 )
+AMBIGUOUS: Final = frozenset(
+    "maya milan asha kiran om puja dev sagar chandra sapana lal singh das puri sah jha lama pant ale pun मिलन सपना आशा माया".split()
+)
+"""Words that are names too: they count as one where a sentence announces a name, not by themselves."""
 DEVANAGARI_WORDS: Final = frozenset(
     """
     म मेरो मेरी मेरा मलाई मैले हामी हाम्रो तपाईं तपाईंको हजुर उ उनी उनको उसको यो त्यो यस त्यस र तर पनि छ छन् छु छैन हो हुँ हुन् होइन
@@ -38,7 +42,7 @@ DEVANAGARI_WORDS: Final = frozenset(
     इमेल वेबसाइट सम्पर्क गर्नुहोस् मोबाइल चाहिँ कृपया मद्दत सल्लाहको आवश्यकता मेसिन पेसमेकर बोल्दै लेख्दै बोल्दैछु लेख्दैछु नयाँ पुरानो ठूलो सानो
     किरण पूजा सपना सागर मिलन चन्द्र लाल मान धन फूल पुरी सिंह साह सबैलाई डाक्टरले दुखेर पर्‍यो घरमा गाउँमा सहरमा शहरमा अस्पतालमा अस्पतालको
     """.split()
-) - {"किरण", "पूजा"}  # fmt: skip
+) - {"किरण", "पूजा", "सागर", "चन्द्र", "पुरी", "सिंह", "साह"}  # fmt: skip
 
 EPONYMS: Final = frozenset(
     """

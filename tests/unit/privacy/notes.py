@@ -207,8 +207,8 @@ class _Maker:
             case "dage":
                 return choose([_devanagari(str(number(90, 104))), "चौरानब्बे", "बयानब्बे"])
             case "phone":
-                a, b, c = digits[:3], digits[3:6], digits[6:]
-                return choose([f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a}.{b}.{c}", f"+1 {a} {b} {c}", f"+44 7{digits[:3]} {digits[3:9]}"]).replace("(8", "(2")
+                a, b, c = f"2{digits[1:3]}", digits[3:6], digits[6:]
+                return choose([f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a}.{b}.{c}", f"+1 {a} {b} {c}", f"+44 7{digits[:3]} {digits[3:9]}"])
             case "nphone":
                 return choose([mobile, f"+977 {mobile}", f"{mobile[:3]}-{mobile[3:]}", f"01-4{digits[:6]}"])
             case "dphone":
