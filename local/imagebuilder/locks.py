@@ -34,6 +34,7 @@ LOCKS = (
     Lock("trainer-cpu", overridden=True, upon="engine-cpu"),
     Lock("trainer-gpu", upon="engine-gpu", python="3.12"),
     Lock("model", alone=True),
+    Lock("privacy-models", alone=True, python="3.12"),
 )
 
 

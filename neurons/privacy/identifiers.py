@@ -1,8 +1,8 @@
 """Identifiers in a text, by kind and place; the classes of HIPAA's Safe Harbor (45 CFR 164.514(b)(2)) that text holds.
 
 A line that is refused costs a training example, a line that is let through costs a patient's privacy: patterns are wide
-where the two conflict, and need a label ("record number …") where bare numbers are common in medicine. Known limits: a
-name or a town that nothing in the sentence announces is not found without a language model.
+where the two conflict, and need a label ("record number …") where bare numbers are common in medicine. A name or a town
+that nothing in the sentence announces is found by the models alone (`neurons.privacy.deidentifier`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from neurons.privacy import numbers, people, places
+from neurons.privacy import announced, nepali, numbers, people, places, spelled
+from neurons.privacy.gazetteer import Gazetteer, gazetteer
 from neurons.privacy.invisible import is_invisible
 
 
@@ -20,6 +21,8 @@ class Identifier(StrEnum):
     """What kind of identifier it is; the value is what a report counts."""
 
     NAME = "name"
+    PLACE = "place"
+    """Towns and smaller, and hospitals; states and countries may stay."""
     ADDRESS = "address"
     POSTCODE = "postcode"
     DATE = "date"
@@ -31,6 +34,7 @@ class Identifier(StrEnum):
     LICENCE = "licenceNumber"
     PLATE = "vehiclePlate"
     DEVICE = "deviceSerial"
+    BIOMETRIC = "biometricOrPhoto"
     URL = "url"
     IP = "ipAddress"
 
@@ -44,31 +48,51 @@ class Finding:
     end: int
 
 
-def find_identifiers(text: str) -> tuple[Finding, ...]:
-    """Return every identifier in the order of the text; findings of different kinds may overlap.
+def find_identifiers(text: str, *, known: Gazetteer | None = None) -> tuple[Finding, ...]:
+    """Return what rules and lists find in the order of the text; findings of different kinds may overlap.
 
     Characters that nobody sees hide nothing: the text is searched without them, and with spaces in their place, since
     some of them stand where a word ends.
     """
-    plain = [_fold(character) for character in text]
-    seen = [place for place, character in enumerate(text) if not is_invisible(character)]
-    found = set(_findings("".join(plain[place] for place in seen), seen))
-    if len(seen) < len(plain):
-        spaced = [" " if is_invisible(character) else plain[place] for place, character in enumerate(text)]
-        found.update(_findings("".join(spaced), range(len(plain))))
+    known = known or gazetteer()
+    found = {
+        Finding(Identifier(kind), reading.places[start], reading.places[end - 1] + 1)
+        for reading in readings(text)
+        for kind, start, end in spans(reading.text, known)
+    }
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.kind)))
 
 
-def _findings(text: str, places_of: Sequence[int]) -> Iterator[Finding]:
-    """Yield what is found in a text whose characters stand at these places of the one that was given."""
-    for kind, start, end in _spans(text):
-        yield Finding(Identifier(kind), places_of[start], places_of[end - 1] + 1)
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as a reader sees it."""
+
+    text: str
+    places: Sequence[int]
+    """Where each of its characters stands in the text that was given."""
 
 
-def _spans(text: str) -> Iterator[tuple[str, int, int]]:
-    for recognise in (people.names, people.ages, places.addresses, places.postcodes, places.online, numbers.dates):
+def readings(text: str) -> tuple[Reading, ...]:
+    """Return the text without what nobody sees, and where something was left out, also with spaces in its place."""
+    plain = [_fold(character) for character in text]
+    seen = [place for place, character in enumerate(text) if not is_invisible(character)]
+    without = Reading("".join(plain[place] for place in seen), seen)
+    if len(seen) == len(plain):
+        return (without,)
+    spaced = [" " if is_invisible(character) else plain[place] for place, character in enumerate(text)]
+    return without, Reading("".join(spaced), range(len(plain)))
+
+
+def spans(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
+    """Yield kind, start and end of everything that rules and lists find in a text as its reader sees it."""
+    for recognise in (
+        people.names, announced.names, people.ages, spelled.ages, spelled.phones, places.addresses, places.postcodes,
+        places.institutions, places.online, numbers.dates, nepali.dates, numbers.numbers, numbers.files, nepali.numbers,
+    ):  # fmt: skip
         yield from recognise(text)
-    yield from numbers.numbers(text)
+    yield from announced.towns(text)
+    yield from nepali.names(text, known)
+    yield from nepali.places(text, known)
 
 
 def _fold(character: str) -> str:
@@ -79,5 +103,7 @@ def _fold(character: str) -> str:
         return "-"
     if character == "\N{RIGHT SINGLE QUOTATION MARK}":
         return "'"
+    if (digit := unicodedata.decimal(character, None)) is not None:
+        return str(digit)
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) == 1 else character

@@ -15,12 +15,12 @@ _YEAR: Final = r"(?:19|20)\d\d"
 _DATES: Final = (
     re.compile(rf"\b{_YEAR}[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])\b"),
     re.compile(rf"\b(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|[12]\d|3[01])[-/.](?:{_YEAR}|\d\d)\b"),
-    re.compile(rf"\b{_DAY}\s*(?:of\s+)?{_MONTH}\b(?!\s+\d+\s*(?:mg|ml|times|%))", re.IGNORECASE),
-    re.compile(rf"\b{_MONTH}\.?\s+{_DAY}\b(?!\s*(?:mg|ml|times|%|hours|minutes|days|weeks|tablets|to\b))"),
+    re.compile(rf"\b{_DAY}\s*(?:of\s+)?{_MONTH}\b(?:\.?,?\s+{_YEAR}\b)?(?!\s+\d+\s*(?:mg|ml|times|%))", re.IGNORECASE),
+    re.compile(rf"\b{_MONTH}\.?\s+{_DAY}\b(?:,?\s+{_YEAR}\b)?(?!\s*(?:mg|ml|times|%|hours|minutes|days|weeks|tablets|to\b))"),
     re.compile(rf"\b{_MONTH}\.?,?\s+{_YEAR}\b", re.IGNORECASE),
     re.compile(rf"\b(?i:in|since|until|till|last|next|this|of|from|during|before|after)\s+{_MONTH}\b(?!\s+(?i:be|have|help))"),
     re.compile(r"\b(?:on|dated?)\s+(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])\b", re.IGNORECASE),
-    re.compile(rf"\b(?:born|birthday|date\s+of\s+birth|dob)\b[^.!?\n]{{0,20}}?\b{_DAY}\b(?!\s*(?:weeks|months|years))",
+    re.compile(rf"\b(?:born|birthday|date\s+of\s+birth|dob)\b[^.!?\n]{{0,20}}?\b(?P<at>{_DAY})\b(?!\s*(?:weeks|months|years))",
                re.IGNORECASE),
 )  # fmt: skip
 
@@ -57,6 +57,30 @@ _LABELLED: Final = (
     ("deviceSerial", re.compile(
         rf"\b(?:device|implant|pacemaker|pump|monitor|sensor|model){_NUMBER_LINK}{_VALUE}", re.IGNORECASE)),
 )  # fmt: skip
+_FILES: Final = (
+    ("recordNumber", re.compile(
+        r"\b(?:file|chart|case|record|record'?s|patient|hospital|mrn|member|membership|account|acct|policy|claim|invoice|bill|opd|ipd|visit"
+        r"|encounter|registration|reg|booking|appointment|reference|ref|ticket|specimen|sample|lab|card|bed\s*card|citizenship|voter|pan"
+        r"|student|employee|study|subscriber|group|beneficiary|medicare|medicaid|health\s*card|token)"
+        r"\s*(?:id|no\.?|number|num\.?|nr\.?|#)(?!\w)[\s:=…#.,\-–]{0,8}(?:(?:is|was|it'?s|that'?s|uh|um|er|hmm|let\s+me\s+see|i\s+think)\b[\s:=…,.\-–]{0,8}){0,3}"
+        r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{2,30}(?:[ -]\d{2,6}){0,4})", re.IGNORECASE)),
+    ("deviceSerial", re.compile(
+        r"\b(?:serial|s/n|sn|imei|udi|lot|device\s+id|implant\s+id|pacemaker|defibrillator|icd|pump|cgm|sensor|hearing\s+aid|stent|prosthesis|valve)"
+        r"(?:\s+(?:serial|id|no\.?|number|num\.?|#|lot)){1,3}[\s:=…#.,\-–]{0,6}(?:(?:is|was|reads|says)\b[\s:=…,.-]{0,6})?"
+        r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30})", re.IGNORECASE)),
+    ("vehiclePlate", re.compile(
+        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:no\.?|number|#|was|is|:|reads|said|says){0,3}\s*[:#]?\s*"
+        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ -](?-i:[A-Z0-9]){1,5}){0,3})\b", re.IGNORECASE)),
+    ("biometricOrPhoto", re.compile(
+        r"(?<![\w/])(?P<value>[\w-]{1,60}\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|mov|mp4|wav|m4a))(?!\w)", re.IGNORECASE)),
+    ("biometricOrPhoto", re.compile(
+        r"\b(?:finger\s*print|iris|retina|retinal|palm|voice\s*print|face|facial|biometric|genome|dna)\s*(?:scan|template|print|profile|sample)?"
+        r"\s*(?:id|no\.?|number|code|hash|#)\s*(?:is|was|:|=)?\s*(?P<value>(?=[\w/-]{0,40}\d)[A-Z0-9][\w/-]{3,40})", re.IGNORECASE)),
+    ("url", re.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z][\w.]{2,30}\d?)(?![\w@])")),
+    ("phone", re.compile(
+        r"\b(?:fax|phone|tel|telephone|mobile|cell|whatsapp|viber|call(?:\s+me)?(?:\s+(?:at|on))?|ring|text)\s*(?:no\.?|number|#)?\s*(?:is|:|=|at|on)?\s*"
+        r"(?P<value>(?!8(?:00|33|44|55|66|77|88)\b)\+?\d[\d\s().-]{4,18}\d)(?:\s*(?:ext\.?|x)\s*\d{1,6})?", re.IGNORECASE)),
+)  # fmt: skip
 _BARE: Final = (
     ("vehiclePlate", re.compile(r"\b[A-Z]{2}\d{2}\s[A-Z]{3}\b")),
     ("vehiclePlate", re.compile(r"\b(?=[A-Z0-9]{0,16}\d)(?=[A-Z0-9]{0,16}[A-Z])[A-HJ-NPR-Z0-9]{17}\b")),
@@ -71,7 +95,7 @@ def dates(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield dates that say more than the year. Weekdays and times of day name no date."""
     for pattern in _DATES:
         for match in pattern.finditer(text):
-            yield "date", *match.span()
+            yield "date", *match.span("at" if "at" in pattern.groupindex else 0)
 
 
 def numbers(text: str) -> Iterator[tuple[str, int, int]]:
@@ -89,6 +113,16 @@ def numbers(text: str) -> Iterator[tuple[str, int, int]]:
     for kind, pattern in _BARE:
         for match in pattern.finditer(text):
             yield kind, *match.span()
+
+
+def files(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what a spoken label announces, with words between them, and pictures, handles and prints of a body."""
+    for kind, pattern in _FILES:
+        for match in pattern.finditer(text):
+            value = match["value"]
+            if kind == "phone" and (not _is_phone(value) or len(re.sub(r"\D", "", value)) < 6):
+                continue
+            yield kind, *match.span("value")
 
 
 def _is_phone(value: str) -> bool:

@@ -42,7 +42,8 @@ _NO_CAPITALISED_NAME: Final = frozenset(
     ["I", "I'm", "I've", "He", "She", "We", "They", "You", "It", "Is", "Has", "Had", "Was", "Can", "Could",
      "Should", "Does", "Do", "Did", "What", "When", "Where", "Why", "How", "My", "His", "Her", "The", "A", "An",
      "And", "But", "Or", "If", "Please", "Thanks", "Thank", "Covid", "COVID", "HIV", "ADHD", "Type", "Monday",
-     "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Doctor", "Dr"]
+     "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Doctor", "Dr",
+     "Muscle", "Sheen", "Clean", "Potato", "Bean"]
 )  # fmt: skip
 
 _OLD: Final = r"(?P<age>9\d|1[0-3]\d)"
@@ -74,4 +75,4 @@ def ages(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield ages of 90 and more, where a number is said to be an age."""
     for pattern in _AGES:
         for match in pattern.finditer(text):
-            yield "ageOver89", match.start(), match.end()
+            yield "ageOver89", *match.span("age" if "age" in pattern.groupindex else 0)

@@ -9,8 +9,19 @@ from typing import Final
 
 _STREET: Final = re.compile(
     r"\b\d{1,5}[A-Za-z]?,?\s+(?:[A-Z][\w'-]{1,30}\s+){1,3}"
-    r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Boulevard|Blvd|Court|Ct|Terrace|Close|Square|Crescent|Highway|Drive)\b"
+    r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Boulevard|Blvd|Court|Ct|Terrace|Close|Square|Crescent|Highway|Drive|Dr|Way|Place|Pl"
+    r"|Parkway|Pkwy|Circle|Cir|Trail|Row|Marg|Plaza|Alley|Loop|Path|Gardens|Grove|Hill|Mews|Walk)\b\.?"
+    r"(?:,?\s*(?:Apt|Apartment|Suite|Unit|Flat|#)\.?\s*#?\w{1,6})?"
 )
+_LOWER_STREET: Final = re.compile(
+    r"\b\d{1,5}[a-z]?,?\s+(?:[a-z][\w'-]{1,30}\s+){1,2}(?:street|avenue|road|lane|boulevard|crescent|marg)\b"
+)
+_NUMBERED: Final = (
+    re.compile(r"\b\d{1,6}[A-Za-z]?,?\s+(?:[A-Z][\w'-]{1,30}\s+){1,4}(?:Suite|Apt|Apartment|Unit|Flat)\.?\s*#?\d\w{0,5}\b"),
+    re.compile(r"\b(?i:lives?|living|reside[sd]?|stay(?:s|ing)?|moved|address|home)\s*(?i:at|to|is|:)\s*"
+               r"(?P<at>\d{1,6}[A-Za-z]?,?\s+[A-Z][\w'-]{1,30}(?:\s+[A-Z][\w'-]{1,30}){0,3})"),
+)  # fmt: skip
+_ROOM: Final = re.compile(r"\b(?:apt|apartment|suite|flat)\.?\s*(?:no\.?\s*)?#?\d\w{0,4}\b", re.IGNORECASE)
 _BOX: Final = re.compile(r"\bP\.?\s?O\.?\s?Box\s+\d+", re.IGNORECASE)
 
 _STATES: Final = (
@@ -27,6 +38,17 @@ _POSTCODES: Final = (
     re.compile(r"\b(?P<code>[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2})\b"),
 )  # fmt: skip
 
+_INSTITUTION: Final = re.compile(
+    r"\b(?P<name>[A-Z][\w'.-]{1,30}(?:[ ](?:of[ ]|the[ ])?[A-Z][\w'.-]{1,30}){0,4})"
+    r"[ ](?:Hospital|Clinic|Infirmary|Hospice|Nursing[ ]Home|Medical[ ](?:Cent(?:er|re)|College)|Health[ ]?(?:Cent(?:er|re)|post|Post)"
+    r"|Elementary|School|College|University|Care[ ]Home|Pharmacy|Polyclinic)\b"
+)
+_KINDS: Final = frozenset(
+    "a an the my our this that your his her their at in to from general teaching children's childrens eye public private district regional "
+    "community mental university local city state national women's dental sleep pain fever walk-in medical eye cancer heart skin "
+    "psychiatric veterans maternity emergency primary high middle law nursing online when is was after before on go see visit i if".split()
+)
+
 _EMAIL: Final = re.compile(r"[\w.+%-]{1,64}\s?(?:@|\(at\)|\[at\])\s?[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}")
 _URL: Final = (
     re.compile(r"\b(?:https?|ftp)://\S+", re.IGNORECASE),
@@ -39,9 +61,19 @@ _IPV6: Final = re.compile(r"(?<![\w:])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]+(
 
 def addresses(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield street addresses and post boxes."""
-    for pattern in (_STREET, _BOX):
+    for pattern in (_STREET, _LOWER_STREET, *_NUMBERED, _ROOM, _BOX):
         for match in pattern.finditer(text):
-            yield "address", *match.span()
+            yield "address", *match.span("at" if "at" in pattern.groupindex else 0)
+
+
+def institutions(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield named hospitals, clinics, schools and employers; a kind of hospital ("the General Hospital") is none."""
+    for match in _INSTITUTION.finditer(text):
+        words = match["name"].split()
+        while words and words[0].lower() in _KINDS:
+            words = words[1:]
+        if any(word.lower() not in _KINDS for word in words):
+            yield "place", match.end("name") - len(" ".join(words)), match.end()
 
 
 def postcodes(text: str) -> Iterator[tuple[str, int, int]]:

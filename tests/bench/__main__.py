@@ -12,6 +12,7 @@ promotion         a new version takes over, or is taken back, under load; parts:
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again
 training          what of a trainer's time is no training, from the demo's last run
 wire              what a validator's signature and an answer's receipt cost a miner
+deidentification  what is found and what passes, per class and language, and what a message costs
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main(arguments: list[str]) -> int:
         ("--night-twins", whole, "nightly: how many"),
         ("--night-kills", whole, "nightly: how often the operator is killed"),
         ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
+        ("--notes", whole, "deidentification: how many notes"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
         parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")

@@ -40,6 +40,8 @@ class Options:
     """Twins and pools of the operator that is measured with many."""
     soak_changes: int = 5000
     """Changes of versions between two looks at its memory."""
+    notes: int = 2000
+    """Notes that de-identification is measured on."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -69,6 +71,7 @@ MODULES: Final[dict[str, str]] = {
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",
     "gateway": "tests.bench.gateway",
+    "deidentification": "tests.bench.deidentification",
 }
 
 ELSEWHERE: Final = (

@@ -30,6 +30,7 @@ from neurons.validator.gateway.notices import EmergencyNotices, Notices
 from neurons.validator.gateway.ranking import AgreementRanker, Ranker
 from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster, Source
+from neurons.validator.gateway.scrubbing import load_scrubber
 from neurons.validator.gateway.server import MAX_BODY_BYTES, GatewayServer
 from neurons.validator.gateway.sessions import Ids, Sessions
 from neurons.validator.gateway.settings import Settings
@@ -142,8 +143,6 @@ class GatewayService:
                 metrics=self.metrics, cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
             )  # fmt: skip
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
-            if recorder is not None and self._scrub is None:
-                log.warning("nothing can take identifiers out of texts: the ledger gets none")
             followers = [roster.follow(), self._keys.follow()]
             if self._twins_file is not None:
                 followers.append(self._twins_file.follow())
@@ -209,6 +208,8 @@ class GatewayService:
         if settings.ledger_url is None:
             log.warning("no ledger is named (LEDGER_URL): nothing is kept of what is asked, answered and rated")
             return None, lambda: 0.0
+        if self._scrub is None:
+            self._scrub = await asyncio.to_thread(load_scrubber)
         queued = await QueuedLedger.open(settings.ledger_url, folder=settings.state_dir / "queue")
         stack.push_async_callback(queued.close)
         return queued, lambda: float(queued.waiting)

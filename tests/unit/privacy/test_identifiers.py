@@ -61,6 +61,8 @@ FOUND = [
     ("postcode", "my zip code is 10001"),
     ("postcode", "near SW1A 1AA"),
     ("address", "I live at 12 Baker Street."),
+    ("place", "I come from Pokhara."),
+    ("biometricOrPhoto", "The rash is on IMG_2231.jpg."),
 ]
 
 CLEAN = [

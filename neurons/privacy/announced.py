@@ -1,0 +1,87 @@
+"""Names and towns that people write in lower case: before "from TOWN", after "Thanks," and "This is", at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from neurons.privacy.words import AMBIGUOUS, EPONYMS, NOT_NAMES, ROMANISED_WORDS
+
+_WORD: Final = r"[^\W\d_][^\W\d_'’-]*(?:['’-][^\W\d_]+)*"
+_NAME: Final = rf"(?P<name>{_WORD}(?:\s+{_WORD}){{0,2}}?)"
+_GREETING: Final = r"(?:(?:hi|hello|hey|namaste|good\s+(?:morning|evening|afternoon)|dear\s+\w+)(?:\s+(?:doctor|doc|dr|there|sir|madam))?[\s,.!-]+)"
+_START: Final = rf"(?:^|[\n.!?]\s*|{_GREETING})"
+_END: Final = r"(?=\s*(?:[.!,;:\n(]|$))"
+_PATTERNS: Final = (
+    # "sita from pokhara", "hello, ram here"
+    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|it\s+is|it's|myself|me)\s+)?{_NAME}(?:\s+here)?\s+from\s+{_WORD}", re.IGNORECASE),
+    re.compile(rf"{_START}{_NAME}\s+(?:here|speaking)(?=\s*[,.!\n]|\s*$|\s+(?:from|and|again))", re.IGNORECASE),
+    # "this is maya gurung, …", "it's peter again"
+    re.compile(rf"{_START}(?:this\s+is|it\s+is|it's|here\s+is)\s+{_NAME}(?=\s*[,.;!\n]|\s*$|\s+(?:here|again|speaking|calling|writing|and|from|with|i|my|the)\b)", re.IGNORECASE),
+    re.compile(rf"\b(?:speaking\s+(?:is|with|to)|you\s+can\s+call\s+me|call\s+me|people\s+call\s+me|i\s+go\s+by|signed(?:\s+by)?)[\s:,-]+{_NAME}{_END}", re.IGNORECASE),
+    # "thanks, ram sharma" at the end of a line
+    re.compile(rf"\b(?:thanks|thank\s+you|thx|many\s+thanks|thanks\s+(?:again|a\s+lot|so\s+much|in\s+advance)|regards|best|best\s+regards|kind\s+regards"
+               rf"|warm\s+regards|yours|sincerely|cheers|love|best\s+wishes|bye|take\s+care|respectfully)\s*[,.!\-–—\n]\s*[-–—]?\s*{_NAME}\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
+    re.compile(rf"(?:^|\n)\s*(?:--?|–|—|~)\s*{_NAME}\s*(?=$|\n)", re.IGNORECASE),
+    re.compile(rf"\b(?:patient|pt|name|full\s+name|client|caller|contact|next\s+of\s+kin|emergency\s+contact|guardian)\s*(?:name)?\s*[:=]\s*{_NAME}(?=\s*(?:[,;.(/|\n]|$|\d|-\s))", re.IGNORECASE),
+    re.compile(rf"\b(?:husband|wife|son|daughter|mother|father|mum|mom|dad|sister|brother|partner|aunt|uncle|grandmother|grandfather|grandma|grandpa"
+               rf"|niece|nephew|cousin|neighbou?r|friend|baby|boyfriend|girlfriend|roommate|colleague)\s+(?:is\s+)?(?:named|called|name\s+is|whose\s+name\s+is)\s+{_NAME}"
+               r"(?=\s*(?:[.,;!?\n]|$)|\s+(?:has|had|is|was|and|who|will|needs|got|also|says|cannot|can)\b)", re.IGNORECASE),
+    re.compile(rf"\bon\s+behalf\s+of\s+(?:(?:my|our)\s+\w+,?\s+)?{_NAME}(?=\s*(?:[.,;!?\n]|$)|\s+(?:who|because|about)\b)", re.IGNORECASE),
+)  # fmt: skip
+_NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(
+    """
+    in advance lot much very kind kindly everyone anyone all again soon later god bless care team staff folks guys friend friends
+    the a an this that it any every some pain suffering discharge bleeding itching coming home back away far apart aside recovering recovered
+    serious important an-emergency emergency ridiculous getting making driving killing about regarding why where what when how who which
+    not no nothing something just only really so such too quite getting going scary worrying frightening confusing frustrating unbearable
+    because since for with without after before during between under over still always never ever often sometimes mostly usually
+    blood mucus fluid pus urine stool water food milk medicine medication tablets pills injection insulin symptoms results test tests
+    different similar same other another first second third new old recent late early long short high low
+    weight loss gain sleep appetite infection injury accident surgery operation treatment therapy exercise diet question questions advice
+    help answer reply response waiting hoping looking grateful thankful appreciated appreciate respect worried concerned confused
+    doctor's dr doc doctors nurse nurses hospital pharmacist surgeon specialist consultant gp physician dentist therapist
+    most best worst good bad great fine ok okay yes no maybe perhaps possible likely unlikely common rare safe unsafe dangerous harmless
+    her his their your our its him them us they you we he she i me my mine two three four five six seven eight nine ten one
+    am is are was were be been being have has had do does did will would should could can may might must shall
+    happens happened happening comes came goes went hurts helped works worked seems seemed looks feels felt keeps kept radiates spreads spread
+    starting started starts ranging ranges rising arising resulting results varying apparently anyway also then now today tomorrow yesterday
+    """.split()
+)  # fmt: skip
+_TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
+_VERBISH: Final = re.compile(r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE)
+_TOWNS: Final = (
+    re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"
+               rf"\s+(?:here\s+|over\s+|originally\s+|up\s+)?(?:from|in|at|near|to|outside)\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
+    re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|myself)\s+)?{_WORD}(?:\s+{_WORD})?(?:\s+here)?\s+from\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
+    re.compile(r"\b(?:home\s*town|city|town|village|address|place\s+of\s+birth)\s*(?:is|:|=)\s*(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})", re.IGNORECASE),
+)  # fmt: skip
+
+
+def names(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the words of announced names that could be nobody's but a person's."""
+    for pattern in _PATTERNS:
+        for match in pattern.finditer(text):
+            if _TITLE.match(match["name"] + " "):
+                continue
+            words = list(re.finditer(_WORD, match["name"]))
+            # One common word among them: it is a sentence ("this is getting worse", "thanks for all").
+            if any(is_common(word[0]) for word in words):
+                continue
+            yield "name", match.start("name"), match.end("name")
+
+
+def towns(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the towns that somebody says to live in or to come from."""
+    for pattern in _TOWNS:
+        for match in pattern.finditer(text):
+            town = match["town"].split()
+            if not any(is_common(word) for word in town[:1]):
+                yield "place", *match.span("town")
+
+
+def is_common(word: str) -> bool:
+    """Tell whether a word is an ordinary one, or an eponym or a drug: not what somebody is called."""
+    lower = word.lower().removesuffix("'s").replace("’", "'")
+    return lower in _NEVER or len(lower) < 2 or (word.islower() and _VERBISH.search(lower) is not None)

@@ -1,0 +1,199 @@
+"""Presidio's recognizers: the rules, and the two models snapped to whole words with what medicine calls by a name left out."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from presidio_analyzer import EntityRecognizer, RecognizerResult
+from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
+
+from neurons.privacy.announced import is_common
+from neurons.privacy.gazetteer import Gazetteer
+from neurons.privacy.identifiers import Identifier, spans
+from neurons.privacy.models import Rampart
+from neurons.privacy.words import DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS
+
+logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
+
+_TITLE: Final = re.compile(r"\b(?:dr|doctor|prof|professor|nurse|dra)\.?\s+(?:[A-Z][\w'-]*\.?\s+){0,2}$", re.IGNORECASE)
+_DISEASE: Final = re.compile(
+    r"^(?:['’]s)?\s*(?:disease|syndrome|sign|test|score|scale|palsy|tumou?r|lymphoma|contracture|fracture|manoeuvre|maneuver|thyroiditis"
+    r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
+    r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
+_EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
+_NAME_SHARE: Final = 0.5
+_LOWER_SHARE: Final = 0.55
+_PLACE_SHARE: Final = 0.7
+_NUMBER_SHARE: Final = 0.75
+_NUMBERS: Final = ("phone", "recordNumber", "licenceNumber")
+
+
+class SpacyEngine(NlpEngine):
+    """spaCy's pipeline as Presidio asks for it; nothing of it is written anywhere."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    def load(self) -> None:
+        """It is loaded."""
+
+    def is_loaded(self) -> bool:
+        """It is."""
+        return True
+
+    def process_text(self, text: str, language: str) -> NlpArtifacts:
+        """Return the entities of a text."""
+        document = self._pipeline(text)
+        return NlpArtifacts(
+            entities=list(document.ents), tokens=document, tokens_indices=[], lemmas=[], nlp_engine=self, language=language
+        )
+
+    def process_batch(self, texts: Iterable[str], language: str, **_: Any) -> Iterator[tuple[str, NlpArtifacts]]:
+        """Yield the entities of each text."""
+        for text in texts:
+            yield text, self.process_text(text, language)
+
+    def is_stopword(self, word: str, language: str) -> bool:
+        """Nothing asks for it."""
+        return False
+
+    def is_punct(self, word: str, language: str) -> bool:
+        """Nothing asks for it."""
+        return False
+
+    def get_supported_entities(self) -> list[str]:
+        """Return what the recognizers below return."""
+        return [kind.value for kind in Identifier]
+
+    def get_supported_languages(self) -> list[str]:
+        """Return the one language that Presidio is told: all notes go the same way."""
+        return ["en"]
+
+
+class _Recognizer(EntityRecognizer):
+    def __init__(self) -> None:
+        super().__init__(supported_entities=[kind.value for kind in Identifier], name=type(self).__name__)
+
+    def load(self) -> None:
+        """It is loaded."""
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts) -> list[RecognizerResult]:
+        """Return what is found in a text."""
+        return [
+            RecognizerResult(entity_type=kind, start=start, end=end, score=1.0)
+            for kind, start, end in self.found(text, nlp_artifacts)
+            if start < end
+        ]
+
+    def found(self, text: str, artifacts: NlpArtifacts) -> Iterator[tuple[str, int, int]]:
+        """Yield kind, start and end."""
+        raise NotImplementedError
+
+
+class RuleRecognizer(_Recognizer):
+    """Patterns and lists (`neurons.privacy.identifiers`)."""
+
+    def __init__(self, known: Gazetteer) -> None:
+        super().__init__()
+        self._known = known
+
+    def found(self, text: str, artifacts: NlpArtifacts) -> Iterator[tuple[str, int, int]]:
+        """Yield what the rules find."""
+        yield from spans(text, self._known)
+
+
+class SpacyRecognizer(_Recognizer):
+    """Persons and places that spaCy's model names."""
+
+    def found(self, text: str, artifacts: NlpArtifacts) -> Iterator[tuple[str, int, int]]:
+        """Yield names and places."""
+        for entity in artifacts.entities:
+            if entity.label_ == "PERSON":
+                yield from _words(text, entity.start_char, entity.end_char, "name")
+            elif entity.label_ in ("GPE", "LOC", "FAC"):
+                yield from _words(text, entity.start_char, entity.end_char, "place")
+
+
+class RampartRecognizer(_Recognizer):
+    """What Rampart names, by the mean over the pieces of each word."""
+
+    def __init__(self, model: Rampart) -> None:
+        super().__init__()
+        self._model = model
+
+    def found(self, text: str, artifacts: NlpArtifacts) -> Iterator[tuple[str, int, int]]:
+        """Yield names, places, streets and numbers."""
+        street: list[tuple[int, int]] = []
+        for word in self._model.words(text):
+            if word.shares["address"] >= _PLACE_SHARE and (not street or 0 < word.start - street[-1][1] <= 3):
+                street.append((word.start, word.end))
+            else:
+                yield from _address(text, street)
+                street = []
+            written = text[word.start : word.end]
+            shares = word.shares
+            if not written[0].isdigit():
+                if shares["name"] >= (_LOWER_SHARE if written.islower() else _NAME_SHARE):
+                    yield from _words(text, word.start, word.end, "name")
+                elif shares["place"] >= _PLACE_SHARE and not written.islower():
+                    yield from _words(text, word.start, word.end, "place")
+            elif len(written) >= 5:
+                for kind in _NUMBERS:
+                    if shares[kind] >= _NUMBER_SHARE and sum(each.isdigit() for each in written) >= 5:
+                        yield kind, word.start, word.end
+        yield from _address(text, street)
+
+
+def _address(text: str, words: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
+    """Yield a street where there is a number and a name of it; neither alone is one."""
+    found = [text[start:end] for start, end in words]
+    if any(each[0].isdigit() for each in found) and any(each[0].isupper() and len(each) > 2 for each in found):
+        yield "address", words[0][0], words[-1][1]
+
+
+def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, int, int]]:
+    """Yield a model's finding, snapped to whole words, without what is nobody's name and no town."""
+    while start > 0 and _joined(text, start):
+        start -= 1
+    while end < len(text) and _joined(text, end):
+        end += 1
+    while start < end and text[start] in _EDGES:
+        start += 1
+    while end > start and text[end - 1] in _EDGES:
+        end -= 1
+    if text[start:end].lower().endswith(("'s", "’s")):
+        end -= 2
+    found = text[start:end]
+    words = re.findall(r"[^\W\d_][\w'’-]*", found)
+    if not words or any("\u0900" <= each <= "\u097f" for each in found) or _TITLE.search(text[max(0, start - 60) : start]):
+        return
+    kept = [word for word in words if not _is_nobody(word, kind)]
+    if not kept:
+        return
+    if any(_plain(word) in EPONYMS for word in words) and (len(words) == 1 or _DISEASE.match(text[end : end + 24])):
+        return
+    if _DISEASE.match(text[end : end + 24]) and len(words) == 1 and kind == "name":
+        return
+    first, last = found.find(kept[0]), found.rfind(kept[-1]) + len(kept[-1])
+    yield kind, start + first, start + last
+
+
+def _is_nobody(word: str, kind: str) -> bool:
+    plain = _plain(word)
+    if plain in NOT_NAMES or plain in DEVANAGARI_WORDS or len(plain) < 2:
+        return True
+    if kind == "place":
+        return plain in REGIONS or (word.isupper() and len(word) <= 4)
+    return word.islower() and is_common(word)
+
+
+def _plain(word: str) -> str:
+    return word.lower().removesuffix("'s").removesuffix("’s").strip("'’-")
+
+
+def _joined(text: str, place: int) -> bool:
+    """Tell whether a word goes on across a place."""
+    return all(each.isalnum() or each in "'’" for each in text[place - 1 : place + 1])
