@@ -100,7 +100,8 @@ class Chats:
         check_scope(key, asked.twin)
         session = await self._session(request, asked, key)
         # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
-        notice = self._notices(asked.messages)
+        # What was asked before counts, too: a bare "yes" says nothing without it.
+        notice = self._notices(asked.with_history(session.messages))
         if notice is not None:
             self._metrics.notices.labels(notice.kinds[0] if notice.kinds else "").inc()
         answer_id = new_id()
@@ -141,7 +142,7 @@ class Chats:
             if notice is None:
                 if stream.response is None:
                     raise
-                self._metrics.requests.labels(self._label(asked.twin), str(error.status)).inc()
+                self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
                 await stream.fail(error.to_dict())
                 return stream.response
             reply, exchange = self._only_notice(work, error), None
@@ -273,7 +274,7 @@ class Chats:
 
     def _only_notice(self, work: _Work, error: RequestError) -> Reply:
         notice = work.notice
-        self._metrics.requests.labels(self._label(work.asked.twin), str(error.status)).inc()
+        self._metrics.requests.labels(self.label(work.asked.twin), str(error.status)).inc()
         more = {
             "sessionId": work.session.id, "twin": work.asked.twin, "answered": False, "error": error.to_dict(),
             "notice": notice.to_dict() if notice is not None else None,
@@ -312,7 +313,7 @@ class Chats:
             code="no_answer",
         )
 
-    def _label(self, twin: str) -> str:
+    def label(self, twin: str) -> str:
         """Return the metric's label for a twin: none for a name that a client may have made up."""
         return twin if twin in self._seen else ""
 

@@ -147,56 +147,17 @@ class Recording:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _write(self, exchange: Exchange) -> None:
-        recorder, session = self._recorder, exchange.session
-        if recorder is None:
+        if self._recorder is None:
             return
         texts = await asyncio.gather(
             self._scrubbed(exchange.question), *(self._scrubbed(each.words.text) for each in exchange.answers)
         )
-        question_text, answer_texts = texts[0], texts[1:]
-        now = now_ms()
-        ids = {
-            "question_id": exchange.question_id, "session_id": session.id, "patient_id": session.patient_id
-        }  # fmt: skip
-        records: list[AnyRecord] = []
-        if not session.recorded:
-            records.append(
-                SessionRecord(
-                    session_id=session.id, patient_id=session.patient_id, twin=exchange.twin, at_ms=exchange.asked_ms
-                )
-            )
-        records.append(
-            Question(
-                **ids, twin=exchange.twin, text=question_text, at_ms=exchange.asked_ms, emergency=exchange.emergency
-            )
-        )
-        for each, text in zip(exchange.answers, answer_texts, strict=True):
-            words = each.words
-            records.append(
-                Answer(
-                    **ids, answer_id=each.answer_id, twin=exchange.twin, miner=_miner(each.member),
-                    at_ms=exchange.asked_ms + round(each.seconds * 1000), latency_ms=round(each.seconds * 1000),
-                    text=text, tokens=words.tokens[1] if words.tokens is not None else None,
-                    adapter_digest=words.receipt.adapter, base_digest=words.receipt.base.digest,
-                    receipt=words.encoded, receipt_valid=True, score_milli=round(each.score * 1000),
-                )
-            )  # fmt: skip
-        records += [
-            Answer(
-                **ids, answer_id=new_id(), twin=exchange.twin, miner=_miner(failed.member),
-                at_ms=exchange.asked_ms + round(failed.seconds * 1000), latency_ms=round(failed.seconds * 1000),
-                failure=failed.reason.value,
-            )
-            for failed in exchange.failures
-        ]  # fmt: skip
-        if exchange.chosen is not None:
-            records.append(Chosen(**ids, answer_id=exchange.chosen, at_ms=now))
         try:
-            await recorder.record(*records)
+            await self._recorder.record(*_records(exchange, texts[0], texts[1:]))
         except LedgerError as error:
             self._lost(str(error))
             return
-        session.recorded = True
+        exchange.session.recorded = True
         withheld = any(isinstance(text, Withheld) for text in texts)
         self._metrics.records.labels("without_text" if withheld else "kept").inc()
 
@@ -217,6 +178,47 @@ class Recording:
     def _lost(self, why: str, *, count: int = 1) -> None:
         self._metrics.records.labels("lost").inc(count)
         log.error("an exchange is not in the ledger", extra={"why": why})
+
+
+def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence[Scrubbed]) -> list[AnyRecord]:
+    """Return what is written of an exchange; raises BadRecord for what the ledger doesn't take."""
+    session = exchange.session
+    now = now_ms()
+    ids = {
+        "question_id": exchange.question_id, "session_id": session.id, "patient_id": session.patient_id
+    }  # fmt: skip
+    records: list[AnyRecord] = []
+    if not session.recorded:
+        records.append(
+            SessionRecord(
+                session_id=session.id, patient_id=session.patient_id, twin=exchange.twin, at_ms=exchange.asked_ms
+            )
+        )
+    records.append(
+        Question(**ids, twin=exchange.twin, text=question_text, at_ms=exchange.asked_ms, emergency=exchange.emergency)
+    )
+    for each, text in zip(exchange.answers, answer_texts, strict=True):
+        words = each.words
+        records.append(
+            Answer(
+                **ids, answer_id=each.answer_id, twin=exchange.twin, miner=_miner(each.member),
+                at_ms=exchange.asked_ms + round(each.seconds * 1000), latency_ms=round(each.seconds * 1000),
+                text=text, tokens=words.tokens[1] if words.tokens is not None else None,
+                adapter_digest=words.receipt.adapter, base_digest=words.receipt.base.digest,
+                receipt=words.encoded, receipt_valid=True, score_milli=round(each.score * 1000),
+            )
+        )  # fmt: skip
+    records += [
+        Answer(
+            **ids, answer_id=new_id(), twin=exchange.twin, miner=_miner(failed.member),
+            at_ms=exchange.asked_ms + round(failed.seconds * 1000), latency_ms=round(failed.seconds * 1000),
+            failure=failed.reason.value,
+        )
+        for failed in exchange.failures
+    ]  # fmt: skip
+    if exchange.chosen is not None:
+        records.append(Chosen(**ids, answer_id=exchange.chosen, at_ms=now))
+    return records
 
 
 def _miner(member: Member) -> Miner:

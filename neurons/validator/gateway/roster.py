@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import time
@@ -27,6 +28,7 @@ KEEP_SECONDS: Final = 180.0
 """An announcement counts for so long after it was read: a miner that can't be reached isn't asked for ever."""
 FETCH_SECONDS: Final = 5.0
 AT_ONCE: Final = 32
+READ_AT_ONCE_BYTES: Final = 64 * 1024
 RENEW_SECONDS: Final = 2.0
 """At most so often a miner is asked anew because it answered by weights that it hadn't announced."""
 
@@ -215,12 +217,15 @@ class Roster:
         try:
             async with self._at_once, asyncio.timeout(FETCH_SECONDS):
                 data = await self._fetch(member)
-            said = read_announcement(
+            read = functools.partial(
+                read_announcement,
                 data,
                 hotkey=member.hotkey,
                 now_ms=time.time_ns() // 1_000_000,
                 netuid=self._metagraph.netuid if self._metagraph is not None else None,
             )
+            # A long one takes a while to read, which nobody's question is to wait for.
+            said = read() if len(data) <= READ_AT_ONCE_BYTES else await asyncio.to_thread(read)
         except (aiohttp.ClientError, TimeoutError, OSError, AnnouncementError, ValueError) as error:
             self._complain(member, str(error) if isinstance(error, AnnouncementError) else type(error).__name__)
             return

@@ -86,7 +86,7 @@ class GatewayServer:
         except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
             log.error(  # noqa: TRY400
                 "a request failed in an unforeseen way",
-                extra={"error": type(error).__name__, "where": _where(error), "id": shown[REQUEST_ID]},
+                extra={"error": type(error).__name__, "where": _where(error)},
             )
             response = RequestError(
                 500, "internal_error", "the gateway failed; its log says where", may_repeat=False
@@ -135,14 +135,16 @@ class GatewayServer:
                 self._idle.set()
 
     async def _chat(self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str]) -> web.StreamResponse:
+        twin = ""
         try:
             asked = parse(await _body(request))
+            twin = asked.twin
             return await self._chats.answer(request, asked, key=key, shown=shown)
         except RequestError as error:
-            self._metrics.requests.labels("", str(error.status)).inc()
+            self._metrics.requests.labels(self._chats.label(twin), str(error.status)).inc()
             raise
         except (asyncio.CancelledError, ConnectionError):
-            self._metrics.requests.labels("", CLIENT_GONE).inc()
+            self._metrics.requests.labels(self._chats.label(twin), CLIENT_GONE).inc()
             raise
 
     async def _models(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -96,3 +98,17 @@ async def test_rules_that_fail_keep_nobody_from_an_answer(tmp_path: Path) -> Non
             assert (await running.ask(CHEST))[0] == 200
     finally:
         notices.assess = assess
+
+
+async def test_what_a_session_said_before_counts_for_the_notice(tmp_path: Path) -> None:
+    """A bare "yes" tells of an emergency only beside the question that it answers."""
+    seen: list[list[str]] = []
+
+    def notices(messages: Sequence[Mapping[str, Any]]) -> None:
+        seen.append([str(message["content"]) for message in messages])
+
+    rogue = RogueMiner(says="Do you have chest pain?")
+    async with gateway(tmp_path, names=(), rogues=[rogue], notices=notices) as running:
+        _, headers, _ = await running.ask("I feel odd.")
+        await running.ask("Yes.", headers={"x-session-id": headers["x-session-id"]})
+        assert seen[-1] == ["I feel odd.", "Do you have chest pain?", "Yes."]

@@ -165,3 +165,12 @@ async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await queued.history(session_id=session["id"], patient_id=Ids(secret).patient("other", NAME))
         assert isinstance(queued.ledger, Ledger)
+
+
+async def test_what_the_ledger_does_not_take_is_counted_and_the_patient_answered(tmp_path: Path) -> None:
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running,
+    ):
+        assert (await running.ask("word " * 40_000))[0] == 200
+        await eventually(lambda: running.metric("records_total", outcome="lost") == 1)
