@@ -254,7 +254,8 @@ class Chats:
             work.session.given(
                 Given(
                     answer_id=each.answer_id, question_id=work.question_id, twin=work.asked.twin,
-                    version=_version(each), miner=tuple(each.member.identity), beside=beside,
+                    version=_version(each),
+                    miner=(each.member.hotkey, each.member.identity.registered_at), beside=beside,
                 )
             )  # fmt: skip
 

@@ -184,9 +184,7 @@ def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence
     """Return what is written of an exchange; raises BadRecord for what the ledger doesn't take."""
     session = exchange.session
     now = now_ms()
-    ids = {
-        "question_id": exchange.question_id, "session_id": session.id, "patient_id": session.patient_id
-    }  # fmt: skip
+    question_id, session_id, patient_id = exchange.question_id, session.id, session.patient_id
     records: list[AnyRecord] = []
     if not session.recorded:
         records.append(
@@ -195,13 +193,22 @@ def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence
             )
         )
     records.append(
-        Question(**ids, twin=exchange.twin, text=question_text, at_ms=exchange.asked_ms, emergency=exchange.emergency)
+        Question(
+            question_id=question_id,
+            session_id=session_id,
+            patient_id=patient_id,
+            twin=exchange.twin,
+            text=question_text,
+            at_ms=exchange.asked_ms,
+            emergency=exchange.emergency,
+        )
     )
     for each, text in zip(exchange.answers, answer_texts, strict=True):
         words = each.words
         records.append(
             Answer(
-                **ids, answer_id=each.answer_id, twin=exchange.twin, miner=_miner(each.member),
+                question_id=question_id, session_id=session_id, patient_id=patient_id,
+                answer_id=each.answer_id, twin=exchange.twin, miner=_miner(each.member),
                 at_ms=exchange.asked_ms + round(each.seconds * 1000), latency_ms=round(each.seconds * 1000),
                 text=text, tokens=words.tokens[1] if words.tokens is not None else None,
                 adapter_digest=words.receipt.adapter, base_digest=words.receipt.base.digest,
@@ -210,14 +217,23 @@ def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence
         )  # fmt: skip
     records += [
         Answer(
-            **ids, answer_id=new_id(), twin=exchange.twin, miner=_miner(failed.member),
+            question_id=question_id, session_id=session_id, patient_id=patient_id,
+                answer_id=new_id(), twin=exchange.twin, miner=_miner(failed.member),
             at_ms=exchange.asked_ms + round(failed.seconds * 1000), latency_ms=round(failed.seconds * 1000),
             failure=failed.reason.value,
         )
         for failed in exchange.failures
     ]  # fmt: skip
     if exchange.chosen is not None:
-        records.append(Chosen(**ids, answer_id=exchange.chosen, at_ms=now))
+        records.append(
+            Chosen(
+                question_id=question_id,
+                session_id=session_id,
+                patient_id=patient_id,
+                answer_id=exchange.chosen,
+                at_ms=now,
+            )
+        )
     return records
 
 

@@ -170,7 +170,7 @@ class GatewayService:
         self.listening.set()
         log.info("listening", extra={"port": self.port, "hotkey": str(self._keypair.ss58_address)})
         tasks = [asyncio.create_task(follower) for follower in followers]
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped = asyncio.create_task(self._stopped())
         try:
             await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -187,6 +187,9 @@ class GatewayService:
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
             await runner.cleanup()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
 
     def _source(self, stack: AsyncExitStack) -> tuple[Source, bool]:
         settings = self._settings

@@ -21,7 +21,7 @@ from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.settings import Settings
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
 from tests.unit.miner.signing_miner import on_subnet
 from tests.unit.receipts.keyring import VALIDATOR, key
 
@@ -139,6 +139,7 @@ async def honest(folder: Path, name: str, *, words: Sequence[str] | None = None)
     async with agent, RunningMiner(folder, subnet=on_subnet(folder, keypair)) as miner:
         miner.route({"indra": Twin(versions=(INDRA,), doctor="Dr. Indra Gurung")})
         miner.report([agent])
+        await eventually(lambda: miner.metric("bettertherapy_miner_metagraph_age_seconds") != float("inf"), 30)
         yield HonestMiner(miner, agent, keypair)
 
 
@@ -169,7 +170,7 @@ async def gateway(
             "keep_alive_seconds": 0.05,
         }  # fmt: skip
         service = GatewayService(
-            Settings(**(values | dict(settings or {}))), metrics=Metrics(), keypair=VALIDATOR, **given
+            Settings(**(values | dict(settings or {}))), metrics=Metrics(), **({"keypair": VALIDATOR} | given)
         )
         running = asyncio.create_task(service.run())
         try:

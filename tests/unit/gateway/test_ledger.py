@@ -84,6 +84,7 @@ async def test_text_that_cannot_be_freed_of_identifiers_is_not_written_and_the_p
     ):
         status, _, document = await running.ask(f"I am {NAME}.")
         assert status == 200
+        assert await queued.drained(timeout_seconds=30)
         view = await queued.question(question_id=document["bettertherapy"]["questionId"])
         assert (view.question.text.text, view.question.text.scrubbed_by) == ("", "withheld/1")
         assert [answer.text.text if answer.text else None for answer in view.answers] == [""]
@@ -124,6 +125,7 @@ async def test_a_session_goes_on_after_a_restart_and_an_old_answer_can_be_rated(
         async with gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running:
             _, headers, document = await running.ask(f"I am {NAME}.")
             more = document["bettertherapy"]
+        assert await queued.drained(timeout_seconds=30)
         session = {"x-session-id": headers["x-session-id"]}
         # The same client under a new key, and the same secret of ids; nothing in memory.
         async with gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running:
@@ -159,6 +161,7 @@ async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
         status, _, session = await running.post("/v1/sessions", given)
         assert status == 201
         assert NAME not in str(session)
+        assert await queued.drained(timeout_seconds=30)
         secret = await asyncio.to_thread((tmp_path / "session-secret").read_bytes)
         patient = Ids(secret).patient("clinic", f"user\0{NAME}")
         assert (await queued.consent(patient_id=patient)).given
