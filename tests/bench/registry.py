@@ -72,6 +72,7 @@ MODULES: Final[dict[str, str]] = {
     "wire": "tests.bench.wire",
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
+    "gateway": "tests.bench.gateway",
     "deidentification": "tests.bench.deidentification",
 }
 

@@ -1,0 +1,47 @@
+"""`python -m neurons.validator.gateway --chain … --netuid …`: serve until SIGTERM, drain, exit 0."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from neurons.ledger import LedgerError
+from neurons.miner import logs
+from neurons.miner.errors import StartError
+from neurons.validator.gateway import settings
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.service import GatewayService
+
+log = logging.getLogger("neurons.validator.gateway")
+
+
+async def _run(given: settings.Settings) -> None:
+    service = GatewayService(given, metrics=Metrics(process=True))
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, service.stop)
+    await service.run()
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    given = settings.parse(sys.argv[1:])
+    logs.configure(given.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(given))
+    except (StartError, LedgerError) as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says what to do; a traceback would hide it
+        return 2
+    except OSError as error:
+        log.error("can't serve: %s", error.strerror)  # noqa: TRY400
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

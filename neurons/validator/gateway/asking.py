@@ -1,0 +1,293 @@
+"""Ask several miners one question side by side, and return what came in time and is proven."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from neurons.validator.gateway.checking import (
+    DISHONEST,
+    NOT_ITS_FAULT,
+    Discarded,
+    Reason,
+    Words,
+    read_answer,
+)
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.roster import Member, Roster, TooMuch, bounded
+from neurons.validator.gateway.selection import order
+from neurons.validator.gateway.standing import MinerId, Standings
+from neurons.validator.gateway.twins import Twins
+from neurons.wire.signer import RequestSigner
+
+PATH: Final = "/v1/chat/completions"
+BUSY_SECONDS: Final = 2.0
+"""How long a miner that says it is busy is left alone when it doesn't say for how long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How many are asked, and how long they are waited for, in seconds."""
+
+    miners: int = 3
+    """Answers that are wanted (`minersPerQuery`)."""
+    deadline: float = 30.0
+    """From the question to the last answer that counts."""
+    connect: float = 2.0
+    hedge: float = 2.0
+    """After so long, or twice what the twin's answers usually take, one more miner is asked in a slow one's place."""
+    grace: float = 3.0
+    """After the first answer the others have so long, or as long again as it took."""
+    most_attempts: int = 9
+    explore: float = 0.1
+    """Share of questions of which one goes to the miner that was asked least."""
+    max_answer_bytes: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked."""
+
+    twin: str
+    body: bytes
+    """For the miners: the same for each."""
+    digest: str
+    """As receipts name it."""
+    messages: Sequence[Mapping[str, Any]]
+    conversation: bytes = b""
+    """What names the conversation here; a miner sees it hashed with its own hotkey, so that two can't join theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """A proven answer. Times in seconds."""
+
+    member: Member
+    words: Words
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A miner that was asked, without an answer that can be used."""
+
+    member: Member
+    reason: Reason
+    seconds: float
+
+
+@dataclass(slots=True)
+class Replies:
+    """What came of a question."""
+
+    answers: list[Proven] = field(default_factory=list)
+    failures: list[Failed] = field(default_factory=list)
+    last_answer_at: float = 0.0
+    """When the last answer that was waited for had come, by the monotonic clock."""
+
+
+class Asker:
+    """Asks the roster's miners."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        standings: Standings,
+        twins: Twins,
+        signer: RequestSigner,
+        session: aiohttp.ClientSession,
+        metrics: Metrics,
+        patience: Patience,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._roster, self._standings, self._twins = roster, standings, twins
+        self._signer, self._session, self._metrics = signer, session, metrics
+        self._patience, self._clock = patience, clock
+        self._rng = rng or random.Random()  # noqa: S311 - whom to ask is no secret
+        self._usual: dict[str, float] = {}
+        """Seconds that a twin's answers take, the newest counting most."""
+
+    def can_ask(self, twin: str) -> bool:
+        """Tell whether somebody serves the twin now."""
+        return bool(self._roster.for_twin(twin))
+
+    async def ask(self, question: Question, *, wanted: int | None = None) -> Replies:
+        """Ask until `wanted` answers are proven, nobody is left, or the time is over; raises nothing for a miner."""
+        patience, clock = self._patience, self._clock
+        wanted = wanted or patience.miners
+        begun = clock()
+        deadline = begun + patience.deadline
+        waiting = order(
+            self._candidates(question.twin), self._standings, count=wanted, explore=patience.explore, now=begun,
+            rng=self._rng,
+        )  # fmt: skip
+        waiting = waiting[: patience.most_attempts]
+        waiting.reverse()
+        replies = Replies(last_answer_at=begun)
+        running: dict[asyncio.Task[Proven | Failed], Member] = {}
+
+        def start() -> None:
+            member = waiting.pop()
+            running[asyncio.create_task(self._attempt(member, question, deadline))] = member
+
+        for _ in range(min(wanted, len(waiting))):
+            start()
+        hedge = max(patience.hedge, 2 * self._usual.get(question.twin, 0.0))
+        hedge_at, end = begun + hedge, deadline
+        try:
+            while running:
+                until = min(hedge_at, end) if waiting else end
+                done, _ = await asyncio.wait(
+                    running, timeout=max(0.0, until - clock()), return_when=asyncio.FIRST_COMPLETED
+                )
+                now = clock()
+                for task in done:
+                    del running[task]
+                    got = task.result()
+                    if isinstance(got, Failed):
+                        replies.failures.append(got)
+                        if waiting and now < end:
+                            start()
+                        continue
+                    replies.answers.append(got)
+                    replies.last_answer_at = now
+                    if len(replies.answers) == 1:
+                        end = min(deadline, now + max(patience.grace, now - begun))
+                if len(replies.answers) >= wanted or now >= end:
+                    break
+                if now >= hedge_at and waiting:
+                    hedge_at = now + hedge
+                    self._metrics.hedged.inc()
+                    start()
+        finally:
+            left = list(running.items())
+            for task, _ in left:
+                task.cancel()
+            if left:
+                await asyncio.gather(*(task for task, _ in left), return_exceptions=True)
+        replies.failures += [self._gave_up(member, clock() - begun) for _, member in left]
+        self._learn(question.twin, replies)
+        return replies
+
+    def _candidates(self, twin: str) -> list[Member]:
+        return [
+            member
+            for member in self._roster.for_twin(twin)
+            if any(self._twins.approves(twin, adapter) for adapter in _announced(member, twin))
+        ]
+
+    async def _attempt(self, member: Member, question: Question, deadline: float) -> Proven | Failed:
+        standing = self._standings.get(member.identity)
+        standing.in_flight += 1
+        standing.asked += 1
+        begun = self._clock()
+        reason: Reason
+        try:
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, deadline - begun)):
+                    words = await self._exchange(member, question)
+            except TimeoutError:
+                raise Discarded(Reason.LATE) from None
+        except Discarded as discarded:
+            reason = discarded.reason
+            now = self._clock()
+            if reason is Reason.BUSY:
+                standing.busy(now, discarded.retry_after if discarded.retry_after is not None else BUSY_SECONDS)
+            elif reason not in NOT_ITS_FAULT:
+                standing.failed(now, weight=4 if reason in DISHONEST else 1)
+            self._metrics.attempt(member.identity, reason.value)
+            return Failed(member=member, reason=reason, seconds=now - begun)
+        finally:
+            standing.in_flight -= 1
+        seconds = self._clock() - begun
+        standing.answered(seconds)
+        self._metrics.answered(member.identity, seconds)
+        return Proven(member=member, words=words, seconds=seconds)
+
+    async def _exchange(self, member: Member, question: Question) -> Words:
+        url = member.url.with_path(PATH)
+        headers = self._signer.headers(method="POST", url=url, body=question.body, receiver=member.hotkey)
+        headers["Content-Type"] = "application/json"
+        headers["x-session-id"] = _conversation(question.conversation, member.identity)
+        asked_ms = time.time_ns() // 1_000_000
+        try:
+            async with self._session.post(url, data=question.body, headers=headers, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise _refusal(response)
+                body = await bounded(response, self._patience.max_answer_bytes)
+                given = response.headers
+        except TooMuch:
+            raise Discarded(Reason.TOO_LARGE) from None
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise Discarded(Reason.UNREACHABLE) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise Discarded(Reason.BROKEN) from None
+        words = read_answer(
+            body, given, hotkey=member.hotkey, question=question.digest, twin=question.twin, asked_ms=asked_ms
+        )
+        await self._check_weights(member, question.twin, words.receipt.adapter)
+        return words
+
+    async def _check_weights(self, member: Member, twin: str, adapter: str | None) -> None:
+        """Raise Discarded for weights that may not answer."""
+        if not self._twins.approves(twin, adapter):
+            raise Discarded(Reason.NOT_APPROVED, adapter=adapter)
+        if member.announcement is not None and member.announcement.holds(twin, adapter):
+            return
+        # A version that is new since the last look is not yet known here: the miner may show what it announces now.
+        now = await self._roster.renew(member.identity)
+        if now is None or now.announcement is None or not now.announcement.holds(twin, adapter):
+            raise Discarded(Reason.UNANNOUNCED, adapter=adapter)
+
+    def _gave_up(self, member: Member, seconds: float) -> Failed:
+        """Note a miner that was not waited for."""
+        standing = self._standings.get(member.identity)
+        if seconds >= self._patience.deadline:
+            standing.failed(self._clock())
+        else:
+            standing.slow()
+        self._metrics.attempt(member.identity, Reason.LATE.value)
+        return Failed(member=member, reason=Reason.LATE, seconds=seconds)
+
+    def _learn(self, twin: str, replies: Replies) -> None:
+        for answer in replies.answers:
+            usual = self._usual.get(twin)
+            self._usual[twin] = answer.seconds if usual is None else usual + 0.1 * (answer.seconds - usual)
+
+
+def _announced(member: Member, twin: str) -> list[str | None]:
+    if member.announcement is None:
+        return []
+    return [
+        version.adapter
+        for each in member.announcement.twins
+        if each.name == twin
+        for version in each.versions
+        if version.pods
+    ]
+
+
+def _conversation(conversation: bytes, miner: MinerId) -> str:
+    return hashlib.blake2b(conversation, key=miner.hotkey.encode(), digest_size=16).hexdigest()
+
+
+def _refusal(response: aiohttp.ClientResponse) -> Discarded:
+    status = response.status
+    try:
+        wait = max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        wait = None
+    if status == 429 or (status == 503 and wait is not None):
+        return Discarded(Reason.BUSY, retry_after=wait)
+    return Discarded(Reason.REFUSED if 400 <= status < 500 and status not in (401, 403, 404) else Reason.ERROR)

@@ -1,0 +1,338 @@
+"""A patient's question, answered: notice, miners, comparison, the best one's words with its receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from aiohttp import web
+
+from bettertherapy_api import names
+from neurons.ledger import new_id
+from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
+from neurons.validator.gateway.asking import Asker, Proven, Question, Replies
+from neurons.validator.gateway.checking import Reason
+from neurons.validator.gateway.keys import ApiKey, check_scope
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.notices import Notice, Notices
+from neurons.validator.gateway.ranking import Candidate, Ranker
+from neurons.validator.gateway.recording import Compared, Exchange, Recording
+from neurons.validator.gateway.request import ChatAsked
+from neurons.validator.gateway.response import (
+    KEEP_ALIVE,
+    SESSION_HEADER,
+    Choice,
+    EventStream,
+    Reply,
+    answer_headers,
+    chunk,
+)
+from neurons.validator.gateway.roster import Roster
+from neurons.validator.gateway.sessions import Given, Session, Sessions
+from neurons.validator.gateway.standing import Standings
+from neurons.validator.gateway.twins import Twins
+
+log = logging.getLogger(__name__)
+
+NOBODY: Final = (
+    "No doctor's twin could answer now. Nothing but this notice was said, and it is not by the doctor. Please ask "
+    "again in a moment."
+)
+"""What stands behind an emergency notice when no miner answered."""
+RECORD_SECONDS: Final = 0.25
+"""The end of an answer waits so long until the exchange is safe on disk."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """One question in work."""
+
+    asked: ChatAsked
+    session: Session
+    notice: Notice | None
+    question_id: str
+    begun: float
+    """By the monotonic clock."""
+    asked_ms: int
+    id: str
+    created: int
+
+
+class Chats:
+    """Answers questions."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        twins: Twins,
+        asker: Asker,
+        ranker: Ranker,
+        standings: Standings,
+        notices: Notices,
+        sessions: Sessions,
+        recording: Recording,
+        metrics: Metrics,
+        wanted: int,
+        keep_alive_seconds: float,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._roster, self._twins, self._asker, self._ranker = roster, twins, asker, ranker
+        self._standings, self._notices, self._sessions = standings, notices, sessions
+        self._recording, self._metrics, self._wanted = recording, metrics, wanted
+        self._keep_alive = keep_alive_seconds
+        self._rng = rng or random.Random()  # noqa: S311 - which answer stands first is no secret
+        self._seen: set[str] = set()
+        """Twins that somebody served since this process began."""
+        self.draining = False
+
+    async def answer(
+        self, request: web.BaseRequest, asked: ChatAsked, *, key: ApiKey, shown: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Answer one question; raises RequestError where nothing was said yet."""
+        begun, asked_ms = time.monotonic(), time.time_ns() // 1_000_000
+        check_scope(key, asked.twin)
+        session = await self._session(request, asked, key)
+        # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
+        # What was asked before counts, too: a bare "yes" says nothing without it.
+        notice = self._notices(asked.with_history(session.messages))
+        if notice is not None:
+            self._metrics.notices.labels(notice.kinds[0] if notice.kinds else "").inc()
+        answer_id = new_id()
+        work = _Work(
+            asked=asked, session=session, notice=notice, question_id=new_id(), begun=begun, asked_ms=asked_ms,
+            id=f"chatcmpl-{answer_id}", created=asked_ms // 1000,
+        )  # fmt: skip
+        headers = {**shown, SESSION_HEADER: session.id}
+        if asked.stream:
+            return await self._stream(request, work, headers)
+        try:
+            reply, exchange = await self._reply(work, await self._replies(work), whole=True)
+        except RequestError as error:
+            if notice is None:
+                raise
+            reply, exchange = self._only_notice(work, error), None
+        await self._record(exchange)
+        return reply.to_response(headers)
+
+    async def _stream(self, request: web.BaseRequest, work: _Work, headers: Mapping[str, str]) -> web.StreamResponse:
+        asked, notice = work.asked, work.notice
+        stream = EventStream(request, headers, closing=lambda: self.draining)
+        if notice is not None:
+            said = {"role": "assistant", "content": notice.shown}
+            await stream.write(chunk(work.id, work.created, asked.twin, said))
+        task = asyncio.create_task(self._replies(work))
+        try:
+            while not (await asyncio.wait({task}, timeout=self._keep_alive))[0]:
+                await stream.write(KEEP_ALIVE)
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        try:
+            reply, exchange = await self._reply(work, task.result(), whole=False)
+        except RequestError as error:
+            if notice is None:
+                if stream.response is None:
+                    raise
+                self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
+                await stream.fail(error.to_dict())
+                return stream.response
+            reply, exchange = self._only_notice(work, error), None
+        await stream.write(reply.events(notice_sent=notice is not None))
+        # [DONE] says that the answer is complete, and that it is kept.
+        await self._record(exchange)
+        await stream.write(reply.last_events(usage=asked.usage))
+        response = await stream.begin()
+        await response.write_eof()
+        return response
+
+    async def _session(self, request: web.BaseRequest, asked: ChatAsked, key: ApiKey) -> Session:
+        named = request.headers.get(SESSION_HEADER)
+        if named:
+            return await self._sessions.get(named, key_id=key.id, identity=asked.identity, twin=asked.twin)
+        beginning = b"\0".join((key.id.encode(), asked.twin.encode(), (asked.identity or "").encode(), asked.beginning))
+        found = self._sessions.of_beginning(beginning, key_id=key.id) if asked.repeats_history else None
+        if found is None:
+            found = self._sessions.create(key_id=key.id, twin=asked.twin, identity=asked.identity)
+            self._sessions.began(beginning, found)
+        return found
+
+    async def _replies(self, work: _Work) -> tuple[Replies, float]:
+        """Return what the miners said, and when they were asked; raises RequestError where nobody can be."""
+        asked = work.asked
+        if not self._twins.serves(asked.twin):
+            raise unknown_model(asked.twin)
+        if not self._asker.can_ask(asked.twin):
+            if asked.twin in self._seen or self._roster.block is None or self._twins.doctor(asked.twin) is not None:
+                raise self._nobody(asked.twin, "no miner serves it now")
+            raise unknown_model(asked.twin)
+        self._seen.add(asked.twin)
+        messages = asked.with_history(work.session.messages)
+        body, digest = asked.to_miners(messages)
+        question = Question(
+            twin=asked.twin, body=body, digest=digest, messages=messages, conversation=work.session.id.encode()
+        )
+        at = time.monotonic()
+        return await self._asker.ask(question, wanted=max(2, self._wanted) if asked.compare else None), at
+
+    async def _reply(self, work: _Work, came: tuple[Replies, float], *, whole: bool) -> tuple[Reply, Exchange]:
+        replies, asked_at = came
+        compared = self._compare(work, replies.answers)
+        exchange = Exchange(
+            question_id=work.question_id, session=work.session, twin=self._twins.of_ledger(work.asked.twin),
+            asked_ms=work.asked_ms, question=work.asked.newest,
+            emergency=work.notice.kinds[0] if work.notice is not None and work.notice.kinds else "",
+            answers=compared, failures=replies.failures, chosen=compared[0].answer_id if compared else None,
+        )  # fmt: skip
+        if not compared:
+            await self._record(exchange)
+            raise self._why_nobody(work.asked.twin, replies)
+        given = compared[:2] if work.asked.compare else compared[:1]
+        if work.asked.compare:
+            self._rng.shuffle(given)
+            # Which of two is the patient's is not known before the patient says so.
+            exchange = replace(exchange, chosen=None if len(given) > 1 else given[0].answer_id)
+        best = given[0]
+        self._remember(work, given)
+        asked = work.asked
+        new = asked.messages if asked.repeats_history else [m for m in asked.messages if m.get("role") == "user"]
+        work.session.said(new, best.words.text, anew=asked.repeats_history)
+        more = self._more(work, replies, given)
+        headers = {}
+        if whole and len(given) == 1:
+            headers = answer_headers(
+                receipt=best.words.encoded, adapter=best.words.receipt.adapter, served_name=_version(best),
+                miner=best.member.hotkey, answer_id=best.answer_id,
+            )  # fmt: skip
+        reply = Reply(
+            id=work.id, created=work.created, twin=asked.twin,
+            notice=work.notice.shown if work.notice is not None else "",
+            choices=[Choice(text=each.words.text, finish_reason=each.words.finish_reason) for each in given],
+            tokens=best.words.tokens, more=more, headers=headers,
+        )  # fmt: skip
+        now = time.monotonic()
+        self._metrics.added_seconds.observe(max(0.0, asked_at - work.begun + now - replies.last_answer_at))
+        self._metrics.request_seconds.labels(asked.twin).observe(now - work.begun)
+        self._metrics.requests.labels(asked.twin, "200").inc()
+        return reply, exchange
+
+    def _compare(self, work: _Work, answers: Sequence[Proven]) -> list[Compared]:
+        """Return the answers, the best first, and let the miners' standing learn from it."""
+        candidates = [
+            Candidate(
+                text=answer.words.text, finish_reason=answer.words.finish_reason, owner=answer.member.coldkey,
+                satisfaction=self._standings.get(answer.member.identity).satisfaction,
+            )
+            for answer in answers
+        ]  # fmt: skip
+        scores = self._ranker.scores(work.asked.newest, candidates)
+        first = work.id.removeprefix("chatcmpl-")
+        ranked = sorted(zip(answers, scores, strict=True), key=lambda pair: (-pair[1].total, pair[0].seconds))
+        if len(ranked) > 1:
+            for place, (answer, _) in enumerate(ranked):
+                self._standings.get(answer.member.identity).ranked(1 - place / (len(ranked) - 1))
+        return [
+            Compared(
+                answer_id=first if place == 0 else new_id(), member=answer.member, words=answer.words,
+                seconds=answer.seconds, score=score.total,
+            )
+            for place, (answer, score) in enumerate(ranked)
+        ]  # fmt: skip
+
+    def _remember(self, work: _Work, given: Sequence[Compared]) -> None:
+        ids = [each.answer_id for each in given]
+        for number, each in enumerate(given):
+            beside = ids[1 - number] if len(ids) == 2 else None
+            work.session.given(
+                Given(
+                    answer_id=each.answer_id, question_id=work.question_id, twin=work.asked.twin,
+                    version=_version(each),
+                    miner=(each.member.hotkey, each.member.identity.registered_at), beside=beside,
+                )
+            )  # fmt: skip
+
+    def _more(self, work: _Work, replies: Replies, given: Sequence[Compared]) -> dict[str, Any]:
+        age = self._roster.age_seconds
+        said: dict[str, Any] = {
+            "sessionId": work.session.id, "questionId": work.question_id, "twin": work.asked.twin,
+            "minersAsked": len(replies.answers) + len(replies.failures), "minersProven": len(replies.answers),
+            "metagraph": {"block": self._roster.block, "ageSeconds": None if age == float("inf") else round(age)},
+            "notice": work.notice.to_dict() if work.notice is not None else None,
+        }  # fmt: skip
+        if len(given) > 1:  # blind: whose they are is told when one was preferred
+            said["compared"] = [{"index": number, "answerId": each.answer_id} for number, each in enumerate(given)]
+            return said
+        [best] = given
+        return said | provenance(best)
+
+    def _only_notice(self, work: _Work, error: RequestError) -> Reply:
+        notice = work.notice
+        self._metrics.requests.labels(self.label(work.asked.twin), str(error.status)).inc()
+        more = {
+            "sessionId": work.session.id, "twin": work.asked.twin, "answered": False, "error": error.to_dict(),
+            "notice": notice.to_dict() if notice is not None else None,
+        }  # fmt: skip
+        return Reply(
+            id=work.id, created=work.created, twin=work.asked.twin, notice=notice.shown if notice is not None else "",
+            choices=[Choice(text=NOBODY, finish_reason="stop")], tokens=None, more=more, headers={},
+        )  # fmt: skip
+
+    async def _record(self, exchange: Exchange | None) -> None:
+        if exchange is not None:
+            await self._recording.exchange(exchange, wait_seconds=RECORD_SECONDS)
+
+    def _why_nobody(self, twin: str, replies: Replies) -> RequestError:
+        reasons = [failure.reason for failure in replies.failures]
+        if not reasons or all(reason is Reason.BUSY for reason in reasons):
+            return overloaded(f"all miners of twin {twin!r} have too much to do: come back soon", retry_after=5)
+        if all(reason is Reason.REFUSED for reason in reasons):
+            return RequestError(
+                400, "invalid_request_error",
+                f"all miners of twin {twin!r} refuse this question: it may be too long for the model, or have fields "
+                "that it doesn't take",
+                code="refused_by_miners",
+            )  # fmt: skip
+        return self._nobody(twin, f"{len(reasons)} miners were asked, and none gave an answer that is proven")
+
+    def _nobody(self, twin: str, why: str) -> RequestError:
+        age = self._roster.age_seconds
+        old = f"; the list of miners is {age / 60:.0f} min old, since the chain can't be read" if age > 600 else ""
+        if age == float("inf"):
+            old = "; no list of miners could be read from the chain yet"
+        return unavailable(
+            f"nobody could answer for twin {twin[:100]!r}: {why}{old}. Nothing was said in the doctor's name: please "
+            "ask again in a moment",
+            retry_after=5,
+            code="no_answer",
+        )
+
+    def label(self, twin: str) -> str:
+        """Return the metric's label for a twin: none for a name that a client may have made up."""
+        return twin if twin in self._seen else ""
+
+
+def provenance(best: Compared) -> dict[str, Any]:
+    """Return who gave an answer, by which weights, and the receipt that proves it."""
+    return {
+        "answerId": best.answer_id,
+        "miner": {
+            "hotkey": best.member.hotkey, "uid": best.member.uid, "registeredAt": best.member.identity.registered_at
+        },
+        "adapter": best.words.receipt.adapter,
+        "servedName": _version(best),
+        "score": round(best.score, 3),
+        "receipt": best.words.encoded,
+    }  # fmt: skip
+
+
+def _version(answer: Compared) -> str:
+    receipt = answer.words.receipt
+    return names.served_name(receipt.twin, receipt.adapter) if receipt.adapter is not None else receipt.base.name

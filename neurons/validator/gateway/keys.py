@@ -1,0 +1,163 @@
+"""API keys: who may ask, which twins, and how often. Only their hashes are kept.
+
+Keys are made here and nowhere else (`python -m neurons.validator.gateway.keys NAME`): 256 random bits. A plain sha256
+of such a key can't be turned round by guessing, which is what slow hashes as scrypt are for: those protect passwords
+that people choose, and at a door they would let anybody spend 50 ms of our processor with each wrong key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import fnmatch
+import hashlib
+import secrets
+import sys
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from neurons.miner.errors import RequestError, unknown_model
+from neurons.validator.gateway.files import FollowedFile
+from neurons.wire.rates import Rates
+
+PREFIX: Final = "bt-"
+MAX_KEY_CHARACTERS: Final = 256
+_CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class ApiKey(BaseModel):
+    """One client's key."""
+
+    model_config = _CONFIG
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+    """The client's name; it stays when the key is replaced."""
+    hash: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    twins: Annotated[tuple[str, ...], Field(max_length=1000)] | None = None
+    """Names of twins, with * for any characters; None: all."""
+    per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    burst: Annotated[int, Field(ge=1, le=100_000)] = 20
+
+    def may_ask(self, twin: str) -> bool:
+        """Tell whether this key is for that twin."""
+        return self.twins is None or any(fnmatch.fnmatchcase(twin, pattern) for pattern in self.twins)
+
+
+class KeysFile(BaseModel):
+    """All keys. A client that changes its key has two entries for a while."""
+
+    model_config = _CONFIG
+
+    format: Literal["bettertherapy-keys/1"]
+    keys: Annotated[tuple[ApiKey, ...], Field(max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> KeysFile:
+        if len({key.hash for key in self.keys}) < len(self.keys):
+            raise ValueError("a key stands there twice: whose it is must be clear")
+        return self
+
+
+class Keyring:
+    """The keys that are accepted now."""
+
+    def __init__(self, file: FollowedFile[KeysFile]) -> None:
+        self._file = file
+        self._generation = -1
+        self._by_hash: dict[str, ApiKey] = {}
+        self._rates: dict[str, tuple[tuple[int, int], Rates]] = {}
+
+    def enter(self, authorization: str | None) -> ApiKey:
+        """Return whose key the header `Authorization` has, and count the request; raises RequestError (401, 429)."""
+        key = self.known(authorization)
+        wait = self._take(key)
+        if wait:
+            raise RequestError(
+                429, "rate_limit_error",
+                f"this key may ask {key.per_minute} times a minute: wait {wait} s", code="key_rate", retry_after=wait,
+            )  # fmt: skip
+        return key
+
+    def known(self, authorization: str | None) -> ApiKey:
+        """Return whose key it is; raises RequestError (401)."""
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise RequestError(
+                401, "authentication_error", "send the header `Authorization: Bearer KEY`", code="missing_api_key"
+            )
+        self._index()
+        # A look-up by hash: its time tells nothing of a key, since nobody can choose a hash.
+        found = self._by_hash.get(hash_of(token)) if len(token) <= MAX_KEY_CHARACTERS else None
+        if found is None:
+            raise RequestError(
+                401, "authentication_error",
+                "this key is not known here, or was taken back: ask the operator of this validator for one",
+                code="invalid_api_key",
+            )  # fmt: skip
+        return found
+
+    def _take(self, key: ApiKey) -> int:
+        limits = (key.per_minute, key.burst)
+        kept = self._rates.get(key.id)
+        if kept is None or kept[0] != limits:
+            kept = self._rates[key.id] = (limits, Rates(per_second=key.per_minute / 60, burst=key.burst))
+        rates = kept[1]
+        if wait := rates.wait(""):
+            return wait
+        rates.take("")
+        return 0
+
+    def _index(self) -> None:
+        if self._generation == self._file.generation:
+            return
+        self._generation = self._file.generation
+        self._by_hash = {key.hash: key for key in self._file.content.keys}
+        ids = {key.id for key in self._file.content.keys}
+        self._rates = {name: rates for name, rates in self._rates.items() if name in ids}
+
+
+def check_scope(key: ApiKey, twin: str) -> None:
+    """Refuse a twin that the key is not for, in the words for one that doesn't exist; raises RequestError (404)."""
+    if not key.may_ask(twin):
+        raise unknown_model(twin)
+
+
+def hash_of(key: str) -> str:
+    """Return what is kept of a key."""
+    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_key() -> str:
+    """Return a new key."""
+    return PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+
+
+def main(arguments: list[str]) -> int:
+    """Print a new key once, and the entry of the keys' file that accepts it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.validator.gateway.keys", description="Make an API key; only its hash is to be kept."
+    )
+    parser.add_argument("id", help="the client's name")
+    parser.add_argument("--twins", nargs="+", help="the twins that it may ask, with * for any characters")
+    parser.add_argument("--per-minute", type=int, default=60, help="requests a minute (%(default)s)")
+    parser.add_argument("--burst", type=int, default=20, help="requests at once (%(default)s)")
+    given = parser.parse_args(arguments)
+    key = new_key()
+    try:
+        entry = ApiKey(
+            id=given.id, hash=hash_of(key), twins=tuple(given.twins) if given.twins else None,
+            per_minute=given.per_minute, burst=given.burst,
+        )  # fmt: skip
+    except ValueError:
+        parser.error("the client's name has small letters, digits, and . _ - within, at most 64; limits are above 0")
+    sys.stderr.write(f"The key, shown this once: {key}\nIts entry, for `keys` of the keys' file:\n")
+    sys.stdout.write(orjson.dumps(entry.model_dump(by_alias=True, exclude_none=True)).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

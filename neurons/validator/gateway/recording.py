@@ -1,0 +1,246 @@
+"""What is written to the ledger: text without identifiers, or none.
+
+A text that can't be freed of identifiers is not written, whatever the reason; the patient is answered all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from neurons.ledger import (
+    Answer,
+    AnyRecord,
+    Chosen,
+    LedgerError,
+    Miner,
+    Preference,
+    Question,
+    Rating,
+    Recorder,
+    Scrubbed,
+    Twin,
+    new_id,
+)
+from neurons.ledger import Session as SessionRecord
+from neurons.validator.gateway.asking import Failed
+from neurons.validator.gateway.checking import Words
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.roster import Member
+from neurons.validator.gateway.sessions import Given, Session
+
+log = logging.getLogger(__name__)
+
+MAX_PENDING: Final = 1000
+"""Exchanges that wait to be written; above it they are lost, and counted."""
+THREADS: Final = 2
+
+
+class Scrubber(Protocol):
+    """Takes identifiers out of texts (`neurons.privacy`); anything that it raises means that the text isn't kept."""
+
+    def __call__(self, text: str, /) -> Scrubbed:
+        """Return the text without identifiers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Stands for a text that could not be freed of identifiers."""
+
+    text: str = ""
+    scrubbed_by: str = "withheld/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """An answer with the id and score that it got here."""
+
+    answer_id: str
+    member: Member
+    words: Words
+    seconds: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One question with all that came of it. Its texts are the patient's and the miners' own."""
+
+    question_id: str
+    session: Session
+    twin: Twin
+    asked_ms: int
+    question: str
+    emergency: str
+    """The kind of the notice that was shown; empty for none."""
+    answers: Sequence[Compared]
+    failures: Sequence[Failed]
+    chosen: str | None
+    """Id of the answer that was given."""
+
+
+class Recording:
+    """Writes exchanges, ratings and preferences; `recorder` None writes nothing."""
+
+    def __init__(self, recorder: Recorder | None, scrub: Scrubber | None, *, metrics: Metrics) -> None:
+        self._recorder, self._scrub, self._metrics = recorder, scrub, metrics
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scrub")
+        self._pending: set[asyncio.Task[None]] = set()
+        self._said: set[str] = set()
+
+    @property
+    def pending(self) -> int:
+        """Exchanges that are being written."""
+        return len(self._pending)
+
+    async def exchange(self, exchange: Exchange, *, wait_seconds: float) -> None:
+        """Write an exchange. Returns when it is safe, or after `wait_seconds`; the rest is done in the background."""
+        if self._recorder is None:
+            return
+        if len(self._pending) >= MAX_PENDING:
+            self._lost("too many exchanges wait to be written")
+            return
+        task = asyncio.create_task(self._write(exchange))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        await asyncio.wait({task}, timeout=wait_seconds)
+
+    async def rating(self, session: Session, given: Given, *, rating_id: str, stars: int, comment: str | None) -> None:
+        """Write a rating; raises LedgerError when it isn't safe."""
+        if self._recorder is None:
+            return
+        text = None if not comment else await self._scrubbed(comment)
+        rating = Rating(
+            rating_id=rating_id, answer_id=given.answer_id, question_id=given.question_id,
+            patient_id=session.patient_id, stars=stars, at_ms=now_ms(),
+            comment=None if isinstance(text, Withheld) else text,
+        )  # fmt: skip
+        await self._recorder.record(rating)
+
+    async def preference(self, session: Session, preferred: Given, rejected: Given, *, preference_id: str) -> None:
+        """Write which of two answers was better; raises LedgerError when it isn't safe."""
+        if self._recorder is None:
+            return
+        await self._recorder.record(
+            Preference(
+                preference_id=preference_id, question_id=preferred.question_id, patient_id=session.patient_id,
+                preferred_id=preferred.answer_id, rejected_id=rejected.answer_id, at_ms=now_ms(),
+            )
+        )  # fmt: skip
+
+    async def record(self, *records: AnyRecord) -> None:
+        """Write other records; raises LedgerError when they aren't safe."""
+        if self._recorder is not None:
+            await self._recorder.record(*records)
+
+    async def close(self, *, seconds: float) -> None:
+        """Wait for what is being written."""
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=seconds)
+        if self._pending:
+            self._lost(f"{len(self._pending)} exchanges were not written in time", count=len(self._pending))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _write(self, exchange: Exchange) -> None:
+        if self._recorder is None:
+            return
+        texts = await asyncio.gather(
+            self._scrubbed(exchange.question), *(self._scrubbed(each.words.text) for each in exchange.answers)
+        )
+        try:
+            await self._recorder.record(*_records(exchange, texts[0], texts[1:]))
+        except LedgerError as error:
+            self._lost(str(error))
+            return
+        exchange.session.recorded = True
+        withheld = any(isinstance(text, Withheld) for text in texts)
+        self._metrics.records.labels("without_text" if withheld else "kept").inc()
+
+    async def _scrubbed(self, text: str) -> Scrubbed:
+        """Return what may be kept of a text; never raises for the scrubber's sake."""
+        scrub = self._scrub
+        if scrub is None:
+            return Withheld()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, scrub, text)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the text isn't kept, and the patient is answered
+            why = type(error).__name__  # its words may quote the text
+            if why not in self._said:
+                self._said.add(why)
+                log.error("texts can't be freed of identifiers, and are not written", extra={"why": why})  # noqa: TRY400
+            return Withheld()
+
+    def _lost(self, why: str, *, count: int = 1) -> None:
+        self._metrics.records.labels("lost").inc(count)
+        log.error("an exchange is not in the ledger", extra={"why": why})
+
+
+def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence[Scrubbed]) -> list[AnyRecord]:
+    """Return what is written of an exchange; raises BadRecord for what the ledger doesn't take."""
+    session = exchange.session
+    now = now_ms()
+    question_id, session_id, patient_id = exchange.question_id, session.id, session.patient_id
+    records: list[AnyRecord] = []
+    if not session.recorded:
+        records.append(
+            SessionRecord(
+                session_id=session.id, patient_id=session.patient_id, twin=exchange.twin, at_ms=exchange.asked_ms
+            )
+        )
+    records.append(
+        Question(
+            question_id=question_id,
+            session_id=session_id,
+            patient_id=patient_id,
+            twin=exchange.twin,
+            text=question_text,
+            at_ms=exchange.asked_ms,
+            emergency=exchange.emergency,
+        )
+    )
+    for each, text in zip(exchange.answers, answer_texts, strict=True):
+        words = each.words
+        records.append(
+            Answer(
+                question_id=question_id, session_id=session_id, patient_id=patient_id,
+                answer_id=each.answer_id, twin=exchange.twin, miner=_miner(each.member),
+                at_ms=exchange.asked_ms + round(each.seconds * 1000), latency_ms=round(each.seconds * 1000),
+                text=text, tokens=words.tokens[1] if words.tokens is not None else None,
+                adapter_digest=words.receipt.adapter, base_digest=words.receipt.base.digest,
+                receipt=words.encoded, receipt_valid=True, score_milli=round(each.score * 1000),
+            )
+        )  # fmt: skip
+    records += [
+        Answer(
+            question_id=question_id, session_id=session_id, patient_id=patient_id,
+                answer_id=new_id(), twin=exchange.twin, miner=_miner(failed.member),
+            at_ms=exchange.asked_ms + round(failed.seconds * 1000), latency_ms=round(failed.seconds * 1000),
+            failure=failed.reason.value,
+        )
+        for failed in exchange.failures
+    ]  # fmt: skip
+    if exchange.chosen is not None:
+        records.append(
+            Chosen(
+                question_id=question_id,
+                session_id=session_id,
+                patient_id=patient_id,
+                answer_id=exchange.chosen,
+                at_ms=now,
+            )
+        )
+    return records
+
+
+def _miner(member: Member) -> Miner:
+    return Miner(hotkey=member.hotkey, registered_block=member.identity.registered_at)
+
+
+def now_ms() -> int:
+    """Return the time as records have it: milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,259 @@
+"""The gateway's HTTP side: its routes, health checks and metrics. Nothing else exists."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from neurons.miner.cors import Cors
+from neurons.miner.errors import JSON_HEADERS, RequestError, bad_request, overloaded, unknown_model
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.validator.gateway.chat import Chats
+from neurons.validator.gateway.feedback import Feedback
+from neurons.validator.gateway.keys import ApiKey, Keyring
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.request import parse
+from neurons.validator.gateway.roster import Roster
+from neurons.validator.gateway.twins import Twins
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+BODY_SECONDS: Final = 30.0
+"""Longest time a client may take to send its body."""
+CLIENT_GONE: Final = "499"
+_SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
+_MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
+
+_Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
+
+
+class GatewayServer:
+    """Turns HTTP requests into answers; knows nothing of sockets (see `service`)."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        chats: Chats,
+        feedback: Feedback,
+        roster: Roster,
+        twins: Twins,
+        metrics: Metrics,
+        cors: Cors,
+        max_in_flight: int,
+    ) -> None:
+        self._keyring, self._chats, self._feedback = keyring, chats, feedback
+        self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
+        self._max_in_flight = max_in_flight
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._routes: dict[str, dict[str, _Handler]] = {
+            "/v1/chat/completions": {"POST": self._chat},
+            "/v1/models": {"GET": self._models},
+            "/v1/sessions": {"GET": self._sessions, "POST": self._begin},
+            "/v1/ratings": {"POST": self._rate},
+            "/v1/preferences": {"POST": self._prefer},
+        }
+        self._open = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._expose}
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no request is in work; False when some are after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        shown = {REQUEST_ID: request_id_of(trace_of(request.headers)), **self._cors.headers(request)}
+        try:
+            response = await self._dispatch(request, shown)
+        except RequestError as error:
+            response = error.response()
+        except ConnectionError:
+            response = web.Response(status=400)  # the client left: writing this fails silently
+        except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
+            log.error(  # noqa: TRY400
+                "a request failed in an unforeseen way",
+                extra={"error": type(error).__name__, "where": _where(error)},
+            )
+            response = RequestError(
+                500, "internal_error", "the gateway failed; its log says where", may_repeat=False
+            ).response()
+        if not response.prepared:
+            response.headers.update(shown)
+            if self._chats.draining:
+                response.force_close()
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest, shown: Mapping[str, str]) -> web.StreamResponse:
+        path, method = request.path, "GET" if request.method == "HEAD" else request.method
+        if (probe := self._open.get(path)) is not None:
+            if method != "GET":
+                raise _wrong_method(path, "GET, HEAD")
+            return probe()
+        handlers = self._routes.get(path)
+        if handlers is None and _SESSION.fullmatch(path):
+            handlers = {"GET": self._session}
+        if handlers is None and _MODEL.fullmatch(path):
+            handlers = {"GET": self._model}
+        if handlers is None:
+            raise RequestError(
+                404, "invalid_request_error",
+                f"there is no {path[:100]!r} here: use GET /v1/models, POST /v1/chat/completions, /v1/sessions, "
+                "/v1/ratings or /v1/preferences",
+                code="unknown_route",
+            )  # fmt: skip
+        handler = handlers.get(method)
+        if handler is None:
+            if self._cors.is_preflight(request):
+                return self._cors.preflight(request)
+            raise _wrong_method(path, ", ".join(sorted(handlers)))
+        key = self._keyring.enter(request.headers.get("Authorization"))
+        if self.in_flight >= self._max_in_flight:
+            raise overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
+        self.in_flight += 1
+        self._idle.clear()
+        self._metrics.in_flight.set(self.in_flight)
+        try:
+            return await handler(request, key, shown)
+        finally:
+            self.in_flight -= 1
+            self._metrics.in_flight.set(self.in_flight)
+            if not self.in_flight:
+                self._idle.set()
+
+    async def _chat(self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str]) -> web.StreamResponse:
+        twin = ""
+        try:
+            asked = parse(await _body(request))
+            twin = asked.twin
+            return await self._chats.answer(request, asked, key=key, shown=shown)
+        except RequestError as error:
+            self._metrics.requests.labels(self._chats.label(twin), str(error.status)).inc()
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            self._metrics.requests.labels(self._chats.label(twin), CLIENT_GONE).inc()
+            raise
+
+    async def _models(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        del request
+        names = [name for name in self._roster.twins() if self._twins.serves(name) and key.may_ask(name)]
+        return _json(
+            {"object": "list", "data": [self._entry(name) for name in names], "bettertherapy": self._metagraph()}
+        )
+
+    async def _model(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        name = request.path.removeprefix("/v1/models/")
+        if not (key.may_ask(name) and self._twins.serves(name) and self._roster.for_twin(name)):
+            raise unknown_model(name)
+        return _json(self._entry(name) | {"metagraph": self._metagraph()})
+
+    async def _begin(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        return _json(*reversed(await self._feedback.begin(await _body(request), key)))
+
+    async def _sessions(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        del request
+        return _json(self._feedback.listed(key))
+
+    async def _session(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        session_id = request.path.removeprefix("/v1/sessions/")
+        return _json(await self._feedback.show(session_id, key, user=request.query.get("user")))
+
+    async def _rate(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        return _json(*reversed(await self._feedback.rate(await _body(request), key)))
+
+    async def _prefer(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        return _json(*reversed(await self._feedback.prefer(await _body(request), key)))
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        members = self._roster.for_twin(name)
+        said = [
+            each for m in members if m.announcement is not None for each in m.announcement.twins if each.name == name
+        ]
+        digests = sorted(
+            {
+                version.adapter or "base"
+                for each in said
+                for version in each.versions
+                if version.pods and self._twins.approves(name, version.adapter)
+            }
+        )
+        doctor = self._twins.doctor(name) or next((each.doctor for each in said if each.doctor), "")
+        more = {"miners": len(members), "adapterDigests": digests}
+        return {"id": name, "object": "model", "created": 0, "owned_by": doctor, "bettertherapy": more}
+
+    def _metagraph(self) -> dict[str, Any]:
+        age, problem = self._roster.age_seconds, self._roster.problem
+        return {
+            "block": self._roster.block,
+            "ageSeconds": None if age == float("inf") else round(age, 1),
+            "problem": str(problem)[:300] if problem is not None else None,
+        }
+
+    def _healthz(self) -> web.Response:
+        return web.Response(text="ok\n")
+
+    def _readyz(self) -> web.Response:
+        """Ready = miners were asked what they serve, and not draining; that any serves is not its doing."""
+        if self._chats.draining:
+            return web.Response(status=503, text="draining\n")
+        if not self._roster.looked.is_set():
+            return web.Response(status=503, text="waiting for the metagraph and the miners' announcements\n")
+        age = self._roster.age_seconds
+        return web.Response(
+            text=f"ready: {len(self._roster.twins())} twins at {len(self._roster.members)} miners, as of block "
+            f"{self._roster.block}, read {age:.0f} s ago\n"
+        )
+
+    def _expose(self) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except web.RequestPayloadError:
+        raise bad_request("the body could not be read: it is not encoded as its headers say") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large() from None
+    except TimeoutError:
+        raise RequestError(408, "timeout", f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
+
+
+def _too_large() -> RequestError:
+    return RequestError(
+        413, "invalid_request_error", f"the body has more than {MAX_BODY_BYTES} bytes", code="body_too_large"
+    )
+
+
+def _wrong_method(path: str, allowed: str) -> RequestError:
+    return RequestError(
+        405, "invalid_request_error", f"use {allowed} for {path[:100]}", code="wrong_method", allow=allowed
+    )
+
+
+def _where(error: BaseException) -> str:
+    """Return file and line of an error: what was at hand there stays out of the log."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+
+
+def _json(document: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), headers=JSON_HEADERS)

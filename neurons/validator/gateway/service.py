@@ -1,0 +1,257 @@
+"""The gateway as a process: start everything, listen, and leave without cutting an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from neurons.chain.connection import Chain
+from neurons.chain.metagraph import MetagraphReader
+from neurons.ledger import QueuedLedger, Recorder
+from neurons.miner.cors import Cors
+from neurons.miner.errors import StartError
+from neurons.receipts import Keypair
+from neurons.validator.gateway.asking import Asker
+from neurons.validator.gateway.chat import Chats
+from neurons.validator.gateway.feedback import Feedback
+from neurons.validator.gateway.files import FileError, FollowedFile
+from neurons.validator.gateway.keys import Keyring, KeysFile
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.notices import EmergencyNotices, Notices
+from neurons.validator.gateway.ranking import AgreementRanker, Ranker
+from neurons.validator.gateway.recording import Recording, Scrubber
+from neurons.validator.gateway.roster import Roster, Source
+from neurons.validator.gateway.scrubbing import load_scrubber
+from neurons.validator.gateway.server import MAX_BODY_BYTES, GatewayServer
+from neurons.validator.gateway.sessions import Ids, Sessions
+from neurons.validator.gateway.settings import Settings
+from neurons.validator.gateway.standing import MinerId, Standings
+from neurons.validator.gateway.twins import Twins, TwinsFile
+from neurons.wire.hotkey import HotkeyError, load_hotkey
+from neurons.wire.metagraph import MetagraphInFile
+from neurons.wire.signer import RequestSigner
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS: Final = 75.0
+BACKLOG: Final = 1024
+LAST_BYTES_SECONDS: Final = 5.0
+FILE_POLL_SECONDS: Final = 1.0
+CHAIN_POLL_SECONDS: Final = 120.0
+SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
+SECRET_BYTES: Final = 32
+
+
+class GatewayService:
+    """One gateway. `run` returns when it has been told to stop and has drained."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics | None = None,
+        keypair: Keypair | None = None,
+        recorder: Recorder | None = None,
+        scrub: Scrubber | None = None,
+        ranker: Ranker | None = None,
+        notices: Notices | None = None,
+    ) -> None:
+        """What is given stands in place of what the settings name. Raises StartError with what to do."""
+        self._settings = settings
+        self.metrics = metrics or Metrics()
+        try:
+            self._keypair = keypair or load_hotkey(settings.wallet_dir)
+            self._keys = FollowedFile(settings.keys_file, KeysFile, what="API keys")
+            self._twins_file = (
+                FollowedFile(settings.twins_file, TwinsFile, what="twins") if settings.twins_file is not None else None
+            )
+        except (HotkeyError, FileError) as error:
+            raise StartError(str(error)) from None
+        self._secret = _secret(settings)
+        self._recorder, self._scrub = recorder, scrub
+        self._ranker = ranker or AgreementRanker()
+        self._notices = notices or EmergencyNotices(country=settings.country)
+        self.standings = Standings()
+        self.roster: Roster | None = None
+        """Once it runs."""
+        self.port = 0
+        """The port it listens on, once `listening` is set."""
+        self.listening = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._chats: Chats | None = None
+
+    def stop(self) -> None:
+        """Begin to drain; a second call changes nothing."""
+        if not self._stop.is_set():
+            log.info("draining")
+            if self._chats is not None:
+                self._chats.draining = True
+            self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            source, private = self._source(stack)
+            recorder, waiting = await self._ledger(stack)
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15.0),
+                    timeout=aiohttp.ClientTimeout(
+                        total=settings.patience.deadline + 5, sock_connect=settings.patience.connect
+                    ),
+                    auto_decompress=False,
+                    headers={"Accept-Encoding": "identity", "User-Agent": "bettertherapy"},
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                )
+            )
+            signer = RequestSigner(self._keypair)
+            twins = Twins(self._twins_file)
+            self.roster = roster = Roster(
+                source, signer, session, private_addresses=private,
+                poll_seconds=settings.poll_seconds or (
+                    CHAIN_POLL_SECONDS if settings.metagraph_file is None else FILE_POLL_SECONDS
+                ),
+                announce_seconds=settings.announce_seconds, changed=self._changed,
+            )  # fmt: skip
+            recording = Recording(recorder, self._scrub, metrics=self.metrics)
+            sessions = Sessions(Ids(self._secret), recorder)
+            asker = Asker(
+                roster=roster, standings=self.standings, twins=twins, signer=signer, session=session,
+                metrics=self.metrics, patience=settings.patience,
+            )  # fmt: skip
+            self._chats = chats = Chats(
+                roster=roster, twins=twins, asker=asker, ranker=self._ranker, standings=self.standings,
+                notices=self._notices, sessions=sessions, recording=recording, metrics=self.metrics,
+                wanted=settings.patience.miners, keep_alive_seconds=settings.keep_alive_seconds,
+            )  # fmt: skip
+            feedback = Feedback(
+                sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
+                metrics=self.metrics,
+            )  # fmt: skip
+            server = GatewayServer(
+                keyring=Keyring(self._keys), chats=chats, feedback=feedback, roster=roster, twins=twins,
+                metrics=self.metrics, cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
+            )  # fmt: skip
+            self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
+            followers = [roster.follow(), self._keys.follow()]
+            if self._twins_file is not None:
+                followers.append(self._twins_file.follow())
+            try:
+                await self._serve(server, followers)
+            finally:
+                await recording.close(seconds=settings.drain_seconds)
+
+    async def _serve(self, server: GatewayServer, followers: list[Coroutine[Any, Any, None]]) -> None:
+        settings = self._settings
+        runner = web.ServerRunner(
+            web.Server(
+                server.handle,
+                request_factory=_request,
+                handler_cancellation=True,  # a client that leaves cancels its question, and so the miners' work
+                access_log=None,
+                keepalive_timeout=IDLE_SECONDS,
+            ),
+            shutdown_timeout=LAST_BYTES_SECONDS,
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        self.listening.set()
+        log.info("listening", extra={"port": self.port, "hotkey": str(self._keypair.ss58_address)})
+        tasks = [asyncio.create_task(follower) for follower in followers]
+        stopped = asyncio.create_task(self._stopped())
+        try:
+            await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # a follower only ends by an error: without it nothing new would be learned
+            await asyncio.sleep(settings.drain_delay_seconds)
+            await site.stop()
+            if await server.idle(settings.drain_seconds):
+                log.info("drained")
+            else:
+                log.error("questions were cut: they ran longer than drain-seconds", extra={"count": server.in_flight})
+        finally:
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await runner.cleanup()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    def _source(self, stack: AsyncExitStack) -> tuple[Source, bool]:
+        settings = self._settings
+        if settings.metagraph_file is not None:
+            return MetagraphInFile(settings.metagraph_file), True  # type: ignore[return-value] # its rows have axons
+        if settings.chain is None or settings.netuid is None:
+            raise StartError("name the subnet: --chain and --netuid, or --metagraph-file to run without a chain")
+        try:
+            chain = Chain(settings.chain)
+        except ValueError as error:
+            raise StartError(f"--chain is no chain: {error}") from None
+        stack.push_async_callback(chain.close)
+        return MetagraphReader(chain, settings.netuid), chain.is_local or settings.private_addresses
+
+    async def _ledger(self, stack: AsyncExitStack) -> tuple[Recorder | None, Callable[[], float]]:
+        if self._recorder is not None:
+            return self._recorder, lambda: 0.0
+        settings = self._settings
+        if settings.ledger_url is None:
+            log.warning("no ledger is named (LEDGER_URL): nothing is kept of what is asked, answered and rated")
+            return None, lambda: 0.0
+        if self._scrub is None:
+            self._scrub = await asyncio.to_thread(load_scrubber)
+        queued = await QueuedLedger.open(settings.ledger_url, folder=settings.state_dir / "queue")
+        stack.push_async_callback(queued.close)
+        return queued, lambda: float(queued.waiting)
+
+    def _changed(self, members: set[MinerId]) -> None:
+        self.standings.keep(members)
+        self.metrics.keep(members)
+
+
+def _secret(settings: Settings) -> bytes:
+    """Return the secret of ids: the file that is named, or one that this gateway keeps. Raises StartError."""
+    if settings.secret_file is not None:
+        try:
+            secret = settings.secret_file.read_bytes().strip()
+        except OSError as error:
+            raise StartError(f"the secret of session ids can't be read: {error.strerror}") from None
+        if len(secret) < SECRET_BYTES:
+            raise StartError(f"the secret of session ids has fewer than {SECRET_BYTES} bytes: make it of random ones")
+        return secret
+    path: Path = settings.state_dir / SECRET_FILE
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            return path.read_bytes()
+        secret = secrets.token_bytes(SECRET_BYTES)
+        part = path.with_name(f".{SECRET_FILE}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise StartError(f"the state folder {settings.state_dir} can't be used: {error.strerror}") from None
+    return secret
+
+
+def _request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
+) -> web.BaseRequest:  # aiohttp doesn't export the types of its request factories
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES
+    )

@@ -1,0 +1,223 @@
+"""Sessions: whose conversation it is, what was said in it, and which answers may be rated.
+
+An id proves by itself which key it was made for, so a session is known at every replica and after a restart, and
+another key's is as if it weren't there. What was said is kept here in memory, within bounds, in the patient's own
+words; what the ledger keeps has no identifiers, and stands in for it after a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from neurons.ledger import LedgerError, NotFound, Recorder
+from neurons.miner.errors import RequestError
+
+MAX_SESSIONS: Final = 20_000
+MAX_MESSAGES: Final = 64
+MAX_CHARACTERS: Final = 64 * 1024
+"""Of a session's messages; the oldest go first, a question and its answer together."""
+MAX_ANSWERS: Final = 256
+"""Answers of a session that can be rated without asking the ledger."""
+KEEP_SECONDS: Final = 24 * 3600.0
+_UUID_LENGTH: Final = 36
+
+
+class Ids:
+    """Makes and knows ids: 8 random bytes, and 8 that only who has the secret can make from them."""
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret`: 32 bytes or more, the same at all replicas of a validator."""
+        if len(secret) < 32:
+            raise ValueError("the secret of session ids has fewer than 32 bytes")
+        self._secret = secret
+
+    def session(self, key_id: str) -> str:
+        """Return a new session's id."""
+        head = secrets.token_hex(8)
+        return _uuid(head + self._mac("session", key_id, head)[:16])
+
+    def owns(self, key_id: str, session_id: str) -> bool:
+        """Tell whether this key has such a session."""
+        if len(session_id) != _UUID_LENGTH or not session_id.isascii():
+            return False
+        digits = session_id.replace("-", "")
+        head, tail = digits[:16], digits[16:]
+        return _uuid(digits) == session_id and hmac.compare_digest(tail, self._mac("session", key_id, head)[:16])
+
+    def patient(self, key_id: str, identity: str) -> str:
+        """Return the pseudonym of whom a client calls so; nobody without the secret can tell who it is."""
+        return _uuid(self._mac("patient", key_id, identity)[:32])
+
+    def _mac(self, *parts: str) -> str:
+        said = b"\0".join(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest() for part in parts)
+        return hmac.new(self._secret, said, hashlib.sha256).hexdigest()
+
+
+@dataclass(slots=True)
+class Given:
+    """An answer that a patient was given."""
+
+    answer_id: str
+    question_id: str
+    twin: str
+    version: str
+    """Served name."""
+    miner: tuple[str, int]
+    """Hotkey and registration block."""
+    stars: int | None = None
+    comment: str | None = None
+    rating_id: str | None = None
+    beside: str | None = None
+    """The other answer of a blind comparison."""
+    choice: bool | None = None
+    """Whether it was preferred to that one; None: nothing was said yet."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One conversation."""
+
+    id: str
+    key_id: str
+    patient_id: str
+    twin: str
+    messages: list[Mapping[str, Any]] = field(default_factory=list)
+    answers: OrderedDict[str, Given] = field(default_factory=OrderedDict)
+    recorded: bool = False
+    """Whether the ledger has it, as far as this process knows."""
+    used_at: float = 0.0
+
+    def said(self, messages: Sequence[Mapping[str, Any]], answer: str, *, anew: bool) -> None:
+        """Note what was asked and answered; `anew`: the messages are the whole conversation."""
+        if anew:
+            self.messages = []
+        self.messages += [*messages, {"role": "assistant", "content": answer}]
+        while len(self.messages) > MAX_MESSAGES or _characters(self.messages) > MAX_CHARACTERS:
+            # A history that begins with an answer would be an answer to nothing.
+            del self.messages[0]
+            while self.messages and self.messages[0].get("role") != "user":
+                del self.messages[0]
+            if not self.messages:
+                break
+
+    def given(self, answer: Given) -> None:
+        """Note an answer that may be rated."""
+        self.answers[answer.answer_id] = answer
+        while len(self.answers) > MAX_ANSWERS:
+            self.answers.popitem(last=False)
+
+
+class Sessions:
+    """The sessions that this process remembers."""
+
+    def __init__(self, ids: Ids, recorder: Recorder | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ids, self._recorder, self._clock = ids, recorder, clock
+        self._known: OrderedDict[str, Session] = OrderedDict()
+        self._beginnings: OrderedDict[bytes, str] = OrderedDict()
+        """How a conversation begins, by which clients are known that repeat all of it each time."""
+
+    def create(self, *, key_id: str, twin: str, identity: str | None = None) -> Session:
+        """Begin a session. `identity`: what the client calls the patient; without it a session is its own patient."""
+        session_id = self.ids.session(key_id)
+        return self._keep(
+            Session(session_id, key_id, self.ids.patient(key_id, identity or f"session {session_id}"), twin)
+        )
+
+    async def get(
+        self, session_id: str, *, key_id: str, identity: str | None = None, twin: str | None = None
+    ) -> Session:
+        """Return one of the key's sessions; raises RequestError (404, 400)."""
+        if not self.ids.owns(key_id, session_id):
+            raise unknown_session()
+        session = self._known.get(session_id)
+        if session is None:
+            session = await self._from_ledger(session_id, key_id=key_id, identity=identity, twin=twin)
+        self._keep(session)
+        if twin is not None and session.twin != twin:
+            raise RequestError(
+                400, "invalid_request_error",
+                "this session is with another twin: begin a new one (POST /v1/sessions) to ask this one",
+                param="model", code="other_twin",
+            )  # fmt: skip
+        return session
+
+    def of_beginning(self, beginning: bytes, *, key_id: str) -> Session | None:
+        """Return the session that began so, if it is remembered."""
+        session = self._known.get(self._beginnings.get(beginning, ""))
+        return session if session is not None and session.key_id == key_id else None
+
+    def began(self, beginning: bytes, session: Session) -> None:
+        """Note how a session begins."""
+        self._beginnings[beginning] = session.id
+        self._beginnings.move_to_end(beginning)
+        while len(self._beginnings) > MAX_SESSIONS:
+            self._beginnings.popitem(last=False)
+
+    def of_key(self, key_id: str) -> list[Session]:
+        """Return the key's sessions that this process remembers, the last used first."""
+        return [session for session in reversed(self._known.values()) if session.key_id == key_id]
+
+    async def _from_ledger(self, session_id: str, *, key_id: str, identity: str | None, twin: str | None) -> Session:
+        patient = self.ids.patient(key_id, identity or f"session {session_id}")
+        session = Session(session_id, key_id, patient, twin or "")
+        if self._recorder is None:
+            if twin is None:
+                raise unknown_session()
+            return session
+        try:
+            history = await self._recorder.history(session_id=session_id, patient_id=patient, limit=MAX_MESSAGES // 2)
+        except NotFound:
+            if twin is None:
+                raise unknown_session() from None
+            return session  # made, and nothing said in it yet
+        except LedgerError:
+            if twin is None:
+                raise RequestError(
+                    503, "service_unavailable", "the ledger is away, and this process doesn't remember the session",
+                    code="ledger_away", retry_after=5,
+                ) from None  # fmt: skip
+            return session
+        if history.session is not None:
+            session.twin, session.recorded = history.session.twin.name, True
+        for turn in history.turns:
+            if turn.answer is None or turn.answer.text is None or not turn.question.text.text:
+                continue
+            session.said([{"role": "user", "content": turn.question.text.text}], turn.answer.text.text, anew=False)
+        return session
+
+    def _keep(self, session: Session) -> Session:
+        now = self._clock()
+        session.used_at = now
+        self._known[session.id] = session
+        self._known.move_to_end(session.id)
+        while self._known:
+            oldest = next(iter(self._known.values()))
+            if len(self._known) <= MAX_SESSIONS and now - oldest.used_at <= KEEP_SECONDS:
+                break
+            del self._known[oldest.id]
+        return session
+
+
+def unknown_session() -> RequestError:
+    """Return the 404 of a session that isn't there, or isn't this key's."""
+    return RequestError(
+        404, "invalid_request_error",
+        "there is no such session of this key: leave x-session-id out, and the answer names a new one, or POST "
+        "/v1/sessions",
+        code="session_not_found",
+    )  # fmt: skip
+
+
+def _uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(content) for message in messages if isinstance(content := message.get("content"), str))

@@ -1,0 +1,149 @@
+"""All the gateway's settings; the only module that reads its command line and environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from neurons.miner.cors import read_origins
+from neurons.validator.gateway.asking import Patience
+from neurons.validator.gateway.roster import ANNOUNCE_SECONDS
+
+PORT: Final = 8090
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How one gateway process runs. Times are in seconds."""
+
+    wallet_dir: Path = Path("/wallet")
+    """The mounted Secret with the validator's hotkey."""
+    keys_file: Path
+    """API keys (`keys.KeysFile`), read again when it changes."""
+    twins_file: Path | None = None
+    """The twins that are answered for, and their digests; None: what miners announce."""
+    state_dir: Path = Path("/var/lib/bettertherapy")
+    """Where the queue before the ledger lies, and the secret of session ids."""
+    secret_file: Path | None = None
+    """The secret of session ids, for gateways with replicas; None: one that is kept in `state_dir`."""
+    ledger_url: str | None = None
+    netuid: int | None = None
+    chain: str | None = None
+    metagraph_file: Path | None = None
+    """Followed instead of the chain, to run without one."""
+    private_addresses: bool = False
+    """Ask miners on private networks too; on a local subnet they always are."""
+    host: str | None = None
+    """None listens on every address, IPv4 and IPv6."""
+    port: int = PORT
+    patience: Patience = field(default_factory=Patience)
+    keep_alive_seconds: float = 1.0
+    """A stream says so often that it is alive while answers are compared."""
+    announce_seconds: float = ANNOUNCE_SECONDS
+    poll_seconds: float | None = None
+    """Between two looks at the metagraph; None: 120 for a chain, 1 for a file."""
+    country: str | None = None
+    max_in_flight: int = 1024
+    drain_delay_seconds: float = 5.0
+    drain_seconds: float = 60.0
+    cors_origins: frozenset[str] = frozenset()
+    log_level: str = "INFO"
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the command line; exits with a message that says what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.validator.gateway", description="Answer patients by the best of several miners."
+    )
+    add = parser.add_argument
+    add("--wallet-dir", type=Path, default=Path("/wallet"), help="folder with the validator's hotkey (%(default)s)")
+    add("--keys-file", type=Path, default=environ.get("KEYS_FILE"), help="API keys (env KEYS_FILE)")
+    add("--twins-file", type=Path, default=environ.get("TWINS_FILE"), help="twins and digests (env TWINS_FILE)")
+    add("--state-dir", type=Path, default=environ.get("STATE_DIR", "/var/lib/bettertherapy"),
+        help="queue and secret (env STATE_DIR; %(default)s)")  # fmt: skip
+    add("--secret-file", type=Path, default=environ.get("SESSION_SECRET_FILE"),
+        help="secret of session ids, the same for all replicas (env SESSION_SECRET_FILE)")  # fmt: skip
+    add("--netuid", type=int, help="the subnet")
+    add("--chain", help="finney, test, or the URL of a chain endpoint or local subnet")
+    add("--metagraph-file", type=Path, help="follow this file instead of the chain, to run without one")
+    add("--private-addresses", action="store_true", help="ask miners on private networks too")
+    add("--host", help="address to listen on; all of them by default")
+    add("--port", type=int, default=PORT, help="default %(default)s; 0 takes a free one")
+    add("--miners-per-query", type=_count, default=3, help="miners asked side by side (%(default)s)")
+    add("--deadline-seconds", type=_seconds, default=30.0, help="longest wait for miners (%(default)s)")
+    add("--hedge-seconds", type=_seconds, default=2.0, help="then one more is asked for a slow one (%(default)s)")
+    add("--grace-seconds", type=_seconds, default=3.0, help="wait for others after the first answer (%(default)s)")
+    add("--explore-percent", type=_percent, default=10, help="questions that try the least known (%(default)s)")
+    add("--country", default=environ.get("COUNTRY"), help="ISO 3166, for emergency numbers (env COUNTRY)")
+    add("--max-in-flight", type=_count, default=1024, help="questions in work at once (%(default)s)")
+    add("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
+    add("--drain-seconds", type=_seconds, default=60.0, help="wait for questions then (%(default)s)")
+    add("--cors-origins", type=_origins, default=environ.get("CORS_ORIGINS", ""),
+        help="origins whose pages may ask, with commas; * for all (env CORS_ORIGINS)")  # fmt: skip
+    add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    given = parser.parse_args(arguments)
+    if given.keys_file is None:
+        parser.error("--keys-file (or KEYS_FILE) must name the file of API keys; make keys by python -m "
+                     "neurons.validator.gateway.keys NAME")  # fmt: skip
+    if given.metagraph_file is None and (given.chain is None or given.netuid is None):
+        parser.error("name the subnet by --chain and --netuid, or --metagraph-file to run without a chain")
+    return Settings(
+        wallet_dir=given.wallet_dir,
+        keys_file=given.keys_file,
+        twins_file=given.twins_file,
+        state_dir=given.state_dir,
+        secret_file=given.secret_file,
+        ledger_url=environ.get("LEDGER_URL") or None,  # it may hold a password: not on a command line
+        netuid=given.netuid,
+        chain=given.chain,
+        metagraph_file=given.metagraph_file,
+        private_addresses=given.private_addresses,
+        host=given.host,
+        port=given.port,
+        patience=Patience(
+            miners=given.miners_per_query,
+            deadline=given.deadline_seconds,
+            hedge=given.hedge_seconds,
+            grace=given.grace_seconds,
+            explore=given.explore_percent / 100,
+            most_attempts=3 * given.miners_per_query,
+        ),
+        country=given.country,
+        max_in_flight=given.max_in_flight,
+        drain_delay_seconds=given.drain_delay,
+        drain_seconds=given.drain_seconds,
+        cors_origins=given.cors_origins,
+        log_level=given.log_level,
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no time between 0 and a day, in seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+def _percent(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 to 100")
+    return value
+
+
+def _origins(text: str) -> frozenset[str]:
+    try:
+        return read_origins(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

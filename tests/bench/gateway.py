@@ -1,0 +1,252 @@
+"""What the validator's gateway costs over three instant miners, beside a bare fan-out to three and LiteLLM asking one.
+
+`python -m tests.bench.gateway`, or as one of `python -m tests.bench`. Each subject is one process; all are up during
+the whole run, and the repeats go round all subjects, so that a noisy minute of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import bittensor_core
+
+from neurons.receipts import NeuronEntry, write_metagraph
+from neurons.validator.gateway.keys import hash_of, new_key
+from tests.bench import litellm, processes, versions, wrk
+from tests.bench.registry import BenchmarkError, Options
+from tests.bench.results import Figure, Result, Spread
+from tests.bench.servers.signing import NETUID, SAYS, TWIN
+from tests.unit.receipts.keyring import VALIDATOR, key
+
+MINERS: Final = ("Alice", "Charlie", "Dave")
+BODY: Final = json.dumps(
+    {"model": TWIN, "messages": [{"role": "user", "content": "My head has ached since this morning. What now?"}]}
+)
+GATEWAY: Final = "gateway"
+BARE: Final = "bare aiohttp fan-out to three"
+LITELLM: Final = "LiteLLM proxy asking one"
+NONE: Final = "one miner, asked directly"
+START_SECONDS: Final = 300.0
+WARM_UP_SECONDS: Final = 3.0
+IN_FLIGHT: Final = 32
+TARGET_ADDED_MS: Final = 5.0
+TARGET_OF_LITELLM: Final = 5.0
+TARGET_OF_BARE: Final = 0.5
+
+
+@dataclass
+class _Subject:
+    name: str
+    url: str
+    token: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    failed: int = 0
+    one: list[wrk.Load] = field(default_factory=list)
+    many: list[wrk.Load] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    """Processor time of the process per question, what a crowded machine can't distort as much."""
+
+
+def measure(options: Options) -> Result:
+    """Measure all subjects; skip parts: litellm, ledger."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        ports = [processes.free_port() for _ in MINERS]
+        miners = [f"http://127.0.0.1:{port}" for port in ports]
+        subjects = [
+            _start(stack, folder, NONE, _miners(ports), url=miners[0]),
+            _start(stack, folder, BARE, _module("tests.bench.servers.fanout"), upstreams=miners),
+            _gateway(stack, folder, ports, with_ledger="ledger" not in options.skip),
+        ]
+        if "litellm" not in options.skip:
+            binaries, port = litellm.install(), processes.free_port()
+            command = litellm.command(binaries, port=port, upstream=miners[0], served=TWIN, folder=folder)
+            subjects.append(_start(stack, folder, LITELLM, command, url=f"http://127.0.0.1:{port}", token=litellm.KEY))
+        for number in range(options.repeats + 1):
+            for subject in subjects:
+                _round(subject, options, folder=folder, keep=number > 0)  # the first round warms up
+    ledger = "without a ledger" if "ledger" in options.skip else "records fsynced before each answer ends (SQLite)"
+    return Result(
+        name="gateway",
+        title="What the gateway costs over three instant miners",
+        how=(
+            "wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
+            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s a figure after a warm-up. "
+            "The gateway with its keys, signatures, receipts checked, ranking, sessions, emergency rules, metrics; "
+            f"{ledger}."
+        ),
+        figures=tuple(_figures(subjects)),
+        notes=(
+            "No text reaches the ledger in this run: nothing takes identifiers out of it here.",
+            *(
+                f"LiteLLM {versions.litellm()}, one worker, one key; {subject.failed} of its requests failed."
+                for subject in subjects
+                if subject.name == LITELLM
+            ),
+        ),
+        versions=versions.of_python() | ({} if "litellm" in options.skip else {"LiteLLM": versions.litellm()}),
+        command="make bench BENCH_ARGS=gateway",
+    )
+
+
+def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> None:
+    seconds = options.seconds if keep else WARM_UP_SECONDS
+
+    def load(in_flight: int) -> wrk.Load:
+        url = f"{subject.url}/v1/chat/completions"
+        done = wrk.run(url, body=BODY, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
+        if done.failed and subject.name != LITELLM:
+            raise BenchmarkError(f"{done.failed} of {done.requests} requests to the {subject.name} failed")
+        subject.failed += done.failed
+        return done
+
+    one = load(1)
+    before = processes.cpu_ms(subject.process.pid)
+    many = load(IN_FLIGHT)
+    spent = processes.cpu_ms(subject.process.pid) - before
+    if keep:
+        subject.one.append(one)
+        subject.many.append(many)
+        subject.cpu_ms.append(spent / many.requests)
+
+
+def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
+    none, by_name = subjects[0], {subject.name: subject for subject in subjects}
+    for subject in subjects:
+        ours = subject.name == GATEWAY
+        yield Figure(
+            subject=subject.name, figure="1 in flight: p50", unit="ms", digits=2,
+            spread=Spread.of([load.p50 for load in subject.one]),
+        )  # fmt: skip
+        if subject is not none:
+            added = Spread.of([load.p50 - direct.p50 for load, direct in zip(subject.one, none.one, strict=True)])
+            yield Figure(
+                subject=subject.name, figure="1 in flight: p50 added to one miner's answer", unit="ms", digits=2,
+                spread=added, target="≤ 5 ms" if ours else None, met=added.median <= TARGET_ADDED_MS if ours else None,
+            )  # fmt: skip
+            yield Figure(
+                subject=subject.name, figure=f"{IN_FLIGHT} in flight: questions/s", unit="/s", digits=0,
+                spread=Spread.of([load.per_second for load in subject.many]),
+            )  # fmt: skip
+            yield Figure(
+                subject=subject.name, figure=f"{IN_FLIGHT} in flight: processor time a question", unit="ms", digits=2,
+                spread=Spread.of(subject.cpu_ms),
+            )  # fmt: skip
+    for other, target in ((BARE, TARGET_OF_BARE), (LITELLM, TARGET_OF_LITELLM)):
+        if other not in by_name:
+            continue
+        rates = [
+            ours.per_second / theirs.per_second
+            for ours, theirs in zip(by_name[GATEWAY].many, by_name[other].many, strict=True)
+        ]
+        spread = Spread.of(rates)
+        yield Figure(
+            subject=GATEWAY, figure=f"questions/s over the {other}", unit="x", digits=2, spread=spread,
+            target=f"≥ {target:g} times", met=spread.median >= target,
+        )  # fmt: skip
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", name]
+
+
+def _miners(ports: Sequence[int]) -> list[str]:
+    given = [part for port, name in zip(ports, MINERS, strict=True) for part in (str(port), name)]
+    return [*_module("tests.bench.servers.signing"), *given]
+
+
+def _gateway(stack: contextlib.ExitStack, folder: Path, ports: Sequence[int], *, with_ledger: bool) -> _Subject:
+    own, port = new_key(), processes.free_port()
+    (folder / "keys.json").write_text(
+        json.dumps(
+            {
+                "format": "bettertherapy-keys/1",
+                "keys": [{"id": "bench", "hash": hash_of(own), "perMinute": 1_000_000, "burst": 100_000}],
+            }
+        )
+    )
+    wallet = folder / "wallet"
+    wallet.mkdir()
+    (wallet / "hotkey").write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(VALIDATOR))
+    rows = tuple(
+        NeuronEntry(
+            uid=uid, hotkey=key(name).ss58_address, coldkey=key(f"Owner{uid}").ss58_address,
+            axon=f"127.0.0.1:{each}", block_at_registration=uid,
+        )
+        for uid, (name, each) in enumerate(zip(MINERS, ports, strict=True), start=1)
+    )  # fmt: skip
+    write_metagraph(folder / "metagraph.json", netuid=NETUID, block=1000, time_ms=time.time_ns() // 10**6, neurons=rows)
+    command = [
+        *_module("neurons.validator.gateway"), "--wallet-dir", str(wallet), "--keys-file", str(folder / "keys.json"),
+        "--metagraph-file", str(folder / "metagraph.json"), "--state-dir", str(folder / "state"), "--host", "127.0.0.1",
+        "--port", str(port), "--drain-delay", "0", "--log-level", "WARNING",
+    ]  # fmt: skip
+    environment = {"LEDGER_URL": f"sqlite:///{folder}/ledger.db"} if with_ledger else {}
+    log = folder / "gateway.log"
+    process = stack.enter_context(processes.running(command, log, environment=environment))
+    subject = _Subject(GATEWAY, f"http://127.0.0.1:{port}", own, process, log)
+    _wait(subject)
+    return subject
+
+
+def _start(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    name: str,
+    command: list[str],
+    *,
+    url: str | None = None,
+    token: str = "none",
+    upstreams: Sequence[str] = (),
+) -> _Subject:
+    if url is None:
+        port = processes.free_port()
+        command, url = [*command, str(port), *upstreams], f"http://127.0.0.1:{port}"
+    log = folder / f"{name.partition(' ')[0]}.log"
+    subject = _Subject(name, url, token, stack.enter_context(processes.running(command, log)), log)
+    _wait(subject)
+    return subject
+
+
+def _wait(subject: _Subject) -> None:
+    """Wait until it gives a right answer."""
+    request = urllib.request.Request(
+        f"{subject.url}/v1/chat/completions",
+        data=BODY.encode(),
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {subject.token}"},
+    )
+    deadline, last = time.monotonic() + START_SECONDS, ""
+    while time.monotonic() < deadline and subject.process.poll() is None:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                answer = json.load(response)
+                if answer["choices"][0]["message"]["content"] == SAYS:
+                    return
+                last = str(answer)
+        except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
+            last = str(error)
+        time.sleep(0.2)
+    status = subject.process.poll()
+    raise BenchmarkError(
+        f"{subject.name} gave no right answer within {START_SECONDS:.0f} s: {last} ("
+        f"{'it runs' if status is None else f'it exited with status {status}'}; its last line: "
+        f"{processes.last_line(subject.log)[:300]})"
+    )
+
+
+if __name__ == "__main__":
+    from tests.bench.__main__ import main
+
+    sys.exit(main(["gateway", *sys.argv[1:]]))

@@ -1,0 +1,179 @@
+"""What is kept of a question: everything in the ledger, once, without identifiers, also when the ledger was away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from neurons.ledger import Ledger, NotFound, QueuedLedger
+from neurons.validator.gateway.sessions import Ids
+from tests.unit.gateway.rogue_miner import RogueMiner
+from tests.unit.gateway.running_gateway import gateway
+from tests.unit.miner.running_miner import digest, eventually
+
+NAME = "Maya Shrestha"
+RECORD = "MRN 8841-3307"
+
+
+@dataclass(frozen=True)
+class Clean:
+    text: str
+    scrubbed_by: str = "test/1"
+
+
+def scrub(text: str) -> Clean:
+    return Clean(text.replace(NAME, "[NAME]").replace(RECORD, "[RECORD]"))
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+async def test_a_question_with_all_its_answers_and_its_rating_is_in_the_ledger(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    liar = RogueMiner(signed_by="Mallory")
+    async with (
+        await QueuedLedger.open(url, folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice", "Charlie"), rogues=[liar], recorder=queued, scrub=scrub) as running,
+    ):
+        _, headers, document = await running.ask(f"I am {NAME}, {RECORD}. I have chest pain.")
+        more = document["bettertherapy"]
+        rating = {
+            "sessionId": headers["x-session-id"], "answerId": more["answerId"], "stars": 5,
+            "comment": f"Thanks, {NAME}",
+        }  # fmt: skip
+        assert (await running.post("/v1/ratings", rating))[0] == 201
+        assert (await running.post("/v1/ratings", rating))[0] == 200
+        assert await queued.drained(timeout_seconds=20)
+        view = await queued.question(question_id=more["questionId"])
+        assert view.question.text.text == "I am [NAME], [RECORD]. I have chest pain."
+        assert view.question.emergency
+        assert view.chosen_id == more["answerId"]
+        answered = [answer for answer in view.answers if not answer.failure]
+        [failed] = [answer for answer in view.answers if answer.failure]
+        assert len(answered) == 2
+        assert failed.failure == "forged"
+        assert failed.miner.hotkey == liar.keypair.ss58_address
+        assert failed.miner.registered_block == 103
+        chosen = next(answer for answer in answered if answer.answer_id == view.chosen_id)
+        assert chosen.text is not None
+        assert chosen.text.text == "It is fine.", "the miner's words, without the notice"
+        assert (chosen.adapter_digest, chosen.receipt) == (digest("a"), more["receipt"])
+        [stars] = view.ratings
+        assert (stars.stars, stars.comment.text if stars.comment else None) == (5, "Thanks, [NAME]")
+        session = await queued.history(session_id=headers["x-session-id"], patient_id=view.question.patient_id)
+        assert len(session.turns) == 1
+        assert running.metric("records_total", outcome="kept") == 1
+    assert files_with(tmp_path, NAME) == files_with(tmp_path, RECORD) == [], "not on any disk"
+
+
+async def test_text_that_cannot_be_freed_of_identifiers_is_not_written_and_the_patient_is_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(text: str) -> Clean:
+        raise RuntimeError(text)
+
+    caplog.set_level(logging.DEBUG)
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice",), recorder=queued, scrub=broken) as running,
+    ):
+        status, _, document = await running.ask(f"I am {NAME}.")
+        assert status == 200
+        assert await queued.drained(timeout_seconds=30)
+        view = await queued.question(question_id=document["bettertherapy"]["questionId"])
+        assert (view.question.text.text, view.question.text.scrubbed_by) == ("", "withheld/1")
+        assert [answer.text.text if answer.text else None for answer in view.answers] == [""]
+        assert running.metric("records_total", outcome="without_text") == 1
+        exposition = running.service.metrics.render().decode()
+    assert NAME not in caplog.text
+    assert NAME not in exposition
+
+
+async def test_the_gateway_answers_while_the_ledger_is_away_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    """The database's folder isn't there at first: the queue on disk keeps all until it is."""
+    away = tmp_path / "volume"
+    url = f"sqlite:///{away}/ledger.db"
+    questions = []
+    async with (
+        await QueuedLedger.open(url, folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice",), recorder=queued, scrub=scrub) as running,
+    ):
+        for number in range(5):
+            status, _, document = await running.ask(f"Question {number}")
+            assert status == 200
+            questions.append(document["bettertherapy"]["questionId"])
+        assert queued.waiting > 0
+    # The gateway has ended; what it had on disk goes into the ledger when both are back.
+    away.mkdir()
+    async with await QueuedLedger.open(url, folder=tmp_path / "queue") as queued:
+        assert await queued.drained(timeout_seconds=30)
+        for number, question in enumerate(questions):
+            view = await queued.question(question_id=question)
+            assert view.question.text.text == f"Question {number}"
+            assert len(view.answers) == 1
+            assert view.chosen_id == view.answers[0].answer_id
+
+
+async def test_a_session_goes_on_after_a_restart_and_an_old_answer_can_be_rated(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with await QueuedLedger.open(url, folder=tmp_path / "queue") as queued:
+        async with gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running:
+            _, headers, document = await running.ask(f"I am {NAME}.")
+            more = document["bettertherapy"]
+        assert await queued.drained(timeout_seconds=30)
+        session = {"x-session-id": headers["x-session-id"]}
+        # The same client under a new key, and the same secret of ids; nothing in memory.
+        async with gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running:
+            _, _, _ = await running.ask("And now?", headers=session)
+            said = [message["content"] for message in running.rogues[0].questions[-1]["messages"]]
+            assert said == ["I am [NAME].", "Drink water and rest.", "And now?"]
+            rating = {
+                "sessionId": headers["x-session-id"], "answerId": more["answerId"], "stars": 3,
+                "questionId": more["questionId"],
+            }  # fmt: skip
+            assert (await running.post("/v1/ratings", rating))[0] == 201
+            assert (await running.post("/v1/ratings", rating))[0] == 200
+
+
+async def test_a_rating_that_cannot_be_kept_is_not_said_to_count(tmp_path: Path) -> None:
+    queued = await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue", max_bytes=1)
+    async with queued, gateway(tmp_path, names=("Alice",), recorder=queued, scrub=scrub) as running:
+        status, headers, document = await running.ask()
+        assert status == 200, "a queue that is full keeps nobody from an answer"
+        await eventually(lambda: running.metric("records_total", outcome="lost") == 1)
+        rating = {"sessionId": headers["x-session-id"], "answerId": document["id"], "stars": 3}
+        assert (await running.post("/v1/ratings", rating))[0] == 503
+        labels = {"twin": "indra", "version": "indra-aaaaaaaa", "rating": "3"}
+        assert running.metric("ratings_total", process=running.service.metrics.process, **labels) == 0
+
+
+async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice",), recorder=queued, scrub=scrub) as running,
+    ):
+        given = {"model": "indra", "user": NAME, "consent": True, "consentWording": "en/3"}
+        status, _, session = await running.post("/v1/sessions", given)
+        assert status == 201
+        assert NAME not in str(session)
+        assert await queued.drained(timeout_seconds=30)
+        secret = await asyncio.to_thread((tmp_path / "session-secret").read_bytes)
+        patient = Ids(secret).patient("clinic", f"user\0{NAME}")
+        assert (await queued.consent(patient_id=patient)).given
+        with pytest.raises(NotFound):
+            await queued.history(session_id=session["id"], patient_id=Ids(secret).patient("other", NAME))
+        assert isinstance(queued.ledger, Ledger)
+
+
+async def test_what_the_ledger_does_not_take_is_counted_and_the_patient_answered(tmp_path: Path) -> None:
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running,
+    ):
+        assert (await running.ask("word " * 40_000))[0] == 200
+        await eventually(lambda: running.metric("records_total", outcome="lost") == 1)

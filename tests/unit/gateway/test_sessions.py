@@ -1,0 +1,147 @@
+"""Sessions with history, ratings and preferences: one's own, and each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neurons.validator.gateway.keys import new_key
+from neurons.validator.gateway.sessions import Ids
+from tests.unit.gateway.rogue_miner import RogueMiner
+from tests.unit.gateway.running_gateway import gateway
+from tests.unit.gateway.test_keys import bearer
+from tests.unit.miner.running_miner import digest
+
+
+async def test_a_session_knows_what_was_said(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=(), rogues=[RogueMiner()]) as running:
+        [rogue] = running.rogues
+        status, _, session = await running.post("/v1/sessions", {"model": "indra"})
+        assert status == 201
+        own = {"x-session-id": session["id"]}
+        _, headers, _ = await running.ask("My head aches.", headers=own)
+        assert headers["x-session-id"] == session["id"]
+        await running.ask("Since two days.", headers=own)
+        said = [message["content"] for message in rogue.questions[-1]["messages"]]
+        assert said == ["My head aches.", "Drink water and rest.", "Since two days."]
+        # A client that repeats all of it is taken at its word, and nothing is there twice.
+        messages = [
+            {"role": "user", "content": "My head aches."},
+            {"role": "assistant", "content": "Drink water and rest."},
+            {"role": "user", "content": "And now?"},
+        ]
+        await running.ask(messages=messages, headers=own)
+        assert rogue.questions[-1]["messages"] == messages
+        _, shown = await running.get(f"/v1/sessions/{session['id']}")
+        assert [message["role"] for message in shown["messages"]] == ["user", "assistant"] * 2
+        assert len(shown["answers"]) == 3
+        assert [one["id"] for one in (await running.get("/v1/sessions"))[1]["data"]] == [session["id"]]
+
+
+async def test_without_a_header_an_answer_names_a_new_session_and_a_repeating_client_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path, names=(), rogues=[RogueMiner()]) as running:
+        _, first, document = await running.ask("Hello")
+        again = [
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": document["choices"][0]["message"]["content"]},
+            {"role": "user", "content": "And?"},
+        ]
+        _, second, _ = await running.ask(messages=again)
+        assert second["x-session-id"] == first["x-session-id"]
+        _, third, _ = await running.ask("Hello")
+        assert third["x-session-id"] != first["x-session-id"], "another patient may begin with the same word"
+        seen = [headers["x-session-id"] for headers in running.rogues[0].headers]
+        assert first["x-session-id"] not in seen, "miners get a name of their own for a conversation"
+        assert seen[0] == seen[1] != seen[2]
+
+
+async def test_another_keys_session_is_not_there(tmp_path: Path) -> None:
+    other = new_key()
+    async with gateway(tmp_path, names=(), rogues=[RogueMiner()], keys={"other": {"key": other}}) as running:
+        _, headers, document = await running.ask("A secret.")
+        session, answer = headers["x-session-id"], document["bettertherapy"]["answerId"]
+        theirs = bearer(other)
+        for path in (f"/v1/sessions/{session}", f"/v1/sessions/{'0' * 8}-0000-0000-0000-{'0' * 12}", "/v1/sessions/x"):
+            status, said = await running.get(path, theirs)
+            assert (status, said["error"]["code"]) == (404, "session_not_found")
+        status, _, said = await running.ask(headers=theirs | {"x-session-id": session})
+        assert (status, said["error"]["code"]) == (404, "session_not_found")
+        rating = {"sessionId": session, "answerId": answer, "stars": 1}
+        assert (await running.post("/v1/ratings", rating, theirs))[0] == 404
+        assert (await running.get("/v1/sessions", theirs))[1]["data"] == []
+        # Nor may an answer of another session be rated under one's own.
+        _, own, _ = await running.ask(headers=theirs)
+        status, _, said = await running.post("/v1/ratings", rating | {"sessionId": own["x-session-id"]}, theirs)
+        assert (status, said["error"]["code"]) == (404, "answer_not_found")
+        assert running.metric("ratings_total", twin="indra", version="indra-aaaaaaaa", rating="1") == 0
+
+
+async def test_a_rating_counts_once(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        _, headers, document = await running.ask()
+        rating = {
+            "sessionId": headers["x-session-id"],
+            "answerId": document["id"],
+            "stars": 4,
+            "comment": "<b>fine</b>",
+        }
+        labels = {"twin": "indra", "version": f"indra-{digest('a')[7:15]}", "process": running.service.metrics.process}
+        status, _, made = await running.post("/v1/ratings", rating)
+        assert (status, made["stars"]) == (201, 4)
+        status, _, again = await running.post("/v1/ratings", rating)
+        assert (status, again) == (200, made)
+        assert running.metric("ratings_total", rating="4", **labels) == 1
+        status, _, changed = await running.post("/v1/ratings", rating | {"stars": 2})
+        assert (status, changed["stars"]) == (201, 2)
+        assert running.metric("ratings_total", rating="2", **labels) == 0, "the first counts: a counter can't go down"
+        for wrong in (
+            {"stars": 0},
+            {"stars": 6},
+            {"stars": "5"},
+            {"stars": 4.5},
+            {"answerId": "x"},
+            {"comment": "x" * 5000},
+        ):
+            assert (await running.post("/v1/ratings", rating | wrong))[0] == 400
+
+
+async def test_a_blind_comparison_becomes_a_preference(tmp_path: Path) -> None:
+    rogues = [RogueMiner(name="Eve", says="Rest and drink."), RogueMiner(name="Ferdie", says="Drink and sleep well.")]
+    async with gateway(tmp_path, names=(), rogues=rogues) as running:
+        status, headers, document = await running.ask(bettertherapy={"compare": True})
+        assert status == 200
+        more = document["bettertherapy"]
+        assert {choice["message"]["content"] for choice in document["choices"]} == {each.says for each in rogues}
+        blind = str(document) + str(dict(headers))
+        assert not any(each.keypair.ss58_address in blind for each in rogues), "nobody is told whose they are"
+        assert not any(each.keypair.public_key.hex() in blind for each in rogues)
+        first, second = (each["answerId"] for each in more["compared"])
+        choice = {"sessionId": headers["x-session-id"], "preferredId": first}
+        status, _, said = await running.post("/v1/preferences", choice)
+        assert status == 201
+        assert {said["preferred"]["hotkey"], said["rejected"]["hotkey"]} == {r.keypair.ss58_address for r in rogues}
+        assert said["preferred"]["answerId"] == first
+        assert (await running.post("/v1/preferences", choice))[0] == 200
+        status, _, said = await running.post("/v1/preferences", choice | {"preferredId": second})
+        assert (status, said["error"]["code"]) == (409, "already_chosen")
+        _, headers, document = await running.ask("Alone")
+        alone = {"sessionId": headers["x-session-id"], "preferredId": document["bettertherapy"]["answerId"]}
+        assert (await running.post("/v1/preferences", alone))[0] == 404
+
+
+def test_ids_prove_whose_they_are_and_name_nobody() -> None:
+    ids, others = Ids(b"a" * 32), Ids(b"b" * 32)
+    session = ids.session("clinic")
+    assert ids.owns("clinic", session)
+    assert not ids.owns("clinic2", session)
+    assert not others.owns("clinic", session)
+    for wrong in (session.upper(), session.replace("-", ""), session[:-1] + "g", "", "é" * 36):
+        assert not ids.owns("clinic", wrong)
+    assert ids.patient("clinic", "Maya Rai") == ids.patient("clinic", "Maya Rai")
+    assert ids.patient("clinic", "Maya Rai") != ids.patient("other", "Maya Rai")
+    assert ids.patient("clinic", "Maya Rai") != others.patient("clinic", "Maya Rai")
+    with pytest.raises(ValueError, match="32 bytes"):
+        Ids(b"short")
