@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from neurons.importers.documents import Read, as_line, documents
 from neurons.importers.shapes import SHAPES, Refused, Shape, left_away
@@ -37,7 +37,7 @@ class Refusal:
 
 
 def import_lines(
-    source: BinaryIO, target: BinaryIO, *, shape: Shape, consent: bool = False, told: Import
+    source: BinaryIO, target: IO[bytes], *, shape: Shape, consent: bool = False, told: Import
 ) -> Iterator[Refusal]:
     """Read, check and write one object after another; yield each that is refused, and count all of them in `told`.
 

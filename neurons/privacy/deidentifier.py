@@ -114,7 +114,7 @@ class Deidentifier:
             nlp_engine=SpacyEngine(models.load_spacy()),
             supported_languages=["en"],
         )
-        made = cls(analyzer=analyzer, anonymizer=AnonymizerEngine(), known=lists)
+        made = cls(analyzer=analyzer, anonymizer=AnonymizerEngine(), known=lists)  # type: ignore[no-untyped-call]
         made._prove()
         return made
 

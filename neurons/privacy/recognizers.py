@@ -57,7 +57,9 @@ class SpacyEngine(NlpEngine):
             language=language,
         )
 
-    def process_batch(self, texts: Iterable[str], language: str, **_: Any) -> Iterator[tuple[str, NlpArtifacts]]:
+    def process_batch(
+        self, texts: Iterable[str], language: str, batch_size: int = 1, n_process: int = 1, **_: Any
+    ) -> Iterator[tuple[str, NlpArtifacts]]:
         """Yield the entities of each text."""
         for text in texts:
             yield text, self.process_text(text, language)

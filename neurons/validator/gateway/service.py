@@ -194,7 +194,7 @@ class GatewayService:
     def _source(self, stack: AsyncExitStack) -> tuple[Source, bool]:
         settings = self._settings
         if settings.metagraph_file is not None:
-            return MetagraphInFile(settings.metagraph_file), True  # type: ignore[return-value] # its rows have axons
+            return MetagraphInFile(settings.metagraph_file), True
         if settings.chain is None or settings.netuid is None:
             raise StartError("name the subnet: --chain and --netuid, or --metagraph-file to run without a chain")
         try:

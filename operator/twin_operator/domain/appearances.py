@@ -46,7 +46,7 @@ ADAPTER: Final = (
     R.ADAPTER_FAILED,
 )
 """What agents say of an adapter that failed."""
-MINER: Final = tuple(R(state.value) for state in Registration)
+MINER: Final = tuple(reasons.reason_named(state.value) for state in Registration)
 """What miners say of their place on the subnet."""
 ARTIFACT: Final = (
     R.ARTIFACT_NOT_FOUND,

@@ -590,6 +590,11 @@ def reason_of(word: str) -> Reason | None:
     return _BY_WORD.get(word)
 
 
+def reason_named(word: str) -> Reason:
+    """Return the reason of this name; raises KeyError for none, which is a defect here and no one's input."""
+    return _BY_WORD[word]
+
+
 def from_elsewhere(
     word: str | None, message: str, *, known: Collection[Reason], otherwise: Reason
 ) -> tuple[Reason, str]:

@@ -12,7 +12,7 @@ from bettertherapy_api.miner_pool import Miner
 from bettertherapy_api.report import Registration, SubnetReport
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_facts import PoolFacts
-from twin_operator.domain.reasons import Reason
+from twin_operator.domain.reasons import Reason, reason_named
 from twin_operator.engine.conditions import Condition, Finding
 
 CONDITION: Final = "MinerRegistered"
@@ -40,7 +40,7 @@ def registration(pool: Pool, facts: PoolFacts) -> list[Condition]:
     said = _gravest(facts.subnet, netuid=miner.netuid)
     if said is None:
         return [_silent(miner).condition(CONDITION, "Unknown")]
-    reason = Reason(said.registration.value)
+    reason = reason_named(said.registration.value)
     match said.registration:
         case Registration.REGISTERED:
             return [Finding(reason, _place(said)).condition(CONDITION, "True")]
