@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_ends_the_miners_work(tmp_path: Path) -> None
         asking.cancel()
         await eventually(lambda: rogue.cancelled == 1)
         await eventually(lambda: running.metric("in_flight") == 0)
-        assert running.metric("requests_total", twin="", code="499") == 1
+        assert running.metric("requests_total", twin="indra", code="499") == 1
 
 
 async def test_html_arrives_as_it_was_said(tmp_path: Path) -> None:
