@@ -47,6 +47,9 @@ _TOWNS: Final = (
     re.compile(r"\b(?:home\s*town|city|town|village|address|place\s+of\s+birth)\s*(?:is|:|=)\s*(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})", re.IGNORECASE),
 )  # fmt: skip
 
+_COME_IN: Final = re.compile(r"(?:come|comes|came)\s+(?:here\s+|over\s+|up\s+)?(?:in|at|near|to)\b", re.IGNORECASE)
+"""Before a word in lower case it says how or for what somebody comes ("come in person"), seldom to which town."""
+
 
 def names(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield the words of announced names that could be nobody's but a person's."""
@@ -66,6 +69,8 @@ def towns(text: str) -> Iterator[tuple[str, int, int]]:
     for pattern in _TOWNS:
         for match in pattern.finditer(text):
             town = match["town"].split()
+            if town[0][0].islower() and _COME_IN.match(match[0]):
+                continue
             if town[0][0].isupper() or not is_common(town[0]):
                 yield "place", *match.span("town")
 

@@ -1,4 +1,4 @@
-"""The agent's port is the pod's only door: three routes to the engine, for verified names, and nothing else."""
+"""The agent's port is the pod's only door: four routes to the engine, for verified names, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.standin import ROUTES
 from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
 ALLOWED = {
-    ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/metrics"),
+    ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/tokenize"),
+    ("GET", "/metrics"),
 }  # fmt: skip
 CHAT = "/v1/chat/completions"
 REFUSED_ROUTES = [route for route in ROUTES if route not in ALLOWED]

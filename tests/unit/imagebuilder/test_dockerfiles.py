@@ -64,7 +64,7 @@ def test_the_installer_takes_nothing_without_a_hash() -> None:
     text = (REPOSITORY / "images/install").read_text()
     installs = re.findall(r'pip"? install .*?(?:\n|$)(?:  --.*\n)*', text)
 
-    assert len(installs) == 2
+    assert len(installs) == 3  # the installer, a lock, and model files
     assert all("--require-hashes" in command for command in installs)
 
 
