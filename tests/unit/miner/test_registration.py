@@ -196,7 +196,11 @@ async def test_the_report_follows_what_the_chain_says(
         await eventually_async(reported("NotRegistered"), 30)
         await chain.enrol("miner")
         await eventually_async(reported("Registered"), 30)
-        assert api.report["subnet"]["axon"] == "10.0.0.7:8091"
+
+        async def published() -> bool:
+            return bool(api.report["subnet"].get("axon") == "10.0.0.7:8091")
+
+        await eventually_async(published, 30)
         assert api.report["subnet"]["hotkey"] == hotkey("miner").address
         assert api.report["metadata"]["labels"]["bettertherapy.io/component"] == "miner-report"
         assert api.report["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
