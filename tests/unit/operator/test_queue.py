@@ -290,15 +290,14 @@ async def test_a_conflict_is_looked_at_again_at_once_but_not_for_ever() -> None:
     queue, runs = Queue(random_source=random.Random(1)), []
 
     async def reconcile(key: Key) -> None:
-        runs.append(asyncio.get_running_loop().time())
+        runs.append((asyncio.get_running_loop().time(), queue._failures.get(key, 0)))
         raise ConflictError("changed")
 
     queue.add(A)
     async with working(queue, reconcile):
-        await eventually(lambda: len(runs) == 6)
-        assert runs[-1] - runs[0] < FIRST_DELAY / 2
         await eventually(lambda: len(runs) == 7)
-        assert runs[6] - runs[5] >= 0.7 * FIRST_DELAY
+    assert [failures for _, failures in runs] == [0] * 6 + [1], "only the last one had to wait"
+    assert runs[6][0] - runs[5][0] >= 0.7 * FIRST_DELAY
 
 
 async def test_nothing_is_kept_of_keys_that_are_done() -> None:
