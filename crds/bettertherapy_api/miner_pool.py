@@ -169,7 +169,7 @@ class Miner(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                "self.latencyBudgetSeconds <= 600",
+                "!has(self.latencyBudgetSeconds) || self.latencyBudgetSeconds <= 600",
                 "latencyBudgetSeconds must be at most 600: a miner ends every request after that many seconds",
             ),
         )
