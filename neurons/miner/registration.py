@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from bettertherapy_api.report import MAX_MESSAGE, Registration, SubnetReport
-from neurons.chain.errors import ChainError, NotRegistered, Refused, UnusableAddress
+from neurons.chain.errors import ChainError, NotRegistered, Refused, Unreachable, UnusableAddress
 from neurons.wire.metagraph import Neuron, Reading
+
+PATIENCE_SECONDS: Final = 600.0
+"""So old the last metagraph may be before a chain that gives no answer counts as unreachable: public endpoints turn a
+question away now and then, and one that was is no news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ def _unread(reading: Reading) -> _Found | None:
     problem = reading.problem
     if isinstance(problem, Refused):  # there is no such subnet
         return Registration.NOT_REGISTERED, str(problem)
+    if isinstance(problem, Unreachable) and reading.metagraph is not None and reading.age_seconds < PATIENCE_SECONDS:
+        return None
     if problem is not None or reading.metagraph is None:
         return Registration.CHAIN_UNREACHABLE, str(problem or "no metagraph was read yet")
     return None

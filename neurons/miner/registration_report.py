@@ -45,6 +45,7 @@ async def report_standing(
         return
     backoff = Backoff(first=1.0, most=60.0)
     written: SubnetReport | None = None
+    said: SubnetReport | None = None
     async with connect() as client:
         writer = _writer(client, settings)
         while True:
@@ -54,8 +55,10 @@ async def report_standing(
             except TimeoutError:
                 written = None
             subnet.news.clear()
-            standing = subnet.standing()
-            if standing is None or standing == written:
+            if (standing := subnet.standing()) is None:
+                continue
+            standing = said = steady(standing, said)
+            if standing == written:
                 continue
             if await _write(writer, MinerReport(pod=pod, subnet=standing), seconds=_WRITE_SECONDS):
                 written = standing
@@ -80,6 +83,14 @@ async def report_refusal(
             await _write(_writer(client, settings), MinerReport(pod=pod, subnet=said), seconds=_LAST_WORD_SECONDS)
     except ClusterAccessError as error:
         log.warning("nobody can be told: %s", error)
+
+
+def steady(now: SubnetReport, before: SubnetReport | None) -> SubnetReport:
+    """Return what was said before where only the words for one and the same outage differ: each try may have others."""
+    unreachable = before is not None and before.registration is Registration.CHAIN_UNREACHABLE
+    if before is not None and unreachable and now.model_copy(update={"message": before.message}) == before:
+        return before
+    return now
 
 
 def _pod(settings: Settings) -> PodRef | None:

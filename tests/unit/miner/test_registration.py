@@ -17,8 +17,8 @@ from neurons.chain.errors import ChainError, Refused, Unreachable, UnusableAddre
 from neurons.cluster import ClusterClient
 from neurons.miner import registration_report
 from neurons.miner.metrics import Metrics
-from neurons.miner.registration import Publication, standing
-from neurons.miner.registration_report import WalletRefused, report_refusal, report_standing
+from neurons.miner.registration import PATIENCE_SECONDS, Publication, standing
+from neurons.miner.registration_report import WalletRefused, report_refusal, report_standing, steady
 from neurons.miner.settings import Settings
 from neurons.miner.subnet import Subnet
 from neurons.receipts import NeuronEntry
@@ -55,8 +55,9 @@ def stands(
     problem: Exception | None = None,
     owner: str | None = None,
     published: Publication | None = None,
+    age: float = PATIENCE_SECONDS,
 ) -> SubnetReport:
-    reading = Read(Table(neurons), problem=problem)
+    reading = Read(Table(neurons), age, problem)
     return standing(
         reading, hotkey=OWN, netuid=42, owner=owner, publication=published or NOTHING, read_at=1_790_000_000.7
     )
@@ -99,6 +100,24 @@ def test_what_is_wrong_is_one_word_and_a_sentence(said: SubnetReport, state: str
 def test_while_the_chain_is_away_it_says_of_when_its_knowledge_is() -> None:
     said = stands(neuron(), problem=Unreachable("no answer"))
     assert (said.uid, said.block, said.read_at) == (7, 1000, "2026-09-21T14:13:20Z")
+
+
+def test_a_question_that_the_chain_turned_away_is_no_news() -> None:
+    lost = stands(neuron(), problem=Unreachable("too many requests"), age=PATIENCE_SECONDS - 1)
+    assert lost == stands(neuron(), age=1.0)
+    gone = stands(neuron(), problem=Refused("there is no subnet 42"), age=1.0)
+    assert gone.registration is Registration.NOT_REGISTERED
+
+
+def test_one_outage_is_told_in_the_words_of_its_beginning() -> None:
+    first = stands(neuron(), problem=Unreachable("no answer within 30 seconds"))
+    other = stands(neuron(), problem=Unreachable("connection refused"))
+    assert other != first
+    assert steady(other, first) == first
+    assert steady(first, None) == first
+    assert steady(other, stands(neuron())) == other
+    assert steady(stands(neuron()), first) == stands(neuron())
+    assert steady(stands(problem=Unreachable("connection refused")), first).uid is None
 
 
 def test_before_any_metagraph_nothing_is_claimed() -> None:
@@ -176,6 +195,7 @@ async def test_the_report_follows_what_the_chain_says(
     monkeypatch.setattr(bittensor.config, "DEFAULT_TOKEN_SYMBOLS_PATH", tmp_path / "symbols.json")
     monkeypatch.setattr("neurons.miner.subnet.CHAIN_POLL_SECONDS", 0.2)
     monkeypatch.setattr("neurons.miner.subnet.PUBLISH_SECONDS", 0.2)
+    monkeypatch.setattr("neurons.miner.registration.PATIENCE_SECONDS", 1.0)
     chain = await open_subnet(tmp_path / "chain.db")
     given = settings(
         tmp_path, keypair("miner-hot"), metagraph_file=None, chain=chain.url, netuid=NETUID,
