@@ -41,6 +41,7 @@ from twin_operator.kinds.podspec.sources import (
     claim_volumes,
     claims_of,
     headers_container,
+    is_in_image,
     model_container,
     model_path,
     sizes_dir,
@@ -217,7 +218,7 @@ def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
             mount("shm", "/dev/shm"),  # noqa: S108
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR, read_only=True),
-            mount("models", names.MODELS_DIR, read_only=True),
+            *([] if is_in_image(pool) else [mount("models", names.MODELS_DIR, read_only=True)]),
             *cache_mount(pool, read_only=True),
             *claim_mounts(claims_of(pool), [claim_in(pool.spec.base_model.uri)]),
             *added_mounts(engine.pod),

@@ -16,6 +16,8 @@ from twin_operator.settings import Images
 CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"
 CACHE_DIR: Final = "/cache"
 HEADERS_DIR: Final = f"{names.MODELS_DIR}/headers"
+_HEADERS_MOUNT: Final = "/mnt/headers"
+"""Where the init container has that volume: at /models it would lie over a model that is in the image there."""
 _COPY_HEADERS: Final = """\
 import pathlib, sys
 source, target = map(pathlib.Path, sys.argv[1:])
@@ -29,9 +31,12 @@ try:
     if (source / "config.json").is_file():
         (target / "config.json").write_bytes((source / "config.json").read_bytes())
 except OSError as error:
+    for path in target.glob("*.safetensors"):
+        path.unlink()
     print("adapters can't be compared with the base model's sizes:", error, file=sys.stderr)
 """
-"""Hollow copies of a model's files: their headers, and no weights, at the files' own lengths."""
+"""Hollow copies of a model's files: their headers, and no weights, at the files' own lengths. All or none: modules that
+are missing would have good adapters refused."""
 
 
 def model_path(pool: Pool) -> str:
@@ -88,13 +93,18 @@ def headers_container(pool: Pool, image: str, overlay: PodOverlay | None) -> lis
             "name": "model-headers",
             "image": image,
             "imagePullPolicy": "IfNotPresent",
-            "command": ["python3", "-I", "-S", "-c", _COPY_HEADERS, model_path(pool), HEADERS_DIR],
+            "command": ["python3", "-I", "-S", "-c", _COPY_HEADERS, model_path(pool), f"{_HEADERS_MOUNT}/headers"],
             "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
             "securityContext": container_security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": [mount("models", names.MODELS_DIR), *added_mounts(overlay)],
+            "volumeMounts": [mount("models", _HEADERS_MOUNT), *added_mounts(overlay)],
         }
     ]
+
+
+def is_in_image(pool: Pool) -> bool:
+    """Tell whether the base model is in the engine's image."""
+    return (pool.spec.base_model.uri or "").startswith("file://")
 
 
 def sizes_dir(pool: Pool) -> str | None:

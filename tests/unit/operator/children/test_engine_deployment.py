@@ -211,6 +211,16 @@ def test_of_a_model_in_the_engines_image_the_headers_are_shown_to_the_agent(tmp_
     assert shown.stat().st_blocks * 512 < 100_000, "weights are not copied"
     assert folder_modules(target) == folder_modules(source)
     subprocess.run([*command, tmp_path / "nothing", target], check=True, timeout=60)
+    (source / "model-2.safetensors").symlink_to(tmp_path / "nothing")
+    (source / "model-3.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    subprocess.run([*command, source, target], check=True, timeout=60)
+    assert not list(target.glob("*.safetensors")), "a part of the modules would have good adapters refused"
+
+
+@pytest.mark.parametrize("name", ["engine", "model-headers"])
+def test_nothing_lies_over_a_model_in_the_engines_image(name: str) -> None:
+    container = containers(engine_pod(baseModel={"name": "base", "uri": "file:///models/in-image"}))[name]
+    assert not [place for place in mounts_of(container) if "/models/in-image".startswith(f"{place}/")]
 
 
 def test_before_an_endpoint_no_sizes_are_known() -> None:
