@@ -1,4 +1,4 @@
-"""How many adapters may be fetched, and how many loaded, at the same time."""
+"""How many adapters may be fetched, how many loaded, and how many unloaded, at the same time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from neurons.store.activity import Activity, watched
 
 T = TypeVar("T")
 SLOW_FETCH_SECONDS: Final = 5.0
+UNLOADS: Final = 16
+"""A thousand twins may leave in one moment, and each question to the engine is a connection of its own. More than
+loads: an unload costs the engine nothing, and one that isn't answered holds its place until its time is over."""
 
 
 class Gates:
@@ -25,6 +28,7 @@ class Gates:
     def __init__(self, *, fetches: int, loads: int, slow_seconds: float = SLOW_FETCH_SECONDS) -> None:
         self._fetches = asyncio.Semaphore(fetches)
         self.engine = asyncio.Semaphore(loads)
+        self.unloads = asyncio.Semaphore(UNLOADS)
         self._slow_seconds = slow_seconds
         self._waiting = 0
 

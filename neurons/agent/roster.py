@@ -228,7 +228,8 @@ class Roster:
         backoff = Backoff(first=self._settings.retry_first, most=5.0)
         for _ in range(_UNLOAD_ATTEMPTS):
             try:
-                await self._engine.unload(name)
+                async with self._gates.unloads:
+                    await self._engine.unload(name)
             except EngineDown:
                 return True  # it holds nothing now
             except EngineError as error:

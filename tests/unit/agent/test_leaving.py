@@ -11,6 +11,7 @@ from aiohttp import web
 from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import AdapterState
 from neurons.agent import roster
+from neurons.agent.gates import UNLOADS
 from neurons.store import fetch_adapter
 from tests.unit.agent.pod import Pod, read_events, running_pod, until
 
@@ -23,6 +24,29 @@ async def test_an_adapter_that_left_the_table_is_unloaded_and_its_files_go(pod: 
     await pod.gone(adapter)
     assert adapter.name not in pod.engine.loras
     assert not pod.path(adapter).parent.exists()
+
+
+async def test_twins_that_leave_in_one_moment_are_unloaded_a_few_at_a_time(tmp_path: Path) -> None:
+    async with running_pod(tmp_path) as pod:
+        engine, inside, most = pod.agent.engine, 0, 0
+        unload = engine.unload
+
+        async def counted(name: str) -> None:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            try:
+                await unload(name)
+            finally:
+                inside -= 1
+
+        engine.unload = counted  # type: ignore[method-assign]
+        adapters = [pod.adapter(f"dr-{number}", with_fingerprint=False) for number in range(2 * UNLOADS)]
+        pod.tables.write(*adapters)
+        await pod.verified(*adapters, seconds=60)
+        pod.tables.write()
+        await until(lambda: not pod.engine.loras and not pod.agent.roster.reports(), seconds=60)
+        assert 1 < most <= UNLOADS
 
 
 async def test_it_still_answers_while_it_lingers(tmp_path: Path) -> None:
