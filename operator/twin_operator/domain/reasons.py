@@ -402,7 +402,7 @@ class Reason(StrEnum):
     )
     CHAIN_UNREACHABLE = (
         "ChainUnreachable",
-        "the miner couldn't read the chain for ten minutes; it goes on with the last metagraph, and the message says of when",
+        "the miner couldn't read the chain for ten minutes; it goes on with the last metagraph, whose time is told",
         "the network's name in `spec.miner.chain`, the way there, or another endpoint",
     )
     CHAIN_NOT_SET = "ChainNotSet", "`spec.miner.netuid` is set and `spec.miner.chain` is not", "set it"
