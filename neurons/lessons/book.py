@@ -22,7 +22,9 @@ class Book:
         self._lessons = taught(file, liked_unapproved=liked_unapproved)
         self._vectors = vectors
         self._asked = [Asked.of(lesson.question) for lesson in self._lessons]
-        self._by_words = {asked.words: number for number, asked in enumerate(self._asked)}
+        # A correction in the place of what was liked, where both answer the same words.
+        order = sorted(range(len(self._lessons)), key=lambda n: self._lessons[n].kind is Kind.CORRECTION)
+        self._by_words = {self._asked[number].words: number for number in order}
 
     def __len__(self) -> int:
         return len(self._lessons)
@@ -47,8 +49,14 @@ class Book:
 
 
 def taught(file: LessonsFile, *, liked_unapproved: bool = False) -> tuple[Lesson, ...]:
-    """Return the lessons that count: what the doctor approved, and, where it is wanted, all that was liked."""
-    return tuple(lesson for lesson in file.lessons if lesson.approved or liked_unapproved)
+    """Return the lessons that count: what the doctor approved, and, where it is wanted, all that was liked.
+
+    A question that names nothing ("May I take it?") was about one thing in its own conversation and is about another in
+    each other: its answer would be the doctor's to what nobody asked her.
+    """
+    return tuple(
+        lesson for lesson in file.lessons if (lesson.approved or liked_unapproved) and Asked.of(lesson.question).content
+    )
 
 
 def pick(found: Sequence[Sequence[Found]], *, most: int, most_bytes: int) -> tuple[Found, ...]:

@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons.lessons.lesson import Kind, Lesson
+from neurons.lessons.likeness import Asked
 
 FORMAT: Final = "bettertherapy-lessons/1"
 MAX_LESSONS: Final = 512
@@ -128,11 +129,18 @@ def digest_of(data: bytes) -> str:
 
 
 def newest(lessons: Iterable[Lesson]) -> tuple[Lesson, ...]:
-    """Return the last MAX_LESSONS of them, corrections before what was liked; the iterable is oldest first."""
+    """Return the last MAX_LESSONS of them, corrections before what was liked; the iterable is oldest first.
+
+    Of several answers to the same words only one stays, the last: what a doctor corrected again is not her answer any
+    more. What was liked never stands beside a correction of the same words.
+    """
     kept: dict[str, Lesson] = {}
     for lesson in lessons:
-        kept.pop(lesson.digest, None)
-        kept[lesson.digest] = lesson
+        words = Asked.of(lesson.question).words or lesson.digest
+        if lesson.kind is Kind.LIKED and words in kept and kept[words].kind is Kind.CORRECTION:
+            continue
+        kept.pop(words, None)
+        kept[words] = lesson
     corrections = [lesson for lesson in kept.values() if lesson.kind is Kind.CORRECTION][-MAX_LESSONS:]
     room = MAX_LESSONS - len(corrections)
     liked = [lesson for lesson in kept.values() if lesson.kind is Kind.LIKED][-room:] if room else []

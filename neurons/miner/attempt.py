@@ -38,8 +38,8 @@ class Attempt:
     """Matters only to what `wants_manner`, and is asked for before each such body is written."""
     taught: str | None = None
     """UID of the twin whose lessons were looked for."""
-    fitted: tuple[int, str | None] | None = None
-    """For which context, and what beside the conversation, its length was made to fit."""
+    fitted: tuple[TwinRoute, int, str | None] | None = None
+    """For which twin's rules, which context, and what beside the conversation, its length was made to fit."""
     told: dict[str, str] = field(default_factory=dict)
     """Headers of the answer that tell how the prompt was made: counts, no words."""
     transcript: Transcript | None = None

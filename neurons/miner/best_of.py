@@ -84,7 +84,7 @@ class BestOf:
         while not (self._race.over or self._ended):
             limit = self._limit()
             late = time.monotonic() >= limit
-            if late and self._race.finished():
+            if late and any(track.text for track in self._race.finished()):
                 return None
             if late and self._attempt.asked.stream and (track := self._race.furthest()) is not None:
                 self._drawing.metrics.draws.labels("live").inc()

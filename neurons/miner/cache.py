@@ -104,10 +104,17 @@ def may_be_kept(asked: EngineRequest) -> bool:
 
 
 def key_of(
-    body: bytes, *, session: bytes, twin: TwinRoute, version: VersionRoute, base: Mapping[str, str | None]
-) -> bytes:
-    """Return the key: `body` is what the engine would get, `session` tells one client's questions from another's."""
-    who = orjson.dumps([twin.uid, version.served_name, version.digest, dict(base)], option=orjson.OPT_SORT_KEYS)
+    body: bytes, *, session: bytes, twin: TwinRoute, version: VersionRoute, base: Mapping[str, str | None],
+    lessons: str | None = None,
+) -> bytes:  # fmt: skip
+    """Return the key: `body` is what the engine would get, `session` tells one client's questions from another's.
+
+    `lessons` is the digest of the twin's lessons: a lookup that was late leaves a correction out of the body, and must
+    not bring back what was said before the correction.
+    """
+    who = orjson.dumps(
+        [twin.uid, version.served_name, version.digest, dict(base), lessons], option=orjson.OPT_SORT_KEYS
+    )
     digest = hashlib.blake2b(digest_size=32)
     for part in (session, who, body):
         digest.update(len(part).to_bytes(8, "big"))

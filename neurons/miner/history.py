@@ -3,7 +3,8 @@
 A round is a message of the user's and what follows until the next. Only whole rounds are left out, so that no answer
 loses the words that limit it, and no call of a tool its result. Of what is left out, messages and sentences of the
 *user's* are kept word for word, those with facts about them first. The twin's own earlier answers aren't cut to pieces:
-"you may take it" without the sentence after it could be the opposite of what was said.
+"you may take it" without the sentence after it could be the opposite of what was said. Only a question of its own is
+kept, with the user's short reply: "yes" says nothing without it.
 
 Pure and deterministic: the same conversation is cut at the same place, and a longer one at the same place too until it
 has grown by a good part, so that an engine's prefix cache goes on serving.
@@ -31,6 +32,10 @@ REFILL: Final = 0.7
 
 _WHOLE_BYTES: Final = 400
 """A user's message up to this length, and a quarter of the room, is kept whole or not at all."""
+_REPLY_BYTES: Final = 160
+"""A user's message up to this length may mean nothing without the question before it."""
+_WORDS_AROUND: Final = 16
+"""Of a sentence that is too long as a whole, so many words stay before and after what may harm: its "not" too."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?\u0964])\s+|\n+")
 _STRONG: Final = re.compile(
     r"\b(?:allerg\w*|pregnan\w*|breast.?feed\w*|diabet\w*|asthma\w*|epilep\w*|cancer|stroke|heart|kidney\w*|liver|"
@@ -39,6 +44,17 @@ _STRONG: Final = re.compile(
     re.IGNORECASE,
 )
 """What one says of oneself that an answer must not forget."""
+_VITAL: Final = re.compile(
+    r"\b(?:allerg\w*|anaphyla\w*|intoleran\w*|pregnan\w*|breast.?feed\w*|suicid\w*|overdos\w*|poison\w*|swallowed|"
+    r"(?:kill|harm|hurt)(?:ing)? (?:myself|him|her|them)\w*|end (?:my|it|this) (?:life|all)|want to die|"
+    r"chest pain|(?:can.?t|cannot|hard to) breathe?|faint\w*|seizure\w*|warfarin|heparin|\w+xaban|dabigatran|"
+    r"blood.?thinn\w*|anticoagul\w*|clopidogrel|methotrexate|lithium|digoxin|insulin|prednisolon\w*|cyclosporin\w*|"
+    r"tacrolimus|chemo\w*|h\.?i\.?v|hepatitis|ha?emophil\w*|g6pd|porphyri\w*|transplant\w*|dialysis|pacemaker|"
+    r"epilep\w*|(?:kidney|renal|liver|heart) (?:failure|disease)|one kidney|cirrhosis|asthma\w*)\b|"
+    r"(?:एलर्जी|गर्भ|स्तनपान|आत्महत्या|मर्न|विष|सास फेर्न|छाती|वारफारिन|इन्सुलिन|प्रत्यारोपण|डायलाइसिस)",
+    re.IGNORECASE,
+)
+"""What turns a harmless answer into one that harms: kept before all else, whatever says more of medicine."""
 _WEAK: Final = re.compile(
     r"\d|\b(?:take|took|since|never|not|no|can't|cannot|don't|my|child|baby|mother|father|son|daughter|pain|fever|"
     r"drink\w*)\b|[\u0966-\u096f]",
@@ -118,10 +134,12 @@ class Rounds:
         # A coarse unit, so that it is the same for a conversation and the same one a turn later.
         unit = max(1 / 16, round(unit * 16) / 16)
         fixed = unit * sum(_weight(turn) for turn in self.system)
-        cut = 0
-        for end in range(1, len(weights) + 1):
-            if fixed + unit * sum(weights[cut:end]) > room:
-                while cut < end - 1 and fixed + unit * sum(weights[cut:end]) > REFILL * room:
+        cut = stays = 0
+        for end, weight in enumerate(weights, start=1):
+            stays += weight
+            if fixed + unit * stays > room:
+                while cut < end - 1 and fixed + unit * stays > REFILL * room:
+                    stays -= weights[cut]
                     cut += 1
         return cut
 
@@ -168,9 +186,14 @@ def _extract(turns: Sequence[Message], most_bytes: int) -> tuple[list[str], int]
         if turn["role"] != "user":
             continue
         text = text_of(turn).strip()
-        parts = [text] if len(text.encode()) <= min(_WHOLE_BYTES, most_bytes // 4) else _SENTENCE.split(text)
+        if (asked := _asked_before(turns, number, text)) is not None:
+            parts = [f'Asked "{asked}", I said: {text}']
+        elif len(text.encode()) <= min(_WHOLE_BYTES, most_bytes // 4):
+            parts = [text]
+        else:
+            parts = [part for sentence in _SENTENCE.split(text) for part in _pieces(sentence, most_bytes // 4)]
         units += [(len(units) + at, number, " ".join(part.split())) for at, part in enumerate(parts)]
-    ranked = sorted(units, key=lambda unit: (-_says(unit[2]), unit[0]))
+    ranked = sorted(units, key=lambda unit: (_VITAL.search(unit[2]) is None, -_says(unit[2]), unit[0]))
     room, taken = most_bytes, []
     for unit in ranked:
         size = len(unit[2].encode()) + 3
@@ -179,6 +202,31 @@ def _extract(turns: Sequence[Message], most_bytes: int) -> tuple[list[str], int]
             room -= size
     taken.sort()
     return [text for _, _, text in taken], len({number for _, number, _ in taken})
+
+
+def _asked_before(turns: Sequence[Message], number: int, text: str) -> str | None:
+    """Return the question to which a short message is the reply, where it asks for what an answer must not forget."""
+    if number == 0 or turns[number - 1]["role"] != "assistant" or len(text.encode()) > _REPLY_BYTES:
+        return None
+    questions = [part for part in _SENTENCE.split(text_of(turns[number - 1]).strip()) if part.endswith("?")]
+    fitting = [part for part in questions if _VITAL.search(part) or _STRONG.search(part)]
+    return " ".join(fitting[-1].split()) if fitting and len(fitting[-1].encode()) <= _REPLY_BYTES else None
+
+
+def _pieces(sentence: str, most_bytes: int) -> list[str]:
+    """Return a sentence, or, of one that is too long and says what may harm, the words around that."""
+    if len(sentence.encode()) <= most_bytes or _VITAL.search(sentence) is None:
+        return [sentence]
+    words = sentence.split()
+    vital = [at for at in range(len(words)) if _VITAL.search(" ".join(words[at : at + 3]))]
+    pieces: list[tuple[int, int]] = []
+    for at in vital:
+        start, end = max(0, at - _WORDS_AROUND), min(len(words), at + _WORDS_AROUND)
+        if pieces and start <= pieces[-1][1]:
+            pieces[-1] = (pieces[-1][0], end)
+        else:
+            pieces.append((start, end))
+    return [f"… {' '.join(words[start:end])} …" for start, end in pieces]
 
 
 def _says(sentence: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +24,10 @@ LAP_SECONDS: Final = 5.0
 INDEX_PATH: Final = "/agent/v1/lessons"
 MAX_INDEX_BYTES: Final = 4 * 1024 * 1024
 REQUEST_SECONDS: Final = 10.0
+FIRST_SECONDS: Final = 15.0
+"""So long a miner that begins is not Ready for want of lessons, at most: answers do without them rather than stop."""
+POLL_SECONDS: Final = 0.05
+"""Until there is a pod to ask."""
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -35,14 +40,28 @@ class LessonFeed:
         self._lessons, self._metrics, self._snapshot, self._lap_seconds = lessons, metrics, snapshot, lap_seconds
         self._refused: dict[str, str] = {}
         """Digests of files that were no use, by UID: not fetched again."""
+        self._looked = False
+        self._began = time.monotonic()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the twins' lessons are to come yet: until then the miner before this one answers better."""
+        return not self._looked and self._has_pods() and time.monotonic() - self._began < FIRST_SECONDS
+
+    def _has_pods(self) -> bool:
+        return bool(self._snapshot().ready_pods)
 
     async def run(self) -> None:
         """Follow them for ever."""
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             while True:
+                if not self._looked and not self._has_pods():
+                    await asyncio.sleep(min(POLL_SECONDS, self._lap_seconds))
+                    continue
                 try:
                     await self._lap(session)
+                    self._looked = True
                 except Exception:  # what goes wrong with lessons must not end the miner
                     log.exception("lessons can't be followed")
                 await asyncio.sleep(self._lap_seconds)

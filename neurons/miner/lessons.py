@@ -157,6 +157,10 @@ class Lessons:
             self._missing = True
             log.warning("lessons are found by the same words only: %s", error)
             return None
+        except Exception as error:  # noqa: BLE001 - a patient's answer doesn't depend on it, whatever it is
+            # By its name alone: what it says may hold the question.
+            log.error("questions can't be embedded now: %s", type(error).__name__)  # noqa: TRY400
+            return None
         if len(parts) == 1:
             return parts[0]
         import numpy  # noqa: PLC0415 - only a miner that has lessons pays for it

@@ -11,13 +11,14 @@ from weakref import WeakSet
 import orjson
 
 from neurons.miner import history, pod_answers
+from neurons.miner.asked import first_asked
 from neurons.miner.attempt import Attempt
 from neurons.miner.chat import ChatRequest
 from neurons.miner.errors import JSON_HEADERS, bad_request
 from neurons.miner.history import Rounds, Shortened
 from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import Metrics
-from neurons.miner.tables import Pod, VersionRoute
+from neurons.miner.tables import Pod, TwinRoute, VersionRoute
 from neurons.miner.upstream import AnswerTooLargeError, BrokeOffError, ConnectFailedError, Upstream
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ COUNT_SECONDS: Final = 2.0
 """Longest wait for a count of tokens; without one, bytes count."""
 COUNT_PATH: Final = "/tokenize"
 TRIES: Final = 6
+PROMPT_SHOWING: Final = ("prompt_logprobs", "return_token_ids")
+"""With these an engine says the prompt itself, token by token."""
 SUMMARY_PART: Final = 8
 """One part in so many of the room is for what is kept of the messages left out."""
 TOKEN_BYTES: Final = 4
@@ -56,11 +59,21 @@ class Preparation:
                 attempt.told.pop(LESSONS_HEADER, None)
             return
         found = await self._lessons.find(twin.uid, asked.turns)
+        if found and (name := first_asked(asked.document, PROMPT_SHOWING)) is not None:
+            raise bad_request(
+                f"`{name}` is not taken for this question: it would show the prompt, in which the doctor's corrections "
+                "quote what others asked. Leave it out",
+                param=name,
+            )
         asked.teach(found)
         asked.shown = None
         attempt.told.pop(LESSONS_HEADER, None)
         if found:
             attempt.told[LESSONS_HEADER] = str(len(found))
+
+    def lessons_of(self, twin: TwinRoute) -> str | None:
+        """Return the digest of a twin's lessons, None for none."""
+        return self._lessons.digest(twin.uid) if self._lessons is not None else None
 
     async def fit(self, attempt: Attempt, pod: Pod, version: VersionRoute) -> None:
         """Shorten what this pod's context doesn't hold; raises RequestError (400) where nothing helps."""
@@ -77,10 +90,10 @@ class Preparation:
                 asked.shown = None
                 attempt.told.pop(HISTORY_HEADER, None)
             return
-        if attempt.fitted == (context, asked.closing) or history.has_images(asked.turns):
+        if attempt.fitted == (attempt.twin, context, asked.closing) or history.has_images(asked.turns):
             return
         await self._shorten(_Fitting(attempt, asked, pod, version, context, room, tools))
-        attempt.fitted = (context, asked.closing)
+        attempt.fitted = (attempt.twin, context, asked.closing)
 
     async def _shorten(self, fitting: _Fitting) -> None:
         attempt, asked, room = fitting.attempt, fitting.asked, fitting.room
@@ -93,7 +106,7 @@ class Preparation:
         last = len(rounds.rounds) - 1
         cut = min(last, max(1, rounds.cut_for(room, size=size))) if room > 0 else last
         summary = max(0, room // SUMMARY_PART) * TOKEN_BYTES
-        for _ in range(TRIES):
+        for tried in range(TRIES):
             if last < 1:
                 break
             shortened = rounds.shortened(cut, summary_bytes=summary)
@@ -101,9 +114,13 @@ class Preparation:
             if size <= room:
                 self._settle(fitting, shortened)
                 return
-            if cut == last and not summary:
+            if cut < last:
+                # First rounds, by halves and then all: of what they said, the summary keeps what may harm.
+                cut = last if tried >= TRIES - 3 else cut + (last - cut + 1) // 2
+            elif summary:
+                summary = summary // 4 if summary > 64 else 0
+            else:
                 break
-            cut, summary = cut + (last - cut + 1) // 2, summary // 4 if summary > 64 else 0
         least = rounds.shortened(max(0, last), summary_bytes=0)
         size, exact = await self._size(fitting, least.turns)
         if size > room and asked.lessons:

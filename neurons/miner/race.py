@@ -97,9 +97,9 @@ class Race:
         ]
 
     def furthest(self) -> Track | None:
-        """Return the one that has said most."""
+        """Return the one that has said most; not one that came to its end without a word."""
         return max(
-            (track for track in self.tracks.values() if not track.strange),
+            (track for track in self.tracks.values() if not track.strange and (track.finish is None or track.text)),
             key=lambda track: (track.finish is not None, track.tokens),
             default=None,
         )
@@ -163,7 +163,9 @@ class Race:
         finish = choice.get("finish_reason")
         if isinstance(finish, str):
             track.finish, track.stop_reason = finish, choice.get("stop_reason")
-            track.strange = track.strange or finish == "abort"  # stopped in the middle
+            if finish == "abort":  # stopped in the middle: the event that says so would make an end of it
+                track.strange = True
+                return
         track.events.append({**choice, "index": 0, "logprobs": None})
 
     # --- one of them for the client

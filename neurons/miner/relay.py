@@ -251,7 +251,10 @@ class Relay:
         if self._cache is None or attempt.transcript is not None or not may_be_kept(attempt.asked):
             return None
         body = attempt.asked.to_bytes(attempt.twin, version, attempt.manner)
-        key = key_of(body, session=attempt.session, twin=attempt.twin, version=version, base=self._tables.base)
+        key = key_of(
+            body, session=attempt.session, twin=attempt.twin, version=version, base=self._tables.base,
+            lessons=self._preparation.lessons_of(attempt.twin),
+        )  # fmt: skip
         kept = self._cache.get(key)
         self._metrics.cached.labels("hit" if kept is not None else "miss").inc()
         if kept is None:

@@ -59,10 +59,13 @@ class MinerServer:
         metrics: Metrics,
         settings: Settings,
         announce: Callable[[], bytes] | None = None,
+        learning: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`announce` returns the signed announcement, for a miner that has a wallet."""
+        """`announce` returns the signed announcement, for a miner that has a wallet; `learning` tells whether lessons
+        are to come yet.
+        """
         self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
-        self._announce = announce
+        self._announce, self._learning = announce, learning
         self._cors = Cors(settings.cors_origins)
         images = settings.images
         generate, answer = self._generate, self._respond
@@ -190,7 +193,7 @@ class MinerServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
-        """Ready = routing and reports known and not draining.
+        """Ready = routing and reports known, the pods asked for lessons, and not draining.
 
         Not: some engine pod is ready. A miner that leaves its Service while the pool is at zero could not hold the
         request that is to wake it, and in a rollout a new miner that knows what the old one knows is as good.
@@ -199,6 +202,8 @@ class MinerServer:
             return web.Response(status=503, text="draining\n")
         if not self._tables.known:
             return web.Response(status=503, text="waiting for the routing and the pods' reports\n")
+        if self._learning():
+            return web.Response(status=503, text="waiting for the doctors' corrections\n")
         return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
 
     async def _expose(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:

@@ -75,19 +75,22 @@ class MinerService:
         else:
             source = follow_cluster(self.tables, pool=settings.pool, namespace=settings.namespace)
         subnet = self._subnet
+        feed: LessonFeed | None = None
+        if self._lessons is not None:
+            feed = LessonFeed(
+                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
+            )
         server = MinerServer(
             tables=self.tables,
             relay=self.relay,
             doors=Doors(tokens=access if TOKEN_DOOR in settings.doors else None, signed=self._signed_door()),
             metrics=self.metrics,
             settings=settings,
+            learning=(lambda: feed.waiting) if feed is not None else (lambda: False),
             announce=None if subnet is None else lambda: subnet.announcement(self.tables.snapshot, self.tables.base),
         )
         more = [*subnet.followers(), *self._reporting(subnet)] if subnet is not None else []
-        if self._lessons is not None:
-            feed = LessonFeed(
-                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
-            )
+        if feed is not None:
             more.append(feed.run())
         try:
             async with self.relay:

@@ -64,3 +64,32 @@ def test_a_lesson_is_a_quotation_and_no_mark_of_a_template() -> None:
     assert text.count("\n") == 3
     assert quoted('say "no"') == '"say \\"no\\""'
     assert worded([]) == ""
+
+
+def test_of_two_answers_to_the_same_words_the_doctor_s_own_is_found() -> None:
+    for answer in map(str, range(8)):  # whichever stands first by its digest
+        liked = Lesson(TAUGHT.question, answer, Kind.LIKED, approved=True)
+        found = Book(file(TAUGHT, liked), None).same_words(Asked.of(TAUGHT.question))
+        assert found is not None
+        assert found.lesson == TAUGHT
+
+
+def test_a_question_that_names_nothing_is_no_lesson() -> None:
+    """What "it" was in its own conversation is another thing in each other one."""
+    vague = [
+        Lesson(question, "Yes.", Kind.CORRECTION, approved=True) for question in ("Can I take it?", "And now?", "?")
+    ]
+    book = Book(file(*vague), numpy.ones((3, 1), dtype="float32"))
+    for question in ("can I take it", "👍", "And now"):
+        assert book.same_words(Asked.of(question)) is None
+        assert book.near(Asked.of(question), numpy.ones(1, dtype="float32"), floor=0.7, most=2) == []
+
+
+def test_a_lesson_yields_to_what_the_patient_says_and_claims_no_approval_that_it_has_not() -> None:
+    approved = worded([Found(TAUGHT, 1.0)])
+    assert "the doctor approved" in approved
+    assert "allergies" in approved
+    assert "comes before these records" in approved
+    liked = worded([Found(TAUGHT, 1.0), Found(LIKED, 1.0)])
+    assert "the doctor approved" not in liked
+    assert "not seen by the doctor" in liked

@@ -9,6 +9,7 @@ import pytest
 
 from neurons.lessons.__main__ import main
 
+OTHER = [{"role": "user", "content": "Where do I park?"}, {"role": "assistant", "content": "In the yard."}]
 TALK = [{"role": "user", "content": "When are you open?"}, {"role": "assistant", "content": "On Monday."}]
 
 
@@ -17,7 +18,7 @@ def test_corrections_become_lessons_and_only_what_the_doctor_saw_of_the_rest(
 ) -> None:
     lines = [
         {"messages": TALK, "consent": True, "correction": "On Tuesday."},
-        {"messages": TALK, "consent": True, "rating": 5},
+        {"messages": OTHER, "consent": True, "rating": 5},
         {"messages": TALK, "consent": True, "rating": 2},
         {"messages": TALK, "consent": False, "correction": "Secret."},
         {"messages": TALK, "consent": True, "correction": "x" * 3000},

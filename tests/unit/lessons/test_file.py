@@ -65,3 +65,15 @@ def test_the_newest_stay_and_corrections_before_what_was_liked() -> None:
     assert kept[0] == TAUGHT
     assert many[-1] in kept
     assert many[0] not in kept
+
+
+def test_what_the_doctor_corrected_again_is_not_her_answer_any_more() -> None:
+    """Two answers of hers to one question: the older one is what she took back."""
+
+    def corrected(question: str, answer: str) -> Lesson:
+        return Lesson(question, answer, Kind.CORRECTION, approved=True)
+
+    older = corrected("May I take ibuprofen, with warfarin?", "One tablet of 400 mg.")
+    liked = Lesson("may I take ibuprofen with warfarin", "Yes, three a day.", Kind.LIKED, approved=True)
+    assert newest([older, TAUGHT, liked]) == (TAUGHT,)
+    assert newest([TAUGHT, older]) == (older,)

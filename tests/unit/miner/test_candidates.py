@@ -332,3 +332,27 @@ async def test_without_any_opinion_the_first_is_given(tmp_path: Path) -> None:
         assert (said(document), document["bettertherapy"]["candidates"]["chosen"]) == (ODD, 0)
         assert scorers[0].scorer.seen[0].text == "What now?"  # type: ignore[attr-defined]
         assert "logprobs" not in running.order[0].bodies[0], "no scorer reads them"
+
+
+async def test_a_live_candidate_that_is_stopped_in_the_middle_is_no_answer(tmp_path: Path) -> None:
+    """What was forwarded goes on elsewhere or is told to be incomplete: never a signed end in the middle."""
+    stopped = Saying(text="You may take it but", seconds=0.05, finish="abort")
+    async with drawing(
+        tmp_path, [stopped], miner_latency_budget_seconds=0.08, miner_subnet=on_subnet(tmp_path),
+        miner_hold_seconds=0.0,
+    ) as running:  # fmt: skip
+        got = await running.stream()
+        assert outcome(running, "live") == 1
+        assert got[-1] != "[DONE]"
+        assert got[-1]["error"]["code"] == "stream_broken"
+        assert "abort" not in str(got)
+        assert "receipt" not in str(got)
+
+
+async def test_an_empty_answer_is_no_reason_to_leave_those_that_come(tmp_path: Path) -> None:
+    slow = Saying(text=RIGHT, seconds=0.05)
+    sayings = [Saying(text=""), slow, slow, slow]
+    async with drawing(tmp_path, sayings, miner_latency_budget_seconds=0.1) as running:
+        assert text(await running.stream()) == RIGHT
+        _, document = await ask(running)
+        assert said(document) == RIGHT

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from neurons.miner.history import Rounds, bound
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
 
 RULES = "Never recommend aspirin to children."
 FILLER = "It was a long day and I walked around the lake with the dog and then home again. "
@@ -116,3 +120,102 @@ def test_calls_of_tools_and_their_results_stay_together() -> None:
 
 def test_no_prompt_has_more_tokens_than_the_bound() -> None:
     assert bound(100, 3, tools=False) > 100
+
+
+def test_a_conversation_of_very_many_rounds_stops_nobody_else() -> None:
+    """1 MiB holds so many; while they are counted the miner answers no patient."""
+    turns = [{"role": role, "content": "a"} for _ in range(16_000) for role in ("user", "assistant")]
+    rounds = Rounds.of([*turns, {"role": "user", "content": "c"}])
+    began = time.process_time()
+    assert rounds.cut_for(120_000, size=450_000) > 8000
+    assert time.process_time() - began < 0.5
+
+
+BUSY = [
+    turn
+    for day in range(1, 12)
+    for turn in (
+        {"role": "user", "content": f"Day {day}: blood pressure {120 + day}, I take the 5 mg tablet, no pill."},
+        {"role": "assistant", "content": "Go on with it."},
+        {"role": "user", "content": f"Took {day} mg pills"},
+        {"role": "assistant", "content": "Good."},
+    )
+]
+"""What ranks high by its many words of medicine, and fills what room is left."""
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"),
+    [
+        (["I am allergic to penicillin."], "I am allergic to penicillin."),
+        (["I'm on warfarin."], "I'm on warfarin."),
+        (["I am HIV positive."], "I am HIV positive."),
+        (["I want to end my life."], "I want to end my life."),
+        (["I swallowed all of the pills."], "I swallowed all of the pills."),
+        (["I can't breathe when I lie down."], "I can't breathe when I lie down."),
+        (["I might be 8 weeks pregnant."], "I might be 8 weeks pregnant."),
+        (["मलाई पेनिसिलिनको एलर्जी छ।"], "मलाई पेनिसिलिनको एलर्जी छ।"),
+        (["Hello", "Are you allergic to any medicine?", "Yes, penicillin."], "Yes, penicillin."),
+        (["Hello", "I see. Are you pregnant?", "Yes"], 'Asked "Are you pregnant?", I said: Yes'),
+        (
+            ["so hello doctor " + "i walked around the lake with the dog and home again " * 20
+             + "and i am allergic to penicillin by the way " + "and then we ate rice at my house " * 20],
+            "i am allergic to penicillin",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_may_harm_is_kept_before_all_else_that_was_said(first: list[str], kept: str) -> None:
+    roles = ("user", "assistant", "user")
+    begin = [{"role": role, "content": text} for role, text in zip(roles, first, strict=False)]
+    if begin[-1]["role"] == "user":
+        begin.append({"role": "assistant", "content": "I see."})
+    rounds = Rounds.of([*begin, *BUSY, {"role": "user", "content": "May I take amoxicillin?"}])
+    shortened = rounds.shortened(len(rounds.rounds) - 1, summary_bytes=400)
+    content = shortened.turns[0]["content"]
+    assert kept in content
+    assert len(content.encode()) < 400 + 250
+
+
+async def test_a_second_cut_leaves_rounds_out_before_it_leaves_out_what_may_harm(tmp_path: Path) -> None:
+    """The rounds have nearly no bytes by their estimate, and many tokens: the first cut is never enough."""
+    v1 = version("dr-gurung", "a")
+    async with FakeAgent(pod="a", holds=held(v1), context=1024) as agent, RunningMiner(tmp_path) as miner:
+        miner.report([agent])
+        miner.route({"dr-gurung": Twin((v1,), system_prompt=RULES)})
+        long = "I sleep badly and it is a long story. " * 44
+        messages = [
+            {"role": "user", "content": "I am allergic to penicillin."}, {"role": "assistant", "content": "Noted."},
+            *({"role": role, "content": "ok"} for _ in range(300) for role in ("user", "assistant")),
+            {"role": "user", "content": long}, {"role": "assistant", "content": long},
+            {"role": "user", "content": "What shall I take?"},
+        ]  # fmt: skip
+        status, _, _ = await miner.ask("dr-gurung", messages=messages, max_tokens=100)
+        assert status == 200
+        assert "I am allergic to penicillin." in str(agent.bodies[-1]["messages"])
+
+
+async def test_rules_that_grew_while_a_pod_failed_are_fitted_anew(tmp_path: Path) -> None:
+    v1 = version("dr-gurung", "a")
+    gate = asyncio.Event()
+    first, second = (FakeAgent(pod=pod, holds=held(v1), context=1024, gate=gate) for pod in "ab")
+    async with first, second, RunningMiner(tmp_path) as miner:
+        miner.report([first, second])
+        miner.route({"dr-gurung": Twin((v1,), system_prompt=RULES)})
+        for agent in (first, second):  # what the template takes is asked before
+            agent.gate = None
+        messages = talk(40)
+        await miner.ask("dr-gurung", messages=messages, max_tokens=100)
+        for agent in (first, second):
+            agent.gate = gate
+            agent.bodies.clear()
+        asking = asyncio.create_task(miner.ask("dr-gurung", messages=messages, max_tokens=100))
+        await eventually(lambda: bool(first.running or second.running))
+        (first if first.running else second).break_off = True
+        longer = RULES + " " + FILLER * 20
+        miner.route({"dr-gurung": Twin((v1,), system_prompt=longer)})
+        gate.set()
+        status, _, _ = await asking
+        assert status == 200
+        sent = next(agent.bodies[-1]["messages"] for agent in (first, second) if not agent.break_off)
+        assert sent[0]["content"] == longer

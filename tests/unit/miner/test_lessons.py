@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,9 @@ import numpy
 import pytest
 
 from neurons.lessons import Kind, Lesson, LessonsFile, write_lessons
-from neurons.miner import service
+from neurons.miner import lessons, service
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, eventually_async, held, version
 
 QUESTION = "May I take ibuprofen with warfarin?"
 CORRECTION = Lesson(QUESTION, "Never. Take paracetamol instead.", Kind.CORRECTION, approved=True)
@@ -166,3 +168,102 @@ async def test_a_long_conversation_keeps_its_lesson_when_there_is_room(tmp_path:
             {"role": "assistant", "content": "No."}, {"role": "user", "content": long}], max_tokens=64)  # fmt: skip
         assert status == 200
         assert "x-twin-lessons" not in headers
+
+
+async def test_an_answer_from_before_a_correction_is_not_given_again_though_the_lookup_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = threading.Event()
+
+    class Slow(Words):
+        def embed(self, texts: Sequence[str]) -> Any:
+            if slow.is_set():
+                time.sleep(lessons.FIND_SECONDS + 0.3)
+            return super().embed(texts)
+
+    monkeypatch.setattr(service, "load_embedder", Slow)
+    v1 = version("dr-gurung", "a")
+    agent = FakeAgent(pod="a", holds=held(v1), words=("Two", " tablets."))
+    async with agent, RunningMiner(tmp_path, lessons_seconds=0.02, lesson_floor=0.6, cache_bytes=1_000_000) as miner:
+        miner.report([agent])
+        miner.route({"dr-gurung": Twin((v1,))})
+        asked = "May I take ibuprofen with my warfarin?"
+        await miner.ask("dr-gurung", text=asked)
+        agent.lessons = {"uid-dr-gurung": file(CORRECTION, uid="uid-dr-gurung")}
+        await eventually(lambda: miner.metric("bettertherapy_miner_lessons") == 1)
+        slow.set()
+        agent.words = ("Never",)
+        _, headers, document = await miner.ask("dr-gurung", text=asked)
+        assert miner.metric("bettertherapy_miner_lesson_lookups_total", outcome="late") == 1
+        assert "x-twin-cached" not in headers
+        assert document["choices"][0]["message"]["content"] == "Never"
+
+
+async def test_an_embedder_that_fails_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fails(Words):
+        def embed(self, texts: Sequence[str]) -> Any:
+            raise RuntimeError(f"can't embed {texts}")
+
+    monkeypatch.setattr(service, "load_embedder", Fails)
+    v1 = version("dr-gurung", "a")
+    agent = FakeAgent(pod="a", holds=held(v1))
+    async with agent, RunningMiner(tmp_path, lessons_seconds=0.02) as miner:
+        miner.report([agent])
+        miner.route({"dr-gurung": Twin((v1,))})
+        agent.lessons = {"uid-dr-gurung": file(CORRECTION, uid="uid-dr-gurung")}
+        await eventually(lambda: miner.metric("bettertherapy_miner_lessons") == 1)
+        status, _, _ = await miner.ask("dr-gurung", text="I have HIV")
+        assert status == 200
+        await miner.ask("dr-gurung", text=QUESTION)
+        assert "paracetamol" in str(agent.bodies[-1]), "the same words are found"
+        assert "HIV" not in caplog.text
+
+
+@pytest.mark.parametrize("field", [{"prompt_logprobs": 0}, {"return_token_ids": True}], ids=str)
+async def test_no_field_shows_what_others_asked_the_doctor(tmp_path: Path, field: dict[str, Any]) -> None:
+    v1 = version("dr-gurung", "a")
+    agent = FakeAgent(pod="a", holds=held(v1))
+    async with agent, RunningMiner(tmp_path, lessons_seconds=0.02) as miner:
+        miner.report([agent])
+        miner.route({"dr-gurung": Twin((v1,))})
+        agent.lessons = {"uid-dr-gurung": file(CORRECTION, uid="uid-dr-gurung")}
+        await eventually(lambda: miner.metric("bettertherapy_miner_lessons") == 1)
+        status, _, document = await miner.ask("dr-gurung", text=QUESTION, **field)
+        assert (status, document["error"]["param"]) == (400, next(iter(field)))
+        assert agent.bodies == []
+        status, _, _ = await miner.ask("dr-gurung", text="When do you open on Monday?", **field)
+        assert status == 200, "nothing of anybody else's is in it"
+
+
+async def test_a_miner_that_begins_is_ready_once_it_has_the_corrections(tmp_path: Path) -> None:
+    """Else each rollout of miners would give patients uncorrected answers until the second lap."""
+    v1 = version("dr-gurung", "a")
+    agent = FakeAgent(pod="a", holds=held(v1), lessons={"uid-dr-gurung": file(CORRECTION, uid="uid-dr-gurung")})
+    async with agent, RunningMiner(tmp_path, lessons_seconds=600.0) as miner:
+
+        async def ready() -> bool:
+            async with miner.client.get("/readyz") as response:
+                return response.status == 200
+
+        miner.route({"dr-gurung": Twin((v1,))})
+        miner.report([agent])
+        assert not await ready() or miner.metric("bettertherapy_miner_lessons") == 1
+        await eventually_async(ready)
+        await miner.ask("dr-gurung", text=QUESTION)
+        assert "paracetamol" in str(agent.bodies[-1])
+
+
+async def test_pods_that_say_nothing_of_lessons_don_t_keep_a_miner_from_its_patients(tmp_path: Path) -> None:
+    v1 = version("dr-gurung", "a")
+    agent = FakeAgent(pod="a", holds=held(v1))
+    async with agent, RunningMiner(tmp_path, lessons_seconds=600.0) as miner:
+        miner.route({"dr-gurung": Twin((v1,))})
+        miner.report([agent])
+
+        async def ready() -> bool:
+            async with miner.client.get("/readyz") as response:
+                return response.status == 200
+
+        await eventually_async(ready)
