@@ -2,7 +2,8 @@
 
 The sets: `test` was written before the rules and mended by once, `second` was written after that and mended by, too;
 `development` is what the rules were tuned on. `unseen` and `unseen-after` are another author's, who had not read the
-rules; the first has been looked at for mending since, the second has been run and not used. What the first runs found stands in docs/emergencies.md.
+rules; the first has been looked at for mending since, the second has been run and not used. What the first runs found
+stands in docs/emergencies.md.
 Processor time of one thread with words that were met before, as in a gateway that runs for a while.
 """
 
