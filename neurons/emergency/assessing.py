@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ from neurons.emergency.kinds import Assessment, Kind
 from neurons.emergency.lexicon import Combination, Lexicon, lexicon
 from neurons.emergency.notices import language_of, notice
 from neurons.emergency.telling import Told, told_in
-from neurons.emergency.words import Sentence, sentences
+from neurons.emergency.words import MAX_CHARACTERS, NOT_DONE, Sentence, sentences
 
 REMEMBERED: Final = 5
 """So many messages of the patient's before the newest are looked at beside it."""
@@ -37,6 +38,8 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
     now = list(_read((text for _, text in said[newest:]), known))
     if newest > 0 and _affirms(now, known):
         now += _asked_by(said[newest - 1][1], known)
+    elif newest > 0 and _denies(said[newest][1]):
+        now += _undone_by(said[newest - 1][1], known)
     before = [text for role, text in said[:newest] if role == "user"][-REMEMBERED:]
     rules = _matched(now, list(_read(before, known)), known)
     language = language_of(text for _, text in said[newest:])
@@ -63,6 +66,40 @@ def _read(texts: Any, known: Lexicon) -> Iterator[_Read]:
 def _affirms(now: Sequence[_Read], known: Lexicon) -> bool:
     """Tell whether the newest message begins with a "yes"."""
     return bool(now) and any(told.concept == "yes" and told.start == 0 for told in now[0].told)
+
+
+_NO: Final = re.compile(r"\s*(?:no|nope|nah|not really|cant|can't|cannot|hoina|chaina|sakdaina)\b", re.IGNORECASE)
+_CAN: Final = re.compile(
+    r"\b(?:(?:is|are) (?P<able>you|he|she|it|they|(?:your|the) \w+) able to|(?P<verb>can|could|is|are|does|do) "
+    r"(?P<who>you|he|she|it|they|(?:your|the) \w+))\b(?P<what>[^?]*)[?]",
+    re.IGNORECASE,
+)
+_NOT: Final = {"can": "cant", "could": "cant", "is": "isnt", "are": "arent", "does": "doesnt", "do": "dont"}
+
+
+def _denies(text: str) -> bool:
+    """Tell whether a message begins with a "no"."""
+    return _NO.match(text) is not None
+
+
+def _undone_by(text: str, known: Lexicon) -> list[_Read]:
+    """Return what the assistant asked for and the patient said no to, where its not being done is itself the sign."""
+    return [
+        _Read(read.words, tuple(each for each in read.told if _is_undone(read.words[each.start : each.end])))
+        for read in _read((_undone(text),), known)
+    ]
+
+
+def _is_undone(words: Sentence) -> bool:
+    return any(NOT_DONE in word.keys for word in words)
+
+
+def _undone(text: str) -> str:
+    """Return the questions of a text that ask what somebody can or does as a "no" answers them: "he can't speak"."""
+    return ". ".join(
+        f"{each['able'] or each['who']} {'cant' if each['able'] else _NOT[each['verb'].lower()]}{each['what']}"
+        for each in _CAN.finditer(text[:MAX_CHARACTERS])
+    )
 
 
 def _asked_by(text: str, known: Lexicon) -> list[_Read]:
@@ -117,7 +154,7 @@ def _near(first: Told, rest: Sequence[Sequence[Told]]) -> bool:
             each
             for each in places
             if all(not (each.start < other.end and other.start < each.end) for other in taken)
-            and min(abs(each.start - first.end), abs(first.start - each.end)) <= _NEAR
+            and any(min(abs(each.start - other.end), abs(other.start - each.end)) <= _NEAR for other in taken)
         ]
         if not fitting:
             return False

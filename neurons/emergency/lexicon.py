@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from neurons.emergency.kinds import Kind
-from neurons.emergency.words import NEPALI, Word, skeletons
+from neurons.emergency.words import INABLE, NEPALI, NOT_DONE, Word, skeletons, stem
 
 _JOINED: Final = 8
 """A phrase of at least so many letters is also known when its words are written as one."""
@@ -119,6 +119,16 @@ _KEEP: Final = frozenset(
 """Words that are one letter away from a word of the list and are meant as they stand."""
 
 
+MARKERS: Final = frozenset(
+    ["idiom", "negation", "negation_after", "no_negation", "past", "resolved", "now", "asking", "unknown", "supposing",
+     "fiction", "own_now", "filler", "list_end"]
+)  # fmt: skip
+"""Concepts that say how something is told. They take signs away, and so no slip of the pen makes a Nepali word one."""
+_DETERMINERS: Final = frozenset({"a", "an", "the", "any", "my", "his", "her", "our", "your", "their"})
+_AS_IT_STANDS: Final = frozenset({"see", "feel", "say", "be", "have", "get", "go", "find", "take", "think", "wait"})
+"""Verbs of which "doesn't" means something else than "can't": "it doesn't feel right", "not seeing anybody"."""
+
+
 class Lexicon:
     """The list, compiled."""
 
@@ -129,6 +139,8 @@ class Lexicon:
         """By their first concept."""
         self._whole: set[str] = set()
         self._beginnings: dict[str, int] = {}
+        self._signs: set[str] = set()
+        """Words of what is a sign; those of markers alone are not guessed from a slip of the pen."""
         self._typos: dict[str, set[str]] = {}
         self._known: dict[tuple[str, ...], frozenset[str]] = {}
         for name, phrases in document.concepts.items():
@@ -163,8 +175,10 @@ class Lexicon:
         exact = False
         for key in keys:
             if key in self._whole:
-                exact = exact or not key.startswith(NEPALI)
+                exact = exact or not key.startswith((NEPALI, NOT_DONE))
                 yield key
+            if key.startswith(NOT_DONE):
+                continue
             for end in range(2, len(key) + 1):
                 if key[:end] in self._beginnings:
                     exact = exact or not key.startswith(NEPALI)
@@ -172,6 +186,8 @@ class Lexicon:
         if exact or keys[0] in _KEEP:
             return
         for key in keys:
+            if key.startswith(NOT_DONE):
+                continue
             if key.startswith(NEPALI) and not keys[0].startswith(NEPALI):
                 continue  # romanised spelling varies enough as it is
             if len(key) >= (_NEPALI_TYPO if key.startswith(NEPALI) else 4) and key not in _KEEP:
@@ -185,12 +201,22 @@ class Lexicon:
             joined = "".join(words)
             if len(words) > 1 and len(joined) >= _JOINED and not re.search(r"[*#]", joined):
                 self._insert(concept, [(joined,)])
+            if concept in MARKERS:
+                continue
+            bare = [word for word in words[1:-1] if word not in _DETERMINERS]
+            if len(words) - 2 - len(bare) > 0:  # "stuck in his throat": any other's, too, for fillers may stand between
+                words = [words[0], *bare, words[-1]]
+                self._insert(concept, [(word,) for word in words])
+            if len(words) > 1 and words[0] in INABLE and words[1].isalpha() and words[1] not in _AS_IT_STANDS:
+                self._insert(concept, [(NOT_DONE,), (NOT_DONE + stem(words[1]),), *((word,) for word in words[2:])])
         for phrase in phrases.ne:
             self._insert(concept, [_nepali(word) for word in phrase.split()])
 
     def _insert(self, concept: str, words: list[tuple[str, ...]]) -> None:
         nodes = [self.root]
         for spellings in words:
+            if concept not in MARKERS:
+                self._signs.update(spelling.removesuffix("*") for spelling in spellings)
             for spelling in spellings:
                 if spelling.endswith("*"):
                     self._beginnings[spelling[:-1]] = 1
@@ -201,7 +227,12 @@ class Lexicon:
             node.concepts.add(concept)
 
     def _index_typos(self) -> None:
-        for word in [*self._whole, *(f"{each}*" for each in self._beginnings)]:
+        for word in [
+            *(each for each in self._whole if not each.startswith(NOT_DONE)),
+            *(f"{each}*" for each in self._beginnings),
+        ]:
+            if word.startswith(NEPALI) and word.removesuffix("*") not in self._signs:
+                continue
             if len(word) >= (_NEPALI_TYPO if word.startswith(NEPALI) else 4):
                 for cut in _cuts(word.removesuffix("*")):
                     self._typos.setdefault(cut, set()).add(word)

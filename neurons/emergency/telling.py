@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from neurons.emergency.lexicon import Lexicon, Node, Rule
+from neurons.emergency.lexicon import MARKERS, Lexicon, Node, Rule
 from neurons.emergency.words import Sentence
 
 _SKIPPED: Final = 2
@@ -39,19 +39,22 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     spans = [span for start in range(len(sentence)) for span in _phrases(sentence, known, start, lexicon.root)]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
     spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
-    markers = {name: [(start, end) for found, start, end in spans if found == name] for name in _MARKERS}
+    markers = {name: [(start, end) for found, start, end in spans if found == name] for name in MARKERS}
     meant = {
         place
         for name, start, end in spans
-        if name not in _MARKERS or name == "no_negation"
+        if name not in MARKERS or name == "no_negation"
         for place in range(start, end)
     }
     negations = [(start, end) for start, end in markers["negation"] if start not in meant]
     after = [(start, end) for start, end in markers["negation_after"] if start not in meant]
-    asked = (bool(markers["asking"]) and not markers["own_now"]) or bool(markers["supposing"])
+    # "I don't know how many" asks nothing.
+    unknown = {end for _, end in markers["unknown"]}
+    questions = [span for span in markers["asking"] if span[0] not in unknown]
+    asked = (bool(questions) and not markers["own_now"]) or bool(markers["supposing"])
     found = []
     for name, start, end in sorted(spans, key=lambda span: (span[1], span[2], span[0])):
-        if name in _MARKERS and name not in _USABLE:
+        if name in MARKERS and name not in _USABLE:
             continue
         denied = any(_reaches(sentence, negation[1], start, negation[0]) for negation in negations) or any(
             _follows(sentence, end, place[0]) for place in after
@@ -65,10 +68,6 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     return tuple(found)
 
 
-_MARKERS: Final = frozenset(
-    ["idiom", "negation", "negation_after", "no_negation", "past", "resolved", "now", "asking", "supposing", "fiction",
-     "own_now", "filler", "list_end"]
-)  # fmt: skip
 _USABLE: Final = frozenset({"now"})
 
 

@@ -108,6 +108,30 @@ _NOT_ENGLISH: Final = frozenset(
 )  # fmt: skip
 
 
+_WRITTEN_SHORT: Final = {
+    "yr": "year", "yrs": "years", "hr": "hour", "hrs": "hours", "min": "minute", "mins": "minutes", "wk": "week",
+    "wks": "weeks", "mnth": "month", "mnths": "months", "mth": "month", "mths": "months", "cnt": "cant",
+    "cudnt": "couldnt",
+}  # fmt: skip
+INABLE: Final = frozenset({"cant", "cannot", "couldnt", "wont", "wouldnt"})
+"""That somebody can't do a thing is often told as that it isn't done: "isn't waking" for "can't wake"."""
+NOT_DONE: Final = "!"
+"""Marks the keys by which both are known: of the negation alone, and before the stem of what isn't done."""
+_UNDONE: Final = INABLE | {"isnt", "arent", "not", "doesnt"}
+_IRREGULAR: Final = {
+    "making": "make", "makes": "make", "breathing": "breathe", "breath": "breathe", "waking": "wake", "moving": "move",
+    "swallowing": "swallow", "speaking": "speak", "writing": "write", "opening": "open", "using": "use",
+}  # fmt: skip
+_ENDING: Final = re.compile(r"(?:(?<=[a-z]{3})ing|(?<=[a-z]{3})(?<!s)s)$")
+
+
+@lru_cache(maxsize=20_000)
+def stem(word: str) -> str:
+    """Return an English verb without the ending of "is waking" or "wakes"; past forms stay, for they tell of then."""
+    bare = _IRREGULAR.get(word) or _ENDING.sub("", word)
+    return bare[:-1] if len(bare) > 3 and bare[-1] == bare[-2] and bare[-1] in "bdgmnprt" else bare
+
+
 @lru_cache(maxsize=20_000)
 def _word(token: str, *, may_be_nepali: bool) -> Word:
     token = token.replace("'", "").strip("*")
@@ -119,14 +143,18 @@ def _word(token: str, *, may_be_nepali: bool) -> Word:
         plain = str(int(number)) if number.is_integer() and number < 1e15 else token
         return Word((plain, NEPALI + plain), number=number)
     if "\u0900" <= token[:1] <= "\u097f":
-        return Word(tuple(NEPALI + each for each in skeletons(token)))
+        return Word(tuple(NEPALI + each for each in _with_other_persons(skeletons(token))))
     keys = [token]
+    if token in _WRITTEN_SHORT:
+        keys.append(_WRITTEN_SHORT[token])
+    if token.isascii() and token.isalpha():
+        keys += [NOT_DONE] if token in _UNDONE else [NOT_DONE + stem(token)]
     if not token.isalpha():
         keys.append(token.translate(_LEET))
     if _LONG.search(token):
         keys += [_LONG.sub(r"\1\1", token), _LONG.sub(r"\1", token)]
     if may_be_nepali:
-        keys += [NEPALI + each for each in skeletons(token)]
+        keys += [NEPALI + each for each in _with_other_persons(skeletons(token))]
     return Word(tuple(dict.fromkeys(keys)))
 
 
@@ -162,6 +190,24 @@ def skeletons(word: str) -> tuple[str, ...]:
             latin = pattern.sub(to, latin)
         spelled = [latin]
     return tuple(dict.fromkeys(_short(each) for each in spelled))
+
+
+_PERSONS: Final = tuple((re.compile(pattern), to) for pattern, to in (
+    (r"(?<=..)nubayo$", "yo"), (r"(?<=..)(?:in|i|e)$", "yo"), (r"(?<=..)nuba(?:ye|e)?ko$", "eko"),
+    (r"(?<=.[^aeiou])(?:eki|ek|yako|ako|yeko|ya|y)$", "eko"),
+))  # fmt: skip
+_NO_VERBS: Final = frozenset({"bai", "dai", "gai", "ai", "didi", "ani", "bahini", "pani", "aba"})
+"""Skeletons of little words that only look like a verb's feminine: brother, sister, cow, water."""
+
+
+def _with_other_persons(spelled: tuple[str, ...]) -> tuple[str, ...]:
+    """Add the third person's masculine past and participle, which the list has, of other persons and colloquial ones.
+
+    "She ate" (khai, khain), "they ate" (khae) and the polite khanubhayo are read as khayo, chaleki and chalya as
+    chaleko.
+    """
+    more = [pattern.sub(to, each) for each in spelled if each not in _NO_VERBS for pattern, to in _PERSONS]
+    return tuple(dict.fromkeys((*spelled, *more)))
 
 
 def _devanagari(word: str, *, nasal: str) -> str:

@@ -58,6 +58,50 @@ def test_a_negation_or_a_past_ends(text: str) -> None:
     assert Kind.HEART in said(text).kinds
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("he isnt waking up", Kind.UNCONSCIOUS),  # the list has "can't wake"
+        ("a sweet is stuck in our boys throat and he isnt making any sound", Kind.BREATHING),
+        ("my heart is at 190 and has been so for the whole of this long afternoon and i am about to faint", Kind.HEART),
+        ("my toddler got into the tablets, i dont know how many", Kind.POISONING),
+        ("oven cleaner splashed into my eye", Kind.EYE),
+        ("काकीको आँखामा तेजाब पर्‍यो", Kind.EYE),
+        ("मेरो छोरीले मट्टितेल खाई, ३ वर्षकी हो", Kind.POISONING),  # an age is no "years ago"
+        ("bahini le musa marne ausadhi khai", Kind.POISONING),
+        ("8 mahina ki garbhawati, bachha chalya chaina", Kind.PREGNANCY),
+    ],
+)
+def test_a_sign_is_known_in_other_forms_of_its_words(text: str, kind: Kind) -> None:
+    assert kind in said(text).kinds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["he isnt making any plans these days", "i had a fit 10 yrs back", "bahini le bhat khai", "mero bhai thik cha"],
+)
+def test_other_forms_make_no_alarm_of_their_own(text: str) -> None:
+    assert not said(text).is_emergency
+
+
+def test_a_no_to_what_somebody_can_do_tells_that_they_cant() -> None:
+    def answered(question: str, answer: str) -> bool:
+        return assess(
+            [
+                {"role": "user", "content": "my dad is not well"},
+                {"role": "assistant", "content": question},
+                {"role": "user", "content": answer},
+            ]
+        ).is_emergency
+
+    assert answered("Is he breathing?", "no")
+    assert answered("I see. Are you able to breathe?", "No I cant")
+    assert not answered("Is he breathing?", "yes, fine")
+    assert not answered("Does he have chest pain?", "no")
+    assert not answered("Are you thinking of killing yourself?", "no")
+    assert not answered("Can he come on Monday?", "no")
+
+
 def test_two_turns_and_a_yes_count() -> None:
     ask = {"role": "assistant", "content": "Are you thinking of killing yourself?"}
     assert (
