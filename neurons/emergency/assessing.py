@@ -11,7 +11,7 @@ from neurons.emergency.kinds import Assessment, Kind
 from neurons.emergency.lexicon import Combination, Lexicon, lexicon
 from neurons.emergency.notices import language_of, notice
 from neurons.emergency.telling import Told, told_in
-from neurons.emergency.words import Sentence, sentences
+from neurons.emergency.words import sentences
 
 REMEMBERED: Final = 5
 """So many messages of the patient's before the newest are looked at beside it."""
@@ -50,14 +50,21 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
 class _Read:
     """A sentence, and what is told in it."""
 
-    words: Sentence
     told: tuple[Told, ...]
+    by_concept: Mapping[str, Sequence[Told]]
+
+    @classmethod
+    def of(cls, told: tuple[Told, ...]) -> _Read:
+        by_concept: dict[str, list[Told]] = {}
+        for each in told:
+            by_concept.setdefault(each.concept, []).append(each)
+        return cls(told, by_concept)
 
 
 def _read(texts: Any, known: Lexicon) -> Iterator[_Read]:
     for text in texts:
         for words, _ in sentences(text):
-            yield _Read(words, told_in(words, lexicon=known))
+            yield _Read.of(told_in(words, lexicon=known))
 
 
 def _affirms(now: Sequence[_Read], known: Lexicon) -> bool:
@@ -71,15 +78,15 @@ def _asked_by(text: str, known: Lexicon) -> list[_Read]:
     for words, is_question in sentences(text):
         if is_question:
             told = tuple(Told(each.concept, each.start, each.end) for each in told_in(words, lexicon=known))
-            found.append(_Read(words, told))
+            found.append(_Read.of(told))
     return found
 
 
 def _matched(now: Sequence[_Read], before: Sequence[_Read], known: Lexicon) -> dict[str, Any]:
     """Return the rules that match, by id."""
     matched: dict[str, Any] = {}
-    told_now = {each.concept for read in now for each in read.told}
-    told = told_now | {each.concept for read in before for each in read.told}
+    told_now = {concept for read in now for concept in read.by_concept}
+    told = told_now | {concept for read in before for concept in read.by_concept}
     for concept in told:
         for combination in known.combinations.get(concept, ()):
             rule = combination.rule
@@ -99,11 +106,11 @@ def _in_sentence(read: _Read, combination: Combination) -> bool:
     rule = combination.rule
     places = []
     for concept in combination.concepts:
-        live = [each for each in read.told if each.concept == concept and each.counts(rule)]
+        live = [each for each in read.by_concept.get(concept, ()) if each.counts(rule)]
         if not live:
             return False
         places.append(live)
-    if any(each.concept in rule.unless for each in read.told):
+    if any(concept in read.by_concept for concept in rule.unless):
         return False
     if len(places) == 1:
         return True
@@ -113,15 +120,18 @@ def _in_sentence(read: _Read, combination: Combination) -> bool:
 def _near(first: Told, rest: Sequence[Sequence[Told]]) -> bool:
     taken = [first]
     for places in rest:
-        fitting = [
-            each
-            for each in places
-            if all(not (each.start < other.end and other.start < each.end) for other in taken)
-            and min(abs(each.start - first.end), abs(first.start - each.end)) <= _NEAR
-        ]
-        if not fitting:
+        fitting = next(
+            (
+                each
+                for each in places
+                if min(abs(each.start - first.end), abs(first.start - each.end)) <= _NEAR
+                and all(not (each.start < other.end and other.start < each.end) for other in taken)
+            ),
+            None,
+        )
+        if fitting is None:
             return False
-        taken.append(fitting[0])
+        taken.append(fitting)
     return True
 
 
@@ -132,7 +142,7 @@ def _in_talk(now: Sequence[_Read], before: Sequence[_Read], combination: Combina
         return {
             each.concept
             for read in reads
-            if not any(other.concept in rule.unless for other in read.told)
+            if not any(concept in read.by_concept for concept in rule.unless)
             for each in read.told
             if each.counts(rule)
         }
