@@ -55,12 +55,20 @@ class _Read:
 
     words: Sentence
     told: tuple[Told, ...]
+    by_concept: Mapping[str, Sequence[Told]]
+
+    @classmethod
+    def of(cls, words: Sentence, told: tuple[Told, ...]) -> _Read:
+        by_concept: dict[str, list[Told]] = {}
+        for each in told:
+            by_concept.setdefault(each.concept, []).append(each)
+        return cls(words, told, by_concept)
 
 
 def _read(texts: Any, known: Lexicon) -> Iterator[_Read]:
     for text in texts:
         for words, _ in sentences(text):
-            yield _Read(words, told_in(words, lexicon=known))
+            yield _Read.of(words, told_in(words, lexicon=known))
 
 
 def _affirms(now: Sequence[_Read], known: Lexicon) -> bool:
@@ -85,7 +93,7 @@ def _denies(text: str) -> bool:
 def _undone_by(text: str, known: Lexicon) -> list[_Read]:
     """Return what the assistant asked for and the patient said no to, where its not being done is itself the sign."""
     return [
-        _Read(read.words, tuple(each for each in read.told if _is_undone(read.words[each.start : each.end])))
+        _Read.of(read.words, tuple(each for each in read.told if _is_undone(read.words[each.start : each.end])))
         for read in _read((_undone(text),), known)
     ]
 
@@ -108,15 +116,15 @@ def _asked_by(text: str, known: Lexicon) -> list[_Read]:
     for words, is_question in sentences(text):
         if is_question:
             told = tuple(Told(each.concept, each.start, each.end) for each in told_in(words, lexicon=known))
-            found.append(_Read(words, told))
+            found.append(_Read.of(words, told))
     return found
 
 
 def _matched(now: Sequence[_Read], before: Sequence[_Read], known: Lexicon) -> dict[str, Any]:
     """Return the rules that match, by id."""
     matched: dict[str, Any] = {}
-    told_now = {each.concept for read in now for each in read.told}
-    told = told_now | {each.concept for read in before for each in read.told}
+    told_now = {concept for read in now for concept in read.by_concept}
+    told = told_now | {concept for read in before for concept in read.by_concept}
     for concept in told:
         for combination in known.combinations.get(concept, ()):
             rule = combination.rule
@@ -136,11 +144,11 @@ def _in_sentence(read: _Read, combination: Combination) -> bool:
     rule = combination.rule
     places = []
     for concept in combination.concepts:
-        live = [each for each in read.told if each.concept == concept and each.counts(rule)]
+        live = [each for each in read.by_concept.get(concept, ()) if each.counts(rule)]
         if not live:
             return False
         places.append(live)
-    if any(each.concept in rule.unless for each in read.told):
+    if any(concept in read.by_concept for concept in rule.unless):
         return False
     if len(places) == 1:
         return True
@@ -150,15 +158,18 @@ def _in_sentence(read: _Read, combination: Combination) -> bool:
 def _near(first: Told, rest: Sequence[Sequence[Told]]) -> bool:
     taken = [first]
     for places in rest:
-        fitting = [
-            each
-            for each in places
-            if all(not (each.start < other.end and other.start < each.end) for other in taken)
-            and any(min(abs(each.start - other.end), abs(other.start - each.end)) <= _NEAR for other in taken)
-        ]
-        if not fitting:
+        fitting = next(
+            (
+                each
+                for each in places
+                if all(not (each.start < other.end and other.start < each.end) for other in taken)
+                and any(min(abs(each.start - other.end), abs(other.start - each.end)) <= _NEAR for other in taken)
+            ),
+            None,
+        )
+        if fitting is None:
             return False
-        taken.append(fitting[0])
+        taken.append(fitting)
     return True
 
 
@@ -169,7 +180,7 @@ def _in_talk(now: Sequence[_Read], before: Sequence[_Read], combination: Combina
         return {
             each.concept
             for read in reads
-            if not any(other.concept in rule.unless for other in read.told)
+            if not any(concept in read.by_concept for concept in rule.unless)
             for each in read.told
             if each.counts(rule)
         }

@@ -39,29 +39,33 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     spans = [span for start in range(len(sentence)) for span in _phrases(sentence, known, start, lexicon.root)]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
     spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
-    markers = {name: [(start, end) for found, start, end in spans if found == name] for name in MARKERS}
-    meant = {
-        place
-        for name, start, end in spans
-        if name not in MARKERS or name == "no_negation"
-        for place in range(start, end)
-    }
+    markers: dict[str, list[tuple[int, int]]] = {name: [] for name in MARKERS}
+    meant: set[int] = set()
+    for name, start, end in spans:
+        if name in MARKERS:
+            markers[name].append((start, end))
+        if name not in MARKERS or name == "no_negation":
+            meant.update(range(start, end))
     negations = [(start, end) for start, end in markers["negation"] if start not in meant]
     after = [(start, end) for start, end in markers["negation_after"] if start not in meant]
     # "I don't know how many" asks nothing.
     unknown = {end for _, end in markers["unknown"]}
     questions = [span for span in markers["asking"] if span[0] not in unknown]
     asked = (bool(questions) and not markers["own_now"]) or bool(markers["supposing"])
+    was = bool(markers["past"]) or bool(markers["resolved"])
+    layout = _Layout(sentence) if negations or after or (was and markers["now"]) else None
     found = []
     for name, start, end in sorted(spans, key=lambda span: (span[1], span[2], span[0])):
         if name in MARKERS and name not in _USABLE:
             continue
-        denied = any(_reaches(sentence, negation[1], start, negation[0]) for negation in negations) or any(
-            _follows(sentence, end, place[0]) for place in after
-        )
-        clause = _clause(sentence, start, end)
-        is_now = any(clause[0] <= place[0] < clause[1] for place in markers["now"])
-        past = (bool(markers["past"]) and not is_now) or (bool(markers["resolved"]) and not is_now)
+        denied, past = False, was
+        if layout is not None:
+            denied = any(layout.reaches(negation[1], start) for negation in negations) or any(
+                layout.follows(end, place[0]) for place in after
+            )
+            if was and markers["now"]:
+                first, last = layout.clause(start, end)
+                past = not any(first <= place[0] < last for place in markers["now"])
         found.append(
             Told(name, start, end, is_denied=denied, is_past=past, is_asked=asked, is_fiction=bool(markers["fiction"]))
         )
@@ -93,21 +97,6 @@ def _is_filler(known: frozenset[str], root: Node) -> bool:
     return any((node := root.next.get(word)) is not None and "filler" in node.concepts for word in known)
 
 
-def _reaches(sentence: Sentence, end: int, start: int, begin: int) -> bool:
-    """Tell whether a negation that ends at `end` reaches a concept at `start`: a comma stops it, but in a list."""
-    if not end <= start:
-        return False
-    between = sentence[end:start]
-    pauses = sum(word.is_pause for word in between)
-    words = len(between) - pauses
-    if pauses == 0:
-        return words <= _REACH and not any(_STOPS.intersection(word.keys) for word in between)
-    # "no fever, cough or chest pain": short things in a row, and "or" before the last.
-    if between[0].is_pause or any((_STOPS | _VERBS).intersection(word.keys) for word in between):
-        return False
-    return words <= 4 * (pauses + 1) and any(_OR.intersection(word.keys) for word in sentence[end:])
-
-
 _STOPS: Final = frozenset({"but", "though", "however", "because", "and", "since", "except", "~tar"})
 _VERBS: Final = frozenset(
     ["i", "im", "ive", "my", "he", "she", "his", "her", "hes", "shes", "we", "they", "it", "is", "has", "have", "now"]
@@ -115,19 +104,60 @@ _VERBS: Final = frozenset(
 _OR: Final = frozenset({"or", "nor", "no"})
 
 
-def _follows(sentence: Sentence, end: int, start: int) -> bool:
-    """Tell whether a Nepali negation, which follows what it denies, denies what ends at `end`."""
-    if start < end:
-        return False
-    between = sentence[end:start]
-    return len(between) <= 4 and not any(word.is_pause or _STOPS.intersection(word.keys) for word in between)
+class _Layout:
+    """Where a sentence has its pauses and the words that end a clause.
 
+    Counted once, so that each question takes the same time however long the sentence is: of thousands of words
+    without a full stop any two would otherwise be looked at with all that stands between them.
+    """
 
-def _clause(sentence: Sentence, start: int, end: int) -> tuple[int, int]:
-    """Return the words around a concept up to a comma, "but" or "and"."""
-    first, last = start, end
-    while first > 0 and not (sentence[first - 1].is_pause or _STOPS.intersection(sentence[first - 1].keys)):
-        first -= 1
-    while last < len(sentence) and not (sentence[last].is_pause or _STOPS.intersection(sentence[last].keys)):
-        last += 1
-    return first, last
+    def __init__(self, sentence: Sentence) -> None:
+        # Each list has at place n what is true of the first n words.
+        self._pauses, self._stops, self._verbs = [0], [0], [0]
+        self._last_or = -1
+        for place, word in enumerate(sentence):
+            self._pauses.append(self._pauses[-1] + word.is_pause)
+            self._stops.append(self._stops[-1] + (not _STOPS.isdisjoint(word.keys)))
+            self._verbs.append(self._verbs[-1] + (not _VERBS.isdisjoint(word.keys)))
+            if not _OR.isdisjoint(word.keys):
+                self._last_or = place
+        self._sentence = sentence
+        self._begins: list[int] | None = None
+        self._ends: list[int] = []
+
+    def reaches(self, end: int, start: int) -> bool:
+        """Tell whether a negation that ends at `end` reaches a concept at `start`: a comma stops it, but in a list."""
+        if not end <= start:
+            return False
+        pauses = self._pauses[start] - self._pauses[end]
+        words = start - end - pauses
+        stops = self._stops[start] - self._stops[end]
+        if pauses == 0:
+            return words <= _REACH and not stops
+        # "no fever, cough or chest pain": short things in a row, and "or" before the last.
+        if self._sentence[end].is_pause or stops or self._verbs[start] - self._verbs[end]:
+            return False
+        return words <= 4 * (pauses + 1) and self._last_or >= end
+
+    def follows(self, end: int, start: int) -> bool:
+        """Tell whether a Nepali negation, which follows what it denies, denies what ends at `end`."""
+        if start < end:
+            return False
+        between = self._pauses[start] - self._pauses[end] + self._stops[start] - self._stops[end]
+        return start - end <= 4 and not between
+
+    def clause(self, start: int, end: int) -> tuple[int, int]:
+        """Return the words around a concept up to a comma, "but" or "and"."""
+        if self._begins is None:
+            self._begins = [0]
+            for place in range(len(self._sentence)):
+                self._begins.append(place + 1 if self._is_edge(place) else self._begins[place])
+            last = len(self._sentence)
+            ends = [last]
+            for place in reversed(range(last)):
+                ends.append(place if self._is_edge(place) else ends[-1])
+            self._ends = ends[::-1]
+        return self._begins[start], self._ends[end]
+
+    def _is_edge(self, place: int) -> bool:
+        return self._pauses[place + 1] > self._pauses[place] or self._stops[place + 1] > self._stops[place]

@@ -27,6 +27,10 @@ from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, W
 _LOG: Final = logging.getLogger(__name__)
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
+_GATHER_SECONDS: Final = 0.2
+"""So long the queue gathers entries for one transaction, which costs about as much for one as for a hundred."""
+_AT_ONCE: Final = 64
+"""Entries of one transaction; so many wait for no more."""
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
 _READ_SECONDS: Final = 2.0
@@ -53,6 +57,9 @@ class QueuedLedger:
         """By session, patient or question: the number of its last entry that isn't in the ledger yet."""
         self._work, self._progress = asyncio.Event(), asyncio.Condition()
         self._work.set()  # look at once whether the ledger is there, and make an embedded one's tables
+        self._hurry = asyncio.Event()
+        self._readers = 0
+        """Who waits until what is queued is in the ledger."""
         self._made = False
         self._away_since: float | None = None
         self._told = False
@@ -143,6 +150,8 @@ class QueuedLedger:
                 self._appended += len(batch)
                 self._waiting_since = self._waiting_since or time.monotonic()
                 self._work.set()
+                if self._spool.entries >= _AT_ONCE:
+                    self._hurry.set()
                 for _, future in batch:
                     if not future.done():
                         future.set_result(None)
@@ -156,6 +165,7 @@ class QueuedLedger:
                 if not self._spool.entries and self._away_since is None:
                     await self._work.wait()
                 self._work.clear()
+                await self._gather()
                 await self._drain_some()
                 if self._told:
                     _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
@@ -170,16 +180,27 @@ class QueuedLedger:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
                 delay = min(delay * 2, _LONGEST_DELAY)
 
+    async def _gather(self) -> None:
+        """Let more entries come, unless somebody waits for those that are there, or the ledger was away."""
+        self._hurry.clear()
+        if self._readers or self._away_since is not None or not 0 < self._spool.entries < _AT_ONCE:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._hurry.wait()
+
     async def _drain_some(self) -> None:
         if not self._made:
             await self.ledger.ready_or_made()
             self._made = True
-        entries = await self._on(self._taker, self._spool.peek)
+        entries = await self._on(self._taker, partial(self._spool.peek, entries=_AT_ONCE))
         if not entries:
             await self.ledger.ready()
             return
         try:
-            await self.ledger.record_rows([row for entry in entries for row in self._rows(entry)])
+            # In the thread: checking them takes long enough to hold up the questions in work.
+            rows = await self._on(self._taker, lambda: [row for entry in entries for row in self._rows(entry)])
+            await self.ledger.record_rows(rows)
         except (Refused, BadRecord):
             # One of them is refused: each by itself, so that it holds back no other.
             for entry in entries:
@@ -276,11 +297,15 @@ class QueuedLedger:
         return await self._reached(number, _FRESH_SECONDS) if number or self._backlog else True
 
     async def _reached(self, number: int, seconds: float) -> bool:
+        self._readers += 1
+        self._hurry.set()
         try:
             async with asyncio.timeout(seconds), self._progress:
                 await self._progress.wait_for(lambda: self._backlog == 0 and self._drained >= number)
         except TimeoutError:
             return False
+        finally:
+            self._readers -= 1
         return True
 
     async def _on(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -149,9 +149,11 @@ class Recording:
     async def _write(self, exchange: Exchange) -> None:
         if self._recorder is None:
             return
-        texts = await asyncio.gather(
-            self._scrubbed(exchange.question), *(self._scrubbed(each.words.text) for each in exchange.answers)
-        )
+        said = [exchange.question, *(each.words.text for each in exchange.answers)]
+        # Miners of one version often say the same: looking through a text is by far the dearest part of a question.
+        distinct = list(dict.fromkeys(said))
+        scrubbed = dict(zip(distinct, await asyncio.gather(*map(self._scrubbed, distinct)), strict=True))
+        texts = [scrubbed[text] for text in said]
         try:
             await self._recorder.record(*_records(exchange, texts[0], texts[1:]))
         except LedgerError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,26 @@ def test_no_change_loses_what_was_found(name: str, least: float, most: float) ->
     found = [(bool(row["kinds"]), assess(row["messages"]).is_emergency) for row in rows]
     assert found.count((True, True)) >= least * sum(is_one for is_one, _ in found)
     assert found.count((False, True)) <= most * sum(not is_one for is_one, _ in found)
+
+
+def test_each_decision_is_as_reviewed() -> None:
+    """decisions.json holds which rules matched, and the language; a change of the list writes it anew, to be read."""
+    decided = json.loads((SETS / "decisions.json").read_text(encoding="utf-8"))
+    found = {}
+    for path in sorted(SETS.glob("*.jsonl")):
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            said = assess(row["messages"])
+            found[f"{path.stem}:{row['id']}"] = [*said.rules, f"/{said.language}"]
+    assert {name: what for name, what in found.items() if what != decided.get(name)} == {}
+    assert found.keys() == decided.keys()
+
+
+@pytest.mark.parametrize(
+    "text", ["no chest pain and fever headache vomiting blood ", "no chest pain, fever, cough, ", "wordless "]
+)
+def test_no_message_takes_long(text: str) -> None:
+    """The gateway reads it in its event loop: one patient's thousands of words must not hold up all others."""
+    said("chest pain")  # the list is loaded
+    begun = time.thread_time()
+    said((text * 400)[:8000])
+    assert time.thread_time() - begun < 3.0

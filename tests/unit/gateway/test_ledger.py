@@ -33,6 +33,27 @@ def files_with(folder: Path, text: str) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
+async def test_what_several_miners_say_alike_is_looked_through_once(tmp_path: Path) -> None:
+    looked_through: list[str] = []
+
+    def counting(text: str) -> Clean:
+        looked_through.append(text)
+        return scrub(text)
+
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with (
+        await QueuedLedger.open(url, folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice", "Charlie"), recorder=queued, scrub=counting) as running,
+    ):
+        _, _, document = await running.ask(f"I am {NAME}. My knee hurts.")
+        assert await queued.drained(timeout_seconds=20)
+        view = await queued.question(question_id=document["bettertherapy"]["questionId"])
+        said = {answer.text.text for answer in view.answers if answer.text}
+        assert len(view.answers) == 2
+        assert NAME not in "".join(said)
+        assert len(looked_through) == len(set(looked_through)) == 1 + len(said)
+
+
 async def test_a_question_with_all_its_answers_and_its_rating_is_in_the_ledger(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     liar = RogueMiner(signed_by="Mallory")

@@ -9,14 +9,17 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, Session, new_id
-from neurons.ledger.codec import TABLE_OF
+from neurons.ledger.codec import TABLE_OF, Row
 from neurons.ledger.migrate import migrate
+from neurons.ledger.queued import _AT_ONCE
 from neurons.ledger.spool import Spool
+from neurons.ledger.views import Written
 from tests.unit.ledger.postgres import Postgres
 from tests.unit.ledger.test_writing_and_reading import rows_by_table
 from tests.unit.ledger.world import GURUNG, NOON, Conversation, a_day
@@ -38,6 +41,38 @@ async def test_what_is_recorded_is_read_at_once_and_lies_in_the_ledger_soon(url:
             await queued.ledger.history(session_id=new_id(), patient_id=new_id())
     async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
         assert len((await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2
+
+
+async def test_what_comes_one_by_one_is_written_together_and_a_reader_waits_for_no_more(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.ledger.queued._GATHER_SECONDS", 600.0)
+    sizes: list[int] = []
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        write = queued.ledger.record_rows
+
+        async def counted(rows: Iterable[tuple[str, Row]]) -> Written:
+            rows = list(rows)
+            sizes.append(len(rows))
+            return await write(rows)
+
+        await queued.record(*a_day().records)
+        assert await queued.drained(timeout_seconds=60)
+        monkeypatch.setattr(queued.ledger, "record_rows", counted)
+        talks = [a_day() for _ in range(5)]
+        for talk in talks:
+            await queued.record(*talk.records)  # returns: on the disk, whatever the ledger does
+        assert (sizes, queued.waiting) == ([], 5)
+        # Who waits for it hurries it.
+        assert await queued.drained(timeout_seconds=60)
+        assert sizes == [sum(len(talk.records) for talk in talks)]
+        # So does a full batch.
+        for talk in (a_day() for _ in range(_AT_ONCE)):
+            await queued.record(*talk.records)
+        async with asyncio.timeout(60):
+            while queued.waiting:
+                await asyncio.sleep(0.02)
+        assert len(sizes) <= 3
 
 
 async def test_sessions_go_on_while_the_ledger_is_down_and_survive_a_restart(
