@@ -50,6 +50,7 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
         "endpoint": "http://gpu:8000", "secretRef": {"name": "b2"}, "device": None, "maxLoras": None,
     }},
     "MinerPool.engine.maxLoras": {"engine": {"maxLoras": 5}},
+    "MinerPool.miner.externalAddress": {"miner": {"externalAddress": "1.1.1.1:80"}},
     "MinerPool.autoscaling.min": {"autoscaling": {"min": 1, "max": 2}},
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
