@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.asked import EngineRequest
+from neurons.miner.bodies import read_body
 from neurons.miner.chat import parse_chat
 from neurons.miner.completions import parse_completion, parse_embedding
 from neurons.miner.cors import Cors
 from neurons.miner.doors import Doors
-from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
+from neurons.miner.errors import RequestError, unavailable, unknown_model
 from neurons.miner.metrics import Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.relay import Relay
 from neurons.miner.responses import ResponsesRequest, parse_responses
 from neurons.miner.responses_outlet import ResponsesOutlet
 from neurons.miner.sessions import SESSION_HEADER, session_of
-from neurons.miner.settings import MAX_BODY_BYTES, Settings
+from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
 
 log = logging.getLogger(__name__)
-
-BODY_SECONDS: Final = 30.0
-"""Longest time a client may take to send its body."""
 
 _R = TypeVar("_R", bound=EngineRequest)
 
@@ -147,7 +144,7 @@ class MinerServer:
     ) -> web.StreamResponse:
         headers = request.headers
         try:
-            client, body = await self._doors.enter(request, _body)
+            client, body = await self._doors.enter(request, read_body)
             asked = parse(body)
         except RequestError as error:
             self._metrics.count("", "", str(error.status))
@@ -208,36 +205,6 @@ class MinerServer:
 
     async def _expose(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    length = request.content_length
-    if length is not None and length > MAX_BODY_BYTES:
-        raise _too_large()
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    content = request.content
-    try:
-        if content.is_eof():  # all of it is here already, as nearly always: no timer, no limit to watch on the way
-            body = content.read_nowait(-1)
-            if len(body) > MAX_BODY_BYTES:
-                raise _too_large()
-            return body
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except web.RequestPayloadError:
-        raise bad_request("the body could not be read: it is not encoded as its headers say") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large() from None
-    except TimeoutError:
-        raise RequestError(408, "timeout", f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
-
-
-def _too_large() -> RequestError:
-    return RequestError(
-        413, "invalid_request_error", f"the body has more than {MAX_BODY_BYTES} bytes", code="body_too_large"
-    )
 
 
 def _entry(snapshot: Snapshot, twin: TwinRoute) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from aiohttp import web
 
 from neurons.lessons.model import load_embedder
 from neurons.miner.access import AccessList
+from neurons.miner.bodies import bounded_request
 from neurons.miner.doors import Doors, SignedDoor
 from neurons.miner.lesson_feed import LessonFeed
 from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import Metrics
 from neurons.miner.relay import Relay
 from neurons.miner.server import MinerServer
-from neurons.miner.settings import MAX_BODY_BYTES, SIGNED_DOOR, TOKEN_DOOR, Settings
+from neurons.miner.settings import SIGNED_DOOR, TOKEN_DOOR, Settings
 from neurons.miner.source import follow_cluster, follow_folder
 from neurons.miner.tables import Tables
 
@@ -118,7 +119,7 @@ class MinerService:
         runner = web.ServerRunner(
             web.Server(
                 server.handle,
-                request_factory=_request,
+                request_factory=bounded_request,
                 handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
                 access_log=None,
                 keepalive_timeout=IDLE_SECONDS,
@@ -166,11 +167,3 @@ def _subnet(settings: Settings, metrics: Metrics) -> Subnet | None:
     from neurons.miner.subnet import Subnet  # noqa: PLC0415 - it loads the SDK, which no miner without a wallet needs
 
     return Subnet.open(settings.subnet, registry=metrics.registry)
-
-
-def _request(
-    message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
-) -> web.BaseRequest:  # aiohttp doesn't export the types of its request factories
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES
-    )

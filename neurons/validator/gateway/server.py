@@ -12,8 +12,9 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from neurons.miner.bodies import read_body
 from neurons.miner.cors import Cors
-from neurons.miner.errors import JSON_HEADERS, RequestError, bad_request, overloaded, unknown_model
+from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.feedback import Feedback
@@ -25,9 +26,6 @@ from neurons.validator.gateway.twins import Twins
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-BODY_SECONDS: Final = 30.0
-"""Longest time a client may take to send its body."""
 CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
@@ -137,7 +135,7 @@ class GatewayServer:
     async def _chat(self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str]) -> web.StreamResponse:
         twin = ""
         try:
-            asked = parse(await _body(request))
+            asked = parse(await read_body(request))
             twin = asked.twin
             return await self._chats.answer(request, asked, key=key, shown=shown)
         except RequestError as error:
@@ -161,7 +159,7 @@ class GatewayServer:
         return _json(self._entry(name) | {"metagraph": self._metagraph()})
 
     async def _begin(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.begin(await _body(request), key)))
+        return _json(*reversed(await self._feedback.begin(await read_body(request), key)))
 
     async def _sessions(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         del request
@@ -172,10 +170,10 @@ class GatewayServer:
         return _json(await self._feedback.show(session_id, key, user=request.query.get("user")))
 
     async def _rate(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.rate(await _body(request), key)))
+        return _json(*reversed(await self._feedback.rate(await read_body(request), key)))
 
     async def _prefer(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.prefer(await _body(request), key)))
+        return _json(*reversed(await self._feedback.prefer(await read_body(request), key)))
 
     def _entry(self, name: str) -> dict[str, Any]:
         members = self._roster.for_twin(name)
@@ -219,26 +217,6 @@ class GatewayServer:
 
     def _expose(self) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except web.RequestPayloadError:
-        raise bad_request("the body could not be read: it is not encoded as its headers say") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large() from None
-    except TimeoutError:
-        raise RequestError(408, "timeout", f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
-
-
-def _too_large() -> RequestError:
-    return RequestError(
-        413, "invalid_request_error", f"the body has more than {MAX_BODY_BYTES} bytes", code="body_too_large"
-    )
 
 
 def _wrong_method(path: str, allowed: str) -> RequestError:

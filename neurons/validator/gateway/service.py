@@ -17,6 +17,7 @@ from aiohttp import web
 from neurons.chain.connection import Chain
 from neurons.chain.metagraph import MetagraphReader
 from neurons.ledger import QueuedLedger, Recorder
+from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
 from neurons.miner.errors import StartError
 from neurons.receipts import Keypair
@@ -31,7 +32,7 @@ from neurons.validator.gateway.ranking import AgreementRanker, Ranker
 from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster, Source
 from neurons.validator.gateway.scrubbing import load_scrubber
-from neurons.validator.gateway.server import MAX_BODY_BYTES, GatewayServer
+from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import Ids, Sessions
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
@@ -156,7 +157,7 @@ class GatewayService:
         runner = web.ServerRunner(
             web.Server(
                 server.handle,
-                request_factory=_request,
+                request_factory=bounded_request,
                 handler_cancellation=True,  # a client that leaves cancels its question, and so the miners' work
                 access_log=None,
                 keepalive_timeout=IDLE_SECONDS,
@@ -247,11 +248,3 @@ def _secret(settings: Settings) -> bytes:
     except OSError as error:
         raise StartError(f"the state folder {settings.state_dir} can't be used: {error.strerror}") from None
     return secret
-
-
-def _request(
-    message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
-) -> web.BaseRequest:  # aiohttp doesn't export the types of its request factories
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES
-    )
