@@ -89,8 +89,8 @@ def measure(options: Options) -> Result:
         ),
         figures=tuple(_figures(subjects)),
         notes=(
-            "Where the models of neurons.privacy are installed, as `make venv` does, the gateway takes identifiers out of "
-            "each text in threads of its own process, and that is in these figures; elsewhere no text is kept.",
+            "Where the models of neurons.privacy are installed, as `make venv` does, the gateway takes identifiers out "
+            "of each text in threads of its own process, and that is in these figures; elsewhere no text is kept.",
             *(
                 f"LiteLLM {versions.litellm()}, one worker, one key; {subject.failed} of its requests failed."
                 for subject in subjects
