@@ -14,8 +14,8 @@ from bettertherapy_api import names
 from bettertherapy_api.schema import ApiModel, DnsLabel, DnsName, LabelSelector, LabelValue, cel, rules
 
 OWNED_PATHS: Final = (
-    "/adapters", "/cache", "/dev", "/etc/bettertherapy", "/models", "/mnt/pvc", "/proc", "/run", "/sys", "/tmp",  # noqa: S108
-    "/var/run",
+    "/adapters", "/cache", "/dev", "/etc/bettertherapy", "/models", "/mnt/headers", "/mnt/pvc", "/proc", "/run", "/sys",
+    "/tmp", "/var/run",  # noqa: S108
 )  # fmt: skip
 """Folders in the pods that are the operator's or the kernel's: nothing may be mounted on, in or above them."""
 OWNED_VARIABLES: Final = (
