@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 import uvloop
 
+from twin_operator.engine.api import LIST_CHUNK
 from twin_operator.engine.health import serve_health
 from twin_operator.engine.resources import Resource
 from twin_operator.kinds.watched import WATCHED
@@ -61,6 +62,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 330
     chosen.watching.connect_timeout = settings.request_seconds
+    chosen.watching.chunk_size = LIST_CHUNK  # ten thousand objects at once, as they come, would double its memory
     chosen.queueing.worker_limit = 256
     # kopf keeps one worker per object until it has idled this long, and new objects wait for a free one.
     chosen.queueing.idle_timeout = 0.05
