@@ -32,6 +32,8 @@ class Clinic:
     pools: int
     version: dict[str, int] = field(default_factory=dict)
     """Which version each twin asks for."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """What the twins' specs say besides."""
 
     @property
     def names(self) -> list[str]:
@@ -82,6 +84,7 @@ class Clinic:
                 "poolSelector": {"matchLabels": {"tier": self.pool_of(twin)}},
                 "systemPrompt": f"You are the AI twin of {twin}. Speak plainly, and send emergencies to a hospital.",
                 "adapter": self.adapter(twin),
+                **self.spec,
             },
         })  # fmt: skip
 

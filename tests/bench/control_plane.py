@@ -1,4 +1,5 @@
-"""The operator with ten thousand twins: memory, restart, idleness, a version's way into its slice, a busy minute.
+"""The operator with ten thousand twins: memory, restart, idleness, a version's way into its slice, a busy minute, and
+rollbacks while Prometheus hangs.
 
 `python -m tests.bench.control_plane`, or `control_plane` as one of `python -m tests.bench`.
 """
@@ -20,6 +21,7 @@ from tests.api.operator_harness import Operator, until
 from tests.bench import processes, versions
 from tests.bench.bench_cluster import NAMESPACE, bench_cluster
 from tests.bench.clinic import Clinic, paced
+from tests.bench.held_rollbacks import CANARIES, hanging_prometheus, rollback_ms
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
 from twin_operator.errors import ApiError
@@ -46,6 +48,7 @@ class Seen:
     soak_before_mb: float = 0.0
     soak_after_mb: float = 0.0
     soak_changes: int = 0
+    rollback_ms: list[float] = field(default_factory=list)
 
 
 def measure(options: Options) -> Result:
@@ -53,7 +56,7 @@ def measure(options: Options) -> Result:
     with bench_cluster() as cluster, tempfile.TemporaryDirectory() as folder:
         software = versions.of_cluster(cluster) | versions.of_python()
         seen, broken = Seen(), []
-        for part, measured in (("many", _many), ("changes", _changes)):
+        for part, measured in (("many", _many), ("changes", _changes), ("rollbacks", _rollbacks)):
             if part in options.skip:
                 continue
             try:
@@ -71,7 +74,9 @@ def measure(options: Options) -> Result:
             "a kubelet, one per pool, and their reports were written as agents write them. "
             f"{options.many_twins:,} twins on {options.many_pools} pools for memory, restart and idleness; 1,000 twins "
             "on one pool for changes: a change is a new spec.adapter whose agent reports it verified at once. Memory "
-            "is VmRSS, in units of 10⁶ bytes. Bytes are those of request bodies, by its own metric, without its Lease."
+            "is VmRSS, in units of 10⁶ bytes. Bytes are those of request bodies, by its own metric, without its Lease. "
+            "Rollbacks were asked for by annotation, each while the operator waited for a Prometheus that takes "
+            "questions and answers none."
         ),
         figures=figures,
         notes=tuple(broken),
@@ -117,6 +122,11 @@ def _figures(seen: Seen, options: Options) -> tuple[Figure, ...]:
                 one, f"memory after {seen.soak_changes:,} changes against before", "%", [grown], "≤ +10%", grown <= 10,
                 digits=1,
             )  # fmt: skip
+    if seen.rollback_ms:
+        add(
+            f"{CANARIES} canaries, Prometheus hangs", "rollback asked for → no traffic in the slice", "ms",
+            seen.rollback_ms, "≤ 1,000 ms", max(seen.rollback_ms) <= 1000, digits=0,
+        )  # fmt: skip
     return tuple(figures)
 
 
@@ -150,6 +160,7 @@ async def _changes(cluster: Cluster, folder: Path, options: Options, seen: Seen)
         operator_harness.cluster(kubeconfig, NAMESPACE) as world,
         operator_harness.operator(kubeconfig, NAMESPACE, folder, name="third") as operator,
     ):
+        await wipe(world)  # of a part that broke off
         clinic = Clinic(world, twins=1000, pools=1)
         await clinic.furnish()
         await clinic.until_ready()
@@ -177,6 +188,19 @@ async def _changes(cluster: Cluster, folder: Path, options: Options, seen: Seen)
         await quiet(operator)
         seen.soak_after_mb = processes.resident_mb(pid)
         seen.soak_changes = changes
+
+
+async def _rollbacks(cluster: Cluster, folder: Path, options: Options, seen: Seen) -> None:
+    kubeconfig = cluster.kubeconfig_path
+    async with (
+        hanging_prometheus() as prometheus,
+        operator_harness.cluster(kubeconfig, NAMESPACE) as world,
+        operator_harness.operator(
+            kubeconfig, NAMESPACE, folder, name="fourth", TWIN_PROMETHEUS_URL=prometheus.url
+        ),
+    ):  # fmt: skip
+        await wipe(world)
+        seen.rollback_ms = await rollback_ms(Clinic(world, twins=CANARIES, pools=1), prometheus)
 
 
 async def _published_ms(clinic: Clinic, name: str) -> float:
