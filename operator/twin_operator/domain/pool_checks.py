@@ -16,6 +16,11 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.registration import registration
 from twin_operator.engine.conditions import Chain, Condition, Finding
 
+MODEL_HEADERS: Final = "model-headers"
+"""The container that reads the sizes of a base model in the engine's image."""
+ENGINE_IMAGE: Final = {"engine": "the engine", MODEL_HEADERS: "container model-headers"}
+"""Containers that run the engine's image, with what they are called."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
@@ -79,12 +84,13 @@ def model_fetch_failed(situation: Situation) -> Finding | None:
 def engine_crashed(situation: Situation) -> Finding | None:
     """vLLM ends again and again."""
     for pod in _engines(situation):
-        for crash in _crashes(pod, "engine"):
-            return Finding(
-                Reason.ENGINE_CRASHED,
-                f"the engine of pod {pod.name} ended with {_ending(crash)}; see "
-                f"`kubectl logs {pod.name} -c engine --previous`",
-            )
+        for container, what in ENGINE_IMAGE.items():
+            for crash in _crashes(pod, container):
+                return Finding(
+                    Reason.ENGINE_CRASHED,
+                    f"{what} of pod {pod.name} ended with {_ending(crash)}; see "
+                    f"`kubectl logs {pod.name} -c {container} --previous`",
+                )
     return None
 
 
@@ -387,7 +393,7 @@ def _cause(output: str, length: int = 500) -> str:
 
 
 def _image_field(trouble: ContainerTrouble) -> str:
-    return "spec.engine.image" if trouble.container == "engine" else "spec.miner.image"
+    return "spec.engine.image" if trouble.container in ENGINE_IMAGE else "spec.miner.image"
 
 
 def _engine_message(facts: PoolFacts, pod: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bettertherapy_api.report import PodRef, PodReport
+from tests.unit.operator.children.pods import VARIANTS, children, containers
 from tests.unit.operator.samples import (
     container_status,
     deployment_object,
@@ -76,6 +77,31 @@ def test_a_container_that_does_not_start_is_named_with_its_cause(
     truth, found, message = ready_of(pod_object(ready=False, **status))
     assert (truth, found) == ("False", reason)
     assert [word for word in says if word not in message] == []
+
+
+def engine_and_miner_containers() -> list[tuple[str, str]]:
+    """All containers of a pool's pods with their images, whatever the spec."""
+    found = set()
+    for spec in VARIANTS:
+        for (kind, _), child in children(**spec).items():
+            if kind == "Deployment":
+                pod = child["spec"]["template"]["spec"]
+                found |= {(name, container["image"]) for name, container in containers(pod).items()}
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("container", "image"), engine_and_miner_containers())
+def test_each_container_that_the_operator_makes_says_what_is_wrong_with_it(container: str, image: str) -> None:
+    engines = {image for name, image in engine_and_miner_containers() if name == "engine"}
+    field = "spec.engine.image" if image in engines else "spec.miner.image"
+    _, reason, message = ready_of(
+        pod_object(ready=False, initContainerStatuses=[container_status(container, waiting=PULL)])
+    )
+    assert (reason, field in message) == ("ImagePullFailed", True)
+    crashed = pod_object(ready=False, containerStatuses=[container_status(container, waiting=BACKOFF, last=CRASH)])
+    _, reason, message = ready_of(crashed)
+    assert reason in {"EngineCrashed", "AgentCrashed", "MinerCrashed", "ModelFetchFailed"}
+    assert "no such model" in message
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.pod_overlay import PodOverlay
 from twin_operator.domain.objects import Pool
+from twin_operator.domain.pool_checks import MODEL_HEADERS
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.podspec.overlay import added_mounts, with_added_env
 from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount
@@ -90,7 +91,7 @@ def headers_container(pool: Pool, image: str, overlay: PodOverlay | None) -> lis
         return []
     return [
         {
-            "name": "model-headers",
+            "name": MODEL_HEADERS,
             "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": ["python3", "-I", "-S", "-c", _COPY_HEADERS, model_path(pool), f"{_HEADERS_MOUNT}/headers"],
