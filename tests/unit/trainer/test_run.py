@@ -462,12 +462,11 @@ def test_rank_and_alpha_that_nobody_set_are_the_parents(go: Go, tmp_path: Path) 
     assert (config["r"], config["lora_alpha"]) == (2, 3)
 
 
-def test_an_item_that_is_trained_on_is_refused_by_id(go: Go, tmp_path: Path) -> None:
+def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted(go: Go, tmp_path: Path) -> None:
     told = write(tmp_path / "told.jsonl", [*ITEMS, ITEMS[0] | {"id": "leak", "question": "My KNEE hurts!"}])
-    status, result = go(items=told)
-    assert (status, result["failure"]["class"]) == (1, "BadData")
-    assert "leak" in result["failure"]["message"]
-    assert not list((tmp_path / "store").rglob("*.safetensors"))
+    assert go(items=told)[0] == 0
+    learned = state_of(tmp_path, "night-1")["dataset"]
+    assert (learned["interactions"], learned["refused"]["heldOut"]) == (2, 1)
 
 
 def test_an_item_that_an_ancestor_was_trained_on_is_refused_too(go: Go, tmp_path: Path) -> None:
