@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,32 @@ def run_demo(*arguments: str) -> str:
     if done.returncode != 0:
         pytest.fail(f"the demo ended with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+_SHOWN = (
+    ("get", "minerpools,doctortwins,finetuneruns,pods", "-A", "-o", "wide"),
+    ("get", "doctortwins", "-n", NAMESPACE, "-o", "jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{range .status."
+     "conditions[*]}  {.type}={.status} {.reason}: {.message}{\"\\n\"}{end}{end}"),
+    ("get", "events", "-n", NAMESPACE, "--sort-by=.lastTimestamp"),
+    ("logs", "-n", NAMESPACE, "-l", "bettertherapy.io/component=engine", "-c", "agent", "--tail=40"),
+)  # fmt: skip
+"""What is looked at where a test has failed, before the next one changes it."""
+_LINES = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what stood in the cluster then."""
+    report = yield
+    run = getattr(item, "funcargs", {}).get("kubectl")
+    if report.failed and run is not None:
+        for command in _SHOWN:
+            with suppress(subprocess.TimeoutExpired):
+                lines = run(*command, check=False).stdout.splitlines()[-_LINES:]
+                report.sections.append((f"kubectl {' '.join(command)[:80]}", "\n".join(lines)))
+    return report
 
 
 @pytest.fixture(scope="session")

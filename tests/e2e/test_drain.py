@@ -15,7 +15,9 @@ import pytest
 
 from tests.e2e.conftest import NAMESPACE, POOL, Answer, Clinic, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+STARTS = 600
+"""Seconds: a second engine starts and measures its adapters while the first answers, on the same two cores."""
 TWINS = ("dr-indra-gurung", "dr-tomas-okafor")
 LONG = 64
 """Tokens: several seconds, and well within drainSeconds even where two starting engines leave little of two cores."""
@@ -84,7 +86,7 @@ def test_a_scale_up_and_down_cuts_no_request(clinic: Clinic) -> None:
     clinic.kubectl("scale", "mp", POOL, "-n", NAMESPACE, "--replicas=2")  # through the scale subresource
     try:
         with load(clinic) as seen, ThreadPoolExecutor(8) as workers:
-            clinic.await_serving(*TWINS)
+            clinic.await_serving(*TWINS, seconds=STARTS)
             # Streams on both pods, so that whichever goes has one to finish.
             streams = [stream(clinic, TWINS[number % 2], workers) for number in range(6)]
             assert {one.pod for one in streams} == {pod["metadata"]["name"] for pod in clinic.pods("engine")}
@@ -109,13 +111,12 @@ def test_a_rollout_of_engines_and_miners_cuts_no_request(clinic: Clinic) -> None
         assert is_whole(began.events.result(timeout=180))
         eventually(
             lambda: old.isdisjoint(pod["metadata"]["name"] for pod in clinic.pods("engine")),
-            seconds=300,
+            seconds=STARTS,
             what="a new engine pod instead of the old one",
         )
         for which in ("engine", "miner"):
-            clinic.kubectl(
-                *("rollout", "status", f"deploy/{POOL}-{which}", "-n", NAMESPACE, "--timeout=200s"), timeout=210
-            )
+            asked = ("rollout", "status", f"deploy/{POOL}-{which}", "-n", NAMESPACE, f"--timeout={STARTS}s")
+            clinic.kubectl(*asked, timeout=STARTS + 10)
         clinic.await_serving(*TWINS)
     assert not seen.broken
     assert {answer.status for answer in seen.answers} == {200}

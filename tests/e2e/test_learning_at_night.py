@@ -69,7 +69,11 @@ def patients(clinic: Clinic) -> Iterator[Counter[str]]:
         number = 0
         while not over.is_set():
             number += 1
-            answer = clinic.ask(TWIN, f"I have had a cough for {number} days.", max_tokens=4)
+            try:
+                answer = clinic.ask(TWIN, f"I have had a cough for {number} days.", max_tokens=4)
+            except OSError as error:
+                seen[repr(error)] += 1
+                continue
             ok = answer.status == 200
             seen[answer.headers[ADAPTER_DIGEST_HEADER] if ok else f"status {answer.status}"] += 1
 
@@ -125,7 +129,7 @@ def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary:
 
     with patients(taught) as seen:
         with frozen_prometheus():
-            eventually(lambda: seen[made] >= 3, seconds=120, what="answers of the version on trial")
+            eventually(lambda: seen[made] >= 3, seconds=240, what="answers of the version on trial")
             held = eventually(
                 lambda: (c := taught.condition("twin", TWIN, "Progressing")).get("reason") == "CanaryHeld" and c,
                 seconds=90,
