@@ -134,7 +134,9 @@ async def _many(cluster: Cluster, folder: Path, options: Options, seen: Seen) ->
     kubeconfig = cluster.kubeconfig_path
     async with operator_harness.cluster(kubeconfig, NAMESPACE) as world:
         clinic = Clinic(world, twins=options.many_twins, pools=options.many_pools)
-        async with operator_harness.operator(kubeconfig, NAMESPACE, folder, name="first") as operator:
+        # Engines are updated for a thousand adapters, one pool after another: else a minute each.
+        soon = {"TWIN_UPDATE_DELAY_SECONDS": "1"}
+        async with operator_harness.operator(kubeconfig, NAMESPACE, folder, name="first", **soon) as operator:
             await clinic.furnish()
             await clinic.until_ready()
             await quiet(operator)
