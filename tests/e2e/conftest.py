@@ -65,15 +65,17 @@ def http(
         return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read().decode())
 
 
-def eventually(check: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    """Return the first truthy result of `check`; fails with the last one after `seconds`."""
+def eventually(
+    check: Callable[[], Any], *, seconds: float, what: str, meanwhile: Callable[[], object] = lambda: ""
+) -> Any:
+    """Return the first truthy result of `check`; fails after `seconds` with the last one and what came `meanwhile`."""
     deadline, last = time.monotonic() + seconds, None
     while time.monotonic() < deadline:
         last = check()
         if last:
             return last
         time.sleep(0.25)
-    raise AssertionError(f"{what} did not come about in {seconds} s; last seen: {last}")
+    raise AssertionError(f"{what} did not come about in {seconds} s; last seen: {last} {meanwhile()}")
 
 
 @dataclass(frozen=True)

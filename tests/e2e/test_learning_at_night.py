@@ -71,7 +71,7 @@ def patients(clinic: Clinic) -> Iterator[Counter[str]]:
             number += 1
             try:
                 answer = clinic.ask(TWIN, f"I have had a cough for {number} days.", max_tokens=4)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  # kubectl fails otherwise than a request: both are no answer
                 seen[repr(error)] += 1
                 continue
             ok = answer.status == 200
@@ -129,7 +129,12 @@ def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary:
 
     with patients(taught) as seen:
         with frozen_prometheus():
-            eventually(lambda: seen[made] >= 3, seconds=240, what="answers of the version on trial")
+            eventually(
+                lambda: seen[made] >= 3,
+                seconds=240,
+                what=f"answers of the version on trial ({made})",
+                meanwhile=lambda: dict(seen),
+            )
             held = eventually(
                 lambda: (c := taught.condition("twin", TWIN, "Progressing")).get("reason") == "CanaryHeld" and c,
                 seconds=90,
