@@ -34,6 +34,8 @@ class Clinic:
     """Which version each twin asks for."""
     spec: dict[str, Any] = field(default_factory=dict)
     """What the twins' specs say besides."""
+    _unsaid: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _saying: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -89,10 +91,16 @@ class Clinic:
         })  # fmt: skip
 
     async def say(self, pool: str, adapters: dict[str, Any]) -> None:
-        """Change what the pool's agent reports, by a merge patch as agents send it."""
-        await self.world.api.merge(
-            POD_REPORT, namespace=self.world.namespace, name=self.pod_of(pool), patch={"adapters": adapters}
-        )
+        """Change what the pool's agent reports, by a merge patch as agents send it.
+
+        One at a time, as an agent does: what is said while one is under way goes with the next.
+        """
+        self._unsaid.setdefault(pool, {}).update(adapters)
+        async with self._saying.setdefault(pool, asyncio.Lock()):
+            if patch := self._unsaid.pop(pool, {}):
+                await self.world.api.merge(
+                    POD_REPORT, namespace=self.world.namespace, name=self.pod_of(pool), patch={"adapters": patch}
+                )
 
     async def ask(self, twin: str) -> None:
         """Give the twin a new version."""
