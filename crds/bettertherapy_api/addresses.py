@@ -52,6 +52,23 @@ Endpoint = Annotated[
 ]
 """Of a server."""
 
+Network = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^(local|finney|test|(wss?|https?)://{_HOST}(:{_PORT})?(/[^?#@]*)?)$')",
+                "write the network as finney, test, the ws:// or wss:// URL of a chain endpoint, the http:// URL of a "
+                "local subnet, or local for the one whose Service in this namespace is called subnet: no user, ? or #",
+            )
+        ),
+    ),
+]
+"""Of a chain, by name or URL."""
+
 StorePlace = Annotated[
     str,
     Field(

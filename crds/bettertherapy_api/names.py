@@ -12,8 +12,10 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "twin-operator"
 
 LABEL_POOL: Final = f"{GROUP}/pool"
-LABEL_COMPONENT: Final = f"{GROUP}/component"  # engine | miner | routing | report | miner-report | trainer | progress
+LABEL_COMPONENT: Final = f"{GROUP}/component"
+"""engine, miner, routing, report, miner-report, trainer, progress, gateway or ledger."""
 LABEL_RUN: Final = f"{GROUP}/run"
+LABEL_VALIDATOR: Final = f"{GROUP}/validator"
 LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
@@ -39,6 +41,8 @@ TOKEN_LENGTH: Final = 128
 AGENT_PORT: Final = 8080
 MINER_PORT: Final = 8080
 MINER_SERVICE_PORT: Final = 80
+GATEWAY_PORT: Final = 8090
+GATEWAY_SERVICE_PORT: Final = 80
 
 ENGINE_RUN_DIR: Final = "/run/engine"
 ENGINE_SOCKET: Final = "/run/engine/vllm.sock"
@@ -51,6 +55,13 @@ PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
 STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
 WALLET_DIR: Final = "/etc/bettertherapy/wallet"
+KEYS_DIR: Final = "/etc/bettertherapy/keys"
+KEYS_FILE: Final = "keys.json"
+TWINS_DIR: Final = "/etc/bettertherapy/twins"
+TWINS_FILE: Final = "twins.json"
+SESSIONS_DIR: Final = "/etc/bettertherapy/sessions"
+SESSIONS_FILE: Final = "secret"
+STATE_DIR: Final = "/var/lib/bettertherapy"
 
 RETRY_HEADER: Final = "x-twin-retry"  # on a 421 or 503 that was answered before anything reached the engine
 ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"
@@ -126,6 +137,31 @@ def interactions_uri(store: str, twin: str) -> str:
 def access_secret_name(pool: str) -> str:
     """Return the default name of the Secret that holds the miner's bearer tokens."""
     return f"{pool}-access"
+
+
+def gateway_name(validator: str) -> str:
+    """Return the name of the validator's gateway Deployment, Service and ServiceAccount."""
+    return f"{validator}-gateway"
+
+
+def gateway_twins_name(validator: str) -> str:
+    """Return the name of the ConfigMap that says which twins the gateway answers for, and by which weights."""
+    return f"{validator}-gateway-twins"
+
+
+def gateway_keys_name(validator: str) -> str:
+    """Return the default name of the Secret with the clients' API keys, as hashes."""
+    return f"{validator}-gateway-keys"
+
+
+def gateway_sessions_name(validator: str) -> str:
+    """Return the name of the Secret that session ids and patients' pseudonyms are made with."""
+    return f"{validator}-gateway-sessions"
+
+
+def gateway_state_name(validator: str) -> str:
+    """Return the name of the claim that holds an embedded ledger."""
+    return f"{validator}-gateway-state"
 
 
 def is_digest(value: str) -> bool:

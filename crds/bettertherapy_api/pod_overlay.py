@@ -15,14 +15,14 @@ from bettertherapy_api.schema import ApiModel, DnsLabel, DnsName, LabelSelector,
 
 OWNED_PATHS: Final = (
     "/adapters", "/cache", "/dev", "/etc/bettertherapy", "/models", "/mnt/headers", "/mnt/pvc", "/proc", "/run", "/sys",
-    "/tmp", "/var/run",  # noqa: S108
+    "/tmp", "/var/lib/bettertherapy", "/var/run",  # noqa: S108
 )  # fmt: skip
 """Folders in the pods that are the operator's or the kernel's: nothing may be mounted on, in or above them."""
 OWNED_VARIABLES: Final = (
     "HOME", "POOL", "POD_.*", "HF_HUB_OFFLINE", "PROGRESS_CONFIGMAP", "DRAIN_SECONDS", "ENGINE_ENDPOINT.*",
     "BASE_MODEL_DIR", "STORE_URI", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCHDYNAMO_DISABLE", "VLLM_HOST_IP",
     "VLLM_PORT", "VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_NO_USAGE_STATS", "VLLM_PLUGINS",
-    "VLLM_LORA_.*",
+    "VLLM_LORA_.*", "LEDGER_URL",
 )  # fmt: skip
 """Variables that the operator sets, or that would open another way to the engine or to weights (as patterns)."""
 OWNED_LABELS: Final = (f"{names.GROUP}/", "app.kubernetes.io/", "batch.kubernetes.io/", "pod-template-hash")

@@ -68,6 +68,12 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["203.0.113.7:0", "203.0.113.7:99999", "203.0.113.7", "http://203.0.113.7:80", "miner.example:8091",
          "203.0.113.777:80"],
     ),
+    "network of a chain": (
+        r"validators\.chain\.network$",
+        ["finney", "test", "local", "wss://entrypoint.example:443", "ws://node:9944", "http://subnet.clinic.svc:9944",
+         "https://chain.example/rpc"],
+        ["mainnet", "finney ", "wss://", "ws://me:pw@node:9944", "http://subnet:0", "http://subnet?x", "ftp://node"],
+    ),
     "folder on a node": (r"\.hostPath$", ["/data", "/data/..x"], ["/data/../etc", "/.."]),
 }  # fmt: skip
 

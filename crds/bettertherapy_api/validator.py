@@ -1,0 +1,291 @@
+"""Validator: the gateway that patients ask, which asks miners on a subnet, compares their answers and keeps the ledger.
+
+Rounds, scoring and rewards have their fields here; this release does none of them, and a condition says so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field
+
+from bettertherapy_api.addresses import Network, Origin
+from bettertherapy_api.pod_overlay import ServingPodOverlay
+from bettertherapy_api.schema import (
+    ApiModel,
+    Conditions,
+    DnsName,
+    Percent,
+    Quantity,
+    Resources,
+    Seconds,
+    SecretRef,
+    Str63,
+    Str253,
+    Time,
+    cel,
+    rules,
+)
+
+KIND = "Validator"
+PLURAL = "validators"
+
+LEDGER_URI_KEY: Final = "uri"
+"""Key of the Secret that ledger.uriSecretRef names."""
+_HOST: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+
+
+class Chain(ApiModel):
+    """The subnet that this validator is on."""
+
+    network: Network
+    """finney, test, the URL of a chain endpoint or of a local subnet; local is http://subnet.<namespace>.svc:9944, where
+    the chart local-subnet serves when it is installed as `subnet`."""
+    netuid: Annotated[int, Field(ge=0, le=65535)]
+    """The subnet's number."""
+
+
+class Gateway(ApiModel):
+    """The endpoint that patients ask, OpenAI-compatible."""
+
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """Neuron image; absent means the operator's default."""
+    replicas: Annotated[int, Field(ge=0, le=100)] = 1
+    """Gateway pods; set by `kubectl scale` and by a HorizontalPodAutoscaler too. Above 1 needs ledger.uriSecretRef."""
+    miners_per_query: Annotated[int, Field(ge=1, le=16)] = 3
+    """Miners that are asked side by side for each question."""
+    deadline_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """Longest wait for miners' answers; the best of those that are there by then is given."""
+    hosts: Annotated[
+        list[
+            Annotated[
+                str,
+                Field(
+                    min_length=1,
+                    max_length=253,
+                    json_schema_extra=rules(
+                        cel(
+                            f"self.matches('^{_HOST}$')",
+                            "write a host's name in small letters, without http:// and port, as in clinic.example",
+                        )
+                    ),
+                ),
+            ]
+        ]
+        | None,
+        Field(max_length=16),
+    ] = None
+    """Names under which patients reach it. Not implemented yet: point an Ingress or an HTTPRoute with TLS at the Service
+    <validator>-gateway."""
+    country: Annotated[str | None, Field(pattern=r"^[A-Z]{2}$", max_length=2)] = None
+    """ISO 3166 code, for the emergency numbers that a notice names; absent means those that are valid in most places."""
+    cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
+    """Origins of the web pages that may ask from a browser, for example https://clinic.example; * for all; absent means
+    none."""
+    keys_secret_ref: SecretRef | None = None
+    """Secret whose key `keys.json` is the file of API keys. Absent means <validator>-gateway-keys, which the operator
+    makes, with one random key, where there is none."""
+    resources: Resources | None = None
+    """Resources of one gateway; absent means 250m CPU and 1Gi, at most 2Gi: the models that find identifiers take most."""
+    pod: ServingPodOverlay | None = None
+    """What is added to the gateway pods."""
+
+
+class Ledger(ApiModel):
+    """Where sessions, answers and ratings are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.uriSecretRef) || (!has(self.size) && !has(self.storageClassName))",
+                "size and storageClassName are those of an embedded ledger's volume: remove them, or uriSecretRef",
+            ),
+            cel(
+                "has(self.size) == has(oldSelf.size) && (!has(self.size) || self.size == oldSelf.size) "
+                "&& has(self.storageClassName) == has(oldSelf.storageClassName) "
+                "&& (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName) "
+                "|| has(self.uriSecretRef) != has(oldSelf.uriSecretRef)",
+                "size and storageClassName hold for the making of the claim, which is made once: change them at the "
+                "claim itself (kubectl patch pvc), or leave them as they are",
+            ),
+        )
+    )
+    uri_secret_ref: SecretRef | None = None
+    """Secret whose key `uri` is the database's address, postgresql://user:password@host/name; absent means SQLite on a
+    volume of the one gateway pod."""
+    size: Quantity | None = None
+    """Size of the embedded ledger's claim; absent means 10Gi. The claim is made once and kept: a larger one is asked for
+    at the claim itself."""
+    storage_class_name: DnsName | None = None
+    """StorageClass of that claim; absent means the cluster's default."""
+
+
+class Rounds(ApiModel):
+    """When miners are examined; not implemented yet."""
+
+    schedule: Annotated[str, Field(min_length=9, max_length=64, pattern=r"^(\S+\s+){4}\S+$")] = "0 */4 * * *"
+    """Cron expression with five fields."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """IANA time zone of the schedule."""
+    items_per_twin: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Questions that each miner of a twin is asked."""
+    deadline_seconds: Seconds = 1800
+    """Longest a round may take."""
+    history_limit: Annotated[int, Field(ge=1, le=100)] = 10
+    """How many rounds are kept."""
+
+
+class WeightsPercent(ApiModel):
+    """How much each part counts in a miner's score; together 100."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.correctness + self.speed + self.satisfaction + self.participation == 100",
+                "correctness, speed, satisfaction and participation must add up to 100",
+            )
+        )
+    )
+    correctness: Percent
+    """Correctness and clarity of the answers."""
+    speed: Percent
+    """How soon they come."""
+    satisfaction: Percent
+    """What patients rate."""
+    participation: Percent
+    """Fine-tune tasks that were taken and passed."""
+
+
+class Scoring(ApiModel):
+    """How miners are scored; not implemented yet."""
+
+    weights_percent: WeightsPercent
+    """How much each part counts."""
+    sources: Annotated[list[Str63] | None, Field(max_length=16)] = None
+    """Medical sources that claims are checked against, by their names."""
+    alpha_percent: Annotated[int, Field(ge=1, le=100)] = 30
+    """How much a new round counts against those before."""
+
+
+class Rewards(ApiModel):
+    """What becomes of the scores on the chain; not implemented yet."""
+
+    top_miners: Annotated[int, Field(ge=1, le=4096)] = 100
+    """So many of the best miners get weight."""
+    burn_percent: Percent = 0
+    """Share of the weight that goes to nobody."""
+    commit_reveal: bool = True
+    """Whether weights are committed first and revealed later, so that nobody can copy them."""
+
+
+class ValidatorSpec(ApiModel):
+    """What the validator should be."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.gateway.replicas <= 1 || (has(self.ledger) && has(self.ledger.uriSecretRef))",
+                "an embedded ledger is one pod's file: set ledger.uriSecretRef (PostgreSQL) to run more than one "
+                "gateway, or gateway.replicas to 1",
+            ),
+        )
+    )
+    chain: Chain
+    """The subnet."""
+    wallet_secret_ref: SecretRef
+    """Secret with the hotkey that signs what miners are asked; never a coldkey."""
+    gateway: Annotated[Gateway, Field(default_factory=Gateway, json_schema_extra={"default": {"replicas": 1}})]
+    """The endpoint that patients ask."""
+    ledger: Ledger | None = None
+    """Where sessions, answers and ratings are kept; absent means SQLite on a volume."""
+    rounds: Rounds | None = None
+    """When miners are examined; accepted and without effect in this release."""
+    scoring: Scoring | None = None
+    """How miners are scored; accepted and without effect in this release."""
+    rewards: Rewards | None = None
+    """What becomes of the scores; accepted and without effect in this release."""
+    image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
+    """Secrets to pull the image with."""
+
+
+class WeightsSet(ApiModel):
+    """The weights that were last set on the chain."""
+
+    block: Annotated[int | None, Field(ge=0)] = None
+    """Block of the extrinsic."""
+    extrinsic: Annotated[str | None, Field(max_length=128)] = None
+    """Which one it was."""
+    miners: Annotated[int | None, Field(ge=0)] = None
+    """Miners that got weight."""
+
+
+class ValidatorStatus(ApiModel):
+    """What the validator is."""
+
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+    """The metadata.generation this status speaks of."""
+    conditions: Conditions | None = None
+    """Ready, GatewayReady, ChainReachable, LedgerReachable, TwinsPublished, WeightsSet, HostsActive."""
+    replicas: Annotated[int | None, Field(ge=0)] = None
+    """Gateway pods that exist."""
+    ready_replicas: Annotated[int | None, Field(ge=0)] = None
+    """Gateway pods that are ready."""
+    selector: Annotated[str | None, Field(max_length=1024)] = None
+    """Label selector of the gateway pods, for the scale subresource."""
+    twins: Annotated[int | None, Field(ge=0)] = None
+    """Twins that the gateway answers for."""
+    miners: Annotated[int | None, Field(ge=0)] = None
+    """Miners of the subnet that have an address, as a gateway saw them last."""
+    last_round: Str253 | None = None
+    """The newest ValidatorRound."""
+    next_round_time: Time | None = None
+    """When the next one starts."""
+    weights: WeightsSet | None = None
+    """The weights that were last set."""
+
+
+class Validator(ApiModel):
+    """Routes patients' questions to several miners of a subnet, answers with the best, and keeps what was asked."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "size(self.metadata.name) <= 40",
+                "metadata.name must have at most 40 characters: the names of its pods are made from it",
+            ),
+            cel(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "metadata.name must begin with a letter and hold no dots: a Service is named after it (DNS-1035)",
+            ),
+        )
+    )
+    metadata: dict[str, Any]
+    """Standard object metadata."""
+    spec: ValidatorSpec
+    """What the validator should be."""
+    status: ValidatorStatus | None = None
+    """What the validator is; written by the operator."""
+
+
+def _condition(kind: str, field: str = "status") -> str:
+    return f'.status.conditions[?(@.type=="{kind}")].{field}'
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "Netuid", "type": "integer", "jsonPath": ".spec.chain.netuid"},
+    {"name": "Ready", "type": "string", "jsonPath": _condition("Ready")},
+    {"name": "Miners", "type": "integer", "jsonPath": ".status.miners"},
+    {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
+    {"name": "LastRound", "type": "string", "jsonPath": ".status.lastRound"},
+    {"name": "NextRound", "type": "date", "jsonPath": ".status.nextRoundTime"},
+    {"name": "Reason", "type": "string", "jsonPath": _condition("Ready", "reason"), "priority": 1},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+SHORT_NAMES = ["val"]
+CATEGORIES = ["bettertherapy"]
+SCALE: dict[str, str] | None = {
+    "specReplicasPath": ".spec.gateway.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
+SELECTABLE: list[str] = []
