@@ -28,10 +28,11 @@ from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, Fin
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
-from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY
+from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY, VALIDATOR
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
 from twin_operator.kinds.triggers.change import Counts, Route
 from twin_operator.kinds.triggers.table import asks_anew, woken
+from twin_operator.kinds.validator.reconcile import ValidatorReconciler
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.kinds.world import World
 from twin_operator.settings import Settings
@@ -44,9 +45,11 @@ _LISTINGS = 20
 _LIST_AGAIN_SECONDS = 1.0
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
-PRIORITIES = {ROUTING: 0, MINER_POOL.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, FINE_TUNE_RUN.kind: 3}
+PRIORITIES = {
+    ROUTING: 0, MINER_POOL.kind: 1, VALIDATOR.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, FINE_TUNE_RUN.kind: 3,
+}  # fmt: skip
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
-AT_ONCE = {MINER_POOL.kind: 2, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
+AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
 GATHER_SECONDS = 0.01
 """So long changes of a pool's routing are gathered into one write per slice."""
@@ -102,7 +105,10 @@ class Process:
             canaries=self.canaries,
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
-        self._kinds: Mapping[str, Reconciler[Any, Any, Any]] = {each.kind: each for each in (pools, twins, runs)}
+        validators = ValidatorReconciler(tools, images=settings.images)
+        self._kinds: Mapping[str, Reconciler[Any, Any, Any]] = {
+            each.kind: each for each in (pools, twins, runs, validators)
+        }
         self._reconcilers = {
             ROUTING: self.routing.reconcile, FINE_TUNE_START: starter.reconcile,
             **{kind: each.reconcile for kind, each in self._kinds.items()},

@@ -114,6 +114,20 @@ _POOL: Final = (
     R.ROLLING_OUT,
     R.MINER_STARTING,
 )
+_GATEWAY: Final = (
+    R.CHILD_CONFLICT,
+    R.CHILDREN_REFUSED,
+    R.SECRET_NOT_FOUND,
+    R.COLDKEY_FOUND,
+    R.GATEWAY_CRASHED,
+    R.IMAGE_PULL_FAILED,
+    R.CONTAINER_NOT_STARTED,
+    R.VOLUME_CLAIM_NOT_FOUND,
+    R.VOLUME_CLAIM_NOT_BOUND,
+    R.UNSCHEDULABLE,
+    R.PODS_REFUSED,
+    R.NO_GATEWAY,
+)
 _TAKEN_BACK: Final = (R.REQUESTED, R.ERROR_RATE, R.RATING, R.LATENCY)
 REFUSED_VERSION: Final = (
     R.ROLLED_BACK,
@@ -244,6 +258,26 @@ TABLES: Final[tuple[Table, ...]] = (
                 ),
                 "MinerRegistered=Unknown": (R.CHAIN_UNREACHABLE, R.REGISTRATION_NOT_REPORTED, R.NO_MINER),
                 "Updated=False": (R.AWAITING_MAINTENANCE_WINDOW, R.MAINTENANCE_WINDOW_INVALID, R.UPDATE_HELD),
+            }
+        ),
+    ),
+    Table(
+        name="validator",
+        kind="Validator",
+        places=_places(
+            {
+                "Ready=True": (R.ALL_READY,),
+                "Ready=False": (*_GATEWAY, R.GATEWAYS_STARTING, R.ROLLING_OUT, R.NO_TWINS, *_UNREADABLE),
+                "GatewayReady=True": (R.GATEWAYS_ANSWER,),
+                "GatewayReady=False": (*_GATEWAY, R.GATEWAYS_STARTING),
+                "TwinsPublished=True": (R.TWINS_PUBLISHED,),
+                "TwinsPublished=False": (R.NO_TWINS, R.TOO_MANY_TWINS),
+                "ChainReachable=Unknown": (R.CHAIN_NOT_REPORTED,),
+                "LedgerReachable=True": (R.EMBEDDED_LEDGER, R.LEDGER_PREPARED),
+                "LedgerReachable=False": (R.LEDGER_UNREACHABLE, R.SECRET_NOT_FOUND),
+                "LedgerReachable=Unknown": (R.PREPARING_LEDGER,),
+                "WeightsSet=False": (R.NOT_IMPLEMENTED,),
+                "HostsActive=False": (R.NOT_IMPLEMENTED,),
             }
         ),
     ),

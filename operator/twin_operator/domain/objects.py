@@ -15,6 +15,7 @@ from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, Vers
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from bettertherapy_api.validator import ValidatorSpec
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 
@@ -141,6 +142,22 @@ class Run:
         return self.created >= created or (queued is not None and queued[1] == Reason.TWIN_NOT_FOUND)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Validator:
+    """A Validator."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: ValidatorSpec
+
+    @property
+    def embedded_ledger(self) -> bool:
+        """Whether the ledger is a file on a volume of the one gateway pod."""
+        return self.spec.ledger is None or self.spec.ledger.uri_secret_ref is None
+
+
 def parsed(model: type[Document], document: object) -> Document | str:
     """Return the document as `model`, or what is wrong with it as one sentence."""
     try:
@@ -237,6 +254,18 @@ def run_from(thing: Mapping[str, Any], former: Any = None) -> Run | Unreadable:
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), created=metadata.get("creationTimestamp") or "", spec=spec,
         status=status, owner_uid=owner["uid"] if owner else None,
+    )  # fmt: skip
+
+
+def validator_from(thing: Mapping[str, Any], former: Any = None) -> Validator | Unreadable:
+    """Return the validator, or what is wrong with its spec. Its status is no memory of anything, so it may be odd."""
+    spec = _spec(ValidatorSpec, thing, former)
+    if isinstance(spec, str):
+        return Unreadable(part="spec", problem=spec)
+    metadata = thing["metadata"]
+    return Validator(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        generation=metadata.get("generation", 0), spec=spec,
     )  # fmt: skip
 
 

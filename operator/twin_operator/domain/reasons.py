@@ -413,7 +413,7 @@ class Reason(StrEnum):
     )
     COLDKEY_FOUND = (
         "ColdkeyFound",
-        "the wallet's Secret holds a coldkey, which moves money; the miner does not start",
+        "the wallet's Secret holds a coldkey, which moves money; what would sign with it does not start",
         "delete the Secret, move what the coldkey holds to a new one, and create the Secret with a hotkey alone",
     )
     ADDRESS_MISSING = (
@@ -440,11 +440,11 @@ class Reason(StrEnum):
     CHILD_CONFLICT = (
         "ChildConflict",
         "a child's name is taken by somebody else's object",
-        "rename the pool, or delete that object",
+        "rename its owner, or delete that object",
     )
     CHILDREN_REFUSED = (
         "ChildrenRefused",
-        "the API server refuses some of the pool's objects; all others are as they should be",
+        "the API server refuses some of the objects that are made for it; all others are as they should be",
         "what the message says: quota, admission webhooks, a field of the spec",
     )
     APPLY_REFUSED = (
@@ -454,6 +454,52 @@ class Reason(StrEnum):
     )
     EXTERNAL = "External", "`replicas` is left to an HPA or KEDA"
     OFF = "Off", "`replicas` is left to you"
+
+    # A validator.
+    GATEWAYS_ANSWER = "GatewaysAnswer", "all is well: the message counts the gateway pods that answer"
+    GATEWAYS_STARTING = (
+        "GatewaysStarting",
+        "gateway pods are starting, or wait for the metagraph and for what the miners announce",
+        "wait; then the gateway's log: mostly the chain can't be reached",
+    )
+    NO_GATEWAY = "NoGateway", "`gateway.replicas` is 0: nobody is answered", "raise it"
+    GATEWAY_CRASHED = (
+        "GatewayCrashed",
+        "a gateway ends again and again; the message has its last words",
+        "what the message says; `kubectl logs POD -c gateway --previous`",
+    )
+    TWINS_PUBLISHED = (
+        "TwinsPublished",
+        "all is well: the message counts the twins that the gateway is told to answer for",
+    )
+    NO_TWINS = (
+        "NoTwins",
+        "there is no DoctorTwin in the namespace, so there is nobody to answer for",
+        "create the DoctorTwins that this validator answers for; they need no pool here",
+    )
+    TOO_MANY_TWINS = (
+        "TooManyTwins",
+        "not all twins of the namespace fit into what the gateway is told; those that it knew stay",
+        "put some of the twins, with a Validator of their own, into another namespace",
+    )
+    CHAIN_NOT_REPORTED = (
+        "ChainNotReported",
+        "the operator asks no chain, and gateways don't tell it yet how old their metagraph is",
+        "`GET /v1/models` and `bettertherapy_gateway_metagraph_age_seconds` of a gateway say it",
+    )
+    EMBEDDED_LEDGER = "EmbeddedLedger", "all is well: the ledger is a file on the gateway's volume"
+    LEDGER_PREPARED = "LedgerPrepared", "all is well: the database answered, and has this release's tables"
+    PREPARING_LEDGER = (
+        "PreparingLedger",
+        "the database's tables are being made or looked at; the gateway answers meanwhile, and queues what it records",
+        "wait",
+    )
+    LEDGER_UNREACHABLE = (
+        "LedgerUnreachable",
+        "the database can't be used; the gateway answers all the same, and queues what it records on its own disk",
+        "what the message says: address and password in the Secret, the database itself, the way there",
+        "yes",
+    )
 
     # A run.
     TWIN_NOT_FOUND = "TwinNotFound", "the twin does not exist", "create it, or delete the run"

@@ -12,6 +12,7 @@ _CONDITIONS: Final[dict[str, tuple[str, Truth]]] = {
     "DoctorTwin": ("Ready", "False"),
     "MinerPool": ("Ready", "False"),
     "FineTuneRun": ("Queued", "True"),
+    "Validator": ("Ready", "False"),
 }
 
 SAYS_UNREADABLE: Final = frozenset({Reason.SPEC_INVALID.value, Reason.STATUS_UNREADABLE.value})

@@ -12,6 +12,7 @@ from twin_operator.engine.resources import (
     JOB,
     LEASE,
     NETWORK_POLICY,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
     POD_DISRUPTION_BUDGET,
     ROLE,
@@ -25,15 +26,19 @@ from twin_operator.engine.resources import (
 DOCTOR_TWIN: Final = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctortwins")
 MINER_POOL: Final = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
 FINE_TUNE_RUN: Final = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
+VALIDATOR: Final = Resource(names.GROUP, names.VERSION, "Validator", "validators")
 ROUTING_SLICE: Final = Resource(names.GROUP, names.VERSION, "RoutingSlice", "routingslices")
 POD_REPORT: Final = Resource(names.GROUP, names.VERSION, "PodReport", "podreports")
 
-PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN)
+PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN, VALIDATOR)
 CHILDREN: Final = (
     SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
     JOB,
 )  # fmt: skip
-"""Types that pools and runs own."""
+"""Types that pools, runs and validators own."""
+MADE_ONCE: Final = (SECRET, PERSISTENT_VOLUME_CLAIM)
+"""Types of which objects are made where there are none, and neither read nor changed."""
 BY_KIND: Final = {
-    resource.kind: resource for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, POD, SECRET, LEASE, EVENT)
+    resource.kind: resource
+    for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, *MADE_ONCE, POD, LEASE, EVENT)
 }

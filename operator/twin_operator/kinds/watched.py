@@ -13,7 +13,7 @@ from bettertherapy_api.doctor_twin import DoctorTwinSpec
 from bettertherapy_api.report import AdapterReport, MinerReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
-from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from
+from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from, validator_from
 from twin_operator.domain.pool_facts import deployment_facts, pod_facts
 from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Watched
@@ -24,6 +24,7 @@ from twin_operator.kinds.resources import (
     MINER_POOL,
     POD_REPORT,
     ROUTING_SLICE,
+    VALIDATOR,
 )
 
 OWNER: Final = "owner UID"
@@ -31,6 +32,8 @@ POOL: Final = "pool"
 """(namespace, pool) → everything that carries the pool's label."""
 RUN: Final = "run"
 """(namespace, run) → everything that carries the run's label."""
+OF_VALIDATOR: Final = "validator"
+"""(namespace, validator) → everything that carries the validator's label."""
 UID: Final = "UID"
 """UID → the DoctorTwin."""
 SELECTOR: Final = "selector"
@@ -220,7 +223,10 @@ def _pool(thing: Manifest, former: Any) -> Pool | Any:
     return pool_from(thing, former)
 
 
-_CHILD_INDEXES = {OWNER: _owners, POOL: _by_label(names.LABEL_POOL), RUN: _by_label(names.LABEL_RUN)}
+_CHILD_INDEXES = {
+    OWNER: _owners, POOL: _by_label(names.LABEL_POOL), RUN: _by_label(names.LABEL_RUN),
+    OF_VALIDATOR: _by_label(names.LABEL_VALIDATOR),
+}  # fmt: skip
 _SPECIAL: Final[Mapping[str, Mapping[str, Any]]] = {
     DEPLOYMENT.kind: {"decode": lambda thing, former: deployment_facts(thing)},
     JOB.kind: {"trim": _trim_job},
@@ -237,6 +243,7 @@ WATCHED: Final = (
         resource=FINE_TUNE_RUN, decode=run_from, trim=_trim_run,
         indexes={TWIN: _twin_of_run, UNDER_WAY: _under_way, WAITING: _waiting},
     ),
+    Watched(resource=VALIDATOR, decode=validator_from, trim=_without("spec")),
     Watched(
         resource=ROUTING_SLICE, selector=names.LABEL_COMPONENT, decode=decode_slice,
         trim=_without("twins", "pods", "prompts"), indexes=_CHILD_INDEXES,

@@ -24,7 +24,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The pool's status counts something that changed: soon is early enough."""
+    """Something changed that the status of a pool counts, or that a validator hands on: soon is early enough."""
 
     pool: Key
 

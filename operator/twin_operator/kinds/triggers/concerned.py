@@ -11,7 +11,7 @@ from twin_operator.domain.objects import PoolRef, Run, Twin, pool_ref
 from twin_operator.domain.queueing import in_line
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR
 from twin_operator.kinds.triggers.change import Change, Counts, Route, Woken, label_of, pool_key, status_of
 from twin_operator.kinds.watched import UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
@@ -101,6 +101,19 @@ def owner_run(change: Change) -> Iterator[Woken]:
     name = label_of(change, names.LABEL_RUN)
     if name is not None:
         yield Key(FINE_TUNE_RUN.kind, change.key.namespace, name)
+
+
+def owner_validator(change: Change) -> Iterator[Woken]:
+    """The validator in its label."""
+    name = label_of(change, names.LABEL_VALIDATOR)
+    if name is not None:
+        yield Key(VALIDATOR.kind, change.key.namespace, name)
+
+
+def validators_beside(change: Change) -> Iterator[Woken]:
+    """The validators of its namespace; a kubelet takes a minute to hand on what they publish, so soon will do."""
+    for entry in change.world.store.of_kind(VALIDATOR.kind, namespace=change.key.namespace):
+        yield Counts(entry.key)
 
 
 def everything_of_owner_pool(change: Change) -> Iterator[Woken]:

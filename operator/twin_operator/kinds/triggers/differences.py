@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from twin_operator.domain.answering import may_answer
 from twin_operator.domain.objects import Twin, Unreadable
 from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.engine.store import Entry
@@ -43,6 +44,11 @@ def answers_differently(change: Change) -> bool:
         return True
     before, after = (status_of(each) for each in (change.old, change.new))
     return any(before.get(each) != after.get(each) for each in _DECIDES)
+
+
+def may_answer_differently(change: Change) -> bool:
+    """Other weights may answer under the twin's name, it is another doctor's, or it came or went."""
+    return _answering(change.old) != _answering(change.new)
 
 
 def is_taken_back(change: Change) -> bool:
@@ -105,6 +111,13 @@ def leaves_a_place(change: Change) -> bool:
         return True
     before, after = (status_of(each).get("pool") for each in (change.old, change.new))
     return before is not None and before != after
+
+
+def _answering(entry: Entry | None) -> object:
+    value = entry.value if entry is not None else None
+    if isinstance(value, Twin):
+        return value.uid, value.deleted, value.spec.doctor.name, may_answer(value)
+    return value
 
 
 def _serving(entry: Entry | None) -> object:

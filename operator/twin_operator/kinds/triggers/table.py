@@ -21,6 +21,7 @@ from twin_operator.kinds.resources import (
     POD_REPORT,
     PRIMARY,
     ROUTING_SLICE,
+    VALIDATOR,
 )
 from twin_operator.kinds.triggers.change import Change, Woken
 from twin_operator.kinds.triggers.concerned import (
@@ -31,6 +32,7 @@ from twin_operator.kinds.triggers.concerned import (
     open_runs_of_twin,
     owner_pool,
     owner_run,
+    owner_validator,
     pools_of_twin,
     runs_of_pool,
     twin_of_run,
@@ -38,6 +40,7 @@ from twin_operator.kinds.triggers.concerned import (
     twins_of_pool,
     twins_published_differently,
     twins_reported_differently,
+    validators_beside,
 )
 from twin_operator.kinds.triggers.differences import (
     always,
@@ -49,6 +52,7 @@ from twin_operator.kinds.triggers.differences import (
     hears_or_not,
     is_taken_back,
     leaves_a_place,
+    may_answer_differently,
     opens_or_closes,
     reports_of_its_pod,
     serves_differently,
@@ -108,6 +112,8 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=exists, wakes=itself, why="its status follows from its spec"),
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
+    Trigger(of=DOCTOR_TWIN.kind, when=may_answer_differently, wakes=validators_beside, why="gateways check digests"),
+    Trigger(of=VALIDATOR.kind, when=exists, wakes=itself, why="its children follow from its spec"),
     Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod counts"),
     Trigger(of=POD.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
     Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask them"),
@@ -121,7 +127,7 @@ TRIGGERS: Final = (
     *(
         Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
         for resource in (*CHILDREN, POD)
-        for wakes in (owner_pool, owner_run)
+        for wakes in (owner_pool, owner_run, owner_validator)
     ),
 )  # fmt: skip
 _BY_KIND: Final[Mapping[str, tuple[Trigger, ...]]] = {
@@ -134,4 +140,4 @@ def _belongs_to(entry: Entry) -> tuple[str | None, ...]:
     if entry.key.kind in _PRIMARY:
         return ()  # theirs are labels of a person's own
     labels = entry.manifest["metadata"].get("labels") or {}
-    return tuple(labels.get(label) for label in (names.LABEL_POOL, names.LABEL_RUN))
+    return tuple(labels.get(label) for label in (names.LABEL_POOL, names.LABEL_RUN, names.LABEL_VALIDATOR))

@@ -1,0 +1,317 @@
+"""What can be wrong with a validator: pure checks, and for each condition the chain in which they count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from twin_operator.domain.answering import Answering
+from twin_operator.domain.objects import Validator
+from twin_operator.domain.pool_facts import ContainerTrouble
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Chain, Condition, Finding
+from twin_operator.engine.resources import PERSISTENT_VOLUME_CLAIM
+from twin_operator.kinds.validator.facts import ValidatorFacts
+from twin_operator.kinds.validator.made_once import Missing
+
+_COLDKEY: Final = "holds a coldkey"
+"""As neurons.wire.hotkey says it; a test holds the two together."""
+_CANT_START: Final = 2
+"""Exit status of a gateway that can't begin as it is set up."""
+_LAST_WORDS: Final = 700
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What the checks look at."""
+
+    validator: Validator
+    facts: ValidatorFacts
+    answering: Answering
+    missing: tuple[Missing, ...] = ()
+    """What its pods can't start without."""
+    refused: Finding | None = None
+    """Why children could not be applied."""
+    ledger_job: str | None = None
+    """The Job that makes the ledger's tables; None for an embedded ledger."""
+
+
+def children_refused(situation: Situation) -> Finding | None:
+    """A child can't be made or changed: its name is taken, or the API server refuses it."""
+    return situation.refused
+
+
+def something_missing(situation: Situation) -> Finding | None:
+    """A Secret that a person has to make is not there, or what the operator makes once is refused."""
+    return _missing(situation.missing)
+
+
+def coldkey_found(situation: Situation) -> Finding | None:
+    """The gateway found a coldkey among what it was to sign with."""
+    for pod in situation.facts.gateways:
+        for crash in pod.crashes:
+            words = last_words(crash.message)
+            if crash.exit_code == _CANT_START and _COLDKEY in words:
+                return Finding(Reason.COLDKEY_FOUND, f"gateway {pod.name} doesn't start: {words}")
+    return None
+
+
+def gateway_crashed(situation: Situation) -> Finding | None:
+    """A gateway ends again and again."""
+    for pod in situation.facts.gateways:
+        for crash in pod.crashes:
+            return Finding(
+                Reason.GATEWAY_CRASHED,
+                f"gateway {pod.name} ended with {_ending(crash)}; see `kubectl logs {pod.name} -c gateway --previous`",
+            )
+    return None
+
+
+def image_pull_failed(situation: Situation) -> Finding | None:
+    """The kubelet can't get the image."""
+    for pod in situation.facts.gateways:
+        for trouble in pod.pulls:
+            return Finding(
+                Reason.IMAGE_PULL_FAILED,
+                f"pod {pod.name} can't pull image {trouble.image}: {trouble.message}; correct spec.gateway.image, or "
+                f"load the image onto the nodes, or name a pull secret in spec.imagePullSecrets",
+            )
+    return None
+
+
+def configuration_failed(situation: Situation) -> Finding | None:
+    """A container can't be started, mostly because a Secret lacks a key."""
+    for pod in situation.facts.gateways:
+        for trouble in pod.configs:
+            missing = "not found" in trouble.message
+            return Finding(
+                Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_NOT_STARTED,
+                f"the gateway of pod {pod.name} can't start: {trouble.message}"
+                + ("; create it in this namespace, or correct the reference in spec" if missing else ""),
+            )
+    return None
+
+
+def volume_missing(situation: Situation) -> Finding | None:
+    """The ledger's claim doesn't exist or is not bound."""
+    for pod in situation.facts.gateways:
+        message = pod.unschedulable or ""
+        if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
+            continue
+        if "not found" in message:
+            return Finding(Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}")
+        return Finding(
+            Reason.VOLUME_CLAIM_NOT_BOUND,
+            f"pod {pod.name}: {message}; see `kubectl describe pvc`: the ledger's claim needs a StorageClass "
+            "(spec.ledger.storageClassName) or a matching volume; or set spec.ledger.uriSecretRef",
+        )
+    return None
+
+
+def unschedulable(situation: Situation) -> Finding | None:
+    """No node takes a pod."""
+    for pod in situation.facts.gateways:
+        if pod.unschedulable is not None:
+            return Finding(
+                Reason.UNSCHEDULABLE,
+                f"no node takes pod {pod.name}: {pod.unschedulable}; lower spec.gateway.resources, correct "
+                "spec.gateway.pod, or add a node",
+            )
+    return None
+
+
+def pods_refused(situation: Situation) -> Finding | None:
+    """The API server refuses to create pods."""
+    refused = situation.facts.deployment.refused
+    return Finding(Reason.PODS_REFUSED, f"pods can't be created: {refused}") if refused else None
+
+
+def no_gateway(situation: Situation) -> Finding | None:
+    """Nothing runs, as asked; a patient is not answered all the same."""
+    if situation.validator.spec.gateway.replicas > 0:
+        return None
+    return Finding(Reason.NO_GATEWAY, "spec.gateway.replicas is 0, so nobody is answered: raise it to serve")
+
+
+def not_all_ready(situation: Situation) -> Finding | None:
+    """Gateways are starting, or being replaced."""
+    wanted, facts = situation.validator.spec.gateway.replicas, situation.facts
+    if facts.ready < wanted:
+        waiting = next((pod.name for pod in facts.gateways if not pod.ready), None)
+        where = f"; waiting for pod {waiting}: it starts, or reads the metagraph and what the miners announce"
+        return Finding(
+            Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where if waiting else ''}"
+        )
+    deployment = facts.deployment
+    if not deployment.seen or deployment.updated < wanted:
+        return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {wanted} gateway pods run the newest spec")
+    return None
+
+
+def no_twins(situation: Situation) -> Finding | None:
+    """There is nobody to answer for."""
+    if situation.answering.twins or situation.answering.left_out:
+        return None
+    return Finding(
+        Reason.NO_TWINS,
+        f"there is no DoctorTwin in namespace {situation.validator.namespace}, so the gateway answers for nobody: "
+        "create those that it is to answer for",
+    )
+
+
+def too_many_twins(situation: Situation) -> Finding | None:
+    """Not all twins fit into what the gateway is told."""
+    left_out = situation.answering.left_out
+    if not left_out:
+        return None
+    shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
+    return Finding(
+        Reason.TOO_MANY_TWINS,
+        f"the gateway answers for {len(situation.answering.twins)} twins; for {shown} there is no room in its "
+        "ConfigMap: put them into another namespace, with a Validator of their own",
+    )
+
+
+COMING_UP: Final = Chain[Situation](
+    "why gateways don't answer",
+    children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed, configuration_failed,
+    volume_missing, unschedulable, pods_refused, no_gateway, not_all_ready,
+)  # fmt: skip
+READINESS: Final = COMING_UP.including(no_twins)
+TWINS: Final = Chain[Situation]("TwinsPublished", no_twins, too_many_twins)
+
+
+def validator_conditions(situation: Situation) -> list[Condition]:
+    """Return the validator's conditions."""
+    return [
+        _ready(situation), _gateway_ready(situation), _twins_published(situation), _chain(), _ledger(situation),
+        _weights(situation.validator), *_hosts(situation.validator),
+    ]  # fmt: skip
+
+
+def _ready(situation: Situation) -> Condition:
+    """A patient who asks is answered, by what the spec asks for."""
+    found = READINESS.evaluate(situation)
+    if found is not None:
+        return found.condition("Ready", "False")
+    said = f"{situation.facts.ready} gateway pods answer for {len(situation.answering.twins)} twins"
+    return Finding(Reason.ALL_READY, said).condition("Ready", "True")
+
+
+def _gateway_ready(situation: Situation) -> Condition:
+    """Some gateway answers."""
+    if situation.facts.ready:
+        said = f"{situation.facts.ready} gateway pods answer"
+        return Finding(Reason.GATEWAYS_ANSWER, said).condition("GatewayReady", "True")
+    waiting = Finding(Reason.GATEWAYS_STARTING, "no gateway pod is ready")
+    return (COMING_UP.evaluate(situation) or waiting).condition("GatewayReady", "False")
+
+
+def _twins_published(situation: Situation) -> Condition:
+    found = TWINS.evaluate(situation)
+    if found is not None:
+        return found.condition("TwinsPublished", "False")
+    said = f"the gateway is told of {len(situation.answering.twins)} twins, and which weights may answer for each"
+    return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
+
+
+def _chain() -> Condition:
+    """The operator asks no chain: what wasn't reported isn't claimed."""
+    silent = Finding(
+        Reason.CHAIN_NOT_REPORTED,
+        "a gateway becomes ready only once it has read the metagraph; how old that is now, and why the chain can't be "
+        "read, GET /v1/models and the metric bettertherapy_gateway_metagraph_age_seconds say",
+    )
+    return silent.condition("ChainReachable", "Unknown")
+
+
+def _ledger(situation: Situation) -> Condition:
+    if situation.ledger_job is None:
+        said = "the ledger is SQLite on the gateway's volume: one gateway, and a gap while it is replaced"
+        return Finding(Reason.EMBEDDED_LEDGER, said).condition("LedgerReachable", "True")
+    found = _missing([each for each in situation.missing if each.field == "spec.ledger.uriSecretRef"])
+    if found is not None:
+        return found.condition("LedgerReachable", "False")
+    if situation.ledger_job in situation.facts.tables_made:
+        said = "the database answered, and has this release's tables"
+        return Finding(Reason.LEDGER_PREPARED, said).condition("LedgerReachable", "True")
+    for pod in situation.facts.ledger_pods:
+        for trouble in (*pod.crashes, *pod.configs, *pod.pulls):
+            told = last_words(trouble.message) or trouble.reason
+            why = Finding(Reason.LEDGER_UNREACHABLE, f"pod {pod.name} can't make the ledger's tables: {told}")
+            return why.condition("LedgerReachable", "False")
+    waits = Finding(Reason.PREPARING_LEDGER, f"Job {situation.ledger_job} looks at the database's tables")
+    return waits.condition("LedgerReachable", "Unknown")
+
+
+def _weights(validator: Validator) -> Condition:
+    spec = validator.spec
+    asked = [name for name in ("rounds", "scoring", "rewards") if getattr(spec, name) is not None]
+    without = f"; spec.{', spec.'.join(asked)} have no effect yet" if asked else ""
+    missing = Finding(
+        Reason.NOT_IMPLEMENTED,
+        f"this release runs no rounds and sets no weights{without}: the gateway alone works, and miners are ranked by "
+        "what it sees of them",
+    )
+    return missing.condition("WeightsSet", "False")
+
+
+def _hosts(validator: Validator) -> list[Condition]:
+    if not validator.spec.gateway.hosts:
+        return []
+    missing = Finding(
+        Reason.NOT_IMPLEMENTED,
+        f"this release publishes no hosts: point an Ingress or an HTTPRoute with TLS for "
+        f"{', '.join(validator.spec.gateway.hosts)} at Service {validator.name}-gateway",
+    )
+    return [missing.condition("HostsActive", "False")]
+
+
+def _missing(missing: tuple[Missing, ...] | list[Missing]) -> Finding | None:
+    for each in missing:
+        kind, name = each.key.kind, each.key.name
+        if each.why is not None:
+            return Finding(Reason.CHILDREN_REFUSED, f"the API server refuses {kind} {name}: {each.why}")
+        if kind != PERSISTENT_VOLUME_CLAIM.kind:
+            return Finding(
+                Reason.SECRET_NOT_FOUND,
+                f"Secret {name}, which {each.field} names, is not there: create it in this namespace, or correct "
+                f"{each.field}",
+            )
+    return None
+
+
+def _ending(crash: ContainerTrouble) -> str:
+    code = f"exit code {crash.exit_code}" if crash.exit_code is not None else crash.reason
+    hint = " (out of memory: raise spec.gateway.resources.limits.memory)" if crash.reason == "OOMKilled" else ""
+    words = last_words(crash.message)
+    return f"{code}{hint}" + (f": {words}" if words else "")
+
+
+def last_words(output: str) -> str:
+    """Return the sentence by which a program says why it ended, out of its last output: JSON lines or plain ones."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in reversed(lines):
+        said = _logged(line)
+        if said is not None:
+            return _cut(said)
+    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    return _cut(telling)
+
+
+def _logged(line: str) -> str | None:
+    """Return the message of a log line that tells of an error."""
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(entry, dict) or entry.get("level") not in ("error", "critical"):
+        return None
+    message = entry.get("message")
+    return message if isinstance(message, str) else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LAST_WORDS else text[:_LAST_WORDS] + "…"

@@ -1,0 +1,58 @@
+"""What is observed of a validator, read out of its Kubernetes objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bettertherapy_api import names
+from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts
+from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
+from twin_operator.engine.store import Entry
+from twin_operator.kinds.validator.labels import GATEWAY, LEDGER
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidatorFacts:
+    """All that is observed of one validator."""
+
+    gateways: tuple[PodFacts, ...] = ()
+    """Its gateway pods that are here to stay, by name."""
+    deployment: DeploymentFacts = field(default_factory=DeploymentFacts)
+    ledger_pods: tuple[PodFacts, ...] = ()
+    """Pods that make the ledger's tables."""
+    tables_made: frozenset[str] = frozenset()
+    """Names of the Jobs that have made the ledger's tables."""
+
+    @property
+    def ready(self) -> int:
+        """Gateway pods that answer."""
+        return sum(pod.ready for pod in self.gateways)
+
+
+def facts_of(validator: str, entries: Iterable[Entry]) -> ValidatorFacts:
+    """Read the facts out of everything that carries the validator's label."""
+    gateways: list[PodFacts] = []
+    ledger_pods: list[PodFacts] = []
+    deployment = DeploymentFacts()
+    made: set[str] = set()
+    for entry in entries:
+        kind, value = entry.key.kind, entry.value
+        if kind == POD.kind and isinstance(value, PodFacts):
+            if value.component == GATEWAY and not value.leaving:
+                gateways.append(value)
+            elif value.component == LEDGER:
+                ledger_pods.append(value)
+        elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator):
+            deployment = value
+        elif kind == JOB.kind and _complete(entry.manifest):
+            made.add(entry.key.name)
+    return ValidatorFacts(
+        gateways=tuple(sorted(gateways, key=lambda pod: pod.name)), deployment=deployment,
+        ledger_pods=tuple(sorted(ledger_pods, key=lambda pod: pod.name)), tables_made=frozenset(made),
+    )  # fmt: skip
+
+
+def _complete(job: Manifest) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(each.get("type") == "Complete" and each.get("status") == "True" for each in conditions)

@@ -1,0 +1,208 @@
+"""Deployment V-gateway: what patients ask, with its hotkey, its clients' keys, its twins and its ledger."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bettertherapy_api import names
+from bettertherapy_api.validator import LEDGER_URI_KEY, Gateway
+from twin_operator.domain.objects import Validator
+from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.podspec.overlay import (
+    added_metadata,
+    added_mounts,
+    added_placement,
+    added_volumes,
+    with_added_env,
+)
+from twin_operator.kinds.podspec.parts import (
+    container_security,
+    empty_dir,
+    env,
+    mount,
+    own_resources,
+    pod_security,
+)
+from twin_operator.kinds.validator.labels import GATEWAY, labels, selector_labels
+from twin_operator.settings import Images
+
+RESOURCES: Final[Manifest] = {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+DRAIN_DELAY_SECONDS: Final = 5
+"""How long a gateway that stops goes on accepting, until every client has seen that it left the Service."""
+LATE_SECONDS: Final = 30
+"""An answer that came at the deadline has so long to be given."""
+EMBEDDED_URL: Final = f"sqlite:///{names.STATE_DIR}/ledger.db"
+QUEUE_SIZE: Final = "2Gi"
+"""Of a pod's own disk, for what waits until the database takes it; the gateway itself stops at half of it."""
+_LOCAL: Final = "local"
+LOCAL_SUBNET: Final = "subnet"
+"""The Service that chain.network `local` means."""
+
+
+def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
+    """Return the Deployment of the gateways."""
+    spec, gateway = validator.spec, validator.spec.gateway
+    own_pods = selector_labels(validator, GATEWAY)
+    drain = gateway.deadline_seconds + LATE_SECONDS
+    pod: Manifest = {
+        "serviceAccountName": names.gateway_name(validator.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        # Answers end first; what was asked and answered then gets as long to come onto the disk, and into the ledger.
+        "terminationGracePeriodSeconds": DRAIN_DELAY_SECONDS + 3 * drain + 10,
+        "securityContext": pod_security(),
+        **pull_secrets(validator),
+        "containers": [
+            {
+                "name": "gateway",
+                "image": image_of(validator, images),
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python", "-m", "neurons.validator.gateway"],
+                "args": gateway_arguments(validator, drain_seconds=drain),
+                "env": with_added_env([env("HOME", "/tmp"), ledger_url(validator)], gateway.pod),  # noqa: S108
+                "ports": [{"name": "http", "containerPort": names.GATEWAY_PORT, "protocol": "TCP"}],
+                "resources": own_resources(gateway.resources, RESOURCES),
+                "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                # It listens once the models that find identifiers are loaded, which takes long on a busy node.
+                "startupProbe": {
+                    "httpGet": {"path": "/healthz", "port": names.GATEWAY_PORT},
+                    "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 300,
+                },
+                "readinessProbe": {
+                    "httpGet": {"path": "/readyz", "port": names.GATEWAY_PORT},
+                    "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2,
+                },
+                "livenessProbe": {
+                    "httpGet": {"path": "/healthz", "port": names.GATEWAY_PORT},
+                    "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6,
+                },
+                "volumeMounts": [
+                    mount("tmp", "/tmp"),  # noqa: S108
+                    mount("wallet", names.WALLET_DIR, read_only=True),
+                    mount("keys", names.KEYS_DIR, read_only=True),
+                    mount("twins", names.TWINS_DIR, read_only=True),
+                    mount("sessions", names.SESSIONS_DIR, read_only=True),
+                    mount("state", names.STATE_DIR),
+                    *added_mounts(gateway.pod),
+                ],
+            }
+        ],
+        "volumes": [
+            empty_dir("tmp", size="256Mi"),
+            # All of it, so that a coldkey in it is found and refused. In these pods and no others.
+            _secret("wallet", spec.wallet_secret_ref.name),
+            _secret("keys", keys_secret_name(validator), names.KEYS_FILE),
+            {
+                "name": "twins",
+                "configMap": {"name": names.gateway_twins_name(validator.name), "defaultMode": 0o444},
+            },
+            _secret("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
+            _state_volume(validator),
+            *added_volumes(gateway.pod),
+        ],
+        **_spread(gateway, own_pods),
+        **added_placement(gateway.pod, own_pods=own_pods),
+    }  # fmt: skip
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.kind,
+        "metadata": {"name": names.gateway_name(validator.name), "labels": labels(validator, GATEWAY)},
+        "spec": {
+            "replicas": gateway.replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": own_pods},
+            "strategy": _strategy(validator),
+            "template": {
+                "metadata": added_metadata(
+                    gateway.pod, labels=labels(validator, GATEWAY),
+                    annotations={"kubectl.kubernetes.io/default-container": "gateway"},
+                ),
+                "spec": pod,
+            },
+        },
+    }  # fmt: skip
+
+
+def gateway_arguments(validator: Validator, *, drain_seconds: int) -> list[str]:
+    """Return the gateway's command line; the ledger's address isn't in it, as it may hold a password."""
+    chain, gateway = validator.spec.chain, validator.spec.gateway
+    local = f"http://{LOCAL_SUBNET}.{validator.namespace}.svc:9944"
+    return [
+        f"--chain={local if chain.network == _LOCAL else chain.network}",
+        f"--netuid={chain.netuid}",
+        f"--wallet-dir={names.WALLET_DIR}",
+        f"--keys-file={names.KEYS_DIR}/{names.KEYS_FILE}",
+        f"--twins-file={names.TWINS_DIR}/{names.TWINS_FILE}",
+        f"--secret-file={names.SESSIONS_DIR}/{names.SESSIONS_FILE}",
+        f"--state-dir={names.STATE_DIR}",
+        f"--port={names.GATEWAY_PORT}",
+        f"--miners-per-query={gateway.miners_per_query}",
+        f"--deadline-seconds={gateway.deadline_seconds}",
+        *([f"--country={gateway.country}"] if gateway.country else []),
+        *([f"--cors-origins={','.join(gateway.cors_origins)}"] if gateway.cors_origins else []),
+        f"--drain-delay={DRAIN_DELAY_SECONDS}",
+        f"--drain-seconds={drain_seconds}",
+    ]
+
+
+def keys_secret_name(validator: Validator) -> str:
+    """Return the name of the Secret with the API keys."""
+    reference = validator.spec.gateway.keys_secret_ref
+    return reference.name if reference else names.gateway_keys_name(validator.name)
+
+
+def image_of(validator: Validator, images: Images) -> str:
+    """Return the neuron image."""
+    return validator.spec.gateway.image or images.neuron
+
+
+def pull_secrets(validator: Validator) -> Manifest:
+    """Return the pod's imagePullSecrets, or nothing."""
+    secrets = validator.spec.image_pull_secrets
+    return {"imagePullSecrets": [{"name": secret.name} for secret in secrets]} if secrets else {}
+
+
+def ledger_url(validator: Validator) -> Manifest:
+    """Return the variable with the ledger's address."""
+    ledger = validator.spec.ledger
+    if ledger is None or ledger.uri_secret_ref is None:
+        return env("LEDGER_URL", EMBEDDED_URL)
+    return {
+        "name": "LEDGER_URL",
+        "valueFrom": {"secretKeyRef": {"name": ledger.uri_secret_ref.name, "key": LEDGER_URI_KEY}},
+    }
+
+
+def _secret(volume: str, name: str, *items: str) -> Manifest:
+    """Return a Secret's volume, with these keys alone where some are named: no pod gets more than it needs."""
+    picked = {"items": [{"key": item, "path": item} for item in items]} if items else {}
+    return {"name": volume, "secret": {"secretName": name, "defaultMode": 0o440, **picked}}
+
+
+def _state_volume(validator: Validator) -> Manifest:
+    """Return where the queue before the ledger lies, and an embedded ledger itself."""
+    if validator.embedded_ledger:
+        return {"name": "state", "persistentVolumeClaim": {"claimName": names.gateway_state_name(validator.name)}}
+    return empty_dir("state", size=QUEUE_SIZE)
+
+
+def _strategy(validator: Validator) -> Manifest:
+    """Two gateways must never write one file; those that share a database follow one another without a gap."""
+    if validator.embedded_ledger:
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
+def _spread(gateway: Gateway, own_pods: dict[str, str]) -> Manifest:
+    """Several gateways run on several nodes where that is possible."""
+    if gateway.replicas <= 1:
+        return {}
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": own_pods},
+            }
+        ]
+    }  # fmt: skip

@@ -1,0 +1,64 @@
+"""Job V-ledger-…: makes or changes the tables of a database; an embedded ledger's are made by the gateway itself.
+
+Apart from the gateway, so that patients are answered while the database is away: what is recorded waits in the
+gateway's queue. It is tried until it succeeds, and once for each image and each Secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from bettertherapy_api import names
+from twin_operator.domain.objects import Validator
+from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount, pod_security
+from twin_operator.kinds.validator.gateway_deployment import image_of, ledger_url, pull_secrets
+from twin_operator.kinds.validator.labels import LEDGER, labels
+from twin_operator.settings import Images
+
+RESOURCES: Final[Manifest] = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+_FOR_EVER: Final = 1_000_000
+"""Attempts; the kubelet waits up to five minutes between two."""
+
+
+def build_ledger_job(validator: Validator, images: Images) -> Manifest | None:
+    """Return the Job; None for an embedded ledger."""
+    ledger = validator.spec.ledger
+    if ledger is None or ledger.uri_secret_ref is None:
+        return None
+    image = image_of(validator, images)
+    told = hashlib.sha256(f"{image}\n{ledger.uri_secret_ref.name}".encode()).hexdigest()[:10]
+    return {
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
+        "metadata": {"name": f"{validator.name}-ledger-{told}", "labels": labels(validator, LEDGER)},
+        "spec": {
+            "backoffLimit": _FOR_EVER,
+            "template": {
+                "metadata": {"labels": labels(validator, LEDGER)},
+                "spec": {
+                    "serviceAccountName": names.gateway_name(validator.name),
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "restartPolicy": "OnFailure",
+                    "securityContext": pod_security(),
+                    **pull_secrets(validator),
+                    "containers": [
+                        {
+                            "name": "ledger",
+                            "image": image,
+                            "imagePullPolicy": "IfNotPresent",
+                            "command": ["python", "-m", "neurons.ledger", "migrate"],
+                            "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
+                            "resources": RESOURCES,
+                            "securityContext": container_security(),
+                            "terminationMessagePolicy": "FallbackToLogsOnError",
+                            "volumeMounts": [mount("tmp", "/tmp")],  # noqa: S108
+                        }
+                    ],
+                    "volumes": [empty_dir("tmp", size="64Mi")],
+                },
+            },
+        },
+    }

@@ -1,0 +1,37 @@
+"""NetworkPolicies V-gateway and V-ledger: anybody reaches the gateway's one port, nobody what makes the tables.
+
+Outwards nothing is limited: a subnet's miners are anywhere, at any port.
+"""
+
+from __future__ import annotations
+
+from bettertherapy_api import names
+from twin_operator.domain.objects import Validator
+from twin_operator.engine.resources import NETWORK_POLICY, Manifest
+from twin_operator.kinds.validator.labels import GATEWAY, LEDGER, labels, selector_labels
+
+
+def build_gateway_network_policy(validator: Validator) -> Manifest:
+    """Return the gateway pods' policy; a key decides who may ask. Probes of the kubelet are always let through."""
+    ingress = [{"ports": [{"port": names.GATEWAY_PORT, "protocol": "TCP"}]}]
+    return _policy(validator, names.gateway_name(validator.name), GATEWAY, ingress)
+
+
+def build_ledger_network_policy(validator: Validator) -> Manifest | None:
+    """Return the policy of the pod that makes the ledger's tables; None where a file of the gateway is the ledger."""
+    if validator.embedded_ledger:
+        return None
+    return _policy(validator, f"{validator.name}-ledger", LEDGER, [])
+
+
+def _policy(validator: Validator, name: str, component: str, ingress: list[Manifest]) -> Manifest:
+    return {
+        "apiVersion": NETWORK_POLICY.api_version,
+        "kind": NETWORK_POLICY.kind,
+        "metadata": {"name": name, "labels": labels(validator, component)},
+        "spec": {
+            "podSelector": {"matchLabels": selector_labels(validator, component)},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    }

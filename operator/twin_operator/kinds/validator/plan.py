@@ -1,0 +1,57 @@
+"""What a validator should become and what its status should say: pure functions of what was gathered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bettertherapy_api import names
+from twin_operator.domain.answering import Answering
+from twin_operator.domain.objects import Validator
+from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.validator.checks import Situation, validator_conditions
+from twin_operator.kinds.validator.children import build_children
+from twin_operator.kinds.validator.facts import ValidatorFacts
+from twin_operator.kinds.validator.labels import GATEWAY
+from twin_operator.kinds.validator.ledger_job import build_ledger_job
+from twin_operator.kinds.validator.made_once import Missing
+from twin_operator.settings import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Everything a validator's plan depends on."""
+
+    validator: Validator
+    facts: ValidatorFacts
+    answering: Answering
+    """What its gateways are to be told."""
+    missing: tuple[Missing, ...] = ()
+    """What its pods can't start without."""
+    refused: Finding | None = None
+    """Why children could not be applied."""
+
+
+def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
+    """Return the validator's children."""
+    return build_children(gathered.validator, images, answering=gathered.answering)
+
+
+def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Condition]]:
+    """Return the validator's status, without its conditions' dates, and the conditions."""
+    validator, facts = gathered.validator, gathered.facts
+    job = build_ledger_job(validator, images)
+    conditions = validator_conditions(
+        Situation(
+            validator=validator, facts=facts, answering=gathered.answering, missing=gathered.missing,
+            refused=gathered.refused, ledger_job=job["metadata"]["name"] if job is not None else None,
+        )
+    )  # fmt: skip
+    status: Manifest = {
+        "observedGeneration": validator.generation,
+        "replicas": len(facts.gateways),
+        "readyReplicas": facts.ready,
+        "selector": f"{names.LABEL_COMPONENT}={GATEWAY},{names.LABEL_VALIDATOR}={validator.name}",
+        "twins": len(gathered.answering.twins),
+    }
+    return status, conditions

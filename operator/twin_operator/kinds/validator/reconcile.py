@@ -1,0 +1,127 @@
+"""One validator: gather → plan → apply → report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from bettertherapy_api import names
+from bettertherapy_api.validator import ValidatorStatus
+from twin_operator.domain.answering import KnownTwin, fitting, kept, known_twin
+from twin_operator.domain.appearances import conditions_said
+from twin_operator.domain.objects import Twin, Unreadable, Validator
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.unreadable import conditions_of
+from twin_operator.engine.apply import ApplyOutcome, Owner
+from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.reconcile import Reconciler, Report, Tools
+from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
+from twin_operator.engine.status import StatusFields
+from twin_operator.engine.store import Entry
+from twin_operator.errors import ApiError
+from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR
+from twin_operator.kinds.validator.facts import facts_of
+from twin_operator.kinds.validator.made_once import MadeOnce
+from twin_operator.kinds.validator.notices import validator_notices
+from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.validator.twins_configmap import twins_in
+from twin_operator.kinds.watched import OF_VALIDATOR, OWNER
+from twin_operator.settings import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What became of the children."""
+
+    gathered: Gathered
+    """What is observed after they were applied: it is looked at again before anything is said."""
+    outcome: ApplyOutcome
+    look_again: float | None
+    """Seconds after which a Secret may have come or gone."""
+
+
+class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
+    """Brings Validators to what their specs ask."""
+
+    kind = VALIDATOR.kind
+    fields = StatusFields.of(ValidatorStatus, conditions=conditions_said("Validator"))
+
+    def __init__(self, tools: Tools, *, images: Images) -> None:
+        super().__init__(tools)
+        self._images = images
+        self._made_once = MadeOnce(tools.api)
+
+    def gone(self, entry: Entry) -> None:
+        """Forget what was known of its Secrets."""
+        self._made_once.forget(entry.manifest["metadata"]["uid"])
+
+    def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
+        """Say of a validator that can't be read that its children stay as they are."""
+        return conditions_of(self.kind, entry.value) if isinstance(entry.value, Unreadable) else None
+
+    async def gather(self, entry: Entry) -> Gathered:
+        """Collect what is observed of the validator, and the twins that it answers for."""
+        return self._gather(entry.value)
+
+    def _gather(self, validator: Validator) -> Gathered:
+        published = self.store.get(Key(CONFIG_MAP.kind, validator.namespace, names.gateway_twins_name(validator.name)))
+        known = twins_in(published, owner=validator.uid)
+        entries = self.store.find_any(OF_VALIDATOR, (validator.namespace, validator.name))
+        return Gathered(
+            validator=validator,
+            facts=facts_of(validator.name, entries),
+            answering=fitting(self._twins(validator, known), known=known),
+        )
+
+    def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> Iterator[KnownTwin]:
+        for entry in self.store.of_kind(DOCTOR_TWIN.kind, namespace=validator.namespace):
+            metadata = entry.manifest["metadata"]
+            if "deletionTimestamp" in metadata:
+                continue
+            if isinstance(entry.value, Twin):
+                yield known_twin(entry.value)
+            elif isinstance(entry.value, Unreadable) and metadata["uid"] in known:
+                yield kept(known[metadata["uid"]], entry.value)
+
+    def plan(self, gathered: Gathered, now: datetime) -> tuple[Manifest, ...]:
+        """Return the validator's children."""
+        return plan_children(gathered, self._images)
+
+    async def apply(self, entry: Entry, gathered: Gathered, plan: tuple[Manifest, ...]) -> Applied:
+        """Make what is made once, then apply each child by itself.
+
+        A pod that comes before its Secrets would wait for the kubelet to try again, up to two minutes.
+        """
+        owner = Owner.of(entry.manifest)
+        unasked: tuple[tuple[Key, ApiError], ...] = ()
+        missing, look_again = gathered.missing, None
+        try:
+            standing = await self._made_once.ensure(gathered.validator, owner)
+        except ApiError as error:  # the children are owed all the same
+            unasked = ((Key("Secret", owner.namespace, names.gateway_keys_name(owner.name)), error),)
+        else:
+            missing, look_again = standing.missing, standing.look_again
+        existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
+        outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing)
+        outcome = replace(outcome, failures=(*outcome.failures, *unasked))
+        again = replace(self._gather(gathered.validator), missing=missing, refused=refused_children(outcome))
+        return Applied(gathered=again, outcome=outcome, look_again=look_again)
+
+    def report(self, gathered: Gathered, plan: tuple[Manifest, ...], outcome: Applied) -> Report:
+        """Say how the validator is."""
+        status, conditions = plan_status(outcome.gathered, self._images)
+        again = outcome.look_again
+        return Report(
+            status=status, conditions=conditions, notices=validator_notices, outcome=outcome.outcome,
+            wake_at=(datetime.now(UTC) + timedelta(seconds=again) if again is not None else None,),
+        )  # fmt: skip
+
+
+def refused_children(outcome: ApplyOutcome) -> Finding | None:
+    """Return which of the validator's objects can't be as they should be; the others are."""
+    if not outcome.refusals:
+        return None
+    first = outcome.refusals[0]
+    others = f" (and {len(outcome.refusals) - 1} more objects)" if len(outcome.refusals) > 1 else ""
+    return Finding(Reason.CHILD_CONFLICT if first.foreign else Reason.CHILDREN_REFUSED, first.message + others)

@@ -1,0 +1,50 @@
+"""Whatever a validator's spec, twins and pods are, nothing raises, and its status is one that the API server takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.documents import thing
+from tests.unit.operator.samples import container_status, pod_object, twin_object
+from tests.unit.operator.test_any_input import MANY, assert_taken, spec, twins
+from tests.unit.operator.validator.validators import IMAGES, validator_object
+from twin_operator.domain.answering import fitting, known_twin
+from twin_operator.domain.objects import Twin, Unreadable, twin_from, validator_from
+from twin_operator.domain.pool_facts import DeploymentFacts, pod_facts
+from twin_operator.domain.unreadable import conditions_of
+from twin_operator.kinds.validator.facts import ValidatorFacts
+from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
+
+
+@st.composite
+def observed(draw: st.DrawFn) -> ValidatorFacts:
+    ended = {"exitCode": draw(st.integers(0, 2)), "message": draw(st.text(max_size=30))}
+    last = [container_status("gateway", waiting={"reason": "CrashLoopBackOff"}, last=ended)]
+    pods = tuple(
+        pod_facts(pod_object(f"g{number}", component="gateway", ready=draw(st.booleans()), containerStatuses=broken))
+        for number in range(draw(st.integers(0, 2)))
+        for broken in (draw(st.sampled_from([[], last])),)
+    )
+    return ValidatorFacts(gateways=pods, deployment=DeploymentFacts(seen=draw(st.booleans()), updated=1))
+
+
+@MANY
+@given(
+    asked=spec("Validator") | st.just(validator_object()["spec"]),
+    facts=observed(),
+    stored=st.lists(twins(), max_size=2),
+)
+def test_a_validator_is_planned_and_its_status_taken(asked: Any, facts: ValidatorFacts, stored: list[Any]) -> None:
+    found = validator_from(thing("Validator", "v", spec=asked, status={}))
+    if isinstance(found, Unreadable):
+        assert_taken("Validator", {}, conditions_of("Validator", found))
+        return
+    read = [twin_from(each) for each in (*stored, twin_object())]
+    answering = fitting([known_twin(each) for each in read if isinstance(each, Twin)], known={})
+    gathered = Gathered(validator=found, facts=facts, answering=answering)
+    plan_children(gathered, IMAGES)
+    said, conditions = plan_status(gathered, IMAGES)
+    assert_taken("Validator", said, conditions)

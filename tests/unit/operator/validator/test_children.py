@@ -1,0 +1,93 @@
+"""What holds for every child of a validator, and the small ones: account, Service, policies, budget."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from tests.unit.operator.validator.validators import OWNER, POSTGRES, VARIANTS, children
+from twin_operator.engine.apply import needs_apply, stamped
+from twin_operator.kinds.resources import CHILDREN
+
+OWN = {names.LABEL_VALIDATOR: "v", names.LABEL_COMPONENT: "gateway"}
+
+
+def pods(**spec: Any) -> dict[str, dict[str, Any]]:
+    made = children(**spec).values()
+    return {child["kind"]: child["spec"]["template"]["spec"] for child in made if "template" in child.get("spec", {})}
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_every_pod_satisfies_the_restricted_standard_and_holds_no_token(spec: dict[str, Any]) -> None:
+    found = pods(**spec)
+    assert set(found) == ({"Deployment", "Job"} if "ledger" in spec else {"Deployment"})
+    for pod in found.values():
+        security = pod["securityContext"]
+        assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 65532)
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert {next(key for key in volume if key != "name") for volume in pod["volumes"]} <= {
+            "emptyDir", "persistentVolumeClaim", "secret", "configMap",
+        }  # fmt: skip
+        [container] = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+        assert container["imagePullPolicy"] == "IfNotPresent"
+        assert container["resources"]["limits"]["memory"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_every_child_is_of_a_kind_that_is_watched_and_found_by_its_labels(spec: dict[str, Any]) -> None:
+    kinds = {resource.kind for resource in CHILDREN}
+    for (kind, name), child in children(**spec).items():
+        assert kind in kinds
+        assert len(name) <= 63
+        assert child["metadata"]["labels"][names.LABEL_VALIDATOR] == "v"
+        assert names.LABEL_POOL not in child["metadata"]["labels"]
+        assert "app.kubernetes.io/managed-by" in child["metadata"]["labels"]
+
+
+def test_planning_twice_gives_the_same_bytes_and_nothing_to_apply() -> None:
+    again = list(children().values())
+    for child, other in zip(children().values(), again, strict=True):
+        if child["kind"] != "ConfigMap":  # its twin is another one
+            assert json.dumps(child) == json.dumps(other)
+            assert needs_apply(stamped(child, OWNER), stamped(other, OWNER)) is None
+
+
+def test_the_account_has_no_right_at_all() -> None:
+    made = children(**POSTGRES)
+    assert made["ServiceAccount", "v-gateway"]["automountServiceAccountToken"] is False
+    assert not [kind for kind, _ in made if kind in ("Role", "RoleBinding")]
+
+
+def test_the_service_leads_to_the_gateways() -> None:
+    spec = children()["Service", "v-gateway"]["spec"]
+    assert (spec["type"], spec["selector"]) == ("ClusterIP", OWN)
+    [port] = spec["ports"]
+    assert (port["port"], port["targetPort"]) == (80, 8090)
+
+
+def test_anybody_reaches_the_gateways_one_port_and_nobody_the_tables_maker() -> None:
+    made = children(**POSTGRES)
+    gateway, ledger = (made["NetworkPolicy", name]["spec"] for name in ("v-gateway", "v-ledger"))
+    assert gateway["podSelector"] == {"matchLabels": OWN}
+    assert (gateway["policyTypes"], gateway["ingress"]) == (
+        ["Ingress"], [{"ports": [{"port": 8090, "protocol": "TCP"}]}],
+    )  # fmt: skip
+    assert ledger["podSelector"]["matchLabels"][names.LABEL_COMPONENT] == "ledger"
+    assert (ledger["policyTypes"], ledger["ingress"]) == (["Ingress"], [])
+    assert ("NetworkPolicy", "v-ledger") not in children()
+
+
+def test_a_drain_takes_one_gateway_of_several_and_may_take_a_single_one() -> None:
+    assert ("PodDisruptionBudget", "v-gateway") not in children()
+    budget = children(**POSTGRES, gateway={"replicas": 2})["PodDisruptionBudget", "v-gateway"]["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]) == (1, {"matchLabels": OWN})

@@ -1,0 +1,124 @@
+"""Deployment V-gateway."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
+from neurons.ledger.database import parse_url
+from neurons.validator.gateway import settings
+from tests.unit.operator.validator.validators import (
+    OVERLAY,
+    POSTGRES,
+    VARIANTS,
+    children,
+    gateway_container,
+    gateway_pod,
+)
+
+
+def volumes(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {volume["name"]: volume for volume in pod["volumes"]}
+
+
+def parsed(**spec: Any) -> settings.Settings:
+    container = gateway_container(**spec)
+    variables = {each["name"]: each.get("value", "") for each in container["env"]}
+    return settings.parse(container["args"], variables)
+
+
+def test_what_the_operator_says_is_what_a_gateway_understands() -> None:
+    given = parsed(
+        gateway={
+            "replicas": 1, "minersPerQuery": 5, "deadlineSeconds": 12, "country": "NP",
+            "corsOrigins": ["https://a.example", "http://localhost:3000"],
+        }
+    )  # fmt: skip
+    assert (given.chain, given.netuid, given.port) == ("finney", 42, names.GATEWAY_PORT)
+    assert (given.patience.miners, given.patience.deadline, given.country) == (5, 12.0, "NP")
+    assert given.cors_origins == frozenset({"https://a.example", "http://localhost:3000"})
+    assert given.drain_seconds == 42.0
+    assert given.ledger_url is not None
+    assert parse_url(given.ledger_url).database == f"{names.STATE_DIR}/ledger.db"
+
+
+def test_each_file_that_a_gateway_reads_is_mounted_where_it_looks() -> None:
+    given, container = parsed(), gateway_container()
+    mounted = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    found = volumes(gateway_pod())
+    for path, secret in (
+        (given.wallet_dir, "hotkey"), (given.keys_file, "v-gateway-keys"), (given.secret_file, "v-gateway-sessions"),
+    ):  # fmt: skip
+        assert path is not None
+        mount = mounted[str(path if str(path) in mounted else path.parent)]
+        assert mount["readOnly"] is True
+        source = found[mount["name"]]["secret"]
+        assert (source["secretName"], source["defaultMode"]) == (secret, 0o440)
+        if path != given.wallet_dir:
+            assert [item["path"] for item in source["items"]] == [path.name]
+    assert given.twins_file is not None
+    twins = found[mounted[str(given.twins_file.parent)]["name"]]["configMap"]["name"]
+    [data] = children()["ConfigMap", twins]["data"]
+    assert data == given.twins_file.name
+    assert mounted[str(given.state_dir)].get("readOnly") is None
+    assert Path(names.STATE_DIR) == given.state_dir
+
+
+def test_a_local_subnet_is_the_service_of_that_name_in_the_namespace() -> None:
+    assert parsed(chain={"network": "local", "netuid": 1}).chain == "http://subnet.clinic.svc:9944"
+
+
+def test_the_wallets_secret_is_mounted_whole_and_nowhere_else() -> None:
+    # Not optional, and no items picked: a missing Secret keeps the pod from starting, a coldkey in it is found.
+    wallet = volumes(gateway_pod())["wallet"]
+    assert wallet == {"name": "wallet", "secret": {"secretName": "hotkey", "defaultMode": 0o440}}
+    for (kind, name), child in children(**POSTGRES).items():
+        assert ('"hotkey"' in json.dumps(child)) is ((kind, name) == ("Deployment", "v-gateway"))
+
+
+def test_an_embedded_ledger_lies_on_a_claim_that_two_gateways_never_write() -> None:
+    deployment = children()["Deployment", "v-gateway"]["spec"]
+    assert deployment["strategy"] == {"type": "Recreate"}
+    assert volumes(deployment["template"]["spec"])["state"]["persistentVolumeClaim"]["claimName"] == "v-gateway-state"
+
+
+def test_a_databases_address_comes_out_of_its_secret_and_stands_in_no_manifest() -> None:
+    deployment = children(**POSTGRES)["Deployment", "v-gateway"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert "emptyDir" in volumes(deployment["template"]["spec"])["state"]
+    [address] = [each for each in gateway_container(**POSTGRES)["env"] if each["name"] == "LEDGER_URL"]
+    assert address == {"name": "LEDGER_URL", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "uri"}}}
+
+
+def test_keys_come_from_the_validators_secret_or_the_one_it_names() -> None:
+    for asked, secret in (({}, "v-gateway-keys"), ({"keysSecretRef": {"name": "mine"}}, "mine")):
+        assert volumes(gateway_pod(gateway={"replicas": 1, **asked}))["keys"]["secret"]["secretName"] == secret
+
+
+def test_a_pod_has_time_to_end_its_answers_and_to_write_them_down() -> None:
+    pod = gateway_pod(gateway={"replicas": 1, "deadlineSeconds": 600})
+    assert pod["terminationGracePeriodSeconds"] >= 5 + 3 * 630
+
+
+def test_several_gateways_are_spread_over_nodes_unless_the_spec_says_how() -> None:
+    assert "topologySpreadConstraints" not in gateway_pod()
+    [spread] = gateway_pod(**POSTGRES, gateway={"replicas": 2})["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    [asked] = gateway_pod(**POSTGRES, gateway={"replicas": 2, "pod": OVERLAY})["topologySpreadConstraints"]
+    own = {names.LABEL_VALIDATOR: "v", names.LABEL_COMPONENT: "gateway"}
+    assert (asked["topologyKey"], asked["labelSelector"]) == ("zone", {"matchLabels": own})
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_what_the_operator_sets_no_overlay_may_set(spec: dict[str, Any]) -> None:
+    for variable in {each["name"] for each in gateway_container(**spec)["env"]} - {"OMP_NUM_THREADS"}:
+        assert any(re.fullmatch(pattern, variable) for pattern in OWNED_VARIABLES), variable
+    for mount in gateway_container(**spec)["volumeMounts"]:
+        if mount["mountPath"] != "/ca":
+            assert any(f"{mount['mountPath']}/".startswith(f"{path}/") for path in OWNED_PATHS), mount
