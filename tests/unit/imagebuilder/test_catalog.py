@@ -41,6 +41,7 @@ def test_a_reference_names_registry_image_version_and_hash(catalog: Catalog) -> 
         ("neurons/__init__.py", {"neuron", "trainer-cpu", "trainer-gpu"}),
         ("crds/bettertherapy_api/names.py", {"neuron", "operator", "trainer-cpu", "trainer-gpu"}),
         ("requirements/operator.txt", {"operator"}),
+        ("requirements/ledger.txt", {"neuron"}),
         ("requirements/engine-cpu.txt", {"engine-cpu", "trainer-cpu"}),
         ("images/engine-cpu/prune.py", {"engine-cpu", "trainer-cpu"}),
         ("images/install", {"neuron", "operator", "engine-cpu", "trainer-cpu", "trainer-gpu"}),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 
 import pytest
 
@@ -68,7 +70,7 @@ def test_the_installer_takes_nothing_without_a_hash() -> None:
     assert all("--require-hashes" in command for command in installs)
 
 
-@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "model", "bootstrap"])
+@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger", "model", "bootstrap"])
 def test_every_locked_requirement_has_a_version_and_hashes(name: str) -> None:
     text = (REPOSITORY / f"requirements/{name}.txt").read_text().replace("\\\n", " ")
     requirements = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -77,7 +79,7 @@ def test_every_locked_requirement_has_a_version_and_hashes(name: str) -> None:
     assert [line for line in requirements if "==" not in line or "--hash=sha256:" not in line] == []
 
 
-@pytest.mark.parametrize("name", [image.name for image in LOCKED])
+@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger"])
 def test_a_lock_names_no_index(name: str) -> None:
     text = (REPOSITORY / f"requirements/{name}.txt").read_text()
 
@@ -87,6 +89,43 @@ def test_a_lock_names_no_index(name: str) -> None:
 def pinned(name: str) -> dict[str, str]:
     text = (REPOSITORY / f"requirements/{name}.txt").read_text()
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ \n]+)", text, re.MULTILINE))
+
+
+def test_the_ledger_comes_on_top_of_the_neurons_lock_in_the_neurons_image() -> None:
+    text = " ".join(instructions(Catalog().image("neuron")))
+
+    assert "sh /mnt/install /mnt/lock.txt /mnt/models.txt && sh /mnt/install /mnt/ledger.txt" in text
+    assert pinned("ledger").keys() & pinned("neuron").keys() == set()
+
+
+BY_MODULE = {"prometheus_client": "prometheus-client", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml",
+             "presidio_analyzer": "presidio-analyzer", "presidio_anonymizer": "presidio-anonymizer",
+             "bittensor_core": "bittensor-core", "typing_extensions": "typing-extensions"}  # fmt: skip
+"""Names of packages that their modules don't have."""
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level modules that the code in a folder imports, wherever it does; none of Python's own and none of ours."""
+    found = set()
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"neurons", "bettertherapy_api"}
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["validator", "ledger", "privacy", "emergency", "wire", "chain", "receipts", "miner", "agent", "cluster", "store",
+     "models"],
+)  # fmt: skip
+def test_the_neurons_image_has_all_that_its_programs_import(folder: str) -> None:
+    modules = imported(f"neurons/{folder}")
+    have = pinned("neuron").keys() | pinned("ledger").keys() | pinned("packaged-models").keys()
+
+    assert {name for name in modules if BY_MODULE.get(name, name) not in have} == set()
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
