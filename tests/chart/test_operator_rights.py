@@ -37,6 +37,14 @@ TWIN = {
     "metadata": {"name": "dr-a"},
     "spec": {"doctor": {"name": "Dr. A", "licence": "1"}, "baseModel": {"name": "m"}, "poolSelector": {}},
 }
+VALIDATOR = {
+    "apiVersion": "bettertherapy.io/v1alpha1",
+    "kind": "Validator",
+    "metadata": {"name": "quiet"},
+    "spec": {
+        "chain": {"network": "finney", "netuid": 1}, "walletSecretRef": {"name": "hotkey"}, "gateway": {"replicas": 0},
+    },
+}  # fmt: skip
 
 pytestmark = pytest.mark.cluster
 
@@ -118,4 +126,26 @@ def test_a_run_is_made_and_started(operator_log: Path, kubectl: Kubectl, namespa
         time.sleep(0.5)
     [run] = json.loads(kubectl("get", "finetuneruns", "-n", namespace, "-o", "json").stdout)["items"]
     kubectl("delete", "finetunerun", run["metadata"]["name"], "-n", namespace)
+    assert "forbidden" not in operator_log.read_text().lower()
+
+
+def test_a_validator_is_reconciled(operator_log: Path, kubectl: Kubectl, namespace: str) -> None:
+    for thing in (TWIN, VALIDATOR):
+        kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(thing))
+    for reason in ("SecretNotFound", "NoGateway"):
+        path = '{.status.conditions[?(@.type=="Ready")].reason}'
+        done = kubectl(
+            "wait", "validator/quiet", "-n", namespace, f"--for=jsonpath={path}={reason}", "--timeout=45s", check=False
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + operator_log.read_text()
+        if reason == "SecretNotFound":
+            kubectl("create", "secret", "generic", "hotkey", "-n", namespace, "--from-literal=hotkey={}")
+    made = kubectl(
+        "get", "deploy,svc,cm,sa,netpol,secret,pvc", "-n", namespace, "-l", "bettertherapy.io/validator=quiet",
+        "-o", "jsonpath={range .items[*]}{.kind} {end}",
+    ).stdout.split()  # fmt: skip
+    assert sorted(made) == [
+        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Secret", "Secret", "Service",
+        "ServiceAccount",
+    ]  # fmt: skip
     assert "forbidden" not in operator_log.read_text().lower()

@@ -10,7 +10,7 @@ from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
-from twin_operator.kinds.resources import CHILDREN
+from twin_operator.kinds.resources import CHILDREN, MADE_ONCE
 
 Rules = dict[tuple[str, str], set[str]]
 READ = {"get", "list", "watch"}
@@ -40,6 +40,7 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
     wanted: Rules = {
         ("bettertherapy.io", "doctortwins"): READ,
         ("bettertherapy.io", "minerpools"): READ,
+        ("bettertherapy.io", "validators"): READ,
         ("bettertherapy.io", "finetuneruns"): READ | {"create", "delete"},
         ("bettertherapy.io", "doctortwins/status"): {"patch"},
         ("bettertherapy.io", "finetuneruns/status"): {"patch"},
@@ -47,13 +48,16 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
         ("bettertherapy.io", "finetuneruns/finalizers"): {"update"},
         ("bettertherapy.io", "minerpools/status"): {"patch"},
         ("bettertherapy.io", "minerpools/finalizers"): {"update"},
+        ("bettertherapy.io", "validators/status"): {"patch"},
+        ("bettertherapy.io", "validators/finalizers"): {"update"},
         # What agents may do with their reports it hands on, so it must hold it.
         ("bettertherapy.io", "routingslices"): MANAGE,
         ("bettertherapy.io", "podreports"): MANAGE,
-        ("", "secrets"): {"create"},
         ("", "pods"): READ,
         ("events.k8s.io", "events"): {"create"},
     }
+    # Made where there are none, and neither read nor changed.
+    wanted |= {(each.group, each.plural): {"create"} for each in MADE_ONCE}
     wanted |= {(child.group, child.plural): MANAGE for child in CHILDREN}
     assert rules_of(cluster_role) == wanted
 
@@ -65,7 +69,7 @@ def test_nothing_is_a_wildcard_or_escalates(render: Callable) -> None:
         for rule in role["rules"]:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
-            assert "secrets" not in rule["resources"] or rule["verbs"] == ["create"]
+            assert not {"secrets", "persistentvolumeclaims"} & {*rule["resources"]} or rule["verbs"] == ["create"]
             assert not any("exec" in resource or "attach" in resource for resource in rule["resources"])
 
 
