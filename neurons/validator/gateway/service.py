@@ -215,7 +215,14 @@ class GatewayService:
         if self._scrub is None:
             self._scrub = await asyncio.to_thread(load_scrubber)
         queued = await QueuedLedger.open(settings.ledger_url, folder=settings.state_dir / "queue")
-        stack.push_async_callback(queued.close)
+
+        async def leave() -> None:
+            """Wait for what was recorded last to come into the ledger: the queue's disk may go with the pod."""
+            if not await queued.drained(timeout_seconds=settings.drain_seconds):
+                log.error("the ledger didn't take in time what waits for it", extra={"count": queued.waiting})
+            await queued.close()
+
+        stack.push_async_callback(leave)
         return queued, lambda: float(queued.waiting)
 
     def _changed(self, members: set[MinerId]) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from neurons.ledger import Ledger, NotFound, QueuedLedger
+from neurons.ledger import Ledger, NotFound, QueuedLedger, Twin, new_id
+from neurons.ledger import Session as SessionRecord
+from neurons.ledger.spool import Spool
+from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.sessions import Ids
+from neurons.validator.gateway.settings import Settings
 from tests.unit.gateway.rogue_miner import RogueMiner
-from tests.unit.gateway.running_gateway import gateway
+from tests.unit.gateway.running_gateway import gateway, write_keys
 from tests.unit.miner.running_miner import digest, eventually
+from tests.unit.receipts.keyring import VALIDATOR
 
 NAME = "Maya Shrestha"
 RECORD = "MRN 8841-3307"
@@ -198,3 +204,23 @@ async def test_what_the_ledger_does_not_take_is_counted_and_the_patient_answered
     ):
         assert (await running.ask("word " * 40_000))[0] == 200
         await eventually(lambda: running.metric("records_total", outcome="lost") == 1)
+
+
+async def test_what_was_recorded_last_is_in_the_ledger_before_the_gateway_has_left(tmp_path: Path) -> None:
+    """A pod's own disk goes with it: nothing may be left in the queue while the ledger is there."""
+    url, session, patient = f"sqlite:///{tmp_path}/ledger.db", new_id(), new_id()
+    write_keys(tmp_path / "keys.json")
+    service = GatewayService(
+        Settings(keys_file=tmp_path / "keys.json", ledger_url=url, state_dir=tmp_path / "state", drain_seconds=300.0),
+        keypair=VALIDATOR, scrub=scrub,
+    )  # fmt: skip
+    async with AsyncExitStack() as stack:
+        recorder, _ = await service._ledger(stack)
+        assert recorder is not None
+        twin = Twin(uid=new_id(), name="indra")
+        await recorder.record(SessionRecord(session_id=session, patient_id=patient, twin=twin, at_ms=1))
+    assert Spool(tmp_path / "state" / "queue", max_bytes=1 << 20).entries == 0
+    async with await Ledger.open(url, timeout_seconds=300.0) as ledger:
+        [history] = await ledger.sessions(patient_id=patient)
+    assert history.session is not None
+    assert history.session.session_id == session
