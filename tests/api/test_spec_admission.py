@@ -23,6 +23,7 @@ from tests.api.operator_harness import (
 )
 from tests.api.test_operator_run import run_manifest
 from tests.unit.operator.spec_walk import Change, changes
+from tests.unit.operator.validator.validators import validator_object
 from twin_operator.engine.resources import Manifest
 from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import BY_KIND
@@ -40,7 +41,14 @@ async def world(kubeconfig: Path, home: str) -> AsyncIterator[Cluster]:
 def manifest_of(kind: str, namespace: str) -> Manifest:
     if kind == "FineTuneRun":
         return run_manifest(namespace)
+    if kind == "Validator":
+        return validator_manifest(namespace)
     return pool_manifest(namespace) if kind == "MinerPool" else twin_manifest(namespace, systemPrompt="You are Dr. A.")
+
+
+def validator_manifest(namespace: str) -> Manifest:
+    made = validator_object()
+    return {**made, "metadata": {"name": "v", "namespace": namespace}}
 
 
 async def replaced(world: Cluster, thing: Manifest, spec: Manifest, *, dry: bool = False) -> Manifest:
@@ -60,11 +68,12 @@ async def replaced(world: Cluster, thing: Manifest, spec: Manifest, *, dry: bool
 REFUSED = {
     "DoctorTwin": {"DoctorTwin.doctor", "DoctorTwin.doctor.licence"},
     "MinerPool": {"MinerPool.baseModel", "MinerPool.baseModel.name"},
+    "Validator": set(),
 }
 """Properties of which the walk's value is refused; of a FineTuneRun all are."""
 
 
-@pytest.mark.parametrize("kind", ["DoctorTwin", "MinerPool", "FineTuneRun"])
+@pytest.mark.parametrize("kind", ["DoctorTwin", "MinerPool", "FineTuneRun", "Validator"])
 async def test_each_value_is_taken_or_refused_in_words(world: Cluster, kind: str) -> None:
     thing = await world.api.create(manifest_of(kind, world.namespace))
     refused: dict[str, str] = {}

@@ -18,9 +18,10 @@ from typing import Any, Final
 from tests.unit.operator.cast import Cast
 from tests.unit.operator.documents import schema_of
 from tests.unit.operator.kill_points import MortalApi, plain
-from tests.unit.operator.played import Played
+from tests.unit.operator.played import Played, without_server_fields
 from tests.unit.operator.run_samples import run_object
 from tests.unit.operator.samples import NAMESPACE, digest
+from tests.unit.operator.validator.validators import validator_object
 from tests.unit.operator.virtual_time import play
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
@@ -29,16 +30,17 @@ Schema = Mapping[str, Any]
 Path = tuple[str, ...]
 """Names of properties from `spec` on; `0` is the only item of a list."""
 
-CHANGEABLE: Final = ("DoctorTwin", "MinerPool")
+CHANGEABLE: Final = ("DoctorTwin", "MinerPool", "Validator")
 """Kinds whose spec admission lets people change; of the others only a real API server is asked."""
-KINDS: Final = {"DoctorTwin": "dr-a", "MinerPool": "p", "FineTuneRun": "r1"}
+KINDS: Final = {"DoctorTwin": "dr-a", "MinerPool": "p", "FineTuneRun": "r1", "Validator": "v"}
 """Kinds that people write, each with the object whose spec is changed."""
 SETTLE_SECONDS: Final = 200.0
 """Longer than every delay after which the operator tries something again."""
 _WORDS: Final = (
     "b1", "pvc://adapters/other", "hf://o/other", "0 4 * * *", "Asia/Kathmandu", "0.002", "25%", "2Gi", "100m",
-    "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944", "--other",
+    "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944", "--other", "NP",
 )  # fmt: skip
+_WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "DoctorTwin.placement.replicas": {"placement": {"mode": "Spread", "replicas": 2}},
     "DoctorTwin.placement.mode": {"placement": {"mode": "OnDemand"}},
@@ -52,6 +54,14 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "MinerPool.engine.maxLoras": {"engine": {"maxLoras": 5}},
     "MinerPool.miner.externalAddress": {"miner": {"externalAddress": "1.1.1.1:80"}},
     "MinerPool.autoscaling.min": {"autoscaling": {"min": 1, "max": 2}},
+    "Validator.chain": {"chain": {"network": "test"}},
+    "Validator.chain.network": {"chain": {"network": "test"}},
+    "Validator.gateway.replicas": {"gateway": {"replicas": 2}, "ledger": {"uriSecretRef": {"name": "b1"}}},
+    "Validator.scoring": {"scoring": {"weightsPercent": _WEIGHTS}},
+    "Validator.scoring.weightsPercent": {"scoring": {"weightsPercent": _WEIGHTS}},
+    **{f"Validator.scoring.weightsPercent.{part}": {"scoring": {"weightsPercent": _WEIGHTS}} for part in _WEIGHTS},
+    "Validator.scoring.sources": {"scoring": {"weightsPercent": _WEIGHTS, "sources": ["b1"]}},
+    "Validator.scoring.alphaPercent": {"scoring": {"weightsPercent": _WEIGHTS, "alphaPercent": 31}},
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""
@@ -222,7 +232,7 @@ async def _walk(kinds: Sequence[str], *, every: int, first: int) -> Walked:
 
 
 class _Running:
-    """Pool, twin and a run under way, with the operator at work."""
+    """Pool, twin, a run under way and a validator, with the operator at work."""
 
     def __init__(self) -> None:
         self.api = MortalApi()
@@ -246,7 +256,12 @@ class _Running:
         self.api.put({part: made[part] for part in ("apiVersion", "kind", "spec")} | {
             "metadata": {"name": "r1", "namespace": NAMESPACE},
         })  # fmt: skip
+        self.api.put({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hotkey", "namespace": NAMESPACE},
+        })  # fmt: skip
+        self.api.put(without_server_fields(validator_object()))
         await self.settle()
+        assert self.world.condition("Ready", self.api.kinds("Validator")["v"])[0] == "True"
         assert self.world.condition("Ready", self.world.twin())[0] == "True"
         assert self.world.condition("Running", self.api.kinds("FineTuneRun")["r1"])[0] == "True"
         return self

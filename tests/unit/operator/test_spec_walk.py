@@ -29,7 +29,7 @@ def test_every_override_names_a_property() -> None:
     assert all(OVERRIDES.values())
 
 
-@pytest.mark.parametrize("kind", ["DoctorTwin", "MinerPool"])
+@pytest.mark.parametrize("kind", ["DoctorTwin", "MinerPool", "Validator"])
 def test_there_and_back_leaves_nothing(kind: str) -> None:
     walked = walk([kind], every=EVERY)
     assert walked.faults == {}
