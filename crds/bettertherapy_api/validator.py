@@ -39,8 +39,8 @@ class Chain(ApiModel):
     """The subnet that this validator is on."""
 
     network: Network
-    """finney, test, the URL of a chain endpoint or of a local subnet; local is http://subnet.<namespace>.svc:9944, where
-    the chart local-subnet serves when it is installed as `subnet`."""
+    """finney, test, the URL of a chain endpoint or of a local subnet; local is http://subnet.<namespace>.svc:9944,
+    where the chart local-subnet serves when it is installed as `subnet`."""
     netuid: Annotated[int, Field(ge=0, le=65535)]
     """The subnet's number."""
 
@@ -75,10 +75,10 @@ class Gateway(ApiModel):
         | None,
         Field(max_length=16),
     ] = None
-    """Names under which patients reach it. Not implemented yet: point an Ingress or an HTTPRoute with TLS at the Service
-    <validator>-gateway."""
+    """Names under which patients reach it. Not implemented yet: point an Ingress or an HTTPRoute with TLS at the
+    Service <validator>-gateway."""
     country: Annotated[str | None, Field(pattern=r"^[A-Z]{2}$", max_length=2)] = None
-    """ISO 3166 code, for the emergency numbers that a notice names; absent means those that are valid in most places."""
+    """ISO 3166 code, for the emergency numbers that a notice names; absent: it names those of several."""
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may ask from a browser, for example https://clinic.example; * for all; absent means
     none."""
@@ -86,7 +86,7 @@ class Gateway(ApiModel):
     """Secret whose key `keys.json` is the file of API keys. Absent means <validator>-gateway-keys, which the operator
     makes, with one random key, where there is none."""
     resources: Resources | None = None
-    """Resources of one gateway; absent means 250m CPU and 1Gi, at most 2Gi: the models that find identifiers take most."""
+    """Resources of one gateway; absent means 250m CPU and 1Gi, at most 2Gi: models that find identifiers take most."""
     pod: ServingPodOverlay | None = None
     """What is added to the gateway pods."""
 
@@ -114,8 +114,8 @@ class Ledger(ApiModel):
     """Secret whose key `uri` is the database's address, postgresql://user:password@host/name; absent means SQLite on a
     volume of the one gateway pod."""
     size: Quantity | None = None
-    """Size of the embedded ledger's claim; absent means 10Gi. The claim is made once and kept: a larger one is asked for
-    at the claim itself."""
+    """Size of the embedded ledger's claim; absent means 10Gi. The claim is made once and kept: a larger one is asked
+    for at the claim itself."""
     storage_class_name: DnsName | None = None
     """StorageClass of that claim; absent means the cluster's default."""
 
