@@ -41,6 +41,8 @@ FILE_POLL_SECONDS: Final = 1.0
 PUBLISH_SECONDS: Final = 600.0
 CHAIN_POLL_SECONDS: Final = 120.0
 """Ten blocks; the public endpoints take about one request a second from everybody."""
+LOCAL_POLL_SECONDS: Final = 5.0
+"""Of a local subnet, whose blocks may take a second, and which only its own neurons ask."""
 
 
 class SubnetMetrics:
@@ -189,7 +191,7 @@ class Subnet:
         source = self._source
         if source is None:
             return
-        seconds = FILE_POLL_SECONDS if self._settings.metagraph_file is not None else CHAIN_POLL_SECONDS
+        seconds = FILE_POLL_SECONDS if self._settings.metagraph_file is not None else self._chain_poll_seconds
         looked_at: Metagraph | None = None
         while True:
             metagraph = (await source.refresh()).metagraph
@@ -227,7 +229,12 @@ class Subnet:
                     log.warning("the address can't be published: %s", error)
                 said = str(error)
             self.news.set()
-            await asyncio.sleep(PUBLISH_SECONDS)
+            # What stood in the way may be gone soon: the hotkey is registered, the chain answers.
+            await asyncio.sleep(self._chain_poll_seconds if self._publication.problem is not None else PUBLISH_SECONDS)
+
+    @property
+    def _chain_poll_seconds(self) -> float:
+        return LOCAL_POLL_SECONDS if self._chain is not None and self._chain.is_local else CHAIN_POLL_SECONDS
 
     def _age(self) -> float:
         return self._source.latest().age_seconds if self._source is not None else float("inf")
