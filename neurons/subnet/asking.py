@@ -154,7 +154,12 @@ async def _exchange(neuron: NeuronEntry, signer: RequestSigner, body: bytes, *, 
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds)) as session,
             signed_request(
-                session, signer, method="POST", url=URL(f"http://{neuron.axon}{PATH}"), receiver=neuron.hotkey, body=body
+                session,
+                signer,
+                method="POST",
+                url=URL(f"http://{neuron.axon}{PATH}"),
+                receiver=neuron.hotkey,
+                body=body,
             ) as response,
         ):
             data = b""
