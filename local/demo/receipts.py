@@ -62,7 +62,7 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
                 )
             )
             received = keep(said, folder)
-        miners = validator.run("miners")
+        miners = until(lambda: listed(validator))
     metagraph = folder / "metagraph.json"
     chain = kube.forwarded(f"deployment/{RELEASE}", PORT, namespace=NAMESPACE)
     with timeline.step("write the metagraph into a file"), chain as url:
@@ -82,6 +82,16 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
     )
     conclusion = refused.strip().splitlines()[-1]
     pages.print_scene(console, f"With {_ALTERED.strip()!r} behind the answer: {conclusion}")
+
+
+def listed(validator: Validator) -> str:
+    """Return the table of the miners with what each announces; raises DemoError when one was not heard."""
+    said = validator.run("miners")
+    if "?" in said:
+        raise DemoError(
+            "A registered miner announced nothing", evidence=said, remedy="running the demo again goes on from here"
+        )
+    return said
 
 
 def keep(said: str, folder: Path) -> Received:

@@ -11,10 +11,11 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from neurons.chain.errors import WalletError
+from neurons.chain.wallet import load_hotkey
 from neurons.receipts import NeuronEntry
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
-from neurons.wire.hotkey import HotkeyError, load_hotkey
 from neurons.wire.signer import RequestSigner, signed_request
 
 AT_ONCE: Final = 16
@@ -25,8 +26,8 @@ _SHOWN: Final = 300
 def signer_from(wallet: Path) -> RequestSigner:
     """Return what signs with the wallet's hotkey; raises SubnetError."""
     try:
-        return RequestSigner(load_hotkey(wallet))
-    except HotkeyError as error:
+        return RequestSigner(load_hotkey(wallet).keypair)
+    except WalletError as error:
         raise SubnetError(f"--wallet: {error}") from None
 
 

@@ -43,9 +43,9 @@ from demo.subnet import (
 )
 from demo.validator import pod, subnet_command
 from demo.wallets import Wallet, open_wallet
+from neurons.chain.wallet import load_hotkey
 from neurons.receipts import read_metagraph, write_metagraph
 from neurons.subnet.__main__ import main as subnet_main
-from neurons.wire.hotkey import load_hotkey
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, Twin, held
 from tests.unit.miner.signing_miner import INDRA, on_subnet, wallet
@@ -90,7 +90,7 @@ def test_a_secret_holds_the_hotkey_and_nothing_private_of_the_coldkey(tmp_path: 
     mounted.mkdir()
     for name, content in secret(POOL, own)["data"].items():
         (mounted / name).write_bytes(base64.b64decode(content))
-    assert load_hotkey(mounted).ss58_address == own.address
+    assert load_hotkey(mounted).address == own.address
     said = (mounted / "coldkeypub.txt").read_bytes()
     assert bittensor_core.deserialize_keypair_from_keyfile_data(said).ss58_address == own.coldkey.ss58_address
     private = json.loads(bytes(bittensor_core.serialized_keypair_to_keyfile_data(own.coldkey)))
