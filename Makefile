@@ -30,7 +30,7 @@ help: ## List the commands
 venv: ## Set up .venv from the locked requirements (instant when it is up to date)
 	@local/bootstrap.sh
 
-demo: ## Two doctors' twins on a real cluster: they answer, one learns. CLUSTER=local, current, kind; UNTIL=answers stops early
+demo: ## Two doctors' twins on a real cluster: they answer, one learns. CLUSTER=local, current, kind; UNTIL=answers or receipt stops early
 	@local/bootstrap.sh git $(if $(filter local,$(CLUSTER)),go)
 	@$(BIN)/python -m demo run --cluster $(CLUSTER) --until $(UNTIL) $(DEMO_ARGS)
 

@@ -133,6 +133,8 @@ class EngineReport(ApiModel):
     """RFC 3339, from process_start_time_seconds; a change means the engine restarted and forgot its adapters."""
     max_model_length: Count | None = None
     """Longest conversation in tokens."""
+    base_digest: Digest | None = None
+    """Over the files of the base model that it loaded, as they were hashed for this pod; absent where nobody did."""
     message: Message | None = None
     """Why it is not live, as a sentence."""
     template_refusal: Message | None = None

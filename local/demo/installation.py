@@ -57,8 +57,11 @@ def twin_values(doctor: Doctor, adapter: Adapter) -> Json:
     }
 
 
-def miner_values(images: Images, twins: Sequence[Json]) -> Json:
-    """Return the values of charts/twin-miner: a pool without a GPU, and the twins it serves."""
+def miner_values(images: Images, twins: Sequence[Json], miner: Json | None = None) -> Json:
+    """Return the values of charts/twin-miner: a pool without a GPU, and the twins it serves.
+
+    `miner`: its spec.miner, where it is on a subnet.
+    """
     return {
         "pool": {
             "baseModel": {"name": BASE_MODEL, "uri": f"pvc://{MODELS_CLAIM}/{BASE_MODEL}"},
@@ -76,7 +79,7 @@ def miner_values(images: Images, twins: Sequence[Json]) -> Json:
             },
             "tolerations": [],
             "replicas": 1,
-            "miner": {"replicas": 1},
+            "miner": miner or {"replicas": 1},
             "fineTune": {
                 "resources": {
                     "requests": {"cpu": "500m", "memory": "2Gi"},
@@ -116,7 +119,7 @@ def install_operator(kube: Kube, images: Images, prometheus: str | None) -> None
         DemoError: it does not come up; with its pods' events and logs.
     """
     try:
-        _helm(
+        helm_release(
             kube, OPERATOR_RELEASE, OPERATOR_NAMESPACE, "twin-operator", operator_values(images, prometheus), wait=True
         )
     except DemoError as error:
@@ -127,14 +130,14 @@ def install_operator(kube: Kube, images: Images, prometheus: str | None) -> None
         ) from error
 
 
-def install_miner(kube: Kube, images: Images, twins: Sequence[Json]) -> None:
+def install_miner(kube: Kube, images: Images, twins: Sequence[Json], miner: Json | None = None) -> None:
     """Install or upgrade the pool with these twins; doesn't wait for it. Raises DemoError."""
-    _helm(kube, POOL, NAMESPACE, "twin-miner", miner_values(images, twins), wait=False)
+    helm_release(kube, POOL, NAMESPACE, "twin-miner", miner_values(images, twins, miner), wait=False)
 
 
 def installed_twins(kube: Kube) -> list[Json]:
     """Return the twins that an earlier run installed, as values; none on a fresh cluster."""
-    if not json.loads(kube.helm("list", "-n", NAMESPACE, "--filter", f"^{POOL}$", "-o", "json") or "[]"):
+    if not is_installed(kube, POOL):
         return []
     values = json.loads(kube.helm("get", "values", POOL, "-n", NAMESPACE, "-o", "json")) or {}
     return list(values.get("twins") or [])
@@ -170,7 +173,15 @@ def await_ready(kube: Kube, twins: Sequence[str], *, timeout: float) -> None:
         ) from error
 
 
-def _helm(kube: Kube, release: str, namespace: str, chart: str, values: Mapping[str, object], *, wait: bool) -> None:
+def is_installed(kube: Kube, release: str) -> bool:
+    """Tell whether a release is in the twins' namespace."""
+    return bool(json.loads(kube.helm("list", "-n", NAMESPACE, "--filter", f"^{release}$", "-o", "json") or "[]"))
+
+
+def helm_release(
+    kube: Kube, release: str, namespace: str, chart: str, values: Mapping[str, object], *, wait: bool
+) -> None:
+    """Install or upgrade a release of one of charts/; raises DemoError."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="values-") as file:
         json.dump(values, file)
         file.flush()

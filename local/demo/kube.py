@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -73,6 +76,33 @@ class Kube:
             stderr=subprocess.PIPE,
             env=self.environment,
         )
+
+    @contextmanager
+    def forwarded(self, target: str, port: int, *, namespace: str) -> Iterator[str]:
+        """Forward a port of this machine, while this is entered, to that of a pod; returns its URL.
+
+        `target` is a pod, or what has pods, such as `deployment/NAME`. Raises DemoError when none can be had.
+        """
+        process = self.popen("port-forward", target, "-n", namespace, f":{port}")
+        output, errors = process.stdout, process.stderr
+        try:
+            told = output.readline() if output and select.select([output], [], [], _TIMEOUT_S)[0] else b""
+            found = re.search(rb"127\.0\.0\.1:(\d+)", told)
+            if found is None:
+                process.terminate()
+                said = errors.read().decode(errors="replace").strip() if errors else ""
+                raise DemoError(
+                    f"`kubectl port-forward {target} -n {namespace} :{port}` gave no port",
+                    evidence=said[-2000:],
+                    remedy="the message above says why; running the demo again goes on from here",
+                )
+            yield f"http://127.0.0.1:{int(found[1])}"
+        finally:
+            process.terminate()
+            process.wait()
+            for stream in (output, errors):
+                if stream is not None:
+                    stream.close()
 
     def _run(self, command: Sequence[str], *, stdin: str | None, timeout: float, check: bool) -> str:
         shown = " ".join([Path(command[0]).name, *command[1:]])

@@ -35,6 +35,13 @@ def print_answers(console: Console, title: str, answers: Sequence[Answer]) -> No
         _box(console, answer.text, title=answer.doctor, subtitle=" · ".join(parts))
 
 
+def print_command(console: Console, command: str, said: str, *, scene: str) -> None:
+    """Print what a command of `kubectl twin` says."""
+    print_scene(console, scene)
+    console.print(f"[bold]$ kubectl twin {escape(command)}[/bold]", highlight=False, soft_wrap=True)
+    console.print(printable(said.rstrip()), highlight=False, markup=False, soft_wrap=True)
+
+
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """Print what the gate measured, before and after, and what it decided."""
     refused = ", ".join(f"{count} {reason}" for reason, count in outcome.refused.items())

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo import images as pictures
-from demo import installation, lessons, pages
+from demo import installation, lessons, pages, receipts
 from demo.asking import ask_twin
 from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
@@ -17,8 +17,9 @@ from demo.errors import DemoError
 from demo.files import MOUNT, Volume, folder_digest
 from demo.images import Images
 from demo.installation import MODELS_CLAIM, NAMESPACE, POOL, STORE_CLAIM
-from demo.kube import Kube
+from demo.kube import Json, Kube
 from demo.stage import Options, Stage
+from demo.subnet import Subnet, is_on
 from demo.timeline import Timeline
 from demo.training import Adapter, train
 from kubectl_twin.ask import Answer
@@ -39,16 +40,19 @@ def run(options: Options, timeline: Timeline) -> None:
     with timeline.shown():
         kube, images, prometheus = _prepare(options, timeline)
         stage = Stage(kube=kube, images=images, options=options, timeline=timeline, prometheus=prometheus)
-        answers = _serve(stage)
+        subnet = _subnet(stage)
+        answers = _serve(stage, subnet)
         pages.print_answers(timeline.console, f"A patient asks both: {QUESTION}", answers)
         if answers[0].text.strip() == answers[-1].text.strip():
             raise DemoError(
                 "Both twins gave the same answer, though their adapters differ",
                 remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
             )
+        if subnet is not None and options.until != "answers":
+            receipts.show(stage, subnet, DOCTORS[0])
         if options.until == "end":
             lessons.teach(stage)
-    kinds = ["twins", "minerpools"] if options.until == "answers" else ["twins", "finetuneruns", "minerpools"]
+    kinds = ["twins", "finetuneruns", "minerpools"] if options.until == "end" else ["twins", "minerpools"]
     pages.print_tables(timeline.console, kube, kinds, namespace=NAMESPACE)
     timeline.console.print(timeline.summary())
     _print_next(timeline, kube, options)
@@ -93,26 +97,47 @@ def _build_images(builds: Builds) -> Images:
     return pictures.parse_built(said)
 
 
-def _serve(stage: Stage) -> list[Answer]:
+def _subnet(stage: Stage) -> Subnet | None:
+    """Return the local subnet; None where only answers are wanted, and no earlier run put the pool on one."""
+    if stage.options.until == "answers" and not is_on(stage.kube):
+        return None
+    return Subnet.open(stage.kube, stage.options)
+
+
+def _serve(stage: Stage, subnet: Subnet | None) -> list[Answer]:
     """Install everything and ask both twins."""
     kube, images, timeline = stage.kube, stage.images, stage.timeline
     with timeline.step("install the operator (helm install charts/twin-operator)"):
         installation.install_operator(kube, images, stage.prometheus)
     kube.apply(installation.namespace_object(), installation.models_claim())
+    if subnet is not None:
+        with timeline.step("install a local subnet (helm install charts/local-subnet)"):
+            subnet.install(images)
     with timeline.step("copy the base model into the cluster"), stage.volume(MODELS_CLAIM) as models:
         model_digest = _bring_model(models, stage.options)
     # The engine starts while the adapters are made; the twins come, or change, as soon as these exist.
     with timeline.step("install the pool (helm install charts/twin-miner)"):
-        installation.install_miner(kube, images, installation.installed_twins(kube))
+        _install_pools(stage, subnet, installation.installed_twins(kube), await_address=False)
     with stage.volume(STORE_CLAIM) as store:
         lessons.prepare(store)
         twins = [(doctor, _adapter(stage, store, doctor, model_digest)) for doctor in DOCTORS]
     with timeline.step(f"add the {len(twins)} twins to the pool (helm upgrade)"):
-        installation.install_miner(kube, images, [installation.twin_values(*twin) for twin in twins])
+        _install_pools(stage, subnet, [installation.twin_values(*twin) for twin in twins], await_address=True)
+    if subnet is not None:
+        with timeline.step("register two miners and a validator on the local subnet"):
+            subnet.enrol()
     with timeline.step("wait for both twins to be Ready: engine up, adapters verified"):
         installation.await_ready(kube, [doctor.twin for doctor, _adapter in twins], timeout=_READY_TIMEOUT_S)
     lessons.forget(stage)
     return [ask_twin(stage, doctor) for doctor, _adapter in twins]
+
+
+def _install_pools(stage: Stage, subnet: Subnet | None, twins: list[Json], *, await_address: bool) -> None:
+    """Install the pool, and the second one of the local subnet."""
+    miner = None if subnet is None else subnet.miner(POOL, await_address=await_address)
+    installation.install_miner(stage.kube, stage.images, twins, miner)
+    if subnet is not None:
+        subnet.apply_standby(await_address=await_address)
 
 
 def _bring_model(models: Volume, options: Options) -> str:

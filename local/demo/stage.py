@@ -25,7 +25,7 @@ class Options:
     registry: str
     tag: str
     until: str = "end"
-    """`answers`: stop after the first answers."""
+    """`answers`: stop after the first answers; `receipt`: after one on the local subnet."""
 
 
 @dataclass(frozen=True)

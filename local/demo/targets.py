@@ -201,7 +201,8 @@ class CurrentTarget:
     def how_to_end(self) -> str:
         """Uninstall what the demo installed."""
         return (
-            "helm uninstall clinic -n doctors; helm uninstall twin-operator -n twin-system; kubectl delete ns doctors"
+            "helm uninstall clinic subnet -n doctors; helm uninstall twin-operator -n twin-system; "
+            "kubectl delete ns doctors"
         )
 
     @staticmethod

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from bettertherapy_api.report import MAX_ADAPTERS, MAX_MESSAGE, EngineReport, FailureReason, PodRef, PodReport, Slots
+from neurons.agent.base_digest import BaseDigest
 from neurons.agent.base_sizes import BaseSizes
 from neurons.agent.drain import Drain
 from neurons.agent.engine import EngineClient, EngineError
@@ -94,6 +95,7 @@ class Agent:
             looked=lambda outcome: self.metrics.second_looks.labels(outcome).inc(),
         )
         self.template = ChatTemplate(self.engine, self.roster.measuring, self.monitor, changed=self._on_change)
+        self.base = BaseDigest(settings.base_model_dir if self._local else None, self.monitor, changed=self._on_change)
         self.monitor.eager = lambda: not self.roster.all_verified()
         self.lessons = LessonKeeper(
             lambda: self.view.twins,
@@ -160,6 +162,7 @@ class Agent:
                 self.roster.known_answers.run,
                 self.second_looks.run,
                 self.template.run,
+                self.base.run,
                 self._follow_routing,
                 self._save_routing,
                 self._reporter.run,
@@ -221,6 +224,7 @@ class Agent:
                 started_at=monitor.started_at,
                 max_model_length=monitor.max_model_length,
                 message=monitor.message[:MAX_MESSAGE] if monitor.message else None,
+                base_digest=self.base.digest,
                 template_refusal=refusal[:MAX_MESSAGE] if (refusal := self.template.refusal) else None,
             ),
             adapters=dict(sorted(self.roster.reports().items())[:MAX_ADAPTERS]),

@@ -1,7 +1,7 @@
 """The chain half of the subnet: metagraph, axon, weights and epochs by the bittensor SDK, and a local subnet for it.
 
 async with Chain("finney") as chain:                       # or "http://…", a local subnet's
-    hotkey = load_hotkey(folder, wallet="clinic", hotkey="miner")
+    hotkey = load_hotkey(folder)
     await serve_axon(chain, hotkey, netuid, address="203.0.113.9", port=8091)
     reading = await MetagraphReader(chain, netuid).refresh()   # never raises; keeps the last good one
     submission = await set_weights(chain, hotkey, netuid, weights, since=round_block)
@@ -13,6 +13,7 @@ from neurons.chain.connection import Chain
 from neurons.chain.epochs import EpochStatus, read_epoch, wait_for_epoch
 from neurons.chain.errors import (
     ChainError,
+    ColdkeyError,
     ForeignOwner,
     InPool,
     NotRegistered,
@@ -32,6 +33,7 @@ from neurons.chain.weights import Outcome, Submission, by_uid, read_outcome, set
 __all__ = [
     "Chain",
     "ChainError",
+    "ColdkeyError",
     "Endpoint",
     "EpochConsensus",
     "EpochStatus",

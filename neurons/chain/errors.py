@@ -10,7 +10,8 @@
     ├── Refused            the chain's rules say no; `name` is the chain's word   not retryable as it is
     │   └── TooEarly       a rate limit that counts blocks                        retryable later
     ├── UnusableAddress    nobody could reach what was to be published            not retryable: take another address
-    └── WalletError        the Secret holds no usable hotkey, or a coldkey        not retryable: take another Secret
+    └── WalletError        the Secret holds no usable hotkey                      not retryable: take another Secret
+        └── ColdkeyError   the Secret holds a coldkey                             not retryable: move what that holds
 
 Every message is a sentence that says what is wrong and what to do; none holds key material.
 """
@@ -78,3 +79,7 @@ class UnusableAddress(ChainError):  # noqa: N818
 
 class WalletError(ChainError):
     """There is no hotkey to sign with, or something in its place that must not be here."""
+
+
+class ColdkeyError(WalletError):
+    """The key that would sign, or one beside it, is a coldkey."""

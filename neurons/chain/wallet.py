@@ -1,20 +1,25 @@
-"""The hotkey from a mounted Secret: `<folder>/<wallet>/hotkeys/<hotkey>`, plain JSON, as btcli writes it.
+"""The hotkey from a mounted Secret, plain JSON, as btcli writes it.
 
-Only hotkeys belong in a cluster. A coldkey moves money, so a folder that holds one is refused as a whole, whatever else
-is in it: the Secret is to be made anew, and the coldkey to be taken for known by others.
+The Secret has the hotkey's file under any name (`hotkey`, say), and may have `coldkeypub.txt`. A whole wallet's folder
+(`<wallet>/hotkeys/<hotkey>`) is read as well. Only hotkeys belong in a cluster: a coldkey moves money, so a folder that
+holds one is refused as a whole, whatever else is in it. The Secret is to be made anew, and the coldkey to be taken for
+known by others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import bittensor as bt
 
-from neurons.chain.errors import WalletError
+from neurons.chain.errors import ColdkeyError, WalletError
 
-COLDKEY_FILE = "coldkey"
-PUBLIC_FILE = "coldkeypub.txt"
+MAX_FILE_BYTES: Final = 64 * 1024
+_COLDKEY: Final = "coldkey"
+_PUBLIC: Final = "coldkeypub.txt"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Hotkey:
     """A key that signs for one neuron. The SDK takes `keypair` wherever it takes a wallet."""
 
     keypair: bt.sp_core.Keypair
-    coldkey: str | None
+    coldkey: str | None = None
     """Address of the coldkey that is said to own it, from `coldkeypub.txt`; None if that isn't there."""
 
     @property
@@ -31,64 +36,107 @@ class Hotkey:
         return str(self.keypair.ss58_address)
 
 
-def load_hotkey(folder: Path, *, wallet: str, hotkey: str) -> Hotkey:
-    """Read a hotkey.
+def load_hotkey(folder: Path) -> Hotkey:
+    """Read the key that signs. No message holds anything of a key but its address.
 
     Raises:
-        WalletError: there is none, it is encrypted or damaged, or there is a coldkey.
+        WalletError: there is none, or not one; it is encrypted or damaged.
+        ColdkeyError: there is a coldkey.
     """
-    refuse_coldkeys(folder)
-    path = folder / wallet / "hotkeys" / hotkey
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        found = sorted(str(other.relative_to(folder)) for other in folder.glob("*/hotkeys/*") if other.is_file())
+    files = sorted(_files(folder))
+    for path in [*files, *folder.rglob(_COLDKEY)]:  # also where kubelet keeps a Secret's real files
+        if path.name.lower().startswith(_COLDKEY) and path.name != _PUBLIC and path.is_file():
+            raise _coldkey(str(path.relative_to(folder)))
+    keys = [path for path in files if not path.name.endswith(".txt")]
+    if not keys:
         raise WalletError(
-            f"there is no hotkey {path}; the folder holds {', '.join(found) or 'none'}. Mount the wallet's Secret "
-            f"there, with the key file as the item {wallet}/hotkeys/{hotkey}"
-        ) from None
+            f"the wallet's Secret holds no hotkey ({folder} is empty): create it from the hotkey's file alone, such as "
+            "kubectl create secret generic NAME --from-file=hotkey=~/.bittensor/wallets/WALLET/hotkeys/HOTKEY"
+        )
+    if len(keys) > 1:
+        raise WalletError(
+            f"the wallet's Secret holds {len(keys)} keys ({', '.join(path.name for path in keys)}): leave the one that "
+            "this pool signs with"
+        )
+    keypair = _read(keys[0])
+    owner = next((_public(path) for path in files if path.name == _PUBLIC), None)
+    if owner == str(keypair.ss58_address):
+        raise _coldkey(keys[0].name)
+    return Hotkey(keypair=keypair, coldkey=owner)
+
+
+def refuse_coldkey(address: str, coldkeys: frozenset[str]) -> None:
+    """Refuse a key that the chain knows as a coldkey, whatever its file is called; raises ColdkeyError."""
+    if address in coldkeys:
+        raise _coldkey(address)
+
+
+def _coldkey(what: str) -> ColdkeyError:
+    return ColdkeyError(
+        f"the wallet's Secret holds a coldkey ({what}). A coldkey moves money and must not be in a cluster: delete the "
+        "Secret, move what the coldkey holds to a new one, and create the Secret anew with a hotkey alone"
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        paths = sorted(folder.iterdir())
     except OSError as error:
         raise WalletError(
-            f"the hotkey {path} can't be read: {error.strerror}. Let the pod's user read the Secret"
+            f"the wallet's Secret is not there ({folder}: {error.strerror}): create the Secret that "
+            "spec.miner.walletSecretRef names"
         ) from None
+    for path in paths:
+        if path.name.startswith("."):  # kubelet's own: ..data and the folder it points to
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+
+
+def _read(path: Path) -> bt.sp_core.Keypair:
+    data = _bytes(path)
     if bt.sp_core.keyfile_data_is_encrypted(data):
         raise WalletError(
-            f"the hotkey {path} is encrypted, and nobody is here to type its password: put the plain hotkey file in "
-            "the Secret (btcli writes hotkeys plain by default)"
+            f"the key {path.name} in the wallet's Secret is encrypted, and nobody is here to type its password: put "
+            "the hotkey's plain file there, as btcli writes hotkeys"
         )
+    keypair = _parsed(data)
+    if keypair is None or not _signs(keypair):
+        raise WalletError(
+            f"{path.name} in the wallet's Secret is no hotkey that can sign: copy the file "
+            "~/.bittensor/wallets/WALLET/hotkeys/HOTKEY, not its public half"
+        )
+    return keypair
+
+
+def _signs(keypair: bt.sp_core.Keypair) -> bool:
+    try:
+        return bool(keypair.verify(b"bettertherapy", keypair.sign(b"bettertherapy")))
+    except (bt.sp_core.KeyfileError, ValueError, RuntimeError):
+        return False
+
+
+def _public(path: Path) -> str | None:
+    keypair = _parsed(_bytes(path))
+    return None if keypair is None else str(keypair.ss58_address)
+
+
+def _parsed(data: bytes) -> bt.sp_core.Keypair | None:
     try:
         keypair = bt.sp_core.deserialize_keypair_from_keyfile_data(data)
-    except (bt.sp_core.KeyfileError, ValueError) as error:
-        raise WalletError(f"{path} is no key file: {error}. Copy it anew from the wallet's folder") from None
-    coldkey = _public_coldkey(folder / wallet / PUBLIC_FILE)
-    if coldkey == str(keypair.ss58_address):
-        raise WalletError(
-            f"the key in {path} is the wallet's coldkey under the name of a hotkey: take the Secret away, move what "
-            "the coldkey holds to a new one, and mount a hotkey"
-        )
-    return Hotkey(keypair=keypair, coldkey=coldkey)
-
-
-def refuse_coldkeys(folder: Path) -> None:
-    """Look for coldkeys, also where Kubernetes keeps a Secret's real files.
-
-    Raises:
-        WalletError: there is one.
-    """
-    found = sorted(str(path.relative_to(folder)) for path in folder.rglob(COLDKEY_FILE) if path.is_file())
-    if found:
-        raise WalletError(
-            f"the Secret holds a coldkey ({', '.join(found)}). A coldkey moves money and must not be in a cluster: "
-            "take it out of the Secret, move what it holds to a new coldkey, and mount only <wallet>/hotkeys/<hotkey>"
-        )
-
-
-def _public_coldkey(path: Path) -> str | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
+    except (bt.sp_core.KeyfileError, ValueError):
         return None
+    return keypair
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        return str(bt.sp_core.deserialize_keypair_from_keyfile_data(data).ss58_address)
-    except (bt.sp_core.KeyfileError, ValueError) as error:
-        raise WalletError(f"{path} is no public key file: {error}. Copy it anew, or leave it out") from None
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise WalletError(
+            f"{path.name} of the wallet's Secret can't be read: {error.strerror}. The Secret must be mounted readable "
+            "for the pod's group"
+        ) from None

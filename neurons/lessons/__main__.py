@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from neurons.lessons.context import asked_in
 from neurons.lessons.file import MAX_ANSWER, MAX_QUESTION, LessonsError, LessonsFile, newest
 from neurons.lessons.lesson import Kind, Lesson
 from neurons.lessons.shelf import fetch, look, publish
@@ -53,7 +54,7 @@ def _lesson(document: dict[str, Any], *, approve_liked: bool) -> Lesson | None:
     ]
     if len(said) < 2 or said[-1][0] != "assistant" or said[-2][0] != "user":
         return None
-    question, answer = said[-2][1].strip(), said[-1][1].strip()
+    question, answer = asked_in(said[:-1]), said[-1][1].strip()
     kind, approved, rating = Kind.LIKED, approve_liked, document.get("rating")
     correction = document.get("correction")
     if isinstance(correction, str) and correction.strip():

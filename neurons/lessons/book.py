@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from neurons.lessons.context import names
 from neurons.lessons.file import LessonsFile
 from neurons.lessons.lesson import Found, Kind, Lesson
 from neurons.lessons.likeness import Asked, floor_for
@@ -51,12 +52,10 @@ class Book:
 def taught(file: LessonsFile, *, liked_unapproved: bool = False) -> tuple[Lesson, ...]:
     """Return the lessons that count: what the doctor approved, and, where it is wanted, all that was liked.
 
-    A question that names nothing ("May I take it?") was about one thing in its own conversation and is about another in
-    each other: its answer would be the doctor's to what nobody asked her.
+    A question that names nothing ("May I take it?", "Is 500 mg ok?") was about one thing in its own conversation and is
+    about another in each other: its answer would be the doctor's to what nobody asked her.
     """
-    return tuple(
-        lesson for lesson in file.lessons if (lesson.approved or liked_unapproved) and Asked.of(lesson.question).content
-    )
+    return tuple(lesson for lesson in file.lessons if (lesson.approved or liked_unapproved) and names(lesson.question))
 
 
 def pick(found: Sequence[Sequence[Found]], *, most: int, most_bytes: int) -> tuple[Found, ...]:

@@ -19,7 +19,7 @@ NEVER: Final = 2.0
 """No two questions are so alike: where the model isn't made for the script, only the same words count."""
 _MOST_DIFFERENT: Final = 2
 _SHARED: Final = 0.5
-_STEM: Final = 5
+STEM: Final = 5
 """Characters by which words are compared: climb, climbing."""
 _WORD: Final = re.compile(r"[^\W_](?:[^\W_]|[\u0900-\u0903\u093a-\u094f\u0962\u0963\u200c\u200d'])*")
 _OTHER_SCRIPT: Final = re.compile(r"[^\x00-\u024f\s]")
@@ -49,7 +49,7 @@ class Asked:
     def of(cls, text: str) -> Asked:
         """Look at a question."""
         found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-        content = frozenset(word[:_STEM] for word in found if word not in _SAYS_LITTLE)
+        content = frozenset(word[:STEM] for word in found if word not in _SAYS_LITTLE)
         return cls(" ".join(found), content, any(letter.isalpha() for letter in _OTHER_SCRIPT.findall(text)))
 
 

@@ -73,6 +73,19 @@ class Attempt:
     """It was given an answer that was kept."""
     passed_code: str | None = None
     """What is counted for an error event that was passed on."""
+    bases: set[str | None] = field(default_factory=set)
+    """Digests of the base models of the pods whose words are in the answer."""
+
+    @property
+    def measured(self) -> str | None:
+        """Digest of the base model that answered; None where a pod measured none, or two pods different ones."""
+        return next(iter(self.bases)) if len(self.bases) == 1 else None
+
+    def answered_by(self, pod: Pod) -> None:
+        """Take down whose words the answer has from now on: none of a pod's of which nothing was forwarded."""
+        if self.transcript is None:
+            self.bases.clear()
+        self.bases.add(pod.base)
 
     @property
     def avoid(self) -> Collection[Pod]:

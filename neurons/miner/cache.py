@@ -34,6 +34,8 @@ class Kept:
     headers: Mapping[str, str]
     at: float
     """When it was complete, by the cache's clock."""
+    measured: str | None = None
+    """Digest of the base model that gave it; None where nobody measured it."""
 
 
 class AnswerCache:
@@ -59,12 +61,12 @@ class AnswerCache:
         self._answers.move_to_end(key)
         return kept
 
-    def put(self, key: bytes, body: bytes, headers: Mapping[str, str]) -> None:
+    def put(self, key: bytes, body: bytes, headers: Mapping[str, str], *, measured: str | None = None) -> None:
         """Keep an answer; one that is too long is not."""
         if len(body) > MAX_ANSWER_BYTES or len(body) + _OVERHEAD_BYTES > self._max_bytes:
             return
         self._drop(key)
-        self._answers[key] = Kept(body, dict(headers), self._clock())
+        self._answers[key] = Kept(body, dict(headers), self._clock(), measured)
         self.bytes += len(body) + _OVERHEAD_BYTES
         while self.bytes > self._max_bytes:
             self._drop(next(iter(self._answers)))
@@ -93,9 +95,9 @@ class Keeping:
         if len(self.lines) <= MAX_ANSWER_BYTES:
             self.lines += lines
 
-    def put(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def put(self, body: bytes, headers: Mapping[str, str], *, measured: str | None) -> None:
         """Keep a complete answer."""
-        self.cache.put(self.key, body, headers)
+        self.cache.put(self.key, body, headers, measured=measured)
 
 
 def may_be_kept(asked: EngineRequest) -> bool:

@@ -79,6 +79,7 @@ class Exchange:
                 headers |= attempt.told
             check_answer(reply, pod, answer, headers)
             check_adapter(reply, version)
+            attempt.answered_by(pod)
             if draws > 1 and not streaming:
                 raise Undrawn
             if reply.status == 200 and draws == 1 and not (streaming and attempt.asked.stream):
@@ -140,9 +141,9 @@ class Exchange:
     ) -> web.StreamResponse:
         """Return a whole answer as the client's, with its receipt."""
         if attempt.keep is not None:
-            attempt.keep.put(answer, headers)
+            attempt.keep.put(answer, headers, measured=attempt.measured)
         if self._stamper is not None:
-            headers |= self._stamper.headers(attempt.asked, version, answer)
+            headers |= self._stamper.headers(attempt.asked, version, answer, measured=attempt.measured)
         return attempt.outlet.whole(200, answer, headers, version)
 
     async def repeat(self, attempt: Attempt, version: VersionRoute, kept: Kept, *, age: float) -> web.StreamResponse:
@@ -152,13 +153,13 @@ class Exchange:
         if not asked.stream:
             body = version.model.marked_cached(kept.body)
             if stamper is not None:
-                headers |= stamper.headers(asked, version, kept.body, cached=True)
+                headers |= stamper.headers(asked, version, kept.body, measured=kept.measured, cached=True)
             return attempt.outlet.whole(200, body, headers, version)
         await _begin(attempt, headers)
         transcript, lines = Transcript(), kept.body
         transcript.add(lines)
         if stamper is not None:
-            lines = stamper.lines(lines, asked, version, transcript, cached=True)
+            lines = stamper.lines(lines, asked, version, transcript, measured=kept.measured, cached=True)
         await attempt.outlet.write(lines, version)
         await attempt.outlet.end()
         return attempt.outlet.response
@@ -189,9 +190,9 @@ class Exchange:
         if (keep := attempt.keep) is not None:
             keep.add(lines)
             if is_end(lines):
-                keep.put(keep.lines, attempt.shown)
+                keep.put(keep.lines, attempt.shown, measured=attempt.measured)
         if self._stamper is not None:
-            lines = self._stamper.lines(lines, attempt.asked, version, transcript)
+            lines = self._stamper.lines(lines, attempt.asked, version, transcript, measured=attempt.measured)
         await attempt.outlet.write(lines, version)
 
     async def _go_on(

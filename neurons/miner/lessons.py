@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from neurons.conversation import Message, text_of
 from neurons.lessons import Found, LessonsFile
 from neurons.lessons.book import Book, pick, taught
+from neurons.lessons.context import asked_in
 from neurons.lessons.embedding import BATCH, Embedder, EmbedderMissing
 from neurons.lessons.likeness import Asked
 from neurons.miner.metrics import Metrics
@@ -109,8 +110,7 @@ class Lessons:
         shelf = self._shelves.get(twin_uid)
         if shelf is None or shelf.book.twin_uid != twin_uid:
             return ()
-        questions = [text for turn in turns if turn["role"] == "user" and (text := text_of(turn).strip())]
-        questions = [text[:_MOST_CHARACTERS] for text in questions[-QUESTIONS:]]
+        questions = _questions(turns)
         try:
             async with asyncio.timeout(FIND_SECONDS):
                 vectors = await self._embedded(questions)
@@ -175,3 +175,10 @@ class Lessons:
 
     def _show(self) -> None:
         self._metrics.lessons.set(sum(len(shelf.book) for shelf in self._shelves.values()))
+
+
+def _questions(turns: Sequence[Message]) -> list[str]:
+    """Return a conversation's last questions, each with what it is about where it doesn't say it itself."""
+    said = [(turn["role"], text) for turn in turns if (text := text_of(turn).strip())]
+    ends = [index + 1 for index, (role, _) in enumerate(said) if role == "user"][-QUESTIONS:]
+    return [(asked_in(said[:end]) or said[end - 1][1])[:_MOST_CHARACTERS] for end in ends]

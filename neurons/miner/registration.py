@@ -8,7 +8,8 @@ from typing import Final
 
 from bettertherapy_api.report import MAX_MESSAGE, Registration, SubnetReport
 from neurons.chain.errors import ChainError, NotRegistered, Refused, Unreachable, UnusableAddress
-from neurons.wire.metagraph import Neuron, Reading
+from neurons.receipts import Neuron
+from neurons.wire.metagraph import Reading
 
 PATIENCE_SECONDS: Final = 600.0
 """So old the last metagraph may be before a chain that gives no answer counts as unreachable: public endpoints turn a

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from bettertherapy_api.report import MAX_MESSAGE, MinerReport, PodRef, Registration, SubnetReport
+from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterError, PodReportWriter, paths
 from neurons.miner.errors import StartError
 from neurons.miner.settings import Settings
-from neurons.wire.hotkey import ColdkeyError, HotkeyError
 
 if TYPE_CHECKING:
     from neurons.miner.subnet import Subnet
@@ -30,7 +30,7 @@ _LAST_WORD_SECONDS: Final = 5.0
 class WalletRefused(StartError):  # noqa: N818
     """The wallet's Secret can't be signed with; the miner does not start, or ends."""
 
-    def __init__(self, error: HotkeyError) -> None:
+    def __init__(self, error: WalletError) -> None:
         super().__init__(str(error))
         coldkey = isinstance(error, ColdkeyError)
         self.registration = Registration.COLDKEY_FOUND if coldkey else Registration.WALLET_MISSING

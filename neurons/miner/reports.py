@@ -39,6 +39,8 @@ class Held:
     """Digests of the Verified ones by served name."""
     context: int | None = None
     """How many tokens prompt and answer may have together, if the engine says so."""
+    base: str | None = None
+    """Digest of the base model that it loaded; None where nobody measured it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class ReportView:
             return None
         head = report.head
         ready = head.ready and not head.draining and head.engine.live
-        return Held(head.pod, ready, report.adapters, head.engine.max_model_length)
+        return Held(head.pod, ready, report.adapters, head.engine.max_model_length, head.engine.base_digest)
 
     def _replace(self, objects: list[Any]) -> set[str]:
         listed = {_name(thing) for thing in objects}

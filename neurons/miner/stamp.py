@@ -30,34 +30,42 @@ class Stamper:
         signed: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`base` names the pool's base model now; `signed` is called for each receipt."""
+        """`base` has name and revision of the pool's base model; `signed` is called for each receipt."""
         self._signer, self._base, self._signed, self._clock_ns = signer, base, signed, clock_ns
 
     def headers(
-        self, asked: EngineRequest, version: VersionRoute, body: bytes, *, cached: bool = False
+        self, asked: EngineRequest, version: VersionRoute, body: bytes, *, measured: str | None, cached: bool = False
     ) -> dict[str, str]:
-        """Return the headers that a whole answer gets, before its form is changed for the client."""
+        """Return the headers that a whole answer gets, before its form is changed for the client.
+
+        `measured`: digest of the base model of the pod that gave it; None where nobody measured it.
+        """
         question = asked.question()
         said = _said(body) if question is not None else None
         if question is None or said is None:
             return {}
         texts, beside = said
-        return {RECEIPT_HEADER: self._sign(question, version, texts, beside, cached=cached)}
+        return {RECEIPT_HEADER: self._sign(question, version, texts, beside, measured=measured, cached=cached)}
 
     def lines(
-        self, lines: bytes, asked: EngineRequest, version: VersionRoute, transcript: Transcript, *, cached: bool = False
-    ) -> bytes:
+        self, lines: bytes, asked: EngineRequest, version: VersionRoute, transcript: Transcript, *,
+        measured: str | None, cached: bool = False,
+    ) -> bytes:  # fmt: skip
         """Return a stream's whole lines with the receipt before `[DONE]`, if that is in them.
 
-        `transcript` holds all that the client got, these lines included: also what another pod said before.
+        `transcript` holds all that the client got, these lines included: also what another pod said before. `measured`:
+        digest of the base model of all pods that gave it.
         """
         at = _end_of(lines)
         if at is None or (question := asked.question()) is None:
             return lines
-        receipt = self._sign(question, version, transcript.texts, transcript.beside, cached=cached)
+        receipt = self._sign(question, version, transcript.texts, transcript.beside, measured=measured, cached=cached)
         return lines[:at] + event_bytes(_event(transcript, receipt)) + lines[at:]
 
-    def _sign(self, question: str, version: VersionRoute, texts: list[str], beside: set[str], *, cached: bool) -> str:
+    def _sign(
+        self, question: str, version: VersionRoute, texts: list[str], beside: set[str], *,
+        measured: str | None, cached: bool,
+    ) -> str:  # fmt: skip
         receipt = self._signer.sign(
             question=question,
             answer=answer_of(texts),
@@ -65,7 +73,7 @@ class Stamper:
             unsigned=tuple(sorted(beside)),
             twin=version.twin,
             adapter=version.digest,
-            base=self._base(),
+            base={**self._base(), "digest": measured},
             cached=cached,
             time_ms=self._clock_ns() // 1_000_000,
         )

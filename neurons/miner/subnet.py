@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from bettertherapy_api.report import SubnetReport
 from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain, substrate_for
-from neurons.chain.errors import ChainError
+from neurons.chain.errors import ChainError, WalletError
 from neurons.chain.metagraph import MetagraphReader
-from neurons.chain.wallet import Hotkey
+from neurons.chain.wallet import Hotkey, load_hotkey, refuse_coldkey
 from neurons.miner import registration
 from neurons.miner.doors import ReadBody
 from neurons.miner.errors import StartError
@@ -27,11 +27,10 @@ from neurons.miner.registration_report import WalletRefused
 from neurons.miner.settings import SubnetSettings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Snapshot
-from neurons.receipts import Keypair, ReceiptSigner
+from neurons.receipts import Metagraph, ReceiptSigner
 from neurons.wire.admission import Admission, Policy
 from neurons.wire.announcement import announce
-from neurons.wire.hotkey import HotkeyError, load_hotkey, owner_of, refuse_coldkey
-from neurons.wire.metagraph import Metagraph, MetagraphInFile, MetagraphSource
+from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.nonces import MemoryNonces, Nonces, RedisNonces
 from neurons.wire.refusals import WireRefusal, undecidable
 
@@ -41,6 +40,8 @@ FILE_POLL_SECONDS: Final = 1.0
 PUBLISH_SECONDS: Final = 600.0
 CHAIN_POLL_SECONDS: Final = 120.0
 """Ten blocks; the public endpoints take about one request a second from everybody."""
+LOCAL_POLL_SECONDS: Final = 5.0
+"""Of a local subnet, whose blocks may take a second, and which only its own neurons ask."""
 
 
 class SubnetMetrics:
@@ -66,11 +67,9 @@ class SubnetMetrics:
 class Subnet:
     """One miner's part in its subnet; implements `doors.SignedDoor`."""
 
-    def __init__(
-        self, settings: SubnetSettings, keypair: Keypair, *, registry: CollectorRegistry, owner: str | None = None
-    ) -> None:
-        """`owner`: the coldkey that is said to own the hotkey. Raises StartError for settings that can't be."""
-        self._settings, self._keypair, self._owner = settings, keypair, owner
+    def __init__(self, settings: SubnetSettings, hotkey: Hotkey, *, registry: CollectorRegistry) -> None:
+        """Raises StartError for settings that can't be."""
+        self._settings, self._key = settings, hotkey
         self._read_at = 0.0
         self._looked = False
         """Whether the chain was asked once, with or without an answer."""
@@ -84,7 +83,7 @@ class Subnet:
         elif self._chain is not None and settings.netuid is not None:
             source = MetagraphReader(self._chain, settings.netuid)
         self._source = source
-        self.hotkey = str(keypair.ss58_address)
+        self.hotkey = hotkey.address
         self._metrics = SubnetMetrics(registry, self._age)
         policy = Policy(
             max_age=settings.max_age_seconds,
@@ -104,10 +103,10 @@ class Subnet:
     def open(cls, settings: SubnetSettings, *, registry: CollectorRegistry) -> Subnet:
         """Read the hotkey; raises StartError with a sentence that says what to do."""
         try:
-            keypair, owner = load_hotkey(settings.wallet_dir), owner_of(settings.wallet_dir)
-        except HotkeyError as error:
+            hotkey = load_hotkey(settings.wallet_dir)
+        except WalletError as error:
             raise WalletRefused(error) from None
-        subnet = cls(settings, keypair, registry=registry, owner=owner)
+        subnet = cls(settings, hotkey, registry=registry)
         log.info("signing", extra={"hotkey": subnet.hotkey, "netuid": settings.netuid, "chain": settings.chain})
         if subnet._nonces is None:
             log.warning("the door for signed requests is shut: %s", _NO_SHARED_STORE)
@@ -121,13 +120,13 @@ class Subnet:
         if self._endpoint is not None and self._chain is not None and not self._publication.tried:
             return None
         return registration.standing(
-            source.latest(), hotkey=self.hotkey, netuid=settings.netuid, owner=self._owner,
+            source.latest(), hotkey=self.hotkey, netuid=settings.netuid, owner=self._key.coldkey,
             publication=self._publication, read_at=self._read_at,
         )  # fmt: skip
 
     def stamper(self, base: Callable[[], Mapping[str, str | None]]) -> Stamper:
         """Return what signs receipts."""
-        return Stamper(ReceiptSigner(self._keypair), base=base, signed=self._metrics.receipts.inc)
+        return Stamper(ReceiptSigner(self._key.keypair), base=base, signed=self._metrics.receipts.inc)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         """Return what must run as long as the miner does."""
@@ -170,7 +169,7 @@ class Subnet:
             if snapshot.can_answer(twin)
         ]
         now_ms = time.time_ns() // 1_000_000
-        return announce(self._keypair, netuid=self._settings.netuid, time_ms=now_ms, base=base, twins=twins)
+        return announce(self._key.keypair, netuid=self._settings.netuid, time_ms=now_ms, base=base, twins=twins)
 
     def _open_door(self) -> Admission:
         if self._admission is not None:
@@ -189,7 +188,7 @@ class Subnet:
         source = self._source
         if source is None:
             return
-        seconds = FILE_POLL_SECONDS if self._settings.metagraph_file is not None else CHAIN_POLL_SECONDS
+        seconds = FILE_POLL_SECONDS if self._settings.metagraph_file is not None else self._chain_poll_seconds
         looked_at: Metagraph | None = None
         while True:
             metagraph = (await source.refresh()).metagraph
@@ -200,7 +199,7 @@ class Subnet:
             if metagraph is not None and metagraph is not looked_at:
                 try:
                     refuse_coldkey(self.hotkey, frozenset(neuron.coldkey for neuron in metagraph.neurons))
-                except HotkeyError as error:
+                except WalletError as error:
                     raise WalletRefused(error) from None
                 looked_at = metagraph
             await asyncio.sleep(seconds)
@@ -213,9 +212,7 @@ class Subnet:
         said = ""
         while True:
             try:
-                changed = await serve_axon(
-                    chain, Hotkey(self._keypair, coldkey=None), netuid, address=endpoint[0], port=endpoint[1]
-                )
+                changed = await serve_axon(chain, self._key, netuid, address=endpoint[0], port=endpoint[1])
                 if changed:
                     log.info("published", extra={"address": self._settings.external_address, "netuid": netuid})
                 said = ""
@@ -227,7 +224,12 @@ class Subnet:
                     log.warning("the address can't be published: %s", error)
                 said = str(error)
             self.news.set()
-            await asyncio.sleep(PUBLISH_SECONDS)
+            # What stood in the way may be gone soon: the hotkey is registered, the chain answers.
+            await asyncio.sleep(self._chain_poll_seconds if self._publication.problem is not None else PUBLISH_SECONDS)
+
+    @property
+    def _chain_poll_seconds(self) -> float:
+        return LOCAL_POLL_SECONDS if self._chain is not None and self._chain.is_local else CHAIN_POLL_SECONDS
 
     def _age(self) -> float:
         return self._source.latest().age_seconds if self._source is not None else float("inf")

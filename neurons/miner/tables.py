@@ -16,7 +16,6 @@ from typing import Final
 
 from yarl import URL
 
-from bettertherapy_api import names
 from bettertherapy_api.routing import TwinEntry
 from neurons.cluster import Change, Event, Listed, RoutingView
 from neurons.miner.metrics import Metrics
@@ -40,6 +39,8 @@ class Pod:
     """Where chat requests go."""
     context: int | None = None
     """How many tokens prompt and answer may have together there, if its engine says so."""
+    base: str | None = None
+    """Digest of the base model that its engine loaded, as it was hashed for it; None where nobody did."""
     in_flight: int = 0
     """Requests that this miner has there now."""
     failures: int = 0
@@ -163,16 +164,17 @@ class Tables:
 
     @property
     def base(self) -> dict[str, str | None]:
-        """The pool's base model as receipts name it. Its digest is known where the pool's revision is one: the model
-        fetcher has compared it then.
+        """The pool's base model as announcements name it. Its digest: what all ready pods measured; None where
+        one measured none, or they differ.
         """
         header = self._view.header
         model = header.base_model if header is not None else None
         revision = model.revision if model is not None else None
+        measured = {pod.base for pod in self.snapshot.ready_pods}
         return {
             "name": model.name if model is not None else "unknown",
             "revision": revision,
-            "digest": revision if revision is not None and names.is_digest(revision) else None,
+            "digest": measured.pop() if len(measured) == 1 else None,
         }
 
     def take_routing(self, event: Event) -> None:
@@ -273,7 +275,7 @@ class Tables:
         pod = self._pods.get(held.pod.uid)
         if pod is None or pod.url != url:
             pod = Pod(name=name, uid=held.pod.uid, url=url)
-        pod.context = held.context
+        pod.context, pod.base = held.context, held.base
         return _Offer(pod, held.ready, frozenset(held.adapters.items()) if held.ready else frozenset())
 
     def _publish(self) -> None:

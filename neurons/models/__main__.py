@@ -19,6 +19,7 @@ from neurons.models.cache import link
 from neurons.models.fetch import fetch_model
 from neurons.store import StoreError
 from neurons.store.errors import translated
+from neurons.store.model_record import write_measured
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 
@@ -43,7 +44,9 @@ async def _fetch(options: argparse.Namespace) -> dict[str, object]:
     at: Path = options.link or options.dest / "current"
     fetched = await fetch_model(uri=options.uri, name=options.name, revision=options.revision or None, root=root)
     with translated(doing="linking the model", uri=str(at)):
+        write_measured(None, at)
         link(fetched.folder, at)
+        write_measured(fetched.record, at)
     return {
         "path": str(fetched.folder),
         "link": str(at),

@@ -19,7 +19,15 @@ from typing import Final
 
 from neurons.store import ArtifactNotFound, DigestMismatch, NoSpace, StoreUnreachable, file_digest
 from neurons.store.errors import translated
-from neurons.store.model_record import RECORD_FILE, ModelFile, ModelRecord, model_digest, read_record
+from neurons.store.model_record import (
+    RECORD_FILE,
+    ModelFile,
+    ModelRecord,
+    model_digest,
+    read_record,
+    still_true,
+    survey,
+)
 
 _POLL_SECONDS: Final = 0.25
 _PARTIAL_SUFFIX: Final = ".part"
@@ -88,23 +96,6 @@ def link(target: Path, path: Path) -> None:
     os.replace(fresh, path)
 
 
-def survey(folder: Path) -> list[tuple[str, Path]]:
-    """Return the model's files as (relative path, path), hidden ones left out. Raises ArtifactNotFound for no model."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
-            continue
-        if not path.is_file():
-            raise ArtifactNotFound(f"{path}: a link to nothing. Copy the files themselves into the model's folder.")
-        found.append((relative.as_posix(), path))
-    if not any(name == "config.json" for name, _ in found):
-        raise ArtifactNotFound(
-            f"{folder}: no config.json, so this is no model in the Hugging Face layout. Check the URI."
-        )
-    return found
-
-
 def check_weights(folder: Path) -> None:
     """Raise DigestMismatch for a safetensors file whose size is not what its own header says: a broken copy."""
     for name, path in survey(folder):
@@ -133,13 +124,6 @@ def write_record(record: ModelRecord, folder: Path) -> None:
     fresh = folder / f"{RECORD_FILE}.{os.getpid()}"
     fresh.write_text(record.model_dump_json())
     os.replace(fresh, folder / RECORD_FILE)
-
-
-def still_true(record: ModelRecord, folder: Path) -> bool:
-    """Tell whether sizes and times of all files are those of the record: then they need not be hashed again."""
-    found = {relative: path.stat() for relative, path in survey(folder)}
-    recorded = {file.path: (file.size, file.mtime_ns) for file in record.files}
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()} == recorded
 
 
 def usable(folder: Path) -> ModelRecord | None:

@@ -15,7 +15,7 @@ from neurons.models import cache
 from neurons.models.sources import open_source, wanted
 from neurons.store import ArtifactNotFound, DigestMismatch, local_folder
 from neurons.store.errors import translated
-from neurons.store.model_record import ModelRecord, read_record
+from neurons.store.model_record import ModelRecord, read_record, still_true, survey
 
 _LOCK_SECONDS: Final = 3600.0
 
@@ -34,11 +34,16 @@ class Fetched:
 
     folder: Path
     origin: Origin
-    digest: str | None
-    """None for a model in place whose digest nobody asked for."""
+    record: ModelRecord | None
+    """What was hashed; None for a model in place whose digest nobody asked for."""
     size: int
     """Bytes of all its files."""
     seconds: float
+
+    @property
+    def digest(self) -> str | None:
+        """What was hashed, as one digest."""
+        return self.record.digest if self.record is not None else None
 
 
 async def fetch_model(
@@ -63,9 +68,8 @@ async def fetch_model(
     if folder is not None:
         with translated(doing="verifying the model", uri=uri):
             record = await asyncio.to_thread(_verify_in_place, folder, root / key, name, uri, expected)
-            size = sum(path.stat().st_size for _, path in cache.survey(folder))
-        digest = record.digest if record else None
-        return Fetched(folder, Origin.IN_PLACE, digest, size, time.monotonic() - begun)
+            size = sum(path.stat().st_size for _, path in survey(folder))
+        return Fetched(folder, Origin.IN_PLACE, record, size, time.monotonic() - begun)
     async with cache.locked(root, key, seconds=lock_seconds) as alone:
         record = await asyncio.to_thread(cache.usable, root / key)
         origin = Origin.CACHE
@@ -73,7 +77,7 @@ async def fetch_model(
             record = await _fetch(uri=uri, name=name, revision=revision, root=root, key=key, alone=alone)
             origin = Origin.FETCHED
     size = sum(file.size for file in record.files)
-    return Fetched(root / key, origin, record.digest, size, time.monotonic() - begun)
+    return Fetched(root / key, origin, record, size, time.monotonic() - begun)
 
 
 def _verify_in_place(
@@ -87,7 +91,7 @@ def _verify_in_place(
     if expected is None:
         return None
     record = read_record(record_folder)
-    if record is None or record.uri != uri or not cache.still_true(record, folder):
+    if record is None or record.uri != uri or not still_true(record, folder):
         record = cache.make_record(folder, name=name, uri=uri, revision=expected)
         cache.write_record(record, record_folder)
     _check_digest(record, expected)

@@ -12,6 +12,7 @@ from neurons.receipts.digests import (
     question_of_text,
 )
 from neurons.receipts.keys import Keypair, is_signed_by, scheme_of
+from neurons.receipts.metagraph import Metagraph, Neuron
 from neurons.receipts.metagraph_file import (
     MetagraphFile,
     MetagraphFileError,
@@ -27,8 +28,10 @@ __all__ = [
     "Check",
     "Expected",
     "Keypair",
+    "Metagraph",
     "MetagraphFile",
     "MetagraphFileError",
+    "Neuron",
     "NeuronEntry",
     "NotCanonicalError",
     "Outcome",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+from neurons.receipts.metagraph import Neuron
 
 FORMAT = "bettertherapy-metagraph/1"
 MAX_BYTES = 16 * 1024 * 1024
@@ -49,27 +52,8 @@ class MetagraphFile(BaseModel):
     neurons: tuple[NeuronEntry, ...]
 
 
-class _Neuron(Protocol):
-    """A row of whatever metagraph there is."""
-
-    @property
-    def uid(self) -> int: ...
-    @property
-    def hotkey(self) -> str: ...
-    @property
-    def coldkey(self) -> str: ...
-    @property
-    def axon(self) -> str | None: ...
-    @property
-    def validator_permit(self) -> bool: ...
-    @property
-    def stake(self) -> float: ...
-    @property
-    def block_at_registration(self) -> int: ...
-
-
 def write_metagraph(
-    path: Path, *, netuid: int, block: int, neurons: tuple[_Neuron, ...], time_ms: int | None = None
+    path: Path, *, netuid: int, block: int, neurons: Sequence[Neuron], time_ms: int | None = None
 ) -> None:
     """Write a metagraph, by renaming, so that whoever follows the file never reads half of it."""
     entries = tuple(NeuronEntry.model_validate(neuron, from_attributes=True) for neuron in neurons)

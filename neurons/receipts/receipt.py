@@ -28,7 +28,7 @@ class ReceiptError(ValueError):
 
 
 class BaseModelNamed(BaseModel):
-    """The base model under the adapter, as the pool names it."""
+    """The base model under the adapter: name and revision as the pool names it, the digest as it was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class BaseModelNamed(BaseModel):
     revision: Name | None = None
     """Its revision, if the pool names one."""
     digest: Digest | None = None
-    """Digest over its files; None where the pool names none, so that nobody compared it."""
+    """Digest over its files, as hashed where the answer was given; None where nobody measured it."""
 
 
 class Receipt(BaseModel):

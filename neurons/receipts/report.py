@@ -21,7 +21,7 @@ def text_report(receipt: Receipt, checks: Sequence[Check]) -> str:
     if receipt.base.revision == receipt.base.digest:
         base = receipt.base.name
     facts = [("twin", receipt.twin), ("weights", receipt.adapter or "the base model itself"), ("base model", base)]
-    facts += [("base digest", receipt.base.digest)] if receipt.base.digest else []
+    facts.append(("base digest", receipt.base.digest or "not measured"))
     facts += [("miner", receipt.hotkey), ("signed", moment(receipt.time))]
     for label, value in facts:
         head = f"  {label + ':':<13}"

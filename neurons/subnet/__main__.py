@@ -1,4 +1,7 @@
-"""`python -m neurons.subnet miners | metagraph`: look at a subnet; `kubectl twin miners` and `metagraph` run it."""
+"""`python -m neurons.subnet miners | metagraph | ask`: look at a subnet, and ask it as a validator does.
+
+`kubectl twin miners` and `metagraph` run it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level="ERROR", stream=sys.stderr)
     os.environ.setdefault("HOME", "/tmp")  # noqa: S108 - the SDK wants a home
     try:
-        return asyncio.run(_miners(given) if given.command == "miners" else _metagraph(given))
+        commands = {"miners": _miners, "metagraph": _metagraph, "ask": _ask}
+        return asyncio.run(commands[given.command](given))
     except SubnetError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -62,6 +66,26 @@ async def _metagraph(given: argparse.Namespace) -> int:
     return 0
 
 
+async def _ask(given: argparse.Namespace) -> int:
+    from neurons.subnet import asking  # noqa: PLC0415 - it loads the SDK
+    from neurons.subnet.announced import announcements, signer_from  # noqa: PLC0415
+
+    signer = signer_from(given.wallet)
+    metagraph = await _read(given)
+    said = await announcements(metagraph.neurons, signer, netuid=metagraph.netuid)
+    by_incentive = [row.neuron for row in listing.rows(metagraph, said)]
+    neuron, announced = asking.miner_of(given.twin, by_incentive, said, hotkey=given.hotkey)
+    answered = await asking.ask(
+        metagraph, neuron, announced, signer, twin=given.twin, text=given.text, max_tokens=given.max_tokens,
+        temperature=given.temperature,
+    )  # fmt: skip
+    if given.output == "json":
+        sys.stdout.write(json.dumps(answered.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(asking.text_of(answered))
+    return 0
+
+
 async def _read(given: argparse.Namespace) -> MetagraphFile:
     file = getattr(given, "metagraph", None)
     if file is not None:
@@ -86,7 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     miners.add_argument("--output", "-o", choices=("table", "wide", "json"), default="table")
     metagraph = commands.add_parser("metagraph", help="write the metagraph into a file", allow_abbrev=False)
     metagraph.add_argument("file", metavar="FILE", type=Path)
-    for command in (miners, metagraph):
+    ask = commands.add_parser("ask", help="ask a twin by a signed request, and check the receipt", allow_abbrev=False)
+    ask.add_argument("twin", metavar="TWIN")
+    ask.add_argument("text", metavar="TEXT", help="the question")
+    ask.add_argument("--wallet", metavar="FOLDER", type=Path, required=True, help="a validator's hotkey, which signs")
+    ask.add_argument("--hotkey", metavar="SS58", help="ask this miner (default: the first that announces the twin)")
+    ask.add_argument("--metagraph", metavar="FILE", type=Path, help="from a file, without a chain")
+    ask.add_argument("--max-tokens", type=int, default=256)
+    ask.add_argument("--temperature", type=float)
+    ask.add_argument("--output", "-o", choices=("text", "json"), default="text")
+    for command in (miners, metagraph, ask):
         command.add_argument("--network", help="finney, test, ws(s)://… or http://… of a local subnet")
         command.add_argument("--netuid", type=int, help="the subnet")
     return parser

@@ -11,22 +11,23 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from neurons.chain.errors import WalletError
+from neurons.chain.wallet import load_hotkey
 from neurons.receipts import NeuronEntry
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
-from neurons.wire.hotkey import HotkeyError, load_hotkey
 from neurons.wire.signer import RequestSigner, signed_request
 
 AT_ONCE: Final = 16
 SECONDS: Final = 10.0
-_SHOWN: Final = 200
+_SHOWN: Final = 300
 
 
 def signer_from(wallet: Path) -> RequestSigner:
     """Return what signs with the wallet's hotkey; raises SubnetError."""
     try:
-        return RequestSigner(load_hotkey(wallet))
-    except HotkeyError as error:
+        return RequestSigner(load_hotkey(wallet).keypair)
+    except WalletError as error:
         raise SubnetError(f"--wallet: {error}") from None
 
 
@@ -58,7 +59,7 @@ async def _ask(
             while len(data) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES + 1)):
                 data += more
             if response.status != 200:
-                return f"it answered {response.status}: {_code(data)}"
+                return f"it answered {response.status}: {refusal_text(data)}"
         return read_announcement(data, hotkey=neuron.hotkey, now_ms=time.time_ns() // 1_000_000, netuid=netuid)
     except AnnouncementError as error:
         return str(error)
@@ -68,7 +69,7 @@ async def _ask(
         return f"it can't be reached: {type(error).__name__}"
 
 
-def _code(data: bytes) -> str:
+def refusal_text(data: bytes) -> str:
     """Return the start of a refusal, without what could move a terminal's cursor."""
     text = data[: 4 * _SHOWN].decode(errors="replace")
     return "".join(each if each.isprintable() else " " for each in text)[:_SHOWN]

@@ -20,7 +20,8 @@ from typing import Final
 
 from bittensor import http_auth
 
-from neurons.wire.metagraph import Metagraph, MetagraphSource, Neuron, Reading
+from neurons.receipts import Metagraph, Neuron
+from neurons.wire.metagraph import MetagraphSource, Reading
 from neurons.wire.nonces import Nonces, StoreDown, StoreForgot
 from neurons.wire.rates import Rates
 from neurons.wire.refusals import WireRefusal, not_admitted, too_often, undecidable, unproven

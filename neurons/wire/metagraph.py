@@ -1,66 +1,18 @@
-"""Who is on the subnet, as the wire needs it: whatever reads the chain, or a file, fits these protocols."""
+"""Who is on the subnet now: whatever keeps the last good metagraph, of a chain or of a file, fits these protocols."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from neurons.receipts import MetagraphFileError, read_metagraph
+from neurons.receipts import Metagraph, MetagraphFileError, read_metagraph
 
 log = logging.getLogger(__name__)
-
-
-class Neuron(Protocol):
-    """One row; stake in the subnet's alpha."""
-
-    @property
-    def uid(self) -> int:
-        """Its place."""
-
-    @property
-    def hotkey(self) -> str:
-        """ss58 address of the key that signs for it."""
-
-    @property
-    def coldkey(self) -> str:
-        """ss58 address of its owner's key."""
-
-    @property
-    def axon(self) -> str | None:
-        """Where it serves, as `ip:port`; None while it serves nowhere."""
-
-    @property
-    def block_at_registration(self) -> int:
-        """Block of its registration."""
-
-    @property
-    def validator_permit(self) -> bool:
-        """Whether it may validate."""
-
-    @property
-    def stake(self) -> float:
-        """What stands behind it."""
-
-
-class Metagraph(Protocol):
-    """All rows as of one block."""
-
-    @property
-    def netuid(self) -> int:
-        """The subnet."""
-
-    @property
-    def block(self) -> int:
-        """The block."""
-
-    @property
-    def neurons(self) -> Sequence[Neuron]:
-        """The rows."""
 
 
 class Reading(Protocol):

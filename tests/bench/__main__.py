@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
         ("--night-twins", whole, "nightly: how many"),
         ("--night-kills", whole, "nightly: how often the operator is killed"),
         ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
+        ("--chain-kills", whole, "chain: how often the local chain is killed"),
         ("--notes", whole, "deidentification: how many notes"),
     ):
         name = flag.removeprefix("--").replace("-", "_")

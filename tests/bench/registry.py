@@ -42,6 +42,8 @@ class Options:
     """Changes of versions between two looks at its memory."""
     notes: int = 2000
     """Notes that de-identification is measured on."""
+    chain_kills: int = 1000
+    """How often the local chain's process is ended."""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -70,6 +72,7 @@ MODULES: Final[dict[str, str]] = {
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",
+    "chain": "tests.bench.chain",
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
     "gateway": "tests.bench.gateway",

@@ -20,10 +20,19 @@ async def enrol(
     Raises:
         bt.ChainError: the chain refuses it.
     """
-    register = bt.calls.SubtensorModule.burned_register(netuid=netuid, hotkey=hotkey)
-    (await client.submit_call(register, coldkey)).raise_for_failure()
+    call = bt.calls.SubtensorModule.burned_register(netuid=netuid, hotkey=hotkey)
+    (await client.submit_call(call, coldkey)).raise_for_failure()
     if stake_tao:
-        amount = int(stake_tao * RAO)
-        stake = bt.calls.SubtensorModule.add_stake(hotkey=hotkey, netuid=netuid, amount_staked=amount)
-        (await client.submit_call(stake, coldkey)).raise_for_failure()
+        await stake(client, coldkey, hotkey, netuid, stake_tao)
     return int(await client.read("uid", hotkey_ss58=hotkey, netuid=netuid))
+
+
+async def stake(client: bt.Client, coldkey: bt.sp_core.Keypair, hotkey: str, netuid: int, stake_tao: float) -> None:
+    """Stake on a registered hotkey.
+
+    Raises:
+        bt.ChainError: the chain refuses it.
+    """
+    amount = int(stake_tao * RAO)
+    call = bt.calls.SubtensorModule.add_stake(hotkey=hotkey, netuid=netuid, amount_staked=amount)
+    (await client.submit_call(call, coldkey)).raise_for_failure()

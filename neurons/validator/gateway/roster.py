@@ -9,15 +9,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from neurons.chain.axon import Endpoint
 from neurons.chain.errors import UnusableAddress
+from neurons.receipts import Metagraph, Neuron
 from neurons.validator.gateway.standing import MinerId
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
+from neurons.wire.metagraph import MetagraphSource
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
@@ -31,47 +33,6 @@ AT_ONCE: Final = 32
 READ_AT_ONCE_BYTES: Final = 64 * 1024
 RENEW_SECONDS: Final = 2.0
 """At most so often a miner is asked anew because it answered by weights that it hadn't announced."""
-
-
-class _Neuron(Protocol):
-    @property
-    def uid(self) -> int: ...
-    @property
-    def hotkey(self) -> str: ...
-    @property
-    def coldkey(self) -> str: ...
-    @property
-    def axon(self) -> str | None: ...
-    @property
-    def block_at_registration(self) -> int: ...
-
-
-class _Metagraph(Protocol):
-    @property
-    def netuid(self) -> int: ...
-    @property
-    def block(self) -> int: ...
-    @property
-    def neurons(self) -> Sequence[_Neuron]: ...
-
-
-class _Reading(Protocol):
-    @property
-    def metagraph(self) -> _Metagraph | None: ...
-    @property
-    def age_seconds(self) -> float: ...
-    @property
-    def problem(self) -> Exception | None: ...
-
-
-class Source(Protocol):
-    """Keeps the last good metagraph: `neurons.chain.MetagraphReader`, or `neurons.wire.metagraph.MetagraphInFile`."""
-
-    def latest(self) -> _Reading:
-        """Return what there is, without asking anybody."""
-
-    async def refresh(self) -> _Reading:
-        """Read it if that can be done, and return what there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +59,7 @@ class Roster:
 
     def __init__(
         self,
-        source: Source,
+        source: MetagraphSource,
         signer: RequestSigner,
         session: aiohttp.ClientSession,
         *,
@@ -117,7 +78,7 @@ class Roster:
         self._changed, self._clock = changed, clock
         self._members: dict[MinerId, Member] = {}
         self._by_twin: dict[str, dict[MinerId, Member]] = {}
-        self._metagraph: _Metagraph | None = None
+        self._metagraph: Metagraph | None = None
         self._problems: dict[str, str] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self.looked = asyncio.Event()
@@ -259,7 +220,7 @@ class Roster:
             self._problems[member.hotkey] = why
             log.warning("a miner's announcement can't be had", extra={"hotkey": member.hotkey, "why": why[:300]})
 
-    def _url(self, neuron: _Neuron) -> URL | None:
+    def _url(self, neuron: Neuron) -> URL | None:
         """Return where a miner is; None for an address that must not be asked, whoever published it."""
         if not neuron.axon:
             return None

@@ -15,7 +15,9 @@ import aiohttp
 from aiohttp import web
 
 from neurons.chain.connection import Chain
+from neurons.chain.errors import WalletError
 from neurons.chain.metagraph import MetagraphReader
+from neurons.chain.wallet import load_hotkey
 from neurons.ledger import QueuedLedger, Recorder
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
@@ -30,15 +32,14 @@ from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.gateway.notices import EmergencyNotices, Notices
 from neurons.validator.gateway.ranking import AgreementRanker, Ranker
 from neurons.validator.gateway.recording import Recording, Scrubber
-from neurons.validator.gateway.roster import Roster, Source
+from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.scrubbing import load_scrubber
 from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import Ids, Sessions
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins, TwinsFile
-from neurons.wire.hotkey import HotkeyError, load_hotkey
-from neurons.wire.metagraph import MetagraphInFile
+from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,12 @@ class GatewayService:
         self._settings = settings
         self.metrics = metrics or Metrics()
         try:
-            self._keypair = keypair or load_hotkey(settings.wallet_dir)
+            self._keypair = keypair or load_hotkey(settings.wallet_dir).keypair
             self._keys = FollowedFile(settings.keys_file, KeysFile, what="API keys")
             self._twins_file = (
                 FollowedFile(settings.twins_file, TwinsFile, what="twins") if settings.twins_file is not None else None
             )
-        except (HotkeyError, FileError) as error:
+        except (WalletError, FileError) as error:
             raise StartError(str(error)) from None
         self._secret = _secret(settings)
         self._recorder, self._scrub = recorder, scrub
@@ -192,7 +193,7 @@ class GatewayService:
     async def _stopped(self) -> None:
         await self._stop.wait()
 
-    def _source(self, stack: AsyncExitStack) -> tuple[Source, bool]:
+    def _source(self, stack: AsyncExitStack) -> tuple[MetagraphSource, bool]:
         settings = self._settings
         if settings.metagraph_file is not None:
             return MetagraphInFile(settings.metagraph_file), True

@@ -9,137 +9,32 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import bittensor as bt
 import pytest
-from aiohttp import web
 
-from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain
 from neurons.chain.local.__main__ import Settings, parse, serve
 from neurons.chain.local.enrolment import enrol
 from neurons.chain.local.node import LocalChain
-from neurons.chain.local.storage import Database
 from neurons.chain.local.substrate import LocalSubstrate
 from neurons.chain.weights import Outcome, read_outcome, set_weights
-from tests.unit.chain.played import NETUID, coldkey_of, genesis, hotkey, keypair, open_subnet
-
-SHORT = {"tempo": 5, "immunity_period": 0}
-
-
-class KilledError(Exception):
-    """The process is gone."""
-
-
-class Mortal(Database):
-    """Dies at its nth transaction, `committed` or not."""
-
-    def __init__(self, path: Path, *, dies_at: int = 0, committed: bool = False) -> None:
-        super().__init__(path, durable=False)
-        self.transactions = 0
-        self.dead = False
-        self._dies_at, self._committed = dies_at, committed
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        if self.dead:
-            raise KilledError
-        self.transactions += 1
-        dies = self.transactions == self._dies_at
-        with super().transaction():
-            yield
-            if dies and not self._committed:
-                self.dead = True
-                raise KilledError
-        if dies:
-            self.dead = True
-            raise KilledError
-
-
-class Watched:
-    """A subnet that is started again on its file, at its port, whenever somebody finds it dead."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.restarts = 0
-
-    async def start(self, *, dies_at: int, committed: bool) -> None:
-        self.database = Mortal(self.path, dies_at=dies_at, committed=committed)
-        self.subnet = await open_subnet(self.path, database=self.database, hyperparameters=SHORT)
-        self.port = self.subnet.server.port
-        self._lose_answers()
-
-    def _lose_answers(self) -> None:
-        async def silent_when_dead(_request: web.Request) -> web.Response | None:
-            return web.Response(status=503) if self.database.dead else None
-
-        self.subnet.intercept = silent_when_dead
-
-    async def revive(self, _seconds: float = 0.0) -> None:
-        if not self.database.dead:
-            return
-        self.restarts += 1
-        await self.subnet.kill()
-        self.database = Mortal(self.path)
-        self.subnet = await open_subnet(self.path, database=self.database, hyperparameters=SHORT, port=self.port)
-        self._lose_answers()
-
-    async def advance_to(self, block: int) -> None:
-        while self.subnet.service.chain.head < block:
-            try:
-                await self.subnet.advance(block - self.subnet.service.chain.head)
-            except KilledError:
-                await self.revive()
-
-
-async def prepare(path: Path) -> None:
-    """A validator with its permit (UID 0), two miners (1, 2)."""
-    before = await open_subnet(path, hyperparameters=SHORT)
-    client = await before.client()
-    await enrol(client, keypair("validator-cold"), hotkey("validator").address, NETUID, stake_tao=100)
-    for name in ("a", "b"):
-        await enrol(client, keypair(f"{name}-cold"), hotkey(name).address, NETUID)
-    await before.run_epoch()
-    await before.stop()
-
-
-async def play(path: Path, *, dies_at: int = 0, committed: bool = False) -> tuple[Watched, int]:
-    """A miner serves and a validator sets weights in two rounds; returns what there is, and how many writes it took."""
-    watched = Watched(path)
-    await watched.start(dies_at=dies_at, committed=committed)
-    chain = Chain(watched.subnet.url, sleep=watched.revive, retries=3)
-    await serve_axon(chain, hotkey("a"), NETUID, address="10.0.0.1", port=8091)
-    rounds: list[dict[int, float]] = [{1: 3.0, 2: 1.0}, {1: 1.0, 2: 3.0}]
-    for weights in rounds:
-        began = watched.subnet.service.chain.head
-        submission = await set_weights(chain, hotkey("validator"), NETUID, weights, since=began + 1)
-        await watched.advance_to(submission.block + 6)
-        assert await read_outcome(chain, submission) is Outcome.REVEALED
-    await chain.close()
-    return watched, watched.database.transactions
-
-
-def everything(chain: LocalChain) -> dict[str, Any]:
-    """All of storage as of the head, and how often each thing happened."""
-    rows = chain._database._connection.execute(
-        "SELECT item, params, value, MAX(block) FROM storage GROUP BY item, params"
-    )
-    storage = {f"{item}{params}": value for item, params, value, _block in rows if value is not None}
-    events = Counter(
-        record["event"]["event_id"]
-        for number in range(chain.head + 1)
-        for record in chain.body(chain.header(number).hash)["events"]
-    )
-    return {"storage": storage, "events": events, "head": chain.head}
+from tests.bench import chain as chain_bench
+from tests.unit.chain.killing import everything, play, prepare
+from tests.unit.chain.played import NETUID, coldkey_of, genesis, hotkey, keypair
 
 
 @pytest.mark.timeout(600)  # it starts chains by the dozen, or processes, maybe beside other suites
+async def test_the_benchmark_kills_as_often_as_it_is_told() -> None:
+    found = await chain_bench.played(3, seconds=[])
+    assert (found.kills, found.restarts, found.different, found.lost, found.twice) == (3, 3, 0, 0, 0)
+
+
+@pytest.mark.timeout(600)
 async def test_killed_at_every_write_it_ends_as_undisturbed(tmp_path: Path) -> None:
     await prepare(tmp_path / "prepared.db")
     undisturbed, writes = await play(Path(shutil.copy(tmp_path / "prepared.db", tmp_path / "undisturbed.db")))

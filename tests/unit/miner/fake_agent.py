@@ -50,6 +50,8 @@ class FakeAgent:
     """Acquired before each event: the test lets them out one by one."""
     context: int | None = None
     """What its engine says of the longest prompt and answer."""
+    base_digest: str | None = None
+    """What was hashed of its base model."""
     bytes_a_token: int | None = 4
     """How it counts tokens; None for an engine that doesn't."""
     counted: int = 0
@@ -91,7 +93,7 @@ class FakeAgent:
             "pod": PodRef(name=self.pod, uid=self.uid),
             "ready": self.ready,
             "draining": self.draining,
-            "engine": EngineReport(live=True, max_model_length=self.context),
+            "engine": EngineReport(live=True, max_model_length=self.context, base_digest=self.base_digest),
             "adapters": adapters,
         }
         return PodReport(**(values | changes))

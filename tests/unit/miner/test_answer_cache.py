@@ -20,6 +20,7 @@ from tests.unit.miner.signing_miner import on_subnet
 from tests.unit.miner.test_receipted_answers import genuine
 
 OLD, NEW = version("indra", "a"), version("indra", "b")
+BASE = "sha256:" + "e" * 64
 
 
 @asynccontextmanager
@@ -37,6 +38,8 @@ def requests(miner: RunningMiner) -> float:
 
 async def test_the_same_question_is_answered_once_and_the_repetition_is_marked(tmp_path: Path) -> None:
     async with caching(tmp_path, subnet=on_subnet(tmp_path)) as (miner, agent):
+        agent.base_digest = BASE
+        miner.report([agent])
         _, first, made = await miner.ask("indra")
         agent.words = ("Something", " else")
         status, headers, again = await miner.ask("indra")
@@ -49,6 +52,7 @@ async def test_the_same_question_is_answered_once_and_the_repetition_is_marked(t
         assert headers[names.ADAPTER_DIGEST_HEADER] == OLD.digest
         receipts = [genuine(each[names.RECEIPT_HEADER]) for each in (first, headers)]
         assert [receipt.cached for receipt in receipts] == [False, True]
+        assert [receipt.base.digest for receipt in receipts] == [BASE, BASE], "of the pod that gave it"
         assert receipts[0].answer == receipts[1].answer == answer_of(["It is fine."])
         assert requests(miner) == 1, "neither a canary's errors nor the speed are diluted"
         timed = {"twin": "indra", "version": OLD.served_name}

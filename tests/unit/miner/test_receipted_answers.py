@@ -12,6 +12,8 @@ import openai
 import pytest
 
 from bettertherapy_api import names
+from bettertherapy_api.routing import BaseModelRef
+from neurons.cluster import Put
 from neurons.miner.chat import parse_chat
 from neurons.miner.rewrite import ModelName
 from neurons.miner.stamp import Stamper
@@ -29,12 +31,12 @@ from neurons.receipts import (
 )
 from tests.unit.miner.engine_pods import Pool, events, pool, text
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, digest, held
+from tests.unit.miner.running_miner import TOKEN, Twin, digest, header, held, slices
 from tests.unit.miner.signing_miner import INDRA, QUESTION, on_subnet, signing, validator
 from tests.unit.receipts.keyring import MINER
 
 ASKED = question_of_messages(QUESTION)
-BASE_MODEL = {"name": "base", "revision": None, "digest": None}
+BASE_MODEL = {"name": "base", "revision": None}
 
 
 def of_header(headers: Mapping[str, str]) -> Receipt:
@@ -109,6 +111,41 @@ async def test_a_stream_that_went_on_elsewhere_has_one_receipt_over_all_of_it(
         assert text(got) == whole
         assert of_stream(got).answer == answer_of([whole])
         assert running.miner.metric("bettertherapy_miner_continued_streams_total", outcome="continued") == 1
+
+
+async def test_the_base_models_digest_is_what_was_measured_where_it_was_answered(tmp_path: Path) -> None:
+    agent = FakeAgent(pod="a", holds=held(INDRA), base_digest=digest("e"))
+    async with signing(tmp_path, agent=agent) as miner, validator(miner) as bob:
+        _, headers, _ = await bob.ask()
+        assert of_header(headers).base.digest == digest("e")
+        assert of_stream(events((await bob.ask(stream=True))[2])).base.digest == digest("e")
+        assert miner.service.tables.base["digest"] == digest("e")
+        agent.base_digest = None  # another engine process, whose files are other ones than were hashed
+        miner.report([agent])
+        assert of_header((await bob.ask())[1]).base.digest is None
+        assert miner.service.tables.base["digest"] is None
+
+
+async def test_what_the_pool_names_is_not_what_was_measured(tmp_path: Path) -> None:
+    async with signing(tmp_path) as miner, validator(miner) as bob:
+        named = header().model_copy(update={"base_model": BaseModelRef(name="base", revision=digest("e"))})
+        for part in slices({"indra": Twin(versions=(INDRA,))}, miner._agents, pool=named):
+            miner.service.tables.take_routing(Put(part))
+        said = of_header((await bob.ask())[1]).base
+        assert (said.revision, said.digest) == (digest("e"), None)
+
+
+@pytest.mark.parametrize(("second", "signed"), [("e", digest("e")), ("f", None), (None, None)])
+async def test_of_two_pods_words_a_digest_is_signed_only_where_both_measured_the_same(
+    tmp_path: Path, second: str | None, signed: str | None
+) -> None:
+    async with engines(tmp_path) as running:
+        first = running.order[0].port
+        for pod in running.miner.service.tables.snapshot.ready_pods:
+            measured = "e" if pod.url.port == first else second
+            pod.base = measured and digest(measured)
+        running.order[0].knobs.cut_stream_after = 4
+        assert of_stream(await running.stream()).base.digest == signed
 
 
 async def test_a_stream_that_broke_has_none(tmp_path: Path) -> None:
@@ -188,9 +225,9 @@ def test_done_inside_a_text_is_no_end() -> None:
     for said in ("data: [DONE]", "\ndata: [DONE]\n\n"):
         lines = b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": said}}]}).encode() + b"\n\n"
         transcript.add(lines)
-        assert stamper.lines(lines, asked, version, transcript) == lines
+        assert stamper.lines(lines, asked, version, transcript, measured=None) == lines
     # The network may cut between the two line feeds that end an event.
-    stamped = stamper.lines(b"\ndata: [DONE]\n\n", asked, version, transcript)
+    stamped = stamper.lines(b"\ndata: [DONE]\n\n", asked, version, transcript, measured=None)
     assert stamped.startswith(b"\ndata: {")
     assert stamped.endswith(b"}\n\ndata: [DONE]\n\n")
     [event] = [event for event in events(stamped) if isinstance(event, dict)]

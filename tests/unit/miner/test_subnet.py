@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import bittensor.config
@@ -58,6 +59,31 @@ async def test_validators_come_in_by_the_chains_metagraph_also_when_it_is_away_l
         await eventually_async(published, 30)
         await subnet.server.close()
         assert (await ask(bob, own))[0] == 200, "the last metagraph serves"
+
+
+async def test_a_miner_that_is_registered_while_it_runs_is_published_soon(
+    tmp_path: Path, subnet: Subnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.miner.subnet.LOCAL_POLL_SECONDS", 0.05)
+    settings = on_subnet(
+        tmp_path, keypair("late-hot"), metagraph_file=None, chain=subnet.url, netuid=NETUID, external_address=ADDRESS
+    )
+    async with RunningMiner(tmp_path, subnet=settings) as miner:
+        await eventually_async(miner_looked(miner), 30)
+        await subnet.enrol("late")
+
+        async def published() -> bool:
+            neuron = (await metagraph(subnet)).by_hotkey(hotkey("late").address)
+            return neuron is not None and neuron.axon == ADDRESS
+
+        await eventually_async(published, 30)
+
+
+def miner_looked(miner: RunningMiner) -> Callable[[], Awaitable[bool]]:
+    async def looked() -> bool:
+        return miner.metric("bettertherapy_miner_metagraph_age_seconds") != float("inf")
+
+    return looked
 
 
 async def ask(caller: Validator, receiver: str) -> tuple[int, bytes]:

@@ -119,6 +119,12 @@ def test_what_is_not_given_is_not_called_proven(capsys: pytest.CaptureFixture[st
     assert "Not compared: question, answer, weights, miner." in flowing(said)
 
 
+def test_whether_the_base_model_was_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "base digest: not measured" in flowing(verify(capsys, signed(MINER))[1])
+    measured = {"name": "smollm2", "revision": "main", "digest": ADAPTER}
+    assert f"base digest: {ADAPTER}" in flowing(verify(capsys, signed(MINER, base=measured))[1])
+
+
 def test_an_old_metagraph_says_how_old_it_is(capsys: pytest.CaptureFixture[str], metagraph: Path) -> None:
     month = 30 * 86_400_000
     status, said = verify(
