@@ -17,7 +17,7 @@ from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 
 _COLDKEY: Final = "holds a coldkey"
-"""As neurons.wire.hotkey says it; a test holds the two together."""
+"""As neurons.chain.wallet says it; a test holds the two together."""
 _CANT_START: Final = 2
 """Exit status of a gateway that can't begin as it is set up."""
 _LAST_WORDS: Final = 700

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from neurons.wire.hotkey import ColdkeyError, load_hotkey
+from neurons.chain.errors import ColdkeyError
+from neurons.chain.wallet import load_hotkey
 from tests.unit.operator.samples import container_status, pod_object, twin
 from tests.unit.operator.validator.validators import POSTGRES, validator
 from twin_operator.domain.answering import Answering, known_twin
