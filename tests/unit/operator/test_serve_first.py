@@ -77,20 +77,28 @@ async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
     assert len(world.api.kinds("FineTuneRun")) == 2
 
 
-async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused() -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "exceeded quota: runs",
+        "admission webhook: try tonight; it waits for the doctor: no; the version that serves goes on; call Ann",
+        f"policy: {'no, ' * 2000}",
+    ],
+)
+async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused(refusal: str) -> None:
     world = await canary()
     world.start_twin("dr-b", fineTune={"schedule": "0 2 * * *", "suspend": True})
 
     def refuse(verb: str, key: Key, body: Manifest) -> None:
         if verb == "create" and key.kind == "FineTuneRun":
-            raise api_error(403, "exceeded quota: runs")
+            raise api_error(403, refusal)
 
     world.api.refuse = refuse
     world.annotate("dr-b", **{names.FINETUNE_NOW_ANNOTATION: "now"})
     await world.settle()
     status, reason, message = world.condition("GatePassed", world.twin("dr-b"))
     assert (status, reason) == ("Unknown", "RunRefused")
-    assert message.endswith("exceeded quota: runs")
+    assert refusal in message or (message.endswith("…") and refusal.startswith(message.partition(": ")[2][:-1]))
     written = len(world.api.writes)
     world.hears = False
     other = Played(world.api)
