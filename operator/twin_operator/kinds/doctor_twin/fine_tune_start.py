@@ -112,6 +112,8 @@ class FineTuneStarter:
         return planned_fine_tune(view, now=datetime.now(UTC), window_seconds=self._window_seconds).create
 
     def _say_refused(self, key: Key, entry: Entry, error: ApiError) -> None:
+        if not self._world.store.has(entry):
+            return  # it went meanwhile, and nobody would forget this
         twin, before = entry.value, self._refused.get(key)
         now = self._refused[key] = _Refused(uid=twin.uid, asked=_asked(twin), message=error.message)
         if before is None or (before.uid, before.message) != (now.uid, now.message):
