@@ -14,7 +14,6 @@ from kubectl_twin.api import Api, Json, runs_path, twins_path
 from kubectl_twin.errors import ApiError, TwinCliError
 from kubectl_twin.lookup import find_twin, runs_of
 from kubectl_twin.runs import is_over, progress_text, under_way
-from kubectl_twin.views import condition
 
 _REACTION_S: Final = 30.0
 """So long the operator has to make the run."""
@@ -81,11 +80,8 @@ def _annotation(value: str | None) -> Json:
 
 def _obstacle(twin: Json) -> str | None:
     """Return why the twin's next fine-tune does not begin, as the operator says it."""
-    gate = condition(twin, "GatePassed") or {}
-    message = str(gate.get("message", ""))
-    if names.NEXT_WAITS in message:
-        return message.partition(names.NEXT_WAITS)[2].split("; ")[0]
-    return message if gate.get("status") == "Unknown" else None
+    said = (twin.get("status") or {}).get("fineTuneObstacle")
+    return None if said is None else str(said["message"])
 
 
 def to_follow(api: Api, *, namespace: str, name: str) -> str | None:

@@ -24,6 +24,8 @@ from bettertherapy_api.schema import (
 
 KIND = "DoctorTwin"
 PLURAL = "doctortwins"
+MAX_OBSTACLE = 2048
+"""Characters of the sentence that says why a fine-tune has not begun."""
 
 
 class Doctor(ApiModel):
@@ -309,6 +311,15 @@ class LastRollback(ApiModel):
     """When."""
 
 
+class FineTuneObstacle(ApiModel):
+    """Why a fine-tune that is due has not begun."""
+
+    reason: Str63
+    """One word, as in the condition GatePassed: RunUnderWay, CanaryUnderWay, RankMismatch, RunRefused and others."""
+    message: Annotated[str, Field(max_length=MAX_OBSTACLE)]
+    """The same as a sentence."""
+
+
 class DoctorTwinStatus(ApiModel):
     """What the twin is."""
 
@@ -355,6 +366,8 @@ class DoctorTwinStatus(ApiModel):
     """When a fine-tune last ended."""
     next_fine_tune_time: Time | None = None
     """When the next one starts."""
+    fine_tune_obstacle: FineTuneObstacle | None = None
+    """Why the one that is due has not started."""
     history: Annotated[list[VersionStatus] | None, Field(max_length=100)] = None
     """Former versions, newest first."""
 

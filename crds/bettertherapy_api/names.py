@@ -33,8 +33,6 @@ ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
 """On a DoctorTwin: digest of the version to go back to, or `base`; `@` and any token ask for the same once more."""
 FINETUNE_NOW_ANNOTATION: Final = f"{GROUP}/finetune-now"
 """On a DoctorTwin: any token; each new one makes one run, of the name `asked_run_name`."""
-NEXT_WAITS: Final = "the next fine-tune waits: "
-"""In the message of a twin's GatePassed: what follows says why the fine-tune that is due has not begun."""
 TOKEN_LENGTH: Final = 128
 """So much of an annotation's value counts."""
 

@@ -7,7 +7,7 @@ Where a pod can be reached is not in it: that comes from the operator, which has
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -57,6 +57,9 @@ class FailureReason(StrEnum):
     WEIGHTS_NOT_FINITE = "WeightsNotFinite"
 
 
+_REASONS: Final = frozenset(FailureReason)
+
+
 class Proof(StrEnum):
     """What the verdict Verified rests on, beyond digests and `root`."""
 
@@ -85,7 +88,7 @@ class AdapterReport(ApiModel):
     def _reason_of_another_release(cls, said: Any) -> Any:
         """Keep a reason that is not known here in the message: the adapter failed all the same."""
         reason = said.get("reason") if isinstance(said, dict) else None
-        if not isinstance(reason, str) or reason in set(FailureReason):
+        if not isinstance(reason, str) or reason in _REASONS:
             return said
         return {**said, "reason": None, "message": f"{reason}: {said.get('message') or 'no message'}"[:MAX_MESSAGE]}
 

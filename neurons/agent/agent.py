@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -32,7 +33,7 @@ from neurons.agent.second_looks import SecondLooks
 from neurons.agent.settings import Settings
 from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
-from neurons.cluster import Backoff, Change, Event, RoutingView
+from neurons.cluster import Backoff, Change, Event, RoutingView, in_turns
 from neurons.store import fetch_adapter, read_manifest
 from neurons.store.errors import DigestMismatch
 
@@ -43,6 +44,8 @@ SLOT_WINDOW_SECONDS: Final = 60.0
 _SLOT_LOOK_SECONDS: Final = 10.0
 LESSONS_PATH: Final = "/agent/v1/lessons"
 _SHUTDOWN_QUIET_SECONDS: Final = 1.0
+TWINS_AT_ONCE: Final = 50
+"""So many are taken into the roster before others have the loop."""
 _SAVE_SECONDS: Final = 0.2
 """Between two saves of the routing, so that a thousand changes make few."""
 _WAITS_FOR_STORE: Final = (FailureReason.STORE_UNREACHABLE, FailureReason.NO_SPACE)
@@ -86,6 +89,7 @@ class Agent:
             traffic=self.traffic,
             fetch=fetch or _fetcher(settings),
             changed=self._on_change,
+            moved=partial(self._on_change, under_way=True),
             loaded=self.metrics.load_seconds.observe,
         )
         self.second_looks = SecondLooks(
@@ -233,16 +237,18 @@ class Agent:
             observed_generation=pool.generation if pool is not None else None,
         )
 
-    def _on_change(self) -> None:
+    def _on_change(self, *, under_way: bool = False) -> None:
         self.proxy.draining = self.draining
         self._look_at_readiness()
         self._look_at_slots()
-        self._reporter.changed()
+        self._reporter.changed(under_way=under_way)
 
     def _look_at_readiness(self) -> None:
         """Latch readiness per engine process: a twin that is added later must not take the pod out of service."""
         if not self.monitor.live or self.roster.pool is None or self._ready_epoch == self.monitor.epoch:
             return
+        if self._untaken:
+            return  # not all that is desired is on its way yet
         if self._awaited is None:
             self._awaited = {keeper.name for keeper in self.roster.keepers()}
         if all(self._settled(keeper) for keeper in self.roster.keepers() if keeper.name in self._awaited):
@@ -279,7 +285,7 @@ class Agent:
 
     async def _follow_routing(self) -> None:
         async for event in self._routing:
-            change = self.view.take(event)
+            change = await in_turns(self.view.taking(event))
             if change.twins or change.header:
                 await self._take(change)
                 self._unsaved.set()
@@ -292,8 +298,14 @@ class Agent:
             return
         if self.roster.pool is None and self._local:
             await asyncio.to_thread(self.roster.prepare, dict(self.view.twins))
-        self.roster.apply(self.view.header, self.view.twins, changed=self._untaken)
-        self._untaken = set()
+        # What comes first, then what is gone: what one twin hands to another is not let go in between.
+        waiting = sorted(self._untaken, key=lambda uid: uid not in self.view.twins)
+        for at in range(0, max(1, len(waiting)), TWINS_AT_ONCE):
+            part = waiting[at : at + TWINS_AT_ONCE]
+            self._untaken -= set(part)
+            self.roster.apply(self.view.header, self.view.twins, changed=part)
+            if self._untaken:
+                await asyncio.sleep(0)
 
     async def _save_routing(self) -> None:
         while True:

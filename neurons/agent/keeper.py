@@ -39,6 +39,8 @@ _REPUSH_SECONDS: Final = 300.0
 _PASSING: Final = (200, 408, 425, 429)
 """Answers that say nothing of the adapter: unreadable ones, and those of a server that has no time now."""
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
+_ON_THE_WAY: Final = frozenset({AdapterState.FETCHING, AdapterState.LOADING, AdapterState.VERIFYING})
+"""From one to another of these nobody but a reader of the report sees a difference."""
 
 
 class Fetch(Protocol):
@@ -73,6 +75,7 @@ class AdapterKeeper:
         loadable: bool,
         backoff: Backoff,
         changed: Callable[[], None],
+        moved: Callable[[], None],
         loaded: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.adapter = adapter
@@ -85,7 +88,7 @@ class AdapterKeeper:
         self._gates = gates
         self._loadable = loadable
         self._backoff = backoff
-        self._changed = changed
+        self._changed, self._moved = changed, moved
         self._loaded = loaded
         self._lost = asyncio.Event()
         self._again = asyncio.Event()
@@ -97,10 +100,13 @@ class AdapterKeeper:
         self._failing_since: float | None = None
         self._verdict: Failure | None = None
         self._afresh = False
+        self._reported: tuple[tuple[object, ...], AdapterReport] | None = None
+        """The last report, and what it was made from."""
         self.manifest: AdapterManifest | None = None
         """The adapter's own, once it was verified."""
         self.state = AdapterState.FETCHING
         self.failure: Failure | None = None
+        self.report()
 
     @property
     def name(self) -> str:
@@ -117,7 +123,13 @@ class AdapterKeeper:
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
     def report(self) -> AdapterReport:
-        """Return what to tell the operator."""
+        """Return what to tell the operator: the same object as long as that is the same."""
+        said = (self.adapter, self.state, self.failure, self._proven, self._manifest_rank, self._load_millis)
+        if self._reported is None or self._reported[0] != said:
+            self._reported = (said, self._report())
+        return self._reported[1]
+
+    def _report(self) -> AdapterReport:
         reason = message = retryable = None
         proven = self._proven if self.verified else None
         milli_nats = None
@@ -189,6 +201,10 @@ class AdapterKeeper:
         if self.verified:
             self._afresh = True
             self.lose()
+
+    def leave(self) -> None:
+        """Say that it is on its way out; its `run` has ended."""
+        self._set(AdapterState.UNLOADING)
 
     async def run(self) -> None:
         """Bring the adapter in, again and again; cancel to stop."""
@@ -374,8 +390,10 @@ class AdapterKeeper:
         self._again.clear()
 
     def _set(self, state: AdapterState) -> None:
+        on_the_way = {self.state, state} <= _ON_THE_WAY
         self.state = state
-        self._changed()
+        self.report()  # made in this adapter's own turn: all of a thousand at once would hold the loop
+        (self._moved if on_the_way else self._changed)()
 
 
 def _refused(error: EngineAnswer) -> Failure:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +35,12 @@ class Listing:
 
     def root(self, name: str) -> str | None:
         """Return the root of a name, "" for one without a root, None for an unknown name."""
-        for model in self.models:
-            if model.id == name:
-                return model.root or ""
-        return None
+        return self._roots.get(name)
+
+    @cached_property
+    def _roots(self) -> dict[str, str]:
+        # Each adapter is looked for in each listing; of two entries of one name the first counts.
+        return {model.id: model.root or "" for model in reversed(self.models)}
 
     def adapters(self) -> dict[str, str]:
         """Return the adapters, name to root."""

@@ -19,7 +19,7 @@ from bettertherapy_api import names
 from neurons.agent.engine import EngineClient
 from neurons.agent.metrics import AgentMetrics
 from neurons.agent.monitor import EngineMonitor
-from neurons.agent.oddities import MOST_BYTES, OddAnswers
+from neurons.agent.oddities import MOST_BYTES, Asked, OddAnswers
 from neurons.agent.roster import Roster
 from neurons.agent.traffic import Traffic
 
@@ -136,10 +136,11 @@ class Proxy:
         digest = keeper.adapter.digest if keeper is not None else None
         # From the check above to this line nothing awaits, so an adapter can't be unloaded in between.
         with self._traffic.request(name):
-            return await self._forward(request, path, name, digest, orjson.dumps(document))
+            body, asked = orjson.dumps(document), Asked.of(document)
+            return await self._forward(request, path, name, digest, body=body, asked=asked)
 
     async def _forward(
-        self, request: web.BaseRequest, path: str, name: str, digest: str | None, body: bytes
+        self, request: web.BaseRequest, path: str, name: str, digest: str | None, *, body: bytes, asked: Asked
     ) -> web.StreamResponse:
         headers = {h: request.headers[h] for h in _REQUEST_HEADERS if h in request.headers}
         headers |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -155,7 +156,7 @@ class Proxy:
                         return problem(
                             421, "AdapterNotHere", f"{name} is being loaded again", headers={**OTHER_POD, **mark}
                         )
-                    self._look_at(name, upstream.status, answer)
+                    self._look_at(name, upstream.status, answer, asked)
                     return web.Response(status=upstream.status, body=answer, headers=_answer_headers(upstream, mark))
                 response = web.StreamResponse(status=upstream.status, headers=_answer_headers(upstream, mark))
                 if upstream.content_length is not None:
@@ -167,7 +168,7 @@ class Proxy:
                         passed += chunk
                     await response.write(chunk)
                 await response.write_eof()
-                self._look_at(name, upstream.status, bytes(passed))
+                self._look_at(name, upstream.status, bytes(passed), asked)
                 return response
         except asyncio.CancelledError:
             if response is None:
@@ -187,9 +188,9 @@ class Proxy:
             request.transport.abort()
             return response
 
-    def _look_at(self, name: str, status: int, answer: bytes) -> None:
+    def _look_at(self, name: str, status: int, answer: bytes, asked: Asked) -> None:
         # In the next turn, so that the client's last byte doesn't wait for it.
-        asyncio.get_running_loop().call_soon(self._odd_answers.saw, name, status, answer[:MOST_BYTES])
+        asyncio.get_running_loop().call_soon(self._odd_answers.saw, name, status, answer[:MOST_BYTES], asked)
 
     async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
         if request.headers.get("content-encoding", "identity") != "identity":

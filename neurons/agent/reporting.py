@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -17,8 +19,11 @@ from neurons.cluster import Backoff, ClusterAccessError, ClusterError
 
 log = logging.getLogger(__name__)
 
-COALESCE_SECONDS: Final = 0.03
-"""Changes within this time make one write; a table change moves several adapters at once."""
+SPACE_SECONDS: Final = 0.03
+"""A write begins no sooner than so long after the one before: what changes meanwhile goes with it. The first change
+after a pause waits for nothing: patients do for it."""
+UNDER_WAY_SECONDS: Final = 0.2
+"""So long steps on the way, which nobody acts on, wait for what comes of them."""
 REFRESH_SECONDS: Final = 60.0
 _WRITE_SECONDS: Final = 15.0
 
@@ -45,33 +50,50 @@ class Reporter:
         self._metrics = metrics
         self._backoff = backoff
         self._refresh_seconds = refresh_seconds
-        self._changed = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._due = math.inf
+        self._began = -math.inf
+        self._refresh_at = self._next_refresh()
         self._written: PodReport | None = None
 
-    def changed(self) -> None:
-        """Say that something may have changed; cheap, call it freely."""
-        self._changed.set()
+    def changed(self, *, under_way: bool = False) -> None:
+        """Say that something may have changed; cheap, call it freely. `under_way`: only a step on the way was made."""
+        now = time.monotonic()
+        due = now + UNDER_WAY_SECONDS if under_way else max(now, self._began + SPACE_SECONDS)
+        if due < self._due:
+            self._due = due
+            self._woken.set()
 
     async def run(self) -> None:
         """Write for ever; a failed write is tried again with the newest."""
         while True:
-            try:
-                # Someone may have deleted or changed it: looking costs the API server no write.
-                async with asyncio.timeout(self._refresh_seconds * random.uniform(0.8, 1.0)):  # noqa: S311
-                    await self._changed.wait()
-            except TimeoutError:
-                self._written = None
-            await asyncio.sleep(COALESCE_SECONDS)
-            self._changed.clear()
+            await self._wait_until_due()
+            self._due = math.inf
+            if time.monotonic() >= self._refresh_at:
+                self._written = None  # someone may have deleted or changed it: looking costs the API server no write
             report = self._build()
             if report == self._written:
                 continue
+            await asyncio.sleep(0)  # it may say a thousand adapters, and each of both is work
+            self._began = time.monotonic()
             if await self._write(report):
                 self._written = report
+                self._refresh_at = self._next_refresh()
                 self._backoff.reset()
             else:
-                self._changed.set()
                 await asyncio.sleep(self._backoff.next())
+                self.changed()
+
+    def _next_refresh(self) -> float:
+        return time.monotonic() + self._refresh_seconds * random.uniform(0.8, 1.0)  # noqa: S311
+
+    async def _wait_until_due(self) -> None:
+        """Wait until a change is to be written, or it is time to look whether the last one is still there."""
+        while (left := min(self._due, self._refresh_at) - time.monotonic()) > 0:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._woken.wait()
 
     async def withdraw(self) -> None:
         """Take the report away at the end; tried once, since the garbage collector does it too."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from bettertherapy_api.report import AdapterReport, AdapterState
+from bettertherapy_api.report import AdapterReport
 from bettertherapy_api.routing import PoolHeader, TwinEntry
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.gates import Gates
@@ -43,6 +43,7 @@ class Roster:
         traffic: Traffic,
         fetch: Fetch,
         changed: Callable[[], None],
+        moved: Callable[[], None],
         loaded: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._settings = settings
@@ -51,6 +52,7 @@ class Roster:
         self._traffic = traffic
         self._fetch = fetch
         self._changed = changed
+        self._moved = moved
         self._loaded = loaded
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
@@ -139,7 +141,7 @@ class Roster:
                 keeper.update(adapter, facts)
             else:
                 self._start(adapter, facts)
-        self._changed()
+        self._moved()
 
     def _facts(self) -> PoolFacts | None:
         return None if self.pool is None else PoolFacts(self.pool.base_model.name, self.pool.max_lora_rank)
@@ -175,6 +177,7 @@ class Roster:
             loadable=self._loadable,
             backoff=Backoff(first=self._settings.retry_first, most=self._settings.retry_most),
             changed=self._changed,
+            moved=self._moved,
             loaded=self._loaded,
         )
         self._keepers[name] = keeper
@@ -206,8 +209,7 @@ class Roster:
         try:
             task.cancel()
             await asyncio.wait({task})
-            keeper.state = AdapterState.UNLOADING  # no request is let in from here on
-            self._changed()
+            keeper.leave()  # no request is let in from here on
             await self._traffic.idle(name)
             await _uncancelled(self._take_out(keeper))
         finally:

@@ -15,6 +15,7 @@ from neurons.cluster.folder_watch import FolderWatch
 from neurons.cluster.object_watch import Event, Gone, Listed, ObjectWatch, Put
 from neurons.cluster.pod_report import PodReportWriter
 from neurons.cluster.routing_view import Change, RoutingView
+from neurons.cluster.turns import Steps, at_once, in_turns
 
 __all__ = [
     "Access",
@@ -33,4 +34,7 @@ __all__ = [
     "Put",
     "RoutingView",
     "ServiceAccountAccess",
+    "Steps",
+    "at_once",
+    "in_turns",
 ]

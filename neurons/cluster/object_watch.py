@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 240
 SILENCE_SECONDS: Final = 75.0
 """Bookmarks come about once a minute; more silence than this means that the connection is dead."""
-PAGE: Final = 50
-"""Objects listed at once: a page of slices is some MB at most."""
+PAGE: Final = 10
+"""Objects listed at once: a page is a MB or some, which takes milliseconds to parse."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,10 @@ def merge_patch(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
     patch: dict[str, Any] = {key: None for key in before if key not in after}
     for key, value in after.items():
         old = before.get(key)
+        if key in before and old == value:
+            continue
         if isinstance(value, dict) and isinstance(old, dict):
-            if inner := merge_patch(old, value):
-                patch[key] = inner
-        elif key not in before or old != value:
+            patch[key] = merge_patch(old, value)
+        else:
             patch[key] = value
     return patch

@@ -14,6 +14,7 @@ from bettertherapy_api.routing import MAX_PROMPT, PodEntry, PoolHeader, TwinEntr
 from bettertherapy_api.schema import Uid
 from neurons.cluster.entries import Entries, same
 from neurons.cluster.object_watch import Event, Gone, Listed, Put
+from neurons.cluster.turns import Steps, at_once
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +90,13 @@ class RoutingView:
 
     def take(self, event: Event) -> Change:
         """Take what a watch says."""
+        return at_once(self.taking(event))
+
+    def taking(self, event: Event) -> Steps[Change]:
+        """Take what a watch says, a slice a step. Until all are taken, nothing else may be."""
         match event:
             case Listed(objects):
-                return self.replace(objects)
+                return (yield from self._replacing(objects))
             case Put(thing):
                 return self.put(thing)
             case Gone(thing):
@@ -107,13 +112,21 @@ class RoutingView:
 
     def replace(self, objects: Sequence[Any]) -> Change:
         """Take all slices that exist; entries that are in none of them go."""
+        return at_once(self._replacing(objects))
+
+    def _replacing(self, objects: Sequence[Any]) -> Steps[Change]:
         listed = {name for thing in objects if (name := _name(thing)) is not None}
         if not listed:
             self._abandon()
             return Change()
         # The newest last: where two slices have the same twin, the one that was written later counts.
-        touched = [self._put(thing) for thing in sorted(objects, key=_written)]
-        touched += [self._drop(name) for name in self._headers.keys() - listed]
+        touched = []
+        for thing in sorted(objects, key=_written):
+            touched.append(self._put(thing))
+            yield
+        for name in self._headers.keys() - listed:
+            touched.append(self._drop(name))
+            yield
         return self._changed(*touched)
 
     def saved(self) -> dict[str, Any] | None:

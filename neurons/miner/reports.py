@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef
-from neurons.cluster import Event, Gone, Listed, Put
+from neurons.cluster import Event, Gone, Listed, Put, Steps, at_once
 from neurons.cluster.entries import same
 from neurons.cluster.routing_view import reason
 
 log = logging.getLogger(__name__)
+
+ADAPTERS_PER_STEP: Final = 100
 
 
 class _Head(BaseModel):
@@ -65,11 +67,15 @@ class ReportView:
 
     def take(self, event: Event) -> set[str]:
         """Take what a watch says; return the names of pods of which something changed."""
+        return at_once(self.taking(event))
+
+    def taking(self, event: Event) -> Steps[set[str]]:
+        """Take what a watch says, some adapters a step. Until all are taken, nothing else may be."""
         match event:
             case Listed(objects):
-                return self._replace(objects)
+                return (yield from self._replace(objects))
             case Put(thing):
-                return self._put(thing)
+                return (yield from self._put(thing))
             case Gone(thing):
                 name = _name(thing)
                 return {name} if name is not None and self._reports.pop(name, None) is not None else set()
@@ -87,14 +93,16 @@ class ReportView:
         ready = head.ready and not head.draining and head.engine.live
         return Held(head.pod, ready, report.adapters, head.engine.max_model_length, head.engine.base_digest)
 
-    def _replace(self, objects: list[Any]) -> set[str]:
+    def _replace(self, objects: list[Any]) -> Steps[set[str]]:
         listed = {_name(thing) for thing in objects}
-        gone = self._reports.keys() - listed
-        for name in gone:
+        changed = {name for name in self._reports if name not in listed}
+        for name in changed:
             del self._reports[name]
-        return set(gone).union(*(self._put(thing) for thing in objects))
+        for thing in objects:
+            changed |= yield from self._put(thing)
+        return changed
 
-    def _put(self, thing: Any) -> set[str]:
+    def _put(self, thing: Any) -> Steps[set[str]]:
         name = _name(thing)
         if name is None:
             self._refuse("without a name", ValueError("metadata.name is missing"))
@@ -113,7 +121,9 @@ class ReportView:
         for served_name in before.keys() - adapters_raw.keys():
             adapters.pop(served_name, None)
             changed = True
-        for served_name, adapter in adapters_raw.items():
+        for number, (served_name, adapter) in enumerate(adapters_raw.items(), 1):
+            if number % ADAPTERS_PER_STEP == 0:
+                yield
             if served_name in before and same(before[served_name], adapter):
                 continue
             changed = True
@@ -125,6 +135,7 @@ class ReportView:
         if not changed:
             return set()
         self._reports[name] = _Report(raw, adapters_raw, head, adapters)
+        yield
         return {name}
 
     def _head(self, name: str, raw: dict[str, Any], last: _Head | None) -> _Head | None:

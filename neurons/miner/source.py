@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 
 from neurons.cluster import ClusterClient, Event, FolderWatch, ObjectWatch, paths
@@ -25,10 +25,10 @@ async def follow_folder(tables: Tables, directory: Path) -> None:
 
 async def _follow(tables: Tables, *, slices: AsyncIterable[Event], reports: AsyncIterable[Event]) -> None:
     async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(slices, tables.take_routing))
-        group.create_task(_feed(reports, tables.take_reports))
+        group.create_task(_feed(slices, tables.hear_routing))
+        group.create_task(_feed(reports, tables.hear_reports))
 
 
-async def _feed(events: AsyncIterable[Event], take: Callable[[Event], None]) -> None:
+async def _feed(events: AsyncIterable[Event], hear: Callable[[Event], Awaitable[None]]) -> None:
     async for event in events:
-        take(event)
+        await hear(event)

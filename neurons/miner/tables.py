@@ -17,7 +17,7 @@ from typing import Final
 from yarl import URL
 
 from bettertherapy_api.routing import TwinEntry
-from neurons.cluster import Change, Event, Listed, RoutingView
+from neurons.cluster import Change, Event, Listed, RoutingView, Steps, at_once, in_turns
 from neurons.miner.metrics import Metrics
 from neurons.miner.reports import ReportView
 from neurons.miner.rewrite import ModelName
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 FORGET_SECONDS: Final = 900.0
 """Metrics of a version that left the routing stay this long, so that the last values are scraped."""
 _FORGET_LOOK_SECONDS: Final = 5.0
+_ROUTES_PER_STEP: Final = 100
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -143,7 +144,8 @@ class Tables:
         self._metrics = metrics
         self._view = RoutingView(pool, refused=metrics.table_errors.labels("routing").inc)
         self._reports = ReportView(refused=metrics.table_errors.labels("report").inc)
-        self._reports_known = False
+        self._routing_known = self._reports_known = False
+        self._hearing = asyncio.Lock()
         self._twins: dict[str, TwinRoute] = {}
         self._first_seen: dict[str, int] = {}
         self._orders: dict[tuple[str, str], tuple[tuple[Pod, ...], tuple[Pod, ...]]] = {}
@@ -160,7 +162,7 @@ class Tables:
     @property
     def known(self) -> bool:
         """Whether the routing and the reports have been read once."""
-        return self._view.header is not None and self._reports_known
+        return self._routing_known and self._reports_known
 
     @property
     def base(self) -> dict[str, str | None]:
@@ -178,29 +180,46 @@ class Tables:
         }
 
     def take_routing(self, event: Event) -> None:
-        """Take what became of the pool's RoutingSlices."""
-        change = self._view.take(event)
+        """Take what became of the pool's RoutingSlices, at once."""
+        at_once(self._taking_routing(event))
+
+    def take_reports(self, event: Event) -> None:
+        """Take what became of the pool's PodReports, at once."""
+        at_once(self._taking_reports(event))
+
+    async def hear_routing(self, event: Event) -> None:
+        """Take what became of the pool's RoutingSlices; requests go on meanwhile, with the snapshot before."""
+        async with self._hearing:
+            await in_turns(self._taking_routing(event))
+
+    async def hear_reports(self, event: Event) -> None:
+        """Take what became of the pool's PodReports; requests go on meanwhile, with the snapshot before."""
+        async with self._hearing:
+            await in_turns(self._taking_reports(event))
+
+    def _taking_routing(self, event: Event) -> Steps[None]:
+        change = yield from self._view.taking(event)
         if not change:
             return
         if change.header and (header := self._view.header) is not None:
             self._metrics.table_generation.set(header.generation)
             extra = {"pool": header.name, "generation": header.generation, "twins": len(self._view.twins)}
             log.info("routing", extra=extra)
-        self._route(change)
+        yield from self._route(change)
         if change.pods:
-            said = ((name, self._reports.held(name)) for name in self._reports.pods())
-            self._offer(name for name, held in said if held is not None and held.pod.uid in change.pods)
+            said = [(name, self._reports.held(name)) for name in self._reports.pods()]
+            yield from self._offer(name for name, held in said if held is not None and held.pod.uid in change.pods)
         self._publish()
+        self._routing_known = self._view.header is not None
 
-    def take_reports(self, event: Event) -> None:
-        """Take what became of the pool's PodReports."""
-        changed = self._reports.take(event)
-        if isinstance(event, Listed) and not self._reports_known:
-            self._reports_known = True
-        elif not changed:
+    def _taking_reports(self, event: Event) -> Steps[None]:
+        changed = yield from self._reports.taking(event)
+        first = isinstance(event, Listed) and not self._reports_known
+        if not changed and not first:
             return
-        self._offer(changed)
+        yield from self._offer(changed)
         self._publish()
+        self._reports_known = self._reports_known or first
 
     async def wait(self, number: int, seconds: float) -> bool:
         """Wait until the snapshot is newer than `number`, at most `seconds`; tell whether it is."""
@@ -217,7 +236,7 @@ class Tables:
                 return False
         return True
 
-    def _route(self, change: Change) -> None:
+    def _route(self, change: Change) -> Steps[None]:
         """Make the routes of the twins anew that changed, or whose system prompt came or went."""
         touched = set(change.names)
         if change.prompts:
@@ -226,7 +245,9 @@ class Tables:
             if uid not in self._view.twins:
                 self._first_seen.pop(uid, None)
         twins = dict(self._twins)
-        for name in touched:
+        for number, name in enumerate(touched, 1):
+            if number % _ROUTES_PER_STEP == 0:
+                yield
             if (old := twins.pop(name, None)) is not None:
                 for version in old.versions:
                     self._orders.pop((name, version.served_name), None)
@@ -239,7 +260,7 @@ class Tables:
                 twins[name] = _route(uids[0], twin, self._view.prompts, first_seen)
         self._twins = twins
 
-    def _offer(self, pods: Iterable[str]) -> None:
+    def _offer(self, pods: Iterable[str]) -> Steps[None]:
         """Work out anew what these pods, by name, contribute; the lists of holders that it concerns are made anew."""
         holders = dict(self._holders)
         for name in list(pods):
@@ -261,6 +282,7 @@ class Tables:
             if new is not None:
                 for key in has - stays:
                     holders[key] = (*holders.get(key, ()), new.pod)
+            yield
         self._holders = holders
 
     def _new_offer(self, name: str) -> _Offer | None:

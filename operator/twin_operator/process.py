@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ PRIORITIES = {
 AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
 GATHER_SECONDS = 0.01
-"""So long changes of a pool's routing are gathered into one write per slice."""
+"""A pool's routing is looked at so long after it was last, if that was less long ago: what changes meanwhile makes one
+write per slice. The first change after a pause waits for nothing."""
 COUNT_SECONDS = 1.0
 """So long a pool's counters may be behind."""
 
@@ -71,6 +73,8 @@ class Process:
         self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE)
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
+        self._routed: dict[Key, float] = {}
+        """When pools' routing was last looked at, by the loop's clock; only what was just now."""
         self._may_work = asyncio.Event()
         self.leadership = Leadership(
             self._free,
@@ -212,6 +216,10 @@ class Process:
         )  # fmt: skip
 
     async def _reconcile(self, key: Key) -> None:
+        if key.kind == ROUTING:
+            now = asyncio.get_running_loop().time()
+            recent = {pool: at for pool, at in self._routed.items() if now - at < GATHER_SECONDS}
+            self._routed = {**recent, key: now}
         await self._reconcilers[key.kind](key)
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
@@ -237,7 +245,12 @@ class Process:
 
     def _wake_route(self, namespace: str, pool: str, twin: str | None) -> None:
         self.routing.mark(namespace, pool, twin)
-        self.queue.add_after(Key(ROUTING, namespace, pool), GATHER_SECONDS)
+        key, now = Key(ROUTING, namespace, pool), asyncio.get_running_loop().time()
+        left = self._routed.get(key, -math.inf) + GATHER_SECONDS - now
+        if left > 0:
+            self.queue.add_after(key, left)
+        else:
+            self.queue.add(key)
 
     def _add_all(self) -> None:
         for resource in PRIMARY:

@@ -25,10 +25,9 @@ from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, Routin
 from tests.bench import litellm, processes, versions, wrk
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
-from tests.bench.servers.instant import SERVED
+from tests.bench.servers.instant import DIGEST, SERVED
 
 TOKEN: Final = "bench-token-0123456789"
-DIGEST: Final = "sha256:" + "a" * 64
 BODY: Final = json.dumps(
     {"model": "indra", "messages": [{"role": "user", "content": "My head has ached since this morning. What now?"}]}
 )

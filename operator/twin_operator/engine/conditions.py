@@ -89,6 +89,11 @@ def carried_over(status: object, kind: str, reason: StrEnum) -> Finding | None:
     return None
 
 
+def shortened(message: str, length: int) -> str:
+    """Return a message of at most so many characters."""
+    return message if len(message) <= length else message[: length - 1] + "…"
+
+
 def dated(
     conditions: Iterable[Condition], *, live: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Manifest]:
@@ -98,9 +103,6 @@ def dated(
     for condition in conditions:
         known = before.get(condition.type) or {}
         same = known.get("status") == condition.status
-        message = condition.message
-        if len(message) > MESSAGE_LENGTH:
-            message = message[: MESSAGE_LENGTH - 1] + "…"
         result.append(
             {
                 "type": condition.type,
@@ -108,7 +110,7 @@ def dated(
                 "observedGeneration": generation,
                 "lastTransitionTime": (same and known.get("lastTransitionTime")) or timestamp(now),
                 "reason": condition.reason,
-                "message": message,
+                "message": shortened(condition.message, MESSAGE_LENGTH),
             }
         )
     return result

@@ -75,7 +75,11 @@ class Reconciler(ABC, Generic[Gathered, Plan, Outcome]):
         if unreadable is not None:
             await self._say_unreadable(entry, unreadable)
             return
-        await self.step(entry)
+        try:
+            await self.step(entry)
+        finally:
+            if not self.store.has(entry):
+                self.gone(entry)  # it went meanwhile: what was noted of it since goes too
 
     async def step(self, entry: Entry) -> None:
         """Go through gather, plan, apply and report once."""

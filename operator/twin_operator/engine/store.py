@@ -102,6 +102,11 @@ class Store:
         found = self.entry(key)
         return found.value if found is not None else None
 
+    def has(self, entry: Entry) -> bool:
+        """Tell whether that object, in whatever version, is still there; one of its name alone is another."""
+        now = self.entry(entry.key)
+        return now is not None and now.manifest["metadata"]["uid"] == entry.manifest["metadata"]["uid"]
+
     def of_kind(self, kind: str, *, namespace: str | None = None) -> Iterator[Entry]:
         """Iterate over the objects of a kind, in one namespace or in all; a copy is taken first."""
         if namespace is not None:

@@ -13,23 +13,39 @@ from typing import Final, cast
 
 import uvloop
 
+from bettertherapy_api import names
+
 SERVED: Final = "indra-aaaaaaaa"
-_BODY: Final = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": SERVED,
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "Drink water and rest."}, "finish_reason": "stop"}
-        ],
-        "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25},
-    },
-    separators=(",", ":"),
-).encode()
+DIGEST: Final = "sha256:" + "a" * 64
+_NAMED: Final = f"{names.ADAPTER_DIGEST_HEADER}: {DIGEST}\r\n".encode()
+"""As an agent says it: the miner gives nobody an answer of which it isn't said whose it is."""
+_BODY: Final = (
+    json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": SERVED,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "Drink water and rest."},
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": "TOKENS", "completion_tokens": 5},
+        },
+        separators=(",", ":"),
+    )
+    .replace('"TOKENS"', "%7d")
+    .encode()
+)
+"""One byte a token: the miner looks whether a chat template reads what it is told."""
 _ANSWER: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-    + str(len(_BODY)).encode()
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    + _NAMED
+    + b"Content-Length: "
+    + str(len(_BODY % 0)).encode()
     + b"\r\n\r\n"
     + _BODY
 )
@@ -37,8 +53,11 @@ _EVENT: Final = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"' + SERVED.encode() + b'",'
     b'"choices":[{"index":0,"delta":{"content":" rest"},"finish_reason":null}]}\n\n'
 )
-_STREAM: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
-    f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (*[_EVENT] * 8, b"data: [DONE]\n\n", b"")
+_STREAM: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    + _NAMED
+    + b"Transfer-Encoding: chunked\r\n\r\n"
+    + b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (*[_EVENT] * 8, b"data: [DONE]\n\n", b""))
 )
 
 
@@ -59,7 +78,7 @@ class _Instant(asyncio.Protocol):
                 break
             body, buffer = buffer[end + 4 : end + 4 + length], buffer[end + 4 + length :]
             streams = b'"stream":true' in body or b'"stream": true' in body
-            self._transport.write(_STREAM if streams else _ANSWER)
+            self._transport.write(_STREAM if streams else _ANSWER % length)
         self._buffer = buffer
 
 

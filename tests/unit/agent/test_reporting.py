@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import pytest
+
 from bettertherapy_api.report import EngineReport, PodRef, PodReport
+from neurons.agent import reporting
 from neurons.agent.metrics import AgentMetrics
 from neurons.agent.reporting import Reporter
 from neurons.cluster import Backoff, ClusterError
@@ -55,6 +58,47 @@ async def test_changes_in_one_instant_make_one_write() -> None:
         assert sink.written == [report("d")]
 
 
+async def turns(number: int = 10) -> None:
+    """Let whatever is ready run; nothing that waits for time does."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_what_patients_wait_for_is_told_at_once_and_more_of_it_after_a_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "SPACE_SECONDS", 0.2)
+    sink, state = Sink(), [report("a")]
+    async with reporter(lambda: state[0], sink) as running:
+        await turns()
+        running.changed()
+        await turns()
+        assert sink.written == [report("a")]
+        for value in "bcd":
+            state[0] = report(value)
+            running.changed()
+            await turns()
+        assert sink.written == [report("a")]
+        await until(lambda: len(sink.written) > 1)
+        assert sink.written == [report("a"), report("d")]
+
+
+async def test_a_step_on_the_way_waits_for_what_comes_of_it() -> None:
+    sink, state = Sink(), [report("fetching")]
+    async with reporter(lambda: state[0], sink) as running:
+        await turns()
+        running.changed(under_way=True)
+        await turns()
+        assert sink.written == []
+        state[0] = report("verified")
+        running.changed()
+        await turns()
+        assert sink.written == [report("verified")]
+        state[0] = report("fetching")
+        running.changed(under_way=True)
+        await until(lambda: sink.written == [report("verified"), report("fetching")])
+
+
 async def test_a_refused_write_is_tried_again_with_the_newest_document() -> None:
     sink, state = Sink(), [report("old")]
     sink.errors = [ClusterError(403, "Forbidden", "the policy says no"), TimeoutError(), OSError("down")]
@@ -73,6 +117,20 @@ async def test_an_unchanged_report_is_written_again_after_a_while() -> None:
         running.changed()
         await until(lambda: len(sink.written) >= 3)
         assert all(written == report("same") for written in sink.written)
+
+
+async def test_polls_of_the_engine_keep_no_unchanged_report_from_being_looked_at_again() -> None:
+    sink = Sink()
+    async with reporter(lambda: report("same"), sink, refresh=0.1) as running:
+
+        async def poll() -> None:
+            while True:
+                running.changed()
+                await asyncio.sleep(0.005)
+
+        polling = asyncio.create_task(poll())
+        await until(lambda: len(sink.written) >= 3)
+        polling.cancel()
 
 
 async def test_withdrawing_takes_the_report_away_even_when_the_api_server_is_down() -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from bettertherapy_api.report import AdapterState, FailureReason
-from neurons.agent.oddities import ENOUGH, Oddity, oddity
+from neurons.agent.oddities import ENOUGH, WINDOW, Asked, OddAnswers, Oddity, oddity
 from neurons.agent.places import LONG_TOKENS, long_text
 from tests.standin import BASE, NOT_FINITE, SPOILING
 from tests.unit.agent.pod import Pod, words
@@ -118,7 +118,7 @@ async def test_odd_answers_that_pass_by_have_adapter_and_base_measured(patient: 
     checks = pod.agent.roster.known_answers.checks
     for _ in range(ENOUGH):
         assert pod.state(bad).state is AdapterState.VERIFIED  # type: ignore[union-attr]
-        assert words((await pod.answer(bad.name, messages=LONG))[1]) == ""
+        assert words((await pod.answer(bad.name, messages=LONG, max_tokens=40))[1]) == ""
     await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
     assert pod.agent.roster.known_answers.checks > checks
     await until(lambda: bad.name not in pod.engine.loras)
@@ -133,7 +133,7 @@ async def test_odd_answers_of_the_base_model_have_it_asked_its_known_answers(pat
     await pod.verified(good, seconds=30)
     pod.engine.spoilt = True
     for _ in range(ENOUGH):
-        await pod.answer(BASE)
+        await pod.answer(BASE, max_tokens=40)
     await until(pod.settings.wedged_file.exists)
     await pod.engine.restart()
     await pod.verified(good, seconds=30)
@@ -202,6 +202,74 @@ def stream(*pieces: str, finish: str | None = "stop") -> bytes:
 )
 def test_which_answers_are_odd(answer: bytes, found: Oddity | None) -> None:
     assert oddity(200, answer) is found
+
+
+def several(*choices: dict[str, Any], **usage: int) -> bytes:
+    document: dict[str, Any] = {"choices": [{"index": at, **choice} for at, choice in enumerate(choices)]}
+    return orjson.dumps(document | ({"usage": usage} if usage else {}))
+
+
+def said(text: str, finish: str = "stop", **more: Any) -> dict[str, Any]:
+    return {"message": {"content": text}, "finish_reason": finish, **more}
+
+
+CALL = {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}
+CALLING = b"".join(
+    b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": CALL, "finish_reason": None}]}) + b"\n\n"
+    for _ in range(40)
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "found"),
+    [
+        ({"max_tokens": 1}, chat("", "length"), None),
+        ({"max_completion_tokens": 1}, stream("\n", finish="length"), None),
+        ({"max_tokens": 500, "max_completion_tokens": 3}, chat("", "length"), None),
+        ({"max_tokens": 1}, chat(""), None),
+        ({"max_tokens": 500}, chat("", "length"), Oddity.EMPTY),
+        ({}, several(said("\n", "length"), completion_tokens=2), None),  # the prompt left no room for more
+        ({}, several(said("\n", "length"), completion_tokens=200), Oddity.EMPTY),
+        ({}, several(said(""), completion_tokens=1), Oddity.EMPTY),
+        ({"stop": ["\n"]}, several(said("", stop_reason="\n")), None),
+        ({"stop": "\n"}, chat(""), None),  # a server that doesn't tell by what it was stopped
+        ({"stop_token_ids": [7]}, several(said("", stop_reason=7)), None),
+        ({"stop": ["Observation:"]}, several(said("", stop_reason=None)), Oddity.EMPTY),
+        ({"stop": []}, chat(""), Oddity.EMPTY),
+        ({"tools": []}, CALLING, None),
+        ({"n": 2}, several(said("Rest well."), said("")), None),
+        ({"n": 2}, several(said("Rest well."), said("!" * 64)), None),
+        ({"n": 2}, several(said(""), said(" ")), Oddity.EMPTY),
+        ({"n": 2}, several(said("!" * 64), said("")), Oddity.EMPTY),
+        ({"response_format": {"type": "json_object"}}, chat(" " * 64, "length"), None),
+        ({"response_format": {"type": "json_object"}}, chat(""), Oddity.EMPTY),
+        ({"structured_outputs": {"json": {}}}, chat("!" * 64, "length"), Oddity.STUCK),
+        ({"response_format": {"type": "text"}}, chat(" " * 64, "length"), Oddity.EMPTY),
+        ({"allowed_token_ids": [5]}, chat("!" * 64), None),
+        ({"ignore_eos": True}, chat("!" * 64), None),
+        ({"continue_final_message": True, "add_generation_prompt": False}, chat(""), None),
+        ({"logprobs": True, "top_logprobs": 3}, several(said("Rest.", logprobs={"content": []})), None),
+    ],
+)
+def test_what_the_request_explains_is_not_odd(request_: dict[str, Any], answer: bytes, found: Oddity | None) -> None:
+    assert oddity(200, answer, Asked.of(request_)) is found
+
+
+def test_what_says_nothing_of_the_model_hides_no_odd_answer() -> None:
+    enough: list[str] = []
+    answers = OddAnswers(enough=enough.append, count=lambda kind: None)
+    tells_nothing = [
+        (200, b'{"data": [{"embedding": [0.1]}]}', Asked.of({})),
+        (200, b'{"count": 3, "tokens": [1, 2, 3]}', Asked.of({})),
+        (200, chat("", "length"), Asked.of({"max_tokens": 1})),
+        (400, b'{"error":{"message":"too long"}}', Asked.of({})),
+    ]
+    for _ in range(ENOUGH):
+        assert enough == []
+        answers.saw("dr-a", 200, chat(""), Asked.of({}))
+        for each in tells_nothing * WINDOW:
+            answers.saw("dr-a", *each)
+    assert enough == ["dr-a"]
 
 
 def test_a_refusal_is_odd_only_for_a_value_that_is_no_number() -> None:

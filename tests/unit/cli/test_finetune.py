@@ -10,7 +10,7 @@ from kubectl_twin.finetune import follow, new_token, start, to_follow
 from kubectl_twin.runs import progress_text
 
 from .fake_api import MemoryApi
-from .objects import Json, condition, judged, run, training, tuned_twin, version
+from .objects import condition, judged, run, training, tuned_twin, version
 
 RUN = names.asked_run_name("dr-gurung", "t1")
 
@@ -49,21 +49,14 @@ def test_a_version_on_trial_is_told_and_nothing_is_asked() -> None:
     assert api.patches == []
 
 
-@pytest.mark.parametrize(
-    "gate",
-    [
-        condition("GatePassed", "Unknown", "NoStore", "MinerPool p has no spec.store to publish to: set it"),
-        condition(
-            "GatePassed", "False", "Reject",
-            "r1: worse; the next fine-tune waits: MinerPool p has no spec.store to publish to: set it; the version "
-            "that serves goes on",
-        ),
-    ],
-)  # fmt: skip
-def test_an_obstacle_is_told_in_the_operators_words_and_the_request_is_taken_back(gate: Json) -> None:
-    api = MemoryApi(tuned_twin(conditions=[gate]))
-    with pytest.raises(TwinCliError, match=r"started: MinerPool p has no spec.store to publish to: set it\.$"):
+def test_an_obstacle_is_told_in_the_operators_words_and_the_request_is_taken_back() -> None:
+    said = "MinerPool p has no spec.store; the next fine-tune waits: set it"
+    twin = tuned_twin(conditions=[condition("GatePassed", "False", "Reject", f"r1: worse; {said}; and so on")])
+    twin["status"]["fineTuneObstacle"] = {"reason": "NoStore", "message": said}
+    api = MemoryApi(twin)
+    with pytest.raises(TwinCliError) as told:
         begin(api)
+    assert str(told.value) == f"Nothing was started: {said}."
     assert names.FINETUNE_NOW_ANNOTATION not in api.asked
 
 

@@ -13,10 +13,12 @@ import pytest
 from bettertherapy_api import names
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator import process
 from twin_operator.engine.prometheus import Prometheus, Sample
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
+from twin_operator.kinds.routing.reconcile import ROUTING
 
 RUN: dict[str, Any] = {
     "startTime": "2026-01-01T00:00:00Z", "completionTime": timestamp(datetime.now(UTC)), "verdict": "Promote",
@@ -77,20 +79,28 @@ async def test_a_fine_tune_refused_by_a_quota_holds_no_rollback_back() -> None:
     assert len(world.api.kinds("FineTuneRun")) == 2
 
 
-async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused() -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "exceeded quota: runs",
+        "admission webhook: try tonight; it waits for the doctor: no; the version that serves goes on; call Ann",
+        f"policy: {'no, ' * 2000}",
+    ],
+)
+async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused(refusal: str) -> None:
     world = await canary()
     world.start_twin("dr-b", fineTune={"schedule": "0 2 * * *", "suspend": True})
 
     def refuse(verb: str, key: Key, body: Manifest) -> None:
         if verb == "create" and key.kind == "FineTuneRun":
-            raise api_error(403, "exceeded quota: runs")
+            raise api_error(403, refusal)
 
     world.api.refuse = refuse
     world.annotate("dr-b", **{names.FINETUNE_NOW_ANNOTATION: "now"})
     await world.settle()
     status, reason, message = world.condition("GatePassed", world.twin("dr-b"))
     assert (status, reason) == ("Unknown", "RunRefused")
-    assert message.endswith("exceeded quota: runs")
+    assert refusal in message or (message.endswith("…") and refusal.startswith(message.partition(": ")[2][:-1]))
     written = len(world.api.writes)
     world.hears = False
     other = Played(world.api)
@@ -102,6 +112,26 @@ async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused() -> No
     await other.settle()
     assert other.twin("dr-b")["status"]["handledFineTune"] == "again"
     assert other.condition("GatePassed", other.twin("dr-b"))[1] != "RunRefused"
+
+
+async def test_the_first_change_of_a_pools_routing_waits_for_nothing_and_the_next_are_gathered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await canary()
+    queue, key = world.process.queue, Key(ROUTING, NAMESPACE, "p")
+    world.process._routed.clear()  # it is long ago
+    monkeypatch.setattr(process, "GATHER_SECONDS", 60.0)
+    world.process._wake_route(NAMESPACE, "p", None)
+    assert len(queue) == 1
+    assert await queue.take() == key
+    await world.process._reconcile(key)
+    queue.done(key)
+    world.process._wake_route(NAMESPACE, "p", None)
+    assert len(queue) == 0
+    assert key in queue._timers
+    monkeypatch.setattr(process, "GATHER_SECONDS", 0.0)
+    await world.process._reconcile(key)
+    assert world.process._routed == {key: pytest.approx(asyncio.get_running_loop().time(), abs=60)}
 
 
 async def test_a_webhook_that_hangs_on_fine_tunes_delays_no_rollback() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from bettertherapy_api import names
 from twin_operator.domain.appearances import appears
-from twin_operator.domain.objects import Pool, Twin
+from twin_operator.domain.objects import Pool
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
@@ -225,19 +224,19 @@ def _progressing(view: TwinView, rollout: Rollout) -> Condition:
 def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Condition | None:
     """The newest gate; without one why there is none, if something is wrong."""
     kind, obstacle = "GatePassed", planned.obstacle
-    waits = f"; {names.NEXT_WAITS}{obstacle.message}" if obstacle else ""
+    waits = f"; the next fine-tune waits: {obstacle.message}" if obstacle else ""
     gate, _ = last_gate(view.twin, view.runs)
     if gate is None:
         return obstacle.condition(kind, "Unknown") if obstacle else None
     said = f"{gate.run_name or 'the last run'}: {gate.message or gate.verdict}{waits}"
     if rollout.pending is not None and gate.digest == rollout.pending.digest:
         name = view.twin.name
-        said += f"{_ASKS_DOCTOR}`kubectl twin review {name}`, then `kubectl twin approve {name}`"
+        said += f"; it waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}`"
         return Finding(Reason.AWAITING_APPROVAL, said).condition(kind, "True")
     if gate.verdict == "Promote":
         return Finding(Reason.PROMOTE, said).condition(kind, "True")
     reason = Reason.REJECT if gate.verdict == "Reject" else Reason.INCONCLUSIVE
-    return Finding(reason, f"{said}{_SERVES_ON}").condition(kind, "False")
+    return Finding(reason, f"{said}; the version that serves goes on").condition(kind, "False")
 
 
 def _rolled_back(view: TwinView, rollout: Rollout) -> Condition | None:
@@ -261,26 +260,6 @@ def _capacity(view: TwinView) -> Condition:
     if not view.counting:
         return _no_pool().condition(kind, "Unknown")
     return Finding(Reason.SUFFICIENT, "the pools have room for this twin").condition(kind, "True")
-
-
-_REFUSES: Final = "the API server refuses to create the FineTuneRun that is due: "
-_ASKS_DOCTOR: Final = "; it waits for the doctor: "
-_SERVES_ON: Final = "; the version that serves goes on"
-
-
-def creation_refused(message: str) -> Finding:
-    """Return why the run that is due was not made."""
-    return Finding(Reason.RUN_REFUSED, f"{_REFUSES}{message}")
-
-
-def refusal_said(twin: Twin) -> Finding | None:
-    """Return the refusal that the twin's status tells of: an operator before this one met it."""
-    conditions = twin.status.conditions or []
-    said = next((each.message for each in conditions if each.type == "GatePassed"), "")
-    _, refuses, message = said.partition(_REFUSES)
-    for more in (_ASKS_DOCTOR, _SERVES_ON):
-        message = message.partition(more)[0]
-    return creation_refused(message) if refuses else None
 
 
 def _placement(view: TwinView) -> Condition | None:

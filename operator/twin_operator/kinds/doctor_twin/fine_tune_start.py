@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from bettertherapy_api.doctor_twin import MAX_OBSTACLE
 from twin_operator.domain.objects import Twin
+from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.domain.twin_view import TwinView
-from twin_operator.engine.conditions import Finding
+from twin_operator.engine.conditions import Finding, shortened
 from twin_operator.engine.events import Notice
 from twin_operator.engine.reconcile import Tools
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
-from twin_operator.kinds.doctor_twin.checks import creation_refused, refusal_said
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, plan_fine_tune
 from twin_operator.kinds.doctor_twin.gather import gather
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
@@ -72,8 +73,9 @@ class FineTuneStarter:
         """Return why a run that is due was not made. What an operator before this one said holds until it is tried."""
         refused = self._refused.get(_key(twin))
         if refused is not None and refused.uid == twin.uid:
-            return creation_refused(refused.message)
-        return refusal_said(twin)
+            return _refusal(refused.message)
+        said = twin.status.fine_tune_obstacle
+        return Finding(Reason.RUN_REFUSED, said.message) if said and said.reason == Reason.RUN_REFUSED else None
 
     def forget(self, twin: Key) -> None:
         """Drop what is known of a twin that is gone."""
@@ -110,6 +112,8 @@ class FineTuneStarter:
         return planned_fine_tune(view, now=datetime.now(UTC), window_seconds=self._window_seconds).create
 
     def _say_refused(self, key: Key, entry: Entry, error: ApiError) -> None:
+        if not self._world.store.has(entry):
+            return  # it went meanwhile, and nobody would forget this
         twin, before = entry.value, self._refused.get(key)
         now = self._refused[key] = _Refused(uid=twin.uid, asked=_asked(twin), message=error.message)
         if before is None or (before.uid, before.message) != (now.uid, now.message):
@@ -121,6 +125,12 @@ class FineTuneStarter:
         if live is not None:
             self._world.store.put({"apiVersion": FINE_TUNE_RUN.api_version, "kind": FINE_TUNE_RUN.kind, **live})
         return any(run.name == name for run in self._world.runs_of(twin))
+
+
+def _refusal(message: str) -> Finding:
+    """Return what the API server said, no longer than the status holds: the next operator is to say the same."""
+    said = f"the API server refuses to create the FineTuneRun that is due: {message}"
+    return Finding(Reason.RUN_REFUSED, shortened(said, MAX_OBSTACLE))
 
 
 def _key(twin: Twin) -> Key:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from bettertherapy_api.doctor_twin import VersionStatus
+from bettertherapy_api.doctor_twin import MAX_OBSTACLE, VersionStatus
 from bettertherapy_api.routing import Adapter, Version
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.domain.versions import known_versions
+from twin_operator.engine.conditions import Finding, shortened
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import timestamp
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
@@ -71,8 +72,15 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
         "lastGate": gate.model_dump(mode="json", by_alias=True, exclude_none=True) if gate else None,
         "lastFineTuneTime": ended,
         "nextFineTuneTime": timestamp(planned.next_time) if planned.next_time else None,
+        "fineTuneObstacle": _obstacle(planned.obstacle),
         "handledFineTune": planned.handled_token,
     }
+
+
+def _obstacle(found: Finding | None) -> Manifest | None:
+    if found is None:
+        return None
+    return {"reason": found.reason.value, "message": shortened(found.message, MAX_OBSTACLE)}
 
 
 def _serving_pools(view: TwinView) -> list[str]:
