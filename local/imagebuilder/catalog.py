@@ -53,7 +53,7 @@ IMAGES: tuple[Image, ...] = (
     ),
     Image(
         "engine-cpu",
-        (*_INSTALLER, "requirements/engine-cpu.txt", "images/engine-cpu/prune.py"),
+        (*_INSTALLER, "requirements/engine-cpu.txt", "images/engine-cpu/prune.py", "images/engine-cpu/mend_lora.py"),
     ),
     Image(
         "trainer-cpu",

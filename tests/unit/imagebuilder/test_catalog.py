@@ -44,6 +44,7 @@ def test_a_reference_names_registry_image_version_and_hash(catalog: Catalog) -> 
         ("requirements/ledger.txt", {"neuron"}),
         ("requirements/engine-cpu.txt", {"engine-cpu", "trainer-cpu"}),
         ("images/engine-cpu/prune.py", {"engine-cpu", "trainer-cpu"}),
+        ("images/engine-cpu/mend_lora.py", {"engine-cpu", "trainer-cpu"}),
         ("images/install", {"neuron", "operator", "engine-cpu", "trainer-cpu", "trainer-gpu"}),
         ("images/base/packages.txt", {"neuron", "operator", "engine-cpu", "trainer-cpu"}),
         ("images/engine-gpu/Dockerfile", {"engine-gpu", "trainer-gpu"}),
