@@ -4,8 +4,8 @@ Source: opentensor/subtensor, `pallets/subtensor/src/tests/epoch/` (`test_yuma_3
 32767/65535, bonds penalty 0, bonds moving average 0.975, liquid alpha between 0.1 and 0.3 with steepness 1000, three
 validators before the servers. Bonds are listed for the servers only; numbers are rounded to four decimals.
 
-These seven are all that is published of Yuma 3: six of 6 epochs, and one of 41, of which seven. The simulator that the
-cases come from (bactensor/yuma-simulation) has 40 epochs of each, and prints charts: no numbers.
+These seven are all that was found published of Yuma 3: six of 6 epochs, and one of 41, of which seven. The simulator
+that the cases come from (bactensor/yuma-simulation) has 40 epochs of each, and prints charts: no numbers.
 """
 
 from __future__ import annotations
