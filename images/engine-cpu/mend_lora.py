@@ -9,8 +9,10 @@ any adapter, answered with the weights of whichever adapter was in the last slot
 It stops the build where vLLM's text is another: then look whether the fault is still there.
 """
 
+import py_compile
 import sys
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 _OPERATIONS = "vllm/lora/ops/torch_ops/lora_ops.py"
 _PRODUCT = '    outputs = torch.einsum("bi, boi -> bo", inputs, selected_loras)\n'
@@ -33,6 +35,8 @@ def main(venv: Path) -> None:
     """Mend the installed module and try it."""
     [operations] = venv.glob(f"lib/python3*/site-packages/{_OPERATIONS}")
     operations.write_text(mended(operations.read_text()))
+    # The installer's bytecode is taken without a look at the source.
+    py_compile.compile(str(operations), doraise=True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
     try_operations()
     print(f"mended {operations.name}: no adapter for tokens that ask for none")  # noqa: T201
 
