@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin_operator.domain.objects import Pool
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.registration import registration
@@ -20,6 +21,7 @@ MODEL_HEADERS: Final = "model-headers"
 """The container that reads the sizes of a base model in the engine's image."""
 ENGINE_IMAGE: Final = {"engine": "the engine", MODEL_HEADERS: "container model-headers"}
 """Containers that run the engine's image, with what they are called."""
+_LAST_WORDS: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,7 @@ def image_pull_failed(situation: Situation) -> Finding | None:
     """The kubelet can't get an image."""
     for pod in _pods(situation):
         for trouble in pod.pulls:
-            return Finding(
-                Reason.IMAGE_PULL_FAILED,
-                f"pod {pod.name} can't pull image {trouble.image}: {trouble.message}; correct {_image_field(trouble)}, "
-                f"or load the image onto the nodes, or name a pull secret in spec.imagePullSecrets",
-            )
+            return cannot_pull(pod, trouble, field=_image_field(trouble))
     return None
 
 
@@ -61,12 +59,7 @@ def configuration_failed(situation: Situation) -> Finding | None:
     """A container can't be started, mostly because a Secret is missing."""
     for pod in _pods(situation):
         for trouble in pod.configs:
-            missing = "not found" in trouble.message
-            return Finding(
-                Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_NOT_STARTED,
-                f"container {trouble.container} of pod {pod.name} can't start: {trouble.message}"
-                + ("; create it in this namespace, or correct the reference in spec" if missing else ""),
-            )
+            return cannot_start(f"container {trouble.container} of pod {pod.name}", trouble)
     return None
 
 
@@ -110,17 +103,13 @@ def neuron_crashed(situation: Situation) -> Finding | None:
 def volume_missing(situation: Situation) -> Finding | None:
     """A claim doesn't exist or is not bound."""
     for pod in _pods(situation):
-        message = pod.unschedulable or ""
-        if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
-            continue
-        if "not found" in message:
-            return Finding(
-                Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}; create the claim, or correct the pvc:// URI"
-            )
-        return Finding(
-            Reason.VOLUME_CLAIM_NOT_BOUND,
-            f"pod {pod.name}: {message}; see `kubectl describe pvc`: a claim needs a StorageClass or a matching volume",
+        found = claim_trouble(
+            pod,
+            absent="; create the claim, or correct the pvc:// URI",
+            unbound="a claim needs a StorageClass or a matching volume",
         )
+        if found is not None:
+            return found
     return None
 
 
@@ -377,19 +366,12 @@ def _crashes(pod: PodFacts, container: str) -> list[ContainerTrouble]:
 
 
 def _ending(crash: ContainerTrouble) -> str:
-    code = f"exit code {crash.exit_code}" if crash.exit_code is not None else crash.reason
-    hint = " (out of memory: raise spec.resources.limits.memory)" if crash.reason == "OOMKilled" else ""
-    return f"{code}{hint}" + (f": {_cause(crash.message)}" if crash.message else "")
-
-
-def _cause(output: str, length: int = 500) -> str:
-    """Return the line of a program's last output that says why it ended: the last that names an error, else the last.
-
-    The whole of it, hundreds of lines of usage or traceback, is in the pod's log.
-    """
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
-    return telling if len(telling) <= length else telling[:length] + "…"
+    words = telling_line(crash.message)
+    return ending(
+        crash,
+        memory="spec.resources.limits.memory",
+        words=words if len(words) <= _LAST_WORDS else words[:_LAST_WORDS] + "…",
+    )
 
 
 def _image_field(trouble: ContainerTrouble) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Run
+from twin_operator.kinds.podspec.parts import common_labels
 
 
 def labels(run: Run, component: str) -> dict[str, str]:
@@ -12,8 +13,5 @@ def labels(run: Run, component: str) -> dict[str, str]:
         names.LABEL_RUN: run.name,
         names.LABEL_TWIN: run.spec.twin_ref.name,
         names.LABEL_COMPONENT: component,
-        names.LABEL_MANAGED_BY: names.FIELD_MANAGER,
-        "app.kubernetes.io/part-of": "bettertherapy",
-        "app.kubernetes.io/name": component,
-        "app.kubernetes.io/instance": run.name,
+        **common_labels(run.name, component),
     }

@@ -6,7 +6,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
-from twin_operator.domain.objects import Pool, PoolRef
+from twin_operator.domain.objects import Pool, PoolRef, Validator
 from twin_operator.engine.resources import Manifest
 
 USER = 65532
@@ -27,12 +27,16 @@ def selector_labels(pool: PoolRef, component: str) -> dict[str, str]:
 
 def labels(pool: PoolRef, component: str) -> dict[str, str]:
     """Return the labels of a component's objects."""
+    return {**selector_labels(pool, component), **common_labels(pool.name, component)}
+
+
+def common_labels(owner: str, component: str) -> dict[str, str]:
+    """Return the labels that all objects bear which the operator makes for a custom resource of this name."""
     return {
-        **selector_labels(pool, component),
         names.LABEL_MANAGED_BY: names.FIELD_MANAGER,
         "app.kubernetes.io/part-of": "bettertherapy",
         "app.kubernetes.io/name": component,
-        "app.kubernetes.io/instance": pool.name,
+        "app.kubernetes.io/instance": owner,
     }
 
 
@@ -114,9 +118,9 @@ def env(name: str, value: str) -> Manifest:
     return {"name": name, "value": value}
 
 
-def pull_secrets(pool: Pool) -> Manifest:
+def pull_secrets(owner: Pool | Validator) -> Manifest:
     """Return the pod's imagePullSecrets, or nothing."""
-    secrets = pool.spec.image_pull_secrets
+    secrets = owner.spec.image_pull_secrets
     return {"imagePullSecrets": [{"name": secret.name} for secret in secrets]} if secrets else {}
 
 

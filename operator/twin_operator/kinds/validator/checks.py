@@ -9,6 +9,7 @@ import orjson
 
 from twin_operator.domain.answering import Answering
 from twin_operator.domain.objects import Validator
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
 from twin_operator.domain.pool_facts import ContainerTrouble
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding
@@ -73,11 +74,7 @@ def image_pull_failed(situation: Situation) -> Finding | None:
     """The kubelet can't get the image."""
     for pod in situation.facts.gateways:
         for trouble in pod.pulls:
-            return Finding(
-                Reason.IMAGE_PULL_FAILED,
-                f"pod {pod.name} can't pull image {trouble.image}: {trouble.message}; correct spec.gateway.image, or "
-                f"load the image onto the nodes, or name a pull secret in spec.imagePullSecrets",
-            )
+            return cannot_pull(pod, trouble, field="spec.gateway.image")
     return None
 
 
@@ -85,28 +82,21 @@ def configuration_failed(situation: Situation) -> Finding | None:
     """A container can't be started, mostly because a Secret lacks a key."""
     for pod in situation.facts.gateways:
         for trouble in pod.configs:
-            missing = "not found" in trouble.message
-            return Finding(
-                Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_NOT_STARTED,
-                f"the gateway of pod {pod.name} can't start: {trouble.message}"
-                + ("; create it in this namespace, or correct the reference in spec" if missing else ""),
-            )
+            return cannot_start(f"the gateway of pod {pod.name}", trouble)
     return None
 
 
 def volume_missing(situation: Situation) -> Finding | None:
     """The ledger's claim doesn't exist or is not bound."""
     for pod in situation.facts.gateways:
-        message = pod.unschedulable or ""
-        if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
-            continue
-        if "not found" in message:
-            return Finding(Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}")
-        return Finding(
-            Reason.VOLUME_CLAIM_NOT_BOUND,
-            f"pod {pod.name}: {message}; see `kubectl describe pvc`: the ledger's claim needs a StorageClass "
-            "(spec.ledger.storageClassName) or a matching volume; or set spec.ledger.uriSecretRef",
+        found = claim_trouble(
+            pod,
+            absent="",
+            unbound="the ledger's claim needs a StorageClass (spec.ledger.storageClassName) or a matching volume; or "
+            "set spec.ledger.uriSecretRef",
         )
+        if found is not None:
+            return found
     return None
 
 
@@ -284,10 +274,7 @@ def _missing(missing: tuple[Missing, ...] | list[Missing]) -> Finding | None:
 
 
 def _ending(crash: ContainerTrouble) -> str:
-    code = f"exit code {crash.exit_code}" if crash.exit_code is not None else crash.reason
-    hint = " (out of memory: raise spec.gateway.resources.limits.memory)" if crash.reason == "OOMKilled" else ""
-    words = last_words(crash.message)
-    return f"{code}{hint}" + (f": {words}" if words else "")
+    return ending(crash, memory="spec.gateway.resources.limits.memory", words=last_words(crash.message))
 
 
 def last_words(output: str) -> str:
@@ -297,8 +284,7 @@ def last_words(output: str) -> str:
         said = _logged(line)
         if said is not None:
             return _cut(said)
-    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
-    return _cut(telling)
+    return _cut(telling_line(output))
 
 
 def _logged(line: str) -> str | None:

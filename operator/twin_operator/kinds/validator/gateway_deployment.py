@@ -22,6 +22,7 @@ from twin_operator.kinds.podspec.parts import (
     mount,
     own_resources,
     pod_security,
+    pull_secrets,
 )
 from twin_operator.kinds.validator.labels import GATEWAY, labels, selector_labels
 from twin_operator.settings import Images
@@ -155,12 +156,6 @@ def keys_secret_name(validator: Validator) -> str:
 def image_of(validator: Validator, images: Images) -> str:
     """Return the neuron image."""
     return validator.spec.gateway.image or images.neuron
-
-
-def pull_secrets(validator: Validator) -> Manifest:
-    """Return the pod's imagePullSecrets, or nothing."""
-    secrets = validator.spec.image_pull_secrets
-    return {"imagePullSecrets": [{"name": secret.name} for secret in secrets]} if secrets else {}
 
 
 def ledger_url(validator: Validator) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
+from twin_operator.kinds.podspec.parts import common_labels
 
 GATEWAY = "gateway"
 LEDGER = "ledger"
@@ -16,10 +17,4 @@ def selector_labels(validator: Validator, component: str) -> dict[str, str]:
 
 def labels(validator: Validator, component: str) -> dict[str, str]:
     """Return the labels of one of the validator's objects; none of a pool's, which would take them for its own."""
-    return {
-        **selector_labels(validator, component),
-        names.LABEL_MANAGED_BY: names.FIELD_MANAGER,
-        "app.kubernetes.io/part-of": "bettertherapy",
-        "app.kubernetes.io/name": component,
-        "app.kubernetes.io/instance": validator.name,
-    }
+    return {**selector_labels(validator, component), **common_labels(validator.name, component)}
