@@ -19,6 +19,7 @@ from bettertherapy_api.schema import (
     Str63,
     Time,
     cel,
+    condition_path,
     rules,
 )
 
@@ -399,19 +400,15 @@ class DoctorTwin(ApiModel):
     """What the twin is; written by the operator."""
 
 
-def _condition(kind: str, field: str = "status") -> str:
-    return f'.status.conditions[?(@.type=="{kind}")].{field}'
-
-
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Doctor", "type": "string", "jsonPath": ".spec.doctor.name"},
-    {"name": "Serving", "type": "string", "jsonPath": _condition("Serving")},
-    {"name": "Ready", "type": "string", "jsonPath": _condition("Ready")},
+    {"name": "Serving", "type": "string", "jsonPath": condition_path("Serving")},
+    {"name": "Ready", "type": "string", "jsonPath": condition_path("Ready")},
     {"name": "Active", "type": "string", "jsonPath": ".status.activeVersion.servedName"},
     {"name": "Canary", "type": "string", "jsonPath": ".status.canaryVersion.servedName"},
     {"name": "Loaded", "type": "string", "jsonPath": ".status.pods.summary"},
     {"name": "Score", "type": "integer", "jsonPath": ".status.activeVersion.scorePercent"},
-    {"name": "Reason", "type": "string", "jsonPath": _condition("Ready", "reason"), "priority": 1},
+    {"name": "Reason", "type": "string", "jsonPath": condition_path("Ready", "reason"), "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["twin", "twins"]

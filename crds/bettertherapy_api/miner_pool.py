@@ -24,6 +24,7 @@ from bettertherapy_api.schema import (
     Time,
     Toleration,
     cel,
+    condition_path,
     rules,
 )
 from bettertherapy_api.update_strategy import UpdateStrategy
@@ -430,8 +431,8 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
     {"name": "Slots", "type": "string", "jsonPath": ".status.slots.summary"},
     {"name": "Waiting", "type": "integer", "jsonPath": ".status.saturation.waiting"},
-    {"name": "Scaling", "type": "string", "jsonPath": '.status.conditions[?(@.type=="ScalingActive")].reason'},
-    {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
+    {"name": "Scaling", "type": "string", "jsonPath": condition_path("ScalingActive", "reason")},
+    {"name": "Reason", "type": "string", "jsonPath": condition_path("Ready", "reason"), "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["mp"]

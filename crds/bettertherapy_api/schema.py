@@ -197,3 +197,8 @@ class Resources(ApiModel):
     """What is reserved, for example {"cpu": "4", "memory": "24Gi", "nvidia.com/gpu": 1}."""
     limits: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
     """What is allowed at most; nvidia.com/gpu must equal its request."""
+
+
+def condition_path(kind: str, field: str = "status") -> str:
+    """Return the JSONPath of a condition's field, for a printer column."""
+    return f'.status.conditions[?(@.type=="{kind}")].{field}'

@@ -24,6 +24,7 @@ from bettertherapy_api.schema import (
     Str253,
     Time,
     cel,
+    condition_path,
     rules,
 )
 
@@ -267,18 +268,14 @@ class Validator(ApiModel):
     """What the validator is; written by the operator."""
 
 
-def _condition(kind: str, field: str = "status") -> str:
-    return f'.status.conditions[?(@.type=="{kind}")].{field}'
-
-
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Netuid", "type": "integer", "jsonPath": ".spec.chain.netuid"},
-    {"name": "Ready", "type": "string", "jsonPath": _condition("Ready")},
+    {"name": "Ready", "type": "string", "jsonPath": condition_path("Ready")},
     {"name": "Miners", "type": "integer", "jsonPath": ".status.miners"},
     {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
     {"name": "LastRound", "type": "string", "jsonPath": ".status.lastRound"},
     {"name": "NextRound", "type": "date", "jsonPath": ".status.nextRoundTime"},
-    {"name": "Reason", "type": "string", "jsonPath": _condition("Ready", "reason"), "priority": 1},
+    {"name": "Reason", "type": "string", "jsonPath": condition_path("Ready", "reason"), "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 SHORT_NAMES = ["val"]
