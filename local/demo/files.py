@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from demo.errors import DemoError
 from demo.kube import Json, Kube, hopeless, troubled_pods
-from demo.pods import POD_SECURITY, container_security
+from demo.pods import waiting_pod
 
 MOUNT: Final = "/mnt/pvc"
 APP: Final = "demo-files"
@@ -177,44 +177,16 @@ class Volume:
             raise DemoError(f"{what} failed", evidence=said.strip()[-2000:], remedy="run the demo again")
 
     def _pod(self) -> Json:
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": self._pod_name,
-                "namespace": self._namespace,
-                "labels": {"app.kubernetes.io/name": APP, "app.kubernetes.io/part-of": "bettertherapy"},
-            },
-            "spec": {
-                "restartPolicy": "Never",
-                "activeDeadlineSeconds": 3600,
-                "automountServiceAccountToken": False,
-                "enableServiceLinks": False,
-                "securityContext": POD_SECURITY,
-                "containers": [
-                    {
-                        "name": "files",
-                        "image": self._image,
-                        "imagePullPolicy": "IfNotPresent",
-                        "command": ["python", "-c", "import signal; signal.pause()"],
-                        "securityContext": container_security(),
-                        "resources": {
-                            "requests": {"cpu": "10m", "memory": "64Mi"},
-                            "limits": {"memory": "1Gi"},
-                        },
-                        "env": [{"name": "HOME", "value": "/tmp"}],
-                        "volumeMounts": [
-                            {"name": "tmp", "mountPath": "/tmp"},
-                            {"name": "claim", "mountPath": self.root},
-                        ],
-                    }
-                ],
-                "volumes": [
-                    {"name": "tmp", "emptyDir": {}},
-                    {"name": "claim", "persistentVolumeClaim": {"claimName": self._claim}},
-                ],
-            },
-        }
+        return waiting_pod(
+            self._pod_name,
+            "files",
+            namespace=self._namespace,
+            app=APP,
+            image=self._image,
+            memory="1Gi",
+            mount={"mountPath": self.root},
+            volume={"persistentVolumeClaim": {"claimName": self._claim}},
+        )
 
 
 def folder_digest(folder: Path) -> str:

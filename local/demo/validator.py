@@ -8,11 +8,10 @@ from typing import Final, Self
 from demo.errors import DemoError
 from demo.installation import NAMESPACE
 from demo.kube import Json, Kube, troubled_pods
-from demo.pods import POD_SECURITY, container_security
+from demo.pods import waiting_pod
 from demo.subnet import NETUID, NETWORK, VALIDATOR, secret_name
 
 POD: Final = "demo-validator"
-_LABELS: Final = {"app.kubernetes.io/name": POD, "app.kubernetes.io/part-of": "bettertherapy"}
 _WALLET: Final = "/wallet"
 _TIMEOUT_S: Final = 150.0
 
@@ -64,34 +63,13 @@ def subnet_command(
 
 def pod(image: str) -> Json:
     """Return the pod: it waits for commands."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": POD, "namespace": NAMESPACE, "labels": _LABELS},
-        "spec": {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": 3600,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": POD_SECURITY,
-            "containers": [
-                {
-                    "name": "validator",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python", "-c", "import signal; signal.pause()"],
-                    "securityContext": container_security(),
-                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
-                    "env": [{"name": "HOME", "value": "/tmp"}],
-                    "volumeMounts": [
-                        {"name": "tmp", "mountPath": "/tmp"},
-                        {"name": "wallet", "mountPath": _WALLET, "readOnly": True},
-                    ],
-                }
-            ],
-            "volumes": [
-                {"name": "tmp", "emptyDir": {}},
-                {"name": "wallet", "secret": {"secretName": secret_name(VALIDATOR), "defaultMode": 0o440}},
-            ],
-        },
-    }
+    return waiting_pod(
+        POD,
+        "validator",
+        namespace=NAMESPACE,
+        app=POD,
+        image=image,
+        memory="512Mi",
+        mount={"mountPath": _WALLET, "readOnly": True},
+        volume={"secret": {"secretName": secret_name(VALIDATOR), "defaultMode": 0o440}},
+    )
