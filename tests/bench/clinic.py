@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -129,6 +130,32 @@ class Clinic:
         """Wait until every twin is. Of many it is asked seldom: the listing of all would be what is measured."""
         every = max(1.0, self.twins / 1000)
         await until(self.all_ready, seconds=READY_SECONDS, what=f"all {self.twins} twins are Ready", every=every)
+
+    async def seen_ms(self, twin: str, change: Awaitable[None], check: Callable[[Any], bool]) -> float:
+        """Return how long after `change` began the twin's published entry passes `check`, by a watch, in ms."""
+        opened = asyncio.Event()
+        watch = asyncio.ensure_future(self._until_entry(twin, check, opened))
+        await opened.wait()
+        began = time.monotonic()
+        await change
+        return (await watch - began) * 1000
+
+    async def _until_entry(self, twin: str, check: Callable[[Any], bool], opened: asyncio.Event) -> float:
+        path = ROUTING_SLICE.path(namespace=self.world.namespace)
+        query = {"watch": "true", "labelSelector": f"{names.LABEL_POOL}={self.pool_of(twin)}"}
+        async with asyncio.timeout(120), self.world.agents.stream(path, query, silence_seconds=120) as response:
+            opened.set()
+            buffer = b""
+            async for chunk in response.content.iter_any():
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                at = time.monotonic()
+                for line in lines:
+                    event = json.loads(line)
+                    entries = event["object"].get("twins") or {} if event["type"] in ("ADDED", "MODIFIED") else {}
+                    for entry in entries.values():
+                        if entry["name"] == twin and check(entry):
+                            return at
+        raise TimeoutError(f"{twin}: the watch ended")
 
     async def slices(self) -> list[dict[str, Any]]:
         """Return all that is published."""

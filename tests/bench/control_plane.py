@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from tests.api import operator_harness
 from tests.api.operator_harness import Operator, until
 from tests.bench import processes, versions
 from tests.bench.bench_cluster import NAMESPACE, bench_cluster
-from tests.bench.clinic import Clinic, paced
+from tests.bench.clinic import Clinic, digest_of, paced
 from tests.bench.held_rollbacks import CANARIES, hanging_prometheus, rollback_ms
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
@@ -207,32 +208,8 @@ async def _rollbacks(cluster: Cluster, folder: Path, options: Options, seen: See
 
 async def _published_ms(clinic: Clinic, name: str) -> float:
     """Return how long after its new spec was sent the twin's slice names the new version, by a watch."""
-    wanted = clinic.version.get(name, 0) + 1
-    watch = asyncio.ensure_future(_until_published(clinic, name, wanted))
-    await asyncio.sleep(0.05)  # the watch is open
-    began = time.monotonic()
-    await clinic.ask(name)
-    return (await watch - began) * 1000
-
-
-async def _until_published(clinic: Clinic, name: str, version: int) -> float:
-    import json
-
-    from bettertherapy_api import names
-    from tests.bench.clinic import digest_of
-
-    digest = digest_of(name, version)
-    path = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{clinic.world.namespace}/routingslices"
-    query = {"watch": "true", "labelSelector": f"{names.LABEL_POOL}={clinic.pool_of(name)}"}
-    async with asyncio.timeout(30), clinic.world.agents.stream(path, query, silence_seconds=30) as response:
-        buffer = b""
-        async for chunk in response.content.iter_any():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            at = time.monotonic()
-            for line in lines:
-                if digest.encode() in line and json.loads(line)["type"] in ("ADDED", "MODIFIED"):
-                    return at
-    raise TimeoutError(f"{name}: the watch ended")
+    digest = digest_of(name, clinic.version.get(name, 0) + 1)
+    return await clinic.seen_ms(name, clinic.ask(name), lambda entry: digest in json.dumps(entry))
 
 
 async def _answers(clinic: Clinic, name: str) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -125,27 +123,13 @@ async def _weights(clinic: Clinic) -> dict[str, dict[str, int]]:
 
 
 async def _rolled_back_ms(clinic: Clinic, twin: str) -> float:
-    opened = asyncio.Event()
-    watch = asyncio.ensure_future(_until_off(clinic, twin, opened))
-    await opened.wait()
-    began = time.monotonic()
     patch = {"metadata": {"annotations": {names.ROLLBACK_ANNOTATION: digest_of(twin, 0)}}}
-    await clinic.world.api.merge(DOCTOR_TWIN, namespace=clinic.world.namespace, name=twin, patch=patch)
-    return (await watch - began) * 1000
 
+    async def ask() -> None:
+        await clinic.world.api.merge(DOCTOR_TWIN, namespace=clinic.world.namespace, name=twin, patch=patch)
 
-async def _until_off(clinic: Clinic, twin: str, opened: asyncio.Event) -> float:
-    path = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{clinic.world.namespace}/routingslices"
-    query = {"watch": "true", "labelSelector": f"{names.LABEL_POOL}={clinic.pool_of(twin)}"}
-    async with asyncio.timeout(120), clinic.world.agents.stream(path, query, silence_seconds=120) as response:
-        opened.set()
-        buffer = b""
-        async for chunk in response.content.iter_any():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            at = time.monotonic()
-            for line in lines:
-                for entry in (json.loads(line)["object"].get("twins") or {}).values():
-                    tried = {version["digest"]: version["weightPercent"] for version in entry["versions"]}
-                    if entry["name"] == twin and not tried.get(digest_of(twin, 1)):
-                        return at
-    raise TimeoutError(f"{twin}: the watch ended")
+    def is_off(entry: Any) -> bool:
+        tried = {version["digest"]: version["weightPercent"] for version in entry["versions"]}
+        return not tried.get(digest_of(twin, 1))
+
+    return await clinic.seen_ms(twin, ask(), is_off)
