@@ -14,6 +14,7 @@ from twin_operator.engine.api import LIST_CHUNK
 from twin_operator.engine.health import serve_health
 from twin_operator.engine.resources import Resource
 from twin_operator.kinds.watched import WATCHED
+from twin_operator.kopf_storage import NoDiffBase, NoProgress
 from twin_operator.process import Process
 from twin_operator.settings import Settings, from_environment
 
@@ -53,8 +54,8 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.posting.level = logging.WARNING
     chosen.persistence.finalizer = FINALIZER
-    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="bettertherapy.io")
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="bettertherapy.io")
+    chosen.persistence.progress_storage = NoProgress()
+    chosen.persistence.diffbase_storage = NoDiffBase()
     chosen.scanning.disabled = True
     chosen.networking.request_timeout = settings.request_seconds * 3
     chosen.networking.connect_timeout = settings.request_seconds

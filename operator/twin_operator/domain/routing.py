@@ -95,6 +95,15 @@ def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodRepo
     ]
 
 
+def verified_on_all(adapter_served_name: str, digest: str, reports: Sequence[PodReport]) -> bool:
+    """Tell whether each of the pods reports this very version as Verified."""
+    for report in reports:
+        held = (report.adapters or {}).get(adapter_served_name)
+        if held is None or held.digest != digest or held.state is not AdapterState.VERIFIED:
+            return False
+    return True
+
+
 def header_of(pool: Pool) -> PoolHeader:
     """Return what each slice says of its pool."""
     return PoolHeader(
@@ -195,6 +204,8 @@ def _active(twin: Twin, pool: Pool, previous: TwinEntry | None) -> tuple[Version
 
 def stable_version(twin: Twin, versions: Sequence[Version]) -> Version | None:
     """Return the version that answers apart from one that is, or was, on trial."""
+    if len(versions) <= 1:
+        return versions[0] if versions else None
     wanted, canary = wanted_version(twin), canary_version(twin)
     refused = {each.digest for each in twin.status.refused_versions or []}
     tried = {canary.digest} if canary is not None else set()
@@ -202,7 +213,7 @@ def stable_version(twin: Twin, versions: Sequence[Version]) -> Version | None:
         versions,
         key=lambda each: (each.digest == wanted.digest, each.digest not in refused | tried, each.weight_percent),
     )
-    return by_trust[-1] if by_trust else None
+    return by_trust[-1]
 
 
 def without(entry: TwinEntry, digests: Collection[str]) -> TwinEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
@@ -121,8 +122,9 @@ class TwinView:
         """Pools that are to serve the twin as its spec asks."""
         return [view for view in self.pools if view.counts]
 
+    @cached_property
     def wanted_reports(self) -> Mapping[tuple[str, str], AdapterReport]:
-        """Return what each pod says of the wanted adapter, by pool and pod name."""
+        """What each pod says of the wanted adapter, by pool and pod name."""
         wanted = self.wanted
         if wanted is None:
             return {}
@@ -139,14 +141,14 @@ class TwinView:
         """Return the pods on which the wanted adapter failed."""
         return [
             Failure.reported(held, pod=pod, pool=pool)
-            for (pool, pod), held in sorted(self.wanted_reports().items())
+            for (pool, pod), held in sorted(self.wanted_reports.items())
             if held.state is AdapterState.FAILED
         ]
 
     def ready_reports(self) -> Mapping[tuple[str, str], AdapterReport]:
         """Return what the ready pods say of the wanted adapter, by pool and pod name."""
         ready = {(view.pool.name, pod) for view in self.counting for pod in view.facts.ready}
-        return {where: held for where, held in self.wanted_reports().items() if where in ready}
+        return {where: held for where, held in self.wanted_reports.items() if where in ready}
 
     def unproven(self) -> Mapping[str, AdapterReport]:
         """Return the ready pods that hold the wanted adapter verified, without proof of whose weights it is."""
@@ -167,7 +169,7 @@ class TwinView:
 
     def artifact_checked(self) -> bool:
         """Tell whether some pod has fetched the wanted artifact and found its digests right."""
-        return any(held.state in _ARTIFACT_CHECKED for held in self.wanted_reports().values())
+        return any(held.state in _ARTIFACT_CHECKED for held in self.wanted_reports.values())
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many engine pods should hold the wanted version, have loaded it, and verified it."""
@@ -175,7 +177,7 @@ class TwinView:
         if self.wanted is None:
             ready = sum(len(view.facts.ready) for view in self.counting)
             return desired, ready, ready
-        states = [held.state for held in self.wanted_reports().values()]
+        states = [held.state for held in self.wanted_reports.values()]
         return (
             desired,
             sum(state in _LOADED for state in states),

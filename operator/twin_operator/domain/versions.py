@@ -25,7 +25,8 @@ def base_version(twin: Twin) -> VersionStatus:
 
 def memory_counts(twin: Twin) -> bool:
     """Tell whether spec.adapter is still the one upon which versions were promoted."""
-    return twin.status.spec_digest == spec_version(twin).digest
+    adapter = twin.spec.adapter
+    return twin.status.spec_digest == (adapter.digest if adapter is not None else None)
 
 
 def wanted_version(twin: Twin) -> VersionStatus:

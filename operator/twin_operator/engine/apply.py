@@ -151,6 +151,7 @@ class Applier:
         self._api = api
         self._store = store
         self._kept: OrderedDict[str, tuple[str, list[Difference]]] = OrderedDict()  # UID → (plan, what stays)
+        self._same: OrderedDict[str, tuple[str, str]] = OrderedDict()  # UID → (plan, version that says all of it)
 
     async def apply(
         self, *, owner: Owner, wanted: Sequence[Manifest], existing: Iterable[Manifest],
@@ -211,7 +212,7 @@ class Applier:
         key = key_of(sent)
         live = self._store.get(key)
         for attempt in range(_ATTEMPTS):
-            why = needs_apply(sent, live)
+            why = self._needs_apply(sent, live)
             if why is None or (live is not None and self._stays(sent, live)):
                 return False
             if live is None or attempt > 0:
@@ -259,6 +260,22 @@ class Applier:
     async def _look(self, key: Key) -> Manifest | None:
         """Ask the API server for one object."""
         return await self._api.get(self._api.resource_of(key.kind), namespace=key.namespace, name=key.name)
+
+    def _needs_apply(self, sent: Manifest, live: Manifest | None) -> str | None:
+        """Compare as `needs_apply` does, but not the same plan with the same version of an object twice."""
+        if live is None:
+            return needs_apply(sent, live)
+        metadata = live["metadata"]
+        compared = (_plan_of(sent), metadata["resourceVersion"])
+        if self._same.get(metadata["uid"]) == compared:
+            return None
+        why = needs_apply(sent, live)
+        if why is None:
+            self._same[metadata["uid"]] = compared
+            self._same.move_to_end(metadata["uid"])
+            while len(self._same) > _REMEMBERED:
+                self._same.popitem(last=False)
+        return why
 
     def _stays(self, sent: Manifest, live: Manifest) -> bool:
         """Tell whether the object differs in nothing but what the API server keeps otherwise."""

@@ -21,6 +21,7 @@ from twin_operator.engine.resources import Key, Manifest, Resource, key_of
 
 _TOMBSTONES = 4096
 _VERSION = ("uid", "resourceVersion")
+_EMPTY: Mapping[str, Any] = {}
 _SHORT = 200
 """Characters; longer texts are seldom the same twice."""
 
@@ -39,6 +40,10 @@ def _whole(thing: Manifest) -> Manifest:
     return thing
 
 
+def _nothing_kept(value: Any) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watched:
     """How one watched type is kept."""
@@ -49,6 +54,9 @@ class Watched:
     decode: Decoder = _undecoded
     trim: Callable[[Manifest], Manifest] = _whole
     """Returns the object without what nobody reads; called after `decode`."""
+    kept: Callable[[Any], Mapping[str, Any]] = _nothing_kept
+    """(decoded value) → parts of the object that were trimmed and are kept there as they came: what of them did not
+    change is taken over by the next version."""
     indexes: Mapping[str, IndexKeys] = field(default_factory=dict)
 
 
@@ -133,7 +141,7 @@ class Store:
 
     def put(self, thing: Manifest) -> bool:
         """Take a version of an object; tells whether it was news."""
-        return self._put(thing, than=self._last_list(key_of(thing)), prepare=_prepared)
+        return self._put(thing, than=self._last_list(key_of(thing)), prepare=self._prepared)
 
     def _last_list(self, key: Key) -> int:
         """Return the version of the last list that would have shown an object, 0 when there was none."""
@@ -191,7 +199,15 @@ class Store:
         known, metadata = self.entry(key_of(thing)), thing["metadata"]
         if known is not None and all(known.manifest["metadata"].get(name) == metadata[name] for name in _VERSION):
             return known.manifest
-        return _prepared(thing)
+        return self._prepared(thing)
+
+    def _prepared(self, thing: Manifest) -> Manifest:
+        known = self.entry(key_of(thing))
+        like: Mapping[str, Any] = {}
+        if known is not None:
+            like = {**known.manifest, **self._watched[known.key.kind].kept(known.value)}
+        kept: Manifest = compact(_without_managed_fields(thing), like)
+        return kept
 
     def put_listed(self, thing: Manifest, *, version: int) -> Key:
         """Take an object of a list made at `version`, as `known_version` returned it; returns which one it is.
@@ -232,23 +248,24 @@ class Store:
                         del index[value]
 
 
-def compact(value: Any) -> Any:
+def compact(value: Any, like: Any = None) -> Any:
     """Return the same JSON with each text held once in memory: keys, and reasons and times that a thousand bear.
 
-    What is interned goes with the last that bears it.
+    What is equal in `like`, a former version that was made compact, is taken from there; of an object with a thousand
+    parts one has changed. What is interned goes with the last that bears it.
     """
     if type(value) is str:
         return sys.intern(value) if len(value) <= _SHORT else value
     if isinstance(value, dict):
-        return {sys.intern(key): compact(item) for key, item in value.items()}
+        former = like if isinstance(like, Mapping) else _EMPTY
+        return {sys.intern(key): _compact_part(item, former.get(key)) for key, item in value.items()}
     if isinstance(value, list):
         return [compact(item) for item in value]
     return value
 
 
-def _prepared(thing: Manifest) -> Manifest:
-    kept: Manifest = compact(_without_managed_fields(thing))
-    return kept
+def _compact_part(value: Any, like: Any) -> Any:
+    return like if type(like) is type(value) and like == value else compact(value, like)
 
 
 def _without_managed_fields(thing: Manifest) -> Manifest:

@@ -123,7 +123,9 @@ def _parse_changed(
     parsed: dict[str, Part] = {}
     unreadable = set()
     for key, value in raw.items():
-        entry = known[key] if key in known and known_raw.get(key) == value else _parse(model, value)
+        before = known_raw.get(key)
+        same = key in known and (before is value or before == value)
+        entry = known[key] if same else _parse(model, value)
         if entry is None:
             unreadable.add(key)
         else:
@@ -246,11 +248,11 @@ WATCHED: Final = (
     Watched(resource=VALIDATOR, decode=validator_from, trim=_without("spec")),
     Watched(
         resource=ROUTING_SLICE, selector=names.LABEL_COMPONENT, decode=decode_slice,
-        trim=_without("twins", "pods", "prompts"), indexes=_CHILD_INDEXES,
+        trim=_without("twins", "pods", "prompts"), kept=lambda value: {"twins": value.raw}, indexes=_CHILD_INDEXES,
     ),
     Watched(
         resource=POD_REPORT, selector=names.LABEL_COMPONENT, decode=decode_report, trim=_without("adapters"),
-        indexes=_CHILD_INDEXES,
+        kept=lambda value: {"adapters": value.raw}, indexes=_CHILD_INDEXES,
     ),
     *(
         Watched(

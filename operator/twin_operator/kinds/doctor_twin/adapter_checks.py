@@ -98,7 +98,7 @@ def progress(view: TwinView) -> str:
     desired, loaded, verified = view.counts()
     name = wanted_name(view)
     slow = [
-        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports()
+        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports
     ]
     waiting = f"; pod {slow[0]} has not reported it yet" if slow and view.wanted else ""
     return f"{name} is verified on {verified} and loaded on {loaded} of {desired} pods{waiting}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from bettertherapy_api import names
-from bettertherapy_api.report import AdapterState
+from bettertherapy_api.report import AdapterState, PodReport
+from bettertherapy_api.routing import Adapter
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.pool_update import Held, Pace
-from twin_operator.domain.routing import verified_on
+from twin_operator.domain.routing import verified_on_all
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
@@ -72,16 +74,8 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     )  # fmt: skip
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
-    loaded = sum(
-        len(verified_on(adapter.served_name, adapter.digest, reports)) == len(ready) > 0 for adapter in adapters
-    )
-    failed = sum(
-        any(
-            (held := (report.adapters or {}).get(adapter.served_name)) is not None and held.state is AdapterState.FAILED
-            for report in facts.reports.values()
-        )
-        for adapter in adapters
-    )
+    loaded = _loaded(adapters, reports) if 0 < len(reports) == len(ready) else 0
+    failed = _failed(adapters, facts.reports.values())
     present = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     versions = sorted({report.engine.version for report in present if report.engine.version})
     started = [report for report in present if report.cold_start_seconds is not None]
@@ -101,3 +95,19 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
         "coldStartSeconds": newest.cold_start_seconds if newest else None,
     }
     return status, conditions
+
+
+def _loaded(adapters: Sequence[Adapter], reports: Sequence[PodReport]) -> int:
+    """Return how many of the adapters each of the pods reports as verified."""
+    return sum(verified_on_all(adapter.served_name, adapter.digest, reports) for adapter in adapters)
+
+
+def _failed(adapters: Sequence[Adapter], reports: Iterable[PodReport]) -> int:
+    """Return how many of the adapters some pod reports as failed."""
+    names_failed = {
+        served
+        for report in reports
+        for served, held in (report.adapters or {}).items()
+        if held.state is AdapterState.FAILED
+    }
+    return sum(adapter.served_name in names_failed for adapter in adapters) if names_failed else 0

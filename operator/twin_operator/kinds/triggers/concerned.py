@@ -142,7 +142,7 @@ def twins_reported_differently(change: Change) -> Iterator[Woken]:
     found = {
         (held.twin, held.twin_uid)
         for name in before.keys() | after.keys()
-        if before.get(name) != after.get(name)
+        if _differ(before.get(name), after.get(name))
         for held in (after.get(name) or before[name],)
     }
     for name, uid in found:
@@ -163,7 +163,7 @@ def twins_published_differently(change: Change) -> Iterator[Woken]:
     before, after = (each.value if each is not None else None for each in (change.old, change.new))
     former, newer = (each.twins if isinstance(each, Slice) else {} for each in (before, after))
     for uid in former.keys() | newer.keys():
-        if former.get(uid) != newer.get(uid):
+        if _differ(former.get(uid), newer.get(uid)):
             entry = newer.get(uid) or former[uid]
             yield Key(DOCTOR_TWIN.kind, key.namespace, entry.name)
             yield Route(key.namespace, key.name, uid)
@@ -180,6 +180,11 @@ def _twins(world: World, pool: PoolRef) -> Iterator[Woken]:
     for published in world.published(pool).entries().values():
         if published.name not in seen:
             yield Key(DOCTOR_TWIN.kind, pool.namespace, published.name)
+
+
+def _differ(before: object, after: object) -> bool:
+    """Tell whether two are not the same; what did not change is the same object, and seldom needs a comparison."""
+    return before is not after and before != after
 
 
 def _is_settled(run: Run) -> bool:
