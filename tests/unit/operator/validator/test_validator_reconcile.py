@@ -12,7 +12,7 @@ from tests.unit.operator.cast import Cast
 from tests.unit.operator.played import Played, without_server_fields
 from tests.unit.operator.samples import NAMESPACE, digest
 from tests.unit.operator.validator.validators import POSTGRES, validator_object
-from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.errors import ApiError, ApplyError
 
 V = Key("Validator", NAMESPACE, "v")
@@ -367,3 +367,41 @@ async def test_an_embedded_ledger_is_said_to_be_there_when_a_gateway_has_it() ->
     assert says(world, "LedgerReachable") == ("Unknown", "GatewaysStarting")
     await act(world)
     assert says(world, "LedgerReachable") == ("True", "EmbeddedLedger")
+
+
+async def test_without_the_definition_of_validators_all_else_is_looked_after() -> None:
+    """Helm brings no new definition with an upgrade: no pool may be left without a leader for that."""
+    world = Played()
+    real, defined = world.api.list, False
+
+    async def listed(resource: Resource, **asked: Any) -> tuple[list[Manifest], int]:
+        if resource.kind == V.kind and not defined:
+            raise ApiError(status=404, reason="NotFound", message="the server could not find the requested resource")
+        return await real(resource, **asked)
+
+    world.api.list = listed  # type: ignore[method-assign]
+    world.start_pool()
+    await world.lead()
+    await world.settle()
+    assert "p-engine" in world.api.kinds("Deployment")
+    world.hears = False  # kopf doesn't watch what it didn't find at its start
+    world.api.put(without_server_fields(validator_object()))
+    world.hears, defined = True, True
+    await world.process.relist()
+    await world.settle()
+    assert "v-gateway" in world.api.kinds("Deployment")
+
+
+async def test_a_type_that_serving_depends_on_must_be_there() -> None:
+    """Slices that can't be listed are not slices that don't exist."""
+    world = Played()
+    real = world.api.list
+
+    async def listed(resource: Resource, **asked: Any) -> tuple[list[Manifest], int]:
+        if resource.kind == "RoutingSlice":
+            raise ApiError(status=404, reason="NotFound", message="the server could not find the requested resource")
+        return await real(resource, **asked)
+
+    world.api.list = listed  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        await world.lead()
