@@ -176,8 +176,8 @@ def twin_unreadable(situation: Situation) -> Finding | None:
         return None
     return Finding(
         Reason.TWIN_UNREADABLE,
-        f"DoctorTwin {_some(situation.unread)} can't be read, so the gateway answers for {situation.told} others alone: "
-        "see its condition Ready",
+        f"DoctorTwin {_some(situation.unread)} can't be read, so the gateway answers for {situation.told} others "
+        "alone: see its condition Ready",
     )
 
 
@@ -261,9 +261,7 @@ def _embedded_ledger(situation: Situation) -> Condition:
 def _ledger(situation: Situation) -> Condition:
     if situation.ledger_job is None:
         return _embedded_ledger(situation)
-    found = _missing(
-        each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef"
-    )
+    found = _missing(each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef")
     if found is not None:
         return found.condition("LedgerReachable", "False")
     if situation.ledger_job in situation.facts.tables_made:

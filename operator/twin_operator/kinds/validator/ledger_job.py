@@ -1,8 +1,8 @@
 """Job V-ledger-…: makes or changes the tables of a database; an embedded ledger's are made by the gateway itself.
 
 Apart from the gateway, so that patients are answered while the database is away: what is recorded waits in the
-gateway's queue. It is tried until it succeeds, and once for each way in which its pod is made: a Job's can't be changed,
-so that one with another image, Secret or pull secret is another Job.
+gateway's queue. It is tried until it succeeds, and once for each way in which its pod is made: a Job's can't be
+changed, so that one with another image, Secret or pull secret is another Job.
 """
 
 from __future__ import annotations
