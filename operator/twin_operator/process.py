@@ -195,6 +195,10 @@ class Process:
                 things, version = await self._list(watched)
                 break
             except ApiError as error:
+                if error.status == 404 and watched.resource is VALIDATOR:
+                    # Nothing else depends on them, and an upgrade by Helm brings no new definition.
+                    log.warning("Validators aren't looked after: apply their CustomResourceDefinition, then restart")
+                    return
                 if error.status != 429:
                     raise
                 # It has too much to do, or it was told of this type only a moment ago.

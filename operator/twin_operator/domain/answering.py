@@ -23,7 +23,9 @@ FORMAT: Final = "bettertherapy-twins/1"
 BASE: Final = "base"
 """Stands for the base model itself."""
 MAX_BYTES: Final = 900_000
-"""Of the document; a ConfigMap takes a mebibyte in all."""
+"""Of the document, as far as twins are concerned that the gateway doesn't know yet."""
+_GROWTH_BYTES: Final = 140_000
+"""By so much those that it knows may grow beyond: one that is tried puts nobody out. A ConfigMap takes a mebibyte."""
 
 
 class KnownTwin(ApiModel):
@@ -70,13 +72,17 @@ def kept(former: KnownTwin, found: Unreadable) -> KnownTwin:
 
 
 def fitting(twins: Iterable[KnownTwin], *, known: Mapping[str, KnownTwin], most: int = MAX_BYTES) -> Answering:
-    """Return the twins for which there is room; those that the gateway knows already (by UID) go before others."""
+    """Return the twins for which there is room; those that the gateway knows already (by UID) go before others.
+
+    `most`: bytes of the document, beyond which only those that are known may grow, within bounds of their own.
+    """
     room = most - len(Answering(twins=()).document())
     taken: list[KnownTwin] = []
     left_out: list[str] = []
     for twin in sorted(twins, key=lambda each: (each.uid not in known, each.name)):
-        room -= len(twin.to_json().encode()) + len(",\n")
-        if room >= 0:
+        size = len(twin.to_json().encode()) + len(",\n")
+        if size <= room + (_GROWTH_BYTES if twin.uid in known else 0):
+            room -= size
             taken.append(twin)
         else:
             left_out.append(twin.name)

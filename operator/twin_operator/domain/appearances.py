@@ -267,15 +267,34 @@ TABLES: Final[tuple[Table, ...]] = (
         places=_places(
             {
                 "Ready=True": (R.ALL_READY,),
-                "Ready=False": (*_GATEWAY, R.GATEWAYS_STARTING, R.ROLLING_OUT, R.NO_TWINS, *_UNREADABLE),
+                "Ready=False": (
+                    *_GATEWAY,
+                    R.GATEWAYS_STARTING,
+                    R.ROLLING_OUT,
+                    R.NO_TWINS,
+                    R.TWIN_UNREADABLE,
+                    *_UNREADABLE,
+                ),
                 "GatewayReady=True": (R.GATEWAYS_ANSWER,),
                 "GatewayReady=False": (*_GATEWAY, R.GATEWAYS_STARTING),
                 "TwinsPublished=True": (R.TWINS_PUBLISHED,),
-                "TwinsPublished=False": (R.NO_TWINS, R.TOO_MANY_TWINS),
+                "TwinsPublished=False": (
+                    R.CHILD_CONFLICT,
+                    R.CHILDREN_REFUSED,
+                    R.NO_TWINS,
+                    R.TWIN_UNREADABLE,
+                    R.TOO_MANY_TWINS,
+                ),
                 "ChainReachable=Unknown": (R.CHAIN_NOT_REPORTED,),
                 "LedgerReachable=True": (R.EMBEDDED_LEDGER, R.LEDGER_PREPARED),
-                "LedgerReachable=False": (R.LEDGER_UNREACHABLE, R.SECRET_NOT_FOUND),
-                "LedgerReachable=Unknown": (R.PREPARING_LEDGER,),
+                "LedgerReachable=False": (
+                    R.LEDGER_UNREACHABLE,
+                    R.SECRET_NOT_FOUND,
+                    R.CHILDREN_REFUSED,
+                    R.VOLUME_CLAIM_NOT_FOUND,
+                    R.VOLUME_CLAIM_NOT_BOUND,
+                ),
+                "LedgerReachable=Unknown": (R.PREPARING_LEDGER, R.GATEWAYS_STARTING, R.NO_GATEWAY),
                 "WeightsSet=False": (R.NOT_IMPLEMENTED,),
                 "HostsActive=False": (R.NOT_IMPLEMENTED,),
             }

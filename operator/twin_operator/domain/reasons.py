@@ -477,6 +477,12 @@ class Reason(StrEnum):
         "there is no DoctorTwin in the namespace, so there is nobody to answer for",
         "create the DoctorTwins that this validator answers for; they need no pool here",
     )
+    TWIN_UNREADABLE = (
+        "TwinUnreadable",
+        "a twin is there that this operator can't read, and of which the gateway knows nothing: nobody is answered "
+        "under its name",
+        "see the twin's `Ready`: mostly the definitions, or the release that wrote it, are another",
+    )
     TOO_MANY_TWINS = (
         "TooManyTwins",
         "not all twins of the namespace fit into what the gateway is told; those that it knew stay",

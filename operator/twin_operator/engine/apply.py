@@ -79,8 +79,13 @@ def needs_apply(wanted: Manifest, live: Manifest | None) -> str | None:
 
 def owned_by(thing: Manifest, owner: Owner) -> bool:
     """Tell whether the object's controller is this owner (this very object, not an earlier one of the same name)."""
+    return controlled_by(thing, owner.uid)
+
+
+def controlled_by(thing: Manifest, uid: str) -> bool:
+    """Tell whether the object's controller has this UID."""
     references = thing["metadata"].get("ownerReferences") or []
-    return any(reference.get("controller") and reference["uid"] == owner.uid for reference in references)
+    return any(reference.get("controller") and reference.get("uid") == uid for reference in references)
 
 
 class Known(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from twin_operator.domain.answering import Answering
 from twin_operator.domain.objects import Validator
 from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
 from twin_operator.domain.pool_facts import ContainerTrouble
@@ -30,11 +30,18 @@ class Situation:
 
     validator: Validator
     facts: ValidatorFacts
-    answering: Answering
+    told: int
+    """Twins that the gateways are told of."""
+    left_out: tuple[str, ...] = ()
+    """Names of those for which there is no room."""
+    unread: tuple[str, ...] = ()
+    """Names of those that can't be read, and of which the gateways know nothing."""
     missing: tuple[Missing, ...] = ()
     """What its pods can't start without."""
     refused: Finding | None = None
     """Why children could not be applied."""
+    twins_refused: Finding | None = None
+    """Why that could not be which tells the gateways of the twins."""
     ledger_job: str | None = None
     """The Job that makes the ledger's tables; None for an embedded ledger."""
 
@@ -46,7 +53,14 @@ def children_refused(situation: Situation) -> Finding | None:
 
 def something_missing(situation: Situation) -> Finding | None:
     """A Secret that a person has to make is not there, or what the operator makes once is refused."""
-    return _missing(situation.missing)
+    return _missing(each for each in situation.missing if each.certain)
+
+
+def something_unknown(situation: Situation) -> Finding | None:
+    """Not all gateways are up, and the API server doesn't say of something that they need whether it is there."""
+    if situation.facts.ready >= situation.validator.spec.gateway.replicas:
+        return None
+    return _missing(each for each in situation.missing if not each.certain)
 
 
 def coldkey_found(situation: Situation) -> Finding | None:
@@ -142,24 +156,38 @@ def not_all_ready(situation: Situation) -> Finding | None:
 
 def no_twins(situation: Situation) -> Finding | None:
     """There is nobody to answer for."""
-    if situation.answering.twins or situation.answering.left_out:
+    if situation.told or situation.left_out or situation.twins_refused:
         return None
-    return Finding(
+    return twin_unreadable(situation) or Finding(
         Reason.NO_TWINS,
         f"there is no DoctorTwin in namespace {situation.validator.namespace}, so the gateway answers for nobody: "
         "create those that it is to answer for",
     )
 
 
+def twins_refused(situation: Situation) -> Finding | None:
+    """What tells the gateways of the twins can't be written, or is somebody else's."""
+    return situation.twins_refused
+
+
+def twin_unreadable(situation: Situation) -> Finding | None:
+    """A twin is there that can't be read, and of which the gateways know nothing."""
+    if not situation.unread:
+        return None
+    return Finding(
+        Reason.TWIN_UNREADABLE,
+        f"DoctorTwin {_some(situation.unread)} can't be read, so the gateway answers for {situation.told} others "
+        "alone: see its condition Ready",
+    )
+
+
 def too_many_twins(situation: Situation) -> Finding | None:
     """Not all twins fit into what the gateway is told."""
-    left_out = situation.answering.left_out
-    if not left_out:
+    if not situation.left_out:
         return None
-    shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
     return Finding(
         Reason.TOO_MANY_TWINS,
-        f"the gateway answers for {len(situation.answering.twins)} twins; for {shown} there is no room in its "
+        f"the gateway answers for {situation.told} twins; for {_some(situation.left_out)} there is no room in its "
         "ConfigMap: put them into another namespace, with a Validator of their own",
     )
 
@@ -167,10 +195,10 @@ def too_many_twins(situation: Situation) -> Finding | None:
 COMING_UP: Final = Chain[Situation](
     "why gateways don't answer",
     children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed, configuration_failed,
-    volume_missing, unschedulable, pods_refused, no_gateway, not_all_ready,
+    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown, not_all_ready,
 )  # fmt: skip
 READINESS: Final = COMING_UP.including(no_twins)
-TWINS: Final = Chain[Situation]("TwinsPublished", no_twins, too_many_twins)
+TWINS: Final = Chain[Situation]("TwinsPublished", twins_refused, no_twins, twin_unreadable, too_many_twins)
 
 
 def validator_conditions(situation: Situation) -> list[Condition]:
@@ -186,7 +214,7 @@ def _ready(situation: Situation) -> Condition:
     found = READINESS.evaluate(situation)
     if found is not None:
         return found.condition("Ready", "False")
-    said = f"{situation.facts.ready} gateway pods answer for {len(situation.answering.twins)} twins"
+    said = f"{situation.facts.ready} gateway pods answer for {situation.told} twins"
     return Finding(Reason.ALL_READY, said).condition("Ready", "True")
 
 
@@ -203,7 +231,7 @@ def _twins_published(situation: Situation) -> Condition:
     found = TWINS.evaluate(situation)
     if found is not None:
         return found.condition("TwinsPublished", "False")
-    said = f"the gateway is told of {len(situation.answering.twins)} twins, and which weights may answer for each"
+    said = f"the gateway is told of {situation.told} twins, and which weights may answer for each"
     return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
 
 
@@ -217,11 +245,23 @@ def _chain() -> Condition:
     return silent.condition("ChainReachable", "Unknown")
 
 
-def _ledger(situation: Situation) -> Condition:
-    if situation.ledger_job is None:
+def _embedded_ledger(situation: Situation) -> Condition:
+    """It is a file that only the gateway itself has."""
+    if situation.facts.ready:
         said = "the ledger is SQLite on the gateway's volume: one gateway, and a gap while it is replaced"
         return Finding(Reason.EMBEDDED_LEDGER, said).condition("LedgerReachable", "True")
-    found = _missing([each for each in situation.missing if each.field == "spec.ledger.uriSecretRef"])
+    claims = (each for each in situation.missing if each.certain and each.key.kind == PERSISTENT_VOLUME_CLAIM.kind)
+    found = _missing(claims) or volume_missing(situation)
+    if found is not None:
+        return found.condition("LedgerReachable", "False")
+    waits = Finding(Reason.GATEWAYS_STARTING, "the ledger is a file of the gateway's, and no gateway pod is ready")
+    return (no_gateway(situation) or waits).condition("LedgerReachable", "Unknown")
+
+
+def _ledger(situation: Situation) -> Condition:
+    if situation.ledger_job is None:
+        return _embedded_ledger(situation)
+    found = _missing(each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef")
     if found is not None:
         return found.condition("LedgerReachable", "False")
     if situation.ledger_job in situation.facts.tables_made:
@@ -259,9 +299,12 @@ def _hosts(validator: Validator) -> list[Condition]:
     return [missing.condition("HostsActive", "False")]
 
 
-def _missing(missing: tuple[Missing, ...] | list[Missing]) -> Finding | None:
+def _missing(missing: Iterable[Missing]) -> Finding | None:
     for each in missing:
         kind, name = each.key.kind, each.key.name
+        if not each.certain:
+            said = f"the API server doesn't say whether {kind} {name} is there: {each.why}"
+            return Finding(Reason.CHILDREN_REFUSED, said)
         if each.why is not None:
             return Finding(Reason.CHILDREN_REFUSED, f"the API server refuses {kind} {name}: {each.why}")
         if kind != PERSISTENT_VOLUME_CLAIM.kind:
@@ -271,6 +314,10 @@ def _missing(missing: tuple[Missing, ...] | list[Missing]) -> Finding | None:
                 f"{each.field}",
             )
     return None
+
+
+def _some(twins: Sequence[str]) -> str:
+    return ", ".join(twins[:5]) + (f" and {len(twins) - 5} more" if len(twins) > 5 else "")
 
 
 def _ending(crash: ContainerTrouble) -> str:

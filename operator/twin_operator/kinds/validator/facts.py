@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bettertherapy_api import names
+from twin_operator.domain.objects import Validator
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts
+from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.validator.labels import GATEWAY, LEDGER
@@ -20,7 +22,7 @@ class ValidatorFacts:
     """Its gateway pods that are here to stay, by name."""
     deployment: DeploymentFacts = field(default_factory=DeploymentFacts)
     ledger_pods: tuple[PodFacts, ...] = ()
-    """Pods that make the ledger's tables."""
+    """Pods that make the ledger's tables, and are here to stay."""
     tables_made: frozenset[str] = frozenset()
     """Names of the Jobs that have made the ledger's tables."""
 
@@ -30,8 +32,11 @@ class ValidatorFacts:
         return sum(pod.ready for pod in self.gateways)
 
 
-def facts_of(validator: str, entries: Iterable[Entry]) -> ValidatorFacts:
-    """Read the facts out of everything that carries the validator's label."""
+def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
+    """Read the facts out of everything that carries the validator's label.
+
+    Its name is in the label: what an earlier validator of that name owned tells nothing of this one.
+    """
     gateways: list[PodFacts] = []
     ledger_pods: list[PodFacts] = []
     deployment = DeploymentFacts()
@@ -41,9 +46,11 @@ def facts_of(validator: str, entries: Iterable[Entry]) -> ValidatorFacts:
         if kind == POD.kind and isinstance(value, PodFacts):
             if value.component == GATEWAY and not value.leaving:
                 gateways.append(value)
-            elif value.component == LEDGER:
+            elif value.component == LEDGER and not value.leaving:
                 ledger_pods.append(value)
-        elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator):
+        elif not controlled_by(entry.manifest, validator.uid):
+            continue
+        elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator.name):
             deployment = value
         elif kind == JOB.kind and _complete(entry.manifest):
             made.add(entry.key.name)

@@ -1,13 +1,16 @@
 """Job V-ledger-…: makes or changes the tables of a database; an embedded ledger's are made by the gateway itself.
 
 Apart from the gateway, so that patients are answered while the database is away: what is recorded waits in the
-gateway's queue. It is tried until it succeeds, and once for each image and each Secret.
+gateway's queue. It is tried until it succeeds, and once for each way in which its pod is made: a Job's can't be
+changed, so that one with another image, Secret or pull secret is another Job.
 """
 
 from __future__ import annotations
 
 import hashlib
 from typing import Final
+
+import orjson
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
@@ -27,38 +30,35 @@ def build_ledger_job(validator: Validator, images: Images) -> Manifest | None:
     ledger = validator.spec.ledger
     if ledger is None or ledger.uri_secret_ref is None:
         return None
-    image = image_of(validator, images)
-    told = hashlib.sha256(f"{image}\n{ledger.uri_secret_ref.name}".encode()).hexdigest()[:10]
+    template: Manifest = {
+        "metadata": {"labels": labels(validator, LEDGER)},
+        "spec": {
+            "serviceAccountName": names.gateway_name(validator.name),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "OnFailure",
+            "securityContext": pod_security(),
+            **pull_secrets(validator),
+            "containers": [
+                {
+                    "name": "ledger",
+                    "image": image_of(validator, images),
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["python", "-m", "neurons.ledger", "migrate"],
+                    "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
+                    "resources": RESOURCES,
+                    "securityContext": container_security(),
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [mount("tmp", "/tmp")],  # noqa: S108
+                }
+            ],
+            "volumes": [empty_dir("tmp", size="64Mi")],
+        },
+    }
+    made_from = hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
-        "metadata": {"name": f"{validator.name}-ledger-{told}", "labels": labels(validator, LEDGER)},
-        "spec": {
-            "backoffLimit": _FOR_EVER,
-            "template": {
-                "metadata": {"labels": labels(validator, LEDGER)},
-                "spec": {
-                    "serviceAccountName": names.gateway_name(validator.name),
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "restartPolicy": "OnFailure",
-                    "securityContext": pod_security(),
-                    **pull_secrets(validator),
-                    "containers": [
-                        {
-                            "name": "ledger",
-                            "image": image,
-                            "imagePullPolicy": "IfNotPresent",
-                            "command": ["python", "-m", "neurons.ledger", "migrate"],
-                            "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
-                            "resources": RESOURCES,
-                            "securityContext": container_security(),
-                            "terminationMessagePolicy": "FallbackToLogsOnError",
-                            "volumeMounts": [mount("tmp", "/tmp")],  # noqa: S108
-                        }
-                    ],
-                    "volumes": [empty_dir("tmp", size="64Mi")],
-                },
-            },
-        },
+        "metadata": {"name": f"{validator.name}-ledger-{made_from}", "labels": labels(validator, LEDGER)},
+        "spec": {"backoffLimit": _FOR_EVER, "template": template},
     }

@@ -72,6 +72,8 @@ class Missing:
     field: str
     why: str | None = None
     """What the API server said when it was to be made or asked for; None: it is a person's to make."""
+    certain: bool = True
+    """Whether it is known to be missing. A quota that is full, or a webhook, refuses the question itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,8 @@ class Standing:
     """What is known of all of them."""
 
     missing: tuple[Missing, ...] = ()
+    failed: tuple[tuple[Key, ApiError], ...] = ()
+    """Of which nothing was learned: the API server is away, or too busy. What was known of them before stands."""
     look_again: float | None = None
     """Seconds after which to ask again, as one may come or go soon."""
 
@@ -154,20 +158,31 @@ class MadeOnce:
         self._since: dict[str, float] = {}
 
     async def ensure(self, validator: Validator, owner: Owner) -> Standing:
-        """Return what is missing, after making what is the operator's to make.
-
-        Raises ApiError when the API server can't be reached.
-        """
+        """Return what is missing, after making what is the operator's to make; each of them by itself."""
         now, needed = self._clock(), needed_by(validator)
         keys = tuple(each.key for each in needed)
         known = self._known.get(validator.uid)
         if known is not None and known[1] == keys and now < known[0]:
             return known[2]
         young = now < self._since.setdefault(validator.uid, now) + _YOUNG_SECONDS
-        missing = [found for each in needed if (found := await self._look(each, owner)) is not None]
-        again = MISSING_AGAIN_SECONDS if missing else FOUND_AGAIN_SECONDS if young else None
-        standing = Standing(missing=tuple(missing), look_again=again)
-        self._known[validator.uid] = (now + (again / 2 if again else _FRESH_SECONDS), keys, standing)
+        missing: list[Missing] = []
+        failed: list[tuple[Key, ApiError]] = []
+        former = {each.key: each for each in known[2].missing} if known is not None else {}
+        for each in needed:
+            found = former.get(each.key)
+            if not _away(failed):
+                try:
+                    found = await self._look(each, owner)
+                except ApiError as error:
+                    failed.append((each.key, error))
+            if found is not None:
+                missing.append(found)
+        if failed:
+            return Standing(missing=tuple(missing), failed=tuple(failed))
+        again = MISSING_AGAIN_SECONDS if any(each.certain for each in missing) else FOUND_AGAIN_SECONDS
+        standing = Standing(missing=tuple(missing), look_again=again if missing or young else None)
+        fresh = standing.look_again / 2 if standing.look_again else _FRESH_SECONDS
+        self._known[validator.uid] = (now + fresh, keys, standing)
         return standing
 
     def forget(self, uid: str) -> None:
@@ -176,9 +191,10 @@ class MadeOnce:
         self._since.pop(uid, None)
 
     async def _look(self, needed: Needed, owner: Owner) -> Missing | None:
-        missing = Missing(key=needed.key, field=needed.field)
+        missing, absent = Missing(key=needed.key, field=needed.field), False
         try:
-            if not await self._api.would_create(needed.probe):
+            absent = await self._api.would_create(needed.probe)
+            if not absent:
                 return None
             if needed.make is None:
                 return missing
@@ -192,9 +208,14 @@ class MadeOnce:
             if error.status == 0 or error.status >= 500 or error.status == 429:
                 raise
             log.warning("%s: %s", needed.key, error.message)
-            return replace(missing, why=error.message)
+            return replace(missing, why=error.message, certain=absent)
         log.info("made %s", needed.key)
         return None
+
+
+def _away(failed: list[tuple[Key, ApiError]]) -> bool:
+    """Tell whether the API server gives no answer: each further question would wait as long for none."""
+    return any(error.status == 0 for _, error in failed)
 
 
 def _named(validator: Validator, name: str, field: str) -> Needed:

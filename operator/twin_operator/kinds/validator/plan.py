@@ -26,10 +26,16 @@ class Gathered:
     facts: ValidatorFacts
     answering: Answering
     """What its gateways are to be told."""
+    told: int
+    """How many twins they are told of, as it is stored."""
+    unread: tuple[str, ...] = ()
+    """Names of the twins that can't be read, and of which they were told nothing before."""
     missing: tuple[Missing, ...] = ()
     """What its pods can't start without."""
     refused: Finding | None = None
     """Why children could not be applied."""
+    twins_refused: Finding | None = None
+    """Why that could not be which tells them of the twins."""
 
 
 def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
@@ -43,8 +49,9 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
     job = build_ledger_job(validator, images)
     conditions = validator_conditions(
         Situation(
-            validator=validator, facts=facts, answering=gathered.answering, missing=gathered.missing,
-            refused=gathered.refused, ledger_job=job["metadata"]["name"] if job is not None else None,
+            validator=validator, facts=facts, told=gathered.told, left_out=gathered.answering.left_out,
+            unread=gathered.unread, missing=gathered.missing, refused=gathered.refused,
+            twins_refused=gathered.twins_refused, ledger_job=job["metadata"]["name"] if job is not None else None,
         )
     )  # fmt: skip
     status: Manifest = {
@@ -52,6 +59,6 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
         "replicas": len(facts.gateways),
         "readyReplicas": facts.ready,
         "selector": f"{names.LABEL_COMPONENT}={GATEWAY},{names.LABEL_VALIDATOR}={validator.name}",
-        "twins": len(gathered.answering.twins),
+        "twins": gathered.told,
     }
     return status, conditions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +13,12 @@ from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
-from twin_operator.engine.apply import ApplyOutcome, Owner
+from twin_operator.engine.apply import ApplyOutcome, Owner, Refusal
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
-from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR
 from twin_operator.kinds.validator.facts import facts_of
 from twin_operator.kinds.validator.made_once import MadeOnce
@@ -65,24 +64,28 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         return self._gather(entry.value)
 
     def _gather(self, validator: Validator) -> Gathered:
-        published = self.store.get(Key(CONFIG_MAP.kind, validator.namespace, names.gateway_twins_name(validator.name)))
-        known = twins_in(published, owner=validator.uid)
+        known = twins_in(self.store.get(_twins_key(validator)), owner=validator.uid)
         entries = self.store.find_any(OF_VALIDATOR, (validator.namespace, validator.name))
+        twins, unread = self._twins(validator, known)
         return Gathered(
-            validator=validator,
-            facts=facts_of(validator.name, entries),
-            answering=fitting(self._twins(validator, known), known=known),
-        )
+            validator=validator, facts=facts_of(validator, entries), answering=fitting(twins, known=known),
+            unread=unread, told=len(known),
+        )  # fmt: skip
 
-    def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> Iterator[KnownTwin]:
+    def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> tuple[list[KnownTwin], tuple[str, ...]]:
+        """Return what is to be told of the twins, and the names of those of which nothing can be."""
+        twins, unread = [], []
         for entry in self.store.of_kind(DOCTOR_TWIN.kind, namespace=validator.namespace):
             metadata = entry.manifest["metadata"]
             if "deletionTimestamp" in metadata:
                 continue
             if isinstance(entry.value, Twin):
-                yield known_twin(entry.value)
+                twins.append(known_twin(entry.value))
             elif isinstance(entry.value, Unreadable) and metadata["uid"] in known:
-                yield kept(known[metadata["uid"]], entry.value)
+                twins.append(kept(known[metadata["uid"]], entry.value))
+            else:
+                unread.append(metadata["name"])
+        return twins, tuple(sorted(unread))
 
     def plan(self, gathered: Gathered, now: datetime) -> tuple[Manifest, ...]:
         """Return the validator's children."""
@@ -94,19 +97,16 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         A pod that comes before its Secrets would wait for the kubelet to try again, up to two minutes.
         """
         owner = Owner.of(entry.manifest)
-        unasked: tuple[tuple[Key, ApiError], ...] = ()
-        missing, look_again = gathered.missing, None
-        try:
-            standing = await self._made_once.ensure(gathered.validator, owner)
-        except ApiError as error:  # the children are owed all the same
-            unasked = ((Key("Secret", owner.namespace, names.gateway_keys_name(owner.name)), error),)
-        else:
-            missing, look_again = standing.missing, standing.look_again
+        standing = await self._made_once.ensure(gathered.validator, owner)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing)
-        outcome = replace(outcome, failures=(*outcome.failures, *unasked))
-        again = replace(self._gather(gathered.validator), missing=missing, refused=refused_children(outcome))
-        return Applied(gathered=again, outcome=outcome, look_again=look_again)
+        outcome = replace(outcome, failures=(*outcome.failures, *standing.failed))
+        twins = [each for each in outcome.refusals if each.key == _twins_key(gathered.validator)]
+        again = replace(
+            self._gather(gathered.validator), missing=standing.missing, refused=_found(outcome.refusals),
+            twins_refused=_found(twins),
+        )  # fmt: skip
+        return Applied(gathered=again, outcome=outcome, look_again=standing.look_again)
 
     def report(self, gathered: Gathered, plan: tuple[Manifest, ...], outcome: Applied) -> Report:
         """Say how the validator is."""
@@ -118,10 +118,14 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         )  # fmt: skip
 
 
-def refused_children(outcome: ApplyOutcome) -> Finding | None:
+def _twins_key(validator: Validator) -> Key:
+    return Key(CONFIG_MAP.kind, validator.namespace, names.gateway_twins_name(validator.name))
+
+
+def _found(refusals: Sequence[Refusal]) -> Finding | None:
     """Return which of the validator's objects can't be as they should be; the others are."""
-    if not outcome.refusals:
+    if not refusals:
         return None
-    first = outcome.refusals[0]
-    others = f" (and {len(outcome.refusals) - 1} more objects)" if len(outcome.refusals) > 1 else ""
+    first = refusals[0]
+    others = f" (and {len(refusals) - 1} more objects)" if len(refusals) > 1 else ""
     return Finding(Reason.CHILD_CONFLICT if first.foreign else Reason.CHILDREN_REFUSED, first.message + others)

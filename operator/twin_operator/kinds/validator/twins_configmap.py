@@ -5,14 +5,12 @@ It is mounted as a folder, so that a change reaches running gateways when the ku
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import orjson
 
 from bettertherapy_api import names
 from twin_operator.domain.answering import Answering, KnownTwin, read_known
 from twin_operator.domain.objects import Validator
+from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.resources import CONFIG_MAP, Manifest
 from twin_operator.kinds.validator.labels import GATEWAY, labels
 
@@ -27,15 +25,12 @@ def build_twins_configmap(validator: Validator, answering: Answering) -> Manifes
     }
 
 
-def twins_in(configmap: Mapping[str, Any] | None, *, owner: str) -> dict[str, KnownTwin]:
+def twins_in(configmap: Manifest | None, *, owner: str) -> dict[str, KnownTwin]:
     """Return by UID what this very validator publishes already; whatever somebody else wrote there counts for nothing.
 
     `owner` is the validator's UID.
     """
-    if configmap is None:
-        return {}
-    owners = configmap["metadata"].get("ownerReferences") or []
-    if not any(each.get("controller") and each.get("uid") == owner for each in owners):
+    if configmap is None or not controlled_by(configmap, owner):
         return {}
     text = (configmap.get("data") or {}).get(names.TWINS_FILE)
     try:

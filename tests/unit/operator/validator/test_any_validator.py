@@ -44,7 +44,7 @@ def test_a_validator_is_planned_and_its_status_taken(asked: Any, facts: Validato
         return
     read = [twin_from(each) for each in (*stored, twin_object())]
     answering = fitting([known_twin(each) for each in read if isinstance(each, Twin)], known={})
-    gathered = Gathered(validator=found, facts=facts, answering=answering)
+    gathered = Gathered(validator=found, facts=facts, answering=answering, told=len(answering.twins))
     plan_children(gathered, IMAGES)
     said, conditions = plan_status(gathered, IMAGES)
     assert_taken("Validator", said, conditions)

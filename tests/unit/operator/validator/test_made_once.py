@@ -120,8 +120,30 @@ async def test_what_the_api_server_refuses_is_said_in_its_words(status: int) -> 
 
 
 async def test_an_api_server_that_is_away_leaves_all_unsaid() -> None:
+    """And is asked once: each further question would wait as long."""
+    asked = []
+
     def refuse(verb: str, key: Key, body: Any) -> None:
+        asked.append(key.name)
         raise ApiError(status=0, reason="Timeout", message="no answer")
 
-    with pytest.raises(ApiError):
-        await MadeOnce(FakeApi(refuse=refuse)).ensure(validator(), OWNER)  # type: ignore[arg-type]
+    found = await MadeOnce(FakeApi(refuse=refuse)).ensure(validator(), OWNER)  # type: ignore[arg-type]
+    assert [(key.name, error.status) for key, error in found.failed] == [(asked[0], 0)]
+    assert len(asked) == 1
+    assert asked[0] not in {each.key.name for each in found.missing}
+
+
+async def test_what_could_not_be_asked_is_asked_again_at_once() -> None:
+    api, broken = FakeApi(), True
+
+    def refuse(verb: str, key: Key, body: Any) -> None:
+        if broken:
+            raise ApiError(status=503, reason="Unavailable", message="too busy")
+
+    api.refuse = refuse
+    put_secret(api, "hotkey")
+    made = MadeOnce(api)  # type: ignore[arg-type]
+    assert len((await made.ensure(validator(), OWNER)).failed) == 3
+    broken = False
+    assert (await made.ensure(validator(), OWNER)).failed == ()
+    assert "v-gateway-keys" in api.kinds("Secret")

@@ -91,6 +91,24 @@ def test_known_twins_keep_their_place_when_there_is_no_room_for_all() -> None:
     assert len(found.document().encode()) <= room
 
 
+def test_a_twin_that_the_gateway_knows_is_not_put_out_by_another_ones_trial() -> None:
+    """Its patients would be turned away for as long as somebody else's version is tried."""
+    full = {each.uid: each for each in (known(1, digest("a")), known(2, digest("a")))}
+    most = len(Answering(twins=tuple(full.values())).document().encode())
+    tried = known(1, digest("a"), digest("b"))
+    found = fitting([tried, full[UID.format(2)], known(3)], known=full, most=most)
+    assert [each.name for each in found.twins] == ["dr-1", "dr-2"]
+    assert found.left_out == ("dr-3",)
+
+
+def test_what_the_gateway_knows_may_grow_as_long_as_a_configmap_holds_it() -> None:
+    many = [known(1, *map(digest, "abc"), name=f"dr-{number:05d}") for number in range(4000)]
+    numbered = [each.model_copy(update={"uid": f"{number:08d}{each.uid[8:]}"}) for number, each in enumerate(many)]
+    found = fitting(numbered, known={each.uid: each for each in numbered})
+    assert MAX_BYTES < len(found.document().encode()) <= 2**20 - len(names.TWINS_FILE)
+    assert found.left_out == tuple(each.name for each in numbered[len(found.twins) :])
+
+
 def test_several_thousand_twins_fit_into_a_configmap() -> None:
     many = [known(1, digest("a"), digest("b"), name=f"dr-{number:05d}") for number in range(5000)]
     found = fitting(many, known={})

@@ -10,9 +10,8 @@ import pytest
 
 from neurons.chain.errors import ColdkeyError
 from neurons.chain.wallet import load_hotkey
-from tests.unit.operator.samples import container_status, pod_object, twin
+from tests.unit.operator.samples import container_status, pod_object
 from tests.unit.operator.validator.validators import POSTGRES, validator
-from twin_operator.domain.answering import Answering, known_twin
 from twin_operator.domain.appearances import appears, conditions_said
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, pod_facts
 from twin_operator.domain.reasons import Reason
@@ -24,7 +23,6 @@ from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.notices import validator_notices
 
 RUNS = DeploymentFacts(wanted=1, current=1, updated=1, ready=1, seen=True)
-ANSWERING = Answering(twins=(known_twin(twin()),))
 JOB = "v-ledger-0123456789"
 
 
@@ -34,7 +32,7 @@ def pod(*, ready: bool = True, **status: Any) -> PodFacts:
 
 def says(*pods: PodFacts, spec: dict[str, Any] | None = None, **situation: Any) -> dict[str, Condition]:
     facts = situation.pop("facts", None) or ValidatorFacts(gateways=pods, deployment=RUNS)
-    whole = {"answering": ANSWERING, **situation}
+    whole = {"told": 1, **situation}
     found = validator_conditions(Situation(validator=validator(**(spec or {})), facts=facts, **whole))
     for each in found:
         assert each.reason in appears("Validator", each.type, each.status), each
@@ -126,7 +124,7 @@ def test_a_secret_that_is_not_there_is_named_with_its_field() -> None:
     }
     assert "hotkey" in found["Ready"].message
     assert "spec.walletSecretRef" in found["Ready"].message
-    assert found["LedgerReachable"].status == "True"
+    assert (found["LedgerReachable"].status, found["LedgerReachable"].reason) == ("Unknown", "GatewaysStarting")
 
 
 def test_a_claim_that_is_refused_is_said_in_the_api_servers_words() -> None:
@@ -166,11 +164,20 @@ def test_a_gateway_on_its_way_and_one_that_nobody_asked_for() -> None:
 
 
 def test_without_twins_nobody_is_answered_and_too_many_are_named() -> None:
-    none = says(pod(), answering=Answering(twins=()))
+    none = says(pod(), told=0)
     assert {none[kind].reason for kind in ("Ready", "TwinsPublished")} == {"NoTwins"}
-    many = says(pod(), answering=Answering(twins=ANSWERING.twins, left_out=tuple(f"dr-{n}" for n in range(9))))
+    many = says(pod(), left_out=tuple(f"dr-{n}" for n in range(9)))
     assert (many["Ready"].status, many["TwinsPublished"].reason) == ("True", "TooManyTwins")
     assert "dr-4 and 4 more" in many["TwinsPublished"].message
+
+
+def test_a_claim_that_is_not_bound_is_no_ledger() -> None:
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+               "message": "pod has unbound immediate PersistentVolumeClaims"}  # fmt: skip
+    found = says(pod(ready=False, conditions=[waiting]))["LedgerReachable"]
+    assert (found.status, found.reason) == ("False", "VolumeClaimNotBound")
+    none = says(spec={"gateway": {"replicas": 0}})["LedgerReachable"]
+    assert (none.status, none.reason) == ("Unknown", "NoGateway")
 
 
 def test_a_databases_tables_are_told_of_as_their_job_goes() -> None:

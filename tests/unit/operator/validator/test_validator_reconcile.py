@@ -12,7 +12,7 @@ from tests.unit.operator.cast import Cast
 from tests.unit.operator.played import Played, without_server_fields
 from tests.unit.operator.samples import NAMESPACE, digest
 from tests.unit.operator.validator.validators import POSTGRES, validator_object
-from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.errors import ApiError, ApplyError
 
 V = Key("Validator", NAMESPACE, "v")
@@ -218,3 +218,190 @@ async def test_a_spec_that_can_not_be_read_is_said_and_its_children_stay() -> No
     await world.settle()
     assert ready(world) == ("False", "SpecInvalid")
     assert set(world.api.objects) == before
+
+
+def says(world: Played, kind: str) -> tuple[str, str]:
+    return world.condition(kind, world.api.objects[V])[:2]
+
+
+CONFIGMAP = Key("ConfigMap", NAMESPACE, "v-gateway-twins")
+
+
+async def test_a_configmap_of_somebody_else_is_not_said_to_be_what_the_gateway_is_told() -> None:
+    world = Played()
+    world.api.put({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIGMAP.name, "namespace": NAMESPACE},
+        "data": {names.TWINS_FILE: "{}"},
+    })  # fmt: skip
+    world.start_twin("dr-a")
+    world.api.put(without_server_fields(validator_object()))
+    await world.lead()
+    await world.settle()
+    assert says(world, "TwinsPublished") == ("False", "ChildConflict")
+    assert status(world)["twins"] == 0
+    assert world.api.objects[CONFIGMAP]["data"] == {names.TWINS_FILE: "{}"}
+
+
+async def test_twins_that_could_not_be_written_are_not_said_to_be_published() -> None:
+    world = await started("dr-a")
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key == CONFIGMAP:
+            raise ApiError(status=403, reason="Forbidden", message="policy: no")
+
+    world.api.refuse = refuse
+    world.start_twin("dr-b")
+    await world.settle()
+    assert says(world, "TwinsPublished") == ("False", "ChildrenRefused")
+    assert status(world)["twins"] == 1  # what it was told before
+    world.api.refuse = lambda verb, key, body: None
+    await world.process._kinds["Validator"].reconcile(V)
+    assert says(world, "TwinsPublished") == ("True", "TwinsPublished")
+    assert status(world)["twins"] == 2
+
+
+async def test_a_twin_that_could_never_be_read_is_named() -> None:
+    """It is there, and its patients are turned away: that there is none would be false."""
+    world = await started("dr-a")
+    spec = world.twin("dr-a")["spec"]
+    odd = without_server_fields({**world.twin("dr-a"), "spec": {**spec, "doctor": {"name": 7}}})
+    world.api.put({**odd, "metadata": {**odd["metadata"], "name": "dr-odd"}})
+    await world.settle()
+    assert told(world) == {"dr-a": [digest("a")]}
+    state, reason, message = world.condition("TwinsPublished", world.api.objects[V])
+    assert (state, reason) == ("False", "TwinUnreadable")
+    assert "dr-odd" in message
+    world.drop_twin("dr-a")
+    await world.settle()
+    assert says(world, "TwinsPublished") == ("False", "TwinUnreadable")
+    assert ready(world) == ("False", "GatewaysStarting")
+    await act(world)
+    assert ready(world) == ("False", "TwinUnreadable")
+
+
+async def test_a_question_that_is_refused_is_no_answer_while_gateways_do() -> None:
+    """A quota that is full refuses the dry run of a Secret that is there."""
+    world = await started("dr-a")
+    await act(world)
+
+    async def refused(manifest: Manifest) -> bool:
+        raise ApiError(status=403, reason="Forbidden", message="exceeded quota")
+
+    world.api.would_create = refused  # type: ignore[method-assign]
+    validators = world.process._kinds["Validator"]
+    validators._made_once._clock = lambda: 1e9  # type: ignore[attr-defined]
+    await validators.reconcile(V)
+    assert ready(world) == ("True", "AllReady")
+    assert says(world, "LedgerReachable") == ("True", "EmbeddedLedger")
+    for pod in [key for key in world.api.objects if key.kind == "Pod"]:
+        world.api.drop(pod)
+    await world.settle()
+    assert ready(world) == ("False", "ChildrenRefused")  # it may be why none comes up
+    assert "exceeded quota" in world.condition("Ready", world.api.objects[V])[2]
+
+
+async def test_what_can_not_be_asked_after_holds_back_nothing_else_that_is_made_once() -> None:
+    world = Played()
+    real = world.api.would_create
+
+    async def breaks(manifest: Manifest) -> bool:
+        if manifest["metadata"]["name"] == "hotkey":
+            raise ApiError(status=500, reason="InternalError", message="failed calling webhook")
+        return await real(manifest)
+
+    world.api.would_create = breaks  # type: ignore[method-assign]
+    world.start_twin("dr-a")
+    world.api.put(without_server_fields(validator_object()))
+    await world.lead()
+    with pytest.raises(ApplyError, match="failed calling webhook"):
+        await world.process._kinds["Validator"].reconcile(V)
+    assert set(world.api.kinds("Secret")) == {"v-gateway-keys", "v-gateway-sessions"}
+    assert "v-gateway-state" in world.api.kinds("PersistentVolumeClaim")
+
+
+async def test_what_an_earlier_validator_of_its_name_left_says_nothing_of_it() -> None:
+    """The garbage collector has not come yet."""
+    world = await started("dr-a", secrets=("hotkey", "pg"), **POSTGRES)
+    await act(world)
+    [job] = world.api.kinds("Job")
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    world.api.put({**world.api.kinds("Job")[job], "status": complete})
+    await world.settle()
+    assert says(world, "LedgerReachable") == ("True", "LedgerPrepared")
+    gone = world.api.objects.pop(V)
+    version = str(next(world.api._versions))
+    world.api._tell("DELETED", {**gone, "metadata": {**gone["metadata"], "resourceVersion": version}})
+    again = without_server_fields(validator_object(**POSTGRES))
+    world.api.put({**again, "metadata": {**again["metadata"], "uid": "uid-v-second"}})
+    await world.settle()
+    assert says(world, "LedgerReachable") == ("Unknown", "PreparingLedger")
+    assert ready(world) == ("False", "ChildConflict")
+
+
+async def test_another_pull_secret_reaches_what_makes_the_tables() -> None:
+    world = await started("dr-a", secrets=("hotkey", "pg"), **POSTGRES)
+    world.api.put_spec(V, {**world.api.objects[V]["spec"], "imagePullSecrets": [{"name": "registry"}]})
+    await world.settle()
+    [job] = world.api.kinds("Job").values()
+    assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+async def test_an_embedded_ledger_is_said_to_be_there_when_a_gateway_has_it() -> None:
+    world = Played()
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "PersistentVolumeClaim":
+            raise ApiError(status=403, reason="Forbidden", message="exceeded quota: storage")
+
+    world.api.refuse = refuse
+    world.start_twin("dr-a")
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hotkey", "namespace": NAMESPACE}})
+    world.api.put(without_server_fields(validator_object()))
+    await world.lead()
+    await world.settle()
+    assert says(world, "LedgerReachable") == ("False", "ChildrenRefused")
+    world.api.refuse = lambda verb, key, body: None
+    validators = world.process._kinds["Validator"]
+    validators._made_once._clock = lambda: 1e9  # type: ignore[attr-defined]
+    await validators.reconcile(V)
+    assert says(world, "LedgerReachable") == ("Unknown", "GatewaysStarting")
+    await act(world)
+    assert says(world, "LedgerReachable") == ("True", "EmbeddedLedger")
+
+
+async def test_without_the_definition_of_validators_all_else_is_looked_after() -> None:
+    """Helm brings no new definition with an upgrade: no pool may be left without a leader for that."""
+    world = Played()
+    real, defined = world.api.list, False
+
+    async def listed(resource: Resource, **asked: Any) -> tuple[list[Manifest], int]:
+        if resource.kind == V.kind and not defined:
+            raise ApiError(status=404, reason="NotFound", message="the server could not find the requested resource")
+        return await real(resource, **asked)
+
+    world.api.list = listed  # type: ignore[method-assign]
+    world.start_pool()
+    await world.lead()
+    await world.settle()
+    assert "p-engine" in world.api.kinds("Deployment")
+    world.hears = False  # kopf doesn't watch what it didn't find at its start
+    world.api.put(without_server_fields(validator_object()))
+    world.hears, defined = True, True
+    await world.process.relist()
+    await world.settle()
+    assert "v-gateway" in world.api.kinds("Deployment")
+
+
+async def test_a_type_that_serving_depends_on_must_be_there() -> None:
+    """Slices that can't be listed are not slices that don't exist."""
+    world = Played()
+    real = world.api.list
+
+    async def listed(resource: Resource, **asked: Any) -> tuple[list[Manifest], int]:
+        if resource.kind == "RoutingSlice":
+            raise ApiError(status=404, reason="NotFound", message="the server could not find the requested resource")
+        return await real(resource, **asked)
+
+    world.api.list = listed  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        await world.lead()
