@@ -45,6 +45,8 @@ class Passage:
     """How alike the source holds claim and passage. It orders one search of one source, and says nothing else."""
     date: str | None = None
     """When it was published or last reviewed, as far as known: YYYY, YYYY-MM or YYYY-MM-DD."""
+    url: str | None = None
+    """Where a reader finds it, if that isn't its place: a corpus' texts are fetched from the corpus."""
 
     def __post_init__(self) -> None:
         for name in ("source", "title", "place", "licence", "text"):
