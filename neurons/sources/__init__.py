@@ -13,6 +13,6 @@ from neurons.sources.passage import Citation, Passage, Source, digest_of
 from neurons.sources.quoting import Quotation, QuoteMatch, match_quote
 
 __all__ = [
-    "Citation", "ClaimRefused", "CorpusRefused", "FormatChanged", "NoAnswer", "NotConfigured", "Passage", "Quotation", "QuoteMatch",
-    "RateLimited", "Source", "SourceError", "digest_of", "match_quote",
+    "Citation", "ClaimRefused", "CorpusRefused", "FormatChanged", "NoAnswer", "NotConfigured", "Passage", "Quotation",
+    "QuoteMatch", "RateLimited", "Source", "SourceError", "digest_of", "match_quote",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The texts of a corpus file: MedQuAD's XML as NLM published it, and JSON Lines. What can't be read is told, not guessed.
+"""The texts of a corpus file: MedQuAD's XML as NLM published it, and JSON Lines. What can't be read is told.
 
 A JSON line is an object with `text` or `answer`; where given `id` or `question_id`, `title` or `focus`, `question`,
 `url`, `source`, `licence`, `date` (YYYY, YYYY-MM or YYYY-MM-DD). Other fields are left alone.
@@ -106,8 +106,8 @@ def _lines(name: str, content: BinaryIO) -> Iterator[Document | Omitted]:
             yield Omitted(where, _instead(error))
             continue
         document = Document(
-            id=row.id or str(number), title=row.title.strip() or row.question.strip() or row.source or name, text=row.text,
-            url=row.url, source=row.source, licence=row.licence, date=row.date,
+            id=row.id or str(number), title=row.title.strip() or row.question.strip() or row.source or name,
+            text=row.text, url=row.url, source=row.source, licence=row.licence, date=row.date,
         )  # fmt: skip
         yield from _checked(document, where, seen)
 

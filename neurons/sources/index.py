@@ -91,7 +91,7 @@ class Index:
 
 
 def index_of(corpus: Corpus, *, cache: Path | None) -> Index:
-    """Return a corpus' index, from the cache or built anew and kept there. A cache that can't be written is no error."""
+    """Return a corpus' index, from the cache or built anew and kept there. A cache that can't be written is none."""
     if cache is None:
         return Index.build(corpus)
     recipe = f"{RECIPE} {bm25s.__version__} lucene {K1} {B}"

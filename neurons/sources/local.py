@@ -64,6 +64,7 @@ class LocalCorpus:
 
     def _passage(self, document: Document, score: float) -> Passage:
         return Passage(
-            source=self._name, title=document.title, place=f"corpus:{self._corpus.digest}#{document.id}", url=document.url,
-            licence=document.licence or self._licence, text=document.text, score=score, date=document.date,
+            source=self._name, title=document.title, place=f"corpus:{self._corpus.digest}#{document.id}",
+            url=document.url, licence=document.licence or self._licence, text=document.text, score=score,
+            date=document.date,
         )  # fmt: skip

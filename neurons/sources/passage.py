@@ -1,7 +1,7 @@
 """A passage of a medical source, word for word, and what it takes to find the same one again.
 
-There is no field that says that a passage supports a claim, and there must never be one: a passage that resembles a claim
-may say its opposite. Support is judged elsewhere, by somebody who reads; here words are found and compared.
+There is no field that says that a passage supports a claim, and there must never be one: a passage that resembles a
+claim may say its opposite. Support is judged elsewhere, by somebody who reads; here words are found and compared.
 """
 
 from __future__ import annotations

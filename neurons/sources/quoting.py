@@ -1,8 +1,9 @@
 """Whether a quotation stands word for word in a passage: matched, or unchecked. Nothing that is merely alike matches.
 
-Spacing, kinds of quotation marks and dashes, invisible characters and how accents are coded don't count. Everything else
-does: letters, case, digits, signs, the ends of words. Superscripts and fractions stay what they are (10⁵ is not 105), a
-quotation with something left out (…) doesn't match, and "safe" isn't found in "unsafe", nor "5 mg" in "0.5 mg".
+Spacing, kinds of quotation marks and dashes, invisible characters and how accents are coded don't count. Everything
+else does: letters, case, digits, signs, the ends of words. Superscripts and fractions stay what they are
+(10⁵ is not 105), a quotation with something left out (…) doesn't match, and "safe" isn't found in "unsafe", nor "5 mg"
+in "0.5 mg".
 """
 
 from __future__ import annotations

@@ -49,7 +49,11 @@ async def opened(path: Path, cache: Path | None = None) -> LocalCorpus:
 async def test_the_right_passage_comes_first_in_both_languages(corpus: Path) -> None:
     source = await opened(corpus)
 
-    for claim, title in (("ibuprofen harms a baby's kidney", "Ibuprofen"), ("खुट्टामा घाउ", "मधुमेह"), ("babies with fevers", "Fever in children")):
+    for claim, title in (
+        ("ibuprofen harms a baby's kidney", "Ibuprofen"),
+        ("खुट्टामा घाउ", "मधुमेह"),
+        ("babies with fevers", "Fever in children"),
+    ):
         found = await source.search(claim)
         assert found[0].title == title
         assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
@@ -130,12 +134,18 @@ def test_what_is_no_corpus_is_refused_in_words(tmp_path: Path, name: str, conten
         load_corpus(tmp_path / name, digest=digest_of_corpus(tmp_path / name))
 
 
-def test_the_index_is_the_same_every_time_and_kept(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_the_same_every_time_and_kept(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = load_corpus(corpus, digest=digest_of_corpus(corpus))
     for cache in ("one", "two"):
         index_of(read, cache=tmp_path / cache)
     first, second = (
-        {each.relative_to(tmp_path / cache): each.read_bytes() for each in (tmp_path / cache).rglob("*") if each.is_file()}
+        {
+            each.relative_to(tmp_path / cache): each.read_bytes()
+            for each in (tmp_path / cache).rglob("*")
+            if each.is_file()
+        }
         for cache in ("one", "two")
     )
     assert first == second

@@ -26,7 +26,7 @@ def passage(text: str = TEXT) -> Passage:
         "the third trimester of pregnancy.",
         "pregnancy. Avoid it after 20 weeks",
         "“Avoid it after\u00a020\u200b weeks.”",
-        "It's unsafe to drive after \"strong\" painkillers - ask first",
+        'It\'s unsafe to drive after "strong" painkillers - ask first',
         "Children take 0.5 mg/kg once a day",
         "यो औषधि नखानुहोस् भनिन्छ",
         "गर्भावस्थामा यो औषधि नखानुहोस् भनिन्छ।",
@@ -76,7 +76,9 @@ def test_what_stands_around_a_quotation_is_shown_with_it() -> None:
 
 
 def test_a_later_place_is_found_where_an_earlier_one_is_part_of_a_word() -> None:
-    found = match_quote("safe in the third trimester", passage("unsafe in the third trimester; safe in the third trimester"))
+    found = match_quote(
+        "safe in the third trimester", passage("unsafe in the third trimester; safe in the third trimester")
+    )
 
     assert found.start == len("unsafe in the third trimester; ")
 
@@ -84,7 +86,11 @@ def test_a_later_place_is_found_where_an_earlier_one_is_part_of_a_word() -> None
 def test_an_accent_is_one_however_it_is_coded() -> None:
     found = match_quote("Ménière's disease comes and goes", passage("Me\u0301nie\u0300re’s disease comes and goes."))
 
-    assert (found.quotation, found.start, found.end) == (Quotation.MATCHED, 0, len("Me\u0301nie\u0300re’s disease comes and goes"))
+    assert (found.quotation, found.start, found.end) == (
+        Quotation.MATCHED,
+        0,
+        len("Me\u0301nie\u0300re’s disease comes and goes"),
+    )
 
 
 def test_nothing_says_supported() -> None:
@@ -95,7 +101,15 @@ def test_nothing_says_supported() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"title": " "}, {"licence": ""}, {"place": ""}, {"text": "\n"}, {"score": float("nan")}, {"date": "May 2020"}, {"text": "a" * 100_001}],
+    [
+        {"title": " "},
+        {"licence": ""},
+        {"place": ""},
+        {"text": "\n"},
+        {"score": float("nan")},
+        {"date": "May 2020"},
+        {"text": "a" * 100_001},
+    ],
 )
 def test_a_passage_that_nobody_could_cite_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="passage"):

@@ -30,4 +30,9 @@ def test_a_vowel_sign_ends_no_word() -> None:
 
 
 def test_content_words_are_as_they_are_written() -> None:
-    assert content_words("Is ibuprofen safe with Warfarin tablets and ibuprofen?") == ["ibuprofen", "safe", "warfarin", "tablets"]
+    assert content_words("Is ibuprofen safe with Warfarin tablets and ibuprofen?") == [
+        "ibuprofen",
+        "safe",
+        "warfarin",
+        "tablets",
+    ]
