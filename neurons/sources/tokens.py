@@ -26,11 +26,10 @@ _POSTPOSITIONS: Final = tuple(
 """Written onto a Nepali noun; the noun is what is looked for."""
 _STOP: Final = frozenset(re.findall(
     r"\S+",
-    """a about after all also am an and any are as at be been being but by can could did do does for from had has have he
-    her him his how i if in into is it its may me might more most my of on or our out she should so some such than that
-    the their them then there these they this those
-    to up was we were what when where which while who will with
-    would you your
+    """a about after all also am an and any are as at be been being but by can could did do does for from
+    had has have he her him his how i if in into is it its may me might more most my of on or our
+    out she should so some such than that the their them then there these they this those to up was
+    we were what when where which while who will with would you your
     छ छन् हो हुन् र वा पनि यो त्यो के कि भने गर्न गर्नु हुन्छ""",
 ))  # fmt: skip
 
