@@ -1,5 +1,6 @@
 """Asks one web service: at its own pace, again after a pause when that can help, and never longer than there is time.
 
+The pace is one process': where several ask a service from one address, share its limit out among them.
 What is raised names the service and what happened; never the address, which holds the claim and may hold a key.
 """
 
@@ -9,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -22,7 +24,16 @@ MAX_BYTES: Final = 4 << 20
 ATTEMPTS: Final = 3
 _FIRST_PAUSE: Final = 0.25
 _AGENT: Final = "bettertherapy-sources/1"
-_NOTHING: Final = b""
+_LONGEST_WAIT: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a service answered."""
+
+    body: bytes
+    none: bool = False
+    """Its status says that nothing was found; its body has to say so too."""
 
 
 class Service:
@@ -30,7 +41,7 @@ class Service:
 
     def __init__(self, *, name: str, base: str, per_second: float, params: Mapping[str, str] | None = None,
                  busy: frozenset[int] = frozenset({429, 503}), none: frozenset[int] = frozenset()) -> None:  # fmt: skip
-        """`busy`: statuses that ask to wait; `none`: those that say that nothing was found, answered as b""."""
+        """`busy`: statuses that ask to wait; `none`: those that say that nothing was found."""
         self._name = name
         self._base = base.rstrip("/")
         self._gap = 1 / per_second
@@ -39,8 +50,8 @@ class Service:
         self._next = 0.0
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, path: str, params: Mapping[str, str], *, until: float) -> bytes:
-        """Return an answer's bytes before `until`, in time.monotonic's seconds. Raises NoAnswer, RateLimited."""
+    async def get(self, path: str, params: Mapping[str, str], *, until: float) -> Reply:
+        """Return an answer before `until`, in time.monotonic's seconds. Raises NoAnswer, RateLimited."""
         why = "it could not be reached"
         for attempt in range(ATTEMPTS):
             await self._turn(until)
@@ -58,7 +69,7 @@ class Service:
                 why = "it asks to wait"
             except _AgainError as error:
                 why = str(error)
-            except aiohttp.ClientError:
+            except (aiohttp.ClientError, OSError):
                 why = "it could not be reached, or broke off"
             if time.monotonic() + pause >= until:
                 break
@@ -80,14 +91,14 @@ class Service:
         self._next = at + self._gap
         await asyncio.sleep(at - now)
 
-    async def _once(self, path: str, params: Mapping[str, str]) -> bytes:
+    async def _once(self, path: str, params: Mapping[str, str]) -> Reply:
         if self._session is None:
             # cookies and redirects to elsewhere are no part of any of these services
             self._session = aiohttp.ClientSession(headers={"User-Agent": _AGENT}, cookie_jar=aiohttp.DummyCookieJar())
         async with self._session.get(f"{self._base}/{path}", params=self._params | dict(params), allow_redirects=False,
                                      timeout=aiohttp.ClientTimeout(total=None)) as answer:  # fmt: skip
             if answer.status in self._none:
-                return _NOTHING
+                return Reply(await self._whole(answer), none=True)
             if answer.status in self._busy:
                 seconds = _seconds(answer.headers.get("Retry-After"))
                 raise RateLimited(f"{self._name} asks to wait {seconds:.0f} s", seconds=seconds)
@@ -95,7 +106,7 @@ class Service:
                 raise _AgainError(f"it fails (status {answer.status})")
             if answer.status != 200:
                 raise NoAnswer(f"{self._name} refuses the request (status {answer.status})")
-            return await self._whole(answer)
+            return Reply(await self._whole(answer))
 
     async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
         read = bytearray()
@@ -114,11 +125,11 @@ def _seconds(told: str | None) -> float:
     """Return what Retry-After says, in seconds; 1 where it says nothing that can be read."""
     if told is None:
         return 1.0
-    if told.strip().isdigit():
-        return float(min(int(told.strip()[:9]), 86_400))
+    if told.strip().isdecimal():
+        return min(float(told.strip()[:9]), _LONGEST_WAIT)
     try:
         at = parsedate_to_datetime(told)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), _LONGEST_WAIT)
+    except (ValueError, OverflowError):
         return 1.0
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), 86_400.0)

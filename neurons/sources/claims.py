@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from neurons.invisible import has_word
-from neurons.privacy import find_identifiers
-from neurons.sources.errors import ClaimRefused
+from neurons.privacy import PrivacyError, find_identifiers
+from neurons.sources.errors import ClaimRefused, NoAnswer
 
 MAX_CHARACTERS: Final = 2_000
+MAX_PASSAGES: Final = 100
+"""Of one search."""
+
+
+class Finder(Protocol):
+    """What finds what identifies a person: `neurons.privacy.Deidentifier`, with its models for names."""
+
+    def find(self, text: str) -> Sequence[object]:
+        """Return what it finds. Raises PrivacyError for a text in which it can't look."""
+        ...
 
 
 def check_claim(claim: str) -> None:
@@ -19,11 +32,28 @@ def check_claim(claim: str) -> None:
         raise ClaimRefused(f"the claim is longer than {MAX_CHARACTERS:,} characters; ask for one statement at a time")
 
 
-def check_leaves(claim: str) -> None:
-    """Raise ClaimRefused for a claim that others must not see.
+def check_limit(limit: int) -> None:
+    """Raise ValueError for a number of passages that nobody can mean."""
+    if not 1 <= limit <= MAX_PASSAGES:
+        raise ValueError(f"a search gives 1 to {MAX_PASSAGES} passages, not {limit}")
 
-    Rules only, as a last check: whoever asks has taken names out before (`neurons.privacy.Deidentifier`).
+
+async def check_leaves(text: str, *, finder: Finder, until: float) -> None:
+    """Raise ClaimRefused for a text that others must not see, or of which that can't be said; NoAnswer out of time.
+
+    The rules look first, since they cost little; then whatever `finder` has besides them, in a thread, until `until` of
+    time.monotonic.
     """
-    check_claim(claim)
-    if find_identifiers(claim):
-        raise ClaimRefused("the claim holds something that may identify a person, and is not sent to others")
+    check_claim(text)
+    refused = ClaimRefused("the claim holds something that may identify a person, and is not sent to others")
+    if find_identifiers(text):
+        raise refused
+    try:
+        async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            found = await asyncio.to_thread(finder.find, text)
+    except PrivacyError:
+        raise ClaimRefused("whom the claim may identify can't be looked for, and so it is not sent to others") from None
+    except TimeoutError:
+        raise NoAnswer("there was no time to look for what may identify a person, and nothing was sent") from None
+    if found:
+        raise refused

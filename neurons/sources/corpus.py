@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from neurons.sources.documents import Document, Omitted, files_of, read_documents
+from neurons.sources.documents import MAX_FILE_BYTES, Document, Omitted, files_of, read_documents
 from neurons.sources.errors import CorpusRefused
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SHOWN: Final = 100
+MAX_DOCUMENTS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ def load_corpus(path: Path, *, digest: str) -> Corpus:
         for each in read_documents(name, io.BytesIO(content)):
             if isinstance(each, Document):
                 documents.append(each)
+                if len(documents) > MAX_DOCUMENTS:
+                    raise CorpusRefused(f"{path} holds more than {MAX_DOCUMENTS:,} texts; make several corpora of it")
                 continue
             omissions += 1
             if len(omitted) < _SHOWN:
@@ -67,6 +70,8 @@ def load_corpus(path: Path, *, digest: str) -> Corpus:
 
 def _content(file: Path) -> bytes:
     try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise CorpusRefused(f"{file} is larger than {MAX_FILE_BYTES >> 20} MiB; split it")
         return file.read_bytes()
     except OSError as error:
         raise CorpusRefused(f"{file} can't be read: {error.strerror}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MAX_FILE_BYTES: Final = 1 << 30
 """Of one file, unpacked: a small packed file can hold endlessly much."""
 MAX_LINE_BYTES: Final = 4 << 20
 MAX_XML_BYTES: Final = 16 << 20
+_URL: Final = re.compile(r"https?://[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class _Row(BaseModel):
     id: str | None = Field(default=None, validation_alias=AliasChoices("id", "question_id"), max_length=300)
     title: str = Field(default="", validation_alias=AliasChoices("title", "focus"), max_length=1000)
     question: str = Field(default="", max_length=4000)
-    url: str | None = Field(default=None, max_length=2000, pattern=r"^https?://\S+$")
+    url: str | None = Field(default=None, max_length=2000, pattern=r"^https?://[!-~]+$")
     source: str | None = Field(default=None, max_length=300)
     licence: str | None = Field(default=None, validation_alias=AliasChoices("licence", "license"), max_length=300)
     date: str | None = Field(default=None, pattern=r"^[12][0-9]{3}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?$")
@@ -95,7 +97,8 @@ def _lines(name: str, content: BinaryIO) -> Iterator[Document | Omitted]:
         if not (raw := jsonl.without_marks(line)):
             continue
         try:
-            row = _Row.model_validate(jsonl.read_object(raw.decode()))
+            text = raw.decode()
+            row = _Row.model_validate(jsonl.read_object(text))
         except UnicodeDecodeError:
             yield Omitted(where, "not in UTF-8")
             continue
@@ -105,9 +108,13 @@ def _lines(name: str, content: BinaryIO) -> Iterator[Document | Omitted]:
         except ValidationError as error:
             yield Omitted(where, _instead(error))
             continue
+        if jsonl.is_cut(text):
+            yield Omitted(where, "half a character (\\ud83d and the like); write it whole")
+            continue
         document = Document(
-            id=row.id or str(number), title=row.title.strip() or row.question.strip() or row.source or name,
-            text=row.text, url=row.url, source=row.source, licence=row.licence, date=row.date,
+            id=row.id or str(number),
+            title=row.title.strip() or row.question.strip() or (row.source or "").strip() or name,
+            text=row.text, url=row.url, source=row.source, licence=(row.licence or "").strip() or None, date=row.date,
         )  # fmt: skip
         yield from _checked(document, where, seen)
 
@@ -120,12 +127,13 @@ def _xml(name: str, content: BinaryIO) -> Iterator[Document | Omitted]:
         root: Element = defusedxml.ElementTree.fromstring(raw, forbid_dtd=True)
     except DefusedXmlException:
         raise CorpusRefused(f"{name} declares a document type or entities, which MedQuAD's files don't") from None
-    except (ParseError, ValueError) as error:
-        raise CorpusRefused(f"{name} is no XML: {error}") from None
+    except (ParseError, ValueError, LookupError) as error:
+        where = f", line {error.position[0]}" if isinstance(error, ParseError) else ""
+        raise CorpusRefused(f"{name}{where} is no XML") from None
     if root.tag != "Document" or root.find("QAPairs") is None:
         raise CorpusRefused(f"{name} isn't MedQuAD's: expected <Document> with <QAPairs>")
     url = root.get("url") or None
-    if url is not None and not url.startswith(("http://", "https://")):
+    if url is not None and not _URL.fullmatch(url):
         url = None
     seen: set[str] = set()
     for number, pair in enumerate(root.iterfind("QAPairs/QAPair"), start=1):
@@ -171,6 +179,10 @@ def files_of(path: Path) -> list[tuple[str, Path]]:
         for each in path.rglob("*")
         if each.is_file() and each.name.removesuffix(".gz").endswith((".xml", ".jsonl"))
     )
+    if odd := next((name for name, _ in found if not name.isprintable()), None):
+        raise CorpusRefused(
+            f"{path} holds a file with an odd name, {odd!a}: a digest of names must be clear; rename it"
+        )
     if not found:
         raise CorpusRefused(f"{path} holds no .xml and no .jsonl")
     return found

@@ -41,7 +41,7 @@ class Index:
 
     @classmethod
     def build(cls, corpus: Corpus) -> Index:
-        """Build it from titles and texts. MedQuAD's 16,407 answers take some ten seconds of processor time."""
+        """Build it from titles and texts; `make bench BENCH_ARGS=sources` tells what that takes."""
         vocabulary: dict[str, int] = {}
         ids = [
             [vocabulary.setdefault(word, len(vocabulary)) for word in tokens(f"{each.title}\n{each.text}")]

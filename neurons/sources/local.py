@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from neurons.sources.claims import check_claim
+from neurons.sources.claims import check_claim, check_limit
 from neurons.sources.corpus import Corpus, load_corpus
 from neurons.sources.documents import Document
-from neurons.sources.errors import NoAnswer
+from neurons.sources.errors import CorpusRefused, NoAnswer
 from neurons.sources.index import Index, index_of
 from neurons.sources.passage import Citation, Passage
 
@@ -27,6 +27,8 @@ class LocalCorpus:
     @classmethod
     async def open(cls, path: Path, *, digest: str, name: str, licence: str, cache: Path | None = None) -> LocalCorpus:
         """Load a corpus and its index. Raises CorpusRefused. `licence` holds for texts that don't state their own."""
+        if not name.strip() or not licence.strip():
+            raise CorpusRefused(f"{path} needs a name and a licence: passages of it are cited by both")
         corpus = await asyncio.to_thread(load_corpus, path, digest=digest)
         index = await asyncio.to_thread(index_of, corpus, cache=cache)
         return cls(name=name, licence=licence, corpus=corpus, index=index)
@@ -43,6 +45,7 @@ class LocalCorpus:
 
     async def search(self, claim: str, *, limit: int = 5, seconds: float = 10) -> Sequence[Passage]:
         """Return the passages that share the most telling words with a claim."""
+        check_limit(limit)
         check_claim(claim)
         try:
             async with asyncio.timeout(seconds):

@@ -1,20 +1,23 @@
 """openFDA's drug labels: what the makers' approved labels say of warnings, pregnancy, doses.
 
-https://open.fda.gov/apis/authentication/ says: 240 requests a minute; 1,000 a day from an address, 120,000 with a key.
-A search without any match is answered with 404.
+Pace: 240 requests a minute; 1,000 a day from an address, 120,000 with a key (open.fda.gov, "Authentication", as others
+repeat it). A search without any match is answered with 404 and the
+error `NOT_FOUND` (FDA/openfda, issue 58, "Don't return 404 on request with no results"); any other 404 is no answer.
+Data are CC0 1.0 "unless otherwise noted" (open.fda.gov, "License", of 2014).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Final
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field
 
 from neurons.sources.asking import Service
+from neurons.sources.claims import Finder
 from neurons.sources.kept import Kept
-from neurons.sources.passage import Citation, Passage
+from neurons.sources.passage import MAX_TEXT, Citation, Passage
 from neurons.sources.remote import RemoteSource
 from neurons.sources.tokens import content_words, tokens
 
@@ -62,6 +65,14 @@ class _Answer(BaseModel):
     results: Annotated[list[_Label], Field(max_length=100)]
 
 
+class _Error(BaseModel):
+    code: Literal["NOT_FOUND"]
+
+
+class _NoMatch(BaseModel):
+    error: _Error
+
+
 class _Section(BaseModel):
     texts: _Texts
 
@@ -70,12 +81,12 @@ class OpenFda(RemoteSource):
     """Sections of drug labels."""
 
     NAME: ClassVar[str] = "openFDA"
-    LICENCE: ClassVar[str] = "CC0 1.0 (open.fda.gov/license)"
+    LICENCE: ClassVar[str] = "CC0 1.0 unless otherwise noted (open.fda.gov/license)"
 
-    def __init__(self, *, key: str | None = None, base: str = BASE, kept: Kept | None = None) -> None:
+    def __init__(self, *, finder: Finder, key: str | None = None, base: str = BASE, kept: Kept | None = None) -> None:
         service = Service(name=self.NAME, base=base, per_second=PER_SECOND, none=frozenset({404}),
                           params={"api_key": key} if key else None)  # fmt: skip
-        super().__init__(service, kept=kept)
+        super().__init__(service, finder=finder, kept=kept)
 
     async def _find(self, claim: str, *, limit: int, until: float) -> Sequence[Passage]:
         # words are letters, digits and marks, so that nothing of the query's syntax can stand in them
@@ -100,8 +111,11 @@ class OpenFda(RemoteSource):
         return next((each for each in sections if each.place == citation.place), None)
 
     async def _labels(self, query: str, *, limit: int, until: float) -> Sequence[_Label]:
-        raw = await self._service.get("drug/label.json", {"search": query, "limit": str(limit)}, until=until)
-        return self._json(raw, _Answer).results if raw else ()
+        reply = await self._service.get("drug/label.json", {"search": query, "limit": str(limit)}, until=until)
+        if reply.none:
+            self._json(reply.body, _NoMatch)
+            return ()
+        return self._json(reply.body, _Answer).results
 
     def _sections(self, label: _Label, asked: frozenset[str]) -> list[Passage]:
         """Return a label's sections, each scored by how many of the claim's words stand in it or in its heading."""
@@ -115,12 +129,20 @@ class OpenFda(RemoteSource):
                 continue
             texts = self._valid({"texts": told}, _Section).texts
             spoken = heading.replace("_", " ")
-            for number, text in enumerate(texts, start=1):
+            pieces = [piece for text in texts for piece in _pieces(text)]
+            for number, text in enumerate(pieces, start=1):
                 mark = heading if number == 1 else f"{heading}-{number}"
                 score = len(asked & frozenset(tokens(f"{name} {spoken} {text}"))) / max(1, len(asked))
                 place = f"https://dailymed.nlm.nih.gov/dailymed/drugInfo.cfm?setid={label.set_id}#{mark}"
-                if text.strip():
-                    found.append(
-                        self._passage(title=f"{name}: {spoken}", place=place, text=text, score=score, date=date)
-                    )
+                found.append(self._passage(title=f"{name}: {spoken}", place=place, text=text, score=score, date=date))
         return found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Return a section, or the parts of one that is too long for a passage, cut between words where that can be."""
+    while len(text) > MAX_TEXT:
+        cut = text.rfind(" ", MAX_TEXT // 2, MAX_TEXT) + 1 or MAX_TEXT
+        yield text[:cut]
+        text = text[cut:]
+    if text.strip():
+        yield text

@@ -15,6 +15,8 @@ from typing import Final, Protocol, runtime_checkable
 
 MAX_TEXT: Final = 100_000
 """Characters of one passage."""
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_URL: Final = re.compile(r"https?://[!-~]+")
 _DATE: Final = re.compile(r"[12][0-9]{3}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?")
 
 
@@ -50,8 +52,12 @@ class Passage:
 
     def __post_init__(self) -> None:
         for name in ("source", "title", "place", "licence", "text"):
-            if not getattr(self, name).strip():
+            if not (value := getattr(self, name)).strip():
                 raise ValueError(f"a passage without {name} can't be cited")
+            if _HALF.search(value):
+                raise ValueError(f"a passage's {name} holds half a character, which can't be written down")
+        if self.url is not None and not _URL.fullmatch(self.url):
+            raise ValueError("a passage's url is no address of a page")
         if len(self.text) > MAX_TEXT:
             raise ValueError(f"a passage of {len(self.text)} characters; at most {MAX_TEXT}, so cut it at its headings")
         if not math.isfinite(self.score):
@@ -91,4 +97,4 @@ class Source(Protocol):
 
 def digest_of(text: str) -> str:
     """Return the digest of a passage's text."""
-    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

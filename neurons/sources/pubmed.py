@@ -1,7 +1,8 @@
 """PubMed by NCBI's E-utilities: abstracts of papers.
 
-https://www.ncbi.nlm.nih.gov/books/NBK25497/ says: 3 requests a second from an address, 10 with a key; `tool` and
-`email` name who asks. Abstracts may be under their publishers' copyright.
+Pace: 3 requests a second, 10 with a key (NLM Support Center, article KA-05317); `tool` and `email` name the software
+and its developer, whom NCBI writes to before it shuts an address out ("A General Introduction to the E-utilities").
+Abstracts may be under their publishers' copyright.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from xml.etree.ElementTree import Element
 from pydantic import BaseModel, Field
 
 from neurons.sources.asking import Service
+from neurons.sources.claims import MAX_PASSAGES, Finder
 from neurons.sources.errors import FormatChanged
 from neurons.sources.kept import Kept
 from neurons.sources.passage import Citation, Passage
@@ -24,6 +26,7 @@ BASE: Final = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
 PER_SECOND: Final = 3.0
 PER_SECOND_WITH_KEY: Final = 10.0
 _WORDS: Final = 8
+_ID: Final = re.compile(r"[0-9]{1,9}")
 _PLACE: Final = re.compile(r"https://pubmed\.ncbi\.nlm\.nih\.gov/([0-9]{1,9})/")
 _MONTHS: Final = {name: f"{number:02}" for number, name in enumerate(
     ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), start=1
@@ -31,7 +34,7 @@ _MONTHS: Final = {name: f"{number:02}" for number, name in enumerate(
 
 
 class _Ids(BaseModel):
-    idlist: list[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]]
+    idlist: Annotated[list[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]], Field(max_length=MAX_PASSAGES)]
 
 
 class _Search(BaseModel):
@@ -44,10 +47,12 @@ class PubMed(RemoteSource):
     NAME: ClassVar[str] = "PubMed"
     LICENCE: ClassVar[str] = "Abstract from PubMed; its publisher may hold the copyright"
 
-    def __init__(self, *, email: str, key: str | None = None, base: str = BASE, kept: Kept | None = None) -> None:
+    def __init__(self, *, finder: Finder, email: str, key: str | None = None, base: str = BASE,
+                 kept: Kept | None = None) -> None:  # fmt: skip
         params = {"tool": "bettertherapy", "email": email} | ({"api_key": key} if key else {})
         rate = PER_SECOND_WITH_KEY if key else PER_SECOND
-        super().__init__(Service(name=self.NAME, base=base, per_second=rate, params=params), kept=kept)
+        service = Service(name=self.NAME, base=base, per_second=rate, params=params)
+        super().__init__(service, finder=finder, kept=kept)
 
     async def _find(self, claim: str, *, limit: int, until: float) -> Sequence[Passage]:
         words = content_words(claim)[:_WORDS]
@@ -64,16 +69,17 @@ class PubMed(RemoteSource):
 
     async def _ids(self, term: str, *, limit: int, until: float) -> list[str]:
         params = {"db": "pubmed", "term": term, "retmode": "json", "retmax": str(limit), "sort": "relevance"}
-        raw = await self._service.get("esearch.fcgi", params, until=until)
-        return self._json(raw, _Search).esearchresult.idlist
+        reply = await self._service.get("esearch.fcgi", params, until=until)
+        return self._json(reply.body, _Search).esearchresult.idlist
 
     async def _abstracts(self, ids: Sequence[str], *, until: float) -> list[Passage]:
         params = {"db": "pubmed", "id": ",".join(ids), "retmode": "xml", "rettype": "abstract"}
-        root = self._xml(await self._service.get("efetch.fcgi", params, until=until), root="PubmedArticleSet")
+        reply = await self._service.get("efetch.fcgi", params, until=until)
+        root = self._xml(reply.body, root="PubmedArticleSet")
         found: dict[str, Passage] = {}
         for article in root.iterfind("PubmedArticle/MedlineCitation"):
             identity = article.findtext("PMID", "")
-            if not identity.isdecimal():
+            if not _ID.fullmatch(identity):
                 raise FormatChanged("PubMed's answer isn't in its documented format: an article has no <PMID>")
             text = "\n".join(_part(each) for each in article.iterfind("Article/Abstract/AbstractText"))
             title = article.find("Article/ArticleTitle")

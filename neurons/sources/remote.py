@@ -14,7 +14,7 @@ from defusedxml.common import DefusedXmlException
 from pydantic import BaseModel, ValidationError
 
 from neurons.sources.asking import Service
-from neurons.sources.claims import check_leaves
+from neurons.sources.claims import Finder, check_leaves, check_limit
 from neurons.sources.errors import FormatChanged
 from neurons.sources.kept import Kept
 from neurons.sources.passage import Citation, Passage
@@ -28,8 +28,10 @@ class RemoteSource(ABC):
     NAME: ClassVar[str]
     LICENCE: ClassVar[str]
 
-    def __init__(self, service: Service, *, kept: Kept | None = None) -> None:
+    def __init__(self, service: Service, *, finder: Finder, kept: Kept | None = None) -> None:
+        """`finder` looks through all that is sent: there is no source that asks others without one."""
         self._service = service
+        self._finder = finder
         self._kept = kept or Kept()
 
     @property
@@ -39,10 +41,12 @@ class RemoteSource(ABC):
 
     async def search(self, claim: str, *, limit: int = 5, seconds: float = 10) -> Sequence[Passage]:
         """Return what the service finds, in its order."""
-        check_leaves(claim)
+        until = time.monotonic() + seconds
+        check_limit(limit)
+        await self._check(claim, until=until)
         if (known := self._kept.get(self.NAME, claim, limit)) is not None:
             return known
-        found = (await self._find(claim, limit=limit, until=time.monotonic() + seconds))[:limit]
+        found = (await self._find(claim, limit=limit, until=until))[:limit]
         self._kept.put(self.NAME, claim, limit, found)
         return found
 
@@ -55,6 +59,10 @@ class RemoteSource(ABC):
     async def close(self) -> None:
         """Close its connections."""
         await self._service.close()
+
+    async def _check(self, text: str, *, until: float) -> None:
+        """Raise ClaimRefused for a text of someone else's that must not be sent."""
+        await check_leaves(text, finder=self._finder, until=until)
 
     @abstractmethod
     async def _find(self, claim: str, *, limit: int, until: float) -> Sequence[Passage]: ...

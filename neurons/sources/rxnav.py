@@ -1,18 +1,21 @@
 """RxNav's RxClass: what a drug may treat, must not be given with, and belongs to, by MED-RT.
 
-https://lhncbc.nlm.nih.gov/RxNav/TermsofService.html says: 20 requests a second from an address, answers kept for 12 to
-24 hours; who asks more often is answered 403. Its answers are records, not sentences: a passage is composed of their
-fields.
+Who asks more often than its terms allow is answered 403, and no licence is needed (lhncbc.nlm.nih.gov, RxNav's "FAQs").
+Pace: 20 requests a second from an address, as NLM's "API Terms of Service" say for its other services and others repeat
+for this one. Fields that would be empty are null or left out ("RxClass API: getClassByRxNormDrugId"). Its answers are
+records, not sentences: a passage is composed of their fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final
 
 from pydantic import BaseModel, Field
 
 from neurons.sources.asking import Service
+from neurons.sources.claims import Finder
 from neurons.sources.errors import FormatChanged
 from neurons.sources.kept import Kept
 from neurons.sources.passage import Citation, Passage
@@ -24,6 +27,9 @@ PER_SECOND: Final = 20.0
 _WORDS: Final = 5
 """Of a claim that are asked about: each is a request."""
 _SHORTEST: Final = 5
+_PLACE: Final = re.compile(
+    r"https://mor\.nlm\.nih\.gov/RxNav/search\?searchBy=RXCUI&searchTerm=([0-9]{1,9})#\w+", re.ASCII
+)
 _RELATIONS: Final = {
     "may_treat": "may treat",
     "may_prevent": "may prevent",
@@ -44,17 +50,16 @@ class _Drug(BaseModel):
 
 class _Class(BaseModel):
     className: _Text  # noqa: N815 - the service's name
-    classType: str = ""  # noqa: N815
 
 
 class _Relation(BaseModel):
     minConcept: _Drug  # noqa: N815
     rxclassMinConceptItem: _Class  # noqa: N815
-    rela: str = ""
+    rela: str | None = None
 
 
 class _Relations(BaseModel):
-    rxclassDrugInfo: Annotated[list[_Relation], Field(max_length=5000)]  # noqa: N815
+    rxclassDrugInfo: Annotated[list[_Relation], Field(max_length=5000)] | None = None  # noqa: N815
 
 
 class _Answer(BaseModel, extra="allow"):
@@ -66,39 +71,44 @@ class RxNav(RemoteSource):
 
     NAME: ClassVar[str] = "RxNav"
     LICENCE: ClassVar[str] = (
-        "Public domain (US government, MED-RT); name the National Library of Medicine as the source"
+        "None needed (RxNav's FAQs); say that the data are the National Library of Medicine's, which endorses nothing"
     )
 
-    def __init__(self, *, base: str = BASE, kept: Kept | None = None) -> None:
-        super().__init__(
-            Service(name=self.NAME, base=base, per_second=PER_SECOND, busy=frozenset({403, 429, 503})), kept=kept
-        )
+    def __init__(self, *, finder: Finder, base: str = BASE, kept: Kept | None = None) -> None:
+        service = Service(name=self.NAME, base=base, per_second=PER_SECOND, busy=frozenset({403, 429, 503}))
+        super().__init__(service, finder=finder, kept=kept)
 
     async def _find(self, claim: str, *, limit: int, until: float) -> Sequence[Passage]:
         words = [word for word in content_words(claim) if word.isalpha() and word.isascii() and len(word) >= _SHORTEST]
         asked = frozenset(tokens(claim))
-        found = {each.place: each for word in words[:_WORDS] for each in await self._drug(word, asked, until=until)}
+        found = {each.place: each for word in words[:_WORDS] for each in await self._named(word, asked, until=until)}
         return sorted(found.values(), key=lambda passage: (-passage.score, passage.place))[:limit]
 
     async def _again(self, citation: Citation, *, until: float) -> Passage | None:
-        found = await self._drug(citation.title.partition(": ")[0], frozenset(), until=until)
+        if (place := _PLACE.fullmatch(citation.place)) is None:
+            return None
+        found = await self._relations("rxclass/class/byRxcui.json", {"rxcui": place[1]}, frozenset(), until=until)
         return next((each for each in found if each.place == citation.place), None)
 
-    async def _drug(self, name: str, asked: frozenset[str], *, until: float) -> list[Passage]:
-        params = {"drugName": name, "relaSource": "MEDRT"}
-        answer = self._json(await self._service.get("rxclass/class/byDrugName.json", params, until=until), _Answer)
+    async def _named(self, name: str, asked: frozenset[str], *, until: float) -> list[Passage]:
+        return await self._relations("rxclass/class/byDrugName.json", {"drugName": name}, asked, until=until)
+
+    async def _relations(self, path: str, drug: Mapping[str, str], asked: frozenset[str], *,
+                         until: float) -> list[Passage]:  # fmt: skip
+        reply = await self._service.get(path, {**drug, "relaSource": "MEDRT"}, until=until)
+        answer = self._json(reply.body, _Answer)
         if answer.rxclassDrugInfoList is None and (answer.model_extra or {}).keys() - {"userInput"}:
             raise FormatChanged("RxNav's answer isn't in its documented format: `rxclassDrugInfoList` is missing")
-        listed = answer.rxclassDrugInfoList.rxclassDrugInfo if answer.rxclassDrugInfoList else []
+        listed = (answer.rxclassDrugInfoList and answer.rxclassDrugInfoList.rxclassDrugInfo) or []
         classes: dict[tuple[str, str, str], set[str]] = {}
         for each in listed:
             if each.rela in _RELATIONS:
                 key = (each.minConcept.rxcui, each.minConcept.name, each.rela)
                 classes.setdefault(key, set()).add(each.rxclassMinConceptItem.className)
         found = []
-        for (identity, drug, relation), names in sorted(classes.items()):
-            text = f"{drug} {_RELATIONS[relation]}: {'; '.join(sorted(names))}"
+        for (identity, name, relation), names in sorted(classes.items()):
+            text = f"{name} {_RELATIONS[relation]}: {'; '.join(sorted(names))}"
             place = f"https://mor.nlm.nih.gov/RxNav/search?searchBy=RXCUI&searchTerm={identity}#{relation}"
             score = len(asked & frozenset(tokens(text))) / max(1, len(asked))
-            found.append(self._passage(title=f"{drug}: {_RELATIONS[relation]}", place=place, text=text, score=score))
+            found.append(self._passage(title=f"{name}: {_RELATIONS[relation]}", place=place, text=text, score=score))
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
+import os
+import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,24 +13,36 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from neurons.privacy import Deidentifier, TextRefused
 from neurons.sources import ClaimRefused, FormatChanged, NoAnswer, RateLimited, SourceError
 from neurons.sources import asking as asking_module
 from neurons.sources.contract import ContractBroken, check_source
 from neurons.sources.kept import Kept
 from neurons.sources.medlineplus import MedlinePlus
 from neurons.sources.openfda import OpenFda
-from neurons.sources.passage import Passage
+from neurons.sources.passage import Citation, Passage
 from neurons.sources.pubmed import PubMed
 from neurons.sources.remote import RemoteSource
 from neurons.sources.rxnav import RxNav
-
-_spec = importlib.util.spec_from_file_location("sources_answers", Path(__file__).with_name("answers.py"))
-assert _spec is not None
-assert _spec.loader is not None
-answers = sys.modules.setdefault("sources_answers", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(answers)
+from tests.unit.sources import answers
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
+CLAIM = "ibuprofen against fever in pregnancy"
+
+
+class Finder:
+    """Finds the words it is told, or can't look; what it read is known."""
+
+    def __init__(self, *words: str, fails: bool = False) -> None:
+        self.words, self.fails = words, fails
+
+    def find(self, text: str) -> list[str]:
+        if self.fails:
+            raise TextRefused("a script that no recogniser reads")
+        return [each for each in self.words if each in text]
+
+
+NOBODY = Finder()
 
 
 class StandIn:
@@ -58,7 +71,7 @@ class StandIn:
                 return (
                     web.Response(text=answers.OPENFDA)
                     if known
-                    else web.json_response({"error": {"code": "NOT_FOUND"}}, status=404)
+                    else web.json_response({"error": {"code": "NOT_FOUND", "message": "No matches found!"}}, status=404)
                 )
             case "esearch.fcgi":
                 return (
@@ -69,7 +82,8 @@ class StandIn:
             case "efetch.fcgi":
                 return web.Response(text=answers.EFETCH, content_type="text/xml")
             case _:
-                return web.Response(text=answers.RXNAV) if "ibuprofen" in said else web.json_response({})
+                said_of_it = "ibuprofen" in said or "5640" in request.query.values()
+                return web.Response(text=answers.RXNAV) if said_of_it else web.json_response({})
 
 
 @pytest.fixture
@@ -90,18 +104,15 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StandIn]:
 @pytest.fixture(params=["MedlinePlus", "openFDA", "PubMed", "RxNav"])
 async def source(request: pytest.FixtureRequest, service: StandIn) -> AsyncIterator[RemoteSource]:
     made: dict[str, Callable[[], RemoteSource]] = {
-        "MedlinePlus": lambda: MedlinePlus(base=service.base),
-        "openFDA": lambda: OpenFda(base=service.base, key="sekret"),
-        "PubMed": lambda: PubMed(base=service.base, email="a@example.org", key="sekret"),
-        "RxNav": lambda: RxNav(base=service.base),
+        "MedlinePlus": lambda: MedlinePlus(finder=NOBODY, base=service.base),
+        "openFDA": lambda: OpenFda(finder=NOBODY, base=service.base, key="sekret"),
+        "PubMed": lambda: PubMed(finder=NOBODY, base=service.base, email="a@example.org", key="sekret"),
+        "RxNav": lambda: RxNav(finder=NOBODY, base=service.base),
     }
     found = made[request.param]()
     found._service._gap = 0.0  # the pace is tested by itself
     yield found
     await found.close()
-
-
-CLAIM = "ibuprofen against fever in pregnancy"
 
 
 async def test_every_client_keeps_the_contract(source: RemoteSource) -> None:
@@ -111,10 +122,10 @@ async def test_every_client_keeps_the_contract(source: RemoteSource) -> None:
 async def test_passages_are_the_services_texts(service: StandIn) -> None:
     found = {}
     for each in (
-        MedlinePlus(base=service.base),
-        OpenFda(base=service.base),
-        PubMed(base=service.base, email="a@example.org"),
-        RxNav(base=service.base),
+        MedlinePlus(finder=NOBODY, base=service.base),
+        OpenFda(finder=NOBODY, base=service.base),
+        PubMed(finder=NOBODY, base=service.base, email="a@example.org"),
+        RxNav(finder=NOBODY, base=service.base),
     ):
         found[each.name] = (await each.search(CLAIM, limit=1, seconds=20))[0]
         await each.close()
@@ -184,8 +195,6 @@ async def test_a_slow_service_is_left_when_the_time_is_over(service: StandIn, so
 )
 async def test_a_changed_format_is_said_and_not_guessed(service: StandIn, source: RemoteSource, body: str) -> None:
     service.first = [lambda _: web.Response(text=body)]
-    if source.name == "openFDA" and not body:
-        pytest.skip("an empty body is how 404, nothing found, is told inside")
     with pytest.raises(FormatChanged, match="documented format"):
         await source.search(CLAIM, seconds=20)
 
@@ -212,15 +221,109 @@ async def test_what_identifies_a_person_is_not_sent(service: StandIn, source: Re
     assert not service.asked
 
 
+async def test_a_missing_page_of_openfda_is_not_taken_for_nothing_found(service: StandIn) -> None:
+    source = OpenFda(finder=NOBODY, base=service.base)
+    service.first = [lambda _: web.Response(status=404, text="<html>moved</html>")]
+    with pytest.raises(FormatChanged, match="documented format"):
+        await source.search(CLAIM, seconds=20)
+    await source.close()
+
+
+async def test_nobody_is_named_to_a_service_whatever_finds_the_name(service: StandIn, source: RemoteSource) -> None:
+    for finder, why in ((Finder("Jorvanna"), "may identify"), (Finder(fails=True), "can't be looked for")):
+        source._finder = finder
+        with pytest.raises(ClaimRefused, match=why) as error:
+            await source.search("Jorvanna takes ibuprofen against fever")  # a name that no rule of ours knows
+        assert "Jorvanna" not in str(error.value)
+    assert not service.asked
+
+
+async def test_a_finder_that_hangs_lets_nothing_out(service: StandIn, source: RemoteSource) -> None:
+    class Slow(Finder):
+        def find(self, text: str) -> list[str]:
+            released.wait(20)
+            return []
+
+    released = threading.Event()
+    source._finder = Slow()
+    try:
+        with pytest.raises(NoAnswer, match="nothing was sent"):
+            await source.search(CLAIM, seconds=0.1)
+    finally:
+        released.set()
+    assert not service.asked
+
+
+async def test_the_packaged_models_keep_a_name_inside(service: StandIn) -> None:
+    source = RxNav(finder=Deidentifier.load(), base=service.base)
+    with pytest.raises(ClaimRefused, match="identify"):
+        await source.search("margaret holloway takes ibuprofen")
+    assert not service.asked
+    assert await source.search("ibuprofen is contraindicated with asthma", seconds=20)
+    await source.close()
+
+
+async def test_a_service_gets_words_of_the_claim_in_small_letters_and_nothing_around_them(
+    service: StandIn, source: RemoteSource
+) -> None:
+    await source.search('Fever "AND" ibuprofen) OR set_id:* [tiab] #1 <b>', seconds=20)
+
+    own = {"healthtopics", "title", "pubmed", "relevance", "bettertherapy", "example", "org", "json", "xml", "abstract"}
+    own |= {"openfda", "generic", "name", "brand", "medrt", "or", "and", "a", "sekret"}
+    sent = {
+        word for asked in service.asked for value in asked.values() for word in re.findall(r"[^\W_]+", value.lower())
+    }
+    said = {"fever", "ibuprofen", "set", "id", "tiab", "b"}
+    assert {word for word in sent - own if not word.isdigit()} <= said
+    assert not any(sign in value for asked in service.asked for value in asked.values() for sign in "*[]#<>")
+
+
+@pytest.mark.parametrize("title", ["Jorvanna Dell", 'Fever" OR "x', "\ud800\u200b", ""])
+async def test_a_citation_that_somebody_made_up_carries_nothing_out(service: StandIn, title: str) -> None:
+    source = MedlinePlus(finder=Finder("Jorvanna"), base=service.base)
+    citation = Citation(source="MedlinePlus", title=title, place="https://medlineplus.gov/x.html", digest="")
+    try:
+        assert await source.fetch(citation, seconds=20) is None
+    except ClaimRefused:
+        assert not service.asked
+    await source.close()
+    assert [each["term"].count('"') for each in service.asked] in ([], [2])
+    assert "Jorvanna" not in str(service.asked)
+
+
 async def test_what_was_found_is_kept_and_the_claim_is_not(service: StandIn, tmp_path: Path) -> None:
     for _ in range(2):  # the second process has the disk only
-        source = MedlinePlus(base=service.base, kept=Kept(folder=tmp_path))
+        source = MedlinePlus(finder=NOBODY, base=service.base, kept=Kept(folder=tmp_path))
         await source.search("fever confidential", seconds=20)
         assert await source.search("fever  confidential", seconds=20)
         await source.close()
 
     assert len(service.asked) == 1
     assert "confidential" not in "".join(each.name + each.read_text() for each in tmp_path.iterdir())
+
+
+def test_a_folder_of_what_was_found_is_bounded_and_never_in_the_way(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    kept = Kept(entries=3, seconds=10, folder=tmp_path, clock=lambda: now[0])
+    passage = Passage(source="S", title="t", place="p", licence="l", text="x", score=1.0)
+    (tmp_path / ".partial-left").write_text("by a process that was killed")
+    os.utime(tmp_path / ".partial-left", (0, 0))
+    (tmp_path / "others.txt").write_text("not ours")
+    for number in range(201):
+        now[0] += 0.01
+        kept.put("S", f"claim {number}", 5, [passage])
+
+    left = {each.name for each in tmp_path.iterdir()}
+    assert "others.txt" in left
+    assert ".partial-left" not in left
+    assert len(left) <= 3 + 1
+    file = next(each for each in tmp_path.iterdir() if each.suffix == ".json")
+    for content in (b"", b"[{}]", b"[" * 100_000, b'[{"source": "S"}]'):
+        file.write_bytes(content)
+        assert Kept(folder=tmp_path).get("S", "claim 200", 5) in (None, (passage,))
+    unwritable = Kept(folder=tmp_path / "others.txt")
+    unwritable.put("S", "a", 5, [passage])
+    assert unwritable.get("S", "a", 5) == (passage,)
 
 
 def test_keeping_is_bounded_and_ends(tmp_path: Path) -> None:
@@ -237,7 +340,7 @@ def test_keeping_is_bounded_and_ends(tmp_path: Path) -> None:
 
 
 async def test_a_service_is_asked_no_oftener_than_its_terms_say(service: StandIn) -> None:
-    source = PubMed(base=service.base, email="a@example.org")
+    source = PubMed(finder=NOBODY, base=service.base, email="a@example.org")
     begun = time.monotonic()
     await asyncio.gather(*(source.search(f"fever {word}", seconds=20) for word in ("one", "two")))
     await source.close()
@@ -252,4 +355,4 @@ async def test_the_contract_finds_a_source_that_breaks_it(service: StandIn) -> N
             return None
 
     with pytest.raises(ContractBroken, match="fetched again"):
-        await check_source(Careless(base=service.base), found=CLAIM, absent="zebras gallop", seconds=20)
+        await check_source(Careless(finder=NOBODY, base=service.base), found=CLAIM, absent="zebras gallop", seconds=20)
