@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
-from neurons.invisible import visible
 from neurons.scoring.items import Choice, Gold, Item, Rubric
-from neurons.scoring.phrases import normalise, says_any, token_f1
+from neurons.scoring.options import read_option
+from neurons.scoring.phrases import says_any, token_f1
 
 FACTS_SHARE: Final = 0.8
 """Weight of a gold item's key facts; the rest is the overlap with the gold answer's words."""
@@ -24,24 +23,10 @@ class ScorerError(Exception):
 def score_answer(item: Item, answer: str, *, judge: Judge | None = None) -> float:
     """Return the score of `answer`. Raises ScorerError when it takes a judge that is missing or fails."""
     if isinstance(item, Choice):
-        return 1.0 if chosen_option(answer, item) == item.answer else 0.0
+        return 1.0 if read_option(answer, item.options).letter == item.answer else 0.0
     if isinstance(item, Gold):
         return _score_gold(item, answer)
     return _score_rubric(item, answer, judge)
-
-
-def chosen_option(answer: str, item: Choice) -> str | None:
-    """Return the letter that an answer chooses: stated first or said to be the answer, or the option's own words."""
-    letters = "".join(sorted(item.options))
-    for pattern in (
-        rf"^\W*(?i:option\s+)?([{letters}])(?=\W*$|[).:,]|\s*\n)",  # "A headache is …" chooses nothing
-        rf"(?i:answer|option|choice)(?:\s+(?i:is|would\s+be))?\W{{0,4}}([{letters}])(?=\W*$|[).:,]|\s+(?i:because|since)\b)",
-    ):
-        if (match := re.search(pattern, visible(answer))) is not None:
-            return match[1]
-    said = normalise(answer)
-    named = [letter for letter, text in item.options.items() if _contains(said, normalise(text))]
-    return named[0] if len(named) == 1 else None
 
 
 def _score_gold(item: Gold, answer: str) -> float:
@@ -69,7 +54,3 @@ def _score_rubric(item: Rubric, answer: str, judge: Judge | None) -> float:
         achieved += criterion.points if met else 0
     possible = sum(criterion.points for criterion in item.criteria if criterion.points > 0)
     return min(1.0, max(0.0, achieved / possible))
-
-
-def _contains(words: list[str], wanted: list[str]) -> bool:
-    return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))

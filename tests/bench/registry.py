@@ -77,6 +77,7 @@ MODULES: Final[dict[str, str]] = {
     "emergency": "tests.bench.emergency",
     "gateway": "tests.bench.gateway",
     "deidentification": "tests.bench.deidentification",
+    "sources": "tests.bench.sources",
 }
 
 ELSEWHERE: Final = (

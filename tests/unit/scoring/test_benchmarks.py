@@ -1,0 +1,127 @@
+"""Importers: the published files whole, hard cases among them, and whatever else is no file of theirs refused in words."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurons.scoring import Choice, ItemError, score_answer
+from neurons.scoring.benchmarks import read_healthbench, read_medmcqa, read_medqa, read_mmlu, read_pubmedqa
+
+DATA = Path(os.environ.get("BETTERTHERAPY_DATA", "../shared/data"))
+MEDQA = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "y", "answer_idx": "B", "meta_info": "step1"}
+MEDMCQA = {
+    "id": "7",
+    "question": "Q?",
+    "opa": "a",
+    "opb": "b",
+    "opc": "c",
+    "opd": "d",
+    "cop": 4,
+    "exp": None,
+    "subject_name": "Surgery",
+}
+PUBMEDQA = {"QUESTION": "Does it?", "CONTEXTS": ["We saw it."], "final_decision": "maybe"}
+MMLU = b'"Which, of\nthese?",a,b,"c, d",e,C\r\n'
+
+
+def lines(*rows: Any) -> bytes:
+    return "\n".join(json.dumps(each) for each in rows).encode()
+
+
+def test_each_format_gives_its_question_options_and_right_letter() -> None:
+    (medqa,), (medmcqa,), (pubmedqa,), (mmlu,) = (
+        read_medqa(lines(MEDQA)), read_medmcqa(lines(MEDMCQA)), read_pubmedqa(json.dumps({"11": PUBMEDQA}).encode()),
+        read_mmlu(MMLU, subject="anatomy"),
+    )  # fmt: skip
+
+    assert (medqa.id, medqa.answer, medqa.options, medqa.category) == ("medqa-1", "B", {"A": "x", "B": "y"}, "step1")
+    assert (medmcqa.id, medmcqa.answer, medmcqa.options["D"], medmcqa.category) == ("medmcqa-7", "D", "d", "Surgery")
+    assert (pubmedqa.id, pubmedqa.answer, pubmedqa.question) == ("pubmedqa-11", "C", "We saw it.\nDoes it?")
+    assert (mmlu.id, mmlu.answer, mmlu.question, mmlu.options["C"]) == (
+        "mmlu-anatomy-1",
+        "C",
+        "Which, of\nthese?",
+        "c, d",
+    )
+    assert score_answer(mmlu, "The answer is C.") == 1.0
+
+
+@pytest.mark.skipif(not (DATA / "medqa.jsonl").is_file(), reason=f"{DATA} is not there")
+@pytest.mark.parametrize(("name", "read", "count"), [
+    ("medqa.jsonl", read_medqa, 637), ("medmcqa.jsonl", read_medmcqa, 1000), ("pubmedqa.json", read_pubmedqa, 500),
+])  # fmt: skip
+def test_the_published_files_are_read_whole(name: str, read: Callable[[bytes], tuple[Choice, ...]], count: int) -> None:
+    items = read((DATA / name).read_bytes())
+    assert len(items) == count
+    assert len({each.id for each in items}) == count
+    assert all(score_answer(each, each.answer) == 1.0 for each in items)
+
+
+@pytest.mark.skipif(not (DATA / "mmlu").is_dir(), reason=f"{DATA} is not there")
+def test_mmlus_files_are_read_whole_with_their_line_breaks_and_commas() -> None:
+    found: Counter[str] = Counter()
+    for file in sorted((DATA / "mmlu").glob("*_test.csv")):
+        subject = file.name.removesuffix("_test.csv")
+        items = read_mmlu(file.read_bytes(), subject=subject)
+        found[subject] = len(items)
+        with file.open(newline="", encoding="utf-8") as opened:
+            for item, row in zip(items, csv.reader(opened), strict=True):
+                assert [item.question, *item.options.values(), item.answer] == row
+    assert found == {
+        "anatomy": 135, "clinical_knowledge": 265, "college_biology": 144, "college_medicine": 173, "medical_genetics": 100,
+        "professional_medicine": 272,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("read", "data", "why"), [
+    (read_medqa, lines(MEDQA | {"answer_idx": "A"}), "line 1: answer_idx isn't"), (read_medqa, lines(MEDQA | {"options": {"A": "x"}}), "options"),
+    (read_medqa, lines(MEDQA, MEDQA | {"question": 7}), "line 2: question"), (read_medqa, b"", "no row"),
+    (read_medqa, b"\x1f\x8b\x08", "compressed"), (read_medqa, b'{"question": "\xff"}', "no UTF-8"), (read_medqa, lines([]), "the row"),
+    (read_medqa, lines(MEDQA | {"options": {"A": "x", "secret": "y"}, "answer_idx": "secret"}), "options"),
+    (read_medmcqa, lines(MEDMCQA | {"cop": 0}), "cop"), (read_medmcqa, lines(MEDMCQA | {"cop": "1"}), "cop"),
+    (read_medmcqa, lines(MEDMCQA, MEDMCQA), "two rows"), (read_pubmedqa, b"[]", "no object"), (read_pubmedqa, b"{", "no JSON"),
+    (read_pubmedqa, json.dumps({"1": PUBMEDQA | {"final_decision": "secret"}}).encode(), "id 1: final_decision"),
+    (lambda data: read_mmlu(data, subject="s"), b"a,b\n", "row 1: 2 fields"),
+    (lambda data: read_mmlu(data, subject="s"), b"q,a,b,c,d,E\n", "none of the options"),
+    (lambda data: read_mmlu(data, subject="s"), b'"secret', "row 1: no CSV"), (lambda data: read_mmlu(data, subject="s"), b"\xff", "UTF-8"),
+    (read_healthbench, lines({"prompt_id": "1"}), "line 1"),
+])  # fmt: skip
+def test_another_file_is_refused_in_words_that_quote_nothing(
+    read: Callable[[bytes], object], data: bytes, why: str
+) -> None:
+    with pytest.raises(ItemError, match=why) as error:
+        read(data)
+    assert "secret" not in str(error.value)
+
+
+@given(st.data())
+@pytest.mark.parametrize(("read", "whole"), [
+    (read_medqa, lines(MEDQA)), (read_medmcqa, lines(MEDMCQA)), (read_pubmedqa, json.dumps({"1": PUBMEDQA}).encode()),
+    (read_healthbench, lines({"prompt_id": "1"})), (lambda data: read_mmlu(data, subject="s"), MMLU),
+])  # fmt: skip
+def test_any_bytes_are_items_or_refused(read: Callable[[bytes], object], whole: bytes, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, min(len(whole), start + 6)))
+    try:
+        read(
+            whole[:start]
+            + data.draw(st.one_of(st.binary(max_size=6), st.just(b"1" * 5000), st.just(b"[")))
+            + whole[end:]
+        )
+    except ItemError as error:
+        assert len(str(error)) < 500  # noqa: PT017 - other examples raise nothing
+
+
+def test_a_field_of_any_length_is_read_or_refused() -> None:
+    with pytest.raises(ItemError):
+        read_mmlu(b"q" * 200_000 + b",a,b,c,d,A\n", subject="s")
