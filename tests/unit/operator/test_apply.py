@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from twin_operator.engine.apply import Applier, Owner, stamped
+from twin_operator.engine.compare import first_difference
 from twin_operator.engine.resources import CONFIG_MAP, SERVICE, Key, Manifest, Resource, key_of
 from twin_operator.errors import ApiError, ApplyError, NotLeaderError
 
@@ -124,6 +125,24 @@ async def test_what_is_as_planned_takes_no_write(api: FakeApi, store: Store, app
     outcome = await applier.apply(owner=OWNER, wanted=[child("a")], existing=list(store.values()))
     assert (outcome.writes, outcome.complete, api.writes) == (0, True, ["apply a"])
     outcome.raise_incomplete()
+
+
+async def test_the_same_plan_is_compared_with_the_same_version_once(
+    api: FakeApi, store: Store, applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await applier.apply(owner=OWNER, wanted=[child("a")], existing=[])
+    compared = []
+    monkeypatch.setattr(
+        "twin_operator.engine.apply.first_difference",
+        lambda wanted, live: compared.append(live["metadata"]["resourceVersion"]) or first_difference(wanted, live),
+    )
+    for _ in range(3):
+        assert (await applier.apply(owner=OWNER, wanted=[child("a")], existing=[])).writes == 0
+    assert len(compared) == 1
+    key = Key("ConfigMap", "n", "a")
+    store.put(api.put({**api.objects[key], "data": {"key": "of somebody else"}}))
+    assert (await applier.apply(owner=OWNER, wanted=[child("a")], existing=[])).writes == 1
+    assert (await applier.apply(owner=OWNER, wanted=[child("a", "2")], existing=[])).writes == 1
 
 
 async def test_an_api_server_out_of_reach_is_not_waited_for_once_a_child(api: FakeApi, applier: Applier) -> None:

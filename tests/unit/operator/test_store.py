@@ -180,6 +180,33 @@ def test_what_was_decoded_is_made_once_and_goes_with_its_object() -> None:
     assert (store.value(KEY), len(store)) == (None, 0)
 
 
+def test_of_a_slice_of_which_one_twin_changed_the_others_are_what_they_were() -> None:
+    """Neither made compact nor decoded nor compared anew: a hundred twins stand in a slice, a thousand in a report."""
+    store = Store(WATCHED)
+    entries = {uid: {"name": uid, "doctor": "Dr. A"} for uid in ("u-1", "u-2", "u-3")}
+    key = Key("RoutingSlice", "clinic", "c")
+
+    def put(version: int, twins: dict[str, Any]) -> None:
+        twins = {uid: dict(entry) for uid, entry in twins.items()}
+        store.put({**thing(version), "apiVersion": names.API_VERSION, "kind": "RoutingSlice", "twins": twins})
+
+    put(1, entries)
+    before = store.value(key)
+    put(2, {**entries, "u-2": {"name": "u-2", "doctor": "Dr. B"}})
+    after = store.value(key)
+    assert after.twins["u-2"].doctor == "Dr. B"
+    for uid in ("u-1", "u-3"):
+        assert after.raw[uid] is before.raw[uid]
+        assert after.twins[uid] is before.twins[uid]
+
+
+def test_a_part_of_another_type_is_taken_anew() -> None:
+    store = Store(WATCHED)
+    store.put({**thing(1), "data": {"a": "1", "b": {"c": "x"}}})
+    store.put({**thing(2), "data": {"a": ["1"], "b": {"c": "y"}, "d": {}}})
+    assert store.get(KEY)["data"] == {"a": ["1"], "b": {"c": "y"}, "d": {}}  # type: ignore[index]
+
+
 def test_managed_fields_are_not_kept() -> None:
     store = Store(WATCHED)
     made = thing(1)
