@@ -148,6 +148,17 @@ def _unlikely(distance: float) -> float:
     return 2.5 * math.log1p(min(abs(distance), 1e6) ** 2 / 4)
 
 
+def leaning(recorded: Sequence[Recorded], loaded: Sequence[float], bare: Sequence[float]) -> float:
+    """Return how far answers go from the base model's towards the record: 0 is none of the way, 1 all of it.
+
+    Rounding goes every way, so over many places it takes nothing towards the record, however coarse it is.
+    """
+    ways = [e.child - (plain if e.base is None else e.base) for e, plain in zip(recorded, bare, strict=True)]
+    length = math.fsum(way * way for way in ways)
+    gone = math.fsum((said - plain) * way for said, plain, way in zip(loaded, bare, ways, strict=True))
+    return gone / length if length else 0.0
+
+
 def mean_difference(expected: Sequence[float], actual: Sequence[float]) -> float:
     """Return the mean absolute difference in nats; infinite when lengths differ or a value is no number.
 

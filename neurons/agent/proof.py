@@ -26,7 +26,7 @@ from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.report import FailureReason, Proof
 from neurons.agent.engine import EngineAnswer
 from neurons.agent.failure import Failure
-from neurons.agent.fingerprint import Evidence, Opinion, Recorded, judge, mean_difference, rounds
+from neurons.agent.fingerprint import Evidence, Opinion, Recorded, judge, leaning, mean_difference, rounds
 from neurons.agent.known_answers import KNOWN, KNOWN_TEXT, Calibration, Health, KnownAnswers
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
@@ -39,6 +39,8 @@ _STANDARD_ROUNDS: Final = (KNOWN, forced(KNOWN_TEXT))
 """What an adapter without a recorded fingerprint is asked: more only when the first show nothing but the base."""
 _EFFECT_NOISES: Final = 3.0
 """Mean difference from the base model, in units of the pool's noise, below which nothing is told apart."""
+_LEAST_LEANING: Final = 0.25
+"""Of the way from the base model's answers to the recorded ones: an adapter that goes so far has an effect."""
 _FRESH_SECONDS: Final = 0.25
 """A base model that was sound so long ago is asked once for all newcomers that are asked one after another."""
 _SAME_NATS: Final = 0.1
@@ -165,7 +167,10 @@ class Prover:
         if opinion is Opinion.CHILD:
             return Proven(Proof.FINGERPRINT, milli_nats)
         noise = await self._noise_now([entry.position for entry in asked], bare)
-        if not _differs(loaded, bare, max(noise, calibration.noise)):
+        still = not _differs(loaded, bare, calibration.noise)
+        # On a coarse kernel a busy base model is as far from itself as from the adapter; only the direction tells then.
+        lost = not _differs(loaded, bare, noise) and leaning(asked, loaded, bare) < _LEAST_LEANING
+        if still or lost:
             raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT, milli_nats)
         if opinion is Opinion.UNSURE:
             return Proven(Proof.UNPROVEN, milli_nats, message=_UNSURE)

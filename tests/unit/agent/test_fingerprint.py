@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from bettertherapy_api.manifest import Fingerprint, Probe
-from neurons.agent.fingerprint import ROUNDS, Evidence, Opinion, Recorded, judge, mean_difference, rounds
+from neurons.agent.fingerprint import ROUNDS, Evidence, Opinion, Recorded, judge, leaning, mean_difference, rounds
 from neurons.agent.known_answers import Calibration, is_spoilt
 from tests.bench.fingerprint_verdicts import FORMATS, decide, pairs_of
 
@@ -143,3 +143,14 @@ def test_a_difference_of_unequal_lengths_or_no_numbers_is_infinite() -> None:
     assert mean_difference((1.0,), ()) == math.inf
     assert mean_difference((math.nan,), (1.0,)) == math.inf
     assert mean_difference((-math.inf,), (-1.0,)) == 100.0
+
+
+def test_rounding_takes_nothing_towards_the_record() -> None:
+    recorded = [Recorded(((1,), place), child=-1.0, base=-3.0 + place % 3) for place in range(48)]
+    draw = random.Random(1)
+    bare = [-2.5 + place % 3 for place in range(48)]
+    rounded = [value + draw.uniform(-1, 1) for value in bare]
+    assert abs(leaning(recorded, rounded, bare)) < 0.2
+    loaded = [b + 0.6 * (e.child - (e.base or 0.0)) + draw.uniform(-1, 1) for e, b in zip(recorded, bare, strict=True)]
+    assert leaning(recorded, loaded, bare) > 0.4
+    assert leaning(recorded[:1], [-1.0], [-1.0]) == 0.0
