@@ -139,8 +139,10 @@ async def _kept() -> None:
     """The next pair needs the weights again."""
 
 
-async def measure(kind: Kind, judged: Judged, nights: Mapping[tuple[int, int], Night], deadline: float) -> None:
-    """Measure all pairs, the important ones first, for as long as there is time."""
+async def measure(
+    kind: Kind, judged: Judged, nights: Mapping[tuple[int, int], Night], deadline: float, *, others: bool
+) -> None:
+    """Measure all pairs, the important ones first and `others` after them, for as long as there is time."""
     began = time.monotonic()
     kind.noise = (await judged.known.calibrated()).noise
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -168,7 +170,7 @@ async def measure(kind: Kind, judged: Judged, nights: Mapping[tuple[int, int], N
                 if (said == _RIGHT) != (who == "child"):
                     kind.odd.append(f"{nights[key].name} by {who}: {said}, {off} milli-nats")
 
-    for wanted in (FIRST, OTHERS):
+    for wanted in (FIRST, OTHERS) if others else (FIRST,):
         await asyncio.gather(*(one(key, wanted) for key in nights))
     kind.seconds = time.monotonic() - began
 
@@ -199,7 +201,7 @@ async def _kind(kind: Kind, folder: Path, args: argparse.Namespace, deadline: fl
         async with _engine_of(kind, folder, args) as judged:
             await judged.monitor.poll()
             nights = dict(list(nights_of(args.chains).items())[: args.most])
-            await measure(kind, judged, nights, deadline)
+            await measure(kind, judged, nights, deadline, others=not args.first_only)
     except (StartError, EngineError, OSError) as error:
         kind.odd.insert(0, f"not measured: {error}")
     log = args.out / f"engine-{kind.name}.log"
@@ -265,6 +267,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--most", type=int, default=280, help="adapters (%(default)s)")
+    parser.add_argument("--first-only", action="store_true", help=f"only {', '.join(FIRST)}")
     parser.add_argument("--limit-seconds", type=float, default=400.0)
     parser.add_argument("--start-seconds", type=float, default=240.0)
     args = parser.parse_args(arguments)

@@ -3,10 +3,10 @@
     python -m tests.gpu.robustness --model DIR --chains DIR --out DIR --parts bad,change
     python -m tests.gpu.robustness --model DIR --chains DIR --out DIR --parts kills --engines 6
 
-`--chains` is what `tests.gpu.chains` wrote for that base model. `--unchecked` lets agents take files without looking
-into them, so that only measuring in the engine is between a bad adapter and a patient. `--invariant` has vLLM compute
-each answer independently of what else runs, so that answers can be compared word for word. `--standin` tries the script
-without a GPU.
+Good twins' answers are compared by their log-probabilities (`tests.gpu.likelihoods`). `--chains` is what
+`tests.gpu.chains` wrote for that base model. `--unchecked` lets agents take files without looking into them, so that
+only measuring in the engine is between a bad adapter and a patient. `--invariant` has vLLM compute each answer
+independently of what else runs. `--standin` tries the script without a GPU.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ import uvloop
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest
 from bettertherapy_api.report import AdapterState
 from tests.bench.results import Figure, Spread, percentile
-from tests.gpu import load
+from tests.gpu import likelihoods, load
 from tests.gpu.adapters import Published, Trained, publish
 from tests.gpu.engine import Engine, pool_of, standin_command, vllm_command
 from tests.gpu.flaws import FLAWS, publish_flawed, small_weights
+from tests.gpu.likelihoods import Asked, Likelihoods, places_of
 from tests.gpu.outcome import Outcome, count, describe_gpu, say
 from tests.gpu.parts import FAILURES, TARGET_SWAP_SECONDS, CheckError
 from tests.gpu.plane import Plane, TooLateError, pod_name
@@ -96,6 +97,8 @@ class Said:
     twin: str
     question: str
     answer: load.Answer
+    at: float
+    """When it was over, as in the logs: time.time()."""
 
 
 class Patients:
@@ -130,7 +133,7 @@ class Patients:
             more: dict[str, Any] = {"ignore_eos": True} if self._whole else {}
             more |= {"stream_options": {"include_usage": True}} if stream else {}
             answer = await self._target.ask(twin, question=question, stream=stream, tokens=self._tokens, **more)
-            self.said.append(Said(twin, question, answer))
+            self.said.append(Said(twin, question, answer, time.time()))
             if answer.error is not None:
                 await asyncio.sleep(0.05)
 
@@ -144,9 +147,15 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
         f"bad-{flaw}": publish_flawed(source, flaw, scene.store, twin=f"bad-{flaw}")
         for flaw, source in zip(flaws, sources, strict=True)
     }
-    async with load.miner(plane.url) as target:
+    manifests = {trained.twin: trained.manifest for trained in scene.trained}
+    asked = {twin: Asked(version.name, places_of(manifests[twin])) for twin, version in scene.good.items()}
+    over = asyncio.Event()
+    async with load.miner(plane.url) as target, Likelihoods(scene.engines[0].socket, asked) as asking:
         async with Patients(target, tuple(scene.good), clients=args.clients, tokens=args.tokens) as before:
-            await asyncio.sleep(args.seconds)
+            end = time.monotonic() + args.seconds
+            rounds_before = await asking.rounds(over=lambda: time.monotonic() > end, least=likelihoods.LEAST_ROUNDS)
+            base = await asking.round(BASE if args.standin else _BASE)
+        asking.errors.clear()
         usual: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for each in before.said:
             usual[each.twin, each.question][each.answer.text] += each.answer.error is None
@@ -166,6 +175,7 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
             Patients(target, tuple(scene.good), clients=args.clients, tokens=args.tokens) as during,
             Patients(target, tuple(evil), clients=len(evil), tokens=args.tokens) as victims,
         ):
+            watching = asyncio.create_task(asking.rounds(over=over.is_set, least=1))
             written = scene.show(*evil.values(), routes=evil)
             try:
                 await plane.until(settled, seconds=_SETTLE_SECONDS, what="all bad ones Failed")
@@ -176,12 +186,15 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
             while time.monotonic() < end:
                 settled()
                 await asyncio.sleep(0.02)
+            over.set()
+            rounds_later = await watching
         listed = await _listed(scene.engines[0])
         # Once more, from the beginning: an agent may not have learned to let them in.
         scene.show()
         await asyncio.sleep(3.0)
         async with Patients(target, tuple(scene.good), clients=args.clients, tokens=args.tokens) as after:
-            await asyncio.sleep(args.seconds / 2)
+            end = time.monotonic() + args.seconds / 2
+            rounds_later += await asking.rounds(over=lambda: time.monotonic() > end, least=2)
     subject = f"{len(scene.good)} good and {len(evil)} bad" + (", files unchecked" if args.unchecked else "")
     everyone = during.said + after.said
     failed = [each for each in everyone if each.answer.error is not None]
@@ -192,11 +205,12 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
     served = [each for each in victims.said if each.answer.error is None]
     yield count(subject, "good twins' requests failed", len(failed), len(everyone), target=0)
     yield count(subject, "good twins' answers by another version", len(wrong), len(answered), target=0)
-    # Without --invariant, the same question is answered in other words now and then, whoever runs beside it.
-    yield count(
-        subject, "good twins' answers in other words than before", len(other), len(known),
-        target=0 if args.invariant else None,
-    )  # fmt: skip
+    compared = likelihoods.compare(rounds_before, rounds_later)
+    median = likelihoods.medians(rounds_before[: len(rounds_before) // 2])
+    for figure in likelihoods.figures(subject, compared, base, median):
+        yield figure
+    # The same question is answered in other words now and then, whoever runs beside it: no target.
+    yield count(subject, "good twins' answers in other words than before", len(other), len(known))
     unsteady = sum(1 for texts in usual.values() if len(texts) > 1)
     yield count(subject, "before that: questions answered in more than one way", unsteady, len(usual))
     yield count(subject, "requests to bad twins that were answered", len(served), len(victims.said), target=0)
@@ -210,7 +224,11 @@ async def bad(scene: Scene) -> AsyncIterator[Figure]:
     for flaw in flaws:
         scene.notes.append(f"{FLAWS[flaw].what}: {last.get(f'bad-{flaw}', ('?', None))[1]}")
     scene.notes += sorted({f"failed: {each.twin}: {each.answer.error}"[:300] for each in failed})[:5]
-    scene.notes += [f"other words: {each.twin}, {each.question}: {each.answer.text[:150]!r}" for each in other[:3]]
+    scene.notes += [f"changed: {twin}, {off:.3f} nats" for twin, off in compared.changed[:10]]
+    scene.notes += [f"log-probabilities: {number} times: {error}" for error, number in asking.errors.most_common(5)]
+    scene.notes.append(f"log-probabilities: {len(rounds_before)} rounds before, {len(rounds_later)} later")
+    document = {"places": {t: a.places for t, a in asked.items()}, "before": rounds_before, "later": rounds_later}
+    (args.out / f"{args.name}-likelihoods.json").write_text(json.dumps(document | {"base": base}))
 
 
 async def change(scene: Scene) -> AsyncIterator[Figure]:
@@ -252,7 +270,7 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
     versions = tuple(scene.good.values())
     starting: dict[int, asyncio.Task[float]] = {}
     starts, heals = [], []
-    killed = 0
+    killed: list[tuple[float, str]] = []
     counted = await _continued(plane)
 
     async def again(pod: int) -> float:
@@ -279,9 +297,10 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
                 scene.notes.append(f"kills: {number} of {args.kills}, for want of time")
                 break
             # The one that has served longest: it has most to lose.
-            pod = next(p for p in itertools.islice(itertools.cycle(range(len(scene.engines))), killed, None) if p in up)
+            turns = itertools.islice(itertools.cycle(range(len(scene.engines))), len(killed), None)
+            pod = next(pod for pod in turns if pod in up)
             await asyncio.to_thread(scene.engines[pod].kill)
-            killed += 1
+            killed.append((time.time(), pod_name(pod)))
             starting[pod] = asyncio.create_task(again(pod))
             await asyncio.sleep(args.pause)
         await asyncio.sleep(5.0)
@@ -304,8 +323,13 @@ async def kills(scene: Scene) -> AsyncIterator[Figure]:
         for each in patients.said
         if each.answer.error is None and each.answer.digest != scene.good[each.twin].digest
     ]
-    subject = f"{len(scene.engines)} engines, {killed} kills, {args.clients} clients"
-    yield count(subject, "engines killed", killed, args.kills, target=args.kills)
+    subject = f"{len(scene.engines)} engines, {len(killed)} kills, {args.clients} clients"
+    document = {
+        "kills": killed,
+        "failed": [(each.at, each.answer.seconds, each.answer.streamed, each.answer.error) for each in failed],
+    }
+    (args.out / f"{args.name}-kills.json").write_text(json.dumps(document, indent=1))
+    yield count(subject, "engines killed", len(killed), args.kills, target=args.kills)
     yield count(subject, "requests failed", len(failed), len(patients.said), target=0)
     yield count(subject, "of them streams", sum(each.answer.streamed for each in failed), len(streams), target=0)
     yield count(subject, "answers by another version", len(wrong), len(patients.said), target=0)
@@ -382,7 +406,8 @@ async def _measure(args: argparse.Namespace, outcome: Outcome, folder: Path, dea
             command = standin_command(pool, socket=socket)
         else:
             command = vllm_command(pool, socket=socket, held=args.twins + 8, environment=environment)
-        engines.append(Engine(command, socket=socket, log=args.out / f"engine-{number}.log"))
+        log = args.out / f"engine-{number}.log"
+        engines.append(Engine(command, socket=socket, log=log))
     async with AsyncExitStack() as stack:
         for engine in engines:
             await stack.enter_async_context(engine)
