@@ -104,15 +104,16 @@ class Likelihoods:
         try:
             async with self._gate, self._session.post("/v1/completions", json=body) as response:
                 document = await response.json()
-                if response.status != 200:
-                    raise ValueError(f"{response.status}: {document}")
             said = document["choices"][0]["logprobs"]
-            if said["tokens"] != [f"token_id:{token}"]:
-                raise ValueError(f"another token than {token}: {said['tokens']}")
-            return float(said["token_logprobs"][0])
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
-            self.errors[f"{type(error).__name__}: {error}"[:200]] += 1
-            return math.nan
+            if said["tokens"] == [f"token_id:{token}"]:
+                return float(said["token_logprobs"][0])
+            wrong = f"another token than {token}: {said['tokens']}"
+        except LookupError:
+            wrong = f"no log-probability: {document}"
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError) as error:
+            wrong = f"{type(error).__name__}: {error}"
+        self.errors[wrong[:200]] += 1
+        return math.nan
 
 
 @dataclass(frozen=True)
