@@ -1,4 +1,4 @@
-"""The gateway's HTTP side: its routes, health checks and metrics. Nothing else exists."""
+"""The gateway's HTTP side: its routes, health checks and metrics; and the pages, where they are asked for."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
 
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
+PageHandler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
 
 
 class GatewayServer:
@@ -47,7 +48,10 @@ class GatewayServer:
         metrics: Metrics,
         cors: Cors,
         max_in_flight: int,
+        pages: PageHandler | None = None,
     ) -> None:
+        """`pages`: answers whatever isn't the API's; None: nothing does."""
+        self._pages = pages
         self._keyring, self._chats, self._feedback = keyring, chats, feedback
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._max_in_flight = max_in_flight
@@ -106,6 +110,8 @@ class GatewayServer:
             handlers = {"GET": self._session}
         if handlers is None and _MODEL.fullmatch(path):
             handlers = {"GET": self._model}
+        if handlers is None and self._pages is not None and not path.startswith("/v1/"):
+            return await self._counted(self._pages(request, shown))
         if handlers is None:
             raise RequestError(
                 404, "invalid_request_error",
@@ -119,13 +125,19 @@ class GatewayServer:
                 return self._cors.preflight(request)
             raise _wrong_method(path, ", ".join(sorted(handlers)))
         key = self._keyring.enter(request.headers.get("Authorization"))
+        return await self._counted(handler(request, key, shown))
+
+    async def _counted(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+        """Answer as one of the requests in work; raises RequestError (503) where there are too many."""
         if self.in_flight >= self._max_in_flight:
+            if asyncio.iscoroutine(answering):
+                answering.close()
             raise overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
         self.in_flight += 1
         self._idle.clear()
         self._metrics.in_flight.set(self.in_flight)
         try:
-            return await handler(request, key, shown)
+            return await answering
         finally:
             self.in_flight -= 1
             self._metrics.in_flight.set(self.in_flight)
