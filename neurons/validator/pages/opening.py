@@ -10,13 +10,16 @@ import aiohttp
 from neurons.miner.errors import StartError
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.pages.cookies import Cookies
+from neurons.validator.pages.desk import Desk
 from neurons.validator.pages.doctors import Doctors
 from neurons.validator.pages.gateway import Gateway
 from neurons.validator.pages.licences import Licences, RegisterSettingError, registers
+from neurons.validator.pages.overview import Overview
 from neurons.validator.pages.patient import PatientPages
 from neurons.validator.pages.rendering import Renderer
 from neurons.validator.pages.site import Pages
 from neurons.validator.pages.turns import Conversations
+from neurons.validator.pages.uploading import Uploading
 
 
 @asynccontextmanager
@@ -38,6 +41,9 @@ async def open_pages(
     patient = PatientPages(
         gateway, doctors=doctors, renderer=renderer, country=settings.country, conversations=Conversations()
     )
+    desk = Desk(gateway, doctors=doctors, renderer=renderer)
+    uploading = Uploading(gateway, renderer=renderer, store=settings.interactions_store)
+    overview = Overview(gateway, renderer=renderer)
     try:
         yield Pages(
             origin=settings.pages_origin,
@@ -45,7 +51,16 @@ async def open_pages(
             keyring=gateway.keyring,
             renderer=renderer,
             patient=patient,
-            staff={},
+            staff={
+                ("GET", "/desk"): desk.twins,
+                ("GET", "/desk/{twin}"): desk.questions,
+                ("GET", "/desk/{twin}/learned"): desk.learned,
+                ("GET", "/desk/{twin}/upload"): uploading.show,
+                ("POST", "/desk/{twin}/upload"): uploading.take,
+                ("GET", "/desk/{twin}/question/{question}"): desk.question,
+                ("POST", "/desk/{twin}/question/{question}/correct"): desk.correct,
+                ("GET", "/miners"): overview.miners,
+            },
             per_minute=settings.pages_per_minute,
         )
     finally:

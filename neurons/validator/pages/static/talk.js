@@ -52,13 +52,14 @@
     }
   }
 
-  // Returns the markup of the whole turn; throws an Error whose message is what to show.
+  // Returns the markup of the whole turn, and whether a twin answered; throws an Error whose message is what to show.
   const read = async (response, turn) => {
     const notice = turn.querySelector(".notice");
     const answers = turn.querySelectorAll(".answer");
     let html = null;
+    let answered = true;
     for await (const event of events(response)) {
-      if (event === "[DONE]") return html;
+      if (event === "[DONE]") return { html, answered };
       const chunk = JSON.parse(event);
       if (chunk.error) throw new Error(why(chunk.error.code, 0));
       const [choice] = chunk.choices || [];
@@ -68,7 +69,10 @@
         show(notice, text.trim());
         notice.setAttribute("role", "alert");
       } else if (text) show(answers[choice.index], text);
-      if (chunk.bettertherapy) html = chunk.bettertherapy.html;
+      if (chunk.bettertherapy) {
+        html = chunk.bettertherapy.html;
+        answered = chunk.bettertherapy.answered !== false; // false: nothing but an emergency notice was said
+      }
     }
     throw new Error(form.dataset.failed);
   };
@@ -84,8 +88,10 @@
         const { error } = await response.json();
         throw new Error(why(error.code, response.status));
       }
-      turn.replaceWith(fragment(await read(response, turn)));
+      const { html, answered } = await read(response, turn);
+      turn.replaceWith(fragment(html));
       turns.lastElementChild.scrollIntoView({ block: "nearest" });
+      status.textContent = answered ? form.dataset.answered : form.dataset.nobody;
       return true;
     } catch (error) {
       // What was shown so far stays, above all an emergency notice.
@@ -111,8 +117,7 @@
     question.value = "";
     status.textContent = form.dataset.asking;
     const done = await asked(text, form.elements.compare.checked);
-    if (done) status.textContent = form.dataset.answered;
-    else if (!question.value) question.value = text;
+    if (!done && !question.value) question.value = text;
     button.disabled = false;
     question.focus({ preventScroll: true });
   });
