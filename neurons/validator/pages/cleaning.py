@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -36,6 +37,11 @@ class Cleaned:
     text: str = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
     removed: int = 0
+
+
+def mark(text: str) -> str:
+    """Return what a preview's form carries: a text that was changed after it is shown again before it is kept."""
+    return hashlib.sha256(text.strip().encode("utf-8", "replace")).hexdigest()
 
 
 async def cleaned(scrub: Scrubber | None, texts: Sequence[str]) -> list[Cleaned]:

@@ -13,7 +13,7 @@ from neurons.miner.errors import RequestError, bad_request, unavailable
 from neurons.validator.gateway.keys import Role
 from neurons.validator.gateway.recording import now_ms
 from neurons.validator.gateway.scrubbing import Clean
-from neurons.validator.pages.cleaning import cleaned
+from neurons.validator.pages.cleaning import cleaned, mark
 from neurons.validator.pages.doctors import Doctors
 from neurons.validator.pages.gateway import Gateway
 from neurons.validator.pages.rendering import Renderer
@@ -67,7 +67,7 @@ class Desk:
         if not said or not any(each.answer_id == answer_id and each.text is not None for each in view.answers):
             raise bad_request("`text` is empty, or `answerId` is none of this question's answers")
         [correction] = await cleaned(self._gateway.scrub, [said])
-        if correction.removed and visit.fields.get("seen") != "yes":
+        if correction.removed and visit.fields.get("seen") != mark(said):
             return self._shown(visit, twin, view, preview=correction, said=said, answer_id=answer_id)
         record = Correction(
             correction_id=new_id(), answer_id=answer_id, question_id=question, patient_id=view.question.patient_id,
@@ -94,7 +94,7 @@ class Desk:
             "question.html", visit, twin=twin, view=view, most=MAX_CORRECTION, when=_when,
             ratings={each.answer_id: each for each in view.ratings},
             corrections={each.answer_id: each for each in view.corrections},
-            cleaning=self._gateway.scrub is not None, **given,
+            cleaning=self._gateway.scrub is not None, mark=mark, **given,
         )  # fmt: skip
 
     async def _view(self, twin: str, question: str) -> QuestionView:

@@ -13,7 +13,7 @@ from neurons.importers import SHAPES, Import, Refused, Shape, import_lines
 from neurons.importers.documents import NotReadable, as_line, documents
 from neurons.miner.errors import RequestError, bad_request, unavailable
 from neurons.store import StoreError, join, open_store
-from neurons.validator.pages.cleaning import Cleaned, cleaned
+from neurons.validator.pages.cleaning import Cleaned, cleaned, mark
 from neurons.validator.pages.gateway import Gateway
 from neurons.validator.pages.rendering import Renderer
 from neurons.validator.pages.staff import own_twin
@@ -78,7 +78,7 @@ class Uploading:
             return self._page(visit, twin, said=said, shape=shape, problem=str(error), status=400)
         usable = [each for each in found if not each.refusal]
         agreed = visit.fields.get("consent") == "yes"
-        if not usable or not agreed or visit.fields.get("seen") != "yes":
+        if not usable or not agreed or visit.fields.get("seen") != mark(said):
             return self._page(visit, twin, said=said, shape=shape, found=found, agreed=agreed)
         await self._keep(twin, usable)
         return self._page(visit, twin, kept=len(usable))
@@ -129,7 +129,7 @@ class Uploading:
             **more,
         }  # fmt: skip
         return self._renderer.page(
-            "upload.html", visit, status=status, twin=twin, most=MAX_CHARACTERS, at_once=MOST_CONVERSATIONS,
+            "upload.html", visit, status=status, twin=twin, most=MAX_CHARACTERS, at_once=MOST_CONVERSATIONS, mark=mark,
             shapes=[each.value for each in _SHAPES], ready=self._store is not None and self._gateway.scrub is not None,
             **given,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from neurons.ledger import Ledger, Training, Twin, derived_id
 from neurons.privacy import Identifier, Removed, Scrubbed
 from neurons.validator.gateway.keys import ApiKey, Role, hash_of, new_key
 from neurons.validator.gateway.scrubbing import Clean
+from neurons.validator.pages.cleaning import mark
 from tests.unit.gateway.running_gateway import write_keys
 from tests.unit.pages.browsing import TWINS, Browser, kept, pages, without_maya
 
@@ -101,7 +102,7 @@ async def test_a_doctor_corrects_an_answer_and_sees_first_what_is_removed(tmp_pa
         assert status == 200
         assert "<del>Maya Rai</del>" in shown
         assert not (await kept(url, more["questionId"], lambda view: True)).corrections  # nothing before it was seen
-        status, shown = await doctor.submit(f"{path}/correct", fields | {"seen": "yes"})
+        status, shown = await doctor.submit(f"{path}/correct", fields | {"seen": mark("Maya Rai should\nrest.")})
         assert status == 200
         [correction] = (await kept(url, more["questionId"], lambda view: view.corrections)).corrections
         assert correction.text.text == "[NAME] should\nrest."
@@ -128,7 +129,7 @@ async def test_without_models_nothing_of_a_doctors_is_taken(tmp_path: Path) -> N
         path = f"/desk/indra/question/{more['questionId']}/correct"
         assert (await browser.submit(path, {"answerId": more["answerId"], "text": "Rest."}))[0] == 503
         said = {"messages": [{"role": "user", "content": "Can I fly?"}, {"role": "assistant", "content": "Yes."}]}
-        fields = {"conversations": json.dumps(said), "shape": "openai", "consent": "yes", "seen": "yes"}
+        fields = {"conversations": json.dumps(said), "shape": "openai", "consent": "yes", "seen": "x"}
         assert (await browser.submit("/desk/indra/upload", fields))[0] == 503
         assert not (tmp_path / "store").exists()
 
@@ -158,7 +159,7 @@ async def test_conversations_are_brought_once_they_were_seen_and_agreed_to(tmp_p
     async with pages(tmp_path, names=("Alice",), **given) as running, running.browser() as browser:
         await sign_in(browser, DOCTOR)
         fields = {"conversations": said, "shape": "openai"}
-        for more in ({}, {"consent": "yes"}, {"seen": "yes"}):
+        for more in ({}, {"consent": "yes"}, {"seen": mark(said)}, {"consent": "yes", "seen": mark(said + "x")}):
             status, shown = await browser.submit("/desk/indra/upload", fields | more)
             assert status == 200
             assert "<del>Maya Rai</del>" in shown
@@ -166,7 +167,7 @@ async def test_conversations_are_brought_once_they_were_seen_and_agreed_to(tmp_p
             assert shown.count("Not kept:") == 3
             assert not list(store.rglob("*.jsonl"))
         for _ in range(2):  # brought twice, it lies there once
-            status, shown = await browser.submit("/desk/indra/upload", fields | {"consent": "yes", "seen": "yes"})
+            status, shown = await browser.submit("/desk/indra/upload", fields | {"consent": "yes", "seen": mark(said)})
             assert status == 200
             assert "1 conversations are kept" in shown
         [file] = store.rglob("*.jsonl")
