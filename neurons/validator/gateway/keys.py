@@ -27,6 +27,8 @@ from neurons.wire.rates import Rates
 
 PREFIX: Final = "bt-"
 MAX_KEY_CHARACTERS: Final = 256
+VISITORS: Final = "pages."
+"""How the names begin by which visitors of the pages are known inside; no client may be called so."""
 _PATTERN: Final = re.compile(r"[*?\[]")
 _CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -78,6 +80,8 @@ class KeysFile(BaseModel):
     def _each_once(self) -> KeysFile:
         if len({key.hash for key in self.keys}) < len(self.keys):
             raise ValueError("a key stands there twice: whose it is must be clear")
+        if any(key.id.startswith(VISITORS) for key in self.keys):
+            raise ValueError(f"`id` begins with {VISITORS!r}, as visitors of the pages are called inside: name it else")
         return self
 
 
@@ -179,10 +183,11 @@ def main(arguments: list[str]) -> int:
             id=given.id, hash=hash_of(key), twins=tuple(given.twins) if given.twins else None,
             per_minute=given.per_minute, burst=given.burst, role=Role(given.role),
         )  # fmt: skip
+        KeysFile(format="bettertherapy-keys/1", keys=(entry,))
     except ValueError:
         parser.error(
-            "the client's name has small letters, digits, and . _ - within, at most 64; limits are above 0; a doctor's "
-            "key names each of its --twins whole"
+            "the client's name has small letters, digits, and . _ - within, at most 64, and doesn't begin with "
+            f"{VISITORS!r}; limits are above 0; a doctor's key names each of its --twins whole"
         )
     sys.stderr.write(f"The key, shown this once: {key}\nIts entry, for `keys` of the keys' file:\n")
     sys.stdout.write(orjson.dumps(entry.model_dump(mode="json", by_alias=True, exclude_none=True)).decode() + "\n")

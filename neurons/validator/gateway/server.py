@@ -78,7 +78,9 @@ class GatewayServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        shown = {REQUEST_ID: request_id_of(trace_of(request.headers)), **self._cors.headers(request)}
+        shown = {REQUEST_ID: request_id_of(trace_of(request.headers))}
+        if not self._is_page(request.path):  # no other site's program has anything to do with those
+            shown |= self._cors.headers(request)
         try:
             response = await self._dispatch(request, shown)
         except RequestError as error:
@@ -110,7 +112,7 @@ class GatewayServer:
             handlers = {"GET": self._session}
         if handlers is None and _MODEL.fullmatch(path):
             handlers = {"GET": self._model}
-        if handlers is None and self._pages is not None and not path.startswith("/v1/"):
+        if self._pages is not None and self._is_page(path):
             return await self._counted(self._pages(request, shown))
         if handlers is None:
             raise RequestError(
@@ -126,6 +128,9 @@ class GatewayServer:
             raise _wrong_method(path, ", ".join(sorted(handlers)))
         key = self._keyring.enter(request.headers.get("Authorization"))
         return await self._counted(handler(request, key, shown))
+
+    def _is_page(self, path: str) -> bool:
+        return self._pages is not None and not path.startswith("/v1/") and path not in self._open
 
     async def _counted(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
         """Answer as one of the requests in work; raises RequestError (503) where there are too many."""

@@ -147,6 +147,7 @@ class GatewayService:
                 gateway = Gateway(
                     chats=chats, feedback=feedback, sessions=sessions, recording=recording, recorder=recorder,
                     twins=twins, roster=roster, standings=self.standings, keyring=keyring, scrub=self._scrub,
+                    notices=self._notices,
                 )  # fmt: skip
                 opened = await stack.enter_async_context(
                     open_pages(gateway, settings=settings, secret=self._secret, http=session)

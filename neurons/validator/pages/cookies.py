@@ -50,15 +50,15 @@ class Visitor:
     since: int
     """Seconds since 1970 (UTC)."""
     conversations: Mapping[str, str] = field(default_factory=dict)
-    """Session ids by twin, the oldest first."""
+    """Session ids by the twin's UID, the oldest first."""
 
     def began(self, twin: str, session_id: str) -> Visitor:
-        """Return the visitor with this conversation as the twin's."""
+        """Return the visitor with this conversation as that of the twin with this UID."""
         kept = {name: known for name, known in self.conversations.items() if name != twin} | {twin: session_id}
         return replace(self, conversations=dict(list(kept.items())[-MAX_CONVERSATIONS:]))
 
     def left(self, twin: str) -> Visitor:
-        """Return the visitor without a conversation with this twin."""
+        """Return the visitor without a conversation with the twin of this UID."""
         return replace(self, conversations={name: known for name, known in self.conversations.items() if name != twin})
 
 

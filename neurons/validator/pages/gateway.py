@@ -8,6 +8,7 @@ from neurons.ledger import Ledger, QueuedLedger, Recorder
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.gateway.keys import Keyring
+from neurons.validator.gateway.notices import Notices
 from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.sessions import Sessions
@@ -22,6 +23,7 @@ class Gateway:
     chats: Chats
     feedback: Feedback
     sessions: Sessions
+    notices: Notices
     recording: Recording
     recorder: Recorder | None
     """None: nothing is kept."""

@@ -16,7 +16,7 @@ from neurons.ledger import Session as SessionRecord
 from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
 from neurons.receipts import ReceiptError, decode
 from neurons.validator.gateway.feedback import MAX_COMMENT
-from neurons.validator.gateway.keys import ApiKey
+from neurons.validator.gateway.keys import VISITORS, ApiKey
 from neurons.validator.gateway.recording import now_ms
 from neurons.validator.gateway.request import parse
 from neurons.validator.gateway.response import Reply
@@ -41,9 +41,9 @@ _NO_HASH: Final = "sha256:" + "0" * 64
 def key_of(visitor_id: str) -> ApiKey:
     """Return the key that a browser is known by inside: sessions are a key's own, and so each browser has one.
 
-    Nobody can present it: its hash is that of no key.
+    Nobody can present it: its hash is that of no key, and no client may have such a name.
     """
-    return ApiKey(id=f"pages.{visitor_id}", hash=_NO_HASH)
+    return ApiKey(id=f"{VISITORS}{visitor_id}", hash=_NO_HASH)
 
 
 class PatientPages:
@@ -94,7 +94,7 @@ class PatientPages:
             if await self._doctors.get(twin) is None:
                 raise unknown_model(twin)
             session = self._gateway.sessions.create(key_id=key.id, twin=twin, identity=_IDENTITY)
-            visit.visitor = visit.visitor.began(twin, session.id)
+            visit.visitor = visit.visitor.began(self._whose(twin), session.id)
         asked = parse(
             orjson.dumps(
                 {
@@ -114,6 +114,19 @@ class PatientPages:
             visit.request, asked, key=key, shown=visit.headers(), session=session, beside=beside
         )
 
+    def notice(self, visit: Visit) -> str:
+        """Return the emergency notice for a question that was refused or for a comment; empty for none.
+
+        It is owed whatever becomes of what a patient sends.
+        """
+        said = visit.fields.get("text") or visit.fields.get("comment")
+        if not isinstance(said, str):
+            return ""
+        if len(said) > 2 * MAX_QUESTION:
+            said = f"{said[:MAX_QUESTION]}\n{said[-MAX_QUESTION:]}"
+        found = self._gateway.notices([{"role": "user", "content": said}])
+        return found.text if found is not None else ""
+
     async def rate(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Take stars and a comment."""
         stars = visit.fields.get("stars")
@@ -123,7 +136,9 @@ class PatientPages:
             "comment": visit.text("comment", most=MAX_COMMENT).strip(),
         }  # fmt: skip
         status, _ = await self._gateway.feedback.rate(orjson.dumps(body), key_of(visit.visitor.id))
-        return document({"kept": self._gateway.recorder is not None}, status=status)
+        notice = self.notice(visit)
+        kept = {"kept": self._gateway.recorder is not None}
+        return document(kept | ({"notice": notice} if notice else {}), status=status)
 
     async def prefer(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Take the choice between two answers, and say then whose they are."""
@@ -141,7 +156,7 @@ class PatientPages:
             if await self._doctors.get(twin) is None:
                 raise unknown_model(twin)
             session = self._gateway.sessions.create(key_id=key.id, twin=twin, identity=_IDENTITY)
-            visit.visitor = visit.visitor.began(twin, session.id)
+            visit.visitor = visit.visitor.began(self._whose(twin), session.id)
         now = now_ms()
         records: list[SessionRecord | Consent] = []
         if not session.recorded:
@@ -160,7 +175,7 @@ class PatientPages:
 
     async def anew(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Leave a conversation, and begin another with the next question."""
-        visit.visitor = visit.visitor.left(twin)
+        visit.visitor = visit.visitor.left(self._whose(twin))
         return elsewhere(visit.request.raw_path.partition("?")[0].removesuffix("/anew"))
 
     async def receipt(self, visit: Visit) -> web.StreamResponse:
@@ -180,7 +195,7 @@ class PatientPages:
 
     async def _known_session(self, visit: Visit, twin: str, key: ApiKey) -> Session | None:
         """Return the browser's conversation with this twin; None where it has none that can be gone on with."""
-        session_id = visit.visitor.conversations.get(twin)
+        session_id = visit.visitor.conversations.get(self._whose(twin))
         if session_id is None:
             return None
         try:
@@ -189,7 +204,7 @@ class PatientPages:
             return None
 
     def _session_id(self, visit: Visit, twin: str) -> str:
-        session_id = visit.visitor.conversations.get(twin)
+        session_id = visit.visitor.conversations.get(self._whose(twin))
         if session_id is None:
             raise RequestError(
                 404, "invalid_request_error", "this browser has no conversation with this doctor: ask first",
@@ -208,6 +223,10 @@ class PatientPages:
                 return (await recorder.consent(patient_id=patient_id)).given
         except (LedgerError, TimeoutError):
             return False
+
+    def _whose(self, twin: str) -> str:
+        """Return the twin's UID: of two that had one name after another, neither's words are shown as the other's."""
+        return self._gateway.twins.of_ledger(twin).uid
 
     def _help(self, visit: Visit) -> dict[str, Any]:
         emergency, crisis = numbers(NoticeLanguage(visit.texts.language.value), country=self._country)

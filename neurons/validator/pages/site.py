@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from neurons.miner.errors import RequestError, overloaded
@@ -88,7 +89,7 @@ class Pages:
             },
         }
         self._routes = [(method, re.compile(pattern), handler) for (method, pattern), handler in routes.items()]
-        self._ask = patient.ask
+        self._patient = patient
 
     async def handle(self, request: web.BaseRequest, shown: Mapping[str, str]) -> web.StreamResponse:
         """Answer a request; raises RequestError where a program asked, and shows a page where a person did."""
@@ -97,15 +98,18 @@ class Pages:
             file.headers.update({name: value for name, value in self._secured.items() if name != "Cache-Control"})
             return file
         visit = self._visit(request, {**shown, **self._secured})
+        handler: _Handler | None = None
         try:
             handler, parts = self._route(request)
             if request.method == "POST":
                 await visit.read()
                 self._prove(visit)
-                (self._questions if handler == self._ask else self._changes).count(visit.visitor.id)
+                (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
             response = await handler(visit, **parts)
         except RequestError as error:
-            response = self._refused(visit, error)
+            # Too many questions, a page that is too old, a text that is too long: an emergency is one all the same.
+            notice = self._patient.notice(visit) if handler in (self._patient.ask, self._patient.rate) else ""
+            response = self._refused(visit, error, notice)
         if not response.prepared:
             headers = visit.headers()
             for name in headers:
@@ -161,9 +165,12 @@ class Pages:
                 code="not_ours",
             )  # fmt: skip
 
-    def _refused(self, visit: Visit, error: RequestError) -> web.StreamResponse:
+    def _refused(self, visit: Visit, error: RequestError, notice: str) -> web.StreamResponse:
         if visit.request.headers.get(TOKEN_HEADER) is not None:  # our own program asked, and shows it in its words
-            return error.response()
+            answer = error.response()
+            if notice:
+                answer.body = orjson.dumps({"error": error.to_dict(), "notice": notice})
+            return answer
         known = error.code if error.code in ("not_ours", "not_signed_in", "no_ledger") else None
         said = (
             visit.texts(f"error_{known}")
@@ -172,7 +179,7 @@ class Pages:
                 "error_notFound" if error.status == 404 else "error_busy" if error.status == 429 else "error_other"
             )
         )
-        response = self._renderer.page("error.html", visit, status=error.status, said=said)
+        response = self._renderer.page("error.html", visit, status=error.status, said=said, notice=notice)
         if error.allow is not None:
             response.headers["Allow"] = error.allow
         if error.retry_after is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -15,6 +15,8 @@ from neurons.validator.pages import markup
 
 MAX_CONVERSATIONS: Final = 2000
 MAX_TURNS: Final = 32
+MAX_CHARACTERS: Final = 32 * 1024 * 1024
+"""Of all conversations together, questions and markup: whatever miners answer, they don't fill this process' memory."""
 KEEP_SECONDS: Final = 24 * 3600.0
 
 
@@ -42,6 +44,11 @@ class Turn:
     question_id: str | None = None
     who: Mapping[str, Any] | None = None
     """Who gave the one answer, as the gateway says it under `bettertherapy`; None before a comparison's choice."""
+
+    @property
+    def characters(self) -> int:
+        """How much is kept of it."""
+        return len(self.question) + len(self.notice) + sum(len(each.html) for each in self.answers)
 
     @property
     def compared(self) -> bool:
@@ -81,8 +88,12 @@ def remembered(messages: list[Mapping[str, Any]]) -> tuple[Turn, ...]:
 
 @dataclass(slots=True)
 class _Conversation:
-    turns: list[Turn] = field(default_factory=list)
+    turns: tuple[Turn, ...] = ()
     used_at: float = 0.0
+
+    @property
+    def characters(self) -> int:
+        return sum(turn.characters for turn in self.turns)
 
 
 class Conversations:
@@ -91,20 +102,24 @@ class Conversations:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: OrderedDict[str, _Conversation] = OrderedDict()
+        self._characters = 0
 
     def add(self, session_id: str, turn: Turn) -> None:
         """Note a turn."""
         kept = self._known.setdefault(session_id, _Conversation())
-        kept.turns = [*kept.turns, turn][-MAX_TURNS:]
+        self._characters -= kept.characters
+        kept.turns = (*kept.turns, turn)[-MAX_TURNS:]
         kept.used_at = self._clock()
+        self._characters += kept.characters
         self._known.move_to_end(session_id)
         while self._known:
             oldest = next(iter(self._known))
-            if len(self._known) <= MAX_CONVERSATIONS and self._clock() - self._known[oldest].used_at <= KEEP_SECONDS:
+            fits = len(self._known) <= MAX_CONVERSATIONS and self._characters <= MAX_CHARACTERS
+            if fits and self._clock() - self._known[oldest].used_at <= KEEP_SECONDS:
                 break
-            del self._known[oldest]
+            self._characters -= self._known.pop(oldest).characters
 
     def of(self, session_id: str) -> tuple[Turn, ...]:
         """Return what is remembered of a conversation."""
         kept = self._known.get(session_id)
-        return () if kept is None or self._clock() - kept.used_at > KEEP_SECONDS else tuple(kept.turns)
+        return () if kept is None or self._clock() - kept.used_at > KEEP_SECONDS else kept.turns

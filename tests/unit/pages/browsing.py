@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,34 @@ class Browser:
             if match := _TOKEN.search(text):
                 self.token = match[1]
             return response.status, text
+
+
+class _Dangers(HTMLParser):
+    """Collects whatever of a page could run a program or lead away unasked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag in {"iframe", "object", "embed", "svg", "math", "img", "base", "style", "audio", "video"}:
+            self.found.append(f"<{tag}>")
+        if tag == "script" and not given.get("src", "").startswith("/static/"):
+            self.found.append("<script>")
+        for name, value in given.items():
+            if name.startswith("on") or name in {"style", "srcdoc", "formaction", "ping"}:
+                self.found.append(f"{tag} {name}")
+            if name in {"href", "src", "action"} and not re.match(r"/(?!/)|#|\?|https?://", value):
+                self.found.append(f"{tag} {name}={value}")
+
+
+def dangers(html: str) -> list[str]:
+    """Return what of this markup could run a program in a browser, whatever the policy says."""
+    parser = _Dangers()
+    parser.feed(html)
+    parser.close()
+    return parser.found
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from neurons.validator.gateway.settings import parse
 from neurons.validator.pages.cookies import STAFF_SECONDS, VISITOR_SECONDS, Cookies
 from neurons.validator.pages.markup import sources, to_html
-from neurons.validator.pages.site import VISITOR_BURST
+from neurons.validator.pages.site import VISITOR_BURST, VISITOR_PER_MINUTE
 from neurons.validator.pages.texts import Language, language_of, texts
 from tests.unit.pages.browsing import pages
 
@@ -109,9 +111,11 @@ async def test_pages_exist_only_where_they_are_asked_for(tmp_path: Path) -> None
 async def test_one_visitor_asks_no_more_than_a_few_at_once(tmp_path: Path) -> None:
     async with pages(tmp_path, names=()) as running, running.browser() as browser:
         await browser.get("/doctor/indra")
-        codes = [(await browser.send("/doctor/indra/ask", {"text": "x"}))[0] for _ in range(VISITOR_BURST + 1)]
-        assert codes[-1] == 429
-        assert 429 not in codes[:-1]
+        began = time.monotonic()
+        asking = (browser.send("/doctor/indra/ask", {"text": "x"}) for _ in range(40))
+        taken = [status for status, _ in await asyncio.gather(*asking) if status != 429]
+        gained = (time.monotonic() - began) * VISITOR_PER_MINUTE / 60
+        assert VISITOR_BURST <= len(taken) <= VISITOR_BURST + gained + 1
 
 
 @pytest.mark.parametrize(

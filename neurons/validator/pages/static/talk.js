@@ -38,6 +38,12 @@
     part.querySelector(".words").textContent += text;
   };
 
+  const warn = (turn, text) => {
+    const notice = turn.querySelector(".notice");
+    show(notice, text.trim());
+    notice.setAttribute("role", "alert");
+  };
+
   // Yields the events of a stream, each the text behind "data: ".
   async function* events(response) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -54,7 +60,6 @@
 
   // Returns the markup of the whole turn, and whether a twin answered; throws an Error whose message is what to show.
   const read = async (response, turn) => {
-    const notice = turn.querySelector(".notice");
     const answers = turn.querySelectorAll(".answer");
     let html = null;
     let answered = true;
@@ -65,10 +70,8 @@
       const [choice] = chunk.choices || [];
       const text = choice && choice.delta && choice.delta.content;
       // The first event with a role and words is the emergency notice: it stands alone, before any twin's words.
-      if (text && choice.delta.role) {
-        show(notice, text.trim());
-        notice.setAttribute("role", "alert");
-      } else if (text) show(answers[choice.index], text);
+      if (text && choice.delta.role) warn(turn, text);
+      else if (text) show(answers[choice.index], text);
       if (chunk.bettertherapy) {
         html = chunk.bettertherapy.html;
         answered = chunk.bettertherapy.answered !== false; // false: nothing but an emergency notice was said
@@ -85,7 +88,8 @@
     try {
       const response = await post(`${base}/ask`, { text, compare });
       if (!response.ok) {
-        const { error } = await response.json();
+        const { error, notice } = await response.json();
+        if (notice) warn(turn, notice); // an emergency is one whatever becomes of the question
         throw new Error(why(error.code, response.status));
       }
       const { html, answered } = await read(response, turn);
@@ -134,7 +138,9 @@
       const said = sent.querySelector("[role=status]");
       try {
         const response = await post(`${base}/rate`, { ...fields, stars: Number(fields.stars) });
-        said.textContent = response.ok ? sent.dataset.thanks : sent.dataset.failed;
+        const { notice } = await response.json();
+        said.textContent = (response.ok ? sent.dataset.thanks : sent.dataset.failed) + (notice ? `\n\n${notice}` : "");
+        said.className = notice ? "notice words" : "";
       } catch {
         said.textContent = sent.dataset.failed;
       }
