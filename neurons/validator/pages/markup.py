@@ -11,6 +11,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
+MAX_MARKDOWN: Final = 12_000
+"""Characters: an answer of two thousand tokens has some 8,000."""
 MAX_SOURCES: Final = 10
 MAX_ADDRESS: Final = 500
 _TAGS: Final = frozenset(
@@ -39,16 +41,30 @@ def _headings(markdown: MarkdownIt) -> MarkdownIt:
 _MARKDOWN: Final = _headings(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table"))
 
 
-def to_html(text: str) -> Markup:
-    """Return the HTML of an answer. Links become their words: where they lead stands under `sources`."""
+def shown(text: str) -> tuple[Markup, tuple[str, ...]]:
+    """Return the HTML of an answer and the web addresses that it names, each once, in order.
+
+    Links become their words: addresses are shown whole, and were checked by nobody. A text too long to be a twin's
+    Markdown stays as it is: a miner's could keep this process from everybody else for a minute.
+    """
+    if len(text) > MAX_MARKDOWN:
+        return _plain(text), _sources(text, ())
+    environment: dict[str, Any] = {}
+    tokens = _MARKDOWN.parse(text, environment)
     # The sanitiser decides alone what is left, whatever the renderer lets through.
-    return Markup(nh3.clean(_MARKDOWN.render(text), tags=set(_TAGS), attributes={}, link_rel=None))  # noqa: S704
+    html = nh3.clean(
+        _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, environment), tags=set(_TAGS), attributes={}, link_rel=None
+    )
+    return Markup(html), _sources(text, _links(tokens))  # noqa: S704
 
 
-def sources(text: str) -> tuple[str, ...]:
-    """Return the web addresses that an answer names, each once, in order: shown whole, and checked by nobody."""
+def _plain(text: str) -> Markup:
+    return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
+
+
+def _sources(text: str, links: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for address in (*_links(_MARKDOWN.parse(text)), *_ADDRESS.findall(text)):
+    for address in (*links, *_ADDRESS.findall(text)):
         bare = address.rstrip(".,;:!?*_~")
         if _ADDRESS.fullmatch(bare) and len(bare) <= MAX_ADDRESS:
             found.setdefault(bare)

@@ -64,7 +64,7 @@ def turn_of(question: str, reply: Reply) -> Turn:
         return Turn(question, notice, ())
     ids = [each["answerId"] for each in more["compared"]] if "compared" in more else [more["answerId"]]
     answers = tuple(
-        ShownAnswer(id_, markup.to_html(choice.text), markup.sources(choice.text), choice.finish_reason == "length")
+        ShownAnswer(id_, *markup.shown(choice.text), choice.finish_reason == "length")
         for id_, choice in zip(ids, reply.choices, strict=True)
     )
     return Turn(question, notice, answers, more["questionId"], more if "compared" not in more else None)
@@ -81,7 +81,7 @@ def remembered(messages: list[Mapping[str, Any]]) -> tuple[Turn, ...]:
         if message.get("role") == "user":
             question = content
         elif message.get("role") == "assistant":
-            turns.append(Turn(question, "", (ShownAnswer(None, markup.to_html(content), ()),)))
+            turns.append(Turn(question, "", (ShownAnswer(None, markup.shown(content)[0], ()),)))
             question = ""
     return tuple(turns)
 

@@ -11,7 +11,7 @@ import pytest
 
 from neurons.validator.gateway.settings import parse
 from neurons.validator.pages.cookies import STAFF_SECONDS, VISITOR_SECONDS, Cookies
-from neurons.validator.pages.markup import sources, to_html
+from neurons.validator.pages.markup import MAX_MARKDOWN, shown
 from neurons.validator.pages.site import VISITOR_BURST, VISITOR_PER_MINUTE
 from neurons.validator.pages.texts import Language, language_of, texts
 from tests.unit.pages.browsing import pages
@@ -135,20 +135,26 @@ def test_an_address_without_tls_or_that_is_none_is_refused(given: str, capsys: p
 
 
 def test_markdown_is_shown_and_html_is_not() -> None:
-    html = str(to_html("1. **Rest**\n2. `water`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<iframe src=x></iframe>"))
+    html = str(shown("1. **Rest**\n2. `water`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<iframe src=x></iframe>")[0])
     assert "<ol>" in html
     assert "<strong>Rest</strong>" in html
     assert "<td>1</td>" in html
     assert "<iframe" not in html
     # Whatever the renderer lets through, the sanitiser holds.
-    assert "href" not in str(to_html("[click](https://bank.example)"))
-    assert "img" not in str(to_html("![i](https://x/y)"))
+    assert "href" not in str(shown("[click](https://bank.example)")[0])
+    assert "img" not in str(shown("![i](https://x/y)")[0])
 
 
 def test_sources_are_whole_addresses_and_each_stands_once() -> None:
     said = "See [this](https://a.example/x?y=1), https://a.example/x?y=1. Also http://b.example/z) and ftp://c.example"
-    assert sources(said) == ("https://a.example/x?y=1", "http://b.example/z")
-    assert sources("https://x.example/" + "a" * 600) == ()
+    assert shown(said)[1] == ("https://a.example/x?y=1", "http://b.example/z")
+    assert shown("https://x.example/" + "a" * 600)[1] == ()
+
+
+def test_a_text_too_long_to_be_markdown_is_shown_as_it_is() -> None:
+    html, found = shown("**a** <b>\n" + "x" * MAX_MARKDOWN + " https://a.example/x")
+    assert str(html).startswith("<p>**a** &lt;b&gt;<br>\nxxx")
+    assert found == ("https://a.example/x",)
 
 
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
