@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ MAX_RECEIPT: Final = 8192
 CONSENT_WORDING: Final = "pages-1"
 """Which text was agreed to: `consent` and `consentMore` in texts.yaml; its number changes with them."""
 CONSENT_SECONDS: Final = 2.0
+"""A page waits so long for the ledger; then what this process itself was told last counts, or else it is a no."""
+MAX_CONSENTS: Final = 20_000
 USER: Final = "visitor"
 _IDENTITY: Final = f"user\0{USER}"
 _NO_HASH: Final = "sha256:" + "0" * 64
@@ -60,6 +63,8 @@ class PatientPages:
     ) -> None:
         self._gateway, self._doctors, self._renderer = gateway, doctors, renderer
         self._country, self._conversations = country, conversations
+        self._consents: OrderedDict[str, bool] = OrderedDict()
+        """By patient, what was kept last."""
 
     async def choose(self, visit: Visit) -> web.StreamResponse:
         """Show the doctors."""
@@ -171,6 +176,10 @@ class PatientPages:
         except LedgerError:
             raise unavailable("it could not be kept: try again", retry_after=5, code="not_kept") from None
         session.recorded = True
+        self._consents[session.patient_id] = given
+        self._consents.move_to_end(session.patient_id)
+        while len(self._consents) > MAX_CONSENTS:
+            self._consents.popitem(last=False)
         return document({"given": given})
 
     async def anew(self, visit: Visit, twin: str) -> web.StreamResponse:
@@ -213,16 +222,16 @@ class PatientPages:
         return session_id
 
     async def _consent(self, key: ApiKey) -> bool:
-        """Tell whether this browser's patient agreed; a ledger that is away is taken for a no."""
+        """Tell whether this browser's patient agreed."""
         recorder = self._gateway.recorder
         if recorder is None:
             return False
+        patient_id = self._gateway.sessions.ids.patient(key.id, _IDENTITY)
         try:
             async with asyncio.timeout(CONSENT_SECONDS):
-                patient_id = self._gateway.sessions.ids.patient(key.id, _IDENTITY)
                 return (await recorder.consent(patient_id=patient_id)).given
         except (LedgerError, TimeoutError):
-            return False
+            return self._consents.get(patient_id, False)
 
     def _whose(self, twin: str) -> str:
         """Return the twin's UID: of two that had one name after another, neither's words are shown as the other's."""

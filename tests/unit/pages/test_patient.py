@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from neurons.validator.pages import patient
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.miner.engine_pods import text
 from tests.unit.pages.browsing import kept, pages, without_maya
@@ -107,6 +108,24 @@ async def test_stars_and_a_comment_are_kept_without_names(tmp_path: Path) -> Non
         assert view.ratings[0].stars == 4
         assert view.ratings[0].comment is not None
         assert view.ratings[0].comment.text == "[NAME] likes it"
+
+
+async def test_consent_is_shown_as_it_was_given_while_the_ledger_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient, "CONSENT_SECONDS", 0.0)
+    settings = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db"}
+    async with (
+        pages(tmp_path, names=(), settings=settings, scrub=without_maya) as running,
+        running.browser() as browser,
+        running.browser() as other,
+    ):
+        await browser.get("/doctor/indra")
+        for given in (True, False):
+            assert (await browser.send("/doctor/indra/consent", {"given": given}))[0] == 200
+            shown = (await browser.get("/doctor/indra"))[1]
+            assert bool(re.search(r'name="given"[^>]* checked', shown)) is given
+            assert not re.search(r'name="given"[^>]* checked', (await other.get("/doctor/indra"))[1])
 
 
 async def test_two_answers_are_compared_blind_and_the_choice_is_a_preference(tmp_path: Path) -> None:
