@@ -247,7 +247,13 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
 
 def install_browser(clock: Clock) -> None:
     """Install Debian's Chromium where that can be done; without one the tests of the pages are skipped, and say so."""
-    if shutil.which("chromium") or os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        clock.say(
+            "no Chromium here, and only root can install Debian's: the tests of the pages in a browser are skipped; "
+            f"apt-get install {' '.join(BROWSER_PACKAGES)}, or name one in $CHROMIUM"
+        )
         return
     log = LOGS / "browser.log"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -116,6 +116,10 @@ async def test_a_patient_asks_rates_and_compares(size: str, tmp_path: Path) -> N
         await expect(receipt.get_by_text("Genuine: the miner named here")).to_be_visible(timeout=WAIT_MS)
         await look(receipt, f"receipt-{size}")
         await receipt.close()
+        # A comment is free text, and may tell of an emergency.
+        await page.locator(".rate textarea").fill("I took forty tablets and want to die")
+        await page.get_by_role("button", name="Send the rating").click()
+        await expect(page.locator(".rate [role=status]")).to_contain_text("1166", timeout=WAIT_MS)
         # Two answers, blind.
         await question.fill("Which is better?")
         await page.get_by_label("Show me two answers").check()
@@ -150,6 +154,13 @@ async def test_an_emergency_shows_its_notice_first_also_when_nobody_answers(size
         await expect(notice).to_be_visible()
         await expect(page.locator("#status")).to_contain_text("Nobody could answer now")
         await look(page, f"emergency-{size}")
+        # A page that is too old sends nothing on, and shows the notice all the same.
+        await context.clear_cookies()
+        await page.get_by_label("Your question").fill("I took forty tablets and want to die")
+        await page.get_by_role("button", name="Ask", exact=True).click()
+        last = page.locator(".turn").last
+        await expect(last.locator(".notice")).to_contain_text("1166", timeout=WAIT_MS)
+        await expect(last.locator(".failure")).to_be_visible()
 
 
 @pytest.mark.parametrize("size", list(SIZES))
