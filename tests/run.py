@@ -37,6 +37,8 @@ IMAGES_DISK_GB = 18.0
 BUILD_TIMEOUT_S = 60 * 60
 SUITE_TIMEOUT_S = 40 * 60
 LEAVE_S = 120
+BROWSER_PACKAGES = ("chromium", "fonts-lohit-deva", "fonts-dejavu-core")
+BROWSER_TIMEOUT_S = 15 * 60
 
 
 class SetUpError(Exception):
@@ -51,6 +53,7 @@ class Suite:
     programs: bool = False
     cluster: bool = False
     images: bool = False
+    browser: bool = False
     arguments: tuple[str, ...] = ()
 
     @property
@@ -66,7 +69,7 @@ class Suite:
 
 SUITES = (
     # Tests of a module against a real API server or S3 service lie beside its unit tests, and run with the api suite.
-    Suite("unit", arguments=("-m", "not cluster")),
+    Suite("unit", browser=True, arguments=("-m", "not cluster")),
     Suite("standin"),
     Suite("chart", programs=True, cluster=True),
     Suite("api", programs=True, cluster=True, arguments=(str(ROOT / "tests" / "unit"), "-m", "cluster")),
@@ -221,6 +224,8 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
         for suite in chosen:
             if suite.programs and "programs" in builds:
                 builds.pop("programs").wait()
+            if suite.browser:
+                install_browser(clock)
             if suite.cluster and not brought_up:
                 with clock.step("bring the test cluster up"):
                     cluster.down()
@@ -238,6 +243,35 @@ def run_all(chosen: Sequence[Suite], options: argparse.Namespace, clock: Clock) 
         if brought_up and not options.keep:
             with clock.step("take the test cluster down"):
                 cluster.down()
+
+
+def install_browser(clock: Clock) -> None:
+    """Install Debian's Chromium where that can be done; without one the tests of the pages are skipped, and say so."""
+    if os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        clock.say(
+            "no Chromium here, and only root can install Debian's: the tests of the pages in a browser are skipped; "
+            f"apt-get install {' '.join(BROWSER_PACKAGES)}, or name one in $CHROMIUM"
+        )
+        return
+    log = LOGS / "browser.log"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Never at the price of something that is there. The fonts: Devanagari, and Latin for a machine without any.
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "--no-remove", *BROWSER_PACKAGES]
+    with clock.step("install Chromium"), log.open("wb") as stream:
+        for command in (["apt-get", "update"], install):
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=BROWSER_TIMEOUT_S,
+                check=False,
+            )
+            if done.returncode != 0:
+                clock.say(f"`{' '.join(command)}` failed (log: {log.relative_to(ROOT)}): no test uses a browser")
+                return
 
 
 def needs_images(chosen: Sequence[Suite]) -> bool:

@@ -35,6 +35,25 @@ Origin = Annotated[
 ]
 """Of a web page (RFC 6454)."""
 
+PagesOrigin = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^\s/,]+$",
+        min_length=1,
+        max_length=256,
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^(https://{_HOST.replace('A-Z', '').replace('A-F', '')}"
+                f"|http://(localhost|127[.]0[.]0[.]1|[[]::1[]]))(:{_PORT})?$')",
+                "write the origin as browsers send it: https, a host in small letters, a port from 1 to 65535 if it is "
+                "not 443, and nothing else, as in https://ask.clinic.example; http only for localhost, since cookies "
+                "would travel in clear",
+            )
+        ),
+    ),
+]
+"""By which browsers reach pages that set cookies."""
+
 Endpoint = Annotated[
     str,
     Field(

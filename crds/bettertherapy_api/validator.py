@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import Network, Origin
+from bettertherapy_api.addresses import Network, Origin, PagesOrigin
+from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.pod_overlay import ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
@@ -44,6 +45,33 @@ class Chain(ApiModel):
     where the chart local-subnet serves when it is installed as `subnet`."""
     netuid: Annotated[int, Field(ge=0, le=65535)]
     """The subnet's number."""
+
+
+class Pages(ApiModel):
+    """What people open in a browser: patients ask and rate, doctors correct, operators look at the miners."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.store) || !self.store.uri.startsWith('file://')",
+                "a gateway's own files go with its pod: name a store outside it, as the MinerPool does that learns",
+            ),
+        )
+    )
+    origin: PagesOrigin
+    """By which browsers reach the pages, for example https://ask.clinic.example: what speaks TLS there leads to the
+    Service <validator>-gateway. Patients need no account, so limit there who may ask."""
+    per_minute: Annotated[int, Field(ge=1, le=100_000)] = 120
+    """Questions of all visitors of one gateway together, in a minute."""
+    licence_registers: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$")]]
+        | None,
+        Field(max_length=8),
+    ] = None
+    """Where doctors' licences are looked up: nppes, or the name of a plug-in in the image; absent means nowhere."""
+    store: Store | None = None
+    """Where the conversations go that doctors bring, as <uri>/<twin>/interactions: the store of the MinerPool whose
+    fine-tunes are to learn from them; absent means that none are taken."""
 
 
 class Gateway(ApiModel):
@@ -83,9 +111,11 @@ class Gateway(ApiModel):
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may ask from a browser, for example https://clinic.example; * for all; absent means
     none."""
+    pages: Pages | None = None
+    """What people open in a browser; absent means nothing."""
     keys_secret_ref: SecretRef | None = None
-    """Secret whose key `keys.json` is the file of API keys. Absent means <validator>-gateway-keys, which the operator
-    makes, with one random key, where there is none."""
+    """Secret whose key `keys.json` is the file of API keys, and of those that doctors and operators sign in with.
+    Absent means <validator>-gateway-keys, which the operator makes, with one random key, where there is none."""
     resources: Resources | None = None
     """Resources of one gateway; absent means 250m CPU and 1Gi, at most 2Gi: models that find identifiers take most."""
     pod: ServingPodOverlay | None = None

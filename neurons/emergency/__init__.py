@@ -6,5 +6,6 @@
 
 from neurons.emergency.assessing import assess
 from neurons.emergency.kinds import Assessment, Kind, Language
+from neurons.emergency.notices import numbers
 
-__all__ = ["Assessment", "Kind", "Language", "assess"]
+__all__ = ["Assessment", "Kind", "Language", "assess", "numbers"]

@@ -67,6 +67,13 @@ def language_of(texts: Iterable[str]) -> Language:
     return Language.ROMANISED if known and known >= _ROMANISED * len(words) else Language.ENGLISH
 
 
+def numbers(language: Language, *, country: str | None) -> tuple[str, str | None]:
+    """Return whom to call in an emergency, and the line for those who think of suicide, where one is known."""
+    texts = _notices().countries
+    found = texts.get((country or "*").upper(), texts["*"])
+    return found.emergency[language], None if found.crisis is None else found.crisis[language]
+
+
 def notice(kinds: Sequence[Kind], *, language: Language, country: str | None) -> str:
     """Return the notice for these kinds, the most dangerous first."""
     texts = _notices()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ class _Work:
     asked_ms: int
     id: str
     created: int
+    beside: Callable[[Reply], Mapping[str, Any]] | None
 
 
 class Chats:
@@ -93,12 +94,24 @@ class Chats:
         self.draining = False
 
     async def answer(
-        self, request: web.BaseRequest, asked: ChatAsked, *, key: ApiKey, shown: Mapping[str, str]
+        self,
+        request: web.BaseRequest,
+        asked: ChatAsked,
+        *,
+        key: ApiKey,
+        shown: Mapping[str, str],
+        session: Session | None = None,
+        beside: Callable[[Reply], Mapping[str, Any]] | None = None,
     ) -> web.StreamResponse:
-        """Answer one question; raises RequestError where nothing was said yet."""
+        """Answer one question; raises RequestError where nothing was said yet.
+
+        `session`: the conversation, where the caller knows it; else the request's header names it. `beside` returns
+        what more stands under `bettertherapy` of a stream, as a page's markup.
+        """
         begun, asked_ms = time.monotonic(), time.time_ns() // 1_000_000
         check_scope(key, asked.twin)
-        session = await self._session(request, asked, key)
+        if session is None:
+            session = await self._session(request, asked, key)
         # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
         # What was asked before counts, too: a bare "yes" says nothing without it.
         notice = self._notices(asked.with_history(session.messages))
@@ -107,7 +120,7 @@ class Chats:
         answer_id = new_id()
         work = _Work(
             asked=asked, session=session, notice=notice, question_id=new_id(), begun=begun, asked_ms=asked_ms,
-            id=f"chatcmpl-{answer_id}", created=asked_ms // 1000,
+            id=f"chatcmpl-{answer_id}", created=asked_ms // 1000, beside=beside,
         )  # fmt: skip
         headers = {**shown, SESSION_HEADER: session.id}
         if asked.stream:
@@ -146,6 +159,8 @@ class Chats:
                 await stream.fail(error.to_dict())
                 return stream.response
             reply, exchange = self._only_notice(work, error), None
+        if work.beside is not None:
+            reply = replace(reply, more={**reply.more, **work.beside(reply)})
         await stream.write(reply.events(notice_sent=notice is not None))
         # [DONE] says that the answer is complete, and that it is kept.
         await self._record(exchange)

@@ -11,8 +11,10 @@ import argparse
 import base64
 import fnmatch
 import hashlib
+import re
 import secrets
 import sys
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 import orjson
@@ -25,7 +27,20 @@ from neurons.wire.rates import Rates
 
 PREFIX: Final = "bt-"
 MAX_KEY_CHARACTERS: Final = 256
+VISITORS: Final = "pages."
+"""How the names begin by which visitors of the pages are known inside; no client may be called so."""
+_PATTERN: Final = re.compile(r"[*?\[]")
 _CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Role(StrEnum):
+    """What a key opens beside questions, on the pages (docs/pages.md)."""
+
+    CLIENT = "client"
+    DOCTOR = "doctor"
+    """Reads, without names, what patients asked the key's twins, and corrects the answers."""
+    OPERATOR = "operator"
+    """Sees the miners and how they stand."""
 
 
 class ApiKey(BaseModel):
@@ -40,6 +55,13 @@ class ApiKey(BaseModel):
     """Names of twins, with * for any characters; None: all."""
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     burst: Annotated[int, Field(ge=1, le=100_000)] = 20
+    role: Role = Role.CLIENT
+
+    @model_validator(mode="after")
+    def _doctors_twins(self) -> ApiKey:
+        if self.role is Role.DOCTOR and (not self.twins or any(_PATTERN.search(twin) for twin in self.twins)):
+            raise ValueError("a doctor's key names each of its twins whole: it opens what their patients asked")
+        return self
 
     def may_ask(self, twin: str) -> bool:
         """Tell whether this key is for that twin."""
@@ -58,6 +80,8 @@ class KeysFile(BaseModel):
     def _each_once(self) -> KeysFile:
         if len({key.hash for key in self.keys}) < len(self.keys):
             raise ValueError("a key stands there twice: whose it is must be clear")
+        if any(key.id.startswith(VISITORS) for key in self.keys):
+            raise ValueError(f"`id` begins with {VISITORS!r}, as visitors of the pages are called inside: name it else")
         return self
 
 
@@ -89,9 +113,8 @@ class Keyring:
             raise RequestError(
                 401, "authentication_error", "send the header `Authorization: Bearer KEY`", code="missing_api_key"
             )
-        self._index()
         # A look-up by hash: its time tells nothing of a key, since nobody can choose a hash.
-        found = self._by_hash.get(hash_of(token)) if len(token) <= MAX_KEY_CHARACTERS else None
+        found = self.of_hash(hash_of(token)) if len(token) <= MAX_KEY_CHARACTERS else None
         if found is None:
             raise RequestError(
                 401, "authentication_error",
@@ -99,6 +122,11 @@ class Keyring:
                 code="invalid_api_key",
             )  # fmt: skip
         return found
+
+    def of_hash(self, kept: str) -> ApiKey | None:
+        """Return the key with this hash, as long as it is accepted."""
+        self._index()
+        return self._by_hash.get(kept)
 
     def _take(self, key: ApiKey) -> int:
         limits = (key.per_minute, key.burst)
@@ -145,17 +173,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--twins", nargs="+", help="the twins that it may ask, with * for any characters")
     parser.add_argument("--per-minute", type=int, default=60, help="requests a minute (%(default)s)")
     parser.add_argument("--burst", type=int, default=20, help="requests at once (%(default)s)")
+    parser.add_argument(
+        "--role", choices=[str(role) for role in Role], default=str(Role.CLIENT), help="what it opens (%(default)s)"
+    )
     given = parser.parse_args(arguments)
     key = new_key()
     try:
         entry = ApiKey(
             id=given.id, hash=hash_of(key), twins=tuple(given.twins) if given.twins else None,
-            per_minute=given.per_minute, burst=given.burst,
+            per_minute=given.per_minute, burst=given.burst, role=Role(given.role),
         )  # fmt: skip
+        KeysFile(format="bettertherapy-keys/1", keys=(entry,))
     except ValueError:
-        parser.error("the client's name has small letters, digits, and . _ - within, at most 64; limits are above 0")
+        parser.error(
+            "the client's name has small letters, digits, and . _ - within, at most 64, and doesn't begin with "
+            f"{VISITORS!r}; limits are above 0; a doctor's key names each of its --twins whole"
+        )
     sys.stderr.write(f"The key, shown this once: {key}\nIts entry, for `keys` of the keys' file:\n")
-    sys.stdout.write(orjson.dumps(entry.model_dump(by_alias=True, exclude_none=True)).decode() + "\n")
+    sys.stdout.write(orjson.dumps(entry.model_dump(mode="json", by_alias=True, exclude_none=True)).decode() + "\n")
     return 0
 
 

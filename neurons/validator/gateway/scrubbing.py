@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from neurons.privacy import Deidentifier, DeidentifierUnavailable
+from neurons.privacy import Deidentifier, DeidentifierUnavailable, Scrubbed
 from neurons.validator.gateway.recording import Scrubber
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,25 @@ class Clean:
     scrubbed_by: str = VERSION
 
 
+class PrivacyScrubber:
+    """A `Scrubber`; and for whoever wrote the text, what was removed."""
+
+    def __init__(self, deidentifier: Deidentifier) -> None:
+        self._deidentifier = deidentifier
+
+    def __call__(self, text: str, /) -> Clean:
+        """Return the text without identifiers; raises PrivacyError."""
+        return Clean(self._deidentifier.scrub(text).text)
+
+    def preview(self, text: str) -> Scrubbed:
+        """Return the text without identifiers, and what was removed; raises PrivacyError."""
+        return self._deidentifier.scrub(text)
+
+
 def load_scrubber() -> Scrubber | None:
     """Load the models, which takes seconds; None where that can't be done, so that no text is written."""
     try:
-        deidentifier = Deidentifier.load()
+        return PrivacyScrubber(Deidentifier.load())
     except DeidentifierUnavailable as error:
         log.error("texts can't be freed of identifiers, so none is written: %s", error)  # noqa: TRY400
         return None
-    return lambda text: Clean(deidentifier.scrub(text).text)

@@ -1,4 +1,4 @@
-"""The gateway's HTTP side: its routes, health checks and metrics. Nothing else exists."""
+"""The gateway's HTTP side: its routes, health checks and metrics; and the pages, where they are asked for."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
 
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
+PageHandler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
 
 
 class GatewayServer:
@@ -47,7 +48,10 @@ class GatewayServer:
         metrics: Metrics,
         cors: Cors,
         max_in_flight: int,
+        pages: PageHandler | None = None,
     ) -> None:
+        """`pages`: answers whatever isn't the API's; None: nothing does."""
+        self._pages = pages
         self._keyring, self._chats, self._feedback = keyring, chats, feedback
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._max_in_flight = max_in_flight
@@ -74,7 +78,9 @@ class GatewayServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        shown = {REQUEST_ID: request_id_of(trace_of(request.headers)), **self._cors.headers(request)}
+        shown = {REQUEST_ID: request_id_of(trace_of(request.headers))}
+        if not self._is_page(request.path):  # no other site's program has anything to do with those
+            shown |= self._cors.headers(request)
         try:
             response = await self._dispatch(request, shown)
         except RequestError as error:
@@ -106,6 +112,8 @@ class GatewayServer:
             handlers = {"GET": self._session}
         if handlers is None and _MODEL.fullmatch(path):
             handlers = {"GET": self._model}
+        if self._pages is not None and self._is_page(path):
+            return await self._counted(self._pages(request, shown))
         if handlers is None:
             raise RequestError(
                 404, "invalid_request_error",
@@ -119,13 +127,22 @@ class GatewayServer:
                 return self._cors.preflight(request)
             raise _wrong_method(path, ", ".join(sorted(handlers)))
         key = self._keyring.enter(request.headers.get("Authorization"))
+        return await self._counted(handler(request, key, shown))
+
+    def _is_page(self, path: str) -> bool:
+        return self._pages is not None and not path.startswith("/v1/") and path not in self._open
+
+    async def _counted(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+        """Answer as one of the requests in work; raises RequestError (503) where there are too many."""
         if self.in_flight >= self._max_in_flight:
+            if asyncio.iscoroutine(answering):
+                answering.close()
             raise overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
         self.in_flight += 1
         self._idle.clear()
         self._metrics.in_flight.set(self.in_flight)
         try:
-            return await handler(request, key, shown)
+            return await answering
         finally:
             self.in_flight -= 1
             self._metrics.in_flight.set(self.in_flight)

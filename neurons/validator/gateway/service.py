@@ -39,6 +39,7 @@ from neurons.validator.gateway.sessions import Ids, Sessions
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins, TwinsFile
+from neurons.validator.pages import Gateway, open_pages
 from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.signer import RequestSigner
 
@@ -140,9 +141,21 @@ class GatewayService:
                 sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
                 metrics=self.metrics,
             )  # fmt: skip
+            keyring = Keyring(self._keys)
+            pages = None
+            if settings.pages_origin is not None:
+                gateway = Gateway(
+                    chats=chats, feedback=feedback, sessions=sessions, recording=recording, recorder=recorder,
+                    twins=twins, roster=roster, standings=self.standings, keyring=keyring, scrub=self._scrub,
+                    notices=self._notices,
+                )  # fmt: skip
+                opened = await stack.enter_async_context(
+                    open_pages(gateway, settings=settings, secret=self._secret, http=session)
+                )
+                pages = opened.handle
             server = GatewayServer(
-                keyring=Keyring(self._keys), chats=chats, feedback=feedback, roster=roster, twins=twins,
-                metrics=self.metrics, cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
+                keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
+                cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight, pages=pages,
             )  # fmt: skip
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
             followers = [roster.follow(), self._keys.follow()]

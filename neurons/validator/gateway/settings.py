@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from yarl import URL
+
 from neurons.miner.cors import read_origins
 from neurons.validator.gateway.asking import Patience
 from neurons.validator.gateway.roster import ANNOUNCE_SECONDS
 
 PORT: Final = 8090
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,13 @@ class Settings:
     drain_delay_seconds: float = 5.0
     drain_seconds: float = 60.0
     cors_origins: frozenset[str] = frozenset()
+    pages_origin: str | None = None
+    """By which browsers reach the pages (`neurons.validator.pages`); None: there are none."""
+    pages_per_minute: int = 120
+    """Questions of all pages' visitors together."""
+    licence_registers: tuple[str, ...] = ()
+    interactions_store: str | None = None
+    """Where conversations go that a doctor brings: fine-tunes read `<store>/<twin>/interactions`."""
     log_level: str = "INFO"
 
 
@@ -84,6 +94,13 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     add("--drain-seconds", type=_seconds, default=60.0, help="wait for questions then (%(default)s)")
     add("--cors-origins", type=_origins, default=environ.get("CORS_ORIGINS", ""),
         help="origins whose pages may ask, with commas; * for all (env CORS_ORIGINS)")  # fmt: skip
+    add("--pages", type=_pages_origin, default=environ.get("PAGES_ORIGIN"), metavar="ORIGIN",
+        help="show the pages, which browsers reach as https://HOST (env PAGES_ORIGIN); none by default")  # fmt: skip
+    add("--pages-per-minute", type=_count, default=120, help="questions of all visitors together (%(default)s)")
+    add("--licence-registers", type=_names, default=environ.get("LICENCE_REGISTERS", ""),
+        help="where doctors' licences are looked up, with commas: nppes (env LICENCE_REGISTERS)")  # fmt: skip
+    add("--interactions-store", default=environ.get("INTERACTIONS_STORE"), metavar="URI",
+        help="store whose TWIN/interactions doctors' conversations are put in (env INTERACTIONS_STORE)")  # fmt: skip
     add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     given = parser.parse_args(arguments)
     if given.keys_file is None:
@@ -117,6 +134,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_delay_seconds=given.drain_delay,
         drain_seconds=given.drain_seconds,
         cors_origins=given.cors_origins,
+        pages_origin=given.pages,
+        pages_per_minute=given.pages_per_minute,
+        licence_registers=given.licence_registers,
+        interactions_store=given.interactions_store,
         log_level=given.log_level,
     )
 
@@ -147,3 +168,24 @@ def _origins(text: str) -> frozenset[str]:
         return read_origins(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _pages_origin(text: str) -> str:
+    """Return the origin as browsers send it. Without TLS only this machine's own: a cookie must not travel in clear."""
+    origins = _origins(text)
+    origin = next(iter(origins)) if len(origins) == 1 else ""
+    url = URL(origin) if origin not in ("", "*") else None
+    if url is None or url.host is None or url.scheme not in ("http", "https"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no origin of pages: write https://HOST, with :PORT if it has one"
+        )
+    if url.scheme == "http" and url.host not in _LOOPBACK:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has no TLS, and cookies would travel in clear: write https://HOST, and let a proxy before the "
+            "gateway speak TLS"
+        )
+    return origin

@@ -28,6 +28,9 @@ class KnownTwin(BaseModel):
     uid: Annotated[str, Field(pattern=_UID)] | None = None
     """Its UID, by which the ledger keeps it."""
     doctor: Annotated[str, Field(max_length=253)] | None = None
+    licence: Annotated[str, Field(max_length=64)] | None = None
+    """Number of the doctor's licence to practise, as patients read it: `NPI 1234567893`, `NMC 12345`."""
+    specialty: Annotated[str, Field(max_length=128)] | None = None
     digests: Annotated[tuple[Annotated[str, Field(pattern=_DIGEST)], ...], Field(max_length=64)] | None = None
     """The versions that may answer, `base` for the base model itself; None: any that a miner announces."""
 
@@ -65,6 +68,10 @@ class Twins:
             return True
         twin = self._known().get(name)
         return twin is not None and (twin.digests is None or (adapter or "base") in twin.digests)
+
+    def known(self, name: str) -> KnownTwin | None:
+        """Return what the file says of the twin."""
+        return self._known().get(name)
 
     def doctor(self, name: str) -> str | None:
         """Return the doctor's name, where the file has it."""

@@ -34,6 +34,9 @@ class KnownTwin(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=253)]
     uid: Uid
     doctor: Annotated[str, Field(max_length=253)]
+    licence: Annotated[str | None, Field(max_length=64)] = None
+    """For pages, as what follows; a gateway without pages is told neither: one of a former release reads neither."""
+    specialty: Annotated[str | None, Field(max_length=128)] = None
     digests: Annotated[tuple[Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|base)$")], ...], Field(max_length=64)]
     """The versions that may answer; none: nobody may."""
 
@@ -61,9 +64,11 @@ def may_answer(twin: Twin) -> tuple[str, ...]:
     return tuple(digest for digest in digests if digest not in back)
 
 
-def known_twin(twin: Twin) -> KnownTwin:
-    """Return what a gateway is told of a twin."""
-    return KnownTwin(name=twin.name, uid=twin.uid, doctor=twin.spec.doctor.name, digests=may_answer(twin))
+def known_twin(twin: Twin, *, with_pages: bool = False) -> KnownTwin:
+    """Return what a gateway is told of a twin; `with_pages`: also what its pages show of the doctor."""
+    doctor = twin.spec.doctor
+    shown = {"licence": doctor.licence, "specialty": doctor.specialty} if with_pages else {}
+    return KnownTwin(name=twin.name, uid=twin.uid, doctor=doctor.name, digests=may_answer(twin), **shown)
 
 
 def kept(former: KnownTwin, found: Unreadable) -> KnownTwin:

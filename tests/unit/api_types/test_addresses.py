@@ -46,6 +46,14 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
          "https://me:pw@a.example", "https://a.example:0", "https://a.example:99999", "https://a.example:",
          "https://a.example:65536", "https://*.example", "https://-a.example", "null", "https://a..example"],
     ),
+    "origin of pages": (
+        r"pages\.origin$",
+        ["https://ask.clinic.example", "https://clinic.example:8443", "https://[::1]:8443", "http://localhost:8090",
+         "http://127.0.0.1", "http://[::1]:1"],
+        ["*", "http://ask.clinic.example", "https://a.example/", "https://a.example?x", "https://A.example",
+         "https://me:pw@a.example", "https://a.example:0", "https://a.example:99999", "https://*.example", "null",
+         "http://localhost.evil.example", "https://a.example,https://b.example", "wss://a.example"],
+    ),
     "endpoint": (
         r"\.endpoint$",
         ["http://gpu:8000", "https://a.example/openai", "http://[::1]:1", "http://10.0.0.1:65535", "http://my_svc.ns"],

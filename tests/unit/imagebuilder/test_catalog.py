@@ -42,6 +42,7 @@ def test_a_reference_names_registry_image_version_and_hash(catalog: Catalog) -> 
         ("crds/bettertherapy_api/names.py", {"neuron", "operator", "trainer-cpu", "trainer-gpu"}),
         ("requirements/operator.txt", {"operator"}),
         ("requirements/ledger.txt", {"neuron"}),
+        ("requirements/pages.txt", {"neuron"}),
         ("requirements/engine-cpu.txt", {"engine-cpu", "trainer-cpu"}),
         ("images/engine-cpu/prune.py", {"engine-cpu", "trainer-cpu"}),
         ("images/engine-cpu/mend_lora.py", {"engine-cpu", "trainer-cpu"}),

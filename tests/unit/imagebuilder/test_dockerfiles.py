@@ -91,16 +91,19 @@ def pinned(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ \n]+)", text, re.MULTILINE))
 
 
-def test_the_ledger_comes_on_top_of_the_neurons_lock_in_the_neurons_image() -> None:
+def test_ledger_and_pages_come_on_top_of_the_neurons_lock_in_the_neurons_image() -> None:
     text = " ".join(instructions(Catalog().image("neuron")))
 
-    assert "sh /mnt/install /mnt/lock.txt /mnt/models.txt && sh /mnt/install /mnt/ledger.txt" in text
+    locks = ("lock.txt /mnt/models.txt", "ledger.txt", "pages.txt")
+    assert " && ".join(f"sh /mnt/install /mnt/{each}" for each in locks) in text
     assert pinned("ledger").keys() & pinned("neuron").keys() == set()
+    assert pinned("pages").keys() & (pinned("neuron").keys() | pinned("ledger").keys()) == set()
 
 
 BY_MODULE = {"prometheus_client": "prometheus-client", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml",
              "presidio_analyzer": "presidio-analyzer", "presidio_anonymizer": "presidio-anonymizer",
-             "bittensor_core": "bittensor-core", "typing_extensions": "typing-extensions"}  # fmt: skip
+             "bittensor_core": "bittensor-core", "typing_extensions": "typing-extensions",
+             "markdown_it": "markdown-it-py"}  # fmt: skip
 """Names of packages that their modules don't have."""
 
 
@@ -123,7 +126,8 @@ def imported(folder: str) -> set[str]:
 )  # fmt: skip
 def test_the_neurons_image_has_all_that_its_programs_import(folder: str) -> None:
     modules = imported(f"neurons/{folder}")
-    have = pinned("neuron").keys() | pinned("ledger").keys() | pinned("packaged-models").keys()
+    have = pinned("neuron").keys() | pinned("ledger").keys() | pinned("pages").keys()
+    have |= pinned("packaged-models").keys()
 
     assert {name for name in modules if BY_MODULE.get(name, name) not in have} == set()
 

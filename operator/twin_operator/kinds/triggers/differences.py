@@ -116,7 +116,7 @@ def leaves_a_place(change: Change) -> bool:
 def _answering(entry: Entry | None) -> object:
     value = entry.value if entry is not None else None
     if isinstance(value, Twin):
-        return value.uid, value.deleted, value.spec.doctor.name, may_answer(value)
+        return value.uid, value.deleted, value.spec.doctor, may_answer(value)
     return value
 
 

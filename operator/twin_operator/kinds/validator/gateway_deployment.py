@@ -25,6 +25,7 @@ from twin_operator.kinds.podspec.parts import (
     pull_secrets,
 )
 from twin_operator.kinds.validator.labels import GATEWAY, labels, selector_labels
+from twin_operator.kinds.validator.pages import pages_arguments, pages_mounts, pages_volumes
 from twin_operator.settings import Images
 
 RESOURCES: Final[Manifest] = {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
@@ -85,6 +86,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                     mount("twins", names.TWINS_DIR, read_only=True),
                     mount("sessions", names.SESSIONS_DIR, read_only=True),
                     mount("state", names.STATE_DIR),
+                    *pages_mounts(gateway),
                     *added_mounts(gateway.pod),
                 ],
             }
@@ -100,6 +102,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
             },
             _secret("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
             _state_volume(validator),
+            *pages_volumes(gateway),
             *added_volumes(gateway.pod),
         ],
         **_spread(gateway, own_pods),
@@ -142,6 +145,7 @@ def gateway_arguments(validator: Validator, *, drain_seconds: int) -> list[str]:
         f"--deadline-seconds={gateway.deadline_seconds}",
         *([f"--country={gateway.country}"] if gateway.country else []),
         *([f"--cors-origins={','.join(gateway.cors_origins)}"] if gateway.cors_origins else []),
+        *pages_arguments(gateway),
         f"--drain-delay={DRAIN_DELAY_SECONDS}",
         f"--drain-seconds={drain_seconds}",
     ]

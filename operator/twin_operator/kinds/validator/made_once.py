@@ -104,6 +104,9 @@ def needed_by(validator: Validator) -> tuple[Needed, ...]:
             field="metadata.name", kept=True,
         ),
     ]  # fmt: skip
+    store = spec.gateway.pages.store if spec.gateway.pages is not None else None
+    if store is not None and store.secret_ref is not None:
+        found.append(_named(validator, store.secret_ref.name, "spec.gateway.pages.store.secretRef"))
     if spec.ledger is not None and spec.ledger.uri_secret_ref is not None:
         found.append(_named(validator, spec.ledger.uri_secret_ref.name, "spec.ledger.uriSecretRef"))
     else:

@@ -80,7 +80,7 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
             if "deletionTimestamp" in metadata:
                 continue
             if isinstance(entry.value, Twin):
-                twins.append(known_twin(entry.value))
+                twins.append(known_twin(entry.value, with_pages=validator.spec.gateway.pages is not None))
             elif isinstance(entry.value, Unreadable) and metadata["uid"] in known:
                 twins.append(kept(known[metadata["uid"]], entry.value))
             else:

@@ -15,6 +15,7 @@ from neurons.ledger.database import parse_url
 from neurons.validator.gateway import settings
 from tests.unit.operator.validator.validators import (
     OVERLAY,
+    PAGES,
     POSTGRES,
     VARIANTS,
     children,
@@ -68,6 +69,28 @@ def test_each_file_that_a_gateway_reads_is_mounted_where_it_looks() -> None:
     assert data == given.twins_file.name
     assert mounted[str(given.state_dir)].get("readOnly") is None
     assert Path(names.STATE_DIR) == given.state_dir
+
+
+def test_pages_are_served_where_the_spec_names_their_origin_and_nowhere_else() -> None:
+    assert parsed().pages_origin is None
+    given = parsed(gateway={"pages": PAGES})
+    assert (given.pages_origin, given.pages_per_minute) == ("https://ask.clinic.example", 30)
+    assert (given.licence_registers, given.interactions_store) == (("nppes",), "pvc://adapters/clinic")
+    least = parsed(gateway={"pages": {"origin": "http://localhost:8090"}})
+    assert (least.pages_origin, least.pages_per_minute) == ("http://localhost:8090", 120)
+    assert (least.licence_registers, least.interactions_store) == ((), None)
+
+
+def test_the_store_of_doctors_conversations_is_where_the_gateway_looks_for_it() -> None:
+    pod, container = (make(gateway={"pages": PAGES}) for make in (gateway_pod, gateway_container))
+    [mount] = [each for each in container["volumeMounts"] if each["mountPath"] == f"{names.PVC_DIR}/adapters"]
+    assert mount.get("readOnly") is None
+    assert volumes(pod)[mount["name"]]["persistentVolumeClaim"] == {"claimName": "adapters"}
+    remote = {"pages": {**PAGES, "store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}
+    pod, container = (make(gateway=remote) for make in (gateway_pod, gateway_container))
+    [mount] = [each for each in container["volumeMounts"] if each["mountPath"] == names.STORE_SECRET_DIR]
+    assert mount["readOnly"] is True
+    assert volumes(pod)[mount["name"]]["secret"] == {"secretName": "s3", "defaultMode": 0o440}
 
 
 def test_a_local_subnet_is_the_service_of_that_name_in_the_namespace() -> None:

@@ -47,6 +47,16 @@ def test_the_gateway_reads_what_the_operator_publishes() -> None:
     assert TwinsFile.model_validate_json(Answering(twins=()).document()).twins == ()
 
 
+def test_pages_are_told_of_a_doctors_licence_and_specialty_and_other_gateways_are_not() -> None:
+    doctor = {"name": "Dr. Gurung", "licence": "NPI 1234567893", "specialty": "General practice"}
+    told = known_twin(twin(doctor=doctor), with_pages=True)
+    shown = Answering(twins=(told.model_copy(update={"uid": UID.format(1)}),))
+    [read] = TwinsFile.model_validate_json(published(shown)["data"][names.TWINS_FILE]).twins
+    assert (read.doctor, read.licence, read.specialty) == tuple(doctor.values())
+    assert twins_in(published(shown), owner="uid-v") == {each.uid: each for each in shown.twins}
+    assert "NPI" not in Answering(twins=(known_twin(twin(doctor=doctor)),)).document()
+
+
 def test_a_twin_that_was_just_made_answers_by_its_adapter_or_the_base() -> None:
     assert may_answer(twin()) == (digest("a"),)
     assert may_answer(twin(adapter=None)) == ("base",)

@@ -21,9 +21,14 @@ OVERLAY: dict[str, Any] = {
     "volumes": [{"name": "ca", "mountPath": "/ca", "configMapName": "ca"}],
     "topologySpreadConstraints": [{"topologyKey": "zone"}],
 }  # fmt: skip
+PAGES: dict[str, Any] = {
+    "origin": "https://ask.clinic.example", "perMinute": 30, "licenceRegisters": ["nppes"],
+    "store": {"uri": "pvc://adapters/clinic"},
+}  # fmt: skip
 VARIANTS: list[dict[str, Any]] = [
     {}, POSTGRES, {**POSTGRES, "gateway": {"replicas": 3}},
-    {"gateway": {"pod": OVERLAY, "keysSecretRef": {"name": "k"}}},
+    {"gateway": {"pod": OVERLAY, "keysSecretRef": {"name": "k"}}}, {"gateway": {"pages": PAGES}},
+    {"gateway": {"pages": {**PAGES, "store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}},
 ]  # fmt: skip
 
 

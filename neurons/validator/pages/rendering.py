@@ -1,0 +1,83 @@
+"""Templates, and the files that pages load: all read once, and named by their content so that browsers keep them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+from aiohttp import web
+
+from bettertherapy_api import names
+from neurons.validator.pages.texts import NAMES, Texts
+from neurons.validator.pages.visit import Visit
+
+PACKAGE: Final = "neurons.validator.pages"
+_KINDS: Final[Mapping[str, str]] = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_A_YEAR: Final = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    data: bytes
+    kind: str
+
+
+class Renderer:
+    """Renders templates with autoescape, which refuse a name that isn't there."""
+
+    def __init__(self) -> None:
+        self._environment = jinja2.Environment(
+            loader=jinja2.PackageLoader(PACKAGE, "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._files: dict[str, _File] = {}
+        self._addresses: dict[str, str] = {}
+        for entry in resources.files(PACKAGE).joinpath("static").iterdir():
+            stem, _, kind = entry.name.rpartition(".")
+            if kind in _KINDS:
+                data = entry.read_bytes()
+                address = f"/static/{stem}.{hashlib.sha256(data).hexdigest()[:16]}.{kind}"
+                self._files[address] = _File(data, _KINDS[kind])
+                self._addresses[entry.name] = address
+        self._environment.globals.update(
+            static=self._addresses.__getitem__, languages=NAMES, short=_short, version=_version
+        )
+
+        for template in self._environment.list_templates():
+            self._environment.get_template(template)  # a flaw shows at the start, and no visitor waits for compiling
+
+    def part(self, template: str, texts: Texts, **values: Any) -> str:
+        """Return a part of a page."""
+        return self._environment.get_template(template).render(t=texts, **values)
+
+    def page(self, template: str, visit: Visit, *, status: int = 200, **values: Any) -> web.Response:
+        """Return a whole page."""
+        text = self.part(template, visit.texts, token=visit.token, path=visit.request.path, staff=visit.staff, **values)
+        return web.Response(status=status, text=text, content_type="text/html")
+
+    def file(self, path: str) -> web.Response | None:
+        """Return one of the files that pages load."""
+        found = self._files.get(path)
+        if found is None:
+            return None
+        return web.Response(
+            body=found.data, content_type=found.kind, charset="utf-8", headers={"Cache-Control": _A_YEAR}
+        )
+
+
+def _short(text: str, characters: int = 16) -> str:
+    """Return the beginning of a digest or an address, to be compared by eye."""
+    bare = text.removeprefix("sha256:")
+    return bare if len(bare) <= characters else f"{bare[:characters]}…"
+
+
+def _version(twin: str, adapter: str | None) -> str:
+    """Return the name of a version as doctors read it elsewhere."""
+    return names.served_name(twin, adapter) if adapter is not None else "base"
