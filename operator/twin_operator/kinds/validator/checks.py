@@ -16,6 +16,7 @@ from twin_operator.engine.conditions import Chain, Condition, Finding
 from twin_operator.engine.resources import PERSISTENT_VOLUME_CLAIM
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
+from twin_operator.kinds.validator.pages import pages_claim
 
 _COLDKEY: Final = "holds a coldkey"
 """As neurons.chain.wallet says it; a test holds the two together."""
@@ -101,11 +102,16 @@ def configuration_failed(situation: Situation) -> Finding | None:
 
 
 def volume_missing(situation: Situation) -> Finding | None:
-    """The ledger's claim doesn't exist or is not bound."""
+    """The claim of the ledger, or of the store that the pages write to, doesn't exist or is not bound."""
+    claim = pages_claim(situation.validator.spec.gateway)
     for pod in situation.facts.gateways:
         found = claim_trouble(
             pod,
-            absent="",
+            absent=(
+                f"; claim {claim} is that of spec.gateway.pages.store.uri: create it, or correct the uri"
+                if claim is not None and f'"{claim}"' in (pod.unschedulable or "")
+                else ""
+            ),
             unbound="the ledger's claim needs a StorageClass (spec.ledger.storageClassName) or a matching volume; or "
             "set spec.ledger.uriSecretRef",
         )

@@ -32,8 +32,7 @@ def pages_volumes(gateway: Gateway) -> list[Manifest]:
     store = _store(gateway)
     if store is None:
         return []
-    claim = claim_in(store.uri)
-    secret = store.secret_ref
+    claim, secret = pages_claim(gateway), store.secret_ref
     return [
         *(claim_volumes([claim], writable=claim) if claim is not None else []),
         *([{"name": _CREDENTIALS, "secret": {"secretName": secret.name, "defaultMode": 0o440}}] if secret else []),
@@ -45,11 +44,17 @@ def pages_mounts(gateway: Gateway) -> list[Manifest]:
     store = _store(gateway)
     if store is None:
         return []
-    claim = claim_in(store.uri)
+    claim = pages_claim(gateway)
     return [
         *(claim_mounts([claim], [claim], writable=claim) if claim is not None else []),
         *([mount(_CREDENTIALS, names.STORE_SECRET_DIR, read_only=True)] if store.secret_ref is not None else []),
     ]
+
+
+def pages_claim(gateway: Gateway) -> str | None:
+    """Return the claim that doctors' conversations are put on, where one is."""
+    store = _store(gateway)
+    return claim_in(store.uri) if store is not None else None
 
 
 def _store(gateway: Gateway) -> Store | None:

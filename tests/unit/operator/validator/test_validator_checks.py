@@ -11,7 +11,7 @@ import pytest
 from neurons.chain.errors import ColdkeyError
 from neurons.chain.wallet import load_hotkey
 from tests.unit.operator.samples import container_status, pod_object
-from tests.unit.operator.validator.validators import POSTGRES, validator
+from tests.unit.operator.validator.validators import PAGES, POSTGRES, validator
 from twin_operator.domain.appearances import appears, conditions_said
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, pod_facts
 from twin_operator.domain.reasons import Reason
@@ -169,6 +169,16 @@ def test_without_twins_nobody_is_answered_and_too_many_are_named() -> None:
     many = says(pod(), left_out=tuple(f"dr-{n}" for n in range(9)))
     assert (many["Ready"].status, many["TwinsPublished"].reason) == ("True", "TooManyTwins")
     assert "dr-4 and 4 more" in many["TwinsPublished"].message
+
+
+def test_a_claim_of_the_pages_that_is_not_there_is_told_from_the_ledgers() -> None:
+    refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    spec = {"gateway": {"pages": PAGES}}
+    for claim, told in (("adapters", True), ("v-gateway-state", False)):
+        message = f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found.'
+        ready = says(pod(ready=False, conditions=[{**refused, "message": message}]), spec=spec)["Ready"]
+        assert ready.reason == "VolumeClaimNotFound"
+        assert ("spec.gateway.pages.store.uri" in ready.message) is told
 
 
 def test_a_claim_that_is_not_bound_is_no_ledger() -> None:
