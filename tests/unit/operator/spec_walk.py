@@ -38,7 +38,7 @@ SETTLE_SECONDS: Final = 200.0
 """Longer than every delay after which the operator tries something again."""
 _WORDS: Final = (
     "b1", "pvc://adapters/other", "hf://o/other", "0 4 * * *", "Asia/Kathmandu", "0.002", "25%", "2Gi", "100m",
-    "https://b1.example", "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944",
+    "https://b1.example", "https://b2.example", "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944",
     "--other", "NP",
 )  # fmt: skip
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
