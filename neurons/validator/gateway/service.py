@@ -127,7 +127,7 @@ class GatewayService:
                 announce_seconds=settings.announce_seconds, changed=self._changed,
             )  # fmt: skip
             recording = Recording(recorder, self._scrub, metrics=self.metrics)
-            sessions = Sessions(Ids(self._secret), recorder)
+            sessions = Sessions(Ids(self._secret), recorder, uid_of=twins.uid)
             asker = Asker(
                 roster=roster, standings=self.standings, twins=twins, signer=signer, session=session,
                 metrics=self.metrics, patience=settings.patience,

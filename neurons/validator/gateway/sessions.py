@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from neurons.ledger import LedgerError, NotFound, Recorder
+from neurons.ledger import LedgerError, NotFound, Recorder, derived_id
 from neurons.miner.errors import RequestError
 
 MAX_SESSIONS: Final = 20_000
@@ -88,6 +88,8 @@ class Session:
     key_id: str
     patient_id: str
     twin: str
+    twin_uid: str | None = None
+    """Whose twin it was when the session began; None where nobody knew."""
     messages: list[Mapping[str, Any]] = field(default_factory=list)
     answers: OrderedDict[str, Given] = field(default_factory=OrderedDict)
     recorded: bool = False
@@ -117,8 +119,13 @@ class Session:
 class Sessions:
     """The sessions that this process remembers."""
 
-    def __init__(self, ids: Ids, recorder: Recorder | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.ids, self._recorder, self._clock = ids, recorder, clock
+    def __init__(
+        self, ids: Ids, recorder: Recorder | None, *, uid_of: Callable[[str], str | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`uid_of`: which twin has a name now, as far as is known. A conversation is with that one: the next twin of
+        the name is another doctor's, and must not hear what was said to the former."""
+        self.ids, self._recorder, self._uid_of, self._clock = ids, recorder, uid_of, clock
         self._known: OrderedDict[str, Session] = OrderedDict()
         self._beginnings: OrderedDict[bytes, str] = OrderedDict()
         """How a conversation begins, by which clients are known that repeat all of it each time."""
@@ -127,8 +134,11 @@ class Sessions:
         """Begin a session. `identity`: what the client calls the patient; without it a session is its own patient."""
         session_id = self.ids.session(key_id)
         return self._keep(
-            Session(session_id, key_id, self.ids.patient(key_id, identity or f"session {session_id}"), twin)
-        )
+            Session(
+                session_id, key_id, self.ids.patient(key_id, identity or f"session {session_id}"), twin,
+                twin_uid=self._uid_of(twin),
+            )
+        )  # fmt: skip
 
     async def get(
         self, session_id: str, *, key_id: str, identity: str | None = None, twin: str | None = None
@@ -140,10 +150,11 @@ class Sessions:
         if session is None:
             session = await self._from_ledger(session_id, key_id=key_id, identity=identity, twin=twin)
         self._keep(session)
-        if twin is not None and session.twin != twin:
+        if twin is not None and (session.twin != twin or self._is_over(session)):
             raise RequestError(
                 400, "invalid_request_error",
-                "this session is with another twin: begin a new one (POST /v1/sessions) to ask this one",
+                "this session is with another twin, by its name or by its doctor: begin a new one (POST /v1/sessions) "
+                "to ask this one",
                 param="model", code="other_twin",
             )  # fmt: skip
         return session
@@ -151,7 +162,14 @@ class Sessions:
     def of_beginning(self, beginning: bytes, *, key_id: str) -> Session | None:
         """Return the session that began so, if it is remembered."""
         session = self._known.get(self._beginnings.get(beginning, ""))
-        return session if session is not None and session.key_id == key_id else None
+        if session is None or session.key_id != key_id or self._is_over(session):
+            return None
+        return session
+
+    def _is_over(self, session: Session) -> bool:
+        """Tell whether another twin has the name now."""
+        now = self._uid_of(session.twin)
+        return session.twin_uid is not None and now is not None and session.twin_uid != now
 
     def began(self, beginning: bytes, session: Session) -> None:
         """Note how a session begins."""
@@ -166,7 +184,7 @@ class Sessions:
 
     async def _from_ledger(self, session_id: str, *, key_id: str, identity: str | None, twin: str | None) -> Session:
         patient = self.ids.patient(key_id, identity or f"session {session_id}")
-        session = Session(session_id, key_id, patient, twin or "")
+        session = Session(session_id, key_id, patient, twin or "", twin_uid=self._uid_of(twin) if twin else None)
         if self._recorder is None:
             if twin is None:
                 raise unknown_session()
@@ -186,6 +204,8 @@ class Sessions:
             return session
         if history.session is not None:
             session.twin, session.recorded = history.session.twin.name, True
+            uid = history.session.twin.uid
+            session.twin_uid = None if uid == derived_id("twin", session.twin) else uid
         for turn in history.turns:
             if turn.answer is None or turn.answer.text is None or not turn.question.text.text:
                 continue

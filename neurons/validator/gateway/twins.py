@@ -78,10 +78,14 @@ class Twins:
         twin = self._known().get(name)
         return None if twin is None else twin.doctor
 
+    def uid(self, name: str) -> str | None:
+        """Return the UID of the twin that has the name now, where the file has it."""
+        twin = self._known().get(name)
+        return None if twin is None else twin.uid
+
     def of_ledger(self, name: str) -> Twin:
         """Return the twin as the ledger keeps it; without a UID one that follows from the name."""
-        twin = self._known().get(name)
-        return Twin(uid=(twin.uid if twin is not None else None) or derived_id("twin", name), name=name)
+        return Twin(uid=self.uid(name) or derived_id("twin", name), name=name)
 
     def _known(self) -> dict[str, KnownTwin]:
         if self._file is not None and self._generation != self._file.generation:

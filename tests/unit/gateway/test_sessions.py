@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from neurons.ledger import QueuedLedger
 from neurons.validator.gateway.keys import new_key
 from neurons.validator.gateway.sessions import Ids
 from tests.unit.gateway.rogue_miner import RogueMiner
-from tests.unit.gateway.running_gateway import gateway
+from tests.unit.gateway.running_gateway import RunningGateway, gateway
 from tests.unit.gateway.test_keys import bearer
+from tests.unit.gateway.test_ledger import scrub
 from tests.unit.miner.running_miner import digest
 
 
@@ -145,3 +149,52 @@ def test_ids_prove_whose_they_are_and_name_nobody() -> None:
     assert ids.patient("clinic", "Maya Rai") != others.patient("clinic", "Maya Rai")
     with pytest.raises(ValueError, match="32 bytes"):
         Ids(b"short")
+
+
+GURUNG, RAI = "3f0c1f0e-0000-4000-8000-000000000001", "3f0c1f0e-0000-4000-8000-000000000002"
+
+
+def write_twin(folder: Path, uid: str) -> Path:
+    """Say whose twin is called indra."""
+    file = folder / "twins.json"
+    twin = {"name": "indra", "uid": uid, "doctor": "Dr. Indra"}
+    file.write_text(json.dumps({"format": "bettertherapy-twins/1", "twins": [twin]}))
+    return file
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_was_said_to_a_twin_is_not_told_to_the_next_one_of_its_name(tmp_path: Path, restarted: bool) -> None:
+    own = {"twins_file": write_twin(tmp_path, GURUNG)}
+    first = "I have told nobody but you."
+    key = new_key()
+    async with await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued:
+        given: dict[str, Any] = {
+            "names": (), "rogues": [RogueMiner()], "settings": own, "recorder": queued, "scrub": scrub,
+            "keys": {"other": {"key": key}},
+        }  # fmt: skip
+        async with gateway(tmp_path, **given) as running:
+            _, headers, document = await running.ask(first, headers=bearer(key))
+            session = {"x-session-id": headers["x-session-id"], **bearer(key)}
+            assert (await running.ask("And?", headers=session))[0] == 200
+            assert await queued.drained(timeout_seconds=20)
+            if not restarted:
+                await after(running, session, first, document)
+        if restarted:
+            async with gateway(tmp_path, **{**given, "rogues": [RogueMiner()]}) as running:
+                await after(running, session, first, document)
+
+
+async def after(running: RunningGateway, session: dict[str, str], first: str, document: dict[str, Any]) -> None:
+    """Another doctor's twin has the name now."""
+    write_twin(running.folder, RAI)
+    running.service._twins_file.refresh()  # type: ignore[union-attr]
+    status, _, refused = await running.ask("Who am I?", headers=session)
+    assert (status, refused["error"]["code"]) == (400, "other_twin")
+    repeated = [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": document["choices"][0]["message"]["content"]},
+        {"role": "user", "content": "And now?"},
+    ]
+    own = {"Authorization": session["Authorization"]}
+    status, headers, _ = await running.ask(messages=repeated, headers=own)
+    assert (status, headers["x-session-id"] == session["x-session-id"]) == (200, False)
