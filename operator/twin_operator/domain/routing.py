@@ -84,24 +84,15 @@ def refusal(pool: PoolRef, twin: Twin) -> Finding | None:
     return None
 
 
+def is_verified(report: PodReport, adapter_served_name: str, digest: str) -> bool:
+    """Tell whether a pod reports this very version as Verified."""
+    held = (report.adapters or {}).get(adapter_served_name)
+    return held is not None and held.digest == digest and held.state is AdapterState.VERIFIED
+
+
 def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodReport]) -> list[str]:
     """Return the pods that report this very version as Verified."""
-    return [
-        report.pod.name
-        for report in reports
-        if (held := (report.adapters or {}).get(adapter_served_name)) is not None
-        and held.digest == digest
-        and held.state is AdapterState.VERIFIED
-    ]
-
-
-def verified_on_all(adapter_served_name: str, digest: str, reports: Sequence[PodReport]) -> bool:
-    """Tell whether each of the pods reports this very version as Verified."""
-    for report in reports:
-        held = (report.adapters or {}).get(adapter_served_name)
-        if held is None or held.digest != digest or held.state is not AdapterState.VERIFIED:
-            return False
-    return True
+    return [report.pod.name for report in reports if is_verified(report, adapter_served_name, digest)]
 
 
 def header_of(pool: Pool) -> PoolHeader:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
 
-from bettertherapy_api.report import AdapterReport, AdapterState, PodReport, Proof
+from bettertherapy_api.report import AdapterReport, AdapterState, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, PoolRef, Run, Twin
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.proof import Disagreement, disagreement
 from twin_operator.domain.reasons import Reason, from_elsewhere
-from twin_operator.domain.routing import stable_version
+from twin_operator.domain.routing import is_verified, stable_version
 from twin_operator.engine.conditions import Finding
 
 _LOADED = frozenset({AdapterState.VERIFYING, AdapterState.VERIFIED})
@@ -82,7 +82,8 @@ class PoolView:
         return [
             name
             for name, report in self.facts.ready.items()
-            if version.digest is None or _verified(report, version.served_name, version.digest)
+            if version.digest is None
+            or (report is not None and is_verified(report, version.served_name, version.digest))
         ]
 
 
@@ -196,8 +197,3 @@ class TwinView:
 
 _SHUT: Final = frozenset({Reason.ACCESS_SECRET_MISSING, Reason.CHAT_TEMPLATE_REFUSES})
 """Every patient is turned away, whatever the engines hold."""
-
-
-def _verified(report: PodReport | None, served_name: str, digest: str) -> bool:
-    held = (report.adapters or {}).get(served_name) if report else None
-    return held is not None and held.digest == digest and held.state is AdapterState.VERIFIED

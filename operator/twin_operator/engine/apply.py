@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import orjson
 
@@ -30,6 +30,7 @@ PLAN_ANNOTATION: Final = f"{names.GROUP}/plan"
 _ATTEMPTS: Final = 6
 """How often a child is looked at anew that changes while it is written."""
 _REMEMBERED: Final = 4096
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,10 +277,7 @@ class Applier:
             return None
         why = needs_apply(sent, live)
         if why is None:
-            self._same[metadata["uid"]] = compared
-            self._same.move_to_end(metadata["uid"])
-            while len(self._same) > _REMEMBERED:
-                self._same.popitem(last=False)
+            _keep(self._same, metadata["uid"], compared)
         return why
 
     def _stays(self, sent: Manifest, live: Manifest) -> bool:
@@ -296,11 +294,17 @@ class Applier:
         self._kept.pop(uid, None)
         if not kept:
             return
-        self._kept[uid] = (_plan_of(sent), kept)
-        while len(self._kept) > _REMEMBERED:
-            self._kept.popitem(last=False)
+        _keep(self._kept, uid, (_plan_of(sent), kept))
         told = "; ".join(map(str, kept))
         log.warning("the API server keeps %s otherwise than it was applied: %s", key_of(sent), told)
+
+
+def _keep(memory: OrderedDict[str, Value], uid: str, value: Value) -> None:
+    """Note something of an object; of more than can be kept, what was noted longest ago goes."""
+    memory[uid] = value
+    memory.move_to_end(uid)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
 
 
 @dataclass(kw_only=True)

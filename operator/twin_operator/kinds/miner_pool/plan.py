@@ -13,7 +13,7 @@ from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Situation, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.pool_update import Held, Pace
-from twin_operator.domain.routing import verified_on_all
+from twin_operator.domain.routing import is_verified
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
@@ -99,7 +99,9 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
 
 def _loaded(adapters: Sequence[Adapter], reports: Sequence[PodReport]) -> int:
     """Return how many of the adapters each of the pods reports as verified."""
-    return sum(verified_on_all(adapter.served_name, adapter.digest, reports) for adapter in adapters)
+    return sum(
+        all(is_verified(report, adapter.served_name, adapter.digest) for report in reports) for adapter in adapters
+    )
 
 
 def _failed(adapters: Sequence[Adapter], reports: Iterable[PodReport]) -> int:
