@@ -36,7 +36,7 @@ class PodReportWriter:
             await self._look(wanted)
         else:
             try:
-                await self._client.merge(self._path(wanted), merge_patch(there, wanted))
+                await self._client.merge(self._path(wanted), _untracked(merge_patch(there, wanted)))
             except ClusterError as error:
                 if error.status != _NOT_FOUND:
                     raise
@@ -74,7 +74,7 @@ class PodReportWriter:
         if not self._labels.items() <= (metadata.get("labels") or {}).items():
             patch.setdefault("metadata", {})["labels"] = self._labels
         if patch:
-            await self._client.merge(self._path(wanted), patch)
+            await self._client.merge(self._path(wanted), _untracked(patch))
 
     async def _create(self, wanted: dict[str, Any]) -> None:
         metadata = {
@@ -90,6 +90,10 @@ class PodReportWriter:
 
     def _owners(self, wanted: dict[str, Any]) -> list[dict[str, str]]:
         return [{"apiVersion": "v1", "kind": "Pod", **wanted["pod"]}]
+
+
+def _untracked(patch: dict[str, Any]) -> dict[str, Any]:
+    return {**patch, "metadata": {**patch.get("metadata", {}), "managedFields": names.UNTRACKED}}
 
 
 def merge_patch(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

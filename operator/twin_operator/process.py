@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
+from twin_operator.engine.garbage import collect_seldom, set_aside
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
@@ -52,9 +52,11 @@ PRIORITIES = {
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
 AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
-GATHER_SECONDS = 0.01
-"""A pool's routing is looked at so long after it was last, if that was less long ago: what changes meanwhile makes one
-write per slice. The first change after a pause waits for nothing."""
+SPACING = {ROUTING: 0.01, DOCTOR_TWIN.kind: 0.1}
+"""Seconds. A pool's routing is looked at again no sooner: what changes meanwhile makes one write per slice. Of a twin,
+whose change comes back as a slice, as a report and as its own status within moments, what patients are answered with
+does not wait for it: that is the routing's work. The first change after a pause, and what a person asks, waits for
+nothing."""
 COUNT_SECONDS = 1.0
 """So long a pool's counters may be behind."""
 
@@ -70,11 +72,9 @@ class Process:
             if settings.prometheus_url
             else None
         )
-        self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE)
+        self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE, spacing=SPACING)
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
-        self._routed: dict[Key, float] = {}
-        """When pools' routing was last looked at, by the loop's clock; only what was just now."""
         self._may_work = asyncio.Event()
         self.leadership = Leadership(
             self._free,
@@ -133,7 +133,9 @@ class Process:
         )
 
     async def __aenter__(self) -> Self:
+        collect_seldom()
         await self.relist()
+        set_aside()
         self.store.synced = True
         return self
 
@@ -220,10 +222,6 @@ class Process:
         )  # fmt: skip
 
     async def _reconcile(self, key: Key) -> None:
-        if key.kind == ROUTING:
-            now = asyncio.get_running_loop().time()
-            recent = {pool: at for pool, at in self._routed.items() if now - at < GATHER_SECONDS}
-            self._routed = {**recent, key: now}
         await self._reconcilers[key.kind](key)
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
@@ -249,12 +247,7 @@ class Process:
 
     def _wake_route(self, namespace: str, pool: str, twin: str | None) -> None:
         self.routing.mark(namespace, pool, twin)
-        key, now = Key(ROUTING, namespace, pool), asyncio.get_running_loop().time()
-        left = self._routed.get(key, -math.inf) + GATHER_SECONDS - now
-        if left > 0:
-            self.queue.add_after(key, left)
-        else:
-            self.queue.add(key)
+        self.queue.add(Key(ROUTING, namespace, pool))
 
     def _add_all(self) -> None:
         for resource in PRIMARY:
@@ -287,6 +280,7 @@ class Process:
                 await self.relist()
             except* ApiError as group:
                 log.warning("resync: %s", group.exceptions[0])
+            set_aside()
             if self._may_work.is_set():
                 self._add_all()
 

@@ -146,6 +146,11 @@ async def script(api: Any, namespace: str) -> Told:
     for selector in (None, names.LABEL_POOL, f"{names.LABEL_POOL}=p", f"{names.LABEL_POOL}=q"):
         await tell(f"list {selector}", api.list(ROUTING_SLICE, namespace=namespace, selector=selector),
                    lambda it: [(each["kind"], each["metadata"]["name"]) for each in it[0]])  # fmt: skip
+    labels = {"labels": {"seen": "yes"}}
+    for what, metadata in (("untracked from now on", {"managedFields": names.UNTRACKED}), ("and so it stays", labels)):
+        await tell(what, api.merge(ROUTING_SLICE, namespace=namespace, name="p-routing-0", patch={
+            "metadata": metadata, "pool": {"maxLoras": len(what)},
+        }), lambda it: (it["metadata"].get("managedFields"), it["pool"]["maxLoras"]))  # fmt: skip
     things, listed = await api.list(ROUTING_SLICE, namespace=namespace)
     told.append(("a list is as new as what is in it", listed >= max(map(version, things))))
     await tell("get what is not there", api.get(SERVICE_ACCOUNT, namespace=namespace, name="gone"), lambda it: it)

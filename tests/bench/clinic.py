@@ -100,8 +100,9 @@ class Clinic:
         async with self._saying.setdefault(pool, asyncio.Lock()):
             if patch := self._unsaid.pop(pool, {}):
                 await self.world.api.merge(
-                    POD_REPORT, namespace=self.world.namespace, name=self.pod_of(pool), patch={"adapters": patch}
-                )
+                    POD_REPORT, namespace=self.world.namespace, name=self.pod_of(pool),
+                    patch={"metadata": {"managedFields": names.UNTRACKED}, "adapters": patch},
+                )  # fmt: skip
 
     async def ask(self, twin: str) -> None:
         """Give the twin a new version."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Final
 
 from pydantic import Field, ValidationError
@@ -40,6 +41,11 @@ class KnownTwin(ApiModel):
     digests: Annotated[tuple[Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|base)$")], ...], Field(max_length=64)]
     """The versions that may answer; none: nobody may."""
 
+    @cached_property
+    def line(self) -> str:
+        """As it stands in the file."""
+        return self.to_json()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
@@ -52,7 +58,7 @@ class Answering:
 
     def document(self) -> str:
         """Return the file: the same twins give the same bytes."""
-        entries = ",\n".join(each.to_json() for each in self.twins)
+        entries = ",\n".join(each.line for each in self.twins)
         return f'{{"format":"{FORMAT}","twins":[\n{entries}\n]}}\n'
 
 
@@ -85,7 +91,7 @@ def fitting(twins: Iterable[KnownTwin], *, known: Mapping[str, KnownTwin], most:
     taken: list[KnownTwin] = []
     left_out: list[str] = []
     for twin in sorted(twins, key=lambda each: (each.uid not in known, each.name)):
-        size = len(twin.to_json().encode()) + len(",\n")
+        size = len(twin.line.encode()) + len(",\n")
         if size <= room + (_GROWTH_BYTES if twin.uid in known else 0):
             room -= size
             taken.append(twin)

@@ -48,6 +48,8 @@ async def configuration_from_environment() -> Configuration:
         from kubernetes.aio.config.kube_config import load_kube_config  # noqa: PLC0415  # only outside a cluster
 
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    # Else ~/.netrc is read for every request, in a thread that it waits for. kopf's connection does without, too.
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
 
 

@@ -38,18 +38,23 @@ class Queue:
     priorities, least first: what patients wait for must not stand behind 200 statuses, and what a person asks stands
     behind nothing. Every so often the oldest of those that others go before is taken all the same, so that none waits
     for ever. Of some kinds only so many keys are worked on `at_once`: those that make what others (a webhook) may hold
-    up leave workers to the rest. A key that fails is tried again with a growing delay, which changes around it don't
-    cut short: only success ends it, or an urgent change.
+    up leave workers to the rest. Of some a key is taken at most every so many seconds (`spacing`): the first change
+    after a pause waits for nothing, and what follows on its heels makes one reconciliation. A key that fails is tried
+    again with a growing delay, which changes around it don't cut short: only success ends it, or an urgent change.
 
     Adding and taking cost the same however many keys wait.
     """
 
     def __init__(
         self, *, priorities: Mapping[str, int] | None = None, urgent: Collection[str] = (),
-        at_once: Mapping[str, int] | None = None, random_source: random.Random | None = None,
+        at_once: Mapping[str, int] | None = None, spacing: Mapping[str, float] | None = None,
+        random_source: random.Random | None = None,
     ) -> None:  # fmt: skip
         self._priorities = {**dict.fromkeys(urgent, -1), **(priorities or {})}
         self._at_once = dict(at_once or {})
+        self.spacing = dict(spacing or {})
+        self._taken: dict[str, OrderedDict[Key, float]] = {kind: OrderedDict() for kind in self.spacing}
+        """When keys were last taken, by the loop's clock, oldest first; only those that were taken just now."""
         self._lanes: dict[tuple[float, str], OrderedDict[Key, float]] = {}
         """By priority and kind, each in order of arrival; the value is when the key was added."""
         self._passed_over = 0
@@ -91,6 +96,9 @@ class Queue:
             return
         if key in self._held_until and not urgent:
             return  # its timer brings it back
+        if not urgent and (left := self._too_soon(key)) > 0:
+            self.add_after(key, left)
+            return
         self._held_until.pop(key, None)
         self._cancel(key)
         if key in self._lane(key, first=True):
@@ -133,11 +141,26 @@ class Queue:
         self._waiting -= 1
         metrics.QUEUE_DEPTH.set(self._waiting)
         self._active.add(key)
+        self._note_taken(key)
         self._under_way[key.kind] += 1
         if level == _ASKED:
             self._asked.add(key)
         self.started_at[key] = time.monotonic()
         return key
+
+    def _too_soon(self, key: Key) -> float:
+        """Return for how many seconds more a key is not to be taken again."""
+        last = self._taken[key.kind].get(key) if key.kind in self.spacing else None
+        return 0.0 if last is None else last + self.spacing[key.kind] - asyncio.get_running_loop().time()
+
+    def _note_taken(self, key: Key) -> None:
+        if key.kind not in self.spacing:
+            return
+        taken, now = self._taken[key.kind], asyncio.get_running_loop().time()
+        taken.pop(key, None)
+        taken[key] = now
+        while now - next(iter(taken.values())) > self.spacing[key.kind]:
+            taken.popitem(last=False)
 
     def _next(self) -> tuple[float, OrderedDict[Key, float]] | None:
         """Return the lane whose oldest key is next, with its priority; None when none may be taken now."""
@@ -196,7 +219,14 @@ class Queue:
             timer.cancel()
         for lane in self._lanes.values():
             lane.clear()
-        for kept in (self._timers, self._again, self._failures, self._conflicts, self._held_until):
+        for kept in (
+            self._timers,
+            self._again,
+            self._failures,
+            self._conflicts,
+            self._held_until,
+            *self._taken.values(),
+        ):
             kept.clear()
         self._waiting = 0
         metrics.QUEUE_DEPTH.set(0)

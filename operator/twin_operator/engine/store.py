@@ -14,7 +14,7 @@ import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from twin_operator.engine import metrics
 from twin_operator.engine.resources import Key, Manifest, Resource, key_of
@@ -25,6 +25,7 @@ _EMPTY: Mapping[str, Any] = {}
 _SHORT = 200
 """Characters; longer texts are seldom the same twice."""
 
+Made = TypeVar("Made")
 Decoder = Callable[[Manifest, Any], Any]
 """(object, what was decoded of its former version or None) → its plain value. Must not raise: what can't be read is a
 value too, one that says so."""
@@ -67,6 +68,16 @@ class Entry:
     key: Key
     manifest: Manifest
     value: Any
+    _derived: dict[Hashable, Any] | None = field(default=None, init=False, repr=False)
+
+    def derived(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what follows from this version of the object alone, made when it is first asked for."""
+        if self._derived is None:
+            object.__setattr__(self, "_derived", {})
+        derived = cast("dict[Hashable, Any]", self._derived)
+        if what not in derived:
+            derived[what] = make()
+        return cast("Made", derived[what])
 
 
 Listener = Callable[[Entry | None, Entry | None], None]
@@ -258,14 +269,16 @@ def compact(value: Any, like: Any = None) -> Any:
         return sys.intern(value) if len(value) <= _SHORT else value
     if isinstance(value, dict):
         former = like if isinstance(like, Mapping) else _EMPTY
-        return {sys.intern(key): _compact_part(item, former.get(key)) for key, item in value.items()}
+        made = {}
+        for key, item in value.items():
+            # Called for each of a thousand parts at each event: hence no function for it.
+            known = former.get(key)
+            same = known is not None and type(known) is type(item) and known == item
+            made[sys.intern(key)] = known if same else compact(item, known)
+        return made
     if isinstance(value, list):
         return [compact(item) for item in value]
     return value
-
-
-def _compact_part(value: Any, like: Any) -> Any:
-    return like if type(like) is type(value) and like == value else compact(value, like)
 
 
 def _without_managed_fields(thing: Manifest) -> Manifest:

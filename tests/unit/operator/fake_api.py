@@ -85,7 +85,9 @@ class FakeApi:
         key = Key(resource.kind, namespace, name)
         self.refuse("patch", key, patch)
         live = self._live(key, patch)
-        return self._store("patch", key, merged(live, patch), live, said=patch)
+        whole = merged(live, patch)
+        whole["metadata"].pop("managedFields", None)  # names.UNTRACKED: a real one keeps none from then on
+        return self._store("patch", key, whole, live, said=patch)
 
     async def apply(
         self, manifest: Manifest, *, subresource: str | None = None, manager: str = names.FIELD_MANAGER

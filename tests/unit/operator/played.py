@@ -27,6 +27,7 @@ class Played:
             Settings(**{"identity": "op", "lease_namespace": "system", **settings}),
             self.api,  # type: ignore[arg-type]
         )
+        self.process.queue.spacing.clear()  # test_queue tells of that; here it would be waited for
         self.hears = True
         self.api.listeners.append(self._heard)
         self.problems: list[Exception] = []

@@ -286,6 +286,40 @@ async def test_many_changes_within_a_moment_make_one_reconciliation_no_later_tha
         assert len(runs) == 1
 
 
+async def test_what_follows_on_the_heels_of_a_key_makes_one_reconciliation_more() -> None:
+    queue = Queue(spacing={A.kind: 0.2})
+    seen: list[tuple[Key, float]] = []
+    loop = asyncio.get_running_loop()
+
+    async def reconcile(key: Key) -> None:
+        seen.append((key, loop.time()))
+        if len(seen) == 1:
+            queue.add(A)  # its own status, as the store hears of it
+
+    async with working(queue, reconcile):
+        began = loop.time()
+        queue.add(A)
+        await eventually(lambda: len(seen) == 1)
+        assert seen[0][1] - began < 0.1
+        for _ in range(5):
+            queue.add(A)
+            await asyncio.sleep(0.005)
+        queue.add(B)  # another key does not wait
+        await eventually(lambda: len(seen) == 2)
+        assert seen[1][0] == B
+        await eventually(lambda: len(seen) == 3)
+        assert seen[2][0] == A
+        assert 0.19 <= seen[2][1] - seen[0][1] < 1
+        queue.add(A, urgent=True)  # what a person asks does not wait either
+        await eventually(lambda: len(seen) == 4)
+        assert seen[3][1] - seen[2][1] < 0.15
+        await asyncio.sleep(0.25)
+        assert len(seen) == 4
+    assert A in queue._taken[A.kind]
+    queue.clear()
+    assert not queue._taken[A.kind]
+
+
 async def test_a_conflict_is_looked_at_again_at_once_but_not_for_ever() -> None:
     queue, runs = Queue(random_source=random.Random(1)), []
 

@@ -15,7 +15,7 @@ from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator import process
 from twin_operator.engine.prometheus import Prometheus, Sample
-from twin_operator.engine.queue import work
+from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
 from twin_operator.kinds.routing.reconcile import ROUTING
@@ -114,13 +114,10 @@ async def test_a_new_leader_says_the_same_of_a_fine_tune_that_is_refused(refusal
     assert other.condition("GatePassed", other.twin("dr-b"))[1] != "RunRefused"
 
 
-async def test_the_first_change_of_a_pools_routing_waits_for_nothing_and_the_next_are_gathered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_first_change_of_a_pools_routing_waits_for_nothing_and_the_next_are_gathered() -> None:
     world = await canary()
-    queue, key = world.process.queue, Key(ROUTING, NAMESPACE, "p")
-    world.process._routed.clear()  # it is long ago
-    monkeypatch.setattr(process, "GATHER_SECONDS", 60.0)
+    queue = Queue(priorities=process.PRIORITIES, spacing={ROUTING: 60.0})
+    world.process.queue, key = queue, Key(ROUTING, NAMESPACE, "p")
     world.process._wake_route(NAMESPACE, "p", None)
     assert len(queue) == 1
     assert await queue.take() == key
@@ -129,9 +126,7 @@ async def test_the_first_change_of_a_pools_routing_waits_for_nothing_and_the_nex
     world.process._wake_route(NAMESPACE, "p", None)
     assert len(queue) == 0
     assert key in queue._timers
-    monkeypatch.setattr(process, "GATHER_SECONDS", 0.0)
-    await world.process._reconcile(key)
-    assert world.process._routed == {key: pytest.approx(asyncio.get_running_loop().time(), abs=60)}
+    assert process.SPACING.keys() == {ROUTING, "DoctorTwin"}
 
 
 async def test_a_webhook_that_hangs_on_fine_tunes_delays_no_rollback() -> None:

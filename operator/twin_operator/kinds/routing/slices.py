@@ -41,7 +41,10 @@ class SliceWriter:
         live = self._store.get(published.keys[patch.name])
         if live is None or not (body := patch.body()):
             return
-        body["metadata"] = {"resourceVersion": live["metadata"]["resourceVersion"]}
+        body["metadata"] = {
+            "resourceVersion": live["metadata"]["resourceVersion"],
+            "managedFields": names.UNTRACKED,
+        }
         try:
             answer = await self._api.merge(ROUTING_SLICE, namespace=pool.namespace, name=patch.name, patch=body)
         except ApiError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from bettertherapy_api import names
 from bettertherapy_api.validator import ValidatorStatus
@@ -64,7 +65,12 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         return self._gather(entry.value)
 
     def _gather(self, validator: Validator) -> Gathered:
-        known = twins_in(self.store.get(_twins_key(validator)), owner=validator.uid)
+        told = self.store.entry(_twins_key(validator))
+        known = (
+            told.derived((twins_in, validator.uid), lambda: twins_in(told.manifest, owner=validator.uid))
+            if told is not None
+            else {}
+        )
         entries = self.store.find_any(OF_VALIDATOR, (validator.namespace, validator.name))
         twins, unread = self._twins(validator, known)
         return Gathered(
@@ -75,14 +81,15 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
     def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> tuple[list[KnownTwin], tuple[str, ...]]:
         """Return what is to be told of the twins, and the names of those of which nothing can be."""
         twins, unread = [], []
+        with_pages = validator.spec.gateway.pages is not None
         for entry in self.store.of_kind(DOCTOR_TWIN.kind, namespace=validator.namespace):
             metadata = entry.manifest["metadata"]
             if "deletionTimestamp" in metadata:
                 continue
-            if isinstance(entry.value, Twin):
-                twins.append(known_twin(entry.value, with_pages=validator.spec.gateway.pages is not None))
-            elif isinstance(entry.value, Unreadable) and metadata["uid"] in known:
-                twins.append(kept(known[metadata["uid"]], entry.value))
+            if isinstance(twin := entry.value, Twin):
+                twins.append(entry.derived((known_twin, with_pages), partial(known_twin, twin, with_pages=with_pages)))
+            elif isinstance(twin, Unreadable) and metadata["uid"] in known:
+                twins.append(kept(known[metadata["uid"]], twin))
             else:
                 unread.append(metadata["name"])
         return twins, tuple(sorted(unread))

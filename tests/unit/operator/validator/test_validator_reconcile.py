@@ -12,8 +12,11 @@ from tests.unit.operator.cast import Cast
 from tests.unit.operator.played import Played, without_server_fields
 from tests.unit.operator.samples import NAMESPACE, digest
 from tests.unit.operator.validator.validators import POSTGRES, validator_object
+from twin_operator.domain.answering import KnownTwin, known_twin
+from twin_operator.domain.objects import Twin
 from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.errors import ApiError, ApplyError
+from twin_operator.kinds.validator import reconcile
 
 V = Key("Validator", NAMESPACE, "v")
 
@@ -98,6 +101,27 @@ async def test_a_change_of_a_twin_restarts_no_gateway() -> None:
     world.start_twin("dr-a", adapter="b")
     await world.settle()
     assert world.api.kinds("Deployment")["v-gateway"] == before
+
+
+async def test_of_many_twins_only_the_one_that_changed_is_worked_out_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    names_ = [f"dr-{number}" for number in range(30)]
+    world = await started(*names_)
+    looked_at = []
+
+    def seen(twin: Twin, **how: Any) -> KnownTwin:
+        looked_at.append(twin.name)
+        return known_twin(twin, **how)
+
+    monkeypatch.setattr(reconcile, "known_twin", seen)
+    world.process.queue.add(V)
+    await world.settle()  # under its new name each is worked out once
+    looked_at.clear()
+    world.start_twin("dr-7", adapter="b")
+    await world.settle()
+    assert digest("b") in told(world)["dr-7"]
+    assert set(looked_at) == {"dr-7"}
+    # Once for each version of the object: its spec, and what its status said of it.
+    assert len(looked_at) <= 4
 
 
 async def test_a_twin_that_can_not_be_read_any_more_keeps_its_weights() -> None:
