@@ -13,6 +13,7 @@ from bettertherapy_api.report import PodReport
 from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings, parse_settings
 from neurons.cluster import ClusterClient, ObjectWatch, PodReportWriter, paths
+from neurons.garbage import set_aside
 
 
 async def run(settings: Settings) -> int:
@@ -35,7 +36,7 @@ async def run(settings: Settings) -> int:
             else:
                 await writer.write(report)
 
-        async with Agent(settings, routing=watch, publish=publish) as agent:
+        async with set_aside(), Agent(settings, routing=watch, publish=publish) as agent:
             done = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.failed.wait())]
             await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
             if agent.failed.is_set():

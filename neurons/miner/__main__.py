@@ -10,6 +10,7 @@ import sys
 import uvloop
 
 from neurons.cluster import ClusterAccessError
+from neurons.garbage import set_aside
 from neurons.miner import logs, settings
 from neurons.miner.errors import StartError
 from neurons.miner.metrics import Metrics
@@ -24,7 +25,8 @@ async def _run(given: settings.Settings) -> None:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, service.stop)
-        await service.run()
+        async with set_aside():
+            await service.run()
     except StartError as error:
         await _last_word(given, error)
         raise

@@ -11,6 +11,7 @@ import kopf
 import uvloop
 
 from twin_operator.engine.api import LIST_CHUNK
+from twin_operator.engine.garbage import collect_seldom, set_aside
 from twin_operator.engine.health import serve_health
 from twin_operator.engine.resources import Resource
 from twin_operator.kinds.watched import WATCHED
@@ -77,6 +78,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, which kopf catches, or until a part fails."""
+    collect_seldom()
     process = await Process.connect(settings)
     async with (
         serve_health(
@@ -84,6 +86,7 @@ async def run(settings: Settings) -> None:
         ) as port,
         process,
     ):
+        set_aside()
         logging.getLogger(__name__).info("%s serves /healthz, /readyz and /metrics on port %d", settings.identity, port)
         work = asyncio.create_task(process.run(), name="work")
         watch = asyncio.create_task(

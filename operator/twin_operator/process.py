@@ -16,7 +16,7 @@ from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
-from twin_operator.engine.garbage import collect_seldom, set_aside
+from twin_operator.engine.garbage import set_aside
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
@@ -133,9 +133,7 @@ class Process:
         )
 
     async def __aenter__(self) -> Self:
-        collect_seldom()
         await self.relist()
-        set_aside()
         self.store.synced = True
         return self
 

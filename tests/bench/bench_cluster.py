@@ -7,6 +7,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from localcluster import Cluster
@@ -56,6 +57,9 @@ class Write:
     resource: str
     subresource: str
     name: str
+    received: float = 0.0
+    """When the API server had the request, in seconds since 1970."""
+    answered: float = 0.0
 
     def __str__(self) -> str:
         """Say who wrote what."""
@@ -86,4 +90,6 @@ def _write(event: dict[str, Any]) -> Write:
         resource=thing.get("resource", event["requestURI"]),
         subresource=thing.get("subresource", ""),
         name="/".join(filter(None, (thing.get("namespace"), thing.get("name")))),
+        received=datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp(),
+        answered=datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
     )

@@ -20,13 +20,13 @@ from localcluster import Cluster
 from tests.api import operator_harness
 from tests.api.operator_harness import Operator, until
 from tests.bench import processes, versions
-from tests.bench.bench_cluster import NAMESPACE, bench_cluster
+from tests.bench.bench_cluster import NAMESPACE, AuditLog, Write, bench_cluster
 from tests.bench.clinic import Clinic, digest_of, paced
 from tests.bench.held_rollbacks import CANARIES, hanging_prometheus, rollback_ms
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread, percentile
 from twin_operator.errors import ApiError
-from twin_operator.kinds.resources import DOCTOR_TWIN
+from twin_operator.kinds.resources import DOCTOR_TWIN, ROUTING_SLICE
 
 QUIET_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 900.0
@@ -43,6 +43,8 @@ class Seen:
     idle_writes: float = 0.0
     idle_seconds: float = 0.0
     publish_ms: list[float] = field(default_factory=list)
+    shares_ms: dict[str, list[float]] = field(default_factory=dict)
+    """Of that, by whose it was."""
     change_bytes: list[float] = field(default_factory=list)
     minute_cpu_seconds: float = 0.0
     minute_changes: int = 0
@@ -75,9 +77,9 @@ def measure(options: Options) -> Result:
             "a kubelet, one per pool, and their reports were written as agents write them. "
             f"{options.many_twins:,} twins on {options.many_pools} pools for memory, restart and idleness; 1,000 twins "
             "on one pool for changes: a change is a new spec.adapter whose agent reports it verified at once. Memory "
-            "is VmRSS, in units of 10⁶ bytes. Bytes are those of request bodies, by its own metric, without its Lease. "
-            "Rollbacks were asked for by annotation, each while the operator waited for a Prometheus that takes "
-            "questions and answers none."
+            "is VmRSS, in units of 10⁶ bytes. The parts of a new version's way are by the API server's audit log. "
+            "Bytes are those of request bodies, by its own metric, without its Lease. Rollbacks were asked for by "
+            "annotation, each while the operator waited for a Prometheus that takes questions and answers none."
         ),
         figures=figures,
         notes=tuple(broken),
@@ -108,6 +110,11 @@ def _figures(seen: Seen, options: Options) -> tuple[Figure, ...]:
         p99 = percentile(seen.publish_ms, 99)
         one = "1,000 twins on one pool"
         add(one, "new version → its slice", "ms", seen.publish_ms, "p99 ≤ 100 ms", p99 <= 100, digits=0, p99=p99)
+        for whose, values in ((whose, values) for whose, values in seen.shares_ms.items() if values):
+            share = Spread.of(values)
+            figures.append(
+                Figure(subject=one, figure=f"of it: {whose}", unit="ms", spread=share, p99=percentile(values, 99))
+            )
         add(
             one, "bytes written for one new version", "KiB", [each / 1024 for each in seen.change_bytes], "≤ 64 KiB",
             max(seen.change_bytes) <= 64 * 1024, digits=1,
@@ -168,7 +175,7 @@ async def _changes(cluster: Cluster, folder: Path, options: Options, seen: Seen)
         await clinic.furnish()
         await clinic.until_ready()
         await quiet(operator)
-        pid = operator.process.pid
+        pid, log = operator.process.pid, AuditLog(cluster)
         for name in clinic.names[:: 1000 // SINGLE_CHANGES]:
             before = await _bytes(operator)
             seen.publish_ms.append(await _published_ms(clinic, name))
@@ -177,6 +184,7 @@ async def _changes(cluster: Cluster, folder: Path, options: Options, seen: Seen)
             await until(lambda name=name: _answers(clinic, name), what=f"{name}'s new version answers")  # type: ignore[misc]
             await quiet(operator, seconds=1.5)
             seen.change_bytes.append(await _bytes(operator) - before)
+        seen.shares_ms = _shares_ms(log.writes())
         cpu = processes.cpu_ms(pid)
         await paced([lambda name=name: clinic.change(name) for name in clinic.names], seconds=60)  # type: ignore[misc]
         await clinic.until_ready()
@@ -191,6 +199,25 @@ async def _changes(cluster: Cluster, folder: Path, options: Options, seen: Seen)
         await quiet(operator)
         seen.soak_after_mb = processes.resident_mb(pid)
         seen.soak_changes = changes
+
+
+def _shares_ms(writes: list[Write]) -> dict[str, list[float]]:
+    """Return how long each part of a new version's way took, by the API server's own account."""
+    asked, own, written = [], [], []
+    new: Write | None = None
+    for write in sorted(writes, key=lambda each: each.received):
+        if write.resource == DOCTOR_TWIN.plural and not write.subresource:
+            new = write
+        elif write.resource == ROUTING_SLICE.plural and new is not None:
+            asked.append((new.answered - new.received) * 1000)
+            own.append(max(0.0, write.received - new.answered) * 1000)
+            written.append((write.answered - write.received) * 1000)
+            new = None  # what follows is about the report that it is verified
+    return {
+        "the API server takes the new spec": asked,
+        "from there until the operator's slice is there": own,
+        "the API server takes the slice": written,
+    }
 
 
 async def _rollbacks(cluster: Cluster, folder: Path, options: Options, seen: Seen) -> None:

@@ -9,6 +9,7 @@ import sys
 
 import uvloop
 
+from neurons.garbage import set_aside
 from neurons.ledger import LedgerError
 from neurons.miner import logs
 from neurons.miner.errors import StartError
@@ -24,7 +25,8 @@ async def _run(given: settings.Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop)
-    await service.run()
+    async with set_aside():
+        await service.run()
 
 
 def main() -> int:
