@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from demo import images as pictures
@@ -65,13 +66,17 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images, str | 
     with timeline.step("check this machine"):
         target.preflight(timeline, images_are_built=model.is_dir() and pictures.are_built())
     builds = Builds(options.work, timeline)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="builds") as pool:
         # Images wait for the network, programs for the processor.
         images_built = pool.submit(_build_images, builds) if target.builds_images else None
         try:
-            command = target.build_command()
+            command, later = target.build_command(), target.build_later_command()
             if command is not None:
                 builds.run("build the cluster's programs", command, log="programs.log")
+            later_built = None
+            if later is not None:
+                build = partial(builds.run, "build Prometheus", later, log="prometheus.log", background=True)
+                later_built = pool.submit(build)
             with timeline.step("bring the cluster up"):
                 kube = target.up(timeline)
             if images_built is None:
@@ -80,13 +85,15 @@ def _prepare(options: Options, timeline: Timeline) -> tuple[Kube, Images, str | 
                 with timeline.step("wait for the images"):
                     images_built.result()
             images = images_built.result()
+            with timeline.step("load the images into the cluster"):
+                target.load([image.archive for image in images.values() if image.archive is not None], timeline)
+            with timeline.step("start Prometheus"):
+                if later_built is not None:
+                    later_built.result()
+                prometheus = target.prometheus(timeline)
         except BaseException:
             builds.stop()
             raise
-    with timeline.step("load the images into the cluster"):
-        target.load([image.archive for image in images.values() if image.archive is not None], timeline)
-    with timeline.step("start Prometheus"):
-        prometheus = target.prometheus(timeline)
     return kube, images, prometheus
 
 

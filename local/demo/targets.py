@@ -19,6 +19,9 @@ _IMAGES_DISK_GB = 18.0
 """What building the images and loading them takes at its peak, beside the cluster's programs."""
 
 
+_LATER = ("prometheus",)
+
+
 class Target(Protocol):
     """A cluster to run the demo on."""
 
@@ -29,7 +32,10 @@ class Target(Protocol):
         """Say at the start what is missing; raises DemoError."""
 
     def build_command(self) -> list[str] | None:
-        """Return the command that builds the cluster's programs; None when there is nothing to build."""
+        """Return the command that builds what the cluster can't start without; None when there is nothing to build."""
+
+    def build_later_command(self) -> list[str] | None:
+        """Return the command that builds what is needed once images are loaded; None when there is nothing to build."""
 
     def up(self, timeline: Timeline) -> Kube:
         """Bring the cluster up, unless it is, and return it; raises DemoError."""
@@ -55,7 +61,7 @@ class LocalTarget:
     def preflight(self, timeline: Timeline, *, images_are_built: bool) -> None:
         """Memory, disk, Debian packages, Go."""
         try:
-            programs = tuple(tool for tool in tools.TOOLS if tool.name in self._programs())
+            programs = tuple(tool for tool in tools.TOOLS if tool.name in (*self._programs(), *_LATER))
             disk_gb = disk_needed_gb(programs) + (0.0 if images_are_built else _IMAGES_DISK_GB)
             Cluster(self._name, steps=SubSteps(timeline)).preflight(disk_gb=disk_gb)
         except LocalClusterError as error:
@@ -64,6 +70,10 @@ class LocalTarget:
     def build_command(self) -> list[str] | None:
         """The cluster's programs and helm, from the Go module proxy."""
         return [sys.executable, "-m", "localcluster", "--name", self._name, "build", *self._programs()]
+
+    def build_later_command(self) -> list[str] | None:
+        """Prometheus, whose build takes minutes."""
+        return [sys.executable, "-m", "localcluster", "--name", self._name, "build", *_LATER]
 
     def up(self, timeline: Timeline) -> Kube:
         """Start it; does nothing when it runs."""
@@ -95,7 +105,7 @@ class LocalTarget:
 
     @staticmethod
     def _programs() -> list[str]:
-        return [tool.name for tool in tools.TOOLS if tool.for_cluster or tool.name in {"helm", "prometheus"}]
+        return [tool.name for tool in tools.TOOLS if tool.for_cluster or tool.name == "helm"]
 
     def how_to_end(self) -> str:
         """`make down`, for the cluster of `make demo`."""
@@ -122,6 +132,10 @@ class KindTarget:
             )
 
     def build_command(self) -> list[str] | None:
+        """Nothing: kind brings its own Kubernetes."""
+        return None
+
+    def build_later_command(self) -> list[str] | None:
         """Nothing: kind brings its own Kubernetes."""
         return None
 
@@ -182,6 +196,10 @@ class CurrentTarget:
         timeline.note(f"context {context}; the demo installs into the namespaces twin-system and doctors")
 
     def build_command(self) -> list[str] | None:
+        """Nothing to build."""
+        return None
+
+    def build_later_command(self) -> list[str] | None:
         """Nothing to build."""
         return None
 

@@ -230,22 +230,29 @@ class Process:
             return
         # What a person has just corrected is looked at now, however often it failed before.
         asked = new.key if new is not None and asks_anew(old, new) else None
+        # Nobody is answered by a new object yet: a thousand of them at once go before nothing.
+        first = asked is not None and old is not None
+        others = []
         for woken_ in woken(self.world, old, new):
             if isinstance(woken_, Route):
-                self._wake_route(woken_.namespace, woken_.pool, woken_.twin)
-            elif isinstance(woken_, Counts):
+                self._wake_route(woken_.namespace, woken_.pool, woken_.twin, first=first)
+            else:
+                others.append(woken_)
+        for (
+            woken_
+        ) in others:  # after the routing, which patients wait for: the API server takes one thing after another
+            if isinstance(woken_, Counts):
                 self.queue.add_after(woken_.pool, COUNT_SECONDS)
             else:
-                # Nobody is answered by a new object yet: a thousand of them at once go before nothing.
-                self.queue.add(woken_, urgent=woken_ == asked, first=woken_ == asked and old is not None)
+                self.queue.add(woken_, urgent=woken_ == asked, first=first and woken_ == asked)
 
     def _wake(self, key: Key) -> None:
         if self._may_work.is_set():
             self.queue.add(key)
 
-    def _wake_route(self, namespace: str, pool: str, twin: str | None) -> None:
+    def _wake_route(self, namespace: str, pool: str, twin: str | None, *, first: bool = False) -> None:
         self.routing.mark(namespace, pool, twin)
-        self.queue.add(Key(ROUTING, namespace, pool))
+        self.queue.add(Key(ROUTING, namespace, pool), first=first)
 
     def _add_all(self) -> None:
         for resource in PRIMARY:
