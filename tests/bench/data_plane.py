@@ -81,8 +81,8 @@ def weights_of(adapters: Iterable[FakeAdapter]) -> Check:
 
 
 async def _furnished(world: operator_harness.Cluster) -> bool:
-    children = await world.children(POOL)
-    return ("RoutingSlice", names.routing_slice_name(POOL, 0)) in children
+    published = await world.routing(POOL)
+    return any(each["metadata"]["name"] == names.routing_slice_name(POOL, 0) for each in published["slices"])
 
 
 def _start_pod(

@@ -30,14 +30,11 @@ def install() -> Path:
     if (folder / "done").exists():
         return folder / "bin"
     shutil.rmtree(folder, ignore_errors=True)
-    uv = shutil.which("uv")
-    make = [uv, "venv", "-q", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
-    pip = [uv, "pip", "install", "-q", "--python"] if uv else []
-    python = str(folder / "bin" / "python")
-    install_command = [*pip, python] if pip else [python, "-m", "pip", "install", "-q"]
+    uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "bin" / "python")
     try:
-        subprocess.run([*make, str(folder)], check=True, timeout=120)
-        subprocess.run([*install_command, "--require-hashes", "-r", str(LOCK)], check=True, timeout=900)
+        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], check=True, timeout=120)
+        install = [uv, "pip", "install", "-q", "--python", python]  # pip takes no lock with extras in it
+        subprocess.run([*install, "--require-hashes", "-r", str(LOCK)], check=True, timeout=900)
     except (subprocess.SubprocessError, OSError) as error:
         raise BenchmarkError(
             f"LiteLLM can't be installed from {LOCK.name} ({error}): check the network, or use --skip litellm"
