@@ -25,6 +25,7 @@ from tests.unit.operator.validator.validators import validator_object
 from tests.unit.operator.virtual_time import play
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
+from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION
 
 Schema = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -341,6 +342,12 @@ class _Running:
                 said = "a Secret"
             else:
                 metadata = {part: thing["metadata"].get(part) for part in ("labels", "annotations", "ownerReferences")}
+                # What the last update came from is no part of what was asked: on the way back from an image of the
+                # pool's own, the operator's is brought, and others wait until it is seen to work.
+                told = {
+                    name: said for name, said in (metadata["annotations"] or {}).items() if name != CAUSE_ANNOTATION
+                }
+                metadata["annotations"] = told
                 rest = {name: part for name, part in thing.items() if name not in ("metadata", "status")}
                 said = plain({**rest, "metadata": metadata}, self._identities)
                 if key.kind == "RoutingSlice":
