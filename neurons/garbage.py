@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,11 +18,14 @@ _THRESHOLDS: Final = (10_000, 20, 50)
 _FIRST_SECONDS: Final = 30.0
 """So long after the start, what is read at the start is there."""
 _AGAIN_SECONDS: Final = 600.0
+_WHOLE_EVERY: Final = 6
+"""Of so many times, all that is alive is looked at once: what was under way when it was set aside may have become a
+cycle since, and would stay. A request that broke off does, with its text."""
 
 
 @asynccontextmanager
 async def set_aside() -> AsyncIterator[None]:
-    """While the block lasts, collect seldom, and never look again at what was alive a while ago.
+    """While the block lasts, collect seldom, and hardly ever look again at what was alive a while ago.
 
     For the whole of a process: it changes Python's own collector.
     """
@@ -36,9 +40,9 @@ async def set_aside() -> AsyncIterator[None]:
 
 
 async def _now_and_then() -> None:
-    pause = _FIRST_SECONDS
-    while True:
-        await asyncio.sleep(pause)
-        gc.collect()  # what is new since the last time
+    for number in itertools.count():
+        await asyncio.sleep(_AGAIN_SECONDS if number else _FIRST_SECONDS)
+        if number % _WHOLE_EVERY == _WHOLE_EVERY - 1:
+            gc.unfreeze()
+        gc.collect()  # else of what is new since the last time
         gc.freeze()
-        pause = _AGAIN_SECONDS

@@ -10,7 +10,7 @@ GROUP: Final = "bettertherapy.io"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "twin-operator"
-UNTRACKED: Final = [{}]
+UNTRACKED: Final[list[dict[str, str]]] = [{}]
 """As metadata.managedFields of a patch: the API server stops noting who wrote which field. Of objects with a thousand
 parts, each of which only one identity writes, the notes are half of every event and most of every write's work."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -16,7 +17,7 @@ from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
 from twin_operator.engine.events import EventPoster
-from twin_operator.engine.garbage import set_aside
+from twin_operator.engine.garbage import WHOLE_EVERY, set_aside
 from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
@@ -279,13 +280,13 @@ class Process:
 
     async def _resync(self) -> None:
         """Bring back what was missed, every now and then; jittered, so that replicas don't do it at once."""
-        while True:
+        for number in itertools.count(1):
             await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.8, 1.2))  # noqa: S311
             try:
                 await self.relist()
             except* ApiError as group:
                 log.warning("resync: %s", group.exceptions[0])
-            set_aside()
+            set_aside(whole=number % WHOLE_EVERY == 0)
             if self._may_work.is_set():
                 self._add_all()
 

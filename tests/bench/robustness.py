@@ -40,8 +40,8 @@ def measure(options: Options) -> Result:
             "after each write, and once after all of its writes; its successor saw everything, had a store that was "
             "six writes old before it listed, or had watches that stood still for 20 s after it took over. Compared "
             "are all objects but events, and how often each was created and deleted. Then each property of the "
-            f"specs of DoctorTwin, MinerPool and Validator was changed and changed back ({walked.done} properties; that "
-            f"of a FineTuneRun can't change). {time.monotonic() - begun:.0f} s in all."
+            f"specs of DoctorTwin, MinerPool and Validator was changed and changed back ({walked.done} properties; "
+            f"that of a FineTuneRun can't change). {time.monotonic() - begun:.0f} s in all."
         ),
         figures=_figures(points, killed, walked),
         notes=_notes(killed, walked),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from neurons import garbage as of_neurons
+from tests.unit.operator.played import Played
 from twin_operator.engine import garbage as of_operator
 
 
@@ -56,6 +57,36 @@ async def test_a_neuron_sets_aside_what_came_since(monkeypatch: pytest.MonkeyPat
         held = [Thing()]
         async with asyncio.timeout(20):
             while walked(held):
+                await asyncio.sleep(0.01)
+
+
+def become_a_cycle(thing: Thing) -> weakref.ref[Thing]:
+    """As a request does that breaks off: its error holds the frames that hold it."""
+    thing.itself = thing  # type: ignore[attr-defined]
+    return weakref.ref(thing)
+
+
+async def test_what_became_a_cycle_after_the_operator_set_it_aside_goes_in_the_end() -> None:
+    process, under_way = Played(resync_seconds=0.001).process, Thing()
+    of_operator.set_aside()
+    seen = become_a_cycle(under_way)
+    del under_way
+    resync = asyncio.create_task(process._resync())
+    async with asyncio.timeout(20):
+        while seen() is not None:
+            await asyncio.sleep(0.01)
+    resync.cancel()
+
+
+async def test_what_became_a_cycle_after_a_neuron_set_it_aside_goes_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_neurons, "_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(of_neurons, "_AGAIN_SECONDS", 0.001)
+    under_way = Thing()
+    async with of_neurons.set_aside():
+        seen = become_a_cycle(under_way)
+        del under_way
+        async with asyncio.timeout(20):
+            while seen() is not None:
                 await asyncio.sleep(0.01)
 
 

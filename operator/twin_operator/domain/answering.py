@@ -77,9 +77,11 @@ def known_twin(twin: Twin, *, with_pages: bool = False) -> KnownTwin:
     return KnownTwin(name=twin.name, uid=twin.uid, doctor=doctor.name, digests=may_answer(twin), **shown)
 
 
-def kept(former: KnownTwin, found: Unreadable) -> KnownTwin:
+def kept(former: KnownTwin, found: Unreadable, *, with_pages: bool = False) -> KnownTwin:
     """Return what a gateway goes on being told of a twin that can't be read, less what may not answer any more."""
-    return former.model_copy(update={"digests": tuple(each for each in former.digests if each not in found.taken_back)})
+    told = former.model_dump() if with_pages else former.model_dump(exclude={"licence", "specialty"})
+    # Not a copy: that would bear the former one's line.
+    return KnownTwin(**{**told, "digests": tuple(each for each in former.digests if each not in found.taken_back)})
 
 
 def fitting(twins: Iterable[KnownTwin], *, known: Mapping[str, KnownTwin], most: int = MAX_BYTES) -> Answering:

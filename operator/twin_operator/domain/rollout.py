@@ -81,6 +81,14 @@ class Rollout:
         others = tuple(each for each in self.refused if each.digest != version.digest)
         return replace(self, refused=(entry, *others)[:_REFUSED])
 
+    def trusting(self, spec: VersionStatus) -> Self:
+        """Return it with the version that should answer, the promoted one or that of the spec, refused no more.
+
+        A person wants it, whatever became of its trial. Refused it would be taken from gateways while it answers.
+        """
+        wanted = self.promoted or spec
+        return replace(self, refused=tuple(each for each in self.refused if each.digest != wanted.digest))
+
 
 def plan_rollout(view: TwinView, analysis: Analysis | None, *, now: datetime) -> Rollout:
     """Return the twin's memory after what has happened; at most one step of a canary at a time.
@@ -88,7 +96,7 @@ def plan_rollout(view: TwinView, analysis: Analysis | None, *, now: datetime) ->
     `analysis` is of the canary that takes traffic, None when none does.
     """
     twin = view.twin
-    state = _follow_spec(Rollout.of(twin), twin, now)
+    state = _follow_spec(Rollout.of(twin), twin, now).trusting(spec_version(twin))
     if not memory_counts(twin):
         return state  # the pools must see the new spec before anything is tried on top of it
     state = _roll_back_as_asked(state, twin, now)

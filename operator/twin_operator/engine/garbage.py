@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 from typing import Final
 
+WHOLE_EVERY: Final = 6
+"""Of so many times that things are set aside, all that is alive is looked at once."""
 _THRESHOLDS: Final = (10_000, 20, 50)
 """New objects before a young collection, young ones before a middle one, middle ones before a full one."""
 
@@ -18,7 +20,12 @@ def collect_seldom() -> None:
     gc.set_threshold(*_THRESHOLDS)
 
 
-def set_aside() -> None:
-    """Look once for cycles in what is new since the last call, and never again at what is alive now."""
+def set_aside(*, whole: bool = False) -> None:
+    """Look once for cycles in what is new since the last call, and no more at what is alive now until one is `whole`.
+
+    What was under way at a call may have become a cycle since, and would stay: a request that broke off, with its text.
+    """
+    if whole:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -219,14 +219,9 @@ class Queue:
             timer.cancel()
         for lane in self._lanes.values():
             lane.clear()
-        for kept in (
-            self._timers,
-            self._again,
-            self._failures,
-            self._conflicts,
-            self._held_until,
-            *self._taken.values(),
-        ):
+        for taken in self._taken.values():
+            taken.clear()
+        for kept in (self._timers, self._again, self._failures, self._conflicts, self._held_until):
             kept.clear()
         self._waiting = 0
         metrics.QUEUE_DEPTH.set(0)

@@ -28,7 +28,8 @@ from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.domain.objects import Run, Twin, twin_from
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
-from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter
+from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter, without
+from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import without_none
@@ -324,6 +325,28 @@ def test_a_hand_set_version_takes_over_from_what_was_promoted_and_from_a_canary(
     world.letter = "c"
     world.settle()
     assert (world.weights, "canaryVersion" in world.status) == ({A: 100}, False)
+
+
+@pytest.mark.parametrize("outlook", [GOOD, WORSE])
+def test_what_a_person_sets_by_hand_is_refused_no_more_whatever_became_of_its_trial(outlook: Analysis) -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.analysis = outlook
+    world.settle()
+    world.letter = "b"
+    world.settle()
+    assert (world.weights, world.active) == ({B: 100}, B)
+    assert "refusedVersions" not in world.status
+    # Where the pool's spec can't be read, what is refused loses its share to the one beside it, which is on trial.
+    world.runs = [child("c", parent="b", name="r2")]
+    world.analysis = GOOD
+    world.settle()
+    world.load("c")
+    world.settle()
+    assert world.weights == {B: 90, "dr-a-cccccccc": 10}
+    assert world.entry is not None
+    assert without(world.entry, taken_back(world.twin().status, {})) == world.entry
 
 
 def test_a_child_of_a_parent_that_serves_no_more_is_refused() -> None:

@@ -89,7 +89,7 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
             if isinstance(twin := entry.value, Twin):
                 twins.append(entry.derived((known_twin, with_pages), partial(known_twin, twin, with_pages=with_pages)))
             elif isinstance(twin, Unreadable) and metadata["uid"] in known:
-                twins.append(kept(known[metadata["uid"]], twin))
+                twins.append(kept(known[metadata["uid"]], twin, with_pages=with_pages))
             else:
                 unread.append(metadata["name"])
         return twins, tuple(sorted(unread))

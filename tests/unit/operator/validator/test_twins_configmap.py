@@ -92,6 +92,16 @@ def test_a_twin_that_can_not_be_read_keeps_what_may_still_answer() -> None:
     assert kept(known(1, digest("a"), digest("b")), found).digests == (digest("a"),)
 
 
+def test_what_is_kept_of_a_twin_is_written_as_it_is_now() -> None:
+    former = known(1, digest("a"), digest("b")).model_copy(update={"licence": "L1", "specialty": "General practice"})
+    assert digest("b") in former.line
+    found = Unreadable(part="spec", problem="p", taken_back=frozenset({digest("b")}))
+    assert digest("b") not in kept(former, found, with_pages=True).line
+    assert kept(former, found, with_pages=True).licence == "L1"
+    alone = kept(former, found)
+    assert (alone.licence, alone.specialty) == (None, None)
+
+
 def test_known_twins_keep_their_place_when_there_is_no_room_for_all() -> None:
     one = len(known(1).to_json().encode()) + 2
     room = len(Answering(twins=()).document()) + 2 * one

@@ -95,6 +95,25 @@ async def test_the_gateway_is_told_when_other_weights_may_answer() -> None:
     assert told(world) == {"dr-c": ["base"]}
 
 
+async def test_the_gateway_is_told_of_a_canary_that_a_person_sets_by_hand() -> None:
+    world = await started("dr-a")
+    world.start_pool()
+    world.start_pod()
+    world.report()
+    await world.settle()
+    world.report("e1", ("dr-a", "a"))
+    await world.settle()
+    tried = {"digest": digest("b"), "servedName": names.served_name("dr-a", digest("b")), "uri": "pvc://s/b", "rank": 8}
+    trial = {"canaryVersion": tried, "canaryWeightPercent": 10, "canaryStep": 0}
+    world.api.put({**world.twin(), "status": {**world.twin()["status"], **trial}})
+    world.start_twin("dr-a", adapter="b")
+    await world.settle()
+    world.report("e1", ("dr-a", "b"))
+    await world.settle()
+    assert world.answering() == [(digest("b"), 100)]
+    assert told(world) == {"dr-a": [digest("b")]}
+
+
 async def test_a_change_of_a_twin_restarts_no_gateway() -> None:
     world = await started("dr-a")
     before = world.api.kinds("Deployment")["v-gateway"]
