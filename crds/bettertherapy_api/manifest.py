@@ -7,12 +7,15 @@ model it belongs to, the fingerprint and the lineage. It holds no timestamps, so
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from bettertherapy_api.document import Document as _Doc
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Nats = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+"""A log-probability, far beyond what any model says: sums of them stay numbers."""
 MANIFEST_FILE: Final = "manifest.json"
 MEDIA_TYPE: Final = "application/vnd.bettertherapy.adapter.v1+json"
 
@@ -41,15 +44,15 @@ class Probe(_Doc):
     float32 by the trainer: one value for each token of the continuation, from `start` to the end.
     """
 
-    token_ids: tuple[int, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
+    token_ids: tuple[TokenId, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
     """Prompt and continuation."""
     start: int = Field(ge=1)
     """Where the continuation begins."""
-    child: tuple[FiniteFloat, ...] = Field(min_length=1)
+    child: tuple[Nats, ...] = Field(min_length=1)
     """By this adapter."""
-    parent: tuple[FiniteFloat, ...] | None = None
+    parent: tuple[Nats, ...] | None = None
     """By the adapter that `lineage.parentDigest` names; absent when the training began from the base model."""
-    base: tuple[FiniteFloat, ...]
+    base: tuple[Nats, ...]
     """By the base model without any adapter: also what a pool's own noise is measured against."""
 
     @model_validator(mode="after")
@@ -68,8 +71,8 @@ class Fingerprint(_Doc):
     a text, so that the check depends on no tokenizer.
     """
 
-    token_ids: tuple[int, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
-    logprobs: tuple[float, ...]
+    token_ids: tuple[TokenId, ...] = Field(alias="tokenIds", min_length=2, max_length=256)
+    logprobs: tuple[Nats, ...]
     tolerance_nats: float = Field(default=0.3, alias="toleranceNats", gt=0)
     """Mean absolute difference above which the loaded weights are others: bf16 against float32 differ by 0.05,
     other adapters of the same base by 0.6 and more. For readers that know no probes."""

@@ -32,6 +32,10 @@ KNOWN: Final = forced(KNOWN_TEXT)[:8]
 CHECK_SECONDS: Final = 30.0
 LEAST_NOISE: Final = 0.002
 """Nats: below this nothing is told apart, however still the engine seems."""
+AT_ONCE: Final = 2
+"""So many processes in a row are ended at once; those after them later and later."""
+PAUSE_SECONDS: Final = 30.0
+MOST_PAUSE_SECONDS: Final = 1800.0
 _RETRY_SECONDS: Final = 0.5
 _SPOILT_NATS: Final = 0.5
 _SPOILT_NOISES: Final = 8.0
@@ -93,6 +97,22 @@ class KnownAnswers:
     def taken(self) -> bool:
         """Whether this process's known answers are there."""
         return self._calibration is not None and self._calibration.epoch == self._monitor.epoch
+
+    def explain(self) -> None:
+        """Take note that an adapter is to blame for the last condemnation: the next process may begin at once."""
+        self._notes.explain()
+        self._monitor.end_now()
+
+    def history(self) -> str | None:
+        """Return what is wrong with one engine process after another, None when nothing is."""
+        times = self._notes.condemned_in_a_row
+        if times <= AT_ONCE:
+            return None
+        return (
+            f"{times} engine processes in a row began to answer wrongly, and no adapter was found that does it: look "
+            "at the engine's log; perhaps its image (spec.engine.image) computes wrongly beside adapters, or the "
+            "hardware is broken"
+        )
 
     async def run(self) -> None:
         """Look at the base model for ever."""
@@ -217,11 +237,21 @@ class KnownAnswers:
         return Health.SPOILT if is_spoilt(calibration, values) else Health.SOUND
 
     def _condemn(self, message: str) -> None:
-        log.error("%s; the engine is restarted", message)
-        if self._can_restart and self._monitor.process is not None:
-            self._notes.condemn(self._monitor.process)
-        self._monitor.condemn(f"{message}: it is being restarted")
         self._traffic.abort()  # their answers would be nonsense, and miners can ask another pod
+        if not self._can_restart:
+            log.error("%s; nobody here can restart the server", message)
+            self._monitor.condemn(f"{message}: it is asked nothing until it does again")
+            return
+        if self._monitor.process is not None:
+            self._notes.condemn(self._monitor.process)
+        later = self._notes.condemned_in_a_row - AT_ONCE
+        pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(later - 1, 30)) if later > 0 else 0.0
+        if (history := self.history()) is not None:
+            message += f": {history}. It takes no requests, and is restarted {pause:g} s after this was found"
+        else:
+            message += ": it is being restarted"
+        log.error("%s", message)
+        self._monitor.condemn(message, pause=max(0.0, pause - self._notes.condemned_seconds))
 
 
 def is_spoilt(calibration: Calibration, values: Sequence[float]) -> bool:

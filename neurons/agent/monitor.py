@@ -82,7 +82,11 @@ class EngineMonitor:
         self._came_up = asyncio.Event()
         self._born = time.monotonic()
         self._held: frozenset[str] = frozenset()
+        self._end_at = 0.0
+        """When the process that is condemned is ended."""
         self.eager = eager
+        self.history: Callable[[], str | None] = lambda: None
+        """What is wrong with one engine process after another, if something is."""
         self.listeners: list[Callable[[], None]] = []
         self.up = False
         self.wedged = False
@@ -124,12 +128,18 @@ class EngineMonitor:
         """Poll now: someone saw a sign of trouble."""
         self._kick.set()
 
-    def condemn(self, message: str) -> None:
-        """Have this engine process ended: its answers can't be trusted, though it answers."""
+    def condemn(self, message: str, *, pause: float = 0.0) -> None:
+        """Have this engine process ended, in so many seconds: its answers can't be trusted, though it answers."""
         if not self.condemned:
             self.condemned = True
+            self._end_at = time.monotonic() + pause
             self._set_wedged(message)
             self._tell()
+
+    def end_now(self) -> None:
+        """Let no pause keep a condemned process."""
+        self._end_at = min(self._end_at, time.monotonic())
+        self._end_when_due()
 
     def acquit(self) -> None:
         """Take a condemned process back into service: its answers are right again, and nobody can restart it."""
@@ -179,6 +189,7 @@ class EngineMonitor:
             self._held = frozenset(self.listing.adapters())
             self._set_up(True, None)
         self._tell()
+        self._end_when_due()
         if self._wedged_file is not None and time.monotonic() >= self._next_judgement:
             self._next_judgement = time.monotonic() + self._judge_every
             await self._judge_progress()
@@ -243,7 +254,8 @@ class EngineMonitor:
         else:
             self._came_up.clear()
         if not self.wedged:
-            self.message = message
+            history = None if up else self.history()
+            self.message = message if history is None else f"{message}; {history}"
 
     async def _judge_progress(self) -> None:
         if not self.epoch or (not self.up and not self._silences):
@@ -292,13 +304,21 @@ class EngineMonitor:
             return
         self.wedged, self.message = wedged, message
         log.log(logging.ERROR if wedged else logging.INFO, "engine wedged: %s", wedged)
+        if wedged and not self.condemned:
+            self._end_at = 0.0
+        self._end_when_due()
+        if self._wedged_file is not None and not wedged:
+            self._change(lambda file: file.unlink(missing_ok=True))
+
+    def _end_when_due(self) -> None:
+        if self.wedged and time.monotonic() >= self._end_at:
+            self._change(lambda file: file.exists() or file.write_text(f"{self.message}\n"))
+
+    def _change(self, change: Callable[[Path], object]) -> None:
         if self._wedged_file is None:
             return
         try:
-            if message is not None:
-                self._wedged_file.write_text(message + "\n")
-            else:
-                self._wedged_file.unlink(missing_ok=True)
+            change(self._wedged_file)
         except OSError as error:
             log.error("%s can't be changed: %s", self._wedged_file, error)  # noqa: TRY400 - no trace needed
 

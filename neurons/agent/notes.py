@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,6 +15,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 NOTES_FILE: Final = ".notes.json"
 _MOST: Final = 4096
+_SOON_SECONDS: Final = 7200.0
+"""More than the longest pause and a long start: what is condemned later than this is another matter."""
 
 
 class KeptAnswers(BaseModel):
@@ -35,6 +38,8 @@ class _Document(BaseModel):
     revealing: dict[str, int] = {}
     known_answers: KeptAnswers | None = None
     condemned: str | None = None
+    condemned_at: FiniteFloat = 0.0
+    condemned_in_a_row: int = 0
 
 
 class Notes:
@@ -58,6 +63,17 @@ class Notes:
     def condemned(self) -> str | None:
         """The engine process that was condemned last."""
         return self._document.condemned
+
+    @property
+    def condemned_in_a_row(self) -> int:
+        """How many processes were condemned one soon after the other, with nobody to blame for it."""
+        lately = time.time() - self._document.condemned_at < _SOON_SECONDS
+        return self._document.condemned_in_a_row if lately else 0
+
+    @property
+    def condemned_seconds(self) -> float:
+        """How long ago the last one was, by the node's clock."""
+        return max(0.0, time.time() - self._document.condemned_at)
 
     @property
     def spoilers(self) -> dict[str, str]:
@@ -91,7 +107,15 @@ class Notes:
 
     def condemn(self, process: str) -> None:
         """Remember that this engine process can't be trusted any more."""
-        self._document.condemned = process
+        if process == self._document.condemned:
+            return
+        self._document.condemned_in_a_row = self.condemned_in_a_row + 1
+        self._document.condemned, self._document.condemned_at = process, time.time()
+        self._save()
+
+    def explain(self) -> None:
+        """Remember that somebody is to blame for the last: it says nothing of the next process."""
+        self._document.condemned_in_a_row = 0
         self._save()
 
     def remember_spoiler(self, digest: str, message: str) -> None:

@@ -235,6 +235,7 @@ class Prover:
         The engine may have broken by itself in that moment, so the next process asks it once more, and no third.
         """
         process, before = self._monitor.process, self._notes.suspects.get(digest)
+        self._known_answers.explain()
         if before is None or before == process:
             self._notes.suspect(digest, process or "")
             return Failure(FailureReason.ENGINE_UNREACHABLE, _SUSPECT, retryable=True)

@@ -59,6 +59,7 @@ class Roster:
         self.measuring = measuring = Measuring(engine, monitor, base_model=self._base_model)
         notes = Notes(settings.adapters_dir / NOTES_FILE)
         self.known_answers = KnownAnswers(measuring, monitor, traffic, notes, can_restart=self._loadable)
+        monitor.history = self.known_answers.history
         self.prover = Prover(
             measuring=measuring,
             known_answers=self.known_answers,

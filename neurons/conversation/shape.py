@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, Final
 
 Message = dict[str, Any]
@@ -93,15 +94,21 @@ def shape(
 
 def _alternating(turns: Sequence[Message]) -> list[Message]:
     """Join what one speaker said in a row. Calls of tools and their results stay apart: they are no speech."""
-    joined: list[Message] = []
+    rows: list[list[Message]] = []
     for turn in turns:
-        last = joined[-1] if joined else None
+        last = rows[-1][-1] if rows else None
         if last is not None and last["role"] == turn["role"] and _is_speech(last) and _is_speech(turn):
-            joined[-1] = {**last, **turn, "content": _joined(last.get("content"), turn.get("content"))}
-            if last.get("name") != turn.get("name"):
-                del joined[-1]["name"]
+            rows[-1].append(turn)
         else:
-            joined.append(turn)
+            rows.append([turn])
+    return [_as_one(row) if len(row) > 1 else row[0] for row in rows]
+
+
+def _as_one(row: Sequence[Message]) -> Message:
+    joined = {name: value for turn in row for name, value in turn.items()}
+    joined["content"] = _joined(*(turn.get("content") for turn in row))
+    if len({turn.get("name") for turn in row}) > 1:
+        del joined["name"]
     return joined
 
 
@@ -109,13 +116,16 @@ def _is_speech(turn: Message) -> bool:
     return turn["role"] in ("user", "assistant") and not turn.get("tool_calls") and not turn.get("function_call")
 
 
-def _joined(first: Any, second: Any) -> Any:
-    """Return two contents as one: a text if both are, a list of parts otherwise."""
-    if not first or not second:
-        return first or second
-    if isinstance(first, str) and isinstance(second, str):
-        return first + BETWEEN + second
-    return [*_parts(first), *_parts(second)]
+def _joined(*contents: Any) -> Any:
+    """Return contents as one: a text if all are, a list of parts otherwise. All at once: a row may be very long."""
+    said = [content for content in contents if content] or [contents[-1]]
+    if len(said) == 1:
+        return said[0]
+    first = list(takewhile(lambda content: isinstance(content, str), said))
+    if len(first) == len(said):
+        return BETWEEN.join(first)
+    texts = [BETWEEN.join(first)] if first else []
+    return [part for content in (*texts, *said[len(first) :]) for part in _parts(content)]
 
 
 def _parts(content: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from neurons.miner.asked import (
     IDENTITY_FIELDS,
     SWALLOWED,
     EngineRequest,
+    check_amounts,
     check_fields,
     check_template_kwargs,
     first_asked,
@@ -205,6 +206,7 @@ def check_chat(document: dict[str, Any], *, images: bool = False, place: Place |
     `place` says what the client calls a message, where it did not write `messages` itself.
     """
     check_fields(document, _KNOWN)
+    check_amounts(document)
     twin = take_model(document)
     stream = take_stream(document)
     messages = document.get("messages")

@@ -11,6 +11,7 @@ from neurons.conversation import BETWEEN, Manner
 from neurons.miner.asked import (
     SWALLOWED,
     EngineRequest,
+    check_amounts,
     check_fields,
     first_asked,
     parse_object,
@@ -33,6 +34,8 @@ _COMPLETION: Final = SWALLOWED | {
 _EMBEDDING: Final = SWALLOWED | {"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"}
 _OBSTACLES: Final = ("seed", "logprobs", "response_format", "structured_outputs")
 # fmt: on
+_MOST_EMBEDDED: Final = 2048
+"""As at OpenAI's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,9 +85,11 @@ def parse_completion(body: bytes) -> CompletionRequest:
     if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
         # Token ids would go past the doctor's rules.
         raise bad_request("`prompt` must be a text or a list of texts", param="prompt")
+    check_amounts(document, prompts=len(prompts))
     if document.pop("echo", False) is not False:
         raise bad_request("`echo` is not taken: put the prompt before the answer yourself", param="echo")
-    if document.pop("best_of", 1) != document.get("n", 1):
+    answers = document.get("n", 1)
+    if document.pop("best_of", answers) != answers:
         raise bad_request("`best_of` is not taken: ask for `n` answers and choose", param="best_of")
     stream = take_stream(document)
     identity = take_identity(document)
@@ -129,5 +134,7 @@ def parse_embedding(body: bytes) -> EmbeddingRequest:
         )
     if not given or not all(isinstance(text, str) for text in texts):
         raise bad_request("`input` must be a text or a list of texts", param="input")
+    if len(texts) > _MOST_EMBEDDED:
+        raise bad_request(f"`input` may hold {_MOST_EMBEDDED} texts at most", param="input")
     identity = take_identity(document)
     return EmbeddingRequest(twin=twin, stream=False, document=document, identity=identity)

@@ -15,8 +15,10 @@ A pod with a cloud identity (IRSA, workload identity) needs no keys.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
+import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,7 +72,7 @@ class LocalFile:
     @classmethod
     def at(cls, path: Path) -> LocalFile:
         """Open and look at a file; blocks. Raises OSError."""
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_regular) as file:
             return cls(path, {"size": os.fstat(file.fileno()).st_size})
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -81,8 +83,18 @@ class LocalFile:
             yield piece
 
 
+def _regular(path: str, flags: int) -> int:
+    """Open a file, and nothing else: a named pipe waits for who writes into it, and with it the thread, for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no file of that name", path)
+    return descriptor
+
+
 def _piece(path: Path, at: int) -> bytes:
-    with path.open("rb", buffering=0) as file:  # opened anew each time, so that no thread reads what another closes
+    # Opened anew each time, so that no thread reads what another closes.
+    with open(path, "rb", buffering=0, opener=_regular) as file:
         file.seek(at)
         return file.read(CHUNK_BYTES)
 

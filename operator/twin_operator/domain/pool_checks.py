@@ -143,15 +143,12 @@ def pods_refused(situation: Situation) -> Finding | None:
 
 
 def engine_wedged(situation: Situation) -> Finding | None:
-    """Requests run and nothing moves."""
+    """Requests run and nothing moves, or what the base model says became wrong: its agent says which."""
     for pod in situation.facts.present:
         report = situation.facts.reports.get(pod.name)
         if report is not None and report.engine.wedged:
-            return Finding(
-                Reason.ENGINE_WEDGED,
-                f"the engine of pod {pod.name} makes no progress on its requests and is being restarted"
-                + (f": {report.engine.message}" if report.engine.message else ""),
-            )
+            why = report.engine.message or "it makes no progress on its requests and is being restarted"
+            return Finding(Reason.ENGINE_WEDGED, f"the engine of pod {pod.name} is out of service: {why}")
     return None
 
 

@@ -372,8 +372,8 @@ class Reason(StrEnum):
     )
     ENGINE_WEDGED = (
         "EngineWedged",
-        "requests run but nothing moves; the engine is being restarted",
-        "if it comes back: its log, and fewer requests at once (`--max-num-seqs`)",
+        "requests run but nothing moves, or the base model began to answer wrongly; the engine is being restarted",
+        "if it comes back: its log, and fewer requests at once (`--max-num-seqs`), or another `engine.image`",
     )
     ENDPOINT_UNREACHABLE = (
         "EndpointUnreachable",

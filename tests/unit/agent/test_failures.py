@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.manifest import AdapterManifest
+from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from bettertherapy_api.report import AdapterState, FailureReason
 from neurons.store import AccessDenied, NoSpace, StoreUnreachable, fetch_adapter
 from tests.standin import seed_of
@@ -113,6 +114,31 @@ async def test_a_manifest_that_says_another_rank_than_the_configuration(pod: Pod
     pod.tables.write(adapter)
     await expect(pod, adapter, FailureReason.MANIFEST_INVALID, retryable=False, says="the adapter has rank 64")
     assert pod.engine.calls["POST /v1/load_lora_adapter"] == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("logprobs", "NaN"), ("logprobs", "-Infinity"), ("logprobs", "1e308"), ("tokenIds", "-1"),
+        ("tokenIds", "36893488147419103232"),
+    ],
+)  # fmt: skip
+async def test_a_fingerprint_of_numbers_that_are_none_of_a_models_is_an_invalid_manifest(
+    pod: Pod, field: str, value: str
+) -> None:
+    adapter = pod.adapter("dr")
+    data = adapter.manifest.to_bytes()
+    document = json.loads(data)
+    document["fingerprint"][field] = ["here"] * len(document["fingerprint"][field])
+    data = json.dumps(document).replace('"here"', value).encode()
+    digest = manifest_digest(data)
+    folder = adapter.folder.rename(adapter.folder.with_name(digest.removeprefix("sha256:")))
+    (folder / "manifest.json").write_bytes(data)
+    pod.tables.write(adapter.entry(digest=digest, uri=folder.as_uri()))
+    await until(lambda: any(r.state is AdapterState.FAILED for r in pod.agent.report().adapters.values()))
+    [report] = pod.agent.report().adapters.values()
+    assert (report.reason, report.retryable) == (FailureReason.MANIFEST_INVALID, False), report.message
+    assert not pod.engine.loras
 
 
 async def test_the_engine_refuses_for_good(pod: Pod) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason, Proof
+from neurons.agent import known_answers
 from neurons.agent.known_answers import KNOWN, Health, KnownAnswers
-from tests.standin import SPOILING, FakeAdapter
+from tests.standin import SPOILING, FakeAdapter, StandIn
 from tests.unit.agent.pod import Pod, running_pod, until
 
 REFUSAL = (400, "BadRequestError", "allowed_token_ids is not supported")
@@ -231,3 +233,80 @@ async def test_nobody_is_judged_while_the_base_model_does_not_answer(pod: Pod) -
     health.clear()
     report = await failed_by(pod, adapter, FailureReason.FINGERPRINT_MISMATCH)
     assert report.state is AdapterState.FAILED
+
+
+async def go_wrong(pod: Pod) -> str:
+    """Let the base model's answers be others than at the start, finite ones, and return what the report says of it."""
+    await until(lambda: pod.agent.monitor.live)
+    await known(pod).calibrated()
+    pod.engine.knobs.quantized = 30.0
+    assert await known(pod).check() is Health.SPOILT
+    report = pod.agent.report().engine
+    assert report.wedged
+    return report.message or ""
+
+
+async def begin_anew(pod: Pod) -> None:
+    pod.engine.knobs.quantized = 0.0
+    epoch = pod.agent.monitor.epoch
+    await pod.engine.restart()
+    await until(lambda: pod.agent.monitor.epoch > epoch and pod.agent.monitor.live)
+
+
+async def test_an_engine_that_goes_wrong_in_each_process_is_restarted_ever_more_rarely_and_the_report_says_why(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_answers, "PAUSE_SECONDS", 0.6)
+    for _ in range(known_answers.AT_ONCE):
+        assert "image" not in await go_wrong(pod)
+        assert pod.settings.wedged_file.exists()
+        await begin_anew(pod)
+    for pause in (0.6, 1.2):
+        said = await go_wrong(pod)
+        assert "spec.engine.image" in said
+        began = time.monotonic()
+        assert not pod.settings.wedged_file.exists()
+        assert (await pod.answer("base-model"))[0] == 503
+        await until(pod.settings.wedged_file.exists)
+        assert pause <= time.monotonic() - began < pause + 1.0
+        assert pod.agent.report().engine.message == said
+        await begin_anew(pod)
+    await pod.engine.stop()
+    await until(lambda: "spec.engine.image" in (pod.agent.report().engine.message or ""))
+
+
+async def test_the_pause_before_a_restart_outlives_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_answers, "PAUSE_SECONDS", 60.0)
+    async with Pod(tmp_path) as pod, pod.engine:
+        async with pod.agent:
+            pod.tables.write()
+            for _ in range(known_answers.AT_ONCE):
+                await go_wrong(pod)
+                await begin_anew(pod)
+            said = await go_wrong(pod)
+        async with pod.new_agent():
+            pod.tables.write()
+            await until(lambda: pod.agent.monitor.condemned)
+            await asyncio.sleep(1.0)
+            assert not pod.settings.wedged_file.exists()
+            assert said.partition(":")[2] == (pod.agent.report().engine.message or "").partition(":")[2]
+
+
+async def test_restarts_for_which_an_adapter_is_to_blame_are_not_put_off(pod: Pod) -> None:
+    for number in range(known_answers.AT_ONCE + 1):
+        bad = pod.adapter(f"bad-{number}", flaw=SPOILING)
+        pod.tables.write(bad)
+        for _ in range(2):
+            await until(pod.settings.wedged_file.exists)
+            await begin_anew(pod)
+        await failed_by(pod, bad, FailureReason.WEIGHTS_NOT_FINITE)
+    assert pod.agent.monitor.live
+
+
+async def test_a_server_that_nobody_can_restart_is_not_said_to_be_restarted(tmp_path: Path) -> None:
+    engine = StandIn(port=0)
+    async with engine, running_pod(tmp_path, engine=False, endpoint=engine.url) as pod:
+        await until(lambda: known(pod).taken and pod.agent.monitor.live)
+        engine.knobs.quantized = 30.0
+        assert await known(pod).check() is Health.SPOILT
+        assert "restart" not in (pod.agent.report().engine.message or "")

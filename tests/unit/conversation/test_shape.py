@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from neurons.conversation import (
@@ -164,6 +166,15 @@ def test_joined_turns_keep_what_else_they_have_and_no_name_that_is_one_of_twos()
     assert shape([first, first], system=None) == [{"role": "user", "content": "A.\n\nA.", "name": "ann"}]
     thought: Message = {"role": "assistant", "content": "C.", "reasoning": "Hm."}
     assert shape([{"role": "assistant", "content": ""}, thought], system=None) == [thought]
+
+
+def test_a_very_long_row_of_one_speakers_turns_is_joined_in_no_time() -> None:
+    """A body of 1 MiB holds that many, and everybody else's answers wait while it is joined."""
+    turn: Message = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+    began = time.process_time()
+    [joined] = shape([turn] * 40_000, system=None)
+    assert time.process_time() - began < 0.4
+    assert len(joined["content"]) == 40_000
 
 
 def test_calls_of_tools_are_not_joined_with_speech() -> None:

@@ -234,6 +234,38 @@ def test_what_asks_for_nothing_is_no_obstacle() -> None:
     assert completion(logprobs=None, seed=None).obstacle() is None
 
 
+@pytest.mark.parametrize(
+    ("ask", "fields", "param"),
+    [
+        (chat, {"n": 129}, "n"),
+        (chat, {"n": 16_384.0}, "n"),
+        (chat, {"n": "16384"}, "n"),  # engines read it as a number
+        (chat, {"n": True}, "n"),
+        (completion, {"n": 129, "best_of": 129}, "n"),
+        (completion, {"prompt": ["x"] * 129}, "prompt"),
+        (completion, {"prompt": ["x"] * 2, "n": 65}, "prompt"),
+        (chat, {"stop": ["a"] * 65}, "stop"),
+        (completion, {"stop": ["a"] * 65}, "stop"),
+        (response, {"stop": ["a"] * 65}, "stop"),
+        (chat, {"bad_words": ["a"] * 65}, "bad_words"),
+        (embedding, {"input": ["x"] * 2049}, "input"),
+    ],
+)
+def test_one_request_does_not_ask_for_what_would_keep_an_engine_from_all_others(
+    ask: Callable[..., EngineRequest], fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        ask(**fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_as_much_as_openai_takes_is_taken() -> None:
+    assert chat(n=128, stop=["a", "b", "c", "d"]).document["n"] == 128
+    assert chat(n=2.0).document["n"] == 2
+    assert len(completion(prompt=["x"] * 64, n=2).prompts) == 64
+    embedding(input=["x"] * 2048)
+
+
 def test_a_length_that_is_written_as_a_fraction_counts() -> None:
     asked = chat(max_tokens=8.0)
     assert asked.counted(3) == {"max_tokens": 5}

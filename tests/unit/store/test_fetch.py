@@ -127,6 +127,17 @@ async def test_a_missing_file(published: str, digest: str, tmp_path: Path) -> No
     assert nothing_left(tmp_path / "pod" / "a")
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "adapter_config.json", "adapter_model.safetensors"])
+async def test_a_pipe_in_a_files_place_holds_nobody_up(published: str, digest: str, tmp_path: Path, name: str) -> None:
+    """Opening a named pipe lasts until somebody writes into it, and a thread that waits for that can't be ended."""
+    (artifact(published) / name).unlink()
+    os.mkfifo(artifact(published) / name)
+    async with asyncio.timeout(5):
+        with pytest.raises((DigestMismatch, ManifestInvalid)):
+            await fetch_adapter(published, digest, tmp_path / "pod" / "a")
+    assert nothing_left(tmp_path / "pod" / "a")
+
+
 @pytest.mark.parametrize(
     "content",
     [
