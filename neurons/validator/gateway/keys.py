@@ -94,19 +94,17 @@ class Keyring:
         self._by_hash: dict[str, ApiKey] = {}
         self._rates: dict[str, tuple[tuple[int, int], Rates]] = {}
 
-    def enter(self, authorization: str | None) -> ApiKey:
-        """Return whose key the header `Authorization` has, and count the request; raises RequestError (401, 429)."""
-        key = self.known(authorization)
+    def count(self, key: ApiKey) -> None:
+        """Count a request; raises RequestError (429)."""
         wait = self._take(key)
         if wait:
             raise RequestError(
                 429, "rate_limit_error",
                 f"this key may ask {key.per_minute} times a minute: wait {wait} s", code="key_rate", retry_after=wait,
             )  # fmt: skip
-        return key
 
     def known(self, authorization: str | None) -> ApiKey:
-        """Return whose key it is; raises RequestError (401)."""
+        """Return whose key the header `Authorization` has; raises RequestError (401)."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
