@@ -201,12 +201,10 @@ class Chats:
         named = request.headers.get(SESSION_HEADER)
         if named:
             return await self._sessions.get(named, key_id=key.id, identity=asked.identity, twin=asked.twin)
-        beginning = b"\0".join((key.id.encode(), asked.twin.encode(), (asked.identity or "").encode(), asked.beginning))
-        found = self._sessions.of_beginning(beginning, key_id=key.id) if asked.repeats_history else None
-        if found is None:
-            found = self._sessions.create(key_id=key.id, twin=asked.twin, identity=asked.identity)
-            self._sessions.began(beginning, found)
-        return found
+        found = None
+        if asked.repeats_history:
+            found = self._sessions.of_conversation(asked.conversation(key.id), key_id=key.id)
+        return found or self._sessions.create(key_id=key.id, twin=asked.twin, identity=asked.identity)
 
     async def _replies(self, work: _Work) -> tuple[Replies, float]:
         """Return what the miners said, and when they were asked; raises RequestError where nobody can be."""
@@ -246,6 +244,10 @@ class Chats:
         best = given[0]
         self._remember(work, given)
         asked = work.asked
+        if asked.repeats_history or not work.session.messages:
+            for each in given:
+                shown = (work.notice.shown if work.notice is not None else "") + each.words.text
+                self._sessions.went_on(asked.conversation(work.session.key_id, shown), work.session)
         new = asked.messages if asked.repeats_history else [m for m in asked.messages if m.get("role") == "user"]
         work.session.said(new, best.words.text, anew=asked.repeats_history)
         more = self._more(work, replies, given)
