@@ -11,7 +11,7 @@ import orjson
 
 from neurons.candidates import Candidate
 from neurons.miner.pod_answers import ERROR_EVENTS, StreamError, stream_error
-from neurons.miner.transcript import DATA, DONE, event_bytes
+from neurons.miner.transcript import DATA, DONE, event_bytes, is_in_form
 
 MAX_CHARACTERS: Final = 1024 * 1024
 """Of all candidates together; what an engine says beyond is not read."""
@@ -201,7 +201,7 @@ def _event(payload: bytes) -> dict[str, Any] | None:
             event = json.loads(payload)  # it takes NaN, with which an answer must not lose a word
         except ValueError:
             return None
-    return event if isinstance(event, dict) else None
+    return event if is_in_form(event) else None
 
 
 def _logprobs(choice: dict[str, Any]) -> list[float]:

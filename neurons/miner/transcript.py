@@ -114,7 +114,7 @@ def _index(choice: dict[str, Any]) -> int:
 
 
 def events_of(data: bytes) -> Iterator[dict[str, Any] | None]:
-    """Read whole lines; an event that is no JSON object is left out, `[DONE]` is None."""
+    """Read whole lines; an event that is no JSON object of OpenAI's form is left out, `[DONE]` is None."""
     for line in data.split(b"\n"):
         if not line.startswith(DATA):
             continue
@@ -126,8 +126,28 @@ def events_of(data: bytes) -> Iterator[dict[str, Any] | None]:
             event = orjson.loads(payload)
         except orjson.JSONDecodeError:
             continue
-        if isinstance(event, dict):
+        if is_in_form(event):
             yield event
+
+
+def is_in_form(event: object) -> bool:
+    """Tell whether an event's parts are of the kinds that OpenAI's have: a server that isn't vLLM may send anything."""
+    if not isinstance(event, dict):
+        return False
+    choices, usage = event.get("choices") or [], event.get("usage") or {}
+    return (
+        isinstance(choices, list)
+        and isinstance(usage, dict)
+        and all(isinstance(usage.get(name, 0), int) for name in ("prompt_tokens", "completion_tokens"))
+        and all(isinstance(choice, dict) and _is_choice(choice) for choice in choices)
+    )
+
+
+def _is_choice(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    where = choice if delta is None else delta
+    said = isinstance(where, dict) and isinstance(where.get("text" if delta is None else "content"), str | None)
+    return said and isinstance(choice.get("finish_reason"), str | None)
 
 
 def event_bytes(event: dict[str, Any] | None) -> bytes:

@@ -94,6 +94,14 @@ async def test_two_patients_who_begin_alike_are_not_taken_for_one(tmp_path: Path
         assert "HIV" not in str(shown)
 
 
+async def test_only_true_is_a_consent(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=()) as running:
+        for given in ("yes", "true", "on", 1, 1.0, "", []):
+            status, _, said = await running.post("/v1/sessions", {"model": "indra", "consent": given})
+            assert (status, said["error"]["param"]) == (400, "consent")
+        assert (await running.post("/v1/sessions", {"model": "indra", "consent": True}))[0] == 201
+
+
 async def test_another_keys_session_is_not_there(tmp_path: Path) -> None:
     other = new_key()
     async with gateway(tmp_path, names=(), rogues=[RogueMiner()], keys={"other": {"key": other}}) as running:
