@@ -22,15 +22,20 @@ LOCAL := $(BIN)/python -m localcluster
 
 help: ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  CLUSTER=local|current|kind   where `make demo` runs\n'
-	@printf '  ONLY=unit,api,chart,e2e      which suites `make test` runs; K=EXPRESSION picks tests; KEEP=1 keeps its cluster up\n'
-	@printf '  BENCH_ARGS="NAME ... --help"  what `make bench` measures: all by default, an hour. It needs wrk (apt-get install wrk)\n'
-	@printf '                              and the cluster of `make demo`; without them, what needs them is left out and said so\n'
+	@printf '\n  CLUSTER=local|current|kind  where `make demo` runs\n'
+	@printf '  UNTIL=answers|receipt       where `make demo` stops; at its end by default\n'
+	@printf '  ONLY=unit,api,chart,e2e     which suites `make test` runs\n'
+	@printf '  K=EXPRESSION                which tests; KEEP=1 keeps their cluster up\n'
+	@printf '  REGISTRY=HOST/PATH          where `make images` pushes; IMAGES= some of them\n'
+	@printf '  BENCH_ARGS="NAME ..."       what `make bench` measures; all, an hour, by\n'
+	@printf '                              default; --help lists them. It needs wrk and the\n'
+	@printf '                              cluster of `make demo`: what needs what is not\n'
+	@printf '                              there is left out, and said so\n'
 
-venv: ## Set up .venv from the locked requirements (instant when it is up to date)
+venv: ## Set up .venv from the locked requirements
 	@local/bootstrap.sh
 
-demo: ## Two doctors' twins on a real cluster: they answer, one learns. CLUSTER=local, current, kind; UNTIL=answers or receipt stops early
+demo: ## Two doctors' twins on a real cluster: they answer, one learns
 	@local/bootstrap.sh git $(if $(filter local,$(CLUSTER)),go)
 	@$(BIN)/python -m demo run --cluster $(CLUSTER) --until $(UNTIL) $(DEMO_ARGS)
 
@@ -50,14 +55,14 @@ kubeconfig: ## Print the path of the local cluster's kubeconfig
 	@local/bootstrap.sh
 	@$(LOCAL) --name demo kubeconfig
 
-test: ## Run all tests, with all of their set-up; ONLY=unit,api,chart,e2e for some
+test: ## Run all tests, with all of their set-up
 	@local/bootstrap.sh git go
 	@$(BIN)/python tests/run.py $(if $(ONLY),--only $(ONLY)) $(if $(K),-k '$(K)') $(if $(KEEP),--keep) $(TEST_ARGS)
 
 unit: venv ## Run the tests that need no cluster
 	@$(BIN)/python tests/run.py --only unit $(if $(K),-k '$(K)')
 
-images: venv ## Build the images; with REGISTRY=registry.example.org/team also push them there (IMAGES= for some of them)
+images: venv ## Build the images; with REGISTRY= push them too
 	@$(BIN)/python -m imagebuilder $(if $(REGISTRY),push $(REGISTRY),build) $(IMAGES)
 
 lint: venv ## ruff, mypy, layers, generated files
@@ -74,7 +79,7 @@ format: venv ## Format the Python code and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-generate: venv ## Regenerate CRDs, their copies, the charts' schemas, the tables of reasons and of the API's structure
+generate: venv ## Regenerate CRDs, charts' schemas, and tables in the docs
 	$(BIN)/python -m bettertherapy_api.crd
 	$(BIN)/python charts/generate.py
 	$(BIN)/python operator/api_structure.py
@@ -90,6 +95,6 @@ bench: ## Measure the figures and print the tables
 	@local/bootstrap.sh git go
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-clean: ## Remove what was made in this folder (caches of builds are kept; `make down` ends the cluster)
+clean: ## Remove what was made in this folder, but caches of builds
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .venv
 	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +

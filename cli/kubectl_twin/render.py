@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -29,15 +31,38 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=_PIPE_WIDTH)
 
 
-def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Table:
+@dataclass
+class Fitted:
+    """Rows as a table; where that would wrap or be cut, a block for each: its first cell, below it all others."""
+
+    headers: Sequence[str]
+    rows: list[Sequence[str | Text]] = field(default_factory=list)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Decide by the width that there is."""
+        table = plain_table(*self.headers)
+        for row in self.rows:
+            table.add_row(*row)
+        if Measurement.get(console, options.update(max_width=_PIPE_WIDTH), table).maximum <= options.max_width:
+            yield table
+            return
+        for first, *others in self.rows:
+            yield Text.assemble((str(first), "bold"), overflow="fold")
+            said = [
+                Text.assemble((f"{header.lower()} ", "dim"), cell)
+                for header, cell in zip(self.headers[1:], others, strict=True)
+            ]
+            yield indented(Text(" · ", overflow="fold").join(said))
+
+
+def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Fitted:
     """Return the table of `kubectl twin list`."""
-    table = plain_table(*(["NAMESPACE"] if all_namespaces else []))
-    for header in ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE"):
-        table.add_column(header, no_wrap=header in {"NAME", "ACTIVE"}, overflow="fold")
+    headers = ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE")
+    table = Fitted(("NAMESPACE", *headers) if all_namespaces else headers)
     for row in rows:
         ready = row.ready if row.ready == "True" or not row.reason else f"{row.ready} ({row.reason})"
         active = "base model" if row.base_only else short_digest(row.active)
-        cells: list[RenderableType] = [row.namespace] if all_namespaces else []
+        cells: list[str | Text] = [row.namespace] if all_namespaces else []
         cells += [
             row.name,
             row.doctor,
@@ -48,7 +73,7 @@ def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) 
             row.loaded,
             age(row.created, now),
         ]
-        table.add_row(*cells)
+        table.rows.append(cells)
     return table
 
 
@@ -183,7 +208,7 @@ def plain_table(*headers: str) -> Table:
     """Return a table without lines, to which rows are added."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header in headers:
-        table.add_column(header)
+        table.add_column(header, overflow="fold")
     return table
 
 
@@ -219,7 +244,7 @@ def _condition_line(line: ConditionLine, message: str, now: datetime) -> Table:
 
 def _version_table(twin: Json, now: datetime) -> RenderableType:
     status = twin.get("status") or {}
-    table = plain_table("", "SERVED AS", "DIGEST", "SCORE", "SINCE", "FROM")
+    table = Fitted(("", "SERVED AS", "DIGEST", "SCORE", "SINCE", "FROM"))
     rows = [(kind, status.get(f"{kind}Version")) for kind in ("active", "canary", "pending", "previous")]
     for kind, version in rows:
         if not version:
@@ -227,19 +252,21 @@ def _version_table(twin: Json, now: datetime) -> RenderableType:
         weight = status.get("canaryWeightPercent")
         label = f"{kind} {weight}%" if kind == "canary" and weight is not None else kind
         score = version.get("scorePercent")
-        table.add_row(
-            label,
-            version.get("servedName", "-"),
-            short_digest(version.get("digest")),
-            "-" if score is None else f"{score}%",
-            age(version.get("since"), now),
-            version.get("runName") or version.get("uri") or "-",
+        table.rows.append(
+            (
+                label,
+                version.get("servedName", "-"),
+                short_digest(version.get("digest")),
+                "-" if score is None else f"{score}%",
+                age(version.get("since"), now),
+                version.get("runName") or version.get("uri") or "-",
+            )
         )
     wanted = (twin["spec"].get("adapter") or {}).get("digest")
     replaced = status.get("promotedVersion") and status.get("specDigest") == wanted  # a fine-tune or a rollback has
     if wanted and not replaced and wanted not in {(version or {}).get("digest") for _kind, version in rows}:
-        table.add_row("wanted", "-", short_digest(wanted), "-", "-", twin["spec"]["adapter"]["uri"])
-    return table if table.row_count else Text("none serves yet", style="yellow")
+        table.rows.append(("wanted", "-", short_digest(wanted), "-", "-", twin["spec"]["adapter"]["uri"]))
+    return table if table.rows else Text("none serves yet", style="yellow")
 
 
 def _pool_block(line: PoolLine) -> Group:
@@ -263,10 +290,10 @@ def _adapter_line(line: AdapterLine) -> Table:
     return grid
 
 
-def _event_table(events: Sequence[EventLine], now: datetime) -> Table:
-    table = plain_table("LAST", "TYPE", "REASON", "MESSAGE")
+def _event_table(events: Sequence[EventLine], now: datetime) -> Fitted:
+    table = Fitted(("LAST", "TYPE", "REASON", "MESSAGE"))
     for event in events:
         times = f" (x{event.count})" if event.count > 1 else ""
         style = "yellow" if event.type != "Normal" else ""
-        table.add_row(age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message)
+        table.rows.append((age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message))
     return table

@@ -16,6 +16,8 @@ from neurons.emergency.words import MAX_CHARACTERS, NOT_DONE, Sentence, sentence
 
 REMEMBERED: Final = 5
 """So many messages of the patient's before the newest are looked at beside it."""
+MOST_IN_A_ROW: Final = 4 * MAX_CHARACTERS
+"""Characters of messages that the patient sent in a row, of which so many are looked at."""
 _NEAR: Final = 14
 """Words between two concepts of one sentence, at most."""
 _ORDER: Final = tuple(Kind)
@@ -35,7 +37,7 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
     newest = len(said)
     while newest > 0 and said[newest - 1][0] == "user":  # sent in a row, it is one
         newest -= 1
-    now = list(_read((text for _, text in said[newest:]), known))
+    now = list(_read(_lately([text for _, text in said[newest:]]), known))
     if newest > 0 and _affirms(now, known):
         now += _asked_by(said[newest - 1][1], known)
     elif newest > 0 and _denies(said[newest][1]):
@@ -47,6 +49,15 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
         return Assessment(language=language)
     kinds = tuple(kind for kind in _ORDER if any(rule.kind is kind for rule in rules.values()))
     return Assessment(kinds, tuple(sorted(rules)), language, notice(kinds, language=language, country=country))
+
+
+def _lately(texts: Sequence[str]) -> Sequence[str]:
+    """Return what was sent in a row, of very much the newest: nobody else is answered while it is read."""
+    left, first = MOST_IN_A_ROW, len(texts)
+    while first > 0 and left > 0:
+        first -= 1
+        left -= 1 + min(len(texts[first]), 2 * MAX_CHARACTERS)
+    return texts[first:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ _SKIPPED: Final = 2
 """Words without weight that may stand in the middle of a phrase."""
 _REACH: Final = 5
 """Words before or after a concept from which a negation reaches it."""
+_NEGATIONS: Final = 8
+"""Of one sentence, so many before or after a concept may reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
             markers[name].append((start, end))
         if name not in MARKERS or name == "no_negation":
             meant.update(range(start, end))
-    negations = [(start, end) for start, end in markers["negation"] if start not in meant]
-    after = [(start, end) for start, end in markers["negation_after"] if start not in meant]
+    negations = sorted({end for start, end in markers["negation"] if start not in meant})
+    after = sorted({start for start, _ in markers["negation_after"] if start not in meant})
     # "I don't know how many" asks nothing.
     unknown = {end for _, end in markers["unknown"]}
     questions = [span for span in markers["asking"] if span[0] not in unknown]
@@ -60,9 +63,11 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
             continue
         denied, past = False, was
         if layout is not None:
-            denied = any(layout.reaches(negation[1], start) for negation in negations) or any(
-                layout.follows(end, place[0]) for place in after
-            )
+            # The nearest ones alone: else a message of nothing but negations would be looked at for seconds.
+            before, behind = bisect_right(negations, start), bisect_left(after, end)
+            denied = any(
+                layout.reaches(place, start) for place in negations[max(0, before - _NEGATIONS) : before]
+            ) or any(layout.follows(end, place) for place in after[behind : behind + _NEGATIONS])
             if was and markers["now"]:
                 first, last = layout.clause(start, end)
                 past = not any(first <= place[0] < last for place in markers["now"])

@@ -101,6 +101,8 @@ def preference(document: Mapping[str, Any]) -> Fields:  # noqa: PLR0912 - a bran
     chosen, rejected, prompt = document["chosen"], document["rejected"], document.get("prompt")
     system = _optional_text(document.get("system"), "system")
     if isinstance(chosen, str) and isinstance(rejected, str):
+        if prompt is not None and any(mark in text for mark in _TRANSCRIPT for text in (chosen, rejected)):
+            raise Refused("`chosen` or `rejected` is a whole conversation as one text; take `prompt` out, or split it")
         if isinstance(prompt, list):
             turns = _messages(prompt, "prompt")
         elif isinstance(prompt, str):

@@ -10,6 +10,7 @@ from aiohttp import web
 SSE_ERROR_TYPE: Final = "upstream_broken"
 SHOULD_RETRY_HEADER: Final = "x-should-retry"
 """OpenAI's clients obey it before they look at the status: `false` keeps them from asking again by themselves."""
+EMERGENCY_HEADER: Final = "x-bettertherapy-emergency"
 RETRY_AFTER_SECONDS: Final = 5
 """When to come back where nobody knows better."""
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
@@ -45,6 +46,8 @@ class RequestError(Exception):
         """False where asking again would do harm: the miner has tried other pods already, or it took minutes."""
         self.allow = allow
         """Of a 405: the methods that the route has."""
+        self.emergency: str | None = None
+        """Kinds of the emergency whose notice the message begins with."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what stands under `error`."""
@@ -65,6 +68,8 @@ class RequestError(Exception):
             headers["Allow"] = self.allow
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.emergency is not None:
+            headers[EMERGENCY_HEADER] = self.emergency
         return web.Response(status=self.status, body=self.to_bytes(), headers=headers)
 
 

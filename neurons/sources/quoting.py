@@ -60,7 +60,7 @@ def match_quote(quote: str, passage: Passage) -> QuoteMatch:
     wanted = _read(quote).text.strip()
     if wanted[:1] == wanted[-1:] == '"':
         wanted = wanted.strip('"').strip()
-    if len(wanted.split()) < MIN_WORDS:
+    if sum(any(_in_word(each) for each in word) for word in wanted.split()) < MIN_WORDS:
         return _unchecked(f"the quotation has fewer than {MIN_WORDS} words, which stand in too many texts")
     read = _read(passage.text)
     begin = read.text.find(wanted)

@@ -14,7 +14,7 @@ adapter = typer.Typer(help="Adapters: a doctor's LoRA weights, kept by their dig
     "push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
 )
 def push_command(context: typer.Context) -> None:
-    """Publish a PEFT folder under its digest; see `kubectl twin adapter push --help` for the arguments.
+    """Publish a PEFT folder under its digest.
 
     The store's client runs as a program of its own: it needs what the neurons need, not what kubectl needs.
     """

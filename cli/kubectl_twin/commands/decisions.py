@@ -23,9 +23,9 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
     output: Format = Output.TABLE,
     context: Context = None,
 ) -> None:
-    """Show both versions' answers to the same questions, side by side.
+    """Show both versions' answers to the same questions.
 
-    First those on which the new version and the one before differ most, with the scores and the verdict.
+    Side by side where there is room. First those on which the new version and the one before differ most, with the scores and the verdict.
     """
     from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415

@@ -9,7 +9,7 @@ import typer
 
 
 def verify_command(context: typer.Context) -> None:
-    """Prove offline which doctor's weights gave an answer; see `kubectl twin verify --help` for the arguments.
+    """Prove offline which doctor's weights gave an answer.
 
     A program of its own: it needs what the neurons need to check signatures, and nothing of Kubernetes.
     """

@@ -51,7 +51,9 @@ def miners_command(  # noqa: PLR0917 - Typer reads the options from here
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """List a subnet's miners: who they are, what they earn, where they serve, and which twins they announce.
+    """List a subnet's miners.
+
+    Who they are, what they earn, where they serve, and which twins they announce.
 
     The subnet is that of --network and --netuid, of a MinerPool or a Validator, or else the one that the namespace's
     MinerPools are on. Miners tell validators alone which twins they serve: give the hotkey of one with --wallet.
@@ -73,7 +75,10 @@ def metagraph_command(  # noqa: PLR0917
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Write the subnet's metagraph into a file, for `kubectl twin verify --metagraph FILE`."""
+    """Write the subnet's metagraph into a file, for `verify`.
+
+    `kubectl twin verify --metagraph FILE` reads it.
+    """
     _run(
         "metagraph",
         *_subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, context=context),

@@ -103,7 +103,7 @@ class Chats:
         session: Session | None = None,
         beside: Callable[[Reply], Mapping[str, Any]] | None = None,
     ) -> web.StreamResponse:
-        """Answer one question; raises RequestError where nothing was said yet.
+        """Answer one question; raises RequestError where nothing was said yet, as `turn_away` may take it.
 
         `session`: the conversation, where the caller knows it; else the request's header names it. `beside` returns
         what more stands under `bettertherapy` of a stream, as a page's markup.
@@ -114,9 +114,7 @@ class Chats:
             session = await self._session(request, asked, key)
         # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
         # What was asked before counts, too: a bare "yes" says nothing without it.
-        notice = self._notices(asked.with_history(session.messages))
-        if notice is not None:
-            self._metrics.notices.labels(notice.kinds[0] if notice.kinds else "").inc()
+        notice = self.notice(asked.with_history(session.messages))
         answer_id = new_id()
         work = _Work(
             asked=asked, session=session, notice=notice, question_id=new_id(), begun=begun, asked_ms=asked_ms,
@@ -126,13 +124,41 @@ class Chats:
         if asked.stream:
             return await self._stream(request, work, headers)
         try:
+            exchange: Exchange | None
             reply, exchange = await self._reply(work, await self._replies(work), whole=True)
         except RequestError as error:
             if notice is None:
                 raise
-            reply, exchange = self._only_notice(work, error), None
+            reply = self._only_notice(asked, notice, error, id_=work.id, created=work.created, session=session)
+            exchange = None
         await self._record(exchange)
         return reply.to_response(headers)
+
+    async def turn_away(
+        self, request: web.BaseRequest, asked: ChatAsked, error: RequestError, *, shown: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Give a question that nobody is asked the notice that it is owed all the same; without one raises `error`."""
+        notice = self.notice(asked.messages)
+        if notice is None:
+            raise error
+        at_ms = time.time_ns() // 1_000_000
+        reply = self._only_notice(asked, notice, error, id_=f"chatcmpl-{new_id()}", created=at_ms // 1000)
+        if not asked.stream:
+            return reply.to_response(shown)
+        stream = EventStream(request, shown, closing=lambda: self.draining)
+        said = {"role": "assistant", "content": notice.shown}
+        await stream.write(chunk(reply.id, reply.created, reply.twin, said))
+        await stream.write(reply.events(notice_sent=True) + reply.last_events(usage=asked.usage))
+        response = await stream.begin()
+        await response.write_eof()
+        return response
+
+    def notice(self, messages: Sequence[Mapping[str, Any]]) -> Notice | None:
+        """Return the notice of an emergency that a conversation tells of, and count it."""
+        notice = self._notices(messages)
+        if notice is not None:
+            self._metrics.notices.labels(notice.kinds[0] if notice.kinds else "").inc()
+        return notice
 
     async def _stream(self, request: web.BaseRequest, work: _Work, headers: Mapping[str, str]) -> web.StreamResponse:
         asked, notice = work.asked, work.notice
@@ -150,6 +176,7 @@ class Chats:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         try:
+            exchange: Exchange | None
             reply, exchange = await self._reply(work, task.result(), whole=False)
         except RequestError as error:
             if notice is None:
@@ -158,7 +185,8 @@ class Chats:
                 self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
                 await stream.fail(error.to_dict())
                 return stream.response
-            reply, exchange = self._only_notice(work, error), None
+            reply = self._only_notice(asked, notice, error, id_=work.id, created=work.created, session=work.session)
+            exchange = None
         if work.beside is not None:
             reply = replace(reply, more={**reply.more, **work.beside(reply)})
         await stream.write(reply.events(notice_sent=notice is not None))
@@ -173,12 +201,10 @@ class Chats:
         named = request.headers.get(SESSION_HEADER)
         if named:
             return await self._sessions.get(named, key_id=key.id, identity=asked.identity, twin=asked.twin)
-        beginning = b"\0".join((key.id.encode(), asked.twin.encode(), (asked.identity or "").encode(), asked.beginning))
-        found = self._sessions.of_beginning(beginning, key_id=key.id) if asked.repeats_history else None
-        if found is None:
-            found = self._sessions.create(key_id=key.id, twin=asked.twin, identity=asked.identity)
-            self._sessions.began(beginning, found)
-        return found
+        found = None
+        if asked.repeats_history:
+            found = self._sessions.of_conversation(asked.conversation(key.id), key_id=key.id)
+        return found or self._sessions.create(key_id=key.id, twin=asked.twin, identity=asked.identity)
 
     async def _replies(self, work: _Work) -> tuple[Replies, float]:
         """Return what the miners said, and when they were asked; raises RequestError where nobody can be."""
@@ -218,6 +244,10 @@ class Chats:
         best = given[0]
         self._remember(work, given)
         asked = work.asked
+        if asked.repeats_history or not work.session.messages:
+            for each in given:
+                shown = (work.notice.shown if work.notice is not None else "") + each.words.text
+                self._sessions.went_on(asked.conversation(work.session.key_id, shown), work.session)
         new = asked.messages if asked.repeats_history else [m for m in asked.messages if m.get("role") == "user"]
         work.session.said(new, best.words.text, anew=asked.repeats_history)
         more = self._more(work, replies, given)
@@ -288,15 +318,17 @@ class Chats:
         [best] = given
         return said | provenance(best)
 
-    def _only_notice(self, work: _Work, error: RequestError) -> Reply:
-        notice = work.notice
-        self._metrics.requests.labels(self.label(work.asked.twin), str(error.status)).inc()
+    def _only_notice(
+        self, asked: ChatAsked, notice: Notice, error: RequestError, *, id_: str, created: int,
+        session: Session | None = None,
+    ) -> Reply:  # fmt: skip
+        self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
         more = {
-            "sessionId": work.session.id, "twin": work.asked.twin, "answered": False, "error": error.to_dict(),
-            "notice": notice.to_dict() if notice is not None else None,
+            "sessionId": session.id if session is not None else None, "twin": asked.twin, "answered": False,
+            "error": error.to_dict(), "notice": notice.to_dict(),
         }  # fmt: skip
         return Reply(
-            id=work.id, created=work.created, twin=work.asked.twin, notice=notice.shown if notice is not None else "",
+            id=id_, created=created, twin=asked.twin, notice=notice.shown,
             choices=[Choice(text=NOBODY, finish_reason="stop")], tokens=None, more=more, headers={},
         )  # fmt: skip
 

@@ -92,21 +92,20 @@ class Keyring:
         self._file = file
         self._generation = -1
         self._by_hash: dict[str, ApiKey] = {}
-        self._rates: dict[str, tuple[tuple[int, int], Rates]] = {}
+        self._rates: dict[tuple[str, int, int], Rates] = {}
+        """By client and limits: a client may have two keys with other limits for a while."""
 
-    def enter(self, authorization: str | None) -> ApiKey:
-        """Return whose key the header `Authorization` has, and count the request; raises RequestError (401, 429)."""
-        key = self.known(authorization)
+    def count(self, key: ApiKey) -> None:
+        """Count a request; raises RequestError (429)."""
         wait = self._take(key)
         if wait:
             raise RequestError(
                 429, "rate_limit_error",
                 f"this key may ask {key.per_minute} times a minute: wait {wait} s", code="key_rate", retry_after=wait,
             )  # fmt: skip
-        return key
 
     def known(self, authorization: str | None) -> ApiKey:
-        """Return whose key it is; raises RequestError (401)."""
+        """Return whose key the header `Authorization` has; raises RequestError (401)."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -129,11 +128,10 @@ class Keyring:
         return self._by_hash.get(kept)
 
     def _take(self, key: ApiKey) -> int:
-        limits = (key.per_minute, key.burst)
-        kept = self._rates.get(key.id)
-        if kept is None or kept[0] != limits:
-            kept = self._rates[key.id] = (limits, Rates(per_second=key.per_minute / 60, burst=key.burst))
-        rates = kept[1]
+        limits = (key.id, key.per_minute, key.burst)
+        rates = self._rates.get(limits)
+        if rates is None:
+            rates = self._rates[limits] = Rates(per_second=key.per_minute / 60, burst=key.burst)
         if wait := rates.wait(""):
             return wait
         rates.take("")
@@ -144,8 +142,8 @@ class Keyring:
             return
         self._generation = self._file.generation
         self._by_hash = {key.hash: key for key in self._file.content.keys}
-        ids = {key.id for key in self._file.content.keys}
-        self._rates = {name: rates for name, rates in self._rates.items() if name in ids}
+        kept = {(key.id, key.per_minute, key.burst) for key in self._file.content.keys}
+        self._rates = {limits: rates for limits, rates in self._rates.items() if limits in kept}
 
 
 def check_scope(key: ApiKey, twin: str) -> None:

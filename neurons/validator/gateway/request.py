@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,7 +44,6 @@ class ChatAsked:
     """As the client sent them."""
     identity: str | None
     """What the client calls the patient."""
-    beginning: bytes
     fields: Mapping[str, Any]
     """What else goes to the miners."""
 
@@ -58,6 +58,19 @@ class ChatAsked:
         return next(
             (text_of(dict(message)) for message in reversed(self.messages) if message.get("role") == "user"), ""
         )
+
+    def conversation(self, key_id: str, answer: str | None = None) -> bytes:
+        """Return by what a conversation is known whose client repeats all of it: what was said up to the last answer.
+
+        `answer`: what this question was answered with; None: what the client says that was answered last.
+        """
+        said = [(message.get("role"), text_of(dict(message)).split()) for message in self.messages]
+        said = [(role, words) for role, words in said if role in ("user", "assistant")]
+        if answer is not None:
+            said.append(("assistant", answer.split()))
+        while said and said[-1][0] != "assistant":
+            said.pop()
+        return hashlib.sha256(orjson.dumps([key_id, self.twin, self.identity, said])).digest()
 
     def with_history(self, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the whole conversation: the client's rules first, then what was said, then what is new."""
@@ -95,5 +108,5 @@ def parse(body: bytes) -> ChatAsked:
     fields = {name: document[name] for name in document.keys() & _TAKEN if name not in ("messages", "model")}
     return ChatAsked(
         twin=asked.twin, stream=asked.stream, usage=usage, compare=compare, messages=asked.messages,
-        identity=asked.identity, beginning=asked.beginning, fields=fields,
+        identity=asked.identity, fields=fields,
     )  # fmt: skip

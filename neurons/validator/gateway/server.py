@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from neurons.miner.asked import parse_object
 from neurons.miner.bodies import read_body
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
@@ -20,7 +21,7 @@ from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.gateway.keys import ApiKey, Keyring
 from neurons.validator.gateway.metrics import Metrics
-from neurons.validator.gateway.request import parse
+from neurons.validator.gateway.request import ChatAsked, parse
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.twins import Twins
 
@@ -30,8 +31,14 @@ CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
 
+MOST_TURNED_AWAY: Final = 256
+"""Questions beyond the limits that are read at once for the notice of an emergency: each may have a whole body."""
+
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
-PageHandler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
+PageHandler = Callable[
+    [web.BaseRequest, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+]
+"""Is told by which error the request is refused, where it is."""
 
 
 class GatewayServer:
@@ -56,6 +63,7 @@ class GatewayServer:
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._max_in_flight = max_in_flight
         self.in_flight = 0
+        self._turned_away = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._routes: dict[str, dict[str, _Handler]] = {
@@ -88,13 +96,7 @@ class GatewayServer:
         except ConnectionError:
             response = web.Response(status=400)  # the client left: writing this fails silently
         except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
-            log.error(  # noqa: TRY400
-                "a request failed in an unforeseen way",
-                extra={"error": type(error).__name__, "where": _where(error)},
-            )
-            response = RequestError(
-                500, "internal_error", "the gateway failed; its log says where", may_repeat=False
-            ).response()
+            response = _unforeseen(error).response()
         if not response.prepared:
             response.headers.update(shown)
             if self._chats.draining:
@@ -113,7 +115,9 @@ class GatewayServer:
         if handlers is None and _MODEL.fullmatch(path):
             handlers = {"GET": self._model}
         if self._pages is not None and self._is_page(path):
-            return await self._counted(self._pages(request, shown))
+            if (refusal := self._refusal()) is not None:
+                return await self._away(self._pages(request, shown, refusal), refusal)
+            return await self._counted(self._pages(request, shown, None))
         if handlers is None:
             raise RequestError(
                 404, "invalid_request_error",
@@ -126,18 +130,41 @@ class GatewayServer:
             if self._cors.is_preflight(request):
                 return self._cors.preflight(request)
             raise _wrong_method(path, ", ".join(sorted(handlers)))
-        key = self._keyring.enter(request.headers.get("Authorization"))
+        key = self._keyring.known(request.headers.get("Authorization"))
+        try:
+            self._keyring.count(key)
+            if (refusal := self._refusal()) is not None:
+                raise refusal
+        except RequestError as error:
+            if handler != self._chat:
+                raise
+            return await self._away(self._chat(request, key, shown, error), error)
         return await self._counted(handler(request, key, shown))
 
     def _is_page(self, path: str) -> bool:
         return self._pages is not None and not path.startswith("/v1/") and path not in self._open
 
+    def _refusal(self) -> RequestError | None:
+        """Return why no more is taken now."""
+        if self.in_flight < self._max_in_flight:
+            return None
+        return overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
+
+    async def _away(
+        self, answering: Coroutine[Any, Any, web.StreamResponse], refusal: RequestError
+    ) -> web.StreamResponse:
+        """Let a request that is refused be read, since what it says may be an emergency; so many at once at most."""
+        if self._turned_away >= MOST_TURNED_AWAY:
+            answering.close()
+            raise refusal
+        self._turned_away += 1
+        try:
+            return await answering
+        finally:
+            self._turned_away -= 1
+
     async def _counted(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
-        """Answer as one of the requests in work; raises RequestError (503) where there are too many."""
-        if self.in_flight >= self._max_in_flight:
-            if asyncio.iscoroutine(answering):
-                answering.close()
-            raise overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
+        """Answer as one of the requests in work."""
         self.in_flight += 1
         self._idle.clear()
         self._metrics.in_flight.set(self.in_flight)
@@ -149,18 +176,43 @@ class GatewayServer:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _chat(self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str]) -> web.StreamResponse:
-        twin = ""
+    async def _chat(
+        self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str], refusal: RequestError | None = None
+    ) -> web.StreamResponse:
+        """Answer a question; `refusal`: nobody is asked. An emergency gets its notice whatever else happens."""
+        asked: ChatAsked | None = None
         try:
-            asked = parse(await read_body(request))
-            twin = asked.twin
-            return await self._chats.answer(request, asked, key=key, shown=shown)
+            body = await read_body(request)
+            try:
+                asked = parse(body)
+            except RequestError as error:
+                raise self._noticed(error, body) from None
+            if refusal is not None:
+                return await self._chats.turn_away(request, asked, refusal, shown=shown)
+            try:
+                return await self._chats.answer(request, asked, key=key, shown=shown)
+            except RequestError as error:
+                return await self._chats.turn_away(request, asked, error, shown=shown)
+            except ConnectionError:
+                raise
+            except Exception as error:
+                if asked.stream:  # it may have begun, and then the notice was the first that it said
+                    raise
+                return await self._chats.turn_away(request, asked, _unforeseen(error), shown=shown)
         except RequestError as error:
-            self._metrics.requests.labels(self._chats.label(twin), str(error.status)).inc()
+            self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), str(error.status)).inc()
             raise
         except (asyncio.CancelledError, ConnectionError):
-            self._metrics.requests.labels(self._chats.label(twin), CLIENT_GONE).inc()
+            self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), CLIENT_GONE).inc()
             raise
+
+    def _noticed(self, error: RequestError, body: bytes) -> RequestError:
+        """Put the notice of an emergency, if a body tells of one, before what is wrong with the body."""
+        notice = self._chats.notice(_said(body))
+        if notice is not None:
+            error.message = notice.shown + error.message
+            error.emergency = ", ".join(notice.kinds)
+        return error
 
     async def _models(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         del request
@@ -234,6 +286,25 @@ class GatewayServer:
 
     def _expose(self) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _unforeseen(error: Exception) -> RequestError:
+    """Return the 500 of a failure, which is logged without its words."""
+    log.error("a request failed in an unforeseen way", extra={"error": type(error).__name__, "where": _where(error)})
+    return RequestError(
+        500, "internal_error", "the gateway failed; its log says where", code="internal_error", may_repeat=False
+    )
+
+
+def _said(body: bytes) -> list[dict[str, Any]]:
+    """Return the messages of a body that is no question, as far as they can be told; else all of it as one."""
+    try:
+        messages = parse_object(body).get("messages")
+    except RequestError:
+        messages = None
+    if isinstance(messages, list) and messages:
+        return [message for message in messages if isinstance(message, dict)]
+    return [{"role": "user", "content": body.decode("utf-8", "replace")}]
 
 
 def _wrong_method(path: str, allowed: str) -> RequestError:

@@ -127,8 +127,8 @@ class Sessions:
         the name is another doctor's, and must not hear what was said to the former."""
         self.ids, self._recorder, self._uid_of, self._clock = ids, recorder, uid_of, clock
         self._known: OrderedDict[str, Session] = OrderedDict()
-        self._beginnings: OrderedDict[bytes, str] = OrderedDict()
-        """How a conversation begins, by which clients are known that repeat all of it each time."""
+        self._conversations: OrderedDict[bytes, str | None] = OrderedDict()
+        """What was said, by which clients are known that repeat all of it each time. None: to several patients."""
 
     def create(self, *, key_id: str, twin: str, identity: str | None = None) -> Session:
         """Begin a session. `identity`: what the client calls the patient; without it a session is its own patient."""
@@ -159,9 +159,9 @@ class Sessions:
             )  # fmt: skip
         return session
 
-    def of_beginning(self, beginning: bytes, *, key_id: str) -> Session | None:
-        """Return the session that began so, if it is remembered."""
-        session = self._known.get(self._beginnings.get(beginning, ""))
+    def of_conversation(self, conversation: bytes, *, key_id: str) -> Session | None:
+        """Return the session in which this was said, if it is remembered and no other patient's can be meant."""
+        session = self._known.get(self._conversations.get(conversation) or "")
         if session is None or session.key_id != key_id or self._is_over(session):
             return None
         return session
@@ -171,12 +171,15 @@ class Sessions:
         now = self._uid_of(session.twin)
         return session.twin_uid is not None and now is not None and session.twin_uid != now
 
-    def began(self, beginning: bytes, session: Session) -> None:
-        """Note how a session begins."""
-        self._beginnings[beginning] = session.id
-        self._beginnings.move_to_end(beginning)
-        while len(self._beginnings) > MAX_SESSIONS:
-            self._beginnings.popitem(last=False)
+    def went_on(self, conversation: bytes, session: Session) -> None:
+        """Note what was said in a session so far."""
+        known = self._conversations.get(conversation, session.id)
+        before = self._known.get(known or "")
+        alone = known is not None and (before is None or before.patient_id == session.patient_id)
+        self._conversations[conversation] = session.id if alone else None
+        self._conversations.move_to_end(conversation)
+        while len(self._conversations) > MAX_SESSIONS:
+            self._conversations.popitem(last=False)
 
     def of_key(self, key_id: str) -> list[Session]:
         """Return the key's sessions that this process remembers, the last used first."""

@@ -91,8 +91,13 @@ class Pages:
         self._routes = [(method, re.compile(pattern), handler) for (method, pattern), handler in routes.items()]
         self._patient = patient
 
-    async def handle(self, request: web.BaseRequest, shown: Mapping[str, str]) -> web.StreamResponse:
-        """Answer a request; raises RequestError where a program asked, and shows a page where a person did."""
+    async def handle(
+        self, request: web.BaseRequest, shown: Mapping[str, str], refusal: RequestError | None = None
+    ) -> web.StreamResponse:
+        """Answer a request; raises RequestError where a program asked, and shows a page where a person did.
+
+        `refusal`: why it isn't taken, where it isn't.
+        """
         file = self._renderer.file(request.path)
         if file is not None and request.method in ("GET", "HEAD"):
             file.headers.update({name: value for name, value in self._secured.items() if name != "Cache-Control"})
@@ -101,8 +106,12 @@ class Pages:
         handler: _Handler | None = None
         try:
             handler, parts = self._route(request)
+            if refusal is not None and handler not in (self._patient.ask, self._patient.rate):
+                raise refusal
             if request.method == "POST":
                 await visit.read()
+                if refusal is not None:
+                    raise refusal
                 self._prove(visit)
                 (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
             response = await handler(visit, **parts)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -57,3 +60,22 @@ def test_an_empty_version_to_go_back_to_is_refused(tmp_path: Path) -> None:
     done = run("rollback", "dr-x", "--to", " ", KUBECONFIG=str(tmp_path / "none"))
     assert done.returncode == 1
     assert "--to is empty" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("adapter", "--help")])
+def test_each_command_is_told_whole_at_80_columns(arguments: tuple[str, ...]) -> None:
+    code = "import sys; from kubectl_twin.main import main; sys.argv = ['kubectl-twin', *sys.argv[1:]]; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    commands = done.stdout[done.stdout.index("Commands:") :]
+    assert "..." not in commands
+    assert all(len(line) <= 80 for line in commands.splitlines())
+
+
+def test_make_help_fits_80_columns() -> None:
+    root = Path(__file__).parents[3]
+    shown = subprocess.run(["make", "-s", "-C", str(root), "help"], capture_output=True, text=True, check=True).stdout
+    assert "make demo" in shown
+    assert [line for line in shown.splitlines() if len(line) > 80] == []

@@ -10,8 +10,9 @@ from rich.console import Console, RenderableType
 
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import PoolObjects, pool_lines
-from kubectl_twin.render import answer_footer, fine_tuning_lines, status_report, twin_table
+from kubectl_twin.render import answer_footer, fine_tuning_lines, gate_table, indented, status_report, twin_table
 from kubectl_twin.render_versions import history_table, lineage_report
+from kubectl_twin.runs import gate_of
 from kubectl_twin.versions import history, lineage
 from kubectl_twin.views import condition_lines, event_lines, twin_row
 
@@ -67,6 +68,42 @@ def test_the_list_has_one_line_per_twin_with_the_reason_of_what_is_not_ready() -
     assert "sha256:ab12ab12ab12" in first
     assert first.split()[-2:] == ["2/2", "2h"]
     assert "False (NoPoolMatches)" in second
+
+
+def test_nothing_is_cut_or_squeezed_at_80_columns() -> None:
+    name = "dr-indra-bahadur-gurung-clinic"
+    run = f"{name}-20260301-0200-6b01c344db"
+    obj = serving_twin(name)
+    obj["status"]["activeVersion"] |= {"runName": run, "scorePercent": 94, "since": "2026-02-01T11:00:00Z"}
+    event = {
+        "type": "Warning", "reason": "FineTuneFailed", "message": f"{run} failed: {'ab12' * 16}",
+        "lastTimestamp": "2026-03-01T11:59:00Z", "count": 3,
+    }  # fmt: skip
+    rows = [twin_row(obj), twin_row(twin("dr-okafor", conditions=[condition("Ready", "False", "ServedNameCollision")]))]
+    metrics = [{"name": "safety.medication-interactions-of-children", "valuePercent": 94, "baselinePercent": 100}]
+    gate = gate_of({"verdict": "Reject", "samples": 9, "metrics": metrics})
+    assert gate is not None
+    text = "".join(
+        (
+            report(obj, events=[event], width=80),
+            *(printed(twin_table(rows, now=NOW, all_namespaces=some), width=80) for some in (False, True)),
+            printed(indented(gate_table(gate)), width=80),
+        )
+    )
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    whole = "".join(text.split())
+    for said in (
+        f"{name}-ab12ab12",
+        run,
+        "ab12" * 16,
+        "Dr.IndraGurung",
+        "False(ServedNameCollision)",
+        "safety.medication-interactio",
+        "ns-of-children",
+    ):
+        assert said in whole
+    assert len(text.splitlines()) < 60
 
 
 def test_namespaces_are_shown_only_when_asked_for_all() -> None:

@@ -185,3 +185,14 @@ def test_no_message_takes_long(text: str) -> None:
     begun = time.thread_time()
     said((text * 400)[:8000])
     assert time.thread_time() - begun < 3.0
+
+
+def test_no_row_of_messages_takes_long_and_the_newest_count() -> None:
+    """A body has room for a hundred long ones: whoever sends them must hold up nobody else."""
+    long = [{"role": "user", "content": "I have no chest pain, " * 730}] * 60
+    begun = time.thread_time()
+    assert not assess(long).is_emergency
+    assert time.thread_time() - begun < 1.0
+    assert assess([*long, {"role": "user", "content": "I have chest pain and my left arm is numb"}]).is_emergency
+    short = [{"role": "user", "content": said} for said in ("I have chest pain.", "My arm is numb.", *["Hello?"] * 40)]
+    assert assess(short).is_emergency

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from neurons.miner.errors import StartError
+from neurons.miner.errors import RequestError, StartError
 from neurons.validator.gateway import keys
+from neurons.validator.gateway.files import FollowedFile
 from neurons.validator.gateway.keys import hash_of, new_key
 from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.settings import Settings
@@ -66,6 +67,22 @@ async def test_a_key_may_ask_so_often(tmp_path: Path) -> None:
         assert [status for status, _, _ in got] == [200, 200, 429]
         assert 1 <= int(got[-1][1]["Retry-After"]) <= 60
         assert (await running.ask())[0] == 200, "others aren't held up"
+
+
+def test_two_keys_of_one_client_are_no_way_round_its_limits(tmp_path: Path) -> None:
+    old, new = new_key(), new_key()
+    entries = [
+        {"id": "clinic", "hash": hash_of(key), "perMinute": 1, "burst": burst} for key, burst in ((old, 1), (new, 2))
+    ]
+    (tmp_path / "keys.json").write_text(json.dumps({"format": "bettertherapy-keys/1", "keys": entries}))
+    ring = keys.Keyring(FollowedFile(tmp_path / "keys.json", keys.KeysFile, what="API keys"))
+    refused = 0
+    for key in (old, new) * 5:
+        try:
+            ring.count(ring.known(f"Bearer {key}"))
+        except RequestError as error:
+            refused += error.status == 429
+    assert refused == 7
 
 
 def test_the_command_makes_an_entry_that_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,46 @@ async def test_without_a_header_an_answer_names_a_new_session_and_a_repeating_cl
         assert seen[0] == seen[1] != seen[2]
 
 
+async def test_two_patients_who_begin_alike_are_not_taken_for_one(tmp_path: Path) -> None:
+    """Of clients that repeat the conversation and say nothing of whose it is, each goes on in its own session."""
+    async with gateway(tmp_path, names=(), rogues=[RogueMiner()]) as running:
+        [rogue] = running.rogues
+
+        async def turn(said: list[dict[str, str]], text: str) -> tuple[list[dict[str, str]], str]:
+            messages = [*said, {"role": "user", "content": text}]
+            _, headers, document = await running.ask(messages=messages)
+            answer = document["choices"][0]["message"]["content"]
+            return [*messages, {"role": "assistant", "content": answer}], headers["x-session-id"]
+
+        rogue.says = "Namaste. What is it?"
+        mine, first = await turn([], "Hello")
+        rogue.says = "Good day. What is it?"
+        theirs, second = await turn([], "Hello")
+        mine, again = await turn(mine, "I took a test and it says that I have HIV.")
+        assert again == first
+        assert (await turn(theirs, "My knee hurts."))[1] == second
+        assert (await turn([{**mine[0]}, {**mine[1], "content": "  Namaste.  What is it?"}], "Are you there?"))[
+            1
+        ] == first
+        # The same words on both sides: nobody can tell whose it is, so it is nobody's of those.
+        rogue.says = "Namaste."
+        alike, third = await turn([], "Hi")
+        _, fourth = await turn([], "Hi")
+        mine, fifth = await turn(alike, "I have HIV.")
+        assert len({first, second, third, fourth, fifth}) == 5
+        assert (await turn(mine, "And now?"))[1] == fifth
+        _, shown = await running.get(f"/v1/sessions/{fourth}")
+        assert "HIV" not in str(shown)
+
+
+async def test_only_true_is_a_consent(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=()) as running:
+        for given in ("yes", "true", "on", 1, 1.0, "", []):
+            status, _, said = await running.post("/v1/sessions", {"model": "indra", "consent": given})
+            assert (status, said["error"]["param"]) == (400, "consent")
+        assert (await running.post("/v1/sessions", {"model": "indra", "consent": True}))[0] == 201
+
+
 async def test_another_keys_session_is_not_there(tmp_path: Path) -> None:
     other = new_key()
     async with gateway(tmp_path, names=(), rogues=[RogueMiner()], keys={"other": {"key": other}}) as running:

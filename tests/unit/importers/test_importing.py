@@ -116,6 +116,8 @@ def test_preferences_of_trl_become_pairs(document: Any) -> None:
         (Shape.PREFERENCE, {"chosen": [ASK, ANSWER], "rejected": [{**ASK, "content": "Other"}, ANSWER]}, "differ before"),
         (Shape.PREFERENCE, {"prompt": "Mine", "chosen": [ASK, ANSWER], "rejected": [ASK, {**ANSWER, "content": "Run."}]}, "isn't what"),
         (Shape.PREFERENCE, {"prompt": "a", "chosen": "Rest.", "rejected": ["Run."]}, "neither both"),
+        (Shape.PREFERENCE, {"prompt": "a", "chosen": "\n\nHuman: a\n\nAssistant: Rest.", "rejected": "\n\nHuman: a\n\nAssistant: Run."}, "whole conversation as one text"),
+        (Shape.PREFERENCE, {"prompt": [ASK], "chosen": "Rest.", "rejected": "Run.\n\nHuman: Thanks"}, "whole conversation as one text"),
         (Shape.PREFERENCE, {"prompt": "a", "completion": "b", "label": True}, "unknown (`completion`)"),
         (Shape.OPENAI, {"messages": CHAT, "rating": 1}, "rated 1 or 2"),
         (Shape.OPENAI, {"messages": CHAT, "consent": "yes"}, "`consent` is not true or false"),

@@ -23,6 +23,7 @@ from neurons.validator.pages.patient import key_of
 from neurons.validator.pages.site import VISITOR_BURST, VISITOR_PER_MINUTE
 from neurons.validator.pages.turns import Conversations, ShownAnswer, Turn
 from tests.unit.gateway.rogue_miner import RogueMiner
+from tests.unit.miner.running_miner import eventually
 from tests.unit.pages.browsing import TWINS, dangers, kept, pages, without_maya
 from tests.unit.pages.test_staff import DOCTOR, KEYS, OPERATOR, OTHER, KnowsMaya, sign_in
 
@@ -244,6 +245,29 @@ async def test_an_emergency_is_told_of_whatever_becomes_of_the_question(tmp_path
         status, said = await browser.send("/doctor/indra/ask", {"text": EMERGENCY})
         assert status == 429
         assert "1166" in said["notice"]
+
+
+async def test_an_emergency_is_told_of_by_a_gateway_with_too_much_in_work(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    full = {"max_in_flight": 1}
+    async with (
+        pages(tmp_path, names=(), rogues=[RogueMiner(gate=gate)], settings=full) as running,
+        running.browser() as browser,
+    ):
+        await browser.get("/doctor/indra")
+        asking = asyncio.create_task(browser.ask("Hello"))
+        await eventually(lambda: running.gateway.metric("in_flight") == 1)
+        status, said = await browser.send("/doctor/indra/ask", {"text": EMERGENCY})
+        assert (status, said["error"]["code"]) == (429, "overloaded")
+        assert "1166" in said["notice"]
+        assert "notice" not in (await browser.send("/doctor/indra/ask", {"text": "Hello"}))[1]
+        status, shown = await browser.submit("/doctor/indra/ask", {"text": EMERGENCY})
+        assert status == 429
+        assert "1166" in shown
+        assert (await browser.get("/"))[1].startswith("<!doctype html>"), "a person is shown a page"
+        assert (await browser.send("/doctor/indra/consent", {"given": True}))[0] == 429
+        gate.set()
+        await asking
 
 
 async def test_a_comment_that_tells_of_an_emergency_is_answered_with_its_notice(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_a_later_place_is_found_where_an_earlier_one_is_part_of_a_word() -> None
     assert found.start == len("unsafe in the third trimester; ")
 
 
+@pytest.mark.parametrize("quote", [". . . .", "is safe - -", "- is safe . -"])
+def test_signs_are_no_words(quote: str) -> None:
+    found = match_quote(quote, passage("Nobody says that it - is safe . - - in a row: . . . . so ask"))
+
+    assert found.quotation is Quotation.UNCHECKED
+
+
 def test_an_accent_is_one_however_it_is_coded() -> None:
     found = match_quote("Ménière's disease comes and goes", passage("Me\u0301nie\u0300re’s disease comes and goes."))
 
