@@ -25,7 +25,8 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
 ) -> None:
     """Show both versions' answers to the same questions.
 
-    Side by side where there is room. First those on which the new version and the one before differ most, with the scores and the verdict.
+    Side by side where there is room. First those on which the new version and the one before differ most, with the
+    scores and the verdict.
     """
     from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
