@@ -32,7 +32,7 @@ from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
 from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY, VALIDATOR
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
-from twin_operator.kinds.triggers.change import Counts, Route
+from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
 from twin_operator.kinds.validator.reconcile import ValidatorReconciler
 from twin_operator.kinds.watched import WATCHED
@@ -53,13 +53,13 @@ PRIORITIES = {
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
 AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
-SPACING = {ROUTING: 0.01, DOCTOR_TWIN.kind: 0.1}
+SPACING = {ROUTING: 0.01, DOCTOR_TWIN.kind: 0.1, MINER_POOL.kind: 0.25}
 """Seconds. A pool's routing is looked at again no sooner: what changes meanwhile makes one write per slice. Of a twin,
 whose change comes back as a slice, as a report and as its own status within moments, what patients are answered with
-does not wait for it: that is the routing's work. The first change after a pause, and what a person asks, waits for
-nothing."""
-COUNT_SECONDS = 1.0
-"""So long a pool's counters may be behind."""
+does not wait for it: that is the routing's work. A pool's status counts a thousand adapters. The first change after a
+pause, and what a person asks, waits for nothing."""
+SOON_SECONDS = 1.0
+"""So long what nobody waits for may be behind: a pool's counters, what a validator hands on."""
 
 
 class Process:
@@ -242,8 +242,8 @@ class Process:
         for (
             woken_
         ) in others:  # after the routing, which patients wait for: the API server takes one thing after another
-            if isinstance(woken_, Counts):
-                self.queue.add_after(woken_.pool, COUNT_SECONDS)
+            if isinstance(woken_, Soon):
+                self.queue.add_after(woken_.key, SOON_SECONDS)
             else:
                 self.queue.add(woken_, urgent=woken_ == asked, first=first and woken_ == asked)
 

@@ -126,7 +126,7 @@ async def test_the_first_change_of_a_pools_routing_waits_for_nothing_and_the_nex
     world.process._wake_route(NAMESPACE, "p", None)
     assert len(queue) == 0
     assert key in queue._timers
-    assert process.SPACING.keys() == {ROUTING, "DoctorTwin"}
+    assert process.SPACING.keys() == {ROUTING, "DoctorTwin", "MinerPool"}
 
 
 async def test_a_webhook_that_hangs_on_fine_tunes_delays_no_rollback() -> None:

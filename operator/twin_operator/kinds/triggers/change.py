@@ -23,13 +23,13 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Something changed that the status of a pool counts, or that a validator hands on: soon is early enough."""
+class Soon:
+    """Something changed that the status of a pool counts, or that a validator hands on: within a second will do."""
 
-    pool: Key
+    key: Key
 
 
-Woken = Key | Route | Counts
+Woken = Key | Route | Soon
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from twin_operator.domain.queueing import in_line
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR
-from twin_operator.kinds.triggers.change import Change, Counts, Route, Woken, label_of, pool_key, status_of
+from twin_operator.kinds.triggers.change import Change, Route, Soon, Woken, label_of, pool_key, status_of
 from twin_operator.kinds.watched import UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
 
@@ -20,6 +20,11 @@ from twin_operator.kinds.world import World
 def itself(change: Change) -> Iterator[Woken]:
     """The object itself."""
     yield change.key
+
+
+def itself_soon(change: Change) -> Iterator[Woken]:
+    """The object itself, when what follows from the change has followed."""
+    yield Soon(change.key)
 
 
 def pools_of_twin(change: Change) -> Iterator[Woken]:
@@ -113,7 +118,7 @@ def owner_validator(change: Change) -> Iterator[Woken]:
 def validators_beside(change: Change) -> Iterator[Woken]:
     """The validators of its namespace; a kubelet takes a minute to hand on what they publish, so soon will do."""
     for entry in change.world.store.of_kind(VALIDATOR.kind, namespace=change.key.namespace):
-        yield Counts(entry.key)
+        yield Soon(entry.key)
 
 
 def everything_of_owner_pool(change: Change) -> Iterator[Woken]:
@@ -152,7 +157,7 @@ def twins_reported_differently(change: Change) -> Iterator[Woken]:
             yield Route(key.namespace, key.name, uid)
         yield Key(DOCTOR_TWIN.kind, key.namespace, name)
     if found:
-        yield Counts(key)
+        yield Soon(key)
 
 
 def twins_published_differently(change: Change) -> Iterator[Woken]:
@@ -169,7 +174,7 @@ def twins_published_differently(change: Change) -> Iterator[Woken]:
             yield Route(key.namespace, key.name, uid)
     if change.old is None or change.new is None or _besides(before) != _besides(after) or _lost_prompts(before, after):
         yield Route(key.namespace, key.name, None)
-    yield Counts(key)
+    yield Soon(key)
 
 
 def _twins(world: World, pool: PoolRef) -> Iterator[Woken]:

@@ -46,6 +46,25 @@ def answers_differently(change: Change) -> bool:
     return any(before.get(each) != after.get(each) for each in _DECIDES)
 
 
+_TOLD: Final = frozenset({"conditions", "observedGeneration", "activeVersion", "previousVersion", "history", "pods"})
+"""Fields of a twin's status that say what was seen. Nothing is decided by them: said once, they are said again."""
+
+
+def only_tells_differently(change: Change) -> bool:
+    """A twin's status says something else of what was seen, as the operator writes it; all the rest is the same."""
+    if change.old is None or change.new is None or asks_differently(change):
+        return False
+    if change.old.manifest["metadata"].get("annotations") != change.new.manifest["metadata"].get("annotations"):
+        return False
+    before, after = (status_of(each) for each in (change.old, change.new))
+    return all(before.get(each) == after.get(each) for each in (before.keys() | after.keys()) - _TOLD)
+
+
+def exists_and_does_more_than_tell(change: Change) -> bool:
+    """It is there, and not only its status says something else of what was seen."""
+    return exists(change) and not only_tells_differently(change)
+
+
 def may_answer_differently(change: Change) -> bool:
     """Other weights may answer under the twin's name, it is another doctor's, or it came or went."""
     return _answering(change.old) != _answering(change.new)

@@ -28,6 +28,7 @@ from twin_operator.kinds.triggers.concerned import (
     everything_of_owner_pool,
     everything_of_pool,
     itself,
+    itself_soon,
     next_in_line,
     open_runs_of_twin,
     owner_pool,
@@ -48,11 +49,13 @@ from twin_operator.kinds.triggers.differences import (
     asks_differently,
     change_of_value,
     exists,
+    exists_and_does_more_than_tell,
     has_other_trouble,
     hears_or_not,
     is_taken_back,
     leaves_a_place,
     may_answer_differently,
+    only_tells_differently,
     opens_or_closes,
     reports_of_its_pod,
     serves_differently,
@@ -101,7 +104,8 @@ def asks_anew(old: Entry | None, new: Entry | None) -> bool:
 
 
 TRIGGERS: Final = (
-    Trigger(of=DOCTOR_TWIN.kind, when=exists, wakes=itself, why="its status follows"),
+    Trigger(of=DOCTOR_TWIN.kind, when=exists_and_does_more_than_tell, wakes=itself, why="its status follows"),
+    Trigger(of=DOCTOR_TWIN.kind, when=only_tells_differently, wakes=itself_soon, why="somebody else may have said it"),
     Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=pools_of_twin, why="pools publish its versions"),
     Trigger(of=DOCTOR_TWIN.kind, when=is_taken_back, wakes=pools_of_twin, why="a rollback needs no spec"),
     Trigger(of=DOCTOR_TWIN.kind, when=answers_differently, wakes=open_runs_of_twin, why="runs tell of them"),
