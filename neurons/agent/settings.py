@@ -7,8 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bettertherapy_api import names
+
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+"""Twice what a miner takes of a client: it adds the doctor's rules, lessons, and what a broken stream said already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class Settings:
     fetches: int = 4
     loads: int = 4
     """Adapters fetched, and loaded, at the same time."""
-    max_body_bytes: int = 1024 * 1024
+    max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = 1024
     retry_first: float = 0.2
     retry_most: float = 30.0
@@ -105,7 +109,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
-    option("--max-body-bytes", "MAX_BODY_BYTES", str(1024 * 1024), "largest request body")
+    option("--max-body-bytes", "MAX_BODY_BYTES", str(MAX_BODY_BYTES), "largest request body")
     option("--log-level", "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
     args = parser.parse_args(argv)
     return Settings(

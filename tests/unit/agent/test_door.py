@@ -8,8 +8,10 @@ import json
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 
+from neurons.miner.settings import MAX_BODY_BYTES
 from tests.standin import ROUTES
 from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
@@ -230,7 +232,7 @@ async def test_unknown_fields_pass(served: Pod) -> None:
         (b"[]", {"Content-Type": "application/json"}, 400),
         (b'{"model": "base-model"}', {"Content-Type": "text/plain"}, 415),
         (gzip.compress(b"{}"), {"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
-        (b"x" * 1_100_000, {"Content-Type": "application/json"}, 413),
+        (b"x" * 2_100_000, {"Content-Type": "application/json"}, 413),
     ],
     ids=["no JSON", "no object", "no JSON by its type", "compressed", "too large"],
 )
@@ -350,3 +352,13 @@ async def test_metrics_come_without_an_engine(tmp_path: Path) -> None:
 async def test_status_is_the_pods_report(served: Pod) -> None:
     _, text = await served.get("/agent/v1/status")
     assert json.loads(text) == json.loads(served.agent.report().to_json())
+
+
+async def test_what_a_miner_takes_the_agent_takes_with_the_doctors_rules_before_it(served: Pod) -> None:
+    """A patient was told that the body is too large, and it was not."""
+    served.engine.knobs.max_model_len = 1 << 30
+    rules = {"role": "system", "content": "\N{DEVANAGARI LETTER KA}" * 8192}
+    said = {"role": "user", "content": "x" * (MAX_BODY_BYTES - 1000)}
+    body = orjson.dumps({"model": "base-model", "max_tokens": 1, "messages": [rules, said]})
+    async with served.http.post(served.url + CHAT, data=body, headers={"Content-Type": "application/json"}) as response:
+        assert response.status == 200, await response.text()
