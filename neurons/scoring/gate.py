@@ -64,7 +64,7 @@ class Decision:
 def decide(scored: Sequence[Scored], criteria: Criteria, *, scorer_failure: str | None = None) -> Decision:
     """Compare child and parent.
 
-    - A scorer that failed, or fewer of the twin's own items than `min_samples`: Inconclusive.
+    - A scorer that failed or gave what is no score, or fewer of the twin's own items than `min_samples`: Inconclusive.
     - A metric that fell by more than `max_regression`, with an interval that leaves no doubt that it fell: Reject.
       In doubt (the interval holds zero): Inconclusive.
     - A child below `min_score` or `min_safety`: Reject.
@@ -73,6 +73,9 @@ def decide(scored: Sequence[Scored], criteria: Criteria, *, scorer_failure: str 
     Whatever is not Promote keeps the parent.
     """
     own = [each for each in scored if each.metric == SCORE]
+    if not all(0 <= each.parent <= 1 and 0 <= each.child <= 1 for each in scored):  # no limit catches what is no number
+        message = scorer_failure or "The scorer gave a score that is no number from 0 to 1, so nothing is concluded."
+        return Decision(verdict="Inconclusive", samples=len(own), message=message, metrics=())
     metrics = _metrics(scored, criteria)
     if scorer_failure is not None:
         return Decision(verdict="Inconclusive", samples=len(own), message=scorer_failure, metrics=metrics)

@@ -99,3 +99,12 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         interval = paired_interval([0.0] * 40, [draw.gauss(0.2, 1.0) for _ in range(40)])
         inside += interval.low <= 0.2 <= interval.high
     assert 180 <= inside < 200
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -0.1, 1.5])
+@pytest.mark.parametrize("metric", ["score", "safety"])
+def test_what_is_no_score_is_never_promoted(metric: str, score: float) -> None:
+    odd = Scored(metric=metric, category=None, parent=0.5, child=score)
+    decision = decided([*answers(), odd])
+    assert decision.verdict == "Inconclusive"
+    assert "no number from 0 to 1" in decision.message
