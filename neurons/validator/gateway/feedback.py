@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from pydantic.alias_generators import to_camel
 
 from bettertherapy_api import names
@@ -37,8 +37,8 @@ class NewSession(BaseModel):
     """The twin."""
     user: _Name | None = None
     """What the client calls the patient; kept nowhere, only a pseudonym made of it is."""
-    consent: bool | None = None
-    """Whether the patient agrees that the conversations are learned from; None: nothing new."""
+    consent: StrictBool | None = None
+    """Whether the patient agrees that the conversations are learned from; None: nothing new. No word is a yes."""
     consent_wording: Annotated[str, Field(max_length=64)] = ""
 
 
