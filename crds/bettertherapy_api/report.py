@@ -129,7 +129,7 @@ class EngineReport(ApiModel):
     live: bool
     """It answers and makes progress. False before it answers, and when it is wedged."""
     wedged: bool = False
-    """It has requests and makes no progress."""
+    """It has requests and makes no progress, or its base model answers wrongly. `message` says which."""
     version: Annotated[str | None, Field(max_length=64)] = None
     """Its version, as it says."""
     started_at: Annotated[str | None, Field(max_length=64)] = None

@@ -33,6 +33,7 @@ PROMPT_SHOWING: Final = ("prompt_logprobs", "return_token_ids")
 """With these an engine says the prompt itself, token by token."""
 SUMMARY_PART: Final = 8
 """One part in so many of the room is for what is kept of the messages left out."""
+_AT_ONCE_BYTES: Final = 32 * 1024
 TOKEN_BYTES: Final = 4
 """As a rule. What comes of it is counted."""
 
@@ -109,7 +110,7 @@ class Preparation:
         for tried in range(TRIES):
             if last < 1:
                 break
-            shortened = rounds.shortened(cut, summary_bytes=summary)
+            shortened = await _shortened(rounds, cut, summary_bytes=summary, size=asked.size)
             size, exact = await self._size(fitting, shortened.turns)
             if size <= room:
                 self._settle(fitting, shortened)
@@ -121,7 +122,7 @@ class Preparation:
                 summary = summary // 4 if summary > 64 else 0
             else:
                 break
-        least = rounds.shortened(max(0, last), summary_bytes=0)
+        least = await _shortened(rounds, max(0, last), summary_bytes=0, size=asked.size)
         size, exact = await self._size(fitting, least.turns)
         if size > room and asked.lessons:
             # What the patient asks comes before what helps to answer it.
@@ -192,6 +193,13 @@ class _Fitting:
     room: int
     """Tokens that the prompt may have."""
     tools: bool
+
+
+async def _shortened(rounds: Rounds, cut: int, *, summary_bytes: int, size: int) -> Shortened:
+    """Shorten; what is long in a thread, as reading a megabyte for what may harm takes a second, and others wait."""
+    if size <= _AT_ONCE_BYTES:
+        return rounds.shortened(cut, summary_bytes=summary_bytes)
+    return await asyncio.to_thread(rounds.shortened, cut, summary_bytes=summary_bytes)
 
 
 def _length(message: dict[str, str] | None) -> int:

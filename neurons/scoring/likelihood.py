@@ -40,6 +40,8 @@ class Continuation:
     def __post_init__(self) -> None:
         if not self.text:
             raise LikelihoodError("a continuation without text has no likelihood of its own")
+        if any("\ud800" <= sign <= "\udfff" for sign in self.text):
+            raise LikelihoodError("a continuation has half of a sign in it (a lone surrogate): write it in UTF-8")
         if math.isnan(self.logprob) or self.logprob > _ROUNDING:
             raise LikelihoodError(f"{self.logprob} is no log-probability; measure it again")
 

@@ -46,6 +46,13 @@ _STATEMENTS: Final = (
     r"[^\w\n]{{0,4}}(?i:option\s+)?[(\[]?([{letters}]){end}",
     r"(?<![\w'])([{letters}])[)\].]?\s+(?i:is\s+(?:the\s+)?(?:correct|right|best))\b",
 )
+_DENIED: Final = re.compile(
+    r"(?i)\b(?:wrong|incorrect|mistaken|false|not[^\S\n]+(?:true|correct|right|the[^\S\n]+case))[^\S\n]+"
+    r"(?:to[^\S\n]+(?:say|think|claim|believe|conclude|assume|answer|state)[^\S\n]+)?(?:that[^\S\n]+)?(?:(?:the|my|your|its)[^\S\n]+)?"
+    r"(?:(?:correct|right|best|final)[^\S\n]+)?$"
+)
+"""Right before a statement: whoever says so denies it."""
+_DENIED_WITHIN: Final = 80
 _LINE: Final = r"(?m)^[^\w\n]*(?i:option\s+)?([{letters}]){end}"
 _NEXT: Final = r"\W{{0,2}}\s*(?:,|/|&|\band\b|\bor\b)\s*(?i:option\s+)?[(\[]?([{letters}]){end}"
 _PLAIN: Final = frozenset({"yes", "no", "maybe", "true", "false", "none"})
@@ -56,6 +63,8 @@ def read_option(answer: str, options: Mapping[str, str]) -> Chosen:
     """Return the option that an answer chooses; `options` are letters A to Z and what they stand for."""
     text = _MARKS.sub("", visible(answer))
     letters = "".join(sorted(options))
+    if not letters:
+        return Chosen(None, How.NOTHING)
     said = frozenset(letter for pattern in _STATEMENTS for letter in _letters(pattern, text, letters))
     if said:
         return _one(said, How.STATED)
@@ -83,6 +92,8 @@ def _letters(pattern: str, text: str, letters: str) -> Iterator[str]:
     """Yield the letters that a pattern finds, and those that are joined to them ("A or B")."""
     following = re.compile(_filled(_NEXT, letters))
     for match in re.finditer(_filled(pattern, letters), text):
+        if _DENIED.search(text[max(0, match.start() - _DENIED_WITHIN) : match.start()]):
+            continue
         yield match[1]
         at = match.end()
         while (joined := following.match(text, at)) is not None:

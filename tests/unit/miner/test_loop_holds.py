@@ -12,7 +12,9 @@ import pytest
 from bettertherapy_api.names import routing_slice_name, served_name
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef, PodReport
 from neurons.cluster import Event, Listed, turns
+from neurons.miner.history import Rounds
 from neurons.miner.metrics import Metrics
+from neurons.miner.preparation import _shortened
 from neurons.miner.tables import Tables
 from tests.unit.loop_holds import LONGEST_SECONDS, measured_holds
 from tests.unit.miner.running_miner import RunningMiner
@@ -112,3 +114,14 @@ async def test_a_page_of_metrics_of_a_thousand_twins_holds_up_no_answer(tmp_path
                 page = await response.text()
         assert page.count("bettertherapy_miner_requests_total{") == TWINS
         assert holds.seconds < LONGEST_SECONDS, holds
+
+
+async def test_a_long_history_is_shortened_beside_others_answers() -> None:
+    said = "I am allergic to penicillin and take warfarin since March. It hurts when I walk up the stairs. " * 100
+    turns = [{"role": role, "content": said} for _ in range(50) for role in ("user", "assistant")]
+    rounds = Rounds.of([*turns, {"role": "user", "content": "And now?"}])
+    size = sum(len(turn["content"]) for turn in turns)
+    with measured_holds() as holds:
+        shortened = await asyncio.create_task(_shortened(rounds, 50, summary_bytes=2000, size=size))
+    assert shortened == rounds.shortened(50, summary_bytes=2000)
+    assert holds.seconds < LONGEST_SECONDS, holds

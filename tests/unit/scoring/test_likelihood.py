@@ -81,3 +81,8 @@ def test_nothing_is_concluded_from_what_is_no_measurement(broken: object) -> Non
     assert callable(broken)
     with pytest.raises(LikelihoodError):
         broken()
+
+
+def test_half_a_sign_is_refused_in_words() -> None:
+    with pytest.raises(LikelihoodError, match="half of a sign"):
+        Continuation(text="rest \ud83d", logprob=-1.0)

@@ -48,6 +48,19 @@ def test_any_answer_chooses_one_of_the_options_or_none(answer: str, options: dic
     assert (chosen.letter is None) == (chosen.how in (How.SEVERAL, How.NOTHING))
 
 
+@pytest.mark.parametrize(("answer", "letter"), [
+    ("It would be wrong to say the answer is B.", None), ("It is not true that the answer is B", None),
+    ("It would be incorrect to conclude that the correct answer is B. The answer is A", "A"),
+    ("Rest is wrong\nThe answer is B", "B"), ("She is not well, so the answer is B", "B"),
+])  # fmt: skip
+def test_what_is_denied_is_not_chosen(answer: str, letter: str | None) -> None:
+    assert read_option(answer, OPTIONS).letter == letter
+
+
+def test_of_no_options_none_is_chosen() -> None:
+    assert read_option("B", {}) == Chosen(None, How.NOTHING)
+
+
 @pytest.mark.parametrize("answer", ["\n" * 20_000, "A, " * 20_000, "answer " * 20_000, "((((" * 20_000, "A\n" * 20_000])
 def test_a_long_answer_is_read_in_a_moment(answer: str) -> None:
     begun = time.process_time()
