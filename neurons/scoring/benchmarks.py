@@ -91,7 +91,7 @@ def read_pubmedqa(data: bytes) -> tuple[Choice, ...]:
         return _choice(where, id=f"pubmedqa-{where.removeprefix('id ')}", question=question,
                        options={"A": "yes", "B": "no", "C": "maybe"}, answer=answer, category=None)  # fmt: skip
 
-    read = ((f"id {key[:20]!a}" if not key.isdecimal() else f"id {key}", value) for key, value in rows.items())
+    read = ((f"id {key[:20]!a}" if not key.isdecimal() else f"id {key[:40]}", value) for key, value in rows.items())
     return _items(((where, _valid(where, value, _PubMedQa)) for where, value in read), item)
 
 
