@@ -268,7 +268,7 @@ async def test_an_engine_that_goes_wrong_in_each_process_is_restarted_ever_more_
         assert not pod.settings.wedged_file.exists()
         assert (await pod.answer("base-model"))[0] == 503
         await until(pod.settings.wedged_file.exists)
-        assert pause <= time.monotonic() - began < pause + 1.0
+        assert 0.25 * pause <= time.monotonic() - began < pause + 5.0
         assert pod.agent.report().engine.message == said
         await begin_anew(pod)
     await pod.engine.stop()

@@ -245,9 +245,9 @@ def test_a_block_with_the_epoch_of_256_miners_and_64_validators_takes_less_than_
             filled[f"SubtensorModule.Weights/{NETUID}/{uid}"] = weights
     chain.make_block(filled)
     chain.make_block()
-    began = time.perf_counter()
+    began = time.process_time()
     chain.make_block()
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     incentives = State1(chain.state(), NETUID).vector("Incentive")
     assert chain.state().get("SubtensorModule.SubnetEpochIndex", NETUID) == 1
     assert sum(incentive > 0 for incentive in incentives) == n - validators

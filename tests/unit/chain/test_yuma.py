@@ -256,9 +256,9 @@ def test_an_epoch_of_256_miners_and_64_validators_takes_less_than_a_second() -> 
         permit=yuma.top_stakes(stake, validators),
         parameters=Parameters(liquid_alpha=LiquidAlpha()),
     )
-    began = time.perf_counter()
+    began = time.process_time()
     first = yuma.epoch(given)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     again = yuma.epoch(given)
     assert took < 1.0
     assert first.dividends.tobytes() == again.dividends.tobytes()

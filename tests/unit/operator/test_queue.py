@@ -287,7 +287,7 @@ async def test_many_changes_within_a_moment_make_one_reconciliation_no_later_tha
 
 
 async def test_what_follows_on_the_heels_of_a_key_makes_one_reconciliation_more() -> None:
-    queue = Queue(spacing={A.kind: 0.2})
+    queue = Queue(spacing={A.kind: 1.0})
     seen: list[tuple[Key, float]] = []
     loop = asyncio.get_running_loop()
 
@@ -300,7 +300,7 @@ async def test_what_follows_on_the_heels_of_a_key_makes_one_reconciliation_more(
         began = loop.time()
         queue.add(A)
         await eventually(lambda: len(seen) == 1)
-        assert seen[0][1] - began < 0.1
+        assert seen[0][1] - began < 0.5
         for _ in range(5):
             queue.add(A)
             await asyncio.sleep(0.005)
@@ -309,11 +309,11 @@ async def test_what_follows_on_the_heels_of_a_key_makes_one_reconciliation_more(
         assert seen[1][0] == B
         await eventually(lambda: len(seen) == 3)
         assert seen[2][0] == A
-        assert 0.19 <= seen[2][1] - seen[0][1] < 1
+        assert 0.99 <= seen[2][1] - seen[0][1] < 4
         queue.add(A, urgent=True)  # what a person asks does not wait either
         await eventually(lambda: len(seen) == 4)
-        assert seen[3][1] - seen[2][1] < 0.15
-        await asyncio.sleep(0.25)
+        assert seen[3][1] - seen[2][1] < 0.9
+        await asyncio.sleep(1.1)
         assert len(seen) == 4
     assert A in queue._taken[A.kind]
     queue.clear()
