@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 _THRESHOLDS: Final = (10_000, 20, 50)
 """New objects before a young collection, young ones before a middle one, middle ones before a full one."""
+_FULL: Final = 2
+"""Generation of a full collection."""
 _FIRST_SECONDS: Final = 30.0
 """So long after the start, what is read at the start is there."""
 _AGAIN_SECONDS: Final = 600.0
@@ -30,13 +32,21 @@ async def set_aside() -> AsyncIterator[None]:
     For the whole of a process: it changes Python's own collector.
     """
     gc.set_threshold(*_THRESHOLDS)
+    gc.callbacks.append(_after_collection)
     gc.freeze()
     task = asyncio.create_task(_now_and_then())
     try:
         yield
     finally:
+        gc.callbacks.remove(_after_collection)
         task.cancel()
         await asyncio.wait({task})
+
+
+def _after_collection(phase: str, info: Mapping[str, int]) -> None:
+    """Set aside what a full collection has left: tables that came since would be walked by each."""
+    if phase == "stop" and info["generation"] == _FULL:
+        gc.freeze()
 
 
 async def _now_and_then() -> None:

@@ -23,7 +23,9 @@ class Thing:
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     thresholds = gc.get_threshold()
+    callbacks = list(gc.callbacks)
     yield
+    gc.callbacks[:] = callbacks
     gc.set_threshold(*thresholds)
     gc.unfreeze()
 
@@ -97,3 +99,20 @@ def test_processes_that_patients_wait_for_do_it(module: str) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "neurons.garbage"
+
+
+async def test_what_a_full_collection_has_left_is_walked_by_no_other() -> None:
+    of_operator.collect_seldom()
+    held = [Thing()]
+    gc.collect(1)
+    assert walked(held)
+    gc.collect()
+    assert not walked(held)
+    gc.callbacks.clear()
+    async with of_neurons.set_aside():
+        held = [Thing()]
+        gc.collect()
+        assert not walked(held)
+    held = [Thing()]
+    gc.collect()
+    assert walked(held)
