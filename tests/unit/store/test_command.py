@@ -61,6 +61,21 @@ def test_what_is_said_of_the_base_model_is_not_passed_over_for_a_manifest(
     assert push(peft_folder, store_root, *option) == 0
 
 
+def test_an_adapter_that_was_trained_on_beside_its_old_manifest_says_what_to_remove(
+    peft_folder: Path, store_root: Path, manifest: AdapterManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (peft_folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    weights = peft_folder / WEIGHTS_FILE
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert push(peft_folder, store_root) == 1
+    said = capsys.readouterr().err
+    assert f"remove {MANIFEST_FILE}" in said
+    assert "push the adapter again" not in said  # which is what was done
+    (peft_folder / MANIFEST_FILE).unlink()
+    assert push(peft_folder, store_root) == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"), [("DoRA", "AdapterInvalid: "), ("A without B", "AdapterInvalid: "), ("plain", "")]
 )
