@@ -76,6 +76,13 @@ def test_an_adapter_that_was_trained_on_beside_its_old_manifest_says_what_to_rem
     assert push(peft_folder, store_root) == 0
 
 
+def test_a_folder_of_adapters_names_them(tmp_path: Path, store_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        KINDS["plain"].write(tmp_path / "run" / name)
+    assert push(tmp_path / "run", store_root) == 1
+    assert "in it: checkpoint-1000, checkpoint-500" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"), [("DoRA", "AdapterInvalid: "), ("A without B", "AdapterInvalid: "), ("plain", "")]
 )
