@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bettertherapy_api import names
 from neurons.miner import settings
+from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
+from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
+from neurons.miner.tracing import REQUEST_ID
+from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
 
@@ -48,6 +54,22 @@ async def test_a_request_keeps_its_id_and_trace_on_its_way(tmp_path: Path) -> No
         async with miner.client.post("/v1/chat/completions", json=BODY, headers=odd) as response:
             assert response.headers["x-request-id"].startswith("req_")
         assert not {"x-request-id", "traceparent"} & agent.headers[-1].keys()
+
+
+async def test_an_old_client_that_keeps_its_connection_sees_where_a_stream_ends(tmp_path: Path) -> None:
+    """HTTP/1.0 knows no chunks: only the connection's end tells it."""
+    body = json.dumps(BODY | {"stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\nConnection: keep-alive\r\n"
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        reader, writer = await asyncio.open_connection("127.0.0.1", miner.service.port)
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode() + body)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.0 200 OK")  # and no 100, which came with HTTP/1.1
+        assert answer.endswith(b"data: [DONE]\n\n")
 
 
 async def test_pages_of_allowed_origins_may_ask(tmp_path: Path) -> None:
