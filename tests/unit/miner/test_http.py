@@ -99,6 +99,19 @@ async def test_pages_of_allowed_origins_may_ask(tmp_path: Path) -> None:
             assert "x-twin-adapter-digest" in response.headers["Access-Control-Expose-Headers"]
 
 
+async def test_pages_can_read_all_that_the_headers_of_an_answer_tell(tmp_path: Path) -> None:
+    told = {
+        names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER, names.POD_HEADER, names.RECEIPT_HEADER,
+        names.CANDIDATES_HEADER, names.CACHED_HEADER, HISTORY_HEADER, LESSONS_HEADER, EMERGENCY_HEADER,
+        SHOULD_RETRY_HEADER, REQUEST_ID, ANSWER_HEADER, MINER_HEADER, "retry-after",
+    }  # fmt: skip
+    async with (
+        RunningMiner(tmp_path, cors_origins=frozenset({PAGE})) as miner,
+        miner.client.get("/v1/models", headers={"Origin": PAGE}) as answer,
+    ):
+        assert told == set(answer.headers["Access-Control-Expose-Headers"].split(", "))
+
+
 async def test_without_configuration_no_page_may_ask(tmp_path: Path) -> None:
     async with RunningMiner(tmp_path) as miner:
         asks = {"Access-Control-Request-Method": "POST", "Origin": PAGE}
