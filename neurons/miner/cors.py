@@ -9,15 +9,19 @@ from typing import Final
 from aiohttp import web
 
 from bettertherapy_api import names
+from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
+from neurons.miner.tracing import REQUEST_ID
 
 ANY: Final = "*"
 _METHODS: Final = "GET, HEAD, POST, OPTIONS"
 _SHOWN: Final = ", ".join(
     (
-        "x-request-id", "retry-after", "x-should-retry", names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER,
-        names.POD_HEADER, names.RECEIPT_HEADER,
+        REQUEST_ID, "retry-after", SHOULD_RETRY_HEADER, EMERGENCY_HEADER, names.SERVED_NAME_HEADER,
+        names.ADAPTER_DIGEST_HEADER, names.POD_HEADER, names.RECEIPT_HEADER, names.CANDIDATES_HEADER,
+        names.CACHED_HEADER, "x-twin-history", "x-twin-lessons", "x-bettertherapy-miner", "x-bettertherapy-answer",
     )
 )  # fmt: skip
+"""All that answers of a miner or a gateway tell in headers: of others, a browser shows a page nothing."""
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_\-, ]{1,1024}")
 _DEFAULT_HEADERS: Final = "authorization, content-type"
 _ORIGIN: Final = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from neurons.miner.errors import error_event
 from neurons.miner.tables import VersionRoute
@@ -46,7 +46,9 @@ class Outlet:
     async def begin(self, headers: Mapping[str, str]) -> None:
         """Begin a stream."""
         self._response = response = web.StreamResponse(status=200, headers={**self.headers, **headers})
-        if self._closing():
+        if self._closing() or self._request.version < HttpVersion11:
+            # Before HTTP/1.1 there are no chunks: the connection's end is the stream's, also for one who asked to keep
+            # it, as load generators and old proxies do.
             response.force_close()
         await response.prepare(self._request)
 

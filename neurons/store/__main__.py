@@ -137,6 +137,15 @@ def _manifest_of(folder: Path, base: BaseModelEntry, modules: BaseModules | None
             f"{folder}: {MANIFEST_FILE} says it was trained on {manifest.base_model.name!r}, not {base.name!r}. Pass "
             f"that name, or remove {MANIFEST_FILE} to make a new one."
         )
+    for what, said, given in (
+        ("revision", manifest.base_model.revision, base.revision),
+        ("digest", manifest.base_model.digest, base.digest),
+    ):
+        if given is not None and given != said:
+            raise ManifestInvalid(
+                f"{folder}: {MANIFEST_FILE} says {said or 'nothing'} of the base model's {what}, --base-model-{what} "
+                f"says {given}. Leave that out, or remove {MANIFEST_FILE} to make a new one."
+            )
     if (config := check_adapter(folder, base=modules)).highest_rank != manifest.rank:
         raise ManifestInvalid(
             f"{folder}: {MANIFEST_FILE} says rank {manifest.rank}, the adapter has rank {config.highest_rank}. Remove "

@@ -35,6 +35,9 @@ from neurons.store.space import Reservation, reserved
 
 PUSH_COMMAND: Final = "kubectl twin adapter push"
 _PARTIAL_SUFFIX: Final = ".part"
+_PUSH_AGAIN: Final = "push the adapter again"
+_MAKE_ANEW: Final = f"remove {MANIFEST_FILE} from the folder, and a push makes a new one"
+"""For who has the adapter's folder: it was trained further where a manifest of before lies."""
 
 
 async def read_manifest(
@@ -111,7 +114,7 @@ async def publish_adapter(
     uri = join(store_root_uri, twin, names.digest_hex(digest))
     with translated(doing="checking the files to publish", uri=str(folder)):
         for entry in manifest.files:
-            await asyncio.to_thread(_check_file, folder / entry.path, entry, str(folder))
+            await asyncio.to_thread(_check_file, folder / entry.path, entry, str(folder), _MAKE_ANEW)
     location = open_store(uri, create=True, limits=limits, pvc_dir=pvc_dir)
     if await _is_published(location, manifest, data):
         return uri
@@ -232,29 +235,30 @@ def _check_growth(size: int, entry: FileEntry, where: str) -> None:
         _check_size(size, entry, where)
 
 
-def _check_size(size: int, entry: FileEntry, where: str) -> None:
+def _check_size(size: int, entry: FileEntry, where: str, remedy: str = _PUSH_AGAIN) -> None:
     if size != entry.size:
         raise DigestMismatch(
             f"{where}: {entry.path} has {size} bytes, its manifest says {entry.size}. It is truncated or changed; "
-            "push the adapter again."
+            f"{remedy}."
         )
 
 
-def _check_digest(digest: str, entry: FileEntry, where: str) -> None:
+def _check_digest(digest: str, entry: FileEntry, where: str, remedy: str = _PUSH_AGAIN) -> None:
     if digest != entry.digest:
         raise DigestMismatch(
-            f"{where}: {entry.path} has digest {digest}, its manifest says {entry.digest}. It was changed; push the "
-            "adapter again."
+            f"{where}: {entry.path} has digest {digest}, its manifest says {entry.digest}. It was changed; {remedy}."
         )
 
 
-def _check_file(path: Path, entry: FileEntry, where: str) -> None:
+def _check_file(path: Path, entry: FileEntry, where: str, remedy: str = _PUSH_AGAIN) -> None:
     try:
         digest, size = file_digest(path)
     except FileNotFoundError as error:
-        raise DigestMismatch(f"{where}: {entry.path} is listed in {MANIFEST_FILE} but is not there.") from error
-    _check_size(size, entry, where)
-    _check_digest(digest, entry, where)
+        raise DigestMismatch(
+            f"{where}: {entry.path} is listed in {MANIFEST_FILE} but is not there; {remedy}."
+        ) from error
+    _check_size(size, entry, where, remedy)
+    _check_digest(digest, entry, where, remedy)
 
 
 def _verified_manifest(destination: Path, digest: str) -> AdapterManifest | None:

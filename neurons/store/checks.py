@@ -13,6 +13,8 @@ from neurons.store.lora_tensors import BaseModules, check_tensors
 from neurons.store.safetensors import NotSafetensors, read_header
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
+_NAMED: Final = 20
+"""Of the folders that may have been meant, so many are named."""
 
 
 def check_adapter(folder: Path, *, base: BaseModules | None = None, where: str | None = None) -> LoraConfig:
@@ -48,7 +50,12 @@ def check_adapter(folder: Path, *, base: BaseModules | None = None, where: str |
 def _config_bytes(folder: Path, where: str) -> bytes:
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise AdapterInvalid(f"{where}: {CONFIG_FILE} is missing. Name a folder that PEFT's save_pretrained wrote.")
+        # PEFT writes an adapter that has a name into a folder of that name, and trainers write one a checkpoint.
+        below = sorted(found.parent.name for found in folder.glob(f"*/{CONFIG_FILE}"))
+        which = f", or one of those in it: {', '.join(below[:_NAMED])}" if below else ""
+        raise AdapterInvalid(
+            f"{where}: {CONFIG_FILE} is missing. Name a folder that PEFT's save_pretrained wrote{which}."
+        )
     if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
         raise AdapterInvalid(f"{where}: {CONFIG_FILE} has {size} bytes, at most {MAX_CONFIG_BYTES} are read.")
     return path.read_bytes()

@@ -121,7 +121,13 @@ def _check_pair(module: str, pair: Mapping[str, Tensor], config: LoraConfig, whe
     for side in ("lora_A", "lora_B"):
         if side not in pair:
             raise AdapterInvalid(f"{where}: {module} has no {side}. The adapter isn't whole; save or copy it again.")
-        if len(pair[side].shape) != 2 or 0 in pair[side].shape:
+        if 0 in pair[side].shape:
+            raise AdapterInvalid(
+                f"{where}: {_name(pair[side])} is empty, as what is saved while the weights lie in parts on several "
+                "GPUs (DeepSpeed ZeRO-3, FSDP). Gather them before saving: DeepSpeed does with "
+                "stage3_gather_16bit_weights_on_model_save."
+            )
+        if len(pair[side].shape) != 2:
             raise AdapterInvalid(
                 f"{where}: {_name(pair[side])} has the shape {_shape(pair[side])}, expected two dimensions: vLLM "
                 "serves LoRA on linear layers and embeddings. Train it on those."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from bettertherapy_api import names
 from neurons.miner.errors import JSON_HEADERS, error_event
@@ -136,7 +136,7 @@ class EventStream:
                 "X-Accel-Buffering": "no", **self._headers,
             }  # fmt: skip
             self.response = web.StreamResponse(status=200, headers=headers)
-            if self._closing():
+            if self._closing() or self._request.version < HttpVersion11:  # which has chunks
                 self.response.force_close()
             await self.response.prepare(self._request)
         return self.response

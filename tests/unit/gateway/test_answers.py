@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -136,3 +137,16 @@ async def test_html_arrives_as_it_was_said(tmp_path: Path) -> None:
         assert document["choices"][0]["message"]["content"] == says
         assert headers["Content-Type"].startswith("application/json")
         assert json.loads(json.dumps(running.rogues[0].questions[0]))["messages"][0]["content"].startswith("<img")
+
+
+async def test_an_old_client_that_keeps_its_connection_sees_where_a_stream_ends(tmp_path: Path) -> None:
+    """HTTP/1.0 knows no chunks: only the connection's end tells it."""
+    body = json.dumps({"model": "indra", "messages": QUESTION, "stream": True}).encode()
+    async with gateway(tmp_path) as running:
+        head = f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {running.key}\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.service.port)
+        writer.write(f"{head}Connection: keep-alive\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        assert answer.endswith(b"data: [DONE]\n\n")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bettertherapy_api import names
 from neurons.miner import settings
+from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
+from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
+from neurons.miner.tracing import REQUEST_ID
+from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
 
@@ -50,6 +56,22 @@ async def test_a_request_keeps_its_id_and_trace_on_its_way(tmp_path: Path) -> No
         assert not {"x-request-id", "traceparent"} & agent.headers[-1].keys()
 
 
+async def test_an_old_client_that_keeps_its_connection_sees_where_a_stream_ends(tmp_path: Path) -> None:
+    """HTTP/1.0 knows no chunks: only the connection's end tells it."""
+    body = json.dumps(BODY | {"stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\nConnection: keep-alive\r\n"
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        reader, writer = await asyncio.open_connection("127.0.0.1", miner.service.port)
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode() + body)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.0 200 OK")  # and no 100, which came with HTTP/1.1
+        assert answer.endswith(b"data: [DONE]\n\n")
+
+
 async def test_pages_of_allowed_origins_may_ask(tmp_path: Path) -> None:
     async with (
         FakeAgent(pod="a", holds=held(INDRA)) as agent,
@@ -75,6 +97,19 @@ async def test_pages_of_allowed_origins_may_ask(tmp_path: Path) -> None:
         async with miner.client.get("/v1/nothing", headers={"Origin": PAGE}) as response:
             assert response.headers["Access-Control-Allow-Origin"] == PAGE  # a page must be able to read the error
             assert "x-twin-adapter-digest" in response.headers["Access-Control-Expose-Headers"]
+
+
+async def test_pages_can_read_all_that_the_headers_of_an_answer_tell(tmp_path: Path) -> None:
+    told = {
+        names.SERVED_NAME_HEADER, names.ADAPTER_DIGEST_HEADER, names.POD_HEADER, names.RECEIPT_HEADER,
+        names.CANDIDATES_HEADER, names.CACHED_HEADER, HISTORY_HEADER, LESSONS_HEADER, EMERGENCY_HEADER,
+        SHOULD_RETRY_HEADER, REQUEST_ID, ANSWER_HEADER, MINER_HEADER, "retry-after",
+    }  # fmt: skip
+    async with (
+        RunningMiner(tmp_path, cors_origins=frozenset({PAGE})) as miner,
+        miner.client.get("/v1/models", headers={"Origin": PAGE}) as answer,
+    ):
+        assert told == set(answer.headers["Access-Control-Expose-Headers"].split(", "))
 
 
 async def test_without_configuration_no_page_may_ask(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_no_expression_from_a_store_keeps_the_agent_busy(key: str, tmp_path: Pat
         check_adapter(write_lora(tmp_path / "a", rank_pattern={key: 8}))
 
 
+def test_weights_that_were_not_gathered_before_saving(tmp_path: Path) -> None:
+    """What DeepSpeed's ZeRO-3 leaves without being asked to gather: the names, and nothing in them."""
+    entries = {name: (dtype, (0,), b"") for name, (dtype, _, _) in lora().items()}
+    with pytest.raises(AdapterInvalid, match="is empty, as what is saved while the weights lie in parts"):
+        check_adapter(write_lora(tmp_path / "a", entries))
+
+
 # --- finite
 
 

@@ -8,6 +8,7 @@ import pytest
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, Lineage, manifest_digest
 from neurons.store import ArtifactNotFound, file_digest
 from neurons.store.__main__ import main
+from neurons.store.checks import WEIGHTS_FILE
 from neurons.store.hub import HubUri, parse_hub_uri
 from tests.standin import write_adapter
 
@@ -44,6 +45,42 @@ def test_a_manifest_for_another_base_model_is_not_pushed(
     (peft_folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
     assert push(peft_folder, store_root, "--base-model", "another") == 1
     assert capsys.readouterr().err.startswith("ManifestInvalid: ")
+
+
+@pytest.mark.parametrize("option", [("--base-model-digest", f"sha256:{'c' * 64}"), ("--base-model-revision", "other")])
+def test_what_is_said_of_the_base_model_is_not_passed_over_for_a_manifest(
+    option: tuple[str, str], peft_folder: Path, store_root: Path, manifest: AdapterManifest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (peft_folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    assert push(peft_folder, store_root, *option) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ManifestInvalid: ")
+    assert option[0] in said
+    (peft_folder / MANIFEST_FILE).unlink()
+    assert push(peft_folder, store_root, *option) == 0
+
+
+def test_an_adapter_that_was_trained_on_beside_its_old_manifest_says_what_to_remove(
+    peft_folder: Path, store_root: Path, manifest: AdapterManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (peft_folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    weights = peft_folder / WEIGHTS_FILE
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert push(peft_folder, store_root) == 1
+    said = capsys.readouterr().err
+    assert f"remove {MANIFEST_FILE}" in said
+    assert "push the adapter again" not in said  # which is what was done
+    (peft_folder / MANIFEST_FILE).unlink()
+    assert push(peft_folder, store_root) == 0
+
+
+def test_a_folder_of_adapters_names_them(tmp_path: Path, store_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        KINDS["plain"].write(tmp_path / "run" / name)
+    assert push(tmp_path / "run", store_root) == 1
+    assert "in it: checkpoint-1000, checkpoint-500" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
