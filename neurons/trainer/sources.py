@@ -13,7 +13,7 @@ from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import Flaw, Line
-from neurons.trainer.tokens import Fit
+from neurons.trainer.tokens import UNFIT, Fit, unfit
 
 _MAX_FILES: Final = 10_000
 _SUFFIX: Final = ".jsonl"
@@ -64,14 +64,14 @@ class Found:
         return counted(self.flaws.get(line.digest, frozenset()) for line in self.lines)
 
     def that_fits(self, fit: Callable[[Line], Fit]) -> Found:
-        """Return it without what is too long to be learned, which is counted, as is what will be shortened."""
+        """Return it without what can't be learned as it stands, which is counted, as is what will be shortened."""
         fits = {line.digest: fit(line) for line in self.lines}
         flaws = dict(self.flaws)
         for digest, how in fits.items():
             if how is Fit.SHORTENED:
                 flaws[digest] = flaws.get(digest, frozenset()) | {Flaw.TOO_LONG}
-        lines = tuple(line for line in self.lines if fits[line.digest] is not Fit.NOT)
-        refused = added(self.refused, {Flaw.TOO_LONG.value: len(self.lines) - len(lines)})
+        lines = tuple(line for line in self.lines if fits[line.digest] not in UNFIT)
+        refused = added(self.refused, unfit(fits.values()))
         return replace(self, lines=lines, refused=refused, flaws=flaws)
 
     def without_questions(self, held_out: Collection[str]) -> Found:

@@ -200,11 +200,11 @@ async def test_corrections_come_first_and_then_the_oldest(data: Path, archive: A
 
 
 async def test_what_does_not_fit_is_counted_and_what_is_shortened_too(data: Path, archive: Archive) -> None:
-    write(data, "1.jsonl", line("whole"), line("long"), line("endless"))
-    fits = {"whole": Fit.WHOLE, "long": Fit.SHORTENED, "endless": Fit.NOT}
+    write(data, "1.jsonl", line("whole"), line("long"), line("endless"), line("marked"))
+    fits = {"whole": Fit.WHOLE, "long": Fit.SHORTENED, "endless": Fit.NOT, "marked": Fit.MARKED}
     read = (await found(data, archive)).that_fits(lambda each: fits[each.messages[0].content])
     assert [each.messages[0].content for each in read.lines] == ["whole", "long"]
-    assert (read.refused, read.repaired) == ({"tooLong": 1}, {"tooLong": 1})
+    assert (read.refused, read.repaired) == ({"modelMark": 1, "tooLong": 1}, {"tooLong": 1})
 
 
 @pytest.mark.parametrize("name", ["DAY1.JSONL", "day1.json", "day1.ndjson", "day1", "export.2026-01-01"])
