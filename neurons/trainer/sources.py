@@ -80,13 +80,20 @@ class Found:
         refused = added(self.refused, {Refusal.HELD_OUT.value: len(self.lines) - len(lines)})
         return replace(self, lines=lines, refused=refused)
 
-    def first(self, *, conversations: int, pairs: int) -> Found:
-        """Return it with the first so many conversations and preference pairs; the rest waits."""
-        left = {False: conversations, True: pairs}
+    def first(self, *, conversations: int, pairs: int, sizes: Mapping[str, int] | None = None) -> Found:
+        """Return it with the first so many conversations and preference pairs; the rest waits.
+
+        `sizes`, by digest, tells which count for more than one. The first of all is taken however much it counts.
+        """
+        most = {False: conversations, True: pairs}
+        taken = {False: 0, True: 0}
         chosen: list[Line] = []
         for line in self.lines:
-            if left[line.is_pair] > 0:
-                left[line.is_pair] -= 1
+            size = sizes[line.digest] if sizes is not None else 1
+            if taken[line.is_pair] and taken[line.is_pair] + size > most[line.is_pair]:
+                most[line.is_pair] = 0  # a smaller one that comes later must not go before it
+            elif most[line.is_pair] > 0:
+                taken[line.is_pair] += size
                 chosen.append(line)
         return replace(self, lines=tuple(chosen), waiting=self.waiting + len(self.lines) - len(chosen))
 

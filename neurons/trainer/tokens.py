@@ -86,6 +86,14 @@ def tokenise(conversation: Sequence[Message], tokenizer: Any) -> tuple[Example, 
     )
 
 
+def examples_of(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) -> int:
+    """Return as how many examples a conversation or a pair is learned, each of which takes its place in a step."""
+    if isinstance(lesson, Pair) or sum(message.role == "assistant" for message in lesson) == 1:
+        return 1
+    kept = shortened(lesson, tokenizer, max_tokens=max_tokens)
+    return len(tokenise(kept, tokenizer)) if kept is not None else 0
+
+
 def shortened(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int) -> tuple[Message, ...] | None:
     """Return the conversation from the first question on from which all of it fits; None when nothing can be learned.
 
@@ -143,9 +151,7 @@ def _is_marked(conversation: Sequence[Message], tokenizer: Any) -> bool:
     A tokenizer takes it for what it is wherever it stands: the twin would learn to stop in the middle of an answer.
     """
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})  # Llama 3 names most of its own only here
-    marks = {str(token) for token in added.values() if token.special} | set(
-        getattr(tokenizer, "all_special_tokens", ())
-    )
+    marks = {*getattr(tokenizer, "all_special_tokens", ()), *(str(each) for each in added.values() if each.special)}
     marks.discard("")
     return any(mark in each.content for each in conversation if each.role != "system" for mark in marks)
 

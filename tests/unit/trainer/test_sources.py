@@ -278,6 +278,62 @@ async def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted
     assert read.without_questions({question_digest("Something else?")}).refused == {}
 
 
+def attempt_at(data: Path, archive: Archive, base_model: Path, *more: str) -> runs.Run:
+    told = [
+        "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={base_model}",
+        "--base-model-name=tiny", f"--dataset-uri=file://{data}", *more,
+    ]  # fmt: skip
+    attempt = runs.Run(
+        parser().parse_args(told), work=base_model, progress=MagicMock(), termination=MagicMock(), archive=archive
+    )
+    attempt._system_prompt = None
+    return attempt
+
+
+class Rewriting:
+    """As Qwen 3's template: only the last answer shows that nothing was thought, so each answer is an example."""
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False, **_: object
+    ) -> dict[str, list[int]]:
+        text = "".join(f"<{each['role']}>{each['content']}<end>" for each in messages[:-1])
+        last = messages[-1]
+        thought = "<think></think>" if last["role"] == "assistant" else ""
+        text += f"<{last['role']}>{thought}{last['content']}<end>{'<assistant>' * add_generation_prompt}"
+        return {"input_ids": list(text.encode())}
+
+
+@pytest.mark.parametrize("pairs", [0, 3, 40])
+@pytest.mark.parametrize("steps", [["--steps=5"], ["--epochs=1"], ["--epochs=2", "--steps=4"], ["--steps=1"]])
+def test_whatever_is_recorded_as_learned_a_step_sees_where_the_template_rewrites(
+    steps: list[str], pairs: int, data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [{"role": "user", "content": "It hurts"}, {"role": "assistant", "content": "Rest."}]
+    long = [{"messages": [*line(f"q{number}")["messages"], *turns * 2], "consent": True} for number in range(20)]
+    two = [
+        {"messages": [turns[0] | {"content": f"p{number}"}], "preferred": "a", "rejected": "b", "consent": True}
+        for number in range(pairs)
+    ]
+    write(data, "1.jsonl", line("short"), *long, *two)
+    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: Rewriting())
+    asked: list[runs.Settings] = []
+    monkeypatch.setattr(runs, "train", lambda conversations, *, settings, **_: asked.append(settings))
+    monkeypatch.setattr(runs, "learn_preferences", MagicMock(side_effect=InterruptedError))
+    monkeypatch.setattr(runs, "Checkpoints", MagicMock())
+    runs.Checkpoints.return_value.preferences_learned = True
+    attempt = attempt_at(data, archive, tmp_path, "--batch-size=4", *steps)
+    known, _ = attempt._settle_dataset()
+    learned, _ = asyncio.run(attempt._read(known))
+    attempt._train(learned)
+    conversations = learned.conversations
+    examples = sum(len(each) // 2 for each in conversations)
+    assert conversations
+    assert examples <= asked[0].steps * 4
+    settled = attempt._state.dataset
+    assert settled is not None
+    assert settled.interactions + settled.waiting == 21 + pairs
+
+
 def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,14 +344,7 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     items.write_text(json.dumps(item))
     monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
     monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
-    told = [
-        "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={tmp_path}",
-        "--base-model-name=tiny", f"--dataset-uri=file://{data}", f"--eval-uri=file://{items}",
-    ]  # fmt: skip
-    attempt = runs.Run(
-        parser().parse_args(told), work=tmp_path, progress=MagicMock(), termination=MagicMock(), archive=archive
-    )
-    attempt._system_prompt = None
+    attempt = attempt_at(data, archive, tmp_path, f"--eval-uri=file://{items}")
     known, skipped = attempt._settle_dataset()
     assert skipped is None
     settled = attempt._state.dataset
