@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Location, open_store
+from neurons.store.locations import is_object_name
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
@@ -213,9 +216,15 @@ async def _read_folder(uri: str, *, archive: Archive) -> tuple[dict[str, bytes],
         return {}, ()  # the twin's first night: nothing was collected yet
     except ArtifactNotFound as error:
         raise BadData(f"{uri}: {error}") from error
-    entries = await location.listing(at_most=_MAX_FILES)
+    entries = await location.listing(at_most=_MAX_FILES + 1)
+    if len(entries) > _MAX_FILES:  # which of them are first is the store's affair: the newest might never be read
+        raise BadData(
+            f"{uri}: more than {_MAX_FILES} files lie in it and below it. Join them, or move those elsewhere whose "
+            "lines are learned."
+        )
     sizes = {entry["path"]: entry["size"] for entry in entries if _is_read(entry["path"])}
-    passed_over = _named(entry["path"] for entry in entries if not _is_read(entry["path"]))
+    nameless = _nameless(location.folder) if location.folder is not None else []
+    passed_over = _named([*nameless, *(entry["path"] for entry in entries if not _is_read(entry["path"]))])
     return await _contents(uri, location, sizes), passed_over
 
 
@@ -234,6 +243,11 @@ def _named(paths: Iterable[str]) -> tuple[str, ...]:
     """Return what of these somebody may miss: no hidden files, and of a subfolder its name."""
     names = {f"{folder}/" if inside else folder for folder, inside, _ in (path.partition("/") for path in paths)}
     return tuple(name[:_NAME_LENGTH] for name in sorted(names) if not name.startswith("."))[:NAMED_FILES]
+
+
+def _nameless(folder: Path) -> list[str]:
+    """Return, spelled out, the names in a folder that no store can be asked for."""
+    return [ascii(name)[1:-1] for name in os.listdir(folder) if not is_object_name(name)]
 
 
 async def _content(location: Location, name: str) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from neurons.scoring.items import question_digest
-from neurons.trainer import dataset
+from neurons.trainer import dataset, sources
 from neurons.trainer import run as runs
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.arguments import parser
@@ -352,3 +353,40 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     assert (settled.interactions, settled.refused) == (1, {"heldOut": 1})
     learned, examined = asyncio.run(attempt._read(known))
     assert (len(learned.lines), len(examined)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"caf\xe9.jsonl", b"two\nlines.jsonl"])
+async def test_a_name_that_no_store_can_be_asked_for_is_passed_over_and_named(
+    name: bytes, data: Path, archive: Archive
+) -> None:
+    """One such file, as old programs name them, stopped every night as a store that is down."""
+    write(data, "1.jsonl", line("a"))
+    (data / os.fsdecode(name)).write_text("{}")
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["a"]
+    assert read.passed_over == (ascii(os.fsdecode(name))[1:-1],)
+
+
+async def test_links_that_lead_nowhere_or_round_stop_no_night(data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl", line("a"))
+    write(data / "more", "2.jsonl", line("b"))
+    (data / "3.jsonl").symlink_to(data / "more" / "2.jsonl")
+    (data / "4.jsonl").symlink_to(data / "4.jsonl")
+    (data / "5.jsonl").symlink_to(data / "nothing")
+    (data / "more" / "up").symlink_to(data)
+    os.mkfifo(data / "6.jsonl")
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["a", "b"]
+    assert read.passed_over == ("more/",)
+
+
+async def test_more_files_than_are_read_are_bad_data_and_not_left_out_unsaid(
+    data: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write(data, f"{number}.jsonl", line(str(number)))
+    monkeypatch.setattr(sources, "_MAX_FILES", 3)
+    assert len((await found(data, archive)).lines) == 3
+    write(data, "3.jsonl", line("3"))
+    with pytest.raises(BadData, match="more than 3 files"):
+        await found(data, archive)
