@@ -21,9 +21,9 @@ import re
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import obstore
@@ -169,7 +169,15 @@ class Location:
             return
 
     async def listing(self, *, at_most: int) -> list[ObjectMeta]:
-        """Return the objects below the folder, at any depth, the first `at_most` of them."""
+        """Return the objects below the folder, at any depth, the first `at_most` of them.
+
+        In a file system what can't be an object's name, or leads back to a folder above, is left out: one such name
+        would hide all others.
+        """
+        if self.folder is not None:
+            with translated(doing="listing it", uri=self.uri):
+                async with asyncio.timeout(self.limits.call):
+                    return await in_thread(_listed, self.folder, at_most)
         found: list[ObjectMeta] = []
         stream = aiter(obstore.list(self.store, chunk_size=min(at_most, 1000)))
         while len(found) < at_most:
@@ -180,6 +188,54 @@ class Location:
                 break
             found.extend(page)
         return found[:at_most]
+
+
+def is_object_name(name: str) -> bool:
+    """Tell whether a file's name can be an object's: UTF-8, and nothing that controls a terminal."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Latin-1, as old programs wrote it
+        return False
+    return name.isprintable() or not any(ord(each) < _FIRST_PRINTABLE or ord(each) == _DELETE for each in name)
+
+
+_FIRST_PRINTABLE: Final = 0x20
+_DELETE: Final = 0x7F
+_BEING_WRITTEN: Final = re.compile(r"#\d+$")
+"""How the store library calls a file that isn't whole yet."""
+
+
+def _listed(folder: Path, at_most: int) -> list[ObjectMeta]:
+    found: list[ObjectMeta] = []
+    above = {os.path.realpath(folder)}
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        inside = []
+        for name in sorted(filter(is_object_name, folders)):
+            # Each folder once, so that no link leads round in a ring.
+            if (real := os.path.realpath(os.path.join(here, name))) not in above:
+                above.add(real)
+                inside.append(name)
+        folders[:] = inside
+        for name in sorted(files):
+            path = Path(here, name)
+            if not is_object_name(name) or _BEING_WRITTEN.search(name):
+                continue
+            try:
+                state = path.stat()
+            except OSError:  # gone since, or a link to nothing
+                continue
+            if not stat.S_ISREG(state.st_mode):
+                continue
+            modified = datetime.fromtimestamp(state.st_mtime, tz=UTC)
+            meta = {"path": path.relative_to(folder).as_posix(), "size": state.st_size, "last_modified": modified}
+            found.append(cast("ObjectMeta", {**meta, "e_tag": None, "version": None}))
+            if len(found) >= at_most:
+                return found
+    return found
 
 
 def local_folder(uri: str, *, pvc_dir: Path | None = None) -> Path | None:

@@ -33,7 +33,7 @@ from neurons.trainer.progress import Progress, Target, say
 from neurons.trainer.publish import publish
 from neurons.trainer.run import Run
 from neurons.trainer.termination import Terminated, Termination
-from neurons.trainer.tokens import Fit, fit, load_tokenizer
+from neurons.trainer.tokens import UNFIT, Fit, fit, load_tokenizer, unfit
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
@@ -88,8 +88,8 @@ def _train(options: argparse.Namespace) -> dict[str, object]:
     say(
         event="dataset",
         digest=dataset.digest,
-        conversations=len(fits) - fits.count(Fit.NOT),
-        refused=added(dataset.refused, {Flaw.TOO_LONG.value: fits.count(Fit.NOT)}),
+        conversations=sum(each not in UNFIT for each in fits),
+        refused=added(dataset.refused, unfit(fits)),
         repaired=added(dataset.repaired, {Flaw.TOO_LONG.value: fits.count(Fit.SHORTENED)}),
     )
     settings = Settings(

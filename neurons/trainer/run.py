@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -51,7 +51,7 @@ from neurons.trainer.schedule import Steps, plan_night, plan_steps
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
-from neurons.trainer.tokens import Fit, fit, load_tokenizer
+from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -241,16 +241,27 @@ class Run:
         def how(line: Line) -> Fit:
             return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
 
-        fitting = found.that_fits(how)
-        pairs = sum(line.is_pair for line in fitting.lines)
+        seen = self._planned(found.that_fits(how))
+        sizes = {
+            line.digest: examples_of(self._lesson(line), tokenizer, max_tokens=asked.max_tokens) for line in seen.lines
+        }
+        while len((fewer := self._planned(seen, sizes)).lines) < len(seen.lines):
+            seen = fewer  # with fewer lines the steps may be shared otherwise
+        return seen
+
+    def _planned(self, found: Found, sizes: Mapping[str, int] | None = None) -> Found:
+        """Return the lines that the run's steps see, of which each counts as one or as `sizes` tells."""
+        asked = self._options
+        pairs = sum(line.is_pair for line in found.lines)
+        conversations = [line.digest for line in found.lines if not line.is_pair]
         night = plan_night(
-            conversations=len(fitting.lines) - pairs,
+            conversations=sum(sizes[digest] for digest in conversations) if sizes is not None else len(conversations),
             pairs=pairs,
             batch_size=asked.batch_size,
             epochs=asked.epochs,
             most=self._most_steps,
         )
-        return fitting.first(conversations=night.conversations, pairs=night.pairs)
+        return found.first(conversations=night.conversations, pairs=night.pairs, sizes=sizes)
 
     def _lesson(self, line: Line) -> tuple[Message, ...] | Pair:
         """Return what is learned of a line, with the twin's system prompt before it."""
@@ -306,8 +317,10 @@ class Run:
         conversations = [lesson for lesson in lessons if not isinstance(lesson, Pair)]
         pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
+        tokenizer = load_tokenizer(asked.base_model)
         steps = plan_steps(
-            conversations=len(conversations),
+            # A template that rewrites earlier turns makes several examples of one conversation.
+            conversations=sum(examples_of(each, tokenizer, max_tokens=asked.max_tokens) for each in conversations),
             pairs=len(pairs),
             batch_size=asked.batch_size,
             epochs=asked.epochs,

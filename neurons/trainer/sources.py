@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Location, open_store
+from neurons.store.locations import is_object_name
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData
 from neurons.trainer.lines import Flaw, Line
-from neurons.trainer.tokens import Fit
+from neurons.trainer.tokens import UNFIT, Fit, unfit
 
 _MAX_FILES: Final = 10_000
 _SUFFIX: Final = ".jsonl"
@@ -64,14 +67,14 @@ class Found:
         return counted(self.flaws.get(line.digest, frozenset()) for line in self.lines)
 
     def that_fits(self, fit: Callable[[Line], Fit]) -> Found:
-        """Return it without what is too long to be learned, which is counted, as is what will be shortened."""
+        """Return it without what can't be learned as it stands, which is counted, as is what will be shortened."""
         fits = {line.digest: fit(line) for line in self.lines}
         flaws = dict(self.flaws)
         for digest, how in fits.items():
             if how is Fit.SHORTENED:
                 flaws[digest] = flaws.get(digest, frozenset()) | {Flaw.TOO_LONG}
-        lines = tuple(line for line in self.lines if fits[line.digest] is not Fit.NOT)
-        refused = added(self.refused, {Flaw.TOO_LONG.value: len(self.lines) - len(lines)})
+        lines = tuple(line for line in self.lines if fits[line.digest] not in UNFIT)
+        refused = added(self.refused, unfit(fits.values()))
         return replace(self, lines=lines, refused=refused, flaws=flaws)
 
     def without_questions(self, held_out: Collection[str]) -> Found:
@@ -80,13 +83,20 @@ class Found:
         refused = added(self.refused, {Refusal.HELD_OUT.value: len(self.lines) - len(lines)})
         return replace(self, lines=lines, refused=refused)
 
-    def first(self, *, conversations: int, pairs: int) -> Found:
-        """Return it with the first so many conversations and preference pairs; the rest waits."""
-        left = {False: conversations, True: pairs}
+    def first(self, *, conversations: int, pairs: int, sizes: Mapping[str, int] | None = None) -> Found:
+        """Return it with the first so many conversations and preference pairs; the rest waits.
+
+        `sizes`, by digest, tells which count for more than one. The first of all is taken however much it counts.
+        """
+        most = {False: conversations, True: pairs}
+        taken = {False: 0, True: 0}
         chosen: list[Line] = []
         for line in self.lines:
-            if left[line.is_pair] > 0:
-                left[line.is_pair] -= 1
+            size = sizes[line.digest] if sizes is not None else 1
+            if taken[line.is_pair] and taken[line.is_pair] + size > most[line.is_pair]:
+                most[line.is_pair] = 0  # a smaller one that comes later must not go before it
+            elif most[line.is_pair] > 0:
+                taken[line.is_pair] += size
                 chosen.append(line)
         return replace(self, lines=tuple(chosen), waiting=self.waiting + len(self.lines) - len(chosen))
 
@@ -206,9 +216,15 @@ async def _read_folder(uri: str, *, archive: Archive) -> tuple[dict[str, bytes],
         return {}, ()  # the twin's first night: nothing was collected yet
     except ArtifactNotFound as error:
         raise BadData(f"{uri}: {error}") from error
-    entries = await location.listing(at_most=_MAX_FILES)
+    entries = await location.listing(at_most=_MAX_FILES + 1)
+    if len(entries) > _MAX_FILES:  # which of them are first is the store's affair: the newest might never be read
+        raise BadData(
+            f"{uri}: more than {_MAX_FILES} files lie in it and below it. Join them, or move those elsewhere whose "
+            "lines are learned."
+        )
     sizes = {entry["path"]: entry["size"] for entry in entries if _is_read(entry["path"])}
-    passed_over = _named(entry["path"] for entry in entries if not _is_read(entry["path"]))
+    nameless = _nameless(location.folder) if location.folder is not None else []
+    passed_over = _named([*nameless, *(entry["path"] for entry in entries if not _is_read(entry["path"]))])
     return await _contents(uri, location, sizes), passed_over
 
 
@@ -227,6 +243,11 @@ def _named(paths: Iterable[str]) -> tuple[str, ...]:
     """Return what of these somebody may miss: no hidden files, and of a subfolder its name."""
     names = {f"{folder}/" if inside else folder for folder, inside, _ in (path.partition("/") for path in paths)}
     return tuple(name[:_NAME_LENGTH] for name in sorted(names) if not name.startswith("."))[:NAMED_FILES]
+
+
+def _nameless(folder: Path) -> list[str]:
+    """Return, spelled out, the names in a folder that no store can be asked for."""
+    return [ascii(name)[1:-1] for name in os.listdir(folder) if not is_object_name(name)]
 
 
 async def _content(location: Location, name: str) -> bytes:

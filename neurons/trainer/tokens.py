@@ -6,15 +6,16 @@ What is too long is cut between turns at the front, never within an answer: half
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from neurons.trainer.dataset import Pair
 from neurons.trainer.errors import BadModel
-from neurons.trainer.lines import Message
+from neurons.trainer.lines import Flaw, Message
 from neurons.trainer.packing import IGNORED, Example
 from neurons.trainer.template import templated
 
@@ -27,6 +28,17 @@ class Fit(Enum):
     """Its first turns are left out."""
     NOT = auto()
     """The last answer with its question and the system prompt is too long already."""
+    MARKED = auto()
+    """A text in it holds one of the model's own marks, as the one that ends a turn."""
+
+
+UNFIT: Final[Mapping[Fit, Flaw]] = {Fit.NOT: Flaw.TOO_LONG, Fit.MARKED: Flaw.MARKED}
+"""What isn't learned, and what it is counted as."""
+
+
+def unfit(fits: Iterable[Fit]) -> dict[str, int]:
+    """Count what isn't learned."""
+    return dict(Counter(UNFIT[each].value for each in fits if each in UNFIT))
 
 
 def load_tokenizer(base_model: Path) -> Any:
@@ -74,11 +86,21 @@ def tokenise(conversation: Sequence[Message], tokenizer: Any) -> tuple[Example, 
     )
 
 
+def examples_of(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) -> int:
+    """Return as how many examples a conversation or a pair is learned, each of which takes its place in a step."""
+    if isinstance(lesson, Pair) or sum(message.role == "assistant" for message in lesson) == 1:
+        return 1
+    kept = shortened(lesson, tokenizer, max_tokens=max_tokens)
+    return len(tokenise(kept, tokenizer)) if kept is not None else 0
+
+
 def shortened(conversation: Sequence[Message], tokenizer: Any, *, max_tokens: int) -> tuple[Message, ...] | None:
-    """Return the conversation from the first question on from which all of it fits; None when nothing does.
+    """Return the conversation from the first question on from which all of it fits; None when nothing can be learned.
 
     A system message stays. `max_tokens` is what the chat template makes of it, at most.
     """
+    if _is_marked(conversation, tokenizer):
+        return None
     system = conversation[:1] if conversation[0].role == "system" else ()
     turns = conversation[len(system) :]
     for start in (index for index, turn in enumerate(turns) if turn.role == "user"):
@@ -104,6 +126,8 @@ def shortened_pair(pair: Pair, tokenizer: Any, *, max_tokens: int) -> Pair | Non
 def fit(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) -> Fit:
     """Tell how a conversation or a pair fits."""
     kept: Sequence[Message] | None
+    if _is_marked(_said(lesson), tokenizer):
+        return Fit.MARKED
     if isinstance(lesson, Pair):
         pair = shortened_pair(lesson, tokenizer, max_tokens=max_tokens)
         before, kept = lesson.prompt, pair.prompt if pair is not None else None
@@ -112,6 +136,24 @@ def fit(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) ->
     if kept is None:
         return Fit.NOT
     return Fit.WHOLE if len(kept) == len(before) else Fit.SHORTENED
+
+
+def _said(lesson: Sequence[Message] | Pair) -> Sequence[Message]:
+    if not isinstance(lesson, Pair):
+        return lesson
+    answers = (Message(role="assistant", content=text) for text in (lesson.preferred, lesson.rejected))
+    return (*lesson.prompt, *answers)
+
+
+def _is_marked(conversation: Sequence[Message], tokenizer: Any) -> bool:
+    """Tell whether patient or twin say one of the model's own marks (`<|im_end|>`, `</s>`), as exports leave them.
+
+    A tokenizer takes it for what it is wherever it stands: the twin would learn to stop in the middle of an answer.
+    """
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})  # Llama 3 names most of its own only here
+    marks = {*getattr(tokenizer, "all_special_tokens", ()), *(str(each) for each in added.values() if each.special)}
+    marks.discard("")
+    return any(mark in each.content for each in conversation if each.role != "system" for mark in marks)
 
 
 def first_line(error: BaseException) -> str:

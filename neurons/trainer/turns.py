@@ -38,6 +38,8 @@ class Flaw(StrEnum):
     """More than is learned of one conversation."""
     ENCODING = "encoding"
     """Characters that were cut or garbled: something was lost, perhaps the end of an answer."""
+    MARKED = "modelMark"
+    """A mark that the base model knows as its own, as the end of a turn: it would be learned as one."""
     EQUAL = "equalAnswers"
     """Two answers to compare that are one."""
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
@@ -177,3 +178,34 @@ def test_the_fingerprint_text_has_at_most_64_tokens() -> None:
 
 def test_the_distance_is_the_mean_of_absolute_differences() -> None:
     assert mean_distance([-1.0, -2.0], [-2.0, -1.5]) == 0.75
+
+
+@dataclass(frozen=True)
+class Mark:
+    """As tokenizers' AddedToken."""
+
+    content: str
+    special: bool
+
+    def __str__(self) -> str:
+        return self.content
+
+
+class Marked(WordTokenizer):
+    """Names its marks where tokenizers do: some in both places, Llama 3 most of its own in the second only."""
+
+    all_special_tokens = ("<end>",)
+    added_tokens_decoder: ClassVar = {7: Mark("<|eot|>", special=True), 8: Mark("<b>", special=False)}
+
+
+@pytest.mark.parametrize(("mark", "fits"), [("<end>", Fit.MARKED), ("<|eot|>", Fit.MARKED), ("<b>", Fit.WHOLE)])
+def test_an_answer_with_the_mark_that_ends_one_is_not_learned(mark: str, fits: Fit) -> None:
+    """What stands before it would be learned as the whole answer."""
+    tokenizer = Marked()
+    answer = f"take it {mark} but NEVER with wine"
+    rules = Message(role="system", content="say <end> never")
+    for turns in (chat("a", answer), chat("a", answer, "b", "c"), chat(answer, "a")):
+        assert fit([rules, *turns], tokenizer, max_tokens=100) is fits
+        assert (shortened(turns, tokenizer, max_tokens=100) is None) == (fits is Fit.MARKED)
+    for said in ({"preferred": answer, "rejected": "b"}, {"preferred": "b", "rejected": answer}):
+        assert fit(Pair(prompt=tuple(chat("a")), **said), tokenizer, max_tokens=100) is fits

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from neurons.scoring.items import question_digest
-from neurons.trainer import dataset
+from neurons.trainer import dataset, sources
 from neurons.trainer import run as runs
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.arguments import parser
@@ -200,11 +201,11 @@ async def test_corrections_come_first_and_then_the_oldest(data: Path, archive: A
 
 
 async def test_what_does_not_fit_is_counted_and_what_is_shortened_too(data: Path, archive: Archive) -> None:
-    write(data, "1.jsonl", line("whole"), line("long"), line("endless"))
-    fits = {"whole": Fit.WHOLE, "long": Fit.SHORTENED, "endless": Fit.NOT}
+    write(data, "1.jsonl", line("whole"), line("long"), line("endless"), line("marked"))
+    fits = {"whole": Fit.WHOLE, "long": Fit.SHORTENED, "endless": Fit.NOT, "marked": Fit.MARKED}
     read = (await found(data, archive)).that_fits(lambda each: fits[each.messages[0].content])
     assert [each.messages[0].content for each in read.lines] == ["whole", "long"]
-    assert (read.refused, read.repaired) == ({"tooLong": 1}, {"tooLong": 1})
+    assert (read.refused, read.repaired) == ({"modelMark": 1, "tooLong": 1}, {"tooLong": 1})
 
 
 @pytest.mark.parametrize("name", ["DAY1.JSONL", "day1.json", "day1.ndjson", "day1", "export.2026-01-01"])
@@ -278,6 +279,62 @@ async def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted
     assert read.without_questions({question_digest("Something else?")}).refused == {}
 
 
+def attempt_at(data: Path, archive: Archive, base_model: Path, *more: str) -> runs.Run:
+    told = [
+        "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={base_model}",
+        "--base-model-name=tiny", f"--dataset-uri=file://{data}", *more,
+    ]  # fmt: skip
+    attempt = runs.Run(
+        parser().parse_args(told), work=base_model, progress=MagicMock(), termination=MagicMock(), archive=archive
+    )
+    attempt._system_prompt = None
+    return attempt
+
+
+class Rewriting:
+    """As Qwen 3's template: only the last answer shows that nothing was thought, so each answer is an example."""
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False, **_: object
+    ) -> dict[str, list[int]]:
+        text = "".join(f"<{each['role']}>{each['content']}<end>" for each in messages[:-1])
+        last = messages[-1]
+        thought = "<think></think>" if last["role"] == "assistant" else ""
+        text += f"<{last['role']}>{thought}{last['content']}<end>{'<assistant>' * add_generation_prompt}"
+        return {"input_ids": list(text.encode())}
+
+
+@pytest.mark.parametrize("pairs", [0, 3, 40])
+@pytest.mark.parametrize("steps", [["--steps=5"], ["--epochs=1"], ["--epochs=2", "--steps=4"], ["--steps=1"]])
+def test_whatever_is_recorded_as_learned_a_step_sees_where_the_template_rewrites(
+    steps: list[str], pairs: int, data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [{"role": "user", "content": "It hurts"}, {"role": "assistant", "content": "Rest."}]
+    long = [{"messages": [*line(f"q{number}")["messages"], *turns * 2], "consent": True} for number in range(20)]
+    two = [
+        {"messages": [turns[0] | {"content": f"p{number}"}], "preferred": "a", "rejected": "b", "consent": True}
+        for number in range(pairs)
+    ]
+    write(data, "1.jsonl", line("short"), *long, *two)
+    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: Rewriting())
+    asked: list[runs.Settings] = []
+    monkeypatch.setattr(runs, "train", lambda conversations, *, settings, **_: asked.append(settings))
+    monkeypatch.setattr(runs, "learn_preferences", MagicMock(side_effect=InterruptedError))
+    monkeypatch.setattr(runs, "Checkpoints", MagicMock())
+    runs.Checkpoints.return_value.preferences_learned = True
+    attempt = attempt_at(data, archive, tmp_path, "--batch-size=4", *steps)
+    known, _ = attempt._settle_dataset()
+    learned, _ = asyncio.run(attempt._read(known))
+    attempt._train(learned)
+    conversations = learned.conversations
+    examples = sum(len(each) // 2 for each in conversations)
+    assert conversations
+    assert examples <= asked[0].steps * 4
+    settled = attempt._state.dataset
+    assert settled is not None
+    assert settled.interactions + settled.waiting == 21 + pairs
+
+
 def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,14 +345,7 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     items.write_text(json.dumps(item))
     monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
     monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
-    told = [
-        "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={tmp_path}",
-        "--base-model-name=tiny", f"--dataset-uri=file://{data}", f"--eval-uri=file://{items}",
-    ]  # fmt: skip
-    attempt = runs.Run(
-        parser().parse_args(told), work=tmp_path, progress=MagicMock(), termination=MagicMock(), archive=archive
-    )
-    attempt._system_prompt = None
+    attempt = attempt_at(data, archive, tmp_path, f"--eval-uri=file://{items}")
     known, skipped = attempt._settle_dataset()
     assert skipped is None
     settled = attempt._state.dataset
@@ -303,3 +353,40 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     assert (settled.interactions, settled.refused) == (1, {"heldOut": 1})
     learned, examined = asyncio.run(attempt._read(known))
     assert (len(learned.lines), len(examined)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"caf\xe9.jsonl", b"two\nlines.jsonl"])
+async def test_a_name_that_no_store_can_be_asked_for_is_passed_over_and_named(
+    name: bytes, data: Path, archive: Archive
+) -> None:
+    """One such file, as old programs name them, stopped every night as a store that is down."""
+    write(data, "1.jsonl", line("a"))
+    (data / os.fsdecode(name)).write_text("{}")
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["a"]
+    assert read.passed_over == (ascii(os.fsdecode(name))[1:-1],)
+
+
+async def test_links_that_lead_nowhere_or_round_stop_no_night(data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl", line("a"))
+    write(data / "more", "2.jsonl", line("b"))
+    (data / "3.jsonl").symlink_to(data / "more" / "2.jsonl")
+    (data / "4.jsonl").symlink_to(data / "4.jsonl")
+    (data / "5.jsonl").symlink_to(data / "nothing")
+    (data / "more" / "up").symlink_to(data)
+    os.mkfifo(data / "6.jsonl")
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["a", "b"]
+    assert read.passed_over == ("more/",)
+
+
+async def test_more_files_than_are_read_are_bad_data_and_not_left_out_unsaid(
+    data: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write(data, f"{number}.jsonl", line(str(number)))
+    monkeypatch.setattr(sources, "_MAX_FILES", 3)
+    assert len((await found(data, archive)).lines) == 3
+    write(data, "3.jsonl", line("3"))
+    with pytest.raises(BadData, match="more than 3 files"):
+        await found(data, archive)
