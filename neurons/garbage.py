@@ -54,5 +54,4 @@ async def _now_and_then() -> None:
         await asyncio.sleep(_AGAIN_SECONDS if number else _FIRST_SECONDS)
         if number % _WHOLE_EVERY == _WHOLE_EVERY - 1:
             gc.unfreeze()
-        gc.collect()  # else of what is new since the last time
-        gc.freeze()
+        gc.collect()  # else of what is new since the last time; what it leaves is set aside

@@ -239,9 +239,8 @@ class Process:
                 self._wake_route(woken_.namespace, woken_.pool, woken_.twin, first=first)
             else:
                 others.append(woken_)
-        for (
-            woken_
-        ) in others:  # after the routing, which patients wait for: the API server takes one thing after another
+        # After the routing, which patients wait for: the API server takes one thing after another.
+        for woken_ in others:
             if isinstance(woken_, Soon):
                 self.queue.add_after(woken_.key, SOON_SECONDS)
             else:

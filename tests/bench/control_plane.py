@@ -110,11 +110,10 @@ def _figures(seen: Seen, options: Options) -> tuple[Figure, ...]:
         p99 = percentile(seen.publish_ms, 99)
         one = "1,000 twins on one pool"
         add(one, "new version → its slice", "ms", seen.publish_ms, "p99 ≤ 100 ms", p99 <= 100, digits=0, p99=p99)
-        for whose, values in ((whose, values) for whose, values in seen.shares_ms.items() if values):
-            share = Spread.of(values)
-            figures.append(
-                Figure(subject=one, figure=f"of it: {whose}", unit="ms", spread=share, p99=percentile(values, 99))
-            )
+        for whose, values in seen.shares_ms.items():
+            if values:
+                share, p99 = Spread.of(values), percentile(values, 99)
+                figures.append(Figure(subject=one, figure=f"of it: {whose}", unit="ms", spread=share, p99=p99))
         add(
             one, "bytes written for one new version", "KiB", [each / 1024 for each in seen.change_bytes], "≤ 64 KiB",
             max(seen.change_bytes) <= 64 * 1024, digits=1,
