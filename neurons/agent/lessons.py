@@ -117,8 +117,10 @@ class LessonKeeper:
         return list(dict.fromkeys(uri for uri in folders if uri.endswith(f"/{twin.name}")))
 
     async def _forget(self, uid: str) -> None:
-        if self._kept.pop(uid, None) is not None:
+        if uid in self._kept:
+            # The file goes first: whoever hears that nothing is kept may rely on it.
             await asyncio.to_thread(self._path(uid).unlink, missing_ok=True)
+            del self._kept[uid]
 
     def _path(self, uid: str) -> Path:
         return self._folder / f"{uid}.jsonl"

@@ -273,7 +273,7 @@ async def test_a_request_waits_while_the_pool_scales_from_zero(tmp_path: Path) -
         began = time.monotonic()
         miner.report([agent])
         assert (await asked)[0] == 200
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 4.0  # the miner looks for itself after 5 s
         assert miner.metric("bettertherapy_miner_held") == 0
 
 
