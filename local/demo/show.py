@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from demo import images as pictures
-from demo import installation, lessons, pages, receipts
+from demo import gateway, installation, lessons, pages, receipts
 from demo.asking import ask_twin
 from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
@@ -27,6 +27,13 @@ from kubectl_twin.ask import Answer
 from kubectl_twin.views import short_digest
 
 _READY_TIMEOUT_S = 600.0
+_KINDS = {
+    "answers": ("twins", "minerpools"),
+    "receipt": ("twins", "minerpools"),
+    "gateway": ("twins", "minerpools", "validators"),
+    "end": ("twins", "finetuneruns", "minerpools", "validators"),
+}
+"""What is shown at the end, by where the demo stops."""
 _MARKER = ".complete"
 _RECORD = ".bettertherapy-model.json"  # what `neurons.models` leaves beside a model it verified
 
@@ -51,10 +58,11 @@ def run(options: Options, timeline: Timeline) -> None:
             )
         if subnet is not None and options.until != "answers":
             receipts.show(stage, subnet, DOCTORS[0])
+            if options.until != "receipt":
+                gateway.show(stage, subnet, DOCTORS[0])
         if options.until == "end":
             lessons.teach(stage)
-    kinds = ["twins", "finetuneruns", "minerpools"] if options.until == "end" else ["twins", "minerpools"]
-    pages.print_tables(timeline.console, kube, kinds, namespace=NAMESPACE)
+    pages.print_tables(timeline.console, kube, _KINDS[options.until], namespace=NAMESPACE)
     timeline.console.print(timeline.summary())
     _print_next(timeline, kube, options)
 
@@ -221,6 +229,11 @@ def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
     lines += [
         f"  export PATH={Path(sys.executable).parent}:$PATH",
         f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "I have had a cough for a week. Should I worry?"',
+        *(
+            [f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "Is ibuprofen safe for me?" --validator {gateway.NAME}']
+            if options.until in {"gateway", "end"}
+            else []
+        ),
         f"  kubectl twin list -n {NAMESPACE}",
         f"  kubectl twin status {DOCTORS[1].twin} -n {NAMESPACE}",
         f"  kubectl describe minerpool {POOL} -n {NAMESPACE}",
