@@ -22,7 +22,6 @@ from tests.unit.receipts.keyring import key
 from .objects import DIGEST, Json, secret, serving_twin
 from .objects import miner_pod as pod
 from .test_ask import BASE, CORE, FakeApi
-from .test_ask import objects as pool_objects  # noqa: F401 - its name is that of a fixture
 
 ALICE = key("Alice")
 MESSAGES = [{"role": "user", "content": "What now?"}]
