@@ -131,13 +131,13 @@ def _whole(response: http.client.HTTPResponse, begun: float, emit: Callable[[str
         choice = answer["choices"][0]
         text = str(choice["message"]["content"] or "")
     except (ValueError, LookupError, TypeError) as error:
-        raise TwinCliError(
-            "The answer is no chat completion: is the pool's engine OpenAI-compatible?"
-        ) from error
+        raise TwinCliError("The answer is no chat completion: is the pool's engine OpenAI-compatible?") from error
     if emit is not None:
         emit(text)
     usage = answer.get("usage") or {}
-    return _Read(text, None, usage.get("completion_tokens"), choice.get("finish_reason"), answer.get(sse.EXTENSION) or {})
+    return _Read(
+        text, None, usage.get("completion_tokens"), choice.get("finish_reason"), answer.get(sse.EXTENSION) or {}
+    )
 
 
 def _refused(status: int, body: bytes, *, far_end: str) -> TwinCliError:

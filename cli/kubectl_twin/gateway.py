@@ -1,4 +1,4 @@
-"""Ask a twin through a validator's gateway, which asks several miners: who answered, how all did, and whether it is so."""
+"""Ask a twin by a validator's gateway, which asks several miners: who answered, whether that is so, how all did."""
 
 from __future__ import annotations
 

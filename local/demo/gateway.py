@@ -1,4 +1,4 @@
-"""A patient asks by a validator's gateway: three miners answer, the best answer is given, rated, and shown on a page."""
+"""A patient asks by a validator's gateway: three miners answer, the best answer is given and rated, also on a page."""
 
 from __future__ import annotations
 
@@ -191,9 +191,9 @@ def request(url: str, key: str, body: Any = None) -> tuple[int, Any]:
     """Return status and document of a request to the gateway; raises DemoError where it can't be reached."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    asked = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - the gateway's, by http
+    asked = urllib.request.Request(url, data=data, headers=headers)
     try:
-        with urllib.request.urlopen(asked, timeout=_REQUEST_S) as response:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=_REQUEST_S) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         said: Any = {}

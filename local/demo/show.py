@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from demo import images as pictures
 from demo import gateway, installation, lessons, pages, receipts
+from demo import images as pictures
 from demo.asking import ask_twin
 from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
@@ -229,14 +229,12 @@ def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
     lines += [
         f"  export PATH={Path(sys.executable).parent}:$PATH",
         f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "I have had a cough for a week. Should I worry?"',
-        *(
-            [f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} "Is ibuprofen safe for me?" --validator {gateway.NAME}']
-            if options.until in {"gateway", "end"}
-            else []
-        ),
         f"  kubectl twin list -n {NAMESPACE}",
         f"  kubectl twin status {DOCTORS[1].twin} -n {NAMESPACE}",
         f"  kubectl describe minerpool {POOL} -n {NAMESPACE}",
         f"End it: {options.target.how_to_end()}",
     ]
+    if options.until in {"gateway", "end"}:
+        through = f"--validator {gateway.NAME}"
+        lines.insert(-1, f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} {through} "Is ibuprofen safe for me?"')
     timeline.console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A patient asks by a validator's gateway on a real cluster: three miners answer, the best is given, proven and rated."""
+"""A validator's gateway on a real cluster: three miners answer a patient, the best is given, proven and rated."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def scores(output: str) -> dict[str, float]:
     """The table of the miners, as the demo prints it."""
     return {
         match[1]: float(match[2])
-        for match in re.finditer(rf"^(clinic|{SECOND.name}|{CARELESS.name})\s+\d+\s+([01]\.\d\d)\s", output, re.MULTILINE)
+        for match in re.finditer(
+            rf"^(clinic|{SECOND.name}|{CARELESS.name})\s+\d+\s+([01]\.\d\d)\s", output, re.MULTILINE
+        )
     }
 
 

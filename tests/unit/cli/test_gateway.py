@@ -127,7 +127,7 @@ def test_words_that_the_receipt_does_not_cover_are_found_out(objects: dict[str, 
     assert answer.proof == Proof(False, ("answer",))
     other, _ = asked(FakeApi(objects, far_end=stream(more(receipt=receipt(signer=key("Charlie"))))))
     assert other.proof is not None
-    assert (other.proof.proven, "hotkey" in other.proof.failed) == (False, True)
+    assert (other.proof.proven, other.proof.failed) == (False, ("miner",))
 
 
 def test_a_notice_is_the_gateways_and_not_covered_by_the_receipt(objects: dict[str, Any]) -> None:
@@ -141,7 +141,9 @@ def test_a_notice_is_the_gateways_and_not_covered_by_the_receipt(objects: dict[s
 def test_a_notice_alone_is_nobodys_answer(objects: dict[str, Any]) -> None:
     given = {"sessionId": None, "twin": "dr-gurung", "answered": False, "error": {"error": {"message": "nobody"}},
              "notice": {"kinds": ["heart"], "language": "en", "characters": 15}}  # fmt: skip
-    answer, _ = asked(FakeApi(objects, far_end=stream(given, "Call 102 now.\n\n", "No doctor's twin could answer now.")))
+    answer, _ = asked(
+        FakeApi(objects, far_end=stream(given, "Call 102 now.\n\n", "No doctor's twin could answer now."))
+    )
     assert (answer.answered, answer.proof, answer.results) == (False, None, ())
     assert "no miner answered for Dr. Indra Gurung" in answer_line(answer).plain
 

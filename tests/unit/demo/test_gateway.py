@@ -44,9 +44,8 @@ from tests.unit.miner.running_miner import digest
 from tests.unit.pages.browsing import pages as running_pages
 
 Json = dict[str, Any]
-VERSION = Version(
-    digest="sha256:" + "0" * 64, uri=f"pvc://clinic-store/adapters/{DOCTORS[0].twin}/{'0' * 64}"
-)
+PROVEN = Proof(True)
+VERSION = Version(digest="sha256:" + "0" * 64, uri=f"pvc://clinic-store/adapters/{DOCTORS[0].twin}/{'0' * 64}")
 
 
 def kube_of(folder: Path, script: str) -> Kube:
@@ -137,7 +136,7 @@ def test_a_twin_that_says_of_no_version_that_it_serves_is_told(tmp_path: Path) -
     assert found.folder == f"adapters/{DOCTORS[0].twin}/{'0' * 64}"
 
 
-def answer(*scores: float | None, careless: int = 2, proof: Proof | None = Proof(True)) -> GatewayAnswer:
+def answer(*scores: float | None, careless: int = 2, proof: Proof | None = PROVEN) -> GatewayAnswer:
     """An answer by the first of these, whose hotkeys are h0, h1, …"""
     results = tuple(
         MinerResult(uid=n, hotkey="bad" if n == careless else f"h{n}", score=score, failure=None if score else "late",
@@ -284,7 +283,9 @@ def test_without_a_browser_the_demo_says_so_and_goes_on(tmp_path: Path, monkeypa
 
 def test_a_port_that_is_in_use_costs_the_picture_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "obstacle", lambda: None)
-    script = "import sys\nsys.stderr.write('Unable to listen on port 8090: bind: address already in use')\nsys.exit(1)\n"
+    script = (
+        "import sys\nsys.stderr.write('Unable to listen on port 8090: bind: address already in use')\nsys.exit(1)\n"
+    )
     stage = stage_of(kube_of(tmp_path, script), tmp_path)
     gateway._show_page(stage, DOCTORS[0])
     assert "no picture of the page: port 8090 of this machine is in use" in printed(stage)
