@@ -107,8 +107,8 @@ def test_an_endpoint_pool_runs_agents_only() -> None:
 
 
 def test_before_an_endpoint_the_agent_has_the_claim_with_the_adapters_manifests_and_no_other() -> None:
-    store = {"store": {"uri": "pvc://adapters/twins"}, "baseModel": {"name": "m", "uri": "pvc://models/m"}}
-    pod = engine_pod(**ENDPOINT, **store)
+    model = {"baseModel": {"name": "m", "uri": "pvc://models/m"}}
+    pod = engine_pod(**ENDPOINT | model, store={"uri": "pvc://adapters/twins"})
     found = {each["name"]: each["persistentVolumeClaim"] for each in pod["volumes"] if "persistentVolumeClaim" in each}
     [(name, claim)] = found.items()
     assert claim == {"claimName": "adapters", "readOnly": True}
