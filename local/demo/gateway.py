@@ -81,6 +81,7 @@ def validator() -> Json:
                 "deadlineSeconds": _DEADLINE_S,
                 "country": "NP",
                 "pages": {"origin": ORIGIN},
+                "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             },
             "ledger": {"size": "1Gi"},
         },

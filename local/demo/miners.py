@@ -227,6 +227,8 @@ def pool(miner: OtherMiner, *, address: str) -> Json:
                 "chain": NETWORK,
                 "walletSecretRef": {"name": secret_name(miner.name)},
                 "externalAddress": address,
+                # On two cores a trainer is to find room beside two more miners.
+                "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
             },
         },
     }
