@@ -242,7 +242,7 @@ async def test_the_act_with_real_miners_and_a_gateway(tmp_path: Path) -> None:
         await asyncio.to_thread(gateway.rate, running.url, running.key, given)
         liked = [who.hotkey for who, each in running.service.standings.of.items() if each.satisfaction > 0.5]
         assert liked == [given.hotkey]
-        unknown = replace(given, answer_id="0" * 8)
+        unknown = replace(given, answer_id="00000000-0000-4000-8000-000000000000")
         with pytest.raises(DemoError, match="The rating was not taken: 404"):
             await asyncio.to_thread(gateway.rate, running.url, running.key, unknown)
     with pytest.raises(DemoError, match="can't be reached"):
