@@ -85,7 +85,7 @@ async def test_a_gateway_gets_the_right_to_report_and_its_report_is_shown(world:
     await report(world, uid)
     assert (await chain(world, "True", "ChainRead"))["miners"] == 3
     head, line = kubectl("-n", world.namespace, "get", "val", "v").stdout.splitlines()
-    assert line[head.index("MINERS"):].split()[0] == "3"
+    assert line[head.index("MINERS") :].split()[0] == "3"
     assert max(map(len, (head, line))) <= 80
     await report(world, uid, reachable=False, message="finney can't be reached")
     assert (await chain(world, "False", "ChainUnreachable"))["miners"] == 3

@@ -54,9 +54,7 @@ async def _keep(
     client: ClusterClient,
     clock: Callable[[], float],
 ) -> None:
-    writer = PodReportWriter(
-        client, namespace=own.namespace, labels=paths.gateway_report_labels(own.validator)
-    )
+    writer = PodReportWriter(client, namespace=own.namespace, labels=paths.gateway_report_labels(own.validator))
     pod = PodRef(name=own.name, uid=own.uid)
     backoff = Backoff(first=1.0, most=60.0)
     written: GatewayView | None = None

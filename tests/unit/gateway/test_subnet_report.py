@@ -131,9 +131,7 @@ class Told:
 @asynccontextmanager
 async def telling(api: ReportServer, first: GatewayView | None) -> AsyncIterator[Told]:
     told = Told(first, asyncio.Event())
-    running = asyncio.create_task(
-        report_view(OWN, told.see, told.news, connect=api.connect, clock=lambda: told.now)
-    )
+    running = asyncio.create_task(report_view(OWN, told.see, told.news, connect=api.connect, clock=lambda: told.now))
     try:
         told.news.set()
         yield told

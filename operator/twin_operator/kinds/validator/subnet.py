@@ -89,8 +89,8 @@ def chain_reachable(validator: Validator, seen: Sight) -> Condition:
         old = Finding(
             Reason.REPORT_STALE,
             f"gateway {last.pod} last said at {last.view.reported_at} what it sees of subnet {netuid}, and gateways do "
-            f"so about every {GATEWAY_REPORT_SECONDS} seconds: what it sees now isn't known; see its log (`kubectl logs "
-            f"{last.pod} -c gateway`) for why its report can't be written, and whether the nodes' clocks agree",
+            f"so about every {GATEWAY_REPORT_SECONDS} seconds: what it sees now isn't known; see `kubectl logs "
+            f"{last.pod} -c gateway` for why its report can't be written, and whether the nodes' clocks agree",
         )
         return old.condition(CONDITION, "Unknown")
     none = Finding(
