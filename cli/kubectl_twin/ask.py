@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import http.client
-import json
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api import names
-from kubectl_twin import sse
 from kubectl_twin.api import Api, Forward, Json, core_path, pool_path
+from kubectl_twin.chat import Asked, body_of, converse
 from kubectl_twin.errors import ApiError, TwinCliError
 from kubectl_twin.lookup import find_twin
 from kubectl_twin.views import condition, is_pod_ready
@@ -36,6 +33,11 @@ class Question:
     stream: bool = True
     timeout_seconds: float = 120.0
     """Longest silence, before the first token and between two."""
+
+    @property
+    def messages(self) -> list[Json]:
+        """The question as a conversation."""
+        return [{"role": "user", "content": self.text}]
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,8 @@ def miner_pod(api: Api, *, namespace: str, pool: str) -> str:
     """
     selector = f"{names.LABEL_POOL}={pool},{names.LABEL_COMPONENT}=miner"
     pods = api.items(core_path("pods", namespace), labels=selector)
-    for pod in pods:
-        if is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            return str(pod["metadata"]["name"])
+    if (ready := ready_pod(pods)) is not None:
+        return ready
     look = f"`kubectl -n {namespace} describe pods -l {selector}`"
     if pods:
         raise TwinCliError(f"None of pool {pool}'s {len(pods)} miner pods is ready: {look} says why.")
@@ -153,99 +154,46 @@ def miner_pod(api: Api, *, namespace: str, pool: str) -> str:
     )
 
 
+def ready_pod(pods: Sequence[Json]) -> str | None:
+    """Return the name of one that is ready and here to stay."""
+    for pod in pods:
+        if is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+            return str(pod["metadata"]["name"])
+    return None
+
+
 def _converse(
     forward: Forward, question: Question, *, token: str, pool: str, doctor: str, emit: Callable[[str], None] | None
 ) -> Answer:
-    body: Json = {
-        "model": question.twin,
-        "messages": [{"role": "user", "content": question.text}],
-        "max_tokens": question.max_tokens,
-    }
-    if question.temperature is not None:
-        body["temperature"] = question.temperature
-    if question.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    connection = http.client.HTTPConnection("miner")
-    connection.sock = forward.socket
-    connection.sock.settimeout(question.timeout_seconds)
-    begun = time.monotonic()
-    try:
-        connection.request(
-            "POST",
-            "/v1/chat/completions",
-            body=json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/json",
-                "Connection": "close",
-                # Each question is a conversation of its own: the same words again may meet another version.
-                "x-session-id": uuid.uuid4().hex,
-            },
-        )
-        response = connection.getresponse()
-        if response.status != http.HTTPStatus.OK:
-            raise _refused(response.status, response.read(65536), pool=pool)
-        text, first, tokens, finish = (_streamed if question.stream else _whole)(response, begun, emit)
-    except TimeoutError as error:
-        raise TwinCliError(
-            f"Nothing came from {question.twin} for {question.timeout_seconds:.0f} s. The engine may be overloaded or "
-            f"wedged: `kubectl twin status {question.twin} -n {question.namespace}`."
-        ) from error
-    except (http.client.HTTPException, OSError) as error:
-        raise TwinCliError(
-            f"The connection to pool {pool}'s miner broke: {forward.error or error}. Ask again."
-        ) from error
+    said = converse(
+        forward,
+        Asked(
+            body=body_of(
+                question.twin,
+                question.messages,
+                max_tokens=question.max_tokens,
+                temperature=question.temperature,
+                stream=question.stream,
+            ),
+            token=token,
+            # Each question is a conversation of its own: the same words again may meet another version.
+            headers={"x-session-id": uuid.uuid4().hex},
+            timeout_seconds=question.timeout_seconds,
+            far_end=f"pool {pool}'s miner",
+            silence=f"Nothing came from {question.twin} for {question.timeout_seconds:.0f} s. The engine may be "
+            f"overloaded or wedged: `kubectl twin status {question.twin} -n {question.namespace}`.",
+        ),
+        emit=emit,
+    )
     return Answer(
-        text=text,
+        text=said.text,
         doctor=doctor,
         pool=pool,
-        adapter_digest=response.headers.get(names.ADAPTER_DIGEST_HEADER) or None,
-        served_name=response.headers.get(names.SERVED_NAME_HEADER) or None,
-        pod=response.headers.get(names.POD_HEADER) or None,
-        first_token_seconds=first,
-        seconds=time.monotonic() - begun,
-        tokens=tokens,
-        finish_reason=finish,
+        adapter_digest=said.headers.get(names.ADAPTER_DIGEST_HEADER) or None,
+        served_name=said.headers.get(names.SERVED_NAME_HEADER) or None,
+        pod=said.headers.get(names.POD_HEADER) or None,
+        first_token_seconds=said.first_token_seconds,
+        seconds=said.seconds,
+        tokens=said.tokens,
+        finish_reason=said.finish_reason,
     )
-
-
-_Read = tuple[str, float | None, int | None, str | None]
-
-
-def _streamed(response: http.client.HTTPResponse, begun: float, emit: Callable[[str], None] | None) -> _Read:
-    parts: list[str] = []
-    first: float | None = None
-    tokens: int | None = None
-    finish: str | None = None
-    for piece in sse.pieces(iter(response.readline, b"")):
-        if piece.text:
-            first = time.monotonic() - begun if first is None else first
-            parts.append(piece.text)
-            if emit is not None:
-                emit(piece.text)
-        tokens = piece.completion_tokens if piece.completion_tokens is not None else tokens
-        finish = piece.finish_reason or finish
-    return "".join(parts), first, tokens, finish
-
-
-def _whole(response: http.client.HTTPResponse, begun: float, emit: Callable[[str], None] | None) -> _Read:
-    del begun
-    try:
-        answer = json.loads(response.read())
-        choice = answer["choices"][0]
-        text = str(choice["message"]["content"] or "")
-    except (ValueError, LookupError, TypeError) as error:
-        raise TwinCliError(
-            "The miner's answer is no chat completion: is the pool's engine OpenAI-compatible?"
-        ) from error
-    if emit is not None:
-        emit(text)
-    return text, None, (answer.get("usage") or {}).get("completion_tokens"), choice.get("finish_reason")
-
-
-def _refused(status: int, body: bytes, *, pool: str) -> TwinCliError:
-    try:
-        said = str(json.loads(body)["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        said = body[:300].decode("utf-8", errors="replace").strip() or "no reason given"
-    return TwinCliError(f"Pool {pool}'s miner answered {status}: {said}")

@@ -10,6 +10,8 @@ from typing import Any
 from kubectl_twin.errors import TwinCliError
 
 _DONE = "[DONE]"
+EXTENSION = "bettertherapy"
+"""The member of an answer that is ours."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Piece:
     finish_reason: str | None = None
     completion_tokens: int | None = None
     """How many tokens the whole answer has; only the last event says it."""
+    extension: dict[str, Any] | None = None
+    """What stands under `bettertherapy`: at a miner the receipt, at a gateway also who answered."""
 
 
 def data_of(lines: Iterable[bytes]) -> Iterator[str]:
@@ -49,7 +53,7 @@ def pieces(lines: Iterable[bytes]) -> Iterator[Piece]:
         try:
             event = json.loads(data)
         except ValueError as error:
-            raise TwinCliError(f"The miner sent something that is no event: {data[:120]!r}") from error
+            raise TwinCliError(f"Something came that is no event: {data[:120]!r}") from error
         if "error" in event:
             raise TwinCliError(f"The answer broke off: {event['error'].get('message', 'no reason given')}")
         choice: dict[str, Any] = next(iter(event.get("choices") or []), {})
@@ -57,5 +61,6 @@ def pieces(lines: Iterable[bytes]) -> Iterator[Piece]:
             text=(choice.get("delta") or {}).get("content") or "",
             finish_reason=choice.get("finish_reason"),
             completion_tokens=(event.get("usage") or {}).get("completion_tokens"),
+            extension=event.get(EXTENSION),
         )
-    raise TwinCliError("The answer broke off before it was done: the miner or the engine went away. Ask again.")
+    raise TwinCliError("The answer broke off before it was done: who gave it went away. Ask again.")

@@ -58,6 +58,8 @@ STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
 WALLET_DIR: Final = "/etc/bettertherapy/wallet"
 KEYS_DIR: Final = "/etc/bettertherapy/keys"
 KEYS_FILE: Final = "keys.json"
+KEY_ITEM: Final = "key"
+"""Beside that file in the Secret that the operator makes: the one key itself, for a person; no pod is given it."""
 TWINS_DIR: Final = "/etc/bettertherapy/twins"
 TWINS_FILE: Final = "twins.json"
 SESSIONS_DIR: Final = "/etc/bettertherapy/sessions"

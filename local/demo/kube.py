@@ -78,12 +78,14 @@ class Kube:
         )
 
     @contextmanager
-    def forwarded(self, target: str, port: int, *, namespace: str) -> Iterator[str]:
+    def forwarded(self, target: str, port: int, *, namespace: str, local: int | None = None) -> Iterator[str]:
         """Forward a port of this machine, while this is entered, to that of a pod; returns its URL.
 
-        `target` is a pod, or what has pods, such as `deployment/NAME`. Raises DemoError when none can be had.
+        `target` is a pod, or what has pods, such as `deployment/NAME`; `local` is the port here, any free one if not
+        given. Raises DemoError when none can be had.
         """
-        process = self.popen("port-forward", target, "-n", namespace, f":{port}")
+        ports = f"{local or ''}:{port}"
+        process = self.popen("port-forward", target, "-n", namespace, ports)
         output, errors = process.stdout, process.stderr
         try:
             told = output.readline() if output and select.select([output], [], [], _TIMEOUT_S)[0] else b""
@@ -92,7 +94,7 @@ class Kube:
                 process.terminate()
                 said = errors.read().decode(errors="replace").strip() if errors else ""
                 raise DemoError(
-                    f"`kubectl port-forward {target} -n {namespace} :{port}` gave no port",
+                    f"`kubectl port-forward {target} -n {namespace} {ports}` gave no port",
                     evidence=said[-2000:],
                     remedy="the message above says why; running the demo again goes on from here",
                 )

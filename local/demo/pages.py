@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,8 @@ from rich.table import Table
 from demo.fine_tuning import Outcome
 from demo.kube import Json, Kube
 from kubectl_twin.ask import Answer
+from kubectl_twin.gateway import GatewayAnswer
+from kubectl_twin.render_gateway import proof_text
 from kubectl_twin.views import printable, short_digest
 
 _COLOURS = {"Promote": "green", "Reject": "red"}
@@ -33,6 +35,23 @@ def print_answers(console: Console, title: str, answers: Sequence[Answer]) -> No
         if answer.tokens_per_second is not None:
             parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
         _box(console, answer.text, title=answer.doctor, subtitle=" · ".join(parts))
+
+
+def print_gateway(console: Console, title: str, answer: GatewayAnswer, called: Mapping[str, str]) -> None:
+    """Print the best of several miners' answers, what its receipt proves, and how all did; `called` by hotkey."""
+    print_scene(console, title)
+    weights = short_digest(answer.adapter_digest) if answer.adapter_digest else "(the base model)"
+    said, _style = proof_text(answer.proof)
+    given = called.get(answer.hotkey or "", "?")
+    _box(console, answer.text, title=answer.doctor, subtitle=f"by {given} · adapter {weights} · {said}")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header in ("MINER", "UID", "SCORE", "SECONDS"):
+        table.add_column(header, justify="left" if header == "MINER" else "right")
+    for result in answer.results:
+        score = escape(printable(result.failure or "-")) if result.score is None else f"{result.score:.2f}"
+        table.add_row(escape(called.get(result.hotkey, "?")), str(result.uid), score, f"{result.seconds:.1f}")
+    console.print(table)
+    console.print()
 
 
 def print_command(console: Console, command: str, said: str, *, scene: str) -> None:

@@ -73,7 +73,7 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
         altered = folder / "altered.txt"
         altered.write_text(received.answer + _ALTERED, encoding="utf-8")
         refused = twin_command(received.verify(adapter=adapter, metagraph=metagraph, answer=altered), status=1)
-    pages.print_command(console, "miners", miners, scene="Two miners are on the subnet; one has the twins.")
+    pages.print_command(console, "miners", miners, scene=census(miners))
     pages.print_command(
         console,
         "verify @receipt --question @question.json --answer @answer.txt --adapter sha256:… --metagraph metagraph.json",
@@ -92,6 +92,13 @@ def listed(validator: Validator) -> str:
             "A registered miner announced nothing", evidence=said, remedy="running the demo again goes on from here"
         )
     return said
+
+
+def census(table: str) -> str:
+    """Return how many miners `kubectl twin miners` lists, and how many of them announce twins."""
+    rows = [line.split() for line in table.splitlines() if line[:1].isdigit()]
+    having = sum(row[-1] not in {"-", "0"} for row in rows)
+    return f"{len(rows)} miners are on the subnet; {having} announce{'s' if having == 1 else ''} twins."
 
 
 def keep(said: str, folder: Path) -> Received:

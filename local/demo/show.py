@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from demo import gateway, installation, lessons, pages, receipts
 from demo import images as pictures
-from demo import installation, lessons, pages, receipts
 from demo.asking import ask_twin
 from demo.builds import Builds
 from demo.doctors import BASE_MODEL, DOCTORS, MODEL_URI, QUESTION, RANK, Doctor, recipe
@@ -27,6 +27,13 @@ from kubectl_twin.ask import Answer
 from kubectl_twin.views import short_digest
 
 _READY_TIMEOUT_S = 600.0
+_KINDS = {
+    "answers": ("twins", "minerpools"),
+    "receipt": ("twins", "minerpools"),
+    "gateway": ("twins", "minerpools", "validators"),
+    "end": ("twins", "finetuneruns", "minerpools", "validators"),
+}
+"""What is shown at the end, by where the demo stops."""
 _MARKER = ".complete"
 _RECORD = ".bettertherapy-model.json"  # what `neurons.models` leaves beside a model it verified
 
@@ -51,10 +58,11 @@ def run(options: Options, timeline: Timeline) -> None:
             )
         if subnet is not None and options.until != "answers":
             receipts.show(stage, subnet, DOCTORS[0])
+            if options.until != "receipt":
+                gateway.show(stage, subnet, DOCTORS[0])
         if options.until == "end":
             lessons.teach(stage)
-    kinds = ["twins", "finetuneruns", "minerpools"] if options.until == "end" else ["twins", "minerpools"]
-    pages.print_tables(timeline.console, kube, kinds, namespace=NAMESPACE)
+    pages.print_tables(timeline.console, kube, _KINDS[options.until], namespace=NAMESPACE)
     timeline.console.print(timeline.summary())
     _print_next(timeline, kube, options)
 
@@ -226,4 +234,7 @@ def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
         f"  kubectl describe minerpool {POOL} -n {NAMESPACE}",
         f"End it: {options.target.how_to_end()}",
     ]
+    if options.until in {"gateway", "end"}:
+        through = f"--validator {gateway.NAME}"
+        lines.insert(-1, f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} {through} "Is ibuprofen safe for me?"')
     timeline.console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -25,7 +25,8 @@ class Options:
     registry: str
     tag: str
     until: str = "end"
-    """`answers`: stop after the first answers; `receipt`: after one on the local subnet."""
+    """`answers`: stop after the first answers; `receipt`: after one on the local subnet; `gateway`: after one of three
+    miners that a gateway asks."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ NETWORK: Final = f"http://{RELEASE}.{NAMESPACE}.svc:{PORT}"
 STANDBY: Final = "standby"
 """A second pool, whose engines sleep: its miner is on the subnet and announces no twin."""
 MINERS: Final = (POOL, STANDBY)
+OTHERS: Final = ("second-miner", "careless-miner")
+"""Miners in namespaces of their own, which are called as they are (`demo.miners`)."""
 VALIDATOR: Final = "validator"
 STAKE_TAO: Final = 1000.0
 
@@ -63,6 +65,12 @@ class Subnet:
             "hyperparameters": _HYPERPARAMETERS,
             "image": images["neuron"].values,
             "persistence": {"size": "256Mi", "keep": False},
+            "networkPolicy": {
+                "from": [
+                    {"podSelector": {}},
+                    {"namespaceSelector": {"matchExpressions": [named(OTHERS)]}},
+                ]
+            },
         }
 
     def miner(self, pool: str, *, await_address: bool) -> Json:
@@ -84,10 +92,10 @@ class Subnet:
         """Have the second pool."""
         self.kube.apply(standby_pool(self.miner(STANDBY, await_address=await_address)))
 
-    def enrol(self) -> None:
+    def enrol(self, others: Mapping[str, Wallet] | None = None) -> None:
         """Register all neurons and stake on the validator, unless that is done; wait for the validator's permit.
 
-        Coldkeys sign here, on this machine. Raises DemoError.
+        `others` are registered, too. Coldkeys sign here, on this machine. Raises DemoError.
         """
         try:
             self.kube.kubectl(
@@ -101,7 +109,7 @@ class Subnet:
                 remedy=error.remedy,
             ) from error
         with self.kube.forwarded(f"deployment/{RELEASE}", PORT, namespace=NAMESPACE) as url:
-            asyncio.run(enrol_all(url, self.wallets))
+            asyncio.run(enrol_all(url, {**self.wallets, **(others or {})}))
 
     def await_registered(self) -> None:
         """Wait until both pools say that their miner is registered; raises DemoError."""
@@ -152,15 +160,20 @@ def secret_name(neuron: str) -> str:
     return f"{neuron}-hotkey"
 
 
-def secret(neuron: str, wallet: Wallet) -> Json:
+def secret(neuron: str, wallet: Wallet, *, namespace: str = NAMESPACE) -> Json:
     """Return the Secret with a neuron's hotkey, and its owner's address."""
     data = {name: base64.b64encode(content).decode() for name, content in wallet.secret.items()}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": secret_name(neuron), "namespace": NAMESPACE},
+        "metadata": {"name": secret_name(neuron), "namespace": namespace},
         "data": data,
     }
+
+
+def named(namespaces: Sequence[str]) -> Json:
+    """Return what selects these namespaces, as one of matchExpressions."""
+    return {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(namespaces)}
 
 
 def standby_pool(miner: Json) -> Json:

@@ -220,7 +220,7 @@ class CurrentTarget:
         """Uninstall what the demo installed."""
         return (
             "helm uninstall clinic subnet -n doctors; helm uninstall twin-operator -n twin-system; "
-            "kubectl delete ns doctors"
+            "kubectl delete ns doctors second-miner careless-miner"
         )
 
     @staticmethod

@@ -454,8 +454,8 @@ def _how(args: argparse.Namespace) -> str:
     manner = ", batch-invariant" if args.invariant else ""
     more = f", {' '.join(args.engine_arg)}" if args.engine_arg else ""
     return (
-        f"{pods}, without Kubernetes: vLLM with the operator's arguments{more}{manner}; SmolLM2-135M in bfloat16, "
-        f"padded with zeros; agents and miner each a process of its own, slices and reports as files. "
+        f"{pods}, without Kubernetes: vLLM with the operator's arguments{more}{manner}; SmolLM2-135M in bfloat16; "
+        f"agents and miner each a process of its own, slices and reports as files. "
         f"{args.clients} clients ask without a pause for up to {args.tokens} tokens, every other one as a stream."
     )
 

@@ -12,7 +12,10 @@ from kubectl_twin.errors import ApiError, TwinCliError
 from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubectl_twin.api import Api, Json
+    from kubectl_twin.ask import Question
     from kubectl_twin.pools import PoolLine
 
 
@@ -21,6 +24,9 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     namespace: Namespace = None,
     pool: Annotated[str | None, typer.Option(help="Ask this pool; any that serves the twin if not given.")] = None,
+    validator: Annotated[
+        str | None, typer.Option(help="Ask by the gateway of this Validator, which asks several miners.")
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it arrives.")] = True,
     max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[
@@ -32,6 +38,9 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     """Ask a twin a question and print its answer as it arrives.
 
     Reaches the pool's miner through the API server, with a token of the pool's access Secret.
+
+    With --validator the gateway asks several miners and gives the best answer; its receipt is checked here. The API key
+    is that of $TWIN_GATEWAY_KEY, or of the Secret that the operator has made for the Validator.
     """
     from kubectl_twin import render  # noqa: PLC0415 - what only some commands need is imported by them
     from kubectl_twin.ask import Question, ask  # noqa: PLC0415
@@ -40,29 +49,47 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise TwinCliError("The question is empty.")
+    if pool is not None and validator is not None:
+        raise TwinCliError("--pool asks one pool's miner, --validator a gateway that chooses among miners: give one.")
 
     def emit(piece: str) -> None:
         sys.stdout.write(printable(piece))
         sys.stdout.flush()
 
     with connect(context) as api:
-        answer = ask(
-            api,
-            Question(
-                twin=name,
-                text=text.strip(),
-                namespace=namespace or api.namespace,
-                pool=pool,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                stream=stream,
-                timeout_seconds=timeout,
-            ),
-            on_text=emit,
+        asked = Question(
+            twin=name,
+            text=text.strip(),
+            namespace=namespace or api.namespace,
+            pool=pool,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            stream=stream,
+            timeout_seconds=timeout,
         )
+        if validator is not None:
+            _ask_through(api, asked, validator=validator, emit=emit)
+            return
+        answer = ask(api, asked, on_text=emit)
     sys.stdout.write("\n")
     sys.stdout.flush()
     render.console(stderr=not sys.stdout.isatty()).print(render.answer_footer(answer))
+
+
+def _ask_through(api: Api, asked: Question, *, validator: str, emit: Callable[[str], None]) -> None:
+    """Print the gateway's answer; raises TwinCliError, after all was printed, where the receipt doesn't prove it."""
+    from kubectl_twin import render  # noqa: PLC0415
+    from kubectl_twin.gateway import ask_through  # noqa: PLC0415
+    from kubectl_twin.render_gateway import gateway_footer  # noqa: PLC0415
+
+    answer = ask_through(api, asked, validator=validator, on_text=emit)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    render.console(stderr=not sys.stdout.isatty()).print(gateway_footer(answer))
+    if answer.proof is not None and answer.proof.proven is False:
+        raise TwinCliError(
+            f"The receipt does not prove who gave this answer ({', '.join(answer.proof.failed)}): don't rely on it."
+        )
 
 
 def list_command(

@@ -16,7 +16,7 @@ from aiohttp import web
 from bettertherapy_api import names
 from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
-from neurons.validator.gateway.asking import Asker, Proven, Question, Replies
+from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
 from neurons.validator.gateway.checking import Reason
 from neurons.validator.gateway.keys import ApiKey, check_scope
 from neurons.validator.gateway.metrics import Metrics
@@ -250,7 +250,7 @@ class Chats:
                 self._sessions.went_on(asked.conversation(work.session.key_id, shown), work.session)
         new = asked.messages if asked.repeats_history else [m for m in asked.messages if m.get("role") == "user"]
         work.session.said(new, best.words.text, anew=asked.repeats_history)
-        more = self._more(work, replies, given)
+        more = self._more(work, replies, compared, given)
         headers = {}
         if whole and len(given) == 1:
             headers = answer_headers(
@@ -304,7 +304,9 @@ class Chats:
                 )
             )  # fmt: skip
 
-    def _more(self, work: _Work, replies: Replies, given: Sequence[Compared]) -> dict[str, Any]:
+    def _more(
+        self, work: _Work, replies: Replies, compared: Sequence[Compared], given: Sequence[Compared]
+    ) -> dict[str, Any]:
         age = self._roster.age_seconds
         said: dict[str, Any] = {
             "sessionId": work.session.id, "questionId": work.question_id, "twin": work.asked.twin,
@@ -316,7 +318,7 @@ class Chats:
             said["compared"] = [{"index": number, "answerId": each.answer_id} for number, each in enumerate(given)]
             return said
         [best] = given
-        return said | provenance(best)
+        return said | provenance(best) | {"ranking": ranking(compared, replies.failures)}
 
     def _only_notice(
         self, asked: ChatAsked, notice: Notice, error: RequestError, *, id_: str, created: int,
@@ -378,6 +380,24 @@ def provenance(best: Compared) -> dict[str, Any]:
         "score": round(best.score, 3),
         "receipt": best.words.encoded,
     }  # fmt: skip
+
+
+def ranking(compared: Sequence[Compared], failures: Sequence[Failed]) -> list[dict[str, Any]]:
+    """Return how each miner that was asked did, the best first; behind them whose answer can't be used, and why."""
+    ranked: list[dict[str, Any]] = [
+        {
+            "uid": each.member.uid, "hotkey": each.member.hotkey, "score": round(each.score, 3),
+            "seconds": round(each.seconds, 3),
+        }
+        for each in compared
+    ]  # fmt: skip
+    return ranked + [
+        {
+            "uid": each.member.uid, "hotkey": each.member.hotkey, "failure": each.reason.value,
+            "seconds": round(each.seconds, 3),
+        }
+        for each in failures
+    ]  # fmt: skip
 
 
 def _version(answer: Compared) -> str:

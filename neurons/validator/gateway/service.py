@@ -55,6 +55,9 @@ BACKLOG: Final = 1024
 LAST_BYTES_SECONDS: Final = 5.0
 FILE_POLL_SECONDS: Final = 1.0
 CHAIN_POLL_SECONDS: Final = 120.0
+"""Ten blocks; the public endpoints take about one request a second from everybody."""
+LOCAL_POLL_SECONDS: Final = 5.0
+"""A local subnet is nobody else's."""
 SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 SECRET_BYTES: Final = 32
 
@@ -111,7 +114,7 @@ class GatewayService:
         """Serve until `stop`."""
         settings = self._settings
         async with AsyncExitStack() as stack:
-            source, private = self._source(stack)
+            source, private, poll_seconds = self._source(stack)
             recorder, waiting = await self._ledger(stack)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(
@@ -128,10 +131,8 @@ class GatewayService:
             twins = Twins(self._twins_file)
             self.roster = roster = Roster(
                 source, signer, session, private_addresses=private,
-                poll_seconds=settings.poll_seconds or (
-                    CHAIN_POLL_SECONDS if settings.metagraph_file is None else FILE_POLL_SECONDS
-                ),
-                announce_seconds=settings.announce_seconds, changed=self._changed,
+                poll_seconds=settings.poll_seconds or poll_seconds, announce_seconds=settings.announce_seconds,
+                changed=self._changed,
             )  # fmt: skip
             recording = Recording(recorder, self._scrub, metrics=self.metrics)
             sessions = Sessions(Ids(self._secret), recorder, uid_of=twins.uid)
@@ -228,10 +229,11 @@ class GatewayService:
     async def _stopped(self) -> None:
         await self._stop.wait()
 
-    def _source(self, stack: AsyncExitStack) -> tuple[MetagraphSource, bool]:
+    def _source(self, stack: AsyncExitStack) -> tuple[MetagraphSource, bool, float]:
+        """Return whom the metagraph comes from, whether miners may be on private networks, and how often to look."""
         settings = self._settings
         if settings.metagraph_file is not None:
-            return MetagraphInFile(settings.metagraph_file), True
+            return MetagraphInFile(settings.metagraph_file), True, FILE_POLL_SECONDS
         if settings.chain is None or settings.netuid is None:
             raise StartError("name the subnet: --chain and --netuid, or --metagraph-file to run without a chain")
         try:
@@ -239,7 +241,8 @@ class GatewayService:
         except ValueError as error:
             raise StartError(f"--chain is no chain: {error}") from None
         stack.push_async_callback(chain.close)
-        return MetagraphReader(chain, settings.netuid), chain.is_local or settings.private_addresses
+        seconds = LOCAL_POLL_SECONDS if chain.is_local else CHAIN_POLL_SECONDS
+        return MetagraphReader(chain, settings.netuid), chain.is_local or settings.private_addresses, seconds
 
     async def _ledger(self, stack: AsyncExitStack) -> tuple[Recorder | None, Callable[[], float]]:
         if self._recorder is not None:

@@ -58,7 +58,7 @@ class Settings:
     """A stream says so often that it is alive while answers are compared."""
     announce_seconds: float = ANNOUNCE_SECONDS
     poll_seconds: float | None = None
-    """Between two looks at the metagraph; None: 120 for a chain, 1 for a file."""
+    """Between two looks at the metagraph; None: 120 for a chain, 5 for a local subnet, 1 for a file."""
     country: str | None = None
     max_in_flight: int = 1024
     drain_delay_seconds: float = 5.0

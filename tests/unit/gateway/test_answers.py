@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 
 from neurons.receipts import answer_of, decode, question_of_messages
 from tests.unit.gateway.rogue_miner import RogueMiner
-from tests.unit.gateway.running_gateway import QUESTION, gateway
+from tests.unit.gateway.running_gateway import PATIENCE, QUESTION, gateway
 from tests.unit.miner.engine_pods import events, text
 from tests.unit.miner.running_miner import digest, eventually
 
@@ -47,6 +48,26 @@ async def test_the_answer_that_others_agree_with_is_given(tmp_path: Path) -> Non
             _, _, document = await running.ask()
             assert "water" in document["choices"][0]["message"]["content"]
         assert len(rogue.questions) == 3
+
+
+async def test_the_answer_says_how_all_that_were_asked_did(tmp_path: Path) -> None:
+    odd = RogueMiner(says="Take twelve tablets of whatever lies in the drawer and drive to the seaside tonight.")
+    broken = RogueMiner(name="Ferdie", status=500)
+    async with gateway(
+        tmp_path, names=("Alice", "Charlie"), rogues=[odd, broken], patience=replace(PATIENCE, miners=4)
+    ) as running:
+        _, _, document = await running.ask()
+        more = document["bettertherapy"]
+        assert len(more["ranking"]) == more["minersAsked"] == 4
+        best, second, worst, failed = more["ranking"]
+        assert (best["hotkey"], best["uid"]) == (more["miner"]["hotkey"], more["miner"]["uid"])
+        assert best["score"] == more["score"] >= second["score"] > worst["score"]
+        assert worst["hotkey"] == odd.keypair.ss58_address
+        assert (failed["hotkey"], failed["failure"]) == (broken.keypair.ss58_address, "error")
+        assert "score" not in failed
+        assert all(each["seconds"] >= 0 for each in more["ranking"])
+        _, _, blind = await running.ask(bettertherapy={"compare": True})
+        assert "ranking" not in blind["bettertherapy"], "whose two answers are is not to be guessed"
 
 
 async def test_a_stream_is_kept_alive_and_ends_with_the_receipt(tmp_path: Path) -> None:

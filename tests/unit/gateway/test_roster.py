@@ -62,6 +62,26 @@ async def test_miners_are_found_on_the_chain_and_asked_on_while_it_is_away(
         await subnet.stop()
 
 
+async def test_a_miner_that_comes_to_a_local_subnet_later_is_found_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bittensor.config, "DEFAULT_TOKEN_SYMBOLS_PATH", tmp_path / "symbols.json")
+    subnet = await open_subnet(tmp_path / "chain.db")
+    try:
+        await subnet.enrol("validator", stake_tao=1000.0)
+        await subnet.enrol("miner")
+        settings = {"metagraph_file": None, "chain": subnet.url, "netuid": NETUID}
+        async with gateway(tmp_path, names=(), settings=settings, keypair=keypair("validator-hot")) as running:
+            roster = running.service.roster
+            assert roster is not None
+            assert not roster.members
+            await serve_axon(subnet.chain(), hotkey("miner"), NETUID, address=own_address(), port=9)
+            # A public chain is looked at every two minutes.
+            await eventually(lambda: [each.hotkey for each in roster.members] == [hotkey("miner").address], 60)
+    finally:
+        await subnet.stop()
+
+
 async def test_a_hotkey_that_is_registered_anew_inherits_nothing(tmp_path: Path) -> None:
     rogue = RogueMiner(status=500)
     async with gateway(tmp_path, names=("Alice",), rogues=[rogue]) as running:

@@ -177,11 +177,18 @@ def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
             empty_dir("agent-tmp", size="256Mi"),
             empty_dir("run", size="16Mi"),
             empty_dir("adapters"),
+            *claim_volumes(_claims_before_endpoint(pool)),
             *store_secret_volume(pool),
             token_volume(),
             *key_volume,
         ],
     }
+
+
+def _claims_before_endpoint(pool: Pool) -> list[str]:
+    """Return the claim of the store, where it lies on one: adapters' manifests are read there, and nothing else."""
+    claim = claim_in(store_uri(pool))
+    return [claim] if claim is not None else []
 
 
 def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
@@ -257,6 +264,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
     key_mount: list[Manifest] = []
     model_mounts: list[Manifest] = []
     claims = [claim_in(store_uri(pool))]
+    of_pod = _claims_before_endpoint(pool) if engine.endpoint else claims_of(pool)
     if not engine.endpoint and (sizes := sizes_dir(pool)) is not None:
         # Only headers are read: an adapter of another model is refused before it is loaded.
         source.append(env("BASE_MODEL_DIR", sizes))
@@ -289,7 +297,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
             mount("run", names.ENGINE_RUN_DIR),
             mount("adapters", names.ADAPTERS_DIR),
             *model_mounts,
-            *([] if engine.endpoint else claim_mounts(claims_of(pool), claims)),
+            *claim_mounts(of_pod, claims),
             *store_secret_mount(pool),
             token_mount(),
             *key_mount,

@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 CLIENT: Final = "default"
 """The client whose key is made; others are added to the file."""
-KEY_ITEM: Final = "key"
-"""Where a person finds that key; no pod is given it."""
 STATE_SIZE: Final = "10Gi"
 MISSING_AGAIN_SECONDS: Final = 10.0
 """A Secret's creation and its end are no events here: nobody watches Secrets."""
@@ -124,7 +122,7 @@ def build_keys_secret(validator: Validator, *, key: str) -> Manifest:
     """Return the Secret with one client's key: as a hash in the file that the gateway reads, and in clear beside it."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     document = {"format": "bettertherapy-keys/1", "keys": [{"id": CLIENT, "hash": f"sha256:{digest}"}]}
-    data = {names.KEYS_FILE: orjson.dumps(document), KEY_ITEM: key.encode()}
+    data = {names.KEYS_FILE: orjson.dumps(document), names.KEY_ITEM: key.encode()}
     return _secret(validator, names.gateway_keys_name(validator.name), data)
 
 

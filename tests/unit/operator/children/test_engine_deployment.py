@@ -106,6 +106,18 @@ def test_an_endpoint_pool_runs_agents_only() -> None:
     assert variables["ENGINE_ENDPOINT_KEY_FILE"] == "/etc/bettertherapy/endpoint/apiKey"
 
 
+def test_before_an_endpoint_the_agent_has_the_claim_with_the_adapters_manifests_and_no_other() -> None:
+    model = {"baseModel": {"name": "m", "uri": "pvc://models/m"}}
+    pod = engine_pod(**ENDPOINT | model, store={"uri": "pvc://adapters/twins"})
+    found = {each["name"]: each["persistentVolumeClaim"] for each in pod["volumes"] if "persistentVolumeClaim" in each}
+    [(name, claim)] = found.items()
+    assert claim == {"claimName": "adapters", "readOnly": True}
+    [mount] = [each for each in containers(pod)["agent"]["volumeMounts"] if each["name"] == name]
+    assert (mount["mountPath"], mount["readOnly"]) == (f"{names.PVC_DIR}/adapters", True)
+    remote = engine_pod(**ENDPOINT, store={"uri": "s3://b/x"})
+    assert not [each for each in remote["volumes"] if "persistentVolumeClaim" in each]
+
+
 def test_a_model_in_the_engines_image_is_used_in_place() -> None:
     pod = engine_pod(baseModel={"name": "m", "uri": "file:///opt/m"})
     assert "model" not in containers(pod)
