@@ -16,7 +16,7 @@ parts, each of which only one identity writes, the notes are half of every event
 
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_COMPONENT: Final = f"{GROUP}/component"
-"""engine, miner, routing, report, miner-report, trainer, progress, gateway or ledger."""
+"""engine, miner, routing, report, miner-report, gateway-report, trainer, progress, gateway or ledger."""
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_VALIDATOR: Final = f"{GROUP}/validator"
 LABEL_TWIN: Final = f"{GROUP}/twin"

@@ -1,5 +1,5 @@
-"""PodReport: what one agent says about its engine, or a miner about its subnet. Named as its pod, owned by it, written
-by its identity alone.
+"""PodReport: what an agent says about its engine, a miner or a gateway about its subnet. Named as its pod, owned by it,
+written by its identity alone.
 
 Where a pod can be reached is not in it: that comes from the operator, which has it from the API server.
 """
@@ -19,9 +19,18 @@ PLURAL = "podreports"
 MAX_ADAPTERS = 4096
 MAX_MESSAGE = 1024
 """Characters of a message; agents cut what is longer."""
+GATEWAY_REPORT_SECONDS: Final = 120
+"""So often about a gateway says anew what it sees, though nothing changed."""
+GATEWAY_STALE_SECONDS: Final = 600
+"""What a gateway said that long ago is not taken for what it sees."""
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def as_message(text: str) -> str:
+    """Return a sentence as a report may hold it: cut, and without halves of characters, which no JSON could carry."""
+    return text[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
 class AdapterState(StrEnum):
@@ -189,6 +198,27 @@ class SubnetReport(ApiModel):
     """For ChainUnreachable: when that was."""
 
 
+class GatewayView(ApiModel):
+    """What a validator's gateway sees of its subnet."""
+
+    netuid: Annotated[int, Field(ge=0, le=65535)]
+    """The subnet."""
+    reachable: bool
+    """Whether the subnet's metagraph can be read from the chain. False: all else is that of the last one."""
+    message: Message | None = None
+    """Why it can't be read, as a sentence; absent while it can."""
+    miners: Count | None = None
+    """Miners that have an address in the metagraph in use; absent while none was ever read."""
+    twins: Count | None = None
+    """Twins that the gateway answers for and some miner announced lately; absent until all were asked once."""
+    block: Count | None = None
+    """Block of the metagraph in use."""
+    read_at: Time | None = None
+    """When that metagraph was read."""
+    reported_at: Time
+    """When the gateway said all this; what is too old doesn't count."""
+
+
 class Holdings(ApiModel):
     """What an agent says beside whether its engine answers."""
 
@@ -224,17 +254,29 @@ class MinerReport(ApiModel):
     """Its place on the subnet."""
 
 
+class GatewayReport(ApiModel):
+    """All that one gateway says of its pod. It is written anew now and then, by which one knows that it still holds."""
+
+    pod: PodRef
+    """The pod it speaks of."""
+    gateway: GatewayView
+    """What it sees of its subnet."""
+
+
 class StoredReport(Holdings):
-    """What one pod says of itself: an agent of its engine, a miner of its subnet."""
+    """What one pod says of itself: an agent of its engine, a miner or a gateway of its subnet."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel("self.metadata.name == self.pod.name", "metadata.name must be pod.name: a report speaks of one pod"),
             cel(
-                "has(self.engine) != has(self.subnet)",
-                "a report has engine (an agent's) or subnet (a miner's): set one of them",
+                "[has(self.engine), has(self.subnet), has(self.gateway)].filter(x, x).size() == 1",
+                "a report has engine (an agent's), subnet (a miner's) or gateway (a gateway's): set one of them",
             ),
-            cel("has(self.engine) == has(self.ready)", "ready goes with engine: set both, or none in a miner's report"),
+            cel(
+                "has(self.engine) == has(self.ready)",
+                "ready goes with engine: set both, or none in a miner's or a gateway's report",
+            ),
         )
     )
     ready: bool | None = None
@@ -243,16 +285,19 @@ class StoredReport(Holdings):
     """The engine process; an agent's report has it."""
     subnet: SubnetReport | None = None
     """The miner's place on its subnet; a miner's report has it."""
+    gateway: GatewayView | None = None
+    """What a validator's gateway sees of its subnet; a gateway's report has it."""
 
 
 STORED = StoredReport
-"""What the definition is made from; readers parse PodReport or MinerReport."""
+"""What the definition is made from; readers parse PodReport, MinerReport or GatewayReport."""
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Ready", "type": "boolean", "jsonPath": ".ready"},
     {"name": "Live", "type": "boolean", "jsonPath": ".engine.live"},
     {"name": "Draining", "type": "boolean", "jsonPath": ".draining"},
     {"name": "Engine", "type": "string", "jsonPath": ".engine.version"},
     {"name": "Subnet", "type": "string", "jsonPath": ".subnet.registration"},
+    {"name": "Chain", "type": "boolean", "jsonPath": ".gateway.reachable", "priority": 1},
     {"name": "Generation", "type": "integer", "jsonPath": ".observedGeneration", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]

@@ -266,7 +266,7 @@ class ValidatorStatus(ApiModel):
     twins: Annotated[int | None, Field(ge=0)] = None
     """Twins that the gateway answers for."""
     miners: Annotated[int | None, Field(ge=0)] = None
-    """Miners of the subnet that have an address, as a gateway saw them last."""
+    """Miners of the subnet that have an address, in the newest metagraph that a gateway has; absent without one."""
     last_round: Str253 | None = None
     """The newest ValidatorRound."""
     next_round_time: Time | None = None

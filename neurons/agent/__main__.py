@@ -28,7 +28,7 @@ async def run(settings: Settings) -> int:
             path=paths.routing_slices(settings.namespace),
             labels=paths.routing_labels(settings.pool),
         )
-        writer = PodReportWriter(cluster, namespace=settings.namespace, pool=settings.pool)
+        writer = PodReportWriter(cluster, namespace=settings.namespace, labels=paths.report_labels(settings.pool))
 
         async def publish(report: PodReport | None) -> None:
             if report is None:

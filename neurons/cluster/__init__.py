@@ -5,7 +5,7 @@ async with ClusterClient() as client:  # a pod's service account, or the kubecon
     watch = ObjectWatch(client, path=paths.routing_slices(namespace), labels=paths.routing_labels(pool))
     async for event in watch:
         change = view.take(event)
-    await PodReportWriter(client, namespace=namespace, pool=pool).write(report)
+    await PodReportWriter(client, namespace=namespace, labels=paths.report_labels(pool)).write(report)
 """
 
 from neurons.cluster.access import Access, ClusterAccessError, KubeconfigAccess, ServiceAccountAccess

@@ -1,4 +1,4 @@
-"""Where the two kinds between control and data plane are, and the labels by which a pool's are followed."""
+"""Where the two kinds between control and data plane are, and the labels by which they are followed."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def report_labels(pool: str) -> dict[str, str]:
 def miner_report_labels(pool: str) -> dict[str, str]:
     """Return the labels of the reports of a pool's miners."""
     return {names.LABEL_POOL: pool, names.LABEL_COMPONENT: "miner-report"}
+
+
+def gateway_report_labels(validator: str) -> dict[str, str]:
+    """Return the labels of the reports of a validator's gateways: none of a pool's, which would take them for its."""
+    return {names.LABEL_VALIDATOR: validator, names.LABEL_COMPONENT: "gateway-report"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bettertherapy_api import names
-from bettertherapy_api.report import KIND, MinerReport, PodReport
+from bettertherapy_api.report import KIND, GatewayReport, MinerReport, PodReport
 from neurons.cluster import paths
 from neurons.cluster.client import ClusterClient, ClusterError
 
@@ -15,17 +15,15 @@ _NOT_FOUND: Final = 404
 class PodReportWriter:
     """Writes the report of one pod, with that pod's own token: the API server lets nobody else."""
 
-    def __init__(
-        self, client: ClusterClient, *, namespace: str, pool: str, labels: dict[str, str] | None = None
-    ) -> None:
-        """`labels`: those by which readers find the report; an agent's by default."""
+    def __init__(self, client: ClusterClient, *, namespace: str, labels: dict[str, str]) -> None:
+        """`labels`: those by which readers find the report (`paths`)."""
         self._client = client
         self._collection = paths.pod_reports(namespace)
-        self._labels = labels if labels is not None else paths.report_labels(pool)
+        self._labels = labels
         self._there: dict[str, Any] | None = None
         """What the API server has; None when that is not known for sure."""
 
-    async def write(self, report: PodReport | MinerReport) -> None:
+    async def write(self, report: PodReport | MinerReport | GatewayReport) -> None:
         """Bring the object to what `report` says; called with what is there already, look whether it really is.
 
         Raises ClusterError, aiohttp.ClientError or TimeoutError.

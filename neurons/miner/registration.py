@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from bettertherapy_api.report import MAX_MESSAGE, Registration, SubnetReport
+from bettertherapy_api.report import Registration, SubnetReport, as_message
 from neurons.chain.errors import ChainError, NotRegistered, Refused, Unreachable, UnusableAddress
 from neurons.receipts import Neuron
 from neurons.wire.metagraph import Reading
@@ -49,7 +49,7 @@ def standing(
         last = {"block": metagraph.block, "read_at": _timestamp(read_at)}
     return SubnetReport.model_validate(
         {
-            "registration": state, "message": None if message is None else message[:MAX_MESSAGE], "netuid": netuid,
+            "registration": state, "message": None if message is None else as_message(message), "netuid": netuid,
             "hotkey": hotkey, **({} if neuron is None else _place(neuron, publication)), **last,
         }
     )  # fmt: skip

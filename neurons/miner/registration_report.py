@@ -102,8 +102,7 @@ def _pod(settings: Settings) -> PodRef | None:
 
 
 def _writer(client: ClusterClient, settings: Settings) -> PodReportWriter:
-    labels = paths.miner_report_labels(settings.pool)
-    return PodReportWriter(client, namespace=settings.namespace, pool=settings.pool, labels=labels)
+    return PodReportWriter(client, namespace=settings.namespace, labels=paths.miner_report_labels(settings.pool))
 
 
 async def _write(writer: PodReportWriter, report: MinerReport, *, seconds: float) -> bool:

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.report import EngineReport, MinerReport, PodRef, PodReport, Registration, SubnetReport
+from bettertherapy_api.report import (
+    EngineReport,
+    GatewayReport,
+    GatewayView,
+    MinerReport,
+    PodRef,
+    PodReport,
+    Registration,
+    SubnetReport,
+)
 from neurons.cluster import ClusterClient, ClusterError, KubeconfigAccess, PodReportWriter, paths
 from tests.conftest import Kubectl
 
@@ -76,7 +85,7 @@ def document(pods: EnginePods, pod: str, **changes: Any) -> dict[str, Any]:
 
 
 def writer(pods: EnginePods, client: ClusterClient) -> PodReportWriter:
-    return PodReportWriter(client, namespace=pods.namespace, pool="pool")
+    return PodReportWriter(client, namespace=pods.namespace, labels=paths.report_labels("pool"))
 
 
 async def enforced(pods: EnginePods) -> None:
@@ -88,7 +97,7 @@ async def enforced(pods: EnginePods) -> None:
                 await nobody.create(paths.pod_reports(pods.namespace), document(pods, "pod-2"))
             except ClusterError:
                 return
-            await PodReportWriter(nobody, namespace=pods.namespace, pool="pool").remove("pod-2")
+            await PodReportWriter(nobody, namespace=pods.namespace, labels=paths.report_labels("pool")).remove("pod-2")
     raise AssertionError("the policy pod-reports.bettertherapy.io is not enforced")
 
 
@@ -179,24 +188,29 @@ def miner_document(pods: EnginePods, pod: str, **labels: str) -> dict[str, Any]:
     return {**kept, **said.to_dict()}
 
 
-async def test_a_miner_reports_of_its_subnet_and_of_no_engine(
-    pods: EnginePods, kubectl: Kubectl, kubeconfig: Path, tmp_path: Path
-) -> None:
-    kubectl("-n", pods.namespace, "create", "serviceaccount", "pool-miner")
-    kubectl("-n", pods.namespace, "create", "rolebinding", "miner", "--role=engine",
-            f"--serviceaccount={pods.namespace}:pool-miner")  # fmt: skip
-    spec = {"serviceAccountName": "pool-miner", "containers": [{"name": "miner", "image": "none"}]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod-3"}, "spec": spec}
-    made = kubectl("-n", pods.namespace, "create", "-f", "-", "-o", "json", stdin=json.dumps(pod)).stdout
-    pods.uids["pod-3"] = json.loads(made)["metadata"]["uid"]
-    bound = ("--bound-object-kind=Pod", "--bound-object-name=pod-3")
-    token = kubectl("-n", pods.namespace, "create", "token", "pool-miner", *bound).stdout.strip()
+def client_of(pods: EnginePods, kubectl: Kubectl, tmp_path: Path, *, account: str, pod: str) -> ClusterClient:
+    """Make a pod with an account of its own that has the rights of the engines' one; return a client with its token."""
+    kubectl("-n", pods.namespace, "create", "serviceaccount", account)
+    kubectl("-n", pods.namespace, "create", "rolebinding", account, "--role=engine",
+            f"--serviceaccount={pods.namespace}:{account}")  # fmt: skip
+    spec = {"serviceAccountName": account, "containers": [{"name": "neuron", "image": "none"}]}
+    thing = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec}
+    made = kubectl("-n", pods.namespace, "create", "-f", "-", "-o", "json", stdin=json.dumps(thing)).stdout
+    pods.uids[pod] = json.loads(made)["metadata"]["uid"]
+    bound = ("--bound-object-kind=Pod", f"--bound-object-name={pod}")
+    token = kubectl("-n", pods.namespace, "create", "token", account, *bound).stdout.strip()
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json").stdout)
     config["users"][0]["user"] = {"token": token}
-    path = tmp_path / "kubeconfig-miner"
+    path = tmp_path / f"kubeconfig-{account}"
     path.write_text(json.dumps(config))
+    return ClusterClient(KubeconfigAccess(path))
+
+
+async def test_a_miner_reports_of_its_subnet_and_of_no_engine(
+    pods: EnginePods, kubectl: Kubectl, tmp_path: Path
+) -> None:
     collection = paths.pod_reports(pods.namespace)
-    async with ClusterClient(KubeconfigAccess(path)) as miner:
+    async with client_of(pods, kubectl, tmp_path, account="pool-miner", pod="pod-3") as miner:
         with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
             await miner.create(collection, document(pods, "pod-3"))
         mislabelled = miner_document(pods, "pod-3", **{"bettertherapy.io/component": "report"})
@@ -209,3 +223,50 @@ async def test_a_miner_reports_of_its_subnet_and_of_no_engine(
     async with pods.connect("pod-1") as agent:
         with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
             await agent.create(collection, miner_document(pods, "pod-1"))
+
+
+def gateway_report(pods: EnginePods, pod: str, **more: Any) -> GatewayReport:
+    view = {"netuid": 42, "reachable": True, "miners": 3, "reported_at": "2026-01-02T03:04:05Z", **more}
+    return GatewayReport(pod=PodRef(name=pod, uid=pods.uids[pod]), gateway=GatewayView(**view))
+
+
+def gateway_document(pods: EnginePods, pod: str, **labels: str) -> dict[str, Any]:
+    whole = document(pods, pod, labels=paths.gateway_report_labels("val") | labels)
+    kept = {key: value for key, value in whole.items() if key not in ("engine", "ready")}
+    return {**kept, **gateway_report(pods, pod).to_dict()}
+
+
+async def test_a_gateway_reports_of_its_subnet_and_of_no_engine(
+    pods: EnginePods, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    await enforced(pods)
+    collection = paths.pod_reports(pods.namespace)
+    async with client_of(pods, kubectl, tmp_path, account="val-gateway", pod="pod-4") as gateway:
+        with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
+            await gateway.create(collection, document(pods, "pod-4"))
+        for labels, message in (
+            ({names.LABEL_VALIDATOR: "another"}, "must name the validator of the ServiceAccount"),
+            ({names.LABEL_POOL: "pool"}, "must not stand beside it"),
+            ({names.LABEL_COMPONENT: "miner-report"}, "gateway-report"),
+        ):
+            with pytest.raises(ClusterError, match=message):
+                await gateway.create(collection, gateway_document(pods, "pod-4", **labels))
+        for more in ({"engine": {"live": True}, "ready": True}, {"subnet": {"registration": "Registered"}}):
+            with pytest.raises(ClusterError, match="set one of them"):
+                await gateway.create(collection, {**gateway_document(pods, "pod-4"), **more})
+        labels = paths.gateway_report_labels("val")
+        mine = PodReportWriter(gateway, namespace=pods.namespace, labels=labels)
+        await mine.write(gateway_report(pods, "pod-4"))
+        await mine.write(gateway_report(pods, "pod-4", reachable=False, message="no answer", miners=None))
+        found = json.loads(kubectl("-n", pods.namespace, "get", "podreport", "pod-4", "-o", "json").stdout)
+        assert found["gateway"] == {
+            "netuid": 42, "reachable": False, "message": "no answer", "reportedAt": "2026-01-02T03:04:05Z",
+        }  # fmt: skip
+    async with pods.connect("pod-1") as agent:
+        with pytest.raises(ClusterError, match="must name the validator of the ServiceAccount"):
+            await agent.create(collection, gateway_document(pods, "pod-1"))
+        for forge in (
+            agent.merge(f"{collection}/pod-4", {"gateway": {"miners": 99}}), agent.delete(f"{collection}/pod-4"),
+        ):  # fmt: skip
+            with pytest.raises(ClusterError, match="is written by that pod alone"):
+                await forge

@@ -141,11 +141,11 @@ def test_a_validator_is_reconciled(operator_log: Path, kubectl: Kubectl, namespa
         if reason == "SecretNotFound":
             kubectl("create", "secret", "generic", "hotkey", "-n", namespace, "--from-literal=hotkey={}")
     made = kubectl(
-        "get", "deploy,svc,cm,sa,netpol,secret,pvc", "-n", namespace, "-l", "bettertherapy.io/validator=quiet",
-        "-o", "jsonpath={range .items[*]}{.kind} {end}",
+        "get", "deploy,svc,cm,sa,role,rolebinding,netpol,secret,pvc", "-n", namespace,
+        "-l", "bettertherapy.io/validator=quiet", "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert sorted(made) == [
-        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Secret", "Secret", "Service",
-        "ServiceAccount",
+        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Role", "RoleBinding", "Secret", "Secret",
+        "Service", "ServiceAccount",
     ]  # fmt: skip
     assert "forbidden" not in operator_log.read_text().lower()

@@ -8,9 +8,11 @@ import pytest
 
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
+from tests.unit.operator.validator.validators import validator
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
 from twin_operator.kinds.resources import CHILDREN, MADE_ONCE
+from twin_operator.kinds.validator.role import build_role as build_gateway_role
 
 Rules = dict[tuple[str, str], set[str]]
 READ = {"get", "list", "watch"}
@@ -82,7 +84,10 @@ def test_operator_holds_what_its_roles_hand_on(cluster_role: list[dict], handed_
 
 @pytest.fixture
 def handed_on() -> list[dict]:
-    return [build_engine_role(pool(), configmaps=True), build_miner_role(pool(), configmaps=True), build_role(run())]
+    return [
+        build_engine_role(pool(), configmaps=True), build_miner_role(pool(), configmaps=True), build_role(run()),
+        build_gateway_role(validator()),
+    ]  # fmt: skip
 
 
 def test_lease_is_the_only_one_it_may_change(render: Callable) -> None:

@@ -19,7 +19,7 @@ from neurons.chain.errors import UnusableAddress
 from neurons.receipts import Metagraph, Neuron
 from neurons.validator.gateway.standing import MinerId
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
-from neurons.wire.metagraph import MetagraphSource
+from neurons.wire.metagraph import MetagraphSource, Reading
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,19 @@ class Roster:
         self._members: dict[MinerId, Member] = {}
         self._by_twin: dict[str, dict[MinerId, Member]] = {}
         self._metagraph: Metagraph | None = None
+        self.read_at: float | None = None
+        """When the metagraph in use was read, in seconds since 1970."""
         self._problems: dict[str, str] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self.looked = asyncio.Event()
         """Set once every miner of a metagraph was asked what it serves."""
+        self.news = asyncio.Event()
+        """Set when the chain was looked at, whatever it answered, and when `looked` is; who waits for it clears it."""
+
+    @property
+    def reading(self) -> Reading:
+        """The metagraph in use, and what is wrong with the chain now."""
+        return self._source.latest()
 
     @property
     def age_seconds(self) -> float:
@@ -119,6 +128,7 @@ class Roster:
         try:
             while True:
                 await self.refresh_metagraph()
+                self.news.set()
                 if announcing is None and self._metagraph is not None:
                     announcing = asyncio.create_task(self._follow_announcements())
                 await asyncio.sleep(self._poll if self._metagraph is not None else min(1.0, self._poll))
@@ -131,7 +141,7 @@ class Roster:
         metagraph = (await self._source.refresh()).metagraph
         if metagraph is None or metagraph is self._metagraph:
             return
-        self._metagraph = metagraph
+        self._metagraph, self.read_at = metagraph, time.time()
         members = {}
         for neuron in metagraph.neurons:
             url = self._url(neuron)
@@ -155,7 +165,9 @@ class Roster:
     async def refresh_announcements(self) -> None:
         """Ask every miner what it serves now."""
         await self._ask_all(list(self._members.values()))
-        self.looked.set()
+        if not self.looked.is_set():
+            self.looked.set()
+            self.news.set()
 
     async def renew(self, identity: MinerId) -> Member | None:
         """Return a member with an announcement that is no older than two seconds, if it gives one."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
+from bettertherapy_api.report import GatewayView
 from neurons.chain.connection import Chain
 from neurons.chain.errors import WalletError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import load_hotkey
+from neurons.cluster import ClusterClient
 from neurons.ledger import QueuedLedger, Recorder
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
@@ -38,6 +41,8 @@ from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import Ids, Sessions
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
+from neurons.validator.gateway.subnet_report import report_view
+from neurons.validator.gateway.subnet_view import view
 from neurons.validator.gateway.twins import Twins, TwinsFile
 from neurons.validator.pages import Gateway, open_pages
 from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
@@ -70,6 +75,7 @@ class GatewayService:
         scrub: Scrubber | None = None,
         ranker: Ranker | None = None,
         notices: Notices | None = None,
+        connect: Callable[[], ClusterClient] = ClusterClient,
     ) -> None:
         """What is given stands in place of what the settings name. Raises StartError with what to do."""
         self._settings = settings
@@ -84,6 +90,7 @@ class GatewayService:
             raise StartError(str(error)) from None
         self._secret = _secret(settings)
         self._recorder, self._scrub = recorder, scrub
+        self._connect = connect
         self._ranker = ranker or AgreementRanker()
         self._notices = notices or EmergencyNotices(country=settings.country)
         self.standings = Standings()
@@ -159,13 +166,28 @@ class GatewayService:
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight, pages=pages,
             )  # fmt: skip
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
-            followers = [roster.follow(), self._keys.follow()]
+            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins)]
             if self._twins_file is not None:
                 followers.append(self._twins_file.follow())
             try:
                 await self._serve(server, followers)
             finally:
                 await recording.close(seconds=settings.drain_seconds)
+
+    def _reporting(self, roster: Roster, twins: Twins) -> list[Coroutine[Any, Any, None]]:
+        """Tell the operator what is seen of the subnet, where there is one to tell."""
+        own, netuid = self._settings.own_pod, self._settings.netuid
+        if own is None or netuid is None:
+            return []
+
+        def see() -> GatewayView | None:
+            asked = roster.looked.is_set()
+            return view(
+                roster.reading, netuid=netuid, miners=len(roster.members), read_at=roster.read_at, now=time.time(),
+                twins=sum(twins.serves(name) for name in roster.twins()) if asked else None,
+            )  # fmt: skip
+
+        return [report_view(own, see, roster.news, connect=self._connect)]
 
     async def _serve(self, server: GatewayServer, followers: list[Coroutine[Any, Any, None]]) -> None:
         settings = self._settings

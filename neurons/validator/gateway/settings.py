@@ -20,6 +20,16 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnPod:
+    """Which pod of which Validator this gateway is, by the downward API."""
+
+    validator: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How one gateway process runs. Times are in seconds."""
 
@@ -61,6 +71,8 @@ class Settings:
     licence_registers: tuple[str, ...] = ()
     interactions_store: str | None = None
     """Where conversations go that a doctor brings: fine-tunes read `<store>/<twin>/interactions`."""
+    own_pod: OwnPod | None = None
+    """Whose PodReport tells the operator what is seen of the subnet; None outside a cluster."""
     log_level: str = "INFO"
 
 
@@ -138,8 +150,19 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         pages_per_minute=given.pages_per_minute,
         licence_registers=given.licence_registers,
         interactions_store=given.interactions_store,
+        own_pod=_own_pod(environ),
         log_level=given.log_level,
     )
+
+
+def _own_pod(environ: Mapping[str, str]) -> OwnPod | None:
+    """Return which pod this is; None unless all of it is told, as the operator does."""
+    validator, namespace, name, uid = (
+        environ.get(f"POD_{each}", "") for each in ("VALIDATOR", "NAMESPACE", "NAME", "UID")
+    )
+    if not (validator and namespace and name and uid):
+        return None
+    return OwnPod(validator=validator, namespace=namespace, name=name, uid=uid)
 
 
 def _seconds(text: str) -> float:

@@ -285,7 +285,9 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.TWIN_UNREADABLE,
                     R.TOO_MANY_TWINS,
                 ),
-                "ChainReachable=Unknown": (R.CHAIN_NOT_REPORTED,),
+                "ChainReachable=True": (R.CHAIN_READ,),
+                "ChainReachable=False": (R.CHAIN_UNREACHABLE,),
+                "ChainReachable=Unknown": (R.CHAIN_NOT_REPORTED, R.REPORT_STALE, R.NO_GATEWAY),
                 "LedgerReachable=True": (R.EMBEDDED_LEDGER, R.LEDGER_PREPARED),
                 "LedgerReachable=False": (
                     R.LEDGER_UNREACHABLE,

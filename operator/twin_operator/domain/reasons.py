@@ -402,8 +402,10 @@ class Reason(StrEnum):
     )
     CHAIN_UNREACHABLE = (
         "ChainUnreachable",
-        "the miner couldn't read the chain for ten minutes; it goes on with the last metagraph, whose time is told",
-        "the network's name in `spec.miner.chain`, the way there, or another endpoint",
+        "a miner or a gateway couldn't read the subnet's metagraph for ten minutes; it goes on with the last one, "
+        "whose time is told",
+        "the message; the network's name in `spec.miner.chain` of a pool or `spec.chain` of a validator, the way "
+        "there, or another endpoint",
     )
     CHAIN_NOT_SET = "ChainNotSet", "`spec.miner.netuid` is set and `spec.miner.chain` is not", "set it"
     WALLET_MISSING = (
@@ -488,10 +490,21 @@ class Reason(StrEnum):
         "not all twins of the namespace fit into what the gateway is told; those that it knew stay",
         "put some of the twins, with a Validator of their own, into another namespace",
     )
+    CHAIN_READ = (
+        "ChainRead",
+        "all is well: gateways read the subnet's metagraph; the message counts the miners that have an address there",
+    )
     CHAIN_NOT_REPORTED = (
         "ChainNotReported",
-        "the operator asks no chain, and gateways don't tell it yet how old their metagraph is",
-        "`GET /v1/models` and `bettertherapy_gateway_metagraph_age_seconds` of a gateway say it",
+        "no gateway has said yet what it sees of the subnet",
+        "wait a minute; then the gateway's log: definitions and the policy `pod-reports.bettertherapy.io` of an older "
+        "release refuse its report, and `gateway.image` of an older release writes none",
+    )
+    REPORT_STALE = (
+        "ReportStale",
+        "the last that a gateway said of the subnet is more than ten minutes old, or its node's clock goes wrong: what "
+        "it sees now isn't known",
+        "the gateway's log says why its report can't be written; patients are answered meanwhile",
     )
     EMBEDDED_LEDGER = "EmbeddedLedger", "all is well: the ledger is a file on the gateway's volume"
     LEDGER_PREPARED = "LedgerPrepared", "all is well: the database answered, and has this release's tables"

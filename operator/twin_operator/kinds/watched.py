@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
-from bettertherapy_api.report import AdapterReport, MinerReport, PodReport
+from bettertherapy_api.report import AdapterReport, GatewayReport, MinerReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
 from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from, validator_from
@@ -75,6 +75,8 @@ class Report:
     """What an agent says."""
     miner: MinerReport | None = None
     """What a miner says instead."""
+    gateway: GatewayReport | None = None
+    """What a validator's gateway says instead."""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -103,6 +105,9 @@ def decode_report(thing: Manifest, former: Report | None) -> Report:
     if "subnet" in thing:
         miner = _parse(MinerReport, {key: thing.get(key) for key in MinerReport.model_fields})
         return Report(report=None, miner=miner if miner is not None and _is_of(thing, miner) else None)
+    if "gateway" in thing:
+        said = _parse(GatewayReport, {key: thing.get(key) for key in GatewayReport.model_fields})
+        return Report(report=None, gateway=said if said is not None and _is_of(thing, said) else None)
     raw = _mapping(thing.get("adapters"))
     head = {key: value for key, value in thing.items() if key != "adapters"}
     report = _parse(PodReport, head)
@@ -113,7 +118,7 @@ def decode_report(thing: Manifest, former: Report | None) -> Report:
     return Report(report=report.model_copy(update={"adapters": adapters}), raw=raw)
 
 
-def _is_of(thing: Manifest, report: PodReport | MinerReport) -> bool:
+def _is_of(thing: Manifest, report: PodReport | MinerReport | GatewayReport) -> bool:
     return report.pod.name == thing["metadata"]["name"] and report.pod.uid == _owner(thing, POD.kind)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport, AdapterState, EngineReport, PodRef, PodReport
-from neurons.cluster import ClusterError, PodReportWriter
+from neurons.cluster import ClusterError, PodReportWriter, paths
 from neurons.cluster.pod_report import merge_patch
 
 UNTRACKED = {"managedFields": [{}]}
@@ -79,7 +79,7 @@ def server() -> Server:
 
 @pytest.fixture
 def writer(server: Server) -> PodReportWriter:
-    return PodReportWriter(server, namespace="clinic", pool="pool")  # type: ignore[arg-type]
+    return PodReportWriter(server, namespace="clinic", labels=paths.report_labels("pool"))  # type: ignore[arg-type]
 
 
 def content(server: Server) -> dict[str, Any]:
@@ -132,14 +132,14 @@ async def test_one_that_somebody_deleted_is_made_again(server: Server, writer: P
 
 async def test_an_agent_that_starts_again_finds_its_own(server: Server, writer: PodReportWriter) -> None:
     await writer.write(report(a=adapter("a"), b=adapter("b")))
-    again = PodReportWriter(server, namespace="clinic", pool="pool")  # type: ignore[arg-type]
+    again = PodReportWriter(server, namespace="clinic", labels=paths.report_labels("pool"))  # type: ignore[arg-type]
     await again.write(report(ready=False, a=adapter("a")))
     assert server.writes[1:] == [("merge", {"ready": False, "adapters": {"b": None}, "metadata": UNTRACKED})]
 
 
 async def test_one_of_a_former_pod_of_that_name_is_replaced(server: Server, writer: PodReportWriter) -> None:
     await writer.write(report(uid="former", a=adapter("a")))
-    again = PodReportWriter(server, namespace="clinic", pool="pool")  # type: ignore[arg-type]
+    again = PodReportWriter(server, namespace="clinic", labels=paths.report_labels("pool"))  # type: ignore[arg-type]
     await again.write(report(b=adapter("b")))
     assert [what for what, _ in server.writes] == ["create", "delete", "create"]
     assert content(server) == report(b=adapter("b")).to_dict()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import bittensor.config
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from bettertherapy_api.report import Registration, SubnetReport
 from neurons.chain.errors import ChainError, Refused, Unreachable, UnusableAddress
@@ -23,6 +22,7 @@ from neurons.miner.settings import Settings
 from neurons.miner.subnet import Subnet
 from neurons.receipts import NeuronEntry
 from tests.unit.chain.played import NETUID, hotkey, keypair, open_subnet
+from tests.unit.cluster.report_server import Reached, ReportServer, report_server
 from tests.unit.miner.running_miner import eventually_async
 from tests.unit.miner.signing_miner import on_subnet
 from tests.unit.receipts.keyring import COLDKEY, MINER, VALIDATOR
@@ -120,6 +120,13 @@ def test_one_outage_is_told_in_the_words_of_its_beginning() -> None:
     assert steady(stands(problem=Unreachable("connection refused")), first).uid is None
 
 
+def test_words_that_no_json_could_carry_do_not_end_a_miner() -> None:
+    """A chain's endpoint may say anything."""
+    said = stands(neuron(), problem=Unreachable("no \ud800 answer" + "!" * 2000))
+    assert said.message is not None
+    assert (said.message[:11], len(said.message)) == ("no ? answer", 1024)
+
+
 def test_before_any_metagraph_nothing_is_claimed() -> None:
     problem: ChainError = Unreachable("no answer")
     said = standing(
@@ -128,60 +135,10 @@ def test_before_any_metagraph_nothing_is_claimed() -> None:
     assert (said.registration, said.uid, said.block) == (Registration.CHAIN_UNREACHABLE, None, None)
 
 
-class ApiServer:
-    """Keeps the one report that is written to it."""
-
-    def __init__(self) -> None:
-        self.report: dict[str, Any] | None = None
-        self.writes = 0
-
-    async def handle(self, request: web.Request) -> web.Response:
-        if request.method == "GET":
-            return web.json_response(self.report or {"message": "none"}, status=200 if self.report else 404)
-        self.writes += 1
-        body = await request.json()
-        if request.method == "POST":
-            self.report = body
-        elif self.report is not None:
-            self.report = merged(self.report, body)
-        return web.json_response({"kind": "PartialObjectMetadata"})
-
-
-def merged(before: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    after = dict(before)
-    for key, value in patch.items():
-        if value is None:
-            after.pop(key, None)
-        elif isinstance(value, dict) and isinstance(before.get(key), dict):
-            after[key] = merged(before[key], value)
-        else:
-            after[key] = value
-    return after
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How the API server is reached in tests."""
-
-    server: str
-
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def ssl_context(self) -> bool:
-        return True
-
-
 @pytest.fixture
-async def api():  # type: ignore[no-untyped-def]
-    kept = ApiServer()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", kept.handle)
-    server = TestServer(app)
-    await server.start_server()
-    kept.connect = lambda: ClusterClient(Reached(str(server.make_url("")).rstrip("/")))  # type: ignore[attr-defined,arg-type]
-    yield kept
-    await server.close()
+async def api() -> AsyncIterator[ReportServer]:
+    async with report_server() as kept:
+        yield kept
 
 
 def settings(folder: Path, key: Any = MINER, **own: Any) -> Settings:

@@ -109,6 +109,11 @@ def stands_differently(change: Change) -> bool:
     return _miner_part(change.old) != _miner_part(change.new)
 
 
+def sees_differently(change: Change) -> bool:
+    """A gateway says something else of its subnet, or says the same anew: what it said long ago would not count."""
+    return _gateway_part(change.old) != _gateway_part(change.new)
+
+
 def hears_or_not(change: Change) -> bool:
     """An engine's chat template takes conversations, or does so no more."""
     before, after = (_template_refusal(each) for each in (change.old, change.new))
@@ -151,6 +156,10 @@ def _pod_part(entry: Entry | None) -> object:
 
 def _miner_part(entry: Entry | None) -> object:
     return entry.value.miner if entry is not None and isinstance(entry.value, Report) else None
+
+
+def _gateway_part(entry: Entry | None) -> object:
+    return entry.value.gateway if entry is not None and isinstance(entry.value, Report) else None
 
 
 def _template_refusal(entry: Entry | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
@@ -17,6 +17,7 @@ from twin_operator.engine.resources import PERSISTENT_VOLUME_CLAIM
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.pages import pages_claim
+from twin_operator.kinds.validator.subnet import Sight, chain_reachable
 
 _COLDKEY: Final = "holds a coldkey"
 """As neurons.chain.wallet says it; a test holds the two together."""
@@ -45,6 +46,8 @@ class Situation:
     """Why that could not be which tells the gateways of the twins."""
     ledger_job: str | None = None
     """The Job that makes the ledger's tables; None for an embedded ledger."""
+    seen: Sight = field(default_factory=Sight)
+    """What the gateways say of the subnet."""
 
 
 def children_refused(situation: Situation) -> Finding | None:
@@ -210,8 +213,9 @@ TWINS: Final = Chain[Situation]("TwinsPublished", twins_refused, no_twins, twin_
 def validator_conditions(situation: Situation) -> list[Condition]:
     """Return the validator's conditions."""
     return [
-        _ready(situation), _gateway_ready(situation), _twins_published(situation), _chain(), _ledger(situation),
-        _weights(situation.validator), *_hosts(situation.validator),
+        _ready(situation), _gateway_ready(situation), _twins_published(situation),
+        chain_reachable(situation.validator, situation.seen), _ledger(situation), _weights(situation.validator),
+        *_hosts(situation.validator),
     ]  # fmt: skip
 
 
@@ -239,16 +243,6 @@ def _twins_published(situation: Situation) -> Condition:
         return found.condition("TwinsPublished", "False")
     said = f"the gateway is told of {situation.told} twins, and which weights may answer for each"
     return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
-
-
-def _chain() -> Condition:
-    """The operator asks no chain: what wasn't reported isn't claimed."""
-    silent = Finding(
-        Reason.CHAIN_NOT_REPORTED,
-        "a gateway becomes ready only once it has read the metagraph; how old that is now, and why the chain can't be "
-        "read, GET /v1/models and the metric bettertherapy_gateway_metagraph_age_seconds say",
-    )
-    return silent.condition("ChainReachable", "Unknown")
 
 
 def _embedded_ledger(situation: Situation) -> Condition:

@@ -9,6 +9,8 @@ from twin_operator.kinds.validator.gateway_deployment import build_gateway_deplo
 from twin_operator.kinds.validator.ledger_job import build_ledger_job
 from twin_operator.kinds.validator.network_policy import build_gateway_network_policy, build_ledger_network_policy
 from twin_operator.kinds.validator.pod_disruption_budget import build_budget
+from twin_operator.kinds.validator.role import build_role
+from twin_operator.kinds.validator.role_binding import build_role_binding
 from twin_operator.kinds.validator.service import build_service
 from twin_operator.kinds.validator.service_account import build_service_account
 from twin_operator.kinds.validator.twins_configmap import build_twins_configmap
@@ -19,6 +21,8 @@ def build_children(validator: Validator, images: Images, *, answering: Answering
     """Return the children; pods last, when all they need is there."""
     manifests = (
         build_service_account(validator),
+        build_role(validator),
+        build_role_binding(validator),
         build_gateway_network_policy(validator),
         build_ledger_network_policy(validator),
         build_service(validator),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bettertherapy_api import names
+from bettertherapy_api.report import GatewayReport, GatewayView
 from twin_operator.domain.objects import Validator
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts
 from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Entry
+from twin_operator.kinds.resources import POD_REPORT
 from twin_operator.kinds.validator.labels import GATEWAY, LEDGER
+from twin_operator.kinds.watched import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,8 @@ class ValidatorFacts:
 
     gateways: tuple[PodFacts, ...] = ()
     """Its gateway pods that are here to stay, by name."""
+    views: Mapping[str, GatewayView] = field(default_factory=dict)
+    """What they say of their subnet, by name; only of pods that exist under the UID that the report states."""
     deployment: DeploymentFacts = field(default_factory=DeploymentFacts)
     ledger_pods: tuple[PodFacts, ...] = ()
     """Pods that make the ledger's tables, and are here to stay."""
@@ -39,6 +44,7 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
     """
     gateways: list[PodFacts] = []
     ledger_pods: list[PodFacts] = []
+    reports: dict[str, GatewayReport] = {}
     deployment = DeploymentFacts()
     made: set[str] = set()
     for entry in entries:
@@ -48,6 +54,9 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
                 gateways.append(value)
             elif value.component == LEDGER and not value.leaving:
                 ledger_pods.append(value)
+        elif kind == POD_REPORT.kind:
+            if isinstance(value, Report) and value.gateway is not None:
+                reports[entry.key.name] = value.gateway
         elif not controlled_by(entry.manifest, validator.uid):
             continue
         elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator.name):
@@ -56,6 +65,11 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
             made.add(entry.key.name)
     return ValidatorFacts(
         gateways=tuple(sorted(gateways, key=lambda pod: pod.name)), deployment=deployment,
+        views={
+            pod.name: said.gateway
+            for pod in gateways
+            if (said := reports.get(pod.name)) is not None and said.pod.uid == pod.uid
+        },
         ledger_pods=tuple(sorted(ledger_pods, key=lambda pod: pod.name)), tables_made=frozenset(made),
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ from twin_operator.kinds.podspec.parts import (
     own_resources,
     pod_security,
     pull_secrets,
+    token_mount,
+    token_volume,
 )
 from twin_operator.kinds.validator.labels import GATEWAY, labels, selector_labels
 from twin_operator.kinds.validator.pages import pages_arguments, pages_mounts, pages_volumes
@@ -61,7 +63,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.validator.gateway"],
                 "args": gateway_arguments(validator, drain_seconds=drain),
-                "env": with_added_env([env("HOME", "/tmp"), ledger_url(validator)], gateway.pod),  # noqa: S108
+                "env": with_added_env([*_identity(), ledger_url(validator)], gateway.pod),
                 "ports": [{"name": "http", "containerPort": names.GATEWAY_PORT, "protocol": "TCP"}],
                 "resources": own_resources(gateway.resources, RESOURCES),
                 "securityContext": container_security(),
@@ -86,6 +88,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                     mount("twins", names.TWINS_DIR, read_only=True),
                     mount("sessions", names.SESSIONS_DIR, read_only=True),
                     mount("state", names.STATE_DIR),
+                    token_mount(),
                     *pages_mounts(gateway),
                     *added_mounts(gateway.pod),
                 ],
@@ -102,6 +105,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
             },
             _secret("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
             _state_volume(validator),
+            token_volume(),
             *pages_volumes(gateway),
             *added_volumes(gateway.pod),
         ],
@@ -148,6 +152,23 @@ def gateway_arguments(validator: Validator, *, drain_seconds: int) -> list[str]:
         *pages_arguments(gateway),
         f"--drain-delay={DRAIN_DELAY_SECONDS}",
         f"--drain-seconds={drain_seconds}",
+    ]
+
+
+def _identity() -> list[Manifest]:
+    """Return the variables that tell a gateway whose report it writes. Variables: an image of a release before, which
+    `gateway.image` may name, would end at an argument that it doesn't know.
+    """
+    fields = {
+        "POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_UID": "metadata.uid",
+        "POD_VALIDATOR": f"metadata.labels['{names.LABEL_VALIDATOR}']",
+    }  # fmt: skip
+    return [
+        env("HOME", "/tmp"),  # noqa: S108  # an emptyDir of the pod
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+            for name, path in fields.items()
+        ),
     ]
 
 

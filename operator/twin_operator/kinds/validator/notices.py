@@ -21,6 +21,6 @@ def validator_notices(before: Manifest, after: Manifest) -> list[Notice]:
         occasion = f"{kind}/{reason}/{condition['lastTransitionTime']}"
         if kind == "Ready" and status == "True":
             notices.append(Notice(reason="ValidatorReady", note=message, occasion=occasion))
-        elif kind in ("Ready", "TwinsPublished", "LedgerReachable") and status == "False":
+        elif kind in ("Ready", "TwinsPublished", "ChainReachable", "LedgerReachable") and status == "False":
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

@@ -15,6 +15,7 @@ from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.labels import GATEWAY
 from twin_operator.kinds.validator.ledger_job import build_ledger_job
 from twin_operator.kinds.validator.made_once import Missing
+from twin_operator.kinds.validator.subnet import Sight
 from twin_operator.settings import Images
 
 
@@ -24,6 +25,8 @@ class Gathered:
 
     validator: Validator
     facts: ValidatorFacts
+    seen: Sight
+    """What its gateways say of the subnet."""
     answering: Answering
     """What its gateways are to be told."""
     told: int
@@ -52,13 +55,16 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
             validator=validator, facts=facts, told=gathered.told, left_out=gathered.answering.left_out,
             unread=gathered.unread, missing=gathered.missing, refused=gathered.refused,
             twins_refused=gathered.twins_refused, ledger_job=job["metadata"]["name"] if job is not None else None,
+            seen=gathered.seen,
         )
     )  # fmt: skip
+    newest = gathered.seen.newest
     status: Manifest = {
         "observedGeneration": validator.generation,
         "replicas": len(facts.gateways),
         "readyReplicas": facts.ready,
         "selector": f"{names.LABEL_COMPONENT}={GATEWAY},{names.LABEL_VALIDATOR}={validator.name}",
         "twins": gathered.told,
+        "miners": newest.miners if newest is not None else None,
     }
     return status, conditions

@@ -25,6 +25,7 @@ from twin_operator.kinds.validator.facts import facts_of
 from twin_operator.kinds.validator.made_once import MadeOnce
 from twin_operator.kinds.validator.notices import validator_notices
 from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.validator.subnet import sight
 from twin_operator.kinds.validator.twins_configmap import twins_in
 from twin_operator.kinds.watched import OF_VALIDATOR, OWNER
 from twin_operator.settings import Images
@@ -73,9 +74,10 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         )
         entries = self.store.find_any(OF_VALIDATOR, (validator.namespace, validator.name))
         twins, unread = self._twins(validator, known)
+        facts = facts_of(validator, entries)
         return Gathered(
-            validator=validator, facts=facts_of(validator, entries), answering=fitting(twins, known=known),
-            unread=unread, told=len(known),
+            validator=validator, facts=facts, seen=sight(validator, facts, now=datetime.now(UTC)),
+            answering=fitting(twins, known=known), unread=unread, told=len(known),
         )  # fmt: skip
 
     def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> tuple[list[KnownTwin], tuple[str, ...]]:
@@ -121,7 +123,10 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         again = outcome.look_again
         return Report(
             status=status, conditions=conditions, notices=validator_notices, outcome=outcome.outcome,
-            wake_at=(datetime.now(UTC) + timedelta(seconds=again) if again is not None else None,),
+            wake_at=(
+                datetime.now(UTC) + timedelta(seconds=again) if again is not None else None,
+                outcome.gathered.seen.stale_at,
+            ),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""ServiceAccount V-gateway: an identity without any right, whose token no pod holds: the gateway asks no API server."""
+"""ServiceAccount V-gateway: the identity by which a gateway writes its pod's report, which is all that it may."""
 
 from __future__ import annotations
 

@@ -21,17 +21,17 @@ def pods(**spec: Any) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
-def test_every_pod_satisfies_the_restricted_standard_and_holds_no_token(spec: dict[str, Any]) -> None:
+def test_every_pod_satisfies_the_restricted_standard_and_only_a_gateway_holds_a_token(spec: dict[str, Any]) -> None:
     found = pods(**spec)
     assert set(found) == ({"Deployment", "Job"} if "ledger" in spec else {"Deployment"})
-    for pod in found.values():
+    for kind, pod in found.items():
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 65532)
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
-        assert {next(key for key in volume if key != "name") for volume in pod["volumes"]} <= {
-            "emptyDir", "persistentVolumeClaim", "secret", "configMap",
-        }  # fmt: skip
+        sources = {next(key for key in volume if key != "name") for volume in pod["volumes"]}
+        assert sources <= {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected"}
+        assert ("projected" in sources) is (kind == "Deployment")
         [container] = pod["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
@@ -62,10 +62,19 @@ def test_planning_twice_gives_the_same_bytes_and_nothing_to_apply() -> None:
             assert needs_apply(stamped(child, OWNER), stamped(other, OWNER)) is None
 
 
-def test_the_account_has_no_right_at_all() -> None:
+def test_the_account_may_write_reports_and_nothing_else() -> None:
     made = children(**POSTGRES)
     assert made["ServiceAccount", "v-gateway"]["automountServiceAccountToken"] is False
-    assert not [kind for kind, _ in made if kind in ("Role", "RoleBinding")]
+    assert [key for key in made if key[0] in ("Role", "RoleBinding")] == [
+        ("Role", "v-gateway"), ("RoleBinding", "v-gateway"),
+    ]  # fmt: skip
+    verbs = ["create", "get", "patch", "delete"]
+    assert made["Role", "v-gateway"]["rules"] == [
+        {"apiGroups": ["bettertherapy.io"], "resources": ["podreports"], "verbs": verbs}
+    ]
+    binding = made["RoleBinding", "v-gateway"]
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "v-gateway"}
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "v-gateway", "namespace": "clinic"}]
 
 
 def test_the_service_leads_to_the_gateways() -> None:

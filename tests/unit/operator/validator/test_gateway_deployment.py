@@ -11,6 +11,7 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
+from neurons.cluster.access import SERVICE_ACCOUNT_DIR
 from neurons.ledger.database import parse_url
 from neurons.validator.gateway import settings
 from tests.unit.operator.validator.validators import (
@@ -47,6 +48,22 @@ def test_what_the_operator_says_is_what_a_gateway_understands() -> None:
     assert given.drain_seconds == 42.0
     assert given.ledger_url is not None
     assert parse_url(given.ledger_url).database == f"{names.STATE_DIR}/ledger.db"
+
+
+def test_a_gateway_is_told_whose_report_it_writes_and_has_the_token_for_it() -> None:
+    pod = {
+        "metadata.name": "v-gateway-1", "metadata.namespace": "clinic", "metadata.uid": "uid-1",
+        "metadata.labels['bettertherapy.io/validator']":
+            children()["Deployment", "v-gateway"]["spec"]["template"]["metadata"]["labels"][names.LABEL_VALIDATOR],
+    }  # fmt: skip
+    container = gateway_container()
+    said = {each["name"]: pod[each["valueFrom"]["fieldRef"]["fieldPath"]] for each in container["env"]
+            if "fieldRef" in each.get("valueFrom", {})}  # fmt: skip
+    own = settings.parse(container["args"], said).own_pod
+    assert own == settings.OwnPod(validator="v", namespace="clinic", name="v-gateway-1", uid="uid-1")
+    [mount] = [each for each in container["volumeMounts"] if each["mountPath"] == str(SERVICE_ACCOUNT_DIR)]
+    assert mount["readOnly"] is True
+    assert "projected" in volumes(gateway_pod())[mount["name"]]
 
 
 def test_each_file_that_a_gateway_reads_is_mounted_where_it_looks() -> None:

@@ -58,7 +58,8 @@ async def test_it_makes_what_a_gateway_needs_and_is_ready_once_one_answers() -> 
     world = await started("dr-a", "dr-b")
     made = {f"{key.kind} {key.name}" for key in world.api.objects if key.name.startswith("v-")}
     assert made == {
-        "ServiceAccount v-gateway", "NetworkPolicy v-gateway", "Service v-gateway", "ConfigMap v-gateway-twins",
+        "ServiceAccount v-gateway", "Role v-gateway", "RoleBinding v-gateway", "NetworkPolicy v-gateway",
+        "Service v-gateway", "ConfigMap v-gateway-twins",
         "Deployment v-gateway", "Secret v-gateway-keys", "Secret v-gateway-sessions",
         "PersistentVolumeClaim v-gateway-state",
     }  # fmt: skip
@@ -223,9 +224,9 @@ async def test_deleting_it_leaves_the_ledger_and_what_finds_patients_in_it() -> 
 async def test_each_child_that_somebody_deletes_or_changes_comes_back() -> None:
     world = await started("dr-a")
     children = [key for key in world.api.objects if key.name.startswith("v-") and key.kind in {
-        "ServiceAccount", "NetworkPolicy", "Service", "ConfigMap", "Deployment",
+        "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Service", "ConfigMap", "Deployment",
     }]  # fmt: skip
-    assert len(children) == 5
+    assert len(children) == 7
     for key in children:
         world.api.drop(key)
         await world.settle()
