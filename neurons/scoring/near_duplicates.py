@@ -7,6 +7,7 @@ is said in quite other words, or in another script, isn't found.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -23,6 +24,7 @@ LIKENESS: Final = 0.5
 unrelated ones, and two questions of one subject, stay below (tests/unit/scoring/test_near_duplicates.py)."""
 FEWEST_WORDS: Final = 4
 """What is shorter is said by too many people to be known again; the same question is (`question_digest`)."""
+_APOSTROPHE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]")
 _SENTENCE: Final = re.compile(r"(?<=[.!?।])\s+|\n+")
 
 
@@ -40,15 +42,18 @@ class NearDuplicates:
         if not 0 < likeness <= 1:
             raise ValueError(f"a likeness of {likeness} is none: above 0, at most 1")
         self._likeness = likeness
-        self._texts: list[_Text] = []
+        self._texts = [
+            _Text(shingles=shingles(text), sentences=len(_sentences(text)))
+            for text in dict.fromkeys(texts)
+            if len(plain(text).split()) >= FEWEST_WORDS
+        ]
         self._holders: dict[str, list[int]] = {}
-        for text in dict.fromkeys(texts):
-            if len(plain(text).split()) < FEWEST_WORDS:
-                continue
-            kept = _Text(shingles=shingles(text), sentences=len(_sentences(text)))
-            for shingle in kept.shingles:
-                self._holders.setdefault(shingle, []).append(len(self._texts))
-            self._texts.append(kept)
+        held = Counter(shingle for each in self._texts for shingle in each.shingles)
+        for place, each in enumerate(self._texts):
+            # What has `least` of its shingles has one of its rarest, however the others are left out (prefix filtering).
+            rarest = sorted(each.shingles, key=lambda shingle: (held[shingle], shingle))
+            for shingle in rarest[: len(rarest) - self._least(each) + 1]:
+                self._holders.setdefault(shingle, []).append(place)
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -56,20 +61,24 @@ class NearDuplicates:
     def likeness_of(self, text: str) -> float:
         """Return the highest Jaccard coefficient of the text, or of some sentences in a row of it, with one of the set.
 
-        0 where it is below the set's likeness: what can't reach that isn't compared.
+        In a row stand at most one sentence more than what it is compared with has. 0 below the set's likeness: what
+        can't reach that isn't compared.
         """
         whole = shingles(text)
-        common = Counter(place for shingle in whole for place in self._holders.get(shingle, ()))
+        places = {place for shingle in whole for place in self._holders.get(shingle, ())}
         # A part's coefficient is never above the share of the kept text's shingles that the whole has.
-        near = [
-            each for place, count in common.items()
-            if count >= self._likeness * len((each := self._texts[place]).shingles)
-        ]  # fmt: skip
+        near = [each for each in (self._texts[place] for place in places) if len(whole & each.shingles) >= self._least(each)]
         if not near:
             return 0.0
-        parts = _parts(text, most=1 + max(each.sentences for each in near))
-        found = max(jaccard(part, each.shingles) for part in (whole, *parts) for each in near)
+        parts = [(0, whole), *_parts(text, most=1 + max(each.sentences for each in near))]
+        found = max(
+            jaccard(part, each.shingles) for each in near for count, part in parts if count <= each.sentences + 1
+        )
         return found if found >= self._likeness else 0.0
+
+    def _least(self, text: _Text) -> int:
+        """Return how many of its shingles whatever is near to a text has."""
+        return max(1, math.ceil(self._likeness * len(text.shingles) - 1e-9))
 
     def holds(self, text: str) -> bool:
         """Tell whether the text, or some sentences in a row of it, is one of the set but for a few words."""
@@ -93,13 +102,9 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 def plain(text: str) -> str:
     """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs kept."""
-    text = unicodedata.normalize("NFKC", visible(_blanks(text))).casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return " ".join("".join(_letter(each) for each in text.replace("'", "")).split())
-
-
-def _blanks(text: str) -> str:
-    """Return it with a space for each tab and line end, which are no letters, yet part words."""
-    return " ".join(text.split())
+    spaced = " ".join(text.split())  # a tab or a line end parts words, and is nothing that is seen
+    folded = unicodedata.normalize("NFKC", visible(spaced)).casefold()
+    return " ".join("".join(_letter(each) for each in _APOSTROPHE.sub("", folded)).split())
 
 
 def _letter(character: str) -> str:
@@ -112,9 +117,9 @@ def _sentences(text: str) -> list[str]:
     return [part for part in _SENTENCE.split(text) if plain(part)]
 
 
-def _parts(text: str, *, most: int) -> Iterator[frozenset[str]]:
-    """Yield the shingles of each sentence, and of so many in a row."""
+def _parts(text: str, *, most: int) -> Iterator[tuple[int, frozenset[str]]]:
+    """Yield each run of up to so many sentences: their number and their shingles."""
     sentences = _sentences(text)
     for start in range(len(sentences)):
         for end in range(start + 1, min(len(sentences), start + most) + 1):
-            yield shingles(" ".join(sentences[start:end]))
+            yield end - start, shingles(" ".join(sentences[start:end]))
