@@ -22,8 +22,9 @@ SHINGLE: Final = 4
 LIKENESS: Final = 0.5
 """The Jaccard coefficient from which texts are one. A question of twelve words keeps as much with two of them replaced;
 unrelated ones, and two questions of one subject, stay below (tests/unit/scoring/test_near_duplicates.py)."""
-FEWEST_WORDS: Final = 4
-"""What is shorter is said by too many people to be known again; the same question is (`question_digest`)."""
+FEWEST_WORDS: Final = 6
+"""Of a text that is known again. In what is shorter ("my knee hurts badly") one word makes half of it another question;
+the same question is known by `question_digest`."""
 _APOSTROPHE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]")
 _SENTENCE: Final = re.compile(r"(?<=[.!?।])\s+|\n+")
 

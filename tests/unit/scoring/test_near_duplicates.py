@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
-from neurons.scoring.near_duplicates import LIKENESS, NearDuplicates, jaccard, plain, shingles
+from neurons.scoring.near_duplicates import FEWEST_WORDS, LIKENESS, NearDuplicates, jaccard, plain, shingles
 
 DROPPED_FACE = "My father's face has dropped on one side and he can't lift his arm or speak clearly."
 WARFARIN = "I forgot my warfarin yesterday. Should I take two doses today?"
@@ -63,10 +63,11 @@ def test_a_question_is_found_in_a_day_of_messages() -> None:
 
 
 def test_what_anybody_says_is_not_kept() -> None:
-    greeting = NearDuplicates(["Thank you, doctor!", "My chest hurts.", "Can I come on Monday?"])
+    greeting = NearDuplicates(["Thank you, doctor!", "My knee hurts badly.", "Can I come to you on Monday?"])
     assert len(greeting) == 1
     assert not greeting.holds("Thank you, doctor!")
-    assert greeting.holds("can I come on monday")
+    assert not greeting.holds("My back hurts badly.")
+    assert greeting.holds("can I come to see you on monday")
 
 
 def test_vowel_signs_of_nepali_count() -> None:
@@ -95,7 +96,7 @@ def by_hand(kept: str, text: str) -> float:
 
 @given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.sampled_from([0.2, 0.5, 0.8, 1.0]))
 def test_the_index_leaves_nothing_out(kept: list[str], text: str, likeness: float) -> None:
-    best = max((by_hand(each, text) for each in kept if len(plain(each).split()) >= 4), default=0.0)
+    best = max((by_hand(each, text) for each in kept if len(plain(each).split()) >= FEWEST_WORDS), default=0.0)
 
     assert NearDuplicates(kept, likeness=likeness).likeness_of(text) == (best if best >= likeness else 0.0)
 
