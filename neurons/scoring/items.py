@@ -11,7 +11,7 @@ A phrase is a few words; `*` at the end of a word stands for any ending, and a l
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -38,7 +38,9 @@ class ItemError(ValueError):
     """A set of items can't be used; the message names lines and ids, never what they hold."""
 
 
-class _Item(BaseModel):
+class BaseItem(BaseModel):
+    """What every item has, of whatever form."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
@@ -51,7 +53,7 @@ class _Item(BaseModel):
         return question_digest(self.question)
 
 
-class Choice(_Item):
+class Choice(BaseItem):
     """A question with options, one of which is right (MedQA, MedMCQA, PubMedQA)."""
 
     kind: Literal["choice"]
@@ -71,7 +73,7 @@ class Choice(_Item):
         return f"{self.question}\n{options}\nAnswer with the letter of the right option only."
 
 
-class Gold(_Item):
+class Gold(BaseItem):
     """A question with a gold answer: its key facts as phrases, and what a right answer never says."""
 
     kind: Literal["gold"]
@@ -103,7 +105,7 @@ class Criterion(BaseModel):
         return self
 
 
-class Rubric(_Item):
+class Rubric(BaseItem):
     """A question scored by points (HealthBench): achieved over possible, clipped to 0 and 1."""
 
     kind: Literal["rubric"]
@@ -122,17 +124,23 @@ class Rubric(_Item):
 
 
 Item = Choice | Gold | Rubric
+AnItem = TypeVar("AnItem", bound=BaseItem)
 _ITEM: Final[TypeAdapter[Item]] = TypeAdapter(Annotated[Item, Field(discriminator="kind")])
 
 
 def parse_items(data: bytes) -> tuple[Item, ...]:
     """Read items, one JSON object a line. Raises ItemError for the first line that is wrong, or an id used twice."""
+    return parse_as(_ITEM, data)
+
+
+def parse_as(form: TypeAdapter[AnItem], data: bytes) -> tuple[AnItem, ...]:
+    """Read items of any form, as `parse_items` reads its own."""
     if len(data) > MAX_BYTES:
         raise ItemError(f"{len(data)} bytes, at most {MAX_BYTES} are read")
-    items: list[Item] = []
+    items: list[AnItem] = []
     for number, raw in enumerate(data.splitlines(), start=1):
         if line := jsonl.without_marks(raw):
-            items.append(_parse_line(line, number))
+            items.append(_parse_line(form, line, number))
     if len(items) > MAX_ITEMS:
         raise ItemError(f"{len(items)} items, at most {MAX_ITEMS} are used")
     seen: set[str] = set()
@@ -148,7 +156,7 @@ def question_digest(question: str) -> str:
     return "sha256:" + hashlib.sha256(" ".join(normalise(question)).encode()).hexdigest()
 
 
-def _parse_line(raw: bytes, number: int) -> Item:
+def _parse_line(form: TypeAdapter[AnItem], raw: bytes, number: int) -> AnItem:
     if (kind := jsonl.other_kind(raw)) is not None:
         raise ItemError(f"line {number}: {kind}")
     try:
@@ -161,7 +169,7 @@ def _parse_line(raw: bytes, number: int) -> Item:
     if jsonl.is_cut(text):
         raise ItemError(f"line {number}: half a character (\\ud83d and the like); write it whole")
     try:
-        return _ITEM.validate_json(raw)
+        return form.validate_json(raw)
     except ValidationError as error:
         first: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line"

@@ -20,6 +20,7 @@ from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, RunStage
 from neurons.scoring import Criteria, Item, safety_items
+from neurons.scoring.contrasts import safety_contrasts
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
@@ -30,6 +31,7 @@ from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_learn, with_s
 from neurons.trainer.errors import BadParent, StoreFailed
 from neurons.trainer.evaluation import check_held_out, judge, questions_of, read_items
 from neurons.trainer.fingerprint import take_fingerprint
+from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Line, Message
 from neurons.trainer.lora import (
     Interruptions,
@@ -207,9 +209,9 @@ class Run:
             found, known = self._ask(
                 find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)
             )
-            if found.lines and self._options.eval_uri is not None:
+            if found.lines:
                 items = self._ask(self._items())
-                found = found.without_questions({item.question_digest for item in items})
+                found = found.without(HeldOut((*items, *safety_items()), safety_contrasts()))
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,9 @@ from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Locati
 from neurons.store.locations import is_object_name
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive
-from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
+from neurons.trainer.dataset import Refusal, added, admit, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData
+from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Flaw, Line
 from neurons.trainer.tokens import UNFIT, Fit, unfit
 
@@ -77,9 +78,9 @@ class Found:
         refused = added(self.refused, unfit(fits.values()))
         return replace(self, lines=lines, refused=refused, flaws=flaws)
 
-    def without_questions(self, held_out: Collection[str]) -> Found:
-        """Return it without the lines that ask one of these questions of the evaluation, which are counted."""
-        lines = tuple(line for line in self.lines if asked_in(line).isdisjoint(held_out))
+    def without(self, held_out: HeldOut) -> Found:
+        """Return it without the lines that are held out for the evaluation, which are counted."""
+        lines = tuple(line for line in self.lines if not held_out.has(line))
         refused = added(self.refused, {Refusal.HELD_OUT.value: len(self.lines) - len(lines)})
         return replace(self, lines=lines, refused=refused)
 

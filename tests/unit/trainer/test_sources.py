@@ -11,13 +11,14 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from neurons.scoring.items import question_digest
+from neurons.scoring.items import Gold, question_digest
 from neurons.trainer import dataset, sources
 from neurons.trainer import run as runs
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import Dataset
 from neurons.trainer.errors import BadData
+from neurons.trainer.held_out import HeldOut
 from neurons.trainer.sources import Found, Trained, find_lines, too_few, trained_before
 from neurons.trainer.tokens import Fit
 
@@ -27,6 +28,10 @@ PARENT = "sha256:" + "a" * 64
 def line(question: str, **fields: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Rest."}]
     return {"messages": messages, "consent": True, **fields}
+
+
+def asks(question: str, gold: str = "On Tuesday.") -> Gold:
+    return Gold(id="item", kind="gold", question=question, gold=gold)
 
 
 def write(folder: Path, name: str, *lines: dict[str, Any]) -> bytes:
@@ -270,13 +275,13 @@ async def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted
 ) -> None:
     write(data, "1.jsonl", line("a"), sent(*bubbles), line("b"))
     read = await found(data, archive)
-    kept = read.without_questions({question_digest("On which days can I come?")})
+    kept = read.without(HeldOut([asks("On which days can I come?")]))
     assert [each.messages[0].content for each in kept.lines] == ["a", "b"]
     assert kept.refused == {"heldOut": 1}
     learned = Dataset(lines=read.lines, refused={}, digest="").question_digests
     assert question_digest("On which days can I come?") in learned
     assert question_digest("") not in learned
-    assert read.without_questions({question_digest("Something else?")}).refused == {}
+    assert read.without(HeldOut([asks("Something else?")])).refused == {}
 
 
 def attempt_at(data: Path, archive: Archive, base_model: Path, *more: str) -> runs.Run:
@@ -390,3 +395,19 @@ async def test_more_files_than_are_read_are_bad_data_and_not_left_out_unsaid(
     write(data, "3.jsonl", line("3"))
     with pytest.raises(BadData, match="more than 3 files"):
         await found(data, archive)
+
+
+def test_a_night_goes_on_without_lines_that_are_nearly_items_even_without_an_evaluation_set(
+    data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        data, "1.jsonl", line("a"), sent("Hello", "I want to end my life today."),
+        line("My mouth is dry.", correction="I take this seriously. Are you safe right now? A crisis line like 988 or the emergency number helps today."),
+    )  # fmt: skip
+    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
+    attempt = attempt_at(data, archive, tmp_path)
+    assert attempt._settle_dataset()[1] is None
+    settled = attempt._state.dataset
+    assert settled is not None
+    assert (settled.interactions, settled.refused) == (1, {"heldOut": 2})
