@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from neurons.privacy import TextRefused
 from neurons.scoring.healthbench import OVERALL, Example, Message, Ungraded
@@ -421,7 +422,11 @@ async def test_what_is_too_long_is_not_cut(standin: StandIn) -> None:
 async def test_no_evidence_holds_what_was_asked_or_answered(standin: StandIn) -> None:
     standin.plays = honest(TRUTH)
 
-    assert "ambulance" not in repr(await judged(standin, GOOD))
+    found = await judged(standin, GOOD)
+    kept = TypeAdapter(Judged).dump_json(found)
+
+    assert "ambulance" not in repr(found)
+    assert TypeAdapter(Judged).validate_json(kept) == found, "it is kept as JSON, its graders' calibrations with it"
 
 
 def test_whoever_isnt_calibrated_cant_sit_on_a_panel(standin: StandIn) -> None:
