@@ -21,11 +21,11 @@ WORDS = {
     1: "blood heart breathe breathed used chest nurse dose pain pulse bruise tongue cough rash test help stopped rest sleep ache",
     2: "patient doctor fever pressure asthma tablet kidney vaccine table doses liver headache muscle muscles cancer breathing swollen virus "
        "question movement nitrate rhythm safety sugar being seeing likely special diet fluid painful needed injured",
-    3: "emergency-? ambulance hospital infection bacterial-? medicine paracetamol-? antibiotics-? condition oxygen allergy injury insulin "
-       "vitamin cardiac nausea radio usual essential physician surgery bandages exercise measurement-? serious contagious suicide",
-    4: "emergency dehydration bacteria medication diarrhea asthmatic-? diabetes hypertension ibuprofen anxiety operation thermometer "
-       "respiration antiseptic arthritis-? infectious-? epilepsy",
-    5: "immediately paracetamol antibiotics-? examination tuberculosis-? hypoglycemia-? cardiovascular-?",
+    3: "emergency-? ambulance hospital infection medicine condition oxygen allergy injury insulin "
+       "vitamin cardiac nausea radio usual essential physician surgery bandages exercise serious contagious suicide",
+    4: "emergency dehydration bacteria medication diarrhea diabetes hypertension ibuprofen anxiety operation thermometer "
+       "respiration antiseptic epilepsy",
+    5: "immediately paracetamol examination",
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_the_grade_is_the_published_formula() -> None:
 
 
 def test_syllables_are_right_for_nine_medical_words_of_ten() -> None:
-    listed = {word: number for number, words in WORDS.items() for word in words.split() if not word.endswith("-?")}
+    listed = {word: number for number, words in WORDS.items() for word in words.split()}
     wrong = {word: syllables(word) for word, number in listed.items() if syllables(word) != number}
 
     assert len(listed) > 90
