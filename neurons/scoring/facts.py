@@ -1,0 +1,145 @@
+"""Whether a claim is supported by the source that it cites: supported, contradicted, or unchecked.
+
+The passage is fetched by us, and the quotation has to stand in it word for word. That alone supports nothing: words can
+be torn out of "nobody has shown that …". A claim is supported when it is itself a whole sentence of the passage, where
+nothing around casts doubt on it; or when a calibrated judge, its graders agreeing, finds that the passage says it.
+How alike claim and passage are plays no part, and what isn't known is unchecked, never contradicted and never zero.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from neurons.scoring.healthbench import Message
+from neurons.scoring.judge.panel import Judged, Opinion
+from neurons.scoring.judge.prompts import Task
+from neurons.sources import Citation, Passage, QuoteMatch, Source, SourceError, match_quote
+
+STATES: Final = "What the answer says is stated in the text that the user gives, or follows from that text alone"
+CONTRADICTS: Final = (
+    "The text that the user gives says the opposite of what the answer says, or something that rules it out"
+)
+MAX_CLAIM: Final = 2_000
+_SHOWN: Final = 2_000
+"""Characters of the passage on either side of the quotation that a judge reads."""
+_NEAR: Final = 100
+_BEFORE: Final = re.compile(r"(?:^|[.!?।]['\")\]]?\s+)$")
+_BEHIND: Final = re.compile(r"['\")\]]?(?:[.!।](?:\s|$)|\s*$)")
+_DOUBT: Final = re.compile(
+    r"(?i)\b(?:myths?|false|wrong|incorrect|untrue|not true|believ\w+|belief|claim\w*|rumou?rs?|hoax|misconception\w*|"
+    r"alleg\w+|suppos\w+|suggest\w+|hypothes\w+|retract\w+|withdrawn|disproven?|refuted|quiz|question)\b|\?|भ्रम|गलत|मिथ्या|झूट"
+)
+
+
+class Standing(enum.StrEnum):
+    """How a claim stands to its source."""
+
+    SUPPORTED = "Supported"
+    CONTRADICTED = "Contradicted"
+    UNCHECKED = "Unchecked"
+    """Nobody knows; the message says why."""
+
+
+class Found(enum.StrEnum):
+    """How that was found."""
+
+    VERBATIM = "Verbatim"
+    """The claim is a sentence of the passage."""
+    JUDGED = "Judged"
+    """Graders read the passage and agree."""
+    NOT_FOUND = "NotFound"
+    """It wasn't."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cited:
+    """What an answer says, and by what."""
+
+    claim: str
+    citation: Citation
+    quote: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """What became of a claim, with its evidence."""
+
+    standing: Standing
+    found: Found
+    message: str
+    citation: Citation
+    """As it was cited."""
+    digest: str | None = None
+    """Of the passage as it was fetched; None when there was none."""
+    unchanged: bool | None = None
+    """Whether that is the digest that was cited."""
+    match: QuoteMatch | None = None
+    judged: Judged | None = None
+
+
+async def check_fact(cited: Cited, *, sources: Mapping[str, Source], judge: Opinion | None = None, language: str = "en",
+                     seconds: float = 60) -> Fact:  # fmt: skip
+    """Check one claim against the passage that it cites, by `sources` of their names. Nothing that fails raises."""
+    until = time.monotonic() + seconds
+    fetched = await _fetch(cited, sources, seconds=seconds)
+    if isinstance(fetched, str):
+        return Fact(standing=Standing.UNCHECKED, found=Found.NOT_FOUND, message=fetched, citation=cited.citation)
+    match = match_quote(cited.quote, fetched)
+    digest = fetched.cite().digest
+    fact = Fact(standing=Standing.UNCHECKED, found=Found.NOT_FOUND, message=match.message, citation=cited.citation,
+                digest=digest, unchanged=digest == cited.citation.digest, match=match)  # fmt: skip
+    if match.start is None or match.end is None:
+        return fact
+    if _is_sentence(cited.claim, fetched):
+        message = "the claim is a sentence of the passage"
+        return replace(fact, standing=Standing.SUPPORTED, found=Found.VERBATIM, message=message)
+    if judge is None:
+        return replace(fact, message="the quotation stands in the passage; whether it supports the claim nobody judged")
+    read = Message(role="user", content=fetched.text[max(0, match.start - _SHOWN) : match.end + _SHOWN])
+    judged = await judge.grade([read], cited.claim, [STATES, CONTRADICTS], task=Task.SUPPORT, language=language,
+                               seconds=max(0.001, until - time.monotonic()))  # fmt: skip
+    standing, message = _standing(*judged.met)
+    if standing is Standing.UNCHECKED:
+        return replace(fact, message=f"{message}: {judged.summary()}", judged=judged)
+    return replace(fact, standing=standing, found=Found.JUDGED, message=message, judged=judged)
+
+
+async def _fetch(cited: Cited, sources: Mapping[str, Source], *, seconds: float) -> Passage | str:
+    """Return the cited passage as its source has it now, or why there is none."""
+    if not cited.claim.strip() or len(cited.claim) > MAX_CLAIM:
+        return f"a claim is one statement of at most {MAX_CLAIM:,} characters"
+    if (source := sources.get(cited.citation.source)) is None:
+        return "the source that is cited is none that is asked here"
+    try:
+        return await source.fetch(cited.citation, seconds=seconds) or "the source hasn't got what is cited"
+    except SourceError as error:
+        return str(error)
+
+
+def _standing(states: bool | None, contradicts: bool | None) -> tuple[Standing, str]:
+    match states, contradicts:
+        case True, False:
+            return Standing.SUPPORTED, "the graders agree that the passage says it"
+        case False, True:
+            return Standing.CONTRADICTED, "the graders agree that the passage says the opposite"
+        case False, False:
+            return Standing.UNCHECKED, "the graders agree that the passage says neither it nor its opposite"
+        case True, True:
+            return Standing.UNCHECKED, "the graders find that the passage says both it and its opposite"
+        case _:
+            return Standing.UNCHECKED, "the graders don't agree, or gave no grade"
+
+
+def _is_sentence(claim: str, passage: Passage) -> bool:
+    """Tell whether a claim is a whole sentence of a passage, and nothing near it casts doubt on it."""
+    match = match_quote(claim.strip(), passage)
+    if match.start is None or match.end is None or _DOUBT.search(match.around):
+        return False
+    ended = claim.rstrip().endswith((".", "!", "।"))
+    before, behind = passage.text[: match.start][-_NEAR:], passage.text[match.end :][:_NEAR]
+    return _BEFORE.search(before) is not None and (ended or _BEHIND.match(behind) is not None)
