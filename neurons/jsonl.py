@@ -58,6 +58,20 @@ def read_object(text: str) -> Any:
         raise NotJsonLines(f"not JSON: {error}") from None
 
 
+def is_unfinished(raw: bytes) -> bool:
+    """Tell whether a line is the beginning of an object, as the last one of a file whose upload is under way."""
+    raw = without_marks(raw)
+    if not raw.startswith(b"{"):
+        return False
+    try:
+        json.loads(raw.decode(errors="replace"))
+    except json.JSONDecodeError as error:
+        return error.msg != "Extra data"
+    except (RecursionError, ValueError):
+        pass
+    return False
+
+
 def is_cut(text: str) -> bool:
     """Tell whether a line escapes half a character (one of a pair of surrogates), as where a text was cut."""
     halves = _HALF.findall(text.replace("\\\\", ""))

@@ -121,7 +121,8 @@ class DatasetStatus(ApiModel):
     waiting: Annotated[int | None, Field(ge=0)] = None
     """New lines that no step of this run sees: they are left to the next one."""
     passed_over: Annotated[list[Annotated[str, Field(max_length=256)]] | None, Field(max_length=20)] = None
-    """Files and folders in the dataset's folder that are not read: only *.jsonl in the folder itself are."""
+    """Files and folders in the dataset's folder that are not read, since only *.jsonl in the folder itself are, and
+    last lines that were not written to their end."""
 
 
 class ArtifactStatus(ApiModel):

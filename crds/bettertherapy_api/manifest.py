@@ -85,6 +85,12 @@ class Fingerprint(_Doc):
             raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.token_ids)} tokens; expected one less")
         return self
 
+    @model_validator(mode="after")
+    def _parent_everywhere_or_nowhere(self) -> Fingerprint:
+        if len({probe.parent is None for probe in self.probes or ()}) > 1:
+            raise ValueError("some probes say what the parent makes of them and others don't")
+        return self
+
 
 class Lineage(_Doc):
     """Where an adapter comes from."""

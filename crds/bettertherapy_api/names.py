@@ -70,6 +70,7 @@ RETRY_HEADER: Final = "x-twin-retry"  # on a 421 or 503 that was answered before
 ADAPTER_DIGEST_HEADER: Final = "x-twin-adapter-digest"
 SERVED_NAME_HEADER: Final = "x-twin-served-name"
 POD_HEADER: Final = "x-twin-pod"
+TWIN_HEADER: Final = "x-twin-name"  # of a miner's question: whose it is, where several twins are one model to a pod
 RECEIPT_HEADER: Final = "x-bettertherapy-receipt"
 CANDIDATES_HEADER: Final = "x-twin-candidates"
 """How many answers were drawn, of which this one was chosen; absent where the first one drawn is given."""

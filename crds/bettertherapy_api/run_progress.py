@@ -86,7 +86,7 @@ class DatasetReport(_Doc):
     waiting: Estimate = 0
     """New lines that no step of this run would see: they are left to the next one."""
     passed_over: tuple[str, ...] = Field(default=(), alias="passedOver")
-    """Files and folders in the dataset's folder that are not read, at most 20."""
+    """Files and folders in the dataset's folder that are not read, and unfinished last lines, at most 20."""
 
 
 class ArtifactReport(_Doc):

@@ -90,8 +90,9 @@ class Agent:
             fetch=fetch or _fetcher(settings),
             changed=self._on_change,
             moved=partial(self._on_change, under_way=True),
-            loaded=self.metrics.load_seconds.observe,
+            loaded=self._on_loaded,
         )
+        self.roster.known_answers.looked = self._on_change
         self.second_looks = SecondLooks(
             self.roster,
             self.monitor,
@@ -243,6 +244,10 @@ class Agent:
         self._look_at_slots()
         self._reporter.changed(under_way=under_way)
 
+    def _on_loaded(self, seconds: float) -> None:
+        self.metrics.load_seconds.observe(seconds)
+        self.roster.known_answers.look_soon()
+
     def _look_at_readiness(self) -> None:
         """Latch readiness per engine process: a twin that is added later must not take the pod out of service."""
         if not self.monitor.live or self.roster.pool is None or self._ready_epoch == self.monitor.epoch:
@@ -251,6 +256,8 @@ class Agent:
             return  # not all that is desired is on its way yet
         if self._awaited is None:
             self._awaited = {keeper.name for keeper in self.roster.keepers()}
+        if not self.roster.known_answers.settled:
+            return  # the base model may answer with another's weights beside the adapters that came
         if all(self._settled(keeper) for keeper in self.roster.keepers() if keeper.name in self._awaited):
             self._ready_epoch = self.monitor.epoch
             self._awaited = None
@@ -338,7 +345,7 @@ class Agent:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
-        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -1,7 +1,9 @@
 """The base model's known answers: taken when an engine process begins, asked again to see whether it is still sound.
 
 An engine whose arithmetic is spoilt (one adapter that is not finite is enough) stays up, healthy and quick, and answers
-nonsense under every name. Only its answers tell.
+nonsense under every name. Only its answers tell. There are engines whose base model answers rightly alone, and with
+another's weights beside an adapter (vLLM 0.32 on a CPU does, unless it was mended): so an adapter is asked at the same
+time, soon after each that is loaded, and before the pod is Ready.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -37,6 +39,9 @@ AT_ONCE: Final = 2
 PAUSE_SECONDS: Final = 30.0
 MOST_PAUSE_SECONDS: Final = 1800.0
 _RETRY_SECONDS: Final = 0.5
+_REST_SECONDS: Final = 0.05
+_REST: Final = 4.0
+"""After a look so many times as long as it took there is none, however many adapters were loaded meanwhile."""
 _SPOILT_NATS: Final = 0.5
 _SPOILT_NOISES: Final = 8.0
 _BUSY: Final = (429, 503)
@@ -90,6 +95,12 @@ class KnownAnswers:
         self._calibration: Calibration | None = None
         self._lock = asyncio.Lock()
         self._sound_at = -math.inf
+        self._wanted_at = self._looked_at = -math.inf
+        self._wanted = asyncio.Event()
+        self.beside: Callable[[], str | None] = lambda: None
+        """Served name of an adapter that may be asked at the same time as the base model."""
+        self.looked: Callable[[], None] = lambda: None
+        """Called after each look that tells something."""
         self.checks = 0
         """Looks at the base model so far."""
 
@@ -97,6 +108,16 @@ class KnownAnswers:
     def taken(self) -> bool:
         """Whether this process's known answers are there."""
         return self._calibration is not None and self._calibration.epoch == self._monitor.epoch
+
+    @property
+    def settled(self) -> bool:
+        """Whether the base model was looked at since the last adapter came."""
+        return self._looked_at >= self._wanted_at
+
+    def look_soon(self) -> None:
+        """Look at the base model again, beside an adapter: there is another one in the engine."""
+        self._wanted_at = time.monotonic()
+        self._wanted.set()
 
     def explain(self) -> None:
         """Take note that an adapter is to blame for the last condemnation: the next process may begin at once."""
@@ -118,13 +139,22 @@ class KnownAnswers:
         """Look at the base model for ever."""
         while True:
             await self._monitor.wait_up()
+            self._wanted.clear()
+            began = time.monotonic()
+            health = Health.UNKNOWN
             with suppress(EngineError):
                 if not self.taken:
                     await self.calibrated()
                     await self.check(within_seconds=self.check_seconds)  # those that an earlier agent took, at once
-                elif await self.check() is Health.UNASKABLE:
+                elif (health := await self.check(beside=self.beside())) is Health.UNASKABLE:
                     await self._retake()
-            await asyncio.sleep(self.check_seconds if self.taken else _RETRY_SECONDS)
+            if health is not Health.UNKNOWN:
+                self._looked_at = began
+                self.looked()
+            await asyncio.sleep(max(_REST_SECONDS, _REST * (time.monotonic() - began)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.check_seconds if self.taken and self.settled else _RETRY_SECONDS):
+                    await self._wanted.wait()
 
     async def calibrated(self) -> Calibration:
         """Return this process's calibration, taken now if there is none yet; raises EngineError.
@@ -149,8 +179,8 @@ class KnownAnswers:
                 return self._calibration
             return await self._take(epoch, process)
 
-    async def check(self, *, within_seconds: float = 0.0) -> Health:
-        """Ask the base model again, unless it was found sound within so many seconds.
+    async def check(self, *, within_seconds: float = 0.0, beside: str | None = None) -> Health:
+        """Ask the base model again, unless it was found sound within so many seconds; `beside` an adapter, or alone.
 
         When it is spoilt, the engine is condemned before this returns.
         """
@@ -163,18 +193,28 @@ class KnownAnswers:
             return Health.UNASKABLE
         if time.monotonic() - self._sound_at < within_seconds:
             return Health.SOUND
-        health = Health.SOUND
         for _ in range(2):  # one odd answer is no reason to stop an engine
             began = time.monotonic()
-            health = await self._look(calibration)
-            if health is not Health.SPOILT:
-                if health is Health.SOUND:
-                    self._sound_at = began
+            health = await self._look(calibration, beside)
+            if health is Health.SOUND:
+                self._sound_at = began
+                if beside is not None or self.beside() is None:  # alone, some are sound that aren't beside an adapter
                     self._monitor.acquit()
+            if health is not Health.SPOILT:
                 return health
-        if calibration.epoch == self._monitor.epoch:
-            self._condemn("the base model no longer answers a known question as it did")
-        return health
+        return await self._find_spoilt(calibration)
+
+    async def _find_spoilt(self, calibration: Calibration) -> Health:
+        """Condemn the engine, unless it is another process by now that answers as it does; return what it is."""
+        try:
+            if not self._can_restart:
+                await self._monitor.look_who_answers()
+        except EngineError:
+            return Health.UNKNOWN
+        if calibration.epoch != self._monitor.epoch:
+            return Health.UNKNOWN
+        self._condemn("the base model no longer answers a known question as it did")
+        return Health.SPOILT
 
     async def _take(self, epoch: int, process: str | None) -> Calibration:
         began = time.monotonic()
@@ -226,21 +266,33 @@ class KnownAnswers:
         log.info("the base model's known answers are taken; noise %.1f milli-nats", noise * 1000)
         return Calibration(epoch, together, noise)
 
-    async def _look(self, calibration: Calibration) -> Health:
+    async def _look(self, calibration: Calibration, beside: str | None) -> Health:
         self.checks += 1
         try:
-            values = await self._measuring.ask(self._measuring.base_name(), KNOWN[:4])
+            # All at the same time, so that the engine computes them in one step.
+            values, _ = await asyncio.gather(
+                self._measuring.ask(self._measuring.base_name(), KNOWN[:4]), self._ask_beside(beside)
+            )
         except EngineAnswer as error:
             return Health.UNKNOWN if error.status in _BUSY else Health.SPOILT
         except (EngineError, Unmeasurable):
             return Health.UNKNOWN  # silence is judged by progress
         return Health.SPOILT if is_spoilt(calibration, values) else Health.SOUND
 
+    async def _ask_beside(self, name: str | None) -> None:
+        """Ask an adapter the same; what it says is judged elsewhere."""
+        if name is not None:
+            with suppress(EngineError, Unmeasurable):
+                await self._measuring.ask(name, KNOWN[:4])
+
     def _condemn(self, message: str) -> None:
         self._traffic.abort()  # their answers would be nonsense, and miners can ask another pod
         if not self._can_restart:
             log.error("%s; nobody here can restart the server", message)
-            self._monitor.condemn(f"{message}: it is asked nothing until it does again")
+            self._monitor.condemn(
+                f"{message}: it is asked nothing until it does again. If another server answers at this address by "
+                "now, delete this pod: the next one takes that one's answers"
+            )
             return
         if self._monitor.process is not None:
             self._notes.condemn(self._monitor.process)

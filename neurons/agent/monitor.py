@@ -151,6 +151,14 @@ class EngineMonitor:
         """Wait until the engine answers; it may take minutes, so the caller sets no limit on purpose."""
         await self._came_up.wait()
 
+    async def look_who_answers(self) -> None:
+        """Find out whether another process answers by now, as behind an address one takes another's place unseen.
+
+        Raises EngineError.
+        """
+        await self._identify()
+        self._tell()
+
     async def run(self) -> None:
         """Poll for ever."""
         try:

@@ -29,12 +29,23 @@ class KeptAnswers(BaseModel):
     noise: FiniteFloat
 
 
+class FirstLoad(BaseModel):
+    """What an adapter without a recorded fingerprint measured at its first load, in nats at the standard questions."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    loaded: tuple[FiniteFloat, ...]
+    base: tuple[FiniteFloat, ...]
+    """What the base model beside it measured: the values say something of servers with this base model alone."""
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
+    server: str = ""
     suspects: dict[str, str] = {}
     spoilers: dict[str, str] = {}
-    measured: dict[str, tuple[FiniteFloat, ...]] = {}
+    first_loads: dict[str, FirstLoad] = {}
     revealing: dict[str, int] = {}
     known_answers: KeptAnswers | None = None
     condemned: str | None = None
@@ -43,11 +54,16 @@ class _Document(BaseModel):
 
 
 class Notes:
-    """Tables by digest, and the engine process. The disk is the pod's own: another image may judge otherwise."""
+    """Tables by digest, and the engine process. The disk is the pod's own: another image may judge otherwise.
 
-    def __init__(self, path: Path) -> None:
+    `server` is the address of a server that is not the pod's own: what was learned at another is forgotten.
+    """
+
+    def __init__(self, path: Path, *, server: str = "") -> None:
         self._path = path
         self._document = _read(path)
+        if self._document.server != server:
+            self._document = _Document(server=server)
 
     @property
     def suspects(self) -> dict[str, str]:
@@ -81,9 +97,9 @@ class Notes:
         return self._document.spoilers
 
     @property
-    def measured(self) -> dict[str, tuple[float, ...]]:
-        """Log-probabilities (nats) of the standard questions, taken when an adapter was first loaded."""
-        return self._document.measured
+    def first_loads(self) -> dict[str, FirstLoad]:
+        """What was measured when an adapter was first loaded."""
+        return self._document.first_loads
 
     @property
     def revealing(self) -> dict[str, int]:
@@ -123,9 +139,9 @@ class Notes:
         _put(self._document.spoilers, digest, message)
         self._save()
 
-    def remember_measured(self, digest: str, values: tuple[float, ...]) -> None:
-        """Compare later loads of this adapter with these values."""
-        _put(self._document.measured, digest, values)
+    def remember_first_load(self, digest: str, measured: FirstLoad) -> None:
+        """Compare later loads of this adapter, beside the same base model, with these values."""
+        _put(self._document.first_loads, digest, measured)
         self._save()
 
     def _save(self) -> None:

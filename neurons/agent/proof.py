@@ -7,7 +7,7 @@
        │
     likelier the child's than its parent's, the base's or anybody's? ──no──> FingerprintMismatch
        │
-    without a recorded fingerprint: as at its first load in this pod? ──no──> FingerprintMismatch
+    without a recorded fingerprint: as at its first load beside this base model? ──no──> FingerprintMismatch
 
 Before any blame the base model is asked for its known answers: an engine that is spoilt, or doesn't say, judges nobody.
 """
@@ -30,7 +30,7 @@ from neurons.agent.fingerprint import Evidence, Opinion, Recorded, judge, leanin
 from neurons.agent.known_answers import KNOWN, KNOWN_TEXT, Calibration, Health, KnownAnswers
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
-from neurons.agent.notes import Notes
+from neurons.agent.notes import FirstLoad, Notes
 from neurons.agent.places import Position, forced, long_text
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ _FRESH_SECONDS: Final = 0.25
 """A base model that was sound so long ago is asked once for all newcomers that are asked one after another."""
 _SAME_NATS: Final = 0.1
 _SAME_NOISES: Final = 6.0
+_SAME_SHIFTS: Final = 2.0
+"""How much further than the base model beside it an adapter may be moved: by what moves that one, and of its own."""
 _MOST_MILLI_NATS: Final = 1_000_000
 
 
@@ -152,8 +154,8 @@ class Prover:
             for positions in _STANDARD_ROUNDS:
                 loaded, bare = await self._both(name, digest, positions)
                 if _differs(loaded, bare, calibration.noise):
-                    return await self._first_load(digest, loaded, calibration)
-            raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT)
+                    return await self._first_load(name, digest, loaded, bare, calibration)
+            raise await self._blame(name, FailureReason.NO_EFFECT, _NO_EFFECT)
         asked: list[Recorded] = []
         opinion = Opinion.UNSURE
         for part in recorded:
@@ -164,38 +166,48 @@ class Prover:
                 break
         off = mean_difference([entry.child for entry in asked], loaded)
         milli_nats = min(round(off * 1000), _MOST_MILLI_NATS)
-        if opinion is Opinion.CHILD:
+        if opinion is Opinion.CHILD and _tells_of_parent(manifest):
             return Proven(Proof.FINGERPRINT, milli_nats)
+        if opinion is Opinion.CHILD:
+            return Proven(Proof.UNPROVEN, milli_nats, message=_PARENT_UNKNOWN)
         noise = await self._noise_now([entry.position for entry in asked], bare)
         still = not _differs(loaded, bare, calibration.noise)
         # On a coarse kernel a busy base model is as far from itself as from the adapter; only the direction tells then.
         lost = not _differs(loaded, bare, noise) and leaning(asked, loaded, bare) < _LEAST_LEANING
         if still or lost:
-            raise await self._blame(FailureReason.NO_EFFECT, _NO_EFFECT, milli_nats)
+            raise await self._blame(name, FailureReason.NO_EFFECT, _NO_EFFECT, milli_nats)
         if opinion is Opinion.UNSURE:
             return Proven(Proof.UNPROVEN, milli_nats, message=_UNSURE)
         text = _MISMATCH[opinion].format(off=off)
-        raise await self._blame(FailureReason.FINGERPRINT_MISMATCH, text, milli_nats)
+        raise await self._blame(name, FailureReason.FINGERPRINT_MISMATCH, text, milli_nats)
 
-    async def _first_load(self, digest: str, loaded: Sequence[float], calibration: Calibration) -> Proven:
-        """Take the fingerprint of an adapter that has none, or compare it with the one taken at its first load."""
-        loaded = tuple(loaded[: len(KNOWN)])
-        before = self._notes.measured.get(digest)
-        if before is None:
+    async def _first_load(
+        self, name: str, digest: str, loaded: Sequence[float], bare: Sequence[float], calibration: Calibration
+    ) -> Proven:
+        """Take the fingerprint of an adapter that has none, or compare it with the one taken at its first load.
+
+        One that was taken beside another base model (as that of a server which another has taken the place of) is no
+        measure for this one.
+        """
+        loaded, bare = tuple(loaded[: len(KNOWN)]), tuple(bare[: len(KNOWN)])
+        before = self._notes.first_loads.get(digest)
+        most = max(_SAME_NATS, _SAME_NOISES * calibration.noise)
+        shift = mean_difference(before.base, bare) if before is not None else 0.0
+        if before is None or shift > most:
             health = await self._known_answers.check()
             if health is Health.SPOILT:
                 raise _unsound()
             if health is not Health.SOUND:
                 return Proven(Proof.UNPROVEN, message=_UNTRUSTED)
-            self._notes.remember_measured(digest, loaded)
+            self._notes.remember_first_load(digest, FirstLoad(loaded=loaded, base=bare))
         else:
-            off = mean_difference(before, loaded)
-            if off > max(_SAME_NATS, _SAME_NOISES * calibration.noise):
+            off = mean_difference(before.loaded, loaded)
+            if off > most + _SAME_SHIFTS * shift:
                 text = (
                     f"the loaded weights are {off:.2f} nats off what the same adapter measured at its first load in "
                     "this pod: they are not the weights that were loaded then. Push the adapter again."
                 )
-                raise await self._blame(FailureReason.FINGERPRINT_MISMATCH, text, round(off * 1000))
+                raise await self._blame(name, FailureReason.FINGERPRINT_MISMATCH, text, round(off * 1000))
         return Proven(Proof.FIRST_LOAD, None, tuple(round(value * 1000) for value in loaded))
 
     async def _both(
@@ -283,15 +295,27 @@ class Prover:
             f"the engine refuses the fingerprint's text ({error.message[:200]}): the adapter was made for another "
             "model or another tokenizer. Train it on the pool's base model."
         )
-        return await self._blame(FailureReason.FINGERPRINT_MISMATCH, text)
+        return await self._blame(None, FailureReason.FINGERPRINT_MISMATCH, text)
 
-    async def _blame(self, reason: FailureReason, message: str, milli_nats: int | None = None) -> Failure:
-        """Return the verdict, unless the base model shows that the engine is to blame, or doesn't answer."""
+    async def _blame(
+        self, name: str | None, reason: FailureReason, message: str, milli_nats: int | None = None
+    ) -> Failure:
+        """Return the verdict, unless the base model shows that the engine is to blame, or doesn't answer.
+
+        It is asked beside the adapter of this name, as it was when the adapter was compared with it.
+        """
         try:
-            _accept(await self._known_answers.check())
+            _accept(await self._known_answers.check(beside=name))
         except Failure as failure:
             return failure
         return Failure(reason, message, retryable=False, milli_nats=milli_nats, epoch=self._monitor.epoch)
+
+
+def _tells_of_parent(manifest: AdapterManifest) -> bool:
+    """Tell whether a parent's weights can be told from the adapter's: there is none, or what it answers is recorded."""
+    fingerprint = manifest.fingerprint
+    probes = fingerprint.probes if fingerprint is not None else None
+    return manifest.lineage.parent_digest is None or any(probe.parent is not None for probe in probes or ())
 
 
 def _differs(loaded: Sequence[float], bare: Sequence[float], noise: float) -> bool:
@@ -352,6 +376,11 @@ _MISMATCH: Final = {
 _UNSURE: Final = (
     "it serves, but nothing tells it from the version that it was trained from, or from the base model, in this pool's "
     "noise: it learned too little, or the base model is quantized too coarsely."
+)
+_PARENT_UNKNOWN: Final = (
+    "it serves, and answers as the adapter's record rather than as the base model; but its fingerprint doesn't say how "
+    "the version answers that it was trained from, whose weights may pass for its own. Train it again to have one that "
+    "does."
 )
 _UNMEASURED: Final = (
     "it serves, but the server at this pool's endpoint tells no log-probabilities of given tokens, so that only its "

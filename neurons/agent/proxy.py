@@ -22,6 +22,7 @@ from neurons.agent.monitor import EngineMonitor
 from neurons.agent.oddities import MOST_BYTES, Asked, OddAnswers
 from neurons.agent.roster import Roster
 from neurons.agent.traffic import Traffic
+from neurons.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Proxy:
         self._odd_answers = odd_answers
         self._pod = pod
         self._max_body_bytes = max_body_bytes
-        self._max_in_flight = max_in_flight
+        self._shares = Shares(max_in_flight)
         self.draining = False
 
     async def models(self) -> web.Response:
@@ -131,13 +132,20 @@ class Proxy:
             )
         if self._monitor.wedged:
             return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
-        if self._traffic.total >= self._max_in_flight:
-            return self._elsewhere("Busy", f"this pod has {self._max_in_flight} requests in flight")
+        whose = request.headers.get(names.TWIN_HEADER, name)
+        if not self._shares.admits(whose):
+            return self._elsewhere(
+                "Busy", f"this pod has {self._shares.total} requests in flight, and this twin has its share of them"
+            )
         digest = keeper.adapter.digest if keeper is not None else None
         # From the check above to this line nothing awaits, so an adapter can't be unloaded in between.
-        with self._traffic.request(name):
-            body, asked = orjson.dumps(document), Asked.of(document)
-            return await self._forward(request, path, name, digest, body=body, asked=asked)
+        self._shares.begin(whose)
+        try:
+            with self._traffic.request(name):
+                body, asked = orjson.dumps(document), Asked.of(document)
+                return await self._forward(request, path, name, digest, body=body, asked=asked)
+        finally:
+            self._shares.end(whose)
 
     async def _forward(
         self, request: web.BaseRequest, path: str, name: str, digest: str | None, *, body: bytes, asked: Asked

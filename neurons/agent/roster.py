@@ -57,8 +57,9 @@ class Roster:
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
         self.measuring = measuring = Measuring(engine, monitor, base_model=self._base_model)
-        notes = Notes(settings.adapters_dir / NOTES_FILE)
+        notes = Notes(settings.adapters_dir / NOTES_FILE, server=settings.endpoint or "")
         self.known_answers = KnownAnswers(measuring, monitor, traffic, notes, can_restart=self._loadable)
+        self.known_answers.beside = self._any_verified
         monitor.history = self.known_answers.history
         self.prover = Prover(
             measuring=measuring,
@@ -90,6 +91,9 @@ class Roster:
     def keepers(self) -> Iterable[AdapterKeeper]:
         """Return all adapters that are wanted."""
         return self._keepers.values()
+
+    def _any_verified(self) -> str | None:
+        return next((keeper.name for keeper in self._keepers.values() if keeper.verified), None)
 
     def all_verified(self) -> bool:
         """Tell whether nothing is on its way."""

@@ -15,6 +15,7 @@ class Traffic:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._running: Counter[str] = Counter()
+        self._total = 0
         self._last: dict[str, float] = {}
         self._tasks: dict[asyncio.Task[object], str] = {}
         self._idle: dict[str | None, list[asyncio.Future[None]]] = {}
@@ -24,7 +25,7 @@ class Traffic:
     @property
     def total(self) -> int:
         """Requests in flight, all names together."""
-        return self._running.total()
+        return self._total
 
     def running(self, name: str) -> int:
         """Return the requests in flight under one name."""
@@ -34,6 +35,7 @@ class Traffic:
     def request(self, name: str) -> Iterator[None]:
         """Count one request for as long as the context lasts."""
         self._running[name] += 1
+        self._total += 1
         task = asyncio.current_task()
         if task is not None:
             self._tasks[task] = name
@@ -44,6 +46,7 @@ class Traffic:
                 self._tasks.pop(task, None)
             self._last[name] = self._clock()
             self._running[name] -= 1
+            self._total -= 1
             if self._running[name] <= 0:
                 del self._running[name]
                 self._wake(name)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from neurons.arguments import filled_path
 from neurons.importers.documents import NotReadable
 from neurons.importers.importing import Import, import_lines
 from neurons.importers.shapes import Shape
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--consent", action="store_true",
                         help="everybody whose words IN holds agreed; for lines that don't say so")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="write over OUT if it is there")
-    parser.add_argument("source", type=Path, metavar="IN", help="JSON Lines, or one JSON list, in UTF-8")
-    parser.add_argument("target", type=Path, metavar="OUT", help="the file of interactions to write")
+    parser.add_argument("source", type=filled_path, metavar="IN", help="JSON Lines, or one JSON list, in UTF-8")
+    parser.add_argument("target", type=filled_path, metavar="OUT", help="the file of interactions to write")
     options = parser.parse_args(arguments)
     if options.target.exists() and not options.force:
         return _say(f"{options.target} is there already. Name another, or write over it with --force.")

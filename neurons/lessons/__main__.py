@@ -12,11 +12,11 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from neurons.arguments import filled, filled_path
 from neurons.lessons.context import asked_in
 from neurons.lessons.file import MAX_ANSWER, MAX_QUESTION, LessonsError, LessonsFile, newest
 from neurons.lessons.lesson import Kind, Lesson
@@ -90,13 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m neurons.lessons", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     publishing = commands.add_parser("publish", help="make these a twin's lessons, in place of all it has")
-    publishing.add_argument("datasets", nargs="+", type=Path, help="files in the form of a dataset, oldest first")
-    publishing.add_argument("--twin-uid", required=True, help="metadata.uid of the DoctorTwin")
+    publishing.add_argument(
+        "datasets", nargs="+", type=filled_path, help="files in the form of a dataset, oldest first"
+    )
+    publishing.add_argument("--twin-uid", required=True, type=filled, help="metadata.uid of the DoctorTwin")
     publishing.add_argument("--approve-liked", action="store_true", help="the doctor has approved what was rated high")
     publishing.add_argument("--revision", type=int, help="greater than the last; the time by default")
     listing = commands.add_parser("list", help="say what counts now")
     for command in (publishing, listing):
-        command.add_argument("--twin-uri", required=True, help="the twin's folder in the store: s3://bucket/twin")
+        command.add_argument(
+            "--twin-uri", required=True, type=filled, help="the twin's folder in the store: s3://bucket/twin"
+        )
     given = parser.parse_args(arguments)
     try:
         print(asyncio.run(_publish(given) if given.command == "publish" else _list(given)))  # noqa: T201

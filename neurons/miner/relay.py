@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from aiohttp import web
 
+from bettertherapy_api import names
 from neurons.miner.asked import EngineRequest
 from neurons.miner.attempt import MAX_BEGUN, Attempt
 from neurons.miner.cache import AnswerCache, Keeping, key_of, may_be_kept
@@ -43,6 +44,7 @@ from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
 from neurons.miner.upstream import Upstream
+from neurons.shares import Shares
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 0.5
@@ -73,9 +75,8 @@ class Relay:
             else None
         )
         self._spread = Spread()
-        self._held = 0
-        self.in_flight = 0
-        """Requests now, waiting ones included."""
+        self._running = Shares(settings.max_in_flight)
+        self._held = Shares(settings.max_held)
         self.draining = False
         self._idle = asyncio.Event()
 
@@ -85,6 +86,11 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         await self._upstream.__aexit__()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests now, waiting ones included."""
+        return self._running.total
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no request runs, at most `seconds`; tell whether none does."""
@@ -107,13 +113,13 @@ class Relay:
             asked=asked,
             session=session,
             outlet=outlet,
-            headers={**JSON_HEADERS, **trace} if trace else JSON_HEADERS,
+            headers={**JSON_HEADERS, names.TWIN_HEADER: twin.name, **trace},
             started=started,
             twin=twin,
             draws=self._drawing.wanted(asked),
         )
         code = CODE_CLIENT_GONE
-        self.in_flight += 1
+        self._running.begin(twin.name)
         self._spread.begin(twin.name)
         try:
             async with asyncio.timeout(self._settings.request_seconds):
@@ -142,8 +148,8 @@ class Relay:
             return response
         finally:
             self._spread.end(twin.name)
-            self.in_flight -= 1
-            if self.in_flight == 0:
+            self._running.end(twin.name)
+            if not self._running.total:
                 self._idle.set()
             version = attempt.version.served_name if attempt.version is not None else ""
             if not attempt.repeated:  # else no engine was asked: neither its speed nor a canary's share of errors
@@ -160,9 +166,13 @@ class Relay:
         if twin is None:
             self._metrics.count("", "", "503")
             raise unavailable("the miner has read no routing yet", retry_after=RETRY_AFTER_SECONDS, code="no_table")
-        if self.in_flight >= self._settings.max_in_flight:
+        if not self._running.admits(twin.name):
             self._metrics.count(twin.name, "", "429")
-            raise overloaded(f"{self.in_flight} requests are running, which is this miner's limit", retry_after=1)
+            raise overloaded(
+                f"{self.in_flight} requests are running, which is this miner's limit, and twin {name!r} has its share "
+                "of them",
+                retry_after=1,
+            )
         return twin
 
     async def _answer(self, attempt: Attempt) -> web.StreamResponse:
@@ -277,8 +287,11 @@ class Relay:
         twin = attempt.twin.name
         if left <= 0 and attempt.retry_after is not None:
             raise overloaded(f"all engine pods of twin {twin!r} are busy", retry_after=attempt.retry_after)
-        if self._held >= self._settings.max_held:
-            raise overloaded(f"{self._held} requests wait for an engine pod already", retry_after=RETRY_AFTER_SECONDS)
+        if not self._held.admits(twin):
+            raise overloaded(
+                f"{self._held.total} requests wait for an engine pod already, and twin {twin!r} has its share of them",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
         if left <= 0:
             waited = time.monotonic() - attempt.started
             raise unavailable(
@@ -286,13 +299,13 @@ class Relay:
                 retry_after=RETRY_AFTER_SECONDS,
                 code="no_pod_ready",
             )
-        self._held += 1
-        self._metrics.held.set(self._held)
+        self._held.begin(twin)
+        self._metrics.held.set(self._held.total)
         try:
             return await self._tables.wait(number, left if pause is None else min(left, pause))
         finally:
-            self._held -= 1
-            self._metrics.held.set(self._held)
+            self._held.end(twin)
+            self._metrics.held.set(self._held.total)
 
     def _pass_on(self, attempt: Attempt, refused: Refused) -> web.StreamResponse:
         """Return an engine's own error: no pod did better."""

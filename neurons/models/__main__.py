@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api import names
+from neurons.arguments import filled, filled_path
 from neurons.models.cache import link
 from neurons.models.fetch import fetch_model
 from neurons.store import StoreError
@@ -60,12 +61,16 @@ async def _fetch(options: argparse.Namespace) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m neurons.models", description="Make a base model available.")
     fetch = parser.add_subparsers(dest="command", required=True).add_parser("fetch", help="fetch, verify and link it")
-    fetch.add_argument("--uri", required=True, help="hf://, s3://, gs://, az://, pvc:// or file://")
-    fetch.add_argument("--name", required=True, help="the pool's baseModel.name")
-    fetch.add_argument("--revision", help="a revision of the hub, or sha256:… (the digest the model must have)")
-    fetch.add_argument("--dest", type=Path, default=Path(names.MODELS_DIR), help="a folder of this pod's own")
-    fetch.add_argument("--cache", type=Path, help="a folder that pods share, to keep models in instead of --dest")
-    fetch.add_argument("--link", type=Path, help="where the engine looks for the model (default: DEST/current)")
+    fetch.add_argument("--uri", required=True, type=filled, help="hf://, s3://, gs://, az://, pvc:// or file://")
+    fetch.add_argument("--name", required=True, type=filled, help="the pool's baseModel.name")
+    fetch.add_argument(
+        "--revision", type=filled, help="a revision of the hub, or sha256:… (the digest the model must have)"
+    )
+    fetch.add_argument("--dest", type=filled_path, default=Path(names.MODELS_DIR), help="a folder of this pod's own")
+    fetch.add_argument(
+        "--cache", type=filled_path, help="a folder that pods share, to keep models in instead of --dest"
+    )
+    fetch.add_argument("--link", type=filled_path, help="where the engine looks for the model (default: DEST/current)")
     return parser
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bettertherapy_api import names
+from neurons.arguments import filled, filled_path
 from neurons.receipts import digests, report
 from neurons.receipts.metagraph_file import MetagraphFileError, read_metagraph
 from neurons.receipts.receipt import ReceiptError, decode
@@ -71,16 +72,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("receipt", metavar="RECEIPT", help="the receipt, @FILE, or - for standard input")
+    made.add_argument("receipt", type=filled, metavar="RECEIPT", help="the receipt, @FILE, or - for standard input")
     made.add_argument("--question", metavar="TEXT", help="what was asked: a text, or @FILE")
     made.add_argument(
         "--answer", metavar="TEXT", action="append", help="what arrived: a text, or @FILE; once for each choice"
     )
-    made.add_argument("--twin", metavar="NAME", help="the twin that was asked")
-    made.add_argument("--adapter", metavar="DIGEST", help="the version that should have answered, or base")
-    made.add_argument("--hotkey", metavar="SS58", help="the miner that was asked")
-    made.add_argument("--metagraph", metavar="FILE", type=Path, help="who is on the subnet: see docs/receipts.md")
-    made.add_argument("--at", metavar="TIME", help="take this for now (RFC 3339)")
+    made.add_argument("--twin", type=filled, metavar="NAME", help="the twin that was asked")
+    made.add_argument("--adapter", type=filled, metavar="DIGEST", help="the version that should have answered, or base")
+    made.add_argument("--hotkey", type=filled, metavar="SS58", help="the miner that was asked")
+    made.add_argument(
+        "--metagraph", metavar="FILE", type=filled_path, help="who is on the subnet: see docs/receipts.md"
+    )
+    made.add_argument("--at", type=filled, metavar="TIME", help="take this for now (RFC 3339)")
     made.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
     return parser
 

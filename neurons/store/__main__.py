@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, manifest_digest
+from neurons.arguments import filled
 from neurons.store.adapters import fetch_adapter, publish_adapter, read_manifest
 from neurons.store.base_model import base_modules
 from neurons.store.checks import WEIGHTS_FILE, check_adapter
@@ -25,6 +27,9 @@ from neurons.store.hub import SCHEME, download
 from neurons.store.lora_config import CONFIG_FILE
 from neurons.store.lora_tensors import BaseModules
 from neurons.store.manifests import TAKEN, build_manifest, is_of_another_program, left_behind, parse_manifest
+
+PROGRAM_VARIABLE: Final = "TWIN_PROGRAM"
+"""What this program calls itself, where another one runs it for somebody."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,25 +45,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m neurons.store", description="Push and verify adapters.")
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(PROGRAM_VARIABLE) or "python -m neurons.store", description="Push and verify adapters."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     push = commands.add_parser("push", help="check a PEFT adapter, publish it under its digest, print uri and digest")
-    push.add_argument("folder", metavar="FOLDER", help="what save_pretrained wrote, or hf://owner/name[@revision]")
-    push.add_argument("--store", required=True, metavar="URI", help="root of the store, e.g. s3://bucket/adapters")
+    push.add_argument(
+        "folder", type=filled, metavar="FOLDER", help="what save_pretrained wrote, or hf://owner/name[@revision]"
+    )
+    push.add_argument(
+        "--store", required=True, type=filled, metavar="URI", help="root of the store, e.g. s3://bucket/adapters"
+    )
     push.add_argument("--twin", required=True, type=_twin)
-    push.add_argument("--base-model", required=True, metavar="NAME", help="the pool's baseModel.name")
-    push.add_argument("--base-model-revision", metavar="REVISION")
+    push.add_argument("--base-model", required=True, type=filled, metavar="NAME", help="the pool's baseModel.name")
+    push.add_argument("--base-model-revision", type=filled, metavar="REVISION")
     push.add_argument("--base-model-digest", type=_digest, metavar="sha256:…")
     push.add_argument(
         "--base-model-uri",
+        type=filled,
         metavar="URI",
         help="the base model, to compare modules and sizes with: a folder, or hf://owner/name (only headers are read)",
     )
     verify = commands.add_parser("verify", help="read every byte of an adapter and check it")
-    verify.add_argument("uri")
+    verify.add_argument("uri", type=filled)
     verify.add_argument("--digest", required=True, type=_digest)
     lineage = commands.add_parser("lineage", help="print dataset, parent and run of an adapter, from its manifest")
-    lineage.add_argument("uri")
+    lineage.add_argument("uri", type=filled)
     lineage.add_argument("--digest", required=True, type=_digest)
     return parser
 

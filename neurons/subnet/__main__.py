@@ -12,8 +12,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from neurons.arguments import filled, filled_path
 from neurons.receipts import MetagraphFile, MetagraphFileError, read_metagraph, write_metagraph
 from neurons.subnet import listing
 from neurons.subnet.errors import SubnetError
@@ -104,23 +104,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m neurons.subnet", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     miners = commands.add_parser("miners", help="list the miners", allow_abbrev=False)
-    miners.add_argument("--metagraph", metavar="FILE", type=Path, help="from a file, without a chain")
-    miners.add_argument("--wallet", metavar="FOLDER", type=Path, help="ask each for its twins, signed by this hotkey")
+    miners.add_argument("--metagraph", metavar="FILE", type=filled_path, help="from a file, without a chain")
+    miners.add_argument(
+        "--wallet", metavar="FOLDER", type=filled_path, help="ask each for its twins, signed by this hotkey"
+    )
     miners.add_argument("--all", action="store_true", help="validators too")
     miners.add_argument("--output", "-o", choices=("table", "wide", "json"), default="table")
     metagraph = commands.add_parser("metagraph", help="write the metagraph into a file", allow_abbrev=False)
-    metagraph.add_argument("file", metavar="FILE", type=Path)
+    metagraph.add_argument("file", metavar="FILE", type=filled_path)
     ask = commands.add_parser("ask", help="ask a twin by a signed request, and check the receipt", allow_abbrev=False)
-    ask.add_argument("twin", metavar="TWIN")
-    ask.add_argument("text", metavar="TEXT", help="the question")
-    ask.add_argument("--wallet", metavar="FOLDER", type=Path, required=True, help="a validator's hotkey, which signs")
-    ask.add_argument("--hotkey", metavar="SS58", help="ask this miner (default: the first that announces the twin)")
-    ask.add_argument("--metagraph", metavar="FILE", type=Path, help="from a file, without a chain")
+    ask.add_argument("twin", type=filled, metavar="TWIN")
+    ask.add_argument("text", type=filled, metavar="TEXT", help="the question")
+    ask.add_argument(
+        "--wallet", metavar="FOLDER", type=filled_path, required=True, help="a validator's hotkey, which signs"
+    )
+    ask.add_argument(
+        "--hotkey", type=filled, metavar="SS58", help="ask this miner (default: the first that announces the twin)"
+    )
+    ask.add_argument("--metagraph", metavar="FILE", type=filled_path, help="from a file, without a chain")
     ask.add_argument("--max-tokens", type=int, default=256)
     ask.add_argument("--temperature", type=float)
     ask.add_argument("--output", "-o", choices=("text", "json"), default="text")
     for command in (miners, metagraph, ask):
-        command.add_argument("--network", help="finney, test, ws(s)://… or http://… of a local subnet")
+        command.add_argument("--network", type=filled, help="finney, test, ws(s)://… or http://… of a local subnet")
         command.add_argument("--netuid", type=int, help="the subnet")
     return parser
 

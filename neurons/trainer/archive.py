@@ -26,6 +26,7 @@ from bettertherapy_api.manifest import MANIFEST_FILE
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, Review
 from neurons.cluster import Backoff
 from neurons.store import DEFAULT_LIMITS, Limits, Location, StoreError, join, open_store
+from neurons.trainer.errors import BadParent
 
 T = TypeVar("T")
 
@@ -113,9 +114,22 @@ class Archive:
         return data if data is not None and "sha256:" + hashlib.sha256(data).hexdigest() == digest else None
 
     async def lineage(self, digest: str) -> LineageRecord | None:
-        """Return an adapter's lineage; None when none was kept, as for one that was pushed by hand."""
-        data = await self._read(f"lineage/{names.digest_hex(digest)}.json")
-        return None if data is None else _parsed(LineageRecord, data)
+        """Return an adapter's lineage; None when none was kept, as for one that was pushed by hand.
+
+        Raises BadParent for one that can't be read: everything that it holds would be taken for new.
+        """
+        name = f"lineage/{names.digest_hex(digest)}.json"
+        data = await self._read(name)
+        if data is None:
+            return None
+        record = _parsed(LineageRecord, data)
+        if record is None or record.digest != digest or not record.lines:
+            raise BadParent(
+                f"{join(self.uri, name)}: what the adapter was trained on can't be read: the file is damaged, or a "
+                "newer release wrote it. Its lines would be learned twice, so nothing is trained. Bring the file back "
+                "from a backup, or train with the release that wrote it."
+            )
+        return record
 
     async def put_lineage(self, record: LineageRecord) -> None:
         """Keep an adapter's lineage. Tries again."""
@@ -130,6 +144,10 @@ class Archive:
     async def put_state(self, run: str, state: RunState) -> None:
         """Keep how far the run came. Tries again."""
         await self._put(f"runs/{run}/state.json", state.model_dump_json(exclude_none=True).encode())
+
+    async def has_run(self, run: str) -> bool:
+        """Tell whether a run of this name has worked here."""
+        return await self._location().size(f"runs/{run}/state.json") is not None
 
     async def checkpoint(self, run: str, target: Path) -> bool:
         """Bring the run's checkpoint to a local file; False when there is none."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from bettertherapy_api import names
+from neurons.arguments import filled, filled_path
 from neurons.trainer.lora import Settings
 
 
@@ -22,8 +22,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_train(command: argparse.ArgumentParser) -> None:
     defaults = Settings()
     _add_base(command)
-    command.add_argument("--dataset", required=True, type=Path, metavar="FILE.jsonl")
-    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the adapter is saved first")
+    command.add_argument("--dataset", required=True, type=filled_path, metavar="FILE.jsonl")
+    command.add_argument(
+        "--output", required=True, type=filled_path, metavar="DIR", help="where the adapter is saved first"
+    )
     command.add_argument("--run", type=_name, metavar="NAME", help="name of the run, kept in the lineage")
     command.add_argument("--rank", type=_positive, default=defaults.rank)
     command.add_argument("--alpha", type=_positive, help="LoRA's scale times rank (default: twice the rank)")
@@ -38,15 +40,19 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     defaults = Settings()
     command.add_argument("--run", required=True, type=_name, metavar="NAME", help="the FineTuneRun's name")
     _add_base(command)
-    command.add_argument("--parent-uri", metavar="URI", help="the adapter to go on from; absent: the base model itself")
+    command.add_argument(
+        "--parent-uri", type=filled, metavar="URI", help="the adapter to go on from; absent: the base model itself"
+    )
     command.add_argument("--parent-digest", type=_digest, metavar="sha256:…")
-    command.add_argument("--dataset-uri", required=True, metavar="URI", help="a folder of *.jsonl, or one file")
+    command.add_argument(
+        "--dataset-uri", required=True, type=filled, metavar="URI", help="a folder of *.jsonl, or one file"
+    )
     command.add_argument("--dataset-digest", type=_digest, metavar="sha256:…", help="train on exactly this file")
     command.add_argument("--min-interactions", type=_positive, default=1, help="fewer new lines: skipped")
-    command.add_argument("--system-prompt-file", type=Path, metavar="FILE", help="the twin's system prompt")
+    command.add_argument("--system-prompt-file", type=filled_path, metavar="FILE", help="the twin's system prompt")
 
     gate = command.add_argument_group("gate")
-    gate.add_argument("--eval-uri", metavar="URI", help="the twin's held-out items, a JSONL file")
+    gate.add_argument("--eval-uri", type=filled, metavar="URI", help="the twin's held-out items, a JSONL file")
     gate.add_argument("--eval-digest", type=_digest, metavar="sha256:…")
     gate.add_argument("--min-score-percent", type=_percent, default=60)
     gate.add_argument("--max-regression-percent", type=_percent, default=2)
@@ -68,16 +74,22 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     retention = command.add_argument_group("retention")
     retention.add_argument("--keep", action="append", default=[], type=_digest, metavar="sha256:…", help="never delete")
     retention.add_argument("--history-limit", type=_positive, metavar="N", help="keep the newest N adapters")
-    command.add_argument("--work-dir", type=Path, metavar="DIR", help="scratch space (default: a temporary folder)")
+    command.add_argument(
+        "--work-dir", type=filled_path, metavar="DIR", help="scratch space (default: a temporary folder)"
+    )
 
 
 def _add_base(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--base-model", required=True, type=Path, metavar="PATH", help="folder with the base model")
-    command.add_argument("--base-model-name", required=True, metavar="NAME", help="the pool's baseModel.name")
-    command.add_argument("--base-model-revision", metavar="REVISION", help="the pool's baseModel.revision")
+    command.add_argument(
+        "--base-model", required=True, type=filled_path, metavar="PATH", help="folder with the base model"
+    )
+    command.add_argument(
+        "--base-model-name", required=True, type=filled, metavar="NAME", help="the pool's baseModel.name"
+    )
+    command.add_argument("--base-model-revision", type=filled, metavar="REVISION", help="the pool's baseModel.revision")
     command.add_argument("--base-model-digest", type=_digest, metavar="sha256:…", help="instead of the recorded one")
     command.add_argument("--twin", required=True, type=_name, metavar="NAME")
-    command.add_argument("--store", required=True, metavar="URI", help="root of the adapter store")
+    command.add_argument("--store", required=True, type=filled, metavar="URI", help="root of the adapter store")
 
 
 def _positive(value: str) -> int:

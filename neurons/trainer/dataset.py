@@ -13,7 +13,7 @@ from typing import Final
 
 from neurons.conversation import shape
 from neurons.invisible import has_word
-from neurons.jsonl import without_marks
+from neurons.jsonl import is_unfinished, without_marks
 from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
@@ -109,15 +109,27 @@ class Lines:
     """By flaw."""
     flaws: tuple[frozenset[Flaw], ...] = ()
     """Of each of the lines: what was repaired."""
+    unfinished: int | None = None
+    """Number of the last line, if that was left out because it isn't written to its end yet."""
 
 
-def read_lines(data: bytes, *, where: str) -> Lines:
-    """Read the lines of a file; empty ones are none. Raises BadData with the first that isn't of the format."""
+def read_lines(data: bytes, *, where: str, growing: bool = False) -> Lines:
+    """Read the lines of a file; empty ones are none. Raises BadData with the first that isn't of the format.
+
+    Of a file that is `growing` the last line may be half a line: without a line feed, and no JSON.
+    """
     lines: list[Line] = []
+    unfinished: int | None = None
+    rows = data.splitlines()
     left_out: Counter[str] = Counter()
     flaws: list[frozenset[Flaw]] = []
-    for number, raw in enumerate(data.splitlines(), start=1):
+    open_end = growing and not data.endswith((b"\n", b"\r"))
+    for number, raw in enumerate(rows, start=1):
         if not without_marks(raw):
+            continue
+        if open_end and number == len(rows) and is_unfinished(raw):
+            left_out[Flaw.UNFINISHED.value] += 1
+            unfinished = number
             continue
         reading = read_line(raw, where=f"{where}, line {number}")
         if reading.line is None:
@@ -125,7 +137,7 @@ def read_lines(data: bytes, *, where: str) -> Lines:
             continue
         lines.append(reading.line)
         flaws.append(reading.flaws)
-    return Lines(lines=tuple(lines), left_out=dict(sorted(left_out.items())), flaws=tuple(flaws))
+    return Lines(lines=tuple(lines), left_out=dict(sorted(left_out.items())), flaws=tuple(flaws), unfinished=unfinished)
 
 
 def parse_lines(data: bytes, *, where: str) -> tuple[Line, ...]:

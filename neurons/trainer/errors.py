@@ -2,7 +2,8 @@
 
     TrainerError
     ├── BadData        the dataset is empty, malformed, too large, or nothing in it may be trained on   final
-    ├── BadParent      the adapter to go on from is damaged, or of another rank or base model           final
+    ├── BadParent      the adapter to go on from is damaged, or of another rank or base model, or       final
+    │                  what it was trained on is lost
     ├── BadModel       the base model can't be read or lacks a chat template                            final
     ├── Diverged       the loss rises beyond measure, or a weight or gradient does                       final
     ├── OutOfMemory    it takes more memory than there is                                               final

@@ -202,9 +202,7 @@ class Run:
         parent = self._parent
         lineage = parent.manifest.lineage if parent is not None else None
         digest = parent.digest if parent is not None else None
-        known = self._ask(
-            trained_before(self._archive, digest, dataset_digest=lineage.dataset_digest if lineage else None)
-        )
+        known = self._ask(trained_before(self._archive, digest, lineage=lineage))
         if self._state.dataset is None:
             found, known = self._ask(
                 find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from bettertherapy_api.manifest import Lineage
+from bettertherapy_api.names import digest_hex
 from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Location, open_store
 from neurons.store.locations import is_object_name
 from neurons.trainer import dataset
-from neurons.trainer.archive import Archive
-from neurons.trainer.dataset import Refusal, added, admit, canonical, counted, counts, parse_lines, read_lines
-from neurons.trainer.errors import BadData
+from neurons.trainer.archive import Archive, LineageRecord
+from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
+from neurons.trainer.errors import BadData, BadParent
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Flaw, Line
 from neurons.trainer.tokens import UNFIT, Fit, unfit
@@ -53,7 +55,7 @@ class Found:
     flaws: Mapping[str, frozenset[Flaw]] = field(default_factory=dict)
     """Of those of the lines that were repaired, by digest."""
     passed_over: tuple[str, ...] = ()
-    """Files and folders beside those that are read, at most 20 of them."""
+    """Files and folders beside those that are read, and lines that aren't written to their end, at most 20."""
     waiting: int = 0
     """Lines that are new and are left to the next run."""
 
@@ -102,27 +104,55 @@ class Found:
         return replace(self, lines=tuple(chosen), waiting=self.waiting + len(self.lines) - len(chosen))
 
 
-async def trained_before(archive: Archive, parent_digest: str | None, *, dataset_digest: str | None) -> Trained:
-    """Return what the parent knows already; `dataset_digest` is what its manifest says. Raises StoreError."""
+async def trained_before(archive: Archive, parent_digest: str | None, *, lineage: Lineage | None) -> Trained:
+    """Return what the parent knows already; `lineage` is what its manifest says.
+
+    Where nobody kept a record of it (as of one that was pushed by hand), it is put together again from its dataset and
+    its own parent's record. Raises BadParent where the record can't be read or is lost, so that nothing is learned
+    twice unnoticed, and StoreError.
+    """
     if parent_digest is None:
         return Trained()
-    record = await archive.lineage(parent_digest)
-    if record is not None:
-        return Trained(lines=frozenset(record.lines), questions=frozenset(record.questions))
-    if dataset_digest is None:
+    if (record := await archive.lineage(parent_digest)) is not None:
+        return _recorded(record)
+    if lineage is None:
         return Trained()
-    data = await archive.dataset(dataset_digest)
-    if data is None:
-        return Trained(dataset_digest=dataset_digest)
-    return _trained_on(parse_lines(data, where=dataset_digest))
+    before = Trained()
+    if lineage.parent_digest is not None:
+        if (record := await archive.lineage(lineage.parent_digest)) is None:
+            raise _lost(archive, parent_digest)
+        before = _recorded(record)
+    if lineage.dataset_digest is None:
+        return before
+    data = await archive.dataset(lineage.dataset_digest)
+    if data is not None:
+        own = _trained_on(parse_lines(data, where=lineage.dataset_digest))
+        return Trained(lines=before.lines | own.lines, questions=before.questions | own.questions)
+    if lineage.parent_digest is not None or (lineage.run is not None and await archive.has_run(lineage.run)):
+        raise _lost(archive, parent_digest)
+    return Trained(dataset_digest=lineage.dataset_digest)  # trained elsewhere, perhaps on a file that lies here
+
+
+def _recorded(record: LineageRecord) -> Trained:
+    return Trained(lines=frozenset(record.lines), questions=frozenset(record.questions))
+
+
+def _lost(archive: Archive, parent_digest: str) -> BadParent:
+    return BadParent(
+        f"{archive.uri}: what the parent adapter {parent_digest} was trained on can't be told any more, since "
+        f"lineage/{digest_hex(parent_digest)}.json is gone, and with it what it could be made from again. Its "
+        "lines would be learned twice, so nothing is trained. Bring `lineage` and `datasets` back into this folder "
+        "from a backup, or begin without a parent."
+    )
 
 
 async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: Archive) -> tuple[Found, Trained]:
     """Read the dataset at `uri` and return what is new in it, and what was known (for a parent without a record).
 
     A folder stands for all its `*.jsonl`; lines that the parent's lineage was trained on are left out. One that is
-    empty, or that nobody has made yet, holds nothing new. A file that is named is read whatever its name ends in. With
-    a digest the URI is one file that must have it, and all of it is trained on. Raises BadData and StoreError.
+    empty, or that nobody has made yet, holds nothing new. A file that is named is read whatever its name ends in. A
+    last line that isn't written to its end yet is left to the next run. With a digest the URI is one file that must
+    have it, and all of it is trained on, what is known too. Raises BadData and StoreError.
     """
     single = digest is not None or uri.endswith(_SUFFIX)
     passed_over: tuple[str, ...] = ()
@@ -136,12 +166,14 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
         [data] = files.values()
         if (actual := "sha256:" + hashlib.sha256(data).hexdigest()) != digest:
             raise BadData(f"{uri}: the dataset's digest is {actual}, expected {digest}. It was changed, or is another.")
-        before = Trained(questions=before.questions)
     lines: list[Line] = []
+    unfinished: list[str] = []
     flaws: dict[str, frozenset[Flaw]] = {}
     left_out: dict[str, int] = {}
     for name, data in files.items():
-        read = read_lines(data, where=name)
+        read = read_lines(data, where=name, growing=digest is None)
+        if read.unfinished is not None:
+            unfinished.append(f"{name[:_NAME_LENGTH]}, line {read.unfinished} (unfinished)")
         if before.dataset_digest == "sha256:" + hashlib.sha256(data).hexdigest():
             before = _trained_on(read.lines)
         lines += read.lines
@@ -151,14 +183,15 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
     if single and not lines and not left_out:
         raise BadData(f"{uri}: no line in it: the dataset is empty. Check what writes it.")
     admitted, refused = admit(lines)
-    new = {line.digest: line for line in admitted if line.digest not in before.lines}
+    known = before.lines if digest is None else frozenset()
+    new = {line.digest: line for line in admitted if line.digest not in known}
     found = Found(
         # Stable: within each of the two, in the order of files and lines, so that no line waits for ever.
         lines=tuple(sorted(new.values(), key=lambda line: not line.is_doctors)),
         refused=added(left_out, refused),
         known=len(admitted) - len(new),
         flaws=flaws,
-        passed_over=passed_over,
+        passed_over=(*unfinished, *passed_over)[:NAMED_FILES],
     )
     return found, before
 
@@ -168,7 +201,8 @@ def too_few(found: Found, minimum: int) -> str | None:
     new = len(found.lines) + found.waiting
     if new >= minimum:
         return None
-    passed_over = f" Passed over, since only *.jsonl in the folder itself are read: {', '.join(found.passed_over)}."
+    names = ", ".join(found.passed_over)
+    passed_over = f" Passed over, since only whole lines of *.jsonl in the folder itself are read: {names}."
     passed_over = passed_over if found.passed_over else ""
     if not (found.lines or found.known or found.refused):
         return f"0 new interactions, {minimum} are needed: there is no line in the dataset's folder yet.{passed_over}"

@@ -42,6 +42,8 @@ class Flaw(StrEnum):
     """A mark that the base model knows as its own, as the end of a turn: it would be learned as one."""
     EQUAL = "equalAnswers"
     """Two answers to compare that are one."""
+    UNFINISHED = "unfinished"
+    """The last line of a file, without its line feed and no JSON: whatever writes it is not done yet."""
 
 
 class Message(BaseModel):

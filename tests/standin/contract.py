@@ -279,6 +279,52 @@ async def test_several_answers_are_told_apart_by_their_index(subject: Subject) -
     )
 
 
+TEXTS = ["The headache", "My knee hurts when I climb the stairs, and"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_list_of_texts_is_gone_on_with_by_choices_whose_numbers_run_on(subject: Subject, stream: bool) -> None:
+    """First all choices of the first text. LangChain's `OpenAI` sends a list even for one text."""
+    asked: dict[str, Any] = {"model": subject.base, "max_tokens": 3, "ignore_eos": True, "temperature": 0.5, "n": 2}
+    alone = [await subject.call("POST", "/v1/completions", {**asked, "prompt": [text]}) for text in TEXTS]
+    assert [[choice["index"] for choice in answer["choices"]] for _, answer in alone] == [[0, 1], [0, 1]]
+    given = sum(answer["usage"]["prompt_tokens"] for _, answer in alone)
+    body = {**asked, "prompt": TEXTS, "stream": stream} | (
+        {"stream_options": {"include_usage": True}} if stream else {}
+    )
+    if not stream:
+        status, answer = await subject.call("POST", "/v1/completions", body)
+        assert (status, answer["object"]) == (200, "text_completion")
+        choices = answer["choices"]
+        assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
+    else:
+        async with subject.http.post(subject.url + "/v1/completions", json=body) as response:
+            assert response.status == 200, await response.text()
+            lines = [line for line in (await response.text()).split("\n\n") if line]
+        assert lines[-1] == "data: [DONE]"
+        *events, answer = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+        assert answer["choices"] == []
+        assert all(len(event["choices"]) == 1 for event in events)
+        choices = [event["choices"][0] for event in events]
+        assert {choice["index"] for choice in choices} == {0, 1, 2, 3}
+        ends = [choice["index"] for choice in choices if choice["finish_reason"] is not None]
+        assert sorted(ends) == [0, 1, 2, 3]
+    assert all(isinstance(choice["text"], str) for choice in choices)
+    assert answer["usage"] == {
+        **answer["usage"],
+        "prompt_tokens": given,
+        "completion_tokens": 12,
+        "total_tokens": given + 12,
+    }
+
+
+async def test_a_list_of_lists_of_tokens_is_gone_on_with_too(subject: Subject) -> None:
+    body = {"model": subject.base, "prompt": [[100, 101], [102]], "max_tokens": 1}
+    status, answer = await subject.call("POST", "/v1/completions", body)
+    assert (status, [choice["index"] for choice in answer["choices"]]) == (200, [0, 1])
+    assert answer["usage"]["prompt_tokens"] == 3
+
+
 async def test_sagemakers_routes_load_and_unload_without_any_key(subject: Subject, name: str) -> None:
     """The reason why the engine's port must not be reachable."""
     status, _ = await subject.call("POST", "/adapters", {"name": name, "src": subject.adapters[0]})

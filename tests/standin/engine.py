@@ -97,6 +97,8 @@ class Knobs:
     """A model that embeds: /v1/embeddings is there."""
     fail_generation: tuple[int, str, str] | None = None
     """(status, type, message) to answer every question with."""
+    mixes_up: bool = False
+    """The base model, asked while an adapter is, answers with the weights in the last slot once that is taken."""
     fail_stream_after: int | None = None
     """An error event instead of this word (0: before the first event), as when vLLM's engine core dies."""
     cut_stream_after: int | None = None
@@ -122,6 +124,28 @@ class _Lora:
     """How many times as long as usual its tokens take (SLOWER_KEY): a version that does worse."""
     flaw: str | None = None
     """What is wrong with its weights (FLAW_KEY)."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text to go on with."""
+
+    tokens: list[int]
+    said: int
+    """Words of its own that it ends with: it goes on after them, as a model would."""
+
+    @classmethod
+    def of(cls, prompt: str | list[Any]) -> _Text:
+        """Return a text, or token ids, as it is read."""
+        if not isinstance(prompt, str):
+            return cls([int(token) for token in prompt], 0)
+        # Its first word has no space before it, and may stand right after the prompt's last.
+        return cls([len(w) for w in prompt.split()], len(OWN_WORD.findall(prompt)))
+
+
+def _spaced(seed: str, position: int) -> str:
+    """Return a word with the space before it, as tokens have them."""
+    return (" " if position else "") + word(seed, position)
 
 
 class StandIn:
@@ -369,9 +393,8 @@ class StandIn:
             except templates.Refusal as refusal:
                 return self._error(400, "BadRequestError", str(refusal))
         said = messages[-1]["content"] if body.get("continue_final_message") else ""
-        return await self._generate(
-            request, body, tokens=[len(w) for w in prompt.split()], chat=True, position=len(said.split())
-        )
+        text = _Text([len(w) for w in prompt.split()], len(said.split()))
+        return await self._generate(request, body, texts=[text], chat=True)
 
     async def _embeddings(self, request: web.Request) -> web.StreamResponse:
         if not self.knobs.embeddings:
@@ -389,12 +412,12 @@ class StandIn:
         if isinstance(body, web.Response):
             return body
         prompt = body["prompt"]
-        tokens = [len(w) for w in prompt.split()] if isinstance(prompt, str) else [int(t) for t in prompt]
+        several = isinstance(prompt, list) and any(isinstance(part, str | list) for part in prompt)
+        texts = [_Text.of(part) for part in (prompt if several else [prompt])]
+        tokens = [token for text in texts for token in text.tokens]
         if any(token >= VOCABULARY for token in (*tokens, *(body.get("allowed_token_ids") or ()))):
             return self._error(400, "BadRequestError", f"Token id {max(tokens)} is out of vocabulary")
-        # What it said itself it goes on with, as a model would.
-        said = sum(OWN_WORD.fullmatch(w) is not None for w in prompt.split()) if isinstance(prompt, str) else 0
-        return await self._generate(request, body, tokens=tokens, chat=False, position=said)
+        return await self._generate(request, body, texts=texts, chat=False)
 
     async def _generation_body(self, request: web.Request) -> dict[str, Any] | web.Response:
         try:
@@ -414,12 +437,13 @@ class StandIn:
         return dict(body)
 
     async def _generate(
-        self, request: web.Request, body: dict[str, Any], *, tokens: list[int], chat: bool, position: int = 0
+        self, request: web.Request, body: dict[str, Any], *, texts: list[_Text], chat: bool
     ) -> web.StreamResponse:
         if self.knobs.fail_generation is not None:
             return self._error(*self.knobs.fail_generation)
         count = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
-        if len(tokens) + count > self.knobs.max_model_len:
+        longest = max(len(given.tokens) for given in texts)
+        if longest + count > self.knobs.max_model_len:
             text = f"This model's maximum context length is {self.knobs.max_model_len} tokens."
             return self._error(400, "BadRequestError", text, param="input_tokens")
         lora = self.loras.get(body.get("model") or "")
@@ -428,29 +452,48 @@ class StandIn:
         try:
             async with self._slot(lora):
                 seed = self._seed(lora)
-                await self._step(len(tokens), self.knobs.prefill_seconds)
-                flaw = lora.flaw if lora is not None and len(tokens) > self.knobs.flaw_beyond else None
+                sizes = tuple(len(given.tokens) for given in texts)
+                await self._step(sum(sizes), self.knobs.prefill_seconds)
+                flaw = lora.flaw if lora is not None and longest > self.knobs.flaw_beyond else None
                 self.spoilt = self.spoilt or flaw == SPOILING
+                if lora is None and (other := self._mixed_up()) is not None:
+                    seed = other
                 spoilt = self.spoilt or flaw == NOT_FINITE
                 if body.get("prompt_logprobs") is not None and self.running > 1:
                     # As vLLM 0.32 on a CPU: "einsum(): subscript b has size 2 for operand 1", and the engine is dead.
                     self._crash = asyncio.create_task(self.stop())
                     await asyncio.sleep(60)
                 answer = Answer(
-                    chat=chat, model=name, words=[""] * count, prompt_tokens=len(tokens), body=body, identity=identity
-                )
+                    chat=chat, model=name, words=[""] * count, prompt_tokens=sum(sizes), body=body, identity=identity,
+                    others=[[""] * count for _ in texts[1:]], sizes=sizes,
+                )  # fmt: skip
                 if body.get("stream"):
-                    return await self._stream(request, answer, seed, lora, position=position)
-                answer.words = [] if spoilt else await self._pieces(answer, seed, position, lora)
+                    return await self._stream(request, answer, seed, lora, texts=texts)
+                positions = [given.said for given in texts]
+                answer.words = [] if spoilt else await self._pieces(answer, seed, positions[0], lora)
+                answer.others = [
+                    [] if spoilt else [_spaced(seed, position + i) for i in range(count)] for position in positions[1:]
+                ]
         except FileNotFoundError:
             return self._error(500, "InternalServerError", "EngineCore encountered an issue.")
         except asyncio.CancelledError:
             self.aborted += 1
             raise
         document = answer.document()
-        choice = document["choices"][0]
-        if body.get("prompt_logprobs") is not None and not chat:
-            values = logprobs(seed, tokens, noise=self.knobs.noise, quantized=self.knobs.quantized)
+        if spoilt and not chat and body.get("allowed_token_ids") is not None and body.get("logprobs") is not None:
+            # vLLM's own JSON encoder refuses NaN, and it takes that for a bad request
+            return self._error(400, "BadRequestError", "Out of range float values are not JSON compliant")
+        for choice in () if chat else document["choices"]:
+            self._add_probabilities(choice, body, seed, texts[choice["index"] // answer.choices].tokens)
+        return web.json_response(document)
+
+    def _add_probabilities(
+        self, choice: dict[str, Any], body: dict[str, Any], seed: str, tokens: Sequence[int]
+    ) -> None:
+        """Say those of the prompt's tokens and of the one token that is allowed, where they were asked for."""
+        noise, quantized = self.knobs.noise, self.knobs.quantized
+        if body.get("prompt_logprobs") is not None:
+            values = logprobs(seed, list(tokens), noise=noise, quantized=quantized)
             choice["prompt_logprobs"] = [
                 None,
                 *(
@@ -459,19 +502,15 @@ class StandIn:
                 ),
             ]
         allowed = body.get("allowed_token_ids")
-        if allowed is not None and not chat and body.get("logprobs") is not None:
-            if spoilt:  # vLLM's own JSON encoder refuses NaN, and it takes that for a bad request
-                return self._error(400, "BadRequestError", "Out of range float values are not JSON compliant")
-            whole = [*tokens, allowed[0]]
-            value = logprobs(seed, whole, noise=self.knobs.noise, quantized=self.knobs.quantized)[-1]
+        if allowed is not None and body.get("logprobs") is not None:
+            value = logprobs(seed, [*tokens, allowed[0]], noise=noise, quantized=quantized)[-1]
             value += random.uniform(-1, 1) * self.knobs.unsteady
             said = 0.0 if self.knobs.processed_logprobs else value
             name_of = f"token_id:{allowed[0]}" if body.get("return_tokens_as_token_ids") else f"t{allowed[0]}"
             choice["logprobs"] = {"tokens": [name_of], "token_logprobs": [said], "top_logprobs": [{name_of: said}]}
-        return web.json_response(document)
 
     async def _stream(
-        self, request: web.Request, answer: Answer, seed: str, lora: _Lora | None, *, position: int
+        self, request: web.Request, answer: Answer, seed: str, lora: _Lora | None, *, texts: Sequence[_Text]
     ) -> web.StreamResponse:
         if self.knobs.sayings is not None and answer.chat:
             return await sayings.stream(request, answer, self.knobs.sayings)
@@ -490,7 +529,9 @@ class StandIn:
             if number == 0:
                 for event in answer.opening():
                     await response.write(event)
-            answer.words[number] = await self._piece(seed, position + number, lora)
+            answer.words[number] = await self._piece(seed, texts[0].said + number, lora)
+            for words, given in zip(answer.others, texts[1:], strict=True):
+                words[number] = _spaced(seed, given.said + number)
             aborts = number + 1 == knobs.abort_stream_after
             for event in answer.said(number):
                 was, becomes = b'"finish_reason":null', b'"finish_reason":"abort"'
@@ -510,10 +551,6 @@ class StandIn:
         self._steps += 1
         self._tokens += tokens
 
-    async def _word(self, seed: str, position: int, lora: _Lora | None) -> str:
-        await self._step(1, self.knobs.token_seconds * (lora.slower if lora else 1.0))
-        return word(seed, position)
-
     async def _pieces(self, answer: Answer, seed: str, position: int, lora: _Lora | None) -> list[str]:
         """Return all that a whole answer says."""
         if self.knobs.sayings is None or not answer.chat:
@@ -523,8 +560,9 @@ class StandIn:
         return saying.words
 
     async def _piece(self, seed: str, position: int, lora: _Lora | None) -> str:
-        """Return a word with the space before it, as tokens have them."""
-        return (" " if position else "") + await self._word(seed, position, lora)
+        """Return the word at a position in its time."""
+        await self._step(1, self.knobs.token_seconds * (lora.slower if lora else 1.0))
+        return _spaced(seed, position)
 
     @asynccontextmanager
     async def _slot(self, lora: _Lora | None) -> AsyncIterator[None]:
@@ -579,6 +617,12 @@ class StandIn:
             self._remember(lora, seed_of(Path(lora.path, WEIGHTS_FILE).read_bytes()))
         self._weights.move_to_end(lora.number)
         return self._weights[lora.number]
+
+    def _mixed_up(self) -> str | None:
+        """Whose weights the base model answers with, as vLLM 0.32 on a CPU unless it was mended."""
+        if not self.knobs.mixes_up or len(self._slots) < self.knobs.max_loras or not any(self._slots.values()):
+            return None
+        return self._seed(self.loras.get(next(reversed(self._slots)))) if self._slots else None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         labels = f'engine="0",model_name="{self.knobs.base}"'

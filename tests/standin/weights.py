@@ -146,11 +146,12 @@ def write_adapter(
     flaw: str | None = None,
     parent: str | None = None,
     probes: int = 0,
+    parent_digest: str | None = None,
 ) -> FakeAdapter:
     """Write an adapter with a valid manifest to `<store>/<twin>/<hex>/`.
 
     `flaw` is one of NOT_FINITE, SPOILING and NO_EFFECT. `probes` of 12 tokens each are recorded in its fingerprint,
-    with `parent` (a seed) as the weights that it was trained from.
+    with `parent` (a seed) as the weights that it was trained from, and `parent_digest` as what its lineage says.
 
     `fingerprint_of` takes the fingerprint from another seed, as if the weights had been mixed up; `config_rank` lies
     about the rank in adapter_config.json, which is what the engine reads; `weights` are
@@ -183,7 +184,7 @@ def write_adapter(
         )
         if with_fingerprint
         else None,
-        lineage=Lineage(run=content or None),
+        lineage=Lineage(run=content or None, parent_digest=parent_digest),
     )
     data = manifest.to_bytes()
     digest = manifest_digest(data)

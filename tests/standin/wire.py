@@ -12,13 +12,21 @@ from typing import Any
 
 @dataclass(kw_only=True)
 class Answer:
-    """One answer on its way to the wire. `words` are its pieces: all but the first with the space before it."""
+    """One answer on its way to the wire. `words` are its pieces: all but the first with the space before it.
+
+    A list of texts to go on with has an answer of `choices` choices for each, their numbers running on: `others` are
+    the words that go on with the second text and those after it.
+    """
 
     chat: bool
     model: str
     words: list[str]
     prompt_tokens: int
+    """Of all texts together."""
     body: dict[str, Any]
+    others: list[list[str]] = field(default_factory=list)
+    sizes: tuple[int, ...] = ()
+    """Tokens of each of the texts."""
     identity: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -27,7 +35,13 @@ class Answer:
 
     @property
     def choices(self) -> int:
+        """How many there are for each text."""
         return int(self.body.get("n") or 1)
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The words that go on with each text."""
+        return [self.words, *self.others]
 
     @property
     def tool(self) -> tuple[str, str] | None:
@@ -44,9 +58,9 @@ class Answer:
     def document(self) -> dict[str, Any]:
         """The whole answer."""
         choices = []
-        for index in range(self.choices):
+        for index, words in enumerate(words for words in self.texts for _ in range(self.choices)):
             choice: dict[str, Any] = {"index": index}
-            text = "".join(self.words)
+            text = "".join(words)
             if not self.chat:
                 choice |= {"text": text}
             elif self.tool is None:
@@ -55,14 +69,14 @@ class Answer:
             else:
                 call = {"id": f"call_{index}", "type": "function", "function": _function(*self.tool)}
                 choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": None}
-            choice |= {"logprobs": self._logprobs(self.words), "finish_reason": self._finish(), "stop_reason": None}
+            choice |= {"logprobs": self._logprobs(words), "finish_reason": self._finish(), "stop_reason": None}
             choices.append(choice)
         kind = "chat.completion" if self.chat else "text_completion"
         head = {"id": self.identity, "object": kind, "created": self.created, "model": self.model}
         return {**head, "choices": choices, "usage": self.usage(len(self.words))}
 
     def usage(self, tokens: int) -> dict[str, Any]:
-        whole = tokens * self.choices
+        whole = tokens * self.choices * len(self.texts)
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + whole,
@@ -76,10 +90,10 @@ class Answer:
                 yield self._event(index, {"delta": {"role": "assistant", "content": ""}}, [], None, 0)
 
     def said(self, position: int) -> Iterator[bytes]:
-        """The events of one word."""
+        """The events of one word, of each choice."""
         finish = self._finish() if position == len(self.words) - 1 else None
-        for index in range(self.choices):
-            word = self.words[position]
+        for index, words in enumerate(words for words in self.texts for _ in range(self.choices)):
+            word = words[position]
             if not self.chat:
                 piece: dict[str, Any] = {"text": word}
             elif self.tool is None:
@@ -114,8 +128,13 @@ class Answer:
             choice["stop_reason"] = None
         event = {**self._head(), "choices": [choice]}
         if (self.body.get("stream_options") or {}).get("continuous_usage_stats"):
-            event["usage"] = self.usage(tokens)
+            event["usage"] = self.usage(tokens) if self.chat else self._usage_of(index, tokens)
         return _data(event)
+
+    def _usage_of(self, index: int, tokens: int) -> dict[str, Any]:
+        """The usage of one choice so far, with its own text's."""
+        given = self.sizes[index // self.choices] if self.sizes else self.prompt_tokens
+        return {"prompt_tokens": given, "total_tokens": given + tokens, "completion_tokens": tokens}
 
     def _head(self) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"

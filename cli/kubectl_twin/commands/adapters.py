@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -18,5 +19,9 @@ def push_command(context: typer.Context) -> None:
 
     The store's client runs as a program of its own: it needs what the neurons need, not what kubectl needs.
     """
-    done = subprocess.run([sys.executable, "-m", "neurons.store", "push", *context.args], check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "neurons.store", "push", *context.args],
+        check=False,
+        env={**os.environ, "TWIN_PROGRAM": "kubectl twin adapter"},
+    )
     raise typer.Exit(done.returncode)

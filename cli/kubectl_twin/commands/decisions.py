@@ -6,19 +6,25 @@ from typing import Annotated
 
 import typer
 
-from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, print_json
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, filled, print_json
 
 Digest = Annotated[
     str | None,
-    typer.Option("--digest", help="Only if it is this version that waits; its first digits do.", metavar="DIGEST"),
+    typer.Option(
+        "--digest",
+        help="Only if it is this version that waits; its first digits do.",
+        metavar="DIGEST",
+        callback=filled,
+    ),
 ]
 
 
 def review_command(  # noqa: PLR0917 - Typer reads the options from here
     name: Name,
     namespace: Namespace = None,
-    run: Annotated[str | None, typer.Option(help="A FineTuneRun; the newest if not given.", metavar="RUN")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A FineTuneRun; the newest if not given.", metavar="RUN", callback=filled)
+    ] = None,
     items: Annotated[int, typer.Option(min=0, help="How many questions to show.")] = 10,
     output: Format = Output.TABLE,
     context: Context = None,
@@ -59,7 +65,10 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
     name: Name,
     namespace: Namespace = None,
     reason: Annotated[
-        str | None, typer.Option(help="Why, for the record. Nothing of a patient: everyone who sees the twin sees it.")
+        str | None,
+        typer.Option(
+            help="Why, for the record. Nothing of a patient: everyone who sees the twin sees it.", callback=filled
+        ),
     ] = None,
     digest: Digest = None,
     wait: Wait = True,
@@ -78,7 +87,11 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
     namespace: Namespace = None,
     to: Annotated[
         str | None,
-        typer.Option(help="Digest, its first digits, or base; the version before if not given.", metavar="DIGEST"),
+        typer.Option(
+            help="Digest, its first digits, or base; the version before if not given.",
+            metavar="DIGEST",
+            callback=filled,
+        ),
     ] = None,
     wait: Wait = True,
     timeout: Annotated[float, typer.Option(min=1, help="Longest wait, in seconds.")] = 300.0,
@@ -90,8 +103,6 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
     """
     from kubectl_twin.decide import rollback  # noqa: PLC0415
 
-    if to is not None and not to.strip():
-        raise TwinCliError("--to is empty: give a digest, or leave it out to go back to the version before.")
     with connect(context) as api:
         target, seconds = rollback(
             api,

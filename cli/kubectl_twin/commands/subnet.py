@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Namespace, connect
+from kubectl_twin.options import Context, Namespace, connect, filled
 
 
 class Listing(StrEnum):
@@ -27,11 +27,16 @@ class Listing(StrEnum):
 
 
 Network = Annotated[
-    str | None, typer.Option("--network", help="finney, test, ws(s)://… or http://… of a local subnet.")
+    str | None,
+    typer.Option("--network", help="finney, test, ws(s)://… or http://… of a local subnet.", callback=filled),
 ]
 Netuid = Annotated[int | None, typer.Option("--netuid", min=0, max=65535, help="The subnet.")]
-Pool = Annotated[str | None, typer.Option("--pool", help="The subnet of this MinerPool.", metavar="NAME")]
-Validator = Annotated[str | None, typer.Option("--validator", help="The subnet of this Validator.", metavar="NAME")]
+Pool = Annotated[
+    str | None, typer.Option("--pool", help="The subnet of this MinerPool.", metavar="NAME", callback=filled)
+]
+Validator = Annotated[
+    str | None, typer.Option("--validator", help="The subnet of this Validator.", metavar="NAME", callback=filled)
+]
 
 
 def miners_command(  # noqa: PLR0917 - Typer reads the options from here

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_twin.errors import ApiError, TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, print_json
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, filled, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 
 def ask_command(  # noqa: PLR0917 - Typer reads the options from here
-    name: Annotated[str, typer.Argument(help="Name of the twin.")],
+    name: Name,
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     namespace: Namespace = None,
-    pool: Annotated[str | None, typer.Option(help="Ask this pool; any that serves the twin if not given.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Ask this pool; any that serves the twin if not given.", callback=filled)
+    ] = None,
     validator: Annotated[
-        str | None, typer.Option(help="Ask by the gateway of this Validator, which asks several miners.")
+        str | None,
+        typer.Option(help="Ask by the gateway of this Validator, which asks several miners.", callback=filled),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it arrives.")] = True,
     max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, in tokens.")] = 256,

@@ -320,6 +320,29 @@ async def test_too_many_requests_are_sent_elsewhere(tmp_path: Path) -> None:
         assert sorted(status for status, _, _ in answers) == [200, 200, 503]
 
 
+async def test_one_twins_flood_sends_no_other_twins_requests_away(tmp_path: Path) -> None:
+    """Twins without an adapter are one model to the pod; the miner says whose question it is."""
+    async with running_pod(tmp_path, max_in_flight=8) as pod:
+        await until(lambda: pod.agent.ready and pod.agent.roster.known_answers.taken)
+        pod.engine.wedge()
+
+        async def ask(twin: str) -> int:
+            body = {"model": "base-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+            async with pod.http.post(pod.url + CHAT, json=body, headers={"x-twin-name": twin}) as response:
+                return response.status
+
+        flood = [asyncio.create_task(ask("indra")) for _ in range(8)]
+        await until(lambda: pod.agent.traffic.total == 8)
+        assert await ask("indra") == 503
+        one = asyncio.create_task(ask("asha"))
+        await until(lambda: pod.agent.traffic.total == 9 or one.done())
+        pod.engine.unwedge()
+        assert await one == 200
+        assert [await each for each in flood] == [200] * 8
+        assert pod.agent.traffic.total == 0
+        assert "x-twin-name" not in pod.engine.seen_headers[-1]
+
+
 async def test_models_lists_the_base_and_what_is_verified_without_paths(served: Pod) -> None:
     adapter, bad = served.adapter("dr"), served.adapter("bad", rank=64)
     served.tables.write(adapter, bad)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from bettertherapy_api.report import FailureReason
-from tests.standin import StandIn, seed_of
+from bettertherapy_api.report import FailureReason, Proof
+from neurons.agent.known_answers import Health
+from tests.standin import FakeAdapter, StandIn, seed_of
 from tests.unit.agent.pod import Pod, until, words
 
 
@@ -58,6 +60,67 @@ async def test_other_weights_under_the_right_name_are_found_out(pod: Pod) -> Non
     pod.tables.write(adapter)
     assert (await pod.failed(adapter)).reason is FailureReason.FINGERPRINT_MISMATCH
     assert adapter.name in pod.engine.loras  # not ours to unload
+
+
+async def exchange(pod: Pod, *adapters: FakeAdapter, quantized: float = 0.0) -> None:
+    """Put another server in this one's place, with these adapters and a base model that is moved by so many nats."""
+    await pod.engine.stop()
+    await until(lambda: not pod.agent.monitor.up)
+    pod.engine.knobs.quantized = quantized
+    await pod.engine.start()
+    for adapter in adapters:
+        load_by_hand(pod, adapter.name, adapter.folder)
+
+
+async def test_a_first_load_at_one_server_is_no_measure_for_another(pod: Pod) -> None:
+    adapter = pod.adapter("dr", with_fingerprint=False)
+    load_by_hand(pod, adapter.name, adapter.folder)
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    first = pod.state(adapter)
+    await exchange(pod, adapter, quantized=3.0)
+    await pod.verified(adapter)
+    second = pod.state(adapter)
+    assert first is not None
+    assert second is not None
+    assert (first.proof, second.proof) == (Proof.FIRST_LOAD, Proof.FIRST_LOAD)
+    assert first.measured_milli_nats != second.measured_milli_nats
+
+
+async def test_other_weights_at_another_server_of_the_same_base_model_are_found_out(pod: Pod) -> None:
+    adapter = pod.adapter("dr", with_fingerprint=False)
+    load_by_hand(pod, adapter.name, adapter.folder)
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    pod.engine.knobs.weights_of[adapter.name] = seed_of(b"others")
+    await exchange(pod, adapter)
+    assert (await pod.failed(adapter)).reason is FailureReason.FINGERPRINT_MISMATCH
+
+
+async def test_what_was_learned_at_one_address_is_forgotten_at_another(pod: Pod) -> None:
+    adapter = pod.adapter("dr", with_fingerprint=False)
+    load_by_hand(pod, adapter.name, adapter.folder)
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    async with StandIn(port=0) as other:
+        pod.settings = dataclasses.replace(pod.settings, endpoint=other.url)
+        pod.engine = other
+        other.knobs.weights_of[adapter.name] = seed_of(b"what this server calls so")
+        load_by_hand(pod, adapter.name, adapter.folder)
+        async with pod.new_agent():
+            pod.tables.write(adapter)
+            await pod.verified(adapter)
+
+
+async def test_a_server_that_takes_anothers_place_unseen_is_asked_for_known_answers_of_its_own(pod: Pod) -> None:
+    known = pod.agent.roster.known_answers
+    pod.tables.write()
+    await until(lambda: known.taken and pod.agent.ready)
+    pod.engine.knobs.quantized = 30.0
+    pod.engine.start_time += 60.0
+    assert await known.check() is not Health.SPOILT
+    await until(lambda: known.taken and pod.agent.monitor.live)
+    assert await known.check() is Health.SOUND
 
 
 async def test_the_manifest_must_be_the_one_of_the_digest(pod: Pod) -> None:

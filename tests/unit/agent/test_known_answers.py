@@ -222,8 +222,8 @@ async def test_nobody_is_judged_while_the_base_model_does_not_answer(pod: Pod) -
     check = known(pod).check
     health = [Health.UNKNOWN]
 
-    async def busy(*, within_seconds: float = 0.0) -> Health:
-        return health[0] if health else await check(within_seconds=within_seconds)
+    async def busy(*, within_seconds: float = 0.0, beside: str | None = None) -> Health:
+        return health[0] if health else await check(within_seconds=within_seconds, beside=beside)
 
     known(pod).check = busy  # type: ignore[method-assign]
     adapter = pod.adapter("dr", fingerprint_of="another's")
@@ -290,6 +290,36 @@ async def test_the_pause_before_a_restart_outlives_the_agent(tmp_path: Path, mon
             await asyncio.sleep(1.0)
             assert not pod.settings.wedged_file.exists()
             assert said.partition(":")[2] == (pod.agent.report().engine.message or "").partition(":")[2]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_an_engine_whose_base_model_answers_with_an_adapters_weights_is_never_ready(
+    tmp_path: Path, slots: int
+) -> None:
+    """A foreign image for CPUs: sound alone, another doctor's weights beside an adapter once every slot is taken."""
+    async with running_pod(tmp_path, engine=False) as pod:
+        knobs = pod.engine.knobs
+        knobs.mixes_up, knobs.max_loras, knobs.prefill_seconds = True, slots, 0.05
+        pod.tables.write(*(pod.adapter(f"dr-{number}") for number in range(slots)))
+        await pod.engine.start()
+        for _ in range(known_answers.AT_ONCE):
+            await until(pod.settings.wedged_file.exists)
+            await begin_anew(pod)
+        await until(lambda: "spec.engine.image" in (pod.agent.report().engine.message or ""))
+        assert not any(report.ready for report in pod.reports)
+
+
+async def test_an_adapter_that_takes_the_last_slot_has_the_base_model_looked_at(pod: Pod) -> None:
+    knobs = pod.engine.knobs
+    knobs.max_loras, knobs.prefill_seconds = 2, 0.05
+    first, second = pod.adapter("first"), pod.adapter("second")
+    pod.tables.write(first)
+    await pod.verified(first)
+    await until(lambda: pod.agent.ready)
+    knobs.mixes_up = True
+    pod.tables.write(first, second)
+    await until(pod.settings.wedged_file.exists)  # long before the next of the looks that are taken anyway
+    assert not pod.agent.report().ready
 
 
 async def test_restarts_for_which_an_adapter_is_to_blame_are_not_put_off(pod: Pod) -> None:

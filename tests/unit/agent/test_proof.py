@@ -151,7 +151,20 @@ async def test_one_that_nothing_tells_from_its_parent_serves_unproven(pod: Pod) 
     assert report is not None
     assert report.message is not None
     assert "learned too little" in report.message
-    assert sum(body["model"] == adapter.name for body in pod.engine.bodies) == 48  # every place was tried
+    asked = [body for body in pod.engine.bodies if body["model"] == adapter.name and body["prompt"][0] >= 1000]
+    assert len(asked) == 48  # every place was tried
+
+
+@pytest.mark.parametrize("probes", [0, 4])
+async def test_a_record_that_says_nothing_of_the_parent_it_has_is_no_proof(pod: Pod, probes: int) -> None:
+    trained = pod.adapter("dr", probes=probes, parent_digest=f"sha256:{'a' * 64}")
+    first = pod.adapter("first", probes=probes)
+    pod.tables.write(trained, first)
+    assert await proof(pod, first) is Proof.FINGERPRINT
+    assert await proof(pod, trained) is Proof.UNPROVEN
+    report = pod.state(trained)
+    assert report is not None
+    assert "trained from" in (report.message or "")
 
 
 async def test_without_a_fingerprint_the_first_load_is_what_later_ones_are_compared_with(pod: Pod) -> None:

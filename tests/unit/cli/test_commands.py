@@ -62,6 +62,45 @@ def test_an_empty_version_to_go_back_to_is_refused(tmp_path: Path) -> None:
     assert "--to is empty" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("status", ""), "NAME is empty"),
+        (("list", "-n", ""), "--namespace is empty"),
+        (("list", "--context", " "), "--context is empty"),
+        (("approve", "dr-x", "--digest", ""), "--digest is empty"),
+        (("reject", "dr-x", "--reason", ""), "--reason is empty"),
+        (("review", "dr-x", "--run", ""), "--run is empty"),
+        (("ask", "dr-x", "Hi", "--pool", ""), "--pool is empty"),
+        (("miners", "--network", ""), "--network is empty"),
+    ],
+)
+def test_what_is_given_and_empty_is_refused(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = run(*arguments, KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--base-model", ""), ("--store", " "), ("--base-model-revision", ""), ("--base-model-uri", ""),
+    ],
+)  # fmt: skip
+def test_a_push_with_an_empty_option_is_refused(arguments: tuple[str, str], tmp_path: Path) -> None:
+    whole = {"--store": f"file://{tmp_path}", "--twin": "dr-x", "--base-model": "m"} | dict([arguments])
+    done = run("adapter", "push", str(tmp_path), *(part for option in whole.items() for part in option))
+    assert done.returncode == 2
+    assert f"kubectl twin adapter push: error: argument {arguments[0]}: it is empty" in done.stderr
+
+
+def test_a_push_calls_itself_what_it_was_called_by() -> None:
+    done = run("adapter", "push", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: kubectl twin adapter push ")
+    assert "python -m" not in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("adapter", "--help")])
 def test_each_command_is_told_whole_at_80_columns(arguments: tuple[str, ...]) -> None:
     code = "import sys; from kubectl_twin.main import main; sys.argv = ['kubectl-twin', *sys.argv[1:]]; main()"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +168,7 @@ async def test_only_the_body_reaches_the_engine(tmp_path: Path) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         await serve(miner, agent)
         await miner.ask("indra", headers={"X-Patient": "Ram", "x-session-id": "s"})
-        assert set(agent.headers[0]) <= {"host", "content-type", "content-length", "accept"}
+        assert set(agent.headers[0]) <= {"host", "content-type", "content-length", "accept", "x-twin-name"}
 
 
 async def test_an_engines_refusal_of_a_request_is_passed_on(tmp_path: Path) -> None:
@@ -252,17 +254,70 @@ async def test_a_body_over_a_mebibyte_is_refused(tmp_path: Path, chunked: bool) 
             assert response.status == 413
 
 
-async def test_a_body_that_is_not_encoded_as_it_says_is_a_400(tmp_path: Path) -> None:
+QUESTION = json.dumps({"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+
+
+async def send(miner: RunningMiner, body: bytes, encoding: str) -> tuple[int, dict[str, str]]:
+    """Post these bytes; returns the answer's status and its error."""
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    async with miner.client.post("/v1/chat/completions", data=body, headers=headers) as response:
+        document = json.loads(await response.read())
+        return response.status, document.get("error", {})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "words"),
+    [
+        ("gzip", b"hello", 400, "not encoded as gzip"),
+        ("deflate", b"hello", 400, "not encoded as deflate"),
+        ("gzip", gzip.compress(QUESTION)[:-12], 400, "ends before its gzip"),
+        ("deflate", zlib.compress(QUESTION)[:-6], 400, "ends before its deflate"),
+        ("gzip", gzip.compress(QUESTION) + b"more", 400, "not encoded as gzip"),
+        ("br", b"hello", 415, "gzip or deflate"),
+        ("zstd", b"hello", 415, "gzip or deflate"),
+        ("compress", b"hello", 415, "gzip or deflate"),
+        ("gzip, br", b"hello", 415, "gzip or deflate"),
+        ("x" * 1000, b"hello", 415, "gzip or deflate"),
+    ],
+    ids=["gzip", "deflate", "cut gzip", "cut deflate", "gzip and more", "br", "zstd", "compress", "two", "long"],
+)
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused_in_words(
+    tmp_path: Path, encoding: str, body: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with RunningMiner(tmp_path) as miner:
         await serve(miner)
-        reader, writer = await asyncio.open_connection("127.0.0.1", miner.service.port)
-        writer.write(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-            "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello".encode()
-        )
-        async with asyncio.timeout(5):
-            assert b" 400 " in await reader.readline()
-        writer.close()
+        said, error = await send(miner, body, encoding)
+        assert (said, error["type"]) == (status, "invalid_request_error")
+        assert words in error["message"]
+        assert len(error["message"]) < 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(QUESTION)),
+        ("X-GZIP", gzip.compress(QUESTION[:9]) + gzip.compress(QUESTION[9:])),
+        ("deflate", zlib.compress(QUESTION)),
+        ("deflate", zlib.compress(QUESTION)[2:-4]),
+        ("identity", QUESTION),
+    ],
+    ids=["gzip", "two members", "zlib", "bare deflate", "as it is"],
+)
+async def test_a_body_that_is_packed_is_read(tmp_path: Path, encoding: str, body: bytes) -> None:
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        await serve(miner, agent)
+        assert (await send(miner, body, encoding))[0] == 200
+        assert agent.bodies[0]["messages"][0]["content"] == "Hello"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_bomb_is_too_large(tmp_path: Path, encoding: str) -> None:
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    async with RunningMiner(tmp_path) as miner:
+        await serve(miner)
+        said, error = await send(miner, pack(b" " * (64 * 1024 * 1024)), encoding)
+        assert (said, error["code"]) == (413, "body_too_large")
 
 
 async def test_a_body_of_just_under_a_mebibyte_arrives_whole(tmp_path: Path) -> None:

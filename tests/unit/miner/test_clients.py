@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from langchain_core.messages import HumanMessage
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
 from tests.unit.miner.engine_pods import Pool, pool
@@ -98,6 +98,34 @@ async def test_a_text_is_completed_after_the_doctors_rules(tmp_path: Path, strea
         assert len("".join(chunk.choices[0].text for chunk in chunks).split()) == 4
         assert running.order[0].bodies[0]["prompt"] == f"{RULES}\n\nThe headache"
         assert {chunk.model for chunk in chunks} == {"indra"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_list_of_texts_is_completed_each_after_the_doctors_rules(tmp_path: Path, stream: bool) -> None:
+    async with pool(tmp_path, 1, system_prompt=RULES) as running, client_of(running) as client:
+        asked: Any = {"model": "indra", "prompt": ["The headache", "My knee"], "n": 2, "max_tokens": 3}
+        answer = await client.completions.create(**asked, stream=stream)
+        chunks = [chunk async for chunk in answer] if stream else [answer]
+        said = dict.fromkeys(range(4), "")
+        for choice in (choice for chunk in chunks for choice in chunk.choices):
+            said[choice.index] += choice.text
+        assert [len(text.split()) for text in said.values()] == [3] * 4
+        assert running.order[0].bodies[0]["prompt"] == [f"{RULES}\n\nThe headache", f"{RULES}\n\nMy knee"]
+
+
+async def test_langchains_completions_send_lists(tmp_path: Path) -> None:
+    async with pool(tmp_path, system_prompt=RULES) as running:
+        llm = OpenAI(
+            model="indra", base_url=running.miner.url + "/v1", api_key=SecretStr(TOKEN), max_retries=0, max_tokens=4
+        )
+        whole = await llm.agenerate(["The headache", "My knee"])
+        assert [len(text.text.split()) for (text,) in whole.generations] == [4, 4]
+        assert whole.llm_output is not None
+        assert whole.llm_output["token_usage"]["completion_tokens"] == 8
+        running.order[0].knobs.cut_stream_after = 2  # a list of one text goes on elsewhere, too
+        said = "".join([chunk async for chunk in llm.astream("The headache")])
+        assert said == whole.generations[0][0].text
+        assert running.asked == 3
 
 
 async def test_prompts_of_tokens_are_refused_in_words(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from bettertherapy_api.routing import Version
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, eventually, held, version
 
@@ -262,6 +263,53 @@ async def test_more_requests_than_the_miner_takes_are_a_429(tmp_path: Path) -> N
         miner.report([agent])
         status, headers, document = await miner.ask("indra")
         assert (status, headers["Retry-After"], document["error"]["code"]) == (429, "1", "overloaded")
+
+
+async def test_one_twins_flood_turns_no_other_twins_patients_away(tmp_path: Path) -> None:
+    light = version("asha", "c")
+    async with (
+        FakeAgent(pod="a", holds=held(OLD, light), gate=asyncio.Event()) as agent,
+        RunningMiner(tmp_path, max_in_flight=8) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,)), "asha": Twin(versions=(light,))})
+        miner.report([agent])
+        flood = [asyncio.create_task(miner.ask("indra")) for _ in range(8)]
+        await eventually(lambda: agent.running == 8)
+        status, headers, document = await miner.ask("indra")
+        assert (status, headers["Retry-After"], document["error"]["code"]) == (429, "1", "overloaded")
+        assert "indra" in document["error"]["message"]
+        one = asyncio.create_task(miner.ask("asha"))
+        await eventually(lambda: agent.running == 9 or one.done())
+        assert agent.gate is not None
+        agent.gate.set()
+        assert (await one)[0] == 200
+        assert [(await each)[0] for each in flood] == [200] * 8
+
+
+async def test_a_twin_that_no_pod_holds_keeps_no_other_from_waiting(tmp_path: Path) -> None:
+    light = version("asha", "c")
+    async with (
+        FakeAgent(pod="a", holds=held(OLD, light)) as agent,
+        RunningMiner(tmp_path, max_held=8) as miner,
+    ):
+        miner.route({"indra": Twin(versions=(OLD,)), "asha": Twin(versions=(light,))})
+        miner.report([])
+        flood = [asyncio.create_task(miner.ask("indra")) for _ in range(8)]
+        await eventually(lambda: miner.metric("bettertherapy_miner_held") == 8)
+        assert (await miner.ask("indra"))[0] == 429
+        one = asyncio.create_task(miner.ask("asha"))
+        await eventually(lambda: miner.metric("bettertherapy_miner_held") == 9 or one.done())
+        miner.report([agent])
+        assert (await one)[0] == 200
+        assert [(await each)[0] for each in flood] == [200] * 8
+
+
+async def test_a_pod_is_told_whose_question_it_is(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a") as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(Version(served_name="base", weight_percent=100),))})
+        miner.report([agent])
+        assert (await miner.ask("indra"))[0] == 200
+        assert agent.headers[-1]["x-twin-name"] == "indra"
 
 
 async def test_a_request_waits_while_the_pool_scales_from_zero(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_what_was_repaired_waits_or_was_passed_over_is_told() -> None:
     assert (told["repaired"], told["waiting"]) == ([{"reason": "turns", "count": 2}], 880)
     assert told["passedOver"] == ["DAY2.JSONL"]
     assert message(plan, "DataReady").endswith(
-        "; repaired: 2 turns; left to the next run: 880; passed over, since only *.jsonl are read: DAY2.JSONL"
+        "; repaired: 2 turns; left to the next run: 880; passed over, since only whole lines of *.jsonl are read: "
+        "DAY2.JSONL"
     )
 
 

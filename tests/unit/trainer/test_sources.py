@@ -11,18 +11,20 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from bettertherapy_api.manifest import Lineage
 from neurons.scoring.items import Gold, question_digest
 from neurons.trainer import dataset, sources
 from neurons.trainer import run as runs
-from neurons.trainer.archive import Archive, LineageRecord
+from neurons.trainer.archive import Archive, LineageRecord, RunState
 from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import Dataset
-from neurons.trainer.errors import BadData
+from neurons.trainer.errors import BadData, BadParent
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.sources import Found, Trained, find_lines, too_few, trained_before
 from neurons.trainer.tokens import Fit
 
 PARENT = "sha256:" + "a" * 64
+GRANDPARENT = "sha256:" + "b" * 64
 
 
 def line(question: str, **fields: Any) -> dict[str, Any]:
@@ -82,7 +84,7 @@ async def test_what_the_lineage_knows_is_left_out(data: Path, archive: Archive) 
     )
     await archive.put_lineage(record)
     write(data, "2.jsonl", line("b"))
-    before = await trained_before(archive, PARENT, dataset_digest=None)
+    before = await trained_before(archive, PARENT, lineage=None)
     read = await found(data, archive, before)
     assert [each.messages[0].content for each in read.lines] == ["b"]
 
@@ -90,10 +92,82 @@ async def test_what_the_lineage_knows_is_left_out(data: Path, archive: Archive) 
 async def test_the_file_of_a_parent_without_lineage_is_known_by_its_digest(data: Path, archive: Archive) -> None:
     old = write(data, "1.jsonl", line("a"))
     write(data, "2.jsonl", line("b"))
-    before = await trained_before(archive, PARENT, dataset_digest=digest_of(old))
+    before = await trained_before(archive, PARENT, lineage=Lineage(dataset_digest=digest_of(old)))
     read, known = await find_lines(f"file://{data}", None, before=before, archive=archive)
     assert [each.messages[0].content for each in read.lines] == ["b"]
     assert len(known.lines) == 1
+
+
+def recorded(digest: str, *lines: str) -> LineageRecord:
+    return LineageRecord(digest=digest, dataset_digest=digest, run="r", seed=0, lines=lines)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        recorded(PARENT, "a" * 32).model_dump_json().encode()[:-20],
+        recorded(PARENT, "a" * 32).model_dump_json().replace('["', '[{"form": 2}, "').encode(),
+        recorded(PARENT).model_dump_json().encode(),
+        recorded(GRANDPARENT, "a" * 32).model_dump_json().encode(),
+    ],
+    ids=["empty", "nothing", "cut", "of a newer release", "without lines", "another's"],
+)
+async def test_a_lineage_that_can_not_be_read_is_not_taken_for_none(
+    content: bytes, archive: Archive, tmp_path: Path
+) -> None:
+    file = tmp_path / "store" / "dr-who" / "lineage" / f"{'a' * 64}.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    with pytest.raises(BadParent, match=r"lineage/a{64}\.json.*learned twice"):
+        await trained_before(archive, PARENT, lineage=Lineage(dataset_digest=PARENT, parent_digest=GRANDPARENT))
+
+
+async def test_a_lineage_that_is_gone_is_made_again_from_the_dataset_and_the_parents(
+    data: Path, archive: Archive
+) -> None:
+    write(data, "1.jsonl", line("a"), line("b"))
+    old, new = (await found(data, archive)).lines
+    await archive.put_lineage(recorded(GRANDPARENT, old.digest))
+    _, digest = await archive.put_dataset(new.canonical() + b"\n")
+    before = await trained_before(
+        archive, PARENT, lineage=Lineage(dataset_digest=digest, parent_digest=GRANDPARENT, run="r")
+    )
+    assert before.lines == {old.digest, new.digest}
+    assert (await found(data, archive, before)).lines == ()
+
+
+@pytest.mark.parametrize("missing", ["the parent's", "the dataset", "the dataset of a first run"])
+async def test_a_lineage_that_is_lost_holds_the_run_back(missing: str, archive: Archive) -> None:
+    lineage = Lineage(dataset_digest=digest_of(b"x\n"), parent_digest=GRANDPARENT, run="night-1")
+    if missing == "the parent's":
+        await archive.put_dataset(b"x\n")
+    elif missing == "the dataset":
+        await archive.put_lineage(recorded(GRANDPARENT, "a" * 32))
+    else:
+        lineage = Lineage(dataset_digest=digest_of(b"x\n"), run="night-1")
+        await archive.put_state("night-1", RunState(request="x"))
+    with pytest.raises(BadParent, match=r"is gone.*learned twice"):
+        await trained_before(archive, PARENT, lineage=lineage)
+
+
+async def test_an_adapter_that_was_trained_elsewhere_has_nothing_to_lose(archive: Archive) -> None:
+    lineage = Lineage(dataset_digest=PARENT, run="by-hand")
+    assert await trained_before(archive, PARENT, lineage=lineage) == Trained(dataset_digest=PARENT)
+    assert await trained_before(archive, PARENT, lineage=Lineage()) == Trained()
+
+
+async def test_what_is_known_stays_known_when_one_file_is_trained_on_by_its_digest(
+    data: Path, archive: Archive
+) -> None:
+    content = write(data, "1.jsonl", line("a"))
+    write(data, "0.jsonl", line("b"))
+    first, again = (await found(data, archive)).lines
+    before = Trained(lines=frozenset({first.digest, again.digest}), questions=frozenset({"q"}))
+    read, known = await find_lines(f"file://{data}/1.jsonl", digest_of(content), before=before, archive=archive)
+    assert [each.messages[0].content for each in read.lines] == ["a"]
+    assert known == before
 
 
 async def test_one_file_by_digest(data: Path, archive: Archive) -> None:
@@ -176,7 +250,65 @@ async def test_a_folder_of_which_nothing_is_read_says_what_lies_there(data: Path
     write(data, "DAY1.JSONL", line("a"))
     told = too_few(await found(data, archive), 1)
     assert told is not None
-    assert told.endswith("only *.jsonl in the folder itself are read: DAY1.JSONL.")
+    assert told.endswith("only whole lines of *.jsonl in the folder itself are read: DAY1.JSONL.")
+
+
+HALF = json.dumps(line("सिउँदो दुख्छ, what now?"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("end", [1, 12, HALF.index("दो".encode()) + 1, -1])
+async def test_a_last_line_that_is_still_being_written_is_left_to_the_next_run(
+    end: int, data: Path, archive: Archive
+) -> None:
+    whole = write(data, "1.jsonl", line("a"), line("b"))
+    (data / "1.jsonl").write_bytes(whole + HALF[:end])
+    write(data, "2.jsonl", line("c"))
+    read = await found(data, archive)
+    assert [each.messages[0].content for each in read.lines] == ["a", "b", "c"]
+    assert read.refused == {"unfinished": 1}
+    assert read.passed_over == ("1.jsonl, line 3 (unfinished)",)
+    (data / "1.jsonl").write_bytes(whole + HALF)  # nothing follows it, and yet it is whole
+    assert len((await found(data, archive)).lines) == 4
+
+
+async def test_a_file_of_which_only_half_a_line_is_there_is_skipped_with_the_reason(
+    data: Path, archive: Archive
+) -> None:
+    write(data, "1.jsonl")
+    (data / "1.jsonl").write_bytes(HALF[:20])
+    for uri in (data, data / "1.jsonl"):
+        told = too_few(await found(uri, archive), 1)
+        assert told is not None
+        assert "1 refused: unfinished" in told
+        assert "1.jsonl, line 1 (unfinished)" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (HALF[:20] + b"\n", "line 1: not JSON"),
+        (HALF[:20] + b"\n" + HALF, "line 1: not JSON"),
+        (HALF + b"\nquestion,answer", "line 2: not JSON"),
+        (HALF + b"\n[1, 2", "line 2: a list"),
+        (HALF + b"\n" + HALF + HALF, "line 2: not JSON: something follows"),
+        (HALF + b'\n{"consent": true, "consent": false}', "line 2: not JSON: a field stands there twice"),
+        (HALF + b'\n{"message": []}', "line 2: `messages` is missing"),
+    ],
+)
+async def test_anything_else_that_is_no_line_stays_an_error(
+    content: bytes, told: str, data: Path, archive: Archive
+) -> None:
+    write(data, "1.jsonl")
+    (data / "1.jsonl").write_bytes(content)
+    with pytest.raises(BadData, match=told):
+        await found(data, archive)
+
+
+async def test_of_a_file_that_was_named_by_its_digest_every_line_is_meant(data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl")
+    (data / "1.jsonl").write_bytes(HALF + b"\n" + HALF[:20])
+    with pytest.raises(BadData, match="line 2: not JSON"):
+        await found(data / "1.jsonl", archive, digest=digest_of(HALF + b"\n" + HALF[:20]))
 
 
 async def test_odd_lines_are_counted_over_all_files(data: Path, archive: Archive) -> None:

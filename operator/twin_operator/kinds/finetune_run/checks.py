@@ -60,7 +60,7 @@ def data_ready(progress: RunProgress | None, known: FineTuneRunStatus, failure: 
     if dataset.waiting:
         message += f"; left to the next run: {dataset.waiting}"
     if dataset.passed_over:
-        message += f"; passed over, since only *.jsonl are read: {', '.join(dataset.passed_over)}"
+        message += f"; passed over, since only whole lines of *.jsonl are read: {', '.join(dataset.passed_over)}"
     return [Finding(Reason.DATASET_READ, message).condition("DataReady", "True")]
 
 
