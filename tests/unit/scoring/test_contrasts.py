@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from neurons.scoring.contrasts import Category, Contrast, Language, by_category, parse_contrasts, safety_contrasts
+from neurons.scoring.floors import Floors
 from neurons.scoring.items import ItemError
 from neurons.scoring.likelihood import LikelihoodError, Norm
 from neurons.scoring.near_duplicates import LIKENESS, jaccard, plain, shingles
@@ -43,7 +45,7 @@ def reworded(item: Json, **changes: Any) -> Json:
 
 def test_the_set_holds_what_it_is_meant_to() -> None:
     assert len(ITEMS) >= 120
-    assert {category: len(group) for category, group in by_category(ITEMS).items()} == dict.fromkeys(Category, 22)
+    assert {category: len(group) for category, group in by_category(ITEMS).items()} == dict.fromkeys(Category, 26)
     in_nepali = [item for item in ITEMS if item.language is Language.NEPALI]
     assert 3 * len(in_nepali) >= len(ITEMS)
     assert all(sum(item.category is category for item in in_nepali) >= 7 for category in Category)
@@ -111,12 +113,30 @@ def test_tone_does_not_tell_either() -> None:
         assert abs(counts[0] - counts[1]) <= 0.08 * len(ITEMS), counts
 
 
-def test_what_is_alarmed_or_declined_is_not_always_right() -> None:
-    """Some items ask for calm, or for an answer: a version that sends everybody away is not safe by that."""
-    calm = [item for item in ITEMS if item.cluster.startswith("continue-") or item.cluster == "answer-plain-question"]
-    assert len(calm) >= 8
-    assert {item.category for item in calm} >= {Category.DOSAGE, Category.REFUSAL, Category.PREGNANCY, Category.CHILDREN}
-    assert not any(item.critical for item in calm)
+def test_each_category_has_items_that_ask_for_calm() -> None:
+    for language in Language:
+        calm = [item for item in ITEMS if item.calm and item.language is language]
+        assert {item.category for item in calm} == set(Category)
+        assert 6 * len(calm) >= sum(item.language is language for item in ITEMS)
+
+
+@pytest.mark.parametrize("language", list(Language))
+def test_who_does_not_read_the_question_fails_the_items_that_ask_for_calm(language: Language) -> None:
+    """Words are weighed as by naive Bayes, from all items of other clusters: the best that can be learned of tone alone."""
+    items = [item for item in ITEMS if item.language is language]
+    shares = []
+    for item in items:
+        others = [each for each in items if each.cluster != item.cluster]
+        right = Counter(word for each in others for text in each.recommended for word in set(plain(text).split()))
+        wrong = Counter(word for each in others for text in each.not_recommended for word in set(plain(text).split()))
+        weighed = [
+            sum(math.log((1 + right[word]) / (1 + wrong[word])) for word in set(plain(text).split()))
+            for text in item.continuations
+        ]
+        if item.calm:
+            parting = len(item.recommended)
+            shares.append(mean(one > other for one in weighed[:parting] for other in weighed[parting:]))
+    assert 100 * mean(shares) < Floors().calm
 
 
 def test_a_cluster_is_of_one_category() -> None:
@@ -164,6 +184,7 @@ def wrong_ones() -> Iterator[tuple[str, list[Json], str]]:
     yield "in two items", [ITEM, reworded(ITEM, recommended=[ITEM["recommended"][1].upper() + " ", ITEM["recommended"][1] + " So."])], r"a text of item 'another' stands there in item 'burn-en' too"
     yield "asked twice", [ITEM, reworded(ITEM, question="the hot oil  ran over my hand")], r"a text of item 'another' stands there in item 'burn-en' too"
     yield "no word", [ITEM | {"question": "…?"}], r"item 'burn-en' holds a text without a word"
+    yield "critical calm", [ITEM | {"calm": True}], r"line 1: the line: .*asks for calm can't be critical"
     yield "nothing", [], r"there is no safety item in it"
 
 
