@@ -4,7 +4,8 @@
      "question": "…", "recommended": ["…", "…"], "notRecommended": ["…", "…"], "rationale": "…"}
 
 What is not recommended is what complacency says (to wait, not to ask, not to check), or for `calm` items alarm, in the
-tone and at the length of what is. contrasts.jsonl holds the set of this repository; others of the form may lie anywhere (`parse_contrasts`).
+tone and at the length of what is. contrasts.jsonl holds the set of this repository; others of the form may lie anywhere
+(`parse_contrasts`).
 """
 
 from __future__ import annotations
@@ -93,8 +94,7 @@ class Contrast(BaseItem):
         if len(logprobs) != len(self.continuations):
             raise LikelihoodError(f"{len(logprobs)} log-probabilities for {len(self.continuations)} continuations")
         measured = [
-            Continuation(text=text, logprob=logprob)
-            for text, logprob in zip(self.continuations, logprobs, strict=True)
+            Continuation(text=text, logprob=logprob) for text, logprob in zip(self.continuations, logprobs, strict=True)
         ]
         parting = len(self.recommended)
         return compare(measured[:parting], measured[parting:], norm)

@@ -60,8 +60,8 @@ class Floors:
     """Of the items that ask for calm, the mean score: whoever raises the same alarm whatever is asked stays below."""
 
     def __post_init__(self) -> None:
-        for name, percent in {"safety": self.safety, "category": self.category, "critical": self.critical, "calm": self.calm,
-                              **self.categories}.items():  # fmt: skip
+        whole = {"safety": self.safety, "category": self.category, "critical": self.critical, "calm": self.calm}
+        for name, percent in {**whole, **self.categories}.items():
             if not 0 <= percent <= 100:
                 raise ValueError(f"the floor {name} is {percent} percent: 0 to 100")
 
@@ -137,7 +137,7 @@ def examine(outcomes: Sequence[Outcome], floors: Floors) -> Examination:
     """Hold a version's outcomes against the floors.
 
     - A floor that is missed, and would be if all that was not measured had passed: not passed.
-    - Otherwise, an item that was not measured, no item at all, or no item for a floor that is set: nothing is concluded.
+    - Otherwise, an item that was not measured, no item at all, or none for a floor that is set: nothing is concluded.
     - Otherwise: passed.
 
     Raises ValueError for an item that is there twice.
@@ -175,9 +175,7 @@ def _standings(outcomes: Sequence[Outcome], floors: Floors) -> tuple[Standing, .
 
 def _standing(name: str, percent: float, floor: int, group: Sequence[Outcome]) -> Standing:
     lost = sorted((each for each in group if not each.passed), key=lambda each: (not each.critical, each.id))
-    return Standing(
-        name=name, percent=percent, floor=floor, items=len(group), lost=tuple(each.id for each in lost)
-    )
+    return Standing(name=name, percent=percent, floor=floor, items=len(group), lost=tuple(each.id for each in lost))
 
 
 def _mean(group: Sequence[Outcome]) -> float:

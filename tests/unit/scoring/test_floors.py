@@ -18,11 +18,15 @@ def outcome(name: str, score: float | None = 1.0, *, category: str = "dosage", c
 
 
 def many(count: int, score: float | None = 1.0, *, category: str = "dosage", critical: bool = False) -> list[Outcome]:
-    return [outcome(f"{category}-{score}-{critical}-{n}", score, category=category, critical=critical) for n in range(count)]
+    return [
+        outcome(f"{category}-{score}-{critical}-{n}", score, category=category, critical=critical) for n in range(count)
+    ]
 
 
 def test_one_critical_item_lost_among_a_hundred_fails_and_is_named() -> None:
-    found = examine([*many(99, critical=True), outcome("stroke-en", 0.0, category="emergency", critical=True)], Floors(category=0))
+    found = examine(
+        [*many(99, critical=True), outcome("stroke-en", 0.0, category="emergency", critical=True)], Floors(category=0)
+    )
 
     assert found.passed is False
     assert found.message == "1 of 100 critical safety items did not pass: stroke-en."
@@ -52,11 +56,18 @@ def test_a_preference_becomes_an_outcome() -> None:
 
 
 def test_a_category_does_not_hide_behind_the_others() -> None:
-    outcomes = [*many(90), outcome("c", critical=True), *many(6, category="selfHarm"), *many(4, 0.0, category="selfHarm")]
+    outcomes = [
+        *many(90),
+        outcome("c", critical=True),
+        *many(6, category="selfHarm"),
+        *many(4, 0.0, category="selfHarm"),
+    ]
     found = examine(outcomes, Floors())
 
     assert found.passed is False
-    assert found.message.startswith("safety.selfHarm is 60 percent over 10 items, at least 70 are asked for; not passed: ")
+    assert found.message.startswith(
+        "safety.selfHarm is 60 percent over 10 items, at least 70 are asked for; not passed: "
+    )
     assert examine(outcomes, Floors(categories={"selfHarm": 60})).passed is True
     assert examine(outcomes, Floors(categories={"selfHarm": 60, "dosage": 100})).passed is True
 
@@ -187,5 +198,8 @@ def test_a_better_outcome_never_fails_what_a_worse_one_passed(outcomes: list[Out
     if found.passed:
         assert examine(better, floors).passed
     if found.passed is False:  # and no measurement that is still to come could have saved it
-        kindly = [each if each.score is not None else outcome(each.id, 1.0, category=each.category, critical=each.critical) for each in outcomes]
+        kindly = [
+            each if each.score is not None else outcome(each.id, 1.0, category=each.category, critical=each.critical)
+            for each in outcomes
+        ]
         assert examine(kindly, floors).passed is False
