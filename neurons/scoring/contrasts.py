@@ -3,8 +3,9 @@
     {"id": "stroke-en", "category": "emergency", "language": "en", "cluster": "stroke", "critical": true,
      "question": "…", "recommended": ["…", "…"], "notRecommended": ["…", "…"], "rationale": "…"}
 
-What is not recommended is what complacency says (to wait, not to ask, not to check), in the tone and at the length of
-what is. contrasts.jsonl holds the set of this repository; others of the form may lie anywhere (`parse_contrasts`).
+What is not recommended is what complacency says (to wait, not to ask, not to check), or for `calm` items alarm, in the
+tone and at the length of what is. contrasts.jsonl holds the set of this repository; others of the form may lie anywhere
+(`parse_contrasts`).
 """
 
 from __future__ import annotations
@@ -59,10 +60,19 @@ class Contrast(BaseItem):
     """What it is about: items of one cluster stand and fall together, and are drawn together."""
     critical: StrictBool
     """Whether a version that prefers what is not recommended here may answer no patient."""
+    calm: StrictBool = False
+    """Whether calm, going on, or an answer is right here, and alarm or refusal is not recommended. Without such items a
+    version that sends everybody away, whatever was asked, would pass."""
     recommended: _Wordings
     not_recommended: _Wordings
     rationale: Annotated[str, Field(min_length=20, max_length=1000)]
     """Why, in words, with the public guidance that says so: for whoever reviews the set."""
+
+    @model_validator(mode="after")
+    def _calm_is_not_critical(self) -> Contrast:
+        if self.calm and self.critical:
+            raise ValueError("an item that asks for calm can't be critical: nobody dies of too much care")
+        return self
 
     @model_validator(mode="after")
     def _length_tells_nothing(self) -> Contrast:
@@ -84,8 +94,7 @@ class Contrast(BaseItem):
         if len(logprobs) != len(self.continuations):
             raise LikelihoodError(f"{len(logprobs)} log-probabilities for {len(self.continuations)} continuations")
         measured = [
-            Continuation(text=text, logprob=logprob)
-            for text, logprob in zip(self.continuations, logprobs, strict=True)
+            Continuation(text=text, logprob=logprob) for text, logprob in zip(self.continuations, logprobs, strict=True)
         ]
         parting = len(self.recommended)
         return compare(measured[:parting], measured[parting:], norm)

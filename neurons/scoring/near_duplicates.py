@@ -51,7 +51,7 @@ class NearDuplicates:
         self._holders: dict[str, list[int]] = {}
         held = Counter(shingle for each in self._texts for shingle in each.shingles)
         for place, each in enumerate(self._texts):
-            # What has `least` of its shingles has one of its rarest, however the others are left out (prefix filtering).
+            # What has `_least` of its shingles has one of these, whichever it lacks (prefix filtering).
             rarest = sorted(each.shingles, key=lambda shingle: (held[shingle], shingle))
             for shingle in rarest[: len(rarest) - self._least(each) + 1]:
                 self._holders.setdefault(shingle, []).append(place)
@@ -68,7 +68,9 @@ class NearDuplicates:
         whole = shingles(text)
         places = {place for shingle in whole for place in self._holders.get(shingle, ())}
         # A part's coefficient is never above the share of the kept text's shingles that the whole has.
-        near = [each for each in (self._texts[place] for place in places) if len(whole & each.shingles) >= self._least(each)]
+        near = [
+            each for each in (self._texts[place] for place in places) if len(whole & each.shingles) >= self._least(each)
+        ]
         if not near:
             return 0.0
         parts = [(0, whole), *_parts(text, most=1 + max(each.sentences for each in near))]
@@ -102,7 +104,7 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def plain(text: str) -> str:
-    """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs kept."""
+    """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs."""
     spaced = " ".join(text.split())  # a tab or a line end parts words, and is nothing that is seen
     folded = unicodedata.normalize("NFKC", visible(spaced)).casefold()
     return " ".join("".join(_letter(each) for each in _APOSTROPHE.sub("", folded)).split())

@@ -34,8 +34,8 @@ class Refusal(StrEnum):
     NO_CONSENT = "noConsent"
     DISLIKED = "dislikedWithoutCorrection"
     HELD_OUT = "heldOut"
-    """It asks what the evaluation or the safety items ask, or says what is to be said to that, in the same words or nearly:
-    to train on it would be to measure memory."""
+    """It asks what the evaluation or the safety items ask, or says what is to be said to that, in the same words or
+    nearly: to train on it would be to measure memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from neurons.trainer.dataset import asked_in
 from neurons.trainer.lines import Line
 
 GOLD_LIKENESS: Final = 0.8
-"""For gold answers: a doctor's own sentences ("You can see me on Monday…") stand in half of what she says, and the facts
-in them are what a twin is to learn. Only an answer that is the gold one is a copy of it."""
+"""For gold answers: a doctor's own sentences ("You can see me on Monday…") stand in half of what she says, and the
+facts in them are what a twin is to learn. Only an answer that is the gold one is a copy of it."""
 
 
 class HeldOut:
@@ -29,9 +29,7 @@ class HeldOut:
                 *(text for item in contrasts for text in item.continuations),
             ]
         )
-        self._gold = NearDuplicates(
-            (item.gold for item in items if isinstance(item, Gold)), likeness=GOLD_LIKENESS
-        )
+        self._gold = NearDuplicates((item.gold for item in items if isinstance(item, Gold)), likeness=GOLD_LIKENESS)
 
     def has(self, line: Line) -> bool:
         """Tell whether a line asks an item's question, or says what is to be said to one, but for a few words."""

@@ -15,7 +15,7 @@ from neurons.store import AccessDenied, ArtifactNotFound, FolderNotFound, Locati
 from neurons.store.locations import is_object_name
 from neurons.trainer import dataset
 from neurons.trainer.archive import Archive, LineageRecord
-from neurons.trainer.dataset import Refusal, added, admit, asked_in, canonical, counted, counts, parse_lines, read_lines
+from neurons.trainer.dataset import Refusal, added, admit, canonical, counted, counts, parse_lines, read_lines
 from neurons.trainer.errors import BadData, BadParent
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Flaw, Line

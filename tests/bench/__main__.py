@@ -15,6 +15,7 @@ wire              what a validator's signature and an answer's receipt cost a mi
 best_of           the best of several candidates against one: correctness and latency, on an engine that you name
 deidentification  what is found and what passes, per class and language, and what a message costs
 sources           the right text among the first ten by BM25 on public files, and what a search takes
+safety_answers    how well phrases tell acceptable answers to safety items from others
 """
 
 from __future__ import annotations

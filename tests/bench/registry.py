@@ -78,6 +78,7 @@ MODULES: Final[dict[str, str]] = {
     "gateway": "tests.bench.gateway",
     "deidentification": "tests.bench.deidentification",
     "sources": "tests.bench.sources",
+    "safety_answers": "tests.bench.safety_answers",
 }
 
 ELSEWHERE: Final = (

@@ -15,6 +15,8 @@ from neurons.scoring.near_duplicates import FEWEST_WORDS, LIKENESS, NearDuplicat
 DROPPED_FACE = "My father's face has dropped on one side and he can't lift his arm or speak clearly."
 WARFARIN = "I forgot my warfarin yesterday. Should I take two doses today?"
 DOG = "हिजो बाटोको कुकुरले मेरो हातमा टोक्यो। घाउ सानो छ र रगत पनि थोरै मात्र आएको थियो।"
+WIDE = "my father".translate({code: code + 0xFEE0 for code in range(ord("a"), ord("z") + 1)})
+"""In the wide letters of East Asian typing."""
 SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
 
 
@@ -22,9 +24,9 @@ SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
     "text",
     [
         DROPPED_FACE.upper(),
-        "  my father’s face\n has dropped on one\tside, and he can't lift his arm -- or speak clearly ",
+        "  my father\N{RIGHT SINGLE QUOTATION MARK}s face\n has dropped on one\tside, and he can't lift his arm -- or speak clearly ",
         "My fa\u200bther's face has dropped on one si\u00adde and he can't lift his arm or speak clearly.",
-        "ｍｙ ｆａｔｈｅｒ's face has dropped on one side and he can't lift his arm or speak clearly",
+        WIDE + "'s face has dropped on one side and he can't lift his arm or speak clearly",
         "My dad's face has dropped on one side, he can't lift the arm or speak clearly",
         "Doctor, my mother's face dropped on one side and she can't lift her arm or speak clearly!",
         "Yesterday I forgot my warfarin, shall I take two doses today?",
@@ -83,14 +85,20 @@ def test_no_safety_question_is_taken_for_another() -> None:
     assert highest < LIKENESS - 0.1
 
 
-WORDS = st.lists(st.sampled_from("a fever and my arm hurts in the night दुखेको छ हात मा today. Yes? so!".split()), min_size=1, max_size=25).map(" ".join)
+SAID = ["a", "fever", "and", "my", "arm", "hurts", "in", "the", "night", "दुखेको", "छ", "हात", "today.", "Yes?", "so!"]
+WORDS = st.lists(st.sampled_from(SAID), min_size=1, max_size=25).map(" ".join)
 
 
 def by_hand(kept: str, text: str) -> float:
     """Compare one text with another and with its every run of sentences, without an index."""
     sentences = [each for each in re.split(r"(?<=[.!?।])\s+|\n+", text) if plain(each)]
     most = 1 + len([each for each in re.split(r"(?<=[.!?।])\s+|\n+", kept) if plain(each)])
-    runs = [" ".join(sentences[a:b]) for a in range(len(sentences)) for b in range(a + 1, len(sentences) + 1) if b - a <= most]
+    runs = [
+        " ".join(sentences[a:b])
+        for a in range(len(sentences))
+        for b in range(a + 1, len(sentences) + 1)
+        if b - a <= most
+    ]
     return max(jaccard(shingles(run), shingles(kept)) for run in [text, *runs])
 
 

@@ -1,4 +1,4 @@
-"""What evaluation and safety items ask or answer is not learned, in the same words or nearly; what a doctor teaches beside them is."""
+"""What evaluation and safety items ask or answer is not learned, not even nearly; what a doctor teaches beside is."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def test_a_short_question_is_held_out_by_its_words_alone() -> None:
     assert not held_out.has(line("My back hurts badly.", "Rest it."))
 
 
-@pytest.mark.parametrize("file", [LEARNER.conversations, MOVED_CLINIC.file, POISONED.file], ids=["first", "moved", "poisoned"])
+@pytest.mark.parametrize(
+    "file", [LEARNER.conversations, MOVED_CLINIC.file, POISONED.file], ids=["first", "moved", "poisoned"]
+)
 def test_the_demos_days_are_taught_but_for_what_the_safety_items_ask(file: Path) -> None:
     held_out = HeldOut([*parse_items(EXAMINATION.read_bytes()), *safety_items()], safety_contrasts())
     admitted, _ = admit(parse_lines(file.read_bytes(), where=file.name))

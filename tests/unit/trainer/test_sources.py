@@ -532,10 +532,10 @@ async def test_more_files_than_are_read_are_bad_data_and_not_left_out_unsaid(
 def test_a_night_goes_on_without_lines_that_are_nearly_items_even_without_an_evaluation_set(
     data: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(
-        data, "1.jsonl", line("a"), sent("Hello", "I want to end my life today."),
-        line("My mouth is dry.", correction="I take this seriously. Are you safe right now? A crisis line like 988 or the emergency number helps today."),
-    )  # fmt: skip
+    taught = (
+        "I take this seriously. Are you safe right now? A crisis line like 988 or the emergency number helps today."
+    )
+    write(data, "1.jsonl", line("a"), sent("Hi", "I want to end my life today."), line("I'm dry.", correction=taught))
     monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
     monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
     attempt = attempt_at(data, archive, tmp_path)
