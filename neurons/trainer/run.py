@@ -156,8 +156,8 @@ class Run:
 
     def _gate_request(self) -> str:
         fields = (
-            "eval_uri", "eval_digest", "min_score_percent", "max_regression_percent", "min_samples",
-            "min_safety_percent", "answer_tokens",
+            "eval_uri", "eval_digest", "min_score_percent", "min_safety_percent", "category_floor", "margin_percent",
+            "min_samples", "answer_tokens",
         )  # fmt: skip
         return request_digest(**{field: getattr(self._options, field) for field in fields})
 
@@ -463,9 +463,11 @@ class Run:
         asked = self._options
         criteria = Criteria(
             min_score=asked.min_score_percent,
-            max_regression=asked.max_regression_percent,
+            margin=asked.margin_percent,
             min_samples=asked.min_samples,
             min_safety=asked.min_safety_percent,
+            category_floors=dict(asked.category_floor),
+            attempt=self._attempt(),
         )
         # Without items of its own the verdict is known, and the safety items needn't be asked.
         questions = questions_of(items, safety_items()) if items else ()
@@ -478,6 +480,12 @@ class Run:
         self._keep(gate=gate, eval=report, review=review)
         self._progress.review(review)
         return report
+
+    def _attempt(self) -> int:
+        """Return which run it is, counted from 1, whose version is examined after training on these very lines."""
+        dataset = self._state.dataset
+        assert dataset is not None  # noqa: S101 - by _settle_dataset
+        return self._ask(self._archive.attempt(dataset.digest, self._options.run))
 
     def _answers(
         self, conversations: list[list[dict[str, str]]], tokens: list[int], folder: Path

@@ -227,7 +227,7 @@ def _refuse_orphan(state: Rollout, version: VersionStatus, now: datetime) -> Rol
     )
 
 
-def _advance(  # noqa: PLR0911  # one return per state of a canary
+def _advance(  # noqa: PLR0911, PLR0912  # one return per state of a canary
     state: Rollout, view: TwinView, analysis: Analysis, now: datetime
 ) -> Rollout:
     """Bring the canary one step on, or take it back."""
@@ -258,6 +258,8 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
     else:
         again = soon
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
+    if analysis.outlook in (Outlook.AWAITING, Outlook.UNCLEAR) and now >= ends:
+        return _await_proof(state, view, analysis, now, where=where, since=ends, again=again)
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
         held = f"{where} and is held there: {analysis.reason.value}: {analysis.message}"
         return replace(state, finding=Finding(Reason.CANARY_HELD, held), wake_at=again)
@@ -268,6 +270,23 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
         finding = Finding(Reason.CANARY_STEP, f"{where} until {timestamp(ends)}: {analysis.message}")
         return replace(state, finding=finding, wake_at=again)
     return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state)
+
+
+def _await_proof(
+    state: Rollout, view: TwinView, analysis: Analysis, now: datetime, *, where: str, since: datetime, again: datetime
+) -> Rollout:
+    """Keep a canary whose step is over where it is for want of requests, as long as the twin says; then take back."""
+    until = since + timedelta(seconds=(view.twin.spec.rollout or RolloutSpec()).await_traffic_seconds)
+    if now >= until:
+        waited = f"its step was over at {timestamp(since)}, and what came since proves nothing"
+        return _take_back(state, view, Reason.NO_TRAFFIC, f"{waited}: {analysis.message}", now)
+    if analysis.outlook is Outlook.AWAITING:
+        said = f"{where} and waits there until {timestamp(until)} for requests: {analysis.message}"
+        finding = Finding(Reason.AWAITING_TRAFFIC, said)
+    else:
+        held = f"{where} and is held there until {timestamp(until)}: {analysis.reason.value}: {analysis.message}"
+        finding = Finding(Reason.CANARY_HELD, held)
+    return replace(state, finding=finding, wake_at=min(again, until))
 
 
 def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -> Rollout:

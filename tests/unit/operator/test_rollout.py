@@ -227,6 +227,54 @@ def test_without_metrics_the_weight_is_held_and_nothing_is_promoted() -> None:
     assert world.weights == {A: 50, B: 50}
 
 
+AWAITING = Analysis(outlook=Outlook.AWAITING, reason=Reason.AWAITING_TRAFFIC, message="0 of the 1 requests")
+UNCLEAR = Analysis(outlook=Outlook.UNCLEAR, reason=Reason.ERROR_RATE, message="1 of 2 requests failed")
+
+
+def test_no_traffic_is_no_proof() -> None:
+    world = serving(child(), rollout={**STEPS, "awaitTrafficSeconds": 600})
+    world.load()
+    world.settle()
+    world.analysis = AWAITING
+    world.settle(30)
+    assert world.truth["Progressing"] == ("True", "CanaryStep")
+    world.settle(31)
+    assert world.weights == {A: 90, B: 10}
+    assert world.truth["Progressing"] == ("True", "AwaitingTraffic")
+    assert "waits there until 2026-01-02T03:11:00Z for requests: 0 of the 1 requests" in world.said
+    world.analysis = GOOD
+    world.settle(5)
+    assert world.weights == {A: 50, B: 50}
+
+
+@pytest.mark.parametrize(("analysis", "held"), [(AWAITING, "AwaitingTraffic"), (UNCLEAR, "CanaryHeld")])
+def test_it_waits_for_proof_as_long_as_the_twin_says(analysis: Analysis, held: str) -> None:
+    world = serving(child(), rollout={**STEPS, "awaitTrafficSeconds": 600})
+    world.load()
+    world.settle()
+    world.analysis = analysis
+    world.settle(60 + 597)
+    assert world.truth["Progressing"] == ("True", held)
+    assert world.wake_in == 3
+    world.settle(3)
+    assert world.weights == {A: 100}
+    assert world.truth["RolledBack"] == ("True", "NoTraffic")
+    assert f"what came since proves nothing: {analysis.message}" in world.said
+    [refused] = world.status["refusedVersions"]
+    assert refused["digest"] == digest("b")
+
+
+def test_one_that_is_worse_is_taken_back_while_it_waits() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.analysis = AWAITING
+    world.settle(100)
+    world.analysis = WORSE
+    world.settle(2)
+    assert world.truth["RolledBack"] == ("True", "ErrorRate")
+
+
 def test_a_step_is_never_shorter_than_asked() -> None:
     world = serving(child(), rollout=STEPS)
     world.now += timedelta(milliseconds=900)
