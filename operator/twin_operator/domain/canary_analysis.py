@@ -326,8 +326,8 @@ def _latency(measured: Measurement, limits: RolloutSpec) -> _Test | None:
     doubtful = doubt(tried, stands, allowed=SLOW_SHARE)
     slow = (
         f"{tried.sum:.0f} of {count:.0f} answers took longer than {bounds[place]:g} s, and "
-        f"{100 * stands.share:.1f}% of the serving version's {beside:.0f} longer than {bounds[place] / ratio:.3g} s, which "
-        f"is that by the allowed {limits.max_latency_ratio_percent}%"
+        f"{100 * stands.share:.1f}% of the serving version's {beside:.0f} longer than {bounds[place] / ratio:.3g} s, "
+        f"which is that by the allowed {limits.max_latency_ratio_percent}%"
     )
     usual = (
         f"95% answered within {_percentile(canary, 0.95):.2f} s against {_percentile(serving, 0.95):.2f} s (allowed "
