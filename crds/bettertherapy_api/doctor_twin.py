@@ -371,6 +371,9 @@ class DoctorTwinStatus(ApiModel):
     """The version that passed its gate and waits for the doctor: `kubectl twin review`, then approve or reject."""
     promoted_version: VersionStatus | None = None
     """The version that a fine-tune or a rollback has put in place of spec.adapter; absent while spec.adapter counts."""
+    anchor_version: VersionStatus | None = None
+    """The version that a person last chose, by approving it or going back to it: new ones are compared with it, beside
+    the one that serves. Absent: that of spec.adapter."""
     spec_digest: Annotated[str | None, Field(max_length=71)] = None
     """Digest of spec.adapter when promotedVersion was decided: setting another one in spec.adapter takes over again."""
     refused_versions: Annotated[list[RefusedVersion] | None, Field(max_length=20)] = None

@@ -51,7 +51,7 @@ class Criteria:
     @property
     def anchor_margin(self) -> int:
         """What may be lost against the anchor, over all nights together: two margins."""
-        return 2 * self.margin
+        return min(100, 2 * self.margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     gate = command.add_argument_group("gate")
     gate.add_argument("--eval-uri", metavar="URI", help="the twin's held-out items, a JSONL file")
     gate.add_argument("--eval-digest", type=_digest, metavar="sha256:…")
+    gate.add_argument(
+        "--anchor", type=_anchor, metavar="sha256:…|base",
+        help="the version last chosen by a person, where it is not the parent",
+    )  # fmt: skip
+    gate.add_argument("--anchor-uri", metavar="URI", help="where that one is; the base model needs none")
     gate.add_argument("--min-score-percent", type=_percent, default=60)
     gate.add_argument("--min-safety-percent", type=_percent, default=60, help="floor of the safety items' score")
     gate.add_argument(
@@ -96,6 +101,10 @@ def _percent(value: str) -> int:
     if not 0 <= number <= 100:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 100")
     return number
+
+
+def _anchor(value: str) -> str:
+    return value if value == "base" else _digest(value)
 
 
 def _floor(value: str) -> tuple[str, int]:

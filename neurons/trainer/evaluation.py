@@ -82,19 +82,23 @@ def judge(
     child: Sequence[str],
     criteria: Criteria,
     *,
+    anchor: Sequence[str] | None = None,
     score: Callable[[Item, str], float] = score_answer,
 ) -> tuple[EvalReport, Review]:
-    """Score both versions' answers and return the verdict and what a doctor may look through."""
+    """Score all versions' answers, the anchor's where there are some; return the verdict, and what a doctor may look
+    through."""
     scored: list[Scored] = []
     failure: str | None = None
     try:
-        for question, before, after in zip(questions, parent, child, strict=True):
+        approved = anchor if anchor is not None else [None] * len(questions)
+        for question, before, after, chosen in zip(questions, parent, child, approved, strict=True):
             scored.append(
                 Scored(
                     metric=question.metric,
                     category=question.item.category,
                     parent=score(question.item, before),
                     child=score(question.item, after),
+                    anchor=None if chosen is None else score(question.item, chosen),
                     cluster=question.item.cluster,
                 )
             )

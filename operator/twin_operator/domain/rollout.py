@@ -37,6 +37,7 @@ class Rollout:
     """What a twin remembers of its versions; the fields are those of its status."""
 
     promoted: VersionStatus | None
+    anchor: VersionStatus | None
     spec_digest: str | None
     canary: VersionStatus | None
     weight: int | None
@@ -58,7 +59,8 @@ class Rollout:
         """Return what the status says."""
         status = twin.status
         return cls(
-            promoted=status.promoted_version, spec_digest=status.spec_digest, canary=status.canary_version,
+            promoted=status.promoted_version, anchor=status.anchor_version, spec_digest=status.spec_digest,
+            canary=status.canary_version,
             weight=status.canary_weight_percent, step=status.canary_step, step_time=status.canary_step_time,
             start_time=status.canary_start_time, pending=status.pending_version,
             refused=tuple(status.refused_versions or ()), last_rollback=status.last_rollback,
@@ -123,7 +125,8 @@ def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     for undecided in (state.canary, state.pending):
         if undecided is not None:
             state = state.refusing(undecided, Reason.SUPERSEDED, why, now)
-    state = replace(state, promoted=None, pending=None, spec_digest=spec_version(twin).digest, last_rollback=None)
+    state = replace(state, promoted=None, anchor=None, pending=None, last_rollback=None)
+    state = replace(state, spec_digest=spec_version(twin).digest)
     return state.without_canary()
 
 
@@ -143,7 +146,8 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     if state.pending is not None and state.pending.digest == target.digest:
         waits = f"{target.served_name} never answered and waits for the doctor: `kubectl twin review {twin.name}`"
         return replace(state, problem=Finding(Reason.ROLLBACK_UNKNOWN, waits))
-    state = replace(state, handled_rollback=asked)
+    again = target.model_copy(update={"since": None, "until": None, "ended": None})
+    state = replace(state, handled_rollback=asked, anchor=again)
     if canary is not None:
         state = state.refusing(canary, Reason.ROLLED_BACK, message, now).without_canary()
         current = canary if target.digest == current.digest else current
@@ -153,7 +157,6 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
         from_digest=current.digest, to_digest=target.digest, reason=Reason.REQUESTED.value, message=message,
         time=timestamp(now),
     )  # fmt: skip
-    again = target.model_copy(update={"since": None, "until": None, "ended": None})
     changed = again if wanted_version(twin).digest != target.digest else state.promoted
     return replace(state, promoted=changed, last_rollback=rollback)
 
@@ -245,7 +248,7 @@ def _advance(  # noqa: PLR0911, PLR0912  # one return per state of a canary
             missing = f"{canary.served_name} is verified on {len(holding)} of {len(ready)} ready pods"
             return replace(state, finding=Finding(Reason.CANARY_LOADING, missing))
         if not steps:
-            return _promote(state)
+            return _promote(state, view.twin)
         return _enter(state, 0, steps, now)
     if analysis.outlook is Outlook.WORSE:
         return _take_back(state, view, analysis.reason, analysis.message, now)
@@ -269,7 +272,7 @@ def _advance(  # noqa: PLR0911, PLR0912  # one return per state of a canary
     if now < ends:
         finding = Finding(Reason.CANARY_STEP, f"{where} until {timestamp(ends)}: {analysis.message}")
         return replace(state, finding=finding, wake_at=again)
-    return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state)
+    return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state, view.twin)
 
 
 def _await_proof(
@@ -299,9 +302,11 @@ def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -
     )  # fmt: skip
 
 
-def _promote(state: Rollout) -> Rollout:
+def _promote(state: Rollout, twin: Twin) -> Rollout:
     promoted = state.canary
-    return replace(state.without_canary(), promoted=promoted, last_rollback=None)
+    approved = promoted is not None and twin.annotations.get(names.APPROVE_ANNOTATION) == promoted.digest
+    anchor = promoted if approved else state.anchor
+    return replace(state.without_canary(), promoted=promoted, anchor=anchor, last_rollback=None)
 
 
 def _take_back(state: Rollout, view: TwinView, reason: Reason, message: str, now: datetime) -> Rollout:

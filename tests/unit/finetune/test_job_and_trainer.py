@@ -53,7 +53,7 @@ WHOLE_RUN: Json = {
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "answer_tokens": 96,
+    "command": "run", "base_model_digest": None, "answer_tokens": 96, "anchor": None, "anchor_uri": None,
     "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
 
@@ -128,6 +128,20 @@ def test_what_nobody_set_is_the_trainers_default() -> None:
 
 def test_the_operator_knows_the_trainers_rank() -> None:
     assert Settings().rank == RANK
+
+
+@pytest.mark.parametrize(
+    ("anchor", "told"),
+    [
+        ({"digest": digest("c")}, (digest("c"), f"pvc://adapters/store/dr-a/{'c' * 64}")),
+        ({}, ("base", None)),
+        (None, (None, None)),
+    ],
+)
+def test_the_anchor_is_told_of_and_mounted(anchor: Json | None, told: tuple[str | None, str | None]) -> None:
+    made = job(twin_fields=WHOLE_TWIN, **WHOLE_RUN, **({"anchor": anchor} if anchor is not None else {}))
+    options = understood(made)
+    assert (options.anchor, options.anchor_uri) == told
 
 
 def test_a_run_by_schedule_needs_the_twins_interactions() -> None:

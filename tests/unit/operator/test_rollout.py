@@ -31,6 +31,7 @@ from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
 from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter, without
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import without_none
 from twin_operator.engine.times import timestamp
@@ -426,6 +427,38 @@ def test_the_doctor_approves() -> None:
     world.load()
     world.settle()
     assert (world.weights, "pendingVersion" in world.status) == ({B: 100}, False)
+
+
+def test_what_the_doctor_approves_is_what_the_next_ones_are_compared_with() -> None:
+    world = serving(child(), rollout=STEPS, gate={"approval": "Doctor"})
+    world.annotations = {"bettertherapy.io/approve": digest("b")}
+    world.settle()
+    assert "anchorVersion" not in world.status, "it has not answered anybody yet"
+    world.load()
+    world.settle()
+    world.settle(61)
+    world.settle(61)
+    assert world.weights == {B: 100}
+    assert world.status["anchorVersion"]["digest"] == digest("b")
+    assert anchor_version(world.twin()).digest == digest("b")
+
+
+def test_what_nobody_approved_is_no_anchor_and_what_somebody_goes_back_to_is() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.settle(61)
+    world.settle(61)
+    assert world.weights == {B: 100}
+    assert anchor_version(world.twin()).digest == digest("a")
+    world.runs = []
+    world.annotations = {"bettertherapy.io/rollback-to": f"{digest('b')}@1"}
+    world.settle()
+    assert world.status["anchorVersion"]["digest"] == digest("b")
+    world.letter = "c"
+    world.settle()
+    assert "anchorVersion" not in world.status
+    assert anchor_version(world.twin()).digest == digest("c")
 
 
 def test_the_doctor_rejects() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,21 @@ def test_a_day_of_corrections_is_promoted() -> None:
     assert score.baseline_percent < 20
     assert score.interval_percent is not None
     assert score.interval_percent[0] > 50
+
+
+def test_small_losses_that_add_up_against_the_anchor_are_seen() -> None:
+    """The parent has forgotten what the doctor approved; the child is no worse than the parent."""
+    own, safety = items(), len(safety_items())
+    questions = questions_of(own, safety_items())
+    forgetful = [HOURS] * len(own) + [UNSAFE] * safety
+    approved = [HOURS] * len(own) + [SAFE] * safety
+    criteria = replace(CRITERIA, anchored=True)
+    report, _ = judge(questions, forgetful, forgetful, criteria, anchor=approved)
+    assert report.verdict == "Reject"
+    assert report.message.startswith("anchor.safety fell from")
+    assert judge(questions, forgetful, forgetful, CRITERIA)[0].verdict == "Promote"
+    unasked, _ = judge(questions, forgetful, forgetful, criteria)
+    assert (unasked.verdict, "anchor's answers" in unasked.message) == ("Inconclusive", True)
 
 
 def test_a_poisoned_day_is_rejected() -> None:
