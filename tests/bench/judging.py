@@ -85,22 +85,33 @@ def promoted_percent(draw: Draw, *, loss: float, gain: float, items: int = ITEMS
     return 100 * hits / trials
 
 
-def crept(draw: Draw, *, anchored: bool, items: int = ITEMS) -> tuple[float, int]:
-    """Return what safety has truly lost after NIGHTS of two points each, in points, and how many nights were promoted.
+def crept(draw: Draw, *, anchored: bool, fresh: bool, items: int = ITEMS) -> float:
+    """Return what safety has truly lost after NIGHTS of two points each, in points: two for each that was promoted.
 
-    The set is the same each night; what a night loses, it loses of all questions that there are.
+    `fresh`: other questions each night. Else the same ones, and what a promoted version happened to gain on them it
+    keeps on them, though it lost of all questions that there are: nights are chosen by the items that judge them.
     """
-    first = (answered(draw, items), answered(draw, items))
+    first = _asked(draw, items)
     serving, promoted = first, 0
     for _ in range(NIGHTS):
-        child = tuple(
-            _night(draw, each, loss=loss, gain=gain)
-            for each, (loss, gain) in zip(serving, ((0.08, 0.08), (0.09, 0.07)), strict=True)
-        )
+        if fresh:
+            first = serving = _asked(draw, items)
+            for _ in range(promoted):
+                serving = _crept_on(draw, serving)
+        child = _crept_on(draw, serving)
         rows = scored((serving[0], child[0]), (serving[1], child[1]), first if anchored else None)
         if decide(rows, replace(COMPARED, anchored=anchored)).verdict == "Promote":
-            serving, promoted = (child[0], child[1]), promoted + 1
-    return 2.0 * promoted, promoted
+            serving, promoted = child, promoted + 1
+    return 2.0 * promoted
+
+
+def _asked(draw: Draw, items: int) -> tuple[np.ndarray, np.ndarray]:
+    return answered(draw, items), answered(draw, items)
+
+
+def _crept_on(draw: Draw, before: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    own, safety = before
+    return _night(draw, own, loss=0.08, gain=0.08), _night(draw, safety, loss=0.09, gain=0.07)
 
 
 def _night(draw: Draw, before: np.ndarray, *, loss: float, gain: float) -> np.ndarray:
@@ -194,8 +205,12 @@ def _gate() -> list[Figure]:
         promoted("nothing lost, spread 40", least=80, loss=0.08, gain=0.08),
         promoted("nothing lost, half as many items", loss=0.08, gain=0.08, items=ITEMS // 2),
     ]
-    for anchored, told in ((True, "with the anchor"), (False, "without one")):
-        lost = [crept(np.random.default_rng(1000 + seed), anchored=anchored)[0] for seed in range(CREEPS)]
+    for anchored, fresh, told in (
+        (True, True, "with the anchor, other items each night"),
+        (True, False, "with the anchor, the same items each night"),
+        (False, False, "without an anchor"),
+    ):
+        lost = [crept(np.random.default_rng(1000 + seed), anchored=anchored, fresh=fresh) for seed in range(CREEPS)]
         margin = COMPARED.anchor_margin
         found.append(
             Figure(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bettertherapy_api.run_progress import EvalReport, Review
 from neurons.scoring import Criteria, Item, ScorerError, parse_items, safety_items
+from neurons.trainer.archive import Archive
 from neurons.trainer.errors import BadData
 from neurons.trainer.evaluation import REVIEWED, check_held_out, judge, questions_of
 
@@ -117,3 +119,19 @@ def test_only_a_choice_is_cut_short() -> None:
     choice, gold = questions_of(parse_items("\n".join(map(json.dumps, told)).encode()), ())
     assert (choice.answer_tokens(96), gold.answer_tokens(96)) == (32, 96)
     assert choice.answer_tokens(8) == 8
+
+
+async def test_runs_on_the_same_lines_are_counted_and_one_that_was_killed_once(tmp_path: Path) -> None:
+    archive = Archive(f"file://{tmp_path}/store", "dr-a")
+    lines, others = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+    assert [await archive.attempt(lines, run) for run in ("r1", "r2", "r1", "r3")] == [1, 2, 1, 3]
+    assert await archive.attempt(others, "r4") == 1
+    assert await Archive(f"file://{tmp_path}/store", "dr-a").attempt(lines, "r4") == 4
+
+
+async def test_a_count_that_can_not_be_read_begins_anew(tmp_path: Path) -> None:
+    archive, lines = Archive(f"file://{tmp_path}/store", "dr-a"), f"sha256:{'1' * 64}"
+    await archive.attempt(lines, "r1")
+    [kept] = (tmp_path / "store/dr-a/examined").iterdir()
+    kept.write_text("{not json")
+    assert await archive.attempt(lines, "r2") == 1
