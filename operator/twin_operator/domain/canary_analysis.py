@@ -241,7 +241,7 @@ class _Test:
         """What was measured and, where it speaks against the canary, how strongly."""
         if not self.doubtful:
             return self.said
-        odds = "more than a million" if self.evidence > math.log(1e6) else f"{math.exp(self.evidence):.2g}"
+        odds = "more than a million" if self.evidence > math.log(1e6) else f"{math.exp(self.evidence):,.1f}"
         return f"{self.said}: evidence {odds} to 1 that it is worse, {1 / self.alarms:.0f} to 1 takes it back"
 
 
