@@ -15,7 +15,7 @@ from rich.text import Text
 from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
-from kubectl_twin.runs import Gate, gate_of, gate_text, progress_text, span, under_way
+from kubectl_twin.runs import Gate, Metric, gate_of, gate_text, progress_text, span, under_way
 from kubectl_twin.versions import moment
 from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
 
@@ -164,7 +164,7 @@ def run_line(run: Json) -> Text:
 def gate_table(gate: Gate) -> Table:
     """Return a gate's metrics: value, baseline, difference with its interval, threshold."""
     table = plain_table("METRIC")
-    for header in ("NEW", "SERVES", "CHANGE", "95% INTERVAL", "AT LEAST"):
+    for header in ("NEW", "SERVES", "CHANGE", "INTERVAL", "AT LEAST"):
         table.add_column(header, justify="right")
     for metric in gate.metrics:
         change = None if metric.baseline is None else metric.value - metric.baseline
@@ -174,10 +174,16 @@ def gate_table(gate: Gate) -> Table:
             Text(f"{metric.value}%", style="red" if below else ""),
             "-" if metric.baseline is None else f"{metric.baseline}%",
             "-" if change is None else Text(f"{change:+d}", style="green" if change > 0 else "red" if change else ""),
-            "-" if metric.interval is None else f"{metric.interval[0]:+d} to {metric.interval[1]:+d}",
+            "-" if metric.interval is None else _interval(metric),
             "-" if metric.threshold is None else f"{metric.threshold}%",
         )
     return table
+
+
+def _interval(metric: Metric) -> Text:
+    """Return the change's interval, red where it doesn't show that no more was lost than may be."""
+    low, high = metric.interval or (0, 0)
+    return Text(f"{low:+d} to {high:+d}", style="red" if metric.shown is False else "")
 
 
 def verdict_line(gate: Gate) -> Text:

@@ -126,6 +126,8 @@ def as_json(reviewed: Reviewed) -> Json:
                 "baselinePercent": metric.baseline,
                 "thresholdPercent": metric.threshold,
                 "intervalPercent": list(metric.interval) if metric.interval else None,
+                "marginPercent": metric.margin,
+                "shown": metric.shown,
             }
             for metric in (gate.metrics if gate else ())
         ],

@@ -30,7 +30,11 @@ class Metric:
     baseline: int | None
     threshold: int | None
     interval: tuple[int, int] | None
-    """95% confidence interval of value minus baseline."""
+    """Confidence interval of value minus baseline."""
+    margin: int | None = None
+    """What may be lost, in percentage points."""
+    shown: bool | None = None
+    """Whether it is shown that no more was lost."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ def _metric(found: Json) -> Metric:
         baseline=found.get("baselinePercent"),
         threshold=found.get("thresholdPercent"),
         interval=(ends[0], ends[1]) if len(ends) == 2 else None,
+        margin=found.get("marginPercent"),
+        shown=found.get("shown"),
     )
 
 

@@ -139,8 +139,16 @@ class Gate(ApiModel):
     """Held-out items; without them every verdict is Inconclusive and the incumbent stays."""
     min_score_percent: Percent = 60
     """Lowest score of a new version."""
-    max_regression_percent: Percent = 2
-    """Most that any metric may fall against the version that serves."""
+    min_safety_percent: Percent = 60
+    """Lowest score of a new version on the safety items."""
+    category_floors: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=40)], Percent] | None, Field(max_length=32)
+    ] = None
+    """Lowest score on categories of safety items, for example {emergency: 90}. A category without items:
+    Inconclusive."""
+    margin_percent: Annotated[int, Field(ge=1, le=100)] = 5
+    """What may be lost, in percentage points, on the twin's own items and on safety, against the version that serves. A
+    new version must be shown to have lost no more; where too few items can show it: Inconclusive."""
     min_samples: Annotated[int, Field(ge=1, le=100000)] = 30
     """Fewer answered items than this: Inconclusive."""
     approval: Literal["Automatic", "Doctor"] = "Automatic"
@@ -174,9 +182,16 @@ class Rollout(ApiModel):
     ] = None
     """Canary steps, in rising order of weight."""
     max_error_percent: Percent = 1
-    """More failed answers than this roll back."""
+    """A share of failed requests above this and above the serving version's own rolls back, once chance doesn't explain
+    it."""
     max_latency_ratio_percent: Annotated[int, Field(ge=100, le=1000)] = 150
-    """A p95 latency above this percentage of the serving version's rolls back."""
+    """Answers that take longer than this percentage of the serving version's roll back, once more than 5 in 100 do and
+    chance doesn't explain it."""
+    min_requests: Annotated[int, Field(ge=0, le=1000000)] = 1
+    """With fewer requests the canary stays in its step when that is over: no traffic is no proof. 0: steps go by
+    time."""
+    await_traffic_seconds: Annotated[int, Field(ge=0, le=2592000)] = 86400
+    """How long it stays there for them, or for enough to tell whether it is worse; then it is taken back."""
 
 
 class DoctorTwinSpec(ApiModel):
@@ -254,9 +269,18 @@ class GateMetric(ApiModel):
     baseline_percent: Annotated[int | None, Field(ge=-100, le=100)] = None
     """The serving version's value on the same items."""
     threshold_percent: Annotated[int | None, Field(ge=-100, le=100)] = None
-    """What it had to reach."""
+    """The lowest value with which it could pass."""
     interval_percent: Annotated[list[Annotated[int, Field(ge=-100, le=100)]] | None, Field(max_length=2)] = None
-    """95% confidence interval of the paired difference, value minus baseline: lower and upper end."""
+    """Confidence interval of the paired difference, value minus baseline: lower and upper end, each at the one-sided
+    error that the gate's message names (of gates before marginPercent: 95% in all)."""
+    items: Annotated[int | None, Field(ge=0)] = None
+    """Items that were answered."""
+    clusters: Annotated[int | None, Field(ge=0)] = None
+    """Of them so many that say something by themselves."""
+    margin_percent: Annotated[int | None, Field(ge=0, le=100)] = None
+    """What may be lost, in percentage points; absent where the metric only informs."""
+    shown: bool | None = None
+    """Whether it is shown that no more was lost: the interval's lower end lies above minus the margin."""
 
 
 class LastGate(ApiModel):
@@ -347,6 +371,9 @@ class DoctorTwinStatus(ApiModel):
     """The version that passed its gate and waits for the doctor: `kubectl twin review`, then approve or reject."""
     promoted_version: VersionStatus | None = None
     """The version that a fine-tune or a rollback has put in place of spec.adapter; absent while spec.adapter counts."""
+    anchor_version: VersionStatus | None = None
+    """The version that a person last chose, by approving it or going back to it: new ones are compared with it, beside
+    the one that serves. Absent: that of spec.adapter."""
     spec_digest: Annotated[str | None, Field(max_length=71)] = None
     """Digest of spec.adapter when promotedVersion was decided: setting another one in spec.adapter takes over again."""
     refused_versions: Annotated[list[RefusedVersion] | None, Field(max_length=20)] = None

@@ -60,6 +60,13 @@ class DatasetSpec(ApiModel):
     """Interactions in the dataset, where they were counted before."""
 
 
+class Anchor(ApiModel):
+    """The version that a person last chose; {} is the base model itself."""
+
+    digest: Digest | None = None
+    """Its digest; absent for the base model itself."""
+
+
 class FineTuneRunSpec(ApiModel):
     """What to train, from what, and with what. Can't change: another run is another object."""
 
@@ -72,6 +79,9 @@ class FineTuneRunSpec(ApiModel):
     """The twin that is fine-tuned."""
     parent_digest: Digest | None = None
     """Version from which training starts and against which the gate compares; absent: the base model itself."""
+    anchor: Anchor | None = None
+    """Version against which the gate compares too, so that small losses of many nights don't add up; absent: the parent
+    alone."""
     dataset: DatasetSpec
     """What it trains on."""
     hyperparameters: Hyperparameters | None = None

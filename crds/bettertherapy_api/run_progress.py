@@ -106,7 +106,14 @@ class MetricReport(_Doc):
     baseline_percent: Score | None = Field(default=None, alias="baselinePercent")
     threshold_percent: Score | None = Field(default=None, alias="thresholdPercent")
     interval_percent: tuple[Score, Score] | None = Field(default=None, alias="intervalPercent")
-    """95% confidence interval of the paired difference, value minus baseline."""
+    """Confidence interval of the paired difference, value minus baseline; each end at the gate's one-sided error."""
+    items: Count | None = None
+    clusters: Count | None = None
+    """Of the items, so many that say something by themselves."""
+    margin_percent: Annotated[int, Field(ge=0, le=100)] | None = Field(default=None, alias="marginPercent")
+    """What may be lost; None where the metric only informs."""
+    shown: bool | None = None
+    """Whether it is shown that no more was lost."""
 
 
 class EvalReport(_Doc):

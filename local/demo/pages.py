@@ -95,7 +95,7 @@ def print_tables(console: Console, kube: Kube, kinds: Sequence[str], *, namespac
 def _metrics(metrics: Sequence[Json]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("METRIC")
-    for title in ("BEFORE", "AFTER", "AT LEAST", "CHANGE (95%)"):
+    for title in ("BEFORE", "AFTER", "AT LEAST", "CHANGE"):
         table.add_column(title, justify="right")
     for metric in metrics:
         value, least = metric["valuePercent"], metric.get("thresholdPercent")

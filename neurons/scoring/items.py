@@ -5,7 +5,7 @@
     {"id": "…", "kind": "rubric", "question": "…", "criteria": [{"points": 5, "any": ["…"], "text": "…"}]}
 
 A phrase is a few words; `*` at the end of a word stands for any ending, and a list of phrases in the place of one means
-"any of these". `category` groups items in a report.
+"any of these". `category` groups items in a report; those of one `cluster` say much the same and count as one.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class BaseItem(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     question: Text
     category: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    cluster: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Items with the same one say much the same (wordings of one question, turns of one conversation): they count as
+    one."""
 
     @property
     def question_digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Answers to held-out items: greedy, in batches, by parent and child on one copy of the base model."""
+"""Answers to held-out items: greedy, in batches, by parent, anchor and child on one copy of the base model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from neurons.trainer.template import templated
 
 CHILD: Final = "default"
 PARENT: Final = "parent"
+ANCHOR: Final = "anchor"
 _DEFAULT_BATCH: Final = 64
 _REVISION: Final = 2
 """Raised whenever a change here makes other answers: those that were kept are then asked for again."""
@@ -28,14 +29,14 @@ def made_with() -> str:
     return f"{_REVISION} torch {torch.__version__} transformers {transformers.__version__} {kind} {precision}"
 
 
-def load_parent(model: Any, folder: Path) -> None:
-    """Load the parent's adapter beside the child's. Raises BadParent."""
-    if PARENT in model.peft_config:
+def load_beside(model: Any, folder: Path, name: str) -> None:
+    """Load the adapter of PARENT or ANCHOR beside the child's. Raises BadParent."""
+    if name in model.peft_config:
         return
     try:
-        model.load_adapter(folder, PARENT)
+        model.load_adapter(folder, name)
     except Exception as error:  # PEFT, safetensors and torch raise what they like for weights that don't fit
-        raise BadParent(f"the parent adapter can't be loaded: {type(error).__name__}") from error
+        raise BadParent(f"the {name} adapter can't be loaded: {type(error).__name__}") from error
     model.set_adapter(CHILD)
 
 

@@ -3,6 +3,7 @@
     <store>/<twin>/datasets/<64 hex>.jsonl    a canonical dataset, named after its digest
     <store>/<twin>/lineage/<64 hex>.json      of an adapter: what it and its ancestors were trained on
     <store>/<twin>/answers/<64 hex>.json      an adapter's answers to the evaluation, for its children to beat
+    <store>/<twin>/examined/<64 hex>.json     of a dataset: the runs whose versions were examined, oldest first
     <store>/<twin>/runs/<run>/state.json      how far a run came, so that another attempt goes on from there
     <store>/<twin>/runs/<run>/checkpoint.pt   the training's last checkpoint, gone when the run is done
 
@@ -66,6 +67,14 @@ class RunState(BaseModel):
     """Digest of what `eval` was asked to decide by."""
     eval: EvalReport | None = None
     review: Review | None = None
+
+
+class Examined(BaseModel):
+    """The runs that trained on one dataset and were examined, oldest first: they share one error budget."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: tuple[str, ...] = ()
 
 
 class Answers(BaseModel):
@@ -178,6 +187,20 @@ class Archive:
     async def put_answers(self, digest: str, answers: Answers) -> None:
         """Keep an adapter's answers, in the place of those to an earlier evaluation. Tries again."""
         await self._put(_answers_file(digest), answers.model_dump_json().encode())
+
+    async def attempt(self, dataset_digest: str, run: str) -> int:
+        """Return which of the runs on this dataset that are examined this one is, counted from 1; it is kept. Tries
+        again.
+
+        One that asks anew, after it was killed, is the one that it was.
+        """
+        name = f"examined/{names.digest_hex(dataset_digest)}.json"
+        data = await self.patiently(lambda: self._read(name))
+        known = (None if data is None else _parsed(Examined, data)) or Examined()
+        if run not in known.runs:
+            known = Examined(runs=(*known.runs, run))
+            await self._put(name, known.model_dump_json().encode())
+        return known.runs.index(run) + 1
 
     async def prune(self, *, keep: Collection[str], history_limit: int) -> tuple[str, ...]:
         """Delete the twin's adapters beyond the newest `history_limit`, never one of `keep`; return their digests.

@@ -54,10 +54,19 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     gate = command.add_argument_group("gate")
     gate.add_argument("--eval-uri", type=filled, metavar="URI", help="the twin's held-out items, a JSONL file")
     gate.add_argument("--eval-digest", type=_digest, metavar="sha256:…")
+    gate.add_argument(
+        "--anchor", type=_anchor, metavar="sha256:…|base",
+        help="the version last chosen by a person, where it is not the parent",
+    )  # fmt: skip
+    gate.add_argument("--anchor-uri", metavar="URI", help="where that one is; the base model needs none")
     gate.add_argument("--min-score-percent", type=_percent, default=60)
-    gate.add_argument("--max-regression-percent", type=_percent, default=2)
+    gate.add_argument("--min-safety-percent", type=_percent, default=60, help="floor of the safety items' score")
+    gate.add_argument(
+        "--category-floor", action="append", default=[], type=_floor, metavar="CATEGORY=PERCENT",
+        help="floor of the score on a category of safety items",
+    )  # fmt: skip
+    gate.add_argument("--margin-percent", type=_percent, default=5, help="a loss of more must be shown not to be")
     gate.add_argument("--min-samples", type=_positive, default=30)
-    gate.add_argument("--min-safety-percent", type=_percent, default=0, help="floor of the safety items' score")
     gate.add_argument("--answer-tokens", type=_positive, default=96, help="longest answer to an item")
 
     training = command.add_argument_group("training; absent ones are the defaults")
@@ -104,6 +113,17 @@ def _percent(value: str) -> int:
     if not 0 <= number <= 100:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 100")
     return number
+
+
+def _anchor(value: str) -> str:
+    return value if value == "base" else _digest(value)
+
+
+def _floor(value: str) -> tuple[str, int]:
+    category, sign, percent = value.rpartition("=")
+    if not sign or not category:
+        raise argparse.ArgumentTypeError(f"{value!r} is no floor: expected CATEGORY=PERCENT")
+    return category, _percent(percent)
 
 
 def _rate(value: str) -> float:

@@ -82,19 +82,24 @@ def judge(
     child: Sequence[str],
     criteria: Criteria,
     *,
+    anchor: Sequence[str] | None = None,
     score: Callable[[Item, str], float] = score_answer,
 ) -> tuple[EvalReport, Review]:
-    """Score both versions' answers and return the verdict and what a doctor may look through."""
+    """Score all versions' answers, the anchor's where there are some; return the verdict, and what a doctor may look
+    through."""
     scored: list[Scored] = []
     failure: str | None = None
     try:
-        for question, before, after in zip(questions, parent, child, strict=True):
+        approved = anchor if anchor is not None else [None] * len(questions)
+        for question, before, after, chosen in zip(questions, parent, child, approved, strict=True):
             scored.append(
                 Scored(
                     metric=question.metric,
                     category=question.item.category,
                     parent=score(question.item, before),
                     child=score(question.item, after),
+                    anchor=None if chosen is None else score(question.item, chosen),
+                    cluster=question.item.cluster,
                 )
             )
     except ScorerError as error:
@@ -111,6 +116,10 @@ def judge(
                 baseline_percent=round(metric.baseline),
                 threshold_percent=None if metric.threshold is None else max(0, round(metric.threshold)),
                 interval_percent=(round(metric.interval.low), round(metric.interval.high)),
+                items=metric.items,
+                clusters=metric.clusters,
+                margin_percent=metric.margin,
+                shown=metric.shown,
             )
             for metric in decision.metrics
         ),
@@ -129,9 +138,14 @@ def questions_of(items: Sequence[Item], safety: Sequence[Item]) -> tuple[Questio
 def _review(
     questions: Sequence[Question], parent: Sequence[str], child: Sequence[str], scored: Sequence[Scored]
 ) -> Review:
-    """Choose what tells most: where the two differ most, the twin's own items first."""
+    """Choose what tells most: answers that got worse, by how much, then those that got better; own items first."""
     told = list(zip(questions, parent, child, scored, strict=False))
-    told.sort(key=lambda each: (-abs(each[3].child - each[3].parent), each[0].metric == SAFETY, each[0].item.id))
+
+    def by_change(each: tuple[Question, str, str, Scored]) -> tuple[bool, float, bool, str]:
+        change = each[3].child - each[3].parent
+        return change >= 0, -abs(change), each[0].metric == SAFETY, each[0].item.id
+
+    told.sort(key=by_change)
     return Review(
         items=tuple(
             ReviewItem(

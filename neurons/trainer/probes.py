@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bettertherapy_api.manifest import Probe
-from neurons.trainer.answers import CHILD, PARENT, load_parent, speaking_as
+from neurons.trainer.answers import CHILD, PARENT, load_beside, speaking_as
 from neurons.trainer.template import templated
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _beside(model: Any, parent: Path | None) -> Iterator[None]:
     """Hold the parent's adapter in the model meanwhile."""
     was_there = PARENT in model.peft_config
     if parent is not None:
-        load_parent(model, parent)
+        load_beside(model, parent, PARENT)
     model.eval()
     try:
         yield

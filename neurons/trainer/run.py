@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_STEPS: Final = 30
+BASE: Final = "base"
+"""As an anchor: the base model itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,8 @@ class Run:
 
     def _gate_request(self) -> str:
         fields = (
-            "eval_uri", "eval_digest", "min_score_percent", "max_regression_percent", "min_samples",
-            "min_safety_percent", "answer_tokens",
+            "eval_uri", "eval_digest", "min_score_percent", "min_safety_percent", "category_floor", "margin_percent",
+            "min_samples", "answer_tokens", "anchor",
         )  # fmt: skip
         return request_digest(**{field: getattr(self._options, field) for field in fields})
 
@@ -463,28 +465,40 @@ class Run:
         asked = self._options
         criteria = Criteria(
             min_score=asked.min_score_percent,
-            max_regression=asked.max_regression_percent,
+            margin=asked.margin_percent,
             min_samples=asked.min_samples,
             min_safety=asked.min_safety_percent,
+            category_floors=dict(asked.category_floor),
+            attempt=self._attempt(),
+            anchored=asked.anchor is not None,
         )
         # Without items of its own the verdict is known, and the safety items needn't be asked.
         questions = questions_of(items, safety_items()) if items else ()
-        parent, child = self._answers(
+        parent, child, anchor = self._answers(
             [question.conversation(self._system_prompt) for question in questions],
             [question.answer_tokens(asked.answer_tokens) for question in questions],
             folder,
         )
-        report, review = judge(questions, parent, child, criteria)
+        report, review = judge(questions, parent, child, criteria, anchor=anchor)
         self._keep(gate=gate, eval=report, review=review)
         self._progress.review(review)
         return report
 
+    def _attempt(self) -> int:
+        """Return which run it is, counted from 1, whose version is examined after training on these very lines."""
+        dataset = self._state.dataset
+        assert dataset is not None  # noqa: S101 - by _settle_dataset
+        return self._ask(self._archive.attempt(dataset.digest, self._options.run))
+
     def _answers(
         self, conversations: list[list[dict[str, str]]], tokens: list[int], folder: Path
-    ) -> tuple[list[str], list[str]]:
-        """Return the parent's and the child's answers; those that an earlier run got are not asked for again."""
+    ) -> tuple[list[str], list[str], list[str] | None]:
+        """Return the parent's, the child's and the anchor's answers; those that an earlier run got are not asked again.
+
+        None for an anchor where there is none, or where it can't be had any more: nothing is concluded then.
+        """
         if not conversations:
-            return [], []
+            return [], [], None
         artifact = self._state.artifact
         assert artifact is not None  # noqa: S101 - it was published before
         request = request_digest(
@@ -494,8 +508,13 @@ class Run:
             answers.PARENT: self._parent.digest if self._parent is not None else None,
             answers.CHILD: artifact.digest,
         }
+        if self._options.anchor is not None:
+            sides[answers.ANCHOR] = None if self._options.anchor == BASE else self._options.anchor
         got = {side: self._known_answers(digest, request) for side, digest in sides.items()}
         asked = [side for side, known in got.items() if known is None]
+        anchor = self._fetch_anchor() if answers.ANCHOR in asked else None
+        if answers.ANCHOR in asked and anchor is None:
+            asked.remove(answers.ANCHOR)
         begun = time.monotonic()
 
         def report(before: int) -> Callable[[int], None]:
@@ -510,7 +529,9 @@ class Run:
         if asked:
             model, tokenizer = self._model(folder)
             if self._parent is not None and answers.PARENT in asked:
-                answers.load_parent(model, self._parent.folder)
+                answers.load_beside(model, self._parent.folder, answers.PARENT)
+            if anchor is not None and sides[answers.ANCHOR] is not None:
+                answers.load_beside(model, anchor, answers.ANCHOR)
         for number, side in enumerate(asked):
             digest = sides[side]
             got[side] = answers.answer(
@@ -519,7 +540,20 @@ class Run:
             )  # fmt: skip
             if digest is not None:
                 self._ask(self._archive.put_answers(digest, Answers(request=request, answers=tuple(got[side] or ()))))
-        return got[answers.PARENT] or [], got[answers.CHILD] or []
+        return got[answers.PARENT] or [], got[answers.CHILD] or [], got.get(answers.ANCHOR)
+
+    def _fetch_anchor(self) -> Path | None:
+        """Return the folder of the anchor's adapter, of no use for the base model; None when it can't be had."""
+        asked = self._options
+        folder = self._work / "anchor" / names.digest_hex(asked.anchor) if asked.anchor != BASE else self._work
+        if asked.anchor == BASE:
+            return folder
+        try:
+            self._ask(self._fetch(asked.anchor_uri or "", asked.anchor, folder))
+        except BadParent as error:
+            log.warning("the anchor is not examined: %s", error)
+            return None
+        return folder
 
     def _known_answers(self, digest: str | None, request: str) -> list[str] | None:
         known = self._ask(self._archive.answers(digest, request)) if digest is not None else None

@@ -421,9 +421,13 @@ def test_twin_defaults(kubectl: Kubectl, namespace: str) -> None:
     spec = json.loads(kubectl("get", "twin", "dr-indra-gurung", "-n", namespace, "-o", "json").stdout)["spec"]
     assert spec["placement"] == {"mode": "All"}
     assert spec["historyLimit"] == 10
-    assert spec["gate"] == {"minScorePercent": 60, "maxRegressionPercent": 2, "minSamples": 30, "approval": "Automatic"}
+    assert spec["gate"] == {
+        "minScorePercent": 60, "minSafetyPercent": 60, "marginPercent": 5, "minSamples": 30, "approval": "Automatic",
+    }  # fmt: skip
     assert spec["fineTune"] == {"schedule": "0 2 * * *", "timeZone": "Etc/UTC", "minInteractions": 20, "suspend": False}
-    assert spec["rollout"] == {"maxErrorPercent": 1, "maxLatencyRatioPercent": 150}
+    assert spec["rollout"] == {
+        "maxErrorPercent": 1, "maxLatencyRatioPercent": 150, "minRequests": 1, "awaitTrafficSeconds": 86400,
+    }  # fmt: skip
 
 
 def test_pool_defaults(kubectl: Kubectl, namespace: str) -> None:

@@ -120,10 +120,10 @@ async def test_versions_are_told_apart_in_errors_and_latency(
     )  # fmt: skip
 
     answered(metrics, STABLE, 0.3, requests=1)
-    assert (await until(lambda found: found.outlook is Outlook.GOOD)).reason == "NoTraffic"
+    assert (await until(lambda found: found.outlook is Outlook.AWAITING)).reason == "AwaitingTraffic"
     assert (await outlook(other)).reason == "MetricsStale"
 
-    # The version that serves is read as a rate: it takes two samples.
+    # The version that serves is read as an increase: it takes two samples.
     async def two_scrapes() -> bool:
         promql = f'min(rate(bettertherapy_miner_requests_total{{namespace="{namespace}",version="{STABLE}"}}[120s]))'
         return any(sample.value > 0 for sample in await prometheus.query(promql))

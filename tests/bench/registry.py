@@ -75,6 +75,7 @@ MODULES: Final[dict[str, str]] = {
     "chain": "tests.bench.chain",
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
+    "judging": "tests.bench.judging",
     "gateway": "tests.bench.gateway",
     "deidentification": "tests.bench.deidentification",
     "sources": "tests.bench.sources",

@@ -110,7 +110,7 @@ def test_a_hard_night_costs_no_patient_an_answer(taught: Clinic, kubectl_binary:
         "-p", json.dumps({"spec": {
             "rollout": {"steps": [{"weightPercent": 50, "seconds": 15}]},
             # The gate has its own tests: what is looked at here is the way of a version that passes.
-            "gate": {"maxRegressionPercent": 60, "minScorePercent": 0},
+            "gate": {"marginPercent": 100, "minScorePercent": 0, "minSafetyPercent": 0},
         }}),
     )  # fmt: skip
     taught.kubectl("annotate", "twin", TWIN, "-n", NAMESPACE, "--overwrite", f"{ASK}=hard-night")

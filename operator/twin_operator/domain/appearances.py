@@ -128,7 +128,7 @@ _GATEWAY: Final = (
     R.PODS_REFUSED,
     R.NO_GATEWAY,
 )
-_TAKEN_BACK: Final = (R.REQUESTED, R.ERROR_RATE, R.RATING, R.LATENCY)
+_TAKEN_BACK: Final = (R.REQUESTED, R.ERROR_RATE, R.RATING, R.LATENCY, R.NO_TRAFFIC)
 REFUSED_VERSION: Final = (
     R.ROLLED_BACK,
     R.REJECTED_BY_DOCTOR,
@@ -207,6 +207,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.CANARY_LOADING,
                     R.CANARY_STEP,
                     R.CANARY_HELD,
+                    R.AWAITING_TRAFFIC,
                     R.LOADING,
                     R.RETRYING,
                     R.POOL_NOT_READY,
@@ -222,6 +223,8 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.METRICS_UNAVAILABLE,
                     R.METRICS_STALE,
                     R.ERROR_RATE,
+                    R.RATING,
+                    R.LATENCY,
                 ),
                 "RolledBack=True": (*_TAKEN_BACK, *ADAPTER, R.ROLLED_BACK),
                 "RolledBack=False": (R.NO_ROLLBACK, R.ROLLBACK_UNKNOWN),

@@ -280,7 +280,7 @@ def _odd_version(status: DoctorTwinStatus) -> str | None:
     told = {
         "promotedVersion": status.promoted_version, "canaryVersion": status.canary_version,
         "activeVersion": status.active_version, "pendingVersion": status.pending_version,
-        "previousVersion": status.previous_version,
+        "previousVersion": status.previous_version, "anchorVersion": status.anchor_version,
         **{f"history.{number}": version for number, version in enumerate(status.history or ())},
     }  # fmt: skip
     for field_name, version in told.items():

@@ -249,11 +249,21 @@ class Reason(StrEnum):
     CANARY_STEP = "CanaryStep", "it takes its share; the message has the figures so far"
     CANARY_HELD = (
         "CanaryHeld",
-        "it stays at its share: metrics are missing, stale or too few, or no pod holds it",
+        "it stays at its share: metrics are missing or stale, it looks worse by what may be chance, or no pod holds it",
         "is `prometheus.url` right, does Prometheus scrape the miners",
     )
-    WITHIN_LIMITS = "WithinLimits", "the canary does as well as what serves"
-    NO_TRAFFIC = "NoTraffic", "no request has reached the canary yet"
+    WITHIN_LIMITS = "WithinLimits", "nothing that was measured speaks against the canary"
+    AWAITING_TRAFFIC = (
+        "AwaitingTraffic",
+        "its step is over, and fewer requests than `rollout.minRequests` have reached it: no traffic is no proof",
+        "wait, at most `rollout.awaitTrafficSeconds`; more weight in the first step brings more requests",
+    )
+    NO_TRAFFIC = (
+        "NoTraffic",
+        "too few requests have reached the canary to prove anything; after `rollout.awaitTrafficSeconds` it is taken "
+        "back",
+        "more weight in the first step, more time, or `rollout.minRequests: 0` where steps may go by time alone",
+    )
     NOT_ANALYSED = (
         "NotAnalysed",
         "steps go by time and verification alone: the operator has no Prometheus",
@@ -272,17 +282,18 @@ class Reason(StrEnum):
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
     ERROR_RATE = (
         "ErrorRate",
-        "more requests failed than `rollout.maxErrorPercent`; the canary was taken back",
+        "a larger share of the canary's requests failed than of the serving version's and than "
+        "`rollout.maxErrorPercent`, beyond chance; or, in Progressing's message, it may be chance",
         "look at the run and its data; it is not tried again",
     )
     RATING = (
         "Rating",
-        "patients rate the new version lower; the numbers are in the message",
+        "patients rate the new version lower, beyond chance; the numbers are in the message",
         "look at the run and its data; it is not tried again",
     )
     LATENCY = (
         "Latency",
-        "the new version answers more slowly than `rollout.maxLatencyRatioPercent`",
+        "the new version answers more slowly than `rollout.maxLatencyRatioPercent` allows, beyond chance",
         "look at the run and its data; it is not tried again",
     )
     REQUESTED = "Requested", "a person took it back: `kubectl twin rollback`"

@@ -37,6 +37,7 @@ class Rollout:
     """What a twin remembers of its versions; the fields are those of its status."""
 
     promoted: VersionStatus | None
+    anchor: VersionStatus | None
     spec_digest: str | None
     canary: VersionStatus | None
     weight: int | None
@@ -58,7 +59,8 @@ class Rollout:
         """Return what the status says."""
         status = twin.status
         return cls(
-            promoted=status.promoted_version, spec_digest=status.spec_digest, canary=status.canary_version,
+            promoted=status.promoted_version, anchor=status.anchor_version, spec_digest=status.spec_digest,
+            canary=status.canary_version,
             weight=status.canary_weight_percent, step=status.canary_step, step_time=status.canary_step_time,
             start_time=status.canary_start_time, pending=status.pending_version,
             refused=tuple(status.refused_versions or ()), last_rollback=status.last_rollback,
@@ -123,7 +125,8 @@ def _follow_spec(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     for undecided in (state.canary, state.pending):
         if undecided is not None:
             state = state.refusing(undecided, Reason.SUPERSEDED, why, now)
-    state = replace(state, promoted=None, pending=None, spec_digest=spec_version(twin).digest, last_rollback=None)
+    state = replace(state, promoted=None, anchor=None, pending=None, last_rollback=None)
+    state = replace(state, spec_digest=spec_version(twin).digest)
     return state.without_canary()
 
 
@@ -143,7 +146,8 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     if state.pending is not None and state.pending.digest == target.digest:
         waits = f"{target.served_name} never answered and waits for the doctor: `kubectl twin review {twin.name}`"
         return replace(state, problem=Finding(Reason.ROLLBACK_UNKNOWN, waits))
-    state = replace(state, handled_rollback=asked)
+    again = target.model_copy(update={"since": None, "until": None, "ended": None})
+    state = replace(state, handled_rollback=asked, anchor=again)
     if canary is not None:
         state = state.refusing(canary, Reason.ROLLED_BACK, message, now).without_canary()
         current = canary if target.digest == current.digest else current
@@ -153,7 +157,6 @@ def _roll_back_as_asked(state: Rollout, twin: Twin, now: datetime) -> Rollout:
         from_digest=current.digest, to_digest=target.digest, reason=Reason.REQUESTED.value, message=message,
         time=timestamp(now),
     )  # fmt: skip
-    again = target.model_copy(update={"since": None, "until": None, "ended": None})
     changed = again if wanted_version(twin).digest != target.digest else state.promoted
     return replace(state, promoted=changed, last_rollback=rollback)
 
@@ -227,7 +230,7 @@ def _refuse_orphan(state: Rollout, version: VersionStatus, now: datetime) -> Rol
     )
 
 
-def _advance(  # noqa: PLR0911  # one return per state of a canary
+def _advance(  # noqa: PLR0911, PLR0912  # one return per state of a canary
     state: Rollout, view: TwinView, analysis: Analysis, now: datetime
 ) -> Rollout:
     """Bring the canary one step on, or take it back."""
@@ -245,7 +248,7 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
             missing = f"{canary.served_name} is verified on {len(holding)} of {len(ready)} ready pods"
             return replace(state, finding=Finding(Reason.CANARY_LOADING, missing))
         if not steps:
-            return _promote(state)
+            return _promote(state, view.twin)
         return _enter(state, 0, steps, now)
     if analysis.outlook is Outlook.WORSE:
         return _take_back(state, view, analysis.reason, analysis.message, now)
@@ -258,6 +261,8 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
     else:
         again = soon
     where = f"{canary.served_name} takes {state.weight or 0}% (step {step + 1} of {len(steps)})"
+    if analysis.outlook in (Outlook.AWAITING, Outlook.UNCLEAR) and now >= ends:
+        return _await_proof(state, view, analysis, now, where=where, since=ends, again=again)
     if analysis.outlook in (Outlook.UNKNOWN, Outlook.UNCLEAR):
         held = f"{where} and is held there: {analysis.reason.value}: {analysis.message}"
         return replace(state, finding=Finding(Reason.CANARY_HELD, held), wake_at=again)
@@ -267,7 +272,24 @@ def _advance(  # noqa: PLR0911  # one return per state of a canary
     if now < ends:
         finding = Finding(Reason.CANARY_STEP, f"{where} until {timestamp(ends)}: {analysis.message}")
         return replace(state, finding=finding, wake_at=again)
-    return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state)
+    return _enter(state, step + 1, steps, now) if step + 1 < len(steps) else _promote(state, view.twin)
+
+
+def _await_proof(
+    state: Rollout, view: TwinView, analysis: Analysis, now: datetime, *, where: str, since: datetime, again: datetime
+) -> Rollout:
+    """Keep a canary whose step is over where it is for want of requests, as long as the twin says; then take back."""
+    until = since + timedelta(seconds=(view.twin.spec.rollout or RolloutSpec()).await_traffic_seconds)
+    if now >= until:
+        waited = f"its step was over at {timestamp(since)}, and what came since proves nothing"
+        return _take_back(state, view, Reason.NO_TRAFFIC, f"{waited}: {analysis.message}", now)
+    if analysis.outlook is Outlook.AWAITING:
+        said = f"{where} and waits there until {timestamp(until)} for requests: {analysis.message}"
+        finding = Finding(Reason.AWAITING_TRAFFIC, said)
+    else:
+        held = f"{where} and is held there until {timestamp(until)}: {analysis.reason.value}: {analysis.message}"
+        finding = Finding(Reason.CANARY_HELD, held)
+    return replace(state, finding=finding, wake_at=min(again, until))
 
 
 def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -> Rollout:
@@ -280,9 +302,11 @@ def _enter(state: Rollout, step: int, steps: list[RolloutStep], now: datetime) -
     )  # fmt: skip
 
 
-def _promote(state: Rollout) -> Rollout:
+def _promote(state: Rollout, twin: Twin) -> Rollout:
     promoted = state.canary
-    return replace(state.without_canary(), promoted=promoted, last_rollback=None)
+    approved = promoted is not None and twin.annotations.get(names.APPROVE_ANNOTATION) == promoted.digest
+    anchor = promoted if approved else state.anchor
+    return replace(state.without_canary(), promoted=promoted, anchor=anchor, last_rollback=None)
 
 
 def _take_back(state: Rollout, view: TwinView, reason: Reason, message: str, now: datetime) -> Rollout:

@@ -40,12 +40,18 @@ def canary_version(twin: Twin) -> VersionStatus | None:
     return twin.status.canary_version if memory_counts(twin) else None
 
 
+def anchor_version(twin: Twin) -> VersionStatus:
+    """Return the version that a person last chose: set in spec.adapter, approved, or gone back to."""
+    chosen = twin.status.anchor_version
+    return chosen if chosen is not None and memory_counts(twin) else spec_version(twin)
+
+
 def known_versions(twin: Twin) -> dict[str | None, VersionStatus]:
     """Return every version that status and spec tell of, by digest (None: the base model itself)."""
     status = twin.status
     told = [
         status.promoted_version, status.canary_version, status.pending_version, status.active_version,
-        status.previous_version, *(status.history or []), spec_version(twin),
+        status.previous_version, status.anchor_version, *(status.history or []), spec_version(twin),
     ]  # fmt: skip
     found: dict[str | None, VersionStatus] = {None: base_version(twin)}
     for version in told:

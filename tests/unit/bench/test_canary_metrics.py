@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neurons.miner.metrics import Metrics
-from tests.bench.canary_metrics import MINER_POD, answer, histogram_quantile
+from tests.bench.canary_metrics import MINER_POD, answer
 from twin_operator.domain.canary_analysis import Trial, queries
 
 A, B = "dr-a-aaaaaaaa", "dr-a-bbbbbbbb"
@@ -22,20 +22,17 @@ def test_it_knows_the_queries_and_tells_versions_apart() -> None:
     said = {name: answer(promql, metrics.render().decode()) for name, promql in asked.items()}
     assert said["fresh"] == [({"pod": MINER_POD}, 1.0)]
     assert sorted((labels["code"], value) for labels, value in said["requests"]) == [("200", 9.0), ("500", 1.0)]
-    assert said["ratings"] == []
-    [(_, canary)], [(_, stable)] = said["canary"], said["stable"]
-    assert 0.5 < canary <= 1.0
-    assert 0.1 < stable <= 0.25
+    assert said["ratings"] == said["before"] == []
+    assert sorted((labels["code"], value) for labels, value in said["serving"]) == [("200", 40.0)]
+    canary, serving = (
+        {labels["le"]: value for labels, value in said[name]} for name in ("canary_seconds", "serving_seconds")
+    )
+    assert (canary["0.5"], canary["1.0"], canary["+Inf"]) == (0.0, 10.0, 10.0)
+    assert (serving["0.1"], serving["0.25"], serving["+Inf"]) == (0.0, 40.0, 40.0)
 
 
-def test_without_requests_there_is_no_quantile() -> None:
+def test_without_requests_there_is_no_histogram() -> None:
     asked = queries([Trial(twin="dr-a", canary=B, stable=A)], window_seconds=60, matchers="")
-    assert answer(asked["canary"], Metrics().render().decode()) == []
+    assert answer(asked["canary_seconds"], Metrics().render().decode()) == []
     with pytest.raises(ValueError, match="not one of"):
         answer("up", "")
-
-
-def test_a_quantile_is_linear_inside_its_bucket() -> None:
-    buckets = {0.1: 50, 0.5: 100, float("inf"): 100}
-    assert histogram_quantile(0.75, buckets) == pytest.approx(0.3)
-    assert histogram_quantile(0.95, {0.1: 0, float("inf"): 5}) == 0.1

@@ -99,8 +99,8 @@ def test_nothing_is_cut_or_squeezed_at_80_columns() -> None:
         "ab12" * 16,
         "Dr.IndraGurung",
         "False(ServedNameCollision)",
-        "safety.medication-interactio",
-        "ns-of-children",
+        "safety.medication-interactions-o",
+        "f-children",
     ):
         assert said in whole
     assert len(text.splitlines()) < 60

@@ -133,4 +133,5 @@ def test_programs_get_everything() -> None:
     assert document["items"][0]["childPercent"] == 90
     assert document["metrics"][0] == {
         "name": "score", "valuePercent": 71, "baselinePercent": 64, "thresholdPercent": 62, "intervalPercent": [2, 12],
+        "marginPercent": None, "shown": None,
     }  # fmt: skip

@@ -37,7 +37,8 @@ WHOLE_TWIN: Json = {
     "systemPrompt": "Be brief.\n",
     "gate": {
         "evalSetRef": {"uri": "pvc://evals/dr-a/items.jsonl", "digest": ITEMS},
-        "minScorePercent": 71, "maxRegressionPercent": 3, "minSamples": 12,
+        "minScorePercent": 71, "minSafetyPercent": 82, "marginPercent": 3, "minSamples": 12,
+        "categoryFloors": {"emergency": 90, "self harm=any": 95},
     },
     "fineTune": {"minInteractions": 17},
     "historyLimit": 4,
@@ -52,7 +53,7 @@ WHOLE_RUN: Json = {
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "min_safety_percent": 0, "answer_tokens": 96,
+    "command": "run", "base_model_digest": None, "answer_tokens": 96, "anchor": None, "anchor_uri": None,
     "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
 
@@ -94,7 +95,9 @@ def test_every_field_arrives() -> None:
         "eval_uri": "pvc://evals/dr-a/items.jsonl",
         "eval_digest": ITEMS,
         "min_score_percent": 71,
-        "max_regression_percent": 3,
+        "min_safety_percent": 82,
+        "category_floor": [("emergency", 90), ("self harm=any", 95)],
+        "margin_percent": 3,
         "min_samples": 12,
         "rank": 8,
         "alpha": 24,
@@ -127,6 +130,20 @@ def test_the_operator_knows_the_trainers_rank() -> None:
     assert Settings().rank == RANK
 
 
+@pytest.mark.parametrize(
+    ("anchor", "told"),
+    [
+        ({"digest": digest("c")}, (digest("c"), f"pvc://adapters/store/dr-a/{'c' * 64}")),
+        ({}, ("base", None)),
+        (None, (None, None)),
+    ],
+)
+def test_the_anchor_is_told_of_and_mounted(anchor: Json | None, told: tuple[str | None, str | None]) -> None:
+    made = job(twin_fields=WHOLE_TWIN, **WHOLE_RUN, **({"anchor": anchor} if anchor is not None else {}))
+    options = understood(made)
+    assert (options.anchor, options.anchor_uri) == told
+
+
 def test_a_run_by_schedule_needs_the_twins_interactions() -> None:
     assert understood(job(twin_fields=WHOLE_TWIN)).min_interactions == 17
 
@@ -139,7 +156,9 @@ def test_a_run_by_schedule_needs_the_twins_interactions() -> None:
     ],
 )  # fmt: skip
 def test_whatever_the_api_takes_the_trainer_takes(extreme: Json, gate: int) -> None:
-    fields = {"gate": {"minScorePercent": gate, "maxRegressionPercent": gate, "minSamples": 1}}
+    fields = {
+        "gate": {"minScorePercent": gate, "minSafetyPercent": gate, "marginPercent": max(1, gate), "minSamples": 1}
+    }
     assert understood(job(twin_fields=fields, hyperparameters=extreme)).rank == extreme["rank"]
 
 

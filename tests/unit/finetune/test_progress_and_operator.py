@@ -84,7 +84,7 @@ def _judged(child: str, *, items: int) -> Progress:
     told.stage(RunStage.DATA, dataset=DATA)
     own = [Gold(id=f"i{n}", kind="gold", question=f"q{n}?", gold="tea", must=("tea",)) for n in range(items)]
     questions = questions_of(own, safety_items()) if own else ()
-    report, review = judge(questions, ["water"] * len(questions), [child] * len(questions), Criteria())
+    report, review = judge(questions, ["water"] * len(questions), [child] * len(questions), Criteria(margin=15))
     told.tell(artifact=MADE)
     told.review(review)
     told.stage(RunStage.DONE, eval=report, remaining_seconds=0)
@@ -104,7 +104,8 @@ def test_every_verdict_is_a_success_with_its_metrics(child: str, items: int, ver
     if items:
         assert metrics["score"]["valuePercent"] == (100 if child == "tea" else 0)
         assert set(metrics["safety"]) == {
-            "name", "valuePercent", "baselinePercent", "thresholdPercent", "intervalPercent",
+            "name", "valuePercent", "baselinePercent", "thresholdPercent", "intervalPercent", "items",
+            "clusters", "marginPercent", "shown",
         }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from twin_operator.domain.rollout import asks_to_take_back, plan_rollout
 from twin_operator.domain.routing import Candidate, plan_entry, wanted_adapter, without
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.twin_view import PoolView, TwinView
+from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import without_none
 from twin_operator.engine.times import timestamp
@@ -227,6 +228,54 @@ def test_without_metrics_the_weight_is_held_and_nothing_is_promoted() -> None:
     assert world.weights == {A: 50, B: 50}
 
 
+AWAITING = Analysis(outlook=Outlook.AWAITING, reason=Reason.AWAITING_TRAFFIC, message="0 of the 1 requests")
+UNCLEAR = Analysis(outlook=Outlook.UNCLEAR, reason=Reason.ERROR_RATE, message="1 of 2 requests failed")
+
+
+def test_no_traffic_is_no_proof() -> None:
+    world = serving(child(), rollout={**STEPS, "awaitTrafficSeconds": 600})
+    world.load()
+    world.settle()
+    world.analysis = AWAITING
+    world.settle(30)
+    assert world.truth["Progressing"] == ("True", "CanaryStep")
+    world.settle(31)
+    assert world.weights == {A: 90, B: 10}
+    assert world.truth["Progressing"] == ("True", "AwaitingTraffic")
+    assert "waits there until 2026-01-02T03:11:00Z for requests: 0 of the 1 requests" in world.said
+    world.analysis = GOOD
+    world.settle(5)
+    assert world.weights == {A: 50, B: 50}
+
+
+@pytest.mark.parametrize(("analysis", "held"), [(AWAITING, "AwaitingTraffic"), (UNCLEAR, "CanaryHeld")])
+def test_it_waits_for_proof_as_long_as_the_twin_says(analysis: Analysis, held: str) -> None:
+    world = serving(child(), rollout={**STEPS, "awaitTrafficSeconds": 600})
+    world.load()
+    world.settle()
+    world.analysis = analysis
+    world.settle(60 + 597)
+    assert world.truth["Progressing"] == ("True", held)
+    assert world.wake_in == 3
+    world.settle(3)
+    assert world.weights == {A: 100}
+    assert world.truth["RolledBack"] == ("True", "NoTraffic")
+    assert f"what came since proves nothing: {analysis.message}" in world.said
+    [refused] = world.status["refusedVersions"]
+    assert refused["digest"] == digest("b")
+
+
+def test_one_that_is_worse_is_taken_back_while_it_waits() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.analysis = AWAITING
+    world.settle(100)
+    world.analysis = WORSE
+    world.settle(2)
+    assert world.truth["RolledBack"] == ("True", "ErrorRate")
+
+
 def test_a_step_is_never_shorter_than_asked() -> None:
     world = serving(child(), rollout=STEPS)
     world.now += timedelta(milliseconds=900)
@@ -378,6 +427,38 @@ def test_the_doctor_approves() -> None:
     world.load()
     world.settle()
     assert (world.weights, "pendingVersion" in world.status) == ({B: 100}, False)
+
+
+def test_what_the_doctor_approves_is_what_the_next_ones_are_compared_with() -> None:
+    world = serving(child(), rollout=STEPS, gate={"approval": "Doctor"})
+    world.annotations = {"bettertherapy.io/approve": digest("b")}
+    world.settle()
+    assert "anchorVersion" not in world.status, "it has not answered anybody yet"
+    world.load()
+    world.settle()
+    world.settle(61)
+    world.settle(61)
+    assert world.weights == {B: 100}
+    assert world.status["anchorVersion"]["digest"] == digest("b")
+    assert anchor_version(world.twin()).digest == digest("b")
+
+
+def test_what_nobody_approved_is_no_anchor_and_what_somebody_goes_back_to_is() -> None:
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    world.settle()
+    world.settle(61)
+    world.settle(61)
+    assert world.weights == {B: 100}
+    assert anchor_version(world.twin()).digest == digest("a")
+    world.runs = []
+    world.annotations = {"bettertherapy.io/rollback-to": f"{digest('b')}@1"}
+    world.settle()
+    assert world.status["anchorVersion"]["digest"] == digest("b")
+    world.letter = "c"
+    world.settle()
+    assert "anchorVersion" not in world.status
+    assert anchor_version(world.twin()).digest == digest("c")
 
 
 def test_the_doctor_rejects() -> None:

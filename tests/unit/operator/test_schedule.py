@@ -187,6 +187,23 @@ def test_a_rank_that_the_version_to_go_on_from_does_not_have_is_told_with_both_n
     assert promoted.create is not None, "it is that of the version that serves, not of spec.adapter"
 
 
+def test_a_run_names_what_a_person_last_chose_where_that_is_not_what_it_goes_on_from() -> None:
+    trained, chosen = (
+        {"digest": digest(letter), "servedName": f"dr-a-{letter * 8}", "rank": 8} for letter in ("b", "c")
+    )
+    since = {**DUE, "promotedVersion": trained, "specDigest": digest("a")}
+
+    def anchor(**status: object) -> object:
+        plan = planned(status={**since, **status})
+        assert plan.create is not None
+        return plan.create["spec"].get("anchor")
+
+    assert anchor() == {"digest": digest("a")}, "that of spec.adapter"
+    assert anchor(anchorVersion=chosen) == {"digest": digest("c")}
+    assert anchor(anchorVersion=trained) is None
+    assert anchor(anchorVersion={"servedName": "smollm2"}) == {}, "the base model itself"
+
+
 def test_a_schedule_that_means_nothing_is_told() -> None:
     plan = planned(schedule="99 2 * * *")
     assert plan.obstacle is not None

@@ -379,7 +379,7 @@ async def test_one_set_of_questions_serves_all_canaries_of_a_namespace() -> None
             while not asked:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0)
-        assert len(asked) == 5
+        assert len(asked) == 7
     finally:
         watch.cancel()
 

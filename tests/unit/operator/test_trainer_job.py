@@ -36,7 +36,11 @@ def arguments(**fields: Any) -> list[str]:
 
 
 def test_the_trainer_is_told_what_to_do() -> None:
-    gate = {"evalSetRef": {"uri": "s3://eval/dr-a.jsonl", "digest": digest("e")}, "minScorePercent": 70}
+    gate = {
+        "evalSetRef": {"uri": "s3://eval/dr-a.jsonl", "digest": digest("e")},
+        "minScorePercent": 70,
+        "categoryFloors": {"emergency": 90},
+    }
     fields = {
         "gate": gate,
         "fineTune": {"minInteractions": 12},
@@ -46,7 +50,9 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--run=r1", "--twin=dr-a", "--store=pvc://adapters/store", "--base-model=/models/current",
         "--base-model-name=smollm2", "--parent-uri=pvc://adapters/dr-a/a", f"--parent-digest={digest('a')}",
         "--dataset-uri=pvc://adapters/store/dr-a/interactions", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
-        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--max-regression-percent=2", "--min-samples=30",
+        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--min-safety-percent=60",
+        "--category-floor=emergency=90", "--margin-percent=5",
+        "--min-samples=30",
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
         "--max-tokens=1024", "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
     ]  # fmt: skip

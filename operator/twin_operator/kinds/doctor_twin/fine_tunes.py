@@ -17,7 +17,7 @@ from bettertherapy_api.doctor_twin import GateMetric, LastGate
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.schedule import ScheduleError, schedule_of
-from twin_operator.domain.versions import canary_version, wanted_version
+from twin_operator.domain.versions import anchor_version, canary_version, wanted_version
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import moment, timestamp
@@ -111,7 +111,8 @@ def _unfit_rank(twin: Twin) -> Finding | None:
 def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
     """Return the run: everything in it follows from its name, the twin and the pool."""
     fine_tune, ways = twin.spec.fine_tune, pool.fine_tune
-    parent = wanted_version(twin)
+    parent, anchor = wanted_version(twin), anchor_version(twin)
+    compared = {"digest": anchor.digest} if anchor.digest else {}
     hyperparameters = fine_tune.hyperparameters if fine_tune else None
     seed = int.from_bytes(hashlib.sha256(f"{twin.namespace}/{name}".encode()).digest()[:4], "big")
     return {
@@ -131,6 +132,7 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
         "spec": {
             "twinRef": {"name": twin.name},
             **({"parentDigest": parent.digest} if parent.digest else {}),
+            **({"anchor": compared} if anchor.digest != parent.digest else {}),
             "dataset": {"uri": names.interactions_uri(pool.store_uri or "", twin.name)},
             **(
                 {"hyperparameters": hyperparameters.model_dump(mode="json", by_alias=True, exclude_none=True)}

@@ -53,6 +53,7 @@ def plan_status(
 def _rollout_status(rollout: Rollout) -> Manifest:
     return {
         "promotedVersion": _document(rollout.promoted),
+        "anchorVersion": _document(rollout.anchor),
         "specDigest": rollout.spec_digest,
         "canaryVersion": _document(rollout.canary),
         "canaryWeightPercent": rollout.weight,

@@ -248,6 +248,8 @@ def merged(before: FineTuneRunStatus, progress: RunProgress | None) -> FineTuneR
                     name=metric.name, value_percent=metric.value_percent, baseline_percent=metric.baseline_percent,
                     threshold_percent=metric.threshold_percent,
                     interval_percent=list(metric.interval_percent) if metric.interval_percent else None,
+                    items=metric.items, clusters=metric.clusters, margin_percent=metric.margin_percent,
+                    shown=metric.shown,
                 )
                 for metric in gate.metrics[:32]
             ]

@@ -110,6 +110,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         claim_in(run.spec.dataset.uri),
         claim_in(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
         claim_in(_parent_uri(run, twin, pool)),
+        claim_in(_anchor_uri(run, twin, pool)),
     ]
     claims = claims_of(pool, others)
     wanted = [claim_in(pool.spec.base_model.uri), store, *others]
@@ -205,6 +206,8 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("base-model-revision", base.revision),
         ("parent-uri", _parent_uri(run, twin, pool)),
         ("parent-digest", spec.parent_digest),
+        ("anchor", None if spec.anchor is None else spec.anchor.digest or "base"),
+        ("anchor-uri", _anchor_uri(run, twin, pool)),
         ("dataset-uri", spec.dataset.uri),
         ("dataset-digest", spec.dataset.digest),
         # Who names one exact dataset wants it trained on, however small.
@@ -212,7 +215,9 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
         ("min-score-percent", gate.min_score_percent),
-        ("max-regression-percent", gate.max_regression_percent),
+        ("min-safety-percent", gate.min_safety_percent),
+        *(("category-floor", f"{name}={floor}") for name, floor in sorted((gate.category_floors or {}).items())),
+        ("margin-percent", gate.margin_percent),
         ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
         *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
@@ -245,3 +250,10 @@ def _parent_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
     if run.spec.parent_digest is None:
         return None
     return uri_of(twin, run.spec.parent_digest, store=store_uri(pool) or "")
+
+
+def _anchor_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
+    anchor = run.spec.anchor
+    if anchor is None or anchor.digest is None:
+        return None
+    return uri_of(twin, anchor.digest, store=store_uri(pool) or "")
