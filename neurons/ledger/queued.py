@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 
 from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
 from neurons.ledger.database import Database, Refused
-from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, SchemaMismatch
+from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch
 from neurons.ledger.ledger import Ledger
 from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
@@ -35,6 +35,7 @@ _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
+_LOOK_AGAIN_SECONDS: Final = 0.2
 T = TypeVar("T")
 
 
@@ -70,10 +71,26 @@ class QueuedLedger:
 
     @classmethod
     async def open(
-        cls, url: str, *, folder: Path, max_bytes: int = 1 << 30, timeout_seconds: float = 10.0, pool: int = 10
-    ) -> Self:
-        """Return the queue in `folder` before the ledger at `url`. Raises QueueInUse, QueueFull."""
-        spool = await asyncio.to_thread(Spool, folder, max_bytes=max_bytes)
+        cls, url: str, *, folder: Path, max_bytes: int = 1 << 30, timeout_seconds: float = 10.0, pool: int = 10,
+        wait_seconds: float = 0.0,
+    ) -> Self:  # fmt: skip
+        """Return the queue in `folder` before the ledger at `url`.
+
+        A process that has the queue is waited for, up to `wait_seconds`: one that is being replaced still brings its
+        last entries into the ledger. Raises QueueInUse, QueueFull.
+        """
+        patience_ends, told = time.monotonic() + wait_seconds, False
+        while True:
+            try:
+                spool = await asyncio.to_thread(Spool, folder, max_bytes=max_bytes)
+                break
+            except QueueInUse as error:
+                if time.monotonic() >= patience_ends:
+                    raise
+                if not told:
+                    _LOG.info("%s Waiting for it to end, as one that is replaced does.", error)
+                    told = True
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         return cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool)
 
     async def close(self) -> None:

@@ -254,7 +254,11 @@ class GatewayService:
             return None, lambda: 0.0
         if self._scrub is None:
             self._scrub = await asyncio.to_thread(load_scrubber)
-        queued = await QueuedLedger.open(settings.ledger_url, folder=settings.state_dir / "queue")
+        queued = await QueuedLedger.open(
+            settings.ledger_url, folder=settings.state_dir / "queue",
+            # The one that this replaces ends its requests, what it records, and its queue, one after another.
+            wait_seconds=3 * settings.drain_seconds,
+        )  # fmt: skip
 
         async def leave() -> None:
             """Wait for what was recorded last to come into the ledger: the queue's disk may go with the pod."""

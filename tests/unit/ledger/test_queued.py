@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, Session, new_id
+from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, QueueInUse, Session, new_id
 from neurons.ledger.codec import TABLE_OF, Row
 from neurons.ledger.migrate import migrate
 from neurons.ledger.queued import _AT_ONCE
@@ -107,6 +107,23 @@ async def test_sessions_go_on_while_the_ledger_is_down_and_survive_a_restart(
         read = await queued.ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)
         assert [turn.answer.text.text for turn in read.turns if turn.answer and turn.answer.text] == ["A", "B"]
         assert (await queued.history(session_id=more.session_id, patient_id=more.patient_id)).complete
+
+
+async def test_one_that_takes_anothers_place_waits_until_that_one_has_ended(url: str, folder: Path) -> None:
+    """A pod that was deleted still ends its requests while the next one starts on the same volume."""
+    former = await QueuedLedger.open(url, folder=folder / "q")
+    with pytest.raises(QueueInUse, match="its own folder"):
+        await QueuedLedger.open(url, folder=folder / "q")
+    waiting = asyncio.create_task(QueuedLedger.open(url, folder=folder / "q", wait_seconds=60.0))
+    talk = Conversation()
+    talk.ask("Last", "A")
+    await former.record(*talk.records)
+    assert await former.drained(timeout_seconds=60)
+    assert not waiting.done()
+    await former.close()
+    async with await waiting as queued:
+        read = await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
+        assert [turn.question.text.text for turn in read.turns] == ["Last"]
 
 
 async def test_a_full_queue_is_an_error_for_its_caller_alone(folder: Path) -> None:
