@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final, TypeVar
 
 from neurons.ledger import records
@@ -45,7 +44,7 @@ _DOCUMENTS: Final = frozenset({"weights", "reference", "evidence", "line_digests
 def to_row(record: AnyRecord) -> Row:
     """Return the record's row. What no database takes (NUL, half a character) is replaced by U+FFFD."""
     row: Row = {}
-    for name in _names(type(record)):
+    for name in _NAMES[type(record)]:
         value = getattr(record, name)
         if name in _TEXTS:
             kept: Scrubbed | None = value
@@ -68,9 +67,9 @@ def to_row(record: AnyRecord) -> Row:
     return row
 
 
-@cache
-def _names(kind: type[AnyRecord]) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))
+_NAMES: Final[Mapping[type, tuple[str, ...]]] = {
+    kind: tuple(each.name for each in fields(kind)) for kind in KINDS.values()
+}
 
 
 def from_row(kind: type[R], row: Mapping[str, Any]) -> R:

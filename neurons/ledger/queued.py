@@ -204,7 +204,8 @@ class QueuedLedger:
         if not self._made:
             await self.ledger.ready_or_made()
             self._made = True
-        # Looked at before the disk is, which takes a while: what comes meanwhile is waited for again, it may not come alone.
+        # Looked at before the disk is, which takes a while: what comes meanwhile is gathered again, for it may not come
+        # alone.
         entries: Sequence[Entry] = ()
         if self._spool.entries:
             entries = await self._on(self._taker, partial(self._spool.peek, entries=_AT_ONCE))

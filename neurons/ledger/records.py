@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final, Protocol, runtime_checkable
 
 from neurons.ledger.errors import BadRecord
@@ -386,11 +385,16 @@ Fault = Callable[[Any], str | None]
 """Says what is wrong with a field's value, which is not None; None where nothing is."""
 
 
-@cache
+_CHECKS: Final[dict[type, tuple[tuple[str, Fault], ...]]] = {}
+
+
 def _checks(kind: type[Record]) -> tuple[tuple[str, Fault], ...]:
     """Return the fields of a kind of record that are checked, found out once: a question has six records."""
-    found = ((each.name, _check_of(each.name)) for each in fields(kind))  # type: ignore[arg-type]
-    return tuple((name, fault) for name, fault in found if fault is not None)
+    checks = _CHECKS.get(kind)
+    if checks is None:
+        found = [(each.name, _check_of(each.name)) for each in fields(kind)]  # type: ignore[arg-type]
+        checks = _CHECKS[kind] = tuple((name, fault) for name, fault in found if fault is not None)
+    return checks
 
 
 def _check_of(name: str) -> Fault | None:

@@ -64,8 +64,9 @@ async def _kept(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) ->
 
 
 def _insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def _in_order(table: Table, rows: Sequence[Row]) -> list[Row]:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bittensor import http_auth
 from bittensor.wallets import CRYPTO_TYPE_NAMES, DEFAULT_CRYPTO_TYPE, parse_crypto_type
 from bittensor_core import verify
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from neurons.receipts import Metagraph, Neuron
 from neurons.wire.metagraph import MetagraphSource, Reading
@@ -53,8 +54,7 @@ class Policy:
     burst: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A neuron that proved who it is and may call."""
 
     hotkey: str
@@ -62,8 +62,7 @@ class Caller:
     nonce_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
+class Presented(NamedTuple):
     """What the headers of a request claim, and nothing else of it was looked at."""
 
     hotkey: str
@@ -77,7 +76,9 @@ class Presented:
 _REQUIRED: Final = (
     http_auth.HEADER_VERSION, http_auth.HEADER_HOTKEY, http_auth.HEADER_NONCE, http_auth.HEADER_SIGNATURE
 )  # fmt: skip
-_OWN: Final = {name.lower(): name for name in (*_REQUIRED, http_auth.HEADER_RECEIVER, http_auth.HEADER_CRYPTO)}
+_OWN: Final = {
+    istr(name): name for name in (*_REQUIRED, http_auth.HEADER_RECEIVER, http_auth.HEADER_CRYPTO)
+}  # as a server's headers have their names: to be looked up without being read anew
 
 
 class Admission:
@@ -216,14 +217,14 @@ def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
     Twice, it could be one caller's for who looks at the first, and another's for who looks at the last.
     """
+    given = headers if isinstance(headers, CIMultiDictProxy | CIMultiDict) else CIMultiDict(headers)
     found: dict[str, str] = {}
-    for name, value in headers.items():
-        own = _OWN.get(name.lower())
-        if own is None:
-            continue
-        if own in found:
+    for name, own in _OWN.items():
+        values = given.getall(name, ())
+        if len(values) > 1:
             raise unproven("malformed", f"the header {own} is there twice: send it once")
-        found[own] = value
+        if values:
+            found[own] = values[0]
     for own in _REQUIRED:
         if not found.get(own):
             raise unproven(
@@ -241,9 +242,9 @@ def _nonce_of(text: str) -> int:
 def _crypto_type_of(text: str | None) -> int:
     """Return the scheme's number, of the header as the SDK reads it; sr25519 without one."""
     if text is None:
-        return DEFAULT_CRYPTO_TYPE
+        return int(DEFAULT_CRYPTO_TYPE)
     try:
-        return parse_crypto_type(text)
+        return int(parse_crypto_type(text))
     except ValueError:
         raise unproven("malformed", f"{http_auth.HEADER_CRYPTO} is neither sr25519 nor ed25519") from None
 

@@ -119,7 +119,7 @@ class RedisNonces:
 
     async def remember(self, hotkey: str, nonce_ns: int) -> bool:
         """Take the pair down."""
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Asked(f"{self._prefix}:{hotkey}:{nonce_ns}", answer))
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask(), name="nonces")

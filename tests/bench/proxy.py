@@ -152,9 +152,11 @@ def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
             subject=subject.name, figure="50 in flight: requests/s", unit="/s", digits=0, spread=rate,
             target=f"≥ {wanted:,.0f}/s" if wanted else None, met=rate.median >= wanted if wanted else None,
         )  # fmt: skip
-        bearer = _named(BY_TOKEN, subjects)
-        if bearer is not None and subject.name in WIRED:
-            yield _share(subject, bearer)
+        if subject.name in WIRED:
+            for other in (RECEIPTS, BY_TOKEN):
+                beside = _named(other, subjects)
+                if beside is not None and beside is not subject:
+                    yield _share(subject, beside)
         for figure, values in (
             ("50 in flight: p50", [load.p50 for load in subject.fifty]),
             ("50 in flight: p99", [load.p99 for load in subject.fifty]),
@@ -221,13 +223,16 @@ def _named(name: str, subjects: Sequence[_Subject]) -> _Subject | None:
     return next((subject for subject in subjects if subject.name == name), None)
 
 
-def _share(subject: _Subject, bearer: _Subject) -> Figure:
-    """Return how much of the rate by token is left; the strict way, beside a miner that signs nothing."""
-    rates = zip(subject.fifty, bearer.fifty, strict=True)
+def _share(subject: _Subject, beside: _Subject) -> Figure:
+    """Return how much of a rate by token is left: of the same miner's, and of one's that signs no receipts either."""
+    rates = zip(subject.fifty, beside.fifty, strict=True)
     spread = Spread.of([100 * own.per_second / its.per_second for own, its in rates])
-    is_target = subject.name == SIGNED
+    whose = (
+        "the same miner's by token" if beside.name == RECEIPTS else "a miner's without a hotkey, which signs nothing"
+    )
+    is_target = subject.name == SIGNED and beside.name == RECEIPTS
     return Figure(
-        subject=subject.name, figure="50 in flight: requests/s, of the miner's by token without a hotkey", unit="%",
+        subject=subject.name, figure=f"50 in flight: requests/s, of {whose}", unit="%",
         digits=0, spread=spread, target=f"≥ {TARGET_PERCENT_OF_BEARER:.0f} %" if is_target else None,
         met=spread.median >= TARGET_PERCENT_OF_BEARER if is_target else None,
     )  # fmt: skip
