@@ -119,7 +119,8 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
         url = f"{subject.url}/v1/chat/completions"
         door = TokenDoor(subject.token)
         done = wrk.run(url, body=BODY, door=door, in_flight=in_flight, seconds=seconds, folder=folder)
-        if done.failed and subject.name != LITELLM:
+        # Miners earn by answering how much they are asked at once: at first some questions are turned away.
+        if done.failed and keep and subject.name != LITELLM:
             raise BenchmarkError(f"{done.failed} of {done.requests} requests to the {subject.name} failed")
         subject.failed += done.failed
         return done

@@ -224,7 +224,7 @@ def _named(name: str, subjects: Sequence[_Subject]) -> _Subject | None:
 
 
 def _share(subject: _Subject, beside: _Subject) -> Figure:
-    """Return how much of a rate by token is left: of the same miner's, and of one's that signs no receipts either."""
+    """Return how much of a rate by token is left: of one that signs receipts, and of one that signs nothing."""
     rates = zip(subject.fifty, beside.fifty, strict=True)
     spread = Spread.of([100 * own.per_second / its.per_second for own, its in rates])
     whose = (
