@@ -60,10 +60,11 @@ def countries() -> tuple[str, ...]:
 def language_of(texts: Iterable[str]) -> Language:
     """Return the language of a message: by its script, and in Latin letters by words that only Nepali has."""
     text = clean(" ".join(texts))
-    if sum("\u0900" <= each <= "\u097f" for each in text) * 3 > sum(each.isalpha() for each in text):
+    devanagari = 0 if text.isascii() else sum("\u0900" <= each <= "\u097f" for each in text)
+    if devanagari and devanagari * 3 > sum(each.isalpha() for each in text):
         return Language.NEPALI
-    words = _WORD.findall(text)
-    known = sum(any(key in _romanised() for key in skeletons(word)) for word in words)
+    words, nepali = _WORD.findall(text), _romanised()
+    known = sum(not nepali.isdisjoint(skeletons(word)) for word in words)
     return Language.ROMANISED if known and known >= _ROMANISED * len(words) else Language.ENGLISH
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +40,8 @@ class Told:
 def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     """Return the concepts of a sentence in the order of their beginnings."""
     known = [lexicon.known(word) for word in sentence]
-    spans = [span for start in range(len(sentence)) for span in _phrases(sentence, known, start, lexicon.root)]
+    fillers = [_is_filler(words, lexicon.root) for words in known]
+    spans = [span for start in range(len(known)) for span in _phrases(known, fillers, start, lexicon.root)]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
     spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
     markers: dict[str, list[tuple[int, int]]] = {name: [] for name in MARKERS}
@@ -80,22 +82,27 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
 _USABLE: Final = frozenset({"now"})
 
 
-def _phrases(sentence: Sentence, known: list[frozenset[str]], start: int, root: Node) -> list[tuple[str, int, int]]:
-    """Return the longest phrase of each concept that begins at a word."""
+def _phrases(
+    known: Sequence[frozenset[str]], fillers: Sequence[bool], start: int, root: Node
+) -> list[tuple[str, int, int]]:
+    """Return the longest phrase of each concept that begins at a word; `fillers`: which words are without weight."""
     longest: dict[str, int] = {}
-    stack = [(root, start, 0)]
+    end = len(known)
+    stack = [(node, start + 1, 0) for word in known[start] if (node := root.next.get(word)) is not None]
     while stack:
         node, place, skipped = stack.pop()
         for concept in node.concepts:
-            longest[concept] = max(longest.get(concept, 0), place)
-        if place >= len(sentence) or not node.next:
+            if longest.get(concept, 0) < place:
+                longest[concept] = place
+        following = node.next
+        if place == end or not following:
             continue
         for spelling in known[place]:
-            if (following := node.next.get(spelling)) is not None:
-                stack.append((following, place + 1, skipped))
-        if node is not root and skipped < _SKIPPED and _is_filler(known[place], root):
+            if (after := following.get(spelling)) is not None:
+                stack.append((after, place + 1, skipped))
+        if skipped < _SKIPPED and fillers[place]:
             stack.append((node, place + 1, skipped + 1))
-    return [(concept, start, end) for concept, end in longest.items()]
+    return [(concept, start, place) for concept, place in longest.items()]
 
 
 def _is_filler(known: frozenset[str], root: Node) -> bool:

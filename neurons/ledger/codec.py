@@ -44,23 +44,32 @@ _DOCUMENTS: Final = frozenset({"weights", "reference", "evidence", "line_digests
 def to_row(record: AnyRecord) -> Row:
     """Return the record's row. What no database takes (NUL, half a character) is replaced by U+FFFD."""
     row: Row = {}
-    for each in fields(record):
-        name, value = each.name, getattr(record, each.name)
-        if isinstance(value, Twin):
-            row |= {"twin_uid": value.uid, "twin_name": storable(value.name)}
-        elif isinstance(value, Miner):
-            row |= {"hotkey": value.hotkey, "registered_block": value.registered_block}
-        elif name in _TEXTS:
+    for name in _NAMES[type(record)]:
+        value = getattr(record, name)
+        if name in _TEXTS:
             kept: Scrubbed | None = value
             row[name] = None if kept is None else storable(kept.text)
             row[f"{name}_by"] = None if kept is None else storable(kept.scrubbed_by)
+        elif type(value) is str:
+            row[name] = storable(value)
+        elif value is None or isinstance(value, int):
+            row[name] = value
+        elif isinstance(value, Twin):
+            row["twin_uid"], row["twin_name"] = value.uid, storable(value.name)
+        elif isinstance(value, Miner):
+            row["hotkey"], row["registered_block"] = value.hotkey, value.registered_block
         elif name in _DOCUMENTS:
-            row[name] = None if value is None else document(value)
+            row[name] = document(value)
         elif isinstance(value, StrEnum):
             row[name] = value.value
         else:
             row[name] = storable(value) if isinstance(value, str) else value
     return row
+
+
+_NAMES: Final[Mapping[type, tuple[str, ...]]] = {
+    kind: tuple(each.name for each in fields(kind)) for kind in KINDS.values()
+}
 
 
 def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
@@ -97,4 +106,6 @@ def document(value: Any) -> str:
 
 def storable(text: str) -> str:
     """Return the text as every database takes it."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

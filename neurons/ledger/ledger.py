@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from sqlalchemy import select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from neurons.ledger import backup, dataset, erasure, reading, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
@@ -117,9 +118,20 @@ class Ledger:
         rows = tuple(rows)
         async with self.database.writing() as connection:
             written = await writing.write_rows(connection, rows)
-            if twins := {row["twin_uid"] for table, row in rows if table == "trainings"}:
-                await erasure.remark(connection, twins=twins, at_ms=now_ms())
+            await self._look_at_trainings(connection, rows)
             return written
+
+    async def put_rows(self, rows: Iterable[tuple[str, Row]]) -> None:
+        """As `record_rows`, without asking what was there already: for a fraction of its time."""
+        rows = tuple(rows)
+        async with self.database.writing() as connection:
+            await writing.put_rows(connection, rows)
+            await self._look_at_trainings(connection, rows)
+
+    @staticmethod
+    async def _look_at_trainings(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) -> None:
+        if twins := {row["twin_uid"] for table, row in rows if table == "trainings"}:
+            await erasure.remark(connection, twins=twins, at_ms=now_ms())
 
     async def history(self, *, session_id: str, patient_id: str, limit: int = 64) -> History:
         """See `Recorder.history`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -14,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
+
+import orjson
 
 from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
 from neurons.ledger.database import Database, Refused
@@ -31,6 +32,8 @@ _GATHER_SECONDS: Final = 0.2
 """So long the queue gathers entries for one transaction, which costs about as much for one as for a hundred."""
 _AT_ONCE: Final = 64
 """Entries of one transaction; so many wait for no more."""
+_REMEMBERED: Final = 16 * _AT_ONCE
+"""Entries whose rows are at hand until they are in the ledger; what is read from the disk is checked anew."""
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
 _READ_SECONDS: Final = 2.0
@@ -51,6 +54,8 @@ class QueuedLedger:
         self._taker = ThreadPoolExecutor(1, thread_name_prefix="ledger-take")
         self._recollection = Recollection()
         self._unwritten: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._own_rows: dict[bytes, list[tuple[str, Row]]] = {}
+        """By entry: the rows that this process made it of."""
         self._flushing: asyncio.Task[None] | None = None
         self._appended = self._drained = 0
         self._backlog = spool.entries
@@ -138,17 +143,23 @@ class QueuedLedger:
         """Return when the records are safe on disk (`new` counts them). Raises QueueFull: nothing was kept."""
         if not records:
             return Written()
-        rows = [[TABLE_OF[type(record)], to_row(record)] for record in records]
-        data = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
+        rows = [(TABLE_OF[type(record)], to_row(record)) for record in records]
+        data = orjson.dumps(rows)
         on_disk = asyncio.get_running_loop().create_future()
         self._unwritten.append((data, on_disk))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="ledger-flush")
-        await on_disk
+        if len(self._own_rows) < _REMEMBERED:
+            self._own_rows[data] = rows
+        try:
+            await on_disk
+        except BaseException:
+            self._own_rows.pop(data, None)
+            raise
         self._recollection.note(records)
         for _, row in rows:
             for name in ("session_id", "patient_id", "question_id"):
-                if isinstance(row, dict) and (value := row.get(name)) is not None:
+                if (value := row.get(name)) is not None:
                     self._latest[value] = self._appended
         return Written(new=len(records))
 
@@ -210,14 +221,18 @@ class QueuedLedger:
         if not self._made:
             await self.ledger.ready_or_made()
             self._made = True
-        entries = await self._on(self._taker, partial(self._spool.peek, entries=_AT_ONCE))
+        # Looked at before the disk is, which takes a while: what comes meanwhile is gathered again, for it may not come
+        # alone.
+        entries: Sequence[Entry] = ()
+        if self._spool.entries:
+            entries = await self._on(self._taker, partial(self._spool.peek, entries=_AT_ONCE))
         if not entries:
             await self.ledger.ready()
             return
         try:
             # In the thread: checking them takes long enough to hold up the questions in work.
             rows = await self._on(self._taker, lambda: [row for entry in entries for row in self._rows(entry)])
-            await self.ledger.record_rows(rows)
+            await self.ledger.put_rows(rows)
         except (Refused, BadRecord):
             # One of them is refused: each by itself, so that it holds back no other.
             for entry in entries:
@@ -227,7 +242,7 @@ class QueuedLedger:
 
     async def _drain_one(self, entry: Entry) -> None:
         try:
-            await self.ledger.record_rows(self._rows(entry))
+            await self.ledger.put_rows(self._rows(entry))
         except (Refused, BadRecord) as error:
             await self._on(self._taker, lambda: self._spool.set_aside(entry.data))
             self.set_aside += 1
@@ -237,6 +252,8 @@ class QueuedLedger:
     async def _took(self, entries: Sequence[Entry]) -> None:
         await self._on(self._taker, lambda: self._spool.take(entries))
         self._away_since = None
+        for entry in entries:
+            self._own_rows.pop(entry.data, None)
         async with self._progress:
             old = min(len(entries), self._backlog)
             self._backlog -= old
@@ -246,11 +263,12 @@ class QueuedLedger:
                 self._waiting_since = None
             self._progress.notify_all()
 
-    @staticmethod
-    def _rows(entry: Entry) -> list[tuple[str, Row]]:
-        """Return an entry's rows, each one checked. Raises BadRecord."""
+    def _rows(self, entry: Entry) -> list[tuple[str, Row]]:
+        """Return an entry's rows, each one checked: when they were recorded, or else now. Raises BadRecord."""
+        if (own := self._own_rows.get(entry.data)) is not None:
+            return own
         try:
-            rows = [(str(table), dict(row)) for table, row in json.loads(entry.data)]
+            rows = [(str(table), dict(row)) for table, row in orjson.loads(entry.data)]
             return [(table, to_row(from_row(KINDS[table], row))) for table, row in rows]
         except (ValueError, TypeError, KeyError) as error:
             raise BadRecord(f"an entry of the queue is damaged: {type(error).__name__}") from None

@@ -26,29 +26,53 @@ def patient_digest(patient_id: str) -> str:
 
 async def write_rows(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) -> Written:
     """Write rows, given with their tables' names; ones that are there already stay as they are."""
-    by_table: defaultdict[str, list[Row]] = defaultdict(list)
-    for table, row in rows:
-        by_table[table].append(row)
-    patients = {row["patient_id"] for each in by_table.values() for row in each if row.get("patient_id") is not None}
-    gone = await _erased(connection, patients)
     written = Written()
-    for name in sorted(by_table):
-        kept = [row for row in by_table[name] if row.get("patient_id") not in gone]
-        new = await insert_new(connection, METADATA.tables[name], kept)
-        written += Written(new=new, known=len(kept) - new, erased=len(by_table[name]) - len(kept))
+    for table, kept, erased in await _kept(connection, rows):
+        new = await insert_new(connection, table, kept)
+        written += Written(new=new, known=len(kept) - new, erased=erased)
     return written
+
+
+async def put_rows(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) -> None:
+    """As `write_rows`, without asking which rows were there."""
+    for table, kept, _ in await _kept(connection, rows):
+        if kept:
+            await connection.execute(_insert(connection, table), _in_order(table, kept))
 
 
 async def insert_new(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> int:
     """Insert the rows whose keys aren't there yet, and return how many that were."""
     if not rows:
         return 0
+    statement = _insert(connection, table).returning(next(iter(table.primary_key.columns)))
+    return len((await connection.execute(statement, _in_order(table, rows))).all())
+
+
+async def _kept(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) -> list[tuple[Table, list[Row], int]]:
+    """Return the rows by table without those of erased patients, and how many these were."""
+    by_table: defaultdict[str, list[Row]] = defaultdict(list)
+    for table, row in rows:
+        by_table[table].append(row)
+    patients = {row["patient_id"] for each in by_table.values() for row in each if row.get("patient_id") is not None}
+    gone = await _erased(connection, patients)
+    found = []
+    for name in sorted(by_table):
+        given = by_table[name]
+        kept = [row for row in given if row.get("patient_id") not in gone] if gone else given
+        found.append((METADATA.tables[name], kept, len(given) - len(kept)))
+    return found
+
+
+def _insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def _in_order(table: Table, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows in one order of the keys for all writers, else two of them may wait for each other."""
     keys = [column.name for column in table.primary_key.columns]
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).on_conflict_do_nothing().returning(table.c[keys[0]])
-    # One order of the keys for all writers, else two of them may wait for each other.
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    return len((await connection.execute(statement, ordered)).all())
+    return sorted(rows, key=lambda row: tuple(row[key] for key in keys))
 
 
 async def _erased(connection: AsyncConnection, patients: Iterable[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -28,6 +28,7 @@ from neurons.miner.pod_answers import (
     check_adapter,
     check_answer,
     check_whole,
+    document_of,
     first_events,
     headers_of,
     is_about_the_template,
@@ -82,8 +83,9 @@ class Exchange:
             attempt.answered_by(pod)
             if draws > 1 and not streaming:
                 raise Undrawn
+            document: Mapping[str, Any] | None = None
             if reply.status == 200 and draws == 1 and not (streaming and attempt.asked.stream):
-                check_whole(reply, pod, b"" if streaming or attempt.asked.stream else answer)
+                document = check_whole(reply, pod, b"" if streaming or attempt.asked.stream else answer)
             if pod.failures:
                 pod.answered()
             if draws > 1:
@@ -93,7 +95,7 @@ class Exchange:
             if attempt.transcript is not None:
                 return await self._go_on(attempt, pod, version, reply, answer, streaming=streaming)
             if not streaming:
-                return self._whole(attempt, pod, version, reply, answer, headers=headers)
+                return self._whole(attempt, pod, version, reply, answer, headers=headers, document=document)
             if is_error(answer) and not (failed := stream_error(answer)).before:
                 return self._refusal(attempt, version, failed, _as_json(headers))
             series.first_token_seconds.observe(time.monotonic() - attempt.started)
@@ -124,26 +126,29 @@ class Exchange:
         raise TryElsewhere("busy", refused=refused)
 
     def _whole(
-        self, attempt: Attempt, pod: Pod, version: VersionRoute, reply: Reply, answer: bytes, *, headers: dict[str, str]
-    ) -> web.StreamResponse:
-        """Return an answer that came as a whole."""
+        self, attempt: Attempt, pod: Pod, version: VersionRoute, reply: Reply, answer: bytes, *,
+        headers: dict[str, str], document: Mapping[str, Any] | None,
+    ) -> web.StreamResponse:  # fmt: skip
+        """Return an answer that came as a whole; `document`: what it says, if that was read."""
         if reply.status == 400 and attempt.asked.wants_manner(attempt.twin):
             if is_about_the_template(reply, answer) and self._templates.doubt(pod):
                 raise TryElsewhere("template", began=True, refused=Refused(400, answer, headers))
         elif reply.status == 404 and is_unknown_route(answer):
             raise unknown_route(attempt.asked.PATH)
         if reply.status == 200:
-            return self._complete(attempt, version, answer, headers)
+            return self._complete(attempt, version, answer, headers, document)
         return attempt.outlet.whole(reply.status, answer, headers, version)
 
     def _complete(
-        self, attempt: Attempt, version: VersionRoute, answer: bytes, headers: dict[str, str]
-    ) -> web.StreamResponse:
-        """Return a whole answer as the client's, with its receipt."""
+        self, attempt: Attempt, version: VersionRoute, answer: bytes, headers: dict[str, str],
+        document: Mapping[str, Any] | None = None,
+    ) -> web.StreamResponse:  # fmt: skip
+        """Return a whole answer as the client's, with its receipt; `document`: what it says, if that was read."""
         if attempt.keep is not None:
             attempt.keep.put(answer, headers, measured=attempt.measured)
         if self._stamper is not None:
-            headers |= self._stamper.headers(attempt.asked, version, answer, measured=attempt.measured)
+            said = document if document is not None else document_of(answer)
+            headers |= self._stamper.headers(attempt.asked, version, said, measured=attempt.measured)
         return attempt.outlet.whole(200, answer, headers, version)
 
     async def repeat(self, attempt: Attempt, version: VersionRoute, kept: Kept, *, age: float) -> web.StreamResponse:
@@ -153,7 +158,8 @@ class Exchange:
         if not asked.stream:
             body = version.model.marked_cached(kept.body)
             if stamper is not None:
-                headers |= stamper.headers(asked, version, kept.body, measured=kept.measured, cached=True)
+                said = document_of(kept.body)
+                headers |= stamper.headers(asked, version, said, measured=kept.measured, cached=True)
             return attempt.outlet.whole(200, body, headers, version)
         await _begin(attempt, headers)
         transcript, lines = Transcript(), kept.body

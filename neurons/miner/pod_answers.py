@@ -132,8 +132,11 @@ def check_adapter(reply: Reply, version: VersionRoute) -> None:
         raise TryElsewhere("adapter_not_here")
 
 
-def check_whole(reply: Reply, pod: Pod, answer: bytes) -> None:
-    """Raise TryElsewhere for a 200 that is no whole answer: no JSON of OpenAI's form, or stopped in the middle."""
+def check_whole(reply: Reply, pod: Pod, answer: bytes) -> dict[str, Any]:
+    """Return a whole answer's document; raises TryElsewhere for a 200 that is none.
+
+    None is what is no JSON of OpenAI's form, and what stopped in the middle.
+    """
     document = document_of(answer)
     choices = document.get("choices")
     if not choices and not document.get("data"):
@@ -143,6 +146,7 @@ def check_whole(reply: Reply, pod: Pod, answer: bytes) -> None:
         raise TryElsewhere("no_answer", began=True, why=why)
     if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in choices or ()):
         raise TryElsewhere("error_event", began=True, why="an engine stopped in the middle")
+    return document
 
 
 async def first_events(reply: Reply) -> bytes:

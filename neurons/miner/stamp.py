@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import orjson
-
 from bettertherapy_api.names import RECEIPT_HEADER
 from neurons.miner.asked import EngineRequest
 from neurons.miner.tables import VersionRoute
@@ -34,14 +32,16 @@ class Stamper:
         self._signer, self._base, self._signed, self._clock_ns = signer, base, signed, clock_ns
 
     def headers(
-        self, asked: EngineRequest, version: VersionRoute, body: bytes, *, measured: str | None, cached: bool = False
-    ) -> dict[str, str]:
-        """Return the headers that a whole answer gets, before its form is changed for the client.
+        self, asked: EngineRequest, version: VersionRoute, document: Mapping[str, Any], *,
+        measured: str | None, cached: bool = False,
+    ) -> dict[str, str]:  # fmt: skip
+        """Return the headers that a whole answer gets.
 
-        `measured`: digest of the base model of the pod that gave it; None where nobody measured it.
+        `document`: the answer as the engine gave it, before its form is changed for the client. `measured`: digest of
+        the base model of the pod that gave it; None where nobody measured it.
         """
         question = asked.question()
-        said = _said(body) if question is not None else None
+        said = _said(document) if question is not None else None
         if question is None or said is None:
             return {}
         texts, beside = said
@@ -106,16 +106,16 @@ def _end_of(lines: bytes) -> int | None:
     return None
 
 
-def _said(body: bytes) -> tuple[list[str], set[str]] | None:
-    """Return each choice's text, and what was said beside text; None for a body that is no answer."""
+def _said(document: Mapping[str, Any]) -> tuple[list[str], set[str]] | None:
+    """Return each choice's text, and what was said beside text; None for a document that is no answer."""
     try:
-        choices = orjson.loads(body)["choices"]
+        choices = document["choices"]
         texts, beside = [], set()
         for choice in sorted(choices, key=lambda choice: choice.get("index", 0)):
             message = choice.get("message")
             text = choice.get("text") if message is None else message.get("content")
             texts.append(text if isinstance(text, str) else "")
             beside |= {name for name, value in (message or {}).items() if value and name not in _TEXT}
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return None
     return (texts, beside) if texts else None

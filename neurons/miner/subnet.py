@@ -54,6 +54,7 @@ class SubnetMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.admitted = self.requests.labels("admitted")
         self.receipts = Counter(
             "bettertherapy_miner_receipts_total", "Answers that got a signed receipt.", registry=registry
         )
@@ -150,7 +151,7 @@ class Subnet:
         except WireRefusal as refusal:
             self._metrics.requests.labels(refusal.code).inc()
             raise
-        self._metrics.requests.labels("admitted").inc()
+        self._metrics.admitted.inc()
         return caller.hotkey, body
 
     def announcement(self, snapshot: Snapshot, base: Mapping[str, str | None]) -> bytes:

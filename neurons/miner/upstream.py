@@ -1,6 +1,6 @@
-"""One POST to an engine pod over a kept connection: no more of HTTP than that needs (httptools parses).
+"""One POST to an engine pod, or to a miner, over a kept connection: no more of HTTP than that needs (httptools parses).
 
-aiohttp's client does the same with much more work, which was the largest part of what the miner adds.
+aiohttp's client does the same with much more work, which was the largest part of what the miner adds, and the gateway.
 """
 
 from __future__ import annotations
@@ -171,6 +171,8 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The body comes next."""
+        if self._is_interim():
+            return
         self.head_read = True
         self._keep = self._parser.should_keep_alive()
 
@@ -181,7 +183,14 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
+        if self._is_interim():
+            self.headers = {}  # what is said before the answer (100, 103) is none
+            return
         self.complete = True
+
+    def _is_interim(self) -> bool:
+        status = self.status
+        return 100 <= status < 200 and status != 101
 
 
 class Reply:
@@ -252,8 +261,8 @@ class _Pod:
 class Upstream:
     """All connections to pods; use as `async with Upstream(...) as upstream`."""
 
-    def __init__(self, *, connect_seconds: float) -> None:
-        self._connect_seconds = connect_seconds
+    def __init__(self, *, connect_seconds: float, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._connect_seconds, self._idle_seconds = connect_seconds, idle_seconds
         self._pods: dict[URL, _Pod] = {}
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
 
@@ -277,7 +286,7 @@ class Upstream:
         return Reply(connection)
 
     def _rested(self, pod: _Pod) -> _Connection | None:
-        oldest = time.monotonic() - IDLE_SECONDS
+        oldest = time.monotonic() - self._idle_seconds
         while pod.idle:
             connection = pod.idle.pop()
             if connection.usable and connection.rested_since > oldest:

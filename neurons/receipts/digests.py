@@ -15,6 +15,8 @@ def question_of_messages(messages: Sequence[Mapping[str, Any]]) -> str:
     """
     kept = [
         {name: value for name, value in message.items() if value is not None or name == "content"}
+        if None in message.values()
+        else message
         for message in messages
     ]
     return sha256(canonical({"messages": kept}))

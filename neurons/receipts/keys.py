@@ -5,7 +5,9 @@ Only `bittensor_core` is loaded, never the SDK: it takes milliseconds instead of
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from functools import cache
+from typing import Final, Protocol, cast
 
 SR25519: Final = "sr25519"
 ED25519: Final = "ed25519"
@@ -41,14 +43,19 @@ def scheme_of(keypair: Keypair) -> str:
     return scheme
 
 
-def is_signed_by(address: str, payload: bytes, signature: bytes, *, scheme: str) -> bool:
-    """Tell whether the key of this ss58 address signed the payload; nonsense of any kind is not signed."""
+@cache
+def _verify() -> Callable[[bytes, bytes, str, int], bool]:
     from bittensor_core import verify  # noqa: PLC0415 - only what signs or verifies needs it
 
+    return cast(Callable[[bytes, bytes, str, int], bool], verify)
+
+
+def is_signed_by(address: str, payload: bytes, signature: bytes, *, scheme: str) -> bool:
+    """Tell whether the key of this ss58 address signed the payload; nonsense of any kind is not signed."""
     number = _NUMBERS.get(scheme)
     if number is None:
         return False
     try:
-        return bool(verify(payload, signature, address, number))
+        return bool(_verify()(payload, signature, address, number))
     except ValueError:  # an address that is none, a signature of another length
         return False

@@ -17,6 +17,8 @@ MAX_ENCODED: Final = 8192
 """Characters of a receipt; a real one has about a thousand."""
 _SIGNED_AFTER: Final = f"{FORMAT}\n".encode()
 """Stands before the signed bytes: a signature of anything else can't be taken for a receipt's."""
+_AFTER_SIGNATURE: Final = b',"time":'
+"""What follows the signature in a receipt's canonical form."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -74,13 +76,14 @@ class Receipt(BaseModel):
 
     def is_genuine(self) -> bool:
         """Tell whether the hotkey that it names signed all that it says."""
-        document = self.to_dict()
+        # As `to_dict` has it, for a third of the time: a gateway proves each answer.
+        document = {**self.__dict__, "base": self.base.__dict__}
         signature = bytes.fromhex(document.pop("signature").removeprefix("0x"))
         return is_signed_by(self.hotkey, _SIGNED_AFTER + canonical(document), signature, scheme=self.scheme)
 
 
 class ReceiptSigner:
-    """Signs receipts with one hotkey. A receipt costs about 0.06 ms, nearly all of it the signature."""
+    """Signs receipts with one hotkey; nearly all of the time the signature takes."""
 
     def __init__(self, keypair: Keypair) -> None:
         self._sign = keypair.sign
@@ -109,8 +112,12 @@ class ReceiptSigner:
             "twin": twin, "adapter": adapter, "base": base, "cached": cached, "time": time_ms, "hotkey": self.hotkey,
             "scheme": self._scheme,
         }  # fmt: skip
-        document["signature"] = "0x" + bytes(self._sign(_SIGNED_AFTER + canonical(document))).hex()
-        return base64.urlsafe_b64encode(canonical(document)).rstrip(b"=").decode()
+        signed = canonical(document)
+        signature = bytes(self._sign(_SIGNED_AFTER + signed)).hex()
+        # It stands in its place among the sorted members. Within a text a quotation mark is escaped, so there is one.
+        before, mark, after = signed.rpartition(_AFTER_SIGNATURE)
+        whole = b'%b,"signature":"0x%b"%b%b' % (before, signature.encode(), mark, after)
+        return base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
 
 
 def decode(text: str) -> Receipt:

@@ -4,7 +4,8 @@ In this order, each step cheaper for us than what it keeps out:
 
 1. by the headers alone: form, receiver, age, and whether the hotkey it claims to be may call at all. No body is read
    for a stranger.
-2. the signature, over the body's hash: by the SDK, without its nonce store, which would block the event loop.
+2. the age again, since a body may take its time, and the signature, over the body's hash. Not by the SDK's `verify`: it
+   would read all headers anew, and its nonce store would block the event loop.
 3. the caller's rate, not yet counted: who is over it puts nothing into the store.
 4. the nonce, taken down by one atomic write. Only who has signed gets so far, so nobody else can fill the store; and a
    replay costs its victim nothing, because
@@ -16,18 +17,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bittensor import http_auth
+from bittensor.wallets import CRYPTO_TYPE_NAMES, DEFAULT_CRYPTO_TYPE, parse_crypto_type
+from bittensor_core import verify
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from neurons.receipts import Metagraph, Neuron
 from neurons.wire.metagraph import MetagraphSource, Reading
 from neurons.wire.nonces import Nonces, StoreDown, StoreForgot
+from neurons.wire.payload import body_digest, payload
 from neurons.wire.rates import Rates
-from neurons.wire.refusals import WireRefusal, not_admitted, too_often, undecidable, unproven
+from neurons.wire.refusals import not_admitted, too_often, undecidable, unproven
 
 RETRY_SECONDS: Final = 5
 MAX_NONCE_DIGITS: Final = 20
+SIGNATURE_BYTES: Final = 64
 _ADDRESS_LENGTHS: Final = range(40, 65)
 
 
@@ -48,8 +54,7 @@ class Policy:
     burst: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A neuron that proved who it is and may call."""
 
     hotkey: str
@@ -57,32 +62,23 @@ class Caller:
     nonce_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """A request whose headers were looked at, and nothing else of it."""
+class Presented(NamedTuple):
+    """What the headers of a request claim, and nothing else of it was looked at."""
 
-    headers: Mapping[str, str]
-    """btauth's own, each once."""
     hotkey: str
     uid: int
+    nonce_ns: int
+    crypto_type: int
+    """By the SDK's numbers."""
+    signature: bytes
 
 
 _REQUIRED: Final = (
     http_auth.HEADER_VERSION, http_auth.HEADER_HOTKEY, http_auth.HEADER_NONCE, http_auth.HEADER_SIGNATURE
 )  # fmt: skip
-_OWN: Final = {name.lower(): name for name in (*_REQUIRED, http_auth.HEADER_RECEIVER, http_auth.HEADER_CRYPTO)}
-
-
-class _NoStore:
-    """What the SDK's `verify` asks; the real question is asked afterwards, without blocking."""
-
-    retention: Final = None
-
-    def check_and_store(self, hotkey_ss58: str, nonce_ns: int) -> bool:
-        return True
-
-
-_NO_STORE: Final = _NoStore()
+_OWN: Final = {
+    istr(name): name for name in (*_REQUIRED, http_auth.HEADER_RECEIVER, http_auth.HEADER_CRYPTO)
+}  # as a server's headers have their names: to be looked up without being read anew
 
 
 class Admission:
@@ -105,71 +101,67 @@ class Admission:
 
     def present(self, headers: Mapping[str, str]) -> Presented:
         """Look at the headers alone, before the body is read; raises WireRefusal."""
-        headers = _own_headers(headers)
-        if headers[http_auth.HEADER_VERSION] != http_auth.VERSION:
+        own = _own_headers(headers)
+        if own[http_auth.HEADER_VERSION] != http_auth.VERSION:
             raise unproven("malformed", f"this miner speaks btauth/1: send {http_auth.HEADER_VERSION}: 1")
-        self._for_us(headers.get(http_auth.HEADER_RECEIVER))
-        self._fresh(headers[http_auth.HEADER_NONCE])
-        hotkey = headers[http_auth.HEADER_HOTKEY]
-        return Presented(headers, hotkey, self._admitted(hotkey).uid)
+        self._for_us(own.get(http_auth.HEADER_RECEIVER))
+        nonce_ns = _nonce_of(own[http_auth.HEADER_NONCE])
+        self._fresh(nonce_ns)
+        hotkey = own[http_auth.HEADER_HOTKEY]
+        uid = self._admitted(hotkey).uid
+        return Presented(
+            hotkey, uid, nonce_ns, _crypto_type_of(own.get(http_auth.HEADER_CRYPTO)),
+            _signature_of(own[http_auth.HEADER_SIGNATURE]),
+        )  # fmt: skip
 
     async def admit(self, presented: Presented, body: bytes, *, method: str, target: str) -> Caller:
         """Verify the whole request; raises WireRefusal. `target`: path and query, percent-encoded, as they were sent.
 
         The body must have been bounded before: it is hashed here.
         """
-        policy = self._policy
+        hotkey, nonce_ns = presented.hotkey, presented.nonce_ns
+        self._fresh(nonce_ns)
         try:
-            known = http_auth.verify(
-                presented.headers, body, method=method, path=target, self_hotkey_ss58=self.hotkey,
-                max_age=policy.max_age, allowed_skew=policy.allowed_skew, nonce_store=_NO_STORE,
-                now_ns=self._clock_ns(),
+            signed = payload(
+                scheme=CRYPTO_TYPE_NAMES[presented.crypto_type], method=method, target=target, digest=body_digest(body),
+                nonce_ns=nonce_ns, sender=hotkey, receiver=self.hotkey,
             )  # fmt: skip
-        except http_auth.BadSignature:
+            is_genuine = verify(signed, presented.signature, hotkey, presented.crypto_type)
+        except ValueError:  # an address that is none, a path that is no text
+            raise unproven(
+                "malformed", "the request is not signed as btauth/1 says: address or path are none"
+            ) from None
+        if not is_genuine:
             raise unproven(
                 "bad_signature",
-                f"the signature is not by {presented.hotkey} over this request: sign method, path with its query, and "
-                "body exactly as they are sent",
-            ) from None
-        except http_auth.WrongReceiver:
-            raise self._wrong_receiver() from None
-        except http_auth.StaleRequest:
-            raise self._stale() from None
-        except http_auth.AuthError as error:
-            raise unproven("malformed", f"the request is not signed as btauth/1 says: {error}") from None
-        if wait := self._rates.wait(known.hotkey_ss58):
+                f"the signature is not by {hotkey} over this request: sign method, path with its query, and body "
+                "exactly as they are sent",
+            )
+        if wait := self._rates.wait(hotkey):
             raise too_often(
-                f"{known.hotkey_ss58} asks more often than {policy.per_second:g} times a second: wait {wait} s",
+                f"{hotkey} asks more often than {self._policy.per_second:g} times a second: wait {wait} s",
                 retry_after=wait,
             )
-        await self._take_down(known.hotkey_ss58, known.nonce_ns)
-        self._rates.take(known.hotkey_ss58)
-        return Caller(known.hotkey_ss58, presented.uid, known.nonce_ns)
+        await self._take_down(hotkey, nonce_ns)
+        self._rates.take(hotkey)
+        return Caller(hotkey, presented.uid, nonce_ns)
 
     def _for_us(self, receiver: str | None) -> None:
         if receiver != self.hotkey:
-            raise self._wrong_receiver()
+            raise unproven(
+                "wrong_receiver",
+                f"the request is signed for another receiver: this miner's hotkey is {self.hotkey}, name it in "
+                f"{http_auth.HEADER_RECEIVER} and sign anew",
+            )
 
-    def _wrong_receiver(self) -> WireRefusal:
-        return unproven(
-            "wrong_receiver",
-            f"the request is signed for another receiver: this miner's hotkey is {self.hotkey}, name it in "
-            f"{http_auth.HEADER_RECEIVER} and sign anew",
-        )
-
-    def _fresh(self, text: str) -> None:
-        if not (text.isascii() and text.isdigit() and len(text) <= MAX_NONCE_DIGITS):
-            raise unproven("malformed", f"{http_auth.HEADER_NONCE} is no time in nanoseconds since 1970")
-        age_ns = self._clock_ns() - int(text)
+    def _fresh(self, nonce_ns: int) -> None:
+        age_ns = self._clock_ns() - nonce_ns
         if age_ns > self._policy.max_age * 1e9 or -age_ns > self._policy.allowed_skew * 1e9:
-            raise self._stale()
-
-    def _stale(self) -> WireRefusal:
-        return unproven(
-            "stale",
-            f"the request was signed more than {self._policy.max_age:g} s ago, or {self._policy.allowed_skew:g} s "
-            "ahead of this miner's clock: set the clock right, and sign anew for each try",
-        )
+            raise unproven(
+                "stale",
+                f"the request was signed more than {self._policy.max_age:g} s ago, or {self._policy.allowed_skew:g} s "
+                "ahead of this miner's clock: set the clock right, and sign anew for each try",
+            )
 
     def _admitted(self, hotkey: str) -> Neuron:
         """Return the caller's row; raises WireRefusal (403, or 503 while nobody can be known)."""
@@ -225,20 +217,48 @@ def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
     Twice, it could be one caller's for who looks at the first, and another's for who looks at the last.
     """
+    given = headers if isinstance(headers, CIMultiDictProxy | CIMultiDict) else CIMultiDict(headers)
     found: dict[str, str] = {}
-    for name, value in headers.items():
-        own = _OWN.get(name.lower())
-        if own is None:
-            continue
-        if own in found:
+    for name, own in _OWN.items():
+        values = given.getall(name, ())
+        if len(values) > 1:
             raise unproven("malformed", f"the header {own} is there twice: send it once")
-        found[own] = value
+        if values:
+            found[own] = values[0]
     for own in _REQUIRED:
         if not found.get(own):
             raise unproven(
                 "malformed", f"the header {own} is missing: sign the request as btauth/1 says, or send a token"
             )
     return found
+
+
+def _nonce_of(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_NONCE_DIGITS):
+        raise unproven("malformed", f"{http_auth.HEADER_NONCE} is no time in nanoseconds since 1970")
+    return int(text)
+
+
+def _crypto_type_of(text: str | None) -> int:
+    """Return the scheme's number, of the header as the SDK reads it; sr25519 without one."""
+    if text is None:
+        return int(DEFAULT_CRYPTO_TYPE)
+    try:
+        return int(parse_crypto_type(text))
+    except ValueError:
+        raise unproven("malformed", f"{http_auth.HEADER_CRYPTO} is neither sr25519 nor ed25519") from None
+
+
+def _signature_of(text: str) -> bytes:
+    try:
+        signature = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        signature = b""
+    if len(signature) != SIGNATURE_BYTES:
+        raise unproven(
+            "malformed", f"{http_auth.HEADER_SIGNATURE} is no signature: send 0x and its 64 bytes as hex digits"
+        )
+    return signature
 
 
 def _as_of(metagraph: Metagraph, reading: Reading) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -73,14 +74,19 @@ class Announcement(BaseModel):
     scheme: Literal["sr25519", "ed25519"]
     signature: Annotated[str, Field(pattern=r"^0x[0-9a-f]{128}$")]
 
+    @cached_property
+    def held(self) -> Mapping[str, frozenset[str | None]]:
+        """The adapters that answer now, by twin; of a twin without any there is no entry."""
+        found: dict[str, set[str | None]] = {}
+        for each in self.twins:
+            for version in each.versions:
+                if version.pods:
+                    found.setdefault(each.name, set()).add(version.adapter)
+        return {name: frozenset(adapters) for name, adapters in found.items()}
+
     def holds(self, twin: str, adapter: str | None) -> bool:
         """Tell whether the miner says that this version of the twin answers."""
-        return any(
-            version.adapter == adapter and version.pods
-            for each in self.twins
-            if each.name == twin
-            for version in each.versions
-        )
+        return adapter in self.held.get(twin, ())
 
 
 def announce(

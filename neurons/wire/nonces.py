@@ -12,8 +12,8 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 MAX_ENTRIES: Final = 200_000
 REDIS_SECONDS: Final = 0.5
 """Longest wait for the shared store: a caller's own deadline is short, too."""
-MAX_CONNECTIONS: Final = 16
+MAX_CONNECTIONS: Final = 2
+MOST_AT_ONCE: Final = 256
+"""Entries of one question to the shared store, which does nothing else meanwhile."""
 _PREFIX: Final = "bettertherapy:btauth"
 
 
@@ -80,10 +82,12 @@ class MemoryNonces:
 
 
 class RedisNonces:
-    """For replicas: a server that speaks Redis' protocol, asked with `SET NX PX` by the event loop's own client.
+    """For replicas: a server that speaks Redis' protocol, asked by the event loop's own client.
 
-    The server must not evict what has not expired (`maxmemory-policy noeviction` or `volatile-ttl`); one that fails
-    over without having copied its last writes may forget the last moments, which no client can see.
+    What comes in while the server is being asked goes together in the next question, so that a request costs its share
+    of a round trip, and a busy miner no more of them. The server must not evict what has not expired
+    (`maxmemory-policy noeviction` or `volatile-ttl`); one that fails over without having copied its last writes may
+    forget the last moments, which no client can see.
     """
 
     def __init__(self, client: Redis, *, receiver: str, window_seconds: float, skew_seconds: float) -> None:
@@ -92,6 +96,8 @@ class RedisNonces:
         self._prefix = f"{_PREFIX}:{{{receiver}}}"  # in braces: all of a miner's keys are in one slot of a cluster
         self._ttl_ms = int((window_seconds + skew_seconds) * 1000) + 1000
         self._skew_ns = _ns(skew_seconds)
+        self._waiting: list[_Asked] = []
+        self._asking: asyncio.Task[None] | None = None
 
     @classmethod
     def connect(cls, url: str, *, receiver: str, window_seconds: float, skew_seconds: float) -> Self:
@@ -113,33 +119,119 @@ class RedisNonces:
 
     async def remember(self, hotkey: str, nonce_ns: int) -> bool:
         """Take the pair down."""
+        answer: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Asked(f"{self._prefix}:{hotkey}:{nonce_ns}", answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="nonces")
+        began_ns, new = await answer
+        if nonce_ns <= began_ns + self._skew_ns:
+            raise StoreForgot
+        return new
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if (asking := self._asking) is not None:
+            asking.cancel()
+            await asyncio.wait([asking])
+        self._give_up(self._waiting)  # of a task that was cancelled before it began
+        await self._client.aclose()
+
+    async def _ask(self) -> None:
+        """Ask for all that waits, until nothing does."""
+        asked: list[_Asked] = []
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+                try:
+                    said = await self._take_down([each.entry for each in asked])
+                except StoreDown as error:
+                    # They all wait for the same store: none is to wait for as long again behind these.
+                    asked, self._waiting = asked + self._waiting, []
+                    for each in asked:
+                        each.fail(StoreDown(str(error)))
+                else:
+                    for each, new in zip(asked, said.new, strict=True):
+                        each.tell(said.began_ns, new)
+        finally:
+            self._asking = None
+            self._give_up(asked + self._waiting)
+            self._waiting = []
+
+    @staticmethod
+    def _give_up(asked: Sequence[_Asked]) -> None:
+        """Tell those that weren't told yet."""
+        for each in asked:
+            each.fail(StoreDown("the miner ends"))
+
+    async def _take_down(self, entries: Sequence[str]) -> _Said:
+        """Ask once for several entries; raises StoreDown."""
         from redis.exceptions import RedisError  # noqa: PLC0415
 
-        since, entry = f"{self._prefix}:since", f"{self._prefix}:{hotkey}:{nonce_ns}"
-        # Whose entry it is says its value, not whether this write made it: what is sent once more after a connection
+        # Whose an entry is says its value, not whether this write made it: what is sent once more after a connection
         # broke may have been done already, and must not take itself for a replay.
-        ours = secrets.token_bytes(16)
+        ours = secrets.token_hex(16)
         try:
-            async with asyncio.timeout(2 * REDIS_SECONDS), self._client.pipeline(transaction=True) as commands:
-                commands.set(since, time.time_ns(), nx=True)
-                commands.get(since)
-                commands.set(entry, ours, nx=True, px=self._ttl_ms)
-                commands.get(entry)
-                answers: list[Any] = await commands.execute()
+            async with asyncio.timeout(2 * REDIS_SECONDS):
+                answer: Any = await self._client.eval(
+                    _TAKE_DOWN, 1 + len(entries), f"{self._prefix}:since", *entries, time.time_ns(), self._ttl_ms, ours
+                )
         except (RedisError, OSError, TimeoutError) as error:
             # Its words may hold the address, and in an URL the password: the kind of error is enough.
             raise StoreDown(type(error).__name__) from None
         try:
-            began_ns = int(answers[1])
-        except (TypeError, ValueError):
+            began_ns, new = int(answer[0]), [each == 1 for each in answer[1:]]
+        except (TypeError, ValueError, LookupError):
             raise StoreDown("its beginning is not to be read") from None
-        if nonce_ns <= began_ns + self._skew_ns:
-            raise StoreForgot
-        return bool(answers[3] == ours)
+        if len(new) != len(entries):
+            raise StoreDown("it answered for others than it was asked for")
+        return _Said(began_ns, new)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+
+class _Said(NamedTuple):
+    """What the store said."""
+
+    began_ns: int
+    new: list[bool]
+
+
+class _Asked(NamedTuple):
+    """One entry, and who waits for what the store says of it."""
+
+    entry: str
+    answer: asyncio.Future[tuple[int, bool]]
+
+    def tell(self, began_ns: int, new: bool) -> None:
+        """Say since when the store vouches, and whether the entry is new."""
+        if not self.answer.done():
+            self.answer.set_result((began_ns, new))
+
+    def fail(self, error: StoreDown) -> None:
+        """Say that nobody can know."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+_TAKE_DOWN: Final = """
+local began = redis.call('GET', KEYS[1])
+if not began then
+  began = ARGV[1]
+  redis.call('SET', KEYS[1], began)
+end
+local said = {began}
+for place = 2, #KEYS do
+  local ours = ARGV[3] .. place
+  if redis.call('SET', KEYS[place], ours, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[place]) == ours then
+    said[place] = 1
+  else
+    said[place] = 0
+  end
+end
+return said
+"""
+"""Keys: of the store's beginning, then of the entries. Arguments: the time in ns, an entry's life in ms, whose it is.
+
+A script is done whole or not at all, and nothing in between.
+"""
 
 
 def _ns(seconds: float) -> int:

@@ -27,8 +27,9 @@ class Rates:
         return 0 if bucket.tokens >= 1 else max(1, math.ceil((1 - bucket.tokens) / self._per_second))
 
     def take(self, caller: str) -> None:
-        """Count a request."""
-        self._filled(caller).tokens -= 1
+        """Count a request; of one that was just let in the bucket is as full as it was."""
+        bucket = self._buckets.get(caller) or self._filled(caller)
+        bucket.tokens -= 1
 
     def keep(self, callers: set[str]) -> None:
         """Forget all others."""

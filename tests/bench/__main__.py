@@ -1,6 +1,9 @@
 """`python -m tests.bench [NAME ...] [OPTIONS]`: measure, print the tables, keep the figures in build/bench.
 
-proxy             what the miner costs over an instant engine, beside LiteLLM; parts: litellm, streams
+proxy             what the miner costs over an instant engine, by token and by signed requests, beside LiteLLM; parts:
+                  litellm, streams, wire, redis
+gateway           what the validator's gateway costs over three instant miners, beside LiteLLM and a bare fan-out;
+                  parts: litellm, ledger, privacy
 swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
 first_answer      from a twin's new spec to the first answer by its new weights, on stand-in engines
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
@@ -43,8 +46,8 @@ def main(arguments: list[str]) -> int:
     whole, seconds = int, float
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(MODULES)}; all by default")
     for flag, kind, text in (
-        ("--repeats", whole, "proxy: times each figure is measured; best_of: times each question is asked"),
-        ("--seconds", seconds, "proxy: length of one stretch of load"),
+        ("--repeats", whole, "proxy, gateway: times each figure is measured; best_of: times each question is asked"),
+        ("--seconds", seconds, "proxy, gateway: length of one stretch of load (of signed requests 5 at most)"),
         ("--real-swaps", whole, "swap: how many"),
         ("--restarts", whole, "heal: how many"),
         ("--swaps", whole, "swaps_under_load: how many on the stand-in engine"),

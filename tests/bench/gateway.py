@@ -24,6 +24,7 @@ import bittensor_core
 from neurons.receipts import NeuronEntry, write_metagraph
 from neurons.validator.gateway.keys import hash_of, new_key
 from tests.bench import litellm, processes, versions, wrk
+from tests.bench.doors import TokenDoor
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
 from tests.bench.servers.signing import NETUID, SAYS, TWIN
@@ -34,10 +35,16 @@ BODY: Final = json.dumps(
     {"model": TWIN, "messages": [{"role": "user", "content": "My head has ached since this morning. What now?"}]}
 )
 GATEWAY: Final = "gateway"
+WITH_PRIVACY: Final = "gateway, identifiers taken out"
 BARE: Final = "bare aiohttp fan-out to three"
+OURS: Final = (GATEWAY, WITH_PRIVACY)
 LITELLM: Final = "LiteLLM proxy asking one"
 NONE: Final = "one miner, asked directly"
 START_SECONDS: Final = 300.0
+SETTLE_SECONDS: Final = 120.0
+ANSWERED: Final = f'bettertherapy_gateway_requests_total{{code="200",twin="{TWIN}"}}'
+RECORDS: Final = "bettertherapy_gateway_records_total"
+WAITING: Final = "bettertherapy_gateway_ledger_waiting"
 WARM_UP_SECONDS: Final = 3.0
 IN_FLIGHT: Final = 32
 TARGET_ADDED_MS: Final = 5.0
@@ -57,10 +64,14 @@ class _Subject:
     many: list[wrk.Load] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     """Processor time of the process per question, what a crowded machine can't distort as much."""
+    late: list[float] = field(default_factory=list)
+    """Seconds after the load until all that was answered was in the ledger; none without a ledger."""
+    lost: float = 0.0
+    """Exchanges that never will be."""
 
 
 def measure(options: Options) -> Result:
-    """Measure all subjects; skip parts: litellm, ledger."""
+    """Measure all subjects; skip parts: litellm, ledger, privacy."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         ports = [processes.free_port() for _ in MINERS]
@@ -68,8 +79,10 @@ def measure(options: Options) -> Result:
         subjects = [
             _start(stack, folder, NONE, _miners(ports), url=miners[0]),
             _start(stack, folder, BARE, _module("tests.bench.servers.fanout"), upstreams=miners),
-            _gateway(stack, folder, ports, with_ledger="ledger" not in options.skip),
+            _gateway(stack, folder, ports, GATEWAY, with_ledger="ledger" not in options.skip),
         ]
+        if not options.skip & {"ledger", "privacy"}:
+            subjects.append(_gateway(stack, folder, ports, WITH_PRIVACY, with_ledger=True))
         if "litellm" not in options.skip:
             binaries, port = litellm.install(), processes.free_port()
             command = litellm.command(binaries, port=port, upstream=miners[0], served=TWIN, folder=folder)
@@ -84,18 +97,15 @@ def measure(options: Options) -> Result:
         how=(
             "wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
             f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s a figure after a warm-up. "
-            "The gateway with its keys, signatures, receipts checked, ranking, sessions, emergency rules, metrics; "
-            f"{ledger}."
+            "The gateway with its keys, each request signed, receipts checked, ranking, sessions, emergency rules, "
+            f"metrics; {ledger}. Whether a text names somebody is looked up by `{WITH_PRIVACY}` alone, in threads of "
+            "its own process; the other takes all texts to be free of that."
         ),
         figures=tuple(_figures(subjects)),
-        notes=(
-            "Where the models of neurons.privacy are installed, as `make venv` does, the gateway takes identifiers out "
-            "of each text in threads of its own process, and that is in these figures; elsewhere no text is kept.",
-            *(
-                f"LiteLLM {versions.litellm()}, one worker, one key; {subject.failed} of its requests failed."
-                for subject in subjects
-                if subject.name == LITELLM
-            ),
+        notes=tuple(
+            f"LiteLLM {versions.litellm()}, one worker, one key; {subject.failed} of its requests failed."
+            for subject in subjects
+            if subject.name == LITELLM
         ),
         versions=versions.of_python() | ({} if "litellm" in options.skip else {"LiteLLM": versions.litellm()}),
         command="make bench BENCH_ARGS=gateway",
@@ -107,8 +117,10 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
 
     def load(in_flight: int) -> wrk.Load:
         url = f"{subject.url}/v1/chat/completions"
-        done = wrk.run(url, body=BODY, token=subject.token, in_flight=in_flight, seconds=seconds, folder=folder)
-        if done.failed and subject.name != LITELLM:
+        door = TokenDoor(subject.token)
+        done = wrk.run(url, body=BODY, door=door, in_flight=in_flight, seconds=seconds, folder=folder)
+        # Miners earn by answering how much they are asked at once: at first some questions are turned away.
+        if done.failed and keep and subject.name != LITELLM:
             raise BenchmarkError(f"{done.failed} of {done.requests} requests to the {subject.name} failed")
         subject.failed += done.failed
         return done
@@ -116,17 +128,41 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
     one = load(1)
     before = processes.cpu_ms(subject.process.pid)
     many = load(IN_FLIGHT)
+    late = None
+    if subject.name in OURS and "ledger" not in options.skip:
+        late, subject.lost = _settled(subject)
     spent = processes.cpu_ms(subject.process.pid) - before
     if keep:
         subject.one.append(one)
         subject.many.append(many)
         subject.cpu_ms.append(spent / many.requests)
+        if late is not None:
+            subject.late.append(late)
+
+
+def _settled(subject: _Subject) -> tuple[float, float]:
+    """Wait until all that was answered is in the ledger; return how long that took, and how many were lost."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < SETTLE_SECONDS:
+        found = _counted(subject)
+        recorded = sum(value for name, value in found.items() if name.startswith(RECORDS))
+        if recorded >= found.get(ANSWERED, 0.0) and not found[WAITING]:
+            return waited, found.get(f'{RECORDS}{{outcome="lost"}}', 0.0)
+        time.sleep(0.05)
+    raise BenchmarkError(f"the ledger of the {subject.name} has not all that was answered after {SETTLE_SECONDS:.0f} s")
+
+
+def _counted(subject: _Subject) -> dict[str, float]:
+    """Return its metrics by name and labels."""
+    with urllib.request.urlopen(f"{subject.url}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
 def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
     none, by_name = subjects[0], {subject.name: subject for subject in subjects}
     for subject in subjects:
-        ours = subject.name == GATEWAY
+        ours = subject.name in OURS
         yield Figure(
             subject=subject.name, figure="1 in flight: p50", unit="ms", digits=2,
             spread=Spread.of([load.p50 for load in subject.one]),
@@ -144,6 +180,15 @@ def _figures(subjects: Sequence[_Subject]) -> Iterator[Figure]:
             yield Figure(
                 subject=subject.name, figure=f"{IN_FLIGHT} in flight: processor time a question", unit="ms", digits=2,
                 spread=Spread.of(subject.cpu_ms),
+            )  # fmt: skip
+        if subject.late:
+            yield Figure(
+                subject=subject.name, figure="after the load, until all of it is in the ledger", unit="s", digits=2,
+                spread=Spread.of(subject.late),
+            )  # fmt: skip
+            yield Figure(
+                subject=subject.name, figure="answered and not recorded", unit="", digits=0,
+                spread=Spread.of([subject.lost]), target="0", met=subject.lost == 0,
             )  # fmt: skip
     for other, target in ((BARE, TARGET_OF_BARE), (LITELLM, TARGET_OF_LITELLM)):
         if other not in by_name:
@@ -168,8 +213,13 @@ def _miners(ports: Sequence[int]) -> list[str]:
     return [*_module("tests.bench.servers.signing"), *given]
 
 
-def _gateway(stack: contextlib.ExitStack, folder: Path, ports: Sequence[int], *, with_ledger: bool) -> _Subject:
+def _gateway(
+    stack: contextlib.ExitStack, parent: Path, ports: Sequence[int], name: str, *, with_ledger: bool
+) -> _Subject:
     own, port = new_key(), processes.free_port()
+    module = "neurons.validator.gateway" if name == WITH_PRIVACY else "tests.bench.servers.gateway"
+    folder = parent / module.partition(".")[0]
+    folder.mkdir()
     (folder / "keys.json").write_text(
         json.dumps(
             {
@@ -183,21 +233,21 @@ def _gateway(stack: contextlib.ExitStack, folder: Path, ports: Sequence[int], *,
     (wallet / "hotkey").write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(VALIDATOR))
     rows = tuple(
         NeuronEntry(
-            uid=uid, hotkey=key(name).ss58_address, coldkey=key(f"Owner{uid}").ss58_address,
+            uid=uid, hotkey=key(miner).ss58_address, coldkey=key(f"Owner{uid}").ss58_address,
             axon=f"127.0.0.1:{each}", block_at_registration=uid,
         )
-        for uid, (name, each) in enumerate(zip(MINERS, ports, strict=True), start=1)
+        for uid, (miner, each) in enumerate(zip(MINERS, ports, strict=True), start=1)
     )  # fmt: skip
     write_metagraph(folder / "metagraph.json", netuid=NETUID, block=1000, time_ms=time.time_ns() // 10**6, neurons=rows)
     command = [
-        *_module("neurons.validator.gateway"), "--wallet-dir", str(wallet), "--keys-file", str(folder / "keys.json"),
+        *_module(module), "--wallet-dir", str(wallet), "--keys-file", str(folder / "keys.json"),
         "--metagraph-file", str(folder / "metagraph.json"), "--state-dir", str(folder / "state"), "--host", "127.0.0.1",
         "--port", str(port), "--drain-delay", "0", "--log-level", "WARNING",
     ]  # fmt: skip
     environment = {"LEDGER_URL": f"sqlite:///{folder}/ledger.db"} if with_ledger else {}
     log = folder / "gateway.log"
     process = stack.enter_context(processes.running(command, log, environment=environment))
-    subject = _Subject(GATEWAY, f"http://127.0.0.1:{port}", own, process, log)
+    subject = _Subject(name, f"http://127.0.0.1:{port}", own, process, log)
     _wait(subject)
     return subject
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
@@ -15,13 +16,14 @@ from neurons.miner import logs
 from neurons.miner.errors import StartError
 from neurons.validator.gateway import settings
 from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.recording import Scrubber
 from neurons.validator.gateway.service import GatewayService
 
 log = logging.getLogger("neurons.validator.gateway")
 
 
-async def _run(given: settings.Settings) -> None:
-    service = GatewayService(given, metrics=Metrics(process=True))
+async def _run(given: settings.Settings, scrub: Scrubber | None) -> None:
+    service = GatewayService(given, metrics=Metrics(process=True), scrub=scrub)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop)
@@ -29,13 +31,13 @@ async def _run(given: settings.Settings) -> None:
         await service.run()
 
 
-def main() -> int:
-    """Run the process; returns its exit status."""
-    given = settings.parse(sys.argv[1:])
+def main(arguments: Sequence[str], *, scrub: Scrubber | None = None) -> int:
+    """Run the process; returns its exit status. `scrub`: in place of `neurons.privacy`, to measure the rest."""
+    given = settings.parse(arguments)
     logs.configure(given.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(given))
+            runner.run(_run(given, scrub))
     except (StartError, LedgerError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what to do; a traceback would hide it
         return 2
@@ -46,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

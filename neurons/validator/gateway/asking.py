@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import aiohttp
-
+from neurons.miner.upstream import BrokeOffError, ConnectFailedError, Reply, Upstream
 from neurons.validator.gateway.checking import (
     DISHONEST,
     NOT_ITS_FAULT,
@@ -21,15 +20,17 @@ from neurons.validator.gateway.checking import (
     read_answer,
 )
 from neurons.validator.gateway.metrics import Metrics
-from neurons.validator.gateway.roster import Member, Roster, TooMuch, bounded
+from neurons.validator.gateway.roster import CHAT_PATH, Member, Roster
 from neurons.validator.gateway.selection import order
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins
+from neurons.wire.payload import body_digest
 from neurons.wire.signer import RequestSigner
 
-PATH: Final = "/v1/chat/completions"
 BUSY_SECONDS: Final = 2.0
 """How long a miner that says it is busy is left alone when it doesn't say for how long."""
+
+_ALWAYS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "bettertherapy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +104,14 @@ class Asker:
         standings: Standings,
         twins: Twins,
         signer: RequestSigner,
-        session: aiohttp.ClientSession,
+        upstream: Upstream,
         metrics: Metrics,
         patience: Patience,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roster, self._standings, self._twins = roster, standings, twins
-        self._signer, self._session, self._metrics = signer, session, metrics
+        self._signer, self._upstream, self._metrics = signer, upstream, metrics
         self._patience, self._clock = patience, clock
         self._rng = rng or random.Random()  # noqa: S311 - whom to ask is no secret
         self._usual: dict[str, float] = {}
@@ -126,6 +127,7 @@ class Asker:
         wanted = wanted or patience.miners
         begun = clock()
         deadline = begun + patience.deadline
+        signed = body_digest(question.body)  # once for all of them
         waiting = order(
             self._candidates(question.twin), self._standings, count=wanted, explore=patience.explore, now=begun,
             rng=self._rng,
@@ -137,7 +139,7 @@ class Asker:
 
         def start() -> None:
             member = waiting.pop()
-            running[asyncio.create_task(self._attempt(member, question, deadline))] = member
+            running[asyncio.create_task(self._attempt(member, question, signed, deadline))] = member
 
         for _ in range(min(wanted, len(waiting))):
             start()
@@ -182,10 +184,11 @@ class Asker:
         return [
             member
             for member in self._roster.for_twin(twin)
-            if any(self._twins.approves(twin, adapter) for adapter in _announced(member, twin))
+            if member.announcement is not None
+            and any(self._twins.approves(twin, adapter) for adapter in member.announcement.held.get(twin, ()))
         ]
 
-    async def _attempt(self, member: Member, question: Question, deadline: float) -> Proven | Failed:
+    async def _attempt(self, member: Member, question: Question, signed: str, deadline: float) -> Proven | Failed:
         standing = self._standings.get(member.identity)
         standing.in_flight += 1
         standing.asked += 1
@@ -194,7 +197,7 @@ class Asker:
         try:
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, deadline - begun)):
-                    words = await self._exchange(member, question)
+                    words = await self._exchange(member, question, signed)
             except TimeoutError:
                 raise Discarded(Reason.LATE) from None
         except Discarded as discarded:
@@ -213,26 +216,25 @@ class Asker:
         self._metrics.answered(member.identity, seconds)
         return Proven(member=member, words=words, seconds=seconds)
 
-    async def _exchange(self, member: Member, question: Question) -> Words:
-        url = member.url.with_path(PATH)
-        headers = self._signer.headers(method="POST", url=url, body=question.body, receiver=member.hotkey)
-        headers["Content-Type"] = "application/json"
+    async def _exchange(self, member: Member, question: Question, signed: str) -> Words:
+        headers = self._signer.headers_of(method="POST", target=CHAT_PATH, digest=signed, receiver=member.hotkey)
         headers["x-session-id"] = _conversation(question.conversation, member.identity)
+        headers |= _ALWAYS
         asked_ms = time.time_ns() // 1_000_000
+        reply: Reply | None = None
         try:
-            async with self._session.post(url, data=question.body, headers=headers, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise _refusal(response)
-                body = await bounded(response, self._patience.max_answer_bytes)
-                given = response.headers
-        except TooMuch:
-            raise Discarded(Reason.TOO_LARGE) from None
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            reply = await self._upstream.post(member.chat_url, question.body, headers)
+            given = reply.headers
+            if reply.status != 200:
+                raise _refusal(reply)
+            body = await _bounded(reply, self._patience.max_answer_bytes)
+        except ConnectFailedError:
             raise Discarded(Reason.UNREACHABLE) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error, TimeoutError):
-                raise
+        except BrokeOffError:
             raise Discarded(Reason.BROKEN) from None
+        finally:
+            if reply is not None:
+                reply.close()
         words = read_answer(
             body, given, hotkey=member.hotkey, question=question.digest, twin=question.twin, asked_ms=asked_ms
         )
@@ -266,26 +268,30 @@ class Asker:
             self._usual[twin] = answer.seconds if usual is None else usual + 0.1 * (answer.seconds - usual)
 
 
-def _announced(member: Member, twin: str) -> list[str | None]:
-    if member.announcement is None:
-        return []
-    return [
-        version.adapter
-        for each in member.announcement.twins
-        if each.name == twin
-        for version in each.versions
-        if version.pods
-    ]
-
-
 def _conversation(conversation: bytes, miner: MinerId) -> str:
     return hashlib.blake2b(conversation, key=miner.hotkey.encode(), digest_size=16).hexdigest()
 
 
-def _refusal(response: aiohttp.ClientResponse) -> Discarded:
-    status = response.status
+async def _bounded(reply: Reply, most: int) -> bytes:
+    """Return the body of an answer; raises Discarded above `most` bytes, having read little more than that."""
+    if reply.headers.get("content-encoding", "identity") != "identity":  # which nobody asked for: it could be any size
+        raise Discarded(Reason.TOO_LARGE)
+    length = reply.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise Discarded(Reason.TOO_LARGE)
+    parts, size = [], 0
+    while part := await reply.chunk():
+        size += len(part)
+        if size > most:
+            raise Discarded(Reason.TOO_LARGE)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _refusal(reply: Reply) -> Discarded:
+    status = reply.status
     try:
-        wait = max(0.0, float(response.headers["Retry-After"]))
+        wait = max(0.0, float(reply.headers["retry-after"]))
     except (KeyError, ValueError):
         wait = None
     if status == 429 or (status == 503 and wait is not None):

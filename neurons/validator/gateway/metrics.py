@@ -87,7 +87,9 @@ class Metrics:
         self.miners = Gauge(
             "bettertherapy_gateway_miners", "Miners of the metagraph that have an address.", registry=registry
         )
-        self._miners: dict[MinerId, set[str]] = {}
+        self._miners: dict[MinerId, dict[str, Counter]] = {}
+        self._seconds: dict[MinerId, Histogram] = {}
+        """Their series at hand: to look one up by its labels takes longer than to count."""
 
     def watch(self, *, age: Callable[[], float], twins: Callable[[], float], waiting: Callable[[], float]) -> None:
         """Show what others know: the metagraph's age, the twins that can be asked, records on their way."""
@@ -100,13 +102,19 @@ class Metrics:
 
     def attempt(self, miner: MinerId, outcome: str) -> None:
         """Count what came of asking a miner."""
-        self._miners.setdefault(miner, set()).add(outcome)
-        self.attempts.labels(miner.hotkey, str(miner.registered_at), outcome).inc()
+        known = self._miners.setdefault(miner, {})
+        series = known.get(outcome)
+        if series is None:
+            series = known[outcome] = self.attempts.labels(miner.hotkey, str(miner.registered_at), outcome)
+        series.inc()
 
     def answered(self, miner: MinerId, seconds: float) -> None:
         """Count an answer that can be used."""
         self.attempt(miner, ANSWERED)
-        self.miner_seconds.labels(miner.hotkey, str(miner.registered_at)).observe(seconds)
+        series = self._seconds.get(miner)
+        if series is None:
+            series = self._seconds[miner] = self.miner_seconds.labels(miner.hotkey, str(miner.registered_at))
+        series.observe(seconds)
 
     def keep(self, miners: Collection[MinerId]) -> None:
         """Drop the series of miners that left the metagraph."""
@@ -114,8 +122,8 @@ class Metrics:
         for gone in self._miners.keys() - set(miners):
             for outcome in self._miners.pop(gone):
                 self.attempts.remove(gone.hotkey, str(gone.registered_at), outcome)
-                if outcome == ANSWERED:
-                    self.miner_seconds.remove(gone.hotkey, str(gone.registered_at))
+            if self._seconds.pop(gone, None) is not None:
+                self.miner_seconds.remove(gone.hotkey, str(gone.registered_at))
 
     def rated(self, twin: str, version: str, stars: int) -> None:
         """Count a first rating."""

@@ -62,13 +62,12 @@ class AgreementRanker:
         del question
         if not answers:
             return []
-        words = [_counts(answer.text) for answer in answers]
-        norms = [math.sqrt(sum(value * value for value in counts.values())) for counts in words]
+        alike = _alike([answer.text for answer in answers])
         usual = median(len(answer.text) for answer in answers)
         made = []
         for number, answer in enumerate(answers):
             others = [
-                _cosine(words[number], words[other], norms[number] * norms[other])
+                alike[number][other]
                 for other in range(len(answers))
                 if other != number and answers[other].owner != answer.owner
             ]
@@ -86,6 +85,20 @@ class AgreementRanker:
             }  # fmt: skip
             made.append(Score(total=total, parts=parts))
         return made
+
+
+def _alike(texts: Sequence[str]) -> list[list[float]]:
+    """Return how far each two texts agree in their words, each pair looked at once, and equal texts as one."""
+    distinct = list(dict.fromkeys(texts))
+    words = [_counts(text) for text in distinct]
+    norms = [math.sqrt(sum(value * value for value in counts.values())) for counts in words]
+    pairs = [[0.0] * len(distinct) for _ in distinct]
+    for one in range(len(distinct)):
+        for other in range(one + 1):
+            alike = _cosine(words[one], words[other], norms[one] * norms[other])
+            pairs[one][other] = pairs[other][one] = alike
+    places = {text: place for place, text in enumerate(distinct)}
+    return [[pairs[places[one]][places[other]] for other in texts] for one in texts]
 
 
 def _counts(text: str) -> dict[str, float]:

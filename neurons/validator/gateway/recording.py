@@ -152,7 +152,8 @@ class Recording:
         said = [exchange.question, *(each.words.text for each in exchange.answers)]
         # Miners of one version often say the same: looking through a text is by far the dearest part of a question.
         distinct = list(dict.fromkeys(said))
-        scrubbed = dict(zip(distinct, await asyncio.gather(*map(self._scrubbed, distinct)), strict=True))
+        begun = [self._begin(text) for text in distinct]  # side by side
+        scrubbed = {text: await self._done(future) for text, future in zip(distinct, begun, strict=True)}
         texts = [scrubbed[text] for text in said]
         try:
             await self._recorder.record(*_records(exchange, texts[0], texts[1:]))
@@ -165,11 +166,23 @@ class Recording:
 
     async def _scrubbed(self, text: str) -> Scrubbed:
         """Return what may be kept of a text; never raises for the scrubber's sake."""
-        scrub = self._scrub
-        if scrub is None:
+        return await self._done(self._begin(text))
+
+    def _begin(self, text: str) -> asyncio.Future[Scrubbed] | None:
+        """Begin to look through a text, in a thread; None where nothing can."""
+        if self._scrub is None:
+            return None
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._threads, self._scrub, text)
+        except RuntimeError:  # the process ends, and its threads have
+            return None
+
+    async def _done(self, begun: asyncio.Future[Scrubbed] | None) -> Scrubbed:
+        """Return what may be kept of a text that was begun; never raises for the scrubber's sake."""
+        if begun is None:
             return Withheld()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, scrub, text)
+            return await begun
         except Exception as error:  # noqa: BLE001 - whatever it is, the text isn't kept, and the patient is answered
             why = type(error).__name__  # its words may quote the text
             if why not in self._said:

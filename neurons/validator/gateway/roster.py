@@ -24,6 +24,7 @@ from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
 
+CHAT_PATH: Final = "/v1/chat/completions"
 ANNOUNCE_SECONDS: Final = 15.0
 """Between two looks at a miner's announcement."""
 KEEP_SECONDS: Final = 180.0
@@ -43,6 +44,8 @@ class Member:
     uid: int
     coldkey: str
     url: URL
+    chat_url: URL
+    """Where it is asked; made once, and not with each question."""
     announcement: Announcement | None = None
     """The last that was read."""
     announced_at: float = float("-inf")
@@ -148,7 +151,9 @@ class Roster:
             if url is None or neuron.hotkey == self._signer.hotkey:
                 continue
             identity = MinerId(neuron.hotkey, neuron.block_at_registration)
-            new = Member(identity=identity, uid=neuron.uid, coldkey=neuron.coldkey, url=url)
+            new = Member(
+                identity=identity, uid=neuron.uid, coldkey=neuron.coldkey, url=url, chat_url=url.with_path(CHAT_PATH)
+            )
             old = self._members.get(identity)
             if old is not None and old.url == url:
                 new = replace(new, announcement=old.announcement, announced_at=old.announced_at)
@@ -234,8 +239,8 @@ class Roster:
 
     def _url(self, neuron: Neuron) -> URL | None:
         """Return where a miner is; None for an address that must not be asked, whoever published it."""
-        if not neuron.axon:
-            return None
+        if not neuron.axon or not (neuron.hotkey.isascii() and neuron.hotkey.isalnum()):
+            return None  # a key that is none can prove nothing, and must not stand in a request's headers
         host, _, port = neuron.axon.rpartition(":")
         host = host.strip("[]")
         try:

@@ -25,6 +25,7 @@ from neurons.ledger import QueuedLedger, Recorder
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
 from neurons.miner.errors import StartError
+from neurons.miner.upstream import Upstream
 from neurons.receipts import Keypair
 from neurons.validator.gateway.asking import Asker
 from neurons.validator.gateway.chat import Chats
@@ -51,6 +52,8 @@ from neurons.wire.signer import RequestSigner
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 75.0
+MINER_IDLE_SECONDS: Final = 15.0
+"""A connection to a miner that rested longer isn't used again."""
 BACKLOG: Final = 1024
 LAST_BYTES_SECONDS: Final = 5.0
 FILE_POLL_SECONDS: Final = 1.0
@@ -118,7 +121,7 @@ class GatewayService:
             recorder, waiting = await self._ledger(stack)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15.0),
+                    connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=MINER_IDLE_SECONDS),
                     timeout=aiohttp.ClientTimeout(
                         total=settings.patience.deadline + 5, sock_connect=settings.patience.connect
                     ),
@@ -126,6 +129,9 @@ class GatewayService:
                     headers={"Accept-Encoding": "identity", "User-Agent": "bettertherapy"},
                     cookie_jar=aiohttp.DummyCookieJar(),
                 )
+            )
+            upstream = await stack.enter_async_context(
+                Upstream(connect_seconds=settings.patience.connect, idle_seconds=MINER_IDLE_SECONDS)
             )
             signer = RequestSigner(self._keypair)
             twins = Twins(self._twins_file)
@@ -137,7 +143,7 @@ class GatewayService:
             recording = Recording(recorder, self._scrub, metrics=self.metrics)
             sessions = Sessions(Ids(self._secret), recorder, uid_of=twins.uid)
             asker = Asker(
-                roster=roster, standings=self.standings, twins=twins, signer=signer, session=session,
+                roster=roster, standings=self.standings, twins=twins, signer=signer, upstream=upstream,
                 metrics=self.metrics, patience=settings.patience,
             )  # fmt: skip
             self._chats = chats = Chats(

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, QueueInUse, Session, new_id
-from neurons.ledger.codec import TABLE_OF, Row
+from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.migrate import migrate
 from neurons.ledger.queued import _AT_ONCE
 from neurons.ledger.spool import Spool
-from neurons.ledger.views import Written
 from tests.unit.ledger.postgres import Postgres
 from tests.unit.ledger.test_writing_and_reading import rows_by_table
 from tests.unit.ledger.world import GURUNG, NOON, Conversation, a_day
@@ -49,16 +49,16 @@ async def test_what_comes_one_by_one_is_written_together_and_a_reader_waits_for_
     monkeypatch.setattr("neurons.ledger.queued._GATHER_SECONDS", 600.0)
     sizes: list[int] = []
     async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
-        write = queued.ledger.record_rows
+        write = queued.ledger.put_rows
 
-        async def counted(rows: Iterable[tuple[str, Row]]) -> Written:
+        async def counted(rows: Iterable[tuple[str, Row]]) -> None:
             rows = list(rows)
             sizes.append(len(rows))
-            return await write(rows)
+            await write(rows)
 
         await queued.record(*a_day().records)
         assert await queued.drained(timeout_seconds=60)
-        monkeypatch.setattr(queued.ledger, "record_rows", counted)
+        monkeypatch.setattr(queued.ledger, "put_rows", counted)
         talks = [a_day() for _ in range(5)]
         for talk in talks:
             await queued.record(*talk.records)  # returns: on the disk, whatever the ledger does
@@ -73,6 +73,22 @@ async def test_what_comes_one_by_one_is_written_together_and_a_reader_waits_for_
             while queued.waiting:
                 await asyncio.sleep(0.02)
         assert len(sizes) <= 3
+
+
+async def test_rows_that_are_at_hand_and_rows_read_from_the_disk_are_the_same(url: str, folder: Path) -> None:
+    talk, other = a_day(), a_day()
+    with Spool(folder / "q") as spool:
+        spool.append([orjson.dumps([(TABLE_OF[type(each)], to_row(each)) for each in other.records])])
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        await queued.record(*talk.records)
+        await queued.record(*talk.records)  # once more, as after a crash
+        assert await queued.drained(timeout_seconds=60)
+        assert not queued._own_rows, "nothing is kept of what is in the ledger"
+    async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+        for each in (talk, other):
+            read = await ledger.history(session_id=each.session_id, patient_id=each.patient_id)
+            assert [turn.question.text.text for turn in read.turns] == ["My knee hurts.", "For how long?"]
+        assert (await ledger.record(*talk.records, *other.records)).new == 0
 
 
 async def test_sessions_go_on_while_the_ledger_is_down_and_survive_a_restart(

@@ -104,6 +104,21 @@ async def test_an_answer_that_is_cut_or_no_http_is_a_pod_that_broke_off(answer: 
             await ask(upstream, url)
 
 
+async def test_what_is_said_before_an_answer_is_none() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nX-Early: yes\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    async with serving(early + OK) as (_, upstream, url):
+        reply = await upstream.post(url, b"{}", {})
+        assert (reply.status, await reply.whole()) == (200, b"{}")
+        assert "x-early" not in reply.headers
+        reply.close()
+
+
+async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
+    async with serving(OK, OK) as (server, _, url), Upstream(connect_seconds=2.0, idle_seconds=0.0) as upstream:
+        assert [await ask(upstream, url) for _ in range(2)] == [b"{}"] * 2
+        assert server.connections == 2
+
+
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     async with serving(b"HTTP/1.1 200 OK\r\n\r\nhello", OK) as (server, upstream, url):
         assert await ask(upstream, url) == b"hello"

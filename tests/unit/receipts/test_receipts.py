@@ -86,6 +86,25 @@ def test_whatever_is_changed_breaks_the_signature(member: str, value: Any) -> No
     assert not decode(encoded(changed)).is_genuine()
 
 
+def test_names_that_look_like_the_documents_own_members_are_signed_as_they_are() -> None:
+    awkward = 'x","time":1,"scheme":"ed25519","signature":"0x00'
+    receipt = signed(
+        MINER, twin=awkward, base={"name": awkward, "revision": ',"time":', "digest": None}, unsigned=(',"time":',)
+    )
+    assert encoded(document(receipt)) == receipt, "it is canonical"
+    read = decode(receipt)
+    assert read.is_genuine()
+    assert (read.twin, read.base.name, read.time) == (awkward, awkward, NOW_MS)
+
+
+def test_what_is_proven_is_all_that_the_document_says() -> None:
+    read = decode(signed(MINER))
+    for name, value in {
+        "twin": "dr-okafor", "choices": 2, "base": read.base.model_copy(update={"name": "other"}), "unsigned": ("a",),
+    }.items():  # fmt: skip
+        assert not read.model_copy(update={name: value}).is_genuine(), name
+
+
 def test_a_signature_of_the_bare_document_is_no_receipts() -> None:
     """Whoever gets a hotkey to sign some JSON has no receipt: the format's name stands before what is signed."""
     bare = document(signed(MINER))

@@ -6,13 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from bittensor import http_auth
 from yarl import URL
 
 from neurons.wire.admission import Policy
 from neurons.wire.nonces import StoreDown
 from neurons.wire.refusals import WireRefusal
+from neurons.wire.signer import target_of
 from tests.unit.receipts.keyring import MINER, OTHER_MINER, STRANGER, VALIDATOR, key
-from tests.unit.wire.doors import URL_ASKED, Door, Written, metagraph, neuron
+from tests.unit.wire.doors import BODY, URL_ASKED, Door, Written, metagraph, neuron
 
 
 async def refused(door: Door, headers: dict[str, str], **request: Any) -> WireRefusal:
@@ -100,6 +102,36 @@ async def test_a_replay_at_the_same_moment_is_let_in_once() -> None:
     headers = door.sign()
     said = await asyncio.gather(*(door.admit(headers) for _ in range(20)), return_exceptions=True)
     assert sum(not isinstance(each, WireRefusal) for each in said) == 1
+
+
+async def test_a_body_that_takes_too_long_is_one_that_is_too_old() -> None:
+    door = Door()
+    presented = door.admission.present(door.sign())
+    door.clock.forward(door.policy.max_age + 1)
+    with pytest.raises(WireRefusal) as caught:
+        await door.admission.admit(presented, BODY, method="POST", target=target_of(URL_ASKED))
+    assert caught.value.code == "stale"
+
+
+async def test_a_path_that_is_no_text_is_refused_in_words() -> None:
+    """As aiohttp gives bytes of a query that are no UTF-8."""
+    door = Door()
+    presented = door.admission.present(door.sign())
+    with pytest.raises(WireRefusal) as caught:
+        await door.admission.admit(presented, BODY, method="POST", target="/v1/chat/completions?\udcff")
+    assert (caught.value.status, caught.value.code) == (401, "malformed")
+
+
+@pytest.mark.parametrize("ed25519", [False, True])
+async def test_what_the_sdk_signs_is_let_in(ed25519: bool) -> None:
+    validator = key("Bob", ed25519=ed25519)
+    door = Door(source=Written(metagraph(neuron(3, validator, permit=True))))
+    headers = http_auth.sign(
+        validator, method="post", path="/v1/chat/completions?a=%20b", body=BODY, nonce_ns=door.clock(),
+        receiver_ss58=MINER.ss58_address,
+    )  # fmt: skip
+    url = URL("http://miner.example/v1/chat/completions?a=%20b", encoded=True)
+    assert (await door.admit({name.lower(): value for name, value in headers.items()}, url=url)).uid == 3
 
 
 async def test_an_unverified_caller_puts_nothing_into_the_store() -> None:
@@ -209,8 +241,9 @@ async def test_while_the_store_is_away_nobody_is_let_in() -> None:
     ("change", "says"),
     [
         ({"X-Bittensor-Version": "2"}, "speaks btauth/1"), ({"X-Bittensor-Nonce": "soon"}, "no time in nanoseconds"),
-        ({"X-Bittensor-Nonce": "1" * 40}, "no time in nanoseconds"), ({"X-Bittensor-Signature": "0xzz"}, "not hex"),
-        ({"X-Bittensor-Signature": "0x00"}, "signature encoding"), ({"X-Bittensor-Crypto": "ecdsa"}, "unsupported"),
+        ({"X-Bittensor-Nonce": "1" * 40}, "no time in nanoseconds"),
+        ({"X-Bittensor-Signature": "0xzz"}, "is no signature"), ({"X-Bittensor-Signature": "0x00"}, "is no signature"),
+        ({"X-Bittensor-Crypto": "ecdsa"}, "neither sr25519 nor"),
         ({"X-Bittensor-Hotkey": ""}, "X-Bittensor-Hotkey is missing"),
     ],
 )  # fmt: skip

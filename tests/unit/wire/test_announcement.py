@@ -37,6 +37,15 @@ def test_a_miner_says_which_versions_answer() -> None:
     assert not said.holds("dr-nobody", ADAPTER)
 
 
+def test_a_version_that_no_pod_holds_does_not_answer() -> None:
+    versions = [{"adapter": ADAPTER, "weightPercent": 100, "pods": 0}, {"adapter": None, "weightPercent": 0, "pods": 1}]
+    twins = [{"name": "dr-gurung", "doctor": None, "versions": versions}]
+    said = read(announce(MINER, netuid=42, time_ms=NOW_MS, base=BASE, twins=twins))
+    assert not said.holds("dr-gurung", ADAPTER)
+    assert said.holds("dr-gurung", None)
+    assert said.held == {"dr-gurung": {None}}
+
+
 @pytest.mark.parametrize(
     ("data", "changes", "says"),
     [

@@ -8,6 +8,8 @@ import pytest
 from bittensor import http_auth
 from yarl import URL
 
+from neurons.receipts import Keypair
+from neurons.wire.payload import body_digest, payload
 from neurons.wire.signer import RequestSigner, target_of
 from tests.unit.receipts.keyring import key
 
@@ -48,6 +50,34 @@ def test_the_signer_makes_the_published_ed25519_signature() -> None:
         "X-Bittensor-Crypto": "ed25519",
         "X-Bittensor-Signature": ED25519_SIGNATURE,
     }
+
+
+@pytest.mark.parametrize("scheme", ["sr25519", "ed25519"])
+@pytest.mark.parametrize("body", [b"", BODY, "पेट दुख्यो".encode()])
+@pytest.mark.parametrize(("method", "path"), [("post", "/"), ("GET", "/v1/models?a=%C3%A9&b=1")])
+def test_what_is_signed_is_byte_for_byte_the_sdks(scheme: str, body: bytes, method: str, path: str) -> None:
+    who = {"sender_ss58": ALICE.ss58_address, "receiver_ss58": BOB.ss58_address}
+    norm = http_auth.build_payload(scheme=scheme, method=method, path=path, body=body, nonce_ns=NONCE_NS, **who)
+    ours = payload(
+        scheme=scheme, method=method, target=path, digest=body_digest(body), nonce_ns=NONCE_NS,
+        sender=ALICE.ss58_address, receiver=BOB.ss58_address,
+    )  # fmt: skip
+    assert ours == norm
+
+
+@pytest.mark.parametrize("keypair", [ALICE, ALICE_ED], ids=["sr25519", "ed25519"])
+def test_the_sdk_takes_what_the_signer_signs_also_of_a_body_that_is_hashed_already(keypair: Keypair) -> None:
+    signer = RequestSigner(keypair)
+    target = target_of(URL_SIGNED)
+    for headers in (
+        signer.headers(method="POST", url=URL_SIGNED, body=BODY, receiver=BOB.ss58_address),
+        signer.headers_of(method="POST", target=target, digest=body_digest(BODY), receiver=BOB.ss58_address),
+    ):
+        caller = http_auth.verify(
+            headers, BODY, method="POST", path=target, self_hotkey_ss58=BOB.ss58_address,
+            nonce_store=http_auth.InMemoryNonceStore(),
+        )  # fmt: skip
+        assert caller.hotkey_ss58 == keypair.ss58_address
 
 
 def test_two_tries_in_the_same_nanosecond_have_two_nonces() -> None:

@@ -65,6 +65,47 @@ async def test_of_replays_at_the_same_moment_at_two_replicas_one_is_let_in(
     assert said.count(True) == 1
 
 
+async def test_a_busy_miner_asks_the_store_for_many_at_once(server: RedisServer) -> None:
+    from redis.asyncio import Redis
+
+    nonces = store(server)
+    async with Redis.from_url(server.url) as client:
+        await nonces.remember("begin", time.time_ns() + 10**9)
+        await client.config_resetstat()
+        now = time.time_ns()
+        said = await asyncio.gather(*(nonces.remember("busy", now + number // 2) for number in range(200)))
+        assert said.count(True) == 100, "each pair was there twice"
+        asked = sum(each["calls"] for name, each in (await client.info("commandstats")).items() if "eval" in name)
+        assert 1 <= asked <= 3
+    await nonces.close()
+
+
+async def test_who_gives_up_waiting_for_the_store_takes_nobody_with_it(server: RedisServer) -> None:
+    nonces = store(server)
+    now = time.time_ns() + 10**9
+    waiting = [asyncio.create_task(nonces.remember("gone", now + number)) for number in range(3)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    said = await asyncio.gather(*waiting, return_exceptions=True)
+    assert said[0] is said[2] is True
+    assert isinstance(said[1], asyncio.CancelledError)
+    await nonces.close()
+
+
+async def test_whoever_waits_when_the_miner_ends_is_told_so(server: RedisServer) -> None:
+    nonces = store(server)
+    server.freeze()
+    try:
+        asked = asyncio.create_task(nonces.remember("late", time.time_ns() + 10**9))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await nonces.close()
+        with pytest.raises(StoreDown):
+            await asked
+    finally:
+        server.thaw()
+
+
 async def test_an_entry_goes_when_its_request_is_stale(server: RedisServer) -> None:
     from redis.asyncio import Redis
 
