@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from bettertherapy_api.manifest import Fingerprint, Probe
 from neurons.store import AdapterInvalid, build_manifest
 from neurons.store.manifests import left_behind
 
@@ -89,3 +91,12 @@ def test_what_lies_beside_an_adapter_is_no_part_of_it(tmp_path: Path) -> None:
     listed = [entry.path for entry in build_manifest(folder, base_model=BASE).files]
     assert listed == sorted(["adapter_config.json", "adapter_model.safetensors", *own])
     assert left_behind(folder) == tuple(sorted([".env.json", "README.md", "checkpoint-10/", *others]))
+
+
+def test_what_the_parent_makes_of_probes_stands_in_all_of_them_or_in_none() -> None:
+    told = Probe(token_ids=(1, 2), start=1, child=(-1.0,), parent=(-2.0,), base=(-3.0,))
+    untold = told.model_copy(update={"parent": None})
+    for probes in ((told, told), (untold, untold)):
+        assert Fingerprint(token_ids=(1, 2), logprobs=(-1.0,), probes=probes).probes == probes
+    with pytest.raises(ValidationError, match="others don't"):
+        Fingerprint(token_ids=(1, 2), logprobs=(-1.0,), probes=(told, untold))
