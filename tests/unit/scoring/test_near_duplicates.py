@@ -102,11 +102,19 @@ def by_hand(kept: str, text: str) -> float:
     return max(jaccard(shingles(run), shingles(kept)) for run in [text, *runs])
 
 
-@given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.sampled_from([0.2, 0.5, 0.8, 1.0]))
-def test_the_index_leaves_nothing_out(kept: list[str], text: str, likeness: float) -> None:
+@given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.integers(0, 25), st.sampled_from([0.2, 0.5, 0.8, 1.0]))
+def test_the_index_leaves_nothing_out(kept: list[str], more: str, dropped: int, likeness: float) -> None:
+    words = kept[0].split()
+    text = f"{' '.join(words[:dropped])} {more}" if dropped < len(words) else kept[0]
     best = max((by_hand(each, text) for each in kept if len(plain(each).split()) >= FEWEST_WORDS), default=0.0)
 
     assert NearDuplicates(kept, likeness=likeness).likeness_of(text) == (best if best >= likeness else 0.0)
+
+
+def test_only_the_same_is_the_same_where_likeness_is_whole() -> None:
+    same = NearDuplicates([WARFARIN, DOG], likeness=1.0)
+    assert same.likeness_of(f"Hello. {WARFARIN.upper()} Thanks.") == 1.0
+    assert not same.holds(WARFARIN.replace("two", "three"))
 
 
 @pytest.mark.parametrize("likeness", [0, -0.5, 1.01, float("nan")])
