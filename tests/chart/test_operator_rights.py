@@ -43,6 +43,7 @@ VALIDATOR = {
     "metadata": {"name": "quiet"},
     "spec": {
         "chain": {"network": "finney", "netuid": 1}, "walletSecretRef": {"name": "hotkey"}, "gateway": {"replicas": 0},
+        "fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}},
     },
 }  # fmt: skip
 
@@ -101,7 +102,7 @@ def test_a_pool_and_a_twin_are_reconciled(operator_log: Path, kubectl: Kubectl, 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + operator_log.read_text()
     made = kubectl(
-        "get", "deploy,svc,rslice,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
+        "get", "cronjob,deploy,svc,rslice,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
         "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert set(made) == {
@@ -145,7 +146,7 @@ def test_a_validator_is_reconciled(operator_log: Path, kubectl: Kubectl, namespa
         "-l", "bettertherapy.io/validator=quiet", "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert sorted(made) == [
-        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Role", "RoleBinding", "Secret", "Secret",
-        "Service", "ServiceAccount",
+        "ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim", "Role",
+        "RoleBinding", "Secret", "Secret", "Service", "ServiceAccount", "ServiceAccount",
     ]  # fmt: skip
     assert "forbidden" not in operator_log.read_text().lower()
