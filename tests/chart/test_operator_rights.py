@@ -102,7 +102,7 @@ def test_a_pool_and_a_twin_are_reconciled(operator_log: Path, kubectl: Kubectl, 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + operator_log.read_text()
     made = kubectl(
-        "get", "cronjob,deploy,svc,rslice,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
+        "get", "deploy,svc,rslice,sa,role,rolebinding,netpol,pdb", "-n", namespace, "-l", "bettertherapy.io/pool=quiet",
         "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert set(made) == {
@@ -142,7 +142,7 @@ def test_a_validator_is_reconciled(operator_log: Path, kubectl: Kubectl, namespa
         if reason == "SecretNotFound":
             kubectl("create", "secret", "generic", "hotkey", "-n", namespace, "--from-literal=hotkey={}")
     made = kubectl(
-        "get", "deploy,svc,cm,sa,role,rolebinding,netpol,secret,pvc", "-n", namespace,
+        "get", "cronjob,deploy,svc,cm,sa,role,rolebinding,netpol,secret,pvc", "-n", namespace,
         "-l", "bettertherapy.io/validator=quiet", "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert sorted(made) == [
