@@ -31,7 +31,7 @@ class Attempt:
     why: str = ""
     """Why it failed, as the Job's controller says it."""
     pods: tuple[PodFacts, ...] = ()
-    """The newest last."""
+    """By name; also those that have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def _trouble(validator: Validator, facts: DatasetsFacts) -> Finding | None:
 
 
 def _stuck(validator: Validator, attempt: Attempt) -> Finding | None:
-    for pod in reversed(attempt.pods):
+    for pod in attempt.pods:
         for trouble in pod.pulls:
             return cannot_pull(pod, trouble, field="spec.gateway.image")
         for trouble in pod.configs:
