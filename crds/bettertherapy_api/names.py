@@ -16,7 +16,7 @@ parts, each of which only one identity writes, the notes are half of every event
 
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_COMPONENT: Final = f"{GROUP}/component"
-"""engine, miner, routing, report, miner-report, gateway-report, trainer, progress, gateway or ledger."""
+"""engine, miner, routing, report, miner-report, gateway-report, trainer, progress, gateway, ledger or datasets."""
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_VALIDATOR: Final = f"{GROUP}/validator"
 LABEL_TWIN: Final = f"{GROUP}/twin"
@@ -166,6 +166,11 @@ def gateway_sessions_name(validator: str) -> str:
 def gateway_state_name(validator: str) -> str:
     """Return the name of the claim that holds an embedded ledger."""
     return f"{validator}-gateway-state"
+
+
+def datasets_name(validator: str) -> str:
+    """Return the name of the CronJob that brings conversations to where fine-tunes read them, and of its account."""
+    return f"{validator}-datasets"
 
 
 def is_digest(value: str) -> bool:

@@ -209,6 +209,30 @@ class Rewards(ApiModel):
     """Whether weights are committed first and revealed later, so that nobody can copy them."""
 
 
+class FineTuneTasks(ApiModel):
+    """What patients let their doctors' twins learn from, and when it goes where the twins' fine-tunes read it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!self.store.uri.startsWith('file://')",
+                "a pod's own files go with it: name a store outside it, that of the MinerPool that learns",
+            ),
+        )
+    )
+    store: Store
+    """Where the conversations go, as <uri>/<twin>/interactions: the store of the MinerPool whose fine-tunes are to
+    learn from them. A claim must be one that several pods may mount at a time."""
+    schedule: Annotated[str, Field(min_length=9, max_length=64, pattern=r"^(\S+\s+){4}\S+$")] = "15 0 * * *"
+    """Cron expression with five fields: after the day has ended, and before the twins' own spec.fineTune.schedule."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """IANA time zone of the schedule, and of the days."""
+    suspend: bool = False
+    """True stops it; what lies in the store stays."""
+    resources: Resources | None = None
+    """Resources of the pod that does it; absent means 100m CPU and 256Mi, at most 1Gi: a twin's day is in memory."""
+
+
 class ValidatorSpec(ApiModel):
     """What the validator should be."""
 
@@ -235,6 +259,8 @@ class ValidatorSpec(ApiModel):
     """How miners are scored; accepted and without effect in this release."""
     rewards: Rewards | None = None
     """What becomes of the scores; accepted and without effect in this release."""
+    fine_tune_tasks: FineTuneTasks | None = None
+    """What patients let their doctors' twins learn from; absent means that nothing leaves the ledger by itself."""
     image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
     """Secrets to pull the image with."""
 
@@ -256,7 +282,8 @@ class ValidatorStatus(ApiModel):
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Ready, GatewayReady, ChainReachable, LedgerReachable, TwinsPublished, WeightsSet, HostsActive."""
+    """Ready, GatewayReady, ChainReachable, LedgerReachable, TwinsPublished, DatasetsWritten, WeightsSet,
+    HostsActive."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Gateway pods that exist."""
     ready_replicas: Annotated[int | None, Field(ge=0)] = None
@@ -267,6 +294,8 @@ class ValidatorStatus(ApiModel):
     """Twins that the gateway answers for."""
     miners: Annotated[int | None, Field(ge=0)] = None
     """Miners of the subnet that have an address, in the newest metagraph that a gateway has; absent without one."""
+    last_datasets_time: Time | None = None
+    """When the twins' conversations were last brought to where fine-tunes read them."""
     last_round: Str253 | None = None
     """The newest ValidatorRound."""
     next_round_time: Time | None = None

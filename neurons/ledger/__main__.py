@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -16,6 +17,7 @@ from typing import Any, Final
 from neurons.ledger.copies import clean
 from neurons.ledger.dataset import yesterday
 from neurons.ledger.errors import LedgerError, NotFound
+from neurons.ledger.handover import DAYS, MOST_DAYS, MOST_TWINS_BYTES, days_until, hand_over, twins_of
 from neurons.ledger.learned import learned
 from neurons.ledger.ledger import Ledger, now_ms
 from neurons.ledger.migrate import migrate
@@ -27,6 +29,10 @@ URL_VARIABLE: Final = "LEDGER_URL"
 _SECONDS: Final = 60.0
 """A person can wait longer than a patient."""
 DEFAULT_URL: Final = "sqlite:////var/lib/ledger/ledger.db"
+_LONG_SECONDS: Final = 300.0
+"""One twin's day is read and noted in one transaction, however many talked to it."""
+_TOLD: Final = 5
+"""Of those twins of which something couldn't be done, so many are named in the message."""
 _EPILOG: Final = f"""\
 The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
 What was done is written to standard output as one JSON document. Exit status:
@@ -46,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if done is not None:
         sys.stdout.write(json.dumps(done, indent=2, ensure_ascii=False) + "\n")
+    failed = done.get("failed") if isinstance(done, dict) else None
+    if failed:
+        sys.stdout.flush()
+        told = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items())[:_TOLD])
+        sys.stderr.write(f"error: not done for {len(failed)} twins: {told}\n")
+        return 1
     return 0
 
 
@@ -129,6 +141,41 @@ async def _dataset(url: str, given: argparse.Namespace) -> Any:
     }  # fmt: skip
 
 
+async def _datasets(url: str, given: argparse.Namespace) -> Any:
+    last = yesterday(zone=given.zone) if given.day == "yesterday" else date.fromisoformat(given.day)
+    file: Path | None = given.twins_file
+    named = twins_of(await asyncio.to_thread(_document, file)) if file is not None else None
+    async with await Ledger.open(url, timeout_seconds=_LONG_SECONDS) as ledger:
+        twins = await ledger.twins() if named is None else named
+        _each_name_once(twins)
+        days = days_until(last, given.days)
+        handed = await hand_over(ledger, twins=twins, store=given.store, days=days, zone=given.zone)
+    return {
+        "store": given.store, "from": days[0].isoformat(), "to": days[-1].isoformat(), "files": {
+            "written": handed.written, "unchanged": handed.unchanged, "deleted": handed.deleted,
+        },
+        "lines": handed.lines, "leftOut": dict(sorted(handed.left_out.items())), "takenOut": handed.taken_out,
+        "failed": handed.failed,
+    }  # fmt: skip
+
+
+def _document(path: Path) -> bytes:
+    with path.open("rb") as file:
+        document = file.read(MOST_TWINS_BYTES + 1)
+    if len(document) > MOST_TWINS_BYTES:
+        raise LedgerError(f"{path} has more than {MOST_TWINS_BYTES >> 20} MiB, as no file of twins has.")
+    return document
+
+
+def _each_name_once(twins: Sequence[Twin]) -> None:
+    names = Counter(twin.name for twin in twins)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise LedgerError(
+            f"{len(twice)} names have been those of several twins ({', '.join(twice[:_TOLD])}): whose conversations "
+            "are meant must be clear. Give --twins-file with the UIDs."
+        )
+
+
 async def _twin(ledger: Ledger, wanted: str) -> Twin:
     """Return the twin of this UID or name."""
     twins = await ledger.twins()
@@ -186,7 +233,27 @@ def _parser() -> argparse.ArgumentParser:
     to = dataset.add_mutually_exclusive_group()
     to.add_argument("--out", metavar="FILE", help="write it there, or to standard output (-)")
     to.add_argument("--store", metavar="URI", help="write it to <store>/<twin>/interactions/<day>.jsonl")
+    datasets = command(
+        "datasets", _datasets, "put the latest days of all twins where fine-tunes read them, and take out what was "
+        "taken back",
+    )  # fmt: skip
+    datasets.add_argument("--store", metavar="URI", required=True, help="as <store>/<twin>/interactions/<day>.jsonl")
+    datasets.add_argument(
+        "--twins-file", metavar="FILE", type=Path, help="a gateway's: these twins alone (default: all in the ledger)"
+    )
+    datasets.add_argument("--day", type=_day, default="yesterday", help="the last day (default: yesterday)")
+    datasets.add_argument(
+        "--days", type=_few, default=DAYS, help=f"that day and those before it, 1 to {MOST_DAYS} (default: {DAYS})"
+    )
+    datasets.add_argument("--zone", type=_zone, default="UTC", help="time zone of the days (default: UTC)")
     return parser
+
+
+def _few(given: str) -> int:
+    count = int(given)
+    if not 1 <= count <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{given} is none of 1 to {MOST_DAYS} days")
+    return count
 
 
 def _days(given: str) -> int | None:

@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Table, select, union
+from sqlalchemy import Table, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from neurons.ledger import schema
@@ -137,21 +137,36 @@ def _id_of(raw: bytes) -> str | None:
 async def recalled(connection: AsyncConnection, *, twin_uid: str | None = None) -> tuple[DatasetLine, ...]:
     """Return the exported lines that may be learned no more.
 
-    Their patient was erased, or has withdrawn consent since.
+    Their patient was erased, or has withdrawn consent since; who consented again after that did so to what was said
+    from then on.
     """
-    table = schema.DATASET_LINES
-    statement = select(table).order_by(table.c.dataset_digest, table.c.line_id)
+    table, datasets, consents = schema.DATASET_LINES, schema.DATASETS, schema.CONSENTS
+    never = ~select(consents.c.patient_id).where(consents.c.patient_id == table.c.patient_id, consents.c.given).exists()
+    withdrew = select(consents.c.patient_id).where(~consents.c.given)
+    statement = (
+        select(table, datasets.c.at_ms)
+        .outerjoin(datasets, datasets.c.dataset_digest == table.c.dataset_digest)
+        .where(or_(table.c.patient_id.is_(None), table.c.patient_id.in_(withdrew), never))
+        .order_by(table.c.dataset_digest, table.c.line_id)
+    )
     if twin_uid is not None:
         statement = statement.where(table.c.twin_uid == twin_uid)
     rows = [dict(row) for row in (await connection.execute(statement)).mappings()]
     patients = {row["patient_id"] for row in rows if row["patient_id"] is not None}
-    consents = await rows_in(connection, schema.CONSENTS, Consent, "patient_id", patients)
-    given = {each for each in patients if consent_of(c for c in consents if c.patient_id == each).given}
+    said: dict[str, list[Consent]] = {}
+    for each in await rows_in(connection, consents, Consent, "patient_id", patients):
+        said.setdefault(each.patient_id, []).append(each)
     return tuple(
         DatasetLine(row["dataset_digest"], row["line_id"], row["line_digest"], row["twin_uid"])
         for row in rows
-        if row["patient_id"] not in given
+        if not _holds_since(said.get(row["patient_id"], ()), exported_ms=row["at_ms"])
     )
+
+
+def _holds_since(consents: Sequence[Consent], *, exported_ms: int | None) -> bool:
+    """Tell whether the consent by which something was exported holds: nobody has withdrawn it since."""
+    withdrawn = max((each.at_ms for each in consents if not each.given), default=None)
+    return consent_of(consents).given and (withdrawn is None or (exported_ms is not None and withdrawn < exported_ms))
 
 
 # What happened on the day
@@ -164,9 +179,10 @@ async def _concerned(connection: AsyncConnection, *, twin_uid: str, bounds: Boun
         return select(table.c.question_id).where(table.c.at_ms >= bounds.start_ms, table.c.at_ms < bounds.end_ms)
 
     happened = union(*map(touched, (schema.CHOSEN, schema.RATINGS, schema.CORRECTIONS, schema.PREFERENCES)))
-    ids = [each for (each,) in await connection.execute(happened)]
-    found = await rows_in(connection, schema.QUESTIONS, Question, "question_id", ids)
-    return tuple(each for each in found if each.twin.uid == twin_uid)
+    asked = schema.QUESTIONS
+    statement = select(asked.c.question_id).where(asked.c.twin_uid == twin_uid, asked.c.question_id.in_(happened))
+    ids = [each for (each,) in await connection.execute(statement)]
+    return await rows_in(connection, asked, Question, "question_id", ids)
 
 
 @dataclass(frozen=True, slots=True)

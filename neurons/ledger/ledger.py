@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Table, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from neurons.ledger import backup, dataset, erasure, reading, schema, writing
@@ -188,7 +188,13 @@ class Ledger:
 
     async def twins(self) -> tuple[Twin, ...]:
         """Return the twins that patients ever talked to, by name."""
-        table = schema.SESSIONS
+        return await self._twins_in(schema.SESSIONS)
+
+    async def exported_twins(self) -> tuple[Twin, ...]:
+        """Return the twins of which datasets were made, by name; also where all who talked to them were erased."""
+        return await self._twins_in(schema.DATASETS)
+
+    async def _twins_in(self, table: Table) -> tuple[Twin, ...]:
         async with self.database.reading() as connection:
             found = await connection.execute(select(table.c.twin_uid, table.c.twin_name).distinct())
             return tuple(

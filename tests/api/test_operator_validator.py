@@ -15,7 +15,8 @@ from neurons.cluster import paths
 from tests.api.operator_harness import Cluster, clean, cluster, condition, until
 from tests.conftest import Kubectl
 from tests.unit.operator.validator.validators import validator_object
-from twin_operator.engine.resources import ROLE, ROLE_BINDING, Manifest
+from twin_operator.engine.resources import CRON_JOB, ROLE, ROLE_BINDING, Manifest
+from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import POD_REPORT, VALIDATOR
 
 pytestmark = pytest.mark.cluster
@@ -99,3 +100,52 @@ async def test_a_report_goes_with_its_pod(world: Cluster, kubectl: Kubectl) -> N
     await chain(world, "True", "ChainRead")
     kubectl("-n", world.namespace, "delete", "pod", "g1", "--force", "--grace-period=0")
     assert "miners" not in await chain(world, "Unknown", "NoGateway")
+
+
+async def test_conversations_go_to_the_fine_tunes_by_a_cronjob_that_follows_the_spec(world: Cluster) -> None:
+    async def cron_job() -> Manifest | None:
+        return await world.api.get(CRON_JOB, namespace=world.namespace, name="v-datasets")
+
+    async def says(status: str, reason: str) -> None:
+        async def said() -> bool:
+            return condition(await validator(world), "DatasetsWritten") == (status, reason)
+
+        await until(said, what=f"DatasetsWritten={status} {reason}")
+
+    async def ask(**tasks: Any) -> None:
+        patch = {"spec": {"fineTuneTasks": {"store": {"uri": "pvc://adapters/clinic"}, **tasks}}}
+        await world.api.merge(VALIDATOR, namespace=world.namespace, name="v", patch=patch)
+
+    await ask(timeZone="Asia/Nowhere")
+    await says("False", "ChildrenRefused")  # the API server knows time zones, the schema doesn't
+    assert await cron_job() is None
+    await ask(timeZone="Asia/Kathmandu", schedule="0 1 * * *")
+    await says("Unknown", "DatasetsAwaited")
+    made = await cron_job()
+    assert made is not None
+    assert (made["spec"]["schedule"], made["spec"]["timeZone"]) == ("0 1 * * *", "Asia/Kathmandu")
+    path = CRON_JOB.path(namespace=world.namespace, name="v-datasets", subresource="status")
+    done = {"status": {"lastSuccessfulTime": "2026-11-28T00:16:00Z"}}
+    await world.api._request("PATCH", path, body=done, content_type="application/merge-patch+json")
+    await says("True", "DatasetsWritten")
+    assert (await validator(world))["status"]["lastDatasetsTime"] == "2026-11-28T00:16:00Z"
+    settled = await cron_job()
+    await ask(timeZone="Asia/Kathmandu", schedule="0 1 * * *", suspend=True)
+    await says("False", "DatasetsSuspended")
+    changed = await cron_job()
+    assert settled is not None
+    assert changed is not None
+    # What the API server adds to a CronJob is no difference: it was applied once for each of the two specs.
+    assert (settled["metadata"]["generation"], changed["metadata"]["generation"]) == (1, 2)
+    await world.api.merge(VALIDATOR, namespace=world.namespace, name="v", patch={"spec": {"fineTuneTasks": None}})
+
+    async def gone() -> bool:
+        return await cron_job() is None and condition(await validator(world), "DatasetsWritten") == ("", "")
+
+    await until(gone, what="the CronJob is gone")
+
+
+async def test_a_store_that_goes_with_its_pod_is_refused_in_words(world: Cluster) -> None:
+    patch = {"spec": {"fineTuneTasks": {"store": {"uri": "file:///srv/adapters"}}}}
+    with pytest.raises(ApiError, match="name a store outside it"):
+        await world.api.merge(VALIDATOR, namespace=world.namespace, name="v", patch=patch)

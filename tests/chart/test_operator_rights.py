@@ -43,6 +43,7 @@ VALIDATOR = {
     "metadata": {"name": "quiet"},
     "spec": {
         "chain": {"network": "finney", "netuid": 1}, "walletSecretRef": {"name": "hotkey"}, "gateway": {"replicas": 0},
+        "fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}},
     },
 }  # fmt: skip
 
@@ -141,11 +142,11 @@ def test_a_validator_is_reconciled(operator_log: Path, kubectl: Kubectl, namespa
         if reason == "SecretNotFound":
             kubectl("create", "secret", "generic", "hotkey", "-n", namespace, "--from-literal=hotkey={}")
     made = kubectl(
-        "get", "deploy,svc,cm,sa,role,rolebinding,netpol,secret,pvc", "-n", namespace,
+        "get", "cronjob,deploy,svc,cm,sa,role,rolebinding,netpol,secret,pvc", "-n", namespace,
         "-l", "bettertherapy.io/validator=quiet", "-o", "jsonpath={range .items[*]}{.kind} {end}",
     ).stdout.split()  # fmt: skip
     assert sorted(made) == [
-        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Role", "RoleBinding", "Secret", "Secret",
-        "Service", "ServiceAccount",
+        "ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim", "Role",
+        "RoleBinding", "Secret", "Secret", "Service", "ServiceAccount", "ServiceAccount",
     ]  # fmt: skip
     assert "forbidden" not in operator_log.read_text().lower()

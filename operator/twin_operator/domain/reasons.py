@@ -530,6 +530,29 @@ class Reason(StrEnum):
         "what the message says: address and password in the Secret, the database itself, the way there",
         "yes",
     )
+    DATASETS_WRITTEN = (
+        "DatasetsWritten",
+        "all is well: the twins' conversations were brought to where fine-tunes read them; the message says when",
+    )
+    DATASETS_AWAITED = (
+        "DatasetsAwaited",
+        "the conversations go to the fine-tunes at the next time of `fineTuneTasks.schedule`; none came yet",
+        "wait, or `kubectl create job --from=cronjob/V-datasets NAME`",
+    )
+    DATASETS_SUSPENDED = (
+        "DatasetsSuspended",
+        "`fineTuneTasks.suspend` is true: fine-tunes get no new conversations, and consent that is withdrawn doesn't "
+        "reach the store",
+        "set it to false, or leave it",
+    )
+    DATASETS_NOT_WRITTEN = (
+        "DatasetsNotWritten",
+        "conversations could not be brought to where fine-tunes read them; fine-tunes go on with what lies there, and "
+        "what was missed is caught up for seven days",
+        "what the message says: the ledger's address, the store and its Secret; then wait, or "
+        "`kubectl create job --from=cronjob/V-datasets NAME`",
+        "yes, at the next time",
+    )
 
     # A run.
     TWIN_NOT_FOUND = "TwinNotFound", "the twin does not exist", "create it, or delete the run"

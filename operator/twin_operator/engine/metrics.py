@@ -33,6 +33,11 @@ API_WRITTEN_BYTES = Counter(
 CACHED_OBJECTS = Gauge(
     "bettertherapy_operator_cached_objects", "Objects in the cache by kind.", ["kind"], registry=REGISTRY
 )
+DATASETS_WRITTEN = Gauge(
+    "bettertherapy_operator_datasets_written_timestamp_seconds",
+    "When a validator's conversations were last brought to where fine-tunes read them, in seconds since 1970.",
+    ["namespace", "validator"], registry=REGISTRY,
+)  # fmt: skip
 ROUTING_CHANGES = Counter(
     "bettertherapy_operator_routing_changes", "Routing tables written, by namespace and pool.", ["namespace", "pool"],
     registry=REGISTRY,

@@ -46,6 +46,7 @@ class Key:
 
 
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+CRON_JOB = Resource("batch", "v1", "CronJob", "cronjobs")
 JOB = Resource("batch", "v1", "Job", "jobs")
 POD = Resource("", "v1", "Pod", "pods")
 SERVICE = Resource("", "v1", "Service", "services")

@@ -7,6 +7,7 @@ from typing import Final
 from bettertherapy_api import names
 from twin_operator.engine.resources import (
     CONFIG_MAP,
+    CRON_JOB,
     DEPLOYMENT,
     EVENT,
     JOB,
@@ -33,7 +34,7 @@ POD_REPORT: Final = Resource(names.GROUP, names.VERSION, "PodReport", "podreport
 PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN, VALIDATOR)
 CHILDREN: Final = (
     SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
-    JOB,
+    JOB, CRON_JOB,
 )  # fmt: skip
 """Types that pools, runs and validators own."""
 MADE_ONCE: Final = (SECRET, PERSISTENT_VOLUME_CLAIM)

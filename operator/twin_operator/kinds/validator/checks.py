@@ -14,6 +14,7 @@ from twin_operator.domain.pool_facts import ContainerTrouble
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding
 from twin_operator.engine.resources import PERSISTENT_VOLUME_CLAIM
+from twin_operator.kinds.validator.datasets import SECRET_FIELD, datasets_written
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.pages import pages_claim
@@ -44,6 +45,8 @@ class Situation:
     """Why children could not be applied."""
     twins_refused: Finding | None = None
     """Why that could not be which tells the gateways of the twins."""
+    datasets_refused: Finding | None = None
+    """Why the CronJob could not be applied that brings conversations to the store."""
     ledger_job: str | None = None
     """The Job that makes the ledger's tables; None for an embedded ledger."""
     seen: Sight = field(default_factory=Sight)
@@ -57,14 +60,14 @@ def children_refused(situation: Situation) -> Finding | None:
 
 def something_missing(situation: Situation) -> Finding | None:
     """A Secret that a person has to make is not there, or what the operator makes once is refused."""
-    return _missing(each for each in situation.missing if each.certain)
+    return _missing(each for each in situation.missing if each.certain and each.field != SECRET_FIELD)
 
 
 def something_unknown(situation: Situation) -> Finding | None:
     """Not all gateways are up, and the API server doesn't say of something that they need whether it is there."""
     if situation.facts.ready >= situation.validator.spec.gateway.replicas:
         return None
-    return _missing(each for each in situation.missing if not each.certain)
+    return _missing(each for each in situation.missing if not each.certain and each.field != SECRET_FIELD)
 
 
 def coldkey_found(situation: Situation) -> Finding | None:
@@ -214,8 +217,8 @@ def validator_conditions(situation: Situation) -> list[Condition]:
     """Return the validator's conditions."""
     return [
         _ready(situation), _gateway_ready(situation), _twins_published(situation),
-        chain_reachable(situation.validator, situation.seen), _ledger(situation), _weights(situation.validator),
-        *_hosts(situation.validator),
+        chain_reachable(situation.validator, situation.seen), _ledger(situation), *_datasets(situation),
+        _weights(situation.validator), *_hosts(situation.validator),
     ]  # fmt: skip
 
 
@@ -274,6 +277,13 @@ def _ledger(situation: Situation) -> Condition:
             return why.condition("LedgerReachable", "False")
     waits = Finding(Reason.PREPARING_LEDGER, f"Job {situation.ledger_job} looks at the database's tables")
     return waits.condition("LedgerReachable", "Unknown")
+
+
+def _datasets(situation: Situation) -> list[Condition]:
+    return datasets_written(
+        situation.validator, situation.facts.datasets, refused=situation.datasets_refused,
+        missing=_missing(each for each in situation.missing if each.field == SECRET_FIELD and each.certain),
+    )  # fmt: skip
 
 
 def _weights(validator: Validator) -> Condition:

@@ -10,10 +10,11 @@ from bettertherapy_api.report import GatewayReport, GatewayView
 from twin_operator.domain.objects import Validator
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts
 from twin_operator.engine.apply import controlled_by
-from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
+from twin_operator.engine.resources import CRON_JOB, DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import POD_REPORT
-from twin_operator.kinds.validator.labels import GATEWAY, LEDGER
+from twin_operator.kinds.validator.datasets import DatasetsFacts, datasets_facts
+from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER
 from twin_operator.kinds.watched import Report
 
 
@@ -30,6 +31,8 @@ class ValidatorFacts:
     """Pods that make the ledger's tables, and are here to stay."""
     tables_made: frozenset[str] = frozenset()
     """Names of the Jobs that have made the ledger's tables."""
+    datasets: DatasetsFacts = field(default_factory=DatasetsFacts)
+    """What became of the Jobs that bring conversations to the store."""
 
     @property
     def ready(self) -> int:
@@ -47,6 +50,9 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
     reports: dict[str, GatewayReport] = {}
     deployment = DeploymentFacts()
     made: set[str] = set()
+    cron_job: Manifest | None = None
+    jobs: list[Manifest] = []
+    datasets_pods: list[PodFacts] = []
     for entry in entries:
         kind, value = entry.key.kind, entry.value
         if kind == POD.kind and isinstance(value, PodFacts):
@@ -54,13 +60,19 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
                 gateways.append(value)
             elif value.component == LEDGER and not value.leaving:
                 ledger_pods.append(value)
+            elif value.component == DATASETS:
+                datasets_pods.append(value)  # also those that have ended: they say why
         elif kind == POD_REPORT.kind:
             if isinstance(value, Report) and value.gateway is not None:
                 reports[entry.key.name] = value.gateway
+        elif kind == JOB.kind and not controlled_by(entry.manifest, validator.uid):
+            jobs.append(entry.manifest)  # of the CronJob, perhaps
         elif not controlled_by(entry.manifest, validator.uid):
             continue
         elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator.name):
             deployment = value
+        elif kind == CRON_JOB.kind and entry.key.name == names.datasets_name(validator.name):
+            cron_job = entry.manifest
         elif kind == JOB.kind and _complete(entry.manifest):
             made.add(entry.key.name)
     return ValidatorFacts(
@@ -71,6 +83,7 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
             if (said := reports.get(pod.name)) is not None and said.pod.uid == pod.uid
         },
         ledger_pods=tuple(sorted(ledger_pods, key=lambda pod: pod.name)), tables_made=frozenset(made),
+        datasets=datasets_facts(cron_job, jobs, datasets_pods),
     )  # fmt: skip
 
 

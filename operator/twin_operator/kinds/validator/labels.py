@@ -8,6 +8,7 @@ from twin_operator.kinds.podspec.parts import common_labels
 
 GATEWAY = "gateway"
 LEDGER = "ledger"
+DATASETS = "datasets"
 
 
 def selector_labels(validator: Validator, component: str) -> dict[str, str]:

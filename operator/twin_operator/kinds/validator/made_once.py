@@ -25,6 +25,7 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner
 from twin_operator.engine.resources import PERSISTENT_VOLUME_CLAIM, SECRET, Key, Manifest
 from twin_operator.errors import ApiError
+from twin_operator.kinds.validator.datasets import SECRET_FIELD
 from twin_operator.kinds.validator.gateway_deployment import keys_secret_name
 from twin_operator.kinds.validator.labels import GATEWAY, labels
 
@@ -105,6 +106,9 @@ def needed_by(validator: Validator) -> tuple[Needed, ...]:
     store = spec.gateway.pages.store if spec.gateway.pages is not None else None
     if store is not None and store.secret_ref is not None:
         found.append(_named(validator, store.secret_ref.name, "spec.gateway.pages.store.secretRef"))
+    tasks = spec.fine_tune_tasks
+    if tasks is not None and tasks.store.secret_ref is not None:
+        found.append(_named(validator, tasks.store.secret_ref.name, SECRET_FIELD))
     if spec.ledger is not None and spec.ledger.uri_secret_ref is not None:
         found.append(_named(validator, spec.ledger.uri_secret_ref.name, "spec.ledger.uriSecretRef"))
     else:

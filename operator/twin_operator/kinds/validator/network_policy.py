@@ -1,4 +1,4 @@
-"""NetworkPolicies V-gateway and V-ledger: anybody reaches the gateway's one port, nobody what makes the tables.
+"""NetworkPolicies V-gateway, V-ledger, V-datasets: anybody reaches the gateway's one port, and nobody the Jobs' pods.
 
 Outwards nothing is limited: a subnet's miners are anywhere, at any port.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import NETWORK_POLICY, Manifest
-from twin_operator.kinds.validator.labels import GATEWAY, LEDGER, labels, selector_labels
+from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER, labels, selector_labels
 
 
 def build_gateway_network_policy(validator: Validator) -> Manifest:
@@ -22,6 +22,13 @@ def build_ledger_network_policy(validator: Validator) -> Manifest | None:
     if validator.embedded_ledger:
         return None
     return _policy(validator, f"{validator.name}-ledger", LEDGER, [])
+
+
+def build_datasets_network_policy(validator: Validator) -> Manifest | None:
+    """Return the policy of the pods that bring conversations to the store; None where none does."""
+    if validator.spec.fine_tune_tasks is None:
+        return None
+    return _policy(validator, names.datasets_name(validator.name), DATASETS, [])
 
 
 def _policy(validator: Validator, name: str, component: str, ingress: list[Manifest]) -> Manifest:

@@ -6,7 +6,11 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.engine.events import Notice
 from twin_operator.engine.resources import Manifest
 
-_PASSING = (Reason.GATEWAYS_STARTING.value, Reason.ROLLING_OUT.value, Reason.PREPARING_LEDGER.value)
+_PASSING = (
+    Reason.GATEWAYS_STARTING.value, Reason.ROLLING_OUT.value, Reason.PREPARING_LEDGER.value,
+    Reason.DATASETS_SUSPENDED.value,
+)  # fmt: skip
+_WARNING = ("Ready", "TwinsPublished", "ChainReachable", "LedgerReachable", "DatasetsWritten")
 
 
 def validator_notices(before: Manifest, after: Manifest) -> list[Notice]:
@@ -21,6 +25,6 @@ def validator_notices(before: Manifest, after: Manifest) -> list[Notice]:
         occasion = f"{kind}/{reason}/{condition['lastTransitionTime']}"
         if kind == "Ready" and status == "True":
             notices.append(Notice(reason="ValidatorReady", note=message, occasion=occasion))
-        elif kind in ("Ready", "TwinsPublished", "ChainReachable", "LedgerReachable") and status == "False":
+        elif kind in _WARNING and status == "False":
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

@@ -39,6 +39,8 @@ class Gathered:
     """Why children could not be applied."""
     twins_refused: Finding | None = None
     """Why that could not be which tells them of the twins."""
+    datasets_refused: Finding | None = None
+    """Why that could not be which brings conversations to the store."""
 
 
 def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
@@ -54,7 +56,8 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
         Situation(
             validator=validator, facts=facts, told=gathered.told, left_out=gathered.answering.left_out,
             unread=gathered.unread, missing=gathered.missing, refused=gathered.refused,
-            twins_refused=gathered.twins_refused, ledger_job=job["metadata"]["name"] if job is not None else None,
+            twins_refused=gathered.twins_refused, datasets_refused=gathered.datasets_refused,
+            ledger_job=job["metadata"]["name"] if job is not None else None,
             seen=gathered.seen,
         )
     )  # fmt: skip
@@ -65,6 +68,7 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
         "readyReplicas": facts.ready,
         "selector": f"{names.LABEL_COMPONENT}={GATEWAY},{names.LABEL_VALIDATOR}={validator.name}",
         "twins": gathered.told,
+        "lastDatasetsTime": facts.datasets.written if validator.spec.fine_tune_tasks is not None else None,
         "miners": newest.miners if newest is not None else None,
     }
     return status, conditions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,12 +15,14 @@ from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
+from twin_operator.engine import metrics
 from twin_operator.engine.apply import ApplyOutcome, Owner, Refusal
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
-from twin_operator.engine.resources import CONFIG_MAP, Key, Manifest
+from twin_operator.engine.resources import CONFIG_MAP, CRON_JOB, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
+from twin_operator.engine.times import moment
 from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR
 from twin_operator.kinds.validator.facts import facts_of
 from twin_operator.kinds.validator.made_once import MadeOnce
@@ -56,6 +59,7 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
     def gone(self, entry: Entry) -> None:
         """Forget what was known of its Secrets."""
         self._made_once.forget(entry.manifest["metadata"]["uid"])
+        _forget(entry.key.namespace, entry.key.name)
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a validator that can't be read that its children stay as they are."""
@@ -111,10 +115,12 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing)
         outcome = replace(outcome, failures=(*outcome.failures, *standing.failed))
         twins = [each for each in outcome.refusals if each.key == _twins_key(gathered.validator)]
+        datasets = [each for each in outcome.refusals if each.key.kind == CRON_JOB.kind]
         again = replace(
             self._gather(gathered.validator), missing=standing.missing, refused=_found(outcome.refusals),
-            twins_refused=_found(twins),
+            twins_refused=_found(twins), datasets_refused=_found(datasets),
         )  # fmt: skip
+        _measure(again)
         return Applied(gathered=again, outcome=outcome, look_again=standing.look_again)
 
     def report(self, gathered: Gathered, plan: tuple[Manifest, ...], outcome: Applied) -> Report:
@@ -128,6 +134,21 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
                 outcome.gathered.seen.stale_at,
             ),
         )  # fmt: skip
+
+
+def _measure(gathered: Gathered) -> None:
+    """Let an alert tell that conversations have not gone to the fine-tunes for too long."""
+    validator, written = gathered.validator, gathered.facts.datasets.written
+    if validator.spec.fine_tune_tasks is None or written is None:
+        _forget(validator.namespace, validator.name)
+        return
+    series = metrics.DATASETS_WRITTEN.labels(namespace=validator.namespace, validator=validator.name)
+    series.set(moment(written).timestamp())
+
+
+def _forget(namespace: str, name: str) -> None:
+    with suppress(KeyError):
+        metrics.DATASETS_WRITTEN.remove(namespace, name)
 
 
 def _twins_key(validator: Validator) -> Key:

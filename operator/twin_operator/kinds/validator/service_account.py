@@ -1,18 +1,31 @@
-"""ServiceAccount V-gateway: the identity by which a gateway writes its pod's report, which is all that it may."""
+"""ServiceAccount V-gateway: the identity by which a gateway writes its pod's report, which is all that it may; and
+V-datasets, which has no rights here: a cloud's store may know it.
+"""
 
 from __future__ import annotations
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import SERVICE_ACCOUNT, Manifest
-from twin_operator.kinds.validator.labels import GATEWAY, labels
+from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, labels
 
 
 def build_service_account(validator: Validator) -> Manifest:
     """Return the account of the gateway's pods and of the one that makes the ledger's tables."""
+    return _account(validator, names.gateway_name(validator.name), GATEWAY)
+
+
+def build_datasets_service_account(validator: Validator) -> Manifest | None:
+    """Return the account of the pods that bring conversations to the store; None where none does."""
+    if validator.spec.fine_tune_tasks is None:
+        return None
+    return _account(validator, names.datasets_name(validator.name), DATASETS)
+
+
+def _account(validator: Validator, name: str, component: str) -> Manifest:
     return {
         "apiVersion": SERVICE_ACCOUNT.api_version,
         "kind": SERVICE_ACCOUNT.kind,
-        "metadata": {"name": names.gateway_name(validator.name), "labels": labels(validator, GATEWAY)},
+        "metadata": {"name": name, "labels": labels(validator, component)},
         "automountServiceAccountToken": False,
     }

@@ -19,6 +19,7 @@ from twin_operator.domain.answering import fitting, known_twin
 from twin_operator.domain.objects import Twin, Unreadable, twin_from, validator_from
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, pod_facts
 from twin_operator.domain.unreadable import conditions_of
+from twin_operator.kinds.validator.datasets import Attempt, DatasetsFacts
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
 from twin_operator.kinds.validator.subnet import sight
@@ -37,7 +38,12 @@ def observed(draw: st.DrawFn) -> ValidatorFacts:
     said = {pod.name: decode_report(reported(pod, draw(VIEWS)), None).gateway for pod in pods}
     views = {name: report.gateway for name, report in said.items() if report is not None}
     deployment = DeploymentFacts(seen=draw(st.booleans()), updated=1)
-    return ValidatorFacts(gateways=pods, views=views, deployment=deployment)
+    attempt = Attempt(
+        name="v-datasets-1", created="t", ended=draw(st.sampled_from([None, "Complete", "Failed"])),
+        why=draw(st.text(max_size=30)), pods=pods,
+    )  # fmt: skip
+    datasets = DatasetsFacts(attempts=(attempt,), written=draw(st.sampled_from([None, "2026-11-28T00:16:00Z"])))
+    return ValidatorFacts(gateways=pods, views=views, deployment=deployment, datasets=datasets)
 
 
 VIEWS = fitting_schema(schema_of(report.KIND)["properties"]["gateway"])

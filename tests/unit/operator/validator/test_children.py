@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from tests.unit.operator.validator.validators import OWNER, POSTGRES, VARIANTS, children
+from tests.unit.operator.validator.validators import OWNER, POSTGRES, TASKS, VARIANTS, children
 from twin_operator.engine.apply import needs_apply, stamped
 from twin_operator.kinds.resources import CHILDREN
 
@@ -16,14 +16,16 @@ OWN = {names.LABEL_VALIDATOR: "v", names.LABEL_COMPONENT: "gateway"}
 
 
 def pods(**spec: Any) -> dict[str, dict[str, Any]]:
-    made = children(**spec).values()
-    return {child["kind"]: child["spec"]["template"]["spec"] for child in made if "template" in child.get("spec", {})}
+    made = {child["kind"]: child.get("spec", {}) for child in children(**spec).values()}
+    made |= {kind: found["jobTemplate"]["spec"] for kind, found in made.items() if "jobTemplate" in found}
+    return {kind: found["template"]["spec"] for kind, found in made.items() if "template" in found}
 
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
 def test_every_pod_satisfies_the_restricted_standard_and_only_a_gateway_holds_a_token(spec: dict[str, Any]) -> None:
     found = pods(**spec)
-    assert set(found) == ({"Deployment", "Job"} if "ledger" in spec else {"Deployment"})
+    asked = {"Job": "ledger", "CronJob": "fineTuneTasks"}
+    assert set(found) == {"Deployment", *(kind for kind, field in asked.items() if field in spec)}
     for kind, pod in found.items():
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 65532)
@@ -84,8 +86,11 @@ def test_the_service_leads_to_the_gateways() -> None:
     assert (port["port"], port["targetPort"]) == (80, 8090)
 
 
-def test_anybody_reaches_the_gateways_one_port_and_nobody_the_tables_maker() -> None:
-    made = children(**POSTGRES)
+def test_anybody_reaches_the_gateways_one_port_and_nobody_the_jobs_pods() -> None:
+    made = children(**POSTGRES, **TASKS)
+    datasets = made["NetworkPolicy", "v-datasets"]["spec"]
+    assert datasets["podSelector"]["matchLabels"][names.LABEL_COMPONENT] == "datasets"
+    assert (datasets["policyTypes"], datasets["ingress"]) == (["Ingress"], [])
     gateway, ledger = (made["NetworkPolicy", name]["spec"] for name in ("v-gateway", "v-ledger"))
     assert gateway["podSelector"] == {"matchLabels": OWN}
     assert (gateway["policyTypes"], gateway["ingress"]) == (

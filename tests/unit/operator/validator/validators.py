@@ -25,10 +25,13 @@ PAGES: dict[str, Any] = {
     "origin": "https://ask.clinic.example", "perMinute": 30, "licenceRegisters": ["nppes"],
     "store": {"uri": "pvc://adapters/clinic"},
 }  # fmt: skip
+TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/clinic"}, "timeZone": "Asia/Kathmandu"}}
+S3_TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}
 VARIANTS: list[dict[str, Any]] = [
     {}, POSTGRES, {**POSTGRES, "gateway": {"replicas": 3}},
     {"gateway": {"pod": OVERLAY, "keysSecretRef": {"name": "k"}}}, {"gateway": {"pages": PAGES}},
     {"gateway": {"pages": {**PAGES, "store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}},
+    TASKS, {**POSTGRES, **S3_TASKS},
 ]  # fmt: skip
 
 
