@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from neurons.validator.gateway.selection import order
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins
 from neurons.wire.signer import RequestSigner
+
+log = logging.getLogger(__name__)
 
 PATH: Final = "/v1/chat/completions"
 BUSY_SECONDS: Final = 2.0
@@ -197,6 +200,12 @@ class Asker:
                     words = await self._exchange(member, question)
             except TimeoutError:
                 raise Discarded(Reason.LATE) from None
+            except Discarded:
+                raise
+            except Exception as error:
+                # Whatever one miner sends, the others' answers are not to be lost by it.
+                log.exception("a miner's answer can't be judged", extra={"hotkey": member.hotkey})
+                raise Discarded(Reason.BROKEN) from error
         except Discarded as discarded:
             reason = discarded.reason
             now = self._clock()
