@@ -12,6 +12,8 @@ from neurons.chain.local.storage import JSON
 from neurons.chain.local.subnet import DispatchError, Subnet
 
 U16_MAX: Final = 65535
+MOST_COMMIT_BYTES: Final = 64 * 1024
+"""More than the weights of 2,500 UIDs, sealed, take; all that wait are written anew with each commit."""
 MOST_UNREVEALED: Final = 10
 """Commits that one hotkey may have waiting."""
 
@@ -42,6 +44,8 @@ def commit(subnet: Subnet, hotkey: str, *, ciphertext: str, reveal_round: int, v
         raise DispatchError(
             "IncorrectCommitRevealVersion", f"the chain takes commits of version {COMMIT_REVEAL_VERSION}"
         )
+    if len(bytes.fromhex(ciphertext.removeprefix("0x"))) > MOST_COMMIT_BYTES:
+        raise DispatchError("InvalidCall", f"a commit has at most {MOST_COMMIT_BYTES} bytes")
     uid = subnet.uid(hotkey)
     _check_stake(subnet, hotkey)
     _check_rate(subnet, uid, "CommittingWeightsTooFast")
@@ -80,7 +84,7 @@ def reveal(subnet: Subnet) -> list[str]:
                     continue
                 with subnet.state.attempt():
                     _put_row(subnet, who, uids=sealed.uids, values=sealed.values, version_key=sealed.version_key)
-            except (CannotOpen, DispatchError):
+            except (CannotOpen, DispatchError, ValueError):  # the last: no hexadecimal number
                 continue
             revealed.append(who)
         if unopened:
