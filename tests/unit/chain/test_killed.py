@@ -119,7 +119,11 @@ async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path)
     ("name", "content", "why"),
     [
         ("missing/chain.db", None, "can't be used as a chain"),
-        ("README.md", "# not a chain, and long enough to be read as a file of SQLite's, which it is not" * 20, "can't be used as a chain"),
+        (
+            "README.md",
+            "# not a chain, and long enough to be read as a file of SQLite's, which it is not" * 20,
+            "can't be used as a chain",
+        ),
     ],
 )
 def test_a_file_that_can_hold_no_chain_is_told(
