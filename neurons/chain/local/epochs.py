@@ -61,8 +61,11 @@ def run(subnet: Subnet) -> None:
     given = _inputs(subnet, hotkeys)
     consensus = null_consensus if subnet.hyperparameter("epoch_consensus") == "Null" else yuma
     outcome = consensus.epoch(given)
-    permits = 1 if consensus is null_consensus else int(subnet.hyperparameter("max_validators"))
-    _store(subnet, given, outcome, yuma.top_stakes(given.stake, permits))
+    if consensus is null_consensus:
+        permits = null_consensus.permits(given.stake)
+    else:
+        permits = yuma.top_stakes(given.stake, int(subnet.hyperparameter("max_validators")))
+    _store(subnet, given, outcome, permits)
     _pay(subnet, hotkeys, outcome, emitted)
 
 

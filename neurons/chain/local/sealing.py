@@ -48,9 +48,9 @@ class SealedWeights:
             numbers = [found.version_key, *found.uids, *found.values]
             if type(found.hotkey) is not str or any(type(number) is not int for number in numbers):
                 raise TypeError("UIDs, weights and version key are integers")  # noqa: TRY301
-            return found
         except (ValueError, TypeError, RecursionError) as error:
             raise CannotOpen(f"these weights weren't sealed for this chain: {error}") from None
+        return found
 
 
 def address_of(seed: bytes) -> str:

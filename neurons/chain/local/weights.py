@@ -45,7 +45,7 @@ def commit(subnet: Subnet, hotkey: str, *, ciphertext: str, reveal_round: int, v
             "IncorrectCommitRevealVersion", f"the chain takes commits of version {COMMIT_REVEAL_VERSION}"
         )
     if len(bytes.fromhex(ciphertext.removeprefix("0x"))) > MOST_COMMIT_BYTES:
-        raise DispatchError("InvalidCall", f"a commit has at most {MOST_COMMIT_BYTES} bytes")
+        raise DispatchError("CommitPayloadTooLarge", f"a commit has at most {MOST_COMMIT_BYTES} bytes")
     uid = subnet.uid(hotkey)
     _check_stake(subnet, hotkey)
     _check_rate(subnet, uid, "CommittingWeightsTooFast")

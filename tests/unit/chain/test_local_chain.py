@@ -201,7 +201,7 @@ def about_a(**more: Any) -> dict[str, Any]:
             "InvalidCall",
         ),
         ("a-hot", "commit_timelocked_weights", commit(commit="no hex"), "InvalidCall"),
-        ("a-hot", "commit_timelocked_weights", commit(commit="0x" + "00" * 70_000), "InvalidCall"),
+        ("a-hot", "commit_timelocked_weights", commit(commit="0x" + "00" * 70_000), "CommitPayloadTooLarge"),
         ("a-hot", "dissolve_network", {"netuid": NETUID}, "CallFiltered"),
     ],
 )

@@ -307,6 +307,12 @@ def test_permits_go_to_the_largest_stakes() -> None:
     assert yuma.top_stakes(np.array([1.0, 0]), 5).tolist() == [True, False]
 
 
+def test_under_null_consensus_the_lowest_uid_of_equals_has_the_permit() -> None:
+    # As it is the one whose row counts (`null_consensus_tie_selects_first_uid`).
+    assert null_consensus.permits(np.array([1.0, 5, 5])).tolist() == [False, True, False]
+    assert not null_consensus.permits(np.zeros(3)).any()
+
+
 def test_of_equal_stakes_the_higher_uids_get_the_permits() -> None:
     # The pallet sorts upwards, stably, and strikes out from the front.
     assert yuma.top_stakes(np.array([5.0, 5, 5, 5]), 2).tolist() == [False, False, True, True]
