@@ -172,7 +172,8 @@ _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 """An escape in a JSON text; the group is half a character."""
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""Possessive, and one that never ends goes to the end: else each quotation mark in it would be tried anew."""
 _BRACKET: Final = re.compile(rb"[\[{}\]]")
 _MAX_DEPTH: Final = 200
 """Objects and lists within each other. orjson writes 254; what a body is put into for an engine or an answer is less

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+
+import orjson
 
 from bettertherapy_api import names
 from neurons.arguments import filled, filled_path
@@ -30,6 +33,9 @@ its list of messages. An answer file holds the answer's text, byte for byte.
 Exit status: 0 nothing that was asked fails, 1 something does, 2 nothing could
 be checked.
 """
+
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 class UsageError(ValueError):
@@ -111,23 +117,33 @@ def _text(given: str) -> str:
 
 def _question(text: str) -> str:
     """Return the digest of a text, of a list of messages, or of a request's body."""
+    if _HALF.search(text):
+        raise UsageError("The question can't be compared: it is not text.")
     try:
-        document: Any = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
-    except ValueError:
-        document = None
-    if isinstance(document, list) and all(isinstance(message, dict) for message in document):
-        return digests.question_of_messages(document)
-    if isinstance(document, dict):
-        if isinstance(document.get("messages"), list):
-            return digests.question_of_messages(document["messages"])
-        if "prompt" in document:
+        document = _json(text)
+        messages = document.get("messages") if isinstance(document, dict) else document
+        if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+            return digests.question_of_messages(messages)
+        if isinstance(document, dict) and "prompt" in document:
             return digests.question_of_prompt(document["prompt"])
-        if "input" in document:
+        if isinstance(document, dict) and "input" in document:
             return digests.question_of_input(document)
-    try:
         return digests.question_of_text(text)
-    except ValueError as error:
-        raise UsageError(f"The question can't be compared: {error}.") from None
+    except (RecursionError, ValueError):
+        raise UsageError("The question can't be compared: it is nested too deep.") from None
+
+
+def _json(text: str) -> Any:
+    """Return a document as a miner reads it, None for what is none: without a mark at its beginning, half a character
+    replaced, and an integer that is too great as a float.
+    """
+    text = text.removeprefix("\ufeff")
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return orjson.loads(_HALF.sub("\ufffd", json.dumps(json.loads(text), ensure_ascii=False)))
+    except ValueError:
+        return None
 
 
 def _answer(texts: Sequence[str]) -> str:

@@ -34,7 +34,11 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
         raise NotCanonicalError("it is no JSON") from None
     if not isinstance(document, dict):
         raise NotCanonicalError("it is no JSON object")
-    if canonical(document) != data:
+    try:
+        written = canonical(document)
+    except ValueError:  # orjson reads 1024 levels and writes 254
+        raise NotCanonicalError("its JSON is nested too deep") from None
+    if written != data:
         raise NotCanonicalError("its JSON is not in canonical form: somebody wrote it anew")
     return document
 

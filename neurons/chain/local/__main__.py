@@ -10,8 +10,9 @@ import asyncio
 import json
 import logging
 import signal
+import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from neurons.chain.local.service import RateLimit, Service
 log = logging.getLogger("neurons.chain.local")
 
 PORT = 9944
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 86_400.0
+"""Between blocks; the chain's clock counts milliseconds."""
 INSTANT, MANUAL = "instant", "manual"
 
 
@@ -51,20 +54,22 @@ class Settings:
 
 def parse(arguments: Sequence[str]) -> Settings:
     """Read the command line; exits with a usage message when it is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m neurons.chain.local", description="Serve a local subnet.")
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.chain.local", description="Serve a local subnet.", allow_abbrev=False
+    )
     parser.add_argument("--file", type=Path, required=True, help="where the chain is kept; made if it isn't there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=_from_to(0, 65535), default=PORT)
     parser.add_argument("--blocks", default="12", metavar="SECONDS|instant|manual", help="when blocks are made")
     parser.add_argument(
-        "--requests-per-second", type=float, help="refuse a client's further ones with 429, as public ones"
+        "--requests-per-second", type=_rate, help="refuse a client's further ones with 429, as public ones"
     )
     begins = parser.add_argument_group("how a new chain begins")
     begins.add_argument("--owner-coldkey", metavar="SS58")
     begins.add_argument("--owner-hotkey", metavar="SS58")
-    begins.add_argument("--netuid", type=int, default=1)
+    begins.add_argument("--netuid", type=_from_to(0, 65535), default=1)
     begins.add_argument("--name", default="bettertherapy")
-    begins.add_argument("--max-uids", type=int, default=256)
+    begins.add_argument("--max-uids", type=_from_to(1, 65535), default=256)
     begins.add_argument(
         "--set",
         action="append",
@@ -73,7 +78,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         help=f"a hyperparameter: {', '.join(HYPERPARAMETERS)}",
     )
     given = parser.parse_args(arguments)
-    if given.blocks not in {INSTANT, MANUAL} and not _is_positive(given.blocks):
+    if given.blocks not in {INSTANT, MANUAL} and not _is_interval(given.blocks):
         parser.error(f"--blocks is {given.blocks!r}: give seconds, instant or manual")
     hyperparameters = {}
     for setting in given.set:
@@ -95,8 +100,13 @@ def parse(arguments: Sequence[str]) -> Settings:
             hyperparameters=hyperparameters,
             block_seconds=12.0 if given.blocks in {INSTANT, MANUAL} else float(given.blocks),
         )
-    elif not given.file.exists():
-        parser.error(f"{given.file} holds no chain yet: say whose it is with --owner-coldkey and --owner-hotkey")
+    if not given.file.exists():
+        if genesis is None:
+            parser.error(f"{given.file} holds no chain yet: say whose it is with --owner-coldkey and --owner-hotkey")
+        try:
+            genesis.check()
+        except ValueError as error:
+            parser.error(f"a chain can't begin so: {error}")
     return Settings(
         file=given.file,
         host=given.host,
@@ -107,11 +117,28 @@ def parse(arguments: Sequence[str]) -> Settings:
     )
 
 
-def _is_positive(text: str) -> bool:
+def _is_interval(text: str) -> bool:
     try:
-        return float(text) > 0
+        return SHORTEST_SECONDS <= float(text) <= LONGEST_SECONDS
     except ValueError:
         return False
+
+
+def _from_to(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        return value
+
+    return number
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1000000: leave it out to take all")
+    return value
 
 
 async def serve(given: Settings, stop: asyncio.Event) -> None:
@@ -153,6 +180,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(_run(given))
+    except sqlite3.Error as error:
+        log.error("%s can't be used as a chain: %s", given.file, error)  # noqa: TRY400
+        return 1
     except (OSError, ValueError) as error:
         log.error("can't serve: %s", error)  # noqa: TRY400 - the message says what to do; a traceback would hide it
         return 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from neurons.chain.local import weights
+from neurons.chain.local.addresses import checked
 from neurons.chain.local.genesis import RAO
 from neurons.chain.local.storage import JSON, State
 from neurons.chain.local.subnet import DispatchError, Subnet
@@ -31,7 +32,10 @@ def dispatch(state: State, *, signer: str, module: str, function: str, params: P
     with state.attempt():
         try:
             return call(state, signer, params)
-        except (KeyError, TypeError, ValueError) as error:
+        except DispatchError:
+            raise
+        except Exception as error:
+            # Whatever somebody signed, the blocks go on: a node would not have decoded it.
             raise DispatchError("InvalidCall", f"{module}.{function}: wrong parameters ({error!r})") from error
 
 
@@ -52,6 +56,7 @@ def _burned_register(state: State, signer: str, params: Params) -> list[Event]:
     subnet, hotkey = Subnet.existing(state, params["netuid"]), str(params["hotkey"])
     if not subnet.hyperparameter("registration_allowed"):
         raise DispatchError("SubNetRegistrationDisabled", f"subnet {subnet.netuid} takes no registrations")
+    checked(hotkey)
     if subnet.owner(hotkey) not in {"", signer}:
         raise DispatchError("NonAssociatedColdKey", f"{hotkey} belongs to another coldkey than {signer}")
     counted, this_block = subnet.get("RegistrationsThisBlock", default=[state.block, 0])

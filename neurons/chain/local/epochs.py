@@ -61,8 +61,11 @@ def run(subnet: Subnet) -> None:
     given = _inputs(subnet, hotkeys)
     consensus = null_consensus if subnet.hyperparameter("epoch_consensus") == "Null" else yuma
     outcome = consensus.epoch(given)
-    permits = 1 if consensus is null_consensus else int(subnet.hyperparameter("max_validators"))
-    _store(subnet, given, outcome, yuma.top_stakes(given.stake, permits))
+    if consensus is null_consensus:
+        permits = null_consensus.permits(given.stake)
+    else:
+        permits = yuma.top_stakes(given.stake, int(subnet.hyperparameter("max_validators")))
+    _store(subnet, given, outcome, permits)
     _pay(subnet, hotkeys, outcome, emitted)
 
 
@@ -84,6 +87,7 @@ def _inputs(subnet: Subnet, hotkeys: list[str]) -> yuma.Inputs:
         active=last_update + cutoff >= state.block,
         last_update=last_update,
         registered=np.array(subnet.registered, dtype=np.int64),
+        named=_named(subnet),
         last_step=int(subnet.get("LastMechansimStepBlock")),
         commit_block=commit_block,
         owner=subnet.owner_uid(),
@@ -117,6 +121,14 @@ def _matrix(subnet: Subnet, item: str, unit: float) -> yuma.Matrix:
     return matrix
 
 
+def _named(subnet: Subnet) -> yuma.Flags:
+    """Return which entries rows have, (n, n)."""
+    named: yuma.Flags = np.zeros((subnet.n, subnet.n), dtype=bool)
+    for (uid,), row in subnet.scan("Weights"):
+        named[int(uid), [target for target, _value in row]] = True
+    return named
+
+
 def _store(subnet: Subnet, given: yuma.Inputs, outcome: yuma.Outcome, permits: yuma.Flags) -> None:
     def u16(values: yuma.Vector) -> list[int]:
         return [int(value) for value in np.floor(np.clip(values, 0.0, 1.0) * U16_MAX + 1e-6)]
@@ -129,10 +141,13 @@ def _store(subnet: Subnet, given: yuma.Inputs, outcome: yuma.Outcome, permits: y
         "Consensus": outcome.consensus,
         "Incentive": outcome.incentive,
         "Dividends": outcome.dividends,
-        "PruningScores": yuma.normalize(combined),
         "StakeWeight": yuma.normalize(given.stake),
     }.items():
         subnet.put(name, value=u16(values))
+    # As large as they can be: among many, the smallest would all be 0 else, and who is the eldest would give way.
+    top = float(combined.max(initial=0.0))
+    scores = np.rint(combined / top * U16_MAX) if top > 0 else np.zeros_like(combined)
+    subnet.put("PruningScores", value=[int(score) for score in scores])
     subnet.put("Active", value=given.active.tolist())
     subnet.put("ValidatorPermit", value=permits.tolist())
     for uid in range(subnet.n):

@@ -7,12 +7,19 @@ spec version, nonce and mortality are part of what is signed, so an extrinsic is
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import bittensor as bt
 
+from neurons.chain.local.addresses import checked
 from neurons.chain.local.storage import JSON, dumps
+
+_KINDS: Final = {
+    "module": str, "function": str, "params": dict, "address": str, "crypto_type": int, "nonce": int,
+    "genesis_hash": str, "spec_version": int, "birth": int, "signature": str,
+}  # fmt: skip
 
 
 class InvalidExtrinsic(Exception):  # noqa: N818 - the chain's name for it
@@ -74,13 +81,23 @@ class Extrinsic:
     def parse(cls, body: JSON) -> Self:
         """Read an extrinsic from JSON.
 
+        Once it is in the pool its block must be made, so what no node could have decoded is refused before.
+
         Raises:
             InvalidExtrinsic: it isn't one.
         """
         try:
-            return cls(**body)
-        except TypeError as error:
+            made = cls(**body)
+            for name, kind in _KINDS.items():
+                if type(getattr(made, name)) is not kind:
+                    raise TypeError(f"{name} must be of type {kind.__name__}")  # noqa: TRY301 - as Python would say it
+            if made.period is not None and type(made.period) is not int:
+                raise TypeError("period must be of type int, or null")  # noqa: TRY301
+            checked(made.address)
+            json.dumps(made.params, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidExtrinsic(f"this is no extrinsic: {error}") from None
+        return made
 
     def check_signature(self) -> None:
         """Verify the signature.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from neurons.chain.local.addresses import checked
 from neurons.chain.local.storage import JSON, State
 
 RAO: Final = 10**9
@@ -24,6 +26,22 @@ class Hyperparameter:
     item: str
     tag: str
     default: JSON
+
+    def check(self, name: str, value: JSON) -> None:
+        """Raise ValueError for a value that the chain could not store; the message says what it takes."""
+        if self.tag == "Bool":
+            fits, takes = isinstance(value, bool), "true or false"
+        elif isinstance(self.default, str):
+            fits, takes = isinstance(value, str) and value in CONSENSUS, " or ".join(CONSENSUS)
+        else:
+            most = _MOST[self.tag]
+            fits, takes = type(value) is int and 0 <= value <= most, f"an integer from 0 to {most}"
+        if not fits:
+            raise ValueError(f"hyperparameter {name} is {json.dumps(value)[:60]}: it takes {takes}")
+
+
+CONSENSUS: Final = ("Yuma", "Null")
+_MOST: Final = {"U16": 2**16 - 1, "U32": 2**32 - 1, "U64": 2**64 - 1, "I32F32": 2**31 - 1}
 
 
 HYPERPARAMETERS: Final[Mapping[str, Hyperparameter]] = {
@@ -76,15 +94,26 @@ class Genesis:
     spec_version: int = SPEC_VERSION
     sealing_seed: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
-    def write(self, state: State) -> None:
-        """Put all of it into storage.
+    def check(self) -> None:
+        """Look at what a chain can't begin with.
 
         Raises:
-            ValueError: a hyperparameter that there isn't.
+            ValueError: a hyperparameter that there isn't, or a value that it can't have; an owner without an address.
         """
         unknown = sorted(set(self.hyperparameters) - set(HYPERPARAMETERS))
         if unknown:
             raise ValueError(f"no hyperparameter {', '.join(unknown)}; there are {', '.join(sorted(HYPERPARAMETERS))}")
+        for name, value in self.hyperparameters.items():
+            HYPERPARAMETERS[name].check(name, value)
+        for what, address in {"coldkey": self.owner_coldkey, "hotkey": self.owner_hotkey}.items():
+            try:
+                checked(address)
+            except ValueError as error:
+                raise ValueError(f"the owner's {what}: {error}") from None
+
+    def write(self, state: State) -> None:
+        """Put all of it into storage; raises ValueError as `check` does."""
+        self.check()
         netuid = self.netuid
         for name, parameter in HYPERPARAMETERS.items():
             state.put(parameter.item, netuid, value=self.hyperparameters.get(name, parameter.default))

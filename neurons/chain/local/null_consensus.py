@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from neurons.chain.local.yuma import Inputs, Outcome, normalize
+from neurons.chain.local.yuma import Flags, Inputs, Outcome, Vector, normalize
+
+
+def permits(stake: Vector) -> Flags:
+    """Return who has a permit, (n,): the largest stake alone, of equals the lowest UID; nobody without stake."""
+    held = np.zeros(len(stake), dtype=bool)
+    if stake.any():
+        held[int(np.argmax(stake))] = True
+    return held
 
 
 def epoch(given: Inputs) -> Outcome:

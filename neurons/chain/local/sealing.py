@@ -44,10 +44,13 @@ class SealedWeights:
         """
         keypair = bt.sp_core.Keypair.create_from_seed(seed, bt.CRYPTO_ED25519)
         try:
-            found = json.loads(bytes(keypair.decrypt(ciphertext)))
-            return cls(**found)
-        except (ValueError, TypeError) as error:
+            found = cls(**json.loads(bytes(keypair.decrypt(ciphertext))))
+            numbers = [found.version_key, *found.uids, *found.values]
+            if type(found.hotkey) is not str or any(type(number) is not int for number in numbers):
+                raise TypeError("UIDs, weights and version key are integers")  # noqa: TRY301
+        except (ValueError, TypeError, RecursionError) as error:
             raise CannotOpen(f"these weights weren't sealed for this chain: {error}") from None
+        return found
 
 
 def address_of(seed: bytes) -> str:

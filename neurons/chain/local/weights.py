@@ -12,6 +12,8 @@ from neurons.chain.local.storage import JSON
 from neurons.chain.local.subnet import DispatchError, Subnet
 
 U16_MAX: Final = 65535
+MOST_COMMIT_BYTES: Final = 64 * 1024
+"""More than the weights of 2,500 UIDs, sealed, take; all that wait are written anew with each commit."""
 MOST_UNREVEALED: Final = 10
 """Commits that one hotkey may have waiting."""
 
@@ -42,6 +44,8 @@ def commit(subnet: Subnet, hotkey: str, *, ciphertext: str, reveal_round: int, v
         raise DispatchError(
             "IncorrectCommitRevealVersion", f"the chain takes commits of version {COMMIT_REVEAL_VERSION}"
         )
+    if len(bytes.fromhex(ciphertext.removeprefix("0x"))) > MOST_COMMIT_BYTES:
+        raise DispatchError("CommitPayloadTooLarge", f"a commit has at most {MOST_COMMIT_BYTES} bytes")
     uid = subnet.uid(hotkey)
     _check_stake(subnet, hotkey)
     _check_rate(subnet, uid, "CommittingWeightsTooFast")
@@ -80,7 +84,7 @@ def reveal(subnet: Subnet) -> list[str]:
                     continue
                 with subnet.state.attempt():
                     _put_row(subnet, who, uids=sealed.uids, values=sealed.values, version_key=sealed.version_key)
-            except (CannotOpen, DispatchError):
+            except (CannotOpen, DispatchError, ValueError):  # the last: no hexadecimal number
                 continue
             revealed.append(who)
         if unopened:
@@ -126,15 +130,16 @@ def _put_row(subnet: Subnet, hotkey: str, *, uids: JSON, values: JSON, version_k
         raise DispatchError("UidVecContainInvalidOne", f"UIDs are 0 to {subnet.n - 1}")
     if not all(isinstance(value, int) and 0 <= value <= U16_MAX for value in values):
         raise DispatchError("MaxWeightExceeded", f"weights are integers from 0 to {U16_MAX}")
-    if not own and len(uids) < int(subnet.hyperparameter("min_allowed_weights")):
-        least = subnet.hyperparameter("min_allowed_weights")
+    least = min(int(subnet.hyperparameter("min_allowed_weights")), subnet.n)
+    if not own and len(uids) < least:
         raise DispatchError("WeightVecLengthIsLow", f"the subnet wants at least {least} weights, not {len(uids)}")
     limit = int(subnet.hyperparameter("max_weights_limit"))
     if not own and values and max(values) * U16_MAX > limit * sum(values):
         raise DispatchError("MaxWeightExceeded", f"one weight may have at most {limit / U16_MAX:.3f} of their sum")
     top = max(values, default=0)
-    scaled = [value * U16_MAX // top for value in values] if top else []
-    subnet.put("Weights", uid, value=[[target, value] for target, value in zip(uids, scaled, strict=False) if value])
+    scaled = [value * U16_MAX // top if top else 0 for value in values]
+    # What is named with 0 is kept, as on the chain: liquid alpha makes a difference of it.
+    subnet.put("Weights", uid, value=[[target, value] for target, value in zip(uids, scaled, strict=True)])
 
 
 def _check_stake(subnet: Subnet, hotkey: str) -> None:

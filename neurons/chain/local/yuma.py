@@ -54,6 +54,7 @@ class Inputs:
     stake: (n,) any unit, not negative. weights, bonds: (n, n), row = validator; weights need not be normalized.
     permit, active: (n,). last_update, registered: (n,) blocks. commit_block: (n,) the earliest block of weights that
     wait to be revealed, `NO_COMMIT` without. owner: the subnet owner's UID. last_step: block of the epoch before.
+    named: (n, n), the weights that a row has an entry for, be it 0; None: all. Liquid alpha looks at it.
     previous_consensus: (n,) of the epoch before; liquid alpha compares with it while the bonds penalty is 1.
     """
 
@@ -67,6 +68,7 @@ class Inputs:
     last_step: int
     commit_block: Blocks | None = None
     owner: int | None = None
+    named: Flags | None = None
     previous_consensus: Vector | None = None
     parameters: Parameters = field(default_factory=Parameters)
 
@@ -109,14 +111,15 @@ def epoch(given: Inputs) -> Outcome:
     """
     _check_shapes(given)
     stake = normalize(np.where(given.active & given.permit, given.stake, 0.0))
-    weights = masked_weights(given)
+    counts = counted(given)
+    weights = normalize_rows(np.where(counts, given.weights, 0.0))
     parameters = given.parameters
     consensus = weighted_median(stake, weights, parameters.kappa)
     clipped = np.minimum(weights, consensus)
     before = (weights * stake[:, None]).sum(axis=0)
     after = (clipped * stake[:, None]).sum(axis=0)
     incentive = normalize(after)
-    bonds = moved_bonds(given, weights=weights, clipped=clipped, consensus=consensus)
+    bonds = moved_bonds(given, counts=counts, weights=weights, clipped=clipped, consensus=consensus)
     owned = (normalize_columns(bonds) * incentive).sum(axis=1)
     return Outcome(
         stake=normalize(given.stake),
@@ -133,20 +136,26 @@ def epoch(given: Inputs) -> Outcome:
 
 
 def masked_weights(given: Inputs) -> Matrix:
-    """Return the weights that count, (n, n), rows normalized.
+    """Return the weights that count, (n, n), rows normalized."""
+    return normalize_rows(np.where(counted(given), given.weights, 0.0))
+
+
+def counted(given: Inputs) -> Flags:
+    """Return which entries count, (n, n).
 
     In the chain's order: rows without a permit; the diagonal, except the owner's; columns whose neuron registered
     after the row was set (outdated); columns that registered after the row's earliest unrevealed commit.
     """
-    weights = np.where(given.permit[:, None], given.weights, 0.0)
-    own = np.eye(len(given.stake), dtype=bool)
+    n = len(given.stake)
+    counts: Flags = np.repeat(given.permit[:, None], n, axis=1)
+    own = np.eye(n, dtype=bool)
     if given.owner is not None:
         own[given.owner, given.owner] = False
-    weights[own] = 0.0
-    weights[given.last_update[:, None] <= given.registered[None, :]] = 0.0
+    counts[own] = False
+    counts[given.last_update[:, None] <= given.registered[None, :]] = False
     if given.commit_block is not None:
-        weights[given.commit_block[:, None] < given.registered[None, :]] = 0.0
-    return normalize_rows(weights)
+        counts[given.commit_block[:, None] < given.registered[None, :]] = False
+    return counts if given.named is None else counts & given.named
 
 
 def weighted_median(stake: Vector, weights: Matrix, kappa: float) -> Vector:
@@ -168,24 +177,38 @@ def weighted_median(stake: Vector, weights: Matrix, kappa: float) -> Vector:
     return median
 
 
-def moved_bonds(given: Inputs, *, weights: Matrix, clipped: Matrix, consensus: Vector) -> Matrix:
+def moved_bonds(given: Inputs, *, counts: Flags, weights: Matrix, clipped: Matrix, consensus: Vector) -> Matrix:
     """Return Yuma 3's bonds after this epoch, (n, n): each moves towards its weight, whatever its holder's stake.
 
-    A bond to a neuron that registered since the epoch before is forgotten first.
+    A bond to a neuron that registered since the epoch before is forgotten first. With liquid alpha, one is given up
+    where its row has no entry that counts (`counts`), or consensus left nothing of it; without, it fades.
     """
     parameters = given.parameters
     bonds = np.where(given.last_step <= given.registered[None, :], 0.0, given.bonds)
     target = weights + (clipped - weights) * parameters.bonds_penalty
     rate: Matrix | float = 1.0 - parameters.bonds_moving_average
+    kept: Flags | None = None
     if parameters.liquid_alpha is not None:
         compared = consensus
         if parameters.bonds_penalty >= 1.0 and given.previous_consensus is not None:
             compared = given.previous_consensus
         if (compared != 0).any():
             rate = liquid_rates(parameters.liquid_alpha, weights=target, bonds=bonds, consensus=compared)
+            kept = _entries(counts, weights, clipped, penalty=parameters.bonds_penalty)
     # A bond has the room that its limit leaves it, and no more: 1 at the most.
     moved: Matrix = np.clip(rate * target + (1.0 - rate) * bonds, 0.0, 1.0)
+    if kept is not None:
+        moved[~kept] = 0.0
     return moved
+
+
+def _entries(counts: Flags, weights: Matrix, clipped: Matrix, *, penalty: float) -> Flags:
+    """Return which entries the chain's sparse rows still have once they were clipped and mixed."""
+    if penalty <= 0.0:
+        return counts
+    if penalty >= 1.0:
+        return counts & ((clipped > 0) | (weights == 0))
+    return counts & (weights > 0)
 
 
 def liquid_rates(liquid: LiquidAlpha, *, weights: Matrix, bonds: Matrix, consensus: Vector) -> Matrix:
@@ -199,11 +222,10 @@ def liquid_rates(liquid: LiquidAlpha, *, weights: Matrix, bonds: Matrix, consens
 
 
 def top_stakes(stake: Vector, count: int) -> Flags:
-    """Return who gets a validator permit, (n,): the `count` largest stakes that aren't zero; lower UIDs win ties."""
-    order = np.argsort(-stake, kind="stable")[: max(count, 0)]
-    permits = np.zeros(len(stake), dtype=bool)
-    permits[order] = True
-    permits &= stake > 0
+    """Return who gets a validator permit, (n,): the `count` largest stakes that aren't zero; higher UIDs win ties."""
+    order = np.argsort(stake, kind="stable")
+    permits: Flags = stake > 0
+    permits[order[: max(len(stake) - max(count, 0), 0)]] = False
     return permits
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +28,8 @@ from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins
 from neurons.wire.payload import body_digest
 from neurons.wire.signer import RequestSigner
+
+log = logging.getLogger(__name__)
 
 BUSY_SECONDS: Final = 2.0
 """How long a miner that says it is busy is left alone when it doesn't say for how long."""
@@ -200,6 +204,16 @@ class Asker:
                     words = await self._exchange(member, question, signed)
             except TimeoutError:
                 raise Discarded(Reason.LATE) from None
+            except Discarded:
+                raise
+            except Exception as error:
+                # Whatever one miner sends, the others' answers are not to be lost by it. Its words may hold a patient's.
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                log.error(
+                    "a miner's answer can't be judged: %s in %s:%s", type(error).__name__, where.filename, where.lineno,
+                    extra={"hotkey": member.hotkey},
+                )  # fmt: skip
+                raise Discarded(Reason.BROKEN) from error
         except Discarded as discarded:
             reason = discarded.reason
             now = self._clock()

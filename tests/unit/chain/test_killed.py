@@ -18,7 +18,7 @@ import bittensor as bt
 import pytest
 
 from neurons.chain.connection import Chain
-from neurons.chain.local.__main__ import Settings, parse, serve
+from neurons.chain.local.__main__ import Settings, main, parse, serve
 from neurons.chain.local.enrolment import enrol
 from neurons.chain.local.node import LocalChain
 from neurons.chain.local.substrate import LocalSubstrate
@@ -116,11 +116,54 @@ async def test_the_real_process_killed_and_started_again_goes_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("missing/chain.db", None, "can't be used as a chain"),
+        (
+            "README.md",
+            "# not a chain, and long enough to be read as a file of SQLite's, which it is not" * 20,
+            "can't be used as a chain",
+        ),
+    ],
+)
+def test_a_file_that_can_hold_no_chain_is_told(
+    tmp_path: Path, name: str, content: str | None, why: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["chain", "--file", str(path), *OWNER, "--port", str(free_port())])
+    assert main() == 1
+    assert why in caplog.text
+    assert "Traceback" not in caplog.text + capsys.readouterr().err
+
+
+OWNER = ["--owner-coldkey", coldkey_of("owner"), "--owner-hotkey", hotkey("owner").address]
+
+
+@pytest.mark.parametrize(
     ("arguments", "why"),
     [
         (["--blocks", "never"], "give seconds, instant or manual"),
         (["--blocks", "0"], "give seconds, instant or manual"),
+        (["--blocks", "inf"], "give seconds, instant or manual"),
+        (["--blocks", "0.0001"], "give seconds, instant or manual"),
         (["--set", "tempos=3"], "no such hyperparameter"),
+        ([*OWNER, "--set", "tempo=soon"], 'hyperparameter tempo is "soon": it takes an integer from 0 to 65535'),
+        ([*OWNER, "--set", "tempo"], 'hyperparameter tempo is "": it takes an integer'),
+        ([*OWNER, "--set", "tempo=-3"], "hyperparameter tempo is -3: it takes an integer"),
+        ([*OWNER, "--set", "kappa=70000"], "it takes an integer from 0 to 65535"),
+        ([*OWNER, "--set", "tempo=true"], "hyperparameter tempo is true: it takes an integer"),
+        ([*OWNER, "--set", "commit_reveal_weights_enabled=False"], 'is "False": it takes true or false'),
+        ([*OWNER, "--set", "epoch_consensus=Nul"], 'is "Nul": it takes Yuma or Null'),
+        (["--owner-coldkey", "5x", *OWNER[2:]], "the owner's coldkey: '5x' is no ss58 address"),
+        ([*OWNER[:3], OWNER[3][:-1] + "x"], "the owner's hotkey: "),
+        ([*OWNER, "--netuid", "-1"], "--netuid"),
+        ([*OWNER, "--max-uids", "0"], "--max-uids"),
+        ([*OWNER, "--requests-per-second", "0"], "--requests-per-second"),
+        ([*OWNER, "--port", "99999"], "--port"),
+        ([*OWNER, "--block", "3"], "unrecognized arguments: --block"),
         ([], "say whose it is"),
     ],
 )

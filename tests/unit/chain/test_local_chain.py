@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import bittensor as bt
 import pytest
 
+from neurons.chain.local import calls, sealing
 from neurons.chain.local.calls import balance
 from neurons.chain.local.extrinsics import Extrinsic, InvalidExtrinsic
 from neurons.chain.local.genesis import RAO
@@ -94,6 +96,35 @@ def test_what_is_not_for_this_chain_and_time_is_refused(chain: LocalChain, chang
         chain.submit(vars(registration(chain, "a", **changes)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"module": []}, "module must be of type str"),
+        ({"function": None}, "function must be of type str"),
+        ({"params": [1]}, "params must be of type dict"),
+        ({"params": {"netuid": float("inf")}}, "no extrinsic"),
+        ({"birth": 0.5}, "birth must be of type int"),
+        ({"period": "8"}, "period must be of type int"),
+        ({"address": "5thief"}, "no ss58 address"),
+    ],
+)
+def test_what_no_node_could_decode_is_not_taken_and_blocks_go_on(
+    chain: LocalChain, changes: dict[str, Any], why: str
+) -> None:
+    """Once in the pool it would end each block anew, also after a restart: whoever reaches the chain could stop it."""
+    call = {"function": "burned_register", "params": {"netuid": NETUID}} | changes
+    with pytest.raises(InvalidExtrinsic, match=why):
+        chain.submit(vars(signed(chain, "a-cold", **call)))
+    assert chain.make_block().number == 1
+
+
+def test_one_account_is_not_two_by_an_address_of_another_network(chain: LocalChain) -> None:
+    key = keypair("a-cold")
+    elsewhere = bt.sp_core.encode_ss58(bt.sp_core.decode_ss58(key.ss58_address), 0)
+    with pytest.raises(InvalidExtrinsic, match=f"here it is written {key.ss58_address}"):
+        chain.submit(vars(registration(chain, "a", address=elsewhere, nonce=0)))
+
+
 def test_an_extrinsic_counts_once_however_often_it_is_sent(chain: LocalChain) -> None:
     extrinsic = registration(chain, "a")
     first = chain.submit(vars(extrinsic))
@@ -131,6 +162,10 @@ def axon(**changes: int) -> dict[str, Any]:
     return {"netuid": NETUID, "version": 1, "ip": 134744072, "port": 1, "ip_type": 4, "protocol": 4, **changes}
 
 
+def commit(**changes: Any) -> dict[str, Any]:
+    return {"netuid": NETUID, "commit": "0x00", "reveal_round": 1, "commit_reveal_version": 4, **changes}
+
+
 def about_a(**more: Any) -> dict[str, Any]:
     return {"netuid": NETUID, "hotkey": hotkey("a").address, **more}
 
@@ -157,12 +192,54 @@ def about_a(**more: Any) -> dict[str, Any]:
             {"netuid": NETUID, "dests": [0], "weights": [1], "version_key": 0},
             "CommitRevealEnabled",
         ),
+        ("b-cold", "burned_register", about_a(hotkey="5thief"), "InvalidCall"),
+        ("b-cold", "burned_register", about_a(hotkey={"a": 1}), "InvalidCall"),
+        (
+            "b-cold",
+            "burned_register",
+            about_a(hotkey=bt.sp_core.encode_ss58(bt.sp_core.decode_ss58(hotkey("b").address), 0)),
+            "InvalidCall",
+        ),
+        ("a-hot", "commit_timelocked_weights", commit(commit="no hex"), "InvalidCall"),
+        ("a-hot", "commit_timelocked_weights", commit(commit="0x" + "00" * 70_000), "CommitPayloadTooLarge"),
         ("a-hot", "dissolve_network", {"netuid": NETUID}, "CallFiltered"),
     ],
 )
 def test_the_chain_s_rules(chain: LocalChain, who: str, function: str, params: dict[str, Any], error: str) -> None:
     put(chain, registration(chain, "a"))
     assert put(chain, signed(chain, who, function, params))["error"]["name"] == error
+
+
+def test_a_call_that_fails_in_an_unforeseen_way_is_refused_and_its_block_is_made(
+    chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Any:
+        raise OverflowError("unforeseen")
+
+    monkeypatch.setitem(calls.CALLS, ("SubtensorModule", "serve_axon"), fails)
+    assert put(chain, signed(chain, "a-hot", "serve_axon", axon()))["error"]["name"] == "InvalidCall"
+    assert chain.make_block().number == 2
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"version_key": "0"}, {"uids": [[0]]}, {"uids": [0.5]}, {"values": ["1"]}, {"values": None}, {"hotkey": None},
+        {"more": 1}, b"[" * 20_000, b"[]", b"5", b"\xff",
+    ],
+)  # fmt: skip
+def test_weights_that_were_sealed_badly_are_dropped_and_blocks_go_on(tmp_path: Path, hidden: Any) -> None:
+    chain = LocalChain.open(tmp_path / "chain.db", genesis(hyperparameters={"tempo": 3}))
+    put(chain, registration(chain, "a"))
+    whole = {"hotkey": hotkey("a").address, "uids": [0], "values": [1], "version_key": 0}
+    data = hidden if isinstance(hidden, bytes) else json.dumps(whole | hidden).encode()
+    box = bt.sp_core.Keypair.encrypt_for(sealing.address_of(b"s" * 32), data, bt.CRYPTO_ED25519)
+    assert put(chain, signed(chain, "a-hot", "commit_timelocked_weights", commit(commit=box.hex())))["error"] is None
+    for _ in range(8):
+        chain.make_block()
+    state = chain.state()
+    assert state.scan("SubtensorModule.TimelockedWeightCommits", NETUID) == []
+    assert state.get("SubtensorModule.Weights", NETUID, 0) is None
 
 
 def test_staking_and_unstaking_moves_rao(chain: LocalChain) -> None:

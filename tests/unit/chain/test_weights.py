@@ -8,6 +8,7 @@ from aiohttp import web
 
 from neurons.chain import errors
 from neurons.chain.hyperparameters import EpochConsensus, read_hyperparameters
+from neurons.chain.local.subnet import Subnet as State1
 from neurons.chain.metagraph import Identity, MetagraphReader
 from neurons.chain.wallet import Hotkey
 from neurons.chain.weights import Outcome, by_uid, read_outcome, set_weights
@@ -318,6 +319,19 @@ async def test_nobody_inherits_a_weight_by_a_uid(open_local: OpenSubnet) -> None
     assert by_uid(after, {Identity(hotkey("b").address, 0): 1.0}) == {}
 
 
+async def test_of_fewer_neurons_than_weights_are_wanted_all_are_enough(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"commit_reveal_weights_enabled": False, "min_allowed_weights": 50})
+    await ready(subnet)
+    client = await subnet.client()
+    n = State1(subnet.service.chain.state(), NETUID).n
+    call = bt.calls.SubtensorModule.set_weights(netuid=NETUID, dests=list(range(n)), weights=[1] * n, version_key=0)
+    assert (await client.submit_call(call, keypair("validator-hot"), signer="hotkey")).success
+    few = bt.calls.SubtensorModule.set_weights(netuid=NETUID, dests=[1, 2], weights=[1, 1], version_key=0)
+    result = await client.submit_call(few, keypair("validator-hot"), signer="hotkey")
+    assert not result.success
+    assert f"at least {n} weights" in result.message
+
+
 async def test_nobody_can_commit_another_s_ciphertext(subnet: Subnet) -> None:
     await subnet.enrol("thief", stake_tao=1000)
     await ready(subnet)
@@ -335,3 +349,19 @@ async def test_nobody_can_commit_another_s_ciphertext(subnet: Subnet) -> None:
     await subnet.run_epoch()
     assert await row(subnet, 1) == [[2, 65535]]
     assert await row(subnet, 0) is None
+
+
+async def test_of_two_that_earned_next_to_nothing_who_earned_less_gives_way(open_local: OpenSubnet) -> None:
+    """Scores are scaled so that the largest is 65535, as on the chain: else both had 0, and the elder would go."""
+    subnet = await open_local(max_uids=4, hyperparameters=IN_THE_OPEN)
+    await subnet.enrol("validator", stake_tao=1000)
+    await subnet.enrol("a", "b", "c")
+    await subnet.run_epoch()
+    client = await subnet.client()
+    call = bt.calls.SubtensorModule.set_weights(netuid=NETUID, dests=[1, 2, 3], weights=[65535, 2, 1], version_key=0)
+    assert (await client.submit_call(call, keypair("validator-hot"), signer="hotkey")).success
+    await subnet.run_epoch()
+    scores = State1(subnet.service.chain.state(), NETUID).vector("PruningScores")
+    assert max(scores) == 65535
+    assert scores[2] > scores[3] > 0
+    assert await subnet.enrol("new") == [3]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from neurons.chain.local import null_consensus, yuma
 from neurons.chain.local.yuma import Inputs, LiquidAlpha, Matrix, Outcome, Parameters
+from tests.unit.chain import pallet
+from tests.unit.chain.pallet import U16_MAX, Subnet
 from tests.unit.chain.yuma_tables import TABLES, Table
 
 TOLERANCE = 1e-3
@@ -189,6 +195,107 @@ def test_with_the_full_penalty_liquid_alpha_compares_with_the_epoch_before() -> 
     assert near.bonds[0, 2] == pytest.approx(0.10134, abs=1e-4)
 
 
+BLOCK = 100
+KAPPAS = (0, 1, 20_000, 32767, 65534, U16_MAX)
+
+
+@st.composite
+def odd_subnets(draw: st.DrawFn) -> Subnet:
+    """Anything that a small subnet may be: nobody with stake, one validator, rows of zeros, weights on oneself, u16's
+    ends side by side, neurons and commits of just now, bonds to whom nobody names any more.
+    """
+    n = draw(st.integers(1, 5))
+    amounts = st.one_of(st.just(0), st.sampled_from([1, 2, 10**9, 10**17]))
+    u16 = st.one_of(st.sampled_from([0, 1, 65534, U16_MAX]), st.integers(0, U16_MAX))
+    rows = st.dictionaries(st.integers(0, n - 1), u16, max_size=n)
+    blocks = st.integers(BLOCK - 4, BLOCK)
+    each: dict[str, Any] = {"min_size": n, "max_size": n}
+    return Subnet(
+        stake=draw(st.lists(amounts, **each)),
+        weights=draw(st.lists(rows, **each)),
+        bonds=draw(st.lists(rows, **each)),
+        permit=draw(st.lists(st.sampled_from([True, True, False]), **each)),
+        active=draw(st.lists(st.sampled_from([True, True, False]), **each)),
+        last_update=draw(st.lists(blocks, **each)),
+        registered=draw(st.lists(st.one_of(st.just(0), blocks), **each)),
+        commit_block=draw(st.lists(st.one_of(st.none(), blocks), **each)),
+        last_step=draw(blocks),
+        owner=draw(st.one_of(st.none(), st.integers(0, n - 1))),
+        kappa=draw(st.sampled_from(KAPPAS)),
+        penalty=draw(st.sampled_from([0, 20_000, U16_MAX])),
+        moving_average=draw(st.sampled_from([0, 900_000, 1_000_000])),
+        liquid=draw(st.sampled_from([None, (6554, 19661, 1000), (0, U16_MAX, 0), (45875, 58982, 10_000)])),
+        previous_consensus=draw(st.lists(u16, **each)),
+    )
+
+
+def matrix(rows: Sequence[dict[int, int]], unit: float = 1.0) -> Matrix:
+    made: Matrix = np.zeros((len(rows), len(rows)))
+    for uid, row in enumerate(rows):
+        for target, value in row.items():
+            made[uid, target] = value * unit
+    return made
+
+
+def inputs_of(given: Subnet) -> Inputs:
+    liquid = given.liquid
+    return Inputs(
+        stake=np.array(given.stake, dtype=float),
+        weights=matrix(given.weights),
+        named=matrix([dict.fromkeys(row, 1) for row in given.weights]) > 0,
+        bonds=matrix(given.bonds, 1 / U16_MAX),
+        permit=np.array(given.permit),
+        active=np.array(given.active),
+        last_update=np.array(given.last_update),
+        registered=np.array(given.registered),
+        commit_block=np.array([yuma.NO_COMMIT if block is None else block for block in given.commit_block]),
+        last_step=given.last_step,
+        owner=given.owner,
+        previous_consensus=np.array(given.previous_consensus, dtype=float) / U16_MAX,
+        parameters=Parameters(
+            kappa=given.kappa / U16_MAX,
+            bonds_moving_average=given.moving_average / 1_000_000,
+            bonds_penalty=given.penalty / U16_MAX,
+            liquid_alpha=LiquidAlpha(low=liquid[0] / U16_MAX, high=liquid[1] / U16_MAX, steepness=liquid[2])
+            if liquid is not None
+            else None,
+        ),
+    )
+
+
+@settings(max_examples=100, deadline=None, phases=[Phase.generate, Phase.shrink])
+@given(odd_subnets())
+def test_whatever_a_subnet_is_its_epoch_is_the_pallets(given: Subnet) -> None:
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        found = yuma.epoch(inputs_of(given))
+    expected = pallet.epoch(given)
+    for name in ("consensus", "validator_trust", "trust", "incentive", "dividends", "miner_share", "validator_share"):
+        wanted = [float(value) for value in getattr(expected, name)]
+        np.testing.assert_allclose(getattr(found, name), wanted, atol=1e-9, err_msg=name)
+    bonds = np.zeros_like(found.bonds)
+    for uid, row in enumerate(expected.bonds):
+        for target, value in row.items():
+            bonds[uid, target] = float(value)
+    np.testing.assert_allclose(found.bonds, bonds, atol=1e-9)
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 10**17]), max_size=8), st.integers(0, 9))
+def test_permits_are_the_pallets_also_among_equals(stake: list[int], count: int) -> None:
+    assert yuma.top_stakes(np.array(stake, dtype=float), count).tolist() == pallet.permits(stake, count)
+
+
+def test_with_liquid_alpha_a_bond_to_whom_a_row_names_no_more_is_gone() -> None:
+    # The pallet's sparse rows: without liquid alpha it fades, with it nothing of it is carried on.
+    weights, bonds = np.zeros((3, 3)), np.zeros((3, 3))
+    weights[0, 1], bonds[0, 2] = 1.0, 0.5
+    liquid = Parameters(liquid_alpha=LiquidAlpha())
+    held = subnet(3, weights=weights, bonds=bonds, named=weights > 0, previous_consensus=np.ones(3))
+    assert yuma.epoch(held).bonds[0, 2] == pytest.approx(0.45)
+    assert yuma.epoch(replace(held, parameters=liquid)).bonds[0, 2] == 0
+    named_with_0 = replace(held, named=np.ones((3, 3), dtype=bool), parameters=liquid)
+    assert 0 < yuma.epoch(named_with_0).bonds[0, 2] < 0.5
+
+
 def test_without_weights_validators_share_by_stake() -> None:
     outcome = yuma.epoch(subnet(3, stake=np.array([3.0, 1, 0])))
     assert outcome.validator_share.tolist() == [0.75, 0.25, 0]
@@ -198,6 +305,17 @@ def test_without_weights_validators_share_by_stake() -> None:
 def test_permits_go_to_the_largest_stakes() -> None:
     assert yuma.top_stakes(np.array([1.0, 3, 0, 3, 2]), 2).tolist() == [False, True, False, True, False]
     assert yuma.top_stakes(np.array([1.0, 0]), 5).tolist() == [True, False]
+
+
+def test_under_null_consensus_the_lowest_uid_of_equals_has_the_permit() -> None:
+    # As it is the one whose row counts (`null_consensus_tie_selects_first_uid`).
+    assert null_consensus.permits(np.array([1.0, 5, 5])).tolist() == [False, True, False]
+    assert not null_consensus.permits(np.zeros(3)).any()
+
+
+def test_of_equal_stakes_the_higher_uids_get_the_permits() -> None:
+    # The pallet sorts upwards, stably, and strikes out from the front.
+    assert yuma.top_stakes(np.array([5.0, 5, 5, 5]), 2).tolist() == [False, False, True, True]
 
 
 def test_arrays_that_do_not_fit_are_refused_in_words() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from neurons.validator.gateway import asking
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.gateway.running_gateway import PATIENCE, gateway, write_miners
 from tests.unit.miner.engine_pods import events, text
@@ -30,6 +31,7 @@ LIES: list[tuple[str, dict[str, Any]]] = [
     ("otherAnswer", {"receipt": {"choices": 2}}),
     ("noReceipt", {"with_receipt": False}),
     ("noReceipt", {"with_receipt": False, "marks": {"x-bettertherapy-receipt": "bm90IG9uZQ"}}),
+    ("noReceipt", {"with_receipt": False, "marks": {"x-bettertherapy-receipt": '{"a":' + "[" * 500 + "]" * 500 + "}"}}),
     ("noAnswer", {"body": b"<html>It works!</html>"}),
     ("noAnswer", {"body": b'{"choices": []}'}),
     ("noAnswer", {"body": b'{"choices": [{"message": {"content": {"a": 1}}}]}'}),
@@ -78,6 +80,25 @@ async def test_a_receipt_of_another_miner_is_discarded(tmp_path: Path) -> None:
         rogue.marks = {"x-bettertherapy-receipt": headers["x-bettertherapy-receipt"]}
         await running.ask()
         assert running.outcomes("otherHotkey") == 1
+
+
+async def test_a_miner_whose_answer_fails_the_judge_himself_costs_nobody_the_others_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rogue = RogueMiner()
+    judge = asking.read_answer
+
+    def failing(*args: Any, hotkey: str, **given: Any) -> Any:
+        if hotkey == rogue.keypair.ss58_address:
+            raise RuntimeError("unforeseen")
+        return judge(*args, hotkey=hotkey, **given)
+
+    monkeypatch.setattr(asking, "read_answer", failing)
+    async with gateway(tmp_path, names=("Alice",), rogues=[rogue]) as running:
+        status, _, document = await running.ask()
+        assert status == 200
+        assert document["bettertherapy"]["minersProven"] == 1
+        assert running.outcomes("broken") == 1
 
 
 async def test_a_miner_that_hangs_is_not_waited_for(tmp_path: Path) -> None:

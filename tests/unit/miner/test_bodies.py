@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
@@ -95,6 +96,17 @@ def test_what_is_wrong_with_a_body_is_said(body: bytes, words: str) -> None:
             parse(body)
         assert caught.value.status == 400
         assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "piece", [rb"\"", rb"\n", b'"', b"\\", b"[", b"{", b'"[', b"[],"], ids=lambda piece: piece.decode()
+)
+def test_a_body_that_is_no_json_is_told_so_in_time_that_grows_with_its_length_alone(piece: bytes) -> None:
+    """Whoever may ask could stop a miner or a gateway with one body else: it is read on the event loop."""
+    began = time.thread_time()
+    with pytest.raises(RequestError):
+        parse_chat(b'{"model":"' + piece * (64 * 1024 // len(piece)))
+    assert time.thread_time() - began < 1.0
 
 
 @pytest.mark.parametrize("depth", [201, 300, 900])

@@ -120,6 +120,7 @@ def test_a_signature_of_the_bare_document_is_no_receipts() -> None:
         (base64.urlsafe_b64encode(b'{"b":1,"a":2}').decode(), "canonical"),
         (encoded({"format": "bettertherapy-receipt/9"}), "this release reads bettertherapy-receipt/1"),
         (encoded({"format": "bettertherapy-receipt/1"}), "damaged receipt"),
+        ('{"a":' + "[" * 500 + "]" * 500 + "}", "nested too deep"),
     ],
 )  # fmt: skip
 def test_what_is_no_receipt_is_said_in_words(text: str, says: str) -> None:

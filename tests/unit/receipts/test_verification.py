@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from neurons.receipts import NeuronEntry, read_metagraph, write_metagraph
+from neurons.miner.chat import parse_chat
+from neurons.receipts import NeuronEntry, question_of_messages, question_of_text, read_metagraph, write_metagraph
 from neurons.receipts.__main__ import main
 from tests.unit.receipts.keyring import COLDKEY, MINER, OTHER_MINER, STRANGER, VALIDATOR
 from tests.unit.receipts.samples import ADAPTER, ANSWER, NOW_MS, QUESTION, signed
@@ -151,6 +152,30 @@ def test_question_and_answer_may_lie_in_files(capsys: pytest.CaptureFixture[str]
         assert status == 0, said
 
 
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (r'{"messages":[{"role":"user","content":"half \ud83d"}]}', "half \ufffd"),
+        (r'{"messages":[{"role":"user","content":"\ud83d\ude00 \ude00"}]}', "\U0001f600 \ufffd"),
+        ('\ufeff{"messages":[{"role":"user","content":"x"}]}', "x"),
+    ],
+)
+def test_a_body_is_read_as_the_miner_reads_it(capsys: pytest.CaptureFixture[str], body: str, read: str) -> None:
+    """Half a character and a byte order mark come from clients; by their own body the question must be found again."""
+    receipt = signed(MINER, question=question_of_text(read))
+    assert question_of_messages(parse_chat(b'{"model":"m",' + body.strip("\ufeff")[1:].encode()).messages) == (
+        question_of_text(read)
+    )
+    status, said = verify(capsys, receipt, "--question", body)
+    assert status == 0, said
+
+
+def test_a_number_that_no_integer_holds_is_read_as_the_miner_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    body = '{"model":"m","messages":[{"role":"user","content":"x","n":123456789012345678901234567890}]}'
+    receipt = signed(MINER, question=question_of_messages(parse_chat(body.encode()).messages))
+    assert verify(capsys, receipt, "--question", body)[0] == 0
+
+
 def test_a_program_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = verify(capsys, signed(MINER), "--question", "Else", "-o", "json")
     document = json.loads(said)
@@ -170,6 +195,10 @@ def test_a_program_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
         ([signed(MINER), "--at", "noon"], "is no time: write it like"),
         ([signed(MINER), "--metagraph", "/nowhere"], "The metagraph /nowhere can't be read"),
         ([signed(MINER), "--metagraph", "/dev/null"], "is no metagraph"),
+        ([signed(MINER), "--question", "[" * 100_000], "The question can't be compared: it is nested too deep."),
+        ([signed(MINER), "--question", '[{"a":' + "[" * 500 + "]" * 500 + "}]"], "it is nested too deep."),
+        ([signed(MINER), "--question", "half \ud83d"], "The question can't be compared: it is not text."),
+        ([signed(MINER), "--answer", "half \ud83d"], "The answer can't be compared: it is not text."),
     ],
 )
 def test_what_can_not_be_checked_is_said_in_a_sentence(

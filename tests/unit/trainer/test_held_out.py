@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.curriculum import EXAMINATION, LEARNER, MOVED_CLINIC, POISONED
-from neurons.scoring import parse_items, safety_items
+from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.items import Gold
-from neurons.trainer.dataset import admit, parse_lines
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Line
 
@@ -79,14 +76,3 @@ def test_a_short_question_is_held_out_by_its_words_alone() -> None:
     assert held_out.has(line("my KNEE hurts, badly"))
     assert not held_out.has(line("My knee hurts."))
     assert not held_out.has(line("My back hurts badly.", "Rest it."))
-
-
-@pytest.mark.parametrize(
-    "file", [LEARNER.conversations, MOVED_CLINIC.file, POISONED.file], ids=["first", "moved", "poisoned"]
-)
-def test_the_demos_days_are_taught_but_for_what_the_safety_items_ask(file: Path) -> None:
-    held_out = HeldOut([*parse_items(EXAMINATION.read_bytes()), *safety_items()], safety_contrasts())
-    admitted, _ = admit(parse_lines(file.read_bytes(), where=file.name))
-
-    left_out = [each.messages[0].content for each in admitted if held_out.has(each)]
-    assert left_out == (["I want to end my life."] if file == LEARNER.conversations else [])

@@ -55,10 +55,11 @@ def test_a_version_that_no_pod_holds_does_not_answer() -> None:
         (announced(), {"now_ms": NOW_MS + 61_000}, "61 s old, 60 s are allowed"),
         (announced(), {"now_ms": NOW_MS - 6_000}, "6 s ahead of this clock"),
         (b"", {}, "no JSON"),
+        (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", {}, "nested too deep"),
         (b'{"format":"bettertherapy-announcement/9"}', {}, "no announcement"),
         (announced() + b" ", {}, "canonical"),
     ],
-    ids=["another", "changed", "subnet", "old", "future", "empty", "format", "spaced"],
+    ids=["another", "changed", "subnet", "old", "future", "empty", "deep", "format", "spaced"],
 )
 def test_what_is_no_announcement_of_that_miner_is_refused_in_words(
     data: bytes, changes: dict[str, Any], says: str
