@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 NOTES_FILE: Final = ".notes.json"
 _MOST: Final = 4096
+_MOST_BASES: Final = 8
+"""Base models that an adapter's first loads are known beside."""
 _SOON_SECONDS: Final = 7200.0
 """More than the longest pause and a long start: what is condemned later than this is another matter."""
 
@@ -45,7 +47,7 @@ class _Document(BaseModel):
     server: str = ""
     suspects: dict[str, str] = {}
     spoilers: dict[str, str] = {}
-    first_loads: dict[str, FirstLoad] = {}
+    first_loads: dict[str, tuple[FirstLoad, ...]] = {}
     revealing: dict[str, int] = {}
     known_answers: KeptAnswers | None = None
     condemned: str | None = None
@@ -97,8 +99,8 @@ class Notes:
         return self._document.spoilers
 
     @property
-    def first_loads(self) -> dict[str, FirstLoad]:
-        """What was measured when an adapter was first loaded."""
+    def first_loads(self) -> dict[str, tuple[FirstLoad, ...]]:
+        """What was measured when an adapter was first loaded, beside each base model that it was loaded beside."""
         return self._document.first_loads
 
     @property
@@ -141,7 +143,9 @@ class Notes:
 
     def remember_first_load(self, digest: str, measured: FirstLoad) -> None:
         """Compare later loads of this adapter, beside the same base model, with these values."""
-        _put(self._document.first_loads, digest, measured)
+        # Those beside other base models stay: a server that comes back is held against what it was.
+        known = self._document.first_loads.get(digest, ())
+        _put(self._document.first_loads, digest, (*known, measured)[-_MOST_BASES:])
         self._save()
 
     def _save(self) -> None:

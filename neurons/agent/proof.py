@@ -187,10 +187,11 @@ class Prover:
         """Take the fingerprint of an adapter that has none, or compare it with the one taken at its first load.
 
         One that was taken beside another base model (as that of a server which another has taken the place of) is no
-        measure for this one.
+        measure for this one; but it stays, for when that server comes back.
         """
         loaded, bare = tuple(loaded[: len(KNOWN)]), tuple(bare[: len(KNOWN)])
-        before = self._notes.first_loads.get(digest)
+        known = self._notes.first_loads.get(digest, ())
+        before = min(known, key=lambda first: mean_difference(first.base, bare), default=None)
         most = max(_SAME_NATS, _SAME_NOISES * calibration.noise)
         shift = mean_difference(before.base, bare) if before is not None else 0.0
         if before is None or shift > most:

@@ -23,6 +23,8 @@ _BARE: Final = -zlib.MAX_WBITS
 _UNPACKED: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 _DEFLATED: Final = 8
 """Low half of the first byte of zlib's form; clients send bare deflate as `deflate`, too."""
+_MOST_PARTS: Final = 16
+"""Members of one gzip: at each, all that follows is copied, so that many empty ones would hold up all answers."""
 
 
 def bounded_request(
@@ -86,6 +88,8 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
     rest = body
     try:
         while rest and left > 0:  # gzip may have several members
+            if len(parts) == _MOST_PARTS:
+                raise bad_request(f"the body has more than {_MOST_PARTS} parts, each encoded as {encoding}: send one")
             packer = zlib.decompressobj(form)
             parts.append(packer.decompress(rest, left))
             left -= len(parts[-1])

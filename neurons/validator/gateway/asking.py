@@ -207,9 +207,9 @@ class Asker:
             except Discarded:
                 raise
             except Exception as error:
-                # Whatever one miner sends, the others' answers are not to be lost by it. Its words may hold a patient's.
+                # Whatever one miner sends, the others' answers are not to be lost by it. A traceback could quote it.
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                log.error(
+                log.error(  # noqa: TRY400
                     "a miner's answer can't be judged: %s in %s:%s", type(error).__name__, where.filename, where.lineno,
                     extra={"hotkey": member.hotkey},
                 )  # fmt: skip

@@ -97,6 +97,18 @@ async def test_other_weights_at_another_server_of_the_same_base_model_are_found_
     assert (await pod.failed(adapter)).reason is FailureReason.FINGERPRINT_MISMATCH
 
 
+async def test_another_base_model_in_between_lets_no_other_weights_in(pod: Pod) -> None:
+    adapter = pod.adapter("dr", with_fingerprint=False)
+    load_by_hand(pod, adapter.name, adapter.folder)
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    await exchange(pod, adapter, quantized=3.0)
+    await pod.verified(adapter)
+    pod.engine.knobs.weights_of[adapter.name] = seed_of(b"others")
+    await exchange(pod, adapter)
+    assert (await pod.failed(adapter)).reason is FailureReason.FINGERPRINT_MISMATCH
+
+
 async def test_what_was_learned_at_one_address_is_forgotten_at_another(pod: Pod) -> None:
     adapter = pod.adapter("dr", with_fingerprint=False)
     load_by_hand(pod, adapter.name, adapter.folder)

@@ -273,13 +273,26 @@ async def send(miner: RunningMiner, body: bytes, encoding: str) -> tuple[int, di
         ("gzip", gzip.compress(QUESTION)[:-12], 400, "ends before its gzip"),
         ("deflate", zlib.compress(QUESTION)[:-6], 400, "ends before its deflate"),
         ("gzip", gzip.compress(QUESTION) + b"more", 400, "not encoded as gzip"),
+        ("gzip", gzip.compress(b"") * 10_000 + gzip.compress(QUESTION), 400, "more than 16 parts"),
         ("br", b"hello", 415, "gzip or deflate"),
         ("zstd", b"hello", 415, "gzip or deflate"),
         ("compress", b"hello", 415, "gzip or deflate"),
         ("gzip, br", b"hello", 415, "gzip or deflate"),
         ("x" * 1000, b"hello", 415, "gzip or deflate"),
     ],
-    ids=["gzip", "deflate", "cut gzip", "cut deflate", "gzip and more", "br", "zstd", "compress", "two", "long"],
+    ids=[
+        "gzip",
+        "deflate",
+        "cut gzip",
+        "cut deflate",
+        "gzip and more",
+        "many gzips",
+        "br",
+        "zstd",
+        "compress",
+        "two",
+        "long",
+    ],  # fmt: skip
 )
 async def test_a_body_that_is_not_encoded_as_it_says_is_refused_in_words(
     tmp_path: Path, encoding: str, body: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture

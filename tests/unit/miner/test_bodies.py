@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from neurons.miner.completions import CompletionRequest, parse_completion, parse
 from neurons.miner.errors import RequestError
 from neurons.miner.responses import ResponsesRequest, parse_responses
 from neurons.miner.sessions import session_of
+from tests.unit.loop_holds import LONGEST_SECONDS, measured_holds
 from tests.unit.miner.engine_bodies import VERSION, body_of, twin_of
 
 ASK = {"role": "user", "content": "Hi"}
@@ -107,6 +110,28 @@ def test_a_body_that_is_no_json_is_told_so_in_time_that_grows_with_its_length_al
     with pytest.raises(RequestError):
         parse_chat(b'{"model":"' + piece * (64 * 1024 // len(piece)))
     assert time.thread_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"' + b'\\"' * 30_000,
+        b'{"a":"' + b"\\" * 60_001,
+        b'{"model":"indra","tools":[' + b"[[]]," * 60_000 + b"1]}",
+        b'{"model":"indra","tools":' + b"[" * 190 + b"[]," * 60_000 + b"1" + b"]" * 190 + b"}",
+        b"[" * 300_000,
+    ],
+    ids=["quotes in a text without an end", "backslashes", "wide", "deep and wide", "brackets"],
+)
+def test_no_body_keeps_a_miner_from_others_answers_while_it_is_read(body: bytes) -> None:
+    for parse in PARSERS:
+        with contextlib.suppress(RequestError), measured_holds() as holds:
+            asyncio.run(read_in_a_loop(parse, body))
+        assert holds.seconds < LONGEST_SECONDS, (parse, holds)
+
+
+async def read_in_a_loop(parse: Parser, body: bytes) -> None:
+    parse(body)
 
 
 @pytest.mark.parametrize("depth", [201, 300, 900])
