@@ -206,9 +206,8 @@ def _entries(counts: Flags, weights: Matrix, clipped: Matrix, *, penalty: float)
     """Return which entries the chain's sparse rows still have once they were clipped and mixed."""
     if penalty <= 0.0:
         return counts
-    if penalty >= 1.0:
-        return counts & ((clipped > 0) | (weights == 0))
-    return counts & (weights > 0)
+    left: Flags = counts & (((clipped > 0) | (weights == 0)) if penalty >= 1.0 else (weights > 0))
+    return left
 
 
 def liquid_rates(liquid: LiquidAlpha, *, weights: Matrix, bonds: Matrix, consensus: Vector) -> Matrix:

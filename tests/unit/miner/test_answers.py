@@ -292,7 +292,7 @@ async def send(miner: RunningMiner, body: bytes, encoding: str) -> tuple[int, di
         "compress",
         "two",
         "long",
-    ],  # fmt: skip
+    ],
 )
 async def test_a_body_that_is_not_encoded_as_it_says_is_refused_in_words(
     tmp_path: Path, encoding: str, body: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture

@@ -58,7 +58,8 @@ def datasets_facts(cron_job: Manifest | None, jobs: Iterable[Manifest], pods: It
 
 def _attempt(job: Manifest, pods: Iterable[PodFacts]) -> Attempt:
     metadata, conditions = job["metadata"], (job.get("status") or {}).get("conditions") or []
-    end = next((each for each in conditions if each["type"] in ("Complete", "Failed") and each["status"] == "True"), {})
+    ends = (each for each in conditions if each["type"] in ("Complete", "Failed") and each["status"] == "True")
+    end: Manifest = next(ends, {})
     return Attempt(
         name=metadata["name"], created=metadata.get("creationTimestamp") or "", ended=end.get("type"),
         why=str(end.get("message") or end.get("reason") or ""),
