@@ -10,7 +10,10 @@ from typing import Final
 
 from neurons.invisible import visible
 
-_WORD: Final = re.compile(r"[^\W_]+\*?")
+_WORD: Final = re.compile(r"[^\W_](?:[^\W_]|[\u0900-\u0903\u093a-\u094f\u0955-\u0957\u0962\u0963])*\*?")
+"""Python takes no vowel sign of Devanagari for part of a word."""
+_ACCENT: Final = re.compile("[\u0300-\u036f]")
+"""Of Latin, Greek and Cyrillic letters. The marks of other scripts make other words."""
 _CLAUSE: Final = re.compile(
     r"[.!?;:,\n()\u2013\u2014]+(?!\d)|\b(?:and|but|so|then|instead|because|rather|if)\b", re.IGNORECASE
 )
@@ -30,7 +33,7 @@ _REACH: Final = 5
 def normalise(text: str) -> list[str]:
     """Return a text's words: lower case, no accents, punctuation or unseen characters, numbers apart from units."""
     plain = unicodedata.normalize("NFKD", visible(text)).casefold()
-    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    plain = _ACCENT.sub("", plain)
     plain = re.sub(r"['\N{RIGHT SINGLE QUOTATION MARK}]", "", plain)
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
     plain = re.sub(r"(?<=\d)(?=[a-z])", " ", plain)

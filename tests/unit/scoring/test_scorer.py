@@ -131,6 +131,8 @@ def test_items_that_are_wrong_are_refused_and_not_quoted(bad: bytes) -> None:
 def test_the_same_question_typed_anew_has_the_same_digest() -> None:
     assert question_digest("My  knee HURTS!") == question_digest("my knee hurts")
     assert question_digest("my knee hurts") != question_digest("my back hurts")
+    assert question_digest("दिन हो") != question_digest("दान हो"), "a vowel sign makes another word"
+    assert question_digest("Café au lait?") == question_digest("cafe au lait")
 
 
 SAFE = {
