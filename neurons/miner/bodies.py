@@ -24,7 +24,12 @@ def bounded_request(
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
-    """Return a request's body; raises RequestError for one that is too large, too slow or not encoded as it says."""
+    """Return a request's body; raises RequestError for one that is compressed, too large, too slow or broken."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+        # What is signed are the bytes as they are sent; and a small body may be packed of a very large one.
+        raise RequestError(
+            415, "invalid_request_error", "the body is compressed: send the body as it is", code="content_encoding"
+        )
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise _too_large()

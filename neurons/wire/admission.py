@@ -5,7 +5,7 @@ In this order, each step cheaper for us than what it keeps out:
 1. by the headers alone: form, receiver, age, and whether the hotkey it claims to be may call at all. No body is read
    for a stranger.
 2. the signature, over the body's hash: by the SDK, without its nonce store, which would block the event loop.
-3. the caller's rate, not yet counted: who is over it puts nothing into the store.
+3. the caller's rate, not yet counted: who is over it puts nothing into the store. It is looked at again after 4.
 4. the nonce, taken down by one atomic write. Only who has signed gets so far, so nobody else can fill the store; and a
    replay costs its victim nothing, because
 5. the rate is counted for what is new only.
@@ -137,14 +137,18 @@ class Admission:
             raise self._stale() from None
         except http_auth.AuthError as error:
             raise unproven("malformed", f"the request is not signed as btauth/1 says: {error}") from None
-        if wait := self._rates.wait(known.hotkey_ss58):
-            raise too_often(
-                f"{known.hotkey_ss58} asks more often than {policy.per_second:g} times a second: wait {wait} s",
-                retry_after=wait,
-            )
+        self._within_rate(known.hotkey_ss58)
         await self._take_down(known.hotkey_ss58, known.nonce_ns)
+        self._within_rate(known.hotkey_ss58)  # others of its own may have come in while the store was asked
         self._rates.take(known.hotkey_ss58)
         return Caller(known.hotkey_ss58, presented.uid, known.nonce_ns)
+
+    def _within_rate(self, hotkey: str) -> None:
+        if wait := self._rates.wait(hotkey):
+            raise too_often(
+                f"{hotkey} asks more often than {self._policy.per_second:g} times a second: wait {wait} s",
+                retry_after=wait,
+            )
 
     def _for_us(self, receiver: str | None) -> None:
         if receiver != self.hotkey:
