@@ -86,7 +86,9 @@ async def test_a_compressed_body_is_refused_as_it_came(tmp_path: Path) -> None:
         url = caller.url(CHAT)
         for signed_bytes in (packed, plain):
             headers = caller.signer.headers(method="POST", url=url, body=signed_bytes, receiver=MINER.ss58_address)
-            async with caller.session.post(url, data=packed, headers=headers | {"Content-Encoding": "gzip"}) as response:
+            async with caller.session.post(
+                url, data=packed, headers=headers | {"Content-Encoding": "gzip"}
+            ) as response:
                 document = await response.json()
                 assert (response.status, document["error"]["code"]) == (415, "content_encoding")
                 assert "send the body as it is" in document["error"]["message"]
