@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from neurons.miner.access import AccessList
 from neurons.miner.errors import RequestError
@@ -39,7 +39,7 @@ class Doors:
         headers = request.headers
         if self._signed is not None and (is_signed(headers) or self._tokens is None):
             try:
-                hotkey, body = await self._signed.enter(request, read or _nothing)
+                hotkey, body = await self._signed.enter(request, _as_sent(read) if read is not None else _nothing)
             except WireRefusal as refusal:
                 raise _error(refusal) from None
             return f"hotkey:{hotkey}", body
@@ -47,6 +47,19 @@ class Doors:
             raise RequestError(403, "permission_error", "this miner has no open door", code="no_door")
         client = self._tokens.client(headers.get("Authorization"))
         return client, await read(request) if read is not None else b""
+
+
+def _as_sent(read: ReadBody) -> ReadBody:
+    """Return a reader that takes no compressed body: what is signed are the bytes as they are sent."""
+
+    async def reading(request: web.BaseRequest) -> bytes:
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
+            raise RequestError(
+                415, "invalid_request_error", "the body is compressed: send a signed body as it is", code="content_encoding"
+            )  # fmt: skip
+        return await read(request)
+
+    return reading
 
 
 async def _nothing(request: web.BaseRequest) -> bytes:

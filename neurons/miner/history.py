@@ -13,7 +13,7 @@ has grown by a good part, so that an engine's prefix cache goes on serving.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +36,8 @@ _REPLY_BYTES: Final = 160
 """A user's message up to this length may mean nothing without the question before it."""
 _WORDS_AROUND: Final = 16
 """Of a sentence that is too long as a whole, so many words stay before and after what may harm: its "not" too."""
+_PIECE_WORDS: Final = 3 * _WORDS_AROUND
+"""Of pieces that touch, so many words become one."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?\u0964])\s+|\n+")
 _STRONG: Final = re.compile(
     r"\b(?:allerg\w*|pregnan\w*|breast.?feed\w*|diabet\w*|asthma\w*|epilep\w*|cancer|stroke|heart|kidney\w*|liver|"
@@ -52,9 +54,9 @@ _VITAL: Final = re.compile(
     r"tacrolimus|chemo\w*|h\.?i\.?v|hepatitis|ha?emophil\w*|g6pd|porphyri\w*|transplant\w*|dialysis|pacemaker|"
     r"epilep\w*|(?:kidney|renal|liver|heart) (?:failure|disease)|one kidney|cirrhosis|asthma\w*)\b|"
     r"(?:एलर्जी|गर्भ|स्तनपान|आत्महत्या|मर्न|विष|सास फेर्न|छाती|वारफारिन|इन्सुलिन|प्रत्यारोपण|डायलाइसिस)",
-    re.IGNORECASE,
 )
-"""What turns a harmless answer into one that harms: kept before all else, whatever says more of medicine."""
+"""What turns a harmless answer into one that harms: kept before all else, whatever says more of medicine. It is
+looked for in lower case, in a quarter of the time."""
 _WEAK: Final = re.compile(
     r"\d|\b(?:take|took|since|never|not|no|can't|cannot|don't|my|child|baby|mother|father|son|daughter|pain|fever|"
     r"drink\w*)\b|[\u0966-\u096f]",
@@ -181,7 +183,7 @@ def _marker(left_out: int, sentences: Sequence[str]) -> str:
 
 def _extract(turns: Sequence[Message], most_bytes: int) -> tuple[list[str], int]:
     """Return what the user said that counts, in its order, and of how many messages it is."""
-    units: list[tuple[int, int, str]] = []
+    units: list[_Unit] = []
     for number, turn in enumerate(turns):
         if turn["role"] != "user":
             continue
@@ -193,7 +195,7 @@ def _extract(turns: Sequence[Message], most_bytes: int) -> tuple[list[str], int]
         else:
             parts = [part for sentence in _SENTENCE.split(text) for part in _pieces(sentence, most_bytes // 4)]
         units += [(len(units) + at, number, " ".join(part.split())) for at, part in enumerate(parts)]
-    ranked = sorted(units, key=lambda unit: (_VITAL.search(unit[2]) is None, -_says(unit[2]), unit[0]))
+    ranked = [unit for _, unit in sorted((_rank(unit, said), unit) for unit, said in _first_said(units))]
     room, taken = most_bytes, []
     for unit in ranked:
         size = len(unit[2].encode()) + 3
@@ -204,29 +206,61 @@ def _extract(turns: Sequence[Message], most_bytes: int) -> tuple[list[str], int]
     return [text for _, _, text in taken], len({number for _, number, _ in taken})
 
 
+_Unit = tuple[int, int, str]
+"""Its place, the number of the message that it is of, and its words."""
+
+
+def _first_said(units: Sequence[_Unit]) -> Iterator[tuple[_Unit, int]]:
+    """Yield each unit with a 0 if it is the first to say something that may harm, 1 if others said all of that before,
+    2 if nothing in it may harm.
+    """
+    known: set[str] = set()
+    for unit in units:
+        vital = {match[0] for match in _VITAL.finditer(unit[2].lower())}
+        yield unit, 2 if not vital else int(vital <= known)
+        known |= vital
+
+
+def _rank(unit: _Unit, said: int) -> tuple[int, int, int]:
+    return said, -_says(unit[2]), unit[0]
+
+
 def _asked_before(turns: Sequence[Message], number: int, text: str) -> str | None:
     """Return the question to which a short message is the reply, where it asks for what an answer must not forget."""
     if number == 0 or turns[number - 1]["role"] != "assistant" or len(text.encode()) > _REPLY_BYTES:
         return None
     questions = [part for part in _SENTENCE.split(text_of(turns[number - 1]).strip()) if part.endswith("?")]
-    fitting = [part for part in questions if _VITAL.search(part) or _STRONG.search(part)]
+    fitting = [part for part in questions if _VITAL.search(part.lower()) or _STRONG.search(part)]
     return " ".join(fitting[-1].split()) if fitting and len(fitting[-1].encode()) <= _REPLY_BYTES else None
 
 
 def _pieces(sentence: str, most_bytes: int) -> list[str]:
     """Return a sentence, or, of one that is too long and says what may harm, the words around that."""
-    if len(sentence.encode()) <= most_bytes or _VITAL.search(sentence) is None:
+    if len(sentence.encode()) <= most_bytes:
         return [sentence]
     words = sentence.split()
-    vital = [at for at in range(len(words)) if _VITAL.search(" ".join(words[at : at + 3]))]
     pieces: list[tuple[int, int]] = []
-    for at in vital:
-        start, end = max(0, at - _WORDS_AROUND), min(len(words), at + _WORDS_AROUND)
+    for first, last in _vital(words):
+        # From where three words hold all of it, as many before and after.
+        start, end = max(0, last - 2 - _WORDS_AROUND), min(len(words), first + _WORDS_AROUND)
         if pieces and start <= pieces[-1][1]:
-            pieces[-1] = (pieces[-1][0], end)
-        else:
+            if end - pieces[-1][0] <= _PIECE_WORDS:
+                pieces[-1] = (pieces[-1][0], max(end, pieces[-1][1]))
+                continue
+            start = pieces[-1][1]  # pieces that touch stay pieces: as one, they would be too long for any room
+        if start < end:
             pieces.append((start, end))
-    return [f"… {' '.join(words[start:end])} …" for start, end in pieces]
+    return [f"… {' '.join(words[start:end])} …" for start, end in pieces] or [sentence]
+
+
+def _vital(words: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of the first and the last word of whatever may harm; looks at each word once."""
+    text = " ".join(words).lower()
+    at, seen = 0, 0
+    for match in _VITAL.finditer(text):
+        at += text.count(" ", seen, match.start())
+        seen = match.start()
+        yield at, at + match[0].count(" ")
 
 
 def _says(sentence: str) -> int:

@@ -64,6 +64,7 @@ class MinerServer:
         """
         self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
         self._announce, self._learning = announce, learning
+        self._page: asyncio.Task[bytes] | None = None
         self._cors = Cors(settings.cors_origins)
         images = settings.images
         generate, answer = self._generate, self._respond
@@ -205,8 +206,11 @@ class MinerServer:
         return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
 
     async def _expose(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
-        # With a thousand twins it takes a tenth of a second, which is nobody's answer's to wait for.
-        page = await asyncio.to_thread(self._metrics.render)
+        # With a thousand twins it takes a tenth of a second, which is nobody's answer's to wait for; and anybody may
+        # ask, so one page is made at a time, for all who ask meanwhile.
+        if self._page is None or self._page.done():
+            self._page = asyncio.create_task(asyncio.to_thread(self._metrics.render))
+        page = await asyncio.shield(self._page)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

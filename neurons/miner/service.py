@@ -120,7 +120,7 @@ class MinerService:
             web.Server(
                 server.handle,
                 request_factory=bounded_request,
-                auto_decompress=False,  # `bodies` unpacks them
+                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
                 handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
                 access_log=None,
                 keepalive_timeout=IDLE_SECONDS,

@@ -6,7 +6,7 @@ In this order, each step cheaper for us than what it keeps out:
    for a stranger.
 2. the age again, since a body may take its time, and the signature, over the body's hash. Not by the SDK's `verify`: it
    would read all headers anew, and its nonce store would block the event loop.
-3. the caller's rate, not yet counted: who is over it puts nothing into the store.
+3. the caller's rate, not yet counted: who is over it puts nothing into the store. It is looked at again after 4.
 4. the nonce, taken down by one atomic write. Only who has signed gets so far, so nobody else can fill the store; and a
    replay costs its victim nothing, because
 5. the rate is counted for what is new only.
@@ -137,14 +137,18 @@ class Admission:
                 f"the signature is not by {hotkey} over this request: sign method, path with its query, and body "
                 "exactly as they are sent",
             )
+        self._within_rate(hotkey)
+        await self._take_down(hotkey, nonce_ns)
+        self._within_rate(hotkey)  # others of its own may have come in while the store was asked
+        self._rates.take(hotkey)
+        return Caller(hotkey, presented.uid, nonce_ns)
+
+    def _within_rate(self, hotkey: str) -> None:
         if wait := self._rates.wait(hotkey):
             raise too_often(
                 f"{hotkey} asks more often than {self._policy.per_second:g} times a second: wait {wait} s",
                 retry_after=wait,
             )
-        await self._take_down(hotkey, nonce_ns)
-        self._rates.take(hotkey)
-        return Caller(hotkey, presented.uid, nonce_ns)
 
     def _for_us(self, receiver: str | None) -> None:
         if receiver != self.hotkey:

@@ -201,7 +201,7 @@ class GatewayService:
             web.Server(
                 server.handle,
                 request_factory=bounded_request,
-                auto_decompress=False,  # `bodies` unpacks them
+                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
                 handler_cancellation=True,  # a client that leaves cancels its question, and so the miners' work
                 access_log=None,
                 keepalive_timeout=IDLE_SECONDS,

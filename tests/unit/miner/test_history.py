@@ -177,6 +177,35 @@ def test_what_may_harm_is_kept_before_all_else_that_was_said(first: list[str], k
     assert len(content.encode()) < 400 + 250
 
 
+def test_of_a_sentence_that_is_full_of_what_may_harm_the_first_of_it_is_kept() -> None:
+    """One breath of a dictated story: its pieces touch one another, and must not become one that is too long."""
+    breath = "i am allergic to penicillin and it was on a day like this one when i " + (
+        "had the asthma again and my sister drove me home and it rained so much that day then " * 60
+    )
+    rounds = Rounds.of([
+        {"role": "user", "content": breath}, {"role": "assistant", "content": "I see."},
+        {"role": "user", "content": "May I take amoxicillin?"},
+    ])  # fmt: skip
+    content = rounds.shortened(1, summary_bytes=600).turns[0]["content"]
+    assert "i am allergic to penicillin" in content
+    assert len(content.encode()) < 600 + 250
+
+
+@pytest.mark.parametrize("filler", ["a ", "allergy ", "no, ", "z" * 2000 + " "], ids=["a", "allergy", "no", "long"])
+def test_a_sentence_without_an_end_is_looked_through_once(filler: str) -> None:
+    """It is as long as a body may be, and read anew for each length that is tried: others' tokens wait meanwhile."""
+    sentence = filler * (1_000_000 // len(filler)) + "I am allergic to penicillin " + filler * 20
+    rounds = Rounds.of([
+        {"role": "user", "content": sentence}, {"role": "assistant", "content": "I see."},
+        {"role": "user", "content": "What may I take?"},
+    ])  # fmt: skip
+    began = time.thread_time()
+    shortened = rounds.shortened(1, summary_bytes=4000)
+    assert time.thread_time() - began < 0.6
+    if filler == "a ":
+        assert "… " + "a " * 16 + "I am allergic to penicillin" in shortened.turns[0]["content"]
+
+
 async def test_a_second_cut_leaves_rounds_out_before_it_leaves_out_what_may_harm(tmp_path: Path) -> None:
     """The rounds have nearly no bytes by their estimate, and many tokens: the first cut is never enough."""
     v1 = version("dr-gurung", "a")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from bettertherapy_api import names
 from neurons.miner import settings
 from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
 from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
+from neurons.miner.server import MinerServer
 from neurons.miner.tracing import REQUEST_ID
 from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, eventually, held, version
 
 INDRA = version("indra", "a")
 BODY: dict[str, Any] = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
@@ -222,6 +225,45 @@ def test_an_origin_that_no_browser_sends_is_refused_at_the_start(
 def test_an_origin_is_read_as_browsers_send_it(given: str, sent: str | None) -> None:
     read = settings.parse(["--pool", "p", "--cors-origins", given], {}).cors_origins
     assert read == ({sent} if sent is not None else set())
+
+
+async def test_many_who_ask_for_the_metrics_at_once_are_answered_by_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to say who they are for it, and of a thousand twins it takes a tenth of a second."""
+    entered, expose = 0, MinerServer._expose
+
+    async def counted_in(server: MinerServer, *args: Any) -> Any:
+        nonlocal entered
+        entered += 1
+        return await expose(server, *args)
+
+    monkeypatch.setattr(MinerServer, "_expose", counted_in)
+    async with RunningMiner(tmp_path) as miner:
+        made, go_on = 0, threading.Event()
+        render = miner.service.metrics.render
+
+        def counted() -> bytes:
+            nonlocal made
+            made += 1
+            assert go_on.wait(60)
+            return render()
+
+        monkeypatch.setattr(miner.service.metrics, "render", counted)
+
+        async def page() -> bytes:
+            async with aiohttp.ClientSession() as session, session.get(f"{miner.url}/metrics") as response:
+                assert response.status == 200
+                return await response.read()
+
+        asked = [asyncio.create_task(page()) for _ in range(20)]
+        await eventually(lambda: entered == 20)
+        asked.pop(0).cancel()  # who leaves takes nobody's page away
+        go_on.set()
+        assert all(b"bettertherapy_miner_clients" in page for page in await asyncio.gather(*asked))
+        assert made <= 2
+        await page()
+        assert made <= 3  # and the next is made anew
 
 
 async def test_an_unforeseen_failure_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

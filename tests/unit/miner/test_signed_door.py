@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from neurons.receipts import write_metagraph
 from neurons.wire.announcement import read_announcement
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, Twin, digest, eventually_async, held, version
-from tests.unit.miner.signing_miner import CHAT, INDRA, neuron, on_subnet, signing, validator, wallet
+from tests.unit.miner.signing_miner import CHAT, INDRA, QUESTION, neuron, on_subnet, signing, validator, wallet
 from tests.unit.receipts.keyring import COLDKEY, MINER, STRANGER
 from tests.unit.wire.redis_server import RedisServer
 
@@ -75,6 +76,26 @@ async def test_a_replayed_request_is_refused_in_words(tmp_path: Path) -> None:
                 document = await response.json()
         error = document["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "replayed")
+
+
+async def test_a_compressed_body_is_refused_as_it_came(tmp_path: Path) -> None:
+    """What is signed are the bytes as they are sent. Whoever has a token may send it packed."""
+    async with signing(tmp_path) as miner, validator(miner) as caller:
+        plain = json.dumps({"model": "indra", "messages": QUESTION}).encode()
+        packed = gzip.compress(plain)
+        url = caller.url(CHAT)
+        for signed_bytes in (packed, plain):
+            headers = caller.signer.headers(method="POST", url=url, body=signed_bytes, receiver=MINER.ss58_address)
+            async with caller.session.post(
+                url, data=packed, headers=headers | {"Content-Encoding": "gzip"}
+            ) as response:
+                document = await response.json()
+                assert (response.status, document["error"]["code"]) == (415, "content_encoding")
+                assert "send a signed body as it is" in document["error"]["message"]
+        async with miner.client.post(CHAT, data=packed, headers={"Content-Encoding": "gzip"}) as response:
+            assert response.status == 200
+        async with miner.client.post(CHAT, data=plain, headers={"Content-Encoding": "identity"}) as response:
+            assert response.status == 200
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_hashed(tmp_path: Path) -> None:
@@ -217,7 +238,10 @@ def test_settings_come_from_arguments_and_the_pods_environment(tmp_path: Path) -
     assert settings.parse(["--pool", "p"], {}).subnet is None
 
 
-@pytest.mark.parametrize("arguments", [["--doors", "window"], ["--doors", "signed"], ["--caller-rate", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--doors", "window"], ["--doors", "signed"], ["--caller-rate", "-1"], ["--caller-rate", "0"], ["--netuid", "-1"]],
+)
 def test_settings_that_can_not_be_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         settings.parse(["--pool", "p", *arguments], {})

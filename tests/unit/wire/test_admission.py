@@ -200,6 +200,36 @@ async def test_who_may_not_call_is_refused_before_its_body_is_read() -> None:
         door.admission.present(door.sign(STRANGER))
 
 
+async def test_who_asks_all_at_once_while_the_store_is_slow_gets_no_more_than_its_rate() -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.asked, self.go_on = 0, asyncio.Event()
+
+        async def remember(self, hotkey: str, nonce_ns: int) -> bool:
+            self.asked += 1
+            await self.go_on.wait()
+            return True
+
+        async def close(self) -> None: ...
+
+    store = Slow()
+    door = Door(policy=Policy(per_second=0.001, burst=5), nonces=store)
+    tries = []
+    for _ in range(20):
+        door.clock.forward(0.000_001)
+        tries.append(asyncio.create_task(door.admit(door.sign())))
+    while store.asked < 5:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    store.go_on.set()
+    ends = await asyncio.gather(*tries, return_exceptions=True)
+    refusals = [end for end in ends if isinstance(end, WireRefusal)]
+    assert len(ends) - len(refusals) == 5
+    assert {(refusal.status, refusal.code) for refusal in refusals} == {(429, "caller_rate")}
+    # And nobody owes for later what was refused: the next token comes as if five had asked.
+    assert max(refusal.retry_after or 0 for refusal in refusals) <= 1000
+
+
 async def test_the_last_metagraph_serves_while_the_chain_is_away_and_says_its_age() -> None:
     door = Door(source=Written(age_seconds=3 * 3600, problem=OSError("no chain")))
     await door.admit(door.sign())
