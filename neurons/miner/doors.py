@@ -54,9 +54,8 @@ def _as_sent(read: ReadBody) -> ReadBody:
 
     async def reading(request: web.BaseRequest) -> bytes:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
-            raise RequestError(
-                415, "invalid_request_error", "the body is compressed: send a signed body as it is", code="content_encoding"
-            )  # fmt: skip
+            message = "the body is compressed: send a signed body as it is"
+            raise RequestError(415, "invalid_request_error", message, code="content_encoding")
         return await read(request)
 
     return reading
