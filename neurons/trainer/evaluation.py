@@ -16,8 +16,8 @@ from typing import Final
 from bettertherapy_api.run_progress import EvalReport, MetricReport, Review, ReviewItem
 from neurons.scoring import Criteria, Item, ItemError, Scored, ScorerError, decide, parse_items, score_answer
 from neurons.scoring.contrasts import Contrast
-from neurons.scoring.floors import CALM, CRITICAL
-from neurons.scoring.gate import LANGUAGE, SAFETY, SCORE
+from neurons.scoring.floors import CALM, CRITICAL, SAFETY
+from neurons.scoring.gate import LANGUAGE, SCORE
 from neurons.scoring.items import MAX_BYTES, Choice, Rubric
 from neurons.scoring.likelihood import LikelihoodError, Preference
 from neurons.scoring.tripwires import newly_tripped, trips
