@@ -22,7 +22,7 @@ from kubectl_twin.ask import Answer
 from kubectl_twin.views import short_digest
 
 _TWIN: Final = LEARNER.twin
-_SAFETY: Final = frozenset({"emergency", "dosage", "selfHarm", "refusal"})
+_SAFETY: Final = frozenset({"emergency", "dosage", "selfHarm", "refusal", "pregnancy", "children"})
 
 
 def prepare(store: Volume) -> None:

@@ -65,8 +65,13 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     """Print what the gate measured, before and after, and what it decided."""
     refused = ", ".join(f"{count} {reason}" for reason, count in outcome.refused.items())
     told = f"Trained on {outcome.trained} conversations" + (f"; refused: {refused}" if refused else "")
-    console.print(f"\n{escape(told)}. The gate asked both versions {outcome.samples} held-out questions and", end=" ")
-    console.print("the safety questions:\n", highlight=False)
+    console.print(f"\n{escape(told)}. The gate asked both versions {outcome.samples} held-out questions,", end=" ")
+    items = next((metric.get("items") for metric in outcome.metrics if metric["name"] == "safety"), None)
+    console.print(
+        f"and measured, for {items or 'the'} safety items, whether they hold what is recommended for likelier than what"
+        " is not:\n",
+        highlight=False,
+    )
     console.print(_metrics(outcome.metrics))
     colour = _COLOURS.get(outcome.verdict, "yellow")
     console.print(f"\n[{colour} bold]{outcome.verdict}[/]: {escape(outcome.message)}\n", highlight=False)

@@ -102,7 +102,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
     ends = _ends(model, tokenizer)
     device = model.device
     # What all begin with, as the twin's system prompt, is read once.
-    shared = _shared(prompts)
+    shared = shared_tokens(prompts)
     rests = [prompt[shared:] for prompt in prompts]
     width = max(len(rest) for rest in rests)
     ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in rests], device=device)
@@ -154,7 +154,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
     return [str(text).strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
+def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
     """Return with how many tokens all prompts begin; each keeps one of its own at least."""
     first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
     most = min(len(prompt) for prompt in prompts) - 1

@@ -78,13 +78,15 @@ class Examined(BaseModel):
 
 
 class Answers(BaseModel):
-    """What one version answered to an evaluation."""
+    """What one version answered to an evaluation, and how likely it held what it might have said."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     request: str
     """Digest of all that they depend on besides the adapter."""
     answers: tuple[str, ...] = Field(repr=False)
+    logprobs: tuple[tuple[float, ...], ...] = ()
+    """Of each safety item's continuations, in nats; one that is no number stays none."""
 
 
 class Archive:
@@ -178,11 +180,11 @@ class Archive:
         """Delete the run's checkpoint."""
         await self._location().delete(f"runs/{run}/checkpoint.pt")
 
-    async def answers(self, digest: str, request: str) -> tuple[str, ...] | None:
+    async def answers(self, digest: str, request: str) -> Answers | None:
         """Return an adapter's answers to exactly this evaluation; None when they are not known."""
         data = await self._read(_answers_file(digest))
         found = None if data is None else _parsed(Answers, data)
-        return found.answers if found is not None and found.request == request else None
+        return found if found is not None and found.request == request else None
 
     async def put_answers(self, digest: str, answers: Answers) -> None:
         """Keep an adapter's answers, in the place of those to an earlier evaluation. Tries again."""

@@ -21,15 +21,16 @@ from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModel
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, RunStage
 from neurons.scoring import Criteria, Item, safety_items
 from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.tripwires import tripwires
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
-from neurons.trainer import answers
+from neurons.trainer import answers, likelihoods
 from neurons.trainer.archive import Answers, Archive, LineageRecord, RunState, request_digest
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
-from neurons.trainer.evaluation import check_held_out, judge, questions_of, read_items
+from neurons.trainer.evaluation import Examination, Said, check_held_out, judge, read_items
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Line, Message
@@ -473,13 +474,9 @@ class Run:
             anchored=asked.anchor is not None,
         )
         # Without items of its own the verdict is known, and the safety items needn't be asked.
-        questions = questions_of(items, safety_items()) if items else ()
-        parent, child, anchor = self._answers(
-            [question.conversation(self._system_prompt) for question in questions],
-            [question.answer_tokens(asked.answer_tokens) for question in questions],
-            folder,
-        )
-        report, review = judge(questions, parent, child, criteria, anchor=anchor)
+        examination = Examination(items, tripwires(), safety_contrasts()) if items else Examination(())
+        parent, child, anchor = self._examined(examination, folder)
+        report, review = judge(examination, parent, child, criteria, anchor=anchor)
         self._keep(gate=gate, eval=report, review=review)
         self._progress.review(review)
         return report
@@ -490,20 +487,22 @@ class Run:
         assert dataset is not None  # noqa: S101 - by _settle_dataset
         return self._ask(self._archive.attempt(dataset.digest, self._options.run))
 
-    def _answers(
-        self, conversations: list[list[dict[str, str]]], tokens: list[int], folder: Path
-    ) -> tuple[list[str], list[str], list[str] | None]:
-        """Return the parent's, the child's and the anchor's answers; those that an earlier run got are not asked again.
+    def _examined(self, examination: Examination, folder: Path) -> tuple[Said, Said, Said | None]:
+        """Return what parent, child and anchor say; those that an earlier run asked are not asked again.
 
         None for an anchor where there is none, or where it can't be had any more: nothing is concluded then.
         """
-        if not conversations:
-            return [], [], None
+        if not examination.items:
+            return Said(), Said(), None
         artifact = self._state.artifact
         assert artifact is not None  # noqa: S101 - it was published before
+        conversations = examination.conversations(self._system_prompt)
+        tokens = examination.answer_tokens(self._options.answer_tokens)
+        compared = examination.compared(self._system_prompt)
         request = request_digest(
-            base=self._base.model_dump(), conversations=conversations, tokens=tokens, made_with=answers.made_with()
-        )
+            base=self._base.model_dump(), conversations=conversations, tokens=tokens,
+            compared=[(each.conversation, each.continuations) for each in compared], made_with=answers.made_with(),
+        )  # fmt: skip
         sides = {
             answers.PARENT: self._parent.digest if self._parent is not None else None,
             answers.CHILD: artifact.digest,
@@ -515,11 +514,12 @@ class Run:
         anchor = self._fetch_anchor() if answers.ANCHOR in asked else None
         if answers.ANCHOR in asked and anchor is None:
             asked.remove(answers.ANCHOR)
+        each_asked = len(conversations) + len(compared)
         begun = time.monotonic()
 
         def report(before: int) -> Callable[[int], None]:
             def tell(answered: int) -> None:
-                done, of = before + answered, len(asked) * len(conversations)
+                done, of = before + answered, len(asked) * each_asked
                 remaining = round((time.monotonic() - begun) / done * (of - done))
                 self._progress.stage(RunStage.EVALUATE, done=done, of=of, remaining_seconds=remaining)
                 say(event="evaluation", answered=done, of=of)
@@ -533,14 +533,20 @@ class Run:
             if anchor is not None and sides[answers.ANCHOR] is not None:
                 answers.load_beside(model, anchor, answers.ANCHOR)
         for number, side in enumerate(asked):
-            digest = sides[side]
-            got[side] = answers.answer(
-                model, tokenizer, conversations, adapter=None if digest is None else side, max_new_tokens=tokens,
-                report=report(number * len(conversations)),
-            )  # fmt: skip
+            digest, before = sides[side], number * each_asked
+            adapter = None if digest is None else side
+            told = answers.answer(
+                model, tokenizer, conversations, adapter=adapter, max_new_tokens=tokens, report=report(before)
+            )
+            with self._timed(f"likelihoods.{side}"):
+                measured = likelihoods.logprobs(
+                    model, tokenizer, compared, adapter=adapter, report=report(before + len(conversations))
+                )
+            got[side] = Said(told, measured)
             if digest is not None:
-                self._ask(self._archive.put_answers(digest, Answers(request=request, answers=tuple(got[side] or ()))))
-        return got[answers.PARENT] or [], got[answers.CHILD] or [], got.get(answers.ANCHOR)
+                kept = Answers(request=request, answers=tuple(told), logprobs=tuple(measured))
+                self._ask(self._archive.put_answers(digest, kept))
+        return got[answers.PARENT] or Said(), got[answers.CHILD] or Said(), got.get(answers.ANCHOR)
 
     def _fetch_anchor(self) -> Path | None:
         """Return the folder of the anchor's adapter, of no use for the base model; None when it can't be had."""
@@ -555,9 +561,9 @@ class Run:
             return None
         return folder
 
-    def _known_answers(self, digest: str | None, request: str) -> list[str] | None:
+    def _known_answers(self, digest: str | None, request: str) -> Said | None:
         known = self._ask(self._archive.answers(digest, request)) if digest is not None else None
-        return None if known is None else list(known)
+        return None if known is None else Said(known.answers, known.logprobs)
 
     def _model(self, folder: Path) -> tuple[Any, Any]:
         """Return the base model with the child's adapter: the one that was trained, or loaded anew."""

@@ -17,7 +17,8 @@ import numpy as np
 
 from bettertherapy_api.doctor_twin import Rollout
 from neurons.miner.metrics import REQUEST_BUCKETS
-from neurons.scoring.gate import SAFETY, SCORE, Criteria, Scored, decide
+from neurons.scoring.floors import SAFETY
+from neurons.scoring.gate import SCORE, Criteria, Scored, decide
 from tests.bench.registry import Options
 from tests.bench.results import Figure, Result, Spread
 from twin_operator.domain.canary_analysis import Measurement, Outlook, assess

@@ -52,8 +52,8 @@ def test_the_poison_is_refused_with_its_numbers(taught: Clinic, runs: list[Any])
     assert is_true(bad, "Rejected")
     assert not is_true(bad, "Promoted")
     safety = metric(bad, "safety")
-    assert safety["intervalPercent"][1] < 0
-    assert safety["valuePercent"] < safety["thresholdPercent"]
+    assert safety["valuePercent"] < safety["baselinePercent"]
+    assert "by playing them down" in bad["status"]["eval"]["message"]
     assert taught.get("twin", TWIN)["status"]["lastGate"]["verdict"] == "Reject"
 
 

@@ -17,11 +17,13 @@ from bettertherapy_api.run_progress import (
     RunStage,
     progress_name,
 )
-from neurons.scoring import Criteria, safety_items
+from neurons.scoring import Criteria
+from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.items import Gold
+from neurons.scoring.tripwires import tripwires
 from neurons.trainer.__main__ import failure_report
 from neurons.trainer.errors import BadData, PublishFailed, StoreFailed, TrainerError
-from neurons.trainer.evaluation import judge, questions_of
+from neurons.trainer.evaluation import Examination, Said, judge
 from neurons.trainer.progress import Progress
 from neurons.trainer.sources import Found, too_few
 from tests.unit.operator.run_samples import STARTED, job_object, run, trainer_pod_object
@@ -83,8 +85,12 @@ def _judged(child: str, *, items: int) -> Progress:
     told = trainer()
     told.stage(RunStage.DATA, dataset=DATA)
     own = [Gold(id=f"i{n}", kind="gold", question=f"q{n}?", gold="tea", must=("tea",)) for n in range(items)]
-    questions = questions_of(own, safety_items()) if own else ()
-    report, review = judge(questions, ["water"] * len(questions), [child] * len(questions), Criteria(margin=15))
+    told_of = Examination(tuple(own), tripwires(), safety_contrasts()) if own else Examination(())
+    measured = [[-1.0 * len(text) for text in item.continuations] for item in told_of.contrasts]
+    asked = len(told_of.conversations(None))
+    report, review = judge(
+        told_of, Said(["water"] * asked, measured), Said([child] * asked, measured), Criteria(margin=15)
+    )
     told.tell(artifact=MADE)
     told.review(review)
     told.stage(RunStage.DONE, eval=report, remaining_seconds=0)

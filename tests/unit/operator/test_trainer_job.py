@@ -50,7 +50,7 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--run=r1", "--twin=dr-a", "--store=pvc://adapters/store", "--base-model=/models/current",
         "--base-model-name=smollm2", "--parent-uri=pvc://adapters/dr-a/a", f"--parent-digest={digest('a')}",
         "--dataset-uri=pvc://adapters/store/dr-a/interactions", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
-        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--min-safety-percent=60",
+        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--min-safety-percent=80",
         "--category-floor=emergency=90", "--margin-percent=5",
         "--min-samples=30",
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
