@@ -27,7 +27,7 @@ class Shares:
         """How many run."""
 
     def admits(self, whose: str, *, of: int) -> bool:
-        """Tell whether one more of this one may run now; `of` says how many may share, whether they run anything or not.
+        """Tell whether one more of this one may run now; `of` is how many may share, whether they run anything or not.
 
         Whoever asks under names that it makes up has places for each: let only known ones be asked for.
         """

@@ -24,7 +24,7 @@ _UNPACKED: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 _DEFLATED: Final = 8
 """Low half of the first byte of zlib's form; clients send bare deflate as `deflate`, too."""
 _MOST_PARTS: Final = 16
-"""Members of one gzip: at each, all that follows is copied, so that many empty ones would hold up everybody's answers."""
+"""Members of one gzip: at each, all that follows is copied, so that many empty ones would hold up all answers."""
 
 
 def bounded_request(

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from neurons.shares import Shares
 
-
 KNOWN = 100
 
 

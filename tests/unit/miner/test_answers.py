@@ -280,7 +280,19 @@ async def send(miner: RunningMiner, body: bytes, encoding: str) -> tuple[int, di
         ("gzip, br", b"hello", 415, "gzip or deflate"),
         ("x" * 1000, b"hello", 415, "gzip or deflate"),
     ],
-    ids=["gzip", "deflate", "cut gzip", "cut deflate", "gzip and more", "many gzips", "br", "zstd", "compress", "two", "long"],
+    ids=[
+        "gzip",
+        "deflate",
+        "cut gzip",
+        "cut deflate",
+        "gzip and more",
+        "many gzips",
+        "br",
+        "zstd",
+        "compress",
+        "two",
+        "long",
+    ],
 )
 async def test_a_body_that_is_not_encoded_as_it_says_is_refused_in_words(
     tmp_path: Path, encoding: str, body: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture
