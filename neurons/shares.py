@@ -14,22 +14,30 @@ class Shares:
     Below the limit anybody gets in, so that one alone may use all of it. At the limit the fair share is the limit
     divided among those that run something. What is beyond the limit is lent to those below it, and whoever is above
     it gets in no more until what it has too much of has ended: the shares become fair by themselves.
+
+    What is lent may all be lent to a few that came together. So each of those that may share has some places of its own
+    besides: as much as is lent, divided among all of them, and one at least.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._beyond = most + -(-most // _RESERVE_PART)
+        self._reserve = -(-most // _RESERVE_PART)
         self._running: dict[str, int] = {}
         self.total = 0
         """How many run."""
 
-    def admits(self, whose: str) -> bool:
-        """Tell whether one more of this one may run now."""
+    def admits(self, whose: str, *, of: int) -> bool:
+        """Tell whether one more of this one may run now; `of` is how many may share, whether they run anything or not.
+
+        Whoever asks under names that it makes up has places for each: let only known ones be asked for.
+        """
         if self.total < self._most:
             return True
-        if self.total >= self._beyond:
-            return False
         running = self._running.get(whose, 0)
+        if running < min(self._reserve, max(1, self._reserve // max(1, of))):
+            return True
+        if self.total >= self._most + self._reserve:
+            return False
         sharers = len(self._running) + (not running)
         return running < max(1, self._most // sharers)
 

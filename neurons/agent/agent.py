@@ -301,6 +301,8 @@ class Agent:
 
     async def _take(self, change: Change) -> None:
         self._untaken |= change.twins
+        if change.twins:
+            self.proxy.twins = frozenset(twin.name for twin in self.view.twins.values())
         if self.view.header is None:
             return
         if self.roster.pool is None and self._local:

@@ -95,6 +95,8 @@ class Proxy:
         self._max_body_bytes = max_body_bytes
         self._shares = Shares(max_in_flight)
         self.draining = False
+        self.twins: frozenset[str] = frozenset()
+        """Names of the twins that are routed: a miner's word on whose a question is counts for these alone."""
 
     async def models(self) -> web.Response:
         """GET /v1/models: the base and what is Verified, in OpenAI's form."""
@@ -132,8 +134,9 @@ class Proxy:
             )
         if self._monitor.wedged:
             return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
-        whose = request.headers.get(names.TWIN_HEADER, name)
-        if not self._shares.admits(whose):
+        said = request.headers.get(names.TWIN_HEADER)
+        whose = said if said is not None and said in self.twins else name
+        if not self._shares.admits(whose, of=len(self.twins)):
             return self._elsewhere(
                 "Busy", f"this pod has {self._shares.total} requests in flight, and this twin has its share of them"
             )

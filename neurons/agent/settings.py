@@ -56,7 +56,7 @@ class Settings:
     """Adapters fetched, and loaded, at the same time."""
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = 1024
-    """Requests at once; beyond it, an eighth for twins below their fair share."""
+    """Requests at once; beyond it, an eighth for twins below their fair share, and an eighth divided among all."""
     retry_first: float = 0.2
     retry_most: float = 30.0
     log_level: str = "INFO"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
@@ -14,7 +15,7 @@ from neurons.miner import history, pod_answers
 from neurons.miner.asked import first_asked
 from neurons.miner.attempt import Attempt
 from neurons.miner.chat import ChatRequest
-from neurons.miner.errors import JSON_HEADERS, bad_request
+from neurons.miner.errors import bad_request
 from neurons.miner.history import Rounds, Shortened
 from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import Metrics
@@ -156,18 +157,18 @@ class Preparation:
             for name in ("tools", "chat_template_kwargs"):
                 if name in asked.document:
                     document[name] = asked.document[name]
-            counted = await self._count(fitting.pod, document)
+            counted = await self._count(fitting.pod, document, attempt.headers)
             if counted is not None:
                 return counted, True
         return history.bound(len(orjson.dumps(messages)), len(messages), tools=fitting.tools), False
 
-    async def _count(self, pod: Pod, document: dict[str, Any]) -> int | None:
+    async def _count(self, pod: Pod, document: dict[str, Any], headers: Mapping[str, str]) -> int | None:
         """Return how many tokens a prompt has, None where the engine doesn't say."""
         reply = None
         try:
             async with asyncio.timeout(COUNT_SECONDS):
                 url = pod.url.with_path(COUNT_PATH)
-                reply = await self._upstream.post(url, orjson.dumps(document), JSON_HEADERS)
+                reply = await self._upstream.post(url, orjson.dumps(document), headers)
                 answer = await reply.whole()
         except (TimeoutError, ConnectFailedError, BrokeOffError, AnswerTooLargeError):
             return None

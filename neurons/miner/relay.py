@@ -166,7 +166,7 @@ class Relay:
         if twin is None:
             self._metrics.count("", "", "503")
             raise unavailable("the miner has read no routing yet", retry_after=RETRY_AFTER_SECONDS, code="no_table")
-        if not self._running.admits(twin.name):
+        if not self._running.admits(twin.name, of=len(self._tables.snapshot.twins)):
             self._metrics.count(twin.name, "", "429")
             raise overloaded(
                 f"{self.in_flight} requests are running, which is this miner's limit, and twin {name!r} has its share "
@@ -287,7 +287,7 @@ class Relay:
         twin = attempt.twin.name
         if left <= 0 and attempt.retry_after is not None:
             raise overloaded(f"all engine pods of twin {twin!r} are busy", retry_after=attempt.retry_after)
-        if not self._held.admits(twin):
+        if not self._held.admits(twin, of=len(self._tables.snapshot.twins)):
             raise overloaded(
                 f"{self._held.total} requests wait for an engine pod already, and twin {twin!r} has its share of them",
                 retry_after=RETRY_AFTER_SECONDS,

@@ -13,12 +13,12 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.asked import EngineRequest
-from neurons.miner.bodies import read_body
 from neurons.miner.chat import parse_chat
 from neurons.miner.completions import parse_completion, parse_embedding
 from neurons.miner.cors import Cors
 from neurons.miner.doors import Doors
 from neurons.miner.errors import RequestError, unavailable, unknown_model
+from neurons.miner.large_bodies import LargeBodies
 from neurons.miner.metrics import Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.relay import Relay
@@ -66,6 +66,7 @@ class MinerServer:
         self._announce, self._learning = announce, learning
         self._page: asyncio.Task[bytes] | None = None
         self._cors = Cors(settings.cors_origins)
+        self._large_bodies = LargeBodies(settings.large_bodies_bytes)
         images = settings.images
         generate, answer = self._generate, self._respond
         self._routes: dict[str, tuple[str, _Handler]] = {
@@ -145,15 +146,16 @@ class MinerServer:
         self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], _R], outlet: Callable[[_R], Outlet]
     ) -> web.StreamResponse:
         headers = request.headers
-        try:
-            client, body = await self._doors.enter(request, read_body)
-            asked = parse(body)
-        except RequestError as error:
-            self._metrics.count("", "", str(error.status))
-            raise
-        session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
-        asked.named = asked.named or SESSION_HEADER in headers
-        return await self._relay.answer(asked, session=session, outlet=outlet(asked), trace=seen.trace)
+        with self._large_bodies.reader() as read:
+            try:
+                client, body = await self._doors.enter(request, read)
+                asked = parse(body)
+            except RequestError as error:
+                self._metrics.count("", "", str(error.status))
+                raise
+            session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
+            asked.named = asked.named or SESSION_HEADER in headers
+            return await self._relay.answer(asked, session=session, outlet=outlet(asked), trace=seen.trace)
 
     def _is_draining(self) -> bool:
         return self._relay.draining

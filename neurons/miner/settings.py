@@ -15,6 +15,7 @@ from neurons.lessons.likeness import FLOOR
 from neurons.miner import cors
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+LARGE_BODIES_BYTES: Final = 48 * MAX_BODY_BYTES
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -82,9 +83,12 @@ class Settings:
     drain_seconds: float = 60.0
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
-    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share."""
+    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth divided
+    among all."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
+    large_bodies_bytes: int = LARGE_BODIES_BYTES
+    """What large bodies may hold at once. Read, taken apart and written anew, one takes several times its length."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may call the miner from a browser; `*` allows all."""
     images: bool = False

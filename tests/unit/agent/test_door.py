@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
+from bettertherapy_api.routing import TwinEntry
 from neurons.miner.settings import MAX_BODY_BYTES
 from tests.standin import ROUTES
 from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
@@ -322,7 +323,7 @@ async def test_too_many_requests_are_sent_elsewhere(tmp_path: Path) -> None:
 
 async def test_one_twins_flood_sends_no_other_twins_requests_away(tmp_path: Path) -> None:
     """Twins without an adapter are one model to the pod; the miner says whose question it is."""
-    async with running_pod(tmp_path, max_in_flight=8) as pod:
+    async with running_pod(tmp_path, TwinEntry(name="indra"), TwinEntry(name="asha"), max_in_flight=8) as pod:
         await until(lambda: pod.agent.ready and pod.agent.roster.known_answers.taken)
         pod.engine.wedge()
 
@@ -341,6 +342,26 @@ async def test_one_twins_flood_sends_no_other_twins_requests_away(tmp_path: Path
         assert [await each for each in flood] == [200] * 8
         assert pod.agent.traffic.total == 0
         assert "x-twin-name" not in pod.engine.seen_headers[-1]
+
+
+async def test_names_of_no_twin_have_no_places(tmp_path: Path) -> None:
+    async with running_pod(tmp_path, TwinEntry(name="asha"), max_in_flight=8) as pod:
+        await until(lambda: pod.agent.ready and pod.agent.roster.known_answers.taken)
+        pod.engine.wedge()
+
+        async def ask(twin: str) -> int:
+            body = {"model": "base-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+            async with pod.http.post(pod.url + CHAT, json=body, headers={"x-twin-name": twin}) as response:
+                return response.status
+
+        flood = [asyncio.create_task(ask(f"made up {number}")) for number in range(8)]
+        await until(lambda: pod.agent.traffic.total == 8)
+        assert await ask("one more") == 503
+        one = asyncio.create_task(ask("asha"))
+        await until(lambda: pod.agent.traffic.total == 9 or one.done())
+        pod.engine.unwedge()
+        assert await one == 200
+        assert [await each for each in flood] == [200] * 8
 
 
 async def test_models_lists_the_base_and_what_is_verified_without_paths(served: Pod) -> None:

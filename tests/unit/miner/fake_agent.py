@@ -59,6 +59,8 @@ class FakeAgent:
     """UID → revision and file of the lessons that it has from the store."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Every chat body that was let in, as it arrived."""
+    counted_for: list[str | None] = field(default_factory=list)
+    """Whose questions those were, as the miner said."""
     headers: list[dict[str, str]] = field(default_factory=list)
     refused: int = 0
     running: int = 0
@@ -103,6 +105,7 @@ class FakeAgent:
             return self._lessons(request.path.removeprefix("/agent/v1/lessons"))
         if request.path == "/tokenize" and self.bytes_a_token is not None:
             self.counted += 1
+            self.counted_for.append(request.headers.get(names.TWIN_HEADER))
             return web.json_response({"count": self.tokens(json.loads(await request.read())["messages"])})
         if request.method != "POST" or request.path != "/v1/chat/completions":
             return web.json_response({"error": {"type": "NotFound"}}, status=404)

@@ -63,6 +63,7 @@ async def test_a_conversation_that_fits_is_sent_as_it_is_and_counted_by_nobody(t
         await miner.ask("dr-gurung", messages=messages)
         assert agent.bodies[-1]["messages"][1:] == messages
         assert agent.counted == 1
+        assert agent.counted_for == ["dr-gurung"]
 
 
 async def test_a_newest_message_that_is_too_long_is_refused_in_words(tmp_path: Path) -> None:

@@ -286,6 +286,26 @@ async def test_one_twins_flood_turns_no_other_twins_patients_away(tmp_path: Path
         assert [(await each)[0] for each in flood] == [200] * 8
 
 
+async def test_several_twins_floods_turn_no_other_twins_patients_away(tmp_path: Path) -> None:
+    others, light = version("bina", "b"), version("asha", "c")
+    async with (
+        FakeAgent(pod="a", holds=held(OLD, others, light), gate=asyncio.Event()) as agent,
+        RunningMiner(tmp_path, max_in_flight=8) as miner,
+    ):
+        miner.route({name: Twin(versions=(of,)) for name, of in {"indra": OLD, "bina": others, "asha": light}.items()})
+        miner.report([agent])
+        flood = [asyncio.create_task(miner.ask("indra")) for _ in range(8)]
+        await eventually(lambda: agent.running == 8)
+        flood.append(asyncio.create_task(miner.ask("bina")))
+        await eventually(lambda: agent.running == 9)
+        one = asyncio.create_task(miner.ask("asha"))
+        await eventually(lambda: agent.running == 10 or one.done())
+        assert agent.gate is not None
+        agent.gate.set()
+        assert (await one)[0] == 200
+        assert [(await each)[0] for each in flood] == [200] * 9
+
+
 async def test_a_twin_that_no_pod_holds_keeps_no_other_from_waiting(tmp_path: Path) -> None:
     light = version("asha", "c")
     async with (
