@@ -83,8 +83,8 @@ class Settings:
     drain_seconds: float = 60.0
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
-    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth divided
-    among all."""
+    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth
+    divided among all."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
     large_bodies_bytes: int = LARGE_BODIES_BYTES
