@@ -83,8 +83,8 @@ class Settings:
     drain_seconds: float = 60.0
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
-    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth that
-    all divide."""
+    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth
+    divided among all."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
     large_bodies_bytes: int = LARGE_BODIES_BYTES
@@ -260,7 +260,7 @@ def _add_candidates(parser: argparse.ArgumentParser, environ: Mapping[str, str])
 def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     own = parser.add_argument_group("on a subnet", "All but --doors count with --wallet-dir only.")
     own.add_argument("--wallet-dir", type=Path, help="folder with the hotkey that signs answers, never a coldkey")
-    own.add_argument("--netuid", type=_netuid, help="the subnet")
+    own.add_argument("--netuid", type=int, help="the subnet")
     own.add_argument("--chain", help="local, finney, test or the URL of a chain endpoint")
     own.add_argument("--external-address", metavar="HOST:PORT", help="what is published on the chain")
     own.add_argument("--metagraph-file", type=Path, help="follow this file instead of the chain, to run without one")
@@ -278,7 +278,7 @@ def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> 
     )
     own.add_argument(
         "--caller-rate",
-        type=_rate,
+        type=_amount,
         default=environ.get("CALLER_RATE", "50"),
         help="requests a second of one hotkey (env CALLER_RATE; %(default)s)",
     )
@@ -316,20 +316,6 @@ def _amount(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1e12:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1e12")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1000000")
-    return value
-
-
-def _netuid(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**16:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
     return value
 
 

@@ -172,7 +172,7 @@ class Pod:
 
 @asynccontextmanager
 async def running_pod(
-    folder: Path, *adapters: FakeAdapter, table: bool = True, engine: bool = True, **settings: Any
+    folder: Path, *adapters: FakeAdapter | TwinEntry, table: bool = True, engine: bool = True, **settings: Any
 ) -> AsyncIterator[Pod]:
     """Yield a pod whose engine and agent run, and that has a table of `adapters`."""
     async with Pod(folder, **settings) as pod:
