@@ -60,12 +60,11 @@ def logprobs(
     # Longest first, as for answers.
     order = sorted(range(len(asked)), key=lambda index: -(len(asked[index].prompt) + asked[index].longest))
     found: list[tuple[float, ...]] = [()] * len(asked)
+    words = model.config.get_text_config().vocab_size
     done = 0
     with speaking_as(model, adapter):
         while done < len(order):
-            count = _batch(
-                [asked[index] for index in order[done:]], most_cached, most_logits // model.config.vocab_size
-            )
+            count = _batch([asked[index] for index in order[done:]], most_cached, most_logits // words)
             batch = order[done : done + count]
             try:
                 values = _measured(model, [asked[index] for index in batch])
