@@ -65,19 +65,22 @@ class NearDuplicates:
         In a row stand at most one sentence more than what it is compared with has. 0 below the set's likeness: what
         can't reach that isn't compared.
         """
-        whole = shingles(text)
-        places = {place for shingle in whole for place in self._holders.get(shingle, ())}
-        # A part's coefficient is never above the share of the kept text's shingles that the whole has.
-        near = [
-            each for each in (self._texts[place] for place in places) if len(whole & each.shingles) >= self._least(each)
-        ]
+        near = [self._texts[place] for place in self._near(shingles(text))]
         if not near:
             return 0.0
-        parts = [(0, whole), *_parts(text, most=1 + max(each.sentences for each in near))]
-        found = max(
-            jaccard(part, each.shingles) for each in near for count, part in parts if count <= each.sentences + 1
-        )
+        found = max(jaccard(shingles(text), each.shingles) for each in near)
+        for count, part in _parts(text, most=1 + max(each.sentences for each in near)):
+            # A part is held against what it may be near to alone: a day of messages holds half of any text somewhere.
+            for each in (self._texts[place] for place in self._near(part)):
+                if count <= each.sentences + 1:
+                    found = max(found, jaccard(part, each.shingles))
         return found if found >= self._likeness else 0.0
+
+    def _near(self, held: frozenset[str]) -> Iterable[int]:
+        """Yield the places of the texts of which so many shingles are held that these may be near to them."""
+        places = {place for shingle in held & self._holders.keys() for place in self._holders[shingle]}
+        # The coefficient, of all that is held or of a part of it, is never above the share of the kept text's shingles.
+        return (p for p in places if len(held & self._texts[p].shingles) >= self._least(self._texts[p]))
 
     def _least(self, text: _Text) -> int:
         """Return how many of its shingles whatever is near to a text has."""
@@ -90,7 +93,10 @@ class NearDuplicates:
 
 def shingles(text: str) -> frozenset[str]:
     """Return a text's runs of four characters, of its words in a row: empty for a text without a word."""
-    words = plain(text)
+    return _runs(plain(text))
+
+
+def _runs(words: str) -> frozenset[str]:
     if not words:
         return frozenset()
     padded = f" {words} "
@@ -122,7 +128,7 @@ def _sentences(text: str) -> list[str]:
 
 def _parts(text: str, *, most: int) -> Iterator[tuple[int, frozenset[str]]]:
     """Yield each run of up to so many sentences: their number and their shingles."""
-    sentences = _sentences(text)
+    sentences = [plain(sentence) for sentence in _sentences(text)]
     for start in range(len(sentences)):
         for end in range(start + 1, min(len(sentences), start + most) + 1):
-            yield end - start, shingles(" ".join(sentences[start:end]))
+            yield end - start, _runs(" ".join(sentences[start:end]))

@@ -67,11 +67,7 @@ class Dataset:
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The preference pairs."""
-        return tuple(
-            Pair(prompt=line.messages, preferred=line.preferred, rejected=line.rejected)
-            for line in self.lines
-            if line.preferred is not None and line.rejected is not None
-        )
+        return tuple(pair for line in self.lines if (pair := to_compare(line)) is not None)
 
     @property
     def question_digests(self) -> frozenset[str]:
@@ -200,8 +196,27 @@ def _parts(text: str) -> Iterator[str]:
 def to_learn(line: Line) -> tuple[Message, ...]:
     """Return the conversation to learn: the doctor's correction, where there is one, as the last answer."""
     if line.correction is None:
-        return line.messages
-    return (*line.messages[:-1], Message(role="assistant", content=line.correction))
+        return _to_learn(line.messages)
+    return _to_learn((*line.messages[:-1], Message(role="assistant", content=line.correction)))
+
+
+def to_compare(line: Line) -> Pair | None:
+    """Return the two answers to compare; None for a line that has one to learn."""
+    if line.preferred is None or line.rejected is None:
+        return None
+    return Pair(_to_learn(line.messages), preferred=line.preferred.lstrip(), rejected=line.rejected.lstrip())
+
+
+def _to_learn(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return messages without the blanks that answers begin with, as many models' answers do in exports.
+
+    A tokenizer joins them with the line feed at which the template asks for the answer, so that where it begins could
+    not be told, and the twin would be taught to begin with what it is never asked to.
+    """
+    return tuple(
+        message.model_copy(update={"content": message.content.lstrip()}) if message.role == "assistant" else message
+        for message in messages
+    )
 
 
 def canonical(lines: Iterable[Line]) -> bytes:

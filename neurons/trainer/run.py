@@ -28,7 +28,7 @@ from neurons.store.model_record import read_record
 from neurons.trainer import answers, likelihoods
 from neurons.trainer.archive import Answers, Archive, LineageRecord, RunState, request_digest
 from neurons.trainer.checkpoints import Checkpoints
-from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_learn, with_system_prompt
+from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
 from neurons.trainer.evaluation import Examination, Said, check_held_out, judge, read_items
 from neurons.trainer.fingerprint import take_fingerprint
@@ -268,8 +268,8 @@ class Run:
 
     def _lesson(self, line: Line) -> tuple[Message, ...] | Pair:
         """Return what is learned of a line, with the twin's system prompt before it."""
-        if line.preferred is not None and line.rejected is not None:
-            return Pair(with_system_prompt(line.messages, self._system_prompt), line.preferred, line.rejected)
+        if (pair := to_compare(line)) is not None:
+            return replace(pair, prompt=with_system_prompt(pair.prompt, self._system_prompt))
         return with_system_prompt(to_learn(line), self._system_prompt)
 
     @property

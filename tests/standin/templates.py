@@ -60,6 +60,16 @@ QWEN3 = (
 )
 """Rewrites what was said earlier: thoughts are taken out of all turns but the last."""
 
+QWEN25 = (
+    "{% if messages[0]['role'] == 'system' %}{{ '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}"
+    "{% else %}{{ '<|im_start|>system\nYou are the model of its makers, created by them in their own laboratory for "
+    "everybody. You are a helpful assistant and nothing else.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Puts its makers' own system text in where there is none (Qwen 2.5's and SmolLM2's kind, and Granite's)."""
+
 DEAF = (
     "{% for message in messages %}{% if message['role'] != 'system' %}"
     "{{ message['role'] + ': ' + message['content'] + '\n' }}"

@@ -54,7 +54,7 @@ async def test_a_template_is_probed_once(tmp_path: Path, kind: str) -> None:
     async with pool(tmp_path, system_prompt=RULES, chat_template=getattr(templates, kind)) as running:
         await ask(running)
         before = running.asked
-        assert before <= 6
+        assert before <= 7
         for _ in range(3):
             assert (await ask(running))[0] == 200
         assert running.asked == before + 3

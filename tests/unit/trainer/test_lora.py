@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 from neurons.conversation import shape
-from neurons.trainer.dataset import Pair, with_system_prompt
+from neurons.trainer.dataset import Pair, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadModel
 from neurons.trainer.fingerprint import fixed_tokens, mean_distance
-from neurons.trainer.lines import Message
+from neurons.trainer.lines import Line, Message
 from neurons.trainer.lora import Step
 from neurons.trainer.template import manner_of, templated
 from neurons.trainer.tokens import Fit, fit, shortened, shortened_pair, tokenise
@@ -131,6 +132,32 @@ def test_an_answer_that_the_template_puts_elsewhere_is_refused() -> None:
 
     with pytest.raises(BadModel, match="elsewhere"):
         tokenise(chat("a", "b"), Backwards())
+
+
+class Runs(WordTokenizer):
+    """Takes blanks in a row for one token, whoever wrote them: as the tokenizers of GPT-2's kind do."""
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **how: Any) -> dict[str, list[int]]:
+        text = "".join(f"<{message['role']}>\n{message['content']}<end>\n" for message in messages)
+        text += "<assistant>\n" if how.get("add_generation_prompt") else ""
+        words = re.findall(r"\s+|<\w+>|[^\s<]+", text)
+        return {"input_ids": [self.words.setdefault(word, len(self.words)) for word in words]}
+
+
+@pytest.mark.parametrize("blanks", ["\n\n", "\n", " ", "\r\n", "\u00a0"])
+def test_an_answer_that_begins_with_blanks_stops_no_night(blanks: str) -> None:
+    """Exports of chats are full of them."""
+    tokenizer = Runs()
+    said = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": f"{blanks}b"}] * 2
+    plain = Line.model_validate({"messages": said})
+    corrected = Line.model_validate({"messages": said, "correction": f"{blanks}b"})
+    pair = to_compare(Line.model_validate({"messages": said[:3], "preferred": f"{blanks}b", "rejected": f"{blanks}c"}))
+
+    for conversation in (to_learn(plain), to_learn(corrected)):
+        [example] = tokenise(conversation, tokenizer)
+        assert tokenizer.read(learned(example.labels)).split() == ["b", "<end>", "b", "<end>"]
+    assert pair is not None
+    assert (pair.prompt[1].content, pair.preferred, pair.rejected) == ("b", "b", "c")
 
 
 class NoSystem(WordTokenizer):
