@@ -48,7 +48,7 @@ TARGET_ADDED_MS: Final = 0.28
 TARGETS_PER_SECOND: Final = {BY_TOKEN: 5500.0, SIGNED: 2000.0}
 TARGET_PERCENT_OF_BEARER: Final = 70.0
 FIRST_PER_SECOND: Final = 8000.0
-"""So many signed requests are made ready for each second of the first stretch."""
+"""So many signed requests are made ready for each second, at least."""
 
 
 @dataclass
@@ -79,7 +79,8 @@ def measure(options: Options) -> Result:
         bearer = _named(BY_TOKEN, subjects)
         for number in range(options.repeats + 1):
             for subject in subjects:
-                most = FIRST_PER_SECOND if bearer is None else 1.5 * bearer.latest_per_second
+                # Never less: by token it may just have been slow, as something else ran.
+                most = max(FIRST_PER_SECOND, 0.0 if bearer is None else 1.5 * bearer.latest_per_second)
                 _round(subject, options, folder=folder, keep=number > 0, most=most)  # the first round warms up
     return Result(
         name="proxy",
