@@ -397,6 +397,8 @@ class Agent:
         if self.roster.pool is None:
             return "no routing yet"
         waiting = sorted(k.name for k in self.roster.keepers() if not self._settled(k))
+        if not waiting:
+            return "waiting for a look at the base model beside the adapters that came"
         return f"waiting for adapters: {', '.join(waiting)}"
 
     async def _metrics_page(self) -> web.Response:

@@ -151,7 +151,9 @@ class KnownAnswers:
             if health is not Health.UNKNOWN:
                 self._looked_at = began
                 self.looked()
-            await asyncio.sleep(max(_REST_SECONDS, _REST * (time.monotonic() - began)))
+            # A look that an engine never answered tells nothing, and costs the next process of it nothing.
+            rest = 0.0 if health is Health.UNKNOWN else _REST * (time.monotonic() - began)
+            await asyncio.sleep(min(max(_REST_SECONDS, rest), self.check_seconds))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.check_seconds if self.taken and self.settled else _RETRY_SECONDS):
                     await self._wanted.wait()

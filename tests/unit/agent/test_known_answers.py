@@ -322,6 +322,27 @@ async def test_an_adapter_that_takes_the_last_slot_has_the_base_model_looked_at(
     assert not pod.agent.report().ready
 
 
+async def test_a_look_that_hung_does_not_hold_up_the_next_process(pod: Pod) -> None:
+    """An engine stood still for minutes under a look; the one after it was not Ready for four times as long."""
+    adapter = pod.adapter("dr")
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    await until(lambda: pod.agent.ready)
+    looks = pod.agent.roster.known_answers
+    looks.check_seconds = 60.0
+    before = looks.checks
+    pod.engine.wedge()
+    looks.look_soon()
+    await until(lambda: looks.checks > before)
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 3.0)
+    epoch = pod.agent.monitor.epoch
+    await pod.engine.restart()
+    came = time.monotonic()
+    await until(lambda: pod.agent.monitor.epoch > epoch and pod.agent.ready, seconds=30)
+    assert time.monotonic() - came < 8.0  # four times as long would be 12 s
+
+
 async def test_restarts_for_which_an_adapter_is_to_blame_are_not_put_off(pod: Pod) -> None:
     for number in range(known_answers.AT_ONCE + 1):
         bad = pod.adapter(f"bad-{number}", flaw=SPOILING)
