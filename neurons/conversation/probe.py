@@ -92,7 +92,7 @@ class TemplateProbe:
         self._place = SystemPlace.OWN_TURN
         self._stage = _Stage.BARE
 
-    def next(self) -> Probe | None:
+    def next(self) -> Probe | None:  # noqa: PLR0911 - one for each stage
         """Return what to ask, None when it is settled."""
         if self.result is not None:
             return None
@@ -113,7 +113,7 @@ class TemplateProbe:
                 rules = _RULES if self._place is SystemPlace.OWN_TURN else None
                 return Probe(tuple(shape(_GREETED, system=rules, manner=Manner(system=self._place))))
 
-    def take(self, reply: Reply) -> None:
+    def take(self, reply: Reply) -> None:  # noqa: PLR0912 - a branch for each stage and answer
         """Take the answer to `next()`."""
         match self._stage:
             case _Stage.BARE if reply.refusal is not None:
