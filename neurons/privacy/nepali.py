@@ -76,14 +76,22 @@ _ANNOUNCED: Final = (
     re.compile(rf"(?:^|[\n।.?!]\s*){_NAME},\s*(?:[\u0904-\u0939]\S*|\d+)\s*(?:वर्ष|बर्ष|बाट)"),
     re.compile(rf"(?<![{_MARK}]){_NAME}\s+(?:भन्ने|नामको|नाम गरेको|नामकी)"),
 )  # fmt: skip
+_HOSPITAL: Final = re.compile(rf"(?P<place>{_WORD}(?:\s+{_WORD})?)\s+(?:अस्पताल|हस्पिटल|क्लिनिक|मेडिकल\s+कलेज)")
 _PLACED: Final = (
     re.compile(rf"(?P<place>{_WORD})\s+(?:जिल्ला|नगरपालिका|उपमहानगरपालिका|महानगरपालिका|गाउँपालिका|टोल|चोक|मार्ग|बस्ती)(?:\s*-?\s*\d+)?"),
     re.compile(rf"(?P<place>{_WORD})(?:मा|मै)\s+(?:बस्छु|बस्ने|बस्छौं|बस्दै|बस्थें|बस्नुहुन्छ|घर|डेरा|जन्म)"),
     re.compile(rf"(?P<place>{_WORD})(?:बाट)\s+(?:आएको|आएकी|आएका|बोल्दै|लेख्दै|हुँ)"),
     re.compile(rf"(?:घर|ठेगाना|डेरा|गाउँ)\s*[:：]?\s*(?P<place>{_WORD})(?:\s*-?\s*\d+)?\s*(?:हो|,|।|मा|$)"),
     re.compile(rf"(?P<place>{_WORD})\s*[-–]\s*\d{{1,2}}(?!\d)"),
-    re.compile(rf"(?P<place>{_WORD}(?:\s+{_WORD})?)\s+(?:अस्पताल|हस्पिटल|क्लिनिक|मेडिकल\s+कलेज)"),
+    _HOSPITAL,
 )  # fmt: skip
+_KNOWING: Final = "थाहा"
+"""To know, in every other sentence ("I don't know"); a municipality too, which is said with that word behind it."""
+_NO_NAME_OF_A_HOSPITAL: Final = re.compile(
+    rf"(?<![{_MARK}])(?:आजै|आज|अहिले|अहिल्यै|भोलि|भोलिपल्ट|तुरुन्त|तुरुन्तै|तत्काल|अनि|पनि|सिधै|छिटो|राति|बिहानै|एक्लै|कै|नजिकै|नजिकको|नजिकैको|ठूलो|सानो"
+    r"|अर्को|कुनै|सरकारी|निजी|जिल्ला|मानसिक|प्रसूति|आँखा|मुटु|बाल|यी\s+अङ्क|\S*(?:एर|ेर|पछि|नुहोस्|हुने|उन|नखाई))$"
+)
+"""When to go there, how, to which kind, and verbs: what stands before a hospital and doesn't name it."""
 
 _ROMAN_WORD: Final = re.compile(r"(?<![\w@./-])[A-Za-z][a-z]+(?![\w@])")
 _ROMAN_NAME: Final = r"(?P<name>[A-Za-z]{2,20}(?:\s+[A-Za-z]{2,20}){0,2}?)"
@@ -133,12 +141,13 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     """Yield places of Nepal, and what is said to be a place."""
     for match in _WORDS.finditer(text):
         stem = _stem(match[0], known.places)
-        if stem in known.places:
+        if stem in known.places and stem != _KNOWING:
             yield "place", match.start(), match.start() + len(stem)
     for pattern in _PLACED:
         for match in pattern.finditer(text):
             if (
                 not DEVANAGARI_WORDS.intersection(match["place"].split())
+                and not (pattern is _HOSPITAL and _NO_NAME_OF_A_HOSPITAL.search(match["place"]))
                 and _stem(match["place"], known.places) not in DEVANAGARI_WORDS
             ):
                 yield "place", *match.span("place")

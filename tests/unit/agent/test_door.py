@@ -27,7 +27,9 @@ REFUSED_ROUTES = [route for route in ROUTES if route not in ALLOWED]
 @pytest.fixture
 async def served(pod: Pod) -> Pod:
     """A pod that is ready to answer with its base model."""
-    await until(lambda: pod.agent.ready and pod.agent.roster.known_answers.taken)
+    agent = pod.agent
+    # The agent's own questions are over, so that what reaches the engine from now on came by the door.
+    await until(lambda: agent.ready and agent.roster.known_answers.taken and agent.template.settled)
     pod.engine.calls.clear()
     return pod
 

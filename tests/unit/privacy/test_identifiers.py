@@ -10,6 +10,8 @@ from neurons.privacy import Identifier, find_identifiers
 CONVERSATIONS = Path(__file__).parents[3] / "local" / "demo" / "conversations"
 
 FOUND = [
+    ("place", "म पाटन अस्पतालमा भर्ना भएको थिएँ।"),
+    ("place", "मेरो घर थाहा नगरपालिकामा छ।"),
     ("name", "Hello, my name is Jane Roe and my knee hurts."),
     ("name", "hi my name is jane, i cough"),
     ("name", "Mrs. Roe came in with a cough."),
@@ -66,6 +68,12 @@ FOUND = [
 ]
 
 CLEAN = [
+    "आजै अस्पताल जानुहोस्, एक्लै नबस्नुहोस्।",
+    "केही नखाई आजै अस्पताल गएर शल्यचिकित्सकलाई जँचाउनुहोस्।",
+    "तुरुन्त अस्पतालको आकस्मिक कक्षमा पुर्‍याउनुहोस्।",
+    "तुरुन्त १०२ बोलाएर अस्पताल जानुहोस्।",
+    "आजै प्रसूति अस्पतालमा भर्ना हुनुहोस्।",
+    "भित्र के छ थाहा नभई नखानुहोस्।",
     "See Dr. Gurung on Tuesday and Friday, 9 to 1.",
     "— Dr. Okafor",
     "My name is Dr. Indra Gurung, how can I help?",
