@@ -55,8 +55,8 @@ _VITAL: Final = re.compile(
     r"epilep\w*|(?:kidney|renal|liver|heart) (?:failure|disease)|one kidney|cirrhosis|asthma\w*)\b|"
     r"(?:एलर्जी|गर्भ|स्तनपान|आत्महत्या|मर्न|विष|सास फेर्न|छाती|वारफारिन|इन्सुलिन|प्रत्यारोपण|डायलाइसिस)",
 )
-"""What turns a harmless answer into one that harms: kept before all else, whatever says more of medicine. In lower case:
-so it is looked for, in a quarter of the time."""
+"""What turns a harmless answer into one that harms: kept before all else, whatever says more of medicine. In lower
+case: so it is looked for, in a quarter of the time."""
 _WEAK: Final = re.compile(
     r"\d|\b(?:take|took|since|never|not|no|can't|cannot|don't|my|child|baby|mother|father|son|daughter|pain|fever|"
     r"drink\w*)\b|[\u0966-\u096f]",
