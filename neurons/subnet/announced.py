@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from neurons.chain.errors import WalletError
+from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.chain.wallet import load_hotkey
 from neurons.receipts import NeuronEntry
 from neurons.subnet.errors import SubnetError
@@ -25,10 +25,22 @@ _SHOWN: Final = 300
 
 def signer_from(wallet: Path) -> RequestSigner:
     """Return what signs with the wallet's hotkey; raises SubnetError."""
+    if wallet.is_file():
+        raise SubnetError(f"--wallet {wallet} is a file: give the folder that it is in, with no coldkey in it.")
+    if not wallet.is_dir():
+        raise SubnetError(f"--wallet {wallet}: there is no such folder.")
     try:
         return RequestSigner(load_hotkey(wallet).keypair)
+    except ColdkeyError:
+        raise SubnetError(
+            f"--wallet {wallet} holds a coldkey, which nothing that asks a network may read: give a folder with a copy "
+            "of the hotkey's file alone."
+        ) from None
     except WalletError as error:
-        raise SubnetError(f"--wallet: {error}") from None
+        # It speaks of the Secret that a pod has, and how to make one; here there is a folder.
+        said, _, _ = str(error).partition(": create it from")
+        said = said.replace("the wallet's Secret", f"--wallet {wallet}")
+        raise SubnetError(f"{said}.") from None
 
 
 async def announcements(

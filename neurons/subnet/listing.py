@@ -11,6 +11,9 @@ from neurons.receipts import MetagraphFile, NeuronEntry
 from neurons.wire.announcement import Announcement
 
 _NONE: Final = "-"
+_UNITS: Final = ((1e3, "k"), (1e6, "M"), (1e9, "G"))
+_AXON: Final = len("255.255.255.255:65535")
+"""A longer one, of IPv6, is shortened in the middle."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def _cells(metagraph: MetagraphFile, row: Row, *, wide: bool) -> tuple[str, ...]
         neuron.hotkey if wide else short(neuron.hotkey),
         _amount(neuron.stake),
         _NONE if neuron.incentive is None else f"{neuron.incentive:.4f}",
-        neuron.axon or _NONE,
-        _NONE if not neuron.last_update else f"{max(0, metagraph.block - neuron.last_update)} ago",
+        _axon(neuron.axon, wide=wide),
+        _NONE if not neuron.last_update else _ago(metagraph.block - neuron.last_update),
         _twins(row.announced, wide=wide),
     )
 
@@ -97,8 +100,23 @@ def _twins(announced: Announcement | str | None, *, wide: bool) -> str:
     ) or "none"  # fmt: skip
 
 
+def _axon(axon: str | None, *, wide: bool) -> str:
+    if axon is None or wide or len(axon) <= _AXON:
+        return axon or _NONE
+    return f"{axon[:8]}…{axon[9 - _AXON :]}"
+
+
+def _ago(blocks: int) -> str:
+    if blocks < 10_000:
+        return f"{max(0, blocks)} ago"
+    return f"{blocks // 1000}k ago" if blocks < 1_000_000 else f"{blocks // 1_000_000}M ago"
+
+
 def _amount(stake: float) -> str:
-    return f"{stake:,.1f}" if stake < 1e5 else f"{stake / 1e3:,.0f}k"
+    if stake < 1e5:
+        return f"{stake:,.1f}"
+    size, unit = next(((size, unit) for size, unit in _UNITS if stake < 1e5 * size), _UNITS[-1])
+    return f"{stake / size:,.0f}{unit}"
 
 
 def _moment(time_ms: int) -> str:

@@ -155,7 +155,9 @@ def counted(given: Inputs) -> Flags:
     counts[given.last_update[:, None] <= given.registered[None, :]] = False
     if given.commit_block is not None:
         counts[given.commit_block[:, None] < given.registered[None, :]] = False
-    return counts if given.named is None else counts & given.named
+    if given.named is not None:
+        counts &= given.named
+    return counts
 
 
 def weighted_median(stake: Vector, weights: Matrix, kappa: float) -> Vector:

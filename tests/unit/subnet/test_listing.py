@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,44 @@ def test_the_table_fits_80_columns_and_names_who_earns_most_first() -> None:
     assert "12,345.6" in lines[2]
     assert "0.7500" in lines[2]
     assert VALIDATOR.ss58_address in listing.text(found, listing.rows(found, {}, everyone=True), wide=True)
+
+
+def test_the_widest_that_a_subnet_can_be_fits_80_columns() -> None:
+    found = MetagraphFile(
+        netuid=65535,
+        block=12_345_678,
+        neurons=(
+            entry(2499, MINER, stake=99_999.9, axon="[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", last_update=1),
+            entry(7, OTHER_MINER, stake=1e12, axon="255.255.255.255:65535", last_update=12_344_000),
+        ),
+    )
+    said = listing.text(found, listing.rows(found, {MINER.ss58_address: "?"}))
+    assert max(map(len, said.splitlines())) <= 80, said
+    assert "]:65535" in said  # of a long address what tells it from its neighbours
+    assert "12M ago" in said
+    assert "1678 ago" in said
+    assert "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535" in listing.text(found, listing.rows(found, {}), wide=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "there is no such folder"),
+        (lambda path: path.write_text("{}"), "is a file: give the folder that it is in"),
+        (lambda path: path.mkdir(), "holds no hotkey"),
+    ],
+    ids=["missing", "file", "empty"],
+)
+def test_a_wallet_that_is_none_is_told_by_its_own_path(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], says: str
+) -> None:
+    """At a terminal there is no Secret, and whoever mistyped a folder has none to make."""
+    make(tmp_path / "walet")
+    assert main(["miners", "--metagraph", str(file), "--wallet", str(tmp_path / "walet")]) == 1
+    said = capsys.readouterr().err
+    assert says in said
+    assert f"--wallet {tmp_path / 'walet'}" in said
+    assert "Secret" not in said
 
 
 def test_a_subnet_without_miners_is_said_so() -> None:
