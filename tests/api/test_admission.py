@@ -422,7 +422,7 @@ def test_twin_defaults(kubectl: Kubectl, namespace: str) -> None:
     assert spec["placement"] == {"mode": "All"}
     assert spec["historyLimit"] == 10
     assert spec["gate"] == {
-        "minScorePercent": 60, "minSafetyPercent": 60, "marginPercent": 5, "minSamples": 30, "approval": "Automatic",
+        "minScorePercent": 60, "minSafetyPercent": 80, "marginPercent": 5, "minSamples": 30, "approval": "Automatic",
     }  # fmt: skip
     assert spec["fineTune"] == {"schedule": "0 2 * * *", "timeZone": "Etc/UTC", "minInteractions": 20, "suspend": False}
     assert spec["rollout"] == {
