@@ -260,7 +260,7 @@ def _add_candidates(parser: argparse.ArgumentParser, environ: Mapping[str, str])
 def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     own = parser.add_argument_group("on a subnet", "All but --doors count with --wallet-dir only.")
     own.add_argument("--wallet-dir", type=Path, help="folder with the hotkey that signs answers, never a coldkey")
-    own.add_argument("--netuid", type=int, help="the subnet")
+    own.add_argument("--netuid", type=_netuid, help="the subnet")
     own.add_argument("--chain", help="local, finney, test or the URL of a chain endpoint")
     own.add_argument("--external-address", metavar="HOST:PORT", help="what is published on the chain")
     own.add_argument("--metagraph-file", type=Path, help="follow this file instead of the chain, to run without one")
@@ -278,7 +278,7 @@ def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> 
     )
     own.add_argument(
         "--caller-rate",
-        type=_amount,
+        type=_rate,
         default=environ.get("CALLER_RATE", "50"),
         help="requests a second of one hotkey (env CALLER_RATE; %(default)s)",
     )
@@ -316,6 +316,20 @@ def _amount(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1e12:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1e12")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1000000")
+    return value
+
+
+def _netuid(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
     return value
 
 
