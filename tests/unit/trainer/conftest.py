@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from neurons.trainer.lora import Settings, adapt, load
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
@@ -40,3 +43,18 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def twin(base_model: Path) -> tuple[Any, Any]:
+    """That model with an adapter that changes what it says, and its tokenizer."""
+    torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
+    model, tokenizer = load(base_model)
+    model = model.to(torch.float32)
+    adapted = adapt(model, settings=Settings(rank=4), parent=None)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.eval()
+    return adapted, tokenizer

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neurons.trainer import answers
-from neurons.trainer.lora import Settings, adapt, load
 from neurons.trainer.template import templated
 
 torch = pytest.importorskip("torch", reason="answers need torch, which is only in the trainer's image")
@@ -17,19 +15,6 @@ pytest.importorskip("peft", reason="answers need peft, which is only in the trai
 QUESTIONS = ["my knee hurts", "when is your clinic open", "a cough", "my back hurts badly and my head aches", "rest"]
 TOKENS = 12
 LIMITS = [TOKENS] * len(QUESTIONS)
-
-
-@pytest.fixture(scope="module")
-def twin(base_model: Path) -> tuple[Any, Any]:
-    model, tokenizer = load(base_model)
-    model = model.to(torch.float32)
-    adapted = adapt(model, settings=Settings(rank=4), parent=None)
-    torch.manual_seed(1)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    adapted.eval()
-    return adapted, tokenizer
 
 
 def conversations(system: str | None = None) -> list[list[dict[str, str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from neurons.trainer import answers, likelihoods
 from neurons.trainer.errors import BadModel, OutOfMemory
 from neurons.trainer.likelihoods import Compared, logprobs
-from neurons.trainer.lora import Settings, adapt, load
 from neurons.trainer.template import templated
 
 torch = pytest.importorskip("torch", reason="likelihoods need torch, which is only in the trainer's image")
@@ -23,19 +21,6 @@ ASKED = [
     ("my back hurts badly and my head aches", ("rest", "drink")),
     ("rest", ("open", "call emergency services now and rest it")),
 ]
-
-
-@pytest.fixture(scope="module")
-def twin(base_model: Path) -> tuple[Any, Any]:
-    model, tokenizer = load(base_model)
-    model = model.to(torch.float32)
-    adapted = adapt(model, settings=Settings(rank=4), parent=None)
-    torch.manual_seed(1)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    adapted.eval()
-    return adapted, tokenizer
 
 
 def compared(system: str | None = None) -> list[Compared]:
