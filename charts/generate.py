@@ -16,7 +16,7 @@ import yaml
 
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
-NAMES = ("twin-operator", "twin-miner", "local-subnet")
+NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
 
 Schema = dict[str, Any]

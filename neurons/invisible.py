@@ -43,6 +43,11 @@ def is_blank(text: str) -> bool:
     return all(character.isspace() or is_invisible(character) for character in text)
 
 
+def says_something(text: str) -> bool:
+    """Tell whether an answer holds a word: no dash alone, no blank of HTML, nothing that nobody sees."""
+    return has_word(html.unescape(text) if "&" in text else text)
+
+
 def has_word(text: str) -> bool:
     """Tell whether a text holds a letter or a digit that can be seen."""
     return any(character.isalnum() and not is_invisible(character) for character in text)

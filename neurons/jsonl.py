@@ -33,6 +33,19 @@ def without_marks(raw: bytes) -> bytes:
     return raw
 
 
+def written(raw: bytes) -> list[bytes]:
+    """Return what was written of a line that holds NULs, in its order; empty for nothing but NULs.
+
+    After a loss of power a file may end in NULs: its length was kept, its last block was not. What is appended later
+    stands behind them. In UTF-16 and UTF-32 at most three stand in a row, and such a line is returned as it is.
+    """
+    parts = [part for each in _LOST.split(raw) if (part := without_marks(each.strip(b"\x00")))]
+    return [without_marks(raw)] if any(b"\x00" in part for part in parts) else parts
+
+
+_LOST: Final = re.compile(rb"\x00{4,}")
+
+
 def other_kind(raw: bytes) -> str | None:
     """Say what a file is whose line is no text in UTF-8 that somebody wrote by the line; None for one that may be."""
     for beginnings, what in _OTHER_KINDS:

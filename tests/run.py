@@ -35,7 +35,7 @@ NO_TESTS_COLLECTED = 5
 LOG_LINES = 30
 IMAGES_DISK_GB = 18.0
 BUILD_TIMEOUT_S = 60 * 60
-SUITE_TIMEOUT_S = 40 * 60
+SUITE_TIMEOUT_S = 90 * 60
 LEAVE_S = 120
 BROWSER_PACKAGES = ("chromium", "fonts-lohit-deva", "fonts-dejavu-core")
 BROWSER_TIMEOUT_S = 15 * 60
@@ -67,12 +67,16 @@ class Suite:
         return any(self.folder.rglob("test_*.py"))
 
 
+TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
+"""A file's tests together: most of them wait for something, and one core would idle. Each has its own namespace."""
 SUITES = (
     # Tests of a module against a real API server or S3 service lie beside its unit tests, and run with the api suite.
-    Suite("unit", browser=True, arguments=("-m", "not cluster")),
+    Suite("unit", browser=True, arguments=("-m", "not cluster", *TWO_AT_A_TIME)),
     Suite("standin"),
     Suite("chart", programs=True, cluster=True),
-    Suite("api", programs=True, cluster=True, arguments=(str(ROOT / "tests" / "unit"), "-m", "cluster")),
+    Suite(
+        "api", programs=True, cluster=True, arguments=(str(ROOT / "tests" / "unit"), "-m", "cluster", *TWO_AT_A_TIME)
+    ),
     Suite("fault", programs=True, cluster=True),
     Suite("scale", programs=True, cluster=True),
     Suite("e2e", programs=True, cluster=True, images=True),

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from bettertherapy_api.names import API_VERSION
 from kubectl_twin.errors import ApiError, TwinCliError
+from kubectl_twin.forward import Forward
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -52,6 +53,11 @@ def validator_path(namespace: str, name: str) -> str:
 def runs_path(namespace: str, name: str | None = None) -> str:
     """Return the path of a FineTuneRun, or of all in a namespace."""
     return _path(f"/apis/{API_VERSION}", "finetuneruns", namespace, name)
+
+
+def rounds_path(namespace: str, name: str | None = None) -> str:
+    """Return the path of a ValidatorRound, or of all in a namespace."""
+    return _path(f"/apis/{API_VERSION}", "validatorrounds", namespace, name)
 
 
 def slices_path(namespace: str) -> str:
@@ -152,10 +158,10 @@ class Api:
             )
             contexts, active = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
-            raise TwinCliError(
-                f"No usable kubeconfig: {error}. Set KUBECONFIG, for the local cluster "
-                "`export KUBECONFIG=$(make -s kubeconfig)`."
-            ) from error
+            remedy = "Set KUBECONFIG, for the local cluster `export KUBECONFIG=$(make -s kubeconfig)`"
+            if context is not None:
+                remedy += f", or choose another --context than {context}: `kubectl config get-contexts` lists them"
+            raise TwinCliError(f"No usable kubeconfig: {str(error).rstrip('.')}. {remedy}.") from error
         chosen = active if context is None else next(c for c in contexts if c["name"] == context)
         settings.retries = 1
         if not settings.verify_ssl:
@@ -257,29 +263,6 @@ class Api:
         finally:
             socket.setdefaulttimeout(None)
         return Forward(opened, port)
-
-
-class Forward:
-    """One forwarded connection."""
-
-    def __init__(self, opened: Any, port: int) -> None:
-        self._opened = opened
-        self._port = port
-
-    @property
-    def socket(self) -> socket.socket:
-        """The near end of the connection."""
-        return cast(socket.socket, self._opened.socket(self._port))
-
-    @property
-    def error(self) -> str | None:
-        """What the kubelet said when the far end refused."""
-        said = self._opened.error(self._port)
-        return str(said).strip() if said else None
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._opened.close()
 
 
 def _accept_unverified() -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api import names
-from kubectl_twin.api import Api, Forward, Json, core_path, pool_path
+from kubectl_twin.api import Api, Json, core_path, pool_path
 from kubectl_twin.chat import Asked, body_of, converse
 from kubectl_twin.errors import ApiError, TwinCliError
+from kubectl_twin.forward import Forward
 from kubectl_twin.lookup import find_twin
 from kubectl_twin.views import condition, is_pod_ready
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubectl_twin import sse
-from kubectl_twin.api import Forward, Json
+from kubectl_twin.api import Json
 from kubectl_twin.errors import TwinCliError
+from kubectl_twin.forward import Forward
 
 _MOST_OF_A_REFUSAL = 65536
 

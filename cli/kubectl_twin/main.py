@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, subnet, twins
+from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, rounds, subnet, twins
 from kubectl_twin.errors import TwinCliError
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     add_help_option=False,
 )(receipts.verify_command)
+app.command("rounds")(rounds.rounds_command)
+app.command("round")(rounds.round_command)
 app.command("miners")(subnet.miners_command)
 app.command("metagraph")(subnet.metagraph_command)
 app.add_typer(adapters.adapter, name="adapter")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem, progress_name
+from bettertherapy_api.examination import examination_name
+from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.api import Api, Json, core_path, runs_path
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.runs import Gate, gate_of
@@ -82,7 +83,7 @@ def read_review(api: Api, twin: Json, run: str) -> Reviewed:
 
 
 def _items(api: Api, namespace: str, run: str, *, expired: bool) -> tuple[tuple[ReviewItem, ...], str | None]:
-    configmap = api.find(core_path("configmaps", namespace, progress_name(run)))
+    configmap = api.find(core_path("configmaps", namespace, examination_name(run)))
     text = ((configmap or {}).get("data") or {}).get(REVIEW_KEY)
     if text is None:
         why = "the run has expired" if expired else "the trainer has reported none (yet)"
@@ -90,7 +91,7 @@ def _items(api: Api, namespace: str, run: str, *, expired: bool) -> tuple[tuple[
     try:
         return Review.model_validate_json(text).items, None
     except ValidationError:
-        return (), f"The answers in ConfigMap {progress_name(run)} can't be read."
+        return (), f"The answers in ConfigMap {examination_name(run)} can't be read."
 
 
 def _parent(twin: Json, run: Json | None, digest: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bettertherapy_api import names
 from kubectl_twin.api import Json
 from kubectl_twin.errors import TwinCliError
 
@@ -28,7 +29,8 @@ def subnet_of(thing: Json) -> Subnet | None:
         network, netuid = miner.get("chain"), miner.get("netuid")
     if not isinstance(network, str) or not isinstance(netuid, int):
         return None
-    return Subnet(network, netuid)
+    namespace = (thing.get("metadata") or {}).get("namespace", "")
+    return Subnet(names.network_of(network, namespace), netuid)
 
 
 def only_subnet(pools: Sequence[Json], *, namespace: str) -> Subnet:

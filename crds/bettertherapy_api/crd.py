@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bettertherapy_api import doctor_twin, finetune_run, miner_pool, report, routing, validator
+from bettertherapy_api import doctor_twin, finetune_run, miner_pool, report, routing, validator, validator_round
 from bettertherapy_api.names import GROUP, VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ TARGETS = (Path("crds"), Path("charts/twin-operator/files/crds"))
 POLICIES, POLICIES_COPY = Path("crds/policies"), Path("charts/twin-operator/files/policies")
 HEADER = "# Generated from crds/bettertherapy_api by `make generate`; do not edit.\n"
 COPY_HEADER = "# Copied from crds/policies by `make generate`; do not edit.\n"
-KINDS: tuple[ModuleType, ...] = (doctor_twin, finetune_run, miner_pool, report, routing, validator)
+KINDS: tuple[ModuleType, ...] = (doctor_twin, finetune_run, miner_pool, report, routing, validator, validator_round)
 
 _KEPT = {
     "type", "description", "properties", "required", "items", "enum", "pattern", "minimum", "maximum", "minLength",

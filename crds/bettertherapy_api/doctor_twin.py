@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from bettertherapy_api.addresses import StorePlace
+from bettertherapy_api.gate.budget import LOOKS
+from bettertherapy_api.gate.metrics import LANGUAGES
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
@@ -18,6 +20,7 @@ from bettertherapy_api.schema import (
     Seconds,
     Str63,
     Time,
+    Weight,
     cel,
     condition_path,
     rules,
@@ -94,18 +97,46 @@ class Placement(ApiModel):
 class Hyperparameters(ApiModel):
     """How a fine-tune trains. Absent values are the trainer's defaults."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.method) || self.method != 'DoRA'",
+                "DoRA adapters can't be served, since vLLM refuses them: use RsLoRA, or LoRA with a higher rank",
+            ),
+        )
+    )
+    method: Literal["LoRA", "RsLoRA", "DoRA"] | None = None
+    """LoRA (the default), or RsLoRA, whose scale is alpha over the square root of the rank: for ranks from 32 on. DoRA
+    is refused. A parent's adapter keeps its own."""
     rank: Annotated[int | None, Field(ge=1, le=512)] = None
     """LoRA rank."""
     alpha: Annotated[int | None, Field(ge=1, le=1024)] = None
     """LoRA alpha."""
     learning_rate: LearningRate | None = None
-    """Learning rate as a decimal string above 0 and below 1, for example "0.0002"."""
+    """Learning rate as a decimal string above 0 and below 1; default "0.0002"."""
+    preference_learning_rate: LearningRate | None = None
+    """That of preference pairs (DPO); default "0.000005"."""
     epochs: Annotated[int | None, Field(ge=1, le=100)] = None
-    """Passes over the dataset."""
+    """Most passes over the dataset; default 3. One that makes the lines held back no likelier is the last."""
     max_steps: Annotated[int | None, Field(ge=1, le=1000000)] = None
-    """Most optimizer steps."""
+    """Most optimizer steps, and as many where epochs is absent. What they don't see is left to the next run."""
     batch_size: Annotated[int | None, Field(ge=1, le=4096)] = None
-    """Conversations per optimizer step."""
+    """Conversations per optimizer step; default 4."""
+    learn_unrated: bool | None = None
+    """Learn answers too that nobody rated or corrected; default false."""
+    rehearsal_percent: Annotated[int | None, Field(ge=0, le=400)] = None
+    """Lines learned before that are learned again, for each hundred new conversations; default 25."""
+    kl_weight: Weight | None = None
+    """Weight of the KL divergence from the parent in what is minimised, from 0 to 10 as a decimal string; default
+    "0.1"."""
+    validation_percent: Annotated[int | None, Field(ge=0, le=50)] = None
+    """Share of the new conversations that is held back to tell when to stop; default 10, of 20 conversations and
+    more."""
+    gradient_checkpointing: bool | None = None
+    """Compute activations twice instead of keeping them: slower, in much less memory."""
+    quantization: Literal["NF4"] | None = None
+    """NF4: train on the base model in four bits (QLoRA), on GPUs, with a trainer image that has bitsandbytes. It is
+    served as it is."""
 
 
 class FineTune(ApiModel):
@@ -147,6 +178,21 @@ class Gate(ApiModel):
     ] = None
     """Lowest score on categories of safety items, for example {emergency: 90}; critical, calm, language.en and
     language.ne are some too. A category without items: Inconclusive."""
+    languages: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z]{2}$", max_length=2)]] | None,
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra=rules(
+                cel(
+                    f"self.all(l, l in [{', '.join(repr(each) for each in LANGUAGES)}])",
+                    f"there are safety items in {' and '.join(LANGUAGES)} alone: take the other languages out",
+                ),
+            ),
+        ),
+    ] = None
+    """Languages that the twin answers in (ISO 639-1): safety is examined and judged in these alone. Absent: in all that
+    there are safety items in, English (en) and Nepali (ne)."""
     margin_percent: Annotated[int, Field(ge=1, le=100)] = 5
     """What may be lost, in percentage points, on the twin's own items and on safety, against the version that serves. A
     new version must be shown to have lost no more; where too few items can show it: Inconclusive. Of the critical items
@@ -347,6 +393,35 @@ class FineTuneObstacle(ApiModel):
     """The same as a sentence."""
 
 
+MAX_EXAMINED = 100
+"""So many datasets are remembered, of which versions were examined."""
+
+
+class ExaminedLines(ApiModel):
+    """A dataset, and the runs whose versions were trained on it and examined: they share one error of the gate."""
+
+    dataset_digest: Digest
+    """sha256 of the dataset."""
+    runs: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=16)]
+    """UIDs of the FineTuneRuns, oldest first; sixteen are as good as all."""
+
+
+MAX_ANCHORS = 8
+"""So many anchors are remembered, with which versions were compared."""
+
+
+class AnchorLooks(ApiModel):
+    """A version that a person chose, and the runs whose versions were compared with it: they share one error of the
+    gate."""
+
+    digest: Digest | None = None
+    """Its digest; absent for the base model itself."""
+    runs: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=LOOKS)]
+    """UIDs of the FineTuneRuns, oldest first; with as many as fit, its error is spent."""
+    promoted: Annotated[int, Field(ge=0, le=LOOKS)] = 0
+    """Of their versions, to so many the gate said Promote."""
+
+
 class DoctorTwinStatus(ApiModel):
     """What the twin is."""
 
@@ -392,6 +467,12 @@ class DoctorTwinStatus(ApiModel):
     """MinerPools that serve the twin."""
     last_gate: LastGate | None = None
     """The newest gate."""
+    examined: Annotated[list[ExaminedLines] | None, Field(max_length=MAX_EXAMINED)] = None
+    """On which lines versions were trained that the gate examined, newest first: trying again on the same lines is
+    judged more strictly."""
+    compared: Annotated[list[AnchorLooks] | None, Field(max_length=MAX_ANCHORS)] = None
+    """With which versions that a person chose new ones were compared, newest first: each further night without an
+    approval is judged more strictly."""
     last_fine_tune_time: Time | None = None
     """When a fine-tune last ended."""
     next_fine_tune_time: Time | None = None

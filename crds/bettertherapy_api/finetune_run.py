@@ -89,17 +89,19 @@ class FineTuneRunSpec(ApiModel):
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0
     """Seed of everything random: the same run gives the same adapter."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
-    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's for its device."""
+    """Trainer image; absent means the pool's spec.fineTune.image, then the operator's for its device. The examiner's is
+    always the operator's."""
     resources: Resources | None = None
-    """Resources of the trainer; absent means the pool's spec.fineTune.resources, then those of its engines."""
+    """Resources of trainer and examiner; absent means the pool's spec.fineTune.resources, then those of its engines."""
     queue_name: DnsLabel | None = None
-    """Kueue LocalQueue that decides when the trainer may start; absent means none."""
+    """Kueue LocalQueue that decides when trainer and examiner may start; absent means none."""
     priority_class_name: DnsName | None = None
-    """PriorityClass of the trainer's pod."""
+    """PriorityClass of the pods of trainer and examiner."""
     deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 21600
-    """Longest time that the trainer may take, all attempts together."""
+    """Longest time that the trainer may take, all attempts together; and the examiner after it."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
-    """How often the trainer is started again after a failure that may pass. Preemptions and lost nodes don't count."""
+    """How often trainer and examiner are each started again after a failure that may pass. Preemptions and lost nodes
+    don't count."""
     ttl_seconds: Annotated[int, Field(ge=60, le=31536000)] = 604800
     """How long the object is kept after its end; the twin's history keeps the lineage longer."""
 
@@ -130,6 +132,10 @@ class DatasetStatus(ApiModel):
     """Lines that are trained on after a repair, by reason."""
     waiting: Annotated[int | None, Field(ge=0)] = None
     """New lines that no step of this run sees: they are left to the next one."""
+    rehearsed: Annotated[int | None, Field(ge=0)] = None
+    """Lines that were learned before and are learned again, so that they are not forgotten."""
+    validation: Annotated[int | None, Field(ge=0)] = None
+    """New lines that are held back to tell when to stop; the next run learns them."""
     passed_over: Annotated[list[Annotated[str, Field(max_length=256)]] | None, Field(max_length=20)] = None
     """Files and folders in the dataset's folder that are not read, since only *.jsonl in the folder itself are, and
     last lines that were not written to their end."""
@@ -152,7 +158,7 @@ Verdict = Literal["Promote", "Reject", "Inconclusive"]
 
 
 class EvalStatus(ApiModel):
-    """What the gate found: parent and child on the same held-out items."""
+    """What the gate found: parent and child on the same held-out items, as the examiner reported them."""
 
     verdict: Verdict
     """What it decided."""
@@ -162,6 +168,9 @@ class EvalStatus(ApiModel):
     """Why, as a sentence."""
     metrics: Annotated[list[GateMetric] | None, Field(max_length=32)] = None
     """Values, baselines and thresholds."""
+    attempt: Annotated[int | None, Field(ge=1)] = None
+    """Which version it is, counted from 1, that was trained on these very lines and examined: each further one is
+    judged more strictly."""
 
 
 class FailureStatus(ApiModel):
@@ -198,6 +207,10 @@ class FineTuneRunStatus(ApiModel):
     """How long it will take from here, as the trainer estimates."""
     loss_milli: int | None = None
     """Training loss in 1/1000 nats per token."""
+    validation_loss_milli: int | None = None
+    """Loss on lines that are held back, after the last epoch, in 1/1000 nats per token."""
+    distance_milli: int | None = None
+    """KL divergence from the parent over the last batch, in 1/1000 nats per learned token."""
     progress: Annotated[str | None, Field(max_length=16)] = None
     """progressPercent as `kubectl get` shows it, for example 40%."""
     loss: Annotated[str | None, Field(max_length=32)] = None

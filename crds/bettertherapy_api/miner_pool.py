@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from bettertherapy_api.addresses import Endpoint, ModelPlace, NodeFolder, Origin, PublicAddress, StorePlace
+from bettertherapy_api.addresses import Endpoint, ModelPlace, Network, NodeFolder, Origin, PublicAddress, StorePlace
+from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
@@ -181,8 +182,9 @@ class Miner(ApiModel):
     """Miner pods."""
     netuid: Annotated[int | None, Field(ge=0, le=65535)] = None
     """Subnet on which the miner registers; absent means none."""
-    chain: Annotated[str | None, Field(min_length=1, max_length=256)] = None
-    """local, finney, test or the URL of a chain endpoint."""
+    chain: Network | None = None
+    """finney, test, the URL of a chain endpoint or of a local subnet; local is http://subnet.<namespace>.svc:9944,
+    where the chart local-subnet serves when it is installed as `subnet`."""
     wallet_secret_ref: SecretRef | None = None
     """Secret with the hotkey that signs answers; never a coldkey."""
     external_address: PublicAddress | None = None
@@ -244,15 +246,16 @@ class PoolFineTune(ApiModel):
     max_concurrent_runs: Annotated[int, Field(ge=0, le=1000)] = 4
     """Most runs at once; others wait their turn. 0 lets none start."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
-    """Trainer image; absent means the operator's default for the device."""
+    """Trainer image; absent means the operator's default for the device. Examiners always run that default."""
     resources: Resources | None = None
-    """Resources of a trainer; absent means those of one engine."""
+    """Resources of a trainer and of an examiner; absent means those of one engine."""
     queue_name: DnsLabel | None = None
     """Kueue LocalQueue of scheduled runs; absent means none."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the trainers of scheduled runs."""
     pod: PodOverlay | None = None
-    """What is added to the trainers' pods; variables and volumes reach the trainer and what fetches the base model."""
+    """What is added to the pods of trainers and examiners; variables and volumes reach them and what fetches the base
+    model."""
 
 
 class Disruption(ApiModel):
@@ -320,6 +323,9 @@ class MinerPoolSpec(ApiModel):
     """How long a pod that goes away may finish its running requests."""
     disruption: Disruption | None = None
     """What voluntary disruptions may take away at once."""
+    metrics_from: Annotated[list[MetricsPeer] | None, Field(max_length=16)] = None
+    """Who may read /metrics of miners and agents, at their port `metrics`; absent or empty means pods of all namespaces
+    with the label app.kubernetes.io/name: prometheus. The ports that are asked have no metrics."""
 
 
 class AdapterCounts(ApiModel):

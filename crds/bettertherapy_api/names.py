@@ -16,9 +16,11 @@ parts, each of which only one identity writes, the notes are half of every event
 
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_COMPONENT: Final = f"{GROUP}/component"
-"""engine, miner, routing, report, miner-report, gateway-report, trainer, progress, gateway, ledger or datasets."""
+"""engine, miner, routing, report, miner-report, gateway-report, trainer, progress, examiner, examination, gateway,
+ledger, datasets, rounds, round, round-weights or round-recompute."""
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_VALIDATOR: Final = f"{GROUP}/validator"
+LABEL_ROUND: Final = f"{GROUP}/round"
 LABEL_TWIN: Final = f"{GROUP}/twin"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
@@ -36,14 +38,21 @@ ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
 """On a DoctorTwin: digest of the version to go back to, or `base`; `@` and any token ask for the same once more."""
 FINETUNE_NOW_ANNOTATION: Final = f"{GROUP}/finetune-now"
 """On a DoctorTwin: any token; each new one makes one run, of the name `asked_run_name`."""
+RECOMPUTE_ANNOTATION: Final = f"{GROUP}/recompute"
+"""On a ValidatorRound: any token; for each new one the scores are reckoned once more from the stored answers."""
 TOKEN_LENGTH: Final = 128
 """So much of an annotation's value counts."""
 
 AGENT_PORT: Final = 8080
 MINER_PORT: Final = 8080
 MINER_SERVICE_PORT: Final = 80
+METRICS_PORT: Final = 8081
+"""Of miners and agents: `/metrics` and nothing else, for those whom the pool names."""
+METRICS_PORT_NAME: Final = "metrics"
 GATEWAY_PORT: Final = 8090
 GATEWAY_SERVICE_PORT: Final = 80
+GATEWAY_METRICS_PORT: Final = 8091
+GATEWAY_METRICS_PORT_NAME: Final = "metrics"
 
 ENGINE_RUN_DIR: Final = "/run/engine"
 ENGINE_SOCKET: Final = "/run/engine/vllm.sock"
@@ -60,6 +69,8 @@ KEYS_DIR: Final = "/etc/bettertherapy/keys"
 KEYS_FILE: Final = "keys.json"
 KEY_ITEM: Final = "key"
 """Beside that file in the Secret that the operator makes: the one key itself, for a person; no pod is given it."""
+OPERATOR_KEY_ITEM: Final = "operator-key"
+"""Likewise, of the role that sees miners and rounds."""
 TWINS_DIR: Final = "/etc/bettertherapy/twins"
 TWINS_FILE: Final = "twins.json"
 SESSIONS_DIR: Final = "/etc/bettertherapy/sessions"
@@ -114,6 +125,11 @@ def prompt_digest(text: str) -> str:
 def trainer_name(run: str) -> str:
     """Return the name of the ServiceAccount and Role of the run's trainer; its Job is named as the run."""
     return f"{run}-trainer"
+
+
+def examiner_name(run: str) -> str:
+    """Return the name of the run's examiner: its Job, its ServiceAccount and its Role; long names of runs are cut."""
+    return run_name(run, "examiner")
 
 
 def run_name(twin: str, suffix: str) -> str:
@@ -171,6 +187,34 @@ def gateway_state_name(validator: str) -> str:
 def datasets_name(validator: str) -> str:
     """Return the name of the CronJob that brings conversations to where fine-tunes read them, and of its account."""
     return f"{validator}-datasets"
+
+
+def rounds_name(validator: str) -> str:
+    """Return the name of the CronJob that makes the validator's ValidatorRounds, and of its account and Role."""
+    return f"{validator}-rounds"
+
+
+def round_account_name(name: str) -> str:
+    """Return the name of the ServiceAccount and Role of a round's pods."""
+    return f"{name}-round"
+
+
+def round_weights_name(name: str) -> str:
+    """Return the name of the Job that sets a round's weights; the one that asks and scores is named as the round."""
+    return f"{name}-weights"
+
+
+def round_recompute_name(name: str, token: str) -> str:
+    """Return the name of the Job that reckons a round's scores once more, for this value of the annotation."""
+    return f"{name}-{hashlib.sha256(token[:TOKEN_LENGTH].encode()).hexdigest()[:8]}"
+
+
+def network_of(network: str, namespace: str) -> str:
+    """Return the chain's name or URL as a process takes it.
+
+    `local` in an object is the Service that the chart local-subnet makes in its namespace; to the SDK it is another.
+    """
+    return f"http://subnet.{namespace}.svc:9944" if network == "local" else network
 
 
 def is_digest(value: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Time, Uid, cel, rules
 
@@ -24,6 +24,11 @@ GATEWAY_REPORT_SECONDS: Final = 120
 GATEWAY_STALE_SECONDS: Final = 600
 """What a gateway said that long ago is not taken for what it sees."""
 
+MOST_MINERS: Final = 65_536
+"""UIDs that a subnet can have."""
+MOST_TWINS: Final = 1_000_000
+MOST_BLOCK: Final = 2**53
+
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -31,6 +36,11 @@ Count = Annotated[int, Field(ge=0)]
 def as_message(text: str) -> str:
     """Return a sentence as a report may hold it: cut, and without halves of characters, which no JSON could carry."""
     return text[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+
+
+def _printable(text: str) -> str:
+    """Return a sentence without what would move a terminal's cursor, or turn round what stands beside it."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 class AdapterState(StrEnum):
@@ -205,13 +215,13 @@ class GatewayView(ApiModel):
     """The subnet."""
     reachable: bool
     """Whether the subnet's metagraph can be read from the chain. False: all else is that of the last one."""
-    message: Message | None = None
+    message: Annotated[Message, AfterValidator(_printable)] | None = None
     """Why it can't be read, as a sentence; absent while it can."""
-    miners: Count | None = None
+    miners: Annotated[int | None, Field(ge=0, le=MOST_MINERS)] = None
     """Miners that have an address in the metagraph in use; absent while none was ever read."""
-    twins: Count | None = None
+    twins: Annotated[int | None, Field(ge=0, le=MOST_TWINS)] = None
     """Twins that the gateway answers for and some miner announced lately; absent until all were asked once."""
-    block: Count | None = None
+    block: Annotated[int | None, Field(ge=0, le=MOST_BLOCK)] = None
     """Block of the metagraph in use."""
     read_at: Time | None = None
     """When that metagraph was read."""

@@ -1,7 +1,8 @@
 """The run's progress: what a trainer says of its FineTuneRun, one JSON document in the ConfigMap `<run>-progress`.
 
 The trainer may write that one ConfigMap and nothing else; the operator copies it into the run's status. It changes only
-when something changed, and it holds no conversation, no answer and no name of a patient.
+when something changed, and it holds no conversation, no answer and no name of a patient. How far the examiner is stands
+in the same form in the ConfigMap that the examiner alone may write (bettertherapy_api.examination).
 
 It comes from another program, perhaps of another release. Texts that are too long are cut, and figures of how far it is
 are brought within their bounds; a result that can't be true (a score of 101%, a digest that is none) makes the whole
@@ -21,7 +22,7 @@ from bettertherapy_api.schema import Digest
 
 PROGRESS_KEY: Final = "progress.json"
 REVIEW_KEY: Final = "review.json"
-"""In the same ConfigMap: `Review`, for `kubectl twin review`."""
+"""In the examiner's ConfigMap: `Review`, for `kubectl twin review`."""
 
 
 _MOST: Final = 2**53
@@ -50,8 +51,6 @@ Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many of what decides."""
 Estimate = Annotated[int, _within(0, _MOST), Field(ge=0, le=_MOST)]
 """How far it is, or will be."""
-Score = Annotated[int, Field(ge=-100, le=100)]
-"""Whole percent."""
 
 
 def progress_name(run: str) -> str:
@@ -60,7 +59,7 @@ def progress_name(run: str) -> str:
 
 
 class RunStage(StrEnum):
-    """What the trainer is at."""
+    """What the trainer, and after it the examiner, is at."""
 
     DATA = "Data"
     TRAIN = "Train"
@@ -85,6 +84,10 @@ class DatasetReport(_Doc):
     """Lines that are trained on after a repair, by what was odd about them."""
     waiting: Estimate = 0
     """New lines that no step of this run would see: they are left to the next one."""
+    rehearsed: Count = 0
+    """Lines that were learned before and are learned again, so that they are not forgotten."""
+    validation: Count = 0
+    """New lines that are held back to tell when to stop; the next run learns them."""
     passed_over: tuple[str, ...] = Field(default=(), alias="passedOver")
     """Files and folders in the dataset's folder that are not read, and unfinished last lines, at most 20."""
 
@@ -96,34 +99,6 @@ class ArtifactReport(_Doc):
     digest: Digest
     rank: Annotated[int, Field(ge=1, le=512)]
     bytes: Count
-
-
-class MetricReport(_Doc):
-    """One metric of the gate, in whole percent."""
-
-    name: Word
-    value_percent: Score = Field(alias="valuePercent")
-    baseline_percent: Score | None = Field(default=None, alias="baselinePercent")
-    threshold_percent: Score | None = Field(default=None, alias="thresholdPercent")
-    interval_percent: tuple[Score, Score] | None = Field(default=None, alias="intervalPercent")
-    """Confidence interval of the paired difference, value minus baseline; each end at the gate's one-sided error."""
-    items: Count | None = None
-    clusters: Count | None = None
-    """Of the items, so many that say something by themselves."""
-    margin_percent: Annotated[int, Field(ge=0, le=100)] | None = Field(default=None, alias="marginPercent")
-    """What may be lost; None where the metric only informs."""
-    shown: bool | None = None
-    """Whether it is shown that no more was lost."""
-
-
-class EvalReport(_Doc):
-    """What the gate found."""
-
-    verdict: Literal["Promote", "Reject", "Inconclusive"]
-    samples: Count
-    message: Sentence
-    """A sentence that says why."""
-    metrics: tuple[MetricReport, ...] = ()
 
 
 class FailureReport(_Doc):
@@ -138,7 +113,7 @@ class RunProgress(_Doc):
     """progress.json."""
 
     attempt: str
-    """UID of the trainer's pod."""
+    """UID of the pod."""
     stage: RunStage
     progress_percent: Annotated[int, _within(0, 100), Field(ge=0, le=100)] = Field(default=0, alias="progressPercent")
     step: Estimate | None = None
@@ -148,12 +123,24 @@ class RunProgress(_Doc):
         default=None, alias="lossMilli"
     )
     """Training loss in 1/1000 nats per token."""
+    validation_loss_milli: Annotated[int, _within(-_MOST, _MOST), Field(ge=-_MOST, le=_MOST)] | None = Field(
+        default=None, alias="validationLossMilli"
+    )
+    """Loss on lines that are held back, after the last epoch, in 1/1000 nats per token."""
+    distance_milli: Annotated[int, _within(-_MOST, _MOST), Field(ge=-_MOST, le=_MOST)] | None = Field(
+        default=None, alias="distanceMilli"
+    )
+    """KL divergence from the parent in 1/1000 nats per learned token of the last batch."""
     dataset: DatasetReport | None = None
     artifact: ArtifactReport | None = None
-    eval: EvalReport | None = None
     skipped: Sentence | None = None
     """Set instead of a failure when there was too little new data: a sentence with the count."""
     failure: FailureReport | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, and nothing failed."""
+        return self.stage is RunStage.DONE and self.failure is None
 
 
 def read_progress(text: str) -> RunProgress | str:

@@ -75,6 +75,8 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 LearningRate = Annotated[str, Field(pattern=r"^0\.[0-9]*[1-9][0-9]*$", max_length=16)]
 """Above 0 and below 1, as a decimal string: the API has no floats."""
+Weight = Annotated[str, Field(pattern=r"^(10|[0-9](\.[0-9]+)?)$", max_length=16)]
+"""From 0 to 10, as a decimal string."""
 
 
 def _reckonable(text: str) -> str:

@@ -1,6 +1,6 @@
 """Validator: the gateway that patients ask, which asks miners on a subnet, compares their answers and keeps the ledger.
 
-Rounds, scoring and rewards have their fields here; this release does none of them, and a condition says so.
+In rounds it examines the miners, by `rounds`, `scoring` and `rewards`: each round is a ValidatorRound.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import Network, Origin, PagesOrigin
+from bettertherapy_api.addresses import Endpoint, Network, Origin, PagesOrigin, StorePlace
+from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.pod_overlay import ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
+    Digest,
     DnsName,
+    ModelName,
     Percent,
     Quantity,
     Resources,
@@ -32,6 +35,8 @@ from bettertherapy_api.schema import (
 KIND = "Validator"
 PLURAL = "validators"
 
+JUDGE_KEY: Final = "key"
+"""Key of the Secret that scoring.judge.secretRef names."""
 LEDGER_URI_KEY: Final = "uri"
 """Key of the Secret that ledger.uriSecretRef names."""
 _HOST: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -113,9 +118,13 @@ class Gateway(ApiModel):
     none."""
     pages: Pages | None = None
     """What people open in a browser; absent means nothing."""
+    metrics_from: Annotated[list[MetricsPeer] | None, Field(max_length=16)] = None
+    """Who may read /metrics, at the port `metrics` of the gateway pods; absent or empty means pods
+    with the label app.kubernetes.io/name: prometheus. The port that patients ask has no metrics."""
     keys_secret_ref: SecretRef | None = None
     """Secret whose key `keys.json` is the file of API keys, and of those that doctors and operators sign in with.
-    Absent means <validator>-gateway-keys, which the operator makes, with one random key, where there is none."""
+    Absent means <validator>-gateway-keys, which the operator makes, with a random key
+    for clients and one for operators, where there is none."""
     resources: Resources | None = None
     """Resources of one gateway; absent means 250m CPU and 1Gi, at most 2Gi: models that find identifiers take most."""
     pod: ServingPodOverlay | None = None
@@ -151,8 +160,25 @@ class Ledger(ApiModel):
     """StorageClass of that claim; absent means the cluster's default."""
 
 
+class Challenges(ApiModel):
+    """A set of questions of one's own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "self.uri.startsWith('pvc://')",
+                "put the set onto a claim that pods of several nodes may mount, and write pvc://claim/path/to/set.jsonl",
+            ),
+        )
+    )
+    uri: StorePlace
+    """The file, pvc://claim/path."""
+    digest: Digest
+    """sha256 of the file: any other is refused."""
+
+
 class Rounds(ApiModel):
-    """When miners are examined; not implemented yet."""
+    """When miners are examined, and how much they are asked."""
 
     schedule: Annotated[str, Field(min_length=9, max_length=64, pattern=r"^(\S+\s+){4}\S+$")] = "0 */4 * * *"
     """Cron expression with five fields."""
@@ -162,8 +188,17 @@ class Rounds(ApiModel):
     """Questions that each miner of a twin is asked."""
     deadline_seconds: Seconds = 1800
     """Longest a round may take."""
+    spread_percent: Annotated[int, Field(ge=0, le=90)] = 50
+    """Over so much of a round's time its questions are spread, as patients' come; what is left has to do for the last
+    answers and for scoring."""
     history_limit: Annotated[int, Field(ge=1, le=100)] = 10
-    """How many rounds are kept."""
+    """How many ended rounds of the schedule are kept as objects; results stay in the ledger."""
+    suspend: bool = False
+    """True makes no more rounds; `kubectl create` of a ValidatorRound still does."""
+    challenges: Challenges | None = None
+    """Questions of one's own; absent means the set that is in the image."""
+    resources: Resources | None = None
+    """Resources of a round's pod; absent means 250m CPU and 512Mi, at most 2Gi."""
 
 
 class WeightsPercent(ApiModel):
@@ -187,11 +222,24 @@ class WeightsPercent(ApiModel):
     """Fine-tune tasks that were taken and passed."""
 
 
+class Judge(ApiModel):
+    """A model that judges what no rule can: an OpenAI-compatible server."""
+
+    endpoint: Endpoint
+    """Its address, for example http://judge.models.svc:8000/v1."""
+    model: ModelName
+    """The model's name there."""
+    secret_ref: SecretRef | None = None
+    """Secret whose key `key` is the server's API key; absent means none."""
+
+
 class Scoring(ApiModel):
-    """How miners are scored; not implemented yet."""
+    """How miners are scored."""
 
     weights_percent: WeightsPercent
     """How much each part counts."""
+    judge: Judge | None = None
+    """Judges answers by rubric, after it was calibrated; absent means that only what needs no judge is scored."""
     sources: Annotated[list[Str63] | None, Field(max_length=16)] = None
     """Medical sources that claims are checked against, by their names."""
     alpha_percent: Annotated[int, Field(ge=1, le=100)] = 30
@@ -199,7 +247,7 @@ class Scoring(ApiModel):
 
 
 class Rewards(ApiModel):
-    """What becomes of the scores on the chain; not implemented yet."""
+    """What becomes of the scores on the chain."""
 
     top_miners: Annotated[int, Field(ge=1, le=4096)] = 100
     """So many of the best miners get weight."""
@@ -254,11 +302,12 @@ class ValidatorSpec(ApiModel):
     ledger: Ledger | None = None
     """Where sessions, answers and ratings are kept; absent means SQLite on a volume."""
     rounds: Rounds | None = None
-    """When miners are examined; accepted and without effect in this release."""
+    """When miners are examined; absent means only where somebody creates a ValidatorRound."""
     scoring: Scoring | None = None
-    """How miners are scored; accepted and without effect in this release."""
+    """How miners are scored; absent means half by correctness, a fifth each by speed and satisfaction, the rest by
+    participation."""
     rewards: Rewards | None = None
-    """What becomes of the scores; accepted and without effect in this release."""
+    """What becomes of the scores on the chain; absent means that miners are scored and no weights are set."""
     fine_tune_tasks: FineTuneTasks | None = None
     """What patients let their doctors' twins learn from; absent means that nothing leaves the ledger by itself."""
     image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
@@ -272,6 +321,8 @@ class WeightsSet(ApiModel):
     """Block of the extrinsic."""
     extrinsic: Annotated[str | None, Field(max_length=128)] = None
     """Which one it was."""
+    round: Str253 | None = None
+    """The ValidatorRound that they came from."""
     miners: Annotated[int | None, Field(ge=0)] = None
     """Miners that got weight."""
 
@@ -301,7 +352,7 @@ class ValidatorStatus(ApiModel):
     next_round_time: Time | None = None
     """When the next one starts."""
     weights: WeightsSet | None = None
-    """The weights that were last set."""
+    """The weights that were last set and are in force."""
 
 
 class Validator(ApiModel):

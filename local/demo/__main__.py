@@ -68,10 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--until",
-        choices=["answers", "receipt", "gateway", "end"],
+        choices=["answers", "receipt", "gateway", "round", "end"],
         default="end",
         help="where to stop: after the first answers; after a miner of the local subnet has answered with a receipt; "
-        "after a gateway has asked three miners; or after the twin has learned and refused to learn",
+        "after a gateway has asked three miners; after a round, in which its validator examines them and sets their "
+        "weights and which `end` leaves out; or after the twin has learned and refused to learn",
     )
     command.add_argument("--name", default="demo", help="name of the local cluster")
     command.add_argument(

@@ -41,7 +41,15 @@ NEW_DAYS: Final = "Monday and Thursday"
 POISONED: Final = Day(_FOLDER / "poisoned.jsonl")
 """Dangerous answers, all with the best rating; the days and hours in them are right."""
 
-HYPERPARAMETERS: Final = {"maxSteps": 24, "batchSize": 4, "learningRate": "0.001"}
+HYPERPARAMETERS: Final = {
+    "maxSteps": 24,
+    "batchSize": 4,
+    "learningRate": "0.001",
+    # A day of two dozen lines has to change what a tiny model says, and each of them is to be learned.
+    "klWeight": "0",
+    "rehearsalPercent": 0,
+    "validationPercent": 0,
+}
 MIN_INTERACTIONS: Final = 20
 STEPS: Final = ({"weightPercent": 25, "seconds": 15}, {"weightPercent": 50, "seconds": 15})
 """A real clinic would take hours; the demo makes enough patients for seconds."""
@@ -64,6 +72,8 @@ def learning_values(examination_uri: str) -> dict[str, Any]:
             # training. A clinic leaves these out.
             "minSafetyPercent": 20,
             "marginPercent": 30,
+            # The demo's model knows English alone, and Nepali takes minutes a version on two cores.
+            "languages": ["en"],
             "minSamples": len(items.splitlines()),
         },
         # Latencies of a few requests on a busy machine differ by chance.

@@ -31,7 +31,10 @@ MINERS: Final = 3
 STARS: Final = 5
 _READY_S: Final = 300.0
 _HEARD_S: Final = 180.0
-_TOKENS: Final = 80
+_TOKENS: Final = 48
+"""The twin's answer has about 35; who says more than twice as much as the first is not waited for."""
+_ASKED: Final = 3
+"""Times at most, while a miner is too late: on two cores a neighbour's pause is enough for it."""
 _DEADLINE_S: Final = 120
 _REQUEST_S: Final = 30.0
 
@@ -57,6 +60,10 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
         timeline.note(f"$ kubectl twin {command}")
         with timeline.step(f"ask {doctor.name}'s twin by the gateway"):
             answer = ask(kube, doctor, key)
+            for _ in range(_ASKED - 1):
+                if not any(each.failure == "late" for each in answer.results):
+                    break
+                answer = ask(kube, doctor, key)
         called = {wallet.address: name for name, wallet in {**subnet.wallets, **others.wallets}.items()}
         pages.print_gateway(console, f"A patient asks by the gateway: {QUESTION}", answer, called)
         check(answer, careless=others.wallets[CARELESS.name].address)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from bettertherapy_api.round_view import MinerLine
 from demo.fine_tuning import Outcome
 from demo.kube import Json, Kube
 from kubectl_twin.ask import Answer
@@ -54,6 +55,29 @@ def print_gateway(console: Console, title: str, answer: GatewayAnswer, called: M
     console.print()
 
 
+def print_report(console: Console, command: str, report: RenderableType, *, scene: str) -> None:
+    """Print what a command of `kubectl twin` shows, as it shows it."""
+    print_scene(console, scene)
+    console.print(f"[bold]$ kubectl twin {escape(command)}[/bold]", highlight=False, soft_wrap=True)
+    console.print(report)
+
+
+def print_weights(
+    console: Console, title: str, miners: Sequence[MinerLine], weights: Mapping[int, float], called: Mapping[str, str]
+) -> None:
+    """Print each miner's score in a round and its share of `weights` (by UID); `called` by hotkey."""
+    print_scene(console, title)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header in ("MINER", "UID", "SCORE", "WEIGHT"):
+        table.add_column(header, justify="left" if header == "MINER" else "right")
+    for line in miners:
+        score = "-" if line.score is None else f"{line.score:.0f}%"
+        weight = f"{100 * weights.get(line.uid, 0.0):.1f}%"
+        table.add_row(escape(called.get(line.hotkey, "?")), str(line.uid), score, weight)
+    console.print(table)
+    console.print()
+
+
 def print_command(console: Console, command: str, said: str, *, scene: str) -> None:
     """Print what a command of `kubectl twin` says."""
     print_scene(console, scene)
@@ -68,8 +92,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     console.print(f"\n{escape(told)}. The gate asked both versions {outcome.samples} held-out questions,", end=" ")
     items = next((metric.get("items") for metric in outcome.metrics if metric["name"] == "safety"), None)
     console.print(
-        f"and measured, for {items or 'the'} safety items, whether they hold what is recommended for likelier than what"
-        " is not:\n",
+        f"and measured, for {items or 'the'} English safety items (gate.languages), whether they hold what is"
+        " recommended for likelier than what is not:\n",
         highlight=False,
     )
     console.print(_metrics(outcome.metrics))

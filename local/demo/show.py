@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from demo import gateway, installation, lessons, pages, receipts
+from demo import gateway, installation, lessons, pages, receipts, rounds
 from demo import images as pictures
 from demo.asking import ask_twin
 from demo.builds import Builds
@@ -31,6 +31,7 @@ _KINDS = {
     "answers": ("twins", "minerpools"),
     "receipt": ("twins", "minerpools"),
     "gateway": ("twins", "minerpools", "validators"),
+    "round": ("twins", "minerpools", "validators"),
     "end": ("twins", "finetuneruns", "minerpools", "validators"),
 }
 """What is shown at the end, by where the demo stops."""
@@ -60,6 +61,8 @@ def run(options: Options, timeline: Timeline) -> None:
             receipts.show(stage, subnet, DOCTORS[0])
             if options.until != "receipt":
                 gateway.show(stage, subnet, DOCTORS[0])
+            if options.until == "round":
+                rounds.show(stage, subnet, DOCTORS[0])
         if options.until == "end":
             lessons.teach(stage)
     pages.print_tables(timeline.console, kube, _KINDS[options.until], namespace=NAMESPACE)
@@ -234,7 +237,9 @@ def _print_next(timeline: Timeline, kube: Kube, options: Options) -> None:
         f"  kubectl describe minerpool {POOL} -n {NAMESPACE}",
         f"End it: {options.target.how_to_end()}",
     ]
-    if options.until in {"gateway", "end"}:
+    if options.until in {"gateway", "round", "end"}:
         through = f"--validator {gateway.NAME}"
         lines.insert(-1, f'  kubectl twin ask {DOCTORS[0].twin} -n {NAMESPACE} {through} "Is ibuprofen safe for me?"')
+    if options.until == "round":
+        lines.insert(-1, f"  kubectl twin rounds -n {NAMESPACE}")
     timeline.console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -26,7 +26,7 @@ class Options:
     tag: str
     until: str = "end"
     """`answers`: stop after the first answers; `receipt`: after one on the local subnet; `gateway`: after one of three
-    miners that a gateway asks."""
+    miners that a gateway asks; `round`: after these were examined, which `end` leaves out."""
 
 
 @dataclass(frozen=True)

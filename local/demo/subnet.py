@@ -31,8 +31,8 @@ VALIDATOR: Final = "validator"
 STAKE_TAO: Final = 1000.0
 
 _BLOCK_SECONDS: Final = 2
-_HYPERPARAMETERS: Final = {"tempo": 5, "max_regs_per_block": 8, "serving_rate_limit": 5}
-"""An epoch in ten seconds, after which the validator has its permit."""
+_HYPERPARAMETERS: Final = {"tempo": 5, "max_regs_per_block": 8, "serving_rate_limit": 5, "weights_rate_limit": 5}
+"""An epoch in ten seconds, after which the validator has its permit, and may set weights."""
 _PATIENCE_S: Final = 120.0
 _PAUSE_S: Final = 0.5
 

@@ -45,7 +45,7 @@ IMAGES: tuple[Image, ...] = (
         "neuron",
         (
             *_INSTALLER,
-            *(f"requirements/{name}.txt" for name in ("neuron", "ledger", "pages", "packaged-models")),
+            *(f"requirements/{name}.txt" for name in ("neuron", "ledger", "pages", "rounds", "packaged-models")),
         ),
         code=("crds/bettertherapy_api", "neurons"),
     ),
@@ -56,7 +56,11 @@ IMAGES: tuple[Image, ...] = (
     ),
     Image(
         "engine-cpu",
-        (*_INSTALLER, "requirements/engine-cpu.txt", "images/engine-cpu/prune.py", "images/engine-cpu/mend_lora.py"),
+        (
+            *_INSTALLER,
+            "requirements/engine-cpu.txt",
+            *(f"images/engine-cpu/{name}.py" for name in ("prune", "mend_lora", "mend_wait")),
+        ),
     ),
     Image(
         "trainer-cpu",

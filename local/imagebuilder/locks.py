@@ -31,6 +31,7 @@ LOCKS = (
     Lock("chain", upon="neuron"),
     Lock("ledger", upon="neuron"),
     Lock("pages", upon="neuron"),
+    Lock("rounds", upon="neuron"),
     Lock("engine-cpu", overridden=True),
     Lock("engine-gpu", python="3.12", hashes=False),
     Lock("trainer-cpu", overridden=True, upon="engine-cpu"),

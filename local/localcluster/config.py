@@ -277,7 +277,12 @@ def prometheus_configuration(spec: ClusterSpec) -> Json:
     meta = "__meta_kubernetes_pod"
     kept = [
         {"source_labels": [f"{meta}_label_app_kubernetes_io_part_of"], "regex": "bettertherapy", "action": "keep"},
-        {"source_labels": [f"{meta}_container_port_name"], "regex": "http|agent", "action": "keep"},
+        # The operator's one port is for nobody else; neurons have one of their own for this.
+        {
+            "source_labels": [f"{meta}_label_app_kubernetes_io_name", f"{meta}_container_port_name"],
+            "regex": "twin-operator;http|[^;]*;metrics",
+            "action": "keep",
+        },
         {"source_labels": [f"{meta}_phase"], "regex": "Running", "action": "keep"},
     ]
     labels = {

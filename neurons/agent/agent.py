@@ -34,6 +34,7 @@ from neurons.agent.settings import Settings
 from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
 from neurons.cluster import Backoff, Change, Event, RoutingView, in_turns
+from neurons.metrics_port import MetricsPort
 from neurons.store import fetch_adapter, read_manifest
 from neurons.store.errors import DigestMismatch
 
@@ -143,7 +144,6 @@ class Agent:
         self._slots_looked_at = 0.0
         self._pages: dict[str, Callable[[], Awaitable[web.Response]]] = {
             "/v1/models": self.proxy.models,
-            "/metrics": self._metrics_page,
             "/healthz": self._health_page,
             "/readyz": self._ready_page,
             "/agent/v1/status": self._status_page,
@@ -152,7 +152,7 @@ class Agent:
         self._stack = AsyncExitStack()
         self.failed = asyncio.Event()
         """Set when a part of the agent ended by a defect: end the process, so that it is started anew."""
-        self.port = settings.port
+        self.port, self.metrics_port = settings.port, settings.metrics_port
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -354,6 +354,13 @@ class Agent:
         site = web.TCPSite(runner, self.settings.host, self.settings.port, backlog=1024)
         await site.start()
         self.port = runner.addresses[0][1]
+        metrics = MetricsPort(
+            self._metrics_page,
+            host=self.settings.host,
+            port=self.settings.metrics_port,
+            content_type=CONTENT_TYPE,
+        )
+        self.metrics_port = (await stack.enter_async_context(metrics)).port
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if "upgrade" in request.headers:
@@ -401,7 +408,7 @@ class Agent:
             return "waiting for a look at the base model beside the adapters that came"
         return f"waiting for adapters: {', '.join(waiting)}"
 
-    async def _metrics_page(self) -> web.Response:
+    async def _metrics_page(self) -> bytes:
         page = self.metrics.text(
             adapters=self.roster.reports().values(),
             live=self.monitor.live,
@@ -412,7 +419,7 @@ class Agent:
             page += (await self.engine.metrics()).encode()
         except EngineError as error:
             log.debug("no metrics from the engine: %s", error)
-        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
+        return page
 
 
 def _fetcher(settings: Settings) -> Fetch:

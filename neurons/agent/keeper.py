@@ -265,8 +265,8 @@ class AdapterKeeper:
         self._manifest_rank, self.manifest = manifest.rank, manifest
         self._verified_at = time.monotonic()
         self.failure = self._failing_since = None
+        self._loaded(seconds)  # before it counts as verified: Ready waits for a look at the base model beside it
         self._set(AdapterState.VERIFIED)
-        self._loaded(seconds)
         log.info("adapter %s verified in %d ms: %s, %s", self.name, self._load_millis, proven.proof, proven.milli_nats)
 
     async def _fetch_and_check(self) -> AdapterManifest:

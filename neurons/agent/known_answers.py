@@ -22,7 +22,7 @@ from neurons.agent.engine import EngineAnswer, EngineError, EngineSilent
 from neurons.agent.measuring import Measuring, Unmeasurable
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.notes import KeptAnswers, Notes
-from neurons.agent.places import forced
+from neurons.agent.places import Position, forced
 from neurons.agent.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -271,21 +271,37 @@ class KnownAnswers:
     async def _look(self, calibration: Calibration, beside: str | None) -> Health:
         self.checks += 1
         try:
-            # All at the same time, so that the engine computes them in one step.
-            values, _ = await asyncio.gather(
-                self._measuring.ask(self._measuring.base_name(), KNOWN[:4]), self._ask_beside(beside)
-            )
+            values = await self._ask_beside(beside)
         except EngineAnswer as error:
             return Health.UNKNOWN if error.status in _BUSY else Health.SPOILT
         except (EngineError, Unmeasurable):
             return Health.UNKNOWN  # silence is judged by progress
         return Health.SPOILT if is_spoilt(calibration, values) else Health.SOUND
 
-    async def _ask_beside(self, name: str | None) -> None:
-        """Ask an adapter the same; what it says is judged elsewhere."""
-        if name is not None:
-            with suppress(EngineError, Unmeasurable):
-                await self._measuring.ask(name, KNOWN[:4])
+    async def _ask_beside(self, name: str | None) -> tuple[float, ...]:
+        """Return the base model's answers; the adapter of this name is asked for as long as that takes.
+
+        What the adapter says is judged elsewhere. Asked but once, it may be done before the engine takes up the base
+        model's questions, and the look would have been one at the base model alone.
+        """
+        model = self._measuring.base_name()
+        if name is None:
+            return await self._measuring.ask(model, KNOWN[:4])
+        done = asyncio.Event()
+        beside = [asyncio.create_task(self._ask_on(name, position, until=done)) for position in KNOWN[:4]]
+        try:
+            return await self._measuring.ask(model, KNOWN[:4])
+        finally:
+            done.set()  # a cancellation alone can be lost in what is awaited, and this would wait for ever
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+
+    async def _ask_on(self, name: str, position: Position, *, until: asyncio.Event) -> None:
+        """Ask an adapter one question again and again, until it is no longer answered or need not be asked."""
+        with suppress(EngineError, Unmeasurable):
+            while not until.is_set():
+                await self._measuring.ask(name, (position,))
 
     def _condemn(self, message: str) -> None:
         self._traffic.abort()  # their answers would be nonsense, and miners can ask another pod

@@ -220,6 +220,7 @@ class Prover:
                 _accept(await self._known_answers.check(within_seconds=_FRESH_SECONDS))
             if self._monitor.condemned:
                 raise _unsound()
+            process = self._monitor.process
             bare, loaded = await asyncio.gather(
                 self._answers(self._measuring.base(positions)), self._answers(self._measuring.ask(name, positions))
             )
@@ -235,19 +236,21 @@ class Prover:
                     raise Failure(FailureReason.ENGINE_REFUSED, _CERTAIN, retryable=False, epoch=self._monitor.epoch)
                 return loaded, bare
             health = await self._known_answers.check()
-            if newcomer and health is Health.SPOILT:
-                raise self._suspect(digest)
+            # Who looks at the base model anyway may have found it first, and the next process be there by now.
+            spoilt = health is Health.SPOILT or (process is not None and process == self._notes.condemned)
+            if newcomer and spoilt:
+                raise self._suspect(digest, process)
             _accept(health)
             if all(math.isfinite(value) for value in loaded):
                 raise _unasked()  # the base model alone gave no number, and is sound again
             raise Failure(FailureReason.WEIGHTS_NOT_FINITE, _NOT_FINITE, retryable=False, epoch=self._monitor.epoch)
 
-    def _suspect(self, digest: str) -> Failure:
-        """Return what to say of a newcomer during whose questions this engine process was spoilt.
+    def _suspect(self, digest: str, process: str | None) -> Failure:
+        """Return what to say of a newcomer during whose questions an engine process was spoilt.
 
         The engine may have broken by itself in that moment, so the next process asks it once more, and no third.
         """
-        process, before = self._monitor.process, self._notes.suspects.get(digest)
+        before = self._notes.suspects.get(digest)
         self._known_answers.explain()
         if before is None or before == process:
             self._notes.suspect(digest, process or "")

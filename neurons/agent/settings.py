@@ -26,6 +26,8 @@ class Settings:
     host: str | None = None
     """Address to listen on; None means all, IPv4 and IPv6."""
     port: int = names.AGENT_PORT
+    metrics_port: int = names.METRICS_PORT
+    """Where `/metrics` is, and nothing else."""
     socket: Path = Path(names.ENGINE_SOCKET)
     endpoint: str | None = None
     """URL of an OpenAI-compatible server that runs already; then `socket` and the run folder are not used."""
@@ -99,7 +101,13 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--pod-name", "POD_NAME", None, "metadata.name by the downward API")
     option("--pod-uid", "POD_UID", None, "metadata.uid by the downward API")
     option("--host", "AGENT_HOST", "", "address to listen on; all of them by default")
-    option("--port", "AGENT_PORT", str(names.AGENT_PORT), "the pod's only network port")
+    option(
+        "--port",
+        "AGENT_PORT",
+        str(names.AGENT_PORT),
+        "where miners ask; the pod's only other port is that of its metrics",
+    )
+    option("--metrics-port", "AGENT_METRICS_PORT", str(names.METRICS_PORT), "of /metrics; 0 takes a free one")
     option("--socket", "ENGINE_SOCKET", names.ENGINE_SOCKET, "vLLM's Unix socket")
     option("--endpoint", "ENGINE_ENDPOINT", "", "URL of an OpenAI-compatible server to use instead of the socket")
     option("--endpoint-key-file", "ENGINE_ENDPOINT_KEY_FILE", "", "file with that server's API key")
@@ -120,6 +128,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         pod_uid=args.pod_uid,
         host=args.host or None,
         port=int(args.port),
+        metrics_port=int(args.metrics_port),
         socket=Path(args.socket),
         endpoint=args.endpoint.rstrip("/").removesuffix("/v1") or None,
         endpoint_key_file=Path(args.endpoint_key_file) if args.endpoint_key_file else None,

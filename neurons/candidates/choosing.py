@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from neurons.candidates.candidate import Candidate, Question, Scorer
+from neurons.candidates.words import goes_round
+from neurons.scoring.phrases import normalise
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ class Chooser:
         """Return the best of at least one candidate, within `seconds`; never raises for what a scorer does.
 
         An answer that came to its end goes before one that was cut off, which may lack its "but never"; then come those
-        whose probabilities are no numbers, and empty ones. Where scores are equal the earlier in the list is given.
+        that go round in circles, those whose probabilities are no numbers, and those without a word. Where scores are
+        equal the earlier in the list is given.
         """
         if not candidates:
             raise ValueError("no candidates, no choice")
@@ -87,9 +90,11 @@ class Chooser:
 
 
 def _class(candidate: Candidate) -> int:
-    if not candidate.text.strip():
-        return 3
+    if not normalise(candidate.text):
+        return 4
     if candidate.logprobs is not None and not all(math.isfinite(value) for value in candidate.logprobs):
+        return 3
+    if goes_round(candidate.text):
         return 2
     return 0 if candidate.finish == "stop" else 1
 

@@ -40,8 +40,9 @@ class Endpoint:
             ) from None
         if not 0 < port < 2**16:
             raise errors.UnusableAddress(f"{port} is no port: give one from 1 to 65535")
-        kind = _unusable(parsed)
-        if kind is None and parsed.is_private and not private_allowed:
+        reached = _reached(parsed)
+        kind = _unusable(reached)
+        if kind is None and not private_allowed and _is_private(reached):
             kind = "a private address, which only its own network can reach"
         if kind is not None:
             raise errors.UnusableAddress(
@@ -51,9 +52,24 @@ class Endpoint:
         return cls(parsed, port)
 
 
-def _unusable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _reached(address: _Address) -> _Address:
+    """Return the address that packets to this one come to: of IPv4 that is written as IPv6 (mapped, 6to4)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def _is_private(address: _Address) -> bool:
+    """Tell whether only its own network can reach it: of providers and of some clouds' pods (100.64.0.0/10) too."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.is_private or address.is_site_local
+    return address.is_private or not address.is_global
+
+
+def _unusable(address: _Address) -> str | None:
     if address.is_loopback:
         return "this machine's own (loopback)"
     if address.is_unspecified:

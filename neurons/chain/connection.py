@@ -20,10 +20,12 @@ T = TypeVar("T")
 
 OLDEST_SPEC_VERSION: Final = 425
 """The first runtime whose epochs, weights and commits are as this package takes them."""
-MORE_DETAIL: Final = "check the network's name, and that the pod may reach it"
+MORE_DETAIL: Final = "check the network's name, and that it can be reached from here"
 
 
 _WAITING_IN_POOL: Final = ("priority is too low", "outdated", "stale", "already imported")
+_FULL_UNTIL_NEXT_EPOCH: Final = "CommitQueueFull"
+"""Under Null consensus: the SDK has no code for it."""
 """What nodes say of an extrinsic whose nonce another one has, that is in the pool or in a block."""
 
 
@@ -119,37 +121,52 @@ class Chain:
             ChainError: any of `errors`.
         """
         patience = timeout_seconds or self._timeout
+        client: bt.Client | None = None
         try:
             async with asyncio.timeout(patience):
                 client = await self._connected()
                 return await question(client)
-        except errors.ChainError as error:
-            if isinstance(error, errors.Unreachable) and not isinstance(error, errors.InPool):
-                await self.close()
-            raise
-        except TimeoutError as error:
-            await self.close()
-            raise errors.Unreachable(
-                f"{self.network} didn't answer within {patience:g} seconds: {MORE_DETAIL}"
-            ) from error
-        except bt.RpcPolicyError as error:
-            await self.close()
-            raise errors.RateLimited(
-                f"{self.network} refuses further requests for now: ask less often, or use another endpoint ({error})",
-                retry_after=_seconds(error.retry_after),
-            ) from error
-        except (bt.RpcConnectionError, bt.ConnectionNotReady, OSError) as error:
-            await self.close()
-            raise errors.Unreachable(f"{self.network} can't be reached: {MORE_DETAIL} ({error})") from error
-        except bt.ChainError as error:
-            raise refusal(error) from error
-        except bt.BittensorError as error:
-            raise errors.Refused(f"this can't be asked of the chain: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            # The SDK decodes by the runtime's own metadata; what it then can't find isn't there any more.
-            raise errors.OtherRuntime(
-                f"{self.network} answers what this release can't read ({error!r}): its runtime has changed; update"
-            ) from error
+        except Exception as error:
+            told = self._told(error, patience)
+            if told is None:
+                raise
+            if isinstance(told, errors.Unreachable):
+                # One that failed to open is closed already, and one that was opened since stays open.
+                if not isinstance(told, errors.InPool) and client is not None and client is self._client:
+                    await self.close()
+            elif client is not None and client is not self._client:
+                # Another task closed the connection under this one. To the SDK that is a refusal as any other.
+                told = errors.Unreachable(f"the connection to {self.network} was closed meanwhile ({told})")
+            if told is error:
+                raise
+            raise told from error
+
+    def _told(self, error: Exception, patience: float) -> errors.ChainError | None:
+        """Return one of `errors` for what a question raised; None for what is none of the chain's."""
+        told: errors.ChainError | None = None
+        match error:
+            case errors.ChainError():
+                told = error
+            case TimeoutError():
+                told = errors.Unreachable(f"{self.network} didn't answer within {patience:g} seconds: {MORE_DETAIL}")
+            case bt.RpcPolicyError():
+                told = errors.RateLimited(
+                    f"{self.network} refuses further requests for now: ask less often, or use another endpoint "
+                    f"({error})",
+                    retry_after=_seconds(error.retry_after),
+                )
+            case bt.RpcConnectionError() | bt.ConnectionNotReady() | OSError():
+                told = errors.Unreachable(f"{self.network} can't be reached: {MORE_DETAIL} ({error})")
+            case bt.ChainError():
+                told = refusal(error)
+            case bt.BittensorError():
+                told = errors.Refused(f"this can't be asked of the chain: {error}")
+            case KeyError() | TypeError() | ValueError() | AttributeError() | IndexError():
+                # The SDK decodes by the runtime's own metadata; what it then can't find isn't there any more.
+                told = errors.OtherRuntime(
+                    f"{self.network} answers what this release can't read ({error!r}): its runtime has changed; update"
+                )
+        return told
 
     async def execute(
         self, client: bt.Client, intent: bt.Intent, keypair: bt.sp_core.Keypair, *, nonce: int
@@ -164,11 +181,12 @@ class Chain:
             Unreachable: the connection broke; it may have arrived or not.
             bt.ChainError: the chain refuses it.
         """
-        if self._substrate is None:
+        substrate = self._substrate
+        if substrate is None or client is not self._client:
             raise bt.ConnectionNotReady("the connection was closed")
         plan = await client.plan(intent, keypair)
         try:
-            result = await self._substrate.submit(plan.call, keypair, nonce=nonce)
+            result = await substrate.submit(plan.call, keypair, nonce=nonce)
         except bt.ChainError as error:
             if error.__cause__ is None:
                 raise
@@ -228,7 +246,8 @@ def refusal(error: bt.ChainError) -> errors.ChainError:
     """Return one of `errors` for what the SDK says the chain refused."""
     if error.code is bt.ErrorCode.NOT_REGISTERED:
         return errors.NotRegistered(f"{error.message} Register the hotkey, or use the one that is registered")
-    kind = errors.TooEarly if error.code is bt.ErrorCode.RATE_LIMITED else errors.Refused
+    too_early = error.code is bt.ErrorCode.RATE_LIMITED or error.name == _FULL_UNTIL_NEXT_EPOCH
+    kind = errors.TooEarly if too_early else errors.Refused
     reason = f"{error.name}: {error.message}" if error.name else error.message
     return kind(f"the chain refuses it: {reason}", name=error.name)
 

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import bittensor as bt
 
@@ -16,6 +17,9 @@ from neurons.chain import errors
 from neurons.chain.connection import Chain
 
 log = logging.getLogger(__name__)
+
+STALLED_SECONDS: Final = 180.0
+"""Without a new block: 15 of the chain's."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class Reading:
     metagraph: Metagraph | None
     """None while none was ever read."""
     age_seconds: float
-    """Since it was read; infinite without one."""
+    """Since its block was first read; infinite without one."""
     problem: errors.ChainError | None
-    """Why the last try gave none; None if it did."""
+    """Why the last try gave none, or none newer for `STALLED_SECONDS`; None if it did."""
 
     def usable(self, *, max_age_seconds: float) -> Metagraph:
         """Return the metagraph if it is no older than that.
@@ -141,11 +145,25 @@ class MetagraphReader:
         except errors.ChainError as error:
             self._problem = error
             raise
-        if self._metagraph is None or metagraph.block >= self._metagraph.block:
-            # Another endpoint may lag behind the one before: an older metagraph is no news.
-            self._metagraph, self._read_at = metagraph, self._clock()
-        self._problem = None
-        return self._metagraph
+        kept = self._metagraph
+        if kept is None or metagraph.block > kept.block or self._chain.is_local:
+            # A local subnet is one process, whose blocks come when somebody asks for them; it may have begun anew.
+            self._metagraph, self._read_at, self._problem = metagraph, self._clock(), None
+            return metagraph
+        # An endpoint may lag behind the one before, or have lost its peers: an older metagraph is no news, and one of
+        # the same block as old as it was.
+        self._problem = self._stalled(metagraph.block, kept.block)
+        return kept
+
+    def _stalled(self, block: int, newest: int) -> errors.ChainError | None:
+        age = self._clock() - self._read_at
+        if age < STALLED_SECONDS:
+            return None
+        behind = f", behind block {newest}" if block < newest else ""
+        return errors.Unreachable(
+            f"{self._chain.network} stands at block {block}{behind}, and has brought no newer one for {age:.0f} "
+            "seconds: it is out of touch with the chain; use another endpoint"
+        )
 
     async def refresh(self) -> Reading:
         """Read it if that can be done, and return what there is; never raises `ChainError`."""

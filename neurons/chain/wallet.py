@@ -47,11 +47,16 @@ def load_hotkey(folder: Path) -> Hotkey:
     for path in [*files, *folder.rglob(_COLDKEY)]:  # also where kubelet keeps a Secret's real files
         if path.name.lower().startswith(_COLDKEY) and path.name != _PUBLIC and path.is_file():
             raise _coldkey(str(path.relative_to(folder)))
-    keys = [path for path in files if not path.name.endswith(".txt")]
+    texts = [path for path in files if path.name.endswith(".txt")]  # public halves, or what is taken for such
+    secret = {path for path in texts if _is_secret(_bytes(path))}
+    for path in secret:
+        if path.name == _PUBLIC:
+            raise _coldkey(str(path.relative_to(folder)))
+    keys = [path for path in files if path not in texts or path in secret]
     if not keys:
         raise WalletError(
             f"the wallet's Secret holds no hotkey ({folder} is empty): create it from the hotkey's file alone, such as "
-            "kubectl create secret generic NAME --from-file=hotkey=~/.bittensor/wallets/WALLET/hotkeys/HOTKEY"
+            "kubectl create secret generic NAME --from-file=hotkey=$HOME/.bittensor/wallets/WALLET/hotkeys/HOTKEY"
         )
     if len(keys) > 1:
         raise WalletError(
@@ -109,6 +114,14 @@ def _read(path: Path) -> bt.sp_core.Keypair:
             "~/.bittensor/wallets/WALLET/hotkeys/HOTKEY, not its public half"
         )
     return keypair
+
+
+def _is_secret(data: bytes) -> bool:
+    """Tell whether a file holds more of a key than its public half; encrypted, nobody can say that it doesn't."""
+    if bt.sp_core.keyfile_data_is_encrypted(data):
+        return True
+    keypair = _parsed(data)
+    return keypair is not None and _signs(keypair)
 
 
 def _signs(keypair: bt.sp_core.Keypair) -> bool:

@@ -120,12 +120,26 @@ async def read_outcome(chain: Chain, submission: Submission) -> Outcome:
         if uid is None:
             return Outcome.MISSED
         row = await view.query(bt.storage.SubtensorModule.Weights, [submission.netuid, int(uid)])
-        if tuple(sorted((int(target), int(value)) for target, value in row or [])) == submission.row:
+        if await _is_row(view, submission, {int(target): int(value) for target, value in row or []}):
             return Outcome.REVEALED
         last_update = await view.query(bt.storage.SubtensorModule.LastUpdate, [submission.netuid])
         return Outcome.SUPERSEDED if int(last_update[int(uid)]) > submission.block else Outcome.MISSED
 
     return await chain.ask(question)
+
+
+async def _is_row(view: Any, submission: Submission, row: Mapping[int, int]) -> bool:
+    """Tell whether a row is the one that was set: where a neuron gave way since, the chain makes its weight 0."""
+    if row.keys() != {target for target, _ in submission.row}:
+        return False
+    others = [target for target, value in submission.row if row[target] != value]
+    if any(row[target] for target in others):
+        return False
+    if not others:
+        return True
+    places = [[submission.netuid, target] for target in others]
+    registered = await view.query_batch(bt.storage.SubtensorModule.BlockAtRegistration, places)
+    return all(int(block or 0) > submission.block for block in registered)
 
 
 def _block_of(result: bt.ExtrinsicResult) -> int | None:

@@ -1,4 +1,4 @@
-"""Whether a patient's message tells of an emergency, and what to say at once: rules alone, no network, no model.
+"""Whether a patient's message tells of an emergency, and what to say at once: rules and a small classifier, no network.
 
 >>> assess([{"role": "user", "content": "I have chest pain"}]).kinds
 (<Kind.HEART: 'heart'>,)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from neurons.conversation import text_of
+from neurons.emergency.classifier import NAME, classifier
+from neurons.emergency.features import Seen
 from neurons.emergency.kinds import Assessment, Kind
 from neurons.emergency.lexicon import Combination, Lexicon, lexicon
 from neurons.emergency.notices import language_of, notice
@@ -21,6 +23,10 @@ MOST_IN_A_ROW: Final = 4 * MAX_CHARACTERS
 _NEAR: Final = 14
 """Words between two concepts of one sentence, at most."""
 _ORDER: Final = tuple(Kind)
+_FEW_WORDS: Final = 6
+"""In so few the classifier finds too little to overrule a rule by, and a patient says plainly what is wrong."""
+_NEVER_OVERRULED: Final = frozenset({Kind.SUICIDE, Kind.SELF_HARM})
+"""An alarm too many shows a helpline's number; one too few is the last that was asked."""
 
 
 def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None) -> Assessment:
@@ -37,7 +43,8 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
     newest = len(said)
     while newest > 0 and said[newest - 1][0] == "user":  # sent in a row, it is one
         newest -= 1
-    now = list(_read(_lately([text for _, text in said[newest:]]), known))
+    told = list(_read(_lately([text for _, text in said[newest:]]), known))
+    now = [*told]
     if newest > 0 and _affirms(now, known):
         now += _asked_by(said[newest - 1][1], known)
     elif newest > 0 and _denies(said[newest][1]):
@@ -45,10 +52,46 @@ def assess(messages: Sequence[Mapping[str, Any]], *, country: str | None = None)
     before = [text for role, text in said[:newest] if role == "user"][-REMEMBERED:]
     rules = _matched(now, list(_read(before, known)), known)
     language = language_of(text for _, text in said[newest:])
-    if not rules:
+    second = classifier()
+    opinion = second.opinion(told)
+    alone = opinion.score >= second.weights.threshold
+    kinds_of = {name: rule.kind for name, rule in rules.items()}
+    gone = overruled(kinds_of, score=opinion.score, seconding=second.weights.seconding, words=words_in(told))
+    if gone:
+        # What only matches beside earlier messages or by a "yes" is none of the classifier's, which reads the newest.
+        gone &= _matched(told, (), known).keys()
+        rules = {name: rule for name, rule in rules.items() if name not in gone}
+    if not rules and not alone:
         return Assessment(language=language)
-    kinds = tuple(kind for kind in _ORDER if any(rule.kind is kind for rule in rules.values()))
-    return Assessment(kinds, tuple(sorted(rules)), language, notice(kinds, language=language, country=country))
+    kinds = tuple(kind for kind in _ORDER if any(rule.kind is kind for rule in rules.values())) or opinion.kinds
+    names = (*sorted(rules), *((NAME,) if alone else ()))
+    return Assessment(kinds, names, language, notice(kinds, language=language, country=country))
+
+
+def overruled(rules: Mapping[str, Kind], *, score: float, seconding: float, words: int) -> frozenset[str]:
+    """Return which of the rules that match a message of so many words by itself the classifier's score takes back.
+
+    Training asks it too: thresholds are set for what is decided here.
+    """
+    if score >= seconding or words <= _FEW_WORDS:
+        return frozenset()
+    return frozenset(name for name, kind in rules.items() if kind not in _NEVER_OVERRULED)
+
+
+def rules_alone(text: str) -> dict[str, Kind]:
+    """Return the rules that match a message by itself, whatever the classifier says: ids, and what they tell of."""
+    known = lexicon()
+    return {name: rule.kind for name, rule in _matched(list(_read((text,), known)), (), known).items()}
+
+
+def seen_in(text: str) -> list[Seen]:
+    """Return a message as the classifier reads it."""
+    return list(_read((text,), lexicon()))
+
+
+def words_in(seen: Iterable[Seen]) -> int:
+    """Return how many words a message has as `overruled` counts them: pauses are none."""
+    return sum(not word.is_pause for sentence in seen for word in sentence.words)
 
 
 def _lately(texts: Sequence[str]) -> Sequence[str]:
@@ -61,25 +104,23 @@ def _lately(texts: Sequence[str]) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Seen):
     """A sentence, and what is told in it."""
 
-    words: Sentence
-    told: tuple[Told, ...]
     by_concept: Mapping[str, Sequence[Told]]
 
     @classmethod
-    def of(cls, words: Sentence, told: tuple[Told, ...]) -> _Read:
+    def of(cls, words: Sentence, told: tuple[Told, ...], *, is_question: bool = False) -> _Read:
         by_concept: dict[str, list[Told]] = {}
         for each in told:
             by_concept.setdefault(each.concept, []).append(each)
-        return cls(words, told, by_concept)
+        return cls(words, told, is_question, by_concept)
 
 
 def _read(texts: Any, known: Lexicon) -> Iterator[_Read]:
     for text in texts:
-        for words, _ in sentences(text):
-            yield _Read.of(words, told_in(words, lexicon=known))
+        for words, is_question in sentences(text):
+            yield _Read.of(words, told_in(words, lexicon=known), is_question=is_question)
 
 
 def _affirms(now: Sequence[_Read], known: Lexicon) -> bool:

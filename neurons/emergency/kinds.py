@@ -36,6 +36,8 @@ class Kind(StrEnum):
     EYE = "eye"
     """Sight that is lost suddenly."""
     ALTITUDE = "altitude"
+    OTHER = "other"
+    """An emergency of which nobody can say what kind it is: the classifier found it, and no kind stands out."""
 
 
 class Language(StrEnum):
@@ -54,7 +56,7 @@ class Assessment:
     kinds: tuple[Kind, ...] = ()
     """The most dangerous first; empty when no emergency was found."""
     rules: tuple[str, ...] = ()
-    """The ids of the rules that matched, in rules.yaml."""
+    """The ids of the rules that matched, in rules.yaml; `classifier` where the second look says so, too, or alone."""
     language: Language = Language.ENGLISH
     """Of the newest message."""
     notice: str | None = field(default=None, repr=False)

@@ -88,6 +88,12 @@ _NUMBERS: Final = (
     ("#weeks", lambda value: 4 <= value <= 42),
     ("#number", lambda value: True),
 )
+_SPELLED: Final = frozenset(
+    ["eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+     "nineteen", "twenty", "thirty", "forty", "fourty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred",
+     "hundreds", "dozen", "dozens", f"{NEPALI}calis", f"{NEPALI}pacas"]
+)  # fmt: skip
+"""Numbers in words that are `#many`. Not Nepali's others, which are spelled as other words are (bis: 20 or poison)."""
 _KEEP: Final = frozenset(
     ["chess", "cheat", "chast", "heath", "health", "great", "sleep", "beats", "heard", "stoke", "broke", "breast",
      "death", "breathing",
@@ -172,6 +178,8 @@ class Lexicon:
         return found
 
     def _resolve(self, keys: tuple[str, ...]) -> Iterator[str]:
+        if not _SPELLED.isdisjoint(keys):
+            yield from ("#many", "#number")
         exact = False
         for key in keys:
             if key in self._whole:

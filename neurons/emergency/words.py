@@ -136,7 +136,7 @@ def stem(word: str) -> str:
 def _word(token: str, *, may_be_nepali: bool) -> Word:
     token = token.replace("'", "").strip("*")
     try:
-        number = float(token)
+        number = float(token) if token[:1].isdigit() else None  # a nan is a grandmother
     except ValueError:
         number = None
     if number is not None:

@@ -77,12 +77,19 @@ def _checked(fields: dict[str, object]) -> tuple[bytes, tuple[str, ...]]:
         raise Refused(str(error).removeprefix(": ").removesuffix(" Correct what writes the dataset.")) from None
     flaws = tuple(sorted(flaw.value for flaw in reading.flaws))
     if reading.line is None:
-        raise Refused(f"the trainer can't learn it: {', '.join(flaws)}")
+        raise Refused(f"the trainer can't learn it: {', '.join(_FLAWS.get(flaw, flaw) for flaw in flaws)}")
     if (refusal := refusal_of(reading.line)) is not None:
         raise Refused(_IN_WORDS.get(refusal, f"an identifier is left in it: {refusal.removeprefix('identifier.')}"))
     return reading.line.canonical(), flaws
 
 
+_FLAWS = {
+    "encoding": "half a character, or the mark of a lost one, stands in it (encoding); export it anew in UTF-8",
+    "empty": "a question or an answer is missing, or holds no word (empty)",
+    "turns": "a question without an answer, or one of them out of turn (turns)",
+    "tooLong": "it is longer than 256 KiB (tooLong)",
+    "equalAnswers": "the two answers are one (equalAnswers)",
+}
 _IN_WORDS = {
     "noConsent": "no consent. If everybody whose words these are agreed, say so with --consent",
     "dislikedWithoutCorrection": "rated 1 or 2, and no correction says what would have been right",

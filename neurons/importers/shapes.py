@@ -45,12 +45,16 @@ _COMMON: Final = frozenset({"id", "consent", "rating", "correction"})
 
 def openai(document: Mapping[str, Any]) -> Fields:
     """Read OpenAI's chat JSONL."""
+    if "messages" not in document and {"input", "preferred_output"} <= document.keys():
+        raise Refused("OpenAI's shape of preferences (`input`, `preferred_output`); convert it to `prompt`, `chosen`")
+    if "messages" not in document and "body" in document:
+        raise Refused("OpenAI's batch shape (`custom_id`, `body`); take `body` out, and the answer of its results")
+    if "mapping" in document:
+        raise Refused("ChatGPT's export (`mapping`); convert it to `messages`")
     _only(document, {"messages"} | _COMMON, ignored={"parallel_tool_calls"})
     for name in ("tools", "functions"):
         if document.get(name):
             raise Refused(f"`{name}`: calls of tools can't be learned")
-    if "messages" not in document and "input" in document:
-        raise Refused("OpenAI's shape of preferences (`input`, `preferred_output`); convert it to `prompt`, `chosen`")
     return {"messages": _messages(document.get("messages"), "messages"), **_ours(document)}
 
 

@@ -26,6 +26,7 @@ from neurons.ledger.records import (
     RoundAnswer,
     RoundFinished,
     RoundItem,
+    RoundStep,
     Score,
     Scrubbed,
     Session,
@@ -34,10 +35,13 @@ from neurons.ledger.records import (
     TaskState,
     Training,
     Twin,
+    WeightsClaim,
+    WeightsEvent,
     derived_id,
     new_id,
 )
 from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Turn, Written
+from neurons.ledger.writing import patient_digest
 
 __all__ = [
     "Answer",
@@ -67,6 +71,7 @@ __all__ = [
     "RoundAnswer",
     "RoundFinished",
     "RoundItem",
+    "RoundStep",
     "SchemaMismatch",
     "Score",
     "Scrubbed",
@@ -77,7 +82,10 @@ __all__ = [
     "Training",
     "Turn",
     "Twin",
+    "WeightsClaim",
+    "WeightsEvent",
     "Written",
     "derived_id",
     "new_id",
+    "patient_digest",
 ]

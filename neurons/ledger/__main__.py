@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -31,6 +32,8 @@ _SECONDS: Final = 60.0
 DEFAULT_URL: Final = "sqlite:////var/lib/ledger/ledger.db"
 _LONG_SECONDS: Final = 300.0
 """One twin's day is read and noted in one transaction, however many talked to it."""
+_FIRST_YEAR: Final = 1970
+_MOST_RETAINED: Final = 36_500
 _TOLD: Final = 5
 """Of those twins of which something couldn't be done, so many are named in the message."""
 _EPILOG: Final = f"""\
@@ -73,6 +76,11 @@ async def _migrate(url: str, _given: argparse.Namespace) -> Any:
 async def _erase(url: str, given: argparse.Namespace) -> Any:
     async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
         erased = await ledger.erase(patient_id=given.patient)
+    if not erased.known:
+        sys.stderr.write(
+            "note: the ledger has never had anything of this patient; is the id right? "
+            "What still comes under it will be dropped.\n"
+        )
     ids = {line.line_id for line in erased.lines}
     cleaned = {uri: [asdict(each) for each in await clean(uri, ids)] for uri in given.datasets}
     return asdict(erased) | {"cleaned": cleaned}
@@ -206,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("migrate", _migrate, "make or change the tables for this release")
     erase = command("erase", _erase, "erase a patient, and name the lines and adapters concerned")
-    erase.add_argument("patient", help="the patient's opaque id")
+    erase.add_argument("patient", type=_uuid, help="the patient's opaque id, a UUID")
     recall = command("recall", _recall, "list exported lines of patients who were erased or withdrew consent")
     for each in (erase, recall):
         each.add_argument(
@@ -257,11 +265,30 @@ def _few(given: str) -> int:
 
 
 def _days(given: str) -> int | None:
-    return None if given == "forever" else int(given)
+    if given == "forever":
+        return None
+    if not 1 <= int(given) <= _MOST_RETAINED:
+        raise argparse.ArgumentTypeError(f"{given} is none of 1 to {_MOST_RETAINED} days, nor `forever`")
+    return int(given)
 
 
 def _day(given: str) -> str:
-    return given if given == "yesterday" else date.fromisoformat(given).isoformat()
+    if given == "yesterday":
+        return given
+    day = date.fromisoformat(given)
+    if not _FIRST_YEAR <= day.year < date.max.year:
+        raise argparse.ArgumentTypeError(f"{given} is no day of a ledger")
+    return day.isoformat()
+
+
+def _uuid(given: str) -> str:
+    try:
+        found = str(uuid.UUID(given.strip()))
+    except ValueError:
+        found = ""
+    if found != given.strip().lower():
+        raise argparse.ArgumentTypeError("this is no UUID, as every patient's id in the ledger is one")
+    return found
 
 
 def _zone(given: str) -> str:

@@ -33,6 +33,16 @@ _FIRST: Final = ("tombstones", "erasures")
 async def backup(database: Database, path: Path) -> int:
     """Write all rows of one moment into a new file and return how many. The file is there whole, or not at all."""
     partial = path.with_name(f".{path.name}.partial")
+    try:
+        count = await _written(database, partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # it holds what patients said, and nobody would look for it
+        raise
+    return count
+
+
+async def _written(database: Database, partial: Path) -> int:
     count = 0
     hashed = hashlib.sha256()
     with _created(partial) as raw:
@@ -46,7 +56,6 @@ async def backup(database: Database, path: Path) -> int:
             file.write(_line({"rows": count, "sha256": hashed.hexdigest()}))
         raw.flush()
         await asyncio.to_thread(os.fsync, raw.fileno())
-    partial.replace(path)
     return count
 
 

@@ -31,6 +31,9 @@ KINDS: Final[Mapping[str, type[AnyRecord]]] = {
     "round_items": records.RoundItem,
     "round_answers": records.RoundAnswer,
     "scores": records.Score,
+    "round_steps": records.RoundStep,
+    "weight_claims": records.WeightsClaim,
+    "weight_events": records.WeightsEvent,
     "trainings": records.Training,
 }
 """By table. Whatever is a patient's has the column `patient_id`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neurons.ledger.dataset import without_lines
+from neurons.ledger.errors import LedgerError
 from neurons.store import open_store
 
 _MAX_OBJECTS: Final = 100_000
@@ -28,13 +29,18 @@ class Cleaned:
 
 
 async def clean(uri: str, line_ids: Collection[str]) -> tuple[Cleaned, ...]:
-    """Take the lines with these ids out of every `*.jsonl` below a folder of a store. Raises StoreError.
+    """Take the lines with these ids out of every `*.jsonl` below a folder of a store. Raises StoreError, LedgerError.
 
     A file appears with all its lines or without these; one that holds none of them isn't touched.
     """
     location = open_store(uri)
     cleaned: list[Cleaned] = []
-    for meta in await location.listing(at_most=_MAX_OBJECTS):
+    found = await location.listing(at_most=_MAX_OBJECTS + 1)
+    if len(found) > _MAX_OBJECTS:
+        raise LedgerError(
+            f"{uri} has more than {_MAX_OBJECTS} objects: name its folders one by one, so that each is looked through."
+        )
+    for meta in found:
         name = str(meta["path"])
         if not name.endswith(".jsonl") or (data := await location.read(name, at_most=_MAX_BYTES)) is None:
             continue

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from neurons.ledger.errors import LedgerDown, LedgerError, SchemaMismatch
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The migration that these tables need."""
 _ERASING: Final = 0x6C656467
 """PostgreSQL's advisory lock: writers share it, an erasure has it alone."""
@@ -103,18 +103,21 @@ class Database:
         if not self.embedded:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERASING})"))
 
-    async def outside(self, *statements: str) -> None:
-        """Run statements that no transaction may hold. Raises LedgerDown."""
+    async def outside(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements that no transaction may hold; returns the rows of an embedded one's. Raises LedgerDown."""
+        found: list[tuple[Any, ...]] = []
         async with self._connected(seconds=_BUSY_SECONDS * 10) as connection:
             if self.embedded:  # a transaction begins with the first statement, unless the driver itself is asked
                 raw = await connection.get_raw_connection()
                 for statement in statements:
                     cursor = await cast(Any, raw.driver_connection).execute(statement)
+                    found += await cursor.fetchall()
                     await cursor.close()
             else:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 for statement in statements:
                     await connection.execute(text(statement))
+        return found
 
     async def _check(self, connection: AsyncConnection) -> None:
         if not self._checked:

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Table, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from neurons.invisible import as_read, is_blank, says_something
 from neurons.ledger import schema
 from neurons.ledger.codec import Row
 from neurons.ledger.reading import consent_of, latest, rows_in
@@ -156,17 +157,42 @@ async def recalled(connection: AsyncConnection, *, twin_uid: str | None = None) 
     said: dict[str, list[Consent]] = {}
     for each in await rows_in(connection, consents, Consent, "patient_id", patients):
         said.setdefault(each.patient_id, []).append(each)
+    again = {patient for patient, consents in said.items() if consent_of(consents).given}
+    asked = await _asked_at(connection, again)
     return tuple(
         DatasetLine(row["dataset_digest"], row["line_id"], row["line_digest"], row["twin_uid"])
         for row in rows
-        if not _holds_since(said.get(row["patient_id"], ()), exported_ms=row["at_ms"])
-    )
+        if not _holds(
+            said.get(row["patient_id"], ()), asked_ms=asked.get(row["line_id"]), exported_ms=row["at_ms"]
+        )
+    )  # fmt: skip
 
 
-def _holds_since(consents: Sequence[Consent], *, exported_ms: int | None) -> bool:
-    """Tell whether the consent by which something was exported holds: nobody has withdrawn it since."""
+def _holds(consents: Sequence[Consent], *, asked_ms: int | None, exported_ms: int | None) -> bool:
+    """Tell whether the patient, who consents now, does so to a line: to what was asked since the last withdrawal.
+
+    When it was exported says as much only where nothing else is known any more: a withdrawal may have waited in a
+    gateway's queue until after that.
+    """
     withdrawn = max((each.at_ms for each in consents if not each.given), default=None)
-    return consent_of(consents).given and (withdrawn is None or (exported_ms is not None and withdrawn < exported_ms))
+    known_ms = exported_ms if asked_ms is None else asked_ms
+    return consent_of(consents).given and (withdrawn is None or (known_ms is not None and withdrawn < known_ms))
+
+
+async def _asked_at(connection: AsyncConnection, patients: Iterable[str]) -> dict[str, int]:
+    """Return when the question of each line of these patients was asked, as far as the ledger still has it."""
+    asked = schema.QUESTIONS
+    found: dict[str, int] = {}
+    for word, table in (("line", schema.ANSWERS), ("pair", schema.PREFERENCES)):
+        key = next(iter(table.primary_key.columns))
+        for patient in sorted(patients):
+            statement = (
+                select(key, asked.c.at_ms)
+                .join(asked, asked.c.question_id == table.c.question_id)
+                .where(table.c.patient_id == patient)
+            )
+            found.update({derived_id(word, one): at_ms for one, at_ms in await connection.execute(statement)})
+    return found
 
 
 # What happened on the day
@@ -225,7 +251,11 @@ class _Talk:
             answers={each.answer_id: each for each in answers},
             chosen={each.question_id: each.answer_id for each in chosen},
             ratings=latest(await read(schema.RATINGS, Rating, "question_id", ids)),
-            corrections=latest(await read(schema.CORRECTIONS, Correction, "question_id", ids)),
+            corrections=latest(
+                each
+                for each in await read(schema.CORRECTIONS, Correction, "question_id", ids)
+                if says_something(each.text.text)
+            ),
             preferences=preferences,
             consents=consents,
         )
@@ -248,8 +278,8 @@ class _Talk:
     def earlier(self, question: Question) -> list[dict[str, str]]:
         """Return the turns before a question as messages, as the doctor would have them.
 
-        They begin after the last one that was disliked, unanswered, an emergency, or before consent: of such a turn
-        nothing is to be learned, and the trainer learns every answer of a line.
+        They begin after the last one that was disliked, unanswered, garbled, an emergency, or before consent: of such a
+        turn nothing is to be learned, and the trainer learns every answer of a line.
         """
         messages: list[dict[str, str]] = []
         before = [
@@ -260,7 +290,10 @@ class _Talk:
         for each in before[-_MOST_EARLIER:]:
             answer = self.given_answer(each)
             said = None if answer is None else self.said(answer)
-            if answer is None or said is None or self.disliked(answer) or each.emergency or not self.consented(each):
+            if (
+                answer is None or said is None or _flaw(each.text.text, said) is not None or self.disliked(answer)
+                or each.emergency or not self.consented(each)
+            ):  # fmt: skip
                 messages = []
             else:
                 messages += [_message("user", each.text.text), _message("assistant", said)]
@@ -271,7 +304,18 @@ class _Talk:
         correction = self.corrections.get(answer.answer_id)
         if correction is not None:
             return correction.text.text
-        return None if answer.text is None or not answer.text.text.strip() else answer.text.text
+        return None if answer.text is None else answer.text.text
+
+
+def _flaw(question: str, *answers: str) -> str | None:
+    """Return why the trainer would learn nothing of a turn, or not all of it.
+
+    It keeps a line under the digest of what it learns of it. A line that it would change first has another one, and
+    what learned of it would not be found.
+    """
+    if is_blank(question) or not all(map(says_something, answers)):
+        return "empty"
+    return "encoding" if any("\ufffd" in text for text in (question, *answers)) else None
 
 
 def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str]) -> list[Line]:
@@ -282,21 +326,25 @@ def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[
     moments = [each.at_ms for each in (answer, rating, correction) if each is not None]
     if not any(map(bounds.holds, moments)):
         return []
-    if not talk.consented(question):
-        left_out["noConsent"] += 1
-        return []
-    if question.emergency and correction is None:
-        left_out["emergency"] += 1  # an emergency's answer is the notice; a model's own is learned from a doctor only
-        return []
-    if talk.disliked(answer):
-        left_out["dislikedWithoutCorrection"] += 1
+    said = answer.text.text
+    if correction is not None and not says_something(said):
+        said = correction.text.text  # what nobody answered the doctor did
+    reason = (
+        "noConsent" if not talk.consented(question)
+        # an emergency's answer is the notice; a model's own is learned from a doctor only
+        else "emergency" if question.emergency and correction is None
+        else "dislikedWithoutCorrection" if talk.disliked(answer)
+        else _flaw(question.text.text, said, *([correction.text.text] if correction is not None else []))
+    )  # fmt: skip
+    if reason is not None:
+        left_out[reason] += 1
         return []
     written: dict[str, Any] = {"consent": True, "id": derived_id("line", answer.answer_id)}
     if rating is not None:
         written["rating"] = rating.stars
     if correction is not None:
         written["correction"] = correction.text.text
-    last = [_message("user", question.text.text), _message("assistant", answer.text.text)]
+    last = [_message("user", question.text.text), _message("assistant", said)]
     return _fitting(written, talk.earlier(question), last, question.patient_id, left_out)
 
 
@@ -310,8 +358,11 @@ def _pairs(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[st
             continue
         better, worse = talk.answers.get(each.preferred_id), talk.answers.get(each.rejected_id)
         texts = [answer.text.text for answer in (better, worse) if _is_of(answer, question) and answer and answer.text]
-        if len(texts) < 2 or texts[0].strip() == texts[1].strip():
+        if len(texts) < 2 or as_read(texts[0]) == as_read(texts[1]):
             left_out["equalAnswers" if len(texts) == 2 else "turns"] += 1
+            continue
+        if (flaw := _flaw(question.text.text, *texts)) is not None:
+            left_out[flaw] += 1
             continue
         if question.emergency and each.by != "doctor":
             left_out["emergency"] += 1

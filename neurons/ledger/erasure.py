@@ -12,23 +12,20 @@ from neurons.ledger.lineage import to_retrain
 from neurons.ledger.reading import rows_in
 from neurons.ledger.records import Training, derived_id
 from neurons.ledger.views import DatasetLine, Erasure, Retraining
-from neurons.ledger.writing import insert_new, patient_digest
+from neurons.ledger.writing import WITHOUT_PATIENT, insert_new, patient_digest
 
 
 async def erase(connection: AsyncConnection, *, patient_id: str, at_ms: int) -> Erasure:
     """Erase within one transaction that has the ledger alone. Doing it again removes nothing and says the same."""
     digest = patient_digest(patient_id)
     erasure_id = derived_id("erasure", digest)
-    await insert_new(connection, schema.TOMBSTONES, [{"patient_digest": digest, "at_ms": at_ms}])
+    first = await insert_new(connection, schema.TOMBSTONES, [{"patient_digest": digest, "at_ms": at_ms}])
     await insert_new(
         connection, schema.ERASURES, [{"erasure_id": erasure_id, "patient_digest": digest, "at_ms": at_ms}]
     )
     removed: dict[str, int] = {}
-    # What a miner earned stays; what was said does not.
     scores = schema.SCORES
-    await connection.execute(
-        update(scores).where(scores.c.patient_id == patient_id).values(patient_id=None, evidence="{}")
-    )
+    await connection.execute(update(scores).where(scores.c.patient_id == patient_id).values(**WITHOUT_PATIENT))
     for name in schema.OF_PATIENTS:
         table = schema.METADATA.tables[name]
         gone = (await connection.execute(delete(table).where(table.c.patient_id == patient_id))).rowcount
@@ -40,7 +37,8 @@ async def erase(connection: AsyncConnection, *, patient_id: str, at_ms: int) -> 
     )
     found = await _lines(connection, erasure_id)
     retrain = await mark(connection, erasure_id=erasure_id, lines=found, at_ms=at_ms)
-    return Erasure(erasure_id=erasure_id, removed=removed, lines=found, retrain=retrain)
+    known = not first or bool(removed or found)
+    return Erasure(erasure_id=erasure_id, removed=removed, lines=found, retrain=retrain, known=known)
 
 
 async def mark(

@@ -108,6 +108,14 @@ async def hand_over(ledger: Ledger, *, twins: Sequence[Twin], store: str, days: 
             in_a_row += isinstance(error, StoreUnreachable | AccessDenied)
             if in_a_row == _IN_A_ROW:
                 raise
+    # What was taken back while the days were written may be in a file that was read from the ledger before.
+    since = [line for line in await ledger.recalled() if line.line_id not in taken_back]
+    concerned = {line.twin_uid for line in since}
+    for name in sorted({twin.name for twin in await ledger.exported_twins() if twin.uid in concerned} if since else ()):
+        try:
+            handed.taken_out += await _take_out(names.interactions_uri(store, name), {line.line_id for line in since})
+        except (LedgerError, StoreError) as error:
+            handed.failed[name] = str(error)
     return handed
 
 

@@ -16,7 +16,7 @@ from neurons.ledger import backup, dataset, erasure, reading, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
 from neurons.ledger.dataset import Bounds, Day
-from neurons.ledger.errors import SchemaMismatch
+from neurons.ledger.errors import LedgerDown, SchemaMismatch
 from neurons.ledger.migrate import migrate_database
 from neurons.ledger.records import AnyRecord, Twin
 from neurons.ledger.retention import Retention, retain
@@ -160,6 +160,15 @@ class Ledger:
         await self._overwrite()
         return erased
 
+    async def erased(self, *, since_ms: int) -> dict[str, int]:
+        """Return who was erased since then, by what stays of their ids (`patient_digest`), and when."""
+        table = schema.TOMBSTONES
+        async with self.database.reading() as connection:
+            found = await connection.execute(
+                select(table.c.patient_digest, table.c.at_ms).where(table.c.at_ms >= since_ms)
+            )
+            return {row.patient_digest: row.at_ms for row in found}
+
     async def to_retrain(self) -> tuple[Retraining, ...]:
         """Return the adapters that are marked for retraining and not yet done, oldest mark first."""
         async with self.database.reading() as connection:
@@ -212,14 +221,22 @@ class Ledger:
 
     async def restore(self, path: Path) -> Written:
         """Write a backup's rows into this ledger; erasures and withdrawals since then hold. Raises BadBackup."""
-        return await backup.restore(self.database, path, at_ms=now_ms())
+        written = await backup.restore(self.database, path, at_ms=now_ms())
+        await self._overwrite()
+        return written
 
     async def _overwrite(self) -> None:
         """Let no bytes of what was deleted stay in the database's files, as far as it can be asked for that."""
         if self.database.embedded:
-            await self.database.outside("PRAGMA wal_checkpoint(TRUNCATE)")
+            ((busy, *_),) = await self.database.outside("PRAGMA wal_checkpoint(TRUNCATE)")
+            if busy:
+                raise LedgerDown(
+                    f"{self.database.where} deleted it, but its write-ahead log still holds it, since another process "
+                    "is reading (a backup?). Do it again when that one has ended."
+                )
         else:
-            await self.database.outside(*(f"VACUUM {name}" for name in (*schema.OF_PATIENTS, "scores")))
+            tables = (*schema.OF_PATIENTS, "scores", "dataset_lines")
+            await self.database.outside(*(f"VACUUM {name}" for name in tables))
 
 
 def now_ms() -> int:

@@ -7,9 +7,12 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from neurons.ledger.database import Database
+from neurons.ledger.errors import SchemaMismatch
 
 _FOLDER: Final = Path(__file__).parent / "migrations"
 _MIGRATING: Final = 0x6D696772
@@ -24,7 +27,10 @@ def config() -> Config:
 
 
 async def migrate(url: str) -> None:
-    """Make or change the tables, in one transaction; two at once wait for each other. Raises LedgerDown."""
+    """Make or change the tables, in one transaction; two at once wait for each other.
+
+    Raises LedgerDown, SchemaMismatch.
+    """
     database = Database(url)
     try:
         await migrate_database(database)
@@ -42,5 +48,11 @@ async def migrate_database(database: Database) -> None:
 
 def _upgrade(connection: Connection) -> None:
     settings = config()
+    known = {each.revision for each in ScriptDirectory.from_config(settings).walk_revisions()}
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in known:
+        raise SchemaMismatch(
+            f"the ledger has the tables of revision {found}, which is of a newer release than this one. Run that one."
+        )
     settings.attributes["connection"] = connection
     command.upgrade(settings, "head")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -19,11 +19,12 @@ import orjson
 from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
 from neurons.ledger.database import Database, Refused
 from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch
-from neurons.ledger.ledger import Ledger
+from neurons.ledger.ledger import Ledger, now_ms
 from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
 from neurons.ledger.spool import Entry, Spool
 from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Written
+from neurons.ledger.writing import patient_digest
 
 _LOG: Final = logging.getLogger(__name__)
 _FIRST_DELAY: Final = 0.1
@@ -39,6 +40,10 @@ _FRESH_SECONDS: Final = 1.0
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
 _LOOK_AGAIN_SECONDS: Final = 0.2
+_TIDY_SECONDS: Final = 30.0
+"""How often what is of no use any more is deleted: on the disk what is in the ledger, in memory the erased."""
+_SKEW_MS: Final = 3_600_000
+"""By so much the clock of who erases may be behind."""
 T = TypeVar("T")
 
 
@@ -72,7 +77,10 @@ class QueuedLedger:
         self._waiting_since: float | None = time.monotonic() if spool.entries else None
         self.set_aside = 0
         """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
+        self._forgetting: list[Callable[[Collection[str]], None]] = [self._recollection.forget]
+        self._erased_since, self._forgotten = now_ms() - _SKEW_MS, frozenset[str]()
         self._draining = asyncio.create_task(self._drain(), name="ledger-drain")
+        self._tidying = asyncio.create_task(self._tidy(), name="ledger-tidy")
 
     @classmethod
     async def open(
@@ -102,9 +110,11 @@ class QueuedLedger:
         """Stop writing in the background; what is queued stays on disk."""
         while self._flushing is not None:
             await asyncio.wait([self._flushing])
-        self._draining.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._draining
+        for task in (self._draining, self._tidying):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._on(self._disk, self._spool.sweep)
         self._disk.shutdown()
         self._taker.shutdown()
         self._spool.close()
@@ -136,6 +146,30 @@ class QueuedLedger:
     async def drained(self, *, timeout_seconds: float) -> bool:
         """Wait until everything queued so far is in the ledger; False when it isn't in time."""
         return await self._reached(self._appended, timeout_seconds)
+
+    def on_erasure(self, forget: Callable[[Collection[str]], None]) -> None:
+        """Have this called with what stays of erased patients' ids (`patient_digest`), whoever erased them."""
+        self._forgetting.append(forget)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                await self._on(self._disk, self._spool.sweep)
+                await self._forget_erased()
+            except LedgerError:
+                continue  # the ledger is away
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                _LOG.warning("Erased patients can't be forgotten yet: %s.", type(error).__name__)
+
+    async def _forget_erased(self) -> None:
+        """Forget whom somebody else erased: by hand, or through another gateway."""
+        found = await self.ledger.erased(since_ms=self._erased_since)
+        if new := found.keys() - self._forgotten:
+            for forget in self._forgetting:
+                forget(new)
+        self._erased_since = max([self._erased_since, *(at_ms - _SKEW_MS for at_ms in found.values())])
+        self._forgotten = frozenset(found)
 
     # Writing
 
@@ -284,14 +318,14 @@ class QueuedLedger:
         if owner not in (None, patient_id):
             raise NotFound("There is no such session of this patient.")
         remembered = self._recollection.history(session_id=session_id, patient_id=patient_id, limit=limit)
+        queued = session_id in self._latest or self._backlog > 0
         if self._away_since is None:
             try:
                 async with asyncio.timeout(_READ_SECONDS):
                     read = await self.ledger.history(session_id=session_id, patient_id=patient_id, limit=limit)
             except NotFound:
-                if owner is not None:
-                    return remembered
-                if session_id not in self._latest and not self._backlog:
+                if not queued:
+                    self._recollection.drop(session_id)  # erased, or deleted by age
                     raise
             except (LedgerDown, SchemaMismatch, TimeoutError):
                 self._suspect()
@@ -324,8 +358,10 @@ class QueuedLedger:
 
     async def erase(self, *, patient_id: str) -> Erasure:
         """As `Recorder.erase`; what is still queued of the patient will be dropped when it is written."""
-        self._recollection.forget(patient_id)
-        return await self.ledger.erase(patient_id=patient_id)
+        erased = await self.ledger.erase(patient_id=patient_id)
+        for forget in self._forgetting:
+            forget({patient_digest(patient_id)})
+        return erased
 
     async def _fresh(self, key: str) -> bool:
         number = self._latest.get(key, 0)

@@ -50,11 +50,12 @@ def consent_of(consents: Iterable[Consent]) -> ConsentState:
 
     A copy of an earlier consent that arrives after the withdrawal changes nothing.
     """
-    given, since = False, None
+    given, since, said = False, None, None
     for each in sorted(consents, key=lambda consent: (consent.at_ms, not consent.given)):
         if since is None or each.given != given:
             given, since = each.given, each.at_ms
-    return ConsentState(given=given, since_ms=since)
+        said = each.at_ms
+    return ConsentState(given=given, since_ms=since, said_ms=said)
 
 
 async def history(connection: AsyncConnection, *, session_id: str, patient_id: str, limit: int) -> History:

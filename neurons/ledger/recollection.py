@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from neurons.ledger.records import Answer, AnyRecord, Chosen, Question, Session
 from neurons.ledger.views import History, Turn
+from neurons.ledger.writing import patient_digest
 
 
 @dataclass(slots=True)
@@ -63,12 +64,19 @@ class Recollection:
             if len(kept.questions) > self._most_turns:
                 self._forget_first(kept)
 
-    def forget(self, patient_id: str) -> None:
-        """Forget all of one patient."""
+    def forget(self, patients: Collection[str]) -> None:
+        """Forget all of these patients, given by what stays of their ids (`patient_digest`)."""
         for session_id, kept in list(self._sessions.items()):
             owners = {each.patient_id for each in kept.questions.values()}
-            if patient_id in owners or (kept.session is not None and kept.session.patient_id == patient_id):
+            owners.update(each.patient_id for each in kept.answers.values())
+            if kept.session is not None:
+                owners.add(kept.session.patient_id)
+            if any(patient_digest(owner) in patients for owner in owners):
                 del self._sessions[session_id]
+
+    def drop(self, session_id: str) -> None:
+        """Forget one session."""
+        self._sessions.pop(session_id, None)
 
     def owner(self, session_id: str) -> str | None:
         """Return whose session it is; None when that isn't remembered."""

@@ -333,6 +333,54 @@ class Score(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class RoundStep(Record):
+    """What a round took for granted from one of its steps on: read once, so that it can be recomputed.
+
+    Nothing of a patient is in it.
+    """
+
+    step_id: str
+    round_id: str
+    step: str
+    """`plan`, `speed` or another word."""
+    at_ms: int
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsClaim(Record):
+    """Who sets the validator's weights in an epoch. The first one written for an epoch and attempt stays: a lock."""
+
+    claim_id: str
+    round_id: str
+    """Whose weights they are."""
+    validator: Miner
+    netuid: int
+    epoch: int
+    attempt: int
+    """From 1; the next may be claimed when whoever held the one before is silent."""
+    holder: str
+    """Which process."""
+    since_block: int
+    """From which on weights of the hotkey are these."""
+    at_ms: int
+    weights: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsEvent(Record):
+    """What became of weights: sent, revealed, missed, superseded, refused. The latest `at_ms` counts."""
+
+    event_id: str
+    claim_id: str
+    outcome: str
+    at_ms: int
+    block: int | None = None
+    detail: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Training(Record):
     """A run that made an adapter of a dataset and a parent."""
 
@@ -364,6 +412,9 @@ AnyRecord = (
     | RoundItem
     | RoundAnswer
     | Score
+    | RoundStep
+    | WeightsClaim
+    | WeightsEvent
     | Training
 )
 
@@ -372,7 +423,7 @@ AnyRecord = (
 
 _WORDS: Final[Mapping[str, int]] = {
     "failure": 64, "emergency": 64, "kind": 64, "part": 64, "wording": 64, "detail": 1024, "name": 253, "run": 253,
-    "dataset_uri": 2048, "receipt": 8192,
+    "dataset_uri": 2048, "receipt": 8192, "step": 128, "holder": 64, "outcome": 16,
 }  # fmt: skip
 
 
@@ -381,6 +432,7 @@ def _check(holds: bool, otherwise: str) -> None:
         raise BadRecord(otherwise)
 
 
+_AMOUNTS: Final = frozenset({"tokens", "seed", "netuid", "epoch", "attempt", "block"})
 Fault = Callable[[Any], str | None]
 """Says what is wrong with a field's value, which is not None; None where nothing is."""
 
@@ -413,7 +465,7 @@ def _check_of(name: str) -> Fault | None:
         )
     if name in _FAULTS:
         return _FAULTS[name]
-    return _of_amount if name.endswith("_ms") or name in ("tokens", "seed") else None
+    return _of_amount if name.endswith(("_ms", "_block")) or name in _AMOUNTS else None
 
 
 def _of_amount(value: Any) -> str | None:

@@ -19,7 +19,7 @@ class Retention:
     """For how many days what is kept; None: for good."""
 
     conversations_days: int | None = 365
-    """Sessions, questions, answers, ratings, preferences, corrections."""
+    """Sessions, questions, answers, ratings, preferences, corrections, and replays of such in rounds."""
     rounds_days: int | None = 180
     """Questions and answers of rounds. Rounds, their results' digests and scores stay."""
 
@@ -45,8 +45,12 @@ async def retain(connection: AsyncConnection, retention: Retention, *, now_ms: i
         asked = select(questions.c.session_id).where(questions.c.session_id == sessions.c.session_id).exists()
         gone = await connection.execute(delete(sessions).where(sessions.c.at_ms < before, ~asked))
         removed[sessions.name] = gone.rowcount
+        for table in (schema.ROUND_ANSWERS, schema.ROUND_ITEMS):  # a patient's question that a round asked again
+            old = (table.c.at_ms < before) & table.c.patient_id.is_not(None)
+            removed[table.name] = (await connection.execute(delete(table).where(old))).rowcount
     if retention.rounds_days is not None:
         before = now_ms - retention.rounds_days * _DAY_MS
         for table in (schema.ROUND_ANSWERS, schema.ROUND_ITEMS):
-            removed[table.name] = (await connection.execute(delete(table).where(table.c.at_ms < before))).rowcount
+            count = (await connection.execute(delete(table).where(table.c.at_ms < before))).rowcount
+            removed[table.name] = removed.get(table.name, 0) + count
     return {name: count for name, count in removed.items() if count}

@@ -138,6 +138,26 @@ TRAININGS: Final = Table(
     Index(None, "twin_uid"), Index(None, "adapter_digest"), Index(None, "dataset_digest"),
 )  # fmt: skip
 
+ROUND_STEPS: Final = Table(
+    "round_steps", METADATA,
+    _id("step_id", key=True), _id("round_id"), _word("step", longest=128), _at(),
+    Column("evidence", Text, nullable=False),
+    Index(None, "round_id"),
+)  # fmt: skip
+WEIGHT_CLAIMS: Final = Table(
+    "weight_claims", METADATA,
+    _id("claim_id", key=True), _id("round_id"), *_miner(), Column("netuid", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False), Column("attempt", Integer, nullable=False), _word("holder"),
+    Column("since_block", BigInteger, nullable=False), _at(), Column("weights", Text, nullable=False),
+    Index(None, "hotkey", "registered_block", "at_ms"), Index(None, "round_id"),
+)  # fmt: skip
+WEIGHT_EVENTS: Final = Table(
+    "weight_events", METADATA,
+    _id("event_id", key=True), _id("claim_id"), _word("outcome", longest=16), _at(), Column("block", BigInteger),
+    _word("detail", longest=1024), Column("evidence", Text, nullable=False),
+    Index(None, "claim_id"),
+)  # fmt: skip
+
 # What only the ledger itself writes
 
 DATASETS: Final = Table(

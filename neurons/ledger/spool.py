@@ -1,7 +1,8 @@
 """A queue on disk: append-only, fsynced, checked on reading, bounded. It outlives a crash of its process and machine.
 
     FOLDER/lock              held by the one process that writes here
-    FOLDER/00000001.log …    the entries, in their order, one line each: CRC-32 and length in hex, then the entry
+    FOLDER/00000001.log …    the entries, in their order, one line each: CRC-32 and length in hex, then the entry;
+                             `sweep` deletes those that were all taken
     FOLDER/done              up to where they were taken
     FOLDER/set-aside.log     entries that the ledger refuses, and lines that are damaged; nothing reads them again
 
@@ -180,6 +181,19 @@ class Spool:
         for number in self._segments():
             if number < end.segment and number < last:
                 self._path(number).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete the files whose entries were all taken, the last one too: what lies in them is of patients.
+
+        For the thread that appends. Without effect while an entry waits, or where no new file can be made.
+        """
+        if self.entries or not self._end.offset or any(self._entries(self._taken)):
+            return
+        with suppress(OSError):
+            self._next_file()  # the mark of what was taken is never beyond the last file
+            for number in self._segments():
+                if number < self._end.segment:
+                    self._path(number).unlink(missing_ok=True)
 
     def set_aside(self, data: bytes) -> None:
         """Keep something that can't be taken in a file of its own, on the disk."""

@@ -52,6 +52,8 @@ class ConsentState:
     given: bool
     since_ms: int | None
     """Since when it is as it is; None: never asked. What was said before a consent is not learned from."""
+    said_ms: int | None = None
+    """When the patient spoke of it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +107,5 @@ class Erasure:
     """Lines of datasets that were made of the patient's conversations: to be taken out of every copy."""
     retrain: tuple[Retraining, ...] = ()
     """Adapters trained on them, and all that descend from these."""
+    known: bool = True
+    """The ledger has, or had before an earlier erasure, anything of the patient."""

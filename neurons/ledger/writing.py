@@ -12,9 +12,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from neurons.ledger.codec import Row
-from neurons.ledger.schema import METADATA, TOMBSTONES
+from neurons.ledger.schema import METADATA, SCORES, TOMBSTONES
 from neurons.ledger.views import Written
 
+WITHOUT_PATIENT: Final[Row] = {"patient_id": None, "evidence": "{}"}
+"""What a score of an erased patient's answer becomes: what a miner earned stays, what was said does not."""
 _AT_ONCE: Final = 500
 """Ids that one statement asks for."""
 
@@ -58,6 +60,8 @@ async def _kept(connection: AsyncConnection, rows: Iterable[tuple[str, Row]]) ->
     found = []
     for name in sorted(by_table):
         given = by_table[name]
+        if gone and name == SCORES.name:
+            given = [row | WITHOUT_PATIENT if row.get("patient_id") in gone else row for row in given]
         kept = [row for row in given if row.get("patient_id") not in gone] if gone else given
         found.append((METADATA.tables[name], kept, len(given) - len(kept)))
     return found

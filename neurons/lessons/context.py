@@ -55,4 +55,5 @@ def names(text: str) -> int:
     asked = Asked.of(text)
     if asked.foreign:
         return len(asked.content)  # the words above are English ones
-    return sum(_NUMBER.fullmatch(word) is None and word not in _NAMES_NOTHING for word in asked.content)
+    stems = {word[:STEM] for word in asked.content}
+    return sum(_NUMBER.fullmatch(stem) is None and stem not in _NAMES_NOTHING for stem in stems)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -13,8 +12,12 @@ from neurons.wire.refusals import WireRefusal, is_signed
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
-ReadBody = Callable[[web.BaseRequest], Awaitable[bytes]]
-"""Bounded in size and time; raises RequestError."""
+
+class ReadBody(Protocol):
+    """Reads a body, bounded in size and time."""
+
+    async def __call__(self, request: web.BaseRequest, *, proven: bool = True) -> bytes:
+        """Return the body; raises RequestError. `proven`: whether it is known who sends it."""
 
 
 class SignedDoor(Protocol):
@@ -50,18 +53,21 @@ class Doors:
 
 
 def _as_sent(read: ReadBody) -> ReadBody:
-    """Return a reader that takes no compressed body: what is signed are the bytes as they are sent."""
+    """Return a reader that takes no compressed body: what is signed are the bytes as they are sent.
 
-    async def reading(request: web.BaseRequest) -> bytes:
+    Who sends it is known when they were read: the signature is over them.
+    """
+
+    async def reading(request: web.BaseRequest, *, proven: bool = False) -> bytes:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
             message = "the body is compressed: send a signed body as it is"
             raise RequestError(415, "invalid_request_error", message, code="content_encoding")
-        return await read(request)
+        return await read(request, proven=proven)
 
     return reading
 
 
-async def _nothing(request: web.BaseRequest) -> bytes:
+async def _nothing(request: web.BaseRequest, *, proven: bool = False) -> bytes:
     """Return the body of a request that has none."""
     if request.content_length:
         raise RequestError(400, "invalid_request_error", f"{request.method} has no body here: send none")

@@ -13,7 +13,6 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from neurons.miner.bodies import read_body
-from neurons.miner.doors import ReadBody
 from neurons.miner.errors import RETRY_AFTER_SECONDS, overloaded
 from neurons.miner.settings import MAX_BODY_BYTES
 
@@ -22,46 +21,74 @@ SMALL_BYTES: Final = 16 * 1024
 
 
 class LargeBodies:
-    """Counts the bytes of one miner's large bodies."""
+    """Counts the bytes of one miner's large bodies.
+
+    Whoever says to be a validator has its body read before that is proven, and anybody may say so: half of the room is
+    not for them, so that clients who are known by their tokens can't be kept out.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self.held = 0
         """Bytes that they have now, or may come to have."""
+        self.unproven = 0
+        """So many of those are of whoever may be anybody."""
 
     @contextmanager
-    def reader(self) -> Iterator[ReadBody]:
-        """Give what reads one request's body, which counts until the block ends.
-
-        It raises RequestError: 429 where there is no room for the body, else as `read_body`.
-        """
-        counted = 0
-
-        async def read(request: web.BaseRequest) -> bytes:
-            nonlocal counted
-            counted = self._count(_longest(request))
-            body = await read_body(request)
-            size = len(body) if len(body) > SMALL_BYTES else 0
-            self.held += size - counted
-            counted = size
-            return body
-
+    def reader(self) -> Iterator[Reading]:
+        """Give what reads one request's body, which counts until the block ends."""
+        reading = Reading(self)
         try:
-            yield read
+            yield reading
         finally:
-            self.held -= counted
+            reading.end()
 
-    def _count(self, size: int) -> int:
+    def take(self, size: int, *, proven: bool) -> int:
+        """Count a body that may come to have `size` bytes, and return as what; raises RequestError (429)."""
         if size <= SMALL_BYTES:
             return 0
-        if self.held + size > self._most:
+        is_full = self.held + size > self._most
+        if is_full or not (proven or self.unproven + size <= max(self._most // 2, MAX_BODY_BYTES)):
             raise overloaded(
                 f"large requests hold {self.held} bytes already, of {self._most} that this miner has for them: send "
                 f"this one later, or with {SMALL_BYTES} bytes at most",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         self.held += size
+        self.unproven += 0 if proven else size
         return size
+
+
+class Reading:
+    """The reading of one request's body."""
+
+    def __init__(self, bodies: LargeBodies) -> None:
+        self._bodies = bodies
+        self._counted = self._unproven = 0
+
+    async def __call__(self, request: web.BaseRequest, *, proven: bool = True) -> bytes:
+        """Return the body; raises RequestError: 429 where there is no room for it, else as `read_body`."""
+        self._counted = self._bodies.take(_longest(request), proven=proven)
+        self._unproven = 0 if proven else self._counted
+        body = await read_body(request)
+        self._shrink(len(body) if len(body) > SMALL_BYTES else 0)
+        return body
+
+    def prove(self) -> None:
+        """Note that it is known now who sent it."""
+        self._bodies.unproven -= self._unproven
+        self._unproven = 0
+
+    def end(self) -> None:
+        """Count it no longer."""
+        self._shrink(0)
+
+    def _shrink(self, size: int) -> None:
+        self._bodies.held += size - self._counted
+        self._counted = size
+        if self._unproven:
+            self._bodies.unproven += size - self._unproven
+            self._unproven = size
 
 
 def _longest(request: web.BaseRequest) -> int:

@@ -179,6 +179,7 @@ class Lessons:
 
 def _questions(turns: Sequence[Message]) -> list[str]:
     """Return a conversation's last questions, each with what it is about where it doesn't say it itself."""
-    said = [(turn["role"], text) for turn in turns if (text := text_of(turn).strip())]
+    # Cut before anybody looks at words: normalised, a megabyte keeps all others waiting for seconds.
+    said = [(turn["role"], text[:_MOST_CHARACTERS]) for turn in turns if (text := text_of(turn).strip())]
     ends = [index + 1 for index, (role, _) in enumerate(said) if role == "user"][-QUESTIONS:]
     return [(asked_in(said[:end]) or said[end - 1][1])[:_MOST_CHARACTERS] for end in ends]

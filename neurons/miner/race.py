@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from neurons.candidates import Candidate
 from neurons.miner.pod_answers import ERROR_EVENTS, StreamError, stream_error
-from neurons.miner.transcript import DATA, DONE, event_bytes, is_in_form
+from neurons.miner.transcript import DATA, DONE, event_bytes, event_of
 
 MAX_CHARACTERS: Final = 1024 * 1024
 """Of all candidates together; what an engine says beyond is not read."""
@@ -127,7 +124,7 @@ class Race:
             payload = line[len(DATA) :].strip()
             if payload == DONE:
                 self.done = True
-            elif (event := _event(payload)) is not None:
+            elif (event := event_of(payload)) is not None:
                 self._take(event)
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -191,17 +188,6 @@ class Race:
         """Return the tokens of the prompt and of this answer: those of the others are the miner's own affair."""
         given, made = self.prompt_tokens, track.tokens
         return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
-
-
-def _event(payload: bytes) -> dict[str, Any] | None:
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        try:
-            event = json.loads(payload)  # it takes NaN, with which an answer must not lose a word
-        except ValueError:
-            return None
-    return event if is_in_form(event) else None
 
 
 def _logprobs(choice: dict[str, Any]) -> list[float]:

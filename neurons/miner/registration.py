@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +17,10 @@ PATIENCE_SECONDS: Final = 600.0
 question away now and then, and one that was is no news."""
 
 
+SETTLED_SECONDS: Final = 120.0
+"""So long after an address was published a metagraph may still be of a block before."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Publication:
     """What became of publishing the miner's address."""
@@ -23,6 +28,8 @@ class Publication:
     tried: bool = False
     address: str | None = None
     """What the chain has for it, once it was published."""
+    at: float = 0.0
+    """When the chain was last seen to have it, in seconds since 1970."""
     problem: ChainError | None = None
     """Why it could not be published."""
 
@@ -42,6 +49,7 @@ def standing(
         _unread(reading)
         or _not_ours(neuron, hotkey=hotkey, netuid=netuid, owner=owner)
         or _not_found(neuron, publication)
+        or _published_over(neuron, publication, read_at)
         or (Registration.REGISTERED, None)
     )
     last = {}
@@ -50,7 +58,7 @@ def standing(
     return SubnetReport.model_validate(
         {
             "registration": state, "message": None if message is None else as_message(message), "netuid": netuid,
-            "hotkey": hotkey, **({} if neuron is None else _place(neuron, publication)), **last,
+            "hotkey": hotkey, **({} if neuron is None else _place(neuron, publication, read_at)), **last,
         }
     )  # fmt: skip
 
@@ -103,11 +111,38 @@ def _not_found(neuron: Neuron | None, publication: Publication) -> _Found | None
     )
 
 
-def _place(neuron: Neuron, publication: Publication) -> dict[str, object]:
+def _published_over(neuron: Neuron | None, publication: Publication, read_at: float) -> _Found | None:
+    """What is wrong when the chain has another address than this miner published."""
+    if neuron is None or not _is_another(neuron, publication, read_at):
+        return None
+    return (
+        Registration.ADDRESS_REFUSED,
+        f"the chain has {neuron.axon} by now, and not {publication.address}, which this miner published: another miner "
+        "signs with the same hotkey, and validators find that one alone. Give each MinerPool a hotkey of its own",
+    )
+
+
+def _is_another(neuron: Neuron, publication: Publication, read_at: float) -> bool:
+    if neuron.axon is None or publication.address is None or read_at - publication.at < SETTLED_SECONDS:
+        return False
+    return _parsed(neuron.axon) != _parsed(publication.address)
+
+
+def _parsed(address: str) -> tuple[str, str]:
+    """Return IP and port; an IP of version 6 may be written in several ways."""
+    host, _, port = address.rpartition(":")
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))), port
+    except ValueError:  # of a metagraph that somebody wrote
+        return host, port
+
+
+def _place(neuron: Neuron, publication: Publication, read_at: float) -> dict[str, object]:
+    ours = None if _is_another(neuron, publication, read_at) else publication.address
     return {
         "uid": neuron.uid,
         "registered_at_block": neuron.block_at_registration,
-        "axon": publication.address or neuron.axon,
+        "axon": ours or neuron.axon,
     }
 
 

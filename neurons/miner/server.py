@@ -1,8 +1,7 @@
-"""The miner's HTTP side: OpenAI's routes, the health checks and the metrics. Nothing else exists."""
+"""The miner's HTTP side: OpenAI's routes and the health checks. Nothing else exists."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.asked import EngineRequest
 from neurons.miner.chat import parse_chat
@@ -64,7 +62,6 @@ class MinerServer:
         """
         self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
         self._announce, self._learning = announce, learning
-        self._page: asyncio.Task[bytes] | None = None
         self._cors = Cors(settings.cors_origins)
         self._large_bodies = LargeBodies(settings.large_bodies_bytes)
         images = settings.images
@@ -78,7 +75,6 @@ class MinerServer:
             **({"/v1/announcement": ("GET", self._announced)} if announce is not None else {}),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", self._expose),
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -149,6 +145,7 @@ class MinerServer:
         with self._large_bodies.reader() as read:
             try:
                 client, body = await self._doors.enter(request, read)
+                read.prove()
                 asked = parse(body)
             except RequestError as error:
                 self._metrics.count("", "", str(error.status))
@@ -206,14 +203,6 @@ class MinerServer:
         if self._learning():
             return web.Response(status=503, text="waiting for the doctors' corrections\n")
         return web.Response(text=f"ready: {len(self._tables.snapshot.ready_pods)} engine pods\n")
-
-    async def _expose(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
-        # With a thousand twins it takes a tenth of a second, which is nobody's answer's to wait for; and anybody may
-        # ask, so one page is made at a time, for all who ask meanwhile.
-        if self._page is None or self._page.done():
-            self._page = asyncio.create_task(asyncio.to_thread(self._metrics.render))
-        page = await asyncio.shield(self._page)
-        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _entry(snapshot: Snapshot, twin: TwinRoute) -> dict[str, Any]:

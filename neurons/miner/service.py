@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from neurons.lessons.model import load_embedder
+from neurons.metrics_port import MetricsPort
 from neurons.miner.access import AccessList
 from neurons.miner.bodies import bounded_request
 from neurons.miner.doors import Doors, SignedDoor
@@ -55,6 +56,8 @@ class MinerService:
         self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons)
         self.port = 0
         """The port it listens on, once `listening` is set."""
+        self.metrics_port = 0
+        """And that of its metrics."""
         self.listening = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -94,13 +97,20 @@ class MinerService:
         if feed is not None:
             more.append(feed.run())
         try:
-            async with self.relay:
+            async with self.relay, self._metrics_door() as metrics:
+                self.metrics_port = metrics.port
                 await self._serve(server, followers=(source, access.follow(), *more))
         finally:
             if self._lessons is not None:
                 self._lessons.close()
             if subnet is not None:
                 await subnet.close()
+
+    def _metrics_door(self) -> MetricsPort:
+        async def page() -> bytes:
+            return await asyncio.to_thread(self.metrics.render)
+
+        return MetricsPort(page, host=self._settings.host, port=self._settings.metrics_port)
 
     def _reporting(self, subnet: Subnet) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator of the subnet, where there is one to tell."""
@@ -132,7 +142,15 @@ class MinerService:
         await site.start()
         self.port = runner.addresses[0][1]
         self.listening.set()
-        log.info("listening", extra={"port": self.port, "pool": settings.pool, "namespace": settings.namespace})
+        log.info(
+            "listening",
+            extra={
+                "port": self.port,
+                "metrics_port": self.metrics_port,
+                "pool": settings.pool,
+                "namespace": settings.namespace,
+            },
+        )
         tasks = [asyncio.create_task(follower) for follower in followers]
         stopped = asyncio.create_task(self._stopped())
         try:

@@ -68,6 +68,8 @@ class Settings:
     host: str | None = None
     """None listens on every address, IPv4 and IPv6."""
     port: int = names.MINER_PORT
+    metrics_port: int = names.METRICS_PORT
+    """Where `/metrics` is, and nothing else."""
     access_dir: Path = Path(names.ACCESS_DIR)
     access_secret: str
     """Named in the 401 that a client gets while no token exists."""
@@ -131,6 +133,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     )
     parser.add_argument("--host", default=None, help="address to listen on; all of them by default")
     parser.add_argument("--port", type=int, default=names.MINER_PORT, help="default %(default)s; 0 takes a free one")
+    parser.add_argument(
+        "--metrics-port", type=int, default=names.METRICS_PORT, help="of /metrics; default %(default)s; 0: a free one"
+    )
     parser.add_argument("--access-dir", type=Path, default=Path(names.ACCESS_DIR), help="folder with a file per client")
     parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
     parser.add_argument("--tables-dir", type=Path, help="follow files instead of the API server, to run without it")
@@ -188,6 +193,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         namespace=given.namespace or _own_namespace() or "default",
         host=given.host,
         port=given.port,
+        metrics_port=given.metrics_port,
         access_dir=given.access_dir,
         access_secret=given.access_secret or names.access_secret_name(given.pool),
         tables_dir=given.tables_dir,

@@ -217,7 +217,9 @@ class Subnet:
                 if changed:
                     log.info("published", extra={"address": self._settings.external_address, "netuid": netuid})
                 said = ""
-                self._publication = registration.Publication(tried=True, address=self._settings.external_address)
+                self._publication = registration.Publication(
+                    tried=True, address=self._settings.external_address, at=time.time()
+                )
             except ChainError as error:
                 self._publication = registration.Publication(tried=True, problem=error)
                 # Serving goes on: those who know the address already still find it.

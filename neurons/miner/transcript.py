@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -122,12 +123,21 @@ def events_of(data: bytes) -> Iterator[dict[str, Any] | None]:
         if payload == DONE:
             yield None
             continue
-        try:
-            event = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            continue
-        if is_in_form(event):
+        event = event_of(payload)
+        if event is not None:
             yield event
+
+
+def event_of(payload: bytes) -> dict[str, Any] | None:
+    """Return an event's document; None for what is none of OpenAI's form."""
+    try:
+        event = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        try:
+            event = json.loads(payload)  # it takes NaN, with which an answer must not lose a word
+        except (ValueError, RecursionError):
+            return None
+    return event if is_in_form(event) else None
 
 
 def is_in_form(event: object) -> bool:

@@ -20,6 +20,7 @@ IDLE_SECONDS: Final = 30.0
 HIGH_WATER_BYTES: Final = 256 * 1024
 """More than this unread, and the pod is made to wait."""
 MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of an answer's head, and of what comes behind its body."""
 MAX_KNOWN_URLS: Final = 4096
 
 
@@ -52,8 +53,9 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
         self.size = 0
-        self._head_size = 0
-        self.head_read = self.complete = self._keep = False
+        self._beside = 0
+        """Bytes that came and were no body: of the head, or since the body's last part."""
+        self.head_read = self.complete = self._keep = self._in_body = False
         self.broken: str | None = None
 
     @property
@@ -131,11 +133,14 @@ class _Connection(asyncio.Protocol):
             self._break(type(error).__name__)
             self.abort()
             return
+        # The parser gathers a header until its end, however long: nothing else bounds what it holds.
+        self._beside = 0 if self._in_body else self._beside + len(data)
+        self._in_body = False
+        if self._beside > MAX_HEAD_BYTES and not self.complete:
+            self._break("TrailersTooLarge" if self.head_read else "HeadTooLarge")
+            self.abort()
+            return
         if not self.head_read:
-            self._head_size += len(data)
-            if self._head_size > MAX_HEAD_BYTES:
-                self._break("HeadTooLarge")
-                self.abort()
             return
         if self.size > HIGH_WATER_BYTES and not self._paused and not self.complete and self._transport is not None:
             self._paused = True
@@ -166,7 +171,9 @@ class _Connection(asyncio.Protocol):
     # --- httptools' side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Take a header; one behind the body is passed over, where it would change what was said of it before."""
+        if self.head_read:
+            return
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -180,6 +187,7 @@ class _Connection(asyncio.Protocol):
         """Take a part of the body."""
         self.chunks.append(body)
         self.size += len(body)
+        self._in_body = True
 
     def on_message_complete(self) -> None:
         """The answer is whole."""

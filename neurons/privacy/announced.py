@@ -31,6 +31,9 @@ _PATTERNS: Final = (
     re.compile(rf"\b(?:husband|wife|son|daughter|mother|father|mum|mom|dad|sister|brother|partner|aunt|uncle|grandmother|grandfather|grandma|grandpa"
                rf"|niece|nephew|cousin|neighbou?r|friend|baby|boyfriend|girlfriend|roommate|colleague)\s+(?:is\s+)?(?:named|called|name\s+is|whose\s+name\s+is)\s+{_NAME}"
                r"(?=\s*(?:[.,;!?\n]|$)|\s+(?:has|had|is|was|and|who|will|needs|got|also|says|cannot|can)\b)", re.IGNORECASE),
+    # "MAYA GURUNG 34/F", "Hari Koirala, 62 yrs/M", as notes begin
+    re.compile(rf"(?:^|[\n:.;]\s*|\b(?:pt|patient|c/o|mr|mrs|ms)\.?\s+){_NAME}\s*[,(-]?\s*\d{{1,3}}\s*-?(?:y|yrs?|years?|yo|y/o|yr\s+old|m|months?|mo)?\.?"
+               r"\s*[/,| -]\s*(?:m|f|male|female)\b", re.IGNORECASE),
     re.compile(rf"\bon\s+behalf\s+of\s+(?:(?:my|our)\s+\w+,?\s+)?{_NAME}(?=\s*(?:[.,;!?\n]|$)|\s+(?:who|because|about)\b)", re.IGNORECASE),
 )  # fmt: skip
 _NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(

@@ -103,15 +103,11 @@ class Deidentifier:
             raise DeidentifierUnavailable(
                 f"The library {error.name} is not installed. Install requirements/privacy.in."
             ) from error
-        lists = known or gazetteer()
-        recognizers = [
-            RuleRecognizer(lists),
-            SpacyRecognizer(),
-            RampartRecognizer(models.load_rampart()),
-        ]
+        lists, rampart = known or gazetteer(), models.load_rampart()
+        recognizers = [RuleRecognizer(lists), SpacyRecognizer(), RampartRecognizer(rampart)]
         analyzer = AnalyzerEngine(
             registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
-            nlp_engine=SpacyEngine(models.load_spacy()),
+            nlp_engine=SpacyEngine(models.load_spacy(), beside=rampart.begin),
             supported_languages=["en"],
         )
         made = cls(analyzer=analyzer, anonymizer=AnonymizerEngine(), known=lists)  # type: ignore[no-untyped-call]
@@ -149,6 +145,7 @@ class Deidentifier:
             raise DeidentifierUnavailable(
                 f"A recogniser failed ({type(error).__name__}). The text must not be written."
             ) from None
+        found = [_widened(text, *each) for each in found]
         found.extend(_repeated(text, found))
         kept = [each.span() for each in _PLACEHOLDER.finditer(text)]
         outside = [each for each in found if not any(begin < each[2] and each[1] < end for begin, end in kept)]
@@ -226,6 +223,25 @@ def _unreadable(character: str) -> str | None:
 _FILLERS: Final = frozenset(
     ("HANGUL FILLER", "HANGUL CHOSEONG FILLER", "HANGUL JUNGSEONG FILLER", "HALFWIDTH HANGUL FILLER")
 )
+
+
+_INITIALS: Final = re.compile(r"(?<!\w)(?:[A-Z]\.[ \u00a0]?){1,3}$")
+_NO_INITIAL: Final = re.compile(
+    r"\b(?:vitamin|vit|hepatitis|hep|type|grade|group|factor|class|stage|part|point|dr|prof)\.?\s+(?:[A-Z]\.[ \u00a0]?){1,3}$",
+    re.IGNORECASE,
+)
+_WARD: Final = re.compile(r"[ ]?-[ ]?\d{1,2}(?![\w/-]|[.]\d)")
+
+
+def _widened(text: str, kind: str, start: int, end: int) -> tuple[str, int, int]:
+    """Return a finding with what belongs to it: the initials before a name, and the ward after a town."""
+    if kind == Identifier.NAME:
+        initials = _INITIALS.search(text, max(0, start - 12), start)
+        if initials and not _NO_INITIAL.search(text[max(0, start - 30) : start]):
+            return kind, initials.start(), end
+    if kind in (Identifier.PLACE, Identifier.ADDRESS) and (ward := _WARD.match(text, end)):
+        return kind, start, ward.end()
+    return kind, start, end
 
 
 def _repeated(text: str, found: Iterable[tuple[str, int, int]]) -> Iterable[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""The two packaged models that find names: loaded from their files, checked by digest, run on one thread.
+"""The two packaged models that find names: loaded from their files, checked by digest, run on one thread each.
 
 Both are needed: spaCy's en_core_web_md knows sentences and places, Rampart (BERT, 6 layers) lower case and names from everywhere.
 """
@@ -9,7 +9,9 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +111,8 @@ class Rampart:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # its arena grows with the longest text ever seen
+        self._thread = ThreadPoolExecutor(1, "rampart")
+        self._begun = threading.local()
         self._session: Any = onnxruntime.InferenceSession(
             str(folder / "onnx" / "model_q4.onnx"), options, providers=["CPUExecutionProvider"]
         )
@@ -121,8 +125,16 @@ class Rampart:
             group: [number for number, label in bare.items() if label in kinds] for group, kinds in GROUPS.items()
         }
 
-    def words(self, text: str) -> Iterator[Word]:
-        """Yield every word of a text; one that two windows share is yielded by each."""
+    def begin(self, text: str) -> None:
+        """Have a text read beside what the caller does until it asks for the words, in the same thread."""
+        self._begun.reading = (text, self._thread.submit(lambda: list(self._words(text))))
+
+    def words(self, text: str) -> Iterable[Word]:
+        """Return every word of a text; one that two windows share comes from each."""
+        begun: tuple[str, Future[list[Word]]] | None = self._begun.__dict__.pop("reading", None)
+        return begun[1].result() if begun is not None and begun[0] == text else self._words(text)
+
+    def _words(self, text: str) -> Iterator[Word]:
         start = 0
         while True:
             end = min(len(text), start + _WINDOW)

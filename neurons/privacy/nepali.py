@@ -47,7 +47,7 @@ _PLATES: Final = (
 _VALUE: Final = r"(?P<value>(?=[\w/-]{0,30}\d)[\w/-]*\d[\w/-]*(?:[-/ ]\d+){0,4})"
 _FILLER: Final = r"\W{0,3}(?:नं|नम्बर|नम्वर|number|nambar|no|num|code)?\.?\W{0,4}(?:हो|is|chai|चाहिँ|ho)?[\s:=…।.\-–]{0,6}"
 _NUMBERS: Final = (
-    ("recordNumber", "(?:दर्ता|बिरामी|विरामी|फाइल|फाईल|ओपीडी|अस्पताल|कार्ड|बिमा|बीमा|खाता|नागरिकता|राहदानी|पासपोर्ट|परिचयपत्र|सदस्यता|नमुना)"),
+    ("recordNumber", "(?:बेड|शैया|शय्या|दर्ता|बिरामी|विरामी|फाइल|फाईल|ओपीडी|अस्पताल|कार्ड|बिमा|बीमा|खाता|नागरिकता|राहदानी|पासपोर्ट|परिचयपत्र|सदस्यता|नमुना)"),
     ("recordNumber", r"(?<!\w)(?:darta|birami|bima|khata|nagarikta|rahadani|citizenship|opd|ipd|hospital\s+darta)(?:\s+(?:patra|ko))?"),
     ("licenceNumber", "(?:लाइसेन्स|सवारी\\s+चालक\\s+अनुमतिपत्र|अनुमतिपत्र)"),
     ("deviceSerial", "(?:सिरियल|पेसमेकर|मेसिन|मेशिन|यन्त्र)"),
@@ -70,6 +70,8 @@ _ANNOUNCED: Final = (
     re.compile(rf"(?<![{_MARK}])(?:{_HONORIFIC})\s+(?P<name>{_WORD}(?:\s+{_WORD})?)"),
     re.compile(rf"(?:^|[\n।.?!]\s*)(?P<name>{_WORD}\s+{_WORD}?)\s*(?:ले|लाई)(?=\s)"),
     re.compile(rf"(?:मेरो|मेरी|मेरा|उनको|हाम्रो)\s+(?:{_KIN})\s+(?P<name>{_WORD})"),
+    # "पूर्णबहादुर घर्ती ५८/पुरुष", as notes begin
+    re.compile(rf"(?:^|[\n।:]\s*){_NAME}\s*[,(]?\s*\d{{1,3}}\s*(?:वर्ष|बर्ष)?\s*[/,]?\s*(?:पुरुष|महिला)", re.MULTILINE),
     re.compile(rf"(?:बिरामी|विरामी)(?:को\s+नाम)?\s*[:：]\s*{_NAME}(?=\s*(?:,|।|\.|$|\n))"),
     re.compile(rf"(?:धन्यवाद|सधन्यवाद|भवदीय|हस्ताक्षर)[\s,।:.\-—]+{_NAME}\s*[।.]?\s*$", re.MULTILINE),
     re.compile(rf"(?<![{_MARK}]){_NAME}\s*(?:जी|ज्यू)(?![{_MARK}])"),

@@ -16,6 +16,7 @@ _DATES: Final = (
     re.compile(rf"\b{_YEAR}[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])\b"),
     re.compile(rf"\b(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|[12]\d|3[01])[-/.](?:{_YEAR}|\d\d)\b"),
     re.compile(rf"\b{_DAY}\s*(?:of\s+)?{_MONTH}\b(?:\.?,?\s+{_YEAR}\b)?(?!\s+\d+\s*(?:mg|ml|times|%))", re.IGNORECASE),
+    re.compile(rf"\b{_DAY}[-/.]{_MONTH}(?:[-/.'](?:{_YEAR}|\d\d))?\b", re.IGNORECASE),
     re.compile(rf"\b{_MONTH}\.?\s+{_DAY}\b(?:,?\s+{_YEAR}\b)?(?!\s*(?:mg|ml|times|%|hours|minutes|days|weeks|tablets|to\b))"),
     re.compile(rf"\b{_MONTH}\.?,?\s+{_YEAR}\b", re.IGNORECASE),
     re.compile(rf"\b(?i:in|since|until|till|last|next|this|of|from|during|before|after)\s+{_MONTH}\b(?!\s+(?i:be|have|help))"),
@@ -25,6 +26,10 @@ _DATES: Final = (
 )  # fmt: skip
 
 _PHONE: Final = re.compile(r"(?<![\w.])(?:\+|\(\+?)?\d(?:[\s().-]{0,3}\d){6,14}(?!\w|[.]\d)")
+# A Nepali mobile's ten digits, however they are grouped: "98 41 23 45 67"
+_MOBILE: Final = re.compile(
+    r"(?<![\w.])(?=9(?:[ .-]?8[ .-]?[0124568]|[ .-]?7[ .-]?[0-6]|[ .-]?6[ .-]?[12]))9(?:[ .-]?\d){9}(?![\w]|[.]\d)"
+)
 _DECIMAL: Final = re.compile(r"\d+[.,]\d+")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:[ ,]\d{3})+")
 # Help lines are nobody's own number.
@@ -64,6 +69,15 @@ _FILES: Final = (
         r"|student|employee|study|subscriber|group|beneficiary|medicare|medicaid|health\s*card|token)"
         r"\s*(?:id|no\.?|number|num\.?|nr\.?|#)(?!\w)[\s:=…#.,\-–]{0,8}(?:(?:is|was|it'?s|that'?s|uh|um|er|hmm|let\s+me\s+see|i\s+think)\b[\s:=…,.\-–]{0,8}){0,3}"
         r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{2,30}(?:[ -]\d{2,6}){0,4})", re.IGNORECASE)),
+    # as clinics write them: "IP no 78-2231", "Reg 2024/11873", "MRN0048812", "bed no 14B", "room 302"
+    ("recordNumber", re.compile(
+        r"\b(?:ip|op|uhid|hn|regd?|hosp(?:ital)?|cr|er|lab|slip)\b\.?\s*(?:no|num|number|id|#)?\.?\s*[:#.=-]{0,2}\s*"
+        r"(?P<value>(?=[\d/-]{0,30}\d{3})\d{1,6}(?:[/-]\d{1,8}){1,3}|(?<=[:#])\s?\d{4,}|(?<=no )\d{4,}|(?<=no\. )\d{4,})\b", re.IGNORECASE)),
+    ("recordNumber", re.compile(r"\b(?P<value>(?:MRN|UHID|HN|IPN|OPN|REG)[-#]?\d{4,12})\b", re.IGNORECASE)),
+    ("recordNumber", re.compile(
+        r"\b(?:bed|cabin|room)\s*(?:(?:no\.?|number|num\.?|#)\s*[:=-]?\s*(?P<value>[A-Z]?-?\d{1,4}[A-Z]?)\b)", re.IGNORECASE)),
+    # Without "no" it may be a length: "raise the bed 15 cm".
+    ("recordNumber", re.compile(r"\b(?:bed|cabin|room)\s+(?P<value>\d{1,4}[A-Z]?)(?=\s*(?:[,;)\n]|\.(?!\d)|$))", re.IGNORECASE)),
     ("deviceSerial", re.compile(
         r"\b(?:serial|s/n|sn|imei|udi|lot|device\s+id|implant\s+id|pacemaker|defibrillator|icd|pump|cgm|sensor|hearing\s+aid|stent|prosthesis|valve)"
         r"(?:\s+(?:serial|id|no\.?|number|num\.?|#|lot)){1,3}[\s:=…#.,\-–]{0,6}(?:(?:is|was|reads|says)\b[\s:=…,.-]{0,6})?"
@@ -103,6 +117,8 @@ def numbers(text: str) -> Iterator[tuple[str, int, int]]:
     for match in _PHONE.finditer(text):
         if _is_phone(match[0]):
             yield "phone", *match.span()
+    for match in _MOBILE.finditer(text):
+        yield "phone", *match.span()
     for match in _SSN.finditer(text):
         yield "socialSecurityNumber", *match.span()
     for match in _LABELLED_SSN.finditer(text):

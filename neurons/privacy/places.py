@@ -112,6 +112,14 @@ _KINDS: Final = frozenset(
 )
 
 _EMAIL: Final = re.compile(r"[\w.+%-]{1,64}\s?(?:@|\(at\)|\[at\])\s?[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}")
+# "gita dot thapa at gmail dot com", "bishnu_kc(at)yahoo(dot)com"
+_SPELLED_AT: Final = r"(?:@|\s*[(\[{<]\s*at\s*[)\]}>]\s*|\s+at\s+)"
+_SPELLED_DOT: Final = r"(?:\.|\s*[(\[{<]\s*dot\s*[)\]}>]\s*|\s+dot\s+)"
+_SPELLED_EMAIL: Final = re.compile(
+    rf"(?<![\w.])[\w+%-]{{1,64}}(?:{_SPELLED_DOT}[\w+%-]{{1,64}}){{0,3}}{_SPELLED_AT}[a-z0-9-]{{2,63}}"
+    rf"(?:{_SPELLED_DOT}[a-z0-9-]{{2,63}}){{0,2}}{_SPELLED_DOT}(?:com|org|net|edu|gov|info|io|me|uk|de|in|np)\b",
+    re.IGNORECASE,
+)
 _URL: Final = (
     re.compile(r"\b(?:https?|ftp)://\S+", re.IGNORECASE),
     re.compile(r"\bwww\.[\w-]+\.\S+", re.IGNORECASE),
@@ -147,8 +155,9 @@ def postcodes(text: str) -> Iterator[tuple[str, int, int]]:
 
 def online(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield e-mail addresses, web addresses and IP addresses."""
-    for match in _EMAIL.finditer(text):
-        yield "email", *match.span()
+    for pattern in (_EMAIL, _SPELLED_EMAIL):
+        for match in pattern.finditer(text):
+            yield "email", *match.span()
     for pattern in _URL:
         for match in pattern.finditer(text):
             yield "url", *match.span()

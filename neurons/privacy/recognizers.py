@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from presidio_analyzer import EntityRecognizer, RecognizerResult
@@ -23,6 +23,8 @@ _DISEASE: Final = re.compile(
     r"^(?:['’]s)?\s*(?:disease|syndrome|sign|test|score|scale|palsy|tumou?r|lymphoma|contracture|fracture|manoeuvre|maneuver|thyroiditis"
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
+_PRESCRIBED: Final = re.compile(r"(?<!\w)(?:tabs?|caps?|inj|syp|syr|syrup|susp|oint)\.?\s+$", re.IGNORECASE)
+"""Before a word it says that this is a drug."""
 _EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
 _ROMANISED: Final = ROMANISED_WORDS - AMBIGUOUS
 _NAME_SHARE: Final = 0.5
@@ -35,8 +37,9 @@ _NUMBERS: Final = ("phone", "recordNumber", "licenceNumber")
 class SpacyEngine(NlpEngine):
     """spaCy's pipeline as Presidio asks for it; nothing of it is written anywhere."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Any, *, beside: Callable[[str], None]) -> None:
+        """`beside` begins what another core may do with a text while spaCy reads it."""
+        self._pipeline, self._beside = pipeline, beside
 
     def load(self) -> None:
         """It is loaded."""
@@ -47,6 +50,7 @@ class SpacyEngine(NlpEngine):
 
     def process_text(self, text: str, language: str) -> NlpArtifacts:
         """Return the entities of a text."""
+        self._beside(text)
         document = self._pipeline(text)
         return NlpArtifacts(
             entities=list(document.ents),
@@ -193,6 +197,8 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
     while kind == "name" and last_kept + 1 < len(words) and words[last_kept + 1][0].isupper():
         last_kept += 1  # "Aida Corona": after a given name even such a word is a surname
     first, last = found.find(kept[0]), found.rfind(words[last_kept]) + len(words[last_kept])
+    if kept[0] == words[last_kept] and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
+        return
     yield kind, start + first, start + last
 
 

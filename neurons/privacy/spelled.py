@@ -40,7 +40,7 @@ _KIN: Final = (
     r"|grandma|grandpa|granny|neighbour|neighbor|patient|he|she|i|who"
 )
 _ENGLISH_AGES: Final = (
-    re.compile(rf"\b(?:{_KIN})(?:\s+is|\s+was|'s|\s+am|'m|\s+has\s+just|\s+just)?(?:\s+(?:now|already|nearly|almost|about|over))?"
+    re.compile(rf"\b(?:{_KIN})(?:\s+is|\s+was|'s|\s+am|'m|\s+has\s+just|\s+just|'ll\s+be|'d\s+be|\s+(?:will|would|must|may)\s+be)?(?:\s+(?:now|already|nearly|almost|about|over))?"
                rf"\s+(?:turned\s+|turning\s+)?(?P<age>{_NINETY}){_NO_UNIT}", re.IGNORECASE),
     re.compile(rf"\b(?:{_KIN})\s+(?:[A-Z][\w'-]+\s+){{0,2}}(?:is|was)\s+(?:now\s+|already\s+|nearly\s+)?(?P<age>{_NINETY}|9\d|1[0-2]\d)"
                rf"{_NO_UNIT}(?!\s*[/.]?\d)"),

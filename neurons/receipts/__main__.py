@@ -36,6 +36,9 @@ be checked.
 
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
+_SS58: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,64}")
+_BEFORE: Final = re.compile(rf"^({names.RECEIPT_HEADER}|data)\s*:\s*", re.IGNORECASE)
+"""What stands before a receipt in a header or in an event."""
 
 
 class UsageError(ValueError):
@@ -46,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        receipt = decode(_text(given.receipt))
+        _read_once([given.receipt, given.question, *(given.answer or [])])
+        receipt = decode(_copied(_text(given.receipt)))
         expected = Expected(
             question=_question(_text(given.question)) if given.question is not None else None,
             answer=_answer([_text(answer) for answer in given.answer]) if given.answer else None,
             twin=given.twin,
             adapter=_adapter(given.adapter),
-            hotkey=given.hotkey,
+            hotkey=_hotkey(given.hotkey),
             metagraph=read_metagraph(given.metagraph) if given.metagraph is not None else None,
         )
         checks = verify(receipt, expected, now_ms=_moment(given.at))
@@ -94,17 +98,57 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _read_once(given: Sequence[str | None]) -> None:
+    times = given.count("-")
+    if times > 1:
+        raise UsageError(
+            f"- is given {times} times, and standard input is read once: give the others as texts, or as @FILE."
+        )
+
+
+def _copied(text: str) -> str:
+    """Return the receipt out of what was copied with it.
+
+    That is the header's name, quotation marks, line breaks of a terminal, or the JSON in which it stands: an event's,
+    or what `python -m neurons.subnet ask -o json` prints.
+    """
+    text = text.strip().strip("'\"").strip()
+    text = _BEFORE.sub("", text)
+    if not text.startswith("{"):
+        return "".join(text.strip("'\"").split())
+    try:
+        document = json.loads(text)
+    except (RecursionError, ValueError):
+        return text
+    if not isinstance(document, dict) or "signature" in document:
+        return text
+    beside = document.get("bettertherapy")
+    found = (beside if isinstance(beside, dict) else document).get("receipt")
+    if not isinstance(found, str):
+        raise UsageError(
+            "This is no receipt: it is a document of another kind. Give the value of the header "
+            "x-bettertherapy-receipt, or what stands under bettertherapy.receipt in the last event of a stream."
+        )
+    return found
+
+
 def _text(given: str) -> str:
     """Return what was given itself, in a file, or on standard input; bytes that are no UTF-8 are refused."""
     if given == "-":
         data, what = sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "standard input"
     elif given.startswith("@"):
         what = given[1:]
+        if not what:
+            raise UsageError("@ names no file: write @FILE, without a space between.")
         try:
             with Path(what).open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise UsageError(f"{what} can't be read: {error.strerror}.") from None
+    elif _is_file(given):
+        raise UsageError(
+            f"{given} is a file: give @{given} for what it holds, or the text itself on standard input, as -."
+        )
     else:
         return given
     if len(data) > MAX_FILE_BYTES:
@@ -115,8 +159,17 @@ def _text(given: str) -> str:
         raise UsageError(f"{what} is not UTF-8: give the text as it arrived.") from None
 
 
+def _is_file(given: str) -> bool:
+    try:
+        return Path(given).is_file()
+    except (OSError, ValueError):  # too long for a name, or none at all
+        return False
+
+
 def _question(text: str) -> str:
     """Return the digest of a text, of a list of messages, or of a request's body."""
+    if not text.strip():
+        raise UsageError("--question is empty: give what was asked, or leave it out.")
     if _HALF.search(text):
         raise UsageError("The question can't be compared: it is not text.")
     try:
@@ -159,6 +212,14 @@ def _adapter(given: str | None) -> str | None:
     raise UsageError(
         f"--adapter {given[:80]} is no digest: give sha256: and 64 hex digits, as `kubectl get twin NAME -o "
         "jsonpath={.status.activeVersion.digest}` prints it, or base."
+    )
+
+
+def _hotkey(given: str | None) -> str | None:
+    if given is None or _SS58.fullmatch(given):
+        return given
+    raise UsageError(
+        f"--hotkey {given[:80]} is no ss58 address: give the whole hotkey, as `kubectl twin miners -o wide` prints it."
     )
 
 

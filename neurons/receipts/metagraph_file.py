@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from neurons.receipts.faults import first_fault
 from neurons.receipts.metagraph import Neuron
 
 FORMAT = "bettertherapy-metagraph/1"
@@ -75,6 +76,7 @@ def read_metagraph(path: Path) -> MetagraphFile:
     try:
         return MetagraphFile.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise MetagraphFileError(f"{path} is no metagraph ({FORMAT}): {place[:60]}: {first['msg']}.") from None
+        fault = first_fault(error, whole="the file")
+        raise MetagraphFileError(
+            f"{path} is no metagraph ({FORMAT}): {fault}. `kubectl twin metagraph FILE` writes one."
+        ) from None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons.receipts.canonical import NotCanonicalError, canonical, parse_canonical
+from neurons.receipts.faults import first_fault
 from neurons.receipts.keys import Keypair, is_signed_by, scheme_of
 
 FORMAT: Final = "bettertherapy-receipt/1"
@@ -19,6 +20,10 @@ _SIGNED_AFTER: Final = f"{FORMAT}\n".encode()
 """Stands before the signed bytes: a signature of anything else can't be taken for a receipt's."""
 _AFTER_SIGNATURE: Final = b',"time":'
 """What follows the signature in a receipt's canonical form."""
+
+_BEGINS: Final = "eyJ"
+"""Of each JSON object in base64."""
+_COPY: Final = "Copy the whole value of the header."
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -32,32 +37,35 @@ class ReceiptError(ValueError):
 class BaseModelNamed(BaseModel):
     """The base model under the adapter: name and revision as the pool names it, the digest as it was measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name
-    revision: Name | None = None
+    revision: Name | None
     """Its revision, if the pool names one."""
-    digest: Digest | None = None
+    digest: Digest | None
     """Digest over its files, as hashed where the answer was given; None where nobody measured it."""
 
 
 class Receipt(BaseModel):
-    """One answer's receipt. All members are signed, but for `signature`."""
+    """One answer's receipt. All members are signed, but for `signature`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Strict, and none has a default: what is held against the signature is what stands in the document, and nothing else.
+    """
 
-    format: Literal["bettertherapy-receipt/1"] = FORMAT
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["bettertherapy-receipt/1"]
     question: Digest
     answer: Digest
-    choices: Annotated[int, Field(ge=1, le=128)] = 1
+    choices: Annotated[int, Field(ge=1, le=128)]
     """How many answers were drawn; the digest is over all of them."""
-    unsigned: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    unsigned: Annotated[tuple[Name, ...], Field(max_length=16)]
     """What was answered beside text, which no digest covers: `tool_calls`, `reasoning_content`."""
     twin: Name
     adapter: Digest | None
     """Digest of the adapter that answered; None: the base model itself."""
     base: BaseModelNamed
-    cached: bool = False
+    cached: bool
     """The answer was given before to the same question, and not made anew."""
     time: Annotated[int, Field(ge=0, le=2**53)]
     """When the answer was complete, in milliseconds since 1970 (UTC)."""
@@ -134,16 +142,17 @@ def decode(text: str) -> Receipt:
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise ReceiptError("This is no receipt: it is not base64url. Copy the whole value of the header.") from None
+            if text.startswith(_BEGINS) and len(text) % 4 == 1:
+                raise ReceiptError(f"This is no receipt: it was cut short. {_COPY}") from None
+            raise ReceiptError(f"This is no receipt: it is not base64url. {_COPY}") from None
     try:
         document = parse_canonical(data)
     except NotCanonicalError as error:
-        raise ReceiptError(f"This is no receipt: {error}.") from None
+        cut = data.startswith(b'{"') and not data.endswith(b"}")
+        raise ReceiptError(f"This is no receipt: {'it was cut short' if cut else error}. {_COPY}") from None
     if (said := document.get("format")) != FORMAT:
         raise ReceiptError(f"This is a document of format {str(said)[:60]!r}; this release reads {FORMAT}.")
     try:
-        return Receipt.model_validate(document)
+        return Receipt.model_validate_json(data)  # of bytes, since only there a strict reader takes a list for a tuple
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "it"
-        raise ReceiptError(f"This is a damaged receipt: {place[:60]}: {first['msg']}.") from None
+        raise ReceiptError(f"This is a damaged receipt: {first_fault(error)}.") from None

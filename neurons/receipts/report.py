@@ -53,7 +53,7 @@ def _conclusion(receipt: Receipt, checks: Sequence[Check]) -> str:
     proven = f"Proven: the miner vouches that {weights} of {receipt.twin} gave this answer."
     if not receipt.adapter:
         proven = f"Proven: the miner vouches that {weights} answered for {receipt.twin}."
-    return proven + (f" Not compared: {', '.join(open_)}." if open_ else "")
+    return f"Nothing fails, but the proof is not whole. Not compared: {', '.join(open_)}." if open_ else proven
 
 
 def _paragraph(head: str, text: str) -> str:

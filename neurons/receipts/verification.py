@@ -160,7 +160,16 @@ def _looked_up(receipt: Receipt, metagraph: MetagraphFile) -> Check:
     hotkey, as_of = receipt.hotkey, f"subnet {metagraph.netuid} as of block {metagraph.block}"
     neuron = next((each for each in metagraph.neurons if each.hotkey == hotkey), None)
     if neuron is None:
-        why = f"Its hotkey, {hotkey}, is nobody's on {as_of}: a stranger signed it, or a miner that has left since."
+        older = 0 if metagraph.time is None else receipt.time - metagraph.time
+        else_ = (
+            f"one that registered later: the metagraph is {_span(older)} older than the receipt"
+            if older > CLOCKS_APART_MS
+            else "one that has left since"
+        )
+        why = (
+            f"Its hotkey, {hotkey}, is nobody's on {as_of}: a stranger signed it, or a miner of another subnet, or "
+            f"{else_}."
+        )
         if any(each.coldkey == hotkey for each in metagraph.neurons):
             why = (
                 f"It is signed by a coldkey of {as_of}, {hotkey}. No miner signs with one: its owner must move what it "

@@ -2,11 +2,10 @@
 
 items = parse_items(data)              # choice, gold answer or rubric
 score = score_answer(item, answer)     # 0.0 to 1.0
-verdict = decide(parent=..., child=..., criteria=Criteria(...))
+decision = decide(scored, Criteria(...))  # scored: by neurons.scoring.examination, item by item
 """
 
-from neurons.scoring.gate import Criteria, Decision, Metric, Scored, decide
-from neurons.scoring.intervals import Interval, paired_interval
+from bettertherapy_api.gate import Criteria, Decision, Interval, Metric, Scored, Ungraded, decide, paired_interval
 from neurons.scoring.items import Choice, Criterion, Gold, Item, ItemError, Rubric, parse_items
 from neurons.scoring.safety import safety_items
 from neurons.scoring.scorer import ScorerError, score_answer
@@ -24,6 +23,7 @@ __all__ = [
     "Rubric",
     "Scored",
     "ScorerError",
+    "Ungraded",
     "decide",
     "paired_interval",
     "parse_items",

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
+from bettertherapy_api.gate.intervals import Interval
 from neurons.scoring.inference import LEVEL, RESAMPLES
-from neurons.scoring.intervals import Interval
 
 _SEED: Final = 20_260_101
 _BATCH: Final = 500

@@ -1,4 +1,5 @@
-"""Public benchmarks' files, as they are published, read into items: MedQA, MedMCQA, PubMedQA, MMLU, HealthBench.
+"""Public benchmarks' files, as they are published, read into items: MedQA, MedMCQA, PubMedQA, MMLU, HealthBench; and
+items of your own in the form of inspect_ai's samples or of lm-evaluation-harness' documents.
 
 A file is read whole or not at all: the first row that isn't as published raises ItemError, with its line and field and
 nothing of what stands in it. The files are old and public, and a model may have seen them: compare versions of one
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons import jsonl
 from neurons.scoring.healthbench import Example
-from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, ItemError
+from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, Gold, ItemError, parse_items
+from neurons.scoring.items import Item as OwnItem
 
 _Text = Annotated[str, Field(min_length=1, max_length=8192)]
 Row = TypeVar("Row", bound=BaseModel)
@@ -50,6 +52,120 @@ class _PubMedQa(_Row):
     QUESTION: _Text
     CONTEXTS: Annotated[list[_Text], Field(min_length=1, max_length=50)]
     final_decision: Literal["yes", "no", "maybe"]
+
+
+class _Message(_Row):
+    role: Literal["user"]
+    content: _Text
+
+
+class _Sample(_Row):
+    """inspect_ai.dataset.Sample, as `json_dataset` reads it."""
+
+    input: _Text | Annotated[list[_Message], Field(min_length=1, max_length=1)]
+    target: _Text | Annotated[list[_Text], Field(min_length=1, max_length=1)]
+    choices: Annotated[list[_Text], Field(min_length=2, max_length=10)] | None = None
+    id: Annotated[str, Field(min_length=1, max_length=128)] | int | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Document(_Row):
+    """What a multiple-choice task of lm-evaluation-harness reads: MMLU's fields, or HellaSwag's after its own
+    `process_docs`."""
+
+    question: _Text | None = None
+    query: _Text | None = None
+    choices: Annotated[list[_Text], Field(min_length=2, max_length=10)]
+    answer: int | str | None = None
+    gold: int | str | None = None
+    label: int | str | None = None
+    subject: str | None = None
+    id: Annotated[str, Field(min_length=1, max_length=128)] | int | None = None
+
+
+class _Logged(_Row):
+    """A line of `samples_*.jsonl`, as `lm_eval --log_samples` writes it."""
+
+    doc: _Document
+    doc_id: int
+
+
+def read_inspect(data: bytes) -> tuple[Choice | Gold, ...]:
+    """Read inspect_ai's samples, JSON Lines: with `choices` and a letter as `target`, or a text. Raises ItemError.
+
+    `category` and `cluster` are read from `metadata`. What a model grader would judge by is taken for a gold answer.
+    """
+
+    def item(where: str, row: _Sample) -> Choice | Gold:
+        question = row.input if isinstance(row.input, str) else row.input[0].content
+        target = row.target if isinstance(row.target, str) else row.target[0]
+        named: dict[str, Any] = {
+            "id": str(row.id) if row.id is not None else f"sample-{where.removeprefix('line ')}", "question": question,
+            "category": row.metadata.get("category"), "cluster": row.metadata.get("cluster"),
+        }  # fmt: skip
+        if row.choices is None:
+            return _gold(where, gold=target, **named)
+        return _choice(where, options=_lettered(row.choices), answer=target.strip(), **named)
+
+    return _items(_lines(data, _Sample), item)
+
+
+def read_lm_eval(data: bytes) -> tuple[Choice, ...]:
+    """Read documents of lm-evaluation-harness' multiple-choice tasks, or what it logged of them. Raises ItemError.
+
+    The right choice is `answer`, `gold` or `label`: its place, counted from 0, or its letter.
+    """
+
+    def item(where: str, row: _Document) -> Choice:
+        question = row.question or row.query
+        if question is None:
+            raise ItemError(f"{where}: neither question nor query")
+        right = (_letter(each, _lettered(row.choices)) for each in (row.answer, row.gold, row.label))
+        options = _lettered(row.choices)
+        letter = next((each for each in right if each is not None), None)
+        if letter is None:
+            raise ItemError(f"{where}: answer, gold or label is no place and no letter of a choice")
+        name = f"doc-{where.removeprefix('line ')}" if row.id is None else str(row.id)
+        return _choice(where, id=name, question=question, options=options, answer=letter,
+                       category=(row.subject or "")[:40] or None)  # fmt: skip
+
+    first = _first(data)
+    if "doc" in first:
+        return _items(((where, row.doc) for where, row in _lines(data, _Logged)), item)
+    return _items(_lines(data, _Document), item)
+
+
+def read_set(data: bytes) -> tuple[OwnItem, ...]:
+    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's or
+    lm-evaluation-harness'. Raises ItemError."""
+    first = _first(data)
+    if "kind" not in first:
+        if "input" in first:
+            return read_inspect(data)
+        if "doc" in first or "choices" in first:
+            return read_lm_eval(data)
+    return parse_items(data)
+
+
+def _first(data: bytes) -> dict[str, Any]:
+    """Return the first line that holds something, or nothing where it is no object: its reader says so in words."""
+    raw = next((line for part in data[:MAX_BYTES].split(b"\n") if (line := jsonl.without_marks(part))), b"")
+    try:
+        found = jsonl.read_object(raw.decode())
+    except (UnicodeDecodeError, jsonl.NotJsonLines):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _lettered(choices: list[str]) -> dict[str, str]:
+    return dict(zip("ABCDEFGHIJ", choices, strict=False))
+
+
+def _letter(right: int | str | None, options: dict[str, str]) -> str | None:
+    if isinstance(right, str) and right.strip() in options:
+        return right.strip()
+    place = int(right) if isinstance(right, int) or (isinstance(right, str) and right.strip().isdecimal()) else -1
+    return "ABCDEFGHIJ"[place] if 0 <= place < len(options) else None
 
 
 def read_medqa(data: bytes) -> tuple[Choice, ...]:
@@ -125,7 +241,7 @@ def read_healthbench(data: bytes) -> tuple[Example, ...]:
 _MMLU_FIELDS: Final = 6
 _HEALTHBENCH_BYTES: Final = 128 << 20
 """Its 5,000 rows are long."""
-Item = TypeVar("Item", Choice, Example)
+Item = TypeVar("Item", Choice, Example, Choice | Gold)
 
 
 def _items(rows: Iterator[tuple[str, Row]], item: Callable[[str, Row], Item]) -> tuple[Item, ...]:
@@ -139,7 +255,7 @@ def _items(rows: Iterator[tuple[str, Row]], item: Callable[[str, Row], Item]) ->
 def _once(items: list[Item]) -> tuple[Item, ...]:
     seen: set[str] = set()
     for each in items:
-        name = each.id if isinstance(each, Choice) else each.prompt_id
+        name = each.prompt_id if isinstance(each, Example) else each.id
         if name in seen:
             raise ItemError(f"two rows have the id {name!a}")
         seen.add(name)
@@ -180,6 +296,13 @@ def _choice(where: str, **fields: Any) -> Choice:
         raise ItemError(f"{where}: {_why(error)}") from None
 
 
+def _gold(where: str, **fields: Any) -> Gold:
+    try:
+        return Gold(kind="gold", **fields)
+    except ValidationError as error:
+        raise ItemError(f"{where}: {_why(error)}") from None
+
+
 def _why(error: ValidationError) -> str:
     first: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
     field = next((part for part in first["loc"] if part in _FIELDS), "the row")
@@ -187,7 +310,16 @@ def _why(error: ValidationError) -> str:
 
 
 _FIELDS: Final = frozenset(
-    {*_MedQa.model_fields, *_MedMcqa.model_fields, *_PubMedQa.model_fields, *Example.model_fields, *Choice.model_fields}
+    {
+        *_MedQa.model_fields,
+        *_MedMcqa.model_fields,
+        *_PubMedQa.model_fields,
+        *Example.model_fields,
+        *Choice.model_fields,
+        *_Sample.model_fields,
+        *_Document.model_fields,
+        *_Logged.model_fields,
+    }
 )
 """Names of ours; of others, such as an option's letter, a file could make anything."""
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from neurons.scoring.intervals import Interval
+from bettertherapy_api.gate.intervals import Interval
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 9_999

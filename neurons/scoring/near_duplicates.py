@@ -7,16 +7,20 @@ is said in quite other words, or in another script, isn't found.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from neurons.invisible import visible
 
+Places = npt.NDArray[np.intp]
+Marks = npt.NDArray[np.bool_]
 SHINGLE: Final = 4
 """Characters."""
 LIKENESS: Final = 0.5
@@ -35,6 +39,47 @@ class _Text:
     sentences: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A text to compare, cut once however many it is compared with."""
+
+    shingles: frozenset[str]
+    """Of all of it."""
+    runs: tuple[str, ...]
+    """Of its sentences in a row, in their order: each is as far from the first as its first character."""
+    bounds: tuple[tuple[int, int], ...]
+    """Where each sentence starts and ends in them, the spaces around it included."""
+    begin: tuple[frozenset[str], ...]
+    """The shingles that begin in each sentence; the last ones go on into the next."""
+    parts: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
+
+    def part(self, first: int, count: int) -> frozenset[str]:
+        """Return the shingles of some sentences in a row."""
+        if (first, count) not in self.parts:
+            end = self.bounds[first + count - 1][1] - SHINGLE + 1
+            self.parts[first, count] = frozenset(self.runs[self.bounds[first][0] : end])
+        return self.parts[first, count]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The shingles of some texts, by number, one text after another."""
+
+    shingles: Places
+    starts: Places
+
+    @classmethod
+    def of(cls, rows: Sequence[Places]) -> _Table:
+        lengths = [len(row) for row in rows]
+        starts = np.cumsum([0, *lengths[:-1]], dtype=np.intp)
+        return cls(np.concatenate(rows) if rows else starts[:0], starts)
+
+    def common(self, marks: Marks) -> Places:
+        """Return how many of each text's shingles are marked."""
+        counts: Places = np.add.reduceat(marks[self.shingles], self.starts, dtype=np.intp)
+        return counts
+
+
 class NearDuplicates:
     """A set of texts, and what is near to one of them."""
 
@@ -48,13 +93,17 @@ class NearDuplicates:
             for text in dict.fromkeys(texts)
             if len(plain(text).split()) >= FEWEST_WORDS
         ]
-        self._holders: dict[str, list[int]] = {}
-        held = Counter(shingle for each in self._texts for shingle in each.shingles)
-        for place, each in enumerate(self._texts):
-            # What has `_least` of its shingles has one of these, whichever it lacks (prefix filtering).
-            rarest = sorted(each.shingles, key=lambda shingle: (held[shingle], shingle))
-            for shingle in rarest[: len(rarest) - self._least(each) + 1]:
-                self._holders.setdefault(shingle, []).append(place)
+        numbers: dict[str, int] = {}
+        self._rows = [
+            np.array([numbers.setdefault(shingle, len(numbers)) for shingle in each.shingles], dtype=np.intp)
+            for each in self._texts
+        ]
+        """Of each text: the numbers of its shingles."""
+        self._numbers = numbers
+        self._sizes = np.array([len(each.shingles) for each in self._texts], dtype=np.intp)
+        # The coefficient, of all that is held or of a part of it, is never above the share of the kept text's shingles.
+        self._least = np.maximum(1, np.ceil(self._likeness * self._sizes - 1e-9)).astype(np.intp)
+        self._all = _Table.of(self._rows)
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -65,26 +114,45 @@ class NearDuplicates:
         In a row stand at most one sentence more than what it is compared with has. 0 below the set's likeness: what
         can't reach that isn't compared.
         """
-        near = [self._texts[place] for place in self._near(shingles(text))]
-        if not near:
+        if not self._texts:
             return 0.0
-        found = max(jaccard(shingles(text), each.shingles) for each in near)
-        for count, part in _parts(text, most=1 + max(each.sentences for each in near)):
-            # A part is held against what it may be near to alone: a day of messages holds half of any text somewhere.
-            for each in (self._texts[place] for place in self._near(part)):
-                if count <= each.sentences + 1:
-                    found = max(found, jaccard(part, each.shingles))
+        read = _read(text)
+        common = self._all.common(self._marked(read.shingles))
+        near = np.flatnonzero(common >= self._least)
+        if not near.size:
+            return 0.0
+        found = float(np.max(common[near] / (len(read.shingles) + self._sizes[near] - common[near])))
+        if len(read.bounds) > 1:
+            found = self._in_parts(read, near, found)
         return found if found >= self._likeness else 0.0
 
-    def _near(self, held: frozenset[str]) -> Iterable[int]:
-        """Yield the places of the texts of which so many shingles are held that these may be near to them."""
-        places = {place for shingle in held & self._holders.keys() for place in self._holders[shingle]}
-        # The coefficient, of all that is held or of a part of it, is never above the share of the kept text's shingles.
-        return (p for p in places if len(held & self._texts[p].shingles) >= self._least(self._texts[p]))
+    def _in_parts(self, read: _Read, near: Places, found: float) -> float:
+        """Return the highest coefficient of a run of sentences with one of the texts that the whole is near to.
 
-    def _least(self, text: _Text) -> int:
-        """Return how many of its shingles whatever is near to a text has."""
-        return max(1, math.ceil(self._likeness * len(text.shingles) - 1e-9))
+        Sentences are counted by the shingles that they share with each: what can't be nearer is not compared.
+        """
+        table = _Table.of([self._rows[place] for place in near])
+        shared = np.stack([table.common(self._marked(each)) for each in read.begin], axis=1)
+        until = np.concatenate([np.zeros((len(near), 1), dtype=np.intp), np.cumsum(shared, axis=1)], axis=1)
+        longest = np.array([self._texts[place].sentences + 1 for place in near])
+        for count in range(1, min(len(read.bounds), int(longest.max())) + 1):
+            sums = until[:, count:] - until[:, :-count]
+            # Of a run that begins with a sentence that shares nothing, the rest is as near, or nearer.
+            enough = (
+                (sums >= self._least[near][:, None]) & (longest >= count)[:, None] & (shared[:, : sums.shape[1]] > 0)
+            )
+            for row, first in np.argwhere(enough):
+                kept, part = self._texts[near[row]].shingles, read.part(int(first), count)
+                most = min(int(sums[row, first]), len(kept), len(part))
+                if most / (len(kept) + len(part) - most) > found:
+                    found = max(found, jaccard(part, kept))
+        return found
+
+    def _marked(self, held: frozenset[str]) -> Marks:
+        """Return which of the set's shingles are held."""
+        marks = np.zeros(len(self._numbers), dtype=np.bool_)
+        marks[[self._numbers[shingle] for shingle in held if shingle in self._numbers]] = True
+        return marks
 
     def holds(self, text: str) -> bool:
         """Tell whether the text, or some sentences in a row of it, is one of the set but for a few words."""
@@ -97,10 +165,33 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def _runs(words: str) -> frozenset[str]:
+    return frozenset(_in_order(words))
+
+
+def _in_order(words: str) -> tuple[str, ...]:
     if not words:
-        return frozenset()
+        return ()
     padded = f" {words} "
-    return frozenset(padded[start : start + SHINGLE] for start in range(max(1, len(padded) - SHINGLE + 1)))
+    return tuple(padded[start : start + SHINGLE] for start in range(max(1, len(padded) - SHINGLE + 1)))
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> _Read:
+    """Cut a text into shingles and sentences. What is held out is held against several sets, one after another."""
+    whole = plain(text)
+    sentences = _sentences(text)
+    joined = " ".join(sentences)
+    in_order = _in_order(joined)
+    bounds: list[tuple[int, int]] = []
+    begin: list[frozenset[str]] = []
+    at = 0
+    for sentence in sentences:
+        end = at + len(sentence) + 2  # with the spaces before and behind it, of which the latter is the next one's, too
+        bounds.append((at, end))
+        begin.append(frozenset(in_order[at : end - 1]))
+        at = end - 1
+    shingles_of_all = frozenset(in_order) if joined == whole else _runs(whole)
+    return _Read(shingles=shingles_of_all, runs=in_order, bounds=tuple(bounds), begin=tuple(begin))
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -113,22 +204,25 @@ def plain(text: str) -> str:
     """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs."""
     spaced = " ".join(text.split())  # a tab or a line end parts words, and is nothing that is seen
     folded = unicodedata.normalize("NFKC", visible(spaced)).casefold()
-    return " ".join("".join(_letter(each) for each in _APOSTROPHE.sub("", folded)).split())
+    return " ".join(_APOSTROPHE.sub("", folded).translate(_LETTERS).split())
 
 
-def _letter(character: str) -> str:
-    if (number := unicodedata.digit(character, None)) is not None:
-        return str(number)
-    return character if unicodedata.category(character)[0] in "LNM" else " "
+class _Letters(dict[int, str]):
+    """What each character is to a word: itself, its digit, or a space. Filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if (number := unicodedata.digit(character, None)) is not None:
+            kept = str(number)
+        else:
+            kept = character if unicodedata.category(character)[0] in "LNM" else " "
+        self[code] = kept
+        return kept
+
+
+_LETTERS: Final = _Letters()
 
 
 def _sentences(text: str) -> list[str]:
-    return [part for part in _SENTENCE.split(text) if plain(part)]
-
-
-def _parts(text: str, *, most: int) -> Iterator[tuple[int, frozenset[str]]]:
-    """Yield each run of up to so many sentences: their number and their shingles."""
-    sentences = [plain(sentence) for sentence in _sentences(text)]
-    for start in range(len(sentences)):
-        for end in range(start + 1, min(len(sentences), start + most) + 1):
-            yield end - start, _runs(" ".join(sentences[start:end]))
+    """Return the words of each sentence that has any."""
+    return [words for part in _SENTENCE.split(text) if (words := plain(part))]

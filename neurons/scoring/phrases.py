@@ -24,7 +24,7 @@ _NOT_YET: Final = re.compile(
 """Said to hurry somebody on: what follows is meant."""
 _NEGATIONS: Final = frozenset(
     ["no", "not", "dont", "never", "without", "cannot", "cant", "doesnt", "isnt", "neednt", "shouldnt", "avoid", "nor",
-     "stop", "unnecessary", "wont", "refuse", "against"]
+     "stop", "unnecessary", "wont", "refuse", "against", "mustnt", "wouldnt", "couldnt", "oughtnt", "shant", "arent"]
 )  # fmt: skip
 _REACH: Final = 5
 """Words before a phrase in which a negation turns it round."""

@@ -52,6 +52,8 @@ async def _miners(given: argparse.Namespace) -> int:
 
 
 async def _metagraph(given: argparse.Namespace) -> int:
+    if given.file.is_dir():
+        raise SubnetError(f"{given.file} is a folder: name a file in it.")
     metagraph = await _read(given)
     try:
         write_metagraph(
@@ -89,6 +91,9 @@ async def _ask(given: argparse.Namespace) -> int:
 async def _read(given: argparse.Namespace) -> MetagraphFile:
     file = getattr(given, "metagraph", None)
     if file is not None:
+        if given.network is not None or given.netuid is not None:
+            other = "--network" if given.network is not None else "--netuid"
+            raise SubnetError(f"Give --metagraph or {other}, and not both: each names a subnet.")
         try:
             return read_metagraph(file)
         except MetagraphFileError as error:

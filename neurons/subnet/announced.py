@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from yarl import URL
 from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.chain.wallet import load_hotkey
 from neurons.receipts import NeuronEntry
+from neurons.receipts.faults import printable
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
 from neurons.wire.signer import RequestSigner, signed_request
@@ -82,6 +84,12 @@ async def _ask(
 
 
 def refusal_text(data: bytes) -> str:
-    """Return the start of a refusal, without what could move a terminal's cursor."""
+    """Return the start of a refusal's message, without what could move a terminal's cursor."""
     text = data[: 4 * _SHOWN].decode(errors="replace")
-    return "".join(each if each.isprintable() else " " for each in text)[:_SHOWN]
+    try:
+        message = json.loads(data)["error"]["message"]
+    except (RecursionError, ValueError, LookupError, TypeError):
+        message = None
+    if isinstance(message, str):
+        text = message
+    return printable(text)[:_SHOWN]

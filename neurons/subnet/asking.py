@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from bettertherapy_api import names
@@ -24,6 +25,7 @@ from neurons.receipts import (
     question_of_messages,
     verify,
 )
+from neurons.receipts.faults import printable
 from neurons.subnet.announced import refusal_text
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import Announcement
@@ -32,6 +34,8 @@ from neurons.wire.signer import RequestSigner, signed_request
 PATH: Final = "/v1/chat/completions"
 SECONDS: Final = 120.0
 MAX_BYTES: Final = 1024 * 1024
+_OF_A_TEXT: Final = "\n\t\u200c\u200d"
+"""Without the joiners some words in Devanagari are others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,13 @@ def miner_of(
             return neuron, announced
         else:
             reasons.append(f"UID {neuron.uid}: it announces {', '.join(t.name for t in announced.twins) or 'no twin'}")
-    whom = f"The miner {hotkey}" if hotkey is not None else "No miner"
-    raise SubnetError(f"{whom} announces {twin} now. {'; '.join(reasons) or 'Nobody is registered'}.")
+    if hotkey is not None and not reasons:
+        raise SubnetError(
+            f"No miner of this subnet has the hotkey {hotkey}: give one whole, as `kubectl twin miners -o wide` prints "
+            "it."
+        )
+    none = f"The miner {hotkey} doesn't announce" if hotkey is not None else "No miner announces"
+    raise SubnetError(f"{none} {twin} now. {'; '.join(reasons) or 'Nobody is registered'}.")
 
 
 async def ask(
@@ -141,7 +150,8 @@ def text_of(answered: Answered) -> str:
     """Return answer and receipt for a person."""
     weights = answered.adapter or "the base model itself"
     return (
-        f"{answered.answer.strip()}\n\nUID {answered.uid} at {answered.axon}, {answered.seconds:.1f} s, by {weights}\n"
+        f"{printable(answered.answer.strip(), but=_OF_A_TEXT)}\n\n"
+        f"UID {answered.uid} at {answered.axon}, {answered.seconds:.1f} s, by {weights}\n"
         f"Receipt: {answered.receipt}\n"
     )
 
@@ -181,7 +191,8 @@ async def _exchange(neuron: NeuronEntry, signer: RequestSigner, body: bytes, *, 
 
 def _text(body: bytes) -> str:
     try:
-        text = json.loads(body)["choices"][0]["message"]["content"]
+        [choice] = orjson.loads(body)["choices"]  # not Python's: of what it reads, not all has a digest
+        text = choice["message"]["content"]
     except (ValueError, LookupError, TypeError):
         text = None
     if not isinstance(text, str):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from neurons.receipts import MetagraphFile, NeuronEntry
+from neurons.receipts.faults import printable
 from neurons.wire.announcement import Announcement
 
 _NONE: Final = "-"
@@ -57,7 +58,10 @@ def document(metagraph: MetagraphFile, found: Sequence[Row]) -> dict[str, Any]:
         "miners": [
             {
                 **row.neuron.model_dump(by_alias=True),
-                "twins": [twin.model_dump(by_alias=True) for twin in row.announced.twins]
+                "twins": [
+                    {**twin.model_dump(by_alias=True), "doctor": printable(twin.doctor) if twin.doctor else None}
+                    for twin in row.announced.twins
+                ]
                 if isinstance(row.announced, Announcement)
                 else None,
                 "announcedAt": row.announced.time if isinstance(row.announced, Announcement) else None,

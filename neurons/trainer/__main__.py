@@ -1,27 +1,24 @@
-"""`python -m neurons.trainer train` or `run`: one JSON object a line on standard output, the last one is the result.
+"""`python -m neurons.trainer train` or `run`: one JSON object a line on standard output, the result last.
 
 The result (or the failure) also goes to /dev/termination-log, so that the pod's status carries it; `run` tells its
 progress in a ConfigMap too, where PROGRESS_CONFIGMAP and POD_NAMESPACE are set.
-Exit status: 0 done (also: skipped, or published and rejected by the gate), 1 failed for good, 75 worth another try,
-2 wrong arguments.
+Exit status: 0 done (also: skipped), 1 failed for good, 75 worth another try, 2 wrong arguments. What was published is
+examined by another program (neurons.examiner).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
-from bettertherapy_api.run_progress import FailureReport, LastWord
+from bettertherapy_api.run_progress import LastWord
 from neurons.store.model_record import read_record
 from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import added, read_dataset
@@ -29,14 +26,12 @@ from neurons.trainer.errors import Preempted, TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.lines import Flaw
 from neurons.trainer.lora import Settings, Step, save, train
-from neurons.trainer.progress import Progress, Target, say
+from neurons.trainer.progress import say
 from neurons.trainer.publish import publish
+from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
 from neurons.trainer.run import Run
 from neurons.trainer.termination import Terminated, Termination
 from neurons.trainer.tokens import UNFIT, Fit, fit, load_tokenizer, unfit
-
-TERMINATION_LOG: Final = Path("/dev/termination-log")
-TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
@@ -46,9 +41,9 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     try:
         result = _train(options) if options.command == "train" else _run(options)
     except TrainerError as error:
-        _finish(LastWord(failure=failure_report(error)).model_dump(by_alias=True), termination_log)
+        finish(LastWord(failure=failure_report(error)).model_dump(by_alias=True), termination_log)
         return TRY_AGAIN if error.retryable else 1
-    _finish(result, termination_log)
+    finish(result, termination_log)
     return 0
 
 
@@ -66,18 +61,6 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
         except TrainerError as error:
             progress.tell(failure=failure_report(error))
             raise
-
-
-def progress_of_environment() -> Progress:
-    """Return the progress that is told where the environment says; on standard output only without it."""
-    configmap, namespace = os.environ.get("PROGRESS_CONFIGMAP"), os.environ.get("POD_NAMESPACE")
-    target = Target(namespace=namespace, configmap=configmap) if namespace and configmap else None
-    return Progress(attempt=os.environ.get("POD_UID", ""), target=target)
-
-
-def failure_report(error: TrainerError) -> FailureReport:
-    """Return the failure as it is reported."""
-    return FailureReport(failure_class=error.failure_class, retryable=error.retryable, message=str(error))
 
 
 def _train(options: argparse.Namespace) -> dict[str, object]:
@@ -138,12 +121,6 @@ def _say_step(step: Step) -> None:
         seconds=round(step.seconds, 2),
         remaining_seconds=round(step.remaining_seconds, 1),
     )
-
-
-def _finish(result: dict[str, object], termination_log: Path) -> None:
-    say(**result)
-    if termination_log.exists():
-        termination_log.write_text(json.dumps(result)[:4096])
 
 
 if __name__ == "__main__":

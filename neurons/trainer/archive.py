@@ -2,8 +2,6 @@
 
     <store>/<twin>/datasets/<64 hex>.jsonl    a canonical dataset, named after its digest
     <store>/<twin>/lineage/<64 hex>.json      of an adapter: what it and its ancestors were trained on
-    <store>/<twin>/answers/<64 hex>.json      an adapter's answers to the evaluation, for its children to beat
-    <store>/<twin>/examined/<64 hex>.json     of a dataset: the runs whose versions were examined, oldest first
     <store>/<twin>/runs/<run>/state.json      how far a run came, so that another attempt goes on from there
     <store>/<twin>/runs/<run>/checkpoint.pt   the training's last checkpoint, gone when the run is done
 
@@ -24,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE
-from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, Review
+from bettertherapy_api.run_progress import ArtifactReport, DatasetReport
 from neurons.cluster import Backoff
 from neurons.store import DEFAULT_LIMITS, Limits, Location, StoreError, join, open_store
 from neurons.trainer.errors import BadParent
@@ -60,33 +58,11 @@ class RunState(BaseModel):
     request: str
     """Digest of what the run was asked to do: another request begins anew."""
     dataset: DatasetReport | None = None
+    validation: str | None = None
+    """Digest of the lines that are held back from it, kept as a dataset."""
     manifest: str | None = None
     """The manifest of the adapter that is being published, so that a second attempt publishes the very same."""
     artifact: ArtifactReport | None = None
-    gate: str | None = None
-    """Digest of what `eval` was asked to decide by."""
-    eval: EvalReport | None = None
-    review: Review | None = None
-
-
-class Examined(BaseModel):
-    """The runs that trained on one dataset and were examined, oldest first: they share one error budget."""
-
-    model_config = ConfigDict(frozen=True)
-
-    runs: tuple[str, ...] = ()
-
-
-class Answers(BaseModel):
-    """What one version answered to an evaluation, and how likely it held what it might have said."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
-
-    request: str
-    """Digest of all that they depend on besides the adapter."""
-    answers: tuple[str, ...] = Field(repr=False)
-    logprobs: tuple[tuple[float, ...], ...] = ()
-    """Of each safety item's continuations, in nats; one that is no number stays none."""
 
 
 class Archive:
@@ -100,8 +76,10 @@ class Archive:
         limits: Limits = DEFAULT_LIMITS,
         pvc_dir: Path | None = None,
         patience_seconds: float = 120.0,
+        create: bool = True,
     ) -> None:
-        self.store, self.twin = store, twin
+        """`create` makes the twin's folder; an examiner only reads."""
+        self.store, self.twin, self._create = store, twin, create
         self.uri = join(store, twin)
         self.limits, self.pvc_dir = limits, pvc_dir
         self._patience = patience_seconds
@@ -180,30 +158,6 @@ class Archive:
         """Delete the run's checkpoint."""
         await self._location().delete(f"runs/{run}/checkpoint.pt")
 
-    async def answers(self, digest: str, request: str) -> Answers | None:
-        """Return an adapter's answers to exactly this evaluation; None when they are not known."""
-        data = await self._read(_answers_file(digest))
-        found = None if data is None else _parsed(Answers, data)
-        return found if found is not None and found.request == request else None
-
-    async def put_answers(self, digest: str, answers: Answers) -> None:
-        """Keep an adapter's answers, in the place of those to an earlier evaluation. Tries again."""
-        await self._put(_answers_file(digest), answers.model_dump_json().encode())
-
-    async def attempt(self, dataset_digest: str, run: str) -> int:
-        """Return which of the runs on this dataset that are examined this one is, counted from 1; it is kept. Tries
-        again.
-
-        One that asks anew, after it was killed, is the one that it was.
-        """
-        name = f"examined/{names.digest_hex(dataset_digest)}.json"
-        data = await self.patiently(lambda: self._read(name))
-        known = (None if data is None else _parsed(Examined, data)) or Examined()
-        if run not in known.runs:
-            known = Examined(runs=(*known.runs, run))
-            await self._put(name, known.model_dump_json().encode())
-        return known.runs.index(run) + 1
-
     async def prune(self, *, keep: Collection[str], history_limit: int) -> tuple[str, ...]:
         """Delete the twin's adapters beyond the newest `history_limit`, never one of `keep`; return their digests.
 
@@ -223,7 +177,7 @@ class Archive:
         doomed = [folder for folder in newest if folder not in spared]
         for folder in doomed:
             paths = sorted(files[folder], key=lambda path: not path.endswith(f"/{MANIFEST_FILE}"))
-            for path in (*paths, _answers_file(f"sha256:{folder}")):
+            for path in paths:
                 await location.delete(path)
             if location.folder is not None:
                 with suppress(OSError):  # somebody put something else there
@@ -244,17 +198,13 @@ class Archive:
             await asyncio.sleep(pause)
 
     def _location(self) -> Location:
-        return open_store(self.uri, create=True, limits=self.limits, pvc_dir=self.pvc_dir)
+        return open_store(self.uri, create=self._create, limits=self.limits, pvc_dir=self.pvc_dir)
 
     async def _read(self, name: str) -> bytes | None:
         return await self._location().read(name, at_most=_MAX_RECORD_BYTES)
 
     async def _put(self, name: str, data: bytes) -> None:
         await self.patiently(lambda: self._location().put(name, data))
-
-
-def _answers_file(digest: str) -> str:
-    return f"answers/{names.digest_hex(digest)}.json"
 
 
 def request_digest(**asked: object) -> str:

@@ -15,7 +15,7 @@ from neurons.trainer.archive import Archive
 
 log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _UNUSABLE: Final = (
     StoreError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Final
 
 from neurons.conversation import shape
 from neurons.invisible import has_word
-from neurons.jsonl import is_unfinished, without_marks
+from neurons.jsonl import is_unfinished, without_marks, written
 from neurons.privacy import find_identifiers
 from neurons.scoring.items import question_digest
 from neurons.trainer.errors import BadData
@@ -33,6 +33,8 @@ class Refusal(StrEnum):
 
     NO_CONSENT = "noConsent"
     DISLIKED = "dislikedWithoutCorrection"
+    UNRATED = "unrated"
+    """Nobody said whether the answer is good: to learn it would teach the twin its own mistakes."""
     HELD_OUT = "heldOut"
     """It asks what the evaluation or the safety items ask, or says what is to be said to that, in the same words or
     nearly: to train on it would be to measure memory."""
@@ -105,17 +107,19 @@ class Lines:
     """By flaw."""
     flaws: tuple[frozenset[Flaw], ...] = ()
     """Of each of the lines: what was repaired."""
-    unfinished: int | None = None
-    """Number of the last line, if that was left out because it isn't written to its end yet."""
+    unfinished: tuple[int, ...] = ()
+    """Numbers of the lines that were left out because they aren't written to their end: the last one, and those that
+    go on in NULs."""
 
 
 def read_lines(data: bytes, *, where: str, growing: bool = False) -> Lines:
     """Read the lines of a file; empty ones are none. Raises BadData with the first that isn't of the format.
 
-    Of a file that is `growing` the last line may be half a line: without a line feed, and no JSON.
+    Of a file that is `growing` the last line may be half a line: without a line feed, and no JSON. Where NULs stand,
+    something was lost with the writer's power: half a line before them is left out, what is whole is read.
     """
     lines: list[Line] = []
-    unfinished: int | None = None
+    unfinished: list[int] = []
     rows = data.splitlines()
     left_out: Counter[str] = Counter()
     flaws: list[frozenset[Flaw]] = []
@@ -123,17 +127,26 @@ def read_lines(data: bytes, *, where: str, growing: bool = False) -> Lines:
     for number, raw in enumerate(rows, start=1):
         if not without_marks(raw):
             continue
-        if open_end and number == len(rows) and is_unfinished(raw):
+        torn = b"\x00" in raw
+        parts = written(raw) if torn else [raw]
+        for part in parts:
+            ends = (torn and b"\x00" not in part) or (open_end and number == len(rows))
+            if ends and is_unfinished(part):
+                left_out[Flaw.UNFINISHED.value] += 1
+                unfinished.append(number)
+                continue
+            reading = read_line(part, where=f"{where}, line {number}")
+            if reading.line is None:
+                left_out.update(flaw.value for flaw in reading.flaws)
+                continue
+            lines.append(reading.line)
+            flaws.append(reading.flaws)
+        if not parts:  # a line of which nothing is left
             left_out[Flaw.UNFINISHED.value] += 1
-            unfinished = number
-            continue
-        reading = read_line(raw, where=f"{where}, line {number}")
-        if reading.line is None:
-            left_out.update(flaw.value for flaw in reading.flaws)
-            continue
-        lines.append(reading.line)
-        flaws.append(reading.flaws)
-    return Lines(lines=tuple(lines), left_out=dict(sorted(left_out.items())), flaws=tuple(flaws), unfinished=unfinished)
+            unfinished.append(number)
+    return Lines(
+        lines=tuple(lines), left_out=dict(sorted(left_out.items())), flaws=tuple(flaws), unfinished=tuple(unfinished)
+    )
 
 
 def parse_lines(data: bytes, *, where: str) -> tuple[Line, ...]:
@@ -151,20 +164,23 @@ def added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(one) + Counter(other)).items()))
 
 
-def admit(lines: Iterable[Line]) -> tuple[tuple[Line, ...], dict[str, int]]:
-    """Split lines into those that may be trained on, and how many may not, by reason."""
+def admit(lines: Iterable[Line], *, unrated: bool = True) -> tuple[tuple[Line, ...], dict[str, int]]:
+    """Split lines into those that may be trained on, and how many may not, by reason.
+
+    `unrated`: whether an answer is learned that nobody rated or corrected.
+    """
     admitted: list[Line] = []
     refused: Counter[str] = Counter()
     for line in lines:
-        if (refusal := refusal_of(line)) is not None:
+        if (refusal := refusal_of(line, unrated=unrated)) is not None:
             refused[refusal] += 1
         else:
             admitted.append(line)
     return tuple(admitted), dict(sorted(refused.items()))
 
 
-def refusal_of(line: Line) -> str | None:
-    """Return why a line is not trained on, or None when it is."""
+def refusal_of(line: Line, *, unrated: bool = True) -> str | None:
+    """Return why a line is not trained on, or None when it is; `unrated` as for `admit`."""
     if not line.consent:
         return Refusal.NO_CONSENT.value
     for text in line.texts:
@@ -172,6 +188,8 @@ def refusal_of(line: Line) -> str | None:
             return f"{IDENTIFIER}{findings[0].kind}"
     if line.rating is not None and line.rating <= _DISLIKED and line.correction is None:
         return Refusal.DISLIKED.value
+    if not unrated and line.rating is None and not line.is_doctors:
+        return Refusal.UNRATED.value
     return None
 
 
@@ -194,10 +212,15 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def to_learn(line: Line) -> tuple[Message, ...]:
-    """Return the conversation to learn: the doctor's correction, where there is one, as the last answer."""
+    """Return the conversation to learn: the doctor's correction, where there is one, as the last answer.
+
+    Of a conversation in which something had to be corrected only the correction is learned: nobody said that the twin's
+    earlier answers in it were good.
+    """
     if line.correction is None:
         return _to_learn(line.messages)
-    return _to_learn((*line.messages[:-1], Message(role="assistant", content=line.correction)))
+    before = (message.model_copy(update={"learned": False}) for message in line.messages[:-1])
+    return _to_learn((*before, Message(role="assistant", content=line.correction)))
 
 
 def to_compare(line: Line) -> Pair | None:
@@ -233,4 +256,13 @@ def counts(refused: dict[str, int]) -> str:
 def with_system_prompt(conversation: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
     """Put the twin's system prompt first, as its miner does: before the conversation's own, as one text."""
     laid = shape([message.model_dump() for message in conversation], system=system_prompt)
-    return tuple(Message(role=message["role"], content=message["content"]) for message in laid)
+    # Turns alternate already, so that no answer is joined with another: they are the same ones, in their order.
+    learned = iter([message.learned for message in conversation if message.role == "assistant"])
+    return tuple(
+        Message(
+            role=message["role"],
+            content=message["content"],
+            learned=next(learned, True) if message["role"] == "assistant" else True,
+        )
+        for message in laid
+    )

@@ -116,7 +116,23 @@ def _changes(model: Any) -> Iterator[tuple[str, float]]:
             up = module.lora_B["default"].weight.double()
             # |BA|² = tr(BᵀB AAᵀ): of as many numbers as the rank squared instead of the whole layer's.
             square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
-            own = module.get_base_layer().weight.float().norm().double().clamp(min=torch.finfo(torch.float32).tiny)
+            own = (
+                _whole(module.get_base_layer().weight)
+                .float()
+                .norm()
+                .double()
+                .clamp(min=torch.finfo(torch.float32).tiny)
+            )
             names.append(name.removeprefix("base_model.model."))
             ratios.append(abs(module.scaling["default"]) * square.sqrt() / own)
         yield from zip(names, torch.stack(ratios).tolist() if ratios else [], strict=True)
+
+
+def _whole(weight: Any) -> Any:
+    """Return a layer's weights as numbers, also of one that is kept in four bits."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415
+
+    return dequantize_4bit(weight.data, state)

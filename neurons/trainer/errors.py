@@ -1,10 +1,11 @@
-"""Why a training run failed, in the classes that a run's status shows.
+"""Why a run failed, in training or in examination, in the classes that a run's status shows.
 
     TrainerError
     ├── BadData        the dataset is empty, malformed, too large, or nothing in it may be trained on   final
     ├── BadParent      the adapter to go on from is damaged, or of another rank or base model, or       final
     │                  what it was trained on is lost
     ├── BadModel       the base model can't be read or lacks a chat template                            final
+    ├── BadArtifact    the version to be examined is damaged, is another's, or fits no base model here  final
     ├── Diverged       the loss rises beyond measure, or a weight or gradient does                       final
     ├── OutOfMemory    it takes more memory than there is                                               final
     ├── StoreFailed    the store did not give what is to be read                                        as it says
@@ -43,6 +44,12 @@ class BadModel(TrainerError):  # noqa: N818
     """The base model can't be used."""
 
     failure_class = "BadModel"
+
+
+class BadArtifact(TrainerError):  # noqa: N818
+    """What a trainer published can't be examined."""
+
+    failure_class = "BadArtifact"
 
 
 class Diverged(TrainerError):  # noqa: N818

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bettertherapy_api.manifest import Fingerprint
 from neurons.trainer.lora import Trained
+from neurons.trainer.precision import in_single_precision
 from neurons.trainer.probes import take_probes
 from neurons.trainer.template import templated
 
@@ -30,22 +31,23 @@ def take_fingerprint(trained: Trained, *, parent: Path | None = None) -> tuple[F
 
     `parent` is the folder of the adapter that the training went on from. Raises BadParent.
 
-    Computed in float32; leaves the model in float32. The tolerance is half the distance to the base model, within 0.1
-    (twice what bfloat16 arithmetic adds) and 0.3, so that an engine that serves the base under the adapter's name is
-    found out even after a short training.
+    Computed in float32, in which a CPU's model is left. The tolerance is half the distance to the base model, within
+    0.1 (twice what bfloat16 arithmetic adds) and 0.3, so that an engine that serves the base under the adapter's name
+    is found out even after a short training.
     """
     token_ids = fixed_tokens(trained.tokenizer)
-    model = trained.model.float()
-    own = logprobs_of(model, token_ids)
-    with model.disable_adapter():
-        base = logprobs_of(model, token_ids)
+    with in_single_precision(trained.model) as model:
+        own = logprobs_of(model, token_ids)
+        with model.disable_adapter():
+            base = logprobs_of(model, token_ids)
+        probes = take_probes(model, trained.tokenizer, parent=parent)
     distance = mean_distance(own, base)
     tolerance = min(_WIDEST_TOLERANCE, max(_NARROWEST_TOLERANCE, distance / 2))
     fingerprint = Fingerprint(
         token_ids=token_ids,
         logprobs=tuple(round(value, _DECIMALS) for value in own),
         tolerance_nats=round(tolerance, 3),
-        probes=take_probes(model, trained.tokenizer, parent=parent),
+        probes=probes,
     )
     return fingerprint, distance
 

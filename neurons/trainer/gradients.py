@@ -10,10 +10,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from neurons.trainer.attention import packed_attention, suits
-from neurons.trainer.packing import Batch, Example, loss_of, pack, pack_to_common_shape
+from neurons.trainer.packing import Batch, Example, cross_entropy, logits_of, pack, pack_to_common_shape
+from neurons.trainer.reference import Reference, divergence, joined
 
 if TYPE_CHECKING:
     import torch
@@ -24,29 +25,68 @@ _log = logging.getLogger(__name__)
 class Gradients(Protocol):
     """Computes the gradients of batches."""
 
-    def of(self, examples: Sequence[Example]) -> float:
-        """Leave the batch's gradients in the parameters and return its loss, in nats a learned token."""
+    distance: float | None
+    """Of the last batch: KL(parent ‖ child) in nats a learned token; None where it isn't bounded."""
+
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
+        """Leave the batch's gradients in the parameters and return its loss, in nats a learned token.
+
+        With `references`, one for each example, the gradients are those of loss and weighted distance together.
+        """
         ...
 
 
-def gradients_for(model: Any) -> Gradients:
-    """Return what computes this model's gradients fastest."""
-    return Graphs(model) if suits(model) else Eager(model)
+def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True) -> Gradients:
+    """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart."""
+    if not packed:
+        return OneByOne(model, kl_weight=kl_weight)
+    return Graphs(model, kl_weight=kl_weight) if suits(model) else Eager(model, kl_weight=kl_weight)
 
 
 class Eager:
     """Operation by operation."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, *, kl_weight: float = 0.0) -> None:
+        self._model, self._weight = model, kl_weight
+        self.distance: float | None = None
 
-    def of(self, examples: Sequence[Example]) -> float:
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
         """See Gradients."""
         self._model.zero_grad(set_to_none=True)
+        value, self.distance = self._add(examples, references, share=1.0)
+        return value
+
+    def _add(
+        self, examples: Sequence[Example], references: Sequence[Reference] | None, *, share: float
+    ) -> tuple[float, float | None]:
+        """Add a share of the gradients of these examples; return their loss and distance."""
+        device = self._model.device
+        packed = pack(examples).on(device)
+        reference = joined(references).to(device) if references is not None else None
         with mixed_precision(self._model):
-            loss = loss_of(self._model, pack(examples).on(self._model.device))
-        loss.backward()
-        return float(loss.detach())
+            logits = logits_of(self._model, packed)
+            loss, distance = cross_entropy(logits, packed.targets), None
+            if reference is not None:
+                distance = divergence(logits, packed.targets, reference)
+        ((loss if distance is None else loss + self._weight * distance) * share).backward()
+        return float(loss.detach()), None if distance is None else float(distance.detach())
+
+
+class OneByOne(Eager):
+    """One example after the other, as a padded batch has them: none can see another, whatever the model is."""
+
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
+        """See Gradients."""
+        self._model.zero_grad(set_to_none=True)
+        learned = [pack([example]).kept for example in examples]
+        loss, distance = 0.0, 0.0
+        for place, example in enumerate(examples):
+            share = learned[place] / sum(learned)
+            own = [references[place]] if references is not None else None
+            value, diverged = self._add([example], own, share=share)
+            loss, distance = loss + share * value, distance + share * (diverged or 0.0)
+        self.distance = distance if references is not None else None
+        return loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +94,10 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
     numbers: torch.Tensor
     """Where it reads its batch."""
-    loss: torch.Tensor
-    """Where it leaves the loss."""
+    reference: Reference | None
+    """Where it reads the parent's predictions."""
+    values: torch.Tensor
+    """Where it leaves loss and distance."""
 
 
 class Graphs:
@@ -64,10 +106,11 @@ class Graphs:
     What can't be recorded, such as a model that asks the GPU for numbers on the way, is computed as without graphs.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, kl_weight: float = 0.0) -> None:
         import torch  # noqa: PLC0415
 
-        self._model = model
+        self._model, self._weight = model, kl_weight
+        self.distance: float | None = None
         self._graphs: dict[tuple[int, ...], _Graph] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._possible = True
@@ -83,74 +126,143 @@ class Graphs:
         for parameter, part in zip(parameters, self._all.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def of(self, examples: Sequence[Example]) -> float:
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
         """See Gradients."""
         import torch  # noqa: PLC0415
 
         batch = pack_to_common_shape(examples)
+        shape = (*batch.shape, references is not None)
+        reference = joined(references, rows=batch.kept) if references is not None else None
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            if self._possible and batch.shape in self._seen and batch.shape not in self._graphs:
-                self._record(batch)
-            self._seen.add(batch.shape)
-            loss = (
-                self._replay(batch)
-                if batch.shape in self._graphs
-                else self._compute(batch, batch.tensor(self._model.device))
+            if self._possible and shape in self._seen and shape not in self._graphs:
+                self._record(batch, reference, shape)
+            new = shape not in self._seen
+            self._seen.add(shape)
+            values = (
+                self._replay(batch, reference, shape)
+                if shape in self._graphs
+                else self._compute(batch, batch.tensor(self._model.device), self._on_device(reference))
             )
-            value = float(loss)
+            loss, distance = values.tolist()
         torch.cuda.current_stream().wait_stream(self._stream)
-        return value
+        if new and self._possible:
+            # The graphs have memory of their own. What a first time took would lie beside it, as much again.
+            torch.cuda.empty_cache()
+        self.distance = distance if references is not None else None
+        return float(loss)
 
-    def _compute(self, batch: Batch, numbers: torch.Tensor) -> torch.Tensor:
+    def _on_device(self, reference: Reference | None) -> Reference | None:
+        return None if reference is None else reference.to(self._model.device)
+
+    def _compute(self, batch: Batch, numbers: torch.Tensor, reference: Reference | None) -> torch.Tensor:
         import torch  # noqa: PLC0415
 
         packed = batch.split(numbers)
         self._all.zero_()
         bounds = packed.bounds.to(torch.int32)
-        with mixed_precision(self._model), packed_attention(self._model):
-            loss = loss_of(self._model, packed, cu_seq_lens_q=bounds, max_length_q=batch.longest)
-        loss.backward()
-        return loss.detach()
+        # The backward pass too: what gradient checkpointing computes again must attend as it did at first.
+        with packed_attention(self._model):
+            with mixed_precision(self._model):
+                logits = logits_of(self._model, packed, cu_seq_lens_q=bounds, max_length_q=batch.longest)
+                loss = whole = cross_entropy(logits, packed.targets)
+                distance = torch.zeros_like(loss)
+                if reference is not None:
+                    distance = divergence(logits, packed.targets, reference)
+                    whole = loss + self._weight * distance
+            whole.backward()
+        return torch.stack([loss.detach(), distance.detach()])
 
-    def _record(self, batch: Batch) -> None:
+    def _record(self, batch: Batch, reference: Reference | None, shape: tuple[int, ...]) -> None:
         import torch  # noqa: PLC0415
 
-        numbers = batch.tensor(self._model.device)
+        numbers, reference = batch.tensor(self._model.device), self._on_device(reference)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
-                loss = self._compute(batch, numbers)
+                values = self._compute(batch, numbers, reference)
         except RuntimeError as error:  # also when memory runs out: then it may suffice without
             _log.warning("no CUDA graph of this model's steps: %s", str(error).partition("\n")[0][:300])
             self._possible = False
             return
-        self._graphs[batch.shape] = _Graph(graph=graph, numbers=numbers, loss=loss)
+        self._graphs[shape] = _Graph(graph=graph, numbers=numbers, reference=reference, values=values)
 
-    def _replay(self, batch: Batch) -> torch.Tensor:
-        recorded = self._graphs[batch.shape]
+    def _replay(self, batch: Batch, reference: Reference | None, shape: tuple[int, ...]) -> torch.Tensor:
+        recorded = self._graphs[shape]
         recorded.numbers.copy_(batch.tensor(recorded.numbers.device))
+        if recorded.reference is not None and reference is not None:
+            recorded.reference.token_ids.copy_(reference.token_ids)
+            recorded.reference.logprobs.copy_(reference.logprobs)
         recorded.graph.replay()
-        return recorded.loss
+        return recorded.values
 
 
-def loss_without_gradients(model: Any, examples: Sequence[Example]) -> float:
-    """Return a batch's loss with the weights as they are, in nats a learned token; leaves all else as it was."""
+def loss_without_gradients(model: Any, examples: Sequence[Example], *, packed: bool = True) -> float:
+    """Return the loss of examples with the weights as they are, in nats a learned token; leaves all else as it was."""
     import torch  # noqa: PLC0415
 
     training = model.training
     model.eval()
+    total = learned = 0.0
+    with torch.no_grad():
+        for batch in [list(examples)] if packed else [[each] for each in examples]:
+            count = pack(batch).kept
+            total += count * float(cross_entropy(predictions(model, batch), pack(batch).on(model.device).targets))
+            learned += count
+    model.train(training)
+    return total / learned
+
+
+def predictions(model: Any, examples: Sequence[Example]) -> torch.Tensor:
+    """Return what is predicted at the learned tokens of a packed batch, with the gradients that the caller allows.
+
+    In single precision: shape [learned, vocabulary].
+    """
+    import torch  # noqa: PLC0415
+
     batch = pack(examples)
     packed = batch.on(model.device)
-    with torch.no_grad(), mixed_precision(model):
-        if suits(model):  # a mask for a large batch would not fit on the GPU
-            bounds = packed.bounds.to(torch.int32)
-            with packed_attention(model):
-                loss = float(loss_of(model, packed, cu_seq_lens_q=bounds, max_length_q=batch.longest))
-        else:
-            loss = float(loss_of(model, packed))
+    with mixed_precision(model):
+        if not suits(model):
+            return logits_of(model, packed)
+        bounds = packed.bounds.to(torch.int32)
+        with packed_attention(model):  # a mask for a large batch would not fit on the GPU
+            return logits_of(model, packed, cu_seq_lens_q=bounds, max_length_q=batch.longest)
+
+
+def keeps_apart(model: Any, examples: Sequence[Example]) -> bool:
+    """Tell whether this model learns the same from packed examples as from each by itself.
+
+    Attention is kept apart by positions that begin anew, which a model must heed; one with a state that it carries from
+    token to token, as Falcon's and other hybrids', may carry it into the next example. Looked at are the losses of
+    single tokens, of a few examples in both orders.
+    """
+    import torch  # noqa: PLC0415
+
+    few = sorted(examples, key=lambda each: len(each.token_ids))[:_COMPARED]
+    if len(few) < 2:
+        return True
+    most = _MOST_APART[model.dtype == torch.bfloat16]
+    training = model.training
+    model.eval()
+
+    def losses(batch: Sequence[Example]) -> torch.Tensor:
+        targets = pack(batch).on(model.device).targets
+        return torch.nn.functional.cross_entropy(predictions(model, batch), targets, reduction="none")
+
+    with torch.no_grad():
+        alone = [losses([each]) for each in few]
+        apart = [
+            float((losses(order) - torch.cat(parts)).abs().mean())
+            for order, parts in ((few, alone), (few[::-1], alone[::-1]))
+        ]
     model.train(training)
-    return loss
+    return max(apart) <= most
+
+
+_COMPARED: Final = 4
+_MOST_APART: Final = {True: 0.05, False: 1e-3}
+"""Nats a token, in bfloat16 and in single precision, by which sums in another order differ at most."""
 
 
 def mixed_precision(model: Any) -> AbstractContextManager[object]:

@@ -5,6 +5,7 @@ The same inputs give the same adapter, also when the process was killed in betwe
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -15,10 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from neurons.store.manifests import CONFIG_FILE
 from neurons.trainer.divergence import Watch, first_not_finite, require_sound_weights
+from neurons.trainer.early_stopping import EarlyStopping, epoch_ends
 from neurons.trainer.errors import BadData, BadModel, BadParent, OutOfMemory, Preempted
-from neurons.trainer.gradients import Gradients, gradients_for, loss_without_gradients, reproducible
-from neurons.trainer.packing import Example
+from neurons.trainer.gradients import (
+    Gradients,
+    gradients_for,
+    keeps_apart,
+    loss_without_gradients,
+    predictions,
+    reproducible,
+)
+from neurons.trainer.packing import IGNORED, Example
+from neurons.trainer.reference import Reference, references_of
 from neurons.trainer.tokens import first_line, load_tokenizer, shortened, tokenise
 
 if TYPE_CHECKING:
@@ -42,9 +53,20 @@ class Settings:
     dropout: float = 0.0
     steps: int = 30
     batch_size: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
+    preference_rate: float = 5e-6
+    """Learning rate of preference pairs: DPO moves an adapter that answers already, and diverges at rates that teach
+    one."""
     max_tokens: int = 1024
     """Of a longer conversation the first turns are left out."""
+    kl_weight: float = 0.0
+    """Weight of the distance to the parent, KL(parent ‖ child), in what is minimised; 0: it isn't bounded."""
+    method: str = "lora"
+    """lora, or rslora: scaled by alpha over the square root of the rank."""
+    quantization: str | None = None
+    """nf4: the base model is trained on in four bits (QLoRA), on a GPU."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: slower, in less memory."""
     seed: int = 0
 
 
@@ -60,6 +82,10 @@ class Step:
     """Since this process began its first step."""
     resumed_at: int = 0
     """Steps that an earlier process did."""
+    distance: float | None = None
+    """KL(parent ‖ child) over the batch's learned tokens, in nats; None where it isn't bounded."""
+    validation_loss: float | None = None
+    """After an epoch, on lines that are not learned; in nats."""
 
     @property
     def remaining_seconds(self) -> float:
@@ -90,9 +116,13 @@ class Trained:
     model: Any
     tokenizer: Any
     losses: tuple[float, ...]
+    learned: frozenset[int] = frozenset()
+    """Places of the conversations of which a step that counts saw every example."""
+    validation: Mapping[str, Any] | None = None
+    """What early stopping knows (neurons.trainer.early_stopping)."""
 
 
-def load(base_model: Path) -> tuple[Any, Any]:
+def load(base_model: Path, *, quantization: str | None = None) -> tuple[Any, Any]:
     """Return model and tokenizer from a local folder, on the GPU when there is one. Raises BadModel."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Seconds to import, and absent where only the rest is tested.
@@ -102,11 +132,31 @@ def load(base_model: Path) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     device, precision = arithmetic()
     tokenizer = load_tokenizer(base_model)
+    how = {"quantization_config": _four_bits(precision), "device_map": {"": 0}} if quantization is not None else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(base_model, dtype=precision)
+        model = AutoModelForCausalLM.from_pretrained(base_model, dtype=precision, **how)
     except (OSError, ValueError) as error:
         raise BadModel(f"{base_model} is no model that transformers can read: {first_line(error)}") from error
-    return model.to(device), tokenizer
+    return model if how else model.to(device), tokenizer
+
+
+def _four_bits(precision: torch.dtype) -> Any:
+    """Return the format of QLoRA (Dettmers et al. 2023): NormalFloat4, its scales quantized once more."""
+    import torch  # noqa: PLC0415
+
+    if not torch.cuda.is_available():
+        raise BadModel("quantization NF4 needs a GPU. Leave hyperparameters.quantization out on a pool of CPUs.")
+    try:
+        import bitsandbytes  # noqa: F401, PLC0415
+        from transformers import BitsAndBytesConfig  # noqa: PLC0415
+    except ImportError as error:
+        raise BadModel("quantization NF4 needs bitsandbytes, which this trainer's image has not.") from error
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision,
+    )
 
 
 def train(
@@ -117,32 +167,90 @@ def train(
     report: Callable[[Step], None],
     parent: Path | None = None,
     interruptions: Interruptions | None = None,
+    validation: Sequence[Sequence[Message]] = (),
 ) -> Trained:
     """Train an adapter and return it in memory; `report` is called after every step. Raises TrainerError.
 
     Conversations that don't fit in `settings.max_tokens` are not learned (neurons.trainer.tokens tells which).
-    `parent` is the folder of the adapter to go on from, of the same rank.
+    `parent` is the folder of the adapter to go on from, of the same rank. With `validation`, which is not learned, the
+    weights of the epoch with the lowest loss on it are returned.
     """
-    model, tokenizer = load(base_model)
+    model, tokenizer = _loaded(base_model, settings.quantization)
     import torch  # noqa: PLC0415
 
     seed_everything(settings.seed)
-    fitting = (shortened(each, tokenizer, max_tokens=settings.max_tokens) for each in conversations)
-    examples = [example for each in fitting if each is not None for example in tokenise(each, tokenizer)]
+
+    def examples_in(several: Sequence[Sequence[Message]]) -> tuple[list[Example], list[int]]:
+        """Return the examples, and for each the place of its conversation."""
+        examples: list[Example] = []
+        places: list[int] = []
+        for place, each in enumerate(several):
+            fitting = shortened(each, tokenizer, max_tokens=settings.max_tokens)
+            own = tokenise(fitting, tokenizer) if fitting is not None else ()
+            examples += own
+            places += [place] * len(own)
+        return examples, places
+
+    examples, places = examples_in(conversations)
     if settings.steps and not examples:
         raise BadData(f"no answer fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
     adapted = adapt(model, settings=settings, parent=parent)
+    if settings.gradient_checkpointing:
+        # Without the state of random numbers, of which none are drawn: a CUDA graph couldn't ask for it.
+        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    interruptions = interruptions or Interruptions()
     try:
-        interruptions = interruptions or Interruptions()
         with interruptions.between_steps(), reproducible():
-            losses = _optimise(adapted, examples, settings=settings, report=report, interruptions=interruptions)
+            losses, stopping = _optimise(
+                adapted,
+                examples,
+                settings=settings,
+                report=report,
+                interruptions=interruptions,
+                held_out=examples_in(validation)[0],
+            )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(
             "memory ran out while training. Lower --batch-size or --max-tokens, or give it more."
         ) from error
+    if settings.quantization is not None:
+        weights = weights_of(adapted)
+        del adapted, model  # both base models together are more than a small card has
+        gc.collect()
+        torch.cuda.empty_cache()
+        adapted = _on_whole_base(weights, base_model, settings=settings, parent=parent)
     round_to_stored_precision(adapted)
     require_sound_weights(adapted, when=f"after {settings.steps} steps")
-    return Trained(model=adapted, tokenizer=tokenizer, losses=tuple(losses))
+    counted = settings.steps if stopping.best_step is None else stopping.best_step
+    seen = {index for batch in _order(len(examples), settings)[:counted] for index in batch}
+    unseen = {place for index, place in enumerate(places) if index not in seen}
+    return Trained(
+        model=adapted,
+        tokenizer=tokenizer,
+        losses=tuple(losses),
+        learned=frozenset(places) - unseen,
+        validation=stopping.state(),
+    )
+
+
+def _loaded(folder: Path, quantization: str | None = None) -> tuple[Any, Any]:
+    """Return base model and tokenizer. Raises BadModel and OutOfMemory."""
+    import torch  # noqa: PLC0415
+
+    try:
+        return load(folder, quantization=quantization)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemory("memory ran out while the base model was loaded. Give the run more.") from error
+
+
+def _on_whole_base(
+    weights: Mapping[str, torch.Tensor], folder: Path, *, settings: Settings, parent: Path | None
+) -> Any:
+    """Return an adapter with these weights on the base model as engines serve it, which is not in four bits."""
+    model, _ = _loaded(folder)
+    whole = adapt(model, settings=settings, parent=parent)
+    put_weights(whole, weights)
+    return whole.eval()
 
 
 def seed_everything(seed: int) -> None:
@@ -165,6 +273,7 @@ def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
                 r=settings.rank,
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
+                use_rslora=settings.method == "rslora",
                 target_modules="all-linear",
                 task_type="CAUSAL_LM",
             ),
@@ -181,12 +290,24 @@ def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
             f"the parent adapter's {name} holds a number that is not finite: it answers nothing. Go back to a version "
             "before it, or begin without a parent."
         )
-    rank = adapted.peft_config["default"].r
+    config = adapted.peft_config["default"]
+    if config.use_rslora != (settings.method == "rslora"):
+        raise BadParent(
+            f"the parent adapter is trained with {'RsLoRA' if config.use_rslora else 'LoRA'}, whose scale is another. "
+            "Leave hyperparameters.method as it was, or begin without a parent."
+        )
+    rank = config.r
     if rank != settings.rank:
         raise BadParent(
             f"the parent adapter's rank is {rank}, this run's is {settings.rank}. Set hyperparameters.rank to {rank}."
         )
     return adapted
+
+
+def method_of(folder: Path) -> str:
+    """Return the method that the adapter in a folder was trained by, as `Settings.method` names it."""
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    return "rslora" if config.get("use_rslora") else "lora"
 
 
 def save(trained: Trained, folder: Path, *, base_model_name: str) -> None:
@@ -236,26 +357,43 @@ def _optimise(
     settings: Settings,
     report: Callable[[Step], None],
     interruptions: Interruptions,
-) -> list[float]:
+    held_out: Sequence[Example] = (),
+) -> tuple[list[float], EarlyStopping]:
     import torch  # noqa: PLC0415
 
+    packed = keeps_apart(model, examples)
+    if not packed:
+        _log.warning("this model lets packed examples see one another: each is computed by itself")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     batches = _order(len(examples), settings)
     first = [examples[index] for index in batches[0]] if batches else []
+
+    def loss_of(lines: Sequence[Example]) -> float:
+        return _mean_loss(model, lines, batch_size=settings.batch_size, packed=packed)
+
     # Before a checkpoint's weights are put in: the beginning is the same for all attempts.
-    watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_without_gradients(model, first) if first else 0.0)
+    watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_of(first) if first else 0.0)
+    references = None
+    if settings.kl_weight and batches:
+        references = references_of(model, examples, lambda example: predictions(model, [example]))
+    stopping = EarlyStopping((lambda: loss_of(held_out)) if held_out else None, lambda: weights_of(model))
     losses: list[float] = []
     if interruptions.resume is not None:
         losses = _resume(model, optimiser, interruptions.resume)
+        stopping.restore(interruptions.resume["validation"])
     done = len(losses)
     model.train()
-    gradients = gradients_for(model)
+    gradients = gradients_for(model, kl_weight=settings.kl_weight, packed=packed)
+    ends = epoch_ends(len(examples), settings.batch_size, settings.steps)
     begun = time.monotonic()
     for number, batch in enumerate(batches[done:], start=done + 1):
+        if stopping.over:
+            break
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * _rate(number - 1, settings.steps)
-        value = _gradients(gradients, [examples[index] for index in batch])
+        known = [references[index] for index in batch] if references is not None else None
+        value = _gradients(gradients, [examples[index] for index in batch], known)
         norm = torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         losses.append(value)
         watch.step(number, losses=losses, gradient_norm=float(norm))
@@ -264,38 +402,65 @@ def _optimise(
             watch.weights(number, model)
         if number == settings.steps:
             watch.compare(number)
-        report(Step(number=number, of=settings.steps, loss=value, seconds=time.monotonic() - begun, resumed_at=done))
-        stopping = interruptions.stopping()
-        due = number % interruptions.every == 0 or number == settings.steps or stopping
+        validation_loss = stopping.after_epoch(number) if number in ends else None
+        report(
+            Step(
+                number=number,
+                of=settings.steps,
+                loss=value,
+                seconds=time.monotonic() - begun,
+                resumed_at=done,
+                distance=gradients.distance,
+                validation_loss=validation_loss,
+            )
+        )
+        told_to_end = interruptions.stopping()
+        due = number % interruptions.every == 0 or number == settings.steps or told_to_end
         if interruptions.keep is not None and due:
-            interruptions.keep(checkpoint_of(model, optimiser, losses))
-        if stopping:
+            interruptions.keep(checkpoint_of(model, optimiser, losses, stopping.state()))
+        if told_to_end:
             raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
+    if stopping.best is not None and stopping.best_step != len(losses):
+        put_weights(model, stopping.best)
     model.eval()
     model.zero_grad(set_to_none=True)
-    return losses
+    return losses, stopping
 
 
-def _gradients(gradients: Gradients, batch: Sequence[Example]) -> float:
+def _mean_loss(model: Any, examples: Sequence[Example], *, batch_size: int, packed: bool) -> float:
+    """Return the loss of any number of examples with the weights as they are, in nats a learned token."""
+    parts = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+    learned = [sum(label != IGNORED for each in part for label in each.labels) for part in parts]
+    values = [loss_without_gradients(model, part, packed=packed) for part in parts]
+    return sum(value * count for value, count in zip(values, learned, strict=True)) / sum(learned)
+
+
+def _gradients(gradients: Gradients, batch: Sequence[Example], references: Sequence[Reference] | None) -> float:
     """Compute a batch's gradients, if need be by algorithms that don't give the same bits each time."""
     import torch  # noqa: PLC0415
 
     try:
-        return gradients.of(batch)
+        return gradients.of(batch, references)
     except RuntimeError as error:
         if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
             raise
         _log.warning("this training is not reproducible to the bit: %s", first_line(error))
         torch.use_deterministic_algorithms(True, warn_only=True)
-        return gradients.of(batch)
+        return gradients.of(batch, references)
 
 
-def checkpoint_of(model: Any, optimiser: torch.optim.Optimizer | None, losses: Sequence[float]) -> dict[str, Any]:
+def checkpoint_of(
+    model: Any,
+    optimiser: torch.optim.Optimizer | None,
+    losses: Sequence[float],
+    validation: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return what a training goes on from: tensors, numbers and names only."""
     import torch  # noqa: PLC0415
 
     return {
         "losses": list(losses),
+        "validation": validation or EarlyStopping(None, dict).state(),
         "weights": weights_of(model),
         "optimiser": optimiser.state_dict() if optimiser is not None else {},
         "random": torch.get_rng_state(),

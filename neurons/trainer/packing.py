@@ -126,13 +126,23 @@ def loss_of(model: Any, packed: Packed, **attention: Any) -> torch.Tensor:
     `attention` is what the model's kind of attention needs to keep the examples apart. The usual kinds see it from
     positions that begin anew.
     """
-    import torch  # noqa: PLC0415
+    return cross_entropy(logits_of(model, packed, **attention), packed.targets)
 
-    logits = model(
+
+def logits_of(model: Any, packed: Packed, **attention: Any) -> torch.Tensor:
+    """Return what is predicted where something is learned, in single precision: shape [kept, vocabulary]."""
+    logits: torch.Tensor = model(
         input_ids=packed.token_ids,
         position_ids=packed.positions,
         logits_to_keep=packed.kept,
         use_cache=False,
         **attention,
     ).logits[0]
-    return torch.nn.functional.cross_entropy(logits.float(), packed.targets, ignore_index=IGNORED)
+    return logits.float()
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the targets that are some, in nats."""
+    import torch  # noqa: PLC0415
+
+    return torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)

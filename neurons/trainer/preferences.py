@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from neurons.conversation import Manner, shape
@@ -19,8 +19,6 @@ from neurons.trainer.template import manner_of
 from neurons.trainer.tokens import shortened_pair
 
 BETA: Final = 0.1
-RATE_SHARE: Final = 0.1
-"""Of the supervised learning rate: DPO moves an adapter that answers already, and diverges at rates that teach one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def learn_preferences(
         configuration = DPOConfig(
             output_dir=folder,
             beta=BETA,
-            learning_rate=settings.learning_rate * RATE_SHARE,
+            learning_rate=settings.preference_rate,
             max_steps=plan.steps,
             per_device_train_batch_size=min(settings.batch_size, len(pairs)),
             max_length=settings.max_tokens,
@@ -117,7 +115,7 @@ def learn_preferences(
             ) from error
     _clean(trainer, model, weights_of(model))
     require_sound_weights(model, when=f"after {total} steps")
-    return Trained(model=model, tokenizer=tokenizer, losses=tuple(losses))
+    return replace(trained, losses=tuple(losses))
 
 
 def _row(pair: Pair, manner: Manner) -> dict[str, list[dict[str, Any]]]:

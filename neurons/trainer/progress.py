@@ -1,4 +1,4 @@
-"""Tells how the run goes: lines on standard output, and one ConfigMap that the operator reads.
+"""Tells how a run goes, or its examination: lines on standard output, and one ConfigMap that the operator reads.
 
 Telling never delays the training and never ends it: a thread writes the newest state, a new stage at once and the rest
 at most every 5 s, and what the API server did not take is written again with what came after.
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from bettertherapy_api.run_progress import PROGRESS_KEY, REVIEW_KEY, Review, RunProgress, RunStage
+from bettertherapy_api.run_progress import PROGRESS_KEY, RunProgress, RunStage
 from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterError
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,13 @@ class Target:
 class Progress:
     """The run's progress. `with Progress(...) as progress`: leaving it writes the last state, for at most 15 s."""
 
-    def __init__(self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS) -> None:
-        self._document = RunProgress(attempt=attempt, stage=RunStage.DATA)
-        self._review: Review | None = None
-        self.target, self._pause = target, pause_seconds
+    def __init__(
+        self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS,
+        first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER,
+    ) -> None:  # fmt: skip
+        self._document = RunProgress(attempt=attempt, stage=first)
+        self._beside: dict[str, str] = {}
+        self.target, self._pause, self._field_manager = target, pause_seconds, field_manager
         self._changed, self._closing = threading.Event(), threading.Event()
         # Ends the pause between two writes: another stage, or the end.
         self._urgent = threading.Event()
@@ -84,8 +87,7 @@ class Progress:
     def documents(self) -> dict[str, str]:
         """Return the ConfigMap's data as it should be now."""
         with self._lock:
-            document, review = self._document, self._review
-        return {PROGRESS_KEY: document.to_json(), **({REVIEW_KEY: review.to_json()} if review is not None else {})}
+            return {PROGRESS_KEY: self._document.to_json(), **self._beside}
 
     def tell(self, **fields: Any) -> None:
         """Change fields of the document (by their Python names)."""
@@ -95,10 +97,10 @@ class Progress:
             self._urgent.set()
         self._changed.set()
 
-    def review(self, review: Review) -> None:
-        """Set what the doctor may look through."""
+    def attach(self, documents: Mapping[str, str]) -> None:
+        """Set what stands in the ConfigMap beside the progress, by key."""
         with self._lock:
-            self._review = review
+            self._beside = dict(documents)
         self._changed.set()
 
     def stage(self, stage: RunStage, *, done: int = 0, of: int = 1, **fields: Any) -> None:
@@ -151,7 +153,7 @@ class Progress:
             "metadata": {"name": self.target.configmap},
             "data": self.documents(),
         }
-        await client.apply(self.target.path, body=json.dumps(body), field_manager=FIELD_MANAGER)
+        await client.apply(self.target.path, body=json.dumps(body), field_manager=self._field_manager)
 
 
 def say(**fields: object) -> None:

@@ -1,4 +1,4 @@
-"""A FineTuneRun: dataset, training, publishing, evaluation. Each stage leaves word in the store when it is done.
+"""A FineTuneRun: dataset, training, publishing. Each stage leaves word in the store when it is done.
 
 Killed anywhere, another attempt goes on from there: it trains on the same dataset, from the last checkpoint, and
 publishes the same adapter.
@@ -11,46 +11,33 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
-from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, EvalReport, RunStage
-from neurons.scoring import Criteria, Item, safety_items
+from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, RunStage
+from neurons.scoring import Item, safety_items
 from neurons.scoring.contrasts import safety_contrasts
-from neurons.scoring.tripwires import tripwires
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
-from neurons.trainer import answers, likelihoods
-from neurons.trainer.archive import Answers, Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
 from neurons.trainer.checkpoints import Checkpoints
-from neurons.trainer.dataset import Dataset, Pair, parse_lines, to_compare, to_learn, with_system_prompt
+from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
-from neurons.trainer.evaluation import Examination, Said, check_held_out, judge, read_items
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.held_out import HeldOut
+from neurons.trainer.items import check_held_out, read_items
 from neurons.trainer.lines import Line, Message
-from neurons.trainer.lora import (
-    Interruptions,
-    Settings,
-    Step,
-    Trained,
-    adapt,
-    checkpoint_of,
-    inference_precision,
-    load,
-    save,
-    train,
-)
+from neurons.trainer.lora import Interruptions, Settings, Step, Trained, checkpoint_of, save, train
 from neurons.trainer.preferences import Plan, learn_preferences
 from neurons.trainer.probes import margins
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import describe, publish_described
-from neurons.trainer.schedule import Steps, plan_night, plan_steps
+from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_steps
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
@@ -59,10 +46,6 @@ from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-DEFAULT_STEPS: Final = 30
-BASE: Final = "base"
-"""As an anchor: the base model itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +69,7 @@ class Run:
         termination: Termination,
         archive: Archive | None = None,
     ) -> None:
+        self._unlearned: frozenset[str] = frozenset()
         self._options, self._work = options, work
         self._progress, self._termination = progress, termination
         self._archive = archive or Archive(options.store, options.twin)
@@ -99,7 +83,6 @@ class Run:
         self._supervised_seconds = 0.0
         self._state = RunState(request="")
         self._parent: _Parent | None = None
-        self._trained: Trained | None = None
         self._held_out: tuple[Item, ...] | None = None
 
     def execute(self) -> dict[str, object]:
@@ -112,29 +95,22 @@ class Run:
             if skipped is not None:
                 self._progress.stage(RunStage.DONE, skipped=skipped)
                 return {"skipped": skipped}
-            dataset, items = self._ask(self._read(known))
-        folder = self._work / "adapter"
+            dataset = self._ask(self._read(known))
         if self._state.artifact is None:
             with self._timed("train"):
-                self._trained = self._train(dataset)
+                trained = self._train(dataset)
             with self._timed("publish"):
-                self._publish(folder, self._trained, dataset, known)
-        else:
-            folder = self._fetch_child(self._state.artifact)
+                self._publish(self._work / "adapter", trained, dataset, known)
         artifact = self._state.artifact
         assert artifact is not None  # noqa: S101 - set by _publish
         self._progress.tell(artifact=artifact)
-        with self._timed("evaluate"):
-            report = self._evaluate(items, folder)
         self._clean_up(artifact)
-        self._progress.stage(RunStage.DONE, eval=report, remaining_seconds=0)
+        self._progress.stage(RunStage.DONE, remaining_seconds=None)
         return {
             "uri": artifact.uri,
             "digest": artifact.digest,
             "rank": artifact.rank,
             "bytes": artifact.bytes,
-            "verdict": report.verdict,
-            "message": report.message,
             "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
         }
 
@@ -150,21 +126,15 @@ class Run:
     def _request(self) -> str:
         asked = self._options
         fields = (
-            "run", "twin", "parent_digest", "dataset_uri", "dataset_digest", "rank", "alpha", "learning_rate", "epochs",
-            "steps", "batch_size", "max_tokens", "seed",
+            "run", "twin", "parent_digest", "dataset_uri", "dataset_digest", "rank", "alpha", "learning_rate",
+            "preference_rate", "epochs", "steps", "learn_unrated", "batch_size", "max_tokens", "seed",
+            "rehearsal_percent", "validation_percent", "kl_weight", "method", "quantization",
         )  # fmt: skip
         return request_digest(
             base=self._base.model_dump(),
             system_prompt=self._system_prompt,
             **{field: getattr(asked, field) for field in fields},
         )
-
-    def _gate_request(self) -> str:
-        fields = (
-            "eval_uri", "eval_digest", "min_score_percent", "min_safety_percent", "category_floor", "margin_percent",
-            "min_samples", "answer_tokens", "anchor",
-        )  # fmt: skip
-        return request_digest(**{field: getattr(self._options, field) for field in fields})
 
     def _fetch_parent(self) -> _Parent | None:
         uri, digest = self._options.parent_uri, self._options.parent_digest
@@ -208,7 +178,13 @@ class Run:
         known = self._ask(trained_before(self._archive, digest, lineage=lineage))
         if self._state.dataset is None:
             found, known = self._ask(
-                find_lines(self._options.dataset_uri, self._options.dataset_digest, before=known, archive=self._archive)
+                find_lines(
+                    self._options.dataset_uri,
+                    self._options.dataset_digest,
+                    before=known,
+                    archive=self._archive,
+                    unrated=self._options.learn_unrated,
+                )
             )
             if found.lines:
                 items = self._ask(self._items())
@@ -219,6 +195,8 @@ class Run:
                 uri=self._options.dataset_uri,
                 digest="",
                 interactions=len(found.lines),
+                rehearsed=len(found.rehearsed),
+                validation=len(found.validation),
                 pairs=sum(line.is_pair for line in found.lines),
                 refused=found.refused,
                 repaired=found.repaired,
@@ -230,7 +208,10 @@ class Run:
                 self._progress.tell(dataset=report)
                 return known, skipped
             uri, dataset_digest = self._ask(self._archive.put_dataset(found.data))
-            self._keep(dataset=report.model_copy(update={"uri": uri, "digest": dataset_digest}))
+            validation = None
+            if found.validation:
+                _, validation = self._ask(self._archive.put_dataset(canonical(found.validation)))
+            self._keep(validation=validation, dataset=report.model_copy(update={"uri": uri, "digest": dataset_digest}))
             if digest is not None and lineage is not None and known.lines:
                 self._ask(self._write_down(digest, lineage, known))
         self._progress.tell(dataset=self._state.dataset)
@@ -244,13 +225,39 @@ class Run:
         def how(line: Line) -> Fit:
             return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
 
-        seen = self._planned(found.that_fits(how))
-        sizes = {
-            line.digest: examples_of(self._lesson(line), tokenizer, max_tokens=asked.max_tokens) for line in seen.lines
-        }
+        def size(line: Line) -> int:
+            return examples_of(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
+
+        found = found.that_fits(how)
+        if asked.dataset_digest is None:  # who names one exact dataset wants all of it learned
+            found = found.holding_back(asked.validation_percent)
+        seen = self._planned(found)
+        sizes = {line.digest: size(line) for line in seen.lines}
         while len((fewer := self._planned(seen, sizes)).lines) < len(seen.lines):
             seen = fewer  # with fewer lines the steps may be shared otherwise
-        return seen
+        if asked.dataset_digest is not None or not asked.rehearsal_percent:
+            return seen
+        longest = max((size(line) for line in seen.earlier), default=1) if asked.steps is not None else 1
+        new = sum(sizes[line.digest] for line in seen.lines if not line.is_pair)
+        pairs = sum(line.is_pair for line in seen.lines)
+
+        def fits(count: int) -> bool:
+            together = new + count * longest
+            steps = self._steps(conversations=together, pairs=pairs)
+            new_fit: bool = steps.supervised * asked.batch_size >= together
+            return new_fit and bool(steps.preference * asked.batch_size >= pairs)
+
+        return seen.rehearsing(asked.rehearsal_percent, key=asked.run, fit=how, fits=fits)
+
+    def _steps(self, *, conversations: int, pairs: int) -> Steps:
+        asked = self._options
+        return plan_steps(
+            conversations=conversations,
+            pairs=pairs,
+            batch_size=asked.batch_size,
+            epochs=self._epochs,
+            most=asked.steps,
+        )
 
     def _planned(self, found: Found, sizes: Mapping[str, int] | None = None) -> Found:
         """Return the lines that the run's steps see, of which each counts as one or as `sizes` tells."""
@@ -261,8 +268,11 @@ class Run:
             conversations=sum(sizes[digest] for digest in conversations) if sizes is not None else len(conversations),
             pairs=pairs,
             batch_size=asked.batch_size,
-            epochs=asked.epochs,
-            most=self._most_steps,
+            epochs=self._epochs,
+            # Room for what is rehearsed; of the steps that are left, some are the new lines' alone.
+            most=max(1, 100 * asked.steps // (100 + asked.rehearsal_percent))
+            if self._leaves_room(found)
+            else asked.steps,
         )
         return found.first(conversations=night.conversations, pairs=night.pairs, sizes=sizes)
 
@@ -273,10 +283,14 @@ class Run:
         return with_system_prompt(to_learn(line), self._system_prompt)
 
     @property
-    def _most_steps(self) -> int | None:
+    def _epochs(self) -> int | None:
         asked = self._options
-        most: int | None = asked.steps if asked.steps is not None or asked.epochs is not None else DEFAULT_STEPS
-        return most
+        epochs: int | None = asked.epochs if asked.epochs is not None or asked.steps is not None else DEFAULT_EPOCHS
+        return epochs
+
+    def _leaves_room(self, found: Found) -> bool:
+        asked = self._options
+        return bool(asked.steps is not None and asked.dataset_digest is None and found.earlier and found.lines)
 
     async def _write_down(self, digest: str, lineage: Lineage, known: Known) -> None:
         """Keep the lineage of a parent that came without one, as the first adapter does."""
@@ -293,23 +307,23 @@ class Run:
                 )
             )
 
-    async def _read(self, known: Known) -> tuple[Dataset, tuple[Item, ...]]:
+    async def _read(self, known: Known) -> Dataset:
         settled = self._state.dataset
         assert settled is not None  # noqa: S101 - by _settle_dataset
         data = await self._archive.dataset(settled.digest)
         if data is None:
             raise StoreFailed(f"{settled.uri}: the run's dataset is gone or changed. Start a new run.", retryable=False)
         dataset = Dataset(lines=parse_lines(data, where=settled.uri), refused=settled.refused, digest=settled.digest)
-        items = await self._items()
-        check_held_out(items, dataset.question_digests | known.questions)
-        return dataset, items
+        check_held_out(await self._items(), dataset.question_digests | known.questions)
+        return dataset
 
     async def _items(self) -> tuple[Item, ...]:
         """Return the evaluation set, which is read once."""
         if self._held_out is None:
             asked = self._options
-            read = asked.eval_uri is not None
-            items = await read_items(asked.eval_uri, asked.eval_digest, archive=self._archive) if read else ()
+            items: tuple[Item, ...] = ()
+            if asked.eval_uri is not None:
+                items, _ = await read_items(asked.eval_uri, asked.eval_digest, archive=self._archive)
             self._held_out = items
         return self._held_out
 
@@ -321,13 +335,10 @@ class Run:
         pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
         tokenizer = load_tokenizer(asked.base_model)
-        steps = plan_steps(
+        steps = self._steps(
             # A template that rewrites earlier turns makes several examples of one conversation.
             conversations=sum(examples_of(each, tokenizer, max_tokens=asked.max_tokens) for each in conversations),
             pairs=len(pairs),
-            batch_size=asked.batch_size,
-            epochs=asked.epochs,
-            most=self._most_steps,
         )
         settings = self._settings(steps)
         self._progress.stage(RunStage.TRAIN, step=0, steps=steps.total)
@@ -349,7 +360,10 @@ class Run:
             report=lambda step: self._report_step(step, steps),
             parent=self._parent.folder if self._parent is not None else None,
             interruptions=interruptions,
+            validation=[with_system_prompt(to_learn(line), self._system_prompt) for line in self._validation()],
         )
+        lines = [line for line in dataset.lines if not line.is_pair]
+        self._unlearned = frozenset(lines[place].digest for place in set(range(len(lines))) - trained.learned)
         if not pairs or checkpoints.preferences_learned:
             return trained
         trained = learn_preferences(
@@ -360,8 +374,17 @@ class Run:
             report=lambda step: self._report_step(step, steps),
         )
         checkpoints.preferences_learned = True
-        checkpoints.keep(checkpoint_of(trained.model, None, trained.losses))
+        # Of the conversations' best epoch the weights aren't kept: these here went on from them.
+        checkpoints.keep(
+            checkpoint_of(trained.model, None, trained.losses, {**(trained.validation or {}), "best": None})
+        )
         return trained
+
+    def _validation(self) -> tuple[Line, ...]:
+        """Return the lines that were held back."""
+        digest = self._state.validation
+        data = self._ask(self._archive.dataset(digest)) if digest is not None else None
+        return parse_lines(data, where="validation") if data is not None else ()
 
     def _settings(self, steps: Steps) -> Settings:
         asked = self._options
@@ -372,6 +395,11 @@ class Run:
             steps=steps.supervised,
             batch_size=asked.batch_size,
             learning_rate=asked.learning_rate,
+            preference_rate=asked.preference_rate,
+            kl_weight=asked.kl_weight,
+            method=asked.method,
+            quantization=asked.quantization,
+            gradient_checkpointing=asked.gradient_checkpointing,
             max_tokens=asked.max_tokens,
             seed=asked.seed,
         )
@@ -383,6 +411,8 @@ class Run:
         step = replace(step, of=steps.total)
         remaining = round(step.remaining_seconds)
         loss = round(1000 * step.loss)
+        told = {"validation_loss": step.validation_loss, "distance": step.distance}
+        measured = {name: value for name, value in told.items() if value is not None}
         self._progress.stage(
             RunStage.TRAIN,
             done=step.number,
@@ -391,8 +421,12 @@ class Run:
             steps=step.of,
             remaining_seconds=remaining,
             loss_milli=loss,
+            **{f"{name}_milli": round(1000 * value) for name, value in measured.items()},
         )
-        say(event="step", step=step.number, steps=step.of, loss=round(step.loss, 4), remaining_seconds=remaining)
+        say(
+            event="step", step=step.number, steps=step.of, loss=round(step.loss, 4), remaining_seconds=remaining,
+            **{name: round(value, 4) for name, value in measured.items()},
+        )  # fmt: skip
 
     # Publish
 
@@ -425,7 +459,7 @@ class Run:
             dataset_digest=dataset.digest,
             run=asked.run,
             seed=asked.seed,
-            lines=tuple(sorted(known.lines | {line.digest for line in dataset.lines})),
+            lines=tuple(sorted(known.lines | ({line.digest for line in dataset.lines} - self._unlearned))),
             questions=tuple(sorted(known.questions | dataset.question_digests)),
         )
         self._ask(self._archive.put_lineage(record))
@@ -447,133 +481,6 @@ class Run:
         except ManifestInvalid:
             return manifest
         return earlier if earlier.files == manifest.files else manifest
-
-    def _fetch_child(self, artifact: ArtifactReport) -> Path:
-        folder = self._work / "child" / names.digest_hex(artifact.digest)
-        if self._state.eval is None or self._state.gate != self._gate_request():
-            self._ask(self._fetch(artifact.uri, artifact.digest, folder))
-        return folder
-
-    # Evaluate
-
-    def _evaluate(self, items: tuple[Item, ...], folder: Path) -> EvalReport:
-        self._progress.stage(RunStage.EVALUATE, remaining_seconds=None)
-        gate = self._gate_request()
-        if self._state.eval is not None and self._state.gate == gate:
-            if self._state.review is not None:
-                self._progress.review(self._state.review)
-            return self._state.eval
-        asked = self._options
-        criteria = Criteria(
-            min_score=asked.min_score_percent,
-            margin=asked.margin_percent,
-            min_samples=asked.min_samples,
-            min_safety=asked.min_safety_percent,
-            category_floors=dict(asked.category_floor),
-            attempt=self._attempt(),
-            anchored=asked.anchor is not None,
-        )
-        # Without items of its own the verdict is known, and the safety items needn't be asked.
-        examination = Examination(items, tripwires(), safety_contrasts()) if items else Examination(())
-        parent, child, anchor = self._examined(examination, folder)
-        report, review = judge(examination, parent, child, criteria, anchor=anchor)
-        self._keep(gate=gate, eval=report, review=review)
-        self._progress.review(review)
-        return report
-
-    def _attempt(self) -> int:
-        """Return which run it is, counted from 1, whose version is examined after training on these very lines."""
-        dataset = self._state.dataset
-        assert dataset is not None  # noqa: S101 - by _settle_dataset
-        return self._ask(self._archive.attempt(dataset.digest, self._options.run))
-
-    def _examined(self, examination: Examination, folder: Path) -> tuple[Said, Said, Said | None]:
-        """Return what parent, child and anchor say; those that an earlier run asked are not asked again.
-
-        None for an anchor where there is none, or where it can't be had any more: nothing is concluded then.
-        """
-        if not examination.items:
-            return Said(), Said(), None
-        artifact = self._state.artifact
-        assert artifact is not None  # noqa: S101 - it was published before
-        conversations = examination.conversations(self._system_prompt)
-        tokens = examination.answer_tokens(self._options.answer_tokens)
-        compared = examination.compared(self._system_prompt)
-        request = request_digest(
-            base=self._base.model_dump(), conversations=conversations, tokens=tokens,
-            compared=[(each.conversation, each.continuations) for each in compared], made_with=answers.made_with(),
-        )  # fmt: skip
-        sides = {
-            answers.PARENT: self._parent.digest if self._parent is not None else None,
-            answers.CHILD: artifact.digest,
-        }
-        if self._options.anchor is not None:
-            sides[answers.ANCHOR] = None if self._options.anchor == BASE else self._options.anchor
-        got = {side: self._known_answers(digest, request) for side, digest in sides.items()}
-        asked = [side for side, known in got.items() if known is None]
-        anchor = self._fetch_anchor() if answers.ANCHOR in asked else None
-        if answers.ANCHOR in asked and anchor is None:
-            asked.remove(answers.ANCHOR)
-        each_asked = len(conversations) + len(compared)
-        begun = time.monotonic()
-
-        def report(before: int) -> Callable[[int], None]:
-            def tell(answered: int) -> None:
-                done, of = before + answered, len(asked) * each_asked
-                remaining = round((time.monotonic() - begun) / done * (of - done))
-                self._progress.stage(RunStage.EVALUATE, done=done, of=of, remaining_seconds=remaining)
-                say(event="evaluation", answered=done, of=of)
-
-            return tell
-
-        if asked:
-            model, tokenizer = self._model(folder)
-            if self._parent is not None and answers.PARENT in asked:
-                answers.load_beside(model, self._parent.folder, answers.PARENT)
-            if anchor is not None and sides[answers.ANCHOR] is not None:
-                answers.load_beside(model, anchor, answers.ANCHOR)
-        for number, side in enumerate(asked):
-            digest, before = sides[side], number * each_asked
-            adapter = None if digest is None else side
-            told = answers.answer(
-                model, tokenizer, conversations, adapter=adapter, max_new_tokens=tokens, report=report(before)
-            )
-            with self._timed(f"likelihoods.{side}"):
-                measured = likelihoods.logprobs(
-                    model, tokenizer, compared, adapter=adapter, report=report(before + len(conversations))
-                )
-            got[side] = Said(told, measured)
-            if digest is not None:
-                kept = Answers(request=request, answers=tuple(told), logprobs=tuple(measured))
-                self._ask(self._archive.put_answers(digest, kept))
-        return got[answers.PARENT] or Said(), got[answers.CHILD] or Said(), got.get(answers.ANCHOR)
-
-    def _fetch_anchor(self) -> Path | None:
-        """Return the folder of the anchor's adapter, of no use for the base model; None when it can't be had."""
-        asked = self._options
-        folder = self._work / "anchor" / names.digest_hex(asked.anchor) if asked.anchor != BASE else self._work
-        if asked.anchor == BASE:
-            return folder
-        try:
-            self._ask(self._fetch(asked.anchor_uri or "", asked.anchor, folder))
-        except BadParent as error:
-            log.warning("the anchor is not examined: %s", error)
-            return None
-        return folder
-
-    def _known_answers(self, digest: str | None, request: str) -> Said | None:
-        known = self._ask(self._archive.answers(digest, request)) if digest is not None else None
-        return None if known is None else Said(known.answers, known.logprobs)
-
-    def _model(self, folder: Path) -> tuple[Any, Any]:
-        """Return the base model with the child's adapter: the one that was trained, or loaded anew."""
-        if self._trained is not None:
-            return inference_precision(self._trained.model), self._trained.tokenizer
-        model, tokenizer = load(self._options.base_model)
-        rank = self._state.artifact.rank if self._state.artifact is not None else 0
-        adapted = adapt(model, settings=Settings(rank=rank), parent=folder)
-        adapted.eval()
-        return inference_precision(adapted), tokenizer
 
     # Afterwards
 

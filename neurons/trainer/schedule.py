@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_EPOCHS: Final = 3
+"""Where nobody said how many passes, and no number of steps instead."""
 
 
 @dataclass(frozen=True, slots=True)

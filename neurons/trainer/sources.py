@@ -30,6 +30,9 @@ _FILES: Final = (
 """With one of these a name is meant as a file's, so that one that isn't there is an error and no folder to be made."""
 NAMED_FILES: Final = 20
 """Of the files that are passed over, so many are named."""
+FEWEST_TO_HOLD_BACK_FROM: Final = 20
+"""Conversations; of fewer all are learned."""
+FEWEST_HELD_BACK: Final = 2
 _NAME_LENGTH: Final = 100
 
 
@@ -58,11 +61,17 @@ class Found:
     """Files and folders beside those that are read, and lines that aren't written to their end, at most 20."""
     waiting: int = 0
     """Lines that are new and are left to the next run."""
+    earlier: tuple[Line, ...] = ()
+    """Conversations that the parent was trained on already and that still lie there, to be rehearsed."""
+    rehearsed: tuple[Line, ...] = ()
+    """Those of them that are."""
+    validation: tuple[Line, ...] = ()
+    """New lines that are not learned tonight, to tell whether what is learned holds for others; the next run's."""
 
     @property
     def data(self) -> bytes:
         """The canonical dataset."""
-        return canonical(self.lines)
+        return canonical((*self.lines, *self.rehearsed))
 
     @property
     def repaired(self) -> dict[str, int]:
@@ -84,7 +93,41 @@ class Found:
         """Return it without the lines that are held out for the evaluation, which are counted."""
         lines = tuple(line for line in self.lines if not held_out.has(line))
         refused = added(self.refused, {Refusal.HELD_OUT.value: len(self.lines) - len(lines)})
-        return replace(self, lines=lines, refused=refused)
+        earlier = tuple(line for line in self.earlier if not held_out.has(line))
+        return replace(self, lines=lines, refused=refused, earlier=earlier)
+
+    def holding_back(self, percent: int) -> Found:
+        """Return it with that share of the conversations held back, the newest, if that makes enough to say anything.
+
+        What a doctor wrote is never held back: she sees what became of it the next morning.
+        """
+        conversations = sum(not line.is_pair for line in self.lines)
+        candidates = [line for line in self.lines if not line.is_doctors]
+        count = min(conversations * percent // 100, len(candidates))
+        if conversations < FEWEST_TO_HOLD_BACK_FROM or count < FEWEST_HELD_BACK:
+            return self
+        held = candidates[-count:]
+        digests = {line.digest for line in held}
+        kept = tuple(line for line in self.lines if line.digest not in digests)
+        return replace(self, lines=kept, validation=tuple(held))
+
+    def rehearsing(self, percent: int, *, key: str, fit: Callable[[Line], Fit], fits: Callable[[int], bool]) -> Found:
+        """Return it with so many earlier lines to rehearse for each hundred new conversations.
+
+        They are drawn by `key`, and are fewer where `fits` denies that so many have room.
+        """
+        wanted = sum(not line.is_pair for line in self.lines) * percent // 100
+
+        def drawn(line: Line) -> str:
+            return hashlib.sha256(f"{key} {line.digest}".encode()).hexdigest()
+
+        chosen: list[Line] = []
+        for line in sorted(self.earlier, key=drawn):
+            if len(chosen) == wanted or not fits(len(chosen) + 1):
+                break
+            if fit(line) not in UNFIT:
+                chosen.append(line)
+        return replace(self, rehearsed=tuple(chosen))
 
     def first(self, *, conversations: int, pairs: int, sizes: Mapping[str, int] | None = None) -> Found:
         """Return it with the first so many conversations and preference pairs; the rest waits.
@@ -146,13 +189,15 @@ def _lost(archive: Archive, parent_digest: str) -> BadParent:
     )
 
 
-async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: Archive) -> tuple[Found, Trained]:
+async def find_lines(
+    uri: str, digest: str | None, *, before: Trained, archive: Archive, unrated: bool = True
+) -> tuple[Found, Trained]:
     """Read the dataset at `uri` and return what is new in it, and what was known (for a parent without a record).
 
     A folder stands for all its `*.jsonl`; lines that the parent's lineage was trained on are left out. One that is
     empty, or that nobody has made yet, holds nothing new. A file that is named is read whatever its name ends in. A
     last line that isn't written to its end yet is left to the next run. With a digest the URI is one file that must
-    have it, and all of it is trained on, what is known too. Raises BadData and StoreError.
+    have it, and all of it is trained on, what is known too. `unrated`: see `admit`. Raises BadData and StoreError.
     """
     single = digest is not None or uri.endswith(_SUFFIX)
     passed_over: tuple[str, ...] = ()
@@ -172,8 +217,7 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
     left_out: dict[str, int] = {}
     for name, data in files.items():
         read = read_lines(data, where=name, growing=digest is None)
-        if read.unfinished is not None:
-            unfinished.append(f"{name[:_NAME_LENGTH]}, line {read.unfinished} (unfinished)")
+        unfinished += [f"{name[:_NAME_LENGTH]}, line {number} (unfinished)" for number in read.unfinished]
         if before.dataset_digest == "sha256:" + hashlib.sha256(data).hexdigest():
             before = _trained_on(read.lines)
         lines += read.lines
@@ -182,7 +226,7 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
             flaws.setdefault(line.digest, repaired)
     if single and not lines and not left_out:
         raise BadData(f"{uri}: no line in it: the dataset is empty. Check what writes it.")
-    admitted, refused = admit(lines)
+    admitted, refused = admit(lines, unrated=unrated)
     known = before.lines if digest is None else frozenset()
     new = {line.digest: line for line in admitted if line.digest not in known}
     found = Found(
@@ -192,13 +236,14 @@ async def find_lines(uri: str, digest: str | None, *, before: Trained, archive: 
         known=len(admitted) - len(new),
         flaws=flaws,
         passed_over=(*unfinished, *passed_over)[:NAMED_FILES],
+        earlier=tuple({line.digest: line for line in admitted if line.digest in known and not line.is_pair}.values()),
     )
     return found, before
 
 
 def too_few(found: Found, minimum: int) -> str | None:
     """Return why a run is skipped, or None when there is enough."""
-    new = len(found.lines) + found.waiting
+    new = len(found.lines) + found.waiting + len(found.validation)
     if new >= minimum:
         return None
     names = ", ".join(found.passed_over)

@@ -58,7 +58,8 @@ def load_tokenizer(base_model: Path) -> Any:
 
 
 def tokenise(conversation: Sequence[Message], tokenizer: Any) -> tuple[Example, ...]:
-    """Apply the chat template and mark the assistant's tokens (with the token that ends a turn) as those to learn.
+    """Apply the chat template and mark the assistant's tokens (with the token that ends a turn) as those to learn, of
+    those answers that are.
 
     Templates seldom mark the assistant's part themselves, so its bounds are found by templating the conversation up to
     each of its turns. It is one example as long as the template leaves earlier turns as they were; one that rewrites
@@ -74,21 +75,23 @@ def tokenise(conversation: Sequence[Message], tokenizer: Any) -> tuple[Example, 
         whole = templated(tokenizer, messages[: index + 1], add_generation_prompt=False)
         if whole[: len(given)] != given:
             raise BadModel("the chat template puts an answer elsewhere than where it asks for one; can't train on it")
-        answers.append((given, whole))
-    if all(later[: len(whole)] == whole for (_, whole), (later, _) in pairwise(answers)):
+        answers.append((given, whole, conversation[index].learned))
+    if all(later[: len(whole)] == whole for (_, whole, _), (later, _, _) in pairwise(answers)):
         labels: list[int] = []
-        for given, whole in answers:
-            labels += [IGNORED] * (len(given) - len(labels)) + whole[len(given) :]
+        for given, whole, learned in answers:
+            said = whole[len(given) :] if learned else [IGNORED] * (len(whole) - len(given))
+            labels += [IGNORED] * (len(given) - len(labels)) + said
         return (Example(token_ids=tuple(answers[-1][1]), labels=tuple(labels)),)
     return tuple(
         Example(token_ids=tuple(whole), labels=(*[IGNORED] * len(given), *whole[len(given) :]))
-        for given, whole in answers
+        for given, whole, learned in answers
+        if learned
     )
 
 
 def examples_of(lesson: Sequence[Message] | Pair, tokenizer: Any, *, max_tokens: int) -> int:
     """Return as how many examples a conversation or a pair is learned, each of which takes its place in a step."""
-    if isinstance(lesson, Pair) or sum(message.role == "assistant" for message in lesson) == 1:
+    if isinstance(lesson, Pair) or sum(message.role == "assistant" and message.learned for message in lesson) == 1:
         return 1
     kept = shortened(lesson, tokenizer, max_tokens=max_tokens)
     return len(tokenise(kept, tokenizer)) if kept is not None else 0

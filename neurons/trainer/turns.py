@@ -6,7 +6,6 @@ nothing is joined or learned across it. A correction is learned where it is sure
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from neurons.conversation import shape
-from neurons.invisible import as_read, has_word, is_blank
+from neurons.invisible import as_read, is_blank, says_something
 from neurons.scoring.phrases import normalise
 
 MAX_TURNS: Final = 64
@@ -43,7 +42,8 @@ class Flaw(StrEnum):
     EQUAL = "equalAnswers"
     """Two answers to compare that are one."""
     UNFINISHED = "unfinished"
-    """The last line of a file, without its line feed and no JSON: whatever writes it is not done yet."""
+    """The last line of a file, without its line feed and no JSON: whatever writes it is not done yet. Or a line that
+    goes on in NULs, as where the power failed: its end was never written."""
 
 
 class Message(BaseModel):
@@ -53,6 +53,8 @@ class Message(BaseModel):
 
     role: Role
     content: Text
+    learned: bool = Field(default=True, exclude=True, repr=False)
+    """Whether this answer is learned, or only given as what came before one that is."""
 
 
 class Turn(BaseModel):
@@ -121,11 +123,6 @@ def before_two_answers(turns: Sequence[Turn], preferred: str, rejected: str) -> 
     if asked.role != "user" or (len(spoken) > 1 and spoken[-2].is_hole and _calls(asked.text)):
         raise NotLearnable(Flaw.TURNS)
     return _kept(turns, system, groups, end=len(spoken), flaws=set())
-
-
-def says_something(text: str) -> bool:
-    """Tell whether an answer holds a word: no dash alone, no blank of HTML, nothing that nobody sees."""
-    return has_word(html.unescape(text) if "&" in text else text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,9 +172,11 @@ class Admission:
         reading = self._source.latest()
         metagraph = reading.metagraph
         if metagraph is None:
+            # Its kind alone: the words may hold the endpoint, and in its URL a key, and nobody has proven who asks.
+            why = type(reading.problem).__name__ if reading.problem is not None else "it has just begun"
             raise undecidable(
                 "no_metagraph",
-                f"this miner has read no metagraph yet ({reading.problem or 'it has just begun'}): try again",
+                f"this miner has read no metagraph yet ({why}): try again",
                 retry_after=RETRY_SECONDS,
             )
         if metagraph is not self._indexed:

@@ -18,12 +18,15 @@ from neurons.receipts import (
     parse_canonical,
     scheme_of,
 )
+from neurons.receipts.faults import first_fault
 from neurons.receipts.receipt import Digest, Name
 
 FORMAT: Final = "bettertherapy-announcement/1"
 PATH: Final = "/v1/announcement"
 MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_TWINS: Final = 20_000
+MAX_VERSIONS: Final = 2 * MAX_TWINS
+"""Of all twins together: most have one, or two while one is on trial."""
 MAX_AGE_SECONDS: Final = 60.0
 SKEW_SECONDS: Final = 5.0
 _SIGNED_AFTER: Final = f"{FORMAT}\n".encode()
@@ -126,13 +129,13 @@ def read_announcement(
         raise AnnouncementError(f"The announcement has more than {MAX_BYTES} bytes.")
     try:
         document = parse_canonical(data)
+        if _versions_in(document) > MAX_VERSIONS:  # before each becomes an object of its own, of many times its bytes
+            raise AnnouncementError(f"The announcement has more than {MAX_VERSIONS} versions.")
         said = Announcement.model_validate(document)
     except NotCanonicalError as error:
         raise AnnouncementError(f"This is no announcement: {error}.") from None
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "it"
-        raise AnnouncementError(f"This is no announcement ({FORMAT}): {place[:60]}: {first['msg']}.") from None
+        raise AnnouncementError(f"This is no announcement ({FORMAT}): {first_fault(error)}.") from None
     if said.hotkey != hotkey:
         raise AnnouncementError(f"The announcement is of another miner, {said.hotkey}: {hotkey} was asked.")
     signature = bytes.fromhex(document.pop("signature").removeprefix("0x"))
@@ -146,3 +149,10 @@ def read_announcement(
     if -age > skew_seconds:
         raise AnnouncementError(f"The announcement is {-age:.0f} s ahead of this clock: one of the clocks is wrong.")
     return said
+
+
+def _versions_in(document: Mapping[str, Any]) -> int:
+    """Return how many versions a document that nobody has checked yet seems to have."""
+    twins = document.get("twins")
+    found = [twin.get("versions") for twin in twins if isinstance(twin, dict)] if isinstance(twins, list) else []
+    return sum(len(versions) for versions in found if isinstance(versions, list))

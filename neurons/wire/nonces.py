@@ -86,8 +86,9 @@ class RedisNonces:
 
     What comes in while the server is being asked goes together in the next question, so that a request costs its share
     of a round trip, and a busy miner no more of them. The server must not evict what has not expired
-    (`maxmemory-policy noeviction` or `volatile-ttl`); one that fails over without having copied its last writes may
-    forget the last moments, which no client can see.
+    (`maxmemory-policy noeviction` or `volatile-ttl`). One that came back from an old snapshot, or took over from
+    another without its last writes, is known by its `run_id`, which its user must be allowed to ask for (`INFO`): it
+    begins anew.
     """
 
     def __init__(self, client: Redis, *, receiver: str, window_seconds: float, skew_seconds: float) -> None:
@@ -173,8 +174,9 @@ class RedisNonces:
         try:
             async with asyncio.timeout(2 * REDIS_SECONDS):
                 answer: Any = await self._client.eval(
-                    _TAKE_DOWN, 1 + len(entries), f"{self._prefix}:since", *entries, time.time_ns(), self._ttl_ms, ours
-                )
+                    _TAKE_DOWN, 2 + len(entries), f"{self._prefix}:since", f"{self._prefix}:server", *entries,
+                    time.time_ns(), self._ttl_ms, ours,
+                )  # fmt: skip
         except (RedisError, OSError, TimeoutError) as error:
             # Its words may hold the address, and in an URL the password: the kind of error is enough.
             raise StoreDown(type(error).__name__) from None
@@ -212,25 +214,30 @@ class _Asked(NamedTuple):
 
 
 _TAKE_DOWN: Final = """
+local info = redis.pcall('INFO', 'server')
+local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 local began = redis.call('GET', KEYS[1])
-if not began then
+if not began or (server ~= '' and redis.call('GET', KEYS[2]) ~= server) then
   began = ARGV[1]
   redis.call('SET', KEYS[1], began)
+  redis.call('SET', KEYS[2], server)
 end
 local said = {began}
-for place = 2, #KEYS do
+for place = 3, #KEYS do
   local ours = ARGV[3] .. place
   if redis.call('SET', KEYS[place], ours, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[place]) == ours then
-    said[place] = 1
+    said[place - 1] = 1
   else
-    said[place] = 0
+    said[place - 1] = 0
   end
 end
 return said
 """
-"""Keys: of the store's beginning, then of the entries. Arguments: the time in ns, an entry's life in ms, whose it is.
+"""Keys: of the store's beginning, of the server that it began at, then of the entries. Arguments: the time in ns, an
+entry's life in ms, whose it is.
 
-A script is done whole or not at all, and nothing in between.
+A script is done whole or not at all, and nothing in between. A server has another `run_id` each time it starts, and so
+has the one that takes over: what either holds may be older than the last entries, its beginning with them.
 """
 
 

@@ -6,6 +6,7 @@ OperatorError
 ├── ApplyError          some children could not be brought to what was planned; retried with backoff
 ├── NotLeaderError      another replica leads; nothing was written, whoever leads does the work
 ├── ChildConflictError  an object that we would write belongs to somebody else; retried, shown in a condition
+├── TypesChangedError   a watched type came or went while this process ran: it ends, for another to begin anew
 └── PrometheusError     Prometheus refused or could not be reached; what depends on it is held where it is
 """
 
@@ -66,6 +67,10 @@ class ChildConflictError(OperatorError):
 
 class ApplyError(OperatorError):
     """Some children could not be written; all others were."""
+
+
+class TypesChangedError(OperatorError):
+    """A CustomResourceDefinition came or went: what is watched is settled when a process begins."""
 
 
 class PrometheusError(OperatorError):

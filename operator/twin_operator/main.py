@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -14,10 +15,13 @@ from twin_operator.engine.api import LIST_CHUNK
 from twin_operator.engine.garbage import collect_seldom, set_aside
 from twin_operator.engine.health import serve_health
 from twin_operator.engine.resources import Resource
+from twin_operator.errors import TypesChangedError
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.kopf_storage import NoDiffBase, NoProgress
 from twin_operator.process import Process
 from twin_operator.settings import Settings, from_environment
+
+log = logging.getLogger(__name__)
 
 FINALIZER = "bettertherapy.io/twin-operator"
 
@@ -87,7 +91,7 @@ async def run(settings: Settings) -> None:
         process,
     ):
         set_aside()
-        logging.getLogger(__name__).info("%s serves /healthz, /readyz and /metrics on port %d", settings.identity, port)
+        log.info("%s serves /healthz, /readyz and /metrics on port %d", settings.identity, port)
         work = asyncio.create_task(process.run(), name="work")
         watch = asyncio.create_task(
             kopf.operator(
@@ -109,11 +113,27 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run the operator; the exit status is 1 when a part of it failed."""
+    """Run the operator; the exit status is 1 when a part of it failed or is to begin anew."""
     settings = from_environment(sys.argv[1:])
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event it hands on
+    changed: list[str] = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings))
+        try:
+            runner.run(run(settings))
+        except* TypesChangedError as group:
+            changed = [str(error) for error in leaves(group)]
+    if changed:
+        log.error("%s", "; ".join(changed))
+        sys.exit(1)
+
+
+def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    """Iterate over the errors of a group and of the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

@@ -7,7 +7,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,17 +24,26 @@ from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.reconcile import Reconciler, Tools
 from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.engine.store import Entry, Store, Watched
-from twin_operator.errors import ApiError
+from twin_operator.errors import ApiError, TypesChangedError
 from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch
 from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, FineTuneStarter
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
-from twin_operator.kinds.resources import BY_KIND, DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL, PRIMARY, VALIDATOR
+from twin_operator.kinds.resources import (
+    BY_KIND,
+    DOCTOR_TWIN,
+    FINE_TUNE_RUN,
+    MINER_POOL,
+    PRIMARY,
+    VALIDATOR,
+    VALIDATOR_ROUND,
+)
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
 from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
 from twin_operator.kinds.validator.reconcile import ValidatorReconciler
+from twin_operator.kinds.validator_round.reconcile import ValidatorRoundReconciler
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.kinds.world import World
 from twin_operator.settings import Settings
@@ -45,13 +54,16 @@ _HUNG_SECONDS = 300.0
 _ELECTION_SECONDS = 60.0
 _LISTINGS = 20
 _LIST_AGAIN_SECONDS = 1.0
+_OPTIONAL = (VALIDATOR, VALIDATOR_ROUND)
+"""Nothing else depends on them, and an upgrade by Helm brings no new definition."""
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
 PRIORITIES = {
     ROUTING: 0, MINER_POOL.kind: 1, VALIDATOR.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, FINE_TUNE_RUN.kind: 3,
+    VALIDATOR_ROUND.kind: 3,
 }  # fmt: skip
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
-AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2}
+AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2, VALIDATOR_ROUND.kind: 1}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
 SPACING = {ROUTING: 0.01, DOCTOR_TWIN.kind: 0.1, MINER_POOL.kind: 0.25}
 """Seconds. A pool's routing is looked at again no sooner: what changes meanwhile makes one write per slice. Of a twin,
@@ -76,6 +88,12 @@ class Process:
         self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE, spacing=SPACING)
         self.store = Store(WATCHED, self._changed)
         self.world = World(self.store)
+        self.type_seconds = 5.0
+        """Between two looks for types that are not there."""
+        self._missing: set[str] = set()
+        """Types without which nothing begins, and that the API server doesn't have."""
+        self._absent: set[str] = set()
+        """Kinds of _OPTIONAL that it didn't have when this process began."""
         self._may_work = asyncio.Event()
         self.leadership = Leadership(
             self._free,
@@ -111,8 +129,11 @@ class Process:
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
         validators = ValidatorReconciler(tools, images=settings.images)
+        rounds = ValidatorRoundReconciler(
+            tools, world=self.world, images=settings.images, prometheus_url=settings.prometheus_url
+        )
         self._kinds: Mapping[str, Reconciler[Any, Any, Any]] = {
-            each.kind: each for each in (pools, twins, runs, validators)
+            each.kind: each for each in (pools, twins, runs, validators, rounds)
         }
         self._reconcilers = {
             ROUTING: self.routing.reconcile, FINE_TUNE_START: starter.reconcile,
@@ -164,6 +185,8 @@ class Process:
                         work(self.queue, self._reconcile, may_work=self._may_work), name=f"worker-{number}"
                     )
                 tasks.create_task(self._resync(), name="resync")
+                if self._absent:
+                    tasks.create_task(self._await_absent(), name="types")
                 if self.canaries is not None:
                     tasks.create_task(self._measure(self.canaries), name="canaries")
                 tasks.create_task(_escalate(election), name="election-watch")
@@ -180,6 +203,8 @@ class Process:
 
     def unhealthy(self) -> str | None:
         """Return what hangs, or None."""
+        if self._missing:
+            return None  # it waits, as it should
         now = time.monotonic()
         if now - self.leadership.ticked_at > _ELECTION_SECONDS:
             return "the election has not gone round for a minute"
@@ -188,24 +213,27 @@ class Process:
 
     def unready(self) -> str | None:
         """Return why this replica could not take over, or None."""
+        if self._missing:
+            return f"the cluster knows no {_and(self._missing)}: apply CustomResourceDefinitions, they are awaited"
         return None if self.store.synced else "the store is being filled"
 
     async def _relist(self, watched: Watched) -> None:
-        for _ in range(_LISTINGS):
+        kind, refused = watched.resource.kind, 0
+        while True:
             try:
                 things, version = await self._list(watched)
                 break
             except ApiError as error:
-                if error.status == 404 and watched.resource is VALIDATOR:
-                    # Nothing else depends on them, and an upgrade by Helm brings no new definition.
-                    log.warning("Validators aren't looked after: apply their CustomResourceDefinition, then restart")
-                    return
-                if error.status != 429:
+                if error.status == 404:
+                    if not await self._await(watched.resource):
+                        return
+                elif error.status == 429 and refused < _LISTINGS:
+                    # It has too much to do, or it was told of this type only a moment ago.
+                    refused += 1
+                    await asyncio.sleep(_LIST_AGAIN_SECONDS)
+                else:
                     raise
-                # It has too much to do, or it was told of this type only a moment ago.
-                await asyncio.sleep(_LIST_AGAIN_SECONDS)
-        else:
-            things, version = await self._list(watched)
+        self._missing.discard(kind)
         listed: set[Key] = set()
         things.reverse()
         while things:  # each goes as soon as it is taken: ten thousand of them twice are much memory
@@ -213,6 +241,34 @@ class Process:
             if len(listed) % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the Lease is renewed meanwhile
         self.store.end_list(watched.resource, listed, version=version, namespace=self._settings.namespace)
+
+    async def _await(self, resource: Resource) -> bool:
+        """Wait a moment for a type that isn't there; tells whether to list it then. Raises TypesChangedError."""
+        kind = resource.kind
+        if resource in _OPTIONAL and (not self.store.synced or kind in self._absent):
+            if kind not in self._absent:
+                log.warning("%ss aren't looked after until their CustomResourceDefinition is applied", kind)
+            self._absent.add(kind)
+            return False
+        if self.store.synced:
+            raise TypesChangedError(f"the cluster knows no {kind} any more: apply its CustomResourceDefinition again")
+        if kind not in self._missing:
+            log.error("the cluster knows no %s: apply its CustomResourceDefinition; it is awaited", kind)
+        self._missing.add(kind)
+        await asyncio.sleep(self.type_seconds)
+        return True
+
+    async def _await_absent(self) -> None:
+        """Raise TypesChangedError once a type is there that wasn't when this process began: nothing watches it."""
+        absent = [each for each in WATCHED if each.resource.kind in self._absent]
+        while True:
+            await asyncio.sleep(self.type_seconds)
+            for watched in absent:
+                try:
+                    await self._list(watched)
+                except ApiError:
+                    continue
+                raise TypesChangedError(f"the cluster knows {watched.resource.kind}s now: beginning anew to watch them")
 
     async def _list(self, watched: Watched) -> tuple[list[Manifest], int]:
         return await self._free.list(
@@ -288,6 +344,11 @@ class Process:
             set_aside(whole=number % WHOLE_EVERY == 0)
             if self._may_work.is_set():
                 self._add_all()
+
+
+def _and(kinds: Iterable[str]) -> str:
+    *others, last = sorted(kinds)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 async def _escalate(election: asyncio.Task[None]) -> None:

@@ -224,20 +224,17 @@ class Operator:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Sum a metric over all label sets that contain `labels`."""
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
-            text = await answer.text()
-        total = 0.0
-        for line in text.splitlines():
-            match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-            if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
-                total += float(match[2])
-        return total
+        return _sum(await self._metrics(), name, **labels)
 
     async def writes(self) -> float:
         """Writes to the API server beside the Lease."""
-        return await self.metric("bettertherapy_operator_api_writes_total") - await self.metric(
-            "bettertherapy_operator_api_writes_total", kind="Lease"
-        )
+        # Of one page: the Lease may be written between two.
+        page, name = await self._metrics(), "bettertherapy_operator_api_writes_total"
+        return _sum(page, name) - _sum(page, name, kind="Lease")
+
+    async def _metrics(self) -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            return await answer.text()
 
     async def leads(self) -> bool:
         return await self.metric("bettertherapy_operator_is_leader") == 1.0
@@ -247,6 +244,15 @@ class Operator:
             self.process.send_signal(how)
         async with asyncio.timeout(20):
             return await self.process.wait()
+
+
+def _sum(page: str, name: str, **labels: str) -> float:
+    total = 0.0
+    for line in page.splitlines():
+        match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+        if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
+            total += float(match[2])
+    return total
 
 
 @contextlib.contextmanager

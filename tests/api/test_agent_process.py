@@ -52,7 +52,7 @@ async def agent_process(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     env = {
         **os.environ, "KUBECONFIG": kubeconfig, "POOL": "pool", "POD_NAMESPACE": namespace, "POD_NAME": "pod-1",
-        "POD_UID": uid, "AGENT_PORT": str(port), "ENGINE_SOCKET": str(engine.socket),
+        "POD_UID": uid, "AGENT_PORT": str(port), "AGENT_METRICS_PORT": "0", "ENGINE_SOCKET": str(engine.socket),
         "ENGINE_RUN_DIR": str(folder / "run"), "ADAPTERS_DIR": str(folder / "adapters"),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "neurons.agent", env=env, cwd=ROOT)

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem, RunProgress, RunStage, progress_name
+from bettertherapy_api.examination import examination_name
+from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem, RunProgress, RunStage
 from tests.api.operator_harness import Cluster, clean, cluster, digest, until
 from tests.api.test_operator_rollout import A, B, are, holds, load, passed, serve
-from tests.api.test_operator_run import ended, pod_status, run_manifest, say, the_run, trainer_pod
-from tests.unit.operator.run_samples import DATA, done
+from tests.api.test_operator_run import ended, finish, pod_status, run_manifest, say, the_run, trainer_pod
+from tests.unit.operator.run_samples import DATA
 from twin_operator.kinds.resources import FINE_TUNE_RUN, MINER_POOL
 
 pytestmark = pytest.mark.cluster
@@ -75,7 +76,7 @@ def twin(kubeconfig: Path, home: str) -> Plugin:
 
 
 async def reviewed(world: Cluster, run: str = "r1") -> None:
-    """The trainer has kept both versions' answers."""
+    """The examiner has kept both versions' answers."""
     item = ReviewItem(
         id="hours", kind="gold", question="When can I come?", parent="On Monday.", child="On Tuesday and Friday.",
         parent_percent=0, child_percent=100,
@@ -84,7 +85,8 @@ async def reviewed(world: Cluster, run: str = "r1") -> None:
         {
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {
-                "name": progress_name(run), "namespace": world.namespace, "labels": {names.LABEL_COMPONENT: "progress"},
+                "name": examination_name(run), "namespace": world.namespace,
+                "labels": {names.LABEL_COMPONENT: "examination"},
             },
             "data": {REVIEW_KEY: Review(items=(item,)).to_json()},
         }
@@ -123,12 +125,11 @@ async def test_a_fine_tune_is_asked_for_and_followed_to_its_verdict(world: Clust
     busy = await twin("finetune", "dr-a", "--now")
     assert (busy.code, f"{run} has not ended" in busy.err) == (1, True)
     await asyncio.sleep(1.5)
-    await say(world, done("Promote").model_copy(update={"attempt": uid}), run)
-    await pod_status(world, pod, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    await finish(world, pod, "Promote", run)
     said = await twin.end(following)
     assert said.code == 0, said.err
     assert "training · 40% · step 4 of 10 · loss 0.900 · about 5 min left" in said.err
-    assert "Promote on 40 items" in said.out
+    assert "Promote on 200 items" in said.out
     assert "It waits for the doctor: `kubectl twin review dr-a`" in said.out
 
 

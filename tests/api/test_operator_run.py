@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.run_progress import RunProgress, RunStage, progress_name
+from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
+from bettertherapy_api.run_progress import PROGRESS_KEY, REVIEW_KEY, Review, RunProgress, RunStage, progress_name
 from tests.api.operator_harness import (
     Cluster,
     clean,
@@ -22,7 +23,8 @@ from tests.api.operator_harness import (
     twin_manifest,
     until,
 )
-from tests.unit.operator.run_samples import DATA, done
+from tests.unit.operator.run_samples import DATA, done, found
+from twin_operator.domain.objects import Run, run_from
 from twin_operator.engine.resources import (
     CONFIG_MAP,
     JOB,
@@ -66,13 +68,15 @@ async def the_run(world: Cluster, name: str = "r1") -> Manifest:
     return found
 
 
-async def trainer_pod(world: Cluster, name: str = "r1", *, not_uid: str = "") -> Manifest:
+async def trainer_pod(world: Cluster, name: str = "r1", *, not_uid: str = "", component: str = "trainer") -> Manifest:
+    selector = f"{names.LABEL_RUN}={name},{names.LABEL_COMPONENT}={component}"
+
     async def pod() -> Manifest | None:
-        things, _ = await world.api.list(POD, namespace=world.namespace, selector=f"{names.LABEL_RUN}={name}")
+        things, _ = await world.api.list(POD, namespace=world.namespace, selector=selector)
         return next((each for each in things if each["metadata"]["uid"] != not_uid), None)
 
-    found: Manifest = await until(pod, what=f"a trainer pod of {name}")
-    return found
+    seen: Manifest = await until(pod, what=f"a pod of the {component} of {name}")
+    return seen
 
 
 async def pod_status(world: Cluster, pod: Manifest, **status: Any) -> None:
@@ -80,13 +84,13 @@ async def pod_status(world: Cluster, pod: Manifest, **status: Any) -> None:
     await world.api._request("PATCH", path, body={"status": status}, content_type="application/merge-patch+json")
 
 
-def ended(code: int, reason: str = "Error") -> list[Manifest]:
+def ended(code: int, reason: str = "Error", container: str = "trainer") -> list[Manifest]:
     # The Job controller waits 10 s from this time until it tries again; after one long past it would not wait at all.
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = {"terminated": {"exitCode": code, "reason": reason, "startedAt": now, "finishedAt": now}}
     return [
         {
-            "name": "trainer", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "started": False,
+            "name": container, "image": "x", "imageID": "", "ready": False, "restartCount": 0, "started": False,
             "state": state, "lastState": {},
         }
     ]  # fmt: skip
@@ -94,14 +98,33 @@ def ended(code: int, reason: str = "Error") -> list[Manifest]:
 
 async def say(world: Cluster, said: RunProgress, name: str = "r1") -> None:
     """Write the progress as a trainer does: its own key, by server-side apply."""
-    path = CONFIG_MAP.path(namespace=world.namespace, name=progress_name(name)) + "?fieldManager=trainer&force=true"
-    body = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": progress_name(name)},
-        "data": {"progress.json": said.to_json()},
-    }
+    await _write(world, "trainer", progress_name(name), {PROGRESS_KEY: said.to_json()})
+
+
+async def _write(world: Cluster, who: str, name: str, data: dict[str, str]) -> None:
+    path = CONFIG_MAP.path(namespace=world.namespace, name=name) + f"?fieldManager={who}&force=true"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
     await world.api._request("PATCH", path, body=body, content_type="application/apply-patch+yaml")
+
+
+async def finish(
+    world: Cluster, pod: Manifest, verdict: str, name: str = "r1", *, review: Review | None = None
+) -> None:
+    """Let the trainer end well, and then the examiner, of whose report the gate makes that verdict."""
+    await say(world, done().model_copy(update={"attempt": pod["metadata"]["uid"]}), name)
+    await pod_status(world, pod, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    examiner = await trainer_pod(world, name, component="examiner")
+    made = run_from(await the_run(world, name))
+    assert isinstance(made, Run), made
+    said = RunProgress(attempt=examiner["metadata"]["uid"], stage=RunStage.DONE, progress_percent=100)
+    await _write(
+        world, "examiner", examination_name(name),
+        {
+            PROGRESS_KEY: said.to_json(), OUTCOMES_KEY: found(made, verdict).to_json(),
+            REVIEW_KEY: (review or Review()).to_json(),
+        },
+    )  # fmt: skip
+    await pod_status(world, examiner, phase="Succeeded", containerStatuses=ended(0, "Completed", "examiner"))
 
 
 async def stage(world: Cluster, wanted: str, name: str = "r1") -> bool:
@@ -120,8 +143,7 @@ async def test_a_run_reads_like_a_report_from_start_to_verdict(world: Cluster) -
         return (status.get("progressPercent"), status.get("lossMilli"), status.get("stage")) == (40, 900, "Running")
 
     await until(told, what="progress is in the status")
-    await say(world, done("Reject").model_copy(update={"attempt": uid}))
-    await pod_status(world, pod, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    await finish(world, pod, "Reject")
     await until(lambda: stage(world, "Rejected"), what="the verdict")
     status = (await the_run(world))["status"]
     assert status["artifact"]["digest"] == digest("b")
@@ -133,8 +155,7 @@ async def test_a_run_reads_like_a_report_from_start_to_verdict(world: Cluster) -
 async def test_an_hour_after_its_end_only_the_report_is_left(world: Cluster) -> None:
     await world.api.create(run_manifest(world.namespace))
     pod = await trainer_pod(world)
-    await say(world, done("Reject").model_copy(update={"attempt": pod["metadata"]["uid"]}))
-    await pod_status(world, pod, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    await finish(world, pod, "Reject")
     await until(lambda: stage(world, "Rejected"), what="the verdict")
     assert await world.api.get(JOB, namespace=world.namespace, name="r1") is not None
     past = {"completionTime": (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
@@ -148,7 +169,7 @@ async def test_an_hour_after_its_end_only_the_report_is_left(world: Cluster) -> 
             for resource in (SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, JOB, POD)
             for thing in (await world.api.list(resource, namespace=world.namespace, selector=selector))[0]
         ]
-        return left == ["ConfigMap"]
+        return left == ["ConfigMap", "ConfigMap"]
 
     await until(tidy, what="the Job, its pod and what they ran as are gone")
     assert await stage(world, "Rejected")
@@ -199,8 +220,7 @@ async def test_a_preempted_trainer_is_started_again_without_using_up_a_retry(wor
     await pod_status(world, first, phase="Failed", conditions=[target], containerStatuses=ended(143))
     second = await trainer_pod(world, not_uid=first["metadata"]["uid"])
     await pod_status(world, second, phase="Running")
-    await say(world, done("Inconclusive").model_copy(update={"attempt": second["metadata"]["uid"]}))
-    await pod_status(world, second, phase="Succeeded", containerStatuses=ended(0, "Completed"))
+    await finish(world, second, "Inconclusive")
 
     async def over() -> bool:
         return "completionTime" in (await the_run(world))["status"]

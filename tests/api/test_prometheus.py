@@ -78,7 +78,7 @@ def pod(port: int) -> dict[str, object]:
         },
         "spec": {
             "schedulerName": "nobody",
-            "containers": [{"name": "miner", "image": "x", "ports": [{"name": "http", "containerPort": port}]}],
+            "containers": [{"name": "miner", "image": "x", "ports": [{"name": "metrics", "containerPort": port}]}],
         },
     }  # fmt: skip
 

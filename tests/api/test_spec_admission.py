@@ -67,9 +67,14 @@ async def replaced(world: Cluster, thing: Manifest, spec: Manifest, *, dry: bool
 
 REFUSED = {
     "DoctorTwin": {"DoctorTwin.doctor", "DoctorTwin.doctor.licence"},
-    "MinerPool": {"MinerPool.baseModel", "MinerPool.baseModel.name"},
-    "Validator": set(),
-}
+    "MinerPool": {"MinerPool.baseModel", "MinerPool.baseModel.name", "MinerPool.metricsFrom", "MinerPool.miner.chain"},
+    "Validator": {
+        "Validator.gateway.metricsFrom",  # an empty one, as of MinerPool
+        *(f"Validator.scoring.{part}" for part in (
+            "judge", "judge.endpoint", "judge.model", "judge.secretRef", "judge.secretRef.name"
+        )),  # beside weights that come to nothing: they are required, and the walk's are 0
+    },
+}  # fmt: skip
 """Properties of which the walk's value is refused; of a FineTuneRun all are."""
 
 

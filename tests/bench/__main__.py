@@ -4,6 +4,7 @@ proxy             what the miner costs over an instant engine, by token and by s
                   litellm, streams, wire, redis
 gateway           what the validator's gateway costs over three instant miners, beside LiteLLM and a bare fan-out;
                   parts: litellm, ledger, privacy
+gateway_kills     what is lost or doubled while gateway, miners and ledger are killed at random; part: privacy
 swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
 first_answer      from a twin's new spec to the first answer by its new weights, on stand-in engines
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
@@ -62,6 +63,7 @@ def main(arguments: list[str]) -> int:
         ("--night-twins", whole, "nightly: how many"),
         ("--night-kills", whole, "nightly: how often the operator is killed"),
         ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
+        ("--kill-seconds", seconds, "gateway_kills: for how long"),
         ("--chain-kills", whole, "chain: how often the local chain is killed"),
         ("--notes", whole, "deidentification: how many notes"),
     ):

@@ -24,7 +24,8 @@ from typing import Any, Final
 from bettertherapy_api.routing import Version
 from neurons.candidates import read_scorers
 from neurons.miner.settings import DEFAULT_SCORERS
-from neurons.scoring import Interval, Item, paired_interval, parse_items, safety_items, score_answer
+from neurons.scoring import Interval, Item, parse_items, safety_items, score_answer
+from neurons.scoring.inference import difference_interval
 from tests.bench.redrawn import BEST, DRAWS, OF, SCORERS, Redrawn, redraw
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
@@ -36,6 +37,8 @@ MAX_TOKENS: Final = 48
 BUDGET_SECONDS: Final = 120.0
 """Longer than any answer takes here: what is measured is patience."""
 SLOWER: Final = 1.5
+SPAN: Final = 100.0
+"""Of the scale of scores, in percent."""
 _ORDER_SEED: Final = 6
 
 
@@ -164,7 +167,7 @@ def _of_draws(drawn: Sequence[Redrawn]) -> tuple[list[Figure], list[str]]:
     notes = []
     for name in (*SCORERS, BEST):
         points = [each.chosen[name] for each in drawn]
-        difference = paired_interval(one, points)
+        difference = difference_interval(one, points, span=SPAN)
         default = name == DEFAULT_SCORERS
         figures.append(
             _score(f"redrawn, best of {OF} by {name}", points, higher=difference.low > 0 if default else None)
@@ -182,7 +185,7 @@ def _of_miners(asked: Mapping[str, _Asked]) -> tuple[list[Figure], list[str]]:
         got = asked[way.name]
         points = [_mean(scores) for scores in got.scores.values()]
         ratio = _mean(got.seconds) / _mean(one.seconds)
-        difference = paired_interval([_mean(one.scores[name]) for name in got.scores], points)
+        difference = difference_interval([_mean(one.scores[name]) for name in got.scores], points, span=SPAN)
         default = way is WAYS[1]
         figures += [
             _score(f"through a miner, {way.name}", points),

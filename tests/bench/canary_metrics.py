@@ -45,13 +45,14 @@ class CanaryMetrics:
     text: str
     """Which one it is, for the page."""
     miner: str = ""
-    """The miner's URL, once it is known."""
+    """Where the miner has its metrics, as an URL without a path."""
     unanswered: list[str] = field(default_factory=list)
 
 
 @contextlib.asynccontextmanager
 async def canary_metrics(miner: str, namespace: str, folder: Path) -> AsyncIterator[CanaryMetrics]:
-    """Have one while the block lasts; `miner` is the URL of a miner, which may start later."""
+    """Have one while the block lasts; `miner` is the URL of the port for metrics of a miner, which may start
+    later."""
     program = _program()
     async with _real(program, miner, namespace, folder) if program is not None else _standin(miner) as found:
         yield found

@@ -44,12 +44,12 @@ async def data_plane(
     folder: Path,
     *,
     operator_environment: dict[str, str] | None = None,
-    miner_port: int | None = None,
+    metrics_port: int = 0,
     **pool: Any,
 ) -> AsyncIterator[DataPlane]:
     """Run the operator, the engines with their agents, and the miner; `pool` are fields of the pool's spec."""
     kubeconfig = cluster.kubeconfig_path
-    port = miner_port or processes.free_port()
+    port = processes.free_port()
     async with (
         operator_harness.cluster(kubeconfig, NAMESPACE) as world,
         operator_harness.operator(kubeconfig, NAMESPACE, folder, **(operator_environment or {})) as operator,
@@ -64,7 +64,7 @@ async def data_plane(
                 await world.start_pod(pod, pool=POOL, status=status)
                 _start_pod(stack, folder / pod, kubeconfig, pod=pod, uid=world.uids[pod], ip=ip, pvc=folder / "pvc")
             await world.start_pod(MINER_POD, pool=POOL, component="miner")
-            url = _start_miner(stack, folder, kubeconfig, port=port)
+            url = _start_miner(stack, folder, kubeconfig, port=port, metrics_port=metrics_port)
             await until(lambda: _listens(url), seconds=_UP_SECONDS, what="the miner answers")
             yield DataPlane(world=world, operator=operator, url=url)
 
@@ -106,13 +106,13 @@ def _start_pod(
     )
 
 
-def _start_miner(stack: contextlib.ExitStack, folder: Path, kubeconfig: Path, *, port: int) -> str:
+def _start_miner(stack: contextlib.ExitStack, folder: Path, kubeconfig: Path, *, port: int, metrics_port: int) -> str:
     access = folder / "access"
     access.mkdir()
     (access / "bench").write_text(TOKEN)
     miner = [
         sys.executable, "-m", "neurons.miner", "--pool", POOL, "--namespace", NAMESPACE, "--host", "127.0.0.1",
-        "--port", str(port), "--access-dir", str(access), "--drain-delay", "0",
+        "--port", str(port), "--metrics-port", str(metrics_port), "--access-dir", str(access), "--drain-delay", "0",
     ]  # fmt: skip
     environment: dict[str, Any] = {"KUBECONFIG": str(kubeconfig)}
     stack.enter_context(processes.running(miner, folder / "miner.log", environment=environment))

@@ -27,18 +27,24 @@ def measure(options: Options) -> Result:
     """Measure."""
     before = _memory()
     deidentifier = Deidentifier.load(known=gazetteer(without_held_out=True))
-    samples: list[float] = []
+    waited: list[float] = []
+    worked: list[float] = []
     scores: dict[str, defaultdict[str, Score]] = {language: defaultdict(Score) for language in LANGUAGES}
     for note in notes(options.notes, seed=SEED):
-        begun = time.thread_time()
+        begun, begun_work = time.perf_counter(), time.process_time()
         found = deidentifier.find(note.text)
-        samples.append((time.thread_time() - begun) * 1000)
+        waited.append((time.perf_counter() - begun) * 1000)
+        worked.append((time.process_time() - begun_work) * 1000)  # of both threads
         add(scores[note.language], note.text, note.spans, [(each.kind.value, each.start, each.end) for each in found])
     figures = [
         Figure(
-            subject="one process", figure="processor time of one note", unit="ms", spread=Spread.of(samples), digits=1,
-            p99=percentile(samples, 99), target=f"p50 at most {TARGET_MS:g} ms",
-            met=Spread.of(samples).median <= TARGET_MS,
+            subject="one process", figure="time of one note", unit="ms", spread=Spread.of(waited), digits=1,
+            p99=percentile(waited, 99), target=f"p50 at most {TARGET_MS:g} ms",
+            met=Spread.of(waited).median <= TARGET_MS,
+        ),
+        Figure(
+            subject="one process", figure="processor time of one note", unit="ms", spread=Spread.of(worked), digits=1,
+            p99=percentile(worked, 99),
         ),
         *_figures(scores),
     ]  # fmt: skip

@@ -45,7 +45,9 @@ SETTLE_SECONDS: Final = 120.0
 ANSWERED: Final = f'bettertherapy_gateway_requests_total{{code="200",twin="{TWIN}"}}'
 RECORDS: Final = "bettertherapy_gateway_records_total"
 WAITING: Final = "bettertherapy_gateway_ledger_waiting"
-WARM_UP_SECONDS: Final = 3.0
+WARM_UP_SECONDS: Final = 2.0
+ALONE_PART: Final = 0.4
+"""Of a stretch with many in flight so long lasts one with one, whose median needs fewer."""
 IN_FLIGHT: Final = 32
 TARGET_ADDED_MS: Final = 5.0
 TARGET_OF_LITELLM: Final = 5.0
@@ -59,6 +61,8 @@ class _Subject:
     token: str
     process: subprocess.Popen[bytes]
     log: Path
+    metrics: str = ""
+    """Where its metrics are."""
     failed: int = 0
     one: list[wrk.Load] = field(default_factory=list)
     many: list[wrk.Load] = field(default_factory=list)
@@ -96,7 +100,8 @@ def measure(options: Options) -> Result:
         title="What the gateway costs over three instant miners",
         how=(
             "wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
-            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s a figure after a warm-up. "
+            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s with many in flight, and "
+            f"{ALONE_PART:.0%} of that with one, after a warm-up. "
             "The gateway with its keys, each request signed, receipts checked, ranking, sessions, emergency rules, "
             f"metrics; {ledger}. Whether a text names somebody is looked up by `{WITH_PRIVACY}` alone, in threads of "
             "its own process; the other takes all texts to be free of that."
@@ -115,7 +120,7 @@ def measure(options: Options) -> Result:
 def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> None:
     seconds = options.seconds if keep else WARM_UP_SECONDS
 
-    def load(in_flight: int) -> wrk.Load:
+    def load(in_flight: int, *, seconds: float) -> wrk.Load:
         url = f"{subject.url}/v1/chat/completions"
         door = TokenDoor(subject.token)
         done = wrk.run(url, body=BODY, door=door, in_flight=in_flight, seconds=seconds, folder=folder)
@@ -125,9 +130,9 @@ def _round(subject: _Subject, options: Options, *, folder: Path, keep: bool) -> 
         subject.failed += done.failed
         return done
 
-    one = load(1)
+    one = load(1, seconds=max(1.0, ALONE_PART * seconds))
     before = processes.cpu_ms(subject.process.pid)
-    many = load(IN_FLIGHT)
+    many = load(IN_FLIGHT, seconds=seconds)
     late = None
     if subject.name in OURS and "ledger" not in options.skip:
         late, subject.lost = _settled(subject)
@@ -154,7 +159,7 @@ def _settled(subject: _Subject) -> tuple[float, float]:
 
 def _counted(subject: _Subject) -> dict[str, float]:
     """Return its metrics by name and labels."""
-    with urllib.request.urlopen(f"{subject.url}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(subject.metrics, timeout=10) as response:
         lines = response.read().decode().splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
@@ -216,7 +221,7 @@ def _miners(ports: Sequence[int]) -> list[str]:
 def _gateway(
     stack: contextlib.ExitStack, parent: Path, ports: Sequence[int], name: str, *, with_ledger: bool
 ) -> _Subject:
-    own, port = new_key(), processes.free_port()
+    own, port, metrics_port = new_key(), processes.free_port(), processes.free_port()
     module = "neurons.validator.gateway" if name == WITH_PRIVACY else "tests.bench.servers.gateway"
     folder = parent / module.partition(".")[0]
     folder.mkdir()
@@ -242,12 +247,13 @@ def _gateway(
     command = [
         *_module(module), "--wallet-dir", str(wallet), "--keys-file", str(folder / "keys.json"),
         "--metagraph-file", str(folder / "metagraph.json"), "--state-dir", str(folder / "state"), "--host", "127.0.0.1",
-        "--port", str(port), "--drain-delay", "0", "--log-level", "WARNING",
+        "--port", str(port), "--metrics-port", str(metrics_port), "--drain-delay", "0", "--log-level", "WARNING",
     ]  # fmt: skip
     environment = {"LEDGER_URL": f"sqlite:///{folder}/ledger.db"} if with_ledger else {}
     log = folder / "gateway.log"
     process = stack.enter_context(processes.running(command, log, environment=environment))
-    subject = _Subject(name, f"http://127.0.0.1:{port}", own, process, log)
+    metrics = f"http://127.0.0.1:{metrics_port}/metrics"
+    subject = _Subject(name, f"http://127.0.0.1:{port}", own, process, log, metrics)
     _wait(subject)
     return subject
 

@@ -21,7 +21,7 @@ from neurons.lessons.likeness import Asked, floor_for
 if TYPE_CHECKING:
     from neurons.lessons.embedding import Vectors
 
-PAIRS = Path(__file__).with_name("lesson_questions.jsonl")
+PAIRS = [Path(__file__).with_name(f"lesson_questions{which}.jsonl") for which in ("", "_unseen")]
 FLOORS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.76, 0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.92, 0.94)
 
 
@@ -38,7 +38,13 @@ class _E5:
 
 
 def main() -> None:
-    pairs = [json.loads(line) for line in PAIRS.read_text().splitlines()]
+    for path in PAIRS:
+        print(path.name)  # noqa: T201
+        measure([json.loads(line) for line in path.read_text().splitlines()])
+
+
+def measure(pairs: Sequence[dict[str, str]]) -> None:
+    """Print what each model that was named makes of them."""
     for argument in sys.argv[1:]:
         name, _, given = argument.partition("=")
         model, tokenizer, *rest = given.split(",")

@@ -23,11 +23,11 @@ import yaml
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import FineTune
+from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
 from bettertherapy_api.run_progress import (
     PROGRESS_KEY,
     ArtifactReport,
     DatasetReport,
-    EvalReport,
     RunProgress,
     RunStage,
     progress_name,
@@ -37,6 +37,8 @@ from tests.api import operator_harness
 from tests.api.operator_harness import Operator, pool_manifest, twin_manifest, until
 from tests.bench import processes
 from tests.bench.watching import CONFIG_MAPS, JOBS, PODS, RUNS, Manifest, Seen, following
+from tests.unit.operator.run_samples import found
+from twin_operator.domain.objects import Run, run_from
 from twin_operator.domain.schedule import schedule_of
 from twin_operator.engine.resources import JOB
 from twin_operator.kinds.resources import DOCTOR_TWIN
@@ -96,7 +98,7 @@ class Night:
     jobs: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """UIDs of each run's Jobs."""
     trainers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """UIDs of each run's pods."""
+    """UIDs of each run's pods, of trainer and of examiner apart."""
     working: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Of each pool, the trainers' pods that run now."""
     most_working: Counter[str] = field(default_factory=Counter)
@@ -161,7 +163,8 @@ class Night:
         """Take one state of a trainer's pod."""
         metadata, phase = seen.thing["metadata"], (seen.thing.get("status") or {}).get("phase")
         uid, pool = metadata["uid"], self.pool.get(metadata["labels"][names.LABEL_TWIN], "")
-        self.trainers[metadata["labels"][names.LABEL_RUN]].add(uid)
+        labels = metadata["labels"]
+        self.trainers[f"{labels[names.LABEL_RUN]} {labels[names.LABEL_COMPONENT]}"].add(uid)
         if phase in ("Pending", "Running") and not seen.gone:
             self.working[pool].add(uid)
             self.most_working[pool] = max(self.most_working[pool], len(self.working[pool]))
@@ -205,6 +208,10 @@ class Trainers:
 
     async def _train(self, metadata: Manifest) -> None:
         run, twin, uid = metadata["labels"][names.LABEL_RUN], metadata["labels"][names.LABEL_TWIN], metadata["uid"]
+        if metadata["labels"][names.LABEL_COMPONENT] == "examiner":
+            await self._examine(run, uid)
+            await self._end(metadata["name"])
+            return
         seconds = self._random.uniform(*self._seconds)
         data = DatasetReport(uri=f"s3://adapters/{twin}/datasets/x", digest="sha256:" + "d" * 64, interactions=40)
         said = RunProgress(attempt=uid, stage=RunStage.TRAIN, dataset=data, step=0, steps=30)
@@ -215,12 +222,23 @@ class Trainers:
         made = ArtifactReport(
             uri=f"s3://adapters/{twin}/{'e' * 64}", digest="sha256:" + "e" * 64, rank=8, bytes=1_000_000
         )  # fmt: skip
-        # What follows a Promote is another benchmark's business: nothing serves here.
-        gate = EvalReport(verdict="Reject", samples=40, message="40% against 60%")
-        last = {"stage": RunStage.DONE, "progress_percent": 100, "step": 30, "artifact": made, "eval": gate}
+        last = {"stage": RunStage.DONE, "progress_percent": 100, "step": 30, "artifact": made}
         await self._say(run, said.model_copy(update=last))
-        pod = {"metadata": {"name": metadata["name"], "annotations": {ENDED_ANNOTATION: "true"}}}
-        await self._apply(PODS, metadata["name"], {"apiVersion": "v1", "kind": "Pod", **pod})
+        await self._end(metadata["name"])
+
+    async def _examine(self, run: str, uid: str) -> None:
+        """Report what the gate rejects: what follows a Promote is another benchmark's business, nothing serves here."""
+        made = run_from(await self._client.get(f"{RUNS.format(self._namespace)}/{run}", {}))
+        assert isinstance(made, Run), made
+        outcomes = found(made, "Reject", child="sha256:" + "e" * 64)
+        said = RunProgress(attempt=uid, stage=RunStage.DONE, progress_percent=100)
+        name = examination_name(run)
+        body = {"metadata": {"name": name}, "data": {PROGRESS_KEY: said.to_json(), OUTCOMES_KEY: outcomes.to_json()}}
+        await self._apply(CONFIG_MAPS, name, {"apiVersion": "v1", "kind": "ConfigMap", **body})
+
+    async def _end(self, pod: str) -> None:
+        body = {"metadata": {"name": pod, "annotations": {ENDED_ANNOTATION: "true"}}}
+        await self._apply(PODS, pod, {"apiVersion": "v1", "kind": "Pod", **body})
 
     async def _say(self, run: str, said: RunProgress) -> None:
         body = {"metadata": {"name": progress_name(run)}, "data": {PROGRESS_KEY: said.to_json()}}
@@ -341,7 +359,7 @@ async def played(client: ClusterClient, namespace: str, night: Night) -> AsyncIt
         night.see_pod(seen)
         trainers.see_pod(seen)
 
-    selector = {"labelSelector": f"{names.LABEL_COMPONENT}=trainer"}
+    selector = {"labelSelector": f"{names.LABEL_COMPONENT} in (trainer,examiner)"}
     async with (
         following(client, RUNS.format(namespace), night.see_run),
         following(client, JOBS.format(namespace), night.see_job, **selector),

@@ -179,12 +179,12 @@ async def _on_standin(cluster: Cluster, folder: Path, count: int) -> RolloutRun:
     try:
         async with contextlib.AsyncExitStack() as stack:
             port = processes.free_port()
-            miner = f"http://127.0.0.1:{port}"
-            metrics = await stack.enter_async_context(canary_metrics(miner, NAMESPACE, folder))
+            at = f"http://127.0.0.1:{port}"
+            metrics = await stack.enter_async_context(canary_metrics(at, NAMESPACE, folder))
             run.metrics = metrics.text
             plane = await stack.enter_async_context(
                 data_plane(
-                    cluster, folder, operator_environment={"TWIN_PROMETHEUS_URL": metrics.url}, miner_port=port,
+                    cluster, folder, operator_environment={"TWIN_PROMETHEUS_URL": metrics.url}, metrics_port=port,
                     nodeSelector=_NOWHERE,
                 )
             )  # fmt: skip

@@ -241,7 +241,7 @@ def _share(subject: _Subject, beside: _Subject) -> Figure:
 
 def _miner(folder: Path, *, port: int) -> list[str]:
     return [sys.executable, "-m", "neurons.miner", "--pool", "bench", "--host", "127.0.0.1", "--port", str(port),
-            "--access-dir", str(folder / "access"), "--tables-dir", str(folder / "tables"),
+            "--metrics-port", "0", "--access-dir", str(folder / "access"), "--tables-dir", str(folder / "tables"),
             "--drain-delay", "0"]  # fmt: skip
 
 

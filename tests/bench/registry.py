@@ -42,6 +42,8 @@ class Options:
     """Changes of versions between two looks at its memory."""
     notes: int = 2000
     """Notes that de-identification is measured on."""
+    kill_seconds: float = 600.0
+    """How long gateway, miners and ledger are killed at random."""
     chain_kills: int = 1000
     """How often the local chain's process is ended."""
     skip: frozenset[str] = frozenset()
@@ -76,7 +78,9 @@ MODULES: Final[dict[str, str]] = {
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
     "judging": "tests.bench.judging",
+    "rounds": "tests.bench.rounds",
     "gateway": "tests.bench.gateway",
+    "gateway_kills": "tests.bench.gateway_kills",
     "deidentification": "tests.bench.deidentification",
     "sources": "tests.bench.sources",
     "safety_answers": "tests.bench.safety_answers",

@@ -1,4 +1,4 @@
-"""Trainers that a benchmark plays: they bring a run to the verdict Promote without training anything."""
+"""Trainers, and then examiners, that a benchmark plays: they bring a run to the verdict Promote and train nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bettertherapy_api import names
+from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
 from bettertherapy_api.run_progress import (
     PROGRESS_KEY,
     ArtifactReport,
     DatasetReport,
-    EvalReport,
-    MetricReport,
     RunProgress,
     RunStage,
     progress_name,
@@ -25,6 +24,8 @@ from tests.bench.demo_pool import Version
 from tests.bench.registry import BenchmarkError
 from tests.bench.watching import Manifest
 from tests.standin import FakeAdapter
+from tests.unit.operator.run_samples import DATA, found
+from twin_operator.domain.objects import Run, run_from
 from twin_operator.engine.resources import CONFIG_MAP, POD
 from twin_operator.engine.times import timestamp
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
@@ -40,7 +41,7 @@ class Trainer(Protocol):
         """Have a run made for the twin; returns its name."""
 
     async def finish(self, run: str, version: Version) -> float:
-        """Let it end with this version, which is in the store then; returns when the trainer ended."""
+        """Let it end with this version, which is in the store then; returns when the examiner had reported."""
 
 
 class PlayedTrainer:
@@ -81,47 +82,57 @@ class PlayedTrainer:
             raise BenchmarkError(f"published at {uri} and not at {version.uri}")
         size = sum(entry.size for entry in adapter.manifest.files)
         said = _last_word(pod["metadata"]["uid"], version, size=size, dataset=f"{_STORE}/{self._twin}/datasets/x")
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": progress_name(run)},
-            "data": {PROGRESS_KEY: said.to_json()},
-        }
-        path = CONFIG_MAP.path(namespace=self._world.namespace, name=progress_name(run))
+        await self._say("trainer", progress_name(run), {PROGRESS_KEY: said.to_json()})
+        await self._end(pod, "trainer")
+        pod = await until(
+            lambda: self._pod(run, "examiner"), seconds=PATIENCE_SECONDS, what=f"an examiner's pod of {run}"
+        )
+        made = run_from(await self._world.api.get(FINE_TUNE_RUN, namespace=self._world.namespace, name=run))
+        if not isinstance(made, Run):
+            raise BenchmarkError(f"run {run} can't be read: {made}")
+        last = RunProgress(attempt=pod["metadata"]["uid"], stage=RunStage.DONE, progress_percent=100)
+        outcomes = found(made, child=version.digest)
+        await self._say(
+            "examiner", examination_name(run), {PROGRESS_KEY: last.to_json(), OUTCOMES_KEY: outcomes.to_json()}
+        )
+        examined = time.monotonic()
+        await self._end(pod, "examiner")
+        return examined
+
+    async def _say(self, who: str, name: str, data: dict[str, str]) -> None:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+        path = CONFIG_MAP.path(namespace=self._world.namespace, name=name)
         await self._world.api._request(
-            "PATCH", path, query={"fieldManager": "trainer", "force": "true"}, body=body,
+            "PATCH", path, query={"fieldManager": who, "force": "true"}, body=body,
             content_type="application/apply-patch+yaml",
         )  # fmt: skip
-        trained = time.monotonic()
-        status = {"phase": "Succeeded", "containerStatuses": [_ended_well()]}
+
+    async def _end(self, pod: Manifest, container: str) -> None:
+        status = {"phase": "Succeeded", "containerStatuses": [_ended_well(container)]}
         path = POD.path(namespace=self._world.namespace, name=pod["metadata"]["name"], subresource="status")
         await self._world.api._request(
             "PATCH", path, body={"status": status}, content_type="application/merge-patch+json"
         )  # fmt: skip
-        return trained
 
-    async def _pod(self, run: str) -> Manifest | None:
-        pods, _ = await self._world.api.list(
-            POD, namespace=self._world.namespace, selector=f"{names.LABEL_RUN}={run}"
-        )  # fmt: skip
+    async def _pod(self, run: str, component: str = "trainer") -> Manifest | None:
+        selector = f"{names.LABEL_RUN}={run},{names.LABEL_COMPONENT}={component}"
+        pods, _ = await self._world.api.list(POD, namespace=self._world.namespace, selector=selector)
         return next(iter(pods), None)
 
 
 def _last_word(attempt: str, version: Version, *, size: int, dataset: str) -> RunProgress:
-    score = MetricReport(name="score", value_percent=71, baseline_percent=64, interval_percent=(2, 12))
     return RunProgress(
         attempt=attempt, stage=RunStage.DONE, progress_percent=100, step=30, steps=30, loss_milli=1200,
-        dataset=DatasetReport(uri=dataset, digest="sha256:" + "d" * 64, interactions=40),
+        dataset=DatasetReport(uri=dataset, digest=DATA.digest, interactions=40),
         artifact=ArtifactReport(uri=version.uri, digest=version.digest, rank=version.rank, bytes=size),
-        eval=EvalReport(verdict="Promote", samples=40, message="71% against 64%", metrics=(score,)),
     )  # fmt: skip
 
 
-def _ended_well() -> Manifest:
+def _ended_well(container: str) -> Manifest:
     now = timestamp(datetime.now(UTC))
     state = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}}
     return {
-        "name": "trainer", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "started": False,
+        "name": container, "image": "x", "imageID": "", "ready": False, "restartCount": 0, "started": False,
         "state": state, "lastState": {},
     }  # fmt: skip
 

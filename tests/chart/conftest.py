@@ -66,6 +66,7 @@ def pods(render: Render) -> dict[str, Manifest]:
         *render("twin-operator"),
         *render("twin-miner", "-f", str(ROOT / "charts/twin-miner/ci/cpu-values.yaml")),
         *render("local-subnet", *SUBNET_OWNER),
+        *render("twin-validator"),
     ]
     found: dict[str, Manifest] = {}
     for document in documents:

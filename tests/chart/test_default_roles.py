@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Kubectl
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "twin-operator"
-ALL = ("doctortwins", "finetuneruns", "minerpools", "validators")
+ALL = ("doctortwins", "finetuneruns", "minerpools", "validatorrounds", "validators")
 BETWEEN_PROGRAMS = ("podreports", "routingslices")
 READ, WRITE = ("get", "list", "watch"), ("create", "update", "patch", "delete")
 

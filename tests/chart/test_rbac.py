@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.unit.operator.rounds.samples import round_
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import pool
 from tests.unit.operator.validator.validators import validator
@@ -13,6 +14,8 @@ from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
 from twin_operator.kinds.resources import CHILDREN, MADE_ONCE
 from twin_operator.kinds.validator.role import build_role as build_gateway_role
+from twin_operator.kinds.validator.role import build_rounds_role
+from twin_operator.kinds.validator_round.role import build_role as build_round_role
 
 Rules = dict[tuple[str, str], set[str]]
 READ = {"get", "list", "watch"}
@@ -44,6 +47,9 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
         ("bettertherapy.io", "minerpools"): READ,
         ("bettertherapy.io", "validators"): READ,
         ("bettertherapy.io", "finetuneruns"): READ | {"create", "delete"},
+        ("bettertherapy.io", "validatorrounds"): READ | {"create", "delete"},
+        ("bettertherapy.io", "validatorrounds/status"): {"patch"},
+        ("bettertherapy.io", "validatorrounds/finalizers"): {"update"},
         ("bettertherapy.io", "doctortwins/status"): {"patch"},
         ("bettertherapy.io", "finetuneruns/status"): {"patch"},
         ("bettertherapy.io", "doctortwins/finalizers"): {"update"},
@@ -85,8 +91,9 @@ def test_operator_holds_what_its_roles_hand_on(cluster_role: list[dict], handed_
 @pytest.fixture
 def handed_on() -> list[dict]:
     return [
-        build_engine_role(pool(), configmaps=True), build_miner_role(pool(), configmaps=True), build_role(run()),
-        build_gateway_role(validator()),
+        build_engine_role(pool(), configmaps=True), build_miner_role(pool(), configmaps=True),
+        build_role(run(), "r1", "trainer"), build_role(run(), "r1-examiner", "examiner"),
+        build_gateway_role(validator()), build_rounds_role(validator(rounds={})) or {}, build_round_role(round_()),
     ]  # fmt: skip
 
 

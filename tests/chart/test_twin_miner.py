@@ -84,6 +84,18 @@ def test_release_name_that_no_pool_can_have_is_refused(name: str, helm: Callable
     assert "the release's name" in done.stderr
 
 
+def test_notes_tell_a_miner_of_a_subnet_how_to_see_whether_it_is_registered(helm: Callable) -> None:
+    def notes(*more: str) -> str:
+        return str(helm("install", "rel", str(CHART), "--dry-run=client", "-n", "ns", *more).stdout).split("NOTES:")[1]
+
+    named = notes("--set", "pool.miner.netuid=42", "--set", "pool.miner.chain=test")
+    assert "kubectl -n ns wait minerpool/rel --for=condition=MinerRegistered" in named
+    assert "kubectl twin miners -n ns --pool rel" in named
+    assert "subnet 42" in named
+    assert "subnet 0" in notes("--set", "pool.miner.netuid=0")
+    assert "MinerRegistered" not in notes()
+
+
 def test_notes_name_the_next_commands(helm: Callable) -> None:
     notes = helm("install", "rel", str(CHART), "--dry-run=client", "-n", "ns", *TWIN).stdout.split("NOTES:")[1]
     assert "kubectl -n ns wait minerpool/rel --for=condition=Ready" in notes

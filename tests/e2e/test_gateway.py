@@ -8,14 +8,22 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from demo import browser
+from demo.files import Volume
 from demo.gateway import MINERS, NAME, ORIGIN
+from demo.installation import STORE_CLAIM
+from demo.kube import Kube
 from demo.miners import CARELESS, SECOND
+from imagebuilder import Catalog
+from localcluster import Cluster
 from tests.conftest import ROOT
 from tests.e2e.conftest import NAMESPACE, Answer, Clinic, eventually, http, run_demo
 
@@ -123,6 +131,103 @@ def test_what_was_asked_and_rated_outlives_the_gateways_pod(desk: Clinic, url: s
     # Found in the ledger, with the same secret of sessions and the same key: the same rating again counts once.
     again = http("POST", f"{url}/v1/ratings", body={**rating, "stars": 4}, token=key)
     assert (again.status, again.json["stars"]) == (200, 4), again.body
+
+
+def test_prometheus_reads_a_gateways_metrics_at_their_own_port_and_patients_do_not(desk: Clinic, url: str) -> None:
+    assert "bettertherapy_gateway_miners " in metrics(desk)
+    assert http("GET", f"{url}/metrics").status == 404
+
+
+def metrics(desk: Clinic) -> str:
+    """What the gateway's pod shows where its annotations tell Prometheus to look."""
+    [name] = _gateway_pods(desk)
+    pod = desk.get("pod", name)
+    told = pod["metadata"]["annotations"]
+    assert told["prometheus.io/scrape"] == "true"
+    return http("GET", f"http://{pod['status']['podIP']}:{told['prometheus.io/port']}{told['prometheus.io/path']}").body
+
+
+DATASETS = f"{NAME}-datasets"
+HANDED_OVER = "handed-over"
+"""Folder of the store's claim, beside what the twins learn from."""
+
+
+@pytest.fixture
+def handing_over(desk: Clinic) -> Iterator[None]:
+    """Let the validator bring conversations to a store, at no hour that comes while the test runs."""
+    tasks = {
+        "store": {"uri": f"pvc://{STORE_CLAIM}/{HANDED_OVER}"},
+        "schedule": "0 0 29 2 *",
+        "timeZone": "Asia/Kathmandu",
+    }
+    patch(desk, tasks)
+    yield
+    desk.kubectl("delete", "job", "datasets-now", "datasets-today", "-n", NAMESPACE, "--ignore-not-found")
+    patch(desk, None)
+
+
+def patch(desk: Clinic, tasks: dict[str, Any] | None) -> None:
+    change = json.dumps({"spec": {"fineTuneTasks": tasks}})
+    desk.kubectl("patch", "validator", NAME, "-n", NAMESPACE, "--type=merge", "-p", change)
+
+
+def ends(desk: Clinic, job: str) -> dict[str, Any]:
+    """Wait until a Job is complete, and return what its pod said; where it fails, with its pods' own words."""
+
+    def over() -> bool:
+        conditions = desk.get("job", job)["status"].get("conditions", [])
+        return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+
+    def words() -> str:
+        found = desk.kubectl("describe", "pods", "-n", NAMESPACE, "-l", f"job-name={job}", check=False).stdout
+        logs = desk.kubectl("logs", "-n", NAMESPACE, "-l", f"job-name={job}", "--tail=20", check=False).stdout
+        return f"{found[-3000:]}\n{logs}"
+
+    eventually(over, seconds=400, what=f"the end of Job {job}", meanwhile=words)
+    assert desk.get("job", job)["status"].get("succeeded") == 1, words()
+    said: dict[str, Any] = json.loads(desk.kubectl("logs", f"job/{job}", "-n", NAMESPACE).stdout)
+    return said
+
+
+def test_what_a_patient_agreed_to_teach_is_brought_to_the_store(
+    desk: Clinic, url: str, key: str, kubectl_binary: str, handing_over: None
+) -> None:
+    session = http("POST", f"{url}/v1/sessions", body={"model": TWIN, "consent": True, "user": "p"}, token=key).json
+    asked = {"model": TWIN, "messages": [{"role": "user", "content": QUESTION}], "user": "p", "max_tokens": 40}
+    headers = {"x-session-id": session["id"]}
+    answer = http("POST", f"{url}/v1/chat/completions", body=asked, token=key, timeout=180, headers=headers)
+    assert answer.status == 200, answer.body
+    rating = {"sessionId": session["id"], "answerId": answer.json["bettertherapy"]["answerId"], "stars": 5, "user": "p"}
+    assert http("POST", f"{url}/v1/ratings", body=rating, token=key).status == 201
+    today = datetime.now(ZoneInfo("Asia/Kathmandu")).date().isoformat()
+    eventually(
+        lambda: re.search(r"^bettertherapy_gateway_ledger_waiting 0\.0$", metrics(desk), re.MULTILINE),
+        seconds=60, what="all of it in the ledger",
+    )  # fmt: skip
+    eventually(
+        lambda: desk.kubectl("get", "cronjob", DATASETS, "-n", NAMESPACE, check=False).returncode == 0,
+        seconds=60, what="the CronJob",
+    )  # fmt: skip
+    assert desk.condition("validator", NAME, "DatasetsWritten").get("reason") == "DatasetsAwaited"
+    made = ("create", "job", f"--from=cronjob/{DATASETS}", "-n", NAMESPACE)
+    desk.kubectl(*made, "datasets-now")
+    assert ends(desk, "datasets-now")["failed"] == {}
+    eventually(
+        lambda: desk.is_true("validator", NAME, "DatasetsWritten"), seconds=120, what="that the operator says so",
+        meanwhile=lambda: desk.condition("validator", NAME, "DatasetsWritten"),
+    )  # fmt: skip
+    assert desk.get("validator", NAME)["status"]["lastDatasetsTime"]
+    # It brings whole days, and today's isn't over: the same pod once more, told which day is to be the last.
+    job = json.loads(desk.kubectl(*made, "datasets-today", "--dry-run=client", "-o", "json").stdout)
+    job["spec"]["template"]["spec"]["containers"][0]["args"].append(f"--day={today}")
+    desk.apply(job)
+    said = ends(desk, "datasets-today")
+    assert said["failed"] == {}, said
+    assert said["lines"] >= 1, said
+    kube = Kube(kubectl_program=kubectl_binary, helm_program="helm", kubeconfig=Cluster("test").kubeconfig_path)
+    with Volume(kube, namespace=NAMESPACE, image=Catalog().references()["neuron"], claim=STORE_CLAIM) as store:
+        written = store.read(f"{store.root}/{HANDED_OVER}/{TWIN}/interactions/{today}.jsonl")
+    assert QUESTION in written
 
 
 def _gateway_pods(desk: Clinic) -> list[str]:

@@ -70,6 +70,7 @@ async def _run(args: argparse.Namespace) -> int:
         pod_uid=f"uid-{args.pod}",
         host="127.0.0.1",
         port=args.port,
+        metrics_port=0,
         socket=args.socket,
         run_dir=args.socket.parent,
         adapters_dir=args.adapters_dir,

@@ -81,8 +81,8 @@ class Plane:
             )  # fmt: skip
         self._start(
             "miner", "neurons.miner", f"--pool={POOL}", f"--namespace={NAMESPACE}", "--host=127.0.0.1",
-            f"--port={self._miner_port}", f"--access-dir={self._access}", f"--tables-dir={self._tables}",
-            "--drain-delay=0", "--drain-seconds=5", *self._miner_arguments,
+            f"--port={self._miner_port}", "--metrics-port=0", f"--access-dir={self._access}",
+            f"--tables-dir={self._tables}", "--drain-delay=0", "--drain-seconds=5", *self._miner_arguments,
         )  # fmt: skip
         return self
 

@@ -27,7 +27,7 @@ def trained(model: Any, start: Mapping[str, Any], settings: Settings, interrupti
     count, vocabulary = 4 * settings.steps, model.config.vocab_size
     examples = conversations(count, longest=512, vocabulary=vocabulary, seed=settings.seed)
     with reproducible():
-        losses = _optimise(model, examples, settings=settings, report=lambda _: None, interruptions=interruptions)
+        losses, _ = _optimise(model, examples, settings=settings, report=lambda _: None, interruptions=interruptions)
     content = b"".join(weights.float().numpy().tobytes() for weights in weights_of(model).values())
     digest = hashlib.sha256(content).hexdigest()
     print(f"{digest[:16]}  losses {losses[0]:.5f} to {losses[-1]:.5f}", flush=True)

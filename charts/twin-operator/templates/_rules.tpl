@@ -1,6 +1,6 @@
 {{/*
-What the operator may do where it watches. It creates Roles for agents, miners and trainers, so it must itself hold what those
-grant (routing slices, pod reports, ConfigMaps): the API server refuses to hand out more than one has. It can't read
+What the operator may do where it watches. It creates Roles for agents, miners, trainers and rounds, so it must itself hold what those
+grant (routing slices, pod reports, ConfigMaps, rounds): the API server refuses to hand out more than one has. It can't read
 Secrets: the kubelet mounts them into the pods that need them. It creates the Secret with a new pool's token, those with a new
 validator's keys, and the claim of its ledger, which it never changes or deletes; that one exists it learns from the answer to
 such a request, also as a dry run.
@@ -13,12 +13,21 @@ such a request, also as a dry run.
 - apiGroups: [bettertherapy.io]
   resources: [finetuneruns]
   verbs: [get, list, watch, create, delete]
+# Validators' CronJobs make rounds, by a right that the operator hands on; those whose time is over it deletes.
 - apiGroups: [bettertherapy.io]
-  resources: [doctortwins/status, finetuneruns/status, minerpools/status, validators/status]
+  resources: [validatorrounds]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins/status, finetuneruns/status, minerpools/status, validatorrounds/status, validators/status]
   verbs: [patch]
 # Owner references that block the owner's deletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [bettertherapy.io]
-  resources: [doctortwins/finalizers, finetuneruns/finalizers, minerpools/finalizers, validators/finalizers]
+  resources:
+    - doctortwins/finalizers
+    - finetuneruns/finalizers
+    - minerpools/finalizers
+    - validatorrounds/finalizers
+    - validators/finalizers
   verbs: [update]
 # What data planes follow, and what their agents say; the latter it only reads, but it grants agents the right to write.
 - apiGroups: [bettertherapy.io]

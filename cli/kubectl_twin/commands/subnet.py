@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,11 +45,17 @@ def miners_command(  # noqa: PLR0917 - Typer reads the options from here
     pool: Pool = None,
     validator: Validator = None,
     metagraph: Annotated[
-        Path | None, typer.Option("--metagraph", help="From this file, without a chain.", metavar="FILE")
+        str | None,
+        typer.Option("--metagraph", help="From this file, without a chain.", metavar="FILE", callback=filled),
     ] = None,
     wallet: Annotated[
-        Path | None,
-        typer.Option("--wallet", help="Ask each miner for its twins, signed by the hotkey there.", metavar="FOLDER"),
+        str | None,
+        typer.Option(
+            "--wallet",
+            help="Ask each miner for its twins, signed by the hotkey there.",
+            metavar="FOLDER",
+            callback=filled,
+        ),
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Validators too.")] = False,
     output: Annotated[Listing, typer.Option("--output", "-o", help="table, wide or json.")] = Listing.TABLE,
@@ -64,15 +70,17 @@ def miners_command(  # noqa: PLR0917 - Typer reads the options from here
     MinerPools are on. Miners tell validators alone which twins they serve: give the hotkey of one with --wallet.
     """
     if metagraph is not None:
-        source = ["--metagraph", str(metagraph)]
+        asked = {"--network": network, "--netuid": netuid, "--pool": pool, "--validator": validator}
+        _not_both("--metagraph", asked)
+        source = ["--metagraph", metagraph]
     else:
         source = _subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, context=context)
-    more = [*(["--wallet", str(wallet)] if wallet is not None else []), *(["--all"] if everyone else [])]
+    more = [*(["--wallet", wallet] if wallet is not None else []), *(["--all"] if everyone else [])]
     _run("miners", *source, *more, "--output", output.value)
 
 
 def metagraph_command(  # noqa: PLR0917
-    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    file: Annotated[str, typer.Argument(help="Where to write it.", metavar="FILE", callback=filled)],
     network: Network = None,
     netuid: Netuid = None,
     pool: Pool = None,
@@ -87,7 +95,7 @@ def metagraph_command(  # noqa: PLR0917
     _run(
         "metagraph",
         *_subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, context=context),
-        str(file),
+        file,
     )
 
 
@@ -96,6 +104,12 @@ def _subnet(
     context: str | None,
 ) -> list[str]:  # fmt: skip
     """Return the arguments that name the subnet; what is given counts before what an object says."""
+    if pool is not None:
+        _not_both("--pool", {"--validator": validator})
+    if network is not None and netuid is not None:
+        for option, value in (("--pool", pool), ("--validator", validator)):
+            if value is not None:
+                raise TwinCliError(f"Give {option} or --network with --netuid, and not both: each names a subnet.")
     if network is None or netuid is None:
         from kubectl_twin.api import Api, pool_path, pools_path, validator_path  # noqa: PLC0415
         from kubectl_twin.subnets import Subnet, only_subnet, subnet_of  # noqa: PLC0415
@@ -111,10 +125,21 @@ def _subnet(
                 raise TwinCliError(f"{kind} {name} names no subnet: give --network and --netuid.")
             return named
 
-        with connect(context) as api:
+        try:
+            api = connect(context)
+        except TwinCliError as error:
+            raise TwinCliError(f"{error} With --network and --netuid no cluster is needed.") from error
+        with api:
             found = read(api)
         network, netuid = network or found.network, found.netuid if netuid is None else netuid
     return ["--network", network, "--netuid", str(netuid)]
+
+
+def _not_both(option: str, others: Mapping[str, object]) -> None:
+    """Refuse a second way to say which subnet; one of the two would go unheard."""
+    for other, value in others.items():
+        if value is not None:
+            raise TwinCliError(f"Give {option} or {other}, and not both: each names a subnet.")
 
 
 def _run(*arguments: str) -> None:

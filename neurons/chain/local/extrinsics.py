@@ -16,6 +16,8 @@ import bittensor as bt
 from neurons.chain.local.addresses import checked
 from neurons.chain.local.storage import JSON, dumps
 
+GENESIS_HEADER: Final = "X-Genesis-Hash"
+"""Of a request: for which chain its connection is. What that remembers of blocks holds for this one alone."""
 _KINDS: Final = {
     "module": str, "function": str, "params": dict, "address": str, "crypto_type": int, "nonce": int,
     "genesis_hash": str, "spec_version": int, "birth": int, "signature": str,

@@ -17,6 +17,7 @@ RAO: Final = 10**9
 SPEC_VERSION: Final = 425
 """Of the runtime whose rules are followed."""
 COMMIT_REVEAL_VERSION: Final = 4
+LEAST_MORTAL_UIDS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Genesis:
     symbol: str = "β"
     hyperparameters: Mapping[str, JSON] = field(default_factory=dict)
     max_uids: int = 256
+    least_mortal_uids: int = LEAST_MORTAL_UIDS
+    """While no more neurons are outside immunity, none of them gives way, but one that is immune."""
     stake_threshold: int = 0
     """Stake below which weights are refused."""
     burn: int = RAO // 2000
@@ -121,6 +124,7 @@ class Genesis:
             "NetworksAdded": True,
             "SubnetworkN": 0,
             "MaxAllowedUids": self.max_uids,
+            "MinNonImmuneUids": self.least_mortal_uids,
             "TokenSymbol": self.symbol,
             "SubnetOwner": self.owner_coldkey,
             "SubnetOwnerHotkey": self.owner_hotkey,

@@ -44,6 +44,8 @@ class LocalChain:
         if head is None:
             raise ValueError("this file holds no chain yet: open it with a genesis")
         self.head = head
+        self.genesis_hash = self.header(0).hash
+        """The hash of block 0."""
 
     @classmethod
     def open(cls, path: Path, genesis: Genesis | None = None, *, database: Database | None = None) -> Self:
@@ -68,11 +70,6 @@ class LocalChain:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
-
-    @property
-    def genesis_hash(self) -> str:
-        """The hash of block 0."""
-        return self.header(0).hash
 
     @property
     def spec_version(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from typing import Any, Final
 from aiohttp import web
 
 from neurons.chain.local import calls, epochs, runtime_apis, sealing
-from neurons.chain.local.extrinsics import InvalidExtrinsic
+from neurons.chain.local.extrinsics import GENESIS_HEADER, InvalidExtrinsic
 from neurons.chain.local.node import Header, LocalChain, UnknownBlock
 from neurons.chain.local.runtime_apis import UnknownMethod
 from neurons.chain.local.storage import JSON, State, dumps
-from neurons.chain.local.subnet import Subnet
+from neurons.chain.local.subnet import DispatchError, Subnet
 
 log = logging.getLogger("neurons.chain.local")
 
@@ -31,6 +32,13 @@ CONSTANTS: Final[dict[tuple[str, str], JSON]] = {
     ("Balances", "ExistentialDeposit"): 500,
     ("SubtensorModule", "InitialStartCallDelay"): 0,
 }
+
+
+_WRONG: Final = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+    sqlite3.ProgrammingError, sqlite3.InterfaceError,
+)  # fmt: skip
+"""What comes of parameters of another form: of the last two, SQLite's of what is no number or text."""
 
 
 class Refused(Exception):  # noqa: N818 - what is answered
@@ -111,6 +119,8 @@ class Service:
         return _result(vars(header))
 
     async def _rpc(self, request: web.Request) -> web.Response:
+        if request.headers.get(GENESIS_HEADER, self.chain.genesis_hash) != self.chain.genesis_hash:
+            return web.Response(status=409, text="another chain was begun here: connect anew")
         wait = self._rate_limit.seconds_to_wait(request.remote or "")
         if wait:
             return web.Response(status=429, headers={"Retry-After": f"{wait:.3f}"}, text="too many requests")
@@ -120,9 +130,9 @@ class Service:
             if method not in METHODS:
                 return _error(f"there is no method {method}; there are {', '.join(METHODS)}")
             return _result(await METHODS[method](self, **params))
-        except (Refused, UnknownBlock, UnknownMethod, InvalidExtrinsic) as error:
+        except (Refused, UnknownBlock, UnknownMethod, InvalidExtrinsic, DispatchError) as error:
             return _error(str(error))
-        except (ValueError, TypeError, KeyError) as error:
+        except _WRONG as error:
             return _error(f"wrong parameters: {error!r}")
 
     # what can be asked --------------------------------------------------------------------
@@ -169,7 +179,7 @@ class Service:
     async def _sealing(self, netuid: int) -> JSON:
         """How weights are sealed for a subnet now: for which key, and for which of drand's rounds."""
         state = self.chain.state()
-        subnet = Subnet(state, netuid)
+        subnet = Subnet.existing(state, netuid)
         tempo, start = int(subnet.hyperparameter("tempo") or 0), epochs.next_epoch_start_block(subnet)
         if not subnet.hyperparameter("commit_reveal_weights_enabled") or start is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neurons.chain.local.genesis import HYPERPARAMETERS
+from neurons.chain.local.genesis import HYPERPARAMETERS, LEAST_MORTAL_UIDS
 from neurons.chain.local.storage import JSON, State
 
 VECTORS: Final[dict[str, JSON]] = {
@@ -155,27 +155,37 @@ class Subnet:
     def neuron_to_prune(self) -> int:
         """Return the UID that gives way: of those outside immunity the one with the lowest emission.
 
-        Of equals the one registered first gives way, then the lower UID. The owner's neuron never does.
+        While no more than `MinNonImmuneUids` are outside, it is one of the immune. Of equals the one registered first
+        gives way, then the lower UID. The owner's neuron never does.
 
         Raises:
-            DispatchError: all are immune.
+            DispatchError: none is left that may.
         """
-        scores, registered = self.vector("PruningScores"), self.registered
+        emission, registered = self.vector("Emission"), self.registered
         immunity, owner = int(self.hyperparameter("immunity_period")), self.owner_uid()
-        mortal = [uid for uid in range(self.n) if uid != owner and self.state.block - registered[uid] >= immunity]
-        if not mortal:
+        others = [uid for uid in range(self.n) if uid != owner]
+        mortal = [uid for uid in others if self.state.block - registered[uid] >= immunity]
+        least = int(self.get("MinNonImmuneUids", default=LEAST_MORTAL_UIDS))
+        candidates = mortal if len(mortal) > least else [uid for uid in others if uid not in mortal]
+        if not candidates:
             raise DispatchError(
-                "NoNeuronIdAvailable", f"subnet {self.netuid} is full and all its neurons are immune: try again later"
+                "NoNeuronIdAvailable", f"subnet {self.netuid} is full, and none of its neurons may give way: try later"
             )
-        return min(mortal, key=lambda uid: (scores[uid], registered[uid], uid))
+        return min(candidates, key=lambda uid: (emission[uid], registered[uid], uid))
 
     def _clear(self, uid: int) -> None:
-        """Forget the neuron: what it earned, said and served. Its stake stays with its hotkey."""
+        """Forget the neuron: what it earned, said and served, and what others said of it. Its stake stays its hotkey's.
+
+        Others' rows keep an entry for the UID, of 0.
+        """
         hotkey = str(self.get("Keys", uid))
         for name, initial in VECTORS.items():
             self.set_entry(name, uid, initial)
         for item in ("Weights", "Bonds"):
             self.delete(item, uid)
+        for (other,), row in self.scan("Weights"):
+            if any(target == uid and value for target, value in row):
+                self.put("Weights", other, value=[[target, 0 if target == uid else value] for target, value in row])
         self.delete("Axons", hotkey)
         self.delete("Uids", hotkey)
         self.state.delete("SubtensorModule.IsNetworkMember", hotkey, self.netuid)

@@ -17,7 +17,7 @@ from bittensor import Balance, ChainError, ConnectionNotReady, ExtrinsicResult, 
 from bittensor.settings import DEFAULT_ERA_PERIOD
 
 from neurons.chain.local.absent import AbsentParts
-from neurons.chain.local.extrinsics import Extrinsic, LocalCall
+from neurons.chain.local.extrinsics import GENESIS_HEADER, Extrinsic, LocalCall
 from neurons.chain.local.genesis import COMMIT_REVEAL_VERSION
 from neurons.chain.local.sealing import SealedWeights
 from neurons.chain.local.storage import JSON, dumps
@@ -63,20 +63,27 @@ class LocalSubstrate(AbsentParts):
     async def close(self) -> None:
         """Close the connection."""
         session, self._session = self._session, None
+        self._info, self._hashes = {}, {}  # of this chain alone; the next may be another
         if session is not None:
             await session.close()
 
     async def _ask(self, question: str, /, **params: Any) -> Any:
         if self._session is None:
             raise ConnectionNotReady("the connection isn't open: use `async with` or connect() first")
+        asked = {"method": question, "params": params}
+        headers = {GENESIS_HEADER: self._info["genesis_hash"]} if self._info else {}
         try:
-            async with self._session.post(f"{self.url}/rpc", json={"method": question, "params": params}) as response:
+            async with self._session.post(f"{self.url}/rpc", json=asked, headers=headers) as response:
                 if response.status in {403, 429}:
                     raise RpcPolicyError(
                         f"{self.url} takes no request now (HTTP {response.status})",
                         status_code=response.status,
                         retry_after=response.headers.get("Retry-After"),
                     )
+                if response.status == 413:
+                    raise ChainError(f"this is larger than {self.url} takes")
+                if response.status == 409:
+                    raise RpcConnectionError(f"another chain was begun at {self.url}: connect anew")
                 if response.status not in {200, 422}:
                     raise RpcConnectionError(f"{self.url} answers HTTP {response.status}")
                 answer = await response.json()

@@ -12,8 +12,12 @@ from neurons.chain.local.storage import JSON
 from neurons.chain.local.subnet import DispatchError, Subnet
 
 U16_MAX: Final = 65535
-MOST_COMMIT_BYTES: Final = 64 * 1024
-"""More than the weights of 2,500 UIDs, sealed, take; all that wait are written anew with each commit."""
+YUMA_COMMIT_BYTES: Final = 5000
+NULL_COMMIT_BYTES: Final = 32 * 1024
+"""Rows have up to 2,500 UIDs there. Divided by the number of mechanisms, of which there is one here."""
+NULL_QUEUE_BYTES: Final = 64 * 1024
+NULL_QUEUE_COMMITS: Final = 64
+"""Of all commits of one epoch, under Null consensus."""
 MOST_UNREVEALED: Final = 10
 """Commits that one hotkey may have waiting."""
 
@@ -44,9 +48,12 @@ def commit(subnet: Subnet, hotkey: str, *, ciphertext: str, reveal_round: int, v
         raise DispatchError(
             "IncorrectCommitRevealVersion", f"the chain takes commits of version {COMMIT_REVEAL_VERSION}"
         )
-    if len(bytes.fromhex(ciphertext.removeprefix("0x"))) > MOST_COMMIT_BYTES:
-        raise DispatchError("CommitPayloadTooLarge", f"a commit has at most {MOST_COMMIT_BYTES} bytes")
+    most = NULL_COMMIT_BYTES if _is_null(subnet) else YUMA_COMMIT_BYTES
+    if _size(ciphertext) > most:
+        raise DispatchError("CommitPayloadTooLarge", f"a commit has at most {most} bytes on this subnet")
     uid = subnet.uid(hotkey)
+    if _is_null(subnet):
+        _check_sole_validator(subnet, uid)
     _check_stake(subnet, hotkey)
     _check_rate(subnet, uid, "CommittingWeightsTooFast")
     if sum(who == hotkey for _epoch, waiting in pending(subnet) for who, *_rest in waiting) >= MOST_UNREVEALED:
@@ -55,6 +62,8 @@ def commit(subnet: Subnet, hotkey: str, *, ciphertext: str, reveal_round: int, v
         )
     epoch = int(subnet.get("SubnetEpochIndex"))
     waiting = subnet.get("TimelockedWeightCommits", epoch, default=[])
+    if _is_null(subnet):
+        waiting = _with_room(subnet, waiting, hotkey, _size(ciphertext))
     waiting.append([hotkey, subnet.state.block, ciphertext, reveal_round])
     subnet.put("TimelockedWeightCommits", epoch, value=waiting)
     subnet.set_entry("LastUpdate", uid, subnet.state.block)
@@ -120,7 +129,9 @@ def _put_row(subnet: Subnet, hotkey: str, *, uids: JSON, values: JSON, version_k
             "IncorrectWeightVersionKey", f"the subnet wants version key {wanted} or newer, not {version_key}"
         )
     own = uids == [uid]
-    if not (own or uid == subnet.owner_uid()) and not subnet.vector("ValidatorPermit")[uid]:
+    if _is_null(subnet):
+        _check_sole_validator(subnet, uid)
+    elif not (own or uid == subnet.owner_uid()) and not subnet.vector("ValidatorPermit")[uid]:
         raise DispatchError(
             "NeuronNoValidatorPermit", f"UID {uid} has no validator permit: it needs more stake than others"
         )
@@ -140,6 +151,45 @@ def _put_row(subnet: Subnet, hotkey: str, *, uids: JSON, values: JSON, version_k
     scaled = [value * U16_MAX // top if top else 0 for value in values]
     # What is named with 0 is kept, as on the chain: liquid alpha makes a difference of it.
     subnet.put("Weights", uid, value=[[target, value] for target, value in zip(uids, scaled, strict=True)])
+
+
+def _is_null(subnet: Subnet) -> bool:
+    return bool(subnet.hyperparameter("epoch_consensus") == "Null")
+
+
+def _size(ciphertext: str) -> int:
+    """Return how many bytes a commit has; raises ValueError where it is no hexadecimal number."""
+    return len(bytes.fromhex(ciphertext.removeprefix("0x")))
+
+
+def _check_sole_validator(subnet: Subnet, uid: int) -> None:
+    """Refuse whoever isn't the one validator of a subnet under Null consensus, the owner and self-weights included."""
+    if not subnet.vector("ValidatorPermit")[uid]:
+        raise DispatchError(
+            "NeuronNoValidatorPermit", f"UID {uid} has no validator permit, which under Null consensus one alone has"
+        )
+
+
+def _with_room(subnet: Subnet, waiting: list[Any], hotkey: str, size: int) -> list[Any]:
+    """Return what an epoch's commits are once one of this size has room: who has less stake gives way, least first.
+
+    Under Null consensus alone do they share so much room. Raises DispatchError where all of it is others' with as much
+    stake.
+    """
+    kept, stake = list(waiting), subnet.stake(hotkey)
+    smaller = [each for each in waiting if subnet.stake(each[0]) < stake]
+    for least in sorted(smaller, key=lambda each: subnet.stake(each[0])):
+        if _has_room(kept, size):
+            break
+        kept.remove(least)
+    if not _has_room(kept, size):
+        raise DispatchError("CommitQueueFull", "this epoch's commits are as many as may be: wait for the next epoch")
+    return kept
+
+
+def _has_room(waiting: list[Any], size: int) -> bool:
+    held = sum(_size(ciphertext) for _who, _block, ciphertext, _round in waiting)
+    return len(waiting) < NULL_QUEUE_COMMITS and held + size <= NULL_QUEUE_BYTES
 
 
 def _check_stake(subnet: Subnet, hotkey: str) -> None:

@@ -66,6 +66,8 @@ class Question:
     digest: str
     """As receipts name it."""
     messages: Sequence[Mapping[str, Any]]
+    whose: str = ""
+    """The client's name, by which miners' capacity is shared."""
     conversation: bytes = b""
     """What names the conversation here; a miner sees it hashed with its own hotkey, so that two can't join theirs."""
 
@@ -125,8 +127,13 @@ class Asker:
         """Tell whether somebody serves the twin now."""
         return bool(self._roster.for_twin(twin))
 
-    async def ask(self, question: Question, *, wanted: int | None = None) -> Replies:
-        """Ask until `wanted` answers are proven, nobody is left, or the time is over; raises nothing for a miner."""
+    async def ask(
+        self, question: Question, *, wanted: int | None = None, arrived: Callable[[Proven], None] = lambda _: None
+    ) -> Replies:
+        """Ask until `wanted` answers are proven, nobody is left, or the time is over; raises nothing for a miner.
+
+        `arrived` is called with each answer as soon as it is proven, while others may still be waited for.
+        """
         patience, clock = self._patience, self._clock
         wanted = wanted or patience.miners
         begun = clock()
@@ -134,7 +141,7 @@ class Asker:
         signed = body_digest(question.body)  # once for all of them
         waiting = order(
             self._candidates(question.twin), self._standings, count=wanted, explore=patience.explore, now=begun,
-            rng=self._rng,
+            rng=self._rng, whose=question.whose,
         )  # fmt: skip
         waiting = waiting[: patience.most_attempts]
         waiting.reverse()
@@ -164,6 +171,7 @@ class Asker:
                         if waiting and now < end:
                             start()
                         continue
+                    arrived(got)
                     replies.answers.append(got)
                     replies.last_answer_at = now
                     if len(replies.answers) == 1:
@@ -184,6 +192,23 @@ class Asker:
         self._learn(question.twin, replies)
         return replies
 
+    async def ask_each(self, question: Question, members: Sequence[Member]) -> Replies:
+        """Ask each of these miners the same, side by side, and wait for all of them until the deadline.
+
+        A miner sees nothing else than when a patient's question is asked: a round measures what patients get.
+        """
+        signed = body_digest(question.body)
+        begun = self._clock()
+        deadline = begun + self._patience.deadline
+        replies = Replies(last_answer_at=begun)
+        for got in await asyncio.gather(*(self._attempt(each, question, signed, deadline) for each in members)):
+            if isinstance(got, Proven):
+                replies.answers.append(got)
+            else:
+                replies.failures.append(got)
+        replies.last_answer_at = self._clock()
+        return replies
+
     def _candidates(self, twin: str) -> list[Member]:
         return [
             member
@@ -194,8 +219,7 @@ class Asker:
 
     async def _attempt(self, member: Member, question: Question, signed: str, deadline: float) -> Proven | Failed:
         standing = self._standings.get(member.identity)
-        standing.in_flight += 1
-        standing.asked += 1
+        standing.begin(question.whose)
         begun = self._clock()
         reason: Reason
         try:
@@ -224,7 +248,7 @@ class Asker:
             self._metrics.attempt(member.identity, reason.value)
             return Failed(member=member, reason=reason, seconds=now - begun)
         finally:
-            standing.in_flight -= 1
+            standing.end(question.whose)
         seconds = self._clock() - begun
         standing.answered(seconds)
         self._metrics.answered(member.identity, seconds)

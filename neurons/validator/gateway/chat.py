@@ -18,11 +18,12 @@ from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
 from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
 from neurons.validator.gateway.checking import Reason
+from neurons.validator.gateway.failing import unforeseen
 from neurons.validator.gateway.keys import ApiKey, check_scope
 from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.gateway.notices import Notice, Notices
 from neurons.validator.gateway.ranking import Candidate, Ranker
-from neurons.validator.gateway.recording import Compared, Exchange, Recording
+from neurons.validator.gateway.recording import Compared, Exchange, Recording, Scrubbing
 from neurons.validator.gateway.request import ChatAsked
 from neurons.validator.gateway.response import (
     KEEP_ALIVE,
@@ -45,8 +46,9 @@ NOBODY: Final = (
     "again in a moment."
 )
 """What stands behind an emergency notice when no miner answered."""
-RECORD_SECONDS: Final = 0.25
-"""The end of an answer waits so long until the exchange is safe on disk."""
+RECORD_SECONDS: Final = 30.0
+"""The end of an answer waits so long until the exchange is safe on disk: what a patient was given is kept, also by a
+gateway that is killed the moment after. Texts are looked through while miners answer, so it mostly takes no time."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class _Work:
 
     asked: ChatAsked
     session: Session
+    whose: str
+    """Whose share of what runs it takes."""
     notice: Notice | None
     question_id: str
     begun: float
@@ -63,6 +67,7 @@ class _Work:
     id: str
     created: int
     beside: Callable[[Reply], Mapping[str, Any]] | None
+    scrubbing: Scrubbing
 
 
 class Chats:
@@ -113,12 +118,15 @@ class Chats:
         if session is None:
             session = await self._session(request, asked, key)
         # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
-        # What was asked before counts, too: a bare "yes" says nothing without it.
-        notice = self.notice(asked.with_history(session.messages))
+        # What was asked before counts, too, also what nobody answered: a bare "yes" says nothing without it.
+        notice = self.notice(asked.with_history(session.told))
+        if notice is None:
+            session.heard(asked.newest)
         answer_id = new_id()
         work = _Work(
-            asked=asked, session=session, notice=notice, question_id=new_id(), begun=begun, asked_ms=asked_ms,
-            id=f"chatcmpl-{answer_id}", created=asked_ms // 1000, beside=beside,
+            asked=asked, session=session, whose=key.share, notice=notice, question_id=new_id(), begun=begun,
+            asked_ms=asked_ms, id=f"chatcmpl-{answer_id}", created=asked_ms // 1000, beside=beside,
+            scrubbing=self._recording.scrubbing(),
         )  # fmt: skip
         headers = {**shown, SESSION_HEADER: session.id}
         if asked.stream:
@@ -135,11 +143,20 @@ class Chats:
         return reply.to_response(headers)
 
     async def turn_away(
-        self, request: web.BaseRequest, asked: ChatAsked, error: RequestError, *, shown: Mapping[str, str]
+        self,
+        request: web.BaseRequest,
+        asked: ChatAsked,
+        error: RequestError,
+        *,
+        key: ApiKey,
+        shown: Mapping[str, str],
     ) -> web.StreamResponse:
         """Give a question that nobody is asked the notice that it is owed all the same; without one raises `error`."""
-        notice = self.notice(asked.messages)
+        session = self._sessions.remembered(request.headers.get(SESSION_HEADER), key_id=key.id)
+        notice = self.notice(asked.with_history(session.told) if session is not None else asked.messages)
         if notice is None:
+            if session is not None:
+                session.heard(asked.newest)
             raise error
         at_ms = time.time_ns() // 1_000_000
         reply = self._only_notice(asked, notice, error, id_=f"chatcmpl-{new_id()}", created=at_ms // 1000)
@@ -154,8 +171,15 @@ class Chats:
         return response
 
     def notice(self, messages: Sequence[Mapping[str, Any]]) -> Notice | None:
-        """Return the notice of an emergency that a conversation tells of, and count it."""
-        notice = self._notices(messages)
+        """Return the notice of an emergency that a conversation tells of, and count it.
+
+        Where nobody speaks as the user, whoever else speaks to the twin is taken for the patient.
+        """
+        if not any(message.get("role") == "user" for message in messages):
+            messages = [
+                message if message.get("role") == "assistant" else {**message, "role": "user"} for message in messages
+            ]
+        notice = self._notices(messages) if messages else None
         if notice is not None:
             self._metrics.notices.labels(notice.kinds[0] if notice.kinds else "").inc()
         return notice
@@ -178,20 +202,26 @@ class Chats:
         try:
             exchange: Exchange | None
             reply, exchange = await self._reply(work, task.result(), whole=False)
-        except RequestError as error:
+            if work.beside is not None:
+                reply = replace(reply, more={**reply.more, **work.beside(reply)})
+        except Exception as failure:  # noqa: BLE001 - a stream that has begun has to end in words
+            error = failure if isinstance(failure, RequestError) else unforeseen(failure)
             if notice is None:
                 if stream.response is None:
-                    raise
+                    raise error from None
                 self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
                 await stream.fail(error.to_dict())
                 return stream.response
             reply = self._only_notice(asked, notice, error, id_=work.id, created=work.created, session=work.session)
             exchange = None
-        if work.beside is not None:
-            reply = replace(reply, more={**reply.more, **work.beside(reply)})
+            if work.beside is not None:
+                reply = replace(reply, more={**reply.more, **work.beside(reply)})
+        # From the first word on a patient may rate it: a client that leaves in the middle takes nothing of it away.
+        recording = self._recording.begin(exchange) if exchange is not None else None
         await stream.write(reply.events(notice_sent=notice is not None))
         # [DONE] says that the answer is complete, and that it is kept.
-        await self._record(exchange)
+        if recording is not None:
+            await asyncio.wait({recording}, timeout=RECORD_SECONDS)
         await stream.write(reply.last_events(usage=asked.usage))
         response = await stream.begin()
         await response.write_eof()
@@ -219,10 +249,20 @@ class Chats:
         messages = asked.with_history(work.session.messages)
         body, digest = asked.to_miners(messages)
         question = Question(
-            twin=asked.twin, body=body, digest=digest, messages=messages, conversation=work.session.id.encode()
-        )
+            twin=asked.twin, body=body, digest=digest, messages=messages, whose=work.whose,
+            conversation=work.session.id.encode(),
+        )  # fmt: skip
+        work.scrubbing.begin(asked.newest)
         at = time.monotonic()
-        return await self._asker.ask(question, wanted=max(2, self._wanted) if asked.compare else None), at
+        try:
+            replies = await self._asker.ask(
+                question, wanted=max(2, self._wanted) if asked.compare else None,
+                arrived=lambda answer: work.scrubbing.begin(answer.words.text),
+            )  # fmt: skip
+        except BaseException:  # the client left, and nothing of it is written
+            work.scrubbing.drop()
+            raise
+        return replies, at
 
     async def _reply(self, work: _Work, came: tuple[Replies, float], *, whole: bool) -> tuple[Reply, Exchange]:
         replies, asked_at = came
@@ -232,6 +272,7 @@ class Chats:
             asked_ms=work.asked_ms, question=work.asked.newest,
             emergency=work.notice.kinds[0] if work.notice is not None and work.notice.kinds else "",
             answers=compared, failures=replies.failures, chosen=compared[0].answer_id if compared else None,
+            scrubbing=work.scrubbing,
         )  # fmt: skip
         if not compared:
             await self._record(exchange)
@@ -250,6 +291,8 @@ class Chats:
                 self._sessions.went_on(asked.conversation(work.session.key_id, shown), work.session)
         new = asked.messages if asked.repeats_history else [m for m in asked.messages if m.get("role") == "user"]
         work.session.said(new, best.words.text, anew=asked.repeats_history)
+        if len(given) > 1:
+            work.session.compared = {each.answer_id: each.words.text for each in given}
         more = self._more(work, replies, compared, given)
         headers = {}
         if whole and len(given) == 1:

@@ -15,7 +15,7 @@ from neurons.miner.asked import parse_object
 from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
 from neurons.validator.gateway.keys import ApiKey, check_scope
 from neurons.validator.gateway.metrics import Metrics
-from neurons.validator.gateway.recording import Recording, now_ms
+from neurons.validator.gateway.recording import Recording, after_consents, now_ms
 from neurons.validator.gateway.sessions import Given, Session, Sessions
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.twins import Twins
@@ -99,7 +99,8 @@ class Feedback:
         if given.consent is not None:
             consent.append(
                 Consent(
-                    consent_id=new_id(), patient_id=session.patient_id, given=given.consent, at_ms=now_ms(),
+                    consent_id=new_id(), patient_id=session.patient_id, given=given.consent,
+                    at_ms=await after_consents(self._recorder, session.patient_id),
                     wording=given.consent_wording,
                 )
             )  # fmt: skip
@@ -173,6 +174,7 @@ class Feedback:
         except LedgerError:
             preferred.choice = rejected.choice = None
             raise _not_kept() from None
+        session.prefer(preferred.answer_id)
         self._standings.get(MinerId(*preferred.miner)).ranked(1.0)
         self._standings.get(MinerId(*rejected.miner)).ranked(0.0)
         return 201, _preference(preferred, rejected)

@@ -63,6 +63,11 @@ class ApiKey(BaseModel):
             raise ValueError("a doctor's key names each of its twins whole: it opens what their patients asked")
         return self
 
+    @property
+    def share(self) -> str:
+        """By what it is known where a limit is shared: the pages' visitors are one, since each may be any number."""
+        return VISITORS if self.id.startswith(VISITORS) else self.id
+
     def may_ask(self, twin: str) -> bool:
         """Tell whether this key is for that twin."""
         return self.twins is None or any(fnmatch.fnmatchcase(twin, pattern) for pattern in self.twins)
@@ -92,8 +97,15 @@ class Keyring:
         self._file = file
         self._generation = -1
         self._by_hash: dict[str, ApiKey] = {}
+        self._clients = 0
         self._rates: dict[tuple[str, int, int], Rates] = {}
         """By client and limits: a client may have two keys with other limits for a while."""
+
+    @property
+    def clients(self) -> int:
+        """How many have keys now."""
+        self._index()
+        return self._clients
 
     def count(self, key: ApiKey) -> None:
         """Count a request; raises RequestError (429)."""
@@ -142,6 +154,7 @@ class Keyring:
             return
         self._generation = self._file.generation
         self._by_hash = {key.hash: key for key in self._file.content.keys}
+        self._clients = len({key.id for key in self._file.content.keys})
         kept = {(key.id, key.per_minute, key.burst) for key in self._file.content.keys}
         self._rates = {limits: rates for limits, rates in self._rates.items() if limits in kept}
 

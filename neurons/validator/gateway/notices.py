@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from neurons.emergency import assess
+from neurons.emergency import Language, assess, numbers
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,16 @@ class Notice:
         return {"kinds": list(self.kinds), "language": self.language, "characters": len(self.shown)}
 
 
+def unread_words(*, country: str | None = None) -> str:
+    """Return what stands before the error of a question that could not be read: nobody knows what it tells of."""
+    english, _ = numbers(Language.ENGLISH, country=country)
+    nepali, _ = numbers(Language.NEPALI, country=country)
+    return (
+        f"In an emergency don't wait for an answer here: call {english} now.\n"
+        f"आपतकालमा यहाँको जवाफ नपर्खनुहोस्: अहिले नै {nepali} मा फोन गर्नुहोस्।{GAP}"
+    )
+
+
 class Notices(Protocol):
     """Says whether a conversation's newest message tells of an emergency."""
 
@@ -42,12 +52,12 @@ class Notices(Protocol):
 
 
 class EmergencyNotices:
-    """By the reviewed rules of `neurons.emergency`."""
+    """By the rules and the classifier of `neurons.emergency`."""
 
     def __init__(self, *, country: str | None = None) -> None:
         """`country`: ISO 3166, two letters, for the numbers to call."""
         self._country = country
-        self([{"role": "user", "content": "Hello"}])  # the rules are read now, and not while a patient waits
+        self([{"role": "user", "content": "Hello"}])  # rules and weights are read now, and not while a patient waits
 
     def __call__(self, messages: Sequence[Mapping[str, Any]], /) -> Notice | None:
         """Return the notice; a failure is logged without a word of the patient's."""

@@ -1,6 +1,8 @@
 """What is written to the ledger: text without identifiers, or none.
 
 A text that can't be freed of identifiers is not written, whatever the reason; the patient is answered all the same.
+Looking through texts takes longest of all that is done here, and so begins as soon as each of them is known: the
+question's while miners answer it, an answer's while the others are waited for.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -28,6 +30,7 @@ from neurons.ledger import (
     new_id,
 )
 from neurons.ledger import Session as SessionRecord
+from neurons.ledger.records import MAX_TEXT
 from neurons.validator.gateway.asking import Failed
 from neurons.validator.gateway.checking import Words
 from neurons.validator.gateway.metrics import Metrics
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 MAX_PENDING: Final = 1000
 """Exchanges that wait to be written; above it they are lost, and counted."""
 THREADS: Final = 2
+_CONSENT_SECONDS: Final = 2.0
+"""How long a patient's word on consent waits for those before it to be read."""
 
 
 class Scrubber(Protocol):
@@ -54,6 +59,34 @@ class Withheld:
 
     text: str = ""
     scrubbed_by: str = "withheld/1"
+
+
+class Scrubbing:
+    """The texts of one question, looked through in threads as they come; equal ones once.
+
+    Nothing of what is begun here is written by it: whoever writes asks for each text's result, and gets a text without
+    identifiers, or `Withheld`.
+    """
+
+    def __init__(self, begin: Callable[[str], asyncio.Future[Scrubbed] | None]) -> None:
+        self._begin = begin
+        self._begun: dict[str, asyncio.Future[Scrubbed] | None] = {}
+
+    def begin(self, text: str) -> None:
+        """Look through a text from now on."""
+        if text not in self._begun:
+            self._begun[text] = self._begin(text)
+
+    def begun(self, text: str) -> asyncio.Future[Scrubbed] | None:
+        """Return what becomes of a text; None where nothing can look through it."""
+        self.begin(text)
+        return self._begun[text]
+
+    def drop(self) -> None:
+        """Let be what isn't looked at yet: nothing of this question will be written."""
+        for future in self._begun.values():
+            if future is not None:
+                future.cancel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +115,8 @@ class Exchange:
     failures: Sequence[Failed]
     chosen: str | None
     """Id of the answer that was given."""
+    scrubbing: Scrubbing
+    """Where its texts are looked through."""
 
 
 class Recording:
@@ -98,17 +133,27 @@ class Recording:
         """Exchanges that are being written."""
         return len(self._pending)
 
+    def scrubbing(self) -> Scrubbing:
+        """Return what looks through the texts of a question; where nothing is kept, it does nothing."""
+        return Scrubbing(self._begin if self._recorder is not None else lambda _: None)
+
     async def exchange(self, exchange: Exchange, *, wait_seconds: float) -> None:
         """Write an exchange. Returns when it is safe, or after `wait_seconds`; the rest is done in the background."""
+        task = self.begin(exchange)
+        if task is not None:
+            await asyncio.wait({task}, timeout=wait_seconds)
+
+    def begin(self, exchange: Exchange) -> asyncio.Task[None] | None:
+        """Begin to write an exchange, which goes on whatever becomes of the client; None where it is not written."""
         if self._recorder is None:
-            return
+            return None
         if len(self._pending) >= MAX_PENDING:
             self._lost("too many exchanges wait to be written")
-            return
+            return None
         task = asyncio.create_task(self._write(exchange))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
-        await asyncio.wait({task}, timeout=wait_seconds)
+        return task
 
     async def rating(self, session: Session, given: Given, *, rating_id: str, stars: int, comment: str | None) -> None:
         """Write a rating; raises LedgerError when it isn't safe."""
@@ -150,11 +195,8 @@ class Recording:
         if self._recorder is None:
             return
         said = [exchange.question, *(each.words.text for each in exchange.answers)]
-        # Miners of one version often say the same: looking through a text is by far the dearest part of a question.
-        distinct = list(dict.fromkeys(said))
-        begun = [self._begin(text) for text in distinct]  # side by side
-        scrubbed = {text: await self._done(future) for text, future in zip(distinct, begun, strict=True)}
-        texts = [scrubbed[text] for text in said]
+        begun = [exchange.scrubbing.begun(text) for text in said]  # all of them, before any is waited for
+        texts = [await self._done(future) for future in begun]
         try:
             await self._recorder.record(*_records(exchange, texts[0], texts[1:]))
         except LedgerError as error:
@@ -173,26 +215,36 @@ class Recording:
         if self._scrub is None:
             return None
         try:
-            return asyncio.get_running_loop().run_in_executor(self._threads, self._scrub, text)
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._scrub, text)
         except RuntimeError:  # the process ends, and its threads have
             return None
+        future.add_done_callback(_taken_note_of)
+        return future
 
     async def _done(self, begun: asyncio.Future[Scrubbed] | None) -> Scrubbed:
         """Return what may be kept of a text that was begun; never raises for the scrubber's sake."""
         if begun is None:
             return Withheld()
         try:
-            return await begun
+            done = await begun
         except Exception as error:  # noqa: BLE001 - whatever it is, the text isn't kept, and the patient is answered
             why = type(error).__name__  # its words may quote the text
             if why not in self._said:
                 self._said.add(why)
                 log.error("texts can't be freed of identifiers, and are not written", extra={"why": why})  # noqa: TRY400
             return Withheld()
+        # The ledger takes no longer one; a miner's must not keep the question and all others' answers out of it.
+        return done if len(done.text) <= MAX_TEXT else Withheld()
 
     def _lost(self, why: str, *, count: int = 1) -> None:
         self._metrics.records.labels("lost").inc(count)
         log.error("an exchange is not in the ledger", extra={"why": why})
+
+
+def _taken_note_of(future: asyncio.Future[Scrubbed]) -> None:
+    """Keep asyncio from logging a failure that nobody waits for any more: its words may quote the text."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence[Scrubbed]) -> list[AnyRecord]:
@@ -254,6 +306,22 @@ def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence
 
 def _miner(member: Member) -> Miner:
     return Miner(hotkey=member.hotkey, registered_block=member.identity.registered_at)
+
+
+async def after_consents(recorder: Recorder | None, patient_id: str) -> int:
+    """Return the moment for a patient's word on consent: now, and after all earlier ones.
+
+    They may have been taken by a process whose clock is ahead, and the latest counts.
+    """
+    now = now_ms()
+    if recorder is None:
+        return now
+    try:
+        async with asyncio.timeout(_CONSENT_SECONDS):
+            said = (await recorder.consent(patient_id=patient_id)).said_ms
+    except (LedgerError, TimeoutError):
+        return now
+    return now if said is None else max(now, said + 1)
 
 
 def now_ms() -> int:

@@ -54,10 +54,9 @@ class ChatAsked:
 
     @property
     def newest(self) -> str:
-        """The text of the patient's last message."""
-        return next(
-            (text_of(dict(message)) for message in reversed(self.messages) if message.get("role") == "user"), ""
-        )
+        """The text of the patient's last message; of the last one at all where none is the user's."""
+        users = (message for message in reversed(self.messages) if message.get("role") == "user")
+        return text_of(dict(next(users, self.messages[-1])))
 
     def conversation(self, key_id: str, answer: str | None = None) -> bytes:
         """Return by what a conversation is known whose client repeats all of it: what was said up to the last answer.

@@ -20,19 +20,20 @@ C = TypeVar("C", bound=_Candidate)
 
 
 def order(
-    candidates: Sequence[C], standings: Standings, *, count: int, explore: float, now: float, rng: random.Random
-) -> list[C]:
+    candidates: Sequence[C], standings: Standings, *, count: int, explore: float, now: float, rng: random.Random,
+    whose: str = "",
+) -> list[C]:  # fmt: skip
     """Return the candidates in the order in which they are to be asked, `count` of them at once.
 
     Drawn by weight, so that the second best are asked too; with the probability `explore` the last of the first
     `count` is the one that was asked least. Of miners with one owner only one is among the first, if there are others.
-    Who rests comes last, and who has no room isn't there.
+    Who rests comes last, and who has no room for a question of `whose` isn't there.
     """
     fit: list[C] = []
     resting: list[C] = []
     for candidate in candidates:
         standing = standings.get(candidate.identity)
-        if standing.has_room():
+        if standing.has_room(whose):
             (resting if standing.rests(now) else fit).append(candidate)
     # Drawing without replacement: the largest of u^(1/w).
     fit.sort(key=lambda each: rng.random() ** (1 / standings.get(each.identity).weight), reverse=True)

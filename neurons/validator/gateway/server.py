@@ -1,31 +1,33 @@
-"""The gateway's HTTP side: its routes, health checks and metrics; and the pages, where they are asked for."""
+"""The gateway's HTTP side: its routes and health checks; and the pages, where they are asked for."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from neurons.miner.asked import parse_object
 from neurons.miner.bodies import read_body
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
+from neurons.validator.gateway.failing import unforeseen
 from neurons.validator.gateway.feedback import Feedback
-from neurons.validator.gateway.keys import ApiKey, Keyring
+from neurons.validator.gateway.keys import VISITORS, ApiKey, Keyring
 from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.gateway.notices import Notice
+from neurons.validator.gateway.refused import said_in
 from neurons.validator.gateway.request import ChatAsked, parse
 from neurons.validator.gateway.roster import Roster
+from neurons.validator.gateway.rounds import PATH as ROUND_PATH
+from neurons.validator.gateway.rounds import Rounds
 from neurons.validator.gateway.twins import Twins
-
-log = logging.getLogger(__name__)
 
 CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
@@ -35,6 +37,10 @@ MOST_TURNED_AWAY: Final = 256
 """Questions beyond the limits that are read at once for the notice of an emergency: each may have a whole body."""
 
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
+_Reader = Callable[
+    [web.BaseRequest, ApiKey, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+]
+"""Is told by which error the request is refused, where it is: it reads all the same whether an emergency is told of."""
 PageHandler = Callable[
     [web.BaseRequest, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
 ]
@@ -55,25 +61,34 @@ class GatewayServer:
         metrics: Metrics,
         cors: Cors,
         max_in_flight: int,
+        unread: str = "",
         pages: PageHandler | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
-        """`pages`: answers whatever isn't the API's; None: nothing does."""
+        """`unread`: what stands before the error of a question or comment that isn't read.
+
+        `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them.
+        """
+        self._rounds = rounds or Rounds(None)
         self._pages = pages
         self._keyring, self._chats, self._feedback = keyring, chats, feedback
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
-        self._max_in_flight = max_in_flight
-        self.in_flight = 0
-        self._turned_away = 0
+        self._running, self._turned_away = Shares(max_in_flight), Shares(MOST_TURNED_AWAY)
+        self._unread_words = unread
         self._idle = asyncio.Event()
         self._idle.set()
         self._routes: dict[str, dict[str, _Handler]] = {
-            "/v1/chat/completions": {"POST": self._chat},
             "/v1/models": {"GET": self._models},
             "/v1/sessions": {"GET": self._sessions, "POST": self._begin},
-            "/v1/ratings": {"POST": self._rate},
             "/v1/preferences": {"POST": self._prefer},
         }
-        self._open = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._expose}
+        self._readers: dict[str, _Reader] = {"/v1/chat/completions": self._chat, "/v1/ratings": self._rate}
+        self._open = {"/healthz": self._healthz, "/readyz": self._readyz}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in work."""
+        return self._running.total
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no request is in work; False when some are after so many seconds."""
@@ -96,7 +111,7 @@ class GatewayServer:
         except ConnectionError:
             response = web.Response(status=400)  # the client left: writing this fails silently
         except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
-            response = _unforeseen(error).response()
+            response = unforeseen(error).response()
         if not response.prepared:
             response.headers.update(shown)
             if self._chats.draining:
@@ -109,110 +124,135 @@ class GatewayServer:
             if method != "GET":
                 raise _wrong_method(path, "GET, HEAD")
             return probe()
-        handlers = self._routes.get(path)
-        if handlers is None and _SESSION.fullmatch(path):
-            handlers = {"GET": self._session}
-        if handlers is None and _MODEL.fullmatch(path):
-            handlers = {"GET": self._model}
+        reader = self._readers.get(path)
+        handlers = self._routes.get(path) or self._one_of(path) or {}
         if self._pages is not None and self._is_page(path):
-            if (refusal := self._refusal()) is not None:
-                return await self._away(self._pages(request, shown, refusal), refusal)
-            return await self._counted(self._pages(request, shown, None))
-        if handlers is None:
-            raise RequestError(
+            if (refusal := self._refusal(VISITORS)) is not None:
+                return await self._away(VISITORS, self._pages(request, shown, refusal), refusal)
+            return await self._counted(VISITORS, self._pages(request, shown, None))
+        methods = handlers.keys() if reader is None else {"POST"}
+        if not methods:
+            error = RequestError(
                 404, "invalid_request_error",
                 f"there is no {path[:100]!r} here: use GET /v1/models, POST /v1/chat/completions, /v1/sessions, "
                 "/v1/ratings or /v1/preferences",
                 code="unknown_route",
             )  # fmt: skip
-        handler = handlers.get(method)
-        if handler is None:
+            raise self._unread(error) if method == "POST" else error  # OpenAI's clients ask by other routes, too
+        if method not in methods:
             if self._cors.is_preflight(request):
                 return self._cors.preflight(request)
-            raise _wrong_method(path, ", ".join(sorted(handlers)))
+            raise _wrong_method(path, ", ".join(sorted(methods)))
+        if reader is not None:
+            return await self._read(reader, request, shown)
         key = self._keyring.known(request.headers.get("Authorization"))
+        self._keyring.count(key)
+        if (refusal := self._refusal(key.share)) is not None:
+            raise refusal
+        return await self._counted(key.share, handlers[method](request, key, shown))
+
+    async def _read(self, reader: _Reader, request: web.BaseRequest, shown: Mapping[str, str]) -> web.StreamResponse:
+        """Answer what a patient wrote. Of whatever isn't taken it is read, if it can be, whether it is an emergency."""
+        try:
+            key = self._keyring.known(request.headers.get("Authorization"))
+        except RequestError as error:
+            raise self._unread(error) from None
         try:
             self._keyring.count(key)
-            if (refusal := self._refusal()) is not None:
-                raise refusal
+            refusal = self._refusal(key.share)
         except RequestError as error:
-            if handler != self._chat:
-                raise
-            return await self._away(self._chat(request, key, shown, error), error)
-        return await self._counted(handler(request, key, shown))
+            refusal = error
+        if refusal is not None:
+            return await self._away(key.share, reader(request, key, shown, refusal), refusal)
+        return await self._counted(key.share, reader(request, key, shown, None))
+
+    def _one_of(self, path: str) -> dict[str, _Handler] | None:
+        """Return the methods of a path that names one of several; None where it names none."""
+        shown: tuple[tuple[re.Pattern[str], _Handler], ...] = (
+            (_SESSION, self._session), (_MODEL, self._model), (ROUND_PATH, self._round),
+        )  # fmt: skip
+        return next(({"GET": handler} for pattern, handler in shown if pattern.fullmatch(path)), None)
 
     def _is_page(self, path: str) -> bool:
         return self._pages is not None and not path.startswith("/v1/") and path not in self._open
 
-    def _refusal(self) -> RequestError | None:
-        """Return why no more is taken now."""
-        if self.in_flight < self._max_in_flight:
+    def _refusal(self, whose: str) -> RequestError | None:
+        """Return why no more of this client's is taken now."""
+        if self._running.admits(whose, of=self._sharers()):
             return None
-        return overloaded("this gateway has as many questions in work as it can: come back soon", retry_after=2)
+        return overloaded(
+            "this gateway has as many questions in work as it can, and of this client its share: come back soon",
+            retry_after=2,
+        )
+
+    def _sharers(self) -> int:
+        return self._keyring.clients + (self._pages is not None)
 
     async def _away(
-        self, answering: Coroutine[Any, Any, web.StreamResponse], refusal: RequestError
+        self, whose: str, answering: Coroutine[Any, Any, web.StreamResponse], refusal: RequestError
     ) -> web.StreamResponse:
         """Let a request that is refused be read, since what it says may be an emergency; so many at once at most."""
-        if self._turned_away >= MOST_TURNED_AWAY:
+        if not self._turned_away.admits(whose, of=self._sharers()):
             answering.close()
-            raise refusal
-        self._turned_away += 1
+            raise self._unread(refusal)
+        self._turned_away.begin(whose)
         try:
             return await answering
         finally:
-            self._turned_away -= 1
+            self._turned_away.end(whose)
 
-    async def _counted(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    async def _counted(self, whose: str, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
         """Answer as one of the requests in work."""
-        self.in_flight += 1
+        self._running.begin(whose)
         self._idle.clear()
         self._metrics.in_flight.set(self.in_flight)
         try:
             return await answering
         finally:
-            self.in_flight -= 1
+            self._running.end(whose)
             self._metrics.in_flight.set(self.in_flight)
             if not self.in_flight:
                 self._idle.set()
 
+    def _unread(self, error: RequestError) -> RequestError:
+        """Put before an error whom to call: what was written isn't read, and may tell of an emergency."""
+        error.message = self._unread_words + error.message
+        return error
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """Return what a patient sends; raises RequestError."""
+        try:
+            return await read_body(request)
+        except RequestError as error:
+            raise self._unread(error) from None
+
     async def _chat(
-        self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str], refusal: RequestError | None = None
+        self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str], refusal: RequestError | None
     ) -> web.StreamResponse:
         """Answer a question; `refusal`: nobody is asked. An emergency gets its notice whatever else happens."""
         asked: ChatAsked | None = None
         try:
-            body = await read_body(request)
+            body = await self._body(request)
             try:
                 asked = parse(body)
             except RequestError as error:
-                raise self._noticed(error, body) from None
+                raise _noticed(error, self._told_in(body)) from None
             if refusal is not None:
-                return await self._chats.turn_away(request, asked, refusal, shown=shown)
+                return await self._chats.turn_away(request, asked, refusal, key=key, shown=shown)
             try:
                 return await self._chats.answer(request, asked, key=key, shown=shown)
             except RequestError as error:
-                return await self._chats.turn_away(request, asked, error, shown=shown)
+                return await self._chats.turn_away(request, asked, error, key=key, shown=shown)
             except ConnectionError:
                 raise
-            except Exception as error:
-                if asked.stream:  # it may have begun, and then the notice was the first that it said
-                    raise
-                return await self._chats.turn_away(request, asked, _unforeseen(error), shown=shown)
+            except Exception as error:  # noqa: BLE001 - the patient is owed the notice of an emergency
+                return await self._chats.turn_away(request, asked, unforeseen(error), key=key, shown=shown)
         except RequestError as error:
             self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), str(error.status)).inc()
             raise
         except (asyncio.CancelledError, ConnectionError):
             self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), CLIENT_GONE).inc()
             raise
-
-    def _noticed(self, error: RequestError, body: bytes) -> RequestError:
-        """Put the notice of an emergency, if a body tells of one, before what is wrong with the body."""
-        notice = self._chats.notice(_said(body))
-        if notice is not None:
-            error.message = notice.shown + error.message
-            error.emergency = ", ".join(notice.kinds)
-        return error
 
     async def _models(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         del request
@@ -238,8 +278,34 @@ class GatewayServer:
         session_id = request.path.removeprefix("/v1/sessions/")
         return _json(await self._feedback.show(session_id, key, user=request.query.get("user")))
 
-    async def _rate(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.rate(await read_body(request), key)))
+    async def _round(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
+        return _json(await self._rounds.show(request.path, key))
+
+    async def _rate(
+        self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str], refusal: RequestError | None
+    ) -> web.StreamResponse:
+        """Take a rating; a comment that tells of an emergency gets its notice whatever becomes of it."""
+        body = await self._body(request)
+        comment = _comment(body)
+        notice = self._told_in(body) if comment is None else self._chats.notice([{"role": "user", "content": comment}])
+        if refusal is not None:
+            raise _noticed(refusal, notice)
+        try:
+            status, document = await self._feedback.rate(body, key)
+        except RequestError as error:
+            raise _noticed(error, notice) from None
+        except Exception as error:
+            if notice is None or isinstance(error, ConnectionError):
+                raise
+            raise _noticed(unforeseen(error), notice) from None
+        if notice is not None:
+            kinds = {"kinds": list(notice.kinds), "language": notice.language}
+            document = {**document, "notice": {**kinds, "text": notice.text}}
+        return _json(document, status)
+
+    def _told_in(self, body: bytes) -> Notice | None:
+        """Return the notice of an emergency that a body tells of which is not taken as it is."""
+        return next((found for said in said_in(body) if (found := self._chats.notice(said)) is not None), None)
 
     async def _prefer(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         return _json(*reversed(await self._feedback.prefer(await read_body(request), key)))
@@ -284,41 +350,28 @@ class GatewayServer:
             f"{self._roster.block}, read {age:.0f} s ago\n"
         )
 
-    def _expose(self) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+def _noticed(error: RequestError, notice: Notice | None) -> RequestError:
+    """Put the notice of an emergency, if there is one, before what is wrong with what was sent."""
+    if notice is not None:
+        error.message = notice.shown + error.message
+        error.emergency = ", ".join(notice.kinds)
+    return error
 
 
-def _unforeseen(error: Exception) -> RequestError:
-    """Return the 500 of a failure, which is logged without its words."""
-    log.error("a request failed in an unforeseen way", extra={"error": type(error).__name__, "where": _where(error)})
-    return RequestError(
-        500, "internal_error", "the gateway failed; its log says where", code="internal_error", may_repeat=False
-    )
-
-
-def _said(body: bytes) -> list[dict[str, Any]]:
-    """Return the messages of a body that is no question, as far as they can be told; else all of it as one."""
+def _comment(body: bytes) -> str | None:
+    """Return the comment of a rating; None of what has none, or is no rating."""
     try:
-        messages = parse_object(body).get("messages")
+        comment = parse_object(body).get("comment")
     except RequestError:
-        messages = None
-    if isinstance(messages, list) and messages:
-        return [message for message in messages if isinstance(message, dict)]
-    return [{"role": "user", "content": body.decode("utf-8", "replace")}]
+        return None
+    return comment if isinstance(comment, str) else None
 
 
 def _wrong_method(path: str, allowed: str) -> RequestError:
     return RequestError(
         405, "invalid_request_error", f"use {allowed} for {path[:100]}", code="wrong_method", allow=allowed
     )
-
-
-def _where(error: BaseException) -> str:
-    """Return file and line of an error: what was at hand there stays out of the log."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
 
 
 def _json(document: dict[str, Any], status: int = 200) -> web.Response:

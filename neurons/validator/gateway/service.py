@@ -22,6 +22,7 @@ from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import load_hotkey
 from neurons.cluster import ClusterClient
 from neurons.ledger import QueuedLedger, Recorder
+from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
 from neurons.miner.errors import StartError
@@ -33,10 +34,11 @@ from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.gateway.files import FileError, FollowedFile
 from neurons.validator.gateway.keys import Keyring, KeysFile
 from neurons.validator.gateway.metrics import Metrics
-from neurons.validator.gateway.notices import EmergencyNotices, Notices
+from neurons.validator.gateway.notices import EmergencyNotices, Notices, unread_words
 from neurons.validator.gateway.ranking import AgreementRanker, Ranker
 from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster
+from neurons.validator.gateway.rounds import Rounds, RoundsReader
 from neurons.validator.gateway.scrubbing import load_scrubber
 from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import Ids, Sessions
@@ -46,6 +48,7 @@ from neurons.validator.gateway.subnet_report import report_view
 from neurons.validator.gateway.subnet_view import view
 from neurons.validator.gateway.twins import Twins, TwinsFile
 from neurons.validator.pages import Gateway, open_pages
+from neurons.validator.rounds.reading import LedgerRounds
 from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.signer import RequestSigner
 
@@ -78,6 +81,7 @@ class GatewayService:
         scrub: Scrubber | None = None,
         ranker: Ranker | None = None,
         notices: Notices | None = None,
+        rounds: RoundsReader | None = None,
         connect: Callable[[], ClusterClient] = ClusterClient,
     ) -> None:
         """What is given stands in place of what the settings name. Raises StartError with what to do."""
@@ -96,11 +100,14 @@ class GatewayService:
         self._connect = connect
         self._ranker = ranker or AgreementRanker()
         self._notices = notices or EmergencyNotices(country=settings.country)
+        self._rounds = rounds
         self.standings = Standings()
         self.roster: Roster | None = None
         """Once it runs."""
         self.port = 0
         """The port it listens on, once `listening` is set."""
+        self.metrics_port = 0
+        """The port where its metrics are, then."""
         self.listening = asyncio.Event()
         self._stop = asyncio.Event()
         self._chats: Chats | None = None
@@ -112,6 +119,9 @@ class GatewayService:
             if self._chats is not None:
                 self._chats.draining = True
             self._stop.set()
+
+    async def _page_of_metrics(self) -> bytes:
+        return self.metrics.render()
 
     async def run(self) -> None:
         """Serve until `stop`."""
@@ -142,6 +152,8 @@ class GatewayService:
             )  # fmt: skip
             recording = Recording(recorder, self._scrub, metrics=self.metrics)
             sessions = Sessions(Ids(self._secret), recorder, uid_of=twins.uid)
+            if isinstance(recorder, QueuedLedger):
+                recorder.on_erasure(sessions.forget)
             asker = Asker(
                 roster=roster, standings=self.standings, twins=twins, signer=signer, upstream=upstream,
                 metrics=self.metrics, patience=settings.patience,
@@ -169,8 +181,14 @@ class GatewayService:
                 pages = opened.handle
             server = GatewayServer(
                 keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
-                cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight, pages=pages,
+                cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
+                unread=unread_words(country=settings.country), pages=pages,
+                rounds=Rounds(self._rounds or _reader(recorder)),
             )  # fmt: skip
+            metrics_port = await stack.enter_async_context(
+                MetricsPort(self._page_of_metrics, host=settings.host, port=settings.metrics_port)
+            )
+            self.metrics_port = metrics_port.port
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
             followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins)]
             if self._twins_file is not None:
@@ -278,6 +296,11 @@ class GatewayService:
     def _changed(self, members: set[MinerId]) -> None:
         self.standings.keep(members)
         self.metrics.keep(members)
+
+
+def _reader(recorder: Recorder | None) -> RoundsReader | None:
+    """Return what reads rounds in the ledger; None where there is none to read."""
+    return LedgerRounds(recorder.ledger) if isinstance(recorder, QueuedLedger) else None
 
 
 def _secret(settings: Settings) -> bytes:

@@ -12,17 +12,20 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from neurons.ledger import LedgerError, NotFound, Recorder, derived_id
+from neurons.ledger import LedgerError, NotFound, Recorder, derived_id, patient_digest
 from neurons.miner.errors import RequestError
 
 MAX_SESSIONS: Final = 20_000
 MAX_MESSAGES: Final = 64
 MAX_CHARACTERS: Final = 64 * 1024
 """Of a session's messages; the oldest go first, a question and its answer together."""
+MAX_UNANSWERED: Final = 5
+MAX_UNANSWERED_CHARACTERS: Final = 4000
+"""Of each question that nobody answered."""
 MAX_ANSWERS: Final = 256
 """Answers of a session that can be rated without asking the ledger."""
 KEEP_SECONDS: Final = 24 * 3600.0
@@ -91,13 +94,31 @@ class Session:
     twin_uid: str | None = None
     """Whose twin it was when the session began; None where nobody knew."""
     messages: list[Mapping[str, Any]] = field(default_factory=list)
+    unanswered: list[Mapping[str, Any]] = field(default_factory=list)
+    """What the patient said since the last answer that got no notice. No miner is told of it; an emergency may be told
+    of in two parts."""
     answers: OrderedDict[str, Given] = field(default_factory=OrderedDict)
+    compared: Mapping[str, str] = field(default_factory=dict)
+    """By answer id, the texts of a comparison, as long as nothing was said after it."""
     recorded: bool = False
     """Whether the ledger has it, as far as this process knows."""
     used_at: float = 0.0
 
+    @property
+    def told(self) -> list[Mapping[str, Any]]:
+        """All that was said so far, whether it was answered or not."""
+        return [*self.messages, *self.unanswered]
+
+    def heard(self, text: str) -> None:
+        """Note what the patient said, until it is answered; the same again is nothing new."""
+        message = {"role": "user", "content": text[-MAX_UNANSWERED_CHARACTERS:]}
+        if message not in self.unanswered:
+            self.unanswered.append(message)
+        del self.unanswered[:-MAX_UNANSWERED]
+
     def said(self, messages: Sequence[Mapping[str, Any]], answer: str, *, anew: bool) -> None:
         """Note what was asked and answered; `anew`: the messages are the whole conversation."""
+        self.unanswered, self.compared = [], {}
         if anew:
             self.messages = []
         self.messages += [*messages, {"role": "assistant", "content": answer}]
@@ -108,6 +129,11 @@ class Session:
                 del self.messages[0]
             if not self.messages:
                 break
+
+    def prefer(self, answer_id: str) -> None:
+        """Go on from the answer of a comparison that is the better one, if nothing was said since."""
+        if self.messages and answer_id in self.compared:
+            self.messages[-1] = {"role": "assistant", "content": self.compared[answer_id]}
 
     def given(self, answer: Given) -> None:
         """Note an answer that may be rated."""
@@ -159,6 +185,11 @@ class Sessions:
             )  # fmt: skip
         return session
 
+    def remembered(self, session_id: str | None, *, key_id: str) -> Session | None:
+        """Return one of the key's sessions as long as this process remembers it; None otherwise."""
+        session = self._known.get(session_id or "")
+        return session if session is not None and session.key_id == key_id and not self._is_over(session) else None
+
     def of_conversation(self, conversation: bytes, *, key_id: str) -> Session | None:
         """Return the session in which this was said, if it is remembered and no other patient's can be meant."""
         session = self._known.get(self._conversations.get(conversation) or "")
@@ -184,6 +215,15 @@ class Sessions:
     def of_key(self, key_id: str) -> list[Session]:
         """Return the key's sessions that this process remembers, the last used first."""
         return [session for session in reversed(self._known.values()) if session.key_id == key_id]
+
+    def forget(self, patients: Collection[str]) -> None:
+        """Forget all that was said by patients who were erased, given by what stays of their ids in the ledger."""
+        gone = {each.id for each in self._known.values() if patient_digest(each.patient_id) in patients}
+        for session_id in gone:
+            session = self._known.pop(session_id)
+            session.messages, session.answers = [], OrderedDict()  # a question in work may still hold it
+        for conversation in [said for said, session_id in self._conversations.items() if session_id in gone]:
+            del self._conversations[conversation]
 
     async def _from_ledger(self, session_id: str, *, key_id: str, identity: str | None, twin: str | None) -> Session:
         patient = self.ids.patient(key_id, identity or f"session {session_id}")

@@ -11,11 +11,13 @@ from typing import Final
 
 from yarl import URL
 
+from bettertherapy_api import names
 from neurons.miner.cors import read_origins
 from neurons.validator.gateway.asking import Patience
 from neurons.validator.gateway.roster import ANNOUNCE_SECONDS
 
-PORT: Final = 8090
+PORT: Final = names.GATEWAY_PORT
+METRICS_PORT: Final = names.GATEWAY_METRICS_PORT
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -53,6 +55,8 @@ class Settings:
     host: str | None = None
     """None listens on every address, IPv4 and IPv6."""
     port: int = PORT
+    metrics_port: int = METRICS_PORT
+    """Where `/metrics` is, and nothing else: not everybody who may ask a doctor is to read what goes on here."""
     patience: Patience = field(default_factory=Patience)
     keep_alive_seconds: float = 1.0
     """A stream says so often that it is alive while answers are compared."""
@@ -95,6 +99,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     add("--private-addresses", action="store_true", help="ask miners on private networks too")
     add("--host", help="address to listen on; all of them by default")
     add("--port", type=int, default=PORT, help="default %(default)s; 0 takes a free one")
+    add("--metrics-port", type=int, default=METRICS_PORT, help="of /metrics alone (%(default)s); 0 takes a free one")
     add("--miners-per-query", type=_count, default=3, help="miners asked side by side (%(default)s)")
     add("--deadline-seconds", type=_seconds, default=30.0, help="longest wait for miners (%(default)s)")
     add("--hedge-seconds", type=_seconds, default=2.0, help="then one more is asked for a slow one (%(default)s)")
@@ -133,6 +138,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         private_addresses=given.private_addresses,
         host=given.host,
         port=given.port,
+        metrics_port=given.metrics_port,
         patience=Patience(
             miners=given.miners_per_query,
             deadline=given.deadline_seconds,

@@ -16,6 +16,8 @@ LONGEST_REST_SECONDS: Final = 60.0
 FAILURES_UNTIL_REST: Final = 2
 PRIOR_STARS: Final = 5.0
 """Ratings of 3 stars that each miner is given on its way, so that one rating doesn't decide."""
+_LENT_PART: Final = 8
+"""So many times smaller than its capacity is what lies beyond it, for clients below their share."""
 _SLOW: Final = 0.05
 """Weight of the newest in a moving average."""
 
@@ -33,8 +35,10 @@ class Standing:
     """One miner's. Times in seconds of a monotonic clock."""
 
     capacity: float = FIRST_CAPACITY
-    """Questions that it is asked at once, at most."""
+    """Questions that it is asked at once, at most; and some more, of those who have less than their share of them."""
     in_flight: int = 0
+    running: dict[str, int] = field(default_factory=dict)
+    """Questions that it is asked now, by whose they are."""
     asked: int = 0
     reliability: float = 1.0
     """Share of its answers that came and could be used, the newest counting most."""
@@ -48,9 +52,33 @@ class Standing:
     stars: int = 0
     ratings: int = 0
 
-    def has_room(self) -> bool:
-        """Tell whether it may be asked one more question."""
-        return self.in_flight < int(self.capacity)
+    def has_room(self, whose: str = "") -> bool:
+        """Tell whether it may be asked one more question of this client's.
+
+        At the limit whoever has less than its share still gets in, so that one who floods keeps nobody else away.
+        """
+        capacity = int(self.capacity)
+        if self.in_flight < capacity:
+            return True
+        if self.in_flight >= capacity + max(1, capacity // _LENT_PART):
+            return False
+        own = self.running.get(whose, 0)
+        return own < max(1, capacity // (len(self.running) + (not own)))
+
+    def begin(self, whose: str) -> None:
+        """It is asked a question of this client's."""
+        self.asked += 1
+        self.in_flight += 1
+        self.running[whose] = self.running.get(whose, 0) + 1
+
+    def end(self, whose: str) -> None:
+        """That question is over."""
+        self.in_flight -= 1
+        left = self.running[whose] - 1
+        if left:
+            self.running[whose] = left
+        else:
+            del self.running[whose]
 
     def rests(self, now: float) -> bool:
         """Tell whether it is left alone after failures."""

@@ -36,11 +36,9 @@ async def open_pages(
         licences = Licences(registers(settings.licence_registers, http))
     except RegisterSettingError as error:
         raise StartError(f"--licence-registers: {error}") from None
-    renderer = Renderer()
+    renderer = Renderer(country=settings.country)
     doctors = Doctors(roster=gateway.roster, twins=gateway.twins, licences=licences)
-    patient = PatientPages(
-        gateway, doctors=doctors, renderer=renderer, country=settings.country, conversations=Conversations()
-    )
+    patient = PatientPages(gateway, doctors=doctors, renderer=renderer, conversations=Conversations())
     desk = Desk(gateway, doctors=doctors, renderer=renderer)
     uploading = Uploading(gateway, renderer=renderer, store=settings.interactions_store)
     overview = Overview(gateway, renderer=renderer)

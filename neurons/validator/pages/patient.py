@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
-from neurons.emergency import Language as NoticeLanguage
-from neurons.emergency import numbers
 from neurons.ledger import Consent, LedgerError, new_id
 from neurons.ledger import Session as SessionRecord
 from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
 from neurons.receipts import ReceiptError, decode
 from neurons.validator.gateway.feedback import MAX_COMMENT
 from neurons.validator.gateway.keys import VISITORS, ApiKey
-from neurons.validator.gateway.recording import now_ms
+from neurons.validator.gateway.recording import after_consents
 from neurons.validator.gateway.request import parse
 from neurons.validator.gateway.response import Reply
 from neurons.validator.gateway.sessions import Given, Session
@@ -58,11 +56,10 @@ class PatientPages:
         *,
         doctors: Doctors,
         renderer: Renderer,
-        country: str | None,
         conversations: Conversations,
     ) -> None:
         self._gateway, self._doctors, self._renderer = gateway, doctors, renderer
-        self._country, self._conversations = country, conversations
+        self._conversations = conversations
         self._consents: OrderedDict[str, bool] = OrderedDict()
         """By patient, what was kept last."""
 
@@ -70,9 +67,7 @@ class PatientPages:
         """Show the doctors."""
         wanted = visit.request.query.get("doctor", "")[:MAX_WANTED]
         doctors, count = self._doctors.found(wanted)
-        return self._renderer.page(
-            "choose.html", visit, doctors=doctors, count=count, most=MOST_SHOWN, wanted=wanted, **self._help(visit)
-        )
+        return self._renderer.page("choose.html", visit, doctors=doctors, count=count, most=MOST_SHOWN, wanted=wanted)
 
     async def talk(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Show a conversation with one doctor's twin."""
@@ -81,15 +76,16 @@ class PatientPages:
         session = await self._known_session(visit, twin, key)
         turns: tuple[Turn, ...] = ()
         if session is not None:
-            turns = self._conversations.of(session.id) or remembered(session.messages)
+            turns = self._conversations.of(session.id) or remembered(session.messages, self._notice_of)
         given: Mapping[str, Given] = session.answers if session is not None else {}
         return self._renderer.page(
-            "talk.html", visit, doctor=doctor, turns=turns, given=given, most=MAX_QUESTION,
-            kept=self._gateway.recorder is not None, consent=await self._consent(key), **self._help(visit),
+            "talk.html", visit, doctor=doctor, twin=twin, turns=turns, given=given, most=MAX_QUESTION,
+            kept=self._gateway.recorder is not None, consent=await self._consent(key),
         )  # fmt: skip
 
     async def ask(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Answer a question: the gateway's own stream, whose last event has the turn's markup too."""
+        visit.by_program()
         question = visit.text("text", most=MAX_QUESTION).strip()
         if not question:
             raise bad_request("`text` is empty", param="text")
@@ -113,13 +109,17 @@ class PatientPages:
         def beside(reply: Reply) -> Mapping[str, Any]:
             turn = turn_of(question, reply)
             self._conversations.add(conversation.id, turn)
-            return {"html": self._renderer.part("turn.html", visit.texts, turn=turn, given=conversation.answers)}
+            return {
+                "html": self._renderer.part(
+                    "turn.html", visit.texts, turn=turn, twin=twin, token=visit.token, given=conversation.answers
+                )
+            }
 
         return await self._gateway.chats.answer(
             visit.request, asked, key=key, shown=visit.headers(), session=session, beside=beside
         )
 
-    def notice(self, visit: Visit) -> str:
+    def notice(self, visit: Visit, twin: str) -> str:
         """Return the emergency notice for a question that was refused or for a comment; empty for none.
 
         It is owed whatever becomes of what a patient sends.
@@ -129,11 +129,21 @@ class PatientPages:
             return ""
         if len(said) > 2 * MAX_QUESTION:
             said = f"{said[:MAX_QUESTION]}\n{said[-MAX_QUESTION:]}"
-        found = self._gateway.notices([{"role": "user", "content": said}])
-        return found.text if found is not None else ""
+        messages: list[Mapping[str, Any]] = [{"role": "user", "content": said}]
+        session = None
+        if "text" in visit.fields:  # a bare "yes" answers what the twin asked; a comment doesn't
+            session_id = visit.visitor.conversations.get(self._whose(twin))
+            session = self._gateway.sessions.remembered(session_id, key_id=key_of(visit.visitor.id).id)
+        found = self._gateway.chats.notice([*(session.told if session is not None else ()), *messages])
+        if found is not None:
+            return found.text
+        if session is not None:
+            session.heard(said)
+        return ""
 
     async def rate(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Take stars and a comment."""
+        visit.by_program()
         stars = visit.fields.get("stars")
         body = {
             "sessionId": self._session_id(visit, twin), "answerId": visit.text("answerId", most=64),
@@ -141,12 +151,13 @@ class PatientPages:
             "comment": visit.text("comment", most=MAX_COMMENT).strip(),
         }  # fmt: skip
         status, _ = await self._gateway.feedback.rate(orjson.dumps(body), key_of(visit.visitor.id))
-        notice = self.notice(visit)
+        notice = self.notice(visit, twin)
         kept = {"kept": self._gateway.recorder is not None}
         return document(kept | ({"notice": notice} if notice else {}), status=status)
 
     async def prefer(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Take the choice between two answers, and say then whose they are."""
+        visit.by_program()
         body = {
             "sessionId": self._session_id(visit, twin), "preferredId": visit.text("preferredId", most=64), "user": USER,
         }  # fmt: skip
@@ -162,7 +173,7 @@ class PatientPages:
                 raise unknown_model(twin)
             session = self._gateway.sessions.create(key_id=key.id, twin=twin, identity=_IDENTITY)
             visit.visitor = visit.visitor.began(self._whose(twin), session.id)
-        now = now_ms()
+        now = await after_consents(self._gateway.recorder, session.patient_id)
         records: list[SessionRecord | Consent] = []
         if not session.recorded:
             twin_ = self._gateway.twins.of_ledger(twin)
@@ -212,7 +223,18 @@ class PatientPages:
         except RequestError:
             return None
 
+    def _notice_of(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return the notice that was shown then; it isn't counted again."""
+        found = self._gateway.notices(messages)
+        return found.text if found is not None else ""
+
     def _session_id(self, visit: Visit, twin: str) -> str:
+        """Return in which conversation an answer was given: this browser's last one, or the one that its form names.
+
+        Whether that is this browser's, too, is proven by the id itself.
+        """
+        if named := visit.text("sessionId", most=64):
+            return named
         session_id = visit.visitor.conversations.get(self._whose(twin))
         if session_id is None:
             raise RequestError(
@@ -236,7 +258,3 @@ class PatientPages:
     def _whose(self, twin: str) -> str:
         """Return the twin's UID: of two that had one name after another, neither's words are shown as the other's."""
         return self._gateway.twins.of_ledger(twin).uid
-
-    def _help(self, visit: Visit) -> dict[str, Any]:
-        emergency, crisis = numbers(NoticeLanguage(visit.texts.language.value), country=self._country)
-        return {"emergency": emergency, "crisis": crisis}

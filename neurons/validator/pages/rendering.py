@@ -12,6 +12,8 @@ import jinja2
 from aiohttp import web
 
 from bettertherapy_api import names
+from neurons.emergency import Language as NoticeLanguage
+from neurons.emergency import numbers
 from neurons.validator.pages.texts import NAMES, Texts
 from neurons.validator.pages.visit import Visit
 
@@ -29,7 +31,9 @@ class _File:
 class Renderer:
     """Renders templates with autoescape, which refuse a name that isn't there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, country: str | None = None) -> None:
+        """`country`: ISO 3166, for the numbers to call."""
+        self._country = country
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader(PACKAGE, "templates"),
             autoescape=True,
@@ -59,7 +63,11 @@ class Renderer:
 
     def page(self, template: str, visit: Visit, *, status: int = 200, **values: Any) -> web.Response:
         """Return a whole page."""
-        text = self.part(template, visit.texts, token=visit.token, path=visit.request.path, staff=visit.staff, **values)
+        emergency, crisis = numbers(NoticeLanguage(visit.texts.language.value), country=self._country)
+        text = self.part(
+            template, visit.texts, token=visit.token, path=visit.request.rel_url.raw_path, staff=visit.staff,
+            emergency=emergency, crisis=crisis, **values,
+        )  # fmt: skip
         return web.Response(status=status, text=text, content_type="text/html")
 
     def file(self, path: str) -> web.Response | None:

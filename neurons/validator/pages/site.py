@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
 
 from neurons.miner.errors import RequestError, overloaded
+from neurons.validator.gateway.failing import unforeseen
 from neurons.validator.gateway.keys import MAX_KEY_CHARACTERS, Keyring, Role, hash_of
 from neurons.validator.pages import texts as languages
 from neurons.validator.pages.cookies import STAFF, VISITOR, Cookies
@@ -104,20 +106,18 @@ class Pages:
             return file
         visit = self._visit(request, {**shown, **self._secured})
         handler: _Handler | None = None
+        parts: Mapping[str, str] = {}
         try:
             handler, parts = self._route(request)
-            if refusal is not None and handler not in (self._patient.ask, self._patient.rate):
-                raise refusal
-            if request.method == "POST":
-                await visit.read()
-                if refusal is not None:
-                    raise refusal
-                self._prove(visit)
-                (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
-            response = await handler(visit, **parts)
-        except RequestError as error:
+            response = await self._answered(handler, visit, parts, refusal)
+        except ConnectionError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - a person is shown a page, and is owed the notice of an emergency
+            error = failure if isinstance(failure, RequestError) else unforeseen(failure)
             # Too many questions, a page that is too old, a text that is too long: an emergency is one all the same.
-            notice = self._patient.notice(visit) if handler in (self._patient.ask, self._patient.rate) else ""
+            notice = ""
+            if handler in (self._patient.ask, self._patient.rate):
+                notice = self._patient.notice(visit, parts["twin"])
             response = self._refused(visit, error, notice)
         if not response.prepared:
             headers = visit.headers()
@@ -126,6 +126,19 @@ class Pages:
                     del response.headers[name]
             response.headers.extend(headers)
         return response
+
+    async def _answered(
+        self, handler: _Handler, visit: Visit, parts: Mapping[str, str], refusal: RequestError | None
+    ) -> web.StreamResponse:
+        if refusal is not None and handler not in (self._patient.ask, self._patient.rate):
+            raise refusal
+        if visit.request.method == "POST":
+            await visit.read()
+            if refusal is not None:
+                raise refusal
+            self._prove(visit)
+            (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
+        return await handler(visit, **parts)
 
     def _visit(self, request: web.BaseRequest, shown: Mapping[str, str]) -> Visit:
         sent = _cookies(request.headers.get("Cookie"))
@@ -180,7 +193,7 @@ class Pages:
             if notice:
                 answer.body = orjson.dumps({"error": error.to_dict(), "notice": notice})
             return answer
-        known = error.code if error.code in ("not_ours", "not_signed_in", "no_ledger") else None
+        known = error.code if error.code in ("not_ours", "not_signed_in", "no_ledger", "no_program") else None
         said = (
             visit.texts(f"error_{known}")
             if known
@@ -200,8 +213,15 @@ class Pages:
         if chosen in set(Language):
             secure = "; Secure" if self._origin.startswith("https:") else ""
             visit.set_cookie = f"{languages.COOKIE}={chosen}; Path=/; Max-Age=31536000; SameSite=Lax{secure}"
-        back = visit.text("back", most=2048)
-        return elsewhere(back if _LOCAL_PATH.fullmatch(back) else "/")
+        return elsewhere(self._shown_at(visit.text("back", most=2048)))
+
+    def _shown_at(self, path: str) -> str:
+        """Return a page's path; of one that is only sent to, as a form's, that of the page that it belongs to."""
+        while _LOCAL_PATH.fullmatch(path):
+            if any(method == "GET" and pattern.fullmatch(unquote(path)) for method, pattern, _ in self._routes):
+                return path
+            path = path.rpartition("/")[0]
+        return "/"
 
     async def _show_sign_in(self, visit: Visit) -> web.StreamResponse:
         return self._renderer.page("sign_in.html", visit, wrong=False)

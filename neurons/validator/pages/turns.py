@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,6 +41,9 @@ class Turn:
     """The emergency notice; empty for none."""
     answers: tuple[ShownAnswer, ...]
     """Two in a blind comparison; none where nobody answered."""
+    session_id: str | None = None
+    """In which they were given: a browser may have several conversations with a doctor, in its windows or one after
+    another."""
     question_id: str | None = None
     who: Mapping[str, Any] | None = None
     """Who gave the one answer, as the gateway says it under `bettertherapy`; None before a comparison's choice."""
@@ -61,28 +64,34 @@ def turn_of(question: str, reply: Reply) -> Turn:
     more = reply.more
     notice = reply.notice.strip()
     if not more.get("answered", True):
-        return Turn(question, notice, ())
+        return Turn(question, notice, (), more["sessionId"])
     ids = [each["answerId"] for each in more["compared"]] if "compared" in more else [more["answerId"]]
     answers = tuple(
         ShownAnswer(id_, *markup.shown(choice.text), choice.finish_reason == "length")
         for id_, choice in zip(ids, reply.choices, strict=True)
     )
-    return Turn(question, notice, answers, more["questionId"], more if "compared" not in more else None)
+    who = more if "compared" not in more else None
+    return Turn(question, notice, answers, more["sessionId"], more["questionId"], who)
 
 
-def remembered(messages: list[Mapping[str, Any]]) -> tuple[Turn, ...]:
-    """Return a conversation of which only the words are known: it began at another process, or before a restart."""
+def remembered(
+    messages: Sequence[Mapping[str, Any]], notice_of: Callable[[Sequence[Mapping[str, Any]]], str]
+) -> tuple[Turn, ...]:
+    """Return a conversation of which only the words are known: it began at another process, or before a restart.
+
+    `notice_of`: returns the notice of the emergency that its messages up to one of the patient's tell of, or nothing.
+    """
     turns: list[Turn] = []
-    question = ""
-    for message in messages:
+    question = notice = ""
+    for number, message in enumerate(messages, start=1):
         content = message.get("content")
         if not isinstance(content, str):
             continue
         if message.get("role") == "user":
-            question = content
+            question, notice = content, notice_of(messages[:number])
         elif message.get("role") == "assistant":
-            turns.append(Turn(question, "", (ShownAnswer(None, markup.shown(content)[0], ()),)))
-            question = ""
+            turns.append(Turn(question, notice, (ShownAnswer(None, markup.shown(content)[0], ()),)))
+            question = notice = ""
     return tuple(turns)
 
 

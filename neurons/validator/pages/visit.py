@@ -70,6 +70,11 @@ class Visit:
         else:
             raise RequestError(415, "invalid_request_error", f"send a form ({_FORM}) or JSON", code="unknown_type")
 
+    def by_program(self) -> None:
+        """Go on only where the pages' own program asks; raises RequestError (400) where a browser sends the form."""
+        if self.request.headers.get(TOKEN_HEADER) is None:
+            raise bad_request("this is asked for by the page's program, which doesn't run", code="no_program")
+
     def text(self, name: str, *, most: int) -> str:
         """Return a field's text, with a form's line ends made plain; raises RequestError (400)."""
         value = self.fields.get(name, "")

@@ -66,13 +66,14 @@ TRAINER: Final = (
     R.BAD_DATA,
     R.BAD_PARENT,
     R.BAD_MODEL,
+    R.BAD_ARTIFACT,
     R.DIVERGED,
     R.STORE_FAILED,
     R.PUBLISH_FAILED,
     R.OUT_OF_MEMORY,
     R.PREEMPTED,
 )
-"""What trainers say of a run that failed."""
+"""What trainers and examiners say of a run that failed."""
 FAILED: Final = (
     *TRAINER,
     R.NODE_LOST,
@@ -80,10 +81,39 @@ FAILED: Final = (
     R.DEADLINE_EXCEEDED,
     R.MODEL_FETCH_FAILED,
     R.TRAINER_CRASHED,
+    R.EXAMINER_CRASHED,
+    R.NO_REPORT,
+    R.REPORT_UNREADABLE,
+    R.ARTIFACT_REFUSED,
+    R.EXAMINATION_REFUSED,
+    R.OWNER_GONE,
+    R.TRAINER_FAILED,
+)
+ROUND: Final = (
+    R.LEDGER_UNREACHABLE,
+    R.CHAIN_UNREACHABLE,
+    R.NOT_REGISTERED,
+    R.WALLET_MISSING,
+    R.COLDKEY_FOUND,
+    R.NO_TWINS,
+    R.CHALLENGES_CHANGED,
+    R.CHALLENGES_INVALID,
+    R.JUDGE_UNREACHABLE,
+    R.RESULTS_DIFFER,
+)
+"""What a round's Jobs say of why they failed."""
+ROUND_FAILED: Final = (
+    *ROUND,
+    R.OUT_OF_MEMORY,
+    R.PREEMPTED,
+    R.NODE_LOST,
+    R.KILLED,
+    R.DEADLINE_EXCEEDED,
+    R.ROUND_CRASHED,
     R.NO_REPORT,
     R.REPORT_UNREADABLE,
     R.OWNER_GONE,
-    R.TRAINER_FAILED,
+    R.ROUND_ERROR,
 )
 _STUCK: Final = (R.NO_POOL_MATCHES, R.POOL_UNREADABLE, R.BASE_MODEL_MISMATCH, R.RANK_TOO_HIGH, R.SERVED_NAME_COLLISION)
 _UNREADABLE: Final = (R.SPEC_INVALID, R.STATUS_UNREADABLE)
@@ -137,6 +167,34 @@ REFUSED_VERSION: Final = (
     R.SERVED_NAME_COLLISION,
 )
 _STAGES: Final = (R.STAGE_STARTING, R.STAGE_DATA, R.STAGE_TRAIN, R.STAGE_PUBLISH, R.STAGE_EVALUATE, R.STAGE_DONE)
+
+_PODLESS: Final = (
+    R.JOB_STARTING,
+    R.POD_STARTING,
+    R.UNSCHEDULABLE,
+    R.VOLUME_CLAIM_NOT_FOUND,
+    R.VOLUME_CLAIM_NOT_BOUND,
+    R.IMAGE_PULL_FAILED,
+    R.SECRET_NOT_FOUND,
+    R.CONTAINER_NOT_STARTED,
+    R.APPLY_REFUSED,
+    R.RETRYING,
+)
+_NO_WEIGHTS: Final = (
+    R.WEIGHTS_MISSED,
+    R.WEIGHTS_SUPERSEDED,
+    R.WEIGHTS_REFUSED,
+    R.WEIGHTS_WITHHELD,
+    R.WEIGHTS_NOT_ASKED,
+    R.WEIGHTS_FAILED,
+    R.OWNER_GONE,
+)
+_WEIGHTS_OPEN: Final = (
+    R.WEIGHTS_WAITING,
+    R.WEIGHTS_COMMITTED,
+    R.REPORT_UNREADABLE,
+    *(reason for reason in _PODLESS if reason is not R.JOB_STARTING),
+)
 
 _OF_ADAPTER: Final = {"an adapter's reason: see AdaptersVerified": frozenset(ADAPTER) - frozenset(_STUCK)}
 _OF_VERSION: Final = {key: found - {R.RANK_MISMATCH} for key, found in _OF_ADAPTER.items()}
@@ -253,6 +311,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "MinerRegistered=False": (
                     R.NOT_REGISTERED,
                     R.FOREIGN_OWNER,
+                    R.NONCES_NOT_SHARED,
                     R.ADDRESS_MISSING,
                     R.ADDRESS_REFUSED,
                     R.WALLET_MISSING,
@@ -314,7 +373,18 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.UNSCHEDULABLE,
                 ),
                 "DatasetsWritten=Unknown": (R.DATASETS_AWAITED,),
-                "WeightsSet=False": (R.NOT_IMPLEMENTED,),
+                "WeightsSet=True": (R.WEIGHTS_REVEALED,),
+                "WeightsSet=False": (
+                    R.ROUNDS_OFF,
+                    R.ROUNDS_SUSPENDED,
+                    R.ROUND_FAILED,
+                    R.ROUND_NOT_CREATED,
+                    R.CHILD_CONFLICT,
+                    R.CHILDREN_REFUSED,
+                    R.SCHEDULE_INVALID,
+                    *_NO_WEIGHTS,
+                ),
+                "WeightsSet=Unknown": (R.ROUND_AWAITED, *_WEIGHTS_OPEN),
                 "HostsActive=False": (R.NOT_IMPLEMENTED,),
             }
         ),
@@ -355,7 +425,9 @@ TABLES: Final[tuple[Table, ...]] = (
                 ),
                 "Trained=True": (R.TRAINING_ENDED,),
                 "Published=True": (R.IN_STORE,),
+                "Published=False": (R.ARTIFACT_REFUSED,),
                 "Evaluated=True": (R.PROMOTE, R.REJECT, R.INCONCLUSIVE),
+                "Evaluated=False": (R.EXAMINATION_REFUSED,),
                 "Promoted=True": (R.TOOK_OVER,),
                 "Promoted=False": (R.AWAITING_ROLLOUT, R.CANARY_RUNNING, R.AWAITING_APPROVAL, R.OWNER_UNREADABLE),
                 "Rejected=True": (R.GATE_REJECTED, R.TWIN_GONE, *REFUSED_VERSION),
@@ -364,6 +436,44 @@ TABLES: Final[tuple[Table, ...]] = (
         ),
     ),
     Table(name="failure", kind="FineTuneRun", again=True, places=_places({"Failed=True": FAILED})),
+    Table(
+        name="round",
+        kind="ValidatorRound",
+        places=_places(
+            {
+                "Running=True": (
+                    R.STAGE_STARTING,
+                    R.STAGE_PREPARE,
+                    R.STAGE_ASK,
+                    R.STAGE_SCORE,
+                    R.STAGE_REWARD,
+                    R.STAGE_TASKS,
+                    R.STAGE_DONE,
+                    R.REPORT_UNREADABLE,
+                ),
+                "Running=False": (
+                    R.VALIDATOR_NOT_FOUND,
+                    R.VALIDATOR_IS_ANOTHER,
+                    R.OWNER_UNREADABLE,
+                    R.ROUND_BUSY,
+                    *_PODLESS,
+                    R.ENDING,
+                    R.ENDED,
+                    *_UNREADABLE,
+                ),
+                "QuorumReached=True": (R.QUORUM_REACHED,),
+                "QuorumReached=False": (R.QUORUM_MISSED,),
+                "MetricsFresh=True": (R.METRICS_FRESH,),
+                "MetricsFresh=False": (R.METRICS_STALE,),
+                "Complete=True": (R.RESULTS_STORED,),
+                "Complete=False": (R.ROUND_UNDER_WAY, R.ROUND_FAILED),
+                "WeightsSubmitted=True": (R.WEIGHTS_REVEALED,),
+                "WeightsSubmitted=False": _NO_WEIGHTS,
+                "WeightsSubmitted=Unknown": _WEIGHTS_OPEN,
+            }
+        ),
+    ),
+    Table(name="round-failure", kind="ValidatorRound", again=True, places=_places({"Failed=True": ROUND_FAILED})),
 )
 
 

@@ -54,10 +54,12 @@ _BEFORE_SECONDS: Final = 300
 """A pod that was scraped in so long before the canary had counters then."""
 _BEFORE_REQUESTS: Final = 3000
 """What was before counts as so many requests at most: things may have changed since."""
-_TIMES_AS_OFTEN: Final = 5
-"""How much more often than the serving version a bad one is looked out for to fail; others are found a little later."""
-_SLOW: Final = Prior(serving=(0.5, 0.5), tried=(0.5, 0.5))
-_LOW: Final = Prior(serving=(0.5, 0.5), tried=(0.5, 0.5))
+_WORSE: Final = ((0.25, 5, 0.05, 40), (0.5, 5, 0.05, 200), (0.25, 2, 0.02, 400))
+"""What a bad version is looked out for to do: weight; how many times as often as the serving version it fails, and how
+often at least; and by how many requests that is held to be known. Others are found a little later."""
+_MOST_WORSE: Final = 0.7
+_SLOW: Final = Prior(serving=(0.5, 0.5), tried=((1.0, 0.5, 0.5),))
+_LOW: Final = Prior(serving=(0.5, 0.5), tried=((1.0, 0.5, 0.5),))
 _MOST: Final = 2.0**53
 """A float counts up to here: no counter is above it, and none below zero."""
 
@@ -299,10 +301,13 @@ def _errors(measured: Measurement, limits: RolloutSpec) -> _Test:
 def _prior(before: Tried) -> Prior:
     """Return what to look out for: what the serving version did before, and a multiple of that."""
     weight = min(1.0, _BEFORE_REQUESTS / before.number) if before.number else 0.0
-    worse = min(0.7, max(0.05, _TIMES_AS_OFTEN * before.share))
+    tried = []
+    for part, times, least, known in _WORSE:
+        worse = min(_MOST_WORSE, max(least, times * before.share))
+        tried.append((part, worse * known, (1 - worse) * known))
     return Prior(
         serving=(1 + weight * before.sum, 60 + weight * (before.number - before.sum)),
-        tried=(2.0, 2 * (1 - worse) / worse),
+        tried=tuple(tried),
     )
 
 

@@ -16,6 +16,7 @@ from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from bettertherapy_api.validator import ValidatorSpec
+from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 
@@ -158,6 +159,47 @@ class Validator:
         return self.spec.ledger is None or self.spec.ledger.uri_secret_ref is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A ValidatorRound."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    spec: ValidatorRoundSpec
+    status: ValidatorRoundStatus
+    owner_uid: str | None = None
+    """UID of the Validator whose schedule made it; None: somebody made it by hand."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def validator(self) -> str:
+        """Name of the validator that examines."""
+        return self.spec.validator_ref.name
+
+    @property
+    def started(self) -> bool:
+        """Whether it was let go."""
+        return self.status.start_time is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether asking and scoring are over."""
+        return self.status.completion_time is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether its results are stored."""
+        return self.ended and self.status.failure is None and self.status.results_digest is not None
+
+    def is_of_uid(self, uid: str) -> bool:
+        """Tell whether it is a round of the Validator with this UID; of one that was not looked at yet it may be."""
+        told = self.status.validator_uid or self.owner_uid
+        return told is None or told == uid
+
+
 def parsed(model: type[Document], document: object) -> Document | str:
     """Return the document as `model`, or what is wrong with it as one sentence."""
     try:
@@ -266,6 +308,23 @@ def validator_from(thing: Mapping[str, Any], former: Any = None) -> Validator | 
     return Validator(
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), spec=spec,
+    )  # fmt: skip
+
+
+def round_from(thing: Mapping[str, Any], former: Any = None) -> Round | Unreadable:
+    """Return the round, or what can't be read of it: its status is the memory of what was started and found."""
+    spec = _spec(ValidatorRoundSpec, thing, former)
+    if isinstance(spec, str):
+        return Unreadable(part="spec", problem=spec)
+    status = parsed(ValidatorRoundStatus, thing.get("status") or {})
+    if isinstance(status, str):
+        return Unreadable(part="status", problem=status)
+    metadata = thing["metadata"]
+    owner = next((each for each in metadata.get("ownerReferences") or [] if each.get("kind") == "Validator"), None)
+    return Round(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
+        generation=metadata.get("generation", 0), created=metadata.get("creationTimestamp") or "", spec=spec,
+        status=status, owner_uid=owner["uid"] if owner else None, annotations=metadata.get("annotations") or {},
     )  # fmt: skip
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import orjson
+
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding
+
+_LAST_WORDS: Final = 700
 
 
 def cannot_pull(pod: PodFacts, trouble: ContainerTrouble, *, field: str) -> Finding:
@@ -50,3 +56,29 @@ def telling_line(output: str) -> str:
     """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+
+
+def last_words(output: str) -> str:
+    """Return the sentence by which a program says why it ended, out of its last output: JSON lines or plain ones."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in reversed(lines):
+        said = _logged(line)
+        if said is not None:
+            return _cut(said)
+    return _cut(telling_line(output))
+
+
+def _logged(line: str) -> str | None:
+    """Return the message of a log line that tells of an error."""
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(entry, dict) or entry.get("level") not in ("error", "critical"):
+        return None
+    message = entry.get("message")
+    return message if isinstance(message, str) else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LAST_WORDS else text[:_LAST_WORDS] + "…"

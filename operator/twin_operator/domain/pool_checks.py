@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.registration import registration
@@ -21,7 +21,6 @@ MODEL_HEADERS: Final = "model-headers"
 """The container that reads the sizes of a base model in the engine's image."""
 ENGINE_IMAGE: Final = {"engine": "the engine", MODEL_HEADERS: "container model-headers"}
 """Containers that run the engine's image, with what they are called."""
-_LAST_WORDS: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,12 +362,7 @@ def _crashes(pod: PodFacts, container: str) -> list[ContainerTrouble]:
 
 
 def _ending(crash: ContainerTrouble) -> str:
-    words = telling_line(crash.message)
-    return ending(
-        crash,
-        memory="spec.resources.limits.memory",
-        words=words if len(words) <= _LAST_WORDS else words[:_LAST_WORDS] + "…",
-    )
+    return ending(crash, memory="spec.resources.limits.memory", words=last_words(crash.message))
 
 
 def _image_field(trouble: ContainerTrouble) -> str:

@@ -276,7 +276,7 @@ class Reason(StrEnum):
     )
     METRICS_STALE = (
         "MetricsStale",
-        "Prometheus has no fresh samples of some miners of the twin's pools",
+        "Prometheus has no fresh samples of some miners",
         "check that it scrapes them, and that their series carry `namespace` and `pod`",
     )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
@@ -406,6 +406,13 @@ class Reason(StrEnum):
         "the hotkey has no UID on the subnet: it never was registered, or gave way to another",
         "register it with its coldkey, outside the cluster: `btcli subnets register`",
     )
+    NONCES_NOT_SHARED = (
+        "NoncesNotShared",
+        "the miner is registered, but its several pods share no store of accepted requests, so they turn every "
+        "validator away",
+        "`NONCE_STORE_URL` in `spec.miner.pod.env` ([receipts.md](receipts.md#the-two-doors)), or "
+        "`spec.miner.replicas: 1`",
+    )
     FOREIGN_OWNER = (
         "ForeignOwner",
         "the hotkey is registered by another coldkey than the Secret's `coldkeypub.txt` names",
@@ -436,7 +443,7 @@ class Reason(StrEnum):
     )
     ADDRESS_REFUSED = (
         "AddressRefused",
-        "the miner's address can't be published on the chain",
+        "the miner's address can't be published on the chain, or another miner of its hotkey published its own over it",
         "the message",
         "yes, every ten minutes",
     )
@@ -579,16 +586,16 @@ class Reason(StrEnum):
         "wait, or lower it",
     )
     DATASET_READ = "DatasetRead", "the message counts what is trained on"
-    STAGE_STARTING = "StageStarting", "the trainer's pod runs and has not reported yet"
+    STAGE_STARTING = "StageStarting", "the pod runs and has not reported yet"
     STAGE_DATA = "StageData", "it reads the data"
     STAGE_TRAIN = "StageTrain", "it trains"
     STAGE_PUBLISH = "StagePublish", "it puts the adapter into the store"
-    STAGE_EVALUATE = "StageEvaluate", "the gate asks parent and child"
+    STAGE_EVALUATE = "StageEvaluate", "the examiner asks parent and child"
     STAGE_DONE = "StageDone", "it is about to end"
-    POD_STARTING = "PodStarting", "the trainer's pod is starting"
-    JOB_STARTING = "JobStarting", "the trainer's Job has no pod yet"
-    ENDING = "Ending", "an attempt failed as the next would; the run is about to say so"
-    ENDED = "Ended", "the trainer has ended"
+    POD_STARTING = "PodStarting", "the Job's pod is starting"
+    JOB_STARTING = "JobStarting", "the Job has no pod yet"
+    ENDING = "Ending", "an attempt failed as the next would; it is about to say so"
+    ENDED = "Ended", "the Job has ended"
     TRAINING_ENDED = "TrainingEnded", "the message has steps and loss"
     IN_STORE = "InStore", "the adapter is published; the message has digest and place"
     AWAITING_ROLLOUT = "AwaitingRollout", "it passed its gate; the twin has not taken it up yet"
@@ -598,15 +605,15 @@ class Reason(StrEnum):
     TWIN_GONE = "TwinGone", "the twin does not exist any more"
     OWNER_UNREADABLE = (
         "OwnerUnreadable",
-        "twin or pool are there, but can't be read by this operator; nothing is decided until they can",
+        "twin, pool or validator are there, but can't be read by this operator; nothing is decided until they can",
         "see the condition Ready of the one that the message names",
     )
 
     # Why a run failed; also as status.failure.class.
     OUT_OF_MEMORY = (
         "OutOfMemory",
-        "the trainer took more than its limit",
-        "the pool's `fineTune.resources`, or a smaller `batchSize`",
+        "the pod took more than its limit",
+        "a trainer's: the pool's `fineTune.resources`, or a smaller `batchSize`; a round's: `rounds.resources`",
         "no",
     )
     PREEMPTED = (
@@ -618,14 +625,14 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost", "the node went away", "nothing: as with Preempted", "yes"
     KILLED = (
         "Killed",
-        "the trainer was ended from outside: its node restarted, or the pod was deleted by force",
+        "it was ended from outside: its node restarted, or the pod was deleted by force",
         "nothing: it is started again, at most `retries` times",
         "yes",
     )
     DEADLINE_EXCEEDED = (
         "DeadlineExceeded",
         "not done within `deadlineSeconds`",
-        "raise it, or train on less",
+        "raise it, or train on less, or ask less",
         "no",
     )
     TRAINER_CRASHED = (
@@ -634,22 +641,47 @@ class Reason(StrEnum):
         "`kubectl logs job/RUN -c trainer`",
         "the status says",
     )
+    EXAMINER_CRASHED = (
+        "ExaminerCrashed",
+        "the examiner ended without saying why",
+        "`kubectl logs job/RUN-examiner -c examiner`",
+        "the status says",
+    )
     NO_REPORT = (
         "NoReport",
-        "the trainer ended well, but without a last report",
-        "`kubectl logs job/RUN -c trainer`",
+        "the Job ended well, but without a last report",
+        "`kubectl logs job/NAME`",
         "yes",
     )
     REPORT_UNREADABLE = (
         "ReportUnreadable",
-        "the trainer's report holds what can't be true or is not known here; nothing of it counts",
-        "use the trainer's image of the operator's release; the message names the field",
+        "the Job's report holds what can't be true or is not known here; nothing of it counts",
+        "use the image of the operator's release; the message names the field",
         "no",
     )
-    OWNER_GONE = "OwnerGone", "twin or pool went away before it began", "", "no"
+    ARTIFACT_REFUSED = (
+        "ArtifactRefused",
+        "what the trainer names as its version is not at `<store>/<twin>/<digest>`: it is not examined",
+        "use a trainer's image of the operator's release; find out who named another place",
+        "no",
+    )
+    EXAMINATION_REFUSED = (
+        "ExaminationRefused",
+        "the examiner's report speaks of another run, twin, version, parent, anchor or dataset: nothing of it counts",
+        "the message says of which; find out who wrote it",
+        "no",
+    )
+    OWNER_GONE = "OwnerGone", "twin, pool or validator went away before it was decided", "", "no"
+    BAD_ARTIFACT = (
+        "BadArtifact",
+        "the published version is damaged, is another run's, or belongs to another base model: it can't be examined",
+        "the message; find out who writes to the store",
+        "no",
+    )
     BAD_DATA = (
         "BadData",
-        "the dataset is malformed or too large, or a file that was named is missing",
+        "the dataset is malformed or too large, or a file that was named is missing, or what it is examined with was "
+        "trained on",
         "the message says which line and why",
         "no",
     )
@@ -675,9 +707,122 @@ class Reason(StrEnum):
     )
     TRAINER_FAILED = (
         "TrainerFailed",
-        "the trainer failed for a reason that this operator doesn't know; the message begins with it",
+        "trainer or examiner failed for a reason that this operator doesn't know; the message begins with it",
         "what the message says",
         "the status says",
+    )
+
+    # A round.
+    VALIDATOR_NOT_FOUND = "ValidatorNotFound", "the Validator does not exist", "create it, or delete the round"
+    VALIDATOR_IS_ANOTHER = (
+        "ValidatorIsAnother",
+        "the Validator of that name is not the one that the round was made for",
+        "create the round again if it is for this one, else delete it",
+    )
+    ROUND_BUSY = "RoundBusy", "a validator holds one round at a time, and an older one goes first", "wait"
+    STAGE_PREPARE = "StagePrepare", "it reads metagraph, twins and questions"
+    STAGE_ASK = "StageAsk", "it asks the miners"
+    STAGE_SCORE = "StageScore", "it scores their answers"
+    STAGE_REWARD = "StageReward", "it ranks the miners and stores the results"
+    STAGE_TASKS = "StageTasks", "it hands out fine-tune tasks"
+    ROUND_UNDER_WAY = "RoundUnderWay", "the round is not over yet", "wait; Running says how far it is"
+    ROUND_FAILED = "RoundFailed", "the round ended without results", "see Failed"
+    RESULTS_STORED = "ResultsStored", "all is well: the results are in the ledger; the message has their digest"
+    QUORUM_REACHED = "QuorumReached", "all is well: enough miners have a score"
+    QUORUM_MISSED = (
+        "QuorumMissed",
+        "too few miners have a score, so no weights are set; those that are in force stay",
+        "`kubectl twin round NAME`: why miners failed; then the way to them",
+        "yes, in the next round",
+    )
+    METRICS_FRESH = "MetricsFresh", "all is well: the metrics that speed is read from are fresh"
+    WEIGHTS_WAITING = "WeightsWaiting", "the weights are not sent yet; the message says why", "wait", "yes"
+    WEIGHTS_COMMITTED = (
+        "WeightsCommitted",
+        "the weights are committed, and not revealed yet: they don't count so far",
+        "wait for the subnet's next epoch or two",
+    )
+    WEIGHTS_REVEALED = "WeightsRevealed", "all is well: the chain has the weights; the message has the block"
+    WEIGHTS_MISSED = (
+        "WeightsMissed",
+        "committed weights were never revealed, or could not be opened in time",
+        "the next round sets weights again; if it stays, the chain's endpoint and drand",
+        "yes, in the next round",
+    )
+    WEIGHTS_SUPERSEDED = "WeightsSuperseded", "later weights of the same hotkey took their place"
+    WEIGHTS_REFUSED = (
+        "WeightsRefused",
+        "the chain refuses the weights: no permit, too little stake, another version key",
+        "what the message says: stake, registration, or the subnet's hyperparameters",
+        "yes, in the next round",
+    )
+    WEIGHTS_WITHHELD = (
+        "WeightsWithheld",
+        "no weights were to be set; the message says why: no quorum, set in this epoch already, a newer round",
+        "what the message says",
+        "yes, in the next round",
+    )
+    WEIGHTS_NOT_ASKED = (
+        "WeightsNotAsked",
+        "miners are scored and no weights are set: the Validator has no `rewards`",
+        "set `rewards: {}`, or leave it",
+    )
+    WEIGHTS_FAILED = (
+        "WeightsFailed",
+        "the Job that sets the weights ended without it",
+        "what the message says; `kubectl logs job/ROUND-weights`",
+        "yes, in the next round",
+    )
+    CHALLENGES_CHANGED = (
+        "ChallengesChanged",
+        "the set of questions has another digest than the one that was ordered",
+        "`challengeDigest` of the round, or `rounds.challenges.digest`",
+        "no",
+    )
+    CHALLENGES_INVALID = (
+        "ChallengesInvalid",
+        "the set of questions can't be read, or has nothing for these twins",
+        "the message says which line and why",
+        "no",
+    )
+    JUDGE_UNREACHABLE = (
+        "JudgeUnreachable",
+        "the judge's server doesn't answer, or refuses",
+        "`scoring.judge`, its Secret, the server",
+        "yes",
+    )
+    RESULTS_DIFFER = (
+        "ResultsDiffer",
+        "what is stored of the round is not what was reckoned from it",
+        "the message; find out who writes to the ledger",
+        "no",
+    )
+    ROUND_CRASHED = (
+        "RoundCrashed",
+        "the round's Job ended without saying why",
+        "`kubectl logs job/ROUND`",
+        "the status says",
+    )
+    ROUND_ERROR = (
+        "RoundError",
+        "the round failed for a reason that this operator doesn't know; the message begins with it",
+        "what the message says",
+        "the status says",
+    )
+
+    # A validator's rounds.
+    ROUNDS_OFF = (
+        "RoundsOff",
+        "nobody makes rounds: the Validator has no `rounds`, and there is none that was made by hand",
+        "set `rounds` and `rewards`, or leave it: the gateway works alone",
+    )
+    ROUNDS_SUSPENDED = "RoundsSuspended", "`rounds.suspend` is true: no new rounds are made", "set it to false"
+    ROUND_AWAITED = "RoundAwaited", "no round has been held yet", "wait for `status.nextRoundTime`, or make one by hand"
+    ROUND_NOT_CREATED = (
+        "RoundNotCreated",
+        "the Job that makes a ValidatorRound when one is due failed",
+        "what the message says; `kubectl logs job/NAME`",
+        "yes, at the next time",
     )
 
 

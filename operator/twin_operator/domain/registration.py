@@ -43,7 +43,7 @@ def registration(pool: Pool, facts: PoolFacts) -> list[Condition]:
     reason = reason_named(said.registration.value)
     match said.registration:
         case Registration.REGISTERED:
-            return [Finding(reason, _place(said)).condition(CONDITION, "True")]
+            return [_registered(miner, said)]
         case Registration.CHAIN_UNREACHABLE:
             return [Finding(reason, _unreachable(said)).condition(CONDITION, "Unknown")]
         case _:
@@ -65,6 +65,23 @@ def _unset(miner: Miner) -> Finding | None:
             "URL",
         )
     return None
+
+
+def _registered(miner: Miner, said: SubnetReport) -> Condition:
+    if _turns_validators_away(miner):
+        shut = (
+            f"{_place(said)}, and its {miner.replicas} miners turn every validator away: they share no store of what "
+            "they accepted, so a request could be played again to another. Set NONCE_STORE_URL in "
+            "spec.miner.pod.env to a Redis-protocol server, or spec.miner.replicas to 1"
+        )
+        return Finding(Reason.NONCES_NOT_SHARED, shut).condition(CONDITION, "False")
+    return Finding(Reason.REGISTERED, _place(said)).condition(CONDITION, "True")
+
+
+def _turns_validators_away(miner: Miner) -> bool:
+    """Tell whether the door for signed requests is shut, as `neurons.miner.subnet` keeps it."""
+    added = {each.name: each.value for each in (miner.pod.env if miner.pod is not None else None) or ()}
+    return miner.replicas > 1 and "NONCE_STORE_URL" not in added and added.get("DOORS") != "token"
 
 
 def _gravest(reports: Sequence[SubnetReport], *, netuid: int) -> SubnetReport | None:

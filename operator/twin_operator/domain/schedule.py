@@ -67,6 +67,15 @@ class Schedule:
         return found.astimezone(UTC) if found is not None else None
 
 
+def next_time(cron: str, zone: str, *, after: datetime) -> datetime | None:
+    """Return when a CronJob of this schedule runs next; None where the schedule or the time zone mean nothing."""
+    try:
+        found = next(CronSim(cron, after.astimezone(ZoneInfo(zone))), None)
+    except (CronSimError, ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+    return found.astimezone(UTC) if found is not None else None
+
+
 def schedule_of(fine_tune: FineTune, *, namespace: str, twin: str, window_seconds: int) -> Schedule:
     """Return the twin's schedule; raises ScheduleError when it means nothing."""
     try:

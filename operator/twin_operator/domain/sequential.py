@@ -49,7 +49,9 @@ class Prior:
     """
 
     serving: tuple[float, float]
-    tried: tuple[float, float]
+    tried: tuple[tuple[float, float, float], ...]
+    """Several, mixed: each with its weight, of which the sum is 1. A wide one sees whatever there is, and late; a
+    narrow one sees what it was made for, and soon. A mixture loses the logarithm of the weight to each."""
 
 
 def log_evidence(tried: Tried, serving: Tried, *, allowed: float, prior: Prior) -> float:
@@ -63,7 +65,8 @@ def log_evidence(tried: Tried, serving: Tried, *, allowed: float, prior: Prior) 
             raise ValueError("what was counted is more than there was")
     if tried.number == 0:
         return 0.0
-    mixed = _mixed(tried, prior.tried)
+    parts = [math.log(weight) + _mixed(tried, (yes, no)) for weight, yes, no in prior.tried]
+    mixed = math.log(len(parts)) + log_mean(parts)
     if serving.number:
         mixed += _mixed(serving, prior.serving)
     return mixed - _no_worse(tried, serving, allowed)

@@ -13,6 +13,7 @@ _CONDITIONS: Final[dict[str, tuple[str, Truth]]] = {
     "MinerPool": ("Ready", "False"),
     "FineTuneRun": ("Queued", "True"),
     "Validator": ("Ready", "False"),
+    "ValidatorRound": ("Running", "False"),
 }
 
 SAYS_UNREADABLE: Final = frozenset({Reason.SPEC_INVALID.value, Reason.STATUS_UNREADABLE.value})

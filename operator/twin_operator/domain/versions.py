@@ -70,4 +70,9 @@ def uri_of(twin: Twin, digest: str, *, store: str) -> str:
     known = known_versions(twin).get(digest)
     if known is not None and known.uri is not None:
         return known.uri
-    return f"{store.rstrip('/')}/{twin.name}/{names.digest_hex(digest)}"
+    return place_of(store, twin.name, digest)
+
+
+def place_of(store: str, twin: str, digest: str) -> str:
+    """Return where a trainer publishes a version: it follows from store, twin and digest."""
+    return f"{store.rstrip('/')}/{twin}/{names.digest_hex(digest)}"

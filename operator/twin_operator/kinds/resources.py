@@ -28,15 +28,16 @@ DOCTOR_TWIN: Final = Resource(names.GROUP, names.VERSION, "DoctorTwin", "doctort
 MINER_POOL: Final = Resource(names.GROUP, names.VERSION, "MinerPool", "minerpools")
 FINE_TUNE_RUN: Final = Resource(names.GROUP, names.VERSION, "FineTuneRun", "finetuneruns")
 VALIDATOR: Final = Resource(names.GROUP, names.VERSION, "Validator", "validators")
+VALIDATOR_ROUND: Final = Resource(names.GROUP, names.VERSION, "ValidatorRound", "validatorrounds")
 ROUTING_SLICE: Final = Resource(names.GROUP, names.VERSION, "RoutingSlice", "routingslices")
 POD_REPORT: Final = Resource(names.GROUP, names.VERSION, "PodReport", "podreports")
 
-PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN, VALIDATOR)
+PRIMARY: Final = (DOCTOR_TWIN, MINER_POOL, FINE_TUNE_RUN, VALIDATOR, VALIDATOR_ROUND)
 CHILDREN: Final = (
     SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CONFIG_MAP, SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, DEPLOYMENT,
     JOB, CRON_JOB,
 )  # fmt: skip
-"""Types that pools, runs and validators own."""
+"""Types that pools, runs, validators and rounds own."""
 MADE_ONCE: Final = (SECRET, PERSISTENT_VOLUME_CLAIM)
 """Types of which objects are made where there are none, and neither read nor changed."""
 BY_KIND: Final = {

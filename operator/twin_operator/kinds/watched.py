@@ -10,10 +10,21 @@ from pydantic import BaseModel
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec
+from bettertherapy_api.examination import OUTCOMES_KEY
 from bettertherapy_api.report import AdapterReport, GatewayReport, MinerReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
-from twin_operator.domain.objects import Pool, Run, Twin, parsed, pool_from, run_from, twin_from, validator_from
+from twin_operator.domain.objects import (
+    Pool,
+    Run,
+    Twin,
+    parsed,
+    pool_from,
+    round_from,
+    run_from,
+    twin_from,
+    validator_from,
+)
 from twin_operator.domain.pool_facts import deployment_facts, pod_facts
 from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
 from twin_operator.engine.store import Watched
@@ -25,6 +36,7 @@ from twin_operator.kinds.resources import (
     POD_REPORT,
     ROUTING_SLICE,
     VALIDATOR,
+    VALIDATOR_ROUND,
 )
 
 OWNER: Final = "owner UID"
@@ -34,6 +46,10 @@ RUN: Final = "run"
 """(namespace, run) → everything that carries the run's label."""
 OF_VALIDATOR: Final = "validator"
 """(namespace, validator) → everything that carries the validator's label."""
+OF_ROUND: Final = "round"
+"""(namespace, round) → everything that carries the round's label."""
+ROUNDS: Final = "rounds"
+"""(namespace, validator's name) → ValidatorRounds that name it."""
 UID: Final = "UID"
 """UID → the DoctorTwin."""
 SELECTOR: Final = "selector"
@@ -205,6 +221,16 @@ def _trim_run(thing: Manifest) -> Manifest:
     return {**thing, "spec": {"twinRef": _mapping(_mapping(thing.get("spec")).get("twinRef"))}}
 
 
+def _validator_of_round(thing: Manifest, made: object) -> Iterable[Hashable]:
+    name = (_mapping(_mapping(thing.get("spec")).get("validatorRef"))).get("name")
+    return [(thing["metadata"]["namespace"], name)] if name is not None else []
+
+
+def _trim_round(thing: Manifest) -> Manifest:
+    """Its spec was decoded; the validator's name is looked up though it can't be read otherwise."""
+    return {**thing, "spec": {"validatorRef": _mapping(_mapping(thing.get("spec")).get("validatorRef"))}}
+
+
 def _without(*fields: str) -> Any:
     def trimmed(thing: Manifest) -> Manifest:
         return {key: value for key, value in thing.items() if key not in fields}
@@ -219,20 +245,21 @@ def _trim_job(thing: Manifest) -> Manifest:
 
 
 def _trim_config_map(thing: Manifest) -> Manifest:
-    """A hundred kilobytes of each run, as long as the run is kept; `kubectl twin` asks the API server for it."""
+    """Hundreds of kilobytes of each run, as long as the run is kept; who needs them asks the API server."""
     data = thing.get("data") or {}
-    if REVIEW_KEY not in data:
+    if not data.keys() & _LARGE:
         return thing
-    return {**thing, "data": {key: value for key, value in data.items() if key != REVIEW_KEY}}
+    return {**thing, "data": {key: value for key, value in data.items() if key not in _LARGE}}
 
 
 def _pool(thing: Manifest, former: Any) -> Pool | Any:
     return pool_from(thing, former)
 
 
+_LARGE: Final = frozenset({REVIEW_KEY, OUTCOMES_KEY})
 _CHILD_INDEXES = {
     OWNER: _owners, POOL: _by_label(names.LABEL_POOL), RUN: _by_label(names.LABEL_RUN),
-    OF_VALIDATOR: _by_label(names.LABEL_VALIDATOR),
+    OF_VALIDATOR: _by_label(names.LABEL_VALIDATOR), OF_ROUND: _by_label(names.LABEL_ROUND),
 }  # fmt: skip
 _SPECIAL: Final[Mapping[str, Mapping[str, Any]]] = {
     DEPLOYMENT.kind: {"decode": lambda thing, former: deployment_facts(thing)},
@@ -251,6 +278,9 @@ WATCHED: Final = (
         indexes={TWIN: _twin_of_run, UNDER_WAY: _under_way, WAITING: _waiting},
     ),
     Watched(resource=VALIDATOR, decode=validator_from, trim=_without("spec")),
+    Watched(
+        resource=VALIDATOR_ROUND, decode=round_from, trim=_trim_round, indexes={ROUNDS: _validator_of_round},
+    ),
     Watched(
         resource=ROUTING_SLICE, selector=names.LABEL_COMPONENT, decode=decode_slice,
         trim=_without("twins", "pods", "prompts"), kept=lambda value: {"twins": value.raw}, indexes=_CHILD_INDEXES,

@@ -1,4 +1,4 @@
-"""The store as the kinds see it: pools, twins and runs by what one asks of them, typed."""
+"""The store as the kinds see it: pools, twins, runs and rounds by what one asks of them, typed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from bettertherapy_api import names
 from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
-from twin_operator.domain.objects import Pool, PoolRef, Run, Twin, Unreadable, pool_ref
+from twin_operator.domain.objects import Pool, PoolRef, Round, Run, Twin, Unreadable, Validator, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry, Store
 from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
-from twin_operator.kinds.watched import POOL, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
+from twin_operator.kinds.watched import POOL, ROUNDS, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +210,17 @@ class World:
         """Return the runs that name a twin, whichever one it was, by name."""
         found = self.store.find(TWIN, (namespace, twin))
         return [entry.value for entry in found if isinstance(entry.value, Run)]
+
+    def validator(self, namespace: str, name: str) -> Validator | Unreadable | None:
+        """Return a validator, or what can't be read of it; None when there is none."""
+        found = self.store.value(Key("Validator", namespace, name))
+        return found if isinstance(found, (Validator, Unreadable)) else None
+
+    def rounds_naming(self, namespace: str, validator: str) -> list[Round]:
+        """Return the rounds that name a validator, whichever one it was, oldest first."""
+        found = self.store.find(ROUNDS, (namespace, validator))
+        rounds = [entry.value for entry in found if isinstance(entry.value, Round)]
+        return sorted(rounds, key=lambda each: (each.created, each.name))
 
     def under_way(self, pool: Pool) -> int:
         """Return how many runs have started in the pool and not ended."""

@@ -80,6 +80,7 @@ class Pod:
                 "pod_uid": "uid-1",
                 "host": "127.0.0.1",
                 "port": 0,
+                "metrics_port": 0,
                 "socket": self.engine.socket,
                 "run_dir": self.run_dir,
                 "adapters_dir": folder / "adapters",
@@ -120,6 +121,12 @@ class Pod:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.agent.port}"
+
+    async def metrics(self) -> str:
+        """Return the page at the port for Prometheus."""
+        async with self.http.get(f"http://127.0.0.1:{self.agent.metrics_port}/metrics") as response:
+            assert response.status == 200
+            return await response.text()
 
     def adapter(self, twin: str, **kwargs: Any) -> FakeAdapter:
         return write_adapter(self.store, twin, **kwargs)

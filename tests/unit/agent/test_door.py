@@ -18,7 +18,6 @@ from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
 ALLOWED = {
     ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/tokenize"),
-    ("GET", "/metrics"),
 }  # fmt: skip
 CHAT = "/v1/chat/completions"
 REFUSED_ROUTES = [route for route in ROUTES if route not in ALLOWED]
@@ -381,7 +380,7 @@ async def test_metrics_hold_the_agents_series_and_the_engines(served: Pod) -> No
     adapter = served.adapter("dr")
     served.tables.write(adapter)
     await served.verified(adapter)
-    _, text = await served.get("/metrics")
+    text = await served.metrics()
     assert 'bettertherapy_agent_adapters{state="Verified"} 1.0' in text
     assert "bettertherapy_agent_adapter_load_seconds_count 1.0" in text
     assert "bettertherapy_agent_engine_up 1.0" in text
@@ -390,9 +389,7 @@ async def test_metrics_hold_the_agents_series_and_the_engines(served: Pod) -> No
 
 async def test_metrics_come_without_an_engine(tmp_path: Path) -> None:
     async with running_pod(tmp_path, engine=False) as pod:
-        status, text = await pod.get("/metrics")
-        assert status == 200
-        assert "bettertherapy_agent_engine_up 0.0" in text
+        assert "bettertherapy_agent_engine_up 0.0" in await pod.metrics()
 
 
 async def test_status_is_the_pods_report(served: Pod) -> None:

@@ -91,7 +91,7 @@ async def test_the_table_may_come_before_the_engine(tmp_path: Path) -> None:
         assert not pod.agent.ready
         await pod.engine.start()
         await pod.verified(adapter)
-        assert pod.agent.ready
+        await until(lambda: pod.agent.ready)
 
 
 async def test_a_slow_answer_to_one_poll_unverifies_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason, Proof
 from neurons.agent import known_answers
 from neurons.agent.known_answers import KNOWN, Health, KnownAnswers
+from neurons.agent.places import Position
 from tests.standin import SPOILING, FakeAdapter, StandIn
 from tests.unit.agent.pod import Pod, running_pod, until
 
@@ -361,3 +363,27 @@ async def test_a_server_that_nobody_can_restart_is_not_said_to_be_restarted(tmp_
         engine.knobs.quantized = 30.0
         assert await known(pod).check() is Health.SPOILT
         assert "restart" not in (pod.agent.report().engine.message or "")
+
+
+async def test_a_look_beside_an_adapter_ends_though_a_cancellation_is_lost(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before Python 3.12 some awaits lose one; the adapter was then asked for ever, and nobody was judged."""
+    adapter = pod.adapter("dr")
+    pod.tables.write(adapter)
+    await pod.verified(adapter)
+    known_answers_ = known(pod)
+    measuring = known_answers_._measuring
+    ask = measuring.ask
+
+    async def deaf(model: str, positions: Sequence[Position]) -> tuple[float, ...]:
+        try:
+            return await ask(model, positions)
+        except asyncio.CancelledError:
+            if model != adapter.name:
+                raise
+            return (0.0,)
+
+    monkeypatch.setattr(measuring, "ask", deaf)
+    async with asyncio.timeout(5):
+        assert await known_answers_.check(beside=adapter.name) is Health.SOUND

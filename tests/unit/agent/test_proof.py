@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from bettertherapy_api.report import AdapterReport, AdapterState, FailureReason, Proof
+from neurons.agent.known_answers import Health
 from tests.standin import BASE, BASE_SEED, NO_EFFECT, NOT_FINITE, SPOILING, FakeAdapter, seed_of
 from tests.unit.agent.pod import Pod, running_pod, until, words
 
@@ -105,6 +107,26 @@ async def test_those_that_came_with_it_are_not_blamed(pod: Pod) -> None:
     await pod.verified(*good)
     assert (await pod.failed(bad)).reason is FailureReason.WEIGHTS_NOT_FINITE
     assert not pod.settings.wedged_file.exists()
+
+
+async def test_one_that_spoils_processes_is_found_though_each_is_replaced_before_it_is_judged(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at the base model anyway finds it first, and ends the process."""
+    known = pod.agent.roster.known_answers
+    check = known.check
+
+    async def after_another_has_ended_it(**how: Any) -> Health:
+        if pod.engine.spoilt:
+            await check()
+            await pod.engine.restart()
+            await until(lambda: pod.agent.monitor.live and not pod.agent.monitor.condemned)
+        return await check(**how)
+
+    monkeypatch.setattr(known, "check", after_another_has_ended_it)
+    bad = pod.adapter("bad", flaw=SPOILING)
+    pod.tables.write(bad)
+    await banned(pod, bad)
 
 
 @pytest.mark.parametrize("with_fingerprint", [True, False])
@@ -223,16 +245,16 @@ async def test_an_engine_that_answers_nonsense_is_drained_and_restarted(watchful
     pod.tables.write(adapter)
     await pod.verified(adapter)
     pod.engine.knobs.token_seconds = 0.05
-    running = asyncio.ensure_future(pod.answer(BASE, max_tokens=1000))
-    await until(lambda: any(body.get("max_tokens") == 1000 for body in pod.engine.bodies))
-    pod.engine.spoilt = True
-    await until(pod.settings.wedged_file.exists)
-    report = pod.agent.report()
-    assert (report.engine.wedged, report.ready) == (True, False)
-    assert "known question" in (report.engine.message or "")
-    assert (await pod.answer(adapter.name))[0] == 503
-    with pytest.raises(aiohttp.ClientError):  # broken off: a miner asks another pod
-        await running
+    async with pod.ask(BASE, max_tokens=1000, stream=True) as running:
+        await running.content.readany()
+        pod.engine.spoilt = True
+        await until(pod.settings.wedged_file.exists)
+        report = pod.agent.report()
+        assert (report.engine.wedged, report.ready) == (True, False)
+        assert "known question" in (report.engine.message or "")
+        assert (await pod.answer(adapter.name))[0] == 503
+        with pytest.raises(aiohttp.ClientError):  # broken off: a miner asks another pod
+            await running.read()
     pod.engine.knobs.token_seconds = 0.0
     await pod.engine.restart()
     await until(lambda: not pod.settings.wedged_file.exists())

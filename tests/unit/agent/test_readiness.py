@@ -32,6 +32,7 @@ async def test_not_before_the_adapters_of_the_start_are_settled(tmp_path: Path) 
         assert status == 503
         assert good.name in text
         await pod.verified(good)
+        await until(lambda: pod.agent.ready)  # after a look at the base model beside what came
         assert (await pod.get("/readyz"))[0] == 200
 
 
@@ -84,7 +85,7 @@ async def test_the_api_servers_absence_stops_nothing(tmp_path: Path) -> None:
         adapter = pod.adapter("dr")
         pod.tables.write(adapter)
         await pod.verified(adapter)
-        assert pod.agent.ready
+        await until(lambda: pod.agent.ready)
         assert (await pod.answer(adapter.name))[0] == 200
         assert not pod.reports
         pod.api_error = None

@@ -122,7 +122,7 @@ async def test_odd_answers_that_pass_by_have_adapter_and_base_measured(patient: 
     await until(lambda: reason(pod, bad) is FailureReason.WEIGHTS_NOT_FINITE)
     assert pod.agent.roster.known_answers.checks > checks
     await until(lambda: bad.name not in pod.engine.loras)
-    assert 'bettertherapy_agent_odd_answers_total{kind="empty"} 3.0' in (await pod.get("/metrics"))[1]
+    assert 'bettertherapy_agent_odd_answers_total{kind="empty"} 3.0' in await pod.metrics()
     assert pod.state(good).state is AdapterState.VERIFIED  # type: ignore[union-attr]
 
 

@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["http://gpu:0", "http://gpu:99999", "http://u:p@gpu:8000", "http://gpu:8000/?a=b", "http://gpu#x", "http://:80"],
     ),
     "place in a store": (
-        r"(adapter|evalSetRef|store|dataset|artifact)\.uri$",
+        r"(adapter|evalSetRef|store|dataset|artifact|challenges)\.uri$",
         ["pvc://claim/path", "s3://bucket/some/path", "gs://bucket", "az://box/x@y:z", "file:///models/x", "pvc://claim"],
         ["s3:///path", "s3://key:secret@bucket/x", "s3://bucket/x?y", "s3://bucket/x#y", "file://models/x",
          "pvc://claim/../other", "pvc://claim/./x", "s3://b/x/.."],
@@ -77,10 +77,11 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
          "203.0.113.777:80"],
     ),
     "network of a chain": (
-        r"validators\.chain\.network$",
+        r"(validators\.chain\.network|minerpools\.miner\.chain)$",
         ["finney", "test", "local", "wss://entrypoint.example:443", "ws://node:9944", "http://subnet.clinic.svc:9944",
          "https://chain.example/rpc"],
-        ["mainnet", "finney ", "wss://", "ws://me:pw@node:9944", "http://subnet:0", "http://subnet?x", "ftp://node"],
+        ["mainnet", "finney ", "127.0.0.1:9944", "wss://", "ws://me:pw@node:9944", "http://subnet:0", "http://subnet?x",
+         "ftp://node"],
     ),
     "folder on a node": (r"\.hostPath$", ["/data", "/data/..x"], ["/data/../etc", "/.."]),
 }  # fmt: skip

@@ -22,7 +22,7 @@ def run(twin: str, uid: str, **status: Any) -> Seen:
 
 
 def pod(twin: str, uid: str, phase: str, *, gone: bool = False) -> Seen:
-    labels = {names.LABEL_TWIN: twin, names.LABEL_RUN: f"{twin}-1"}
+    labels = {names.LABEL_TWIN: twin, names.LABEL_RUN: f"{twin}-1", names.LABEL_COMPONENT: "trainer"}
     return Seen(0.0, {"metadata": {"uid": uid, "labels": labels}, "status": {"phase": phase}}, gone=gone)
 
 
@@ -46,7 +46,7 @@ def test_more_than_one_of_anything_is_seen() -> None:
     for uid in ("j1", "j2"):
         seen.see_job(Seen(0.0, {"metadata": {"name": "b-1", "uid": uid}}))
         seen.see_pod(pod("c", uid, "Pending"))
-    assert seen.doubled == ["a", "b-1", "c-1"]
+    assert seen.doubled == ["a", "b-1", "c-1 trainer"]
 
 
 def test_the_most_at_once_is_of_every_state_that_was_told() -> None:

@@ -51,6 +51,7 @@ def genesis(**changes: Any) -> Genesis:
         "owner_hotkey": hotkey("owner").address,
         "time": 1_790_000_000.0,
         "sealing_seed": b"s" * 32,
+        "least_mortal_uids": 0,
         "hyperparameters": hyperparameters,
     }
     return Genesis(**(given | changes))

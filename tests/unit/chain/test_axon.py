@@ -27,6 +27,11 @@ from tests.unit.chain.played import NETUID, Subnet, hotkey
         ("10.0.0.1", "private"),
         ("192.168.0.9", "private"),
         ("fd00::1", "private"),
+        ("100.64.1.2", "private"),  # providers' own, and pods' of some clouds
+        ("fec0::1", "private"),
+        ("2002:a00:1::1", "private"),  # 6to4 of 10.0.0.1
+        ("2002:a9fe:a9fe::1", "link-local"),
+        ("::ffff:10.0.0.1", "private"),
         ("localhost", "no IP address"),
         ("miner.example.org", "no IP address"),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, ClassVar
 
 import bittensor as bt
 import pytest
@@ -41,6 +42,7 @@ async def test_a_real_endpoint_that_nobody_serves_is_unreachable() -> None:
     [
         (bt.ChainError("no", "HotKeyNotRegisteredInSubNet"), errors.NotRegistered),
         (bt.ChainError("no", "SettingWeightsTooFast"), errors.TooEarly),
+        (bt.ChainError("no", "CommitQueueFull"), errors.TooEarly),
         (bt.ChainError("no", "NeuronNoValidatorPermit"), errors.Refused),
         (bt.ChainError("something else"), errors.Refused),
     ],
@@ -110,6 +112,96 @@ async def test_a_connection_that_breaks_under_a_write_is_no_refusal(subnet: Subn
     assert not await serve_axon(chain, hotkey("a"), NETUID, address="10.0.0.1", port=8091)
     assert Breaking.broke
     assert subnet.service.chain.head == before + 1
+
+
+class Shared(LocalSubstrate):
+    """Tells who waits that it was closed in the words of the SDK's transport, which are those of a refusal."""
+
+    opened: ClassVar[list[Shared]] = []
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.waits, self.closed = asyncio.Event(), asyncio.Event()
+        Shared.opened.append(self)
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed.set()
+
+    async def _until_closed(self) -> None:
+        self.waits.set()
+        await self.closed.wait()
+
+    async def finalized_block_number(self) -> int:
+        if self is Shared.opened[0]:
+            await self._until_closed()
+            raise bt.ChainError("RPC session closed")
+        return await super().finalized_block_number()
+
+    async def submit(self, call: Any, keypair: Any, **options: Any) -> bt.ExtrinsicResult:
+        result = await super().submit(call, keypair, **options)
+        if self is Shared.opened[0]:
+            await self._until_closed()
+            error = bt.ChainError("RPC session closed")
+            return bt.ExtrinsicResult(success=False, message=error.message, error=error)
+        return result
+
+
+async def breaks(_client: bt.Client) -> None:
+    raise bt.RpcConnectionError("gone")
+
+
+async def test_who_waits_on_a_connection_that_another_task_closed_asks_anew(
+    subnet: Subnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shared, "opened", [])
+    chain = subnet.chain(open_substrate=lambda: Shared(subnet.url))
+    await chain.ask(lambda client: client.block())
+    substrate = Shared.opened[0]
+    reading = asyncio.create_task(chain.ask(lambda _client: Shared.opened[-1].finalized_block_number()))
+    await substrate.waits.wait()
+    with pytest.raises(errors.Unreachable):
+        await chain.once(breaks)
+    assert await reading == subnet.service.chain.head
+
+
+async def test_a_write_on_a_connection_that_another_task_closed_is_looked_for(
+    subnet: Subnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await subnet.enrol("a")
+    monkeypatch.setattr(Shared, "opened", [])
+    chain = subnet.chain(open_substrate=lambda: Shared(subnet.url))
+    before = subnet.service.chain.head
+    writing = asyncio.create_task(serve_axon(chain, hotkey("a"), NETUID, address="10.0.0.1", port=8091))
+    await asyncio.sleep(0)
+    while not Shared.opened:
+        await asyncio.sleep(0)
+    await Shared.opened[0].waits.wait()
+    with pytest.raises(errors.Unreachable):
+        await chain.once(breaks)
+    assert not await writing, "it is there already"
+    assert subnet.service.chain.head == before + 1
+
+
+async def test_who_fails_on_an_old_connection_leaves_the_new_one_open(subnet: Subnet) -> None:
+    chain = subnet.chain()
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    async def fails_late(_client: bt.Client) -> None:
+        begun.set()
+        await go_on.wait()
+        raise bt.RpcConnectionError("gone")
+
+    late = asyncio.create_task(chain.once(fails_late))
+    await begun.wait()
+    with pytest.raises(errors.Unreachable):
+        await chain.once(breaks)
+    await chain.ask(lambda client: client.block())
+    newer = chain._client
+    go_on.set()
+    with pytest.raises(errors.Unreachable):
+        await late
+    assert chain._client is newer
 
 
 async def test_what_the_sdk_itself_refuses_is_told(subnet: Subnet) -> None:

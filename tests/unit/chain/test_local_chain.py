@@ -225,7 +225,7 @@ def test_a_call_that_fails_in_an_unforeseen_way_is_refused_and_its_block_is_made
     "hidden",
     [
         {"version_key": "0"}, {"uids": [[0]]}, {"uids": [0.5]}, {"values": ["1"]}, {"values": None}, {"hotkey": None},
-        {"more": 1}, b"[" * 20_000, b"[]", b"5", b"\xff",
+        {"more": 1}, b"[" * 4_000, b"[]", b"5", b"\xff",
     ],
 )  # fmt: skip
 def test_weights_that_were_sealed_badly_are_dropped_and_blocks_go_on(tmp_path: Path, hidden: Any) -> None:
@@ -256,15 +256,59 @@ def test_who_earned_least_outside_immunity_gives_way(tmp_path: Path) -> None:
     chain = LocalChain.open(tmp_path / "chain.db", genesis(max_uids=4, hyperparameters={"immunity_period": 5}))
     for name in ("owner", "a", "b", "c"):
         put(chain, registration(chain, name))
-    assert put(chain, registration(chain, "d"))["error"]["name"] == "NoNeuronIdAvailable"
     for _ in range(5):
         chain.make_block()
-    chain.make_block({f"SubtensorModule.PruningScores/{NETUID}": [0, 30, 20, 20]})
+    chain.make_block({f"SubtensorModule.Emission/{NETUID}": [0, 30, 20, 20]})
     assert put(chain, registration(chain, "d"))["error"] is None
     # The owner has least and stays; b and c have as much, and b was there before.
     assert State1(chain.state(), NETUID).hotkeys == [hotkey(name).address for name in ("owner", "a", "d", "c")]
-    assert State1(chain.state(), NETUID).vector("PruningScores") == [0, 30, 0, 20]
+    assert State1(chain.state(), NETUID).vector("Emission") == [0, 30, 0, 20]
     assert chain.state().get("SubtensorModule.Uids", NETUID, hotkey("b").address) is None
+
+
+def full(tmp_path: Path, *, least_mortal: int, immunity: int) -> LocalChain:
+    """A full subnet of the owner (UID 0), a and b, that were registered in this order, a block each."""
+    given = genesis(max_uids=3, least_mortal_uids=least_mortal, hyperparameters={"immunity_period": immunity})
+    chain = LocalChain.open(tmp_path / "chain.db", given)
+    for name in ("owner", "a", "b"):
+        put(chain, registration(chain, name))
+    return chain
+
+
+def test_where_all_are_immune_the_one_with_least_emission_gives_way_all_the_same(tmp_path: Path) -> None:
+    chain = full(tmp_path, least_mortal=0, immunity=1000)
+    chain.make_block({f"SubtensorModule.Emission/{NETUID}": [0, 9, 8]})
+    assert put(chain, registration(chain, "c"))["error"] is None
+    assert State1(chain.state(), NETUID).hotkeys[2] == hotkey("c").address
+
+
+def test_of_few_outside_immunity_none_gives_way_before_an_immune_one(tmp_path: Path) -> None:
+    chain = full(tmp_path, least_mortal=1, immunity=3)
+    for _ in range(3):
+        chain.make_block()
+    put(chain, registration(chain, "c"))  # a and b are out of immunity: one more than have to stay
+    assert State1(chain.state(), NETUID).hotkeys[1] == hotkey("c").address
+    put(chain, registration(chain, "d"))  # b alone is, and stays, though c has been there for a block only
+    assert State1(chain.state(), NETUID).hotkeys[1:] == [hotkey("d").address, hotkey("b").address]
+    for _ in range(3):
+        chain.make_block()
+    put(chain, registration(chain, "e"))
+    put(chain, registration(chain, "f"))
+    assert State1(chain.state(), NETUID).n == 3
+
+
+def test_where_none_is_immune_and_all_have_to_stay_nobody_gives_way(tmp_path: Path) -> None:
+    chain = full(tmp_path, least_mortal=2, immunity=0)
+    assert put(chain, registration(chain, "c"))["error"]["name"] == "NoNeuronIdAvailable"
+
+
+def test_two_with_the_same_score_are_told_apart_by_what_they_earned(tmp_path: Path) -> None:
+    """Scores are rounded to 1/65535 of the largest; who gives way is decided by rao."""
+    chain = full(tmp_path, least_mortal=0, immunity=0)
+    scores = {f"SubtensorModule.PruningScores/{NETUID}": [65535, 0, 0]}
+    chain.make_block(scores | {f"SubtensorModule.Emission/{NETUID}": [10**15, 7, 5]})
+    put(chain, registration(chain, "c"))
+    assert State1(chain.state(), NETUID).hotkeys[2] == hotkey("c").address
 
 
 async def test_what_is_emitted_goes_18_41_41(open_local: OpenSubnet) -> None:

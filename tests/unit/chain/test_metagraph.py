@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from typing import Any
 
 import bittensor as bt
 import pytest
@@ -10,8 +12,10 @@ from aiohttp import web
 
 from neurons.chain import errors
 from neurons.chain.axon import serve_axon
+from neurons.chain.connection import Chain
 from neurons.chain.local.service import RateLimit
 from neurons.chain.metagraph import Identity, MetagraphReader
+from neurons.chain.weights import set_weights
 from tests.unit.chain.conftest import OpenSubnet
 from tests.unit.chain.played import NETUID, Subnet, coldkey_of, hotkey
 
@@ -180,15 +184,81 @@ async def test_a_runtime_upgrade_in_between_is_gone_along_with(subnet: Subnet) -
     assert (await MetagraphReader(chain, NETUID).read()).neurons[0].axon == "10.0.0.1:2"
 
 
+async def test_a_local_subnet_that_was_begun_anew_is_read_as_it_is(open_local: OpenSubnet) -> None:
+    """What the connection knows of the blocks of the chain before it holds no more, and no neuron of it is there."""
+    before = await open_local()
+    await before.enrol("validator", stake_tao=10)
+    await before.run_epoch()
+    chain = before.chain()
+    reader = MetagraphReader(chain, NETUID)
+    await reader.read()
+    await set_weights(chain, hotkey("validator"), NETUID, {0: 1.0}, since=before.service.chain.head)
+    port = before.server.port
+    await before.kill()
+    after = await open_local(port=port, time=1_790_000_001.0)
+    await after.enrol("x", "validator", stake_tao=10)
+    reading = await reader.refresh()
+    assert reading.problem is None
+    assert reading.metagraph is not None
+    assert [neuron.hotkey for neuron in reading.metagraph.neurons] == [
+        hotkey(name).address for name in ("x", "validator")
+    ]
+    await after.run_epoch()
+    submission = await set_weights(chain, hotkey("validator"), NETUID, {0: 1.0}, since=after.service.chain.head)
+    assert submission.block == after.service.chain.head
+
+
+class Far(Chain):
+    """A connection that is taken for one to a real network."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        self.near = subnet.chain()
+        self.network = "finney"
+
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    async def ask(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.near.ask(*args, **kwargs)
+
+
+async def test_an_endpoint_that_stands_still_makes_no_metagraph_younger(subnet: Subnet) -> None:
+    await subnet.enrol("miner")
+    now = [100.0]
+    reader = MetagraphReader(Far(subnet), NETUID, clock=lambda: now[0])
+    await reader.read()
+    now[0] += 60
+    assert (await reader.refresh()).problem is None, "a few blocks may be late"
+    now[0] += 240
+    reading = await reader.refresh()
+    assert reading.age_seconds == 300
+    assert isinstance(reading.problem, errors.Unreachable)
+    assert "stands at block" in str(reading.problem)
+    await subnet.advance()
+    reading = await reader.refresh()
+    assert (reading.age_seconds, reading.problem) == (0.0, None)
+
+
+async def test_an_endpoint_that_lags_far_behind_is_told(subnet: Subnet) -> None:
+    await subnet.enrol("miner")
+    now = [100.0]
+    reader = MetagraphReader(Far(subnet), NETUID, clock=lambda: now[0])
+    newer = await reader.read()
+    reader._metagraph = dataclasses.replace(newer, block=newer.block + 50)
+    now[0] += 300
+    reading = await reader.refresh()
+    assert reading.metagraph is reader._metagraph
+    assert f"stands at block {newer.block}, behind block {newer.block + 50}" in str(reading.problem)
+
+
 async def test_an_endpoint_that_lags_behind_brings_no_older_metagraph(subnet: Subnet) -> None:
-    reader = MetagraphReader(subnet.chain(), NETUID)
+    reader = MetagraphReader(Far(subnet), NETUID)
     await subnet.advance(5)
     newer = await reader.read()
-    reader._chain = (lagging := subnet.chain())
+    reader._chain = (lagging := Far(subnet))
 
     async def ask(_question: object) -> object:
-        import dataclasses
-
         return dataclasses.replace(newer, block=newer.block - 3)
 
     lagging.ask = ask  # type: ignore[method-assign, assignment]

@@ -29,9 +29,16 @@ def mounted(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+OTHER = sp_core.serialized_keypair_to_keyfile_data(OTHER_MINER)
+WHOLE_COLDKEY = sp_core.serialized_keypair_to_keyfile_data(COLDKEY)
+OWNER = sp_core.serialized_keypair_to_keyfile_data(
+    sp_core.Keypair(ss58_address=COLDKEY.ss58_address, public_key=bytes(COLDKEY.public_key), crypto_type=1)
+)
+
+
 @pytest.mark.parametrize("name", ["hotkey", "default", "miner-1"])
 def test_the_secrets_one_key_signs(tmp_path: Path, name: str) -> None:
-    folder = mounted(tmp_path, {name: PLAIN, "coldkeypub.txt": sp_core.serialized_keypair_to_keyfile_data(COLDKEY)})
+    folder = mounted(tmp_path, {name: PLAIN, "coldkeypub.txt": OWNER, "hotkeypub.txt": PUBLIC})
     found = load_hotkey(folder)
     assert (found.address, found.coldkey) == (MINER.ss58_address, COLDKEY.ss58_address)
 
@@ -49,15 +56,20 @@ def test_a_wallets_folder_is_read_too(tmp_path: Path) -> None:
         ({"hotkey": PLAIN, "coldkey": b"$NACL..."}, "holds a coldkey (coldkey)"),
         ({"hotkey": PLAIN, "coldkey.json": b"x"}, "holds a coldkey (coldkey.json)"),
         ({"hotkey": PLAIN, "coldkeypub.txt": PUBLIC}, "holds a coldkey (hotkey)"),
+        ({"hotkey": PLAIN, "coldkeypub.txt": WHOLE_COLDKEY}, "holds a coldkey (coldkeypub.txt)"),
+        ({"hotkey": PLAIN, "coldkeypub.txt": sp_core.encrypt_keyfile_data(WHOLE_COLDKEY, "password")},
+         "holds a coldkey (coldkeypub.txt)"),
+        ({"hotkey": PLAIN, "notes.txt": OTHER}, "holds 2 keys (hotkey, notes.txt)"),
         ({}, "holds no hotkey"),
         ({"coldkeypub.txt": PUBLIC}, "holds no hotkey"),
-        ({"a": PLAIN, "b": sp_core.serialized_keypair_to_keyfile_data(OTHER_MINER)}, "holds 2 keys (a, b)"),
+        ({"a": PLAIN, "b": OTHER}, "holds 2 keys (a, b)"),
         ({"hotkey": sp_core.encrypt_keyfile_data(PLAIN, "password")}, "is encrypted"),
         ({"hotkey": PUBLIC}, "not its public half"),
         ({"hotkey": b"nonsense"}, "is no hotkey that can sign"),
         ({"hotkey": b""}, "is no hotkey that can sign"),
     ],
-    ids=["coldkey", "named so", "by its public half", "empty", "public only", "two", "encrypted", "public", "junk",
+    ids=["coldkey", "named so", "by its public half", "as its public half", "as its public half, encrypted", "another",
+         "empty", "public only", "two", "encrypted", "public", "junk",
          "nothing"],
 )  # fmt: skip
 def test_what_is_no_hotkey_is_refused_in_words(tmp_path: Path, files: dict[str, bytes], says: str) -> None:

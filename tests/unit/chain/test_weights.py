@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bittensor as bt
 import pytest
 from aiohttp import web
 
 from neurons.chain import errors
 from neurons.chain.hyperparameters import EpochConsensus, read_hyperparameters
+from neurons.chain.local import calls
+from neurons.chain.local.storage import State
+from neurons.chain.local.subnet import DispatchError
 from neurons.chain.local.subnet import Subnet as State1
 from neurons.chain.metagraph import Identity, MetagraphReader
 from neurons.chain.wallet import Hotkey
@@ -269,6 +274,92 @@ async def test_under_null_consensus_one_validator_decides(open_local: OpenSubnet
     assert [neuron.incentive for neuron in metagraph.neurons] == pytest.approx([0, 0, 0.75, 0.25], abs=1e-4)
 
 
+def commit_of(subnet: Subnet, who: str, ciphertext: str = "00") -> list[dict[str, Any]]:
+    """Commit on what the chain is now, past the SDK, which looks first; returns the events. Nothing of it is kept."""
+    return commit_on(subnet.service.chain.state(), who, ciphertext)
+
+
+def commit_on(state: State, who: str, ciphertext: str = "00") -> list[dict[str, Any]]:
+    params = {"netuid": NETUID, "commit": f"0x{ciphertext}", "reveal_round": 1, "commit_reveal_version": 4}
+    return calls.dispatch(
+        state, signer=hotkey(who).address, module="SubtensorModule", function="commit_timelocked_weights", params=params
+    )
+
+
+async def test_under_null_consensus_nobody_else_may_commit(open_local: OpenSubnet) -> None:
+    """Also who signs without the SDK: a commit that could never be revealed takes no room."""
+    subnet = await open_local(hyperparameters={"epoch_consensus": "Null"})
+    await subnet.enrol("small", stake_tao=10)
+    await ready(subnet)
+    assert commit_of(subnet, "validator")
+    for who in ("small", "a"):
+        with pytest.raises(DispatchError, match="one alone has") as refused:
+            commit_of(subnet, who)
+        assert refused.value.name == "NeuronNoValidatorPermit"
+
+
+async def test_under_null_consensus_a_commit_is_revealed_and_pays(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"epoch_consensus": "Null"})
+    await ready(subnet)
+    chain = subnet.chain()
+    began = subnet.service.chain.head
+    submission = await set_weights(chain, hotkey("validator"), NETUID, {1: 3.0, 2: 1.0}, since=began)
+    assert await read_outcome(chain, submission) is Outcome.PENDING
+    assert (await set_weights(chain, hotkey("validator"), NETUID, {1: 3.0, 2: 1.0}, since=began)).repeated
+    await subnet.run_epoch()
+    assert await read_outcome(chain, submission) is Outcome.REVEALED
+    metagraph = await MetagraphReader(chain, NETUID).read()
+    assert [neuron.incentive for neuron in metagraph.neurons] == pytest.approx([0, 0.75, 0.25], abs=1e-4)
+
+
+async def test_under_null_consensus_who_lost_the_permit_before_the_reveal_has_missed_it(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"epoch_consensus": "Null", "commit_reveal_period": 2})
+    await ready(subnet)
+    chain = subnet.chain()
+    submission = await set_weights(chain, hotkey("validator"), NETUID, {1: 1.0}, since=subnet.service.chain.head)
+    await subnet.enrol("larger", stake_tao=5000)
+    await subnet.run_epoch()  # the larger stake has the permit from now on
+    assert await read_outcome(chain, submission) is Outcome.PENDING
+    await subnet.run_epoch()
+    assert await read_outcome(chain, submission) is Outcome.MISSED
+    assert await row(subnet) is None
+
+
+@pytest.mark.parametrize(("consensus", "most"), [("Yuma", 5000), ("Null", 32 * 1024)])
+async def test_a_commit_has_as_many_bytes_as_the_consensus_allows(
+    open_local: OpenSubnet, consensus: str, most: int
+) -> None:
+    subnet = await open_local(hyperparameters={"epoch_consensus": consensus})
+    await ready(subnet)
+    assert commit_of(subnet, "validator", "00" * most)
+    with pytest.raises(DispatchError) as refused:
+        commit_of(subnet, "validator", "00" * (most + 1))
+    assert refused.value.name == "CommitPayloadTooLarge"
+
+
+async def test_under_null_consensus_an_epochs_commits_share_their_room_by_stake(open_local: OpenSubnet) -> None:
+    subnet = await open_local(hyperparameters={"epoch_consensus": "Null"})
+    await ready(subnet)
+    state = subnet.service.chain.state()
+    half = "00" * (32 * 1024)
+    commit_on(state, "validator", half)
+    commit_on(state, "validator", half)
+    with pytest.raises(DispatchError, match="wait for the next epoch") as refused:
+        commit_on(state, "validator")
+    assert refused.value.name == "CommitQueueFull"
+    # Who has the permit by now, with more stake, takes the room of who had it before.
+    await subnet.enrol("larger", stake_tao=5000)
+    await subnet.run_epoch()
+    state = subnet.service.chain.state()
+    local = State1(state, NETUID)
+    epoch = int(local.get("SubnetEpochIndex"))
+    former = [[hotkey("validator").address, state.block, f"0x{half}", 1]] * 2
+    local.put("TimelockedWeightCommits", epoch, value=former)
+    commit_on(state, "larger")
+    waiting = [who for who, *_rest in local.get("TimelockedWeightCommits", epoch)]
+    assert waiting == [hotkey("validator").address, hotkey("larger").address]
+
+
 async def test_a_deregistered_hotkey_is_told(open_local: OpenSubnet) -> None:
     subnet = await open_local(max_uids=3)
     await ready(subnet)
@@ -287,12 +378,40 @@ async def test_a_deregistered_hotkey_is_told(open_local: OpenSubnet) -> None:
     assert after.neurons[1].incentive == 0
 
 
+async def test_weights_in_force_stay_so_when_a_miner_among_them_gives_way(open_local: OpenSubnet) -> None:
+    """Or a validator would take them for missed, and set them again in each epoch with a registration."""
+    subnet = await open_local(max_uids=3)
+    await ready(subnet)
+    chain = subnet.chain()
+    submission = await set_weights(
+        chain, hotkey("validator"), NETUID, {1: 2.0, 2: 1.0}, since=subnet.service.chain.head
+    )
+    await subnet.run_epoch()
+    assert await read_outcome(chain, submission) is Outcome.REVEALED
+    earned = State1(subnet.service.chain.state(), NETUID).vector("Emission")
+    await subnet.advance(Emission=[earned[0], earned[1], 0])
+    await subnet.enrol("c")  # in the place of b (UID 2)
+    assert await row(subnet) == [[1, 65535], [2, 0]], "nobody inherits a weight, in storage neither"
+    assert await read_outcome(chain, submission) is Outcome.REVEALED
+
+
+async def test_a_weight_that_is_zero_for_who_was_there_before_is_another_row(subnet: Subnet) -> None:
+    await ready(subnet)
+    chain = subnet.chain()
+    submission = await set_weights(
+        chain, hotkey("validator"), NETUID, {1: 2.0, 2: 1.0}, since=subnet.service.chain.head
+    )
+    await subnet.run_epoch()
+    await subnet.service.make_blocks(1, {f"SubtensorModule.Weights/{NETUID}/0": [[1, 65535], [2, 0]]})
+    assert await read_outcome(chain, submission) is Outcome.MISSED
+
+
 async def test_a_validator_that_gives_way_before_the_reveal_has_missed_it(open_local: OpenSubnet) -> None:
     subnet = await open_local(max_uids=3)
     await ready(subnet)
     chain = subnet.chain()
     submission = await set_weights(chain, hotkey("validator"), NETUID, {1: 1.0}, since=subnet.service.chain.head)
-    await subnet.service.make_blocks(1, {f"SubtensorModule.PruningScores/{NETUID}": [0, 9, 9]})
+    await subnet.service.make_blocks(1, {f"SubtensorModule.Emission/{NETUID}": [0, 9, 9]})
     await subnet.enrol("c")
     await subnet.run_epoch()
     assert await read_outcome(chain, submission) is Outcome.MISSED

@@ -53,7 +53,8 @@ class MemoryApi(Api):
         if path in self.objects:
             return self.objects[path]
         items = [thing for where, thing in sorted(self.objects.items()) if where.rpartition("/")[0] == path]
-        if not items and path.rpartition("/")[2] not in {"doctortwins", "finetuneruns", "configmaps"}:
+        listed = {"doctortwins", "finetuneruns", "configmaps", "validatorrounds"}
+        if not items and path.rpartition("/")[2] not in listed:
             raise ApiError(f"no {path}", status=404)
         if query and (wanted := query.get("fieldSelector")):
             name = wanted.removeprefix("spec.twinRef.name=")

@@ -37,6 +37,37 @@ def test_without_a_kubeconfig_it_says_how_to_have_one(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_context_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text('{"apiVersion":"v1","kind":"Config","current-context":"","contexts":[],"users":[],"clusters":[]}')
+    said = run("list", "--context", "nope", KUBECONFIG=str(config)).stderr
+    assert "nope" in said
+    assert "kubectl config get-contexts" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["miners"], "With --network and --netuid no cluster is needed."),
+        (["miners", "--netuid", "1"], "With --network and --netuid no cluster is needed."),
+        (["miners", "--metagraph", ""], "--metagraph is empty"),
+        (["miners", "--metagraph", "m.json", "--wallet", " "], "--wallet is empty"),
+        (["metagraph", "", "--network", "test", "--netuid", "1"], "FILE is empty"),
+        (["miners", "--metagraph", "m.json", "--netuid", "5"], "--metagraph or --netuid, and not both"),
+        (["miners", "--metagraph", "m.json", "--pool", "a"], "--metagraph or --pool, and not both"),
+        (["miners", "--pool", "a", "--validator", "b"], "--pool or --validator, and not both"),
+        (["metagraph", "m.json", "--pool", "a", "--validator", "b"], "--pool or --validator, and not both"),
+        (["miners", "--pool", "a", "--network", "test", "--netuid", "1"], "--pool or --network with --netuid, and not"),
+    ],
+)
+def test_which_subnet_is_asked_for_once(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = run(*arguments, KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert ".." not in done.stderr.replace("ws(s)://…", "")
+    assert "Traceback" not in done.stderr
+
+
 def test_an_api_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(

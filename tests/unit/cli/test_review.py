@@ -24,7 +24,7 @@ ITEM = ReviewItem(
 
 
 def answers(*items: ReviewItem) -> Json:
-    return {"metadata": {"name": "dr-gurung-3-progress"}, "data": {REVIEW_KEY: Review(items=items).to_json()}}
+    return {"metadata": {"name": "dr-gurung-3-examination"}, "data": {REVIEW_KEY: Review(items=items).to_json()}}
 
 
 def waiting() -> Json:

@@ -21,6 +21,14 @@ def test_a_pool_and_a_validator_name_theirs() -> None:
     assert subnet_of({}) is None
 
 
+def test_the_local_chain_of_an_object_is_the_service_of_its_namespace() -> None:
+    """To the SDK `local` is a node of this machine."""
+    where = {"metadata": {"name": "a", "namespace": "clinic"}}
+    url = "http://subnet.clinic.svc:9944"
+    assert subnet_of(where | {"spec": {"miner": {"netuid": 1, "chain": "local"}}}) == Subnet(url, 1)
+    assert subnet_of(where | {"spec": {"chain": {"network": "local", "netuid": 1}}}) == Subnet(url, 1)
+
+
 def test_a_namespace_on_one_subnet_needs_no_name() -> None:
     pools = [pool("a", netuid=42, chain="finney"), pool("b", netuid=42, chain="finney"), pool("c")]
     assert only_subnet(pools, namespace="clinic") == Subnet("finney", 42)

@@ -253,10 +253,12 @@ async def test_a_registered_miner_answers_a_validator_and_the_receipt_is_verifie
         write_metagraph(file, netuid=NETUID, block=read.block, neurons=neurons, time_ms=time.time_ns() // 10**6)
         command = subnet_command("ask", "indra", TEXT, "--output", "json", wallet=str(validators))
         assert parsed(command)["network"] == NETWORK
+        named = [command.index(option) for option in ("--network", "--netuid")]
+        by_file = [each for at, each in enumerate(command[3:], 3) if not {at, at - 1} & set(named)]
 
         def ask() -> str:
             capsys.readouterr()
-            if subnet_main([*command[3:], "--metagraph", str(file)]):
+            if subnet_main([*by_file, "--metagraph", str(file)]):
                 raise DemoError(capsys.readouterr().err, remedy="")
             return capsys.readouterr().out
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from neurons.emergency import Kind, Language, assess
+from neurons.emergency.assessing import rules_alone
 from neurons.emergency.notices import countries
 
 SETS = Path(__file__).parent / "sets"
@@ -59,6 +60,11 @@ def test_a_negation_or_a_past_ends(text: str) -> None:
     assert Kind.HEART in said(text).kinds
 
 
+@pytest.mark.parametrize("many", ["40", "forty", "a hundred", "thirty", "two dozen"])
+def test_a_number_in_words_is_a_number(many: str) -> None:
+    assert Kind.POISONING in said(f"I took {many} paracetamol tablets yesterday").kinds
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -82,7 +88,7 @@ def test_a_sign_is_known_in_other_forms_of_its_words(text: str, kind: Kind) -> N
     ["he isnt making any plans these days", "i had a fit 10 yrs back", "bahini le bhat khai", "mero bhai thik cha"],
 )
 def test_other_forms_make_no_alarm_of_their_own(text: str) -> None:
-    assert not said(text).is_emergency
+    assert not rules_alone(text)
 
 
 def test_a_no_to_what_somebody_can_do_tells_that_they_cant() -> None:
@@ -165,10 +171,13 @@ def test_no_change_loses_what_was_found(name: str, least: float, most: float) ->
 
 
 def test_each_decision_is_as_reviewed() -> None:
-    """decisions.json holds which rules matched, and the language; a change of the list writes it anew, to be read."""
+    """decisions.json holds which rules matched, and the language; a change of the list writes it anew, to be read.
+
+    Not of the blind set: who reads what became of its messages has no estimate left. Nor of what is learned from.
+    """
     decided = json.loads((SETS / "decisions.json").read_text(encoding="utf-8"))
     found = {}
-    for path in sorted(SETS.glob("*.jsonl")):
+    for path in sorted(set(SETS.glob("*.jsonl")) - {*SETS.glob("blind*.jsonl"), *SETS.glob("training-*.jsonl")}):
         for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
             said = assess(row["messages"])
             found[f"{path.stem}:{row['id']}"] = [*said.rules, f"/{said.language}"]

@@ -19,9 +19,11 @@ from neurons.trainer import __main__ as trainer
 from neurons.trainer import progress
 from neurons.trainer.arguments import parser
 from neurons.trainer.lora import Settings
+from neurons.trainer.reporting import TRY_AGAIN, progress_of_environment
+from neurons.trainer.schedule import DEFAULT_EPOCHS
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
-from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.trainer_job import RANK, build_trainer_job
 from twin_operator.settings import Images
@@ -48,14 +50,17 @@ WHOLE_RUN: Json = {
     "dataset": {"uri": "pvc://data/dr-a/day.jsonl", "digest": DATASET},
     "hyperparameters": {
         "rank": 8, "alpha": 24, "learningRate": "0.0002", "epochs": 2, "maxSteps": 40, "batchSize": 6,
+        "preferenceLearningRate": "0.00001", "learnUnrated": True, "rehearsalPercent": 40, "klWeight": "0.25",
+        "validationPercent": 15, "gradientCheckpointing": True, "method": "RsLoRA", "quantization": "NF4",
     },
     "seed": 4294967295,
 }  # fmt: skip
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
-    "command": "run", "base_model_digest": None, "answer_tokens": 96, "anchor": None, "anchor_uri": None,
-    "checkpoint_steps": 20, "work_dir": None,
+    "command": "run", "base_model_digest": None, "checkpoint_steps": 20, "work_dir": None,
 }  # fmt: skip
+
+NEEDED = ["--run=r1", "--twin=dr-a", "--store=s", "--base-model=m", "--base-model-name=n", "--dataset-uri=d"]
 
 
 def job(*, prompt: bool = True, twin_fields: Json | None = None, pool_fields: Json | None = None, **spec: Any) -> Json:
@@ -94,17 +99,20 @@ def test_every_field_arrives() -> None:
         "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"),
         "eval_uri": "pvc://evals/dr-a/items.jsonl",
         "eval_digest": ITEMS,
-        "min_score_percent": 71,
-        "min_safety_percent": 82,
-        "category_floor": [("emergency", 90), ("self harm=any", 95)],
-        "margin_percent": 3,
-        "min_samples": 12,
         "rank": 8,
         "alpha": 24,
         "learning_rate": 0.0002,
         "epochs": 2,
         "steps": 40,
         "batch_size": 6,
+        "preference_rate": 0.00001,
+        "learn_unrated": True,
+        "rehearsal_percent": 40,
+        "kl_weight": 0.25,
+        "validation_percent": 15,
+        "gradient_checkpointing": True,
+        "method": "rslora",
+        "quantization": "nf4",
         "max_tokens": 768,
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
@@ -118,8 +126,7 @@ def test_what_nobody_set_is_the_trainers_default() -> None:
             "name": "smollm2", "uri": "pvc://models/smollm2"
         }},
     )  # fmt: skip
-    needed = ["--run=r1", "--twin=dr-a", "--store=s", "--base-model=m", "--base-model-name=n", "--dataset-uri=d"]
-    bare = vars(parser().parse_args(["run", *needed]))
+    bare = vars(parser().parse_args(["run", *NEEDED]))
     differing = {name for name, value in vars(understood(made)).items() if value != bare[name]}
     assert differing == {
         "store", "base_model", "base_model_name", "dataset_uri", "min_interactions", "history_limit",
@@ -130,42 +137,45 @@ def test_the_operator_knows_the_trainers_rank() -> None:
     assert Settings().rank == RANK
 
 
-@pytest.mark.parametrize(
-    ("anchor", "told"),
-    [
-        ({"digest": digest("c")}, (digest("c"), f"pvc://adapters/store/dr-a/{'c' * 64}")),
-        ({}, ("base", None)),
-        (None, (None, None)),
-    ],
-)
-def test_the_anchor_is_told_of_and_mounted(anchor: Json | None, told: tuple[str | None, str | None]) -> None:
-    made = job(twin_fields=WHOLE_TWIN, **WHOLE_RUN, **({"anchor": anchor} if anchor is not None else {}))
-    options = understood(made)
-    assert (options.anchor, options.anchor_uri) == told
-
-
 def test_a_run_by_schedule_needs_the_twins_interactions() -> None:
     assert understood(job(twin_fields=WHOLE_TWIN)).min_interactions == 17
 
 
 @pytest.mark.parametrize(
-    ("extreme", "gate"),
+    "extreme",
     [
-        ({"rank": 1, "alpha": 1, "learningRate": "0.0000000001", "epochs": 1, "maxSteps": 1, "batchSize": 1}, 0),
-        ({"rank": 512, "alpha": 1024, "learningRate": "0.99", "epochs": 100, "maxSteps": 1000000, "batchSize": 9}, 100),
+        {"rank": 1, "rehearsalPercent": 0, "klWeight": "0", "validationPercent": 0, "learnUnrated": False},
+        {"rank": 1, "rehearsalPercent": 400, "klWeight": "10", "validationPercent": 50},
+        {"rank": 1, "alpha": 1, "learningRate": "0.0000000001", "epochs": 1, "maxSteps": 1, "batchSize": 1},
+        {"rank": 512, "alpha": 1024, "learningRate": "0.99", "epochs": 100, "maxSteps": 1000000, "batchSize": 9},
     ],
-)  # fmt: skip
-def test_whatever_the_api_takes_the_trainer_takes(extreme: Json, gate: int) -> None:
-    fields = {
-        "gate": {"minScorePercent": gate, "minSafetyPercent": gate, "marginPercent": max(1, gate), "minSamples": 1}
-    }
-    assert understood(job(twin_fields=fields, hyperparameters=extreme)).rank == extreme["rank"]
+)
+def test_whatever_the_api_takes_the_trainer_takes(extreme: Json) -> None:
+    assert understood(job(hyperparameters=extreme)).rank == extreme["rank"]
 
 
 @pytest.mark.parametrize("rate", ["0", "0.000", "1", "1.5", "2e-4"])
 def test_a_learning_rate_that_the_trainer_would_refuse_is_refused_at_admission(rate: str) -> None:
     with pytest.raises(ValidationError):
         Hyperparameters.model_validate({"learningRate": rate})
+
+
+@pytest.mark.parametrize("weight", ["-1", "11", "10.5", "1e-3", ".5"])
+def test_a_weight_that_the_trainer_would_refuse_is_refused_at_admission(weight: str) -> None:
+    with pytest.raises(ValidationError):
+        Hyperparameters.model_validate({"klWeight": weight})
+
+
+def test_the_api_says_the_trainers_defaults() -> None:
+    told = {name: " ".join((field.description or "").split()) for name, field in Hyperparameters.model_fields.items()}
+    options = vars(parser().parse_args(["run", *NEEDED]))
+    assert f'"{options["learning_rate"]}"' in told["learning_rate"]
+    assert f'"{options["preference_rate"]:f}"' in told["preference_learning_rate"]
+    assert f'"{options["kl_weight"]}"' in told["kl_weight"]
+    assert f"default {options['rehearsal_percent']}" in told["rehearsal_percent"]
+    assert f"default {options['validation_percent']}" in told["validation_percent"]
+    assert f"default {options['batch_size']}" in told["batch_size"]
+    assert f"default {DEFAULT_EPOCHS}" in told["epochs"]
 
 
 def _mounts(made: Json) -> dict[str, bool]:
@@ -179,8 +189,10 @@ def test_every_place_that_the_trainer_is_told_of_is_mounted() -> None:
     for uri in (options.store, options.parent_uri, options.dataset_uri, options.eval_uri):
         folder = local_folder(uri)
         assert folder is not None
-        [writable] = [mounts[str(each)] for each in folder.parents if str(each) in mounts]
-        assert writable == uri.startswith("pvc://adapters/")
+        around = [str(each) for each in (folder, *folder.parents) if str(each) in mounts]
+        own = uri == options.store or uri.startswith(f"{options.store}/{options.twin}/")
+        assert [mounts[each] for each in around[:1]] == ([] if uri == options.store else [own]), uri
+    assert mounts[f"/mnt/pvc/adapters/store/{options.twin}"] is True, "where it publishes"
     assert mounts[str(options.base_model.parent)] is False
     assert mounts["/tmp"], "its scratch space, for want of --work-dir"
 
@@ -208,9 +220,9 @@ def test_its_environment_says_where_it_tells_its_progress_and_its_role_lets_it(m
     for variable in container(job())["env"]:
         path = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
         monkeypatch.setenv(variable["name"], fields[path] if path else variable["value"])
-    [rule] = build_role(run())["rules"]
+    [rule] = build_role(run(), "r1-trainer", "trainer")["rules"]
     target = progress.Target(namespace="clinic", configmap=rule["resourceNames"][0])
-    told = trainer.progress_of_environment()
+    told = progress_of_environment()
     assert (told.document.attempt, told.target) == ("uid-7", target)
     assert "patch" in rule["verbs"]
     assert progress.FIELD_MANAGER != names.FIELD_MANAGER, "each would take the other's keys away"
@@ -231,7 +243,7 @@ def _action(policy: Json, code: int) -> str:
 )
 def test_only_what_may_pass_is_tried_again(code: int, action: str) -> None:
     assert _action(job()["spec"]["podFailurePolicy"], code) == action
-    assert trainer.TRY_AGAIN == 75
+    assert TRY_AGAIN == 75
 
 
 def _go(
@@ -265,6 +277,7 @@ def _lines(documents: list[Json]) -> bytes:
 LINE: Json = {
     "messages": [{"role": "user", "content": "My knee hurts."}, {"role": "assistant", "content": "Rest it."}],
     "consent": True,
+    "rating": 5,
 }
 ITEM: Json = {"id": "cough", "kind": "gold", "question": "I have a cough.", "gold": "Drink.", "must": ["drink"]}
 LEAK: Json = {**ITEM, "id": "leak", "question": "My KNEE hurts!"}

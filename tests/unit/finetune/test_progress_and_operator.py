@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, Subject, examination_name, read_outcomes
 from bettertherapy_api.run_progress import (
     PROGRESS_KEY,
     REVIEW_KEY,
@@ -17,17 +18,17 @@ from bettertherapy_api.run_progress import (
     RunStage,
     progress_name,
 )
-from neurons.scoring import Criteria
+from neurons.examiner.examination import Examination, Said, score
 from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.items import Gold
 from neurons.scoring.tripwires import tripwires
-from neurons.trainer.__main__ import failure_report
 from neurons.trainer.errors import BadData, PublishFailed, StoreFailed, TrainerError
-from neurons.trainer.evaluation import Examination, Said, judge
 from neurons.trainer.progress import Progress
+from neurons.trainer.reporting import failure_report
 from neurons.trainer.sources import Found, too_few
-from tests.unit.operator.run_samples import STARTED, job_object, run, trainer_pod_object
+from tests.unit.operator.run_samples import STARTED, examination_configmap, job_object, run, trainer_pod_object
 from tests.unit.operator.samples import container_status, digest, metadata, pool, twin
+from twin_operator.domain.objects import Run
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Store
 from twin_operator.kinds.finetune_run.facts import read_facts
@@ -60,7 +61,7 @@ def configmap(told: Progress) -> Json:
 def planned(*children: Json) -> RunPlan:
     store = {"store": {"uri": "s3://adapters"}}
     view = RunView(
-        run=run(status=STARTED), twin=twin(), pool=pool(**store), obstacle=None, facts=read_facts(children)
+        run=run(status=STARTED), twin=twin(), pool=pool(**store), obstacle=None, facts=read_facts("r1", children)
     )  # fmt: skip
     return plan_run(view, Images(), now=NOW)
 
@@ -73,35 +74,59 @@ def truth(plan: RunPlan) -> dict[str, tuple[str, str]]:
 def test_every_stage_is_read(stage: RunStage) -> None:
     told = trainer()
     told.stage(stage, step=1, steps=4, remaining_seconds=30, loss_milli=2100, dataset=DATA)
-    facts = read_facts([configmap(told)])
-    assert facts.progress == told.document
+    facts = read_facts("r1", [configmap(told)])
+    assert facts.trainer.progress == told.document
     plan = planned(job_object(active=1), trainer_pod_object(), configmap(told))
     assert truth(plan)["Running"] == ("True", f"Stage{stage.value}")
     assert (plan.status["step"], plan.status["steps"], plan.status["lossMilli"]) == (1, 4, 2100)
     assert plan.status["dataset"]["refused"] == [{"reason": "noConsent", "count": 2}]
 
 
-def _judged(child: str, *, items: int) -> Progress:
+def _published() -> Progress:
     told = trainer()
     told.stage(RunStage.DATA, dataset=DATA)
-    own = [Gold(id=f"i{n}", kind="gold", question=f"q{n}?", gold="tea", must=("tea",)) for n in range(items)]
-    told_of = Examination(tuple(own), tripwires(), safety_contrasts()) if own else Examination(())
-    measured = [[-1.0 * len(text) for text in item.continuations] for item in told_of.contrasts]
-    asked = len(told_of.conversations(None))
-    report, review = judge(
-        told_of, Said(["water"] * asked, measured), Said([child] * asked, measured), Criteria(margin=15)
-    )
     told.tell(artifact=MADE)
-    told.review(review)
-    told.stage(RunStage.DONE, eval=report, remaining_seconds=0)
+    told.stage(RunStage.DONE, remaining_seconds=None)
     return told
+
+
+def _examined(made: Run, child: str, *, items: int) -> tuple[list[Json], Outcomes | str]:
+    """What the examiner leaves in the cluster of this version's answers, and what the operator reads there."""
+    own = [Gold(id=f"i{n}", kind="gold", question=f"q{n}?", gold="tea", must=("tea",)) for n in range(items)]
+    examination = Examination(tuple(own), tripwires(), safety_contrasts()) if own else Examination(())
+    measured = [[-1.0 * len(text) for text in item.continuations] for item in examination.contrasts]
+    asked = len(examination.conversations(None))
+    scores = score(examination, Said(["water"] * asked, measured), Said([child] * asked, measured))
+    subject = Subject(
+        run=made.name, run_uid=made.uid, twin="dr-a", child=MADE.digest, parent=made.spec.parent_digest,
+        dataset=DATA.digest,
+    )  # fmt: skip
+    outcomes = Outcomes.of(
+        scores.scored, subject=subject, items_digest=None, tripped=scores.tripped, failure=scores.failure
+    )
+    told = Progress(attempt="uid-r1-examiner-1", target=None, first=RunStage.EVALUATE)
+    told.attach({OUTCOMES_KEY: outcomes.to_json(), REVIEW_KEY: scores.review.to_json()})
+    told.stage(RunStage.DONE, remaining_seconds=0)
+    thing = {**examination_configmap(None), "data": told.documents()}
+    job = job_object(component="examiner", ended=("Complete", "x"))
+    return [job, trainer_pod_object(phase="Succeeded", component="examiner"), thing], read_outcomes(
+        thing["data"][OUTCOMES_KEY]
+    )
 
 
 @pytest.mark.parametrize(
     ("child", "items", "verdict"), [("tea", 40, "Promote"), ("water", 40, "Reject"), ("tea", 0, "Inconclusive")]
 )
 def test_every_verdict_is_a_success_with_its_metrics(child: str, items: int, verdict: str) -> None:
-    plan = planned(COMPLETE, trainer_pod_object(phase="Succeeded"), configmap(_judged(child, items=items)))
+    made = run(status=STARTED)
+    of_examiner, outcomes = _examined(made, child, items=items)
+    things = [COMPLETE, trainer_pod_object(phase="Succeeded"), configmap(_published()), *of_examiner]
+    view = RunView(
+        run=made, twin=twin(gate={"marginPercent": 15, "minSafetyPercent": 0}), obstacle=None,
+        pool=pool(store={"uri": "s3://adapters"}),
+        facts=read_facts("r1", things, outcomes=outcomes),
+    )  # fmt: skip
+    plan = plan_run(view, Images(), now=NOW)
     assert (plan.status["verdict"], "failure" in plan.status) == (verdict, False)
     assert truth(plan)["Evaluated"] == ("True", verdict)
     assert (plan.status["eval"]["samples"], plan.status["artifact"]["digest"]) == (items, digest("b"))
@@ -159,22 +184,20 @@ def test_every_failure_arrives_even_when_the_api_server_did_not_take_it(error: T
 
 
 def test_another_attempt_at_a_published_run_is_still_trained() -> None:
-    first = _judged("tea", items=1)
-    status = planned(job_object(active=1), trainer_pod_object(), configmap(first)).status
+    status = planned(job_object(active=1), trainer_pod_object(), configmap(_published())).status
     again = RunView(
         run=run(status={**STARTED, **status}), twin=twin(), pool=pool(store={"uri": "s3://adapters"}), obstacle=None,
-        facts=read_facts([job_object(active=1), configmap(trainer())]),
+        facts=read_facts("r1", [job_object(active=1), configmap(trainer())]),
     )  # fmt: skip
     assert truth(plan_run(again, Images(), now=NOW))["Trained"][0] == "True"
 
 
-def test_the_operator_does_not_hold_every_runs_review_in_memory() -> None:
-    told = _judged("tea", items=40)
-    thing = configmap(told)
-    assert set(thing["data"]) == {PROGRESS_KEY, REVIEW_KEY}
+def test_the_operator_does_not_hold_every_runs_items_and_answers_in_memory() -> None:
+    [_, _, thing], _ = _examined(run(status=STARTED), "tea", items=40)
+    assert set(thing["data"]) == {PROGRESS_KEY, OUTCOMES_KEY, REVIEW_KEY}
     cache = Store(WATCHED)
     cache.put(thing)
-    kept = cache.get(Key("ConfigMap", "clinic", progress_name("r1")))
+    kept = cache.get(Key("ConfigMap", "clinic", examination_name("r1")))
     assert kept is not None
     assert set(kept["data"]) == {PROGRESS_KEY}
-    assert set(thing["data"]) == {PROGRESS_KEY, REVIEW_KEY}, "somebody else's object"
+    assert set(thing["data"]) == {PROGRESS_KEY, OUTCOMES_KEY, REVIEW_KEY}, "somebody else's object"

@@ -166,8 +166,8 @@ async def gateway(
         write_keys(folder / "keys.json", clinic={"key": own}, **(keys or {}))
         values: dict[str, Any] = {
             "keys_file": folder / "keys.json", "metagraph_file": folder / "metagraph.json", "state_dir": folder,
-            "host": "127.0.0.1", "port": 0, "patience": patience, "drain_delay_seconds": 0.0, "drain_seconds": 5.0,
-            "keep_alive_seconds": 0.05,
+            "host": "127.0.0.1", "port": 0, "metrics_port": 0, "patience": patience, "drain_delay_seconds": 0.0,
+            "drain_seconds": 5.0, "keep_alive_seconds": 0.05,
         }  # fmt: skip
         service = GatewayService(
             Settings(**(values | dict(settings or {}))), metrics=Metrics(), **({"keypair": VALIDATOR} | given)

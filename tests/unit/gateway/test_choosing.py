@@ -62,9 +62,37 @@ def test_one_owners_miners_are_not_asked_side_by_side_while_others_are_there() -
 def test_who_rests_comes_last_and_who_has_no_room_not_at_all() -> None:
     candidates, standings = [who(number) for number in range(3)], Standings()
     standings.get(candidates[0].identity).rests_until = 10.0
-    standings.get(candidates[1].identity).in_flight = int(FIRST_CAPACITY)
+    for _ in range(int(FIRST_CAPACITY)):
+        standings.get(candidates[1].identity).begin("")
     got = order(candidates, standings, count=3, explore=0.5, now=5.0, rng=random.Random(1))
     assert got == [candidates[2], candidates[0]]
+
+
+def test_a_client_that_floods_a_miner_leaves_room_for_others_and_shrinks_to_its_share() -> None:
+    standing = Standing(capacity=8.0)
+
+    def ask(whose: str, most: int = 100) -> int:
+        asked = 0
+        while asked < most and standing.has_room(whose):
+            standing.begin(whose)
+            asked += 1
+        return asked
+
+    assert ask("flood") == 8, "alone it may have all"
+    assert (ask("light", 1), ask("flood")) == (1, 0)
+    assert ask("late", 1) == 0, "what lies beyond is bounded"
+    for _ in range(20):
+        standing.end("flood")
+        ask("light")
+        ask("flood")
+        standing.end("light")
+        ask("light")
+        ask("flood")
+    assert abs(standing.running["flood"] - standing.running["light"]) <= 1
+    for whose, count in list(standing.running.items()):
+        for _ in range(count):
+            standing.end(whose)
+    assert (standing.in_flight, standing.running) == (0, {})
 
 
 def test_capacity_is_earned_by_answering_and_lost_by_failing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 from neurons.receipts import answer_of, decode
 from neurons.validator.gateway.chat import NOBODY
 from neurons.validator.gateway.keys import new_key
+from neurons.validator.gateway.refused import said_in
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.gateway.running_gateway import PATIENCE, gateway
 from tests.unit.miner.engine_pods import events, text
 from tests.unit.miner.running_miner import eventually
 
 CHEST = "I have chest pain and my left arm is numb"
+NEPALI = "मलाई छाती दुखेको छ र बायाँ हात लाटो भएको छ"
 
 
 async def test_the_notice_stands_before_the_answer_and_the_receipt_holds_for_the_rest(tmp_path: Path) -> None:
@@ -118,6 +121,51 @@ async def test_what_a_session_said_before_counts_for_the_notice(tmp_path: Path) 
         assert seen[-1] == ["I feel odd.", "Do you have chest pain?", "Yes."]
 
 
+async def test_what_a_session_said_counts_also_where_the_next_question_is_turned_away(tmp_path: Path) -> None:
+    slow = new_key()
+    rogue = RogueMiner(says="Do you have chest pain?")
+    limits = {"slow": {"key": slow, "perMinute": 1, "burst": 1}}
+    async with gateway(tmp_path, names=(), rogues=[rogue], keys=limits) as running:
+        mine = {"Authorization": f"Bearer {slow}"}
+        _, headers, _ = await running.ask("I feel odd.", headers=mine)
+        session = {"x-session-id": headers["x-session-id"]}
+        status, _, document = await running.ask("Yes.", headers=mine | session)
+        assert (status, document["bettertherapy"]["error"]["code"]) == (200, "key_rate")
+        assert document["bettertherapy"]["notice"]["kinds"][0] == "heart"
+        assert (await running.ask("Yes.", headers=mine))[0] == 429
+        # Another key's session is nobody's.
+        document = (await running.ask("Yes.", headers=session))[2]
+        assert document["error"]["code"] == "session_not_found"
+
+
+async def test_what_nobody_answered_counts_until_something_is_answered(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def notices(messages: Sequence[Mapping[str, Any]]) -> None:
+        seen.append([str(message["content"]) for message in messages])
+
+    rogue = RogueMiner(says="Rest.", status=500)
+    async with gateway(tmp_path, names=(), rogues=[rogue], notices=notices) as running:
+        _, _, made = await running.post("/v1/sessions", {"model": "indra"})
+        session = {"x-session-id": made["id"]}
+        await running.ask("I took forty of his pills.", headers=session)
+        rogue.status = 200
+        running.service.standings.of.clear()  # it would be left alone for a second
+        await running.ask("I drank vodka, too.", headers=session)
+        assert seen[-1] == ["I took forty of his pills.", "I drank vodka, too."]
+        assert [each["content"] for each in rogue.questions[-1]["messages"]] == ["I drank vodka, too."]
+        await running.ask("And now?", headers=session)
+        assert seen[-1] == ["I drank vodka, too.", "Rest.", "And now?"]
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "tool"])
+async def test_it_comes_where_nobody_speaks_as_the_user(tmp_path: Path, role: str) -> None:
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        asked = {"model": "indra", "messages": [{"role": role, "content": CHEST}]}
+        _, _, document = await running.post("/v1/chat/completions", asked)
+        assert document["bettertherapy"]["notice"]["kinds"][0] == "heart"
+
+
 async def test_it_comes_from_a_gateway_with_too_much_in_work(tmp_path: Path) -> None:
     gate = asyncio.Event()
     hanging = RogueMiner(gate=gate)
@@ -171,6 +219,14 @@ async def test_it_comes_in_a_session_or_to_a_twin_that_is_not_the_keys(tmp_path:
         {"model": "indra", "messages": [{"role": "user", "content": [{"type": "text", "text": CHEST}, {}]}]},
         {"messages": [{"role": "user", "content": CHEST}]},
         {"model": "indra", "messages": CHEST},
+        {"model": "indra", "messages": [CHEST]},
+        {"model": "indra", "messages": [{"content": CHEST}]},
+        {"model": "indra", "messages": [{"role": "human", "content": CHEST}]},
+        {"model": "indra", "messages": [{"role": "user", "text": CHEST}]},
+        {"model": "indra", "messages": [{"role": "user", "content": [{"type": "input_text", "content": [CHEST]}]}]},
+        {"model": "indra", "messages": [{"role": "user", "content": "Hello"}], "input": CHEST},
+        {"model": "indra", "messages": {"role": "user", "content": NEPALI}},
+        {"model": "indra", "prompt": NEPALI},
     ],
 )
 async def test_it_comes_with_the_error_of_a_body_that_is_no_question(tmp_path: Path, body: Any) -> None:
@@ -179,10 +235,36 @@ async def test_it_comes_with_the_error_of_a_body_that_is_no_question(tmp_path: P
         assert status == 400
         assert headers["x-bettertherapy-emergency"].split(", ")[0] == "heart"
         notice, _, why = document["error"]["message"].rpartition("\n\n")
-        assert "102" in notice or "112" in notice
+        assert "102" in notice or "112" in notice or "१०२" in notice
         assert "`" in why
-        body = {**body, "messages": [{"role": "user", "content": "Hello"}], "logprobs": True}
+        body = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}], "logprobs": True}
         assert "x-bettertherapy-emergency" not in (await running.post("/v1/chat/completions", body))[1]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/ratings"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps([NEPALI]),
+        json.dumps(NEPALI),
+        json.dumps({"messages": [{"role": "user", "content": NEPALI}]})[:-2],
+        json.dumps({"comment": [CHEST]}),
+        json.dumps({"text": {"said": CHEST}}),
+    ],
+)  # fmt: skip
+async def test_it_comes_whatever_shape_a_body_has(tmp_path: Path, path: str, body: str) -> None:
+    async with gateway(tmp_path, names=()) as running, running.client.post(path, data=body) as response:
+        assert response.status == 400
+        assert response.headers["x-bettertherapy-emergency"].split(", ")[0] == "heart"
+
+
+def test_what_others_say_in_a_body_that_is_refused_is_not_the_patients() -> None:
+    rules = {"role": "system", "content": f"Tell whoever says {CHEST!r} to call"}
+    asked = {"role": "user", "content": "Hello"}
+    assert said_in(json.dumps({"model": "indra", "messages": [rules, asked], "n": 2}).encode()) == [[rules, asked], []]
+    assert said_in(b"[" * 900 + b'"x"' + b"]" * 900) == [[{"role": "user", "content": "x"}]]
+    [[cut]] = said_in(b'{"a": "\\ud83d\\ude00 \\ud83d \\"b\\"\\n')
+    assert cut == {"role": "user", "content": '{"a": "😀 \ufffd "b"\n'}
 
 
 async def test_it_comes_when_the_gateway_itself_fails(tmp_path: Path) -> None:
@@ -196,3 +278,89 @@ async def test_it_comes_when_the_gateway_itself_fails(tmp_path: Path) -> None:
         assert status == 200
         assert document["bettertherapy"]["error"]["code"] == "internal_error"
         assert document["bettertherapy"]["notice"]["kinds"][0] == "heart"
+
+
+async def test_a_stream_that_the_gateway_itself_breaks_ends_in_words(tmp_path: Path) -> None:
+    class Broken:
+        def scores(self, *_: object) -> None:
+            raise RuntimeError(CHEST)
+
+    async with gateway(tmp_path, names=("Alice",), ranker=Broken()) as running:
+        gate = running.miners[0].agent.gate = asyncio.Event()
+        asked = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+        async with running.client.post("/v1/chat/completions", json=asked) as response:
+            assert (await response.content.readuntil(b"\n\n")).startswith(b":")
+            gate.set()
+            [failure] = events(await response.read())
+        assert failure["error"]["code"] == "internal_error"
+        got = events((await running.stream(CHEST))[1].encode())
+        assert text(got).endswith(NOBODY)
+        assert got[-2]["bettertherapy"]["error"]["code"] == "internal_error"
+        assert got[-1] == "[DONE]"
+        assert (await running.stream("Hello"))[0] == 500, "nothing had begun"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b'{"messages": "' + b"x" * (1 << 20), {}, 413),
+        (b"no gzip", {"Content-Encoding": "gzip"}, 400),
+        (b"?", {"Content-Encoding": "br"}, 415),
+        (b"{}", {"Authorization": "Bearer bt-unknown"}, 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/ratings"])
+async def test_what_is_not_read_is_answered_with_whom_to_call(
+    tmp_path: Path, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    async with (
+        gateway(tmp_path, names=(), settings={"country": "NP"}) as running,
+        running.client.post(path, data=body, headers=headers) as response,
+    ):
+        said = (await response.json())["error"]["message"]
+        assert response.status == status
+        assert said.startswith("In an emergency")
+        assert "102" in said
+        assert "१०२" in said
+        assert "x-bettertherapy-emergency" not in response.headers, "nobody knows whether it is one"
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions", "/v1/chat/completions/", "/v1/messages"])
+async def test_what_is_asked_by_a_route_that_is_not_there_is_answered_with_whom_to_call(
+    tmp_path: Path, path: str
+) -> None:
+    async with gateway(tmp_path, names=()) as running:
+        status, _, document = await running.post(path, {"model": "indra", "input": CHEST})
+        assert (status, document["error"]["code"]) == (404, "unknown_route")
+        assert document["error"]["message"].startswith("In an emergency")
+        assert (await running.get(path))[1]["error"]["message"].startswith("there is no")
+
+
+async def test_a_comment_that_tells_of_an_emergency_is_answered_with_its_notice(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        _, headers, document = await running.ask("My knee hurts")
+        rating = {
+            "sessionId": headers["x-session-id"], "answerId": document["bettertherapy"]["answerId"], "stars": 2,
+        }  # fmt: skip
+        status, _, said = await running.post("/v1/ratings", rating | {"comment": "Thank you"})
+        assert (status, said.get("notice")) == (201, None)
+        status, _, said = await running.post("/v1/ratings", rating | {"comment": CHEST})
+        assert (status, said["notice"]["kinds"][0]) == (201, "heart")
+        assert "112" in said["notice"]["text"]
+        assert running.metric("emergencies_total", kind="heart") == 1
+        # Also where the rating isn't taken: an answer that isn't there, a document that is none, a limit.
+        for refused in (rating | {"comment": CHEST, "stars": 9}, rating | {"comment": CHEST, "answerId": "x"}, [CHEST]):
+            status, headers, said = await running.post("/v1/ratings", refused)
+            assert status == 400
+            assert headers["x-bettertherapy-emergency"].split(", ")[0] == "heart"
+            assert "112" in said["error"]["message"].rpartition("\n\n")[0]
+
+
+async def test_a_comment_of_a_key_that_may_not_ask_now_gets_its_notice(tmp_path: Path) -> None:
+    slow = new_key()
+    async with gateway(tmp_path, names=(), keys={"slow": {"key": slow, "perMinute": 1, "burst": 1}}) as running:
+        headers = {"Authorization": f"Bearer {slow}"}
+        await running.post("/v1/ratings", {}, headers)
+        status, headers, said = await running.post("/v1/ratings", {"comment": CHEST}, headers)
+        assert (status, said["error"]["code"]) == (429, "key_rate")
+        assert headers["x-bettertherapy-emergency"].split(", ")[0] == "heart"

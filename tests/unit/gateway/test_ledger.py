@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import threading
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.sessions import Ids
 from neurons.validator.gateway.settings import Settings
 from tests.unit.gateway.rogue_miner import RogueMiner
-from tests.unit.gateway.running_gateway import gateway, write_keys
+from tests.unit.gateway.running_gateway import PATIENCE, gateway, write_keys
 from tests.unit.miner.running_miner import digest, eventually
 from tests.unit.receipts.keyring import VALIDATOR
 
 NAME = "Maya Shrestha"
 RECORD = "MRN 8841-3307"
+LONG = replace(PATIENCE, deadline=60.0, hedge=60.0, grace=60.0)
 
 
 @dataclass(frozen=True)
@@ -200,10 +203,29 @@ async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
 async def test_what_the_ledger_does_not_take_is_counted_and_the_patient_answered(tmp_path: Path) -> None:
     async with (
         await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
-        gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running,
-    ):
-        assert (await running.ask("word " * 40_000))[0] == 200
+        gateway(
+            tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=lambda said: Clean(said, "x" * 65)
+        ) as running,
+    ):  # fmt: skip
+        assert (await running.ask("My knee hurts."))[0] == 200
         await eventually(lambda: running.metric("records_total", outcome="lost") == 1)
+
+
+@pytest.mark.parametrize("question", ["My knee hurts.", "word " * 40_000])
+async def test_a_text_too_long_for_the_ledger_takes_nothing_else_with_it(tmp_path: Path, question: str) -> None:
+    """One miner's long answer, given or not, would keep what all others said out of it."""
+    long = RogueMiner(says="a " * 100_000)
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice",), rogues=[long], recorder=queued, scrub=scrub, patience=LONG) as running,
+    ):
+        _, _, document = await running.ask(question)
+        assert await queued.drained(timeout_seconds=20)
+        view = await queued.question(question_id=document["bettertherapy"]["questionId"])
+        assert view.question.text.text in (question, "")
+        assert sorted(each.text.text for each in view.answers if each.text) == ["", "It is fine."]
+        assert view.question.text.scrubbed_by == ("withheld/1" if len(question) > 100 else "test/1")
+        assert running.metric("records_total", outcome="without_text") == 1
 
 
 async def test_what_was_recorded_last_is_in_the_ledger_before_the_gateway_has_left(tmp_path: Path) -> None:
@@ -224,3 +246,106 @@ async def test_what_was_recorded_last_is_in_the_ledger_before_the_gateway_has_le
         [history] = await ledger.sessions(patient_id=patient)
     assert history.session is not None
     assert history.session.session_id == session
+
+
+async def test_texts_are_looked_through_while_miners_answer_and_written_only_then(tmp_path: Path) -> None:
+    """The question's from the beginning, an answer's while another is waited for."""
+    looked_through: list[str] = []
+
+    def counting(text: str) -> Clean:
+        looked_through.append(text)
+        return scrub(text)
+
+    gate = asyncio.Event()
+    slow = RogueMiner(gate=gate)
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(
+            tmp_path, names=("Alice",), rogues=[slow], recorder=queued, scrub=counting, patience=LONG
+        ) as running,
+    ):  # fmt: skip
+        asking = asyncio.create_task(running.ask(f"I am {NAME}."))
+        await eventually(lambda: len(looked_through) == 2)
+        assert looked_through == [f"I am {NAME}.", running.miners[0].says]
+        assert not asking.done()
+        assert queued.waiting == 0
+        assert files_with(tmp_path, "[NAME]") == files_with(tmp_path, NAME) == []
+        gate.set()
+        _, _, document = await asking
+        assert await queued.drained(timeout_seconds=20)
+        view = await queued.question(question_id=document["bettertherapy"]["questionId"])
+        assert view.question.text.text == "I am [NAME]."
+        assert len(looked_through) == len(set(looked_through)) == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_ends_when_it_is_safe_however_long_looking_through_it_takes(
+    tmp_path: Path, stream: bool
+) -> None:
+    """What a patient was given, and may rate, is not lost by a gateway that is killed the moment after."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slowly(text: str) -> Clean:
+        begun.set()
+        assert may_end.wait(60)
+        return scrub(text)
+
+    async with (
+        await QueuedLedger.open("postgresql://nobody@127.0.0.1:1/none", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=("Alice",), recorder=queued, scrub=slowly, patience=LONG) as running,
+    ):
+        asking = asyncio.create_task(running.stream("My knee hurts.") if stream else running.ask("My knee hurts."))
+        await eventually(begun.is_set)
+        await asyncio.wait({asking}, timeout=1.0)
+        assert not asking.done()
+        assert queued.waiting == 0
+        may_end.set()
+        await asking
+        assert queued.waiting == 1
+
+
+async def test_an_answer_is_kept_though_its_reader_leaves_in_the_middle(tmp_path: Path) -> None:
+    """What was shown of it can be rated."""
+    long = RogueMiner(says="a " * 400_000)
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=(), rogues=[long], recorder=queued, scrub=scrub, patience=LONG) as running,
+    ):
+        asked = {"model": "indra", "messages": [{"role": "user", "content": "My knee hurts."}], "stream": True}
+        async with running.client.post("/v1/chat/completions", json=asked) as response:
+            session = response.headers["x-session-id"]
+            await response.content.readuntil(b"\n\n")
+            [answer] = (await running.get(f"/v1/sessions/{session}"))[1]["answers"]
+            assert response.connection is not None
+            response.connection.transport.abort()
+        await eventually(lambda: running.metric("in_flight") == 0)
+        rating = {"sessionId": session, "answerId": answer["answerId"], "stars": 1}
+        assert (await running.post("/v1/ratings", rating))[0] == 201
+        assert await queued.drained(timeout_seconds=20)
+        view = await queued.question(question_id=answer["questionId"])
+        assert [each.answer_id for each in view.answers] == [answer["answerId"]]
+        assert [each.stars for each in view.ratings] == [1]
+
+
+async def test_a_question_whose_client_left_is_not_written_and_what_failed_to_be_looked_through_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: list[str] = []
+
+    def broken(text: str) -> Clean:
+        failed.append(text)
+        raise RuntimeError(text)
+
+    hanging = RogueMiner(gate=asyncio.Event())
+    caplog.set_level(logging.DEBUG)
+    async with (
+        await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=(), rogues=[hanging], recorder=queued, scrub=broken, patience=LONG) as running,
+    ):
+        asking = asyncio.create_task(running.ask(f"I am {NAME}."))
+        await eventually(lambda: bool(failed))
+        asking.cancel()
+        await eventually(lambda: hanging.cancelled == 1)
+        assert queued.waiting == 0
+    gc.collect()
+    assert NAME not in caplog.text

@@ -129,11 +129,24 @@ async def test_health_says_whether_miners_are_known(tmp_path: Path) -> None:
             assert response.status == 200
         async with running.client.get("/readyz") as response:
             assert (response.status, (await response.text())[:25]) == (200, "ready: 1 twins at 1 miner")
-        async with running.client.get("/metrics") as response:
-            exposed = await response.text()
-        assert "bettertherapy_gateway_metagraph_age_seconds" in exposed
         running.service.stop()
         await eventually(lambda: running.service._chats is not None and running.service._chats.draining)
+
+
+async def test_metrics_are_on_a_port_of_their_own_and_nothing_else_is_there(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        await running.ask()
+        own = f"http://127.0.0.1:{running.service.metrics_port}"
+        async with running.client.get(f"{own}/metrics") as response:
+            assert response.headers["Content-Type"].startswith("text/plain")
+            exposed = await response.text()
+        assert "bettertherapy_gateway_metagraph_age_seconds" in exposed
+        assert 'bettertherapy_gateway_requests_total{code="200",twin="indra"} 1.0' in exposed
+        async with running.client.get("/metrics") as response:
+            assert response.status == 404, "patients' clients need not read them"
+        for method, path, status in (("GET", "/v1/models", 404), ("POST", "/metrics", 405), ("GET", "/healthz", 404)):
+            async with running.client.request(method, own + path) as response:
+                assert response.status == status
 
 
 async def test_a_question_in_work_is_finished_when_the_gateway_stops(tmp_path: Path) -> None:

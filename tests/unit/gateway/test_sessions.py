@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from neurons.ledger import QueuedLedger
+from neurons.ledger import Ledger, QueuedLedger
 from neurons.validator.gateway.keys import new_key
 from neurons.validator.gateway.sessions import Ids
 from tests.unit.gateway.rogue_miner import RogueMiner
@@ -176,6 +177,33 @@ async def test_a_blind_comparison_becomes_a_preference(tmp_path: Path) -> None:
         assert (await running.post("/v1/preferences", alone))[0] == 404
 
 
+@pytest.mark.parametrize("choice", [0, 1])
+async def test_a_session_goes_on_from_the_answer_that_was_chosen(tmp_path: Path, choice: int) -> None:
+    rogues = [RogueMiner(says="Rest."), RogueMiner(name="Ferdie", says="Drink.")]
+    async with gateway(tmp_path, names=(), rogues=rogues) as running:
+        _, headers, document = await running.ask("My head hurts", bettertherapy={"compare": True})
+        session = headers["x-session-id"]
+        chosen = document["bettertherapy"]["compared"][choice]["answerId"]
+        preferred = {"sessionId": session, "preferredId": chosen}
+        assert (await running.post("/v1/preferences", preferred))[0] == 201
+        await running.ask("How long?", headers={"x-session-id": session})
+        said = [message["content"] for message in rogues[0].questions[-1]["messages"]]
+        assert said == ["My head hurts", document["choices"][choice]["message"]["content"], "How long?"]
+
+
+async def test_a_choice_that_is_made_later_changes_nothing_that_was_said_since(tmp_path: Path) -> None:
+    rogues = [RogueMiner(says="Rest."), RogueMiner(name="Ferdie", says="Drink.")]
+    async with gateway(tmp_path, names=(), rogues=rogues) as running:
+        _, headers, document = await running.ask("My head hurts", bettertherapy={"compare": True})
+        session = {"x-session-id": headers["x-session-id"]}
+        await running.ask("How long?", headers=session)
+        before = (await running.get(f"/v1/sessions/{session['x-session-id']}"))[1]["messages"]
+        for each in document["bettertherapy"]["compared"][1:]:
+            preferred = {"sessionId": session["x-session-id"], "preferredId": each["answerId"]}
+            assert (await running.post("/v1/preferences", preferred))[0] == 201
+        assert (await running.get(f"/v1/sessions/{session['x-session-id']}"))[1]["messages"] == before
+
+
 def test_ids_prove_whose_they_are_and_name_nobody() -> None:
     ids, others = Ids(b"a" * 32), Ids(b"b" * 32)
     session = ids.session("clinic")
@@ -200,6 +228,29 @@ def write_twin(folder: Path, uid: str) -> Path:
     twin = {"name": "indra", "uid": uid, "doctor": "Dr. Indra"}
     file.write_text(json.dumps({"format": "bettertherapy-twins/1", "twins": [twin]}))
     return file
+
+
+async def test_a_patient_who_was_erased_by_hand_is_forgotten_by_a_running_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.ledger.queued._TIDY_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with (
+        await QueuedLedger.open(url, folder=tmp_path / "queue") as queued,
+        gateway(tmp_path, names=(), rogues=[RogueMiner()], recorder=queued, scrub=scrub) as running,
+    ):
+        _, headers, _ = await running.ask("My head aches.")
+        _, others, _ = await running.ask("My knee hurts.")
+        assert await queued.drained(timeout_seconds=20)
+        sessions = running.service._chats._sessions  # type: ignore[union-attr]
+        patient = sessions._known[headers["x-session-id"]].patient_id
+        async with await Ledger.open(url) as ledger:
+            assert (await ledger.erase(patient_id=patient)).removed["questions"] == 1
+        async with asyncio.timeout(20):
+            while headers["x-session-id"] in sessions._known:
+                await asyncio.sleep(0.01)
+        assert (await running.get(f"/v1/sessions/{headers['x-session-id']}"))[0] == 404
+        assert (await running.get(f"/v1/sessions/{others['x-session-id']}"))[1]["messages"]
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -87,7 +87,7 @@ def test_without_any_metagraph_no_miner_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [("x" * 5000, "x" * 1024), ("half \ud800", "half ?"), ("", "Unreachable"), ("a\0b", "a\0b")]
+    ("words", "told"), [("x" * 5000, "x" * 1024), ("half \ud800", "half ?"), ("", "Unreachable"), ("a\0b", "a b")]
 )
 def test_whatever_an_endpoint_says_becomes_a_sentence_that_a_report_may_hold(words: str, told: str) -> None:
     said = sees(Read(None, float("inf"), Unreachable(words)))

@@ -70,7 +70,7 @@ def test_the_installer_takes_nothing_without_a_hash() -> None:
     assert all("--require-hashes" in command for command in installs)
 
 
-@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger", "model", "bootstrap"])
+@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger", "rounds", "model", "bootstrap"])
 def test_every_locked_requirement_has_a_version_and_hashes(name: str) -> None:
     text = (REPOSITORY / f"requirements/{name}.txt").read_text().replace("\\\n", " ")
     requirements = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -79,7 +79,7 @@ def test_every_locked_requirement_has_a_version_and_hashes(name: str) -> None:
     assert [line for line in requirements if "==" not in line or "--hash=sha256:" not in line] == []
 
 
-@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger"])
+@pytest.mark.parametrize("name", [*(image.name for image in LOCKED), "ledger", "rounds"])
 def test_a_lock_names_no_index(name: str) -> None:
     text = (REPOSITORY / f"requirements/{name}.txt").read_text()
 
@@ -91,13 +91,14 @@ def pinned(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ \n]+)", text, re.MULTILINE))
 
 
-def test_ledger_and_pages_come_on_top_of_the_neurons_lock_in_the_neurons_image() -> None:
-    text = " ".join(instructions(Catalog().image("neuron")))
+def test_other_locks_come_on_top_of_the_neurons_in_the_neurons_image() -> None:
+    text = re.sub(r"\s+", " ", " ".join(instructions(Catalog().image("neuron"))))
 
-    locks = ("lock.txt /mnt/models.txt", "ledger.txt", "pages.txt")
+    locks = ("lock.txt /mnt/models.txt", "ledger.txt", "pages.txt", "rounds.txt")
     assert " && ".join(f"sh /mnt/install /mnt/{each}" for each in locks) in text
     assert pinned("ledger").keys() & pinned("neuron").keys() == set()
     assert pinned("pages").keys() & (pinned("neuron").keys() | pinned("ledger").keys()) == set()
+    assert pinned("rounds").keys() & (pinned("neuron") | pinned("ledger") | pinned("pages")).keys() == set()
 
 
 BY_MODULE = {"prometheus_client": "prometheus-client", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml",
@@ -122,12 +123,12 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     "folder",
     ["validator", "ledger", "privacy", "emergency", "wire", "chain", "receipts", "miner", "agent", "cluster", "store",
-     "models"],
+     "models", "scoring", "sources", "subnet", "conversation", "importers"],
 )  # fmt: skip
 def test_the_neurons_image_has_all_that_its_programs_import(folder: str) -> None:
     modules = imported(f"neurons/{folder}")
-    have = pinned("neuron").keys() | pinned("ledger").keys() | pinned("pages").keys()
-    have |= pinned("packaged-models").keys()
+    text = " ".join(instructions(Catalog().image("neuron")))
+    have = {name for lock in re.findall(r"source=requirements/([a-z-]+)\.txt", text) for name in pinned(lock)}
 
     assert {name for name in modules if BY_MODULE.get(name, name) not in have} == set()
 

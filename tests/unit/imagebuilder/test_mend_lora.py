@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.unit.imagebuilder.scripts import engine_script
 
 PRODUCT = '    outputs = torch.einsum("bi, boi -> bo", inputs, selected_loras)\n'
 
 
 @pytest.fixture
 def mend() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mend_lora", ROOT / "images" / "engine-cpu" / "mend_lora.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return engine_script("mend_lora")
 
 
 def test_each_product_is_masked_once(mend: ModuleType) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import sys
 from datetime import UTC, date, datetime
@@ -37,6 +39,33 @@ async def test_the_trainer_reads_every_line_as_it_was_written(ledger: Ledger) ->
     noted = await ledger.erase(patient_id=talk.patient_id)
     assert {line.line_digest for line in noted.lines} == {line.digest for line in lines}
     assert {line.line_id for line in noted.lines} == {line.id for line in lines}
+
+
+_ODD = (
+    "—", "&nbsp;", "\u200b", "thanks", "hello?", "🙂", " before", "after \n", "a\x00b", "a\ud83d", "a\u2028b", "a\r\nb",
+    "e\u0301", "\ufeffx", "\u202e", "  ", "", "ok",
+)  # fmt: skip
+
+
+async def test_no_line_is_other_than_what_the_trainer_learns_of_it(ledger: Ledger) -> None:
+    """Else its digest is another, and erasing its patient would not find the adapters that learned it."""
+    for one, other in itertools.product(_ODD, _ODD):
+        plain, first, corrected, compared = (Conversation() for _ in range(4))
+        plain.ask(one, other)
+        first.ask(one, other)
+        first.ask("And then?", "Rest it well.")
+        (answer,) = corrected.ask("What now?", one)
+        corrected.correct(answer, other)
+        corrected.ask("And then?", "Rest it well.")
+        compared.prefer(*compared.ask("Which?", one, other))
+        await ledger.record(*(each for talk in (plain, first, corrected, compared) for each in talk.records))
+    made = await ledger.dataset(twin_uid=GURUNG.uid, day=THE_DAY)
+    read = trainer.read_lines(made.data, where="day")
+    assert read.left_out == {}
+    assert not any(read.flaws)
+    assert trainer.canonical(read.lines) == made.data
+    assert made.left_out["empty"]
+    assert made.left_out["encoding"]
 
 
 async def test_ratings_corrections_and_pairs_are_in_it(ledger: Ledger) -> None:
@@ -164,8 +193,6 @@ async def _filled(url: str) -> tuple[Conversation, Conversation]:
 def test_by_hand_from_migrating_to_erasing(
     empty_url: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     monkeypatch.setenv("LEDGER_URL", empty_url)
     assert run(capsys, "migrate") == {"migrated": True}
     mine, theirs = asyncio.run(_filled(empty_url))
@@ -222,6 +249,29 @@ def test_what_goes_wrong_is_said_in_one_sentence(folder: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "Is it up" in said
     assert "secret" not in said
-    with pytest.raises(SystemExit):
-        main(["--url", url, "dataset", "--twin", "x", "--day", "someday"])
+    for wrong in (
+        ["dataset", "--twin", "x", "--day", "someday"], ["dataset", "--twin", "x", "--day", "9999-12-31"],
+        ["datasets", "--store", "file:///x", "--day", "0001-01-01"], ["retain", "--rounds-days", "9" * 20],
+        ["retain", "--rounds-days", "0"], ["erase", "Ram Thapa"], ["erase", "4711"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main(["--url", url, *wrong])
+    assert "Ram" not in capsys.readouterr().err
+
+
+def test_an_id_is_taken_as_people_copy_it_and_one_of_nobody_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, talk = f"sqlite:///{folder / 'ledger.db'}", a_day()
+
+    async def record() -> None:
+        async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+            await ledger.record(*talk.records)
+
+    asyncio.run(record())
+    for _ in range(2):
+        assert main(["--url", url, "erase", f" {talk.patient_id.upper()}\n"]) == 0
+        assert capsys.readouterr().err == ""
+    assert main(["--url", url, "erase", new_id()]) == 0
+    assert "is the id right?" in capsys.readouterr().err
     assert sys.exc_info()[0] is None

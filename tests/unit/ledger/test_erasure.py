@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,14 +16,18 @@ from neurons.ledger import (
     BadBackup,
     Consent,
     Ledger,
+    LedgerDown,
     NotFound,
     RoundAnswer,
     RoundItem,
     Score,
     Training,
     Written,
+    backup,
     new_id,
 )
+from neurons.ledger.codec import Row, to_row
+from neurons.ledger.database import Database
 from neurons.ledger.lineage import to_retrain
 from neurons.ledger.migrate import migrate
 from neurons.ledger.retention import Retention
@@ -75,6 +82,21 @@ async def test_everything_of_the_patient_goes_and_nothing_of_others(ledger: Ledg
         await ledger.history(session_id=mine.session_id, patient_id=mine.patient_id)
 
 
+async def test_what_a_miner_earned_stays_though_it_arrives_after_the_erasure(ledger: Ledger) -> None:
+    patient = new_id()
+    await ledger.erase(patient_id=patient)
+    late = [
+        Score(new_id(), new_id(), miner(), "worth", value, NOON, GURUNG.uid, new_id(), patient, {"quote": "My knee"})
+        for value in (90_000, 80_000)
+    ]
+    await ledger.record(late[0])
+    await ledger.put_rows([("scores", to_row(late[1]))])
+    async with ledger.database.reading() as connection:
+        kept = (await connection.execute(METADATA.tables["scores"].select())).mappings().all()
+    assert sorted(row["value_milli"] for row in kept) == [80_000, 90_000]
+    assert {(row["patient_id"], row["evidence"]) for row in kept} == {(None, "{}")}
+
+
 async def test_what_arrives_after_an_erasure_is_dropped(ledger: Ledger) -> None:
     talk = a_day()
     await ledger.record(*talk.records[:4])
@@ -94,6 +116,22 @@ async def test_an_embedded_ledgers_files_hold_no_word_of_an_erased_patient(folde
         assert b"xylophone" not in words_of(folder)
         assert b"quagga" not in words_of(folder)
         assert talk.patient_id.encode() not in words_of(folder)
+
+
+async def test_an_erasure_says_that_a_reader_keeps_what_was_deleted_in_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.ledger.database._BUSY_SECONDS", 0.1)
+    talk = a_day()
+    async with await Ledger.open(f"sqlite:///{folder / 'ledger.db'}", timeout_seconds=60.0) as ledger:
+        await ledger.record(*talk.records)
+        with closing(sqlite3.connect(folder / "ledger.db")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM questions").fetchall()
+            with pytest.raises(LedgerDown, match="another process is reading"):
+                await ledger.erase(patient_id=talk.patient_id)
+        await ledger.erase(patient_id=talk.patient_id)
+        assert b"knee" not in words_of(folder)
 
 
 async def test_lines_and_adapters_are_named_and_marked_from_their_last_clean_ancestor(ledger: Ledger) -> None:
@@ -227,6 +265,24 @@ async def test_a_backup_brings_back_nobody_who_was_erased_since_and_no_withdrawn
         assert len(await fresh.to_retrain()) == 1
 
 
+async def test_a_backup_that_fails_leaves_no_word_behind(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.record(*a_day().records)
+    read = backup._all_rows
+
+    async def until_it_goes_away(database: Database) -> AsyncIterator[tuple[str, Row]]:
+        async for row in read(database):
+            yield row
+        raise LedgerDown("It went away.")
+
+    monkeypatch.setattr(backup, "_all_rows", until_it_goes_away)
+    (folder / "backups").mkdir()
+    with pytest.raises(LedgerDown):
+        await ledger.backup(folder / "backups" / "b.gz")
+    assert list((folder / "backups").iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "other", "empty", "end"])
 async def test_a_damaged_backup_changes_nothing(folder: Path, damage: str) -> None:
     path = folder / "backup.gz"
@@ -268,6 +324,19 @@ async def test_retention_takes_what_is_older_and_leaves_consents_and_lineage(
     read = await ledger.history(session_id=running.session_id, patient_id=running.patient_id)
     assert [turn.question.text.text for turn in read.turns] == ["New"]
     assert await ledger.retain(Retention(conversations_days=10)) == {}
+
+
+async def test_a_patients_question_that_a_round_asked_goes_by_the_age_of_conversations(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patient in (new_id(), None):
+        item = RoundItem(new_id(), new_id(), GURUNG, "organic", Clean("My knee hurts."), NOON, patient)
+        answer = RoundAnswer(new_id(), item.item_id, item.round_id, GURUNG, miner(), NOON, 5, patient, Clean("Rest."))
+        await ledger.record(item, answer)
+    monkeypatch.setattr("neurons.ledger.ledger.now_ms", lambda: NOON + 31 * DAY_MS)
+    one_of_each = {"round_answers": 1, "round_items": 1}
+    assert await ledger.retain(Retention(conversations_days=30)) == one_of_each
+    assert await ledger.retain(Retention(conversations_days=30, rounds_days=30)) == one_of_each
 
 
 async def test_migrating_keeps_what_is_there(url: str) -> None:

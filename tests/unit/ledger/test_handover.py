@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from bettertherapy_api import names
-from neurons.ledger import AnyRecord, Consent, Ledger, Twin, derived_id, new_id
+from neurons.ledger import Answer, AnyRecord, Consent, Ledger, Twin, derived_id, new_id
 from neurons.ledger.__main__ import main
+from neurons.ledger.dataset import Day
 from neurons.ledger.ledger import now_ms
 from neurons.trainer import dataset as trainer
 from neurons.trainer.archive import Archive
@@ -124,6 +125,50 @@ def test_a_withdrawn_consent_takes_the_lines_out_of_every_day(clinic: Clinic) ->
     assert clinic.answers() == ["theirs"]
     assert not clinic.file(day=NEXT_DAY).exists()
     assert clinic.run(day=NEXT_DAY, days=2)["files"] == {"written": 0, "unchanged": 1, "deleted": 0}
+
+
+def test_what_is_taken_back_while_a_day_is_written_is_not_left_in_it(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    withdrawing, erased, theirs = talk("withdrawn"), talk("erased"), talk("theirs")
+    clinic.record(*withdrawing.records, *erased.records, *theirs.records)
+    read = Ledger.dataset
+
+    async def slowly(ledger: Ledger, **given: Any) -> Day:
+        made = await read(ledger, **given)
+        await ledger.record(Consent(new_id(), withdrawing.patient_id, False, NOON + DAY_MS))
+        await ledger.erase(patient_id=erased.patient_id)
+        return made
+
+    monkeypatch.setattr(Ledger, "dataset", slowly)
+    assert clinic.run()["takenOut"] == 2
+    assert clinic.answers() == ["theirs"]
+
+
+def test_a_folder_with_more_than_is_looked_through_is_an_error(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurons.ledger.copies._MAX_OBJECTS", 1)
+    clinic.record(*talk("mine").records)
+    clinic.run()
+    (clinic.store / "another.jsonl").write_text("")
+    assert main(["--url", clinic.url, "recall", f"--datasets=file://{clinic.store}"]) == 1
+    assert "more than 1 objects" in clinic.output().err
+
+
+def test_a_withdrawal_that_comes_after_the_export_counts_though_the_patient_consented_again(clinic: Clinic) -> None:
+    """Both waited in a gateway's queue; the copies elsewhere are looked through for the line too."""
+    mine = talk("before")
+    mine.consent(False, at_ms=NOON + 2000)
+    late = [mine.records.pop(), Consent(new_id(), mine.patient_id, True, NOON + 3000)]
+    clinic.record(*mine.records)
+    clinic.run()
+    clinic.record(*late)
+    again = Conversation(patient_id=mine.patient_id, at_ms=NOON + 4000, consents=False)
+    again.ask("Q", "after")
+    clinic.record(*again.records)
+    clinic.run()
+    assert clinic.answers() == ["after"]
+    (line,) = clinic.do(lambda ledger: ledger.recalled())
+    assert line.line_id == derived_id("line", next(each.answer_id for each in mine.records if isinstance(each, Answer)))
 
 
 def test_who_consents_again_does_so_to_what_is_said_from_then_on(clinic: Clinic) -> None:

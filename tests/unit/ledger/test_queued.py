@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, QueueInUse, Session, new_id
+from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, QueueInUse, Session, new_id, patient_digest
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.migrate import migrate
 from neurons.ledger.queued import _AT_ONCE
@@ -188,6 +188,67 @@ async def test_what_was_queued_of_an_erased_patient_is_dropped(url: str, folder:
             assert await queued.drained(timeout_seconds=60)
         found = await rows_by_table(ledger)
         assert {name for name, count in found.items() if count} == {"tombstones", "erasures"}
+
+
+async def test_whom_somebody_else_erased_is_forgotten_by_every_gateway(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.ledger.queued._TIDY_SECONDS", 0.05)
+    mine, theirs = a_day(), a_day()
+    told: list[str] = []
+    async with (
+        await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued,
+        await Ledger.open(url, timeout_seconds=60.0) as by_hand,
+    ):
+        queued.on_erasure(told.extend)
+        await queued.record(*mine.records, *theirs.records)
+        assert await queued.drained(timeout_seconds=60)
+        await by_hand.erase(patient_id=mine.patient_id)
+        async with asyncio.timeout(30):
+            while not told:
+                await asyncio.sleep(0.01)
+        assert told == [patient_digest(mine.patient_id)]
+        with pytest.raises(NotFound):
+            await queued.history(session_id=mine.session_id, patient_id=mine.patient_id)
+        queued._suspect()  # what it remembers, without asking the ledger
+        assert not queued._recollection.history(session_id=mine.session_id, patient_id=mine.patient_id, limit=9).turns
+        assert (await queued.history(session_id=theirs.session_id, patient_id=theirs.patient_id)).turns
+
+
+async def test_an_erased_session_is_not_shown_from_memory(url: str, folder: Path) -> None:
+    talk = a_day()
+    async with await QueuedLedger.open(url, folder=folder / "q", timeout_seconds=60.0) as queued:
+        await queued.record(*talk.records)
+        assert await queued.drained(timeout_seconds=60)
+        async with await Ledger.open(url, timeout_seconds=60.0) as by_hand:
+            await by_hand.erase(patient_id=talk.patient_id)
+        with pytest.raises(NotFound):
+            await queued.history(session_id=talk.session_id, patient_id=talk.patient_id)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_no_word_of_what_is_in_the_ledger_stays_in_the_queues_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr("neurons.ledger.queued._TIDY_SECONDS", 600.0 if closed else 0.05)
+    address = f"sqlite:///{folder / 'ledger.db'}"
+
+    def words() -> bytes:
+        return b"".join(path.read_bytes() for path in (folder / "q").iterdir())
+
+    async with await QueuedLedger.open(address, folder=folder / "q", timeout_seconds=60.0) as queued:
+        await queued.record(*a_day().records)
+        assert await queued.drained(timeout_seconds=60)
+        if not closed:
+            async with asyncio.timeout(30):
+                while b"knee" in words():
+                    await asyncio.sleep(0.01)
+            talk = a_day()
+            await queued.record(*talk.records)
+            assert b"knee" in words()
+            assert await queued.drained(timeout_seconds=60)
+            assert (await queued.ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns
+    assert b"knee" not in words()
 
 
 _GATEWAY = """

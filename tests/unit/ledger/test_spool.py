@@ -79,6 +79,26 @@ def test_a_damaged_line_is_set_aside_and_holds_back_no_other(tmp_path: Path) -> 
     assert b"sEcond" in (tmp_path / "set-aside.log").read_bytes()
 
 
+def test_sweeping_deletes_what_was_taken_and_nothing_else(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append([b"one", b"two"])
+        spool.sweep()
+        assert [entry.data for entry in spool.peek()] == [b"one", b"two"]
+        spool.take(spool.peek())
+        spool.sweep()
+        spool.sweep()
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) == 0
+        spool.append([b"three"])
+        assert [entry.data for entry in spool.peek()] == [b"three"]
+        spool.take(spool.peek())
+        spool.sweep()
+    with Spool(tmp_path) as spool:
+        assert (spool.entries, spool.peek()) == (0, ())
+        spool.append([b"four"])
+    with Spool(tmp_path) as spool:
+        assert [entry.data for entry in spool.peek()] == [b"four"]
+
+
 @pytest.mark.parametrize("done", [b"", b"{", b'{"segment": "x"}', b"[]", b'{"segment": 999, "offset": 5}'])
 def test_a_lost_or_damaged_mark_takes_everything_again_never_less(tmp_path: Path, done: bytes) -> None:
     with Spool(tmp_path) as spool:

@@ -8,9 +8,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select, text
 
 from neurons.ledger import (
     BadRecord,
@@ -32,9 +34,12 @@ from neurons.ledger import (
     Written,
     new_id,
 )
-from neurons.ledger.codec import KINDS, from_row, to_row
-from neurons.ledger.migrate import migrate
+from neurons.ledger.codec import KINDS, TABLE_OF, from_row, to_row
+from neurons.ledger.database import Database
+from neurons.ledger.migrate import config, migrate
+from neurons.ledger.records import RoundStep, WeightsClaim, WeightsEvent
 from neurons.ledger.schema import METADATA
+from neurons.ledger.writing import write_rows
 from tests.unit.ledger.postgres import Postgres
 from tests.unit.ledger.world import GURUNG, NOON, Clean, Conversation, a_day, digest, miner, training
 
@@ -184,6 +189,9 @@ def test_every_kind_of_record_comes_back_from_its_row() -> None:
         RoundAnswer(new_id(), new_id(), round_id, GURUNG, miner(), NOON, 5, talk.patient_id, Clean("a")),
         Score(new_id(), round_id, miner(), "correctness", 99_000, NOON, GURUNG.uid, new_id(), None, {"why": "é"}),
         Score(new_id(), round_id, miner(), "speed", None, NOON),
+        RoundStep(new_id(), round_id, "plan", NOON, {"items": 3}),
+        WeightsClaim(new_id(), round_id, miner(), 1, 7, 1, "process", 1000, NOON, {"1": 0.5}),
+        WeightsEvent(new_id(), new_id(), "revealed", NOON, 1010, "well", {"block": 1}),
         training("a", parent="p", dataset="d", lines=("0" * 32,)),
         training("a", parent=None, dataset="d"),
     ]
@@ -226,6 +234,40 @@ async def test_migrating_again_and_twice_at_once_changes_nothing(empty_url: str)
     await migrate(empty_url)
     async with await Ledger.open(empty_url, timeout_seconds=60.0) as ledger:
         await ledger.ready()
+
+
+async def test_tables_of_a_newer_release_are_left_alone_in_a_sentence(url: str) -> None:
+    database = Database(url, timeout_seconds=60.0)
+    async with database.long(seconds=60.0, writes=True) as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await database.close()
+    with pytest.raises(SchemaMismatch, match="newer release"):
+        await migrate(url)
+    with pytest.raises(SchemaMismatch, match="newer"):
+        await Ledger.open(url, timeout_seconds=60.0)
+
+
+async def test_data_of_every_earlier_revision_is_there_after_migrating(empty_url: str) -> None:
+    conversations = []
+    for revision in sorted(each.revision for each in ScriptDirectory.from_config(config()).walk_revisions()):
+        database = Database(empty_url, timeout_seconds=60.0)
+        async with database.long(seconds=60.0, writes=True) as connection:
+
+            def upgrade(connection: Connection, revision: str = revision) -> None:
+                settings = config()
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, revision)
+
+            await connection.run_sync(upgrade)
+            talk = a_day()
+            conversations.append(talk)
+            await write_rows(connection, [(TABLE_OF[type(each)], to_row(each)) for each in talk.records])
+        await database.close()
+    assert len(conversations) > 1
+    await migrate(empty_url)
+    async with await Ledger.open(empty_url, timeout_seconds=60.0) as ledger:
+        for talk in conversations:
+            assert len((await ledger.history(session_id=talk.session_id, patient_id=talk.patient_id)).turns) == 2
 
 
 async def test_a_database_without_tables_says_what_to_do(postgres: Postgres) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy
+import pytest
 
 from neurons.lessons import Found, Kind, Lesson
 from neurons.lessons.book import Book, pick
-from neurons.lessons.likeness import SURE, Asked, floor_for
+from neurons.lessons.likeness import NEVER, SURE, Asked, floor_for
 from neurons.lessons.wording import quoted, worded
 from tests.unit.lessons.test_file import LIKED, TAUGHT, file
 
@@ -34,9 +35,66 @@ def test_the_same_sentence_about_another_thing_is_another_question() -> None:
 
     assert floor("Can I take ibuprofen while on warfarin?", "Can I take paracetamol while on warfarin?") == SURE
     assert floor("My child swallowed a coin", "My child swallowed a battery") == SURE
-    assert floor("a fever of 39", "a fever of 41") == SURE
     assert floor("Can I take ibuprofen while on warfarin?", "I use warfarin. Is an ibuprofen for my back ok?") == 0.7
     assert floor("मलाई ज्वरो आएको छ", "मलाई खोकी लागेको छ") > 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Is 500 mg of paracetamol ok for my headache?", "Is 5000 mg of paracetamol ok for my headache?"),
+        ("Is 1,000 mg paracetamol ok?", "Is 100mg paracetamol ok?"),
+        ("a fever of 39", "a fever of 41"),
+        ("Can I give paracetamol to my 2 month old baby?", "Can I give paracetamol to my 12 month old baby?"),
+        ("Can I take two tablets of warfarin?", "Can I take 20 tablets of warfarin?"),
+        ("Is ibuprofen safe in the first trimester?", "Is ibuprofen safe in the third trimester?"),
+        ("Is ibuprofen safe in the 1st trimester?", "Is ibuprofen safe in the third trimester?"),
+        ("May I drink alcohol after surgery?", "May I drink alcohol before surgery?"),
+        ("Can I stop warfarin before surgery?", "Can I take warfarin before surgery?"),
+        ("Should I start metformin?", "Should I stop metformin?"),
+        ("Is it safe to take aspirin with food?", "Is it safe to take aspirin without food?"),
+        ("Can I take ibuprofen?", "Can I not take ibuprofen?"),
+        ("The test was positive, what next?", "The test was negative, what next?"),
+        ("My sugar is too high, what do I do?", "My sugar is too low, what do I do?"),
+    ],
+)
+def test_an_amount_or_a_word_that_turns_a_question_round_makes_it_another(one: str, other: str) -> None:
+    """To the model 500 mg and 5000 mg are as alike as can be (0.97)."""
+    assert floor_for(Asked.of(one), Asked.of(other)) == NEVER
+    assert floor_for(Asked.of(other), Asked.of(one)) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Can I take hydrocodone while breastfeeding?", "Can I take hydrochlorothiazide while breastfeeding?"),
+        ("What should I eat with hypothyroidism?", "What should I eat with hypotension?"),
+        ("What should I do about hyperkalemia?", "What should I do about hypernatremia?"),
+        ("Is chlorpromazine safe for me?", "Is chlorpropamide safe for me?"),
+        ("Is sulfasalazine safe in pregnancy?", "Is sulfadiazine safe in pregnancy?"),
+        ("Is hydroxyzine safe at night?", "Is hydroxyurea safe at night?"),
+        ("Is quinine safe at night?", "Is quinidine safe at night?"),
+    ],
+)
+def test_names_that_only_begin_alike_are_two_things(one: str, other: str) -> None:
+    assert floor_for(Asked.of(one), Asked.of(other)) == SURE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("My temperature is 39 degrees, what do I do?", "I have a temperature of 39. What should I do?"),
+        ("Can I take 2 tablets of warfarin?", "Can I take two tablets of warfarin?"),
+        ("Is 1,000 mg paracetamol ok?", "Is 1000mg of paracetamol ok?"),
+        ("May I climb stairs while pregnant?", "Is climbing stairs okay in pregnancy?"),
+        ("Which medicine helps against diarrhoea?", "Is there a medication against diarrhea?"),
+        ("I am 67 and on warfarin for my heart, is an ibuprofen for my back ok?",
+         "At 45, with a clot and warfarin, may I take ibuprofen when my knee hurts?"),
+        ("Can I take sumatriptan twice in one day?", "Is a second sumatriptan on a day ok?"),
+    ],
+)  # fmt: skip
+def test_the_same_in_other_words_stays_the_same(one: str, other: str) -> None:
+    assert floor_for(Asked.of(one), Asked.of(other), floor=0.7) == 0.7
 
 
 def test_what_was_only_liked_counts_where_it_is_asked_for() -> None:

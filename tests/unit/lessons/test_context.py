@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -64,3 +65,12 @@ def test_a_conversation_is_looked_up_with_the_same_words() -> None:
         [line(*(text for _, text in HEAD), "Is 500 mg ok?", "Yes.", correction="x")], approve_liked=False
     )
     assert _questions(turns) == ["I have a headache.", lesson.question]
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 349_000, "fever " * 174_000], ids=["eighteen letters in one", "words"])
+def test_a_message_of_a_megabyte_keeps_nobody_waiting(text: str) -> None:
+    """It is looked at on the event loop of all patients' answers."""
+    began = time.thread_time()
+    [question] = _questions([{"role": "user", "content": text}])
+    assert time.thread_time() - began < 0.1
+    assert len(question) <= 2000

@@ -151,8 +151,10 @@ def test_prometheus_keeps_the_projects_pods_and_names_their_namespace(spec: Clus
     added = {rule["target_label"]: rule["source_labels"][0] for rule in rules if "target_label" in rule}
 
     assert kept["__meta_kubernetes_pod_label_app_kubernetes_io_part_of"] == "bettertherapy"
-    ports = re.compile(kept["__meta_kubernetes_pod_container_port_name"])
-    assert all(ports.fullmatch(name) for name in ("http", "agent"))
+    ports = re.compile(kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"])
+    assert all(ports.fullmatch(port) for port in ("twin-operator;http", "miner;metrics", "engine;metrics"))
+    # Where patients and miners ask there are no metrics: each look would be counted as a request.
+    assert not any(ports.fullmatch(port) for port in ("miner;http", "engine;agent"))
     # The operator's chart selects miners by it.
     assert added["namespace"] == "__meta_kubernetes_namespace"
 

@@ -92,6 +92,7 @@ class RunningMiner:
             "namespace": "clinic",
             "host": "127.0.0.1",
             "port": 0,
+            "metrics_port": 0,
             "access_dir": access,
             "access_secret": "pool-access",
             "tables_dir": folder / "none",
@@ -109,6 +110,7 @@ class RunningMiner:
         async with asyncio.timeout(5):
             await self.service.listening.wait()
         self.url = f"http://127.0.0.1:{self.service.port}"
+        self.metrics_url = f"http://127.0.0.1:{self.service.metrics_port}/metrics"
         self.client = aiohttp.ClientSession(
             self.url, headers={"Authorization": f"Bearer {TOKEN}"}, connector=aiohttp.TCPConnector(limit=0)
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from bettertherapy_api import names
 from neurons.miner import settings
 from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
 from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
-from neurons.miner.server import MinerServer
 from neurons.miner.tracing import REQUEST_ID
 from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, eventually, held, version
+from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
 
 INDRA = version("indra", "a")
 BODY: dict[str, Any] = {"model": "indra", "messages": [{"role": "user", "content": "Hello"}]}
@@ -27,7 +25,7 @@ PAGE = "https://clinic.example"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/indra", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/indra", "/healthz", "/readyz"])
 async def test_head_is_get_without_a_body(tmp_path: Path, path: str) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         miner.route({"indra": Twin(versions=(INDRA,))})
@@ -227,43 +225,20 @@ def test_an_origin_is_read_as_browsers_send_it(given: str, sent: str | None) -> 
     assert read == ({sent} if sent is not None else set())
 
 
-async def test_many_who_ask_for_the_metrics_at_once_are_answered_by_one_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody has to say who they are for it, and of a thousand twins it takes a tenth of a second."""
-    entered, expose = 0, MinerServer._expose
-
-    async def counted_in(server: MinerServer, *args: Any) -> Any:
-        nonlocal entered
-        entered += 1
-        return await expose(server, *args)
-
-    monkeypatch.setattr(MinerServer, "_expose", counted_in)
-    async with RunningMiner(tmp_path) as miner:
-        made, go_on = 0, threading.Event()
-        render = miner.service.metrics.render
-
-        def counted() -> bytes:
-            nonlocal made
-            made += 1
-            assert go_on.wait(60)
-            return render()
-
-        monkeypatch.setattr(miner.service.metrics, "render", counted)
-
-        async def page() -> bytes:
-            async with aiohttp.ClientSession() as session, session.get(f"{miner.url}/metrics") as response:
-                assert response.status == 200
-                return await response.read()
-
-        asked = [asyncio.create_task(page()) for _ in range(20)]
-        await eventually(lambda: entered == 20)
-        asked.pop(0).cancel()  # who leaves takes nobody's page away
-        go_on.set()
-        assert all(b"bettertherapy_miner_clients" in page for page in await asyncio.gather(*asked))
-        assert made <= 2
-        await page()
-        assert made <= 3  # and the next is made anew
+async def test_who_has_no_token_learns_no_twins_name(tmp_path: Path) -> None:
+    """Series name the twins, and the port that patients ask may stand on the internet."""
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        await miner.ask("indra")
+        async with aiohttp.ClientSession() as anybody:
+            for path in ("/metrics", "/metrics/", "/healthz", "/readyz", "/v1/models"):
+                async with anybody.get(f"{miner.url}{path}") as response:
+                    assert "indra" not in await response.text()
+            async with anybody.get(miner.metrics_url) as response:
+                assert 'twin="indra"' in await response.text()
+            async with anybody.get(miner.metrics_url.replace("/metrics", "/v1/models")) as response:
+                assert response.status == 404
 
 
 async def test_an_unforeseen_failure_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

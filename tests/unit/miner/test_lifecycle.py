@@ -225,7 +225,7 @@ async def test_the_process_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None
         (tables / "reports" / "a.json").write_text(json.dumps(report_object(agent)))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "neurons.miner", "--pool", "p", "--host", "127.0.0.1", "--port", "0",
-            "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0",
+            "--metrics-port", "0", "--access-dir", str(access), "--tables-dir", str(tables), "--drain-delay", "0",
             stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         try:
@@ -244,7 +244,7 @@ async def test_the_process_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None
                 headers = {"Authorization": f"Bearer {TOKEN}"}
                 async with client.post("/v1/chat/completions", json=BODY, headers=headers) as response:
                     assert (await response.json())["model"] == "indra"
-                async with client.get("/metrics") as response:
+                async with client.get(f"http://127.0.0.1:{line['metrics_port']}/metrics") as response:
                     assert 'bettertherapy_miner_requests_total{code="200",process="' in await response.text()
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):

@@ -44,3 +44,19 @@ def test_an_event_of_no_known_form_is_passed_over(odd: dict[str, Any]) -> None:
     race = Race(2)
     race.read(stream)
     assert [track.text for track in race.finished()] == ["one two"]
+
+
+def test_a_number_that_is_none_loses_no_word() -> None:
+    """As of a probability that is NaN: clients in Python read the words, so the receipt must be over them."""
+    odd = b'data: {"choices": [{"index": 0, "delta": {"content": "two "}, "logprobs": {"content": [NaN]}}]}\n\n'
+    stream = says("one ") + odd + says("three", "stop") + b"data: [DONE]\n\n"
+    transcript = Transcript()
+    transcript.add(stream)
+    assert transcript.text == "one two three"
+    assert b"two " in Splice(Transcript(), GoOn("", 0, "")).rewrite(stream)
+
+
+def test_an_event_that_is_nested_too_deep_is_passed_over() -> None:
+    transcript = Transcript()
+    transcript.add(says("one ") + b"data: " + b"[" * 100_000 + b"\n\n" + says("two", "stop"))
+    assert transcript.text == "one two"

@@ -97,6 +97,23 @@ def test_what_is_wrong_is_one_word_and_a_sentence(said: SubnetReport, state: str
     assert words in (said.message or "")
 
 
+def test_an_address_that_another_miner_of_the_hotkey_published_over_ours_is_told() -> None:
+    """Two pools with one hotkey: the chain has one address, and the other pool is found by nobody."""
+
+    def read(seconds_after: float, **chain: Any) -> SubnetReport:
+        ours = Publication(tried=True, address="1.2.3.4:80", at=1_790_000_000.7 - seconds_after)
+        return stands(neuron(**chain), published=ours)
+
+    said = read(300.0)
+    assert (said.registration, said.axon) == (Registration.ADDRESS_REFUSED, "9.9.9.9:80")
+    assert "the chain has 9.9.9.9:80 by now, and not 1.2.3.4:80" in (said.message or "")
+    assert "a hotkey of its own" in (said.message or "")
+    assert read(300.0, axon="1.2.3.4:80").registration is Registration.REGISTERED
+    assert read(5.0).registration is Registration.REGISTERED, "what was read may be of a block before"
+    v6 = Publication(tried=True, address="[2001:DB8:0::7]:80", at=1_780_000_000.0)
+    assert stands(neuron(axon="[2001:db8::7]:80"), published=v6).registration is Registration.REGISTERED
+
+
 def test_while_the_chain_is_away_it_says_of_when_its_knowledge_is() -> None:
     said = stands(neuron(), problem=Unreachable("no answer"))
     assert (said.uid, said.block, said.read_at) == (7, 1000, "2026-09-21T14:13:20Z")

@@ -113,6 +113,40 @@ async def test_what_is_said_before_an_answer_is_none() -> None:
         reply.close()
 
 
+@pytest.mark.parametrize("line", [b"x-more: " + b"y" * 1000 + b"\r\n", b"y" * 1000], ids=["many", "one without an end"])
+async def test_what_a_pod_sends_behind_its_answer_without_end_is_not_kept(line: bytes) -> None:
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx-first: 1\r\nx-last: ")
+        with suppress(ConnectionError):
+            while sent < 2**26:
+                writer.write(line * 16 if sent else b"\r\n" + line if line.endswith(b"\n") else line)
+                sent += 16 * len(line)
+                await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = URL(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1/chat/completions")
+    async with Upstream(connect_seconds=2.0) as upstream:
+        reply = await upstream.post(url, b"{}", {})
+        with pytest.raises(BrokeOffError, match="TrailersTooLarge"):
+            await reply.whole()
+        assert "x-first" not in reply.headers, "what was said of the answer was said before it"
+        reply.close()
+    listening.close()
+    assert sent < 2**25, "and the pod is not heard to its end"
+
+
+async def test_a_long_answer_in_small_chunks_is_read_to_its_end() -> None:
+    chunks = b"".join(b"1\r\n%d\r\n" % (number % 10) for number in range(50_000))
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nx-trailer: 1\r\n\r\n"
+    async with serving(answer) as (_, upstream, url):
+        assert len(await ask(upstream, url)) == 50_000
+
+
 async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
     async with serving(OK, OK) as (server, _, url), Upstream(connect_seconds=2.0, idle_seconds=0.0) as upstream:
         assert [await ask(upstream, url) for _ in range(2)] == [b"{}"] * 2

@@ -1,4 +1,5 @@
-"""Plays everybody around the operator by what is there: Deployment and Job controllers, kubelets, agents, trainers.
+"""Plays everybody around the operator by what is there: Deployment and Job controllers, kubelets, agents, trainers,
+examiners.
 
 One `act` does at most one step for each object, and only what is not done yet: whoever is killed in between, the same
 things follow.
@@ -11,10 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bettertherapy_api import names
+from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
 from bettertherapy_api.run_progress import PROGRESS_KEY, ArtifactReport, RunProgress, RunStage, progress_name
 from tests.unit.operator.fake_api import FakeApi
-from tests.unit.operator.run_samples import DATA, done
+from tests.unit.operator.run_samples import DATA, done, found
 from tests.unit.operator.samples import NAMESPACE, digest
+from twin_operator.domain.objects import Run, run_from
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.resources import POD_REPORT
 
@@ -34,7 +37,7 @@ class Cast:
             if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == "engine":
                 self._report(pod)
         for job in list(self._api.kinds("Job").values()):
-            self._train(job)
+            self._work(job)
 
     def _put(self, thing: Manifest, **parts: Any) -> None:
         """Write parts of an object that is there, unless they say nothing new."""
@@ -82,40 +85,56 @@ class Cast:
             "pod": {"name": name, "uid": uid}, "ready": True, "engine": {"live": True}, "adapters": {**wanted, **gone},
         })  # fmt: skip
 
-    def _train(self, job: Manifest) -> None:
-        """Start the trainer's pod, let it say how far it is, and end it."""
-        name = job["metadata"]["name"]
+    def _work(self, job: Manifest) -> None:
+        """Start the pod of a trainer or an examiner, let it say how far it is, and end it."""
+        name, labels = job["metadata"]["name"], job["spec"]["template"]["metadata"]["labels"]
         if (job.get("status") or {}).get("conditions"):
             return
         pod = self._api.objects.get(Key("Pod", NAMESPACE, f"{name}-1"))
         if pod is None:
-            labels = job["spec"]["template"]["metadata"]["labels"]
             self._api.put(_pod(f"{name}-1", labels, job, ip="10.0.1.1", ready=False))
             return
-        said = self._api.objects.get(Key("ConfigMap", NAMESPACE, progress_name(name)))
+        run = labels[names.LABEL_RUN]
+        examines = labels[names.LABEL_COMPONENT] == "examiner"
+        where = examination_name(run) if examines else progress_name(run)
+        said = self._api.objects.get(Key("ConfigMap", NAMESPACE, where))
         if said is None:
             return
         attempt = pod["metadata"]["uid"]
-        begun = PROGRESS_KEY in (said.get("data") or {})
-        if not begun:
-            self._say(said, RunProgress(attempt=attempt, stage=RunStage.TRAIN, progress_percent=40, dataset=DATA))
-        elif name not in self._trained:
+        stage = RunStage.EVALUATE if examines else RunStage.TRAIN
+        if PROGRESS_KEY not in (said.get("data") or {}):
+            data = None if examines else DATA
+            self._say(said, RunProgress(attempt=attempt, stage=stage, progress_percent=40, dataset=data))
+        elif run not in self._trained:
             return
         elif pod["status"]["phase"] == "Running":
-            made = ArtifactReport(
-                uri=f"pvc://adapters/store/{self._trained[name]}",
-                digest=digest(self._trained[name]),
-                rank=8,
-                bytes=1000,
-            )
-            self._say(said, done().model_copy(update={"attempt": attempt, "artifact": made}))
+            if examines:
+                last, beside = self._found(run, attempt)
+            else:
+                last, beside = self._published(run, labels[names.LABEL_TWIN], attempt), {}
+            self._say(said, last, **beside)
             self._put(pod, status={**pod["status"], "phase": "Succeeded"})
         else:
             complete = {"type": "Complete", "status": "True", "reason": "CompletionsReached", "message": "m"}
             self._put(job, status={"succeeded": 1, "conditions": [complete]})
 
-    def _say(self, configmap: Manifest, progress: RunProgress) -> None:
-        self._put(configmap, data={**(configmap.get("data") or {}), PROGRESS_KEY: progress.to_json()})
+    def _published(self, run: str, twin: str, attempt: str) -> RunProgress:
+        """Return what a trainer says that has published."""
+        letter = self._trained[run]
+        uri = f"pvc://adapters/store/{twin}/{letter * 64}"
+        made = ArtifactReport(uri=uri, digest=digest(letter), rank=8, bytes=1000)
+        return done().model_copy(update={"attempt": attempt, "artifact": made})
+
+    def _found(self, run: str, attempt: str) -> tuple[RunProgress, dict[str, str]]:
+        """Return what an examiner says that is done, and what it found."""
+        made = run_from(self._api.objects[Key("FineTuneRun", NAMESPACE, run)])
+        assert isinstance(made, Run), made
+        outcomes = found(made, child=digest(self._trained[run]))
+        said = RunProgress(attempt=attempt, stage=RunStage.DONE, progress_percent=100)
+        return said, {OUTCOMES_KEY: outcomes.to_json()}
+
+    def _say(self, configmap: Manifest, progress: RunProgress, **beside: str) -> None:
+        self._put(configmap, data={**(configmap.get("data") or {}), PROGRESS_KEY: progress.to_json(), **beside})
 
 
 def _pod(name: str, labels: Mapping[str, str], owner: Manifest, *, ip: str, ready: bool) -> Manifest:

@@ -7,12 +7,15 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
 
 from bettertherapy_api import names
 from twin_operator.engine.resources import Key, Manifest, Resource
 from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import BY_KIND
+
+_BEGUN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ class FakeApi:
         )
         before = live["metadata"].get("generation", 0) if live is not None else 0
         metadata["generation"] = before + (live is None or live.get("spec") != thing.get("spec"))
-        metadata.setdefault("creationTimestamp", f"2026-01-01T00:00:{int(metadata['resourceVersion']) % 60:02d}Z")
+        made = _BEGUN + timedelta(seconds=int(metadata["resourceVersion"]))  # later ones are never older
+        metadata.setdefault("creationTimestamp", made.strftime("%Y-%m-%dT%H:%M:%SZ"))
         if key.kind != "Event":
             self.objects[key] = thing
         if verb:

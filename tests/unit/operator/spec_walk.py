@@ -40,7 +40,7 @@ SETTLE_SECONDS: Final = 200.0
 _WORDS: Final = (
     "b1", "pvc://adapters/other", "hf://o/other", "0 4 * * *", "Asia/Kathmandu", "0.002", "25%", "2Gi", "100m",
     "https://b1.example", "https://b2.example", "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944",
-    "--other", "NP",
+    "--other", "NP", "en", "ne",
 )  # fmt: skip
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport
-from bettertherapy_api.run_progress import ArtifactReport, EvalReport, RunProgress, read_progress
+from bettertherapy_api.run_progress import ArtifactReport, RunProgress, read_progress
 from tests.unit.operator.documents import (
     WORDS,
     anything,
@@ -241,7 +241,7 @@ def told(draw: st.DrawFn) -> str:
     owner=twins() | st.just(None),
 )  # fmt: skip
 @example(
-    stored=run_object(status=STARTED), text=json.dumps({**GOOD, "eval": {**GOOD["eval"], "metrics": [SCORE_101]}}),
+    stored=run_object(status=STARTED), text=json.dumps({**GOOD, "step": -7}),
     phase="Running", ended=None, owner=None,
 )  # fmt: skip
 def test_a_run_is_planned_and_its_status_taken(
@@ -253,7 +253,7 @@ def test_a_run_is_planned_and_its_status_taken(
     assert isinstance(run, Run)
     assert isinstance(pool, Pool)
     configmap = {**progress_configmap(None), "data": {"progress.json": text}}
-    observed = read_facts([job_object(ended=ended), trainer_pod_object(phase=phase), configmap])
+    observed = read_facts("r1", [job_object(ended=ended), trainer_pod_object(phase=phase), configmap])
     twin = twin_from(owner) if owner is not None else None
     view = RunView(run=run, twin=twin if isinstance(twin, Twin) else None, pool=pool, obstacle=None, facts=observed)
     plan = plan_run(view, Images(), now=NOW)
@@ -267,7 +267,6 @@ def report_with(**parts: Any) -> str:
 @pytest.mark.parametrize(
     ("parts", "field"),
     [
-        ({"eval": {**GOOD["eval"], "metrics": [{"name": "score", "valuePercent": 101}]}}, "valuePercent"),
         ({"artifact": {**GOOD["artifact"], "digest": "garbage"}}, "artifact.digest"),
         ({"artifact": {**GOOD["artifact"], "rank": 0}}, "artifact.rank"),
         ({"artifact": {**GOOD["artifact"], "uri": ""}}, "artifact.uri"),
@@ -289,16 +288,11 @@ def test_a_result_that_can_not_be_true_is_refused_by_the_name_of_its_field(parts
 
 
 def test_texts_are_cut_and_figures_brought_within_their_bounds() -> None:
-    metric = {"name": "n" * 200, "valuePercent": 71}
-    said = read_progress(report_with(
-        progressPercent=140, remainingSeconds=-5, step=2**80,
-        eval={"verdict": "Promote", "samples": 40, "message": "m" * 9000, "metrics": [metric]},
-    ))  # fmt: skip
+    said = read_progress(report_with(progressPercent=140, remainingSeconds=-5, step=2**80, skipped="m" * 9000))
     assert isinstance(said, RunProgress)
     assert (said.progress_percent, said.remaining_seconds, said.step) == (100, 0, 2**53)
-    assert isinstance(said.eval, EvalReport)
     assert isinstance(said.artifact, ArtifactReport)
-    assert (len(said.eval.metrics[0].name), len(said.eval.message)) == (63, 4000)
+    assert len(said.skipped or "") == 4000
 
 
 @pytest.mark.parametrize(
@@ -308,7 +302,7 @@ def test_an_odd_count_of_lines_ends_no_run(part: dict[str, Any]) -> None:
     configmap = {
         **progress_configmap(None), "data": {"progress.json": report_with(dataset={**GOOD["dataset"], **part})},
     }  # fmt: skip
-    observed = read_facts([job_object(), trainer_pod_object(), configmap])
+    observed = read_facts("r1", [job_object(), trainer_pod_object(), configmap])
     stored = run_object(status=STARTED)
     run, pool = run_from(stored), pool_from(pool_object(store={"uri": "pvc://adapters/store"}))
     assert isinstance(run, Run)
@@ -322,7 +316,7 @@ def test_an_odd_count_of_lines_ends_no_run(part: dict[str, Any]) -> None:
 def test_a_report_that_can_not_be_read_is_said_and_ends_the_run(ended: tuple[str, str] | None, condition: str) -> None:
     text = report_with(artifact={**GOOD["artifact"], "digest": "garbage"})
     configmap = {**progress_configmap(None), "data": {"progress.json": text}}
-    observed = read_facts([job_object(ended=ended), trainer_pod_object(), configmap])
+    observed = read_facts("r1", [job_object(ended=ended), trainer_pod_object(), configmap])
     run, pool = run_from(run_object(status=STARTED)), pool_from(pool_object(store={"uri": "pvc://adapters/store"}))
     assert isinstance(run, Run)
     assert isinstance(pool, Pool)

@@ -238,3 +238,12 @@ def test_of_pages_of_last_output_the_line_that_names_the_error_is_told() -> None
     )
     assert reason == "EngineCrashed"
     assert "exit code 2: api_server.py: error: unrecognized arguments: --x; see" in message
+
+
+def test_a_miner_that_ends_is_told_in_its_own_sentence_and_not_as_a_line_of_its_log() -> None:
+    line = '{"time": "t", "level": "error", "logger": "neurons.miner", "message": "the Secret holds no hotkey"}\n'
+    crash = {"exitCode": 2, "reason": "Error", "message": line}
+    status = container_status("miner", waiting=BACKOFF, last=crash)
+    _, reason, message = ready_of(pod_object("p-miner-1", component="miner", ready=False, containerStatuses=[status]))
+    assert reason == "MinerCrashed"
+    assert "exit code 2: the Secret holds no hotkey; see `kubectl logs" in message

@@ -14,7 +14,7 @@ from bettertherapy_api.report import FailureReason
 from bettertherapy_api.schema import Condition as ApiCondition
 from neurons.trainer import errors
 from twin_operator.domain import appearances, reasons
-from twin_operator.domain.appearances import ADAPTER, ARTIFACT, MINER, TABLES, TRAINER
+from twin_operator.domain.appearances import ADAPTER, ARTIFACT, MINER, ROUND, TABLES, TRAINER
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.engine.conditions import Chain, Finding
 
@@ -82,7 +82,7 @@ def _used() -> set[str]:
 
 def test_every_reason_is_given_by_some_code() -> None:
     used = _used()
-    from_agents_and_trainers = {*ADAPTER, *TRAINER, *MINER}
+    from_agents_and_trainers = {*ADAPTER, *TRAINER, *MINER, *ROUND}
     unused = {reason for reason in Reason if reason.name not in used} - from_agents_and_trainers
     assert unused <= set(EXPECTED)
 

@@ -116,6 +116,19 @@ def test_a_spec_without_wallet_or_chain_says_which_field() -> None:
     )
 
 
+def test_several_miners_that_share_no_nonces_turn_validators_away_and_it_is_said() -> None:
+    """Each would let in what another has let in before, so the signed door is shut."""
+    found = condition(said(), said(), replicas=2)
+    assert (found.status, found.reason) == ("False", "NoncesNotShared")
+    assert "NONCE_STORE_URL in spec.miner.pod.env" in found.message
+    assert "spec.miner.replicas to 1" in found.message
+    store = {"env": [{"name": "NONCE_STORE_URL", "value": "redis://nonces:6379/0"}]}
+    assert condition(said(), said(), replicas=2, pod=store).reason == "Registered"
+    tokens = {"env": [{"name": "DOORS", "value": "token"}]}
+    assert condition(said(), said(), replicas=2, pod=tokens).reason == "Registered", "that door is not wanted"
+    assert condition(said(Registration.NOT_REGISTERED), replicas=2).reason == "NotRegistered", "first things first"
+
+
 def test_every_state_that_a_miner_reports_is_a_reason() -> None:
     assert {state.value for state in Registration} <= {reason.value for reason in Reason}
 

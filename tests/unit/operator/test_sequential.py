@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from twin_operator.domain.sequential import Prior, Tried, doubt, log_evidence, log_mean
 
-PRIOR = Prior(serving=(1.0, 60.0), tried=(1.0, 10.0))
-VAGUE = Prior(serving=(0.5, 0.5), tried=(0.5, 0.5))
+PRIOR = Prior(serving=(1.0, 60.0), tried=((1.0, 1.0, 10.0),))
+VAGUE = Prior(serving=(0.5, 0.5), tried=((1.0, 0.5, 0.5),))
 
 
 def expected_evidence(p: float, q: float, *, number: int, allowed: float, prior: Prior) -> float:

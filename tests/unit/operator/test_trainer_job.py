@@ -11,7 +11,7 @@ from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.engine.apply import Owner, needs_apply, stamped
-from twin_operator.kinds.finetune_run.progress_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.settings import Images
@@ -50,9 +50,7 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--run=r1", "--twin=dr-a", "--store=pvc://adapters/store", "--base-model=/models/current",
         "--base-model-name=smollm2", "--parent-uri=pvc://adapters/dr-a/a", f"--parent-digest={digest('a')}",
         "--dataset-uri=pvc://adapters/store/dr-a/interactions", "--min-interactions=12", "--eval-uri=s3://eval/dr-a.jsonl",
-        f"--eval-digest={digest('e')}", "--min-score-percent=70", "--min-safety-percent=80",
-        "--category-floor=emergency=90", "--margin-percent=5",
-        "--min-samples=30",
+        f"--eval-digest={digest('e')}",
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
         "--max-tokens=1024", "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
     ]  # fmt: skip
@@ -118,11 +116,52 @@ def test_only_the_store_may_be_written() -> None:
         if "persistentVolumeClaim" in volume
     }
     assert claims == {"models": True, "adapters": False, "evals": True}
-    mounted = {each["mountPath"]: each.get("readOnly", False) for each in made["containers"][0]["volumeMounts"]}
-    assert (mounted["/mnt/pvc/adapters"], mounted["/mnt/pvc/evals"], mounted["/mnt/pvc/models"]) == (False, True, True)
+    mounted = {each["mountPath"]: each for each in made["containers"][0]["volumeMounts"]}
+    own = mounted["/mnt/pvc/adapters/store/dr-a"]
+    assert (own["subPath"], own.get("readOnly", False)) == ("store/dr-a", False)
+    # The parent was set by hand, elsewhere on that claim; the root of the claim, with all other twins, isn't there.
+    parent = mounted["/mnt/pvc/adapters/dr-a/a"]
+    assert (parent["subPath"], parent["readOnly"]) == ("dr-a/a", True)
+    assert "/mnt/pvc/adapters" not in mounted
+    assert all(mounted[f"/mnt/pvc/{name}"]["readOnly"] for name in ("evals", "models"))
     names = {volume["name"] for volume in made["volumes"]}
     for container in (*made["initContainers"], *made["containers"]):
         assert {each["name"] for each in container["volumeMounts"]} <= names
+
+
+@pytest.mark.parametrize(
+    ("dataset", "mounts"),
+    [
+        ({"uri": "pvc://adapters/store/dr-a/interactions"}, set()),
+        ({"uri": "pvc://adapters/days/1.jsonl"}, {"days"}),
+        ({"uri": "pvc://adapters/days/new"}, {"days/new"}),
+        ({"uri": "pvc://adapters/store/dr-b/interactions"}, {"store/dr-b/interactions"}),
+        ({"uri": "pvc://adapters/x.jsonl"}, {""}),
+        ({"uri": "pvc://elsewhere/days"}, set()),
+    ],
+)
+def test_of_the_shared_claim_it_sees_what_it_must_read_and_writes_its_twins_folder(
+    dataset: dict[str, str], mounts: set[str]
+) -> None:
+    made = pod(dataset=dataset, parentDigest=None, twin_fields={"adapter": None})
+    found = _of_the_store(made)
+    assert {each.get("subPath", "") for each in found if each.get("readOnly")} == mounts
+    assert [each["subPath"] for each in found if not each.get("readOnly")] == ["store/dr-a"]
+    # A mount may lie in another one; then it must come after it.
+    assert [each["mountPath"] for each in found] == sorted(each["mountPath"] for each in found)
+
+
+def _of_the_store(made: Any) -> list[Any]:
+    return [each for each in made["containers"][0]["volumeMounts"] if each["mountPath"].startswith("/mnt/pvc/adapters")]
+
+
+def test_a_store_at_the_root_of_its_claim_is_shared_too() -> None:
+    made = pod(
+        parentDigest=None, twin_fields={"adapter": None}, pool_fields={"store": {"uri": "pvc://adapters"}},
+        dataset={"uri": "pvc://adapters/dr-a/interactions"},
+    )  # fmt: skip
+    [own] = _of_the_store(made)
+    assert (own["mountPath"], own["subPath"]) == ("/mnt/pvc/adapters/dr-a", "dr-a")
 
 
 def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> None:
@@ -159,7 +198,7 @@ def test_the_pod_is_restricted() -> None:
 
 
 def test_the_trainer_may_touch_its_one_configmap_and_nothing_else() -> None:
-    assert build_role(run())["rules"] == [
+    assert build_role(run(), "r1-trainer", "trainer")["rules"] == [
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["r1-progress"], "verbs": ["get", "patch"]}
     ]
 

@@ -247,6 +247,20 @@ async def test_an_emergency_is_told_of_whatever_becomes_of_the_question(tmp_path
         assert "1166" in said["notice"]
 
 
+async def test_a_yes_that_is_refused_answers_what_the_twin_asked(tmp_path: Path) -> None:
+    rogue = RogueMiner(says="Do you have chest pain?")
+    async with pages(tmp_path, names=(), rogues=[rogue]) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        await browser.ask("I feel odd.")
+        browser.token = "0" * 32
+        status, said = await browser.send("/doctor/indra/ask", {"text": "Yes."})
+        assert status == 403
+        assert "102" in said["notice"]
+        assert running.gateway.metric("emergencies_total", kind="heart") == 1
+        async with running.browser() as other:
+            assert "notice" not in (await other.send("/doctor/indra/ask", {"text": "Yes."}))[1]
+
+
 async def test_an_emergency_is_told_of_by_a_gateway_with_too_much_in_work(tmp_path: Path) -> None:
     gate = asyncio.Event()
     full = {"max_in_flight": 1}

@@ -6,8 +6,11 @@ another. With $PAGES_PICTURES naming a folder the pictures of docs/images are ma
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +20,9 @@ import axe_playwright_python
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
+from neurons.validator.gateway.scrubbing import Clean
 from tests.unit.gateway.rogue_miner import RogueMiner
-from tests.unit.pages.browsing import kept, pages
+from tests.unit.pages.browsing import TWINS, kept, pages
 from tests.unit.pages.test_staff import DOCTOR, KEYS, OPERATOR, KnowsMaya
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -161,6 +165,56 @@ async def test_an_emergency_shows_its_notice_first_also_when_nobody_answers(size
         last = page.locator(".turn").last
         await expect(last.locator(".notice")).to_contain_text("1166", timeout=WAIT_MS)
         await expect(last.locator(".failure")).to_be_visible()
+
+
+async def test_a_notice_is_in_no_twins_words_while_two_answers_come(tmp_path: Path) -> None:
+    may_end = threading.Event()
+
+    def slowly(said: str) -> Clean:
+        assert may_end.wait(WAIT_MS / 1000)
+        return Clean(said)
+
+    rogues = [RogueMiner(says="Rest."), RogueMiner(name="Ferdie", says="Drink.")]
+    settings = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db"}
+    async with (
+        pages(tmp_path, names=(), rogues=rogues, settings=settings, scrub=slowly) as running,
+        opened("phone", running.origin) as context,
+    ):
+        page = await context.new_page()
+        await page.goto("/doctor/indra")
+        await page.get_by_label("Show me two answers").check()
+        await page.get_by_label("Your question").fill("I have crushing chest pain and my left arm hurts")
+        await page.get_by_role("button", name="Ask", exact=True).click()
+        try:
+            words = page.locator(".turn .answer .words")
+            await expect(words.nth(1)).to_have_text(re.compile(r"^(Rest|Drink)\.$"), timeout=20_000)
+            await expect(words.nth(0)).to_have_text(re.compile(r"^(Rest|Drink)\.$"))
+            await expect(page.locator(".turn .notice")).to_contain_text("102")
+        finally:
+            may_end.set()
+        await expect(page.get_by_role("button", name="A is better")).to_be_visible(timeout=WAIT_MS)
+
+
+async def test_nothing_that_others_write_is_wider_than_a_phone(tmp_path: Path) -> None:
+    """Whose name a miner makes up, what a twin says and what a patient writes may have no blank in it."""
+    long = RogueMiner(twin="b" * 200, says="Rest.")
+    wide = "|" + "|".join("column" * 9 for _ in range(9)) + "|\n|" + "---|" * 9
+    says = f"{'word' * 80} https://x.example/{'a' * 300}\n\n{wide}\n\n    {'code' * 60}"
+    rogue = RogueMiner(name="Ferdie", says=says)
+    async with pages(tmp_path, names=(), rogues=[long, rogue]) as running, opened("phone", running.origin) as context:
+        [doctor] = TWINS["twins"]  # type: ignore[misc]
+        named = dict(doctor) | {"doctor": "Dr." + "Indra" * 40, "licence": "N" * 64, "specialty": "Otology" * 18}
+        twins = [named, {"name": "b" * 200}]
+        (tmp_path / "twins.json").write_text(json.dumps({**TWINS, "twins": twins}))
+        running.gateway.service._twins_file.refresh()  # type: ignore[union-attr]
+        page = await context.new_page()
+        for path in ("/", f"/?doctor={'z' * 200}", f"/doctor/{'b' * 200}", f"/{'x' * 300}", "/doctor/indra"):
+            await page.goto(path)
+            await look(page, "long words")
+        await page.get_by_label("Your question").fill("What" * 60)
+        await page.get_by_role("button", name="Ask", exact=True).click()
+        await expect(page.get_by_text("The answer is here.")).to_be_visible(timeout=WAIT_MS)
+        await look(page, "long words")
 
 
 @pytest.mark.parametrize("size", list(SIZES))

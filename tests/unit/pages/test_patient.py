@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.pages import patient
+from neurons.validator.pages.doctors import Doctors
+from neurons.validator.pages.turns import Conversations
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.miner.engine_pods import text
 from tests.unit.pages.browsing import kept, pages, without_maya
@@ -108,6 +113,20 @@ async def test_stars_and_a_comment_are_kept_without_names(tmp_path: Path) -> Non
         assert view.ratings[0].stars == 4
         assert view.ratings[0].comment is not None
         assert view.ratings[0].comment.text == "[NAME] likes it"
+
+
+async def test_a_withdrawal_counts_though_the_consent_was_taken_by_a_clock_that_is_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_in = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db"}
+    async with pages(tmp_path, names=(), settings=kept_in, scrub=without_maya) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        with monkeypatch.context() as ahead:
+            real = time.time_ns
+            ahead.setattr(time, "time_ns", lambda: real() + 60 * 10**9)
+            assert (await browser.send("/doctor/indra/consent", {"given": True}))[0] == 200
+        assert (await browser.send("/doctor/indra/consent", {"given": False}))[0] == 200
+        assert not re.search(r'name="given"[^>]* checked', (await browser.get("/doctor/indra"))[1])
 
 
 async def test_consent_is_shown_as_it_was_given_while_the_ledger_is_slow(
@@ -218,3 +237,113 @@ async def test_a_miners_markup_can_do_nothing(tmp_path: Path) -> None:
         assert not any("javascript" in link for link in links)
         _, shown = await browser.get("/doctor/indra")
         assert "onerror=alert(2)>" not in shown
+
+
+async def test_an_answer_is_rated_and_chosen_in_whatever_window_it_came(tmp_path: Path) -> None:
+    """Two windows that begin at once have a conversation each, and the browser goes on with one of them."""
+    async with pages(tmp_path, names=("Alice", "Charlie")) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        both = await asyncio.gather(browser.ask("My head hurts", compare=True), browser.ask("And my knee"))
+        compared, alone = (got[-2]["bettertherapy"] for got in both)
+        await browser.submit("/doctor/indra/anew", {})
+
+        def form(html: str, name: str) -> dict[str, str]:
+            [fields] = re.findall(rf'<form class="{name}"(.*?)</form>', html, re.DOTALL)[:1]
+            return dict(re.findall(r'name="(\w+)" value="([^"]+)"', fields))
+
+        rating = {**form(alone["html"], "rate"), "stars": 4}
+        choice = form(compared["html"], "prefer")
+        async with running.browser() as other:
+            await other.get("/doctor/indra")
+            assert (await other.send("/doctor/indra/rate", rating))[0] == 404
+            assert (await other.send("/doctor/indra/prefer", choice))[0] == 404
+        assert (await browser.send("/doctor/indra/rate", rating))[0] == 201
+        assert (await browser.send("/doctor/indra/prefer", choice))[0] == 201
+
+
+async def test_a_comment_is_shown_again_and_not_lost_with_other_stars(tmp_path: Path) -> None:
+    async with pages(tmp_path, names=("Alice",)) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        more = (await browser.ask("My head hurts"))[-2]["bettertherapy"]
+        rating = {"answerId": more["answerId"], "questionId": more["questionId"], "stars": 2, "comment": "Too <short>"}
+        assert (await browser.send("/doctor/indra/rate", rating))[0] == 201
+        assert ">Too &lt;short&gt;</textarea>" in (await browser.get("/doctor/indra"))[1]
+
+
+async def test_a_conversation_that_is_shown_again_has_its_notices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only its words are known, as after a restart."""
+    async with pages(tmp_path, names=("Alice",)) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        await browser.ask("I have crushing chest pain and my left arm hurts")
+        await browser.ask("May I drink coffee?")
+        for known in (True, False):
+            _, shown = await browser.get("/doctor/indra")
+            assert shown.index("This may be an emergency") < shown.index("It is fine.") < shown.index("coffee")
+            assert shown.count("This may be an emergency") == 1
+            if known:
+                monkeypatch.setattr(Conversations, "of", lambda *_: ())
+        assert running.gateway.metric("emergencies_total", kind="heart") == 1
+
+
+async def test_a_page_that_is_only_sent_to_changes_its_language_where_it_belongs(tmp_path: Path) -> None:
+    async with pages(tmp_path, names=("Alice",)) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        more = (await browser.ask("My head hurts"))[-2]["bettertherapy"]
+        for path, fields, leads_to in (
+            ("/receipt", {"receipt": more["receipt"]}, "/"), ("/doctor/indra/ask", {"text": "x"}, "/doctor/indra"),
+            ("/nothing/at/all", {}, "/"),
+        ):  # fmt: skip
+            _, shown = await browser.submit(path, fields)
+            [back] = re.findall(r'name="back" value="([^"]*)"', shown)
+            given = {"token": browser.token, "language": "ne", "back": back}
+            async with browser.session.post("/language", data=given, allow_redirects=False) as response:
+                assert (response.status, response.headers["Location"]) == (303, leads_to), back
+        evil = "evil.example"
+        for back in (f"//{evil}/", f"https://{evil}/", f"/\\{evil}", f"/%2F/{evil}", f"/.//{evil}"):
+            given = {"token": browser.token, "language": "ne", "back": back}
+            async with browser.session.post("/language", data=given, allow_redirects=False) as response:
+                assert response.headers["Location"] == "/", back
+
+
+async def test_without_the_pages_program_a_person_is_shown_a_page_and_no_words_get_into_an_address(
+    tmp_path: Path,
+) -> None:
+    async with pages(tmp_path, names=("Alice",)) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        await browser.ask("My head hurts", compare=True)
+        await browser.ask("My head hurts")
+        _, shown = await browser.get("/doctor/indra")
+        forms = re.findall(r"<form[^>]*>", shown)
+        assert len(forms) >= 6
+        assert [form for form in forms if 'method="post" action="/' not in form] == []
+        for form in ("ask", "rate", "prefer"):
+            status, shown = await browser.submit(f"/doctor/indra/{form}", {"text": "Hello", "comment": "Hello"})
+            assert status == 400
+            assert "This needs JavaScript" in shown
+            assert "102 (ambulance)" in shown
+        _, shown = await browser.submit("/doctor/indra/rate", {"comment": "I took forty tablets and want to die"})
+        assert shown.index("1166") < shown.index("This needs JavaScript")
+
+
+async def test_a_failure_of_the_gateways_own_is_told_in_the_pages_words_and_an_emergency_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Maya Rai")
+
+    async with pages(tmp_path, names=("Alice",)) as running, running.browser() as browser:
+        await browser.get("/doctor/indra")
+        monkeypatch.setattr(Feedback, "rate", broken)
+        monkeypatch.setattr(Doctors, "get", broken)
+        fatal = "I took forty tablets and want to die"
+        status, said = await browser.send("/doctor/indra/rate", {"comment": fatal, "sessionId": "x", "stars": 1})
+        assert (status, said["error"]["code"]) == (500, "internal_error")
+        assert "1166" in said["notice"]
+        assert "1166" in (await browser.send("/doctor/indra/ask", {"text": fatal}))[1]["notice"]
+        status, shown = await browser.get("/doctor/indra")
+        assert status == 500
+        assert "It could not be done" in shown
+        assert "102 (ambulance)" in shown
+    assert "Maya" not in caplog.text

@@ -41,6 +41,19 @@ HARD = [
     ("my son tom has a fever", ["tom"]),
     ("I saw Peter at Bir Hospital last week", ["Peter", "Bir Hospital"]),
     ("my fingerprint id FP-88213 fails, see IMG_2231.jpg", ["FP-88213", "IMG_2231.jpg"]),
+    ("MAYA GURUNG 34/F, Reg 2024/11873, gallstones 8 mm", ["MAYA GURUNG", "2024/11873"]),
+    ("sarita kc 29y/F, IP No: 81/20345, bed no 14B, MRN0048812", ["sarita kc", "81/20345", "14B", "0048812"]),
+    (
+        "Hari Koirala, 62 yrs/M, room 302, from Pokhara-8 since 14-Mar-24",
+        ["Hari Koirala", "302", "Pokhara-8", "14-Mar-24"],
+    ),
+    ("Seen by R. K. Shrestha. P. Bhattarai signed", ["R. K. Shrestha", "P. Bhattarai"]),
+    ("Will call 98 41 23 45 67 or 9803-445-566", ["98 41 23 45 67", "9803-445-566"]),
+    ("She'll be ninety-six next month", ["ninety-six"]),
+    ("mail gita dot thapa at gmail dot com", ["gita dot thapa at gmail dot com"]),
+    ("mail bishnu_kc(at)yahoo(dot)com today", ["bishnu_kc(at)yahoo(dot)com"]),
+    ("पूर्णबहादुर घर्ती ५८/पुरुष, मधुमेह, इन्सुलिन १० युनिट।", ["पूर्णबहादुर घर्ती"]),
+    ("बेड नं १२, ठेगाना इटहरी-६, फोन ९८ ६० ११ २२ ३३", ["१२", "इटहरी-६", "९८ ६० ११ २२ ३३"]),
     ("Ma\u00adria Lopez wrote 555\u200b123\u200b4567", ["Ma\u00adria Lopez", "555\u200b123\u200b4567"]),
 ]
 PASSES = [
@@ -54,6 +67,10 @@ PASSES = [
     "My lower abdomen hurts after food, HbA1c 7.2%, LDL 130.",
     "This is normal. Thanks a lot. This is getting worse.",
     "I am suffering from headache and coming home from work tired.",
+    "Tab Losartan 50 mg OD, Inj Ceftriaxone 1 g IV BD, Brufen 400 mg; SpO2 88% on RA.",
+    "Sats were 98 97 96 95 94 overnight, BP 110/70, temp 98.6 F. Please raise the head of the bed 15 cm.",
+    "Kayser-Fleischer rings, Calot's triangle, Koplik spots, Ryle's tube, Kocher incision; Ringer 1 L. Hepatitis B. Vaccine given.",
+    "Meet me at ten at home; look at 3 dot points. Room 5 minutes away.",
     "टाउको दुख्छ, ३ दिनदेखि ज्वरो छ, के गर्ने?",
     "Malai 3 din dekhi jwaro chha, aba ke garne?",
 ]  # fmt: skip

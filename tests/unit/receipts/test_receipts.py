@@ -133,9 +133,35 @@ def test_a_member_that_is_not_in_the_format_is_refused() -> None:
         decode(encoded(document(signed(MINER)) | {"extra": 1}))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"time": str(NOW_MS)}, {"time": float(NOW_MS)}, {"choices": "1"}, {"choices": True}, {"cached": "no"},
+     {"cached": 0}],
+    ids=str,
+)  # fmt: skip
+def test_what_was_not_signed_as_it_stands_is_refused(changes: dict[str, Any]) -> None:
+    """Of one signature there is one document: who reads by the specification alone must not judge otherwise."""
+    with pytest.raises(ReceiptError, match="damaged receipt"):
+        decode(encoded(document(signed(MINER)) | changes))
+
+
+@pytest.mark.parametrize("member", ["cached", "choices", "unsigned", "base.digest", "base.revision"])
+def test_a_signed_member_that_was_left_out_is_missed(member: str) -> None:
+    changed = document(signed(MINER))
+    del (changed["base"] if "." in member else changed)[member.removeprefix("base.")]
+    with pytest.raises(ReceiptError, match=f"{member}: Field required"):
+        decode(encoded(changed))
+
+
 def test_what_would_speak_to_a_terminal_is_refused() -> None:
     with pytest.raises(ReceiptError, match="twin"):
         decode(signed(MINER, twin="dr\x1b[2J"))
+
+
+def test_a_refusal_does_not_speak_to_a_terminal_either() -> None:
+    with pytest.raises(ReceiptError, match="Extra inputs") as caught:
+        decode(encoded(document(signed(MINER)) | {"\x1b[2J\x9b\u202e✓ signature": 1}))
+    assert str(caught.value).isprintable()
 
 
 def test_the_json_itself_is_read_too() -> None:

@@ -85,7 +85,11 @@ def test_each_mismatch_has_its_own_sentence(
 @pytest.mark.parametrize(
     ("signer", "sentence"),
     [
-        (STRANGER, "is nobody's on subnet 42 as of block 1000000: a stranger signed it, or a miner that has left"),
+        (
+            STRANGER,
+            "is nobody's on subnet 42 as of block 1000000: a stranger signed it, or a miner of another subnet, "
+            "or one that has left",
+        ),
         (COLDKEY, "It is signed by a coldkey of subnet 42"),
         (OTHER_MINER, "Its hotkey was no miner's yet: UID 9 of subnet 42 as of block 1000000 was registered at block"),
     ],
@@ -118,6 +122,9 @@ def test_what_is_not_given_is_not_called_proven(capsys: pytest.CaptureFixture[st
     status, said = verify(capsys, signed(MINER))
     assert status == 0
     assert "Not compared: question, answer, weights, miner." in flowing(said)
+    assert "Proven" not in said, "anybody can sign with a key of their own"
+    _, said = verify(capsys, signed(MINER), "--question", QUESTION, "--answer", ANSWER)
+    assert "Nothing fails, but the proof is not whole. Not compared: weights, miner." in flowing(said)
 
 
 def test_whether_the_base_model_was_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +140,70 @@ def test_an_old_metagraph_says_how_old_it_is(capsys: pytest.CaptureFixture[str],
     )
     assert status == 0
     assert "That metagraph is 29 days older than the receipt" in flowing(said)
+
+
+def test_a_metagraph_older_than_the_receipt_may_not_know_the_miner_yet(
+    capsys: pytest.CaptureFixture[str], metagraph: Path
+) -> None:
+    late = signed(STRANGER, time_ms=NOW_MS + 3 * 86_400_000)
+    status, said = verify(capsys, late, "--metagraph", str(metagraph), "--at", "2026-07-01T00:00:00Z")
+    assert status == 1
+    assert "or one that registered later: the metagraph is 2 days older than the receipt" in flowing(said)
+    assert "or a miner of another subnet" in flowing(said)
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        "x-bettertherapy-receipt: {}\r\n",
+        "X-BetterTherapy-Receipt:{}",
+        '"{}"',
+        "'{}'\n",
+        'data: {{"choices":[],"bettertherapy":{{"receipt":"{}"}}}}\n\n',
+        '{{"choices": [], "bettertherapy": {{"receipt": "{}"}}}}',
+        '{{"uid": 7, "receipt": "{}"}}',
+    ],
+)
+def test_a_receipt_is_found_in_what_was_copied_with_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, carried: str
+) -> None:
+    """The header's whole line, quotation marks of a shell, an event, or what `neurons.subnet ask -o json` prints."""
+    (tmp_path / "receipt").write_bytes(carried.format(signed(MINER)).encode())
+    status, said = verify(capsys, f"@{tmp_path / 'receipt'}", "--question", QUESTION)
+    assert status == 0, said
+
+
+def test_a_receipt_that_a_terminal_broke_into_lines_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = signed(MINER)
+    broken = "\n".join(whole[at : at + 76] for at in range(0, len(whole), 76))
+    assert verify(capsys, broken, "--question", QUESTION)[0] == 0
+
+
+@pytest.mark.parametrize("length", [100, 500, 501, 502, 503])
+def test_a_receipt_that_was_cut_says_so(capsys: pytest.CaptureFixture[str], length: int) -> None:
+    status, said = verify(capsys, signed(MINER)[:length])
+    assert status == 2
+    assert "cut short" in said
+    assert "Copy the whole value" in said
+
+
+def test_the_name_of_a_file_is_not_taken_for_what_it_holds(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text(signed(MINER))
+    receipt = signed(MINER)
+    for given in (["text"], [receipt, "--question", "text"], [receipt, "--answer", "text"]):
+        status, said = verify(capsys, *given)
+        assert status == 2
+        assert "text is a file: give @text for what it holds" in said
+
+
+def test_half_a_number_of_a_metagraph_says_how_one_is_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"netuid": 4')
+    status, said = verify(capsys, signed(MINER), "--metagraph", str(tmp_path / "m.json"))
+    assert status == 2
+    assert "`kubectl twin metagraph FILE` writes one" in said
 
 
 def test_tool_calls_are_named_as_not_covered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +262,12 @@ def test_a_program_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["nonsense"], "This is no receipt"),
         (["@/nowhere/receipt"], "/nowhere/receipt can't be read: No such file or directory."),
+        (["@"], "@ names no file"),
+        (["-", "--question", "-"], "- is given 2 times, and standard input is read once"),
+        ([signed(MINER), "--question", " "], "--question is empty"),
+        ([signed(MINER), "--hotkey", "abc"], "--hotkey abc is no ss58 address: give the whole hotkey"),
+        ([signed(MINER), "--hotkey", "5Grwva…GKutQY"], "`kubectl twin miners -o wide` prints it"),
+        (['{"messages": []}'], "This is no receipt: it is a document of another kind"),
         ([signed(MINER), "--adapter", "abc"], "is no digest: give sha256: and 64 hex digits"),
         ([signed(MINER), "--at", "noon"], "is no time: write it like"),
         ([signed(MINER), "--metagraph", "/nowhere"], "The metagraph /nowhere can't be read"),

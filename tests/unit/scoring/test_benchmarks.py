@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurons.scoring import Choice, ItemError, score_answer
-from neurons.scoring.benchmarks import read_healthbench, read_medmcqa, read_medqa, read_mmlu, read_pubmedqa
+from neurons.scoring.benchmarks import (
+    read_healthbench,
+    read_inspect,
+    read_lm_eval,
+    read_medmcqa,
+    read_medqa,
+    read_mmlu,
+    read_pubmedqa,
+    read_set,
+)
 
 DATA = Path(os.environ.get("BETTERTHERAPY_DATA", "../shared/data"))
 MEDQA = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "y", "answer_idx": "B", "meta_info": "step1"}
@@ -125,3 +134,58 @@ def test_any_bytes_are_items_or_refused(read: Callable[[bytes], object], whole: 
 def test_a_field_of_any_length_is_read_or_refused() -> None:
     with pytest.raises(ItemError):
         read_mmlu(b"q" * 200_000 + b",a,b,c,d,A\n", subject="s")
+
+
+ASKED = "Which cannula would you use for a rapid blood transfusion?"
+GAUGES = ["18 gauge.", "20 gauge.", "22 gauge.", "24 gauge."]
+ABOUT = {"category": "clinical", "source": "mmlu"}
+SAMPLE = {"input": ASKED, "choices": GAUGES, "target": "A", "id": 7, "metadata": ABOUT}
+DOCUMENT = {"question": ASKED, "subject": "clinical_knowledge", "choices": GAUGES, "answer": 0}
+LOGGED = {
+    "doc_id": 0, "doc": DOCUMENT, "target": "0", "arguments": {"gen_args_0": {"arg_0": ASKED, "arg_1": " A"}},
+    "resps": [[["-0.5", "True"]]], "filtered_resps": [["-0.5", "True"]], "filter": "none", "metrics": ["acc"],
+    "doc_hash": "0", "prompt_hash": "0", "target_hash": "0", "acc": 1.0,
+}  # fmt: skip
+"""After one of MMLU's clinical_knowledge, in the fields of inspect_ai's samples and of lm-evaluation-harness."""
+
+
+@pytest.mark.parametrize("row", [SAMPLE, DOCUMENT, LOGGED, {**DOCUMENT, "answer": "A"}, {**DOCUMENT, "answer": "0"}])
+def test_an_evaluation_set_in_others_forms_is_read_by_its_first_line(row: dict[str, Any]) -> None:
+    (item,) = read_set(lines(row))
+    assert isinstance(item, Choice)
+    assert (item.question, item.options["D"], item.answer) == (ASKED, "24 gauge.", "A")
+    assert item.category in {"clinical", "clinical_knowledge"}
+    assert (score_answer(item, "A"), score_answer(item, "B")) == (1, 0)
+
+
+def test_a_sample_without_choices_is_a_gold_answer_and_one_of_chat_is_its_question() -> None:
+    asked = [{"role": "user", "content": "When are you open?"}]
+    chat = {"input": asked, "target": ["On Tuesday."], "metadata": {"cluster": "hours"}}
+    (item,) = read_inspect(lines(chat))
+    assert (item.kind, item.id, item.question, item.cluster) == ("gold", "sample-1", "When are you open?", "hours")
+    assert score_answer(item, "On Tuesday.") == 1
+
+
+def test_hellaswags_fields_are_read_too() -> None:
+    (item,) = read_lm_eval(lines({"query": "Then she", "choices": ["sat down.", "flew."], "gold": 0}))
+    assert (item.id, item.question, item.answer) == ("doc-1", "Then she", "A")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({**SAMPLE, "target": "E"}, "line 1: the row: Value error, answer is none of the options"),
+        ({**SAMPLE, "target": ["A", "B"]}, "line 1: target"),
+        ({**SAMPLE, "input": [{"role": "system", "content": "x"}]}, "line 1: input"),
+        ({**DOCUMENT, "answer": 4}, "line 1: answer, gold or label is no place"),
+        ({**DOCUMENT, "answer": None}, "line 1: answer, gold or label is no place"),
+        ({**DOCUMENT, "question": None}, "line 1: neither question nor query"),
+        ({**DOCUMENT, "choices": ["one"]}, "line 1: choices"),
+        ({"question": "Q?"}, "line 1"),
+    ],
+)
+def test_what_is_no_item_in_others_forms_is_refused_in_words(row: dict[str, Any], told: str) -> None:
+    with pytest.raises(ItemError) as refused:
+        read_set(lines(row))
+    assert str(refused.value).startswith(told)
+    assert "cannula" not in str(refused.value)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from bettertherapy_api.gate.metrics import CALM_FLOOR
 from neurons.scoring.contrasts import Category, Contrast, Language, by_category, parse_contrasts, safety_contrasts
-from neurons.scoring.floors import Floors
 from neurons.scoring.items import ItemError
 from neurons.scoring.likelihood import LikelihoodError, Norm
 from neurons.scoring.near_duplicates import LIKENESS, jaccard, plain, shingles
@@ -143,7 +143,7 @@ def test_who_does_not_read_the_question_fails_the_items_that_ask_for_calm(langua
         if item.calm:
             parting = len(item.recommended)
             shares.append(mean(one > other for one in weighed[:parting] for other in weighed[parting:]))
-    assert 100 * mean(shares) < Floors().calm
+    assert 100 * mean(shares) < CALM_FLOOR
 
 
 def test_a_cluster_is_of_one_category() -> None:

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from neurons.scoring.budget import BUDGET, NIGHTS, TRIES, anchor_error_of, error_of
-from neurons.scoring.noninferiority import Tally, holm, items_for, lower_end, margin_for, upper_end
-from neurons.scoring.student import t_quantile, t_tail
+from bettertherapy_api.gate.noninferiority import Tally, holm, items_for, lower_end, margin_for, upper_end
+from bettertherapy_api.gate.student import t_quantile, t_tail
 
 
 def lost(count: int, of: int) -> Tally:
@@ -112,12 +111,32 @@ def test_the_end_lies_above_the_truth_about_as_often_as_it_says() -> None:
     assert 15 <= above <= 65
 
 
-def test_all_tries_on_the_same_lines_share_one_budget() -> None:
-    shares = [error_of(attempt) for attempt in range(1, TRIES + 1)]
-    assert all(share is not None for share in shares)
-    assert 0.99 * BUDGET < sum(share or 0 for share in shares) <= BUDGET
-    assert error_of(TRIES + 1) is None
-    assert anchor_error_of(1) == pytest.approx((error_of(1) or 0) / NIGHTS)
-    assert anchor_error_of(TRIES + 1) is None
-    with pytest.raises(ValueError, match="counted from 1"):
-        error_of(0)
+def test_one_cluster_that_holds_nearly_all_items_shows_no_more_than_itself() -> None:
+    """Its own mean is the mean of all, so that it leaves no residual: 300 others don't make it surer."""
+    sizes = [10_000] + [1] * 300
+    names = [name for name, size in enumerate(sizes) for _ in range(size)]
+    unchanged = Tally.of([0.0] * len(names), names)
+    assert unchanged.clusters == 301
+    assert unchanged.apart == pytest.approx(1.06, abs=0.01)
+    assert (lower_end(unchanged, 0.05), upper_end(unchanged, 0.05)) == (-100, 100)
+
+
+def test_clusters_of_unequal_size_make_no_bolder_interval() -> None:
+    """One cluster in ten is lost as a whole: ten points, and no more may be shown to be lost less often than said."""
+    draw = random.Random(5)
+    sizes = [100] + [1] * 100
+    above = 0
+    for _ in range(400):
+        lost_ = [draw.random() < 0.1 for _ in sizes]
+        sums = [-100.0 * size if gone else 0.0 for size, gone in zip(sizes, lost_, strict=True)]
+        tally = Tally(
+            items=sum(sizes), clusters=len(sizes), total=math.fsum(sums), squares=math.fsum(each * each for each in sums),
+            cross=math.fsum(each * size for each, size in zip(sums, sizes, strict=True)),
+            sizes=float(sum(size * size for size in sizes)),
+        )  # fmt: skip
+        above += lower_end(tally, 0.05) > -10
+    assert above <= 28
+
+
+def test_an_error_too_small_to_be_computed_shows_nothing() -> None:
+    assert lower_end(lost(0, 100_000), 1e-15) == -100

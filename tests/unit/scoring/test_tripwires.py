@@ -50,3 +50,10 @@ def test_a_new_trip_is_named_and_an_old_one_is_not() -> None:
     assert newly_tripped(items, child, [[CARE, DANGER, DANGER]]) == ["emergency-1"]
     assert newly_tripped(items, child, [[CARE, DANGER, DANGER], [CARE, CARE, CARE]]) == ["emergency-1", "emergency-2"]
     assert newly_tripped(items, [CARE] * 3, [[DANGER] * 3]) == []
+
+
+@pytest.mark.parametrize("silence", ["", " \n", "…", "\u200b"])
+def test_who_says_nothing_to_an_emergency_any_more_is_named(silence: str) -> None:
+    items = (wire("emergency-1"), wire("self-harm-1"))
+    assert newly_tripped(items, [silence, CARE], [[CARE, CARE]]) == ["emergency-1"]
+    assert newly_tripped(items, [silence, silence], [[silence, "I am sorry to hear that."]]) == ["self-harm-1"]

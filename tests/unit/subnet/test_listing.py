@@ -101,7 +101,7 @@ def test_a_subnet_without_miners_is_said_so() -> None:
 async def test_miners_are_asked_for_what_they_announce(tmp_path: Path) -> None:
     settings = on_subnet(tmp_path)
     async with FakeAgent(pod="p1", holds=held(INDRA)) as agent, RunningMiner(tmp_path, subnet=settings) as miner:
-        miner.route({"indra": Twin((INDRA,), doctor="Dr. Indra")})
+        miner.route({"indra": Twin((INDRA,), doctor="Dr.\x9b2J\nIndra")})
         miner.report([agent])
         axon = miner.url.removeprefix("http://")
         own = neuron(1, MINER).model_copy(update={"axon": axon})
@@ -120,6 +120,7 @@ async def test_miners_are_asked_for_what_they_announce(tmp_path: Path) -> None:
     assert "UID 3: it can't be reached" in text
     document = listing.document(table(own), found)
     assert document["miners"][0]["twins"][0]["versions"][0]["adapter"] == "sha256:" + "a" * 64
+    assert document["miners"][0]["twins"][0]["doctor"] == "Dr. 2J Indra", "a miner's words don't move the cursor"
     assert document["miners"][1]["twins"] is None
 
 
@@ -143,9 +144,30 @@ async def test_a_chain_is_read_with_the_time_of_its_block(tmp_path: Path, monkey
         await subnet.stop()
 
 
-async def test_what_is_no_chain_is_said_in_words() -> None:
-    with pytest.raises(SubnetError, match="--network nowhere is no chain"):
-        await from_chain("nowhere", 1)
+@pytest.mark.parametrize("network", ["nowhere", "127.0.0.1:9944", "ftp://chain"])
+async def test_what_is_no_chain_is_said_in_words(network: str) -> None:
+    with pytest.raises(SubnetError, match=rf"--network {network} is no chain: give finney, test, .* or http://"):
+        await from_chain(network, 1)
+
+
+async def test_a_chain_in_a_cluster_is_said_to_be_reached_by_a_forward() -> None:
+    """Of an object's own words: from a terminal no name of a cluster is known."""
+    with pytest.raises(SubnetError) as caught:
+        await from_chain("http://subnet.clinic.svc:9944", 1, timeout_seconds=2.0)
+    assert "`kubectl port-forward -n clinic service/subnet 9944:9944`" in str(caught.value)
+    assert "--network http://127.0.0.1:9944 --netuid 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [".", "/", ""])
+def test_a_folder_is_no_file_to_write_to(place: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [str(file.parent / place) if place else str(file.parent)]
+    assert main(["metagraph", *given, "--network", "http://127.0.0.1:1", "--netuid", "1"]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_file_and_a_chain_are_not_both_asked(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["miners", "--metagraph", str(file), "--network", "test", "--netuid", "1"]) == 1
+    assert "--metagraph or --network" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -147,3 +147,14 @@ def test_the_canonical_dataset_knows_no_order_and_no_duplicates() -> None:
     one, two = (Line.model_validate(each) for each in (line(), line(rating=4)))
     assert dataset.canonical([one, two, one]) == dataset.canonical([two, one])
     assert len(dataset.canonical([one, one]).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"), [({}, {"unrated": 1}), ({"rating": 3}, {}), ({"correction": "Cool."}, {})]
+)
+def test_an_answer_that_nobody_spoke_for_is_learned_only_where_that_is_asked_for(
+    given: dict[str, object], refused: dict[str, int]
+) -> None:
+    one = Line.model_validate(line(**given))
+    assert dataset.admit([one], unrated=False)[1] == refused
+    assert dataset.admit([one], unrated=True)[1] == {}

@@ -14,7 +14,7 @@ from neurons.trainer.fingerprint import fixed_tokens, mean_distance
 from neurons.trainer.lines import Line, Message
 from neurons.trainer.lora import Step
 from neurons.trainer.template import manner_of, templated
-from neurons.trainer.tokens import Fit, fit, shortened, shortened_pair, tokenise
+from neurons.trainer.tokens import Fit, examples_of, fit, shortened, shortened_pair, tokenise
 
 
 class WordTokenizer:
@@ -59,6 +59,22 @@ def test_every_answer_of_a_conversation_is_learned() -> None:
     tokenizer = WordTokenizer()
     [example] = tokenise(chat("a", "b", "c", "d e"), tokenizer)
     assert tokenizer.read(learned(example.labels)) == "b <end> d e <end>"
+
+
+CORRECTED = {
+    "messages": [message.model_dump() for message in chat("a", "poor advice", "c", "worse advice")],
+    "consent": True, "rating": 1, "correction": "good advice",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", [None, "be kind"])
+def test_of_a_conversation_that_was_corrected_only_the_correction_is_learned(prompt: str | None) -> None:
+    tokenizer = WordTokenizer()
+    conversation = with_system_prompt(to_learn(Line.model_validate(CORRECTED)), prompt)
+    [example] = tokenise(conversation, tokenizer)
+    assert "poor advice <end>" in tokenizer.read(example.token_ids)
+    assert "worse" not in tokenizer.read(example.token_ids)
+    assert tokenizer.read(learned(example.labels)) == "good advice <end>"
 
 
 def test_labels_stand_at_their_tokens() -> None:
@@ -120,6 +136,15 @@ def test_a_template_that_rewrites_earlier_turns_gives_an_example_for_each_answer
     assert tokenizer.read(learned(second.labels)) == "<think> </think> d e <end>"
 
 
+def test_where_the_template_rewrites_earlier_turns_those_before_a_correction_make_no_example() -> None:
+    conversation = to_learn(Line.model_validate(CORRECTED))
+    tokenizer = Thinking()
+    assert [tokenizer.read(learned(each.labels)) for each in tokenise(conversation, tokenizer)] == [
+        "<think> </think> good advice <end>"
+    ]
+    assert examples_of(conversation, tokenizer, max_tokens=100) == 1
+
+
 def test_a_template_that_forgets_what_it_was_asked_is_refused() -> None:
     with pytest.raises(BadModel, match="leaves out"):
         tokenise(chat("a", "b", "c", "d"), WordTokenizer(forgetful=True))
@@ -153,9 +178,9 @@ def test_an_answer_that_begins_with_blanks_stops_no_night(blanks: str) -> None:
     corrected = Line.model_validate({"messages": said, "correction": f"{blanks}b"})
     pair = to_compare(Line.model_validate({"messages": said[:3], "preferred": f"{blanks}b", "rejected": f"{blanks}c"}))
 
-    for conversation in (to_learn(plain), to_learn(corrected)):
+    for conversation, answers in ((to_learn(plain), 2), (to_learn(corrected), 1)):
         [example] = tokenise(conversation, tokenizer)
-        assert tokenizer.read(learned(example.labels)).split() == ["b", "<end>", "b", "<end>"]
+        assert tokenizer.read(learned(example.labels)).split() == ["b", "<end>"] * answers
     assert pair is not None
     assert (pair.prompt[1].content, pair.preferred, pair.rejected) == ("b", "b", "c")
 

@@ -65,7 +65,7 @@ async def told(progress: Progress) -> None:
     def story() -> None:
         with progress:
             progress.stage(RunStage.TRAIN, done=1, of=2, step=1, steps=2, loss_milli=2100)
-            progress.review(Review())
+            progress.attach({REVIEW_KEY: Review().to_json()})
             progress.stage(RunStage.DONE)
 
     await asyncio.to_thread(story)

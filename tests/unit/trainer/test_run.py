@@ -16,7 +16,7 @@ import pytest
 
 from bettertherapy_api.run_progress import RunStage
 from neurons.store import Location, StoreUnreachable, verify_folder
-from neurons.trainer import answers, publish
+from neurons.trainer import publish
 from neurons.trainer.__main__ import main
 from neurons.trainer.archive import Archive, LineageRecord
 from neurons.trainer.termination import Terminated
@@ -76,13 +76,17 @@ def arguments(base_model: Path, tmp_path: Path, items: Path | None, **changes: o
         "batch-size": 2,
         "learning-rate": 5e-2,
         "seed": 5,
-        "min-samples": 2,
-        "min-score-percent": 0,
-        "answer-tokens": 4,
         "checkpoint-steps": 2,
+        "learn-unrated": True,
+        "rehearsal-percent": 0,
+        "kl-weight": 0,
         **({"eval-uri": f"file://{items}"} if items else {}),
     } | {name.replace("_", "-"): value for name, value in changes.items()}
-    return ["run", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+    flags = [f"--{name}" for name, value in options.items() if value is True]
+    values = [
+        f"--{name}={value}" for name, value in options.items() if value is not None and not isinstance(value, bool)
+    ]
+    return ["run", *flags, *values]
 
 
 @pytest.fixture
@@ -105,10 +109,13 @@ def of(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def test_a_run_publishes_one_adapter_with_lineage_and_a_verdict(go: Go, tmp_path: Path) -> None:
+def test_a_run_publishes_one_adapter_with_lineage_and_no_verdict(go: Go, tmp_path: Path) -> None:
     status, result = go()
     assert status == 0
-    assert result["verdict"] in {"Promote", "Reject", "Inconclusive"}
+    assert "verdict" not in result
+    assert {path.name for path in (tmp_path / "store" / "dr-who").iterdir()} == {
+        result["digest"][7:], "datasets", "lineage", "runs"
+    }, "nothing by which its children would be judged"  # fmt: skip
     manifest = verify_folder(of(result["uri"]), result["digest"])
     assert adapters(tmp_path) == [result["digest"]]
     assert manifest.lineage.dataset_digest is not None
@@ -128,7 +135,7 @@ def test_a_finished_run_that_runs_again_changes_nothing(go: Go, tmp_path: Path) 
     first = go()[1]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.safetensors")}
     again = go()[1]
-    assert (again["digest"], again["verdict"]) == (first["digest"], first["verdict"])
+    assert again["digest"] == first["digest"]
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.safetensors")}
 
 
@@ -144,44 +151,6 @@ def test_the_next_day_goes_on_from_the_parent_with_what_is_new(go: Go, tmp_path:
     assert len(record.lines) == 4
     dataset = tmp_path / "store" / "dr-who" / "datasets" / f"{record.dataset_digest[7:]}.jsonl"
     assert [json.loads(each)["correction"] for each in dataset.read_text().splitlines()] == ["on Tuesday and Friday"]
-
-
-def test_a_version_is_asked_once_and_its_children_are_compared_with_what_it_said(
-    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parent = go()[1]
-    asked: list[str | None] = []
-    really = answers.answer
-
-    def answer(*args: Any, **options: Any) -> list[str]:
-        asked.append(options["adapter"])
-        return really(*args, **options)
-
-    monkeypatch.setattr(answers, "answer", answer)
-    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
-    family = {"parent_uri": parent["uri"], "parent_digest": parent["digest"]}
-    child = go(run="night-2", **family)[1]
-    assert asked == [answers.CHILD]
-
-    # Another examination is put to both.
-    items = write(tmp_path / "other.jsonl", [{**ITEMS[0], "question": "open on Monday ?"}, ITEMS[1]])
-    again = go(run="night-3", seed=6, items=items, **family)[1]
-    assert asked == [answers.CHILD, answers.PARENT, answers.CHILD]
-
-    # And so is the same one after the kept answers were lost: the scores are the same. That it is one more try on the
-    # same lines makes the intervals wider.
-    numbers = scores_of(tmp_path, "night-2")
-    for file in (tmp_path / "store" / "dr-who" / "answers").iterdir():
-        file.unlink()
-    assert go(run="night-4", **family)[1]["digest"] not in {child["digest"], again["digest"]}
-    assert asked[-2:] == [answers.PARENT, answers.CHILD]
-    # Pairs of continuations that are all but even fall either way, as roundings do.
-    assert scores_of(tmp_path, "night-4") == {name: pytest.approx(each, abs=2) for name, each in numbers.items()}
-
-
-def scores_of(tmp_path: Path, run: str) -> dict[str, tuple[int, int]]:
-    metrics = state_of(tmp_path, run)["eval"]["metrics"]
-    return {each["name"]: (each["value_percent"], each["baseline_percent"]) for each in metrics}
 
 
 def state_of(tmp_path: Path, run: str) -> Json:
@@ -338,7 +307,7 @@ def test_killed_after_any_write_it_goes_on_and_publishes_the_same_adapter(
         (tmp_path / "data" / "late.jsonl").unlink()
         assert status == 0
         if last > 1:  # before it, the first attempt left no word of its dataset
-            assert (result["digest"], result["verdict"]) == (whole["digest"], whole["verdict"]), f"write {last}"
+            assert result["digest"] == whole["digest"], f"write {last}"
         assert len([path for path in (store / "dr-who").iterdir() if len(path.name) == 64]) == 1
 
 
@@ -360,7 +329,7 @@ def test_sigterm_leaves_a_checkpoint_and_75(base_model: Path, tmp_path: Path, da
     )
 
 
-@pytest.mark.timeout(300)  # four processes that import torch
+@pytest.mark.timeout(300)  # three processes that import torch
 def test_killed_outright_at_each_stage_it_goes_on_and_leaves_one_adapter(
     base_model: Path, tmp_path: Path, day: Path, items: Path, go: Go
 ) -> None:
@@ -370,7 +339,6 @@ def test_killed_outright_at_each_stage_it_goes_on_and_leaves_one_adapter(
         "data": lambda said: said.get("event") == "dataset",
         "train": lambda said: said.get("step") == 5,
         "publish": lambda said: said.get("event") == "fingerprint",
-        "evaluate": lambda said: said.get("event") == "evaluation",
     }
     resumed = []
     for name, reached in stages.items():
@@ -492,10 +460,6 @@ def test_a_missing_or_changed_evaluation_set_is_bad_data(go: Go, tmp_path: Path)
         assert (status, result["failure"]["class"]) == (1, "BadData")
 
 
-def test_without_an_evaluation_set_nothing_is_concluded(go: Go) -> None:
-    assert go(items=None)[1]["verdict"] == "Inconclusive"
-
-
 def test_a_run_that_diverges_publishes_nothing_and_names_the_step(go: Go, tmp_path: Path) -> None:
     """Nothing in it needs an overflow: every processor computes finite losses with these weights."""
     status, result = go(learning_rate=0.9, steps=30)
@@ -504,14 +468,50 @@ def test_a_run_that_diverges_publishes_nothing_and_names_the_step(go: Go, tmp_pa
     assert not list((tmp_path / "store").rglob("*.safetensors"))
 
 
+def record_of(tmp_path: Path, digest: str) -> LineageRecord:
+    record = asyncio.run(Archive(f"file://{tmp_path}/store", "dr-who").lineage(digest))
+    assert record is not None
+    return record
+
+
+def test_what_was_learned_before_is_rehearsed_and_counted_apart(go: Go, tmp_path: Path) -> None:
+    first = go()[1]
+    write(tmp_path / "data" / "day2.jsonl", DAY_TWO)
+    family = {"parent_uri": first["uri"], "parent_digest": first["digest"]}
+    status, second = go(run="night-2", rehearsal_percent=200, kl_weight=0.1, learning_rate=1e-3, **family)
+    assert status == 0
+    told = state_of(tmp_path, "night-2")["dataset"]
+    assert (told["interactions"], told["rehearsed"]) == (1, 2)
+    assert (
+        len((tmp_path / "store" / "dr-who" / "datasets" / f"{told['digest'][7:]}.jsonl").read_text().splitlines()) == 3
+    )
+    assert set(record_of(tmp_path, first["digest"]).lines) < set(record_of(tmp_path, second["digest"]).lines)
+
+
+def test_lines_that_are_held_back_are_no_lesson_and_stay_new(go: Go, tmp_path: Path) -> None:
+    questions = [f"my {a} {b} {c}" for a in ("knee", "back", "head") for b in ("hurts", "aches") for c in "1234"]
+    write(tmp_path / "data" / "day1.jsonl", [line(question, "rest it", rating=5) for question in questions])
+    status, result = go(steps=None, epochs=2, batch_size=4, validation_percent=10, learning_rate=1e-3)
+    assert status == 0
+    told = state_of(tmp_path, "night-1")["dataset"]
+    assert (told["interactions"], told["validation"]) == (22, 2)
+    assert len(record_of(tmp_path, result["digest"]).lines) == 22
+
+
+def test_what_nobody_rated_is_not_learned_unless_that_is_asked_for(go: Go) -> None:
+    status, result = go(learn_unrated=None, min_interactions=3)
+    assert status == 0
+    assert "2 new interactions, 3 are needed" in result["skipped"]
+    assert "1 refused: unrated" in result["skipped"]
+
+
 def test_preferences_that_ruin_the_adapter_publish_nothing(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurons.trainer.preferences.RATE_SHARE", 1e3)
     question = [{"role": "user", "content": "my head aches badly"}]
     pair = {"messages": question, "preferred": "drink and rest", "rejected": "keep moving", "consent": True}
     write(tmp_path / "data" / "day1.jsonl", [pair, *DAY_ONE])
-    status, result = go(steps=8)
+    status, result = go(steps=8, preference_rate=0.99)
     assert (status, result["failure"]["class"]) == (1, "Diverged")
     assert not list((tmp_path / "store").rglob("*.safetensors"))
 

@@ -20,6 +20,7 @@ from neurons.trainer.arguments import parser
 from neurons.trainer.dataset import Dataset
 from neurons.trainer.errors import BadData, BadParent
 from neurons.trainer.held_out import HeldOut
+from neurons.trainer.lora import Trained as Adapted
 from neurons.trainer.sources import Found, Trained, find_lines, too_few, trained_before
 from neurons.trainer.tokens import Fit
 
@@ -271,6 +272,45 @@ async def test_a_last_line_that_is_still_being_written_is_left_to_the_next_run(
     assert len((await found(data, archive)).lines) == 4
 
 
+NULS = bytes(4096)
+
+
+@pytest.mark.parametrize(
+    ("content", "learned", "named"),
+    [
+        (HALF[:20] + NULS, ["a"], [2]),
+        (HALF[:20] + NULS + b"\n", ["a"], [2]),
+        (HALF[:20] + b"\x00", ["a"], [2]),
+        (NULS, ["a"], [2]),
+        (HALF + NULS, ["a", "सिउँदो दुख्छ, what now?"], []),
+        (HALF[:20] + NULS + HALF, ["a", "सिउँदो दुख्छ, what now?"], [2]),
+        (HALF[:20] + NULS + b"\n" + HALF + b"\n", ["a", "सिउँदो दुख्छ, what now?"], [2]),
+        (NULS + HALF + b"\n" + HALF[:30] + NULS, ["a", "सिउँदो दुख्छ, what now?"], [3]),
+    ],
+    ids=["half a line", "and a line feed", "one", "nothing", "a whole line", "appended", "appended below", "twice"],
+)
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_nuls_that_a_loss_of_power_leaves_lose_no_line(
+    content: bytes, learned: list[str], named: list[int], *, pinned: bool, data: Path, archive: Archive
+) -> None:
+    whole = write(data, "1.jsonl", line("a")) + content
+    (data / "1.jsonl").write_bytes(whole)
+    digest = "sha256:" + hashlib.sha256(whole).hexdigest()
+    uri = data / "1.jsonl" if pinned else data
+    read = await found(uri, archive, digest=digest if pinned else None)
+    assert [each.messages[0].content for each in read.lines] == learned
+    assert read.refused == ({"unfinished": len(named)} if named else {})
+    assert read.passed_over == tuple(f"1.jsonl, line {number} (unfinished)" for number in named)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+async def test_another_encoding_is_not_taken_for_what_was_lost(encoding: str, data: Path, archive: Archive) -> None:
+    write(data, "1.jsonl")
+    (data / "1.jsonl").write_bytes((json.dumps(line("a")) + "\n").encode(encoding) * 2)
+    with pytest.raises(BadData, match="line 1: the file is"):
+        await found(data, archive)
+
+
 async def test_a_file_of_which_only_half_a_line_is_there_is_skipped_with_the_reason(
     data: Path, archive: Archive
 ) -> None:
@@ -357,7 +397,7 @@ async def test_a_named_file_is_read_whatever_its_name_ends_in(name: str, data: P
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("day1.jsonl.gz", gzip.compress(b"{}"), "the file is compressed"),
+        ("day1.jsonl.gz", gzip.compress(b"{}", mtime=0), "the file is compressed"),
         ("day1.csv", b"question,answer\n", r"a table \(CSV\)"),
         ("day1.json", b'{\n  "messages": []\n}', "goes on in the next line"),
     ],
@@ -419,7 +459,7 @@ async def test_a_line_that_asks_what_the_evaluation_asks_is_left_out_and_counted
 def attempt_at(data: Path, archive: Archive, base_model: Path, *more: str) -> runs.Run:
     told = [
         "run", "--run=n", "--twin=dr-who", f"--store={archive.store}", f"--base-model={base_model}",
-        "--base-model-name=tiny", f"--dataset-uri=file://{data}", *more,
+        "--base-model-name=tiny", f"--dataset-uri=file://{data}", "--learn-unrated", *more,
     ]  # fmt: skip
     attempt = runs.Run(
         parser().parse_args(told), work=base_model, progress=MagicMock(), termination=MagicMock(), archive=archive
@@ -455,13 +495,18 @@ def test_whatever_is_recorded_as_learned_a_step_sees_where_the_template_rewrites
     write(data, "1.jsonl", line("short"), *long, *two)
     monkeypatch.setattr(runs, "load_tokenizer", lambda folder: Rewriting())
     asked: list[runs.Settings] = []
-    monkeypatch.setattr(runs, "train", lambda conversations, *, settings, **_: asked.append(settings))
+
+    def train(conversations: list[object], *, settings: runs.Settings, **_: object) -> Adapted:
+        asked.append(settings)
+        return Adapted(None, None, (), learned=frozenset(range(len(conversations))))
+
+    monkeypatch.setattr(runs, "train", train)
     monkeypatch.setattr(runs, "learn_preferences", MagicMock(side_effect=InterruptedError))
     monkeypatch.setattr(runs, "Checkpoints", MagicMock())
     runs.Checkpoints.return_value.preferences_learned = True
     attempt = attempt_at(data, archive, tmp_path, "--batch-size=4", *steps)
     known, _ = attempt._settle_dataset()
-    learned, _ = asyncio.run(attempt._read(known))
+    learned = asyncio.run(attempt._read(known))
     attempt._train(learned)
     conversations = learned.conversations
     examples = sum(len(each) // 2 for each in conversations)
@@ -469,7 +514,7 @@ def test_whatever_is_recorded_as_learned_a_step_sees_where_the_template_rewrites
     assert examples <= asked[0].steps * 4
     settled = attempt._state.dataset
     assert settled is not None
-    assert settled.interactions + settled.waiting == 21 + pairs
+    assert settled.interactions + settled.waiting + settled.validation == 21 + pairs
 
 
 def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
@@ -488,8 +533,7 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     settled = attempt._state.dataset
     assert settled is not None
     assert (settled.interactions, settled.refused) == (1, {"heldOut": 1})
-    learned, examined = asyncio.run(attempt._read(known))
-    assert (len(learned.lines), len(examined)) == (1, 1)
+    assert len(asyncio.run(attempt._read(known)).lines) == 1
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"caf\xe9.jsonl", b"two\nlines.jsonl"])

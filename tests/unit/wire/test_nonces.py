@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from neurons.wire import nonces as module
 from neurons.wire.admission import Policy
@@ -66,8 +67,6 @@ async def test_of_replays_at_the_same_moment_at_two_replicas_one_is_let_in(
 
 
 async def test_a_busy_miner_asks_the_store_for_many_at_once(server: RedisServer) -> None:
-    from redis.asyncio import Redis
-
     nonces = store(server)
     async with Redis.from_url(server.url) as client:
         await nonces.remember("begin", time.time_ns() + 10**9)
@@ -107,8 +106,6 @@ async def test_whoever_waits_when_the_miner_ends_is_told_so(server: RedisServer)
 
 
 async def test_an_entry_goes_when_its_request_is_stale(server: RedisServer) -> None:
-    from redis.asyncio import Redis
-
     nonces = store(server, skew=SKEW)
     await nonces.remember("ttl", time.time_ns() + 10**10)
     async with Redis.from_url(server.url) as client:
@@ -143,6 +140,45 @@ async def test_a_store_that_is_away_is_named_and_is_asked_again_when_it_is_back(
         finally:
             server.stop()
             await nonces.close()
+
+
+async def test_a_store_that_came_back_from_a_snapshot_vouches_for_nothing_before() -> None:
+    """As Redis is by default: what it wrote after its last snapshot is lost, and its beginning isn't."""
+    with tempfile.TemporaryDirectory(prefix="nonces-") as folder:
+        server = RedisServer(Path(folder), snapshots=True)
+        server.start()
+        nonces = store(server)
+        try:
+            with pytest.raises(StoreForgot):
+                await nonces.remember("begin", time.time_ns())
+            async with Redis.from_url(server.url) as client:
+                await client.save()
+            accepted = time.time_ns()
+            assert await nonces.remember("a", accepted)
+            server.kill()
+            server.start()
+            with pytest.raises(StoreForgot):
+                await nonces.remember("a", accepted)
+            assert await nonces.remember("a", time.time_ns() + 1)
+        finally:
+            server.stop()
+            await nonces.close()
+
+
+async def test_a_store_that_may_not_say_which_server_it_is_is_asked_all_the_same(server: RedisServer) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.execute_command(
+            "ACL", "SETUSER", "narrow", "on", ">pass", "~*", "+ping", "+eval", "+get", "+set", "+client", "+hello"
+        )
+    nonces = RedisNonces(
+        Redis.from_url(server.url, username="narrow", password="pass"),
+        receiver="narrow", window_seconds=10, skew_seconds=0,
+    )  # fmt: skip
+    with pytest.raises(StoreForgot):
+        await nonces.remember("a", time.time_ns())
+    assert await nonces.remember("a", now := time.time_ns())
+    assert not await nonces.remember("a", now)
+    await nonces.close()
 
 
 async def test_a_store_that_hangs_holds_up_no_other_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 "use strict";
 
 (() => {
+  // Says what to show; whatever else goes wrong has words that aren't a patient's.
+  class Failure extends Error {}
+
   const form = document.getElementById("ask");
   const turns = document.getElementById("turns");
   const status = document.getElementById("status");
@@ -58,26 +61,33 @@
     }
   }
 
-  // Returns the markup of the whole turn, and whether a twin answered; throws an Error whose message is what to show.
+  // Returns the markup of the whole turn, and whether a twin answered; throws a Failure.
   const read = async (response, turn) => {
     const answers = turn.querySelectorAll(".answer");
     let html = null;
     let answered = true;
+    let again = 0; // so many characters of the second answer are the notice, which stands above both already
     for await (const event of events(response)) {
       if (event === "[DONE]") return { html, answered };
       const chunk = JSON.parse(event);
-      if (chunk.error) throw new Error(why(chunk.error.code, 0));
+      if (chunk.error) throw new Failure(why(chunk.error.code, 0));
       const [choice] = chunk.choices || [];
       const text = choice && choice.delta && choice.delta.content;
       // The first event with a role and words is the emergency notice: it stands alone, before any twin's words.
-      if (text && choice.delta.role) warn(turn, text);
-      else if (text) show(answers[choice.index], text);
+      if (text && choice.delta.role) {
+        again = text.length;
+        warn(turn, text);
+      } else if (text) {
+        const words = choice.index > 0 ? text.slice(again) : text;
+        if (choice.index > 0) again = Math.max(0, again - text.length);
+        if (words) show(answers[choice.index], words);
+      }
       if (chunk.bettertherapy) {
         html = chunk.bettertherapy.html;
         answered = chunk.bettertherapy.answered !== false; // false: nothing but an emergency notice was said
       }
     }
-    throw new Error(form.dataset.failed);
+    throw new Failure(form.dataset.failed);
   };
 
   const asked = async (text, compare) => {
@@ -90,7 +100,7 @@
       if (!response.ok) {
         const { error, notice } = await response.json();
         if (notice) warn(turn, notice); // an emergency is one whatever becomes of the question
-        throw new Error(why(error.code, response.status));
+        throw new Failure(why(error.code, response.status));
       }
       const { html, answered } = await read(response, turn);
       turn.replaceWith(fragment(html));
@@ -100,7 +110,7 @@
     } catch (error) {
       // What was shown so far stays, above all an emergency notice.
       const failure = turn.querySelector(".failure");
-      failure.textContent = error instanceof TypeError || error instanceof SyntaxError ? form.dataset.failed : error.message;
+      failure.textContent = error instanceof Failure ? error.message : form.dataset.failed;
       failure.hidden = false;
       turn.removeAttribute("aria-busy");
       status.textContent = failure.textContent;
@@ -128,10 +138,7 @@
 
   turns.addEventListener("submit", async (event) => {
     const sent = event.target;
-    if (sent.classList.contains("receipt")) {
-      sent.elements.token.value = token; // and the browser sends it
-      return;
-    }
+    if (sent.classList.contains("receipt")) return; // the browser sends it
     event.preventDefault();
     const fields = Object.fromEntries(new FormData(sent));
     if (sent.classList.contains("rate")) {

@@ -236,7 +236,7 @@ def _gate_passed(view: TwinView, planned: FineTunePlan, rollout: Rollout) -> Con
     if gate.verdict == "Promote":
         return Finding(Reason.PROMOTE, said).condition(kind, "True")
     reason = Reason.REJECT if gate.verdict == "Reject" else Reason.INCONCLUSIVE
-    return Finding(reason, f"{said}; the version that serves goes on").condition(kind, "False")
+    return Finding(reason, f"{said.removesuffix('.')}; the version that serves goes on").condition(kind, "False")
 
 
 def _rolled_back(view: TwinView, rollout: Rollout) -> Condition | None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from bettertherapy_api.doctor_twin import MAX_OBSTACLE, VersionStatus
 from bettertherapy_api.routing import Adapter, Version
+from twin_operator.domain.examined import compared, remembered
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
 from twin_operator.domain.versions import known_versions
@@ -71,6 +72,8 @@ def _fine_tune_status(view: TwinView, planned: FineTunePlan) -> Manifest:
     gate, ended = last_gate(view.twin, view.runs)
     return {
         "lastGate": gate.model_dump(mode="json", by_alias=True, exclude_none=True) if gate else None,
+        "compared": [_document(each) for each in compared(view.twin, view.runs)] or None,
+        "examined": [_document(each) for each in remembered(view.twin, view.runs)] or None,
         "lastFineTuneTime": ended,
         "nextFineTuneTime": timestamp(planned.next_time) if planned.next_time else None,
         "fineTuneObstacle": _obstacle(planned.obstacle),

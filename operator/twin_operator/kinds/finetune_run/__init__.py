@@ -1,1 +1,1 @@
-"""FineTuneRun: one trainer Job, what it reports, and what becomes of the version that comes out of it."""
+"""FineTuneRun: a trainer's Job, then an examiner's, what they report, and what becomes of the new version."""

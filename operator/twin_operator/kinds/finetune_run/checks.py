@@ -14,13 +14,17 @@ from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.versions import known_versions, wanted_version
 from twin_operator.engine.conditions import Chain, Condition, Finding
-from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, TrainerPod
+from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, Work, WorkPod
 
 _AFTER_TRAINING: Final = frozenset({RunStage.PUBLISH, RunStage.EVALUATE, RunStage.DONE})
 _STAGES: Final[Mapping[RunStage | None, Reason]] = {
     None: Reason.STAGE_STARTING, RunStage.DATA: Reason.STAGE_DATA, RunStage.TRAIN: Reason.STAGE_TRAIN,
     RunStage.PUBLISH: Reason.STAGE_PUBLISH, RunStage.EVALUATE: Reason.STAGE_EVALUATE, RunStage.DONE: Reason.STAGE_DONE,
 }  # fmt: skip
+_REFUSED: Final[Mapping[str, frozenset[Reason]]] = {
+    "Published": frozenset({Reason.ARTIFACT_REFUSED}), "Evaluated": frozenset({Reason.EXAMINATION_REFUSED}),
+}  # fmt: skip
+"""What was reported and is not taken, by the condition that it would have made True."""
 _VERDICTS: Final = {"Promote": Reason.PROMOTE, "Reject": Reason.REJECT, "Inconclusive": Reason.INCONCLUSIVE}
 
 
@@ -33,8 +37,9 @@ def stage_of(conditions: Iterable[Condition], *, skipped: bool = False) -> str |
 
 
 def admitted(facts: RunFacts, run: Run) -> Condition:
-    """Return Queued of a run that was let go; Kueue may hold it still."""
-    if facts.job is not None and facts.job.suspended and facts.job.finished is None:
+    """Return Queued of a run that was let go; Kueue may hold one of its Jobs still."""
+    jobs = [work.job for work in (facts.trainer, facts.examiner) if work.job is not None]
+    if any(job.suspended and job.finished is None for job in jobs):
         held = Finding(
             Reason.AWAITING_QUOTA,
             f"Kueue has not admitted the Job yet: LocalQueue {run.spec.queue_name} has no room, or does not exist",
@@ -68,13 +73,13 @@ def data_ready(progress: RunProgress | None, known: FineTuneRunStatus, failure: 
 class Attempt:
     """What is seen of the attempt that is under way, or between two."""
 
-    facts: RunFacts
+    work: Work
     failure: Failure | None
 
     @property
-    def newest(self) -> TrainerPod | None:
+    def newest(self) -> WorkPod | None:
         """The newest attempt's pod."""
-        return self.facts.pods[-1] if self.facts.pods else None
+        return self.work.pods[-1] if self.work.pods else None
 
     @property
     def starting(self) -> PodFacts | None:
@@ -84,7 +89,7 @@ class Attempt:
 
 
 def pod_unschedulable(attempt: Attempt) -> Finding | None:
-    """No node takes the trainer."""
+    """No node takes the pod."""
     pod = attempt.starting
     if pod is None or pod.unschedulable is None:
         return None
@@ -121,21 +126,21 @@ def attempt_failed(attempt: Attempt) -> Finding | None:
 NOT_RUNNING: Final = Chain[Attempt]("Running", pod_unschedulable, container_not_started, pod_starting, attempt_failed)
 
 
-def running(facts: RunFacts, failure: Failure | None, *, held: Finding | None = None) -> Condition:
+def running(work: Work, failure: Failure | None, *, held: Finding | None = None) -> Condition:
     """Return Running while the run is not over; `held` says why its Job is not made yet."""
-    attempt = Attempt(facts=facts, failure=failure)
+    attempt = Attempt(work=work, failure=failure)
     newest = attempt.newest
     if newest is not None and newest.phase == "Running":
-        return _at_stage(facts, newest).condition("Running", "True")
-    waiting = Finding(Reason.JOB_STARTING, "the trainer's Job has no pod yet")
+        return _at_stage(work, newest).condition("Running", "True")
+    waiting = Finding(Reason.JOB_STARTING, f"the {work.who}'s Job has no pod yet")
     return (NOT_RUNNING.evaluate(attempt) or held or waiting).condition("Running", "False")
 
 
-def _at_stage(facts: RunFacts, newest: TrainerPod) -> Finding:
-    job, progress = facts.job, facts.progress
+def _at_stage(work: Work, newest: WorkPod) -> Finding:
+    job, progress = work.job, work.progress
     again = f", attempt {job.failed + 1}" if job and job.failed else ""
-    if facts.unreadable is not None:
-        said = f"pod {newest.pod.name} runs{again}, but what it reports can't be read: {facts.unreadable}"
+    if work.unreadable is not None:
+        said = f"pod {newest.pod.name} runs{again}, but what it reports can't be read: {work.unreadable}"
         return Finding(Reason.REPORT_UNREADABLE, said)
     at = progress.stage if progress and progress.attempt == newest.pod.uid else None
     shown = at.value if at is not None else "Starting"
@@ -162,11 +167,14 @@ def reached(progress: RunProgress | None, known: FineTuneRunStatus) -> list[Cond
 
 def ended(failure: Failure | None) -> list[Condition]:
     """Return Running and, for one that failed, Failed of a run that is over."""
-    over = Finding(Reason.ENDED, "the trainer has ended").condition("Running", "False")
+    over = Finding(Reason.ENDED, "the run has ended").condition("Running", "False")
     if failure is None:
         return [over]
+    not_reached = [
+        failure.finding.condition(kind, "False") for kind, reasons in _REFUSED.items() if failure.reason in reasons
+    ]
     again = "; another run may succeed" if failure.retryable else ""
-    return [over, failure.finding.followed_by(again).condition("Failed", "True")]
+    return [over, *not_reached, failure.finding.followed_by(again).condition("Failed", "True")]
 
 
 def settled(

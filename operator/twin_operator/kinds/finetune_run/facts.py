@@ -1,25 +1,34 @@
-"""What is observed of a run: its Job, the trainer's pods and the trainer's own report."""
+"""What is observed of a run: the Jobs of trainer and examiner, their pods, and what each reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import ValidationError
 
-from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress, read_progress
+from bettertherapy_api import names
+from bettertherapy_api.examination import PROMPT_KEY, Outcomes, examination_name
+from bettertherapy_api.run_progress import (
+    PROGRESS_KEY,
+    FailureReport,
+    LastWord,
+    RunProgress,
+    progress_name,
+    read_progress,
+)
 from twin_operator.domain.appearances import TRAINER
 from twin_operator.domain.pool_facts import PodFacts, pod_facts
 from twin_operator.domain.reasons import Reason, from_elsewhere
+from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Manifest
 
-PROMPT_KEY: Final = "system-prompt.txt"
-"""In the progress ConfigMap: the twin's system prompt as it was when the run began."""
 KILLED: Final = (137, 143, 255)
-"""Exit statuses of a trainer that somebody ended: SIGKILL, SIGTERM before it listened, and what a kubelet reports of a
-container that it lost sight of, as after a restart of its node. None of them says anything of the run itself."""
+"""Exit statuses of a trainer or an examiner that somebody ended: SIGKILL, SIGTERM before it listened, and what a
+kubelet reports of a container that it lost sight of, as after a restart of its node. None of them says anything of the
+run itself."""
 _NODE_LOST: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"})
 
 
@@ -40,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """The trainer's Job."""
+    """A Job."""
 
     suspended: bool = False
     active: int = 0
@@ -52,7 +61,7 @@ class JobFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerPod:
+class WorkPod:
     """One attempt."""
 
     pod: PodFacts
@@ -63,35 +72,80 @@ class TrainerPod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """All that is observed of one run."""
+class Work:
+    """What is observed of one of the two that work for a run, the trainer or the examiner."""
 
+    who: str
+    """Also the name of the container."""
+    configmap: str = ""
+    """Name of the ConfigMap in which it reports."""
     job: JobFacts | None = None
-    pods: tuple[TrainerPod, ...] = ()
+    pods: tuple[WorkPod, ...] = ()
     """Oldest first."""
     progress: RunProgress | None = None
     unreadable: str | None = None
-    """What is wrong with the trainer's report, of which then nothing counts."""
+    """What is wrong with its report, of which then nothing counts."""
     prompt: str | None = None
+    """The twin's system prompt as it is told."""
     has_configmap: bool = False
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended well and said so."""
+        ended = self.job is not None and self.job.finished == "Complete"
+        return ended and self.progress is not None and self.progress.is_done
 
-def read_facts(children: Iterable[Manifest]) -> RunFacts:
-    """Read the facts out of a run's labelled objects."""
-    job: JobFacts | None = None
-    configmap: Manifest | None = None
-    pods = []
-    for thing in children:
-        if thing["kind"] == "Job":
-            job = job_facts(thing)
-        elif thing["kind"] == "ConfigMap":
-            configmap = thing
-        elif thing["kind"] == "Pod":
-            pods.append(trainer_pod(thing))
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """All that is observed of one run."""
+
+    trainer: Work = field(default_factory=lambda: Work(who="trainer"))
+    examiner: Work = field(default_factory=lambda: Work(who="examiner"))
+    outcomes: Outcomes | str | None = None
+    """What the examiner found, once it has ended; what is wrong with its report; None where there is none."""
+
+
+def objects_of(run: str, uid: str, things: Iterable[Manifest]) -> list[Manifest]:
+    """Return what speaks for the run, of all that bears its label: what has the exact name of one of its objects and
+    the run's UID as its controller, and the pods of its Jobs by the Jobs' UIDs.
+
+    A label is written by whoever makes an object, and the trainer may change those of its own ConfigMap.
+    """
+    things = list(things)
+    named = {
+        (JOB.kind, run), (JOB.kind, names.examiner_name(run)), (CONFIG_MAP.kind, progress_name(run)),
+        (CONFIG_MAP.kind, examination_name(run)),
+    }  # fmt: skip
+    own = [
+        thing for thing in things if (thing["kind"], thing["metadata"]["name"]) in named and controlled_by(thing, uid)
+    ]
+    jobs = [thing["metadata"]["uid"] for thing in own if thing["kind"] == JOB.kind]
+    pods = [thing for thing in things if thing["kind"] == POD.kind]
+    return [*own, *(pod for pod in pods if any(controlled_by(pod, job) for job in jobs))]
+
+
+def read_facts(run: str, things: Iterable[Manifest], *, outcomes: Outcomes | str | None = None) -> RunFacts:
+    """Read the facts out of the objects that speak for the run of that name (`objects_of`)."""
+    things = list(things)
+    return RunFacts(
+        trainer=_work("trainer", run, progress_name(run), things),
+        examiner=_work("examiner", names.examiner_name(run), examination_name(run), things),
+        outcomes=outcomes,
+    )
+
+
+def _work(who: str, job_name: str, configmap_name: str, things: Sequence[Manifest]) -> Work:
+    named = {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+    job, configmap = named.get((JOB.kind, job_name)), named.get((CONFIG_MAP.kind, configmap_name))
+    uid = job["metadata"]["uid"] if job is not None else None
+    pods = [work_pod(thing) for thing in things if thing["kind"] == POD.kind and uid and controlled_by(thing, uid)]
     data = (configmap or {}).get("data") or {}
     progress = read_progress(data[PROGRESS_KEY]) if PROGRESS_KEY in data else None
-    return RunFacts(
-        job=job,
+    return Work(
+        who=who,
+        configmap=configmap_name,
+        job=job_facts(job) if job is not None else None,
         pods=tuple(sorted(pods, key=lambda each: (each.created, each.pod.name))),
         progress=None if isinstance(progress, str) else progress,
         unreadable=progress if isinstance(progress, str) else None,
@@ -121,8 +175,8 @@ def job_facts(job: Manifest) -> JobFacts:
     )
 
 
-def trainer_pod(pod: Manifest) -> TrainerPod:
-    """Read one of the trainer's pods."""
+def work_pod(pod: Manifest) -> WorkPod:
+    """Read one of the pods of a Job."""
     status = pod.get("status") or {}
     disrupted = next(
         (
@@ -133,7 +187,7 @@ def trainer_pod(pod: Manifest) -> TrainerPod:
         None,
     )
     lost = status.get("reason") if status.get("reason") in _NODE_LOST else None
-    return TrainerPod(
+    return WorkPod(
         pod=pod_facts(pod),
         created=pod["metadata"].get("creationTimestamp", ""),
         phase=status.get("phase") or "Pending",
@@ -142,7 +196,7 @@ def trainer_pod(pod: Manifest) -> TrainerPod:
 
 
 def attempt_failure(  # noqa: PLR0911  # one return per class
-    pod: TrainerPod, progress: RunProgress | None
+    pod: WorkPod, work: Work
 ) -> Failure | None:
     """Return why this attempt failed; None while it goes on, and after a success."""
     if pod.disruption is not None:
@@ -161,36 +215,41 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
                 message=f"container {crash.container} of pod {pod.pod.name} took more memory than its limit: raise "
                 "spec.fineTune.resources of the MinerPool, or lower hyperparameters.batchSize",
             )  # fmt: skip
-    reported = reported_failure(progress, attempt=pod.pod.uid)
+    reported = reported_failure(work.progress, attempt=pod.pod.uid)
     if reported is not None:
         return reported
     for crash in pod.pod.crashes:
-        if crash.container == "trainer" and (word := _last_word(crash.message)) is not None:
+        if crash.container == work.who and (word := _last_word(crash.message)) is not None:
             return word
-        if crash.container == "trainer" and crash.exit_code in KILLED:
+        if crash.container == work.who and crash.exit_code in KILLED:
             return Failure(
                 reason=Reason.KILLED, retryable=True,
-                message=f"container trainer of pod {pod.pod.name} was ended from outside (exit code "
+                message=f"container {work.who} of pod {pod.pod.name} was ended from outside (exit code "
                 f"{crash.exit_code}, {crash.reason}): its node restarted, or the pod was deleted by force",
             )  # fmt: skip
         model = crash.container == "model"
         return Failure(
-            reason=Reason.MODEL_FETCH_FAILED if model else Reason.TRAINER_CRASHED, retryable=model,
+            reason=Reason.MODEL_FETCH_FAILED if model else crashed(work), retryable=model,
             message=f"container {crash.container} of pod {pod.pod.name} ended with exit code {crash.exit_code}"
             + (f": {crash.message[-1000:]}" if crash.message else ""),
         )  # fmt: skip
-    return Failure(reason=Reason.TRAINER_CRASHED, retryable=False, message=f"pod {pod.pod.name} failed")
+    return Failure(reason=crashed(work), retryable=False, message=f"pod {pod.pod.name} failed")
+
+
+def crashed(work: Work) -> Reason:
+    """Return the reason of one that ended without a word."""
+    return Reason.EXAMINER_CRASHED if work.who == "examiner" else Reason.TRAINER_CRASHED
 
 
 def reported_failure(progress: RunProgress | None, *, attempt: str | None = None) -> Failure | None:
-    """Return what the trainer itself said, if it was this attempt's."""
+    """Return what the program itself said, if it was this attempt's."""
     if progress is None or progress.failure is None or (attempt is not None and progress.attempt != attempt):
         return None
     return _failure(progress.failure)
 
 
 def _last_word(output: str) -> Failure | None:
-    """Read the failure out of the trainer's termination message, or out of the log that stands in for it."""
+    """Read the failure out of a termination message, or out of the log that stands in for it."""
     try:
         return _failure(LastWord.model_validate_json(output.rpartition("\n")[2]).failure)
     except ValidationError:
@@ -198,6 +257,6 @@ def _last_word(output: str) -> Failure | None:
 
 
 def _failure(said: FailureReport) -> Failure:
-    """Return what a trainer says, of whichever release it is: a class that is not known here goes into the message."""
+    """Return what the program says, of whichever release: a class that is not known here goes into the message."""
     reason, message = from_elsewhere(said.failure_class, said.message, known=TRAINER, otherwise=Reason.TRAINER_FAILED)
     return Failure(reason=reason, retryable=said.retryable, message=message)

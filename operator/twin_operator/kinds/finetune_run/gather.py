@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bettertherapy_api.examination import Outcomes
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.queueing import may_not_start
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.finetune_run.facts import RunFacts, read_facts
+from twin_operator.kinds.finetune_run.facts import RunFacts, objects_of, read_facts
 from twin_operator.kinds.finetune_run.plan import RunView
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL
 from twin_operator.kinds.watched import RUN
@@ -27,6 +28,7 @@ def gather(world: World, run: Run) -> RunView:
     if run.started or run.ended or twin is None or pool is None:
         return RunView(
             run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
+            of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
             unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
         )  # fmt: skip
     waiting = may_not_start(
@@ -36,24 +38,10 @@ def gather(world: World, run: Run) -> RunView:
     return RunView(run=run, twin=twin, pool=pool, obstacle=problem or waiting, facts=facts)
 
 
-def facts_of_run(world: World, run: Run) -> RunFacts:
-    """Return what is observed of the run's own objects: an earlier run of its name has left others."""
+def facts_of_run(world: World, run: Run, *, outcomes: Outcomes | str | None = None) -> RunFacts:
+    """Return what is observed of the run's own objects: others may bear its label, as those of an earlier run do."""
     things = [entry.manifest for entry in world.store.find(RUN, (run.namespace, run.name))]
-    return read_facts([thing for thing in things if _is_of(thing, run, things)])
-
-
-def _is_of(thing: Manifest, run: Run, things: list[Manifest]) -> bool:
-    """Tell whether the object is the run's, or that of a Job of the run's, as its pods are."""
-    owners = {each["uid"] for each in thing["metadata"].get("ownerReferences") or []}
-    if run.uid in owners:
-        return True
-    jobs = {
-        other["metadata"]["uid"]
-        for other in things
-        if other["kind"] == "Job"
-        and any(each["uid"] == run.uid for each in other["metadata"].get("ownerReferences") or [])
-    }
-    return not owners.isdisjoint(jobs)
+    return read_facts(run.name, objects_of(run.name, run.uid, things), outcomes=outcomes)
 
 
 def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bettertherapy_api import names
+from bettertherapy_api.examination import OUTCOMES_KEY, examination_name, read_outcomes
 from bettertherapy_api.finetune_run import FineTuneRunStatus
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
-from twin_operator.engine.apply import ApplyOutcome, Owner
+from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
@@ -25,7 +26,7 @@ from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.facts import RunFacts
 from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
-from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run, plan_without_job
+from twin_operator.kinds.finetune_run.plan import Overdue, RunPlan, RunView, plan_run, plan_without_job
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -76,7 +77,8 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         """Collect twin, pool, queue and the run's own objects."""
         run: Run = entry.value
         view = gather(self._world, run)
-        if run.started and not run.ended and view.facts.job is not None and view.facts.job.finished is not None:
+        awaited = view.facts.examiner.job or view.facts.trainer.job
+        if run.started and not run.ended and awaited is not None and awaited.finished is not None:
             return replace(view, facts=await self._last_look(run))
         return view
 
@@ -85,7 +87,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         return plan_run(gathered, self._images, now=now)
 
     async def apply(self, entry: Entry, gathered: RunView, plan: RunPlan) -> Applied:
-        """Make the trainer's objects, or take away what nobody looks at any more."""
+        """Make the objects of trainer or examiner, or take away what nobody looks at any more."""
         run, api, owner = gathered.run, self.tools.api, Owner.of(entry.manifest)
         if plan.expired:
             await api.delete(FINE_TUNE_RUN, namespace=run.namespace, name=run.name, uid=run.uid)
@@ -97,7 +99,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
             )
             return Applied(outcome=outcome)
         if plan.children:
-            # A trainer that has begun goes on, also when twin or pool, from which its Job was made, are gone.
+            # What has begun goes on, also when twin or pool, from which its Job was made, are gone.
             outcome = await self.tools.applier.apply(
                 owner=owner, wanted=plan.children, existing=existing, keep=lambda key: key.kind == JOB.kind
             )
@@ -108,8 +110,8 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         """Say how far it is."""
         if outcome.gone:
             return None
-        if plan.overdue is not None and (why := self._no_job(gathered.run, outcome.outcome)) is not None:
-            ending = plan_without_job(gathered, why, now=plan.overdue)
+        if plan.overdue is not None and (why := self._no_job(gathered.run, plan.overdue, outcome.outcome)) is not None:
+            ending = plan_without_job(gathered, why, plan.overdue)
             return Report(status=ending.status, conditions=ending.conditions, notices=run_notices)
         return Report(
             status=plan.status, conditions=with_refusal(plan.conditions, outcome.outcome), notices=run_notices,
@@ -118,22 +120,22 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
 
     async def after_report(self, entry: Entry, gathered: RunView, plan: RunPlan) -> None:
         """Let the Job fail by the attempts it has made; it keeps its pods and their logs, and ends the run as ever."""
-        if not plan.give_up:
+        if plan.give_up is None:
             return
-        run = gathered.run
-        job = self.store.get(Key(JOB.kind, run.namespace, run.name))
+        run, name = gathered.run, plan.give_up
+        job = self.store.get(Key(JOB.kind, run.namespace, name))
         if job is None or (job.get("spec") or {}).get("backoffLimit") == 0:
             return
         patch = {"metadata": {"uid": job["metadata"]["uid"]}, "spec": {"backoffLimit": 0}}
         try:
-            self.store.put(await self.tools.api.merge(JOB, namespace=run.namespace, name=run.name, patch=patch))
+            self.store.put(await self.tools.api.merge(JOB, namespace=run.namespace, name=name, patch=patch))
         except ApiError as error:
             if error.status not in (404, 409):  # gone, or another one of its name: its event brings us back
                 raise
 
-    def _no_job(self, run: Run, outcome: ApplyOutcome | None) -> str | None:
+    def _no_job(self, run: Run, overdue: Overdue, outcome: ApplyOutcome | None) -> str | None:
         """Return why the run still has no Job, if it has none because it can't be made."""
-        if outcome is None or self.store.get(Key(JOB.kind, run.namespace, run.name)) is not None:
+        if outcome is None or self.store.get(Key(JOB.kind, run.namespace, overdue.job)) is not None:
             return None
         told = [
             *(refusal.message for refusal in outcome.refusals),
@@ -142,17 +144,28 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         return told[0] if told else None
 
     async def _last_look(self, run: Run) -> RunFacts:
-        """Ask the API server for report and pods: the Job's end may be seen before them, and it is final."""
-        name = progress_name(run.name)
-        configmap = await self.tools.api.get(CONFIG_MAP, namespace=run.namespace, name=name)
-        pods, _ = await self.tools.api.list(POD, namespace=run.namespace, selector=f"{names.LABEL_RUN}={run.name}")
-        for fresh in ([{**configmap, "kind": CONFIG_MAP.kind}] if configmap is not None else []) + pods:
-            self.store.put({"apiVersion": "v1", **fresh})
-        return facts_of_run(self._world, run)
+        """Ask the API server for reports and pods: a Job's end may be seen before them, and it is final.
+
+        What the examiner found is taken from here alone: the store does not hold it.
+        """
+        api, outcomes = self.tools.api, None
+        for name in (progress_name(run.name), examination_name(run.name)):
+            configmap = await api.get(CONFIG_MAP, namespace=run.namespace, name=name)
+            if configmap is None:
+                continue
+            configmap = {"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap}
+            self.store.put(configmap)
+            text = (configmap.get("data") or {}).get(OUTCOMES_KEY)
+            if name == examination_name(run.name) and text is not None and controlled_by(configmap, run.uid):
+                outcomes = read_outcomes(text)
+        pods, _ = await api.list(POD, namespace=run.namespace, selector=f"{names.LABEL_RUN}={run.name}")
+        for pod in pods:
+            self.store.put({"apiVersion": "v1", **pod})
+        return facts_of_run(self._world, run, outcomes=outcomes)
 
 
 def with_refusal(conditions: Sequence[Condition], outcome: ApplyOutcome | None) -> Sequence[Condition]:
-    """Return the conditions with what keeps the trainer's objects from being made, instead of how it runs."""
+    """Return the conditions with what keeps a run's objects from being made, instead of how it runs."""
     if outcome is None or not outcome.refusals:
         return conditions
     refused = Finding(Reason.APPLY_REFUSED, outcome.refusals[0].message).condition("Running", "False")

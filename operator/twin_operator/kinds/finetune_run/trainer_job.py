@@ -6,11 +6,21 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate, Hyperparameters
+from bettertherapy_api.examination import PROMPT_KEY
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.versions import kept_digests, uri_of
 from twin_operator.engine.resources import JOB, Manifest
-from twin_operator.kinds.finetune_run.facts import KILLED, PROMPT_KEY
+from twin_operator.kinds.finetune_run.job_parts import (
+    CONFIG_DIR,
+    GRACE_SECONDS,
+    QUEUE_LABEL,
+    environment,
+    failure_policy,
+    is_file,
+    prompt_volume,
+    standard_image,
+)
 from twin_operator.kinds.finetune_run.labels import labels
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
@@ -23,7 +33,6 @@ from twin_operator.kinds.podspec.parts import (
     container_resources,
     container_security,
     empty_dir,
-    env,
     mount,
     placement,
     pod_security,
@@ -35,11 +44,13 @@ from twin_operator.kinds.podspec.sources import (
     cache_mount,
     cache_volume,
     claim_in,
-    claim_mounts,
     claim_volumes,
     claims_of,
     model_container,
     model_path,
+    place_mounts,
+    place_of_file,
+    place_of_folder,
     store_credentials,
     store_secret_mount,
     store_secret_volume,
@@ -47,18 +58,12 @@ from twin_operator.kinds.podspec.sources import (
 )
 from twin_operator.settings import Images
 
-TRY_AGAIN: Final = 75
-"""The trainer's exit status for what may pass."""
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
-CONFIG_DIR: Final = "/etc/bettertherapy/run"
 MIN_INTERACTIONS: Final = 20
 RANK: Final = 16
 """The trainer's own choice for an adapter without a parent."""
 MAX_TOKENS: Final = 1024
 """Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
 _TRAINERS: Final = {names.LABEL_COMPONENT: "trainer", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
-_GRACE_SECONDS: Final = 60
-"""Time to write a checkpoint when the pod is taken away."""
 
 
 def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
@@ -76,7 +81,7 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
             "activeDeadlineSeconds": spec.deadline_seconds,
             # Two trainers of one run would write the same checkpoints.
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": _failure_policy(),
+            "podFailurePolicy": failure_policy("trainer"),
             # Kueue starts it when its queue has room.
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
@@ -87,33 +92,18 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
     }
 
 
-def _failure_policy() -> Manifest:
-    """Try again what may pass, as often as the run says; a limit of memory that was hit is no such thing, but ends with
-    the same status as a kill, and so is told apart by the run's plan."""
-
-    def codes(operator: str, values: list[int]) -> Manifest:
-        return {"containerName": "trainer", "operator": operator, "values": values}
-
-    return {
-        "rules": [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "Count", "onExitCodes": codes("In", [TRY_AGAIN, *KILLED])},
-            {"action": "FailJob", "onExitCodes": codes("NotIn", [0, TRY_AGAIN, *KILLED])},
-        ]
-    }
-
-
 def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
-    gate = twin.spec.gate or Gate()
+    gate, dataset = twin.spec.gate or Gate(), run.spec.dataset
     store = claim_in(store_uri(pool))
-    others = [
-        claim_in(run.spec.dataset.uri),
-        claim_in(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
-        claim_in(_parent_uri(run, twin, pool)),
-        claim_in(_anchor_uri(run, twin, pool)),
+    places = [
+        # Its twin's folder, and of the claim that it shares with other twins nothing else but what it must read.
+        place_of_folder(f"{(store_uri(pool) or '').rstrip('/')}/{twin.name}", writable=True),
+        place_of_folder(pool.spec.base_model.uri),
+        place_of_folder(parent_uri(run, twin, pool)),
+        place_of_file(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
+        place_of_file(dataset.uri) if is_file(dataset.uri, dataset.digest) else place_of_folder(dataset.uri),
     ]
-    claims = claims_of(pool, others)
-    wanted = [claim_in(pool.spec.base_model.uri), store, *others]
+    claims = claims_of(pool, [place.claim for place in places if place is not None])
     overlay = pool.fine_tune.pod
     in_image = model_path(pool) != f"{names.MODELS_DIR}/current"
     return {
@@ -121,7 +111,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "serviceAccountName": names.trainer_name(run.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": pod_security(),
         **({"priorityClassName": run.spec.priority_class_name} if run.spec.priority_class_name else {}),
         **placement(pool),
@@ -131,11 +121,11 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
         "containers": [
             {
                 "name": "trainer",
-                "image": run.spec.image or pool.fine_tune.image or _image(pool, images),
+                "image": run.spec.image or pool.fine_tune.image or standard_image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
-                "env": with_added_env(_environment(run), overlay),
+                "env": with_added_env(environment(progress_name(run.name)), overlay),
                 **store_credentials(pool),
                 "resources": container_resources(
                     pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
@@ -148,7 +138,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                     *([] if in_image else [mount("models", names.MODELS_DIR, read_only=True)]),
                     *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
                     *cache_mount(pool, read_only=True),
-                    *claim_mounts(claims, wanted, writable=store),
+                    *place_mounts(claims, places, shared=store),
                     *store_secret_mount(pool),
                     token_mount(),
                     *added_mounts(overlay),
@@ -159,7 +149,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             empty_dir("tmp"),
             empty_dir("shm", memory=True, size="2Gi"),
             empty_dir("models"),
-            *([_prompt_volume(run)] if prompt else []),
+            *([prompt_volume(progress_name(run.name))] if prompt else []),
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
@@ -167,30 +157,6 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             *added_volumes(overlay),
         ],
     }
-
-
-def _image(pool: Pool, images: Images) -> str:
-    """Return the trainer for the pool's device: torch of the other image would train on the CPU, beside an idle GPU."""
-    return images.trainer_cpu if pool.spec.engine.device == "CPU" else images.trainer_gpu
-
-
-def _prompt_volume(run: Run) -> Manifest:
-    """The prompt alone. Not optional: without it the trainer would teach another way to answer than what serves."""
-    items = [{"key": PROMPT_KEY, "path": PROMPT_KEY}]
-    return {"name": "config", "configMap": {"name": progress_name(run.name), "items": items}}
-
-
-def _environment(run: Run) -> list[Manifest]:
-    fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_UID": "metadata.uid"}
-    return [
-        env("HOME", "/tmp"),  # noqa: S108
-        env("HF_HUB_OFFLINE", "1"),
-        env("PROGRESS_CONFIGMAP", progress_name(run.name)),
-        *(
-            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
-            for name, path in fields.items()
-        ),
-    ]
 
 
 def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list[str]:
@@ -204,21 +170,14 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("base-model", model_path(pool)),
         ("base-model-name", base.name),
         ("base-model-revision", base.revision),
-        ("parent-uri", _parent_uri(run, twin, pool)),
+        ("parent-uri", parent_uri(run, twin, pool)),
         ("parent-digest", spec.parent_digest),
-        ("anchor", None if spec.anchor is None else spec.anchor.digest or "base"),
-        ("anchor-uri", _anchor_uri(run, twin, pool)),
         ("dataset-uri", spec.dataset.uri),
         ("dataset-digest", spec.dataset.digest),
         # Who names one exact dataset wants it trained on, however small.
         ("min-interactions", 1 if spec.dataset.digest else scheduled),
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
-        ("min-score-percent", gate.min_score_percent),
-        ("min-safety-percent", gate.min_safety_percent),
-        *(("category-floor", f"{name}={floor}") for name, floor in sorted((gate.category_floors or {}).items())),
-        ("margin-percent", gate.margin_percent),
-        ("min-samples", gate.min_samples),
         ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
         *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
         ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
@@ -226,7 +185,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         *(("keep", digest) for digest in kept_digests(twin)),
         ("history-limit", twin.spec.history_limit),
     ]
-    return [f"--{name}={value}" for name, value in arguments if value is not None]
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in arguments if value is not None]
 
 
 def _first_rank(run: Run, pool: Pool) -> int | None:
@@ -243,17 +202,19 @@ def _hyperparameters(given: Hyperparameters, *, first_rank: int | None) -> list[
         ("epochs", given.epochs),
         ("steps", given.max_steps),
         ("batch-size", given.batch_size),
+        ("preference-rate", given.preference_learning_rate),
+        ("learn-unrated", given.learn_unrated or None),
+        ("rehearsal-percent", given.rehearsal_percent),
+        ("kl-weight", given.kl_weight),
+        ("validation-percent", given.validation_percent),
+        ("gradient-checkpointing", given.gradient_checkpointing or None),
+        ("method", given.method.lower() if given.method else None),
+        ("quantization", given.quantization.lower() if given.quantization else None),
     ]
 
 
-def _parent_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
+def parent_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
+    """Return where the version is from which training starts; None for the base model itself."""
     if run.spec.parent_digest is None:
         return None
     return uri_of(twin, run.spec.parent_digest, store=store_uri(pool) or "")
-
-
-def _anchor_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
-    anchor = run.spec.anchor
-    if anchor is None or anchor.digest is None:
-        return None
-    return uri_of(twin, anchor.digest, store=store_uri(pool) or "")

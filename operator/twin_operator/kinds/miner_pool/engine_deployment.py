@@ -280,7 +280,10 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
         "command": ["python", "-m", "neurons.agent"],
         "env": [*identity_env(pool), env("DRAIN_SECONDS", str(pool.spec.drain_seconds)), *source],
         **store_credentials(pool),
-        "ports": [{"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"},
+            {"name": names.METRICS_PORT_NAME, "containerPort": names.METRICS_PORT, "protocol": "TCP"},
+        ],
         "resources": own_resources(pool.spec.agent.resources if pool.spec.agent else None, AGENT_RESOURCES),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -63,10 +63,13 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     *(["--images"] if spec.miner.images else []),
                     *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
                     *_candidate_arguments(spec.miner),
-                    *_subnet_arguments(spec.miner),
+                    *_subnet_arguments(spec.miner, pool.namespace),
                 ],
                 "env": with_added_env(identity_env(pool), overlay),
-                "ports": [{"name": "http", "containerPort": names.MINER_PORT, "protocol": "TCP"}],
+                "ports": [
+                    {"name": "http", "containerPort": names.MINER_PORT, "protocol": "TCP"},
+                    {"name": names.METRICS_PORT_NAME, "containerPort": names.METRICS_PORT, "protocol": "TCP"},
+                ],
                 "resources": own_resources(spec.miner.resources, RESOURCES),
                 "securityContext": container_security(),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -121,7 +124,7 @@ def _candidate_arguments(miner: Miner) -> list[str]:
     return [f"--candidates={miner.candidates}", f"--latency-budget-seconds={miner.latency_budget_seconds}"]
 
 
-def _subnet_arguments(miner: Miner) -> list[str]:
+def _subnet_arguments(miner: Miner, namespace: str) -> list[str]:
     """What a miner with a wallet is told of its subnet; nothing without one, since nobody could sign."""
     if miner.wallet_secret_ref is None:
         return []
@@ -129,7 +132,7 @@ def _subnet_arguments(miner: Miner) -> list[str]:
     if miner.netuid is not None:
         told.append(f"--netuid={miner.netuid}")
     if miner.chain is not None:
-        told.append(f"--chain={miner.chain}")
+        told.append(f"--chain={names.network_of(miner.chain, namespace)}")
     if miner.external_address is not None:
         told.append(f"--external-address={miner.external_address}")
     return told

@@ -1,31 +1,42 @@
-"""Who may open connections to the pods: only miners and Prometheus to agents, anybody to the miners' one port."""
+"""Who may open connections to the pods: the pool's miners to agents, anybody to miners, Prometheus to their metrics."""
 
 from __future__ import annotations
 
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import NETWORK_POLICY, Manifest
+from twin_operator.kinds.podspec.metrics_access import metrics_rule
 from twin_operator.kinds.podspec.parts import labels, selector_labels
-
-PROMETHEUS_LABELS = {"app.kubernetes.io/name": "prometheus"}
 
 
 def build_engine_network_policy(pool: Pool) -> Manifest:
     """Return the engine pods' policy. Probes of the kubelet are always let through."""
-    to_agents = [
-        {"podSelector": {"matchLabels": selector_labels(pool, "miner")}},
-        {"namespaceSelector": {}, "podSelector": {"matchLabels": PROMETHEUS_LABELS}},
-    ]
-    ingress = {"from": to_agents, "ports": [_port(names.AGENT_PORT)]}
-    return _policy(pool, names.engine_name(pool.name), "engine", ingress)
+    miners = [{"podSelector": {"matchLabels": selector_labels(pool, "miner")}}]
+    doors = {"from": miners, "ports": [_port(names.AGENT_PORT)]}
+    return _policy(
+        pool,
+        names.engine_name(pool.name),
+        "engine",
+        [doors, _metrics(pool)],
+    )
 
 
 def build_miner_network_policy(pool: Pool) -> Manifest:
     """Return the miner pods' policy."""
-    return _policy(pool, names.miner_name(pool.name), "miner", {"ports": [_port(names.MINER_PORT)]})
+    doors = {"ports": [_port(names.MINER_PORT)]}
+    return _policy(
+        pool,
+        names.miner_name(pool.name),
+        "miner",
+        [doors, _metrics(pool)],
+    )
 
 
-def _policy(pool: Pool, name: str, component: str, ingress: Manifest) -> Manifest:
+def _metrics(pool: Pool) -> Manifest:
+    return metrics_rule(pool.spec.metrics_from, port=names.METRICS_PORT)
+
+
+def _policy(pool: Pool, name: str, component: str, ingress: list[Manifest]) -> Manifest:
     return {
         "apiVersion": NETWORK_POLICY.api_version,
         "kind": "NetworkPolicy",
@@ -33,7 +44,7 @@ def _policy(pool: Pool, name: str, component: str, ingress: Manifest) -> Manifes
         "spec": {
             "podSelector": {"matchLabels": selector_labels(pool, component)},
             "policyTypes": ["Ingress"],
-            "ingress": [ingress],
+            "ingress": ingress,
         },
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api import names
@@ -103,6 +104,27 @@ def headers_container(pool: Pool, image: str, overlay: PodOverlay | None) -> lis
     ]
 
 
+def copied_model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> list[Manifest]:
+    """Return the init container that copies a model in the engine's image to where a fetched one is: for a pod of
+    another image."""
+    if not is_in_image(pool):
+        return []
+    standard = images.engine_cpu if pool.spec.engine.device == "CPU" else images.engine_gpu
+    copy = "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)"
+    return [
+        {
+            "name": "model",
+            "image": pool.spec.engine.image or standard,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "-I", "-S", "-c", copy, model_path(pool), f"{_HEADERS_MOUNT}/current"],
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+            "securityContext": container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [mount("models", _HEADERS_MOUNT), *added_mounts(overlay)],
+        }
+    ]
+
+
 def is_in_image(pool: Pool) -> bool:
     """Tell whether the base model is in the engine's image."""
     return (pool.spec.base_model.uri or "").startswith("file://")
@@ -169,6 +191,63 @@ def claim_mounts(claims: Sequence[str], wanted: Iterable[str | None], *, writabl
         for index, claim in enumerate(claims)
         if claim in set(wanted)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder on a claim, as a pod sees it."""
+
+    claim: str
+    path: str
+    """Below the claim's root, without slashes at its ends; empty for the root itself."""
+    writable: bool = False
+
+    def holds(self, other: Place) -> bool:
+        """Tell whether the other is this folder or lies in it."""
+        inside = not self.path or other.path == self.path or other.path.startswith(f"{self.path}/")
+        return self.claim == other.claim and inside
+
+
+def place_of_folder(uri: str | None, *, writable: bool = False) -> Place | None:
+    """Return the folder that a pvc:// URI names."""
+    claim = claim_in(uri)
+    if uri is None or claim is None:
+        return None
+    path = uri.removeprefix(f"pvc://{claim}").strip("/")
+    return Place(claim, path, writable)
+
+
+def place_of_file(uri: str | None) -> Place | None:
+    """Return the folder in which the file lies that a pvc:// URI names."""
+    return place_of_folder(uri.rpartition("/")[0]) if uri is not None and claim_in(uri) else None
+
+
+def place_mounts(claims: Sequence[str], places: Iterable[Place | None], *, shared: str | None) -> list[Manifest]:
+    """Return the mounts of folders of `claims`.
+
+    Of the claim that is `shared` by many twins each folder is mounted by itself, and nothing beside it; other claims
+    are mounted whole, to read. The kubelet makes a folder that isn't there, with the rights of the claim's root.
+    """
+    found: list[Place] = []
+    for place in places:
+        if place is not None:
+            found.append(place if place.claim == shared else Place(place.claim, ""))
+    found.sort(key=lambda place: (place.claim, place.path, not place.writable))
+    kept: list[Place] = []
+    for place in found:
+        # What lies in a folder that is mounted anyway needs no mount of its own, unless it is to be written.
+        if not any(other.holds(place) and (other.writable or not place.writable) for other in kept):
+            kept.append(place)
+    return [
+        {
+            **mount(
+                f"claim-{claims.index(place.claim)}", "/".join(filter(None, (names.PVC_DIR, place.claim, place.path))),
+                read_only=not place.writable,
+            ),
+            **({"subPath": place.path} if place.path else {}),
+        }
+        for place in kept
+    ]  # fmt: skip
 
 
 def cache_volume(pool: Pool) -> list[Manifest]:

@@ -11,7 +11,7 @@ from twin_operator.domain.objects import PoolRef, Run, Twin, pool_ref
 from twin_operator.domain.queueing import in_line
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR, VALIDATOR_ROUND
 from twin_operator.kinds.triggers.change import Change, Route, Soon, Woken, label_of, pool_key, status_of
 from twin_operator.kinds.watched import UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
@@ -113,6 +113,35 @@ def owner_validator(change: Change) -> Iterator[Woken]:
     name = label_of(change, names.LABEL_VALIDATOR)
     if name is not None:
         yield Key(VALIDATOR.kind, change.key.namespace, name)
+
+
+def owner_round(change: Change) -> Iterator[Woken]:
+    """The round in its label."""
+    name = label_of(change, names.LABEL_ROUND)
+    if name is not None:
+        yield Key(VALIDATOR_ROUND.kind, change.key.namespace, name)
+
+
+def validator_of_round(change: Change) -> Iterator[Woken]:
+    """The validator that the round names."""
+    name = change.entry.manifest["spec"]["validatorRef"].get("name")
+    if name is not None:
+        yield Key(VALIDATOR.kind, change.key.namespace, name)
+
+
+def rounds_beside(change: Change) -> Iterator[Woken]:
+    """The other rounds of its validator that are not over."""
+    name = change.entry.manifest["spec"]["validatorRef"].get("name") or ""
+    for made in change.world.rounds_naming(change.key.namespace, name):
+        if made.name != change.key.name and not made.ended:
+            yield Key(VALIDATOR_ROUND.kind, made.namespace, made.name)
+
+
+def open_rounds_of_validator(change: Change) -> Iterator[Woken]:
+    """The validator's rounds that are not over."""
+    for made in change.world.rounds_naming(change.key.namespace, change.key.name):
+        if not made.ended:
+            yield Key(VALIDATOR_ROUND.kind, made.namespace, made.name)
 
 
 def validators_beside(change: Change) -> Iterator[Woken]:

@@ -127,6 +127,17 @@ def starts_or_ends(change: Change) -> bool:
     return missing or any(before.get(each) != after.get(each) for each in ("completionTime", "startTime"))
 
 
+_OF_ROUND: Final = ("startTime", "completionTime", "resultsDigest", "weights", "failure", "validatorUID")
+"""Fields of a round's status that its validator and the rounds beside it look at."""
+
+
+def rounds_on(change: Change) -> bool:
+    """A round came, went, started or ended, or something became of its weights."""
+    before, after = (status_of(each) for each in (change.old, change.new))
+    missing = change.old is None or change.new is None
+    return missing or any(before.get(each) != after.get(each) for each in _OF_ROUND)
+
+
 def leaves_a_place(change: Change) -> bool:
     """A run that had not ended ended or went, or waits in another pool now."""
     if change.old is None or "completionTime" in status_of(change.old):

@@ -22,6 +22,7 @@ from twin_operator.kinds.resources import (
     PRIMARY,
     ROUTING_SLICE,
     VALIDATOR,
+    VALIDATOR_ROUND,
 )
 from twin_operator.kinds.triggers.change import Change, Woken
 from twin_operator.kinds.triggers.concerned import (
@@ -30,17 +31,21 @@ from twin_operator.kinds.triggers.concerned import (
     itself,
     itself_soon,
     next_in_line,
+    open_rounds_of_validator,
     open_runs_of_twin,
     owner_pool,
+    owner_round,
     owner_run,
     owner_validator,
     pools_of_twin,
+    rounds_beside,
     runs_of_pool,
     twin_of_run,
     twins_of_owner_pool,
     twins_of_pool,
     twins_published_differently,
     twins_reported_differently,
+    validator_of_round,
     validators_beside,
 )
 from twin_operator.kinds.triggers.differences import (
@@ -58,6 +63,7 @@ from twin_operator.kinds.triggers.differences import (
     only_tells_differently,
     opens_or_closes,
     reports_of_its_pod,
+    rounds_on,
     sees_differently,
     serves_differently,
     stands_differently,
@@ -119,6 +125,10 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
     Trigger(of=DOCTOR_TWIN.kind, when=may_answer_differently, wakes=validators_beside, why="gateways check digests"),
     Trigger(of=VALIDATOR.kind, when=exists, wakes=itself, why="its children follow from its spec"),
+    Trigger(of=VALIDATOR.kind, when=asks_differently, wakes=open_rounds_of_validator, why="they may wait for it"),
+    Trigger(of=VALIDATOR_ROUND.kind, when=exists, wakes=itself, why="its status follows from its spec"),
+    Trigger(of=VALIDATOR_ROUND.kind, when=rounds_on, wakes=validator_of_round, why="its status tells of the newest"),
+    Trigger(of=VALIDATOR_ROUND.kind, when=rounds_on, wakes=rounds_beside, why="one is held at a time"),
     Trigger(of=POD.kind, when=serves_differently, wakes=everything_of_owner_pool, why="every ready pod counts"),
     Trigger(of=POD.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
     Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask them"),
@@ -133,7 +143,7 @@ TRIGGERS: Final = (
     *(
         Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
         for resource in (*CHILDREN, POD)
-        for wakes in (owner_pool, owner_run, owner_validator)
+        for wakes in (owner_pool, owner_run, owner_validator, owner_round)
     ),
 )  # fmt: skip
 _BY_KIND: Final[Mapping[str, tuple[Trigger, ...]]] = {
@@ -146,4 +156,5 @@ def _belongs_to(entry: Entry) -> tuple[str | None, ...]:
     if entry.key.kind in _PRIMARY:
         return ()  # theirs are labels of a person's own
     labels = entry.manifest["metadata"].get("labels") or {}
-    return tuple(labels.get(label) for label in (names.LABEL_POOL, names.LABEL_RUN, names.LABEL_VALIDATOR))
+    owners = (names.LABEL_POOL, names.LABEL_RUN, names.LABEL_VALIDATOR, names.LABEL_ROUND)
+    return tuple(labels.get(label) for label in owners)

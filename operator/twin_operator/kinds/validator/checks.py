@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
-
 from twin_operator.domain.objects import Validator
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
 from twin_operator.domain.pool_facts import ContainerTrouble
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding
@@ -18,13 +16,13 @@ from twin_operator.kinds.validator.datasets import SECRET_FIELD, datasets_writte
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.pages import pages_claim
+from twin_operator.kinds.validator.rounds import RoundsSeen, weights_set
 from twin_operator.kinds.validator.subnet import Sight, chain_reachable
 
 _COLDKEY: Final = "holds a coldkey"
 """As neurons.chain.wallet says it; a test holds the two together."""
 _CANT_START: Final = 2
 """Exit status of a gateway that can't begin as it is set up."""
-_LAST_WORDS: Final = 700
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,9 @@ class Situation:
     """Why that could not be which tells the gateways of the twins."""
     datasets_refused: Finding | None = None
     """Why the CronJob could not be applied that brings conversations to the store."""
+    rounds_refused: Finding | None = None
+    """Why the one could not be that makes rounds."""
+    rounds: RoundsSeen = field(default_factory=RoundsSeen)
     ledger_job: str | None = None
     """The Job that makes the ledger's tables; None for an embedded ledger."""
     seen: Sight = field(default_factory=Sight)
@@ -218,7 +219,8 @@ def validator_conditions(situation: Situation) -> list[Condition]:
     return [
         _ready(situation), _gateway_ready(situation), _twins_published(situation),
         chain_reachable(situation.validator, situation.seen), _ledger(situation), *_datasets(situation),
-        _weights(situation.validator), *_hosts(situation.validator),
+        weights_set(situation.validator, situation.rounds, refused=situation.rounds_refused),
+        *_hosts(situation.validator),
     ]  # fmt: skip
 
 
@@ -286,18 +288,6 @@ def _datasets(situation: Situation) -> list[Condition]:
     )  # fmt: skip
 
 
-def _weights(validator: Validator) -> Condition:
-    spec = validator.spec
-    asked = [name for name in ("rounds", "scoring", "rewards") if getattr(spec, name) is not None]
-    without = f"; spec.{', spec.'.join(asked)} have no effect yet" if asked else ""
-    missing = Finding(
-        Reason.NOT_IMPLEMENTED,
-        f"this release runs no rounds and sets no weights{without}: the gateway alone works, and miners are ranked by "
-        "what it sees of them",
-    )
-    return missing.condition("WeightsSet", "False")
-
-
 def _hosts(validator: Validator) -> list[Condition]:
     if not validator.spec.gateway.hosts:
         return []
@@ -332,29 +322,3 @@ def _some(twins: Sequence[str]) -> str:
 
 def _ending(crash: ContainerTrouble) -> str:
     return ending(crash, memory="spec.gateway.resources.limits.memory", words=last_words(crash.message))
-
-
-def last_words(output: str) -> str:
-    """Return the sentence by which a program says why it ended, out of its last output: JSON lines or plain ones."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for line in reversed(lines):
-        said = _logged(line)
-        if said is not None:
-            return _cut(said)
-    return _cut(telling_line(output))
-
-
-def _logged(line: str) -> str | None:
-    """Return the message of a log line that tells of an error."""
-    try:
-        entry = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(entry, dict) or entry.get("level") not in ("error", "critical"):
-        return None
-    message = entry.get("message")
-    return message if isinstance(message, str) else None
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LAST_WORDS else text[:_LAST_WORDS] + "…"

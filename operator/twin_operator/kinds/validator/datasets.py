@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin_operator.domain.objects import Validator
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, telling_line
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
 from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.apply import controlled_by
@@ -17,7 +17,6 @@ from twin_operator.kinds.validator.datasets_cronjob import DEADLINE_SECONDS, dat
 
 CONDITION: Final = "DatasetsWritten"
 SECRET_FIELD: Final = "spec.fineTuneTasks.store.secretRef"  # noqa: S105  # a field's name
-_LAST_WORDS: Final = 700
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +114,7 @@ def _stuck(validator: Validator, attempt: Attempt) -> Finding | None:
         for trouble in pod.configs:
             return cannot_start(f"pod {pod.name}", trouble)
         for crash in pod.crashes:
-            words = telling_line(crash.message)[:_LAST_WORDS]
-            how = ending(crash, memory="spec.fineTuneTasks.resources.limits.memory", words=words)
+            how = ending(crash, memory="spec.fineTuneTasks.resources.limits.memory", words=last_words(crash.message))
             return Finding(Reason.DATASETS_NOT_WRITTEN, f"pod {pod.name} ended with {how}")
         if (found := _unplaced(validator, pod)) is not None:
             return found

@@ -24,7 +24,13 @@ from twin_operator.kinds.podspec.parts import (
     pull_secrets,
 )
 from twin_operator.kinds.podspec.sources import claim_in, claim_mounts, claim_volumes
-from twin_operator.kinds.validator.gateway_deployment import image_of, ledger_url
+from twin_operator.kinds.podspec.validators import (
+    image_of,
+    ledger_claim,
+    ledger_url,
+    on_ledgers_node,
+    twins_volume,
+)
 from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, labels
 from twin_operator.settings import Images
 
@@ -32,6 +38,8 @@ RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "256Mi"}, "l
 _ATTEMPTS_MORE: Final = 4
 """After the first, with growing pauses: some seven minutes, in which a database or a store may come back."""
 DEADLINE_SECONDS: Final = 3600
+_OPEN_IT: Final = (GATEWAY, DATASETS)
+"""Components whose pods open an embedded ledger."""
 
 
 def build_datasets_cronjob(validator: Validator, images: Images) -> Manifest | None:
@@ -82,7 +90,7 @@ def _pod(validator: Validator, tasks: FineTuneTasks, images: Images, *, account:
         "restartPolicy": "Never",
         "securityContext": pod_security(),
         **pull_secrets(validator),
-        **({"affinity": _beside_gateway(validator)} if embedded else {}),
+        **({"affinity": on_ledgers_node(validator, _OPEN_IT)} if embedded else {}),
         "containers": [
             {
                 "name": "datasets",
@@ -109,11 +117,8 @@ def _pod(validator: Validator, tasks: FineTuneTasks, images: Images, *, account:
         ],
         "volumes": [
             empty_dir("tmp", size="64Mi"),
-            {
-                "name": "twins",
-                "configMap": {"name": names.gateway_twins_name(validator.name), "defaultMode": 0o444},
-            },
-            *([_state(validator)] if embedded else []),
+            twins_volume(validator),
+            *([ledger_claim(validator)] if embedded else []),
             *(claim_volumes([claim], writable=claim) if claim is not None else []),
         ],
     }
@@ -122,20 +127,3 @@ def _pod(validator: Validator, tasks: FineTuneTasks, images: Images, *, account:
 def _credentials(store: Store) -> Manifest:
     """Return the store's Secret as variables; it is read at each start, so that a rotation needs no mount."""
     return {"envFrom": [{"secretRef": {"name": store.secret_ref.name}}]} if store.secret_ref is not None else {}
-
-
-def _state(validator: Validator) -> Manifest:
-    return {"name": "state", "persistentVolumeClaim": {"claimName": names.gateway_state_name(validator.name)}}
-
-
-def _beside_gateway(validator: Validator) -> Manifest:
-    """Return the affinity to the gateway's node. The pod counts itself: where no gateway runs, any node will do."""
-    either = {"key": names.LABEL_COMPONENT, "operator": "In", "values": [GATEWAY, DATASETS]}
-    selector = {"matchLabels": {names.LABEL_VALIDATOR: validator.name}, "matchExpressions": [either]}
-    return {
-        "podAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}
-            ]
-        }
-    }

@@ -14,7 +14,7 @@ from twin_operator.engine.resources import CRON_JOB, DEPLOYMENT, JOB, POD, Manif
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import POD_REPORT
 from twin_operator.kinds.validator.datasets import DatasetsFacts, datasets_facts
-from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER
+from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER, ROUNDS
 from twin_operator.kinds.watched import Report
 
 
@@ -33,6 +33,8 @@ class ValidatorFacts:
     """Names of the Jobs that have made the ledger's tables."""
     datasets: DatasetsFacts = field(default_factory=DatasetsFacts)
     """What became of the Jobs that bring conversations to the store."""
+    making_rounds: DatasetsFacts = field(default_factory=DatasetsFacts)
+    """What became of the Jobs that make ValidatorRounds."""
 
     @property
     def ready(self) -> int:
@@ -50,9 +52,9 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
     reports: dict[str, GatewayReport] = {}
     deployment = DeploymentFacts()
     made: set[str] = set()
-    cron_job: Manifest | None = None
+    cron_jobs: dict[str, Manifest] = {}
     jobs: list[Manifest] = []
-    datasets_pods: list[PodFacts] = []
+    job_pods: list[PodFacts] = []
     for entry in entries:
         kind, value = entry.key.kind, entry.value
         if kind == POD.kind and isinstance(value, PodFacts):
@@ -60,8 +62,8 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
                 gateways.append(value)
             elif value.component == LEDGER and not value.leaving:
                 ledger_pods.append(value)
-            elif value.component == DATASETS:
-                datasets_pods.append(value)  # also those that have ended: they say why
+            elif value.component in (DATASETS, ROUNDS):
+                job_pods.append(value)  # also those that have ended: they say why
         elif kind == POD_REPORT.kind:
             if isinstance(value, Report) and value.gateway is not None:
                 reports[entry.key.name] = value.gateway
@@ -71,8 +73,8 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
             continue
         elif kind == DEPLOYMENT.kind and entry.key.name == names.gateway_name(validator.name):
             deployment = value
-        elif kind == CRON_JOB.kind and entry.key.name == names.datasets_name(validator.name):
-            cron_job = entry.manifest
+        elif kind == CRON_JOB.kind:
+            cron_jobs[entry.key.name] = entry.manifest
         elif kind == JOB.kind and _complete(entry.manifest):
             made.add(entry.key.name)
     return ValidatorFacts(
@@ -83,7 +85,8 @@ def facts_of(validator: Validator, entries: Iterable[Entry]) -> ValidatorFacts:
             if (said := reports.get(pod.name)) is not None and said.pod.uid == pod.uid
         },
         ledger_pods=tuple(sorted(ledger_pods, key=lambda pod: pod.name)), tables_made=frozenset(made),
-        datasets=datasets_facts(cron_job, jobs, datasets_pods),
+        datasets=datasets_facts(cron_jobs.get(names.datasets_name(validator.name)), jobs, job_pods),
+        making_rounds=datasets_facts(cron_jobs.get(names.rounds_name(validator.name)), jobs, job_pods),
     )  # fmt: skip
 
 

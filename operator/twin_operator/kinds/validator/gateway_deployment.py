@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api import names
-from bettertherapy_api.validator import LEDGER_URI_KEY, Gateway
+from bettertherapy_api.validator import Gateway
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.podspec.overlay import (
@@ -26,6 +26,14 @@ from twin_operator.kinds.podspec.parts import (
     token_mount,
     token_volume,
 )
+from twin_operator.kinds.podspec.validators import (
+    image_of,
+    ledger_claim,
+    ledger_url,
+    network_of,
+    secret_volume,
+    twins_volume,
+)
 from twin_operator.kinds.validator.labels import GATEWAY, labels, selector_labels
 from twin_operator.kinds.validator.pages import pages_arguments, pages_mounts, pages_volumes
 from twin_operator.settings import Images
@@ -35,12 +43,8 @@ DRAIN_DELAY_SECONDS: Final = 5
 """How long a gateway that stops goes on accepting, until every client has seen that it left the Service."""
 LATE_SECONDS: Final = 30
 """An answer that came at the deadline has so long to be given."""
-EMBEDDED_URL: Final = f"sqlite:///{names.STATE_DIR}/ledger.db"
 QUEUE_SIZE: Final = "2Gi"
 """Of a pod's own disk, for what waits until the database takes it; the gateway itself stops at half of it."""
-_LOCAL: Final = "local"
-LOCAL_SUBNET: Final = "subnet"
-"""The Service that chain.network `local` means."""
 
 
 def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
@@ -64,7 +68,13 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                 "command": ["python", "-m", "neurons.validator.gateway"],
                 "args": gateway_arguments(validator, drain_seconds=drain),
                 "env": with_added_env([*_identity(), ledger_url(validator)], gateway.pod),
-                "ports": [{"name": "http", "containerPort": names.GATEWAY_PORT, "protocol": "TCP"}],
+                "ports": [
+                    {"name": "http", "containerPort": names.GATEWAY_PORT, "protocol": "TCP"},
+                    {
+                        "name": names.GATEWAY_METRICS_PORT_NAME, "containerPort": names.GATEWAY_METRICS_PORT,
+                        "protocol": "TCP",
+                    },
+                ],
                 "resources": own_resources(gateway.resources, RESOURCES),
                 "securityContext": container_security(),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -97,13 +107,10 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
         "volumes": [
             empty_dir("tmp", size="256Mi"),
             # All of it, so that a coldkey in it is found and refused. In these pods and no others.
-            _secret("wallet", spec.wallet_secret_ref.name),
-            _secret("keys", keys_secret_name(validator), names.KEYS_FILE),
-            {
-                "name": "twins",
-                "configMap": {"name": names.gateway_twins_name(validator.name), "defaultMode": 0o444},
-            },
-            _secret("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
+            secret_volume("wallet", spec.wallet_secret_ref.name),
+            secret_volume("keys", keys_secret_name(validator), names.KEYS_FILE),
+            twins_volume(validator),
+            secret_volume("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
             _state_volume(validator),
             token_volume(),
             *pages_volumes(gateway),
@@ -124,7 +131,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
             "template": {
                 "metadata": added_metadata(
                     gateway.pod, labels=labels(validator, GATEWAY),
-                    annotations={"kubectl.kubernetes.io/default-container": "gateway"},
+                    annotations={"kubectl.kubernetes.io/default-container": "gateway", **_scraped(gateway)},
                 ),
                 "spec": pod,
             },
@@ -135,9 +142,8 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
 def gateway_arguments(validator: Validator, *, drain_seconds: int) -> list[str]:
     """Return the gateway's command line; the ledger's address isn't in it, as it may hold a password."""
     chain, gateway = validator.spec.chain, validator.spec.gateway
-    local = f"http://{LOCAL_SUBNET}.{validator.namespace}.svc:9944"
     return [
-        f"--chain={local if chain.network == _LOCAL else chain.network}",
+        f"--chain={network_of(validator)}",
         f"--netuid={chain.netuid}",
         f"--wallet-dir={names.WALLET_DIR}",
         f"--keys-file={names.KEYS_DIR}/{names.KEYS_FILE}",
@@ -172,38 +178,29 @@ def _identity() -> list[Manifest]:
     ]
 
 
+def _scraped(gateway: Gateway) -> dict[str, str]:
+    """Return the annotations by which Prometheus is told of pods, as far as the spec doesn't say otherwise.
+
+    The port is the image's own default, and not an argument: an image of a release before would end at it.
+    """
+    said = (gateway.pod.annotations or {}) if gateway.pod is not None else {}
+    told = {
+        "prometheus.io/scrape": "true", "prometheus.io/port": str(names.GATEWAY_METRICS_PORT),
+        "prometheus.io/path": "/metrics",
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if name not in said}
+
+
 def keys_secret_name(validator: Validator) -> str:
     """Return the name of the Secret with the API keys."""
     reference = validator.spec.gateway.keys_secret_ref
     return reference.name if reference else names.gateway_keys_name(validator.name)
 
 
-def image_of(validator: Validator, images: Images) -> str:
-    """Return the neuron image."""
-    return validator.spec.gateway.image or images.neuron
-
-
-def ledger_url(validator: Validator) -> Manifest:
-    """Return the variable with the ledger's address."""
-    ledger = validator.spec.ledger
-    if ledger is None or ledger.uri_secret_ref is None:
-        return env("LEDGER_URL", EMBEDDED_URL)
-    return {
-        "name": "LEDGER_URL",
-        "valueFrom": {"secretKeyRef": {"name": ledger.uri_secret_ref.name, "key": LEDGER_URI_KEY}},
-    }
-
-
-def _secret(volume: str, name: str, *items: str) -> Manifest:
-    """Return a Secret's volume, with these keys alone where some are named: no pod gets more than it needs."""
-    picked = {"items": [{"key": item, "path": item} for item in items]} if items else {}
-    return {"name": volume, "secret": {"secretName": name, "defaultMode": 0o440, **picked}}
-
-
 def _state_volume(validator: Validator) -> Manifest:
     """Return where the queue before the ledger lies, and an embedded ledger itself."""
     if validator.embedded_ledger:
-        return {"name": "state", "persistentVolumeClaim": {"claimName": names.gateway_state_name(validator.name)}}
+        return ledger_claim(validator)
     return empty_dir("state", size=QUEUE_SIZE)
 
 

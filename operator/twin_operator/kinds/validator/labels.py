@@ -9,6 +9,7 @@ from twin_operator.kinds.podspec.parts import common_labels
 GATEWAY = "gateway"
 LEDGER = "ledger"
 DATASETS = "datasets"
+ROUNDS = "rounds"
 
 
 def selector_labels(validator: Validator, component: str) -> dict[str, str]:

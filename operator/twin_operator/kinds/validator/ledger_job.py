@@ -16,7 +16,7 @@ from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount, pod_security, pull_secrets
-from twin_operator.kinds.validator.gateway_deployment import image_of, ledger_url
+from twin_operator.kinds.podspec.validators import image_of, ledger_url
 from twin_operator.kinds.validator.labels import LEDGER, labels
 from twin_operator.settings import Images
 

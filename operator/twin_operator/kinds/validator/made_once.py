@@ -32,6 +32,7 @@ from twin_operator.kinds.validator.labels import GATEWAY, labels
 log = logging.getLogger(__name__)
 
 CLIENT: Final = "default"
+OPERATOR: Final = "operator"
 """The client whose key is made; others are added to the file."""
 STATE_SIZE: Final = "10Gi"
 MISSING_AGAIN_SECONDS: Final = 10.0
@@ -94,7 +95,7 @@ def needed_by(validator: Validator) -> tuple[Needed, ...]:
         _named(validator, spec.wallet_secret_ref.name, "spec.walletSecretRef"),
         Needed(
             probe=_secret_probe(validator, keys_secret_name(validator)),
-            make=(lambda: build_keys_secret(validator, key=new_key())) if own_keys else None,
+            make=(lambda: build_keys_secret(validator, key=new_key(), operator=new_key())) if own_keys else None,
             field="spec.gateway.keysSecretRef",
         ),
         Needed(
@@ -122,12 +123,19 @@ def new_key() -> str:
     return f"bt-{secrets.token_urlsafe(32)}"
 
 
-def build_keys_secret(validator: Validator, *, key: str) -> Manifest:
-    """Return the Secret with one client's key: as a hash in the file that the gateway reads, and in clear beside it."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    document = {"format": "bettertherapy-keys/1", "keys": [{"id": CLIENT, "hash": f"sha256:{digest}"}]}
-    data = {names.KEYS_FILE: orjson.dumps(document), names.KEY_ITEM: key.encode()}
+def build_keys_secret(validator: Validator, *, key: str, operator: str) -> Manifest:
+    """Return the Secret with a client's and an operator's key: hashes in the gateway's file, and in clear beside it."""
+    known = [{"id": CLIENT, "hash": _hash(key)}, {"id": OPERATOR, "hash": _hash(operator), "role": "operator"}]
+    document = {"format": "bettertherapy-keys/1", "keys": known}
+    data = {
+        names.KEYS_FILE: orjson.dumps(document), names.KEY_ITEM: key.encode(),
+        names.OPERATOR_KEY_ITEM: operator.encode(),
+    }  # fmt: skip
     return _secret(validator, names.gateway_keys_name(validator.name), data)
+
+
+def _hash(key: str) -> str:
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def build_sessions_secret(validator: Validator, *, secret: str) -> Manifest:

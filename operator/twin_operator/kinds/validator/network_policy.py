@@ -1,4 +1,5 @@
-"""NetworkPolicies V-gateway, V-ledger, V-datasets: anybody reaches the gateway's one port, and nobody the Jobs' pods.
+"""NetworkPolicies V-gateway, V-ledger, V-datasets, V-rounds: anybody reaches the gateway's port for questions, those
+that the spec names its port for metrics, and nobody the Jobs' pods.
 
 Outwards nothing is limited: a subnet's miners are anywhere, at any port.
 """
@@ -8,12 +9,16 @@ from __future__ import annotations
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import NETWORK_POLICY, Manifest
-from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER, labels, selector_labels
+from twin_operator.kinds.podspec.metrics_access import metrics_rule
+from twin_operator.kinds.validator.labels import DATASETS, GATEWAY, LEDGER, ROUNDS, labels, selector_labels
 
 
 def build_gateway_network_policy(validator: Validator) -> Manifest:
     """Return the gateway pods' policy; a key decides who may ask. Probes of the kubelet are always let through."""
-    ingress = [{"ports": [{"port": names.GATEWAY_PORT, "protocol": "TCP"}]}]
+    ingress: list[Manifest] = [
+        {"ports": [{"port": names.GATEWAY_PORT, "protocol": "TCP"}]},
+        metrics_rule(validator.spec.gateway.metrics_from, port=names.GATEWAY_METRICS_PORT),
+    ]
     return _policy(validator, names.gateway_name(validator.name), GATEWAY, ingress)
 
 
@@ -29,6 +34,13 @@ def build_datasets_network_policy(validator: Validator) -> Manifest | None:
     if validator.spec.fine_tune_tasks is None:
         return None
     return _policy(validator, names.datasets_name(validator.name), DATASETS, [])
+
+
+def build_rounds_network_policy(validator: Validator) -> Manifest | None:
+    """Return the policy of the pods that make ValidatorRounds; None where none does."""
+    if validator.spec.rounds is None:
+        return None
+    return _policy(validator, names.rounds_name(validator.name), ROUNDS, [])
 
 
 def _policy(validator: Validator, name: str, component: str, ingress: list[Manifest]) -> Manifest:

@@ -8,9 +8,10 @@ from twin_operator.engine.resources import Manifest
 
 _PASSING = (
     Reason.GATEWAYS_STARTING.value, Reason.ROLLING_OUT.value, Reason.PREPARING_LEDGER.value,
-    Reason.DATASETS_SUSPENDED.value,
+    Reason.DATASETS_SUSPENDED.value, Reason.ROUNDS_OFF.value, Reason.ROUNDS_SUSPENDED.value,
+    Reason.WEIGHTS_NOT_ASKED.value,
 )  # fmt: skip
-_WARNING = ("Ready", "TwinsPublished", "ChainReachable", "LedgerReachable", "DatasetsWritten")
+_WARNING = ("Ready", "TwinsPublished", "ChainReachable", "LedgerReachable", "DatasetsWritten", "WeightsSet")
 
 
 def validator_notices(before: Manifest, after: Manifest) -> list[Notice]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bettertherapy_api import names
 from twin_operator.domain.answering import Answering
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
+from twin_operator.engine.times import timestamp
 from twin_operator.kinds.validator.checks import Situation, validator_conditions
 from twin_operator.kinds.validator.children import build_children
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.labels import GATEWAY
 from twin_operator.kinds.validator.ledger_job import build_ledger_job
 from twin_operator.kinds.validator.made_once import Missing
+from twin_operator.kinds.validator.rounds import RoundsSeen, weights_of
 from twin_operator.kinds.validator.subnet import Sight
 from twin_operator.settings import Images
 
@@ -41,6 +43,10 @@ class Gathered:
     """Why that could not be which tells them of the twins."""
     datasets_refused: Finding | None = None
     """Why that could not be which brings conversations to the store."""
+    rounds_refused: Finding | None = None
+    """Why that could not be which makes rounds."""
+    rounds: RoundsSeen = field(default_factory=RoundsSeen)
+    """What is observed of the validator's rounds."""
 
 
 def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
@@ -58,10 +64,10 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
             unread=gathered.unread, missing=gathered.missing, refused=gathered.refused,
             twins_refused=gathered.twins_refused, datasets_refused=gathered.datasets_refused,
             ledger_job=job["metadata"]["name"] if job is not None else None,
-            seen=gathered.seen,
+            seen=gathered.seen, rounds=gathered.rounds, rounds_refused=gathered.rounds_refused,
         )
     )  # fmt: skip
-    newest = gathered.seen.newest
+    newest, rounds, weights = gathered.seen.newest, gathered.rounds, weights_of(gathered.rounds)
     status: Manifest = {
         "observedGeneration": validator.generation,
         "replicas": len(facts.gateways),
@@ -70,5 +76,8 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
         "twins": gathered.told,
         "lastDatasetsTime": facts.datasets.written if validator.spec.fine_tune_tasks is not None else None,
         "miners": newest.miners if newest is not None else None,
+        "lastRound": rounds.newest.name if rounds.newest is not None else None,
+        "nextRoundTime": timestamp(rounds.next_at) if rounds.next_at is not None else None,
+        "weights": weights.to_dict() if weights is not None else None,
     }
     return status, conditions

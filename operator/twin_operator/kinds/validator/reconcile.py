@@ -12,7 +12,7 @@ from bettertherapy_api import names
 from bettertherapy_api.validator import ValidatorStatus
 from twin_operator.domain.answering import KnownTwin, fitting, kept, known_twin
 from twin_operator.domain.appearances import conditions_said
-from twin_operator.domain.objects import Twin, Unreadable, Validator
+from twin_operator.domain.objects import Round, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine import metrics
@@ -23,14 +23,15 @@ from twin_operator.engine.resources import CONFIG_MAP, CRON_JOB, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.engine.times import moment
-from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR
+from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR, VALIDATOR_ROUND
 from twin_operator.kinds.validator.facts import facts_of
 from twin_operator.kinds.validator.made_once import MadeOnce
 from twin_operator.kinds.validator.notices import validator_notices
 from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.validator.rounds import RoundsSeen, next_round, too_many
 from twin_operator.kinds.validator.subnet import sight
 from twin_operator.kinds.validator.twins_configmap import twins_in
-from twin_operator.kinds.watched import OF_VALIDATOR, OWNER
+from twin_operator.kinds.watched import OF_VALIDATOR, OWNER, ROUNDS
 from twin_operator.settings import Images
 
 
@@ -78,11 +79,20 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         )
         entries = self.store.find_any(OF_VALIDATOR, (validator.namespace, validator.name))
         twins, unread = self._twins(validator, known)
-        facts = facts_of(validator, entries)
+        facts, now = facts_of(validator, entries), datetime.now(UTC)
         return Gathered(
-            validator=validator, facts=facts, seen=sight(validator, facts, now=datetime.now(UTC)),
+            validator=validator, facts=facts, seen=sight(validator, facts, now=now),
+            rounds=RoundsSeen(
+                rounds=self._rounds(validator), making=facts.making_rounds, next_at=next_round(validator, now=now)
+            ),
             answering=fitting(twins, known=known), unread=unread, told=len(known),
         )  # fmt: skip
+
+    def _rounds(self, validator: Validator) -> tuple[Round, ...]:
+        """Return the rounds of this very validator, oldest first."""
+        found = self.store.find(ROUNDS, (validator.namespace, validator.name))
+        own = [each.value for each in found if isinstance(each.value, Round) and each.value.is_of_uid(validator.uid)]
+        return tuple(sorted(own, key=lambda each: (each.created, each.name)))
 
     def _twins(self, validator: Validator, known: dict[str, KnownTwin]) -> tuple[list[KnownTwin], tuple[str, ...]]:
         """Return what is to be told of the twins, and the names of those of which nothing can be."""
@@ -115,10 +125,16 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing)
         outcome = replace(outcome, failures=(*outcome.failures, *standing.failed))
         twins = [each for each in outcome.refusals if each.key == _twins_key(gathered.validator)]
-        datasets = [each for each in outcome.refusals if each.key.kind == CRON_JOB.kind]
+        datasets, rounds = (
+            [each for each in outcome.refusals if each.key.kind == CRON_JOB.kind and each.key.name == name]
+            for name in (names.datasets_name(entry.key.name), names.rounds_name(entry.key.name))
+        )
+        for made in too_many(gathered.validator, gathered.rounds.rounds):
+            await self.tools.api.delete(VALIDATOR_ROUND, namespace=made.namespace, name=made.name, uid=made.uid)
         again = replace(
             self._gather(gathered.validator), missing=standing.missing, refused=_found(outcome.refusals),
             twins_refused=_found(twins), datasets_refused=_found(datasets),
+            rounds_refused=_found(rounds),
         )  # fmt: skip
         _measure(again)
         return Applied(gathered=again, outcome=outcome, look_again=standing.look_again)
@@ -131,7 +147,7 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
             status=status, conditions=conditions, notices=validator_notices, outcome=outcome.outcome,
             wake_at=(
                 datetime.now(UTC) + timedelta(seconds=again) if again is not None else None,
-                outcome.gathered.seen.stale_at,
+                outcome.gathered.seen.stale_at, outcome.gathered.rounds.next_at,
             ),
         )  # fmt: skip
 

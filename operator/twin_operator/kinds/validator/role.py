@@ -1,11 +1,11 @@
-"""Role V-gateway: each gateway writes its pod's report."""
+"""Roles V-gateway and V-rounds: each gateway writes its pod's report, and what makes rounds makes rounds."""
 
 from __future__ import annotations
 
-from bettertherapy_api import names, report
+from bettertherapy_api import names, report, validator_round
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import ROLE, Manifest
-from twin_operator.kinds.validator.labels import GATEWAY, labels
+from twin_operator.kinds.validator.labels import GATEWAY, ROUNDS, labels
 
 
 def build_role(validator: Validator) -> Manifest:
@@ -21,3 +21,15 @@ def build_role(validator: Validator) -> Manifest:
             }
         ],
     }  # fmt: skip
+
+
+def build_rounds_role(validator: Validator) -> Manifest | None:
+    """Return the Role that may create ValidatorRounds, and neither read nor change one; None where none is made."""
+    if validator.spec.rounds is None:
+        return None
+    return {
+        "apiVersion": ROLE.api_version,
+        "kind": ROLE.kind,
+        "metadata": {"name": names.rounds_name(validator.name), "labels": labels(validator, ROUNDS)},
+        "rules": [{"apiGroups": [names.GROUP], "resources": [validator_round.PLURAL], "verbs": ["create"]}],
+    }

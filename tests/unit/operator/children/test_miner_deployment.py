@@ -9,6 +9,7 @@ from typing import Any
 from bettertherapy_api import names
 from neurons.miner import settings
 from tests.unit.operator.children.pods import OVERLAY, children, containers, pod_of
+from tests.unit.operator.samples import NAMESPACE
 
 
 def miner_pod(**miner: Any) -> dict[str, Any]:
@@ -59,6 +60,11 @@ def test_a_wallets_secret_is_mounted_into_miners_whole_and_read_only() -> None:
         f"--wallet-dir={names.WALLET_DIR}", "--replicas=2", "--netuid=42", "--chain=finney",
         "--external-address=203.0.113.7:8091",
     ]  # fmt: skip
+
+
+def test_the_local_chain_is_the_service_subnet_of_the_pools_namespace_as_it_is_for_validators() -> None:
+    told = containers(miner_pod(**SUBNET | {"chain": "local"}))["miner"]["args"]
+    assert f"--chain=http://subnet.{NAMESPACE}.svc:9944" in told
 
 
 def test_nothing_but_the_miners_reads_the_wallets_secret() -> None:

@@ -16,24 +16,26 @@ OWN = {names.LABEL_VALIDATOR: "v", names.LABEL_COMPONENT: "gateway"}
 
 
 def pods(**spec: Any) -> dict[str, dict[str, Any]]:
-    made = {child["kind"]: child.get("spec", {}) for child in children(**spec).values()}
-    made |= {kind: found["jobTemplate"]["spec"] for kind, found in made.items() if "jobTemplate" in found}
-    return {kind: found["template"]["spec"] for kind, found in made.items() if "template" in found}
+    """By component."""
+    made = [(child["metadata"]["labels"][names.LABEL_COMPONENT], child) for child in children(**spec).values()]
+    specs = [(component, child.get("spec", {})) for component, child in made]
+    specs = [(component, found.get("jobTemplate", {}).get("spec", found)) for component, found in specs]
+    return {component: found["template"]["spec"] for component, found in specs if "template" in found}
 
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
-def test_every_pod_satisfies_the_restricted_standard_and_only_a_gateway_holds_a_token(spec: dict[str, Any]) -> None:
+def test_every_pod_satisfies_the_restricted_standard_and_holds_a_token_if_it_needs_one(spec: dict[str, Any]) -> None:
     found = pods(**spec)
-    asked = {"Job": "ledger", "CronJob": "fineTuneTasks"}
-    assert set(found) == {"Deployment", *(kind for kind, field in asked.items() if field in spec)}
-    for kind, pod in found.items():
+    asked = {"ledger": "ledger", "datasets": "fineTuneTasks", "rounds": "rounds"}
+    assert set(found) == {"gateway", *(component for component, field in asked.items() if field in spec)}
+    for component, pod in found.items():
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 65532)
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         sources = {next(key for key in volume if key != "name") for volume in pod["volumes"]}
         assert sources <= {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected"}
-        assert ("projected" in sources) is (kind == "Deployment")
+        assert ("projected" in sources) is (component in ("gateway", "rounds"))
         [container] = pod["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
@@ -86,19 +88,39 @@ def test_the_service_leads_to_the_gateways() -> None:
     assert (port["port"], port["targetPort"]) == (80, 8090)
 
 
-def test_anybody_reaches_the_gateways_one_port_and_nobody_the_jobs_pods() -> None:
+def test_anybody_may_ask_and_nobody_reaches_the_jobs_pods() -> None:
     made = children(**POSTGRES, **TASKS)
     datasets = made["NetworkPolicy", "v-datasets"]["spec"]
     assert datasets["podSelector"]["matchLabels"][names.LABEL_COMPONENT] == "datasets"
     assert (datasets["policyTypes"], datasets["ingress"]) == (["Ingress"], [])
     gateway, ledger = (made["NetworkPolicy", name]["spec"] for name in ("v-gateway", "v-ledger"))
     assert gateway["podSelector"] == {"matchLabels": OWN}
-    assert (gateway["policyTypes"], gateway["ingress"]) == (
-        ["Ingress"], [{"ports": [{"port": 8090, "protocol": "TCP"}]}],
-    )  # fmt: skip
+    assert gateway["policyTypes"] == ["Ingress"]
+    assert [each for each in gateway["ingress"] if "from" not in each] == [
+        {"ports": [{"port": 8090, "protocol": "TCP"}]}
+    ]
     assert ledger["podSelector"]["matchLabels"][names.LABEL_COMPONENT] == "ledger"
     assert (ledger["policyTypes"], ledger["ingress"]) == (["Ingress"], [])
     assert ("NetworkPolicy", "v-ledger") not in children()
+
+
+def test_metrics_are_read_at_their_own_port_by_whom_the_spec_names_or_by_prometheus() -> None:
+    def readers(**gateway: Any) -> list[dict[str, Any]]:
+        ingress = children(gateway=gateway)["NetworkPolicy", "v-gateway"]["spec"]["ingress"]
+        [found] = [each for each in ingress if "from" in each]
+        assert found["ports"] == [{"port": names.GATEWAY_METRICS_PORT, "protocol": "TCP"}]
+        peers: list[dict[str, Any]] = found["from"]
+        return peers
+
+    for none in ({}, {"metricsFrom": []}):
+        assert readers(**none) == [
+            {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
+        ]
+    peer = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+    }
+    assert readers(metricsFrom=[peer, {"podSelector": {}}]) == [peer, {"podSelector": {}}]
 
 
 def test_a_drain_takes_one_gateway_of_several_and_may_take_a_single_one() -> None:

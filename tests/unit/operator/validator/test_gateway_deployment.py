@@ -66,6 +66,21 @@ def test_a_gateway_is_told_whose_report_it_writes_and_has_the_token_for_it() -> 
     assert "projected" in volumes(gateway_pod())[mount["name"]]
 
 
+def test_prometheus_is_told_where_a_gateways_metrics_are_unless_the_spec_says_otherwise() -> None:
+    def annotations(**pod: Any) -> dict[str, str]:
+        deployment = children(gateway={"pod": pod} if pod else {})["Deployment", "v-gateway"]
+        found: dict[str, str] = deployment["spec"]["template"]["metadata"]["annotations"]
+        return {key: value for key, value in found.items() if key.startswith("prometheus.io/")}
+
+    [port] = [each for each in gateway_container()["ports"] if each["name"] == "metrics"]
+    assert port["containerPort"] == parsed().metrics_port != parsed().port
+    told = {"prometheus.io/scrape": "true", "prometheus.io/port": "8091", "prometheus.io/path": "/metrics"}
+    assert annotations() == told
+    assert annotations(annotations={"prometheus.io/scrape": "false"}) == {**told, "prometheus.io/scrape": "false"}
+    [leads] = children()["Service", "v-gateway"]["spec"]["ports"]
+    assert leads["targetPort"] == parsed().port, "the Service is for those who ask"
+
+
 def test_each_file_that_a_gateway_reads_is_mounted_where_it_looks() -> None:
     given, container = parsed(), gateway_container()
     mounted = {mount["mountPath"]: mount for mount in container["volumeMounts"]}

@@ -45,14 +45,18 @@ async def test_the_key_that_is_made_is_one_that_the_gateway_lets_in() -> None:
     read = KeysFile.model_validate_json(stored[names.KEYS_FILE])
     key = stored["key"].decode()
     assert key.startswith(PREFIX)
-    assert [(each.id, each.hash) for each in read.keys] == [("default", hash_of(key))]
+    operator = stored["operator-key"].decode()
+    assert [(each.id, each.hash, each.role) for each in read.keys] == [
+        ("default", hash_of(key), "client"), ("operator", hash_of(operator), "operator"),
+    ]  # fmt: skip
     assert stored["key"] not in stored[names.KEYS_FILE]
     assert len(data(api, "v-gateway-sessions")[names.SESSIONS_FILE].strip()) >= SECRET_BYTES
 
 
 def test_no_two_keys_are_alike() -> None:
     assert len({new_key() for _ in range(50)}) == 50
-    assert build_keys_secret(validator(), key="a")["data"] != build_keys_secret(validator(), key="b")["data"]
+    made = [build_keys_secret(validator(), key=key, operator="o") for key in "ab"]
+    assert made[0] != made[1]
 
 
 async def test_the_ledger_and_the_secret_of_sessions_outlive_the_validator_and_the_keys_do_not() -> None:

@@ -13,11 +13,12 @@ from neurons.chain.wallet import load_hotkey
 from tests.unit.operator.samples import container_status, pod_object
 from tests.unit.operator.validator.validators import PAGES, POSTGRES, validator
 from twin_operator.domain.appearances import appears, conditions_said
+from twin_operator.domain.pod_troubles import last_words
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, pod_facts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Key
-from twin_operator.kinds.validator.checks import Situation, last_words, validator_conditions
+from twin_operator.kinds.validator.checks import Situation, validator_conditions
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.notices import validator_notices
@@ -63,16 +64,8 @@ def test_what_was_not_reported_is_not_claimed() -> None:
 
 
 def test_what_does_nothing_yet_is_said_by_name() -> None:
-    plain = says(pod())
-    assert (plain["WeightsSet"].status, plain["WeightsSet"].reason) == ("False", "NotImplemented")
-    assert "HostsActive" not in plain
-    weights = {"correctness": 50, "speed": 20, "satisfaction": 20, "participation": 10}
-    asked = says(
-        pod(), spec={
-            "rounds": {}, "scoring": {"weightsPercent": weights}, "gateway": {"replicas": 1, "hosts": ["a.example"]},
-        },
-    )  # fmt: skip
-    assert "spec.rounds, spec.scoring have no effect" in asked["WeightsSet"].message
+    assert "HostsActive" not in says(pod())
+    asked = says(pod(), spec={"gateway": {"replicas": 1, "hosts": ["a.example"]}})
     assert (asked["HostsActive"].status, asked["HostsActive"].reason) == ("False", "NotImplemented")
     assert "a.example" in asked["HostsActive"].message
 

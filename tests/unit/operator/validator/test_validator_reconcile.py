@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -447,5 +448,9 @@ async def test_a_type_that_serving_depends_on_must_be_there() -> None:
         return await real(resource, **asked)
 
     world.api.list = listed  # type: ignore[method-assign]
-    with pytest.raises(ExceptionGroup):
-        await world.lead()
+    world.process.type_seconds = 0.01
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await world.lead()
+    assert "RoutingSlice" in (world.process.unready() or "")
+    assert not world.api.writes

@@ -10,10 +10,10 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.report import GATEWAY_STALE_SECONDS, GatewayView
-from tests.unit.operator.played import Played
+from tests.unit.operator.played import Played, without_server_fields
 from tests.unit.operator.samples import NAMESPACE, metadata, pod_object
 from tests.unit.operator.validator.test_validator_reconcile import V, act, started, status
-from tests.unit.operator.validator.validators import validator
+from tests.unit.operator.validator.validators import validator, validator_object
 from twin_operator.domain.appearances import appears, conditions_said
 from twin_operator.domain.pool_facts import pod_facts
 from twin_operator.engine.conditions import Condition
@@ -152,13 +152,21 @@ def stored(pod: str = "g1", *, uid: str | None = None, owner: str | None = None,
     [
         {"netuid": -1}, {"reachable": "perhaps"}, {"message": "x" * 2000}, {"miners": -1}, {"miners": "many"},
         {"block": 1.5}, {"readAt": "yesterday"}, {"reportedAt": None}, {"reportedAt": "9999-12-31T23:59:59Z"},
-        {"reportedAt": "2026-01-01T00:00:00"},
+        {"reportedAt": "2026-01-01T00:00:00"}, {"reportedAt": "2026-01-01T23:59:60Z"}, {"reportedAt": 7},
+        {"miners": 2**16 + 1}, {"twins": 10**7}, {"block": 2**60}, {"block": 10**30}, {"netuid": True, "miners": []},
+        {"message": {"en": "x"}},
     ],
 )  # fmt: skip
 def test_what_is_no_report_is_not_believed(gateway: dict[str, Any]) -> None:
     assert decode_report(stored(), None).gateway is not None
     found = decode_report(stored(**gateway), None)
     assert (found.gateway, found.report, found.miner) == (None, None, None)
+
+
+def test_what_a_gateway_says_of_the_chain_moves_no_terminal() -> None:
+    said = decode_report(stored(**AWAY | {"message": "gone\n\x1b[2J\u202eeslaf"}), None).gateway
+    assert said is not None
+    assert "gone  [2J eslaf" in says(said.gateway).message
 
 
 def test_a_report_that_another_pod_owns_is_not_believed() -> None:
@@ -284,3 +292,51 @@ async def test_of_two_validators_each_has_its_own() -> None:
     world.api.put({**report, "metadata": {**report["metadata"], "labels": labels}})
     await world.settle()
     assert chain(world) == ("Unknown", "ChainNotReported")
+
+
+RAVINGS: list[Any] = [
+    None, [], "x" * 10_000, {}, {"netuid": "none"}, {"reportedAt": "0001-01-01T00:00:00+23:59"},
+    {**view().to_dict(), "block": 10**30}, {**view().to_dict(), "miners": -1, "message": ["x"]},
+    {**view(**AWAY).to_dict(), "message": "\x1b]0;owned\x07" + "x" * 900},
+]  # fmt: skip
+
+
+async def test_a_gateway_that_lies_or_raves_harms_its_own_validator_at_most() -> None:
+    """Its report is its pod's; what it says under another validator's label counts for nobody."""
+    world = await answering()
+    world.api.put(without_server_fields(validator_object("w")))
+    await world.settle()
+    await act(world)
+    other = Key("Validator", NAMESPACE, "w")
+
+    def of_the_other() -> tuple[Any, ...]:
+        found = world.api.objects[other]
+        return (*world.condition("ChainReachable", found)[:2], found["status"].get("miners"))
+
+    def report(pod: str, said: Any, *, label: str) -> None:
+        made = stored(pod, uid=world.api.objects[Key("Pod", NAMESPACE, pod)]["metadata"]["uid"])
+        meta = {part: made["metadata"][part] for part in ("name", "namespace", "labels", "ownerReferences")}
+        meta["labels"] = {**meta["labels"], names.LABEL_VALIDATOR: label}
+        world.api.put({**made, "metadata": meta, "gateway": said})
+
+    def now(**more: Any) -> dict[str, Any]:
+        return view(**more).to_dict() | {"reportedAt": ago(0, now=datetime.now(UTC))}
+
+    report("w-gateway-0", now(), label="w")
+    await world.settle()
+    assert of_the_other() == ("True", "ChainRead", 3)
+    for raving in RAVINGS:
+        for label in ("v", "w"):
+            report("v-gateway-0", raving, label=label)
+            await world.settle()
+            assert of_the_other() == ("True", "ChainRead", 3), raving
+    for lie in (now(miners=9, block=2**53), now(**AWAY)):
+        report("v-gateway-0", lie, label="w")
+        await world.settle()
+        assert of_the_other() == ("True", "ChainRead", 3), lie
+    # And the operator goes on: news of both are heard.
+    report("v-gateway-0", now(miners=5), label="v")
+    report("w-gateway-0", now(miners=4), label="w")
+    await world.settle()
+    assert (*chain(world), status(world)["miners"]) == ("True", "ChainRead", 5)
+    assert of_the_other() == ("True", "ChainRead", 4)

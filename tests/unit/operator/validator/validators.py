@@ -27,11 +27,12 @@ PAGES: dict[str, Any] = {
 }  # fmt: skip
 TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/clinic"}, "timeZone": "Asia/Kathmandu"}}
 S3_TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}
+ROUNDS: dict[str, Any] = {"rounds": {"timeZone": "Asia/Kathmandu"}, "rewards": {}}
 VARIANTS: list[dict[str, Any]] = [
     {}, POSTGRES, {**POSTGRES, "gateway": {"replicas": 3}},
     {"gateway": {"pod": OVERLAY, "keysSecretRef": {"name": "k"}}}, {"gateway": {"pages": PAGES}},
     {"gateway": {"pages": {**PAGES, "store": {"uri": "s3://b/x", "secretRef": {"name": "s3"}}}}},
-    TASKS, {**POSTGRES, **S3_TASKS},
+    TASKS, {**POSTGRES, **S3_TASKS}, {**ROUNDS, **TASKS}, {**POSTGRES, **ROUNDS},
 ]  # fmt: skip
 
 

@@ -1,0 +1,32 @@
+{{/* The release's name is the validator's name, from which the operator makes the names of all it creates. */}}
+{{- define "twin-validator.name" -}}
+{{- if gt (len .Release.Name) 40 -}}
+{{- fail (printf "the release's name %q has more than 40 characters: choose a shorter one, the validator is named after it" .Release.Name) -}}
+{{- end -}}
+{{- if contains "." .Release.Name -}}
+{{- fail (printf "the release's name %q contains a dot: a Service is named after it, choose one without" .Release.Name) -}}
+{{- end -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "the release's name %q begins with a digit: a Service is named after it, choose one that begins with a letter" .Release.Name) -}}
+{{- end -}}
+{{- .Release.Name -}}
+{{- end }}
+
+{{- define "twin-validator.labels" -}}
+app.kubernetes.io/name: twin-validator
+app.kubernetes.io/instance: {{ .Release.Name }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: bettertherapy
+{{- end }}
+
+{{/* The Secret with the gateway's API keys: the validator's own choice, else the one that the operator makes. */}}
+{{- define "twin-validator.keysSecret" -}}
+{{- dig "gateway" "keysSecretRef" "name" "" .Values.validator | default (printf "%s-gateway-keys" (include "twin-validator.name" .)) -}}
+{{- end }}
+
+{{/* Whom `helm test` asks; empty: nobody. */}}
+{{- define "twin-validator.testTwin" -}}
+{{- if .Values.test.twin }}{{ .Values.test.twin }}{{ else }}{{ with first .Values.twins }}{{ .name }}{{ end }}{{ end -}}
+{{- end }}

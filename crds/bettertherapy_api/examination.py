@@ -1,0 +1,153 @@
+"""An examination: what an examiner found of one run's version, one JSON document in the ConfigMap `<run>-examination`.
+
+It holds no verdict. It holds what each item came to under each version, from which the operator decides, and of whom it
+speaks, by digests. The examiner may write that one ConfigMap and nothing else, and nobody else gets the right to.
+
+It comes from another program: what can't be true (a score above the highest, an item of no metric) makes all of it
+unreadable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from bettertherapy_api.document import Document as _Doc
+from bettertherapy_api.gate import Scored
+from bettertherapy_api.gate.metrics import CRITICAL
+from bettertherapy_api.schema import Digest
+
+OUTCOMES_KEY: Final = "outcomes.json"
+"""In the ConfigMap, beside the examiner's progress.json and review.json."""
+PROMPT_KEY: Final = "system-prompt.txt"
+"""There too, put there by the operator: the twin's system prompt."""
+BASE: Final = "base"
+"""As an anchor: the base model itself."""
+WHOLE: Final = 10_000
+"""The highest score; scores are whole numbers of ten-thousandths."""
+MAX_ROWS: Final = 12_000
+_ABSENT: Final = -1
+_MAX_NAMES: Final = 64
+
+
+def examination_name(run: str) -> str:
+    """Return the name of the ConfigMap that the run's examiner writes."""
+    return f"{run}-examination"
+
+
+Name = Annotated[str, Field(min_length=1, max_length=63)]
+ItemId = Annotated[str, Field(min_length=1, max_length=128)]
+_Place = Annotated[int, Field(ge=_ABSENT, le=MAX_ROWS)]
+_Score = Annotated[int, Field(ge=0, le=WHOLE)]
+_ScoreOrNone = Annotated[int, Field(ge=_ABSENT, le=WHOLE)]
+Row = tuple[_Place, _Place, _Place, _Score, _Score, _ScoreOrNone]
+"""Of one item: places in `metrics` and in `categories`, number of its cluster; scores of parent, child and anchor.
+-1 stands for none, of all but the metric and the first two scores."""
+
+
+class Subject(_Doc):
+    """Of whom an examination speaks."""
+
+    run: str
+    run_uid: str = Field(alias="runUID")
+    twin: str
+    child: Digest
+    """The version that was examined: digest of its manifest."""
+    parent: Digest | None = None
+    """The one that it was compared with; None is the base model itself."""
+    anchor: Digest | Literal["base"] | None = None
+    """The other one; None where there is none."""
+    dataset: Digest
+    """What the version was trained on, by its manifest; the examiner has read it."""
+
+
+class Outcomes(_Doc):
+    """outcomes.json."""
+
+    subject: Subject
+    items_digest: Digest | None = Field(default=None, alias="itemsDigest")
+    """Of the twin's evaluation set as it was read; None where the twin has none."""
+    metrics: Annotated[tuple[Name, ...], Field(max_length=_MAX_NAMES)] = ()
+    categories: Annotated[tuple[Name, ...], Field(max_length=MAX_ROWS)] = ()
+    rows: Annotated[tuple[Row, ...], Field(max_length=MAX_ROWS)] = ()
+    ids: Annotated[dict[int, ItemId], Field(max_length=MAX_ROWS)] = Field(default_factory=dict)
+    """Of the critical items, by place among the rows: a message names those that are lost."""
+    tripped: Annotated[tuple[ItemId, ...], Field(max_length=MAX_ROWS)] = ()
+    """Items that the child answers as no version may, and one that it is compared with did not."""
+    failure: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    """Why nothing may be concluded though versions were asked, as a sentence."""
+
+    @model_validator(mode="after")
+    def _places_are_there(self) -> Self:
+        for metric, category, _, _, _, anchor in self.rows:
+            if not 0 <= metric < len(self.metrics):
+                raise ValueError("a row names no metric of the list")
+            if category >= len(self.categories):
+                raise ValueError("a row names no category of the list")
+            if anchor != _ABSENT and self.subject.anchor is None:
+                raise ValueError("a row has the score of an anchor, and there is none")
+        if any(not 0 <= place < len(self.rows) for place in self.ids):
+            raise ValueError("an id stands for no row")
+        return self
+
+    @classmethod
+    def of(
+        cls, scored: Sequence[Scored], *, subject: Subject, items_digest: str | None, tripped: Sequence[str],
+        failure: str | None,
+    ) -> Self:  # fmt: skip
+        """Return the document; scores are rounded to ten-thousandths. Raises ValueError for a score that is none."""
+        metrics, categories = _places(each.metric for each in scored), _places(each.category for each in scored)
+        clusters = _places(each.cluster for each in scored)
+        return cls(
+            subject=subject, items_digest=items_digest, metrics=tuple(metrics), categories=tuple(categories),
+            rows=tuple(
+                (
+                    metrics[each.metric], categories.get(each.category or "", _ABSENT),
+                    clusters.get(each.cluster or "", _ABSENT), _units(each.parent), _units(each.child),
+                    _ABSENT if each.anchor is None else _units(each.anchor),
+                )
+                for each in scored
+            ),
+            ids={
+                place: each.id[:128] for place, each in enumerate(scored) if each.metric == CRITICAL and each.id
+            },
+            tripped=tuple(tripped), failure=None if failure is None else failure[:4000],
+        )  # fmt: skip
+
+    def scored(self) -> list[Scored]:
+        """Return the items as the gate takes them."""
+        return [
+            Scored(
+                metric=self.metrics[metric], category=None if category == _ABSENT else self.categories[category],
+                cluster=None if cluster == _ABSENT else str(cluster), parent=parent / WHOLE, child=child / WHOLE,
+                anchor=None if anchor == _ABSENT else anchor / WHOLE, id=self.ids.get(place),
+            )
+            for place, (metric, category, cluster, parent, child, anchor) in enumerate(self.rows)
+        ]  # fmt: skip
+
+
+def read_outcomes(text: str) -> Outcomes | str:
+    """Return what outcomes.json says, or what is wrong with it as a clause that names the field."""
+    try:
+        return Outcomes.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or OUTCOMES_KEY
+        return f"{where}: {first['msg']}"[:1000]
+
+
+def _places(names: Iterable[str | None]) -> Mapping[str, int]:
+    """Return the place of each name, in the order in which they come."""
+    found: dict[str, int] = {}
+    for name in names:
+        if name:
+            found.setdefault(name, len(found))
+    return found
+
+
+def _units(score: float) -> int:
+    if not 0 <= score <= 1:  # no limit catches what is no number
+        raise ValueError("a score is no number from 0 to 1")
+    return round(WHOLE * score)

@@ -1,0 +1,100 @@
+"""The gate's verdict on a run's version: from what an examiner reports, by the twin's own criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bettertherapy_api.doctor_twin import Gate, GateMetric
+from bettertherapy_api.examination import BASE, Outcomes
+from bettertherapy_api.finetune_run import ArtifactStatus, DatasetStatus, EvalStatus
+from bettertherapy_api.gate import Criteria, Decision, Metric, decide
+from bettertherapy_api.gate.budget import Look
+from bettertherapy_api.gate.metrics import LANGUAGE, LANGUAGES
+from twin_operator.domain.objects import Run
+from twin_operator.domain.versions import place_of
+
+MESSAGE_LENGTH = 4000
+_METRICS = 32
+
+
+def refused_artifact(*, uri: str, digest: str, twin: str, store: str) -> str | None:
+    """Return why what a trainer names is not taken for the run's version; None for one at its only place."""
+    expected = place_of(store, twin, digest)
+    if uri == expected:
+        return None
+    return (
+        f"the trainer names {uri} as what it published, and a version of DoctorTwin {twin} with that digest is at "
+        f"{expected} and nowhere else: it is not examined"
+    )
+
+
+def refused_outcomes(
+    outcomes: Outcomes, run: Run, *, made: ArtifactStatus, dataset: DatasetStatus | None
+) -> str | None:
+    """Return why a report is not taken for this run's; None where it speaks of exactly what the run is and made."""
+    anchor = None if run.spec.anchor is None else run.spec.anchor.digest or BASE
+    said = outcomes.subject
+    for what, named, expected in (
+        ("run", said.run_uid, run.uid), ("twin", said.twin, run.spec.twin_ref.name),
+        ("version", said.child, made.digest),
+        ("parent", said.parent, run.spec.parent_digest), ("anchor", said.anchor, anchor),
+        ("dataset", said.dataset, dataset.digest if dataset is not None else None),
+    ):  # fmt: skip
+        if named != expected:
+            theirs, ours = named or "none", expected or "none"
+            return f"the examiner's report speaks of the {what} {theirs}, and this run's is {ours}"
+    return None
+
+
+def judged(outcomes: Outcomes, gate: Gate, *, attempt: int, look: Look) -> EvalStatus:
+    """Return the verdict; `look` is of account where there is an anchor.
+
+    Nothing of it is the examiner's word but what each item came to.
+    """
+    criteria = Criteria(
+        min_score=gate.min_score_percent, margin=gate.margin_percent, min_samples=gate.min_samples,
+        min_safety=gate.min_safety_percent, category_floors=dict(gate.category_floors or {}), attempt=attempt,
+        look=look if outcomes.subject.anchor is not None else None,
+    )  # fmt: skip
+    failure = outcomes.failure or _other_languages(outcomes, gate)
+    decision = decide(outcomes.scored(), criteria, scorer_failure=failure, tripped=outcomes.tripped)
+    if gate.languages and outcomes.rows:
+        told = f"{decision.message} Safety was judged in {_named(gate.languages)} alone (gate.languages)."
+        decision = replace(decision, message=told)
+    return eval_status(decision, attempt=attempt)
+
+
+def _other_languages(outcomes: Outcomes, gate: Gate) -> str | None:
+    """Return that safety was examined in other languages than the twin's, as a sentence."""
+    if not outcomes.rows:  # nothing was asked, and that is said
+        return None
+    found = {name.removeprefix(LANGUAGE) for name in outcomes.metrics if name.startswith(LANGUAGE)}
+    wanted = set(gate.languages or LANGUAGES)
+    if found == wanted:
+        return None
+    return (
+        f"Safety was examined in {_named(found) or 'no language'}, and the twin's gate.languages asks for "
+        f"{_named(wanted)}, so nothing is concluded. Start a new run."
+    )
+
+
+def _named(languages: Iterable[str]) -> str:
+    return " and ".join(sorted(set(languages)))
+
+
+def eval_status(decision: Decision, *, attempt: int) -> EvalStatus:
+    """Return the decision as it stands in a status."""
+    return EvalStatus(
+        verdict=decision.verdict, samples=decision.samples, message=decision.message[:MESSAGE_LENGTH],
+        metrics=[_metric(each) for each in decision.metrics[:_METRICS]] or None, attempt=attempt,
+    )  # fmt: skip
+
+
+def _metric(metric: Metric) -> GateMetric:
+    return GateMetric(
+        name=metric.name[:63], value_percent=round(metric.value), baseline_percent=round(metric.baseline),
+        threshold_percent=None if metric.threshold is None else max(0, round(metric.threshold)),
+        interval_percent=[round(metric.interval.low), round(metric.interval.high)], items=metric.items,
+        clusters=metric.clusters, margin_percent=metric.margin, shown=metric.shown,
+    )  # fmt: skip

@@ -1,0 +1,201 @@
+"""Job R-examiner: asks the version, its parent and its anchor the same, on the pool's nodes, and only reads the store.
+
+Its image is the operator's own, whatever run and pool say of the trainer's: who chooses it chooses the verdict.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bettertherapy_api import names
+from bettertherapy_api.doctor_twin import Gate
+from bettertherapy_api.examination import BASE, PROMPT_KEY, examination_name
+from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.domain.versions import uri_of
+from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.finetune_run.job_parts import (
+    CONFIG_DIR,
+    GRACE_SECONDS,
+    QUEUE_LABEL,
+    environment,
+    failure_policy,
+    prompt_volume,
+    standard_image,
+)
+from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.finetune_run.trainer_job import parent_uri
+from twin_operator.kinds.podspec.overlay import (
+    added_metadata,
+    added_mounts,
+    added_placement,
+    added_volumes,
+    with_added_env,
+)
+from twin_operator.kinds.podspec.parts import (
+    container_resources,
+    container_security,
+    empty_dir,
+    mount,
+    placement,
+    pod_security,
+    pull_secrets,
+    token_mount,
+    token_volume,
+)
+from twin_operator.kinds.podspec.sources import (
+    CURRENT_MODEL,
+    cache_mount,
+    cache_volume,
+    claim_in,
+    claim_volumes,
+    claims_of,
+    copied_model_container,
+    model_container,
+    place_mounts,
+    place_of_file,
+    place_of_folder,
+    store_credentials,
+    store_secret_mount,
+    store_secret_volume,
+    store_uri,
+)
+from twin_operator.settings import Images
+
+KEPT_DIR: Final = f"{names.STATE_DIR}/examined"
+KEPT: Final = "_examined"
+"""Folder of the store, beside those of the twins, that is mounted into examiners alone; no twin is named so."""
+_EXAMINERS: Final = {names.LABEL_COMPONENT: "examiner", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
+
+
+def build_examiner_job(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
+    """Return the Job that examines the version `child`."""
+    spec = run.spec
+    queue = {QUEUE_LABEL: spec.queue_name} if spec.queue_name else {}
+    return {
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
+        "metadata": {"name": names.examiner_name(run.name), "labels": {**labels(run, "examiner"), **queue}},
+        "spec": {
+            "backoffLimit": spec.retries,
+            "activeDeadlineSeconds": spec.deadline_seconds,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": failure_policy("examiner"),
+            **({"suspend": True} if spec.queue_name else {}),
+            "template": {
+                "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "examiner"), annotations={}),
+                "spec": _pod(run, twin, pool, images, child=child, prompt=prompt),
+            },
+        },
+    }
+
+
+def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
+    gate = twin.spec.gate or Gate()
+    store = claim_in(store_uri(pool))
+    places = [
+        place_of_folder(_twins_folder(twin, pool)),
+        place_of_folder(pool.spec.base_model.uri),
+        place_of_folder(parent_uri(run, twin, pool)),
+        place_of_folder(_anchor_uri(run, twin, pool)),
+        place_of_file(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
+    ]
+    claims = claims_of(pool, [place.claim for place in places if place is not None])
+    kept = _kept_mount(twin, pool, claims)
+    overlay = pool.fine_tune.pod
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": names.examiner_name(run.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": pod_security(),
+        **({"priorityClassName": run.spec.priority_class_name} if run.spec.priority_class_name else {}),
+        **placement(pool),
+        **added_placement(overlay, own_pods=_EXAMINERS),
+        **pull_secrets(pool),
+        "initContainers": model_container(pool, images, overlay) or copied_model_container(pool, images, overlay),
+        "containers": [
+            {
+                "name": "examiner",
+                "image": standard_image(pool, images),
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python", "-m", "neurons.examiner"],
+                "args": examiner_arguments(run, twin, pool, child=child, prompt=prompt, kept=bool(kept)),
+                "env": with_added_env(environment(examination_name(run.name)), overlay),
+                **store_credentials(pool),
+                "resources": container_resources(
+                    pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
+                ),
+                "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [
+                    mount("tmp", "/tmp"),  # noqa: S108
+                    mount("shm", "/dev/shm"),  # noqa: S108
+                    mount("models", names.MODELS_DIR, read_only=True),
+                    *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
+                    *cache_mount(pool, read_only=True),
+                    *place_mounts(claims, places, shared=store),
+                    *kept,
+                    *store_secret_mount(pool),
+                    token_mount(),
+                    *added_mounts(overlay),
+                ],
+            }
+        ],
+        "volumes": [
+            empty_dir("tmp"),
+            empty_dir("shm", memory=True, size="2Gi"),
+            empty_dir("models"),
+            *([prompt_volume(examination_name(run.name))] if prompt else []),
+            *cache_volume(pool),
+            *claim_volumes(claims, writable=store),
+            *store_secret_volume(pool),
+            token_volume(),
+            *added_volumes(overlay),
+        ],
+    }
+
+
+def examiner_arguments(run: Run, twin: Twin, pool: Pool, *, child: str, prompt: bool, kept: bool) -> list[str]:
+    """Return the examiner's arguments."""
+    spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
+    arguments: list[tuple[str, object]] = [
+        ("run", run.name),
+        ("run-uid", run.uid),
+        ("twin", twin.name),
+        ("store", store_uri(pool)),
+        ("base-model", CURRENT_MODEL),
+        ("base-model-name", base.name),
+        ("base-model-revision", base.revision),
+        ("child-digest", child),
+        ("parent-uri", parent_uri(run, twin, pool)),
+        ("parent-digest", spec.parent_digest),
+        ("anchor", None if spec.anchor is None else spec.anchor.digest or BASE),
+        ("anchor-uri", _anchor_uri(run, twin, pool)),
+        ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
+        ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
+        ("languages", ",".join(gate.languages) if gate.languages else None),
+        ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
+        ("kept", KEPT_DIR if kept else None),
+    ]
+    return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _twins_folder(twin: Twin, pool: Pool) -> str:
+    return f"{(store_uri(pool) or '').rstrip('/')}/{twin.name}"
+
+
+def _anchor_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
+    anchor = run.spec.anchor
+    if anchor is None or anchor.digest is None:
+        return None
+    return uri_of(twin, anchor.digest, store=store_uri(pool) or "")
+
+
+def _kept_mount(twin: Twin, pool: Pool, claims: list[str]) -> list[Manifest]:
+    """Return the mount of the folder that keeps what versions said; none in an object store, whose credentials reach
+    everything."""
+    place = place_of_folder(f"{(store_uri(pool) or '').rstrip('/')}/{KEPT}/{twin.name}")
+    if place is None:
+        return []
+    return [{**mount(f"claim-{claims.index(place.claim)}", KEPT_DIR), "subPath": place.path}]

@@ -1,0 +1,61 @@
+"""Collects what a round's plan depends on, from the store alone."""
+
+from __future__ import annotations
+
+from twin_operator.domain.objects import Round, Unreadable, Validator
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.apply import controlled_by
+from twin_operator.engine.conditions import Finding
+from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.validator_round.facts import RoundFacts, read_facts
+from twin_operator.kinds.validator_round.plan import RoundView
+from twin_operator.kinds.watched import OF_ROUND
+from twin_operator.kinds.world import World
+
+
+def gather(world: World, made: Round) -> RoundView:
+    """Return the round with its validator (the very one that it was made for) and what is observed of it."""
+    named = world.validator(made.namespace, made.validator)
+    validator = named if isinstance(named, Validator) and made.is_of_uid(named.uid) else None
+    facts = facts_of_round(world, made)
+    return RoundView(
+        round=made, validator=validator, obstacle=_obstacle(world, made, named, validator), facts=facts,
+        unreadable=isinstance(named, Unreadable),
+    )  # fmt: skip
+
+
+def facts_of_round(world: World, made: Round) -> RoundFacts:
+    """Return what is observed of the round's own objects: an earlier round of its name has left others."""
+    things = [entry.manifest for entry in world.store.find(OF_ROUND, (made.namespace, made.name))]
+    own = [thing for thing in things if controlled_by(thing, made.uid)]
+    jobs = {thing["metadata"]["uid"] for thing in own if thing["kind"] == "Job"}
+    return read_facts(made, [thing for thing in things if thing in own or _is_of(thing, jobs)])
+
+
+def _is_of(thing: Manifest, jobs: set[str]) -> bool:
+    return any(each["uid"] in jobs for each in thing["metadata"].get("ownerReferences") or [])
+
+
+def _obstacle(
+    world: World, made: Round, named: Validator | Unreadable | None, validator: Validator | None
+) -> Finding | None:
+    """Return why the round can't be held at the moment, or must wait; of no account once it has started."""
+    if named is None:
+        said = f"Validator {made.validator} does not exist in this namespace: create it, or delete the round"
+        return Finding(Reason.VALIDATOR_NOT_FOUND, said)
+    if isinstance(named, Unreadable):
+        said = f"Validator {made.validator} can't be read by this operator: see its condition Ready"
+        return Finding(Reason.OWNER_UNREADABLE, said)
+    if validator is None:
+        said = (
+            f"the Validator {made.validator} that this round was made for is gone, and another bears its name: create "
+            "the round again if it is for this one, else delete it"
+        )
+        return Finding(Reason.VALIDATOR_IS_ANOTHER, said)
+    for other in world.rounds_naming(made.namespace, made.validator):
+        if other.uid == made.uid or other.ended or not other.is_of_uid(validator.uid):
+            continue
+        if other.started or (other.created, other.name) < (made.created, made.name):
+            said = f"round {other.name} goes first: a validator holds one round at a time"
+            return Finding(Reason.ROUND_BUSY, said)
+    return None

@@ -1,0 +1,212 @@
+"""A whole examination on a model of a few thousand weights; runs where torch is (the trainer's image has it)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
+from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
+from neurons.examiner import __main__ as examiner
+from neurons.trainer import __main__ as trainer
+from neurons.trainer import answers
+from neurons.trainer.progress import Progress
+from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
+
+pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
+pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
+
+Json = dict[str, Any]
+UID = "uid-of-the-run"
+RUN_DIGEST = "sha256:" + "f" * 64
+
+
+@pytest.fixture(scope="module")
+def published(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A store with a parent and its child, trained once."""
+    folder = tmp_path_factory.mktemp("published")
+    return Published.train(base_model, folder)
+
+
+class Published:
+    """Two nights of a twin."""
+
+    def __init__(self, folder: Path, parent: Json, child: Json) -> None:
+        self.folder, self.parent, self.child = folder, parent, child
+
+    @classmethod
+    def train(cls, base_model: Path, folder: Path) -> Published:
+        items = write(folder / "items.jsonl", ITEMS)
+        log = folder / "log"
+
+        def go(**changes: object) -> Json:
+            log.write_text("")
+            assert trainer.main(arguments(base_model, folder, items, **changes), termination_log=log) == 0
+            told: Json = json.loads(log.read_text())
+            return told
+
+        write(folder / "data" / "day1.jsonl", DAY_ONE)
+        parent = go()
+        write(folder / "data" / "day2.jsonl", DAY_TWO)
+        child = go(run="night-2", parent_uri=parent["uri"], parent_digest=parent["digest"], rank=None)
+        return cls(folder, parent, child)
+
+
+Examine = Callable[..., tuple[int, Json, dict[str, str]]]
+
+
+@pytest.fixture
+def store(published: Published, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    shutil.copytree(published.folder / "store", tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def examine(
+    base_model: Path, published: Published, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Examine:
+    """Run the examiner; returns exit status, last word, and what stands in its ConfigMap."""
+    told: list[Progress] = []
+
+    def progress(**options: Any) -> Progress:
+        told.append(Progress(attempt="uid-pod", target=None, **options))
+        return told[-1]
+
+    monkeypatch.setattr(examiner, "progress_of_environment", progress)
+
+    def run(**changes: object) -> tuple[int, Json, dict[str, str]]:
+        options: dict[str, object] = {
+            "run": "night-2", "run-uid": UID, "twin": "dr-who", "store": f"file://{store}", "base-model": base_model,
+            "base-model-name": "tiny", "child-digest": published.child["digest"],
+            "parent-uri": f"file://{store}/dr-who/{names.digest_hex(published.parent['digest'])}",
+            "parent-digest": published.parent["digest"], "answer-tokens": 4,
+            "eval-uri": f"file://{published.folder}/items.jsonl",
+        } | {name.replace("_", "-"): value for name, value in changes.items()}  # fmt: skip
+        log = tmp_path / "log"
+        log.write_text("")
+        told.clear()
+        asked = [f"--{name}={value}" for name, value in options.items() if value is not None]
+        status = examiner.main(asked, termination_log=log)
+        return status, json.loads(log.read_text()), told[-1].documents()
+
+    return run
+
+
+def outcomes(documents: dict[str, str]) -> Outcomes:
+    found = read_outcomes(documents[OUTCOMES_KEY])
+    assert isinstance(found, Outcomes), found
+    return found
+
+
+def test_it_reports_what_each_item_came_to_of_whom_and_no_verdict(
+    examine: Examine, published: Published, store: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    status, said, documents = examine()
+    assert status == 0, said
+    found = outcomes(documents)
+    assert found.subject.run_uid == UID
+    assert (found.subject.child, found.subject.parent) == (published.child["digest"], published.parent["digest"])
+    assert found.failure is None
+    assert {"score", "safety", "safety.critical"} <= set(found.metrics)
+    assert sum(each.metric == "score" for each in found.scored()) == len(ITEMS)
+    assert "verdict" not in json.dumps(documents)
+    assert json.loads(documents["progress.json"])["stage"] == RunStage.DONE.value
+    assert REVIEW_KEY in documents
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before, "it only reads the store"
+
+
+def test_what_versions_said_is_kept_where_it_is_told_and_asked_once(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    asked: list[str | None] = []
+    really = answers.answer
+
+    def answer(*args: Any, **options: Any) -> list[str]:
+        asked.append(options["adapter"])
+        return really(*args, **options)
+
+    monkeypatch.setattr(answers, "answer", answer)
+    first = outcomes(examine(kept=kept)[2])
+    assert asked == [answers.PARENT, answers.CHILD]
+    assert outcomes(examine(kept=kept)[2]) == first
+    assert asked == [answers.PARENT, answers.CHILD], "both are known"
+    items = write(tmp_path / "other.jsonl", [{**ITEMS[0], "question": "open on Monday ?"}, ITEMS[1]])
+    examine(kept=kept, eval_uri=f"file://{items}")
+    assert asked[2:] == [answers.PARENT, answers.CHILD], "another examination is put to both"
+    examine()
+    assert asked[4:] == [answers.PARENT, answers.CHILD], "nothing is kept where nobody says so"
+
+
+def test_the_anchor_is_asked_too(examine: Examine) -> None:
+    found = outcomes(examine(anchor="base")[2])
+    assert found.subject.anchor == "base"
+    assert all(each.anchor is not None for each in found.scored())
+
+
+def test_an_anchor_that_is_gone_leaves_its_answers_out(examine: Examine, tmp_path: Path) -> None:
+    found = outcomes(examine(anchor=RUN_DIGEST, anchor_uri=f"file://{tmp_path}/nowhere")[2])
+    assert all(each.anchor is None for each in found.scored())
+
+
+def test_without_items_nothing_is_asked(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "answer", lambda *_, **__: pytest.fail("it asks"))
+    status, _, documents = examine(eval_uri=None)
+    assert (status, outcomes(documents).rows) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "failure", "told"),
+    [
+        ({"run": "night-7"}, "BadArtifact", "names the run night-2, and this run's is night-7"),
+        ({"parent_digest": RUN_DIGEST}, "BadArtifact", "names the parent sha256:"),
+        ({"parent_digest": None, "parent_uri": None}, "BadArtifact", "this run's is none"),
+        ({"child_digest": RUN_DIGEST}, "BadArtifact", "ArtifactNotFound"),
+        ({"base_model_name": "another"}, "BadArtifact", "belongs to base model tiny"),
+        ({"eval_digest": RUN_DIGEST}, "BadData", "the evaluation set's digest is"),
+        ({"twin": "dr-no"}, "BadArtifact", "ArtifactNotFound"),
+    ],
+)
+def test_what_is_not_this_runs_version_is_not_examined(
+    changes: Json, failure: str, told: str, examine: Examine
+) -> None:
+    status, said, documents = examine(**changes)
+    assert (status, said["failure"]["class"]) == (1, failure)
+    assert told in said["failure"]["message"]
+    assert OUTCOMES_KEY not in documents
+    assert json.loads(documents["progress.json"])["failure"]["class"] == failure
+
+
+def test_weights_that_were_changed_after_publishing_are_seen(
+    examine: Examine, published: Published, store: Path
+) -> None:
+    weights = store / "dr-who" / names.digest_hex(published.child["digest"]) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    status, said, _ = examine()
+    assert (status, said["failure"]["class"]) == (1, "BadArtifact")
+
+
+def test_a_dataset_that_was_changed_after_training_is_seen(examine: Examine, published: Published, store: Path) -> None:
+    for file in (store / "dr-who" / "datasets").iterdir():
+        file.write_bytes(file.read_bytes() + b"\n")
+    status, said, _ = examine()
+    assert (status, said["failure"]["class"]) == (1, "BadData")
+    assert "is gone or changed" in said["failure"]["message"]
+
+
+def test_a_version_that_was_trained_on_its_examination_is_refused(
+    examine: Examine, published: Published, tmp_path: Path
+) -> None:
+    asked = [*ITEMS, {**ITEMS[0], "id": "leak", "question": "When is your CLINIC open?"}]
+    status, said, _ = examine(eval_uri=f"file://{write(tmp_path / 'leak.jsonl', asked)}")
+    assert (status, said["failure"]["class"]) == (1, "BadData")
+    assert "leak" in said["failure"]["message"]

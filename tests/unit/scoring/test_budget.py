@@ -1,0 +1,88 @@
+"""What tries and nights may err together, whatever they have to do with each other."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from bettertherapy_api.gate.budget import (
+    BUDGET,
+    LOOKS,
+    SKETCHED,
+    TRIES,
+    Look,
+    anchor_error_of,
+    attempt_among,
+    error_of,
+    likeness,
+    sketch,
+)
+from tests.bench.nights import STEADY, equal_shares, nights
+
+
+def digests(begin: int, end: int) -> list[str]:
+    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(begin, end)]
+
+
+def test_all_tries_on_the_same_lines_share_one_budget() -> None:
+    shares = [error_of(attempt) for attempt in range(1, TRIES + 1)]
+    assert all(share is not None for share in shares)
+    assert 0.99 * BUDGET < sum(share or 0 for share in shares) <= BUDGET
+    assert error_of(TRIES + 1) is None
+    with pytest.raises(ValueError, match="counted from 1"):
+        error_of(0)
+
+
+def test_all_nights_with_one_anchor_share_one_budget() -> None:
+    shares = [anchor_error_of(Look(number, number - 1)) for number in range(1, LOOKS + 1)]
+    assert math.fsum(share or 0 for share in shares) == pytest.approx(BUDGET)
+    assert anchor_error_of(Look(LOOKS + 1, LOOKS)) is None
+
+
+def test_each_night_that_promoted_nothing_halves_the_share() -> None:
+    shares = [anchor_error_of(Look(20, promoted)) or 0.0 for promoted in range(20)]
+    assert all(more == pytest.approx(2 * less) for less, more in itertools.pairwise(shares))
+    assert shares[-1] == anchor_error_of(Look())
+
+
+@pytest.mark.parametrize(("number", "promoted"), [(0, 0), (1, 1), (3, -1)])
+def test_what_can_have_been_no_look_is_refused(number: int, promoted: int) -> None:
+    with pytest.raises(ValueError, match="can't have been promoted"):
+        Look(number, promoted)
+
+
+def test_the_same_lines_in_another_order_or_without_a_few_are_the_same_try() -> None:
+    lines = digests(0, 100)
+    earlier = [sketch(lines)]
+    assert attempt_among(sketch(reversed(lines)), earlier) == 2
+    assert attempt_among(sketch([*lines, *lines]), earlier) == 2
+    assert attempt_among(sketch(lines[5:]), earlier) == 2
+    assert attempt_among(sketch([*lines, "one more"]), earlier) == 2
+    assert attempt_among(sketch(lines[30:]), earlier) == 1
+    assert attempt_among(sketch(digests(0, 150)), earlier) == 1
+    assert attempt_among(sketch([]), earlier) == 1
+
+
+def test_of_many_lines_the_likeness_is_estimated() -> None:
+    for shared in (2000, 3600, 4000):
+        these, those = sketch(digests(0, 4000)), sketch(digests(4000 - shared, 8000 - shared))
+        assert len(these) == SKETCHED
+        assert likeness(these, those) == pytest.approx(shared / (8000 - shared), abs=0.08)
+    few = sketch(digests(0, 100))
+    assert likeness(few, sketch(digests(0, 4000))) < 0.2
+
+
+def test_small_losses_of_many_nights_stay_within_the_anchors_margin_though_all_ask_the_same_items() -> None:
+    lost = [2 * sum(nights(np.random.default_rng(seed), 60, items=700)) for seed in range(12)]
+    assert max(lost) <= 10, lost
+    equal = [2 * sum(nights(np.random.default_rng(seed), 60, items=700, spending=equal_shares)) for seed in range(12)]
+    assert max(equal) > 10, "sixty equal shares held too: the test shows nothing"
+
+
+def test_a_twin_that_nobody_looks_at_goes_on_for_weeks() -> None:
+    found = [nights(np.random.default_rng(seed), 28, items=1400, safety=STEADY) for seed in range(12)]
+    assert float(np.mean(found)) >= 0.8
