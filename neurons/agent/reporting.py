@@ -26,6 +26,7 @@ UNDER_WAY_SECONDS: Final = 0.2
 """So long steps on the way, which nobody acts on, wait for what comes of them."""
 REFRESH_SECONDS: Final = 60.0
 _WRITE_SECONDS: Final = 15.0
+_WITHDRAW_SECONDS: Final = 3.0
 
 Publish = Callable[[PodReport | None], Awaitable[None]]
 """Write the pod's report, or take it away; raises ClusterError, aiohttp.ClientError, OSError or TimeoutError.
@@ -55,6 +56,8 @@ class Reporter:
         self._began = -math.inf
         self._refresh_at = self._next_refresh()
         self._written: PodReport | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._leaving = False
 
     def changed(self, *, under_way: bool = False) -> None:
         """Say that something may have changed; cheap, call it freely. `under_way`: only a step on the way was made."""
@@ -65,8 +68,8 @@ class Reporter:
             self._woken.set()
 
     async def run(self) -> None:
-        """Write for ever; a failed write is tried again with the newest."""
-        while True:
+        """Write until the report is withdrawn; a failed write is tried again with the newest."""
+        while not self._leaving:
             await self._wait_until_due()
             self._due = math.inf
             if time.monotonic() >= self._refresh_at:
@@ -76,7 +79,11 @@ class Reporter:
                 continue
             await asyncio.sleep(0)  # it may say a thousand adapters, and each of both is work
             self._began = time.monotonic()
-            if await self._write(report):
+            async with self._one_at_a_time:
+                if self._leaving:
+                    return
+                written = await self._write(report)
+            if written:
                 self._written = report
                 self._refresh_at = self._next_refresh()
                 self._backoff.reset()
@@ -96,9 +103,13 @@ class Reporter:
                     await self._woken.wait()
 
     async def withdraw(self) -> None:
-        """Take the report away at the end; tried once, since the garbage collector does it too."""
+        """Take the report away at the end; tried once, since the garbage collector does it too.
+
+        A write under way ends first: after the removal it would make the report anew, that of a pod which has left.
+        """
+        self._leaving = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(_WITHDRAW_SECONDS), self._one_at_a_time:
                 await self._write(None)
 
     async def _write(self, report: PodReport | None) -> bool:

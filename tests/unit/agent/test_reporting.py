@@ -140,3 +140,28 @@ async def test_withdrawing_takes_the_report_away_even_when_the_api_server_is_dow
         assert sink.written == [None]
         sink.errors = [OSError("down")]
         await running.withdraw()
+
+
+async def test_a_write_that_is_under_way_never_brings_a_withdrawn_report_back() -> None:
+    begun, held, there = asyncio.Event(), asyncio.Event(), [False]
+
+    async def publish(report: PodReport | None) -> None:
+        if report is not None:
+            begun.set()
+            await held.wait()
+        there[0] = report is not None
+
+    running = Reporter(
+        lambda: report("draining"), publish, metrics=AgentMetrics(), backoff=Backoff(first=0.01, most=0.05)
+    )
+    task = asyncio.create_task(running.run())
+    running.changed()
+    await begun.wait()
+    leaving = asyncio.create_task(running.withdraw())
+    await asyncio.sleep(0)
+    held.set()
+    await leaving
+    running.changed()  # whatever happens while the pod leaves
+    await asyncio.wait({task}, timeout=0.2)
+    task.cancel()
+    assert there == [False]
