@@ -31,7 +31,7 @@ from localcluster.preflight import disk_needed_gb
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test"
-NO_TESTS_COLLECTED = 5
+TESTS_FAILED, INTERRUPTED, NO_TESTS_COLLECTED = 1, 2, 5
 LOG_LINES = 30
 IMAGES_DISK_GB = 18.0
 BUILD_TIMEOUT_S = 60 * 60
@@ -90,13 +90,21 @@ class Counts:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    unsteady: tuple[str, ...] = ()
+    """Those of the passed ones that failed at first."""
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+        return Counts(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.unsteady + other.unsteady,
+        )
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{self.passed} passed, {self.failed} failed{skipped}"
+        unsteady = "".join(f"\npassed at the second try only: {each}" for each in self.unsteady)
+        return f"{self.passed} passed, {self.failed} failed{skipped}{unsteady}"
 
 
 class Clock:
@@ -296,23 +304,36 @@ def image_archives() -> list[Path]:
 
 def run_suite(suite: Suite, cluster: Cluster, options: argparse.Namespace, clock: Clock) -> Counts:
     """Run one suite with pytest, which prints its own summary; returns what it counted."""
-    report = LOGS / f"{suite.name}.xml"
-    report.unlink(missing_ok=True)
-    asked = ["-q", "--durations=10", f"--junitxml={report}", *suite.arguments]
-    command = [sys.executable, "-m", "pytest", str(suite.folder), *asked]
-    if options.keyword:
-        command += ["-k", options.keyword]
     env = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
     if suite.cluster:
         # Never the caller's own cluster.
         env["KUBECONFIG"] = str(cluster.kubeconfig_path)
         env["KUBECTL"] = str(cluster.bin("kubectl"))
+    chosen = [str(suite.folder), *suite.arguments]
+    if options.keyword:
+        chosen += ["-k", options.keyword]
     with clock.step(f"tests/{suite.name}"):
-        code = run_bounded([*command, *options.pytest], env=env, seconds=SUITE_TIMEOUT_S)
-    counts = count(report)
-    if code not in {0, NO_TESTS_COLLECTED} and not counts.failed:
-        counts += Counts(failed=1)  # pytest itself broke, for example while collecting
-    return counts
+        counts, failed = run_pytest(suite.name, [*chosen, *options.pytest], env)
+    # More than a few is no clock that ran late.
+    if not failed or len(failed) != counts.failed or len(failed) > options.second_try:
+        return counts
+    with clock.step(f"tests/{suite.name}: a second try of {len(failed)}"):
+        again, failed_again = run_pytest(f"{suite.name}-again", [*failed, *options.pytest], env)
+    unsteady = tuple(test for test in failed if test not in failed_again) if again.passed else ()
+    return Counts(counts.passed + len(unsteady), counts.failed - len(unsteady), counts.skipped, unsteady)
+
+
+def run_pytest(title: str, arguments: Sequence[str], env: dict[str, str]) -> tuple[Counts, list[str]]:
+    """Run pytest and return what it counted, and the tests that failed as pytest takes their names."""
+    report = LOGS / f"{title}.xml"
+    report.unlink(missing_ok=True)
+    # Only this form of the report names each test's file.
+    asked = ["-q", "--durations=10", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+    code = run_bounded([sys.executable, "-m", "pytest", *asked, *arguments], env=env, seconds=SUITE_TIMEOUT_S)
+    counts, failed = read_report(report)
+    if code not in {0, NO_TESTS_COLLECTED} and not (code == TESTS_FAILED and counts.failed):
+        counts += Counts(failed=1)  # pytest itself broke, for example while collecting, or was interrupted
+    return counts, failed
 
 
 def run_bounded(command: Sequence[str], *, env: dict[str, str], seconds: float) -> int:
@@ -325,24 +346,28 @@ def run_bounded(command: Sequence[str], *, env: dict[str, str], seconds: float) 
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=LEAVE_S)
-        return 1
+        return INTERRUPTED
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
 
 
-def count(report: Path) -> Counts:
-    """Read pytest's JUnit report."""
+def read_report(report: Path) -> tuple[Counts, list[str]]:
+    """Read pytest's JUnit report: what it counted, and the names of those that failed."""
     if not report.is_file():
-        return Counts()
-    suites = ET.parse(report).getroot().iter("testsuite")
-    counts = Counts()
-    for suite in suites:
+        return Counts(), []
+    counts, failed = Counts(), list[str]()
+    for suite in ET.parse(report).getroot().iter("testsuite"):
         tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
-        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        counts += Counts(passed=tests - skipped - failed, failed=failed, skipped=skipped)
-    return counts
+        broken = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        counts += Counts(passed=tests - skipped - broken, failed=broken, skipped=skipped)
+        failed += [
+            f"{case.get('file')}::{case.get('name')}"
+            for case in suite.iter("testcase")
+            if case.find("failure") is not None or case.find("error") is not None
+        ]
+    return counts, failed
 
 
 @contextmanager
@@ -370,6 +395,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--name", default="test", help="name of the test cluster")
     made.add_argument("--keep", action="store_true", help="leave the test cluster up")
     made.add_argument("--clear", action="store_true", help="only remove what an earlier run left")
+    made.add_argument(
+        "--second-try", type=int, default=0, metavar="N",
+        help="up to N failed tests of a suite are tried again, and named if they pass then: each of them is a fault of "
+        "the test or of what it tests, but no reason to throw a day's work away",
+    )  # fmt: skip
     made.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
     return made
 
