@@ -26,7 +26,7 @@ from neurons.candidates import read_scorers
 from neurons.miner.settings import DEFAULT_SCORERS
 from neurons.scoring import Interval, Item, parse_items, safety_items, score_answer
 from neurons.scoring.inference import difference_interval
-from tests.bench.redrawn import BEST, DRAWS, OF, SCORERS, Redrawn, redraw
+from tests.bench.redrawn import BEST, DRAWS, SCORERS, SIZES, Redrawn, redraw
 from tests.bench.registry import BenchmarkError, Options
 from tests.bench.results import Figure, Result, Spread
 from tests.unit.miner.fake_agent import FakeAgent
@@ -37,6 +37,9 @@ MAX_TOKENS: Final = 48
 BUDGET_SECONDS: Final = 120.0
 """Longer than any answer takes here: what is measured is patience."""
 SLOWER: Final = 1.5
+JUDGED: Final = 4
+"""The number of candidates that has targets."""
+GAIN: Final = "score above 1 candidate's: mean (95% interval)"
 SPAN: Final = 100.0
 """Of the scale of scores, in percent."""
 _ORDER_SEED: Final = 6
@@ -54,7 +57,9 @@ class Way:
 
 WAYS: Final = (
     Way(name="1 candidate", candidates=1),
+    Way(name="2 candidates", candidates=2),
     Way(name="4 candidates", candidates=4),
+    Way(name="8 candidates", candidates=8),
     Way(name="4 candidates, all waited for", candidates=4, patience=100.0),
 )
 
@@ -94,7 +99,8 @@ def measure(options: Options) -> Result:
         name="best_of",
         title="The best of several candidates",
         how=f"{model}, temperature {TEMPERATURE}, at most {MAX_TOKENS} tokens, one question at a time, scored by "
-        f"neurons.scoring. Redrawn: {DRAWS} answers to each of {len(drawn)} questions, and every {OF} of them. "
+        f"neurons.scoring. Redrawn: {DRAWS} answers to each of {len(drawn)} questions, and every choice of "
+        f"{', '.join(map(str, SIZES))} among them. "
         f"Through a miner: {len(asked[WAYS[0].name].seconds) if asked else 0} answers in each way.",
         figures=tuple(figures),
         notes=tuple(notes),
@@ -165,16 +171,17 @@ def _of_draws(drawn: Sequence[Redrawn]) -> tuple[list[Figure], list[str]]:
     one = [each.one for each in drawn]
     figures = [_score("redrawn, 1 candidate", one)]
     notes = []
-    for name in (*SCORERS, BEST):
-        points = [each.chosen[name] for each in drawn]
-        difference = difference_interval(one, points, span=SPAN)
-        default = name == DEFAULT_SCORERS
-        figures.append(
-            _score(f"redrawn, best of {OF} by {name}", points, higher=difference.low > 0 if default else None)
-        )
-        notes.append(f"Redrawn, best of {OF} by {name}: {_words(difference)} against 1.")
-    ratio = _mean([each.tokens_waited for each in drawn]) / _mean([each.tokens_one for each in drawn])
-    notes.append(f"Until the choice the engine makes {ratio:.2f} times the steps of one answer.")
+    for size in SIZES:
+        for name in (*SCORERS, BEST):
+            points = [each.chosen[size][name] for each in drawn]
+            difference = difference_interval(one, points, span=SPAN)
+            judged = size == JUDGED and name == DEFAULT_SCORERS
+            figures.append(
+                _score(f"redrawn, best of {size} by {name}", points, higher=difference.low > 0 if judged else None)
+            )
+            notes.append(f"Redrawn, best of {size} by {name}: {_words(difference)} against 1.")
+        ratio = _mean([each.tokens_waited[size] for each in drawn]) / _mean([each.tokens_one for each in drawn])
+        notes.append(f"Until the choice among {size} the engine makes {ratio:.2f} times the steps of one answer.")
     return figures, notes
 
 
@@ -186,7 +193,7 @@ def _of_miners(asked: Mapping[str, _Asked]) -> tuple[list[Figure], list[str]]:
         points = [_mean(scores) for scores in got.scores.values()]
         ratio = _mean(got.seconds) / _mean(one.seconds)
         difference = difference_interval([_mean(one.scores[name]) for name in got.scores], points, span=SPAN)
-        default = way is WAYS[1]
+        default = way.name == f"{JUDGED} candidates"
         figures += [
             _score(f"through a miner, {way.name}", points),
             Figure(
@@ -196,6 +203,7 @@ def _of_miners(asked: Mapping[str, _Asked]) -> tuple[list[Figure], list[str]]:
             ),
         ]  # fmt: skip
         if way is not WAYS[0]:
+            figures.append(_gain(f"through a miner, {way.name}", difference, len(points)))
             notes.append(
                 f"Through a miner, {way.name}: {_words(difference)}, {ratio:.2f} times the mean latency, "
                 f"{_mean(got.complete):.1f} complete when one was chosen."
@@ -209,6 +217,11 @@ def _score(subject: str, points: Sequence[float], *, higher: bool | None = None)
         spread=Spread(min(points), _mean(points), max(points), len(points)),
         target="higher than with 1: the difference's interval is above 0" if higher is not None else None, met=higher,
     )  # fmt: skip
+
+
+def _gain(subject: str, difference: Interval, questions: int) -> Figure:
+    spread = Spread(difference.low, difference.mean, difference.high, questions)
+    return Figure(subject=subject, figure=GAIN, unit="points", digits=1, spread=spread)
 
 
 def _words(difference: Interval) -> str:

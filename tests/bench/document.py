@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench.plots import draw
 from tests.bench.results import ROOT, Figure, Spread
 
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
@@ -100,6 +101,8 @@ def _section(result: Mapping[str, Any]) -> Iterator[str]:
         target = f"{figure.target or ''}{met}"
         cells = (figure.subject, figure.figure, figure.value(), str(figure.spread.runs), target)
         yield f"| {' | '.join(cells)} |"
+    if (plot := draw(result)) is not None:
+        yield f"\n{plot}"
     for note in result["notes"]:
         yield f"\n{note}"
     if result["command"]:

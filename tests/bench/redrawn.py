@@ -1,7 +1,7 @@
-"""What choosing brings, from few draws: eight answers a question, and every choice of four among them.
+"""What choosing brings, from few draws: eight answers a question, and every choice of two, four or eight among them.
 
 The mean over all 70 fours is what the best of 4 scores on average, and the mean of the eight what one draw does: the
-same draws for every scorer, so that the scorers' differences are not the dice's.
+same draws for every scorer and number, so that their differences are not the dice's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from neurons.miner.race import Race
 from neurons.scoring import Item, score_answer
 
 DRAWS: Final = 8
-OF: Final = 4
+SIZES: Final = (2, 4, 8)
+"""How many candidates are chosen among."""
 BEST: Final = "whoever knows the answers"
 SCORERS: Final = ("agreement:2,likelihood,support:2", "agreement", "likelihood")
 
@@ -30,11 +31,13 @@ class Redrawn:
 
     item: str
     one: float
-    chosen: dict[str, float]
+    chosen: dict[int, dict[str, float]]
+    """By the number of candidates."""
     tokens_one: float
     """Tokens of one answer, on average."""
-    tokens_waited: float
-    """Steps until the choice is made: those of the second shortest of four, and half as many again for the others."""
+    tokens_waited: dict[int, float]
+    """Steps until the choice is made, by the number of candidates: those of the one that completes a half, and half as
+    many again for the others."""
 
 
 async def redraw(
@@ -65,29 +68,33 @@ async def _redrawn(item: Item, race: Race) -> Redrawn:
     tracks = race.finished()
     scores = [100 * score_answer(item, track.text) for track in tracks]
     lengths = [track.tokens for track in tracks]
-    fours = list(itertools.combinations(range(DRAWS), OF))
-    chosen = {BEST: sum(max(scores[index] for index in four) for four in fours) / len(fours)}
-    for name in SCORERS:
-        chooser = Chooser(read_scorers(name))
-        total = 0.0
-        for four in fours:
-            candidates: list[Candidate] = [tracks[index].candidate() for index in _in_time(four, lengths)]
-            choice = await chooser.choose(Question(text=item.prompt), candidates, seconds=60)
-            total += scores[choice.candidate.index]
-        chosen[name] = total / len(fours)
-    waited = [_waited([lengths[index] for index in four]) for four in fours]
-    return Redrawn(
-        item=item.id, one=sum(scores) / DRAWS, chosen=chosen, tokens_one=sum(lengths) / DRAWS,
-        tokens_waited=sum(waited) / len(waited),
-    )  # fmt: skip
+    chosen: dict[int, dict[str, float]] = {}
+    waited: dict[int, float] = {}
+    for size in SIZES:
+        groups = list(itertools.combinations(range(DRAWS), size))
+        chosen[size] = {BEST: _mean([max(scores[index] for index in group) for group in groups])}
+        for name in SCORERS:
+            chooser = Chooser(read_scorers(name))
+            points = []
+            for group in groups:
+                candidates: list[Candidate] = [tracks[index].candidate() for index in _in_time(group, lengths)]
+                choice = await chooser.choose(Question(text=item.prompt), candidates, seconds=60)
+                points.append(scores[choice.candidate.index])
+            chosen[size][name] = _mean(points)
+        waited[size] = _mean([_waited([lengths[index] for index in group]) for group in groups])
+    return Redrawn(item=item.id, one=_mean(scores), chosen=chosen, tokens_one=_mean(lengths), tokens_waited=waited)
 
 
-def _in_time(four: Sequence[int], lengths: Sequence[int]) -> list[int]:
-    """Return those of four that are complete when a miner chooses."""
-    limit = _waited([lengths[index] for index in four])
-    return [index for index in four if lengths[index] <= limit]
+def _in_time(group: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Return those of a group that are complete when a miner chooses."""
+    limit = _waited([lengths[index] for index in group])
+    return [index for index in group if lengths[index] <= limit]
 
 
 def _waited(lengths: Sequence[int]) -> float:
     ordered = sorted(lengths)
-    return min(ordered[-1], 1.5 * ordered[OF // 2 - 1])
+    return min(ordered[-1], 1.5 * ordered[len(ordered) // 2 - 1])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,46 @@
+"""What a plot shows is what the figures say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from tests.bench.best_of import GAIN
+from tests.bench.plots import draw
+
+
+def figure(subject: str, what: str, low: float, middle: float, high: float) -> dict[str, Any]:
+    return {"subject": subject, "figure": what, "spread": {"minimum": low, "median": middle, "maximum": high}}
+
+
+def result(*figures: dict[str, Any], name: str = "best_of") -> dict[str, Any]:
+    return {"name": name, "how": "a model, at some temperature", "figures": list(figures)}
+
+
+ONE = figure("through a miner, 1 candidate", "latency", 0.1, 0.25, 0.5)
+FOUR = (
+    figure("through a miner, 4 candidates", "latency", 0.1, 0.31, 0.6),
+    figure("through a miner, 4 candidates", GAIN, 2.0, 7.2, 12.5),
+)
+PATIENT = figure("through a miner, 4 candidates, all waited for", GAIN, 2.0, 8.3, 12.5)
+
+
+def test_each_number_of_candidates_is_named_with_its_gain_and_its_latency(tmp_path: Path) -> None:
+    shown = draw(result(ONE, *FOUR, PATIENT), tmp_path)
+    assert shown is not None
+    assert "1: +0.0 points at 0.25 s; 4: +7.2 points at 0.31 s]" in shown
+    texts = {"".join(text.itertext()).strip() for text in ET.parse(tmp_path / "candidates.svg").iter() if text.text}
+    assert {"1", "4"} <= texts
+
+
+def test_the_same_figures_draw_the_same_file(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        draw(result(ONE, *FOUR), tmp_path / folder)
+    assert (tmp_path / "a" / "candidates.svg").read_bytes() == (tmp_path / "b" / "candidates.svg").read_bytes()
+
+
+def test_nothing_is_drawn_of_one_way_alone_or_of_another_benchmark(tmp_path: Path) -> None:
+    assert draw(result(ONE), tmp_path) is None
+    assert draw(result(ONE, *FOUR, name="proxy"), tmp_path) is None
+    assert not list(tmp_path.iterdir())
