@@ -7,10 +7,11 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,15 @@ def full_name(name: str) -> str:
     elif not ("." in registry or ":" in registry or registry == "localhost"):
         name = f"docker.io/{registry}/{rest}"
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def release_name(name: str) -> str | None:
+    """The name that charts give an image of ours, without what tells its builds apart; None where there is nothing.
+
+    ``docker.io/bettertherapy/neuron:0.1.0`` for ``docker.io/bettertherapy/neuron:0.1.0-4a521000``.
+    """
+    match = re.fullmatch(r"(.+:\d+(?:\.\d+)*)-[0-9a-f]{8}", name)
+    return match[1] if match else None
 
 
 def read_archive(path: Path) -> Archive:
@@ -175,9 +185,13 @@ class ImageStore:
         return found
 
     def load(self, archive: Archive) -> bool:
-        """Import ``archive`` unless all its images are there already; True if it was imported."""
+        """Import ``archive`` unless all its images are there already; True if it was imported.
+
+        Each is known by its release's name, too, so that charts find it without being told of builds.
+        """
         present = self.images()
         if all(present.get(name) == config for name, config in archive.images):
+            self._name_releases(archive, present)
             return False
         self._restore(archive)
         self._ctr("images", "import", str(archive.path), timeout_s=_IMPORT_TIMEOUT_S)
@@ -189,7 +203,14 @@ class ImageStore:
                 remedy="look at containerd.log",
             )
         self.thin(archive.names)
+        self._name_releases(archive, present)
         return True
+
+    def _name_releases(self, archive: Archive, present: Mapping[str, str]) -> None:
+        for name, config in archive.images:
+            release = release_name(name)
+            if release is not None and present.get(release) != config:
+                self._ctr("images", "tag", "--force", name, release)
 
     def thin(self, names: Sequence[str]) -> None:
         """Give back the disk that unpacked layers take a second time.

@@ -12,7 +12,7 @@ import pytest
 
 from localcluster.config import PAUSE_IMAGE
 from localcluster.errors import ImageError
-from localcluster.images import Archive, ImageStore, chain, full_name, read_archive, write_pause_archive
+from localcluster.images import Archive, ImageStore, chain, full_name, read_archive, release_name, write_pause_archive
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,20 @@ from localcluster.images import Archive, ImageStore, chain, full_name, read_arch
 )
 def test_names_are_completed_as_containerd_does(given: str, expected: str) -> None:
     assert full_name(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("docker.io/bettertherapy/neuron:0.1.0-4a521000", "docker.io/bettertherapy/neuron:0.1.0"),
+        ("localhost:5000/x:12.0-0123abcd", "localhost:5000/x:12.0"),
+        ("docker.io/bettertherapy/neuron:0.1.0", None),
+        ("registry.k8s.io/pause:3.6", None),
+        ("localhost/x:1.0-alpine", None),
+    ],
+)
+def test_a_build_is_known_by_its_release_too(name: str, expected: str | None) -> None:
+    assert release_name(name) == expected
 
 
 @pytest.fixture
