@@ -8,114 +8,39 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import bittensor_core
 import pytest
 from typer.testing import CliRunner, Result
 
-from localcluster import Cluster
 from neurons.chain.wallet import load_hotkey
 from neurons.receipts import answer_of, question_of_messages
 from tests.conftest import ROOT
-from tests.unit.receipts.keyring import COLDKEY, MINER, OTHER_MINER, VALIDATOR
+from tests.pages import PAGES, RECEIPTS, STAGING, SUBNET, Desk, commands, of, the, with_owner
+from tests.unit.receipts.keyring import COLDKEY, MINER, OTHER_MINER
 from tests.unit.receipts.samples import ADAPTER, ANSWER, QUESTION, signed
 
-SUBNET, RECEIPTS, STAGING = "subnet.md", "receipts.md", "running_on_staging.md"
-PAGES = (SUBNET, RECEIPTS, STAGING, "running_on_testnet.md", "running_on_mainnet.md")
 IN_A_CLUSTER = (
-    "make up", "kubectl get", "kubectl wait", "kubectl rollout", "kubectl port-forward", "kubectl create job",
-    "helm upgrade", "helm test", "ADDRESS=", "NETUID=", "kubectl twin round",
+    "make demo", "kubectl config", ". .venv/bin/activate", "kubectl get", "kubectl wait", "kubectl rollout",
+    "kubectl port-forward", "kubectl create job", "helm upgrade", "helm test", "ADDRESS=", "NETUID=",
+    "kubectl twin round",
 )  # fmt: skip
-"""What only a cluster with the operator answers: the demo and `tests/e2e` have these."""
+"""What only a cluster with the operator answers: tests/e2e/test_subnet_by_hand.py runs the staging page's."""
 RUN_HERE = (
     "btcli", "kubectl create secret", "helm install", "kubectl twin miners", "kubectl twin metagraph",
     "kubectl twin verify", "python -m neurons.chain.local", "python - <<", "printf",
 )  # fmt: skip
 
 
-def commands(page: str) -> list[str]:
-    """Return the page's commands: lines of `sh` blocks, and those behind `$ ` in blocks that show output, too."""
-    found: list[str] = []
-    for kind, block in re.findall(
-        r"^```(\w*)\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE
-    ):
-        lines = iter(block.splitlines())
-        for line in lines:
-            if kind != "sh" and not (kind == "" and line.startswith("$ ")):
-                continue
-            command = line.removeprefix("$ ")
-            while command.endswith("\\"):
-                command = f"{command}\n{next(lines)}"
-            if (end := re.search(r"<<'(\w+)'", command)) is not None:
-                while not command.endswith(f"\n{end[1]}"):
-                    command = f"{command}\n{next(lines)}"
-            found.append(command)
-    return found
-
-
-def the(page: str, beginning: str) -> str:
-    """Return the one command that begins so."""
-    (found,) = {each for each in commands(page) if each.startswith(beginning)}
-    return found
-
-
-def of(beginning: str, *pages: str) -> list[str]:
-    return [each for page in pages for each in commands(page) if each.startswith(beginning)]
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A reader's terminal: a folder, a home with wallets, the project's programs, kubectl and helm."""
-
-    home: Path
-
-    def environment(self) -> dict[str, str]:
-        path = [
-            str(Path(sys.executable).parent),
-            *(str(Cluster("test").bin(each).parent) for each in ("kubectl", "helm")),
-        ]
-        return {
-            "PATH": ":".join([*path, os.environ["PATH"]]), "HOME": str(self.home), "COLUMNS": "80",
-            "PYTHONPATH": ":".join(str(ROOT / each) for each in ("", "cli", "crds", "operator")),
-            "KUBECONFIG": str(self.home / "none"),
-        }  # fmt: skip
-
-    def run(self, command: str, *, status: int = 0, **more: str) -> str:
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=self.home, env=self.environment() | more, capture_output=True, text=True,
-            timeout=100, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    home = tmp_path_factory.mktemp("home")
-    (home / "charts").symlink_to(ROOT / "charts")
-    for wallet, hotkeys in (
-        ("clinic", ["miner", "validator"]),
-        ("miner", ["default"]),
-        ("validator", ["default"]),
-        ("W", ["H"]),
-    ):
-        folder = home / ".bittensor" / "wallets" / wallet
-        (folder / "hotkeys").mkdir(parents=True)
-        key = OTHER_MINER if wallet == "validator" else MINER
-        for name in hotkeys:
-            (folder / "hotkeys" / name).write_bytes(bytes(bittensor_core.serialized_keypair_to_keyfile_data(key)))
-        (folder / "coldkey").write_bytes(bytes(bittensor_core.serialized_keypair_to_keyfile_data(COLDKEY)))
-    return Desk(home)
+    return Desk.furnished(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +64,6 @@ def chain(desk: Desk) -> Iterator[str]:
     finally:
         served.terminate()
         served.wait(20)
-
-
-def with_owner(command: str) -> str:
-    coldkey, hotkey = COLDKEY.ss58_address, VALIDATOR.ss58_address
-    return re.sub(
-        r"(owner[.-]coldkey[ =])5…", rf"\g<1>{coldkey}", re.sub(r"(owner[.-]hotkey[ =])5…", rf"\g<1>{hotkey}", command)
-    )
 
 
 def on(chain: str, command: str) -> str:
