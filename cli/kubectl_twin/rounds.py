@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from bettertherapy_api import names
 from bettertherapy_api.document import Document
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.round_view import MinerLine, MinerView, RoundView
 from kubectl_twin.api import Api, Json, core_path, rounds_path, validator_path
 from kubectl_twin.errors import ApiError, TwinCliError
@@ -205,10 +206,8 @@ def _ask(api: Api, made: Json, kind: type[D], rest: str, *, namespace: str, key:
     try:
         return kind.model_validate_json(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise TwinCliError(
-            f"What {far_end} says of round {name} can't be read ({where}: {first['msg']}): use the kubectl-twin of the "
+            f"What {far_end} says of round {name} can't be read ({first_fault(error)}): use the kubectl-twin of the "
             "gateway's release."
         ) from error
 

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document as _Doc
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.gate import Scored
 from bettertherapy_api.gate.metrics import CRITICAL
 from bettertherapy_api.schema import Digest
@@ -133,9 +134,7 @@ def read_outcomes(text: str) -> Outcomes | str:
     try:
         return Outcomes.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or OUTCOMES_KEY
-        return f"{where}: {first['msg']}"[:1000]
+        return first_fault(error, whole=OUTCOMES_KEY)[:1000]
 
 
 def _places(names: Iterable[str | None]) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from bettertherapy_api.faults import printable
 from bettertherapy_api.schema import ApiModel, Digest, DnsName, Str63, Time, Uid, cel, rules
 
 KIND = "PodReport"
@@ -36,11 +37,6 @@ Count = Annotated[int, Field(ge=0)]
 def as_message(text: str) -> str:
     """Return a sentence as a report may hold it: cut, and without halves of characters, which no JSON could carry."""
     return text[:MAX_MESSAGE].encode("utf-8", "replace").decode()
-
-
-def _printable(text: str) -> str:
-    """Return a sentence without what would move a terminal's cursor, or turn round what stands beside it."""
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 class AdapterState(StrEnum):
@@ -215,7 +211,7 @@ class GatewayView(ApiModel):
     """The subnet."""
     reachable: bool
     """Whether the subnet's metagraph can be read from the chain. False: all else is that of the last one."""
-    message: Annotated[Message, AfterValidator(_printable)] | None = None
+    message: Annotated[Message, AfterValidator(printable)] | None = None
     """Why it can't be read, as a sentence; absent while it can."""
     miners: Annotated[int | None, Field(ge=0, le=MOST_MINERS)] = None
     """Miners that have an address in the metagraph in use; absent while none was ever read."""

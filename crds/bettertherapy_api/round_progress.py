@@ -41,6 +41,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.run_progress import Count, FailureReport, Sentence, Word
 from bettertherapy_api.schema import Digest, Percent, Time
 from bettertherapy_api.validator_round import TOP, Hotkey, Uid16, WeightsState
@@ -288,6 +289,4 @@ def read_document(kind: type[_D], text: str) -> _D | str:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        return f"{where}: {first['msg']}"[:1000]
+        return first_fault(error, whole="document")[:1000]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from bettertherapy_api.document import Document as _Doc
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.schema import Digest
 
 PROGRESS_KEY: Final = "progress.json"
@@ -148,9 +149,7 @@ def read_progress(text: str) -> RunProgress | str:
     try:
         return RunProgress.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or PROGRESS_KEY
-        return f"{where}: {first['msg']}"[:1000]
+        return first_fault(error, whole=PROGRESS_KEY)[:1000]
 
 
 class LastWord(_Doc):

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from bettertherapy_api import names
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.routing import MAX_PROMPT, PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.schema import Uid
 from neurons.cluster.entries import Entries, same
@@ -229,7 +230,7 @@ class RoutingView:
 def reason(error: ValueError) -> str:
     """Return why something didn't parse, without what was in it: slices hold doctors' system prompts."""
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:3])
+        return first_fault(error)
     return "text that is not UTF-8" if isinstance(error, UnicodeError) else str(error)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bettertherapy_api import names
+from bettertherapy_api.faults import first_fault
 from neurons.ledger.copies import clean
 from neurons.ledger.dataset import Day
 from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, SchemaMismatch
@@ -69,8 +70,7 @@ def twins_of(document: bytes) -> tuple[Twin, ...]:
     try:
         read = _TwinsFile.model_validate_json(document)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise BadRecord(f"the file of twins can't be read: {first['loc']} {first['msg']}") from None
+        raise BadRecord(f"the file of twins can't be read: {first_fault(error)}") from None
     return tuple(Twin(uid=each.uid or derived_id("twin", each.name), name=each.name) for each in read.twins)
 
 

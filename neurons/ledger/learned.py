@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bettertherapy_api.faults import first_fault
 from neurons.ledger.errors import BadRecord
 from neurons.ledger.records import Training, Twin, derived_id
 from neurons.store import join, open_store
@@ -41,8 +42,7 @@ async def learned(store: str, *, twin: Twin, folder: str, at_ms: int) -> tuple[T
             try:
                 read = LineageFile.model_validate_json(data)
             except ValidationError as error:
-                first = error.errors(include_input=False, include_url=False)[0]
-                raise BadRecord(f"{location.uri}/{name} is no lineage: {first['loc']} {first['msg']}") from None
+                raise BadRecord(f"{location.uri}/{name} is no lineage: {first_fault(error)}") from None
             files[read.digest] = read
     return tuple(_training(each, files, twin=twin, at_ms=at_ms) for _, each in sorted(files.items()))
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bettertherapy_api.faults import first_fault
 from neurons.lessons.lesson import Kind, Lesson
 from neurons.lessons.likeness import Asked
 
@@ -166,6 +167,4 @@ def _read(model: type[_M], data: bytes, *, line: int) -> _M:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])[:60] or "it"
-        raise LessonsError(f"line {line}: {place}: {first['msg']}") from None
+        raise LessonsError(f"line {line}: {first_fault(error)}") from None

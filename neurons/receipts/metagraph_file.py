@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from neurons.receipts.faults import first_fault
+from bettertherapy_api.faults import first_fault
 from neurons.receipts.metagraph import Neuron
 
 FORMAT = "bettertherapy-metagraph/1"

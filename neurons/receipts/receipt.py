@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bettertherapy_api.faults import first_fault
 from neurons.receipts.canonical import NotCanonicalError, canonical, parse_canonical
-from neurons.receipts.faults import first_fault
 from neurons.receipts.keys import Keypair, is_signed_by, scheme_of
 
 FORMAT: Final = "bettertherapy-receipt/1"

@@ -11,10 +11,11 @@ A phrase is a few words; `*` at the end of a word stands for any ending, and a l
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from bettertherapy_api.faults import first_fault
 from neurons import jsonl
 from neurons.scoring.phrases import normalise
 
@@ -174,6 +175,4 @@ def _parse_line(form: TypeAdapter[AnItem], raw: bytes, number: int) -> AnItem:
     try:
         return form.validate_json(raw)
     except ValidationError as error:
-        first: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise ItemError(f"line {number}: {field}: {first['msg']}") from None
+        raise ItemError(f"line {number}: {first_fault(error, whole='the line')}") from None

@@ -20,6 +20,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from bettertherapy_api.faults import first_fault
 from neurons import jsonl
 from neurons.invisible import is_blank
 from neurons.sources.errors import CorpusRefused
@@ -163,9 +164,8 @@ def _checked(document: Document, where: str, seen: set[str]) -> Iterator[Documen
 
 def _instead(error: ValidationError) -> str:
     """Say which field is wrong, and nothing of what stands in it."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    field = ".".join(str(each) for each in first["loc"]) or "the line"
-    return f"`{field}`: {first['msg']}" if first["type"] != "model_type" else "no object"
+    kind = error.errors(include_input=False, include_url=False)[0]["type"]
+    return first_fault(error, whole="the line") if kind != "model_type" else "no object"
 
 
 def files_of(path: Path) -> list[tuple[str, Path]]:

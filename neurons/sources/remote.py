@@ -13,6 +13,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 from pydantic import BaseModel, ValidationError
 
+from bettertherapy_api.faults import first_fault
 from neurons.sources.asking import Service
 from neurons.sources.claims import Finder, check_leaves, check_limit
 from neurons.sources.errors import FormatChanged
@@ -104,6 +105,5 @@ class RemoteSource(ABC):
 
 def _why(error: Exception, kind: str) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_input=False, include_url=False)[0]
-        return f"`{'.'.join(str(each) for each in first['loc'])}`: {first['msg']}"
+        return first_fault(error)
     return f"no {kind}"

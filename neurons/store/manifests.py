@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.manifest import (
     MANIFEST_FILE,
     AdapterManifest,
@@ -73,7 +74,9 @@ def build_manifest(
             lineage=lineage or Lineage(),
         )
     except ValidationError as error:
-        raise ManifestInvalid(f"{folder}: no manifest can be made of it: {_summary(error)}") from error
+        raise ManifestInvalid(
+            f"{folder}: no manifest can be made of it: {first_fault(error, whole='the document')}"
+        ) from error
 
 
 def is_of_another_program(data: bytes) -> bool:
@@ -102,7 +105,7 @@ def parse_manifest(data: bytes, *, uri: str) -> AdapterManifest:
         manifest = AdapterManifest.model_validate_json(data)
     except ValidationError as error:
         raise ManifestInvalid(
-            f"{uri}: {MANIFEST_FILE} is not valid: {_summary(error)}. Push the adapter again."
+            f"{uri}: {MANIFEST_FILE} is not valid: {first_fault(error, whole='the document')}. Push the adapter again."
         ) from error
     names = [entry.path for entry in manifest.files]
     if len(set(names)) != len(names):
@@ -113,9 +116,3 @@ def parse_manifest(data: bytes, *, uri: str) -> AdapterManifest:
         if needed not in names:
             raise ManifestInvalid(f"{uri}: {MANIFEST_FILE} lists no {needed}. Push a whole PEFT folder.")
     return manifest
-
-
-def _summary(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the document"
-    return f"{where}: {first['msg']}"

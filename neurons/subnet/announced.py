@@ -12,10 +12,10 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from bettertherapy_api.faults import printable
 from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.chain.wallet import load_hotkey
 from neurons.receipts import NeuronEntry
-from neurons.receipts.faults import printable
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
 from neurons.wire.signer import RequestSigner, signed_request

@@ -14,6 +14,7 @@ import orjson
 from yarl import URL
 
 from bettertherapy_api import names
+from bettertherapy_api.faults import printable
 from neurons.receipts import (
     Expected,
     MetagraphFile,
@@ -25,7 +26,6 @@ from neurons.receipts import (
     question_of_messages,
     verify,
 )
-from neurons.receipts.faults import printable
 from neurons.subnet.announced import refusal_text
 from neurons.subnet.errors import SubnetError
 from neurons.wire.announcement import Announcement

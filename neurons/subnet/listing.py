@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bettertherapy_api.faults import printable
 from neurons.receipts import MetagraphFile, NeuronEntry
-from neurons.receipts.faults import printable
 from neurons.wire.announcement import Announcement
 
 _NONE: Final = "-"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from bettertherapy_api.faults import first_fault
 from neurons.receipts import (
     BaseModelNamed,
     Keypair,
@@ -18,7 +19,6 @@ from neurons.receipts import (
     parse_canonical,
     scheme_of,
 )
-from neurons.receipts.faults import first_fault
 from neurons.receipts.receipt import Digest, Name
 
 FORMAT: Final = "bettertherapy-announcement/1"

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bettertherapy_api.faults import first_fault
 from neurons.scoring.judge.prompts import Task
 
 MIN_KAPPA: Final = 0.6
@@ -127,9 +128,8 @@ def read_calibration(data: bytes) -> Calibration:
     try:
         return Calibration.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise CalibrationError(f"this is no calibration: {field}: {first['msg']}. Calibrate the judge anew") from None
+        fault = first_fault(error, whole="the document")
+        raise CalibrationError(f"this is no calibration: {fault}. Calibrate the judge anew") from None
 
 
 def today() -> datetime:

@@ -9,6 +9,8 @@ from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bettertherapy_api.faults import first_fault
+
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
@@ -63,9 +65,8 @@ class FollowedFile(Generic[M]):
         try:
             return self._model.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise FileError(f"{self._path} is no file of {self._what}: {place[:80]}: {first['msg']}") from None
+            fault = first_fault(error, whole="the file")
+            raise FileError(f"{self._path} is no file of {self._what}: {fault}") from None
 
     def _signature(self) -> object:
         try:

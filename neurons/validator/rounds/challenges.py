@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from bettertherapy_api.faults import first_fault
 from neurons.scoring.items import MAX_BYTES, BaseItem, Choice, Gold, ItemError, Rubric, Text, parse_as
 from neurons.sources import Citation
 
@@ -160,5 +161,4 @@ def from_document(document: Mapping[str, Any]) -> Challenge:
     try:
         return _CHALLENGE.validate_python(dict(document))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise ChallengeError(f"a stored question can't be read: {first['loc']}: {first['msg']}") from None
+        raise ChallengeError(f"a stored question can't be read: {first_fault(error)}") from None

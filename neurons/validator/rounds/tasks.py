@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from bettertherapy_api.faults import first_fault
 from neurons.ledger.records import Miner, Task, TaskEvent, TaskState, Twin, derived_id
 from neurons.receipts import Keypair, NotCanonicalError, canonical, is_signed_by, parse_canonical, scheme_of
 from neurons.validator.rounds.steps import key
@@ -238,9 +239,7 @@ def _read(kind: type[_Signed], data: bytes) -> tuple[dict[str, Any], _Signed]:
     except NotCanonicalError as error:
         raise TaskError(f"It can't be read: {error}.") from None
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "it"
-        raise TaskError(f"It can't be read: {place[:60]}: {first['msg']}.") from None
+        raise TaskError(f"It can't be read: {first_fault(error)}.") from None
 
 
 def _check_signed(document: dict[str, Any], form: str, *, by: str, said: str, scheme: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
+from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
@@ -205,9 +206,7 @@ def parsed(model: type[Document], document: object) -> Document | str:
     try:
         return lean(model.model_validate(document))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{where}: {first['msg']}; correct the field, or re-apply the CRD if it is older than this operator"
+        return f"{first_fault(error)}; correct the field, or re-apply the CRD if it is older than this operator"
 
 
 def lean(model: Document) -> Document:

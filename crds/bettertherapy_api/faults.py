@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-_MOST: Final = 60
+_MOST: Final = 80
 
 
 def first_fault(error: ValidationError, *, whole: str = "it") -> str:
@@ -14,9 +14,9 @@ def first_fault(error: ValidationError, *, whole: str = "it") -> str:
 
     The name of a member that isn't known is its writer's: it may hold what would move a terminal's cursor.
     """
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or whole
-    return f"{printable(place[:_MOST])}: {first['msg']}"
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])[:_MOST] or whole
+    return printable(f"{place}: {first['msg']}")
 
 
 def printable(text: str, *, but: str = "") -> str:
