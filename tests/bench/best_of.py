@@ -179,7 +179,7 @@ def _of_draws(drawn: Sequence[Redrawn]) -> tuple[list[Figure], list[str]]:
             figures.append(
                 _score(f"redrawn, best of {size} by {name}", points, higher=difference.low > 0 if judged else None)
             )
-            notes.append(f"Redrawn, best of {size} by {name}: {_words(difference)} against 1.")
+            figures.append(_gain(f"redrawn, best of {size} by {name}", difference, len(points)))
         ratio = _mean([each.tokens_waited[size] for each in drawn]) / _mean([each.tokens_one for each in drawn])
         notes.append(f"Until the choice among {size} the engine makes {ratio:.2f} times the steps of one answer.")
     return figures, notes
@@ -205,7 +205,7 @@ def _of_miners(asked: Mapping[str, _Asked]) -> tuple[list[Figure], list[str]]:
         if way is not WAYS[0]:
             figures.append(_gain(f"through a miner, {way.name}", difference, len(points)))
             notes.append(
-                f"Through a miner, {way.name}: {_words(difference)}, {ratio:.2f} times the mean latency, "
+                f"Through a miner, {way.name}: {ratio:.2f} times the mean latency, "
                 f"{_mean(got.complete):.1f} complete when one was chosen."
             )
     return figures, notes
@@ -222,10 +222,6 @@ def _score(subject: str, points: Sequence[float], *, higher: bool | None = None)
 def _gain(subject: str, difference: Interval, questions: int) -> Figure:
     spread = Spread(difference.low, difference.mean, difference.high, questions)
     return Figure(subject=subject, figure=GAIN, unit="points", digits=1, spread=spread)
-
-
-def _words(difference: Interval) -> str:
-    return f"{difference.mean:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f}, 95%)"
 
 
 def _mean(values: Sequence[float]) -> float:
