@@ -1,4 +1,4 @@
-"""A message as the numbers of hashed features: its words, pieces and stretches of its letters, what the list knows of it.
+"""A message as the numbers of hashed features: words, pieces and stretches of letters, what the list knows of it.
 
 Nepali words stand as their skeletons, in whichever script they were written, and English ones are shortened likewise:
 what is learned from Devanagari holds for Latin letters, too.

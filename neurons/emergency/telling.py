@@ -73,9 +73,11 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
         if layout is not None:
             # The nearest ones alone: else a message of nothing but negations would be looked at for seconds.
             before, behind = bisect_right(negations, start), bisect_left(after, end)
-            denied = denied or any(
-                layout.reaches(place, start) for place in negations[max(0, before - _NEGATIONS) : before]
-            ) or any(layout.follows(end, place) for place in after[behind : behind + _NEGATIONS])
+            denied = (
+                denied
+                or any(layout.reaches(place, start) for place in negations[max(0, before - _NEGATIONS) : before])
+                or any(layout.follows(end, place) for place in after[behind : behind + _NEGATIONS])
+            )
             if was and markers["now"]:
                 first, last = layout.clause(start, end)
                 past = not any(first <= place[0] < last for place in markers["now"])
@@ -128,9 +130,7 @@ _DENYING_BEGINNING: Final = f"{NEPALI}na"
 
 def _is_open(spelling: str) -> bool:
     """Tell whether a word of the list is a beginning, and none that denies."""
-    return spelling.endswith("*") and not (
-        spelling.endswith(_DENYING_ENDS) or spelling.startswith(_DENYING_BEGINNING)
-    )
+    return spelling.endswith("*") and not (spelling.endswith(_DENYING_ENDS) or spelling.startswith(_DENYING_BEGINNING))
 
 
 def _is_filler(known: frozenset[str], root: Node) -> bool:

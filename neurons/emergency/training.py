@@ -80,6 +80,7 @@ class Scored:
 
     @classmethod
     def by(cls, messages: Messages, weights: Scores, bias: float) -> Scored:
+        """Return what messages score by these weights."""
         whole = messages.features @ weights + bias
         best = whole.copy()
         np.maximum.at(best, messages.sentence_of, messages.sentences @ weights + bias)

@@ -308,8 +308,11 @@ async def test_who_asks_is_told_to_the_miners_of_the_session_and_nobody_else(tmp
         assert not any("zollinger" in json.dumps(each) for each in (document, more, shown))
         _, _, _ = await running.ask("And beans?", headers=session, bettertherapy={"patient": {}})
         assert "zollinger" not in json.dumps(bodies[-1])
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(b"zollinger" in path.read_bytes() for path in kept)
+    assert not _kept_in(tmp_path, b"zollinger")
+
+
+def _kept_in(folder: Path, words: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and words in path.read_bytes()]
 
 
 async def test_a_patient_that_is_no_patient_is_refused_without_its_words(tmp_path: Path) -> None:
