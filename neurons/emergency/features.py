@@ -1,4 +1,4 @@
-"""A message as the numbers of hashed features: its words, pieces of its letters, and what the list knows of it.
+"""A message as the numbers of hashed features: words, pieces and stretches of letters, what the list knows of it.
 
 Nepali words stand as their skeletons, in whichever script they were written, and English ones are shortened likewise:
 what is learned from Devanagari holds for Latin letters, too.
@@ -21,7 +21,7 @@ from neurons.emergency.words import NEPALI, Sentence, Word, skeletons, stem
 Places = npt.NDArray[np.int64]
 """Where features stand in a row of weights: each once, in ascending order."""
 
-BITS: Final = 18
+BITS: Final = 20
 SIZE: Final = 1 << BITS
 """Of a row of weights."""
 WINDOW: Final = 60
@@ -29,6 +29,8 @@ WINDOW: Final = 60
 STEP: Final = WINDOW // 2
 _LETTERS: Final = range(2, 6)
 """Letters of a piece."""
+_STRETCH: Final = range(6, 9)
+"""Letters of a stretch, which has a word's end and the next one's beginning."""
 _PRIME: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,6 +39,7 @@ class Group(StrEnum):
 
     WORDS = "words"
     LETTERS = "letters"
+    STRETCHES = "stretches"
     CONCEPTS = "concepts"
 
 
@@ -102,9 +105,11 @@ def _without_end(skeleton: str) -> str:
 
 
 def _features(items: Sequence[_Item]) -> dict[Group, Places]:
+    letters, stretches = _letters(" " + " ".join(each.spelled for each in items) + " ")
     return {
         Group.WORDS: _places(_words(items)),
-        Group.LETTERS: _letters(" " + " ".join(each.spelled for each in items) + " "),
+        Group.LETTERS: letters,
+        Group.STRETCHES: stretches,
         Group.CONCEPTS: _places(_concepts(items)),
     }
 
@@ -127,19 +132,22 @@ def _words(items: Sequence[_Item]) -> Iterator[str]:
         before, last = last, word
 
 
-def _letters(text: str) -> Places:
-    """Return the places of all pieces of some letters in a row, by a rolling hash."""
+def _letters(text: str) -> tuple[Places, Places]:
+    """Return the places of all pieces of some letters in a row, and of all longer stretches, by a rolling hash."""
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    found = []
+    found: list[Places] = []
     hashed = codes
-    for length in range(2, _LETTERS.stop):
+    for length in range(2, _STRETCH.stop):
         if len(codes) < length:
             break
         hashed = hashed[:-1] * _PRIME + codes[length - 1 :]
-        if length in _LETTERS:
-            mixed = (hashed ^ (hashed >> np.uint64(29))) * _PRIME
-            found.append((mixed >> np.uint64(64 - BITS)).astype(np.int64))
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+        mixed = (hashed ^ (hashed >> np.uint64(29))) * _PRIME
+        found.append((mixed >> np.uint64(64 - BITS)).astype(np.int64))
+    return _once(found[: len(_LETTERS)]), _once(found[len(_LETTERS) :])
+
+
+def _once(places: Sequence[Places]) -> Places:
+    return np.unique(np.concatenate(places)) if places else np.zeros(0, dtype=np.int64)
 
 
 def _concepts(items: Sequence[_Item]) -> Iterator[str]:

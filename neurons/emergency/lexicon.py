@@ -52,6 +52,8 @@ class Rule(_Strict):
     """How near the concepts must be: in one sentence, or anywhere in what the patient said lately."""
     firm: bool = False
     """A negation takes nothing away: "there is no reason to live" says the same as its phrase."""
+    certain: bool = False
+    """The classifier takes nothing away either: across authors it was never right to, or what it took was too much."""
     always: bool = False
     """Also when it is asked or supposed ("how many pills …"): the question itself is the sign."""
 
@@ -140,6 +142,7 @@ class Lexicon:
 
     def __init__(self, document: _Document) -> None:
         self.rules = document.rules
+        self.certain = frozenset(rule.id for rule in document.rules if rule.certain)
         self.root = Node()
         self.combinations: dict[str, list[Combination]] = {}
         """By their first concept."""

@@ -17,6 +17,7 @@ from neurons.emergency.words import clean, skeletons
 MOST_STEPS: Final = 2
 """Of so many kinds the advice is shown: who is in an emergency reads little."""
 _CRISIS: Final = frozenset({Kind.SUICIDE, Kind.SELF_HARM})
+_VIOLENCE: Final = frozenset({Kind.ABUSE})
 _WORD: Final = re.compile(r"[a-z0-9@$!|+]+")
 _ROMANISED: Final = 0.2
 """Share of a message's words that are known to be Nepali, from which it is taken for romanised Nepali."""
@@ -29,6 +30,7 @@ class _Country(BaseModel):
 
     emergency: Words
     crisis: Words | None = None
+    violence: Words | None = None
 
 
 class _Notices(BaseModel):
@@ -36,6 +38,7 @@ class _Notices(BaseModel):
 
     call: Words
     talk: Words
+    safe: Words
     steps: Mapping[Kind, Words]
     countries: Annotated[Mapping[str, _Country], Field(min_length=1)]
     romanised_words: tuple[str, ...]
@@ -82,5 +85,7 @@ def notice(kinds: Sequence[Kind], *, language: Language, country: str | None) ->
     lines = [texts.call[language].format(numbers=numbers.emergency[language])]
     if _CRISIS.intersection(kinds) and numbers.crisis is not None:
         lines.append(texts.talk[language].format(numbers=numbers.crisis[language]))
+    if _VIOLENCE.intersection(kinds) and numbers.violence is not None:
+        lines.append(texts.safe[language].format(numbers=numbers.violence[language]))
     lines += [texts.steps[kind][language] for kind in kinds[:MOST_STEPS]]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neurons.emergency.lexicon import MARKERS, Lexicon, Node, Rule
-from neurons.emergency.words import Sentence
+from neurons.emergency.words import NEPALI, Sentence
 
 _SKIPPED: Final = 2
 """Words without weight that may stand in the middle of a phrase."""
@@ -41,7 +41,9 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     """Return the concepts of a sentence in the order of their beginnings."""
     known = [lexicon.known(word) for word in sentence]
     fillers = [_is_filler(words, lexicon.root) for words in known]
-    spans = [span for start in range(len(known)) for span in _phrases(known, fillers, start, lexicon.root)]
+    found_spans = [span for start in range(len(known)) for span in _phrases(known, fillers, start, lexicon.root)]
+    open_at = {span[:3]: span[3] for span in found_spans}
+    spans = [span[:3] for span in found_spans]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
     spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
     markers: dict[str, list[tuple[int, int]]] = {name: [] for name in MARKERS}
@@ -49,8 +51,12 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     for name, start, end in spans:
         if name in MARKERS:
             markers[name].append((start, end))
+    # "dukhdaina" is known by its beginning, "dukh*": its ending says that nothing hurts.
+    denying = {start for start, end in markers["negation_after"] if end == start + 1}
+    for name, start, end in spans:
         if name not in MARKERS or name == "no_negation":
-            meant.update(range(start, end))
+            # "behos bhayena": what it ends is denied, and what else is known of its beginning.
+            meant.update(place for place in range(start, end) if place == start or place != open_at[name, start, end])
     negations = sorted({end for start, end in markers["negation"] if start not in meant})
     after = sorted({start for start, _ in markers["negation_after"] if start not in meant})
     # "I don't know how many" asks nothing.
@@ -63,13 +69,15 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     for name, start, end in sorted(spans, key=lambda span: (span[1], span[2], span[0])):
         if name in MARKERS and name not in _USABLE:
             continue
-        denied, past = False, was
+        denied, past = open_at[name, start, end] in denying, was
         if layout is not None:
             # The nearest ones alone: else a message of nothing but negations would be looked at for seconds.
             before, behind = bisect_right(negations, start), bisect_left(after, end)
-            denied = any(
-                layout.reaches(place, start) for place in negations[max(0, before - _NEGATIONS) : before]
-            ) or any(layout.follows(end, place) for place in after[behind : behind + _NEGATIONS])
+            denied = (
+                denied
+                or any(layout.reaches(place, start) for place in negations[max(0, before - _NEGATIONS) : before])
+                or any(layout.follows(end, place) for place in after[behind : behind + _NEGATIONS])
+            )
             if was and markers["now"]:
                 first, last = layout.clause(start, end)
                 past = not any(first <= place[0] < last for place in markers["now"])
@@ -84,25 +92,45 @@ _USABLE: Final = frozenset({"now"})
 
 def _phrases(
     known: Sequence[frozenset[str]], fillers: Sequence[bool], start: int, root: Node
-) -> list[tuple[str, int, int]]:
-    """Return the longest phrase of each concept that begins at a word; `fillers`: which words are without weight."""
-    longest: dict[str, int] = {}
+) -> list[tuple[str, int, int, int]]:
+    """Return the longest phrase of each concept that begins at a word; `fillers`: which words are without weight.
+
+    Its last number is where the phrase's last word stands, if that is known by a beginning alone, which leaves open
+    how the word ends; else -1.
+    """
+    longest: dict[str, tuple[int, int]] = {}
     end = len(known)
-    stack = [(node, start + 1, 0) for word in known[start] if (node := root.next.get(word)) is not None]
+    stack = [
+        (node, start + 1, 0, start if _is_open(word) else -1)
+        for word in known[start]
+        if (node := root.next.get(word)) is not None
+    ]
     while stack:
-        node, place, skipped = stack.pop()
+        node, place, skipped, open_at = stack.pop()
         for concept in node.concepts:
-            if longest.get(concept, 0) < place:
-                longest[concept] = place
+            last = longest.get(concept)
+            if last is None or last[0] < place or (last[0] == place and open_at < 0):
+                longest[concept] = place, open_at
         following = node.next
         if place == end or not following:
             continue
         for spelling in known[place]:
             if (after := following.get(spelling)) is not None:
-                stack.append((after, place + 1, skipped))
+                stack.append((after, place + 1, skipped, place if _is_open(spelling) else -1))
         if skipped < _SKIPPED and fillers[place]:
-            stack.append((node, place + 1, skipped + 1))
-    return [(concept, start, place) for concept, place in longest.items()]
+            stack.append((node, place + 1, skipped + 1, open_at))
+    return [(concept, start, place, open_at) for concept, (place, open_at) in longest.items()]
+
+
+_DENYING_ENDS: Final = ("ain", "en", "ain*", "en*")
+"""How the list's words end that say what isn't done: "saas ferdain*", "hos ma aayen*"."""
+_DENYING_BEGINNING: Final = f"{NEPALI}na"
+"""And begin: "kahilyai nabha*"."""
+
+
+def _is_open(spelling: str) -> bool:
+    """Tell whether a word of the list is a beginning, and none that denies."""
+    return spelling.endswith("*") and not (spelling.endswith(_DENYING_ENDS) or spelling.startswith(_DENYING_BEGINNING))
 
 
 def _is_filler(known: frozenset[str], root: Node) -> bool:

@@ -49,6 +49,18 @@ class Patient:
             f"{'; '.join(facts)}. Let your answer fit this person."
         )
 
+    def told(self) -> str:
+        """Return what may make an emergency of a question that is none by itself, as the patient might say it."""
+        facts = ["baby"] if self.age == 0 else []
+        return ". ".join([*facts, *self.conditions, *self.medicines])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `take_patient` reads it."""
+        said = {
+            "age": self.age, "sex": self.sex, "conditions": list(self.conditions), "medicines": list(self.medicines)
+        }  # fmt: skip
+        return {name: value for name, value in said.items() if value not in (None, [])}
+
 
 def take_patient(document: dict[str, Any]) -> Patient | None:
     """Take `bettertherapy.patient` out of a body; raises RequestError (400), which quotes names only."""

@@ -16,6 +16,7 @@ from aiohttp import web
 from bettertherapy_api import names
 from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
+from neurons.miner.patient import Patient
 from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
 from neurons.validator.gateway.checking import Reason
 from neurons.validator.gateway.failing import unforeseen
@@ -117,9 +118,11 @@ class Chats:
         check_scope(key, asked.twin)
         if session is None:
             session = await self._session(request, asked, key)
+        if asked.names_patient:
+            session.patient = asked.patient
         # Before anything that may fail: an emergency gets its notice whatever becomes of the question.
         # What was asked before counts, too, also what nobody answered: a bare "yes" says nothing without it.
-        notice = self.notice(asked.with_history(session.told))
+        notice = self.notice(_with_facts(asked.with_history(session.told), session.patient))
         if notice is None:
             session.heard(asked.newest)
         answer_id = new_id()
@@ -153,7 +156,9 @@ class Chats:
     ) -> web.StreamResponse:
         """Give a question that nobody is asked the notice that it is owed all the same; without one raises `error`."""
         session = self._sessions.remembered(request.headers.get(SESSION_HEADER), key_id=key.id)
-        notice = self.notice(asked.with_history(session.told) if session is not None else asked.messages)
+        told = asked.with_history(session.told) if session is not None else asked.messages
+        known = session.patient if session is not None and not asked.names_patient else asked.patient
+        notice = self.notice(_with_facts(told, known))
         if notice is None:
             if session is not None:
                 session.heard(asked.newest)
@@ -247,7 +252,7 @@ class Chats:
             raise unknown_model(asked.twin)
         self._seen.add(asked.twin)
         messages = asked.with_history(work.session.messages)
-        body, digest = asked.to_miners(messages)
+        body, digest = asked.to_miners(messages, work.session.patient)
         question = Question(
             twin=asked.twin, body=body, digest=digest, messages=messages, whose=work.whose,
             conversation=work.session.id.encode(),
@@ -409,6 +414,22 @@ class Chats:
     def label(self, twin: str) -> str:
         """Return the metric's label for a twin: none for a name that a client may have made up."""
         return twin if twin in self._seen else ""
+
+
+def _with_facts(messages: Sequence[Mapping[str, Any]], patient: Patient | None) -> Sequence[Mapping[str, Any]]:
+    """Return a conversation in which what is known of the patient was said just before the last answer.
+
+    A bump on the head is another thing for who takes warfarin. It is none of the newest message's words.
+    """
+    if patient is None or not (facts := patient.told()):
+        return messages
+    said: Mapping[str, Any] = {"role": "user", "content": facts}
+    newest = len(messages)
+    while newest > 0 and messages[newest - 1].get("role") != "assistant":
+        newest -= 1
+    if newest == 0:
+        return [said, {"role": "assistant", "content": ""}, *messages]
+    return [*messages[: newest - 1], said, *messages[newest - 1 :]]
 
 
 def provenance(best: Compared) -> dict[str, Any]:

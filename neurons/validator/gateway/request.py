@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -13,6 +13,7 @@ from neurons.conversation import text_of
 from neurons.miner.asked import parse_object
 from neurons.miner.chat import check_chat
 from neurons.miner.errors import bad_request
+from neurons.miner.patient import Patient, take_patient
 from neurons.receipts import question_of_messages
 
 _TAKEN: Final = frozenset(
@@ -46,6 +47,10 @@ class ChatAsked:
     """What the client calls the patient."""
     fields: Mapping[str, Any]
     """What else goes to the miners."""
+    patient: Patient | None = field(default=None, repr=False)
+    """Who asks, as far as this question says it."""
+    names_patient: bool = False
+    """Whether it says anything of who asks: an empty `patient` takes back what was said before."""
 
     @property
     def repeats_history(self) -> bool:
@@ -79,17 +84,23 @@ class ChatAsked:
         new = [message for message in self.messages if message.get("role") not in ("system", "developer")]
         return [*rules, *history, *new]
 
-    def to_miners(self, messages: Sequence[Mapping[str, Any]]) -> tuple[bytes, str]:
-        """Return the body for each miner, and the digest by which its receipt names the question."""
-        return orjson.dumps({**self.fields, "model": self.twin, "messages": messages}), question_of_messages(messages)
+    def to_miners(self, messages: Sequence[Mapping[str, Any]], patient: Patient | None = None) -> tuple[bytes, str]:
+        """Return the body for each miner, and the digest by which its receipt names the question.
+
+        `patient`: for the prompt alone; the digest has nothing of it.
+        """
+        beside = {} if patient is None else {_EXTENSION: {"patient": patient.to_dict()}}
+        body = {**self.fields, "model": self.twin, "messages": messages, **beside}
+        return orjson.dumps(body), question_of_messages(messages)
 
 
 def parse(body: bytes) -> ChatAsked:
     """Check a body; raises RequestError (400), which quotes names of fields only."""
     document = parse_object(body)
     extension = document.pop(_EXTENSION, {})
-    if not isinstance(extension, dict) or not extension.keys() <= {"compare"}:
-        raise bad_request(f"`{_EXTENSION}` may have the member `compare` and no other", param=_EXTENSION)
+    if not isinstance(extension, dict) or not extension.keys() <= {"compare", "patient"}:
+        raise bad_request(f"`{_EXTENSION}` may have the members `compare` and `patient` and no other", param=_EXTENSION)
+    patient = take_patient({_EXTENSION: {"patient": extension.get("patient")}})
     compare = extension.get("compare", False)
     if not isinstance(compare, bool):
         raise bad_request(f"`{_EXTENSION}.compare` must be true or false", param=_EXTENSION)
@@ -107,5 +118,5 @@ def parse(body: bytes) -> ChatAsked:
     fields = {name: document[name] for name in document.keys() & _TAKEN if name not in ("messages", "model")}
     return ChatAsked(
         twin=asked.twin, stream=asked.stream, usage=usage, compare=compare, messages=asked.messages,
-        identity=asked.identity, fields=fields,
+        identity=asked.identity, fields=fields, patient=patient, names_patient=extension.get("patient") is not None,
     )  # fmt: skip

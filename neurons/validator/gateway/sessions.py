@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from neurons.ledger import LedgerError, NotFound, Recorder, derived_id, patient_digest
 from neurons.miner.errors import RequestError
+from neurons.miner.patient import Patient
 
 MAX_SESSIONS: Final = 20_000
 MAX_MESSAGES: Final = 64
@@ -100,6 +101,8 @@ class Session:
     answers: OrderedDict[str, Given] = field(default_factory=OrderedDict)
     compared: Mapping[str, str] = field(default_factory=dict)
     """By answer id, the texts of a comparison, as long as nothing was said after it."""
+    patient: Patient | None = field(default=None, repr=False)
+    """Who asks, as far as a question said it. In this process alone: the ledger never has it."""
     recorded: bool = False
     """Whether the ledger has it, as far as this process knows."""
     used_at: float = 0.0
@@ -221,7 +224,8 @@ class Sessions:
         gone = {each.id for each in self._known.values() if patient_digest(each.patient_id) in patients}
         for session_id in gone:
             session = self._known.pop(session_id)
-            session.messages, session.answers = [], OrderedDict()  # a question in work may still hold it
+            # A question in work may still hold it.
+            session.messages, session.answers, session.patient = [], OrderedDict(), None
         for conversation in [said for said, session_id in self._conversations.items() if session_id in gone]:
             del self._conversations[conversation]
 

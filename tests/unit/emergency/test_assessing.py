@@ -50,6 +50,63 @@ def test_what_is_denied_past_or_asked_is_none(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
+    ["chhati dukhdaina", "छाती दुख्दैन अहिले", "mutu dukhena", "chhati ta dukhdaina hajur", "behos bhayena",
+     "marna man lagdaina", "kampan aaudaina", "chhati dukhna chhodyo"],
+)  # fmt: skip
+def test_a_nepali_verb_that_denies_itself_matches_no_rule(text: str) -> None:
+    """Known by its beginning, "dukh*" is a pain and "dukhdaina" is none."""
+    assert not rules_alone(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("chhati dukhcha", "chest-pain"),
+        ("chhati dukhcha tauko dukhdaina", "chest-pain"),
+        ("chhati dukhdaina tara saas ferna garo", "breathless"),
+        ("saas ferna sakdaina", "breathless"),
+        ("bolaunda pani hos ma aayena", "unresponsive"),
+        ("bachna man lagdaina", "suicide-hinted"),
+        ("जिन्दगीमा कहिल्यै नभएको टाउको दुखाइ एक्कासि सुरु भयो", "thunderclap"),
+    ],
+)
+def test_what_is_a_sign_because_it_isnt_done_stays_one(text: str, rule: str) -> None:
+    assert rule in rules_alone(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("bandar le haat ma koparyo", "rabies"),
+        ("gali ko kukur le dat lagayo", "rabies"),
+        ("the stray dog licked my cut", "rabies"),
+        ("a bat was in our tent when we woke up", "bat-in-room"),
+        ("used my son's epipen and he is pink again", "adrenaline-given"),
+        ("didi le 20 ota cetamol khanu bhako rahecha", "too-many-pills"),
+        ("9 mahina bhayo, pani ko thaili phutyo, harro pani aayo", "waters"),
+        ("ten days after my c section and I shiver so that the bed shakes", "after-birth"),
+    ],
+)
+def test_what_patients_make_little_of_is_in_the_list(text: str, rule: str) -> None:
+    assert rule in rules_alone(text)
+    assert said(text).is_emergency
+
+
+@pytest.mark.parametrize("answer", ["every night", "most days", "maybe", "sadhai", "दिनदिनै"])
+def test_how_often_is_a_yes(answer: str) -> None:
+    ask = {"role": "assistant", "content": "Do you have thoughts of ending your life?"}
+    told = [{"role": "user", "content": "I lost my job"}, ask, {"role": "user", "content": answer}]
+    assert Kind.SUICIDE in assess(told).kinds
+
+
+def test_a_nepali_question_about_a_wish_to_die_can_be_said_yes_to() -> None:
+    ask = {"role": "assistant", "content": "आफ्नो ज्यान लिने सोच आउँछ?"}
+    told = [{"role": "user", "content": "मन भारी छ"}, ask, {"role": "user", "content": "आउँछ"}]
+    assert Kind.SUICIDE in assess(told).kinds
+
+
+@pytest.mark.parametrize(
+    "text",
     [
         "No fever, but my chest hurts",
         "I don't know why, chest pain",
@@ -148,6 +205,23 @@ def test_the_notice_is_in_the_messages_language_and_has_the_countrys_number(text
 def test_a_crisis_names_the_line_of_each_country_that_has_one() -> None:
     assert "988" in said("I want to kill myself", country="US").notice
     assert all(said("I want to kill myself", country=each).notice for each in countries())
+
+
+def test_who_is_beaten_gets_the_line_for_that_and_nobody_else_does() -> None:
+    beaten = "my husband strangled me last night and says he will kill me"
+    assert "1145" in said(beaten, country="NP").notice
+    assert "1098" in said(beaten, country="NP").notice
+    assert "1145" in said(beaten).notice
+    assert "1-800" not in said(beaten, country="NP").notice
+    assert "1145" not in said("I have chest pain", country="NP").notice
+    assert all(said(beaten, country=each).notice for each in countries())
+
+
+@pytest.mark.parametrize("text", ["chest pain", "छाती दुख्यो", "mero chhati dukhyo"])
+def test_the_notice_says_that_it_holds_whatever_is_answered(text: str) -> None:
+    """A twin's words stand right below it, and may play down what it says."""
+    call = said(text).notice.splitlines()[0]
+    assert any(words in call for words in ("Whatever it says", "जेसुकै भने पनि", "je sukai bhane pani"))
 
 
 def test_nothing_of_the_message_is_kept() -> None:

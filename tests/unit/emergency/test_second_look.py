@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from neurons.emergency import Kind, assess
-from neurons.emergency.assessing import rules_alone, seen_in
+from neurons.emergency.assessing import CRISIS_SECONDED, overruled, rules_alone, seen_in, sentences_with_rules
 from neurons.emergency.classifier import NAME, Weights, WeightsError, classifier
 from neurons.emergency.features import WINDOW, Group, whole, windows
 from neurons.emergency.notices import notice
-from neurons.emergency.training import AFTER, AUTHORS, BESIDE, alarms, read, trained
+from neurons.emergency.training import AFTER, AUTHORS, BESIDE, Scored, alarms, read, trained
 
 SETS = Path(__file__).parent / "sets"
 
@@ -76,9 +76,23 @@ def test_what_a_rule_takes_for_an_emergency_is_looked_at_again() -> None:
          Kind.SUICIDE),
     ],
 )  # fmt: skip
-def test_plain_words_and_a_wish_to_die_are_never_taken_back(text: str, kind: Kind) -> None:
+def test_plain_words_and_a_wish_to_die_are_not_taken_back(text: str, kind: Kind) -> None:
     assert rules_alone(text)
     assert kind in said(text).kinds
+
+
+def test_a_wish_to_die_is_taken_back_by_a_score_far_below_alone() -> None:
+    rules = {"suicide-said": Kind.SUICIDE, "seizure": Kind.SEIZURE}
+    assert overruled(rules, score=0.0, seconding=0.0, words=20) == frozenset()
+    assert overruled(rules, score=-0.1, seconding=0.0, words=20) == {"seizure"}
+    assert overruled(rules, score=-CRISIS_SECONDED - 0.1, seconding=0.0, words=20) == set(rules)
+    assert overruled(rules, score=-9.0, seconding=0.0, words=3) == frozenset()
+
+
+def test_what_is_certain_is_never_taken_back() -> None:
+    """A rule that never took other words for its own, whatever the classifier makes of them."""
+    rules = {"after-birth": Kind.PREGNANCY, "pregnant-danger": Kind.PREGNANCY}
+    assert overruled(rules, score=-9.0, seconding=0.0, words=20) == {"pregnant-danger"}
 
 
 def test_what_is_told_beside_earlier_messages_isnt_taken_back() -> None:
@@ -116,6 +130,11 @@ def test_one_message_takes_little_time_and_a_very_long_one_is_bounded() -> None:
     assert time.thread_time() - begun < 1.0
 
 
+def test_the_classifiers_kinds_stand_beside_the_rules() -> None:
+    found = said("8 mahina ko pregnant bahini lai kampan aayo, aankha palteko")
+    assert {Kind.SEIZURE, Kind.PREGNANCY} <= set(found.kinds)
+
+
 def test_where_no_kind_stands_out_the_notice_says_what_holds_for_any() -> None:
     for language in ("en", "ne", "ne-Latn"):
         assert len(notice((Kind.OTHER,), language=language, country="NP").splitlines()) == 2  # type: ignore[arg-type]
@@ -146,9 +165,19 @@ def test_thresholds_are_set_for_what_is_decided() -> None:
         for row in map(json.loads, (SETS / "development.jsonl").read_text(encoding="utf-8").splitlines())
         if len(row["messages"]) == 1
     ]
-    scores = np.array([shipped.opinion(seen_in(text)).score for text in texts])
+    whole_ones = [shipped.opinion(seen_in(text)).score for text in texts]
+    best = [
+        max([score, *(shipped.opinion([each]).score for each in sentences_with_rules(text))])
+        for text, score in zip(texts, whole_ones, strict=True)
+    ]
     decided = [said(text).is_emergency for text in texts]
+    scores = Scored(np.array(whole_ones), np.array(best))
     assert alarms(messages, scores, shipped.weights.threshold).tolist() == decided
+
+
+def test_a_sentence_that_says_enough_isnt_thinned_out_by_others() -> None:
+    text = "I had a heart attack in 2015, and a stent was put in. Now my chest is tight"
+    assert Kind.HEART in said(text).kinds
 
 
 @pytest.mark.timeout(300)

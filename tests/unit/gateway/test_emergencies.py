@@ -364,3 +364,25 @@ async def test_a_comment_of_a_key_that_may_not_ask_now_gets_its_notice(tmp_path:
         status, headers, said = await running.post("/v1/ratings", {"comment": CHEST}, headers)
         assert (status, said["error"]["code"]) == (429, "key_rate")
         assert headers["x-bettertherapy-emergency"].split(", ")[0] == "heart"
+
+
+async def test_what_is_known_of_the_patient_makes_an_emergency_of_a_small_thing(tmp_path: Path) -> None:
+    bump = "I bumped my head on the cupboard door"
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        _, _, plain = await running.ask(bump)
+        assert plain["bettertherapy"]["notice"] is None
+        told = {"patient": {"age": 71, "medicines": ["warfarin 5 mg"]}}
+        _, headers, document = await running.ask(bump, bettertherapy=told)
+        assert document["bettertherapy"]["notice"]["kinds"] == ["injury"]
+        again = {"x-session-id": headers["x-session-id"]}
+        _, _, document = await running.ask("When is the library open?", headers=again)
+        assert document["bettertherapy"]["notice"] is None
+        _, _, document = await running.ask("And today I hit my head again", headers=again)
+        assert document["bettertherapy"]["notice"] is not None
+
+
+async def test_it_counts_also_where_nobody_can_be_asked(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=()) as running:
+        told = {"patient": {"medicines": ["warfarin 5 mg"]}}
+        _, _, document = await running.ask("I bumped my head on the cupboard door", bettertherapy=told)
+        assert document["choices"][0]["message"]["content"].endswith(NOBODY)

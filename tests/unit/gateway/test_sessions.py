@@ -289,3 +289,34 @@ async def after(running: RunningGateway, session: dict[str, str], first: str, do
     own = {"Authorization": session["Authorization"]}
     status, headers, _ = await running.ask(messages=repeated, headers=own)
     assert (status, headers["x-session-id"] == session["x-session-id"]) == (200, False)
+
+
+async def test_who_asks_is_told_to_the_miners_of_the_session_and_nobody_else(tmp_path: Path) -> None:
+    """Age, sex, conditions and medicines stand in the prompt; no log, ledger or answer of the gateway has them."""
+    patient = {"age": 67, "sex": "female", "conditions": ["zollinger ellison"], "medicines": ["warfarin 5 mg"]}
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        bodies = running.miners[0].agent.bodies
+        status, headers, document = await running.ask("May I eat spinach?", bettertherapy={"patient": patient})
+        assert status == 200
+        assert "zollinger" in json.dumps(bodies[-1])
+        session = {"x-session-id": headers["x-session-id"]}
+        _, _, more = await running.ask("And kale?", headers=session)
+        assert "zollinger" in json.dumps(bodies[-1])
+        _, _, _ = await running.ask("And kale?")
+        assert "zollinger" not in json.dumps(bodies[-1])
+        _, shown = await running.get(f"/v1/sessions/{headers['x-session-id']}")
+        assert not any("zollinger" in json.dumps(each) for each in (document, more, shown))
+        _, _, _ = await running.ask("And beans?", headers=session, bettertherapy={"patient": {}})
+        assert "zollinger" not in json.dumps(bodies[-1])
+    assert not _kept_in(tmp_path, b"zollinger")
+
+
+def _kept_in(folder: Path, words: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and words in path.read_bytes()]
+
+
+async def test_a_patient_that_is_no_patient_is_refused_without_its_words(tmp_path: Path) -> None:
+    async with gateway(tmp_path, names=("Alice",)) as running:
+        status, _, document = await running.ask("Hello", bettertherapy={"patient": {"zollinger": 1}})
+        assert status == 400
+        assert "zollinger" not in json.dumps(document)
