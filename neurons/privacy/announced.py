@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from neurons.privacy.vocabulary import MEDICINES, NAME_WORDS, ORDINARY, SURNAME_WORDS, is_medicine
 from neurons.privacy.words import AMBIGUOUS, EPONYMS, NOT_NAMES, ROMANISED_WORDS
 
 _WORD: Final = r"[^\W\d_][^\W\d_'’-]*(?:['’-][^\W\d_]+)*"
@@ -39,6 +40,28 @@ _PATTERNS: Final = (
 _NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(
     ["in", "advance", "lot", "much", "very", "kind", "kindly", "everyone", "anyone", "all", "again", "soon", "later", "god", "bless", "care", "team", "staff", "folks", "guys", "friend", "friends", "the", "a", "an", "this", "that", "it", "any", "every", "some", "pain", "suffering", "discharge", "bleeding", "itching", "coming", "home", "back", "away", "far", "apart", "aside", "recovering", "recovered", "serious", "important", "an-emergency", "emergency", "ridiculous", "getting", "making", "driving", "killing", "about", "regarding", "why", "where", "what", "when", "how", "who", "which", "not", "no", "nothing", "something", "just", "only", "really", "so", "such", "too", "quite", "getting", "going", "scary", "worrying", "frightening", "confusing", "frustrating", "unbearable", "because", "since", "for", "with", "without", "after", "before", "during", "between", "under", "over", "still", "always", "never", "ever", "often", "sometimes", "mostly", "usually", "blood", "mucus", "fluid", "pus", "urine", "stool", "water", "food", "milk", "medicine", "medication", "tablets", "pills", "injection", "insulin", "symptoms", "results", "test", "tests", "different", "similar", "same", "other", "another", "first", "second", "third", "new", "old", "recent", "late", "early", "long", "short", "high", "low", "weight", "loss", "gain", "sleep", "appetite", "infection", "injury", "accident", "surgery", "operation", "treatment", "therapy", "exercise", "diet", "question", "questions", "advice", "help", "answer", "reply", "response", "waiting", "hoping", "looking", "grateful", "thankful", "appreciated", "appreciate", "respect", "worried", "concerned", "confused", "doctor's", "dr", "doc", "doctors", "nurse", "nurses", "hospital", "pharmacist", "surgeon", "specialist", "consultant", "gp", "physician", "dentist", "therapist", "most", "best", "worst", "good", "bad", "great", "fine", "ok", "okay", "yes", "no", "maybe", "perhaps", "possible", "likely", "unlikely", "common", "rare", "safe", "unsafe", "dangerous", "harmless", "her", "his", "their", "your", "our", "its", "him", "them", "us", "they", "you", "we", "he", "she", "i", "me", "my", "mine", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "one", "am", "is", "are", "was", "were", "be", "been", "being", "have", "has", "had", "do", "does", "did", "will", "would", "should", "could", "can", "may", "might", "must", "shall", "happens", "happened", "happening", "comes", "came", "goes", "went", "hurts", "helped", "works", "worked", "seems", "seemed", "looks", "feels", "felt", "keeps", "kept", "radiates", "spreads", "spread", "starting", "started", "starts", "ranging", "ranges", "rising", "arising", "resulting", "results", "varying", "apparently", "anyway", "also", "then", "now", "today", "tomorrow", "yesterday"]
 )  # fmt: skip
+_WEAK: Final = (_PATTERNS[1], _PATTERNS[2])
+"""What announces things too: "this is Pan-D"."""
+_SIGNED: Final = (*_PATTERNS[3:8], *_PATTERNS[8:])
+"""What announces nothing but people, at an end of what they write or before their age."""
+_GRAMMAR: Final = (ROMANISED_WORDS - AMBIGUOUS - NAME_WORDS - SURNAME_WORDS) | (_NEVER - EPONYMS - NAME_WORDS - SURNAME_WORDS - ROMANISED_WORDS)
+_SPEAKS: Final = (
+    r"(?:says|said|told|tells|asked|asks|thinks|thought|wants|wanted|has|had|is|was|takes|took|needs|needed|got|gets|lives|lived|feels|felt|cannot|can't|came"
+    r"|went|died|fainted|fell|broke|gave|complains|suffers|smokes|drinks|weighs|keeps|lost|started|uses)"
+)
+_RELATIVE: Final = (
+    r"(?:husband|wife|son|daughter|mother|father|mum|mom|dad|sister|brother|partner|aunt|uncle|grandmother|grandfather|grandma|grandpa"
+    r"|niece|nephew|cousin|neighbou?r|friend|boyfriend|girlfriend|roommate|colleague|boss|teacher|maid|(?:mother|father|sister|brother|son|daughter)-in-law)"
+)
+_SAID: Final = (
+    # "my friend will says", "our neighbour olumide has …": a third person speaks or acts, so the word before is who
+    re.compile(rf"\b(?:my|our|his|her|their)\s+(?:\w+\s+)?{_RELATIVE},?\s+(?P<name>{_WORD})\s+{_SPEAKS}\b", re.IGNORECASE),
+    # "I'm Hope, 29, and …"
+    re.compile(rf"\b(?:i\s+am|i'm|im)\s+(?P<name>{_WORD}),\s*(?:aged?\s+)?\d{{1,2}}\b(?!\s*(?:weeks?|months?|days?|hours?|mg|kg|/|%|[.]\d))", re.IGNORECASE),
+    # "Teodoro gave him ibuprofen", and not "Brufen gave him a rash"
+    re.compile(r"(?:^|[\n.!?]\s+)(?P<name>(?-i:[A-ZÀ-Þ][a-zß-ÿ]+))\s+(?:told|asked|said|says|brought|thinks|wants|phoned|rang|(?:gave|took|saw)\s+(?:him|her|them|us|me|it)"
+               r"(?!\s+(?:an?|some|bad|terrible|severe|awful|nausea|headaches?|diarrh\w+|cramps|hives|the)\b))\b", re.IGNORECASE),
+)  # fmt: skip
 _TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
 _VERBISH: Final = re.compile(
     r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE
@@ -60,11 +83,13 @@ def names(text: str) -> Iterator[tuple[str, int, int]]:
         for match in pattern.finditer(text):
             if _TITLE.match(match["name"] + " "):
                 continue
-            words = list(re.finditer(_WORD, match["name"]))
-            # One common word among them: it is a sentence ("this is getting worse", "thanks for all").
-            if any(is_common(word[0]) for word in words):
-                continue
-            yield "name", match.start("name"), match.end("name")
+            words = [word[0] for word in re.finditer(_WORD, match["name"])]
+            if _is_a_name(words, signed=pattern in _SIGNED) and not (pattern in _WEAK and _is_a_medicine(words)):
+                yield "name", match.start("name"), match.end("name")
+    for pattern in _SAID:
+        for match in pattern.finditer(text):
+            if _may_be_called(match["name"]):
+                yield "name", match.start("name"), match.end("name")
 
 
 def towns(text: str) -> Iterator[tuple[str, int, int]]:
@@ -81,4 +106,61 @@ def towns(text: str) -> Iterator[tuple[str, int, int]]:
 def is_common(word: str) -> bool:
     """Tell whether a word is an ordinary one, or an eponym or a drug: not what somebody is called."""
     lower = word.lower().removesuffix("'s").replace("’", "'")
-    return lower in _NEVER or len(lower) < 2 or (word.islower() and _VERBISH.search(lower) is not None)
+    return (
+        lower in _NEVER
+        or len(lower) < 2
+        or (word.islower() and (lower in ORDINARY or is_medicine(lower) or _VERBISH.search(lower) is not None))
+    )
+
+
+def _is_a_name(words: list[str], *, signed: bool) -> bool:
+    """Tell whether announced words are a name rather than a sentence ("this is getting worse", "thanks for all").
+
+    An ordinary word passes as the surname behind a given name ("jeremiah king"), as the given name before a surname
+    ("nar sunar"), and alone where it is signed or has a capital.
+    """
+    if any(word.lower() in _GRAMMAR for word in words):
+        return False
+    if len(words) == 1:
+        return not is_common(words[0]) or (words[0].lower() in NAME_WORDS and (signed or words[0][0].isupper()))
+    common = [is_common(word) for word in words]
+    if common[0]:
+        return words[0].lower() in NAME_WORDS and (
+            not all(common[1:]) or all(word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS for word in words[1:])
+        )
+    return not any(
+        ordinary and not (word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS or _looks_like_a_surname(word))
+        for word, ordinary in zip(words[1:], common[1:], strict=True)
+    )
+
+
+def _looks_like_a_surname(word: str) -> bool:
+    """Tell whether nothing but an ending ("fleming") made a word look like an ordinary one."""
+    lower = word.lower()
+    return lower not in ORDINARY and lower not in _NEVER and lower not in MEDICINES
+
+
+def _is_a_medicine(words: list[str]) -> bool:
+    return is_medicine(words[0]) and all(is_medicine(word) or len(word) < 4 for word in words)
+
+
+def _may_be_called(word: str) -> bool:
+    """Tell whether a relative may be called a word in lower case: an unknown one, or one that people are called by."""
+    return word.lower() in NAME_WORDS or not is_common(word.lower())
+
+
+_OF_A_DISEASE: Final = re.compile(r"^(?:['’]s\b|\s*:|\s+(?:disease|syndrome|sign|test|score|scale|palsy|criteria|fracture|catheter)\b)", re.IGNORECASE)
+
+
+def is_surname_after(given: str, word: str, behind: str) -> bool:
+    """Tell whether a word right behind a name belongs to it: "denise johnson on", "Bradley Wood said"."""
+    lower = word.lower()
+    if _OF_A_DISEASE.match(behind) or word.isupper() != given.isupper() or lower in NOT_NAMES or is_medicine(word):
+        return False
+    if word[0].isupper() and given[0].isupper():
+        return lower in SURNAME_WORDS | EPONYMS or not (is_common(lower) or lower in ORDINARY or lower in NAME_WORDS or lower in _MONTHS)
+    # A word in lower case that is ordinary goes on with the sentence as often as with the name ("suman still coughs").
+    return word.islower() and given.islower() and " " not in given and lower in EPONYMS - ORDINARY - _GRAMMAR
+
+
+_MONTHS: Final = frozenset("january february march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday".split())

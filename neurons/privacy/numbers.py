@@ -33,7 +33,7 @@ _MOBILE: Final = re.compile(
 _DECIMAL: Final = re.compile(r"\d+[.,]\d+")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:[ ,]\d{3})+")
 # Help lines are nobody's own number.
-_TOLL_FREE: Final = re.compile(r"(?:\+?1)?8(?:00|33|44|55|66|77|88)\d{7}|0?80[08]\d{4,7}|(?:00|\+)?800\d{7,8}")
+_TOLL_FREE: Final = re.compile(r"(?:\+?1)?8(?:00|33|44|55|66|77|88)\d{7}|0?80[08]\d{4,7}|(?:00|\+)?800\d{7,8}|1660\d{5,7}")
 
 _SSN: Final = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}[- ](?!00)\d{2}[- ](?!0000)\d{4}(?![\w-])")
 _LABELLED_SSN: Final = re.compile(
@@ -73,6 +73,7 @@ _FILES: Final = (
     ("recordNumber", re.compile(
         r"\b(?:ip|op|uhid|hn|regd?|hosp(?:ital)?|cr|er|lab|slip)\b\.?\s*(?:no|num|number|id|#)?\.?\s*[:#.=-]{0,2}\s*"
         r"(?P<value>(?=[\d/-]{0,30}\d{3})\d{1,6}(?:[/-]\d{1,8}){1,3}|(?<=[:#])\s?\d{4,}|(?<=no )\d{4,}|(?<=no\. )\d{4,})\b", re.IGNORECASE)),
+    ("recordNumber", re.compile(r"\b(?:ticket|slip|token|coupon)\s+(?P<value>[A-Z]?-?\d{3,10})\b", re.IGNORECASE)),
     ("recordNumber", re.compile(r"\b(?P<value>(?:MRN|UHID|HN|IPN|OPN|REG)[-#]?\d{4,12})\b", re.IGNORECASE)),
     ("recordNumber", re.compile(
         r"\b(?:bed|cabin|room)\s*(?:(?:no\.?|number|num\.?|#)\s*[:=-]?\s*(?P<value>[A-Z]?-?\d{1,4}[A-Z]?)\b)", re.IGNORECASE)),
@@ -83,8 +84,8 @@ _FILES: Final = (
         r"(?:\s+(?:serial|id|no\.?|number|num\.?|#|lot)){1,3}[\s:=…#.,\-–]{0,6}(?:(?:is|was|reads|says)\b[\s:=…,.-]{0,6})?"
         r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30})", re.IGNORECASE)),
     ("vehiclePlate", re.compile(
-        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:no\.?|number|#|was|is|:|reads|said|says){0,3}\s*[:#]?\s*"
-        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ -](?-i:[A-Z0-9]){1,5}){0,3})\b", re.IGNORECASE)),
+        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:(?:no\.?|number|#|was|is|:|reads?|said|says)\s*){0,3}[:#]?\s*"
+        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ -](?-i:[A-Z0-9]){1,8}){0,3})\b", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(
         r"(?<![\w/])(?P<value>[\w-]{1,60}\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|mov|mp4|wav|m4a))(?!\w)", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(

@@ -14,6 +14,7 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
+from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, is_medicine, is_nepali_sentence, is_nepali_verb
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
@@ -23,6 +24,12 @@ _DISEASE: Final = re.compile(
     r"^(?:['’]s)?\s*(?:disease|syndrome|sign|test|score|scale|palsy|tumou?r|lymphoma|contracture|fracture|manoeuvre|maneuver|thyroiditis"
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
+_MEDICINE: Final = re.compile(
+    r"^\s*(?:gel|ointment|lotion|drops|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)", re.IGNORECASE
+)
+"""Behind a word it says that this is a medicine."""
+_RESULT: Final = re.compile(r"^\s*(?:[:=<>]?\s*\d|positive|negative|titre|titer|normal|raised|elevated)", re.IGNORECASE)
+_OBJECT: Final = re.compile(r"^\s(?:the|a|an|your|it|this|that|these|those|all|any|each)\b", re.IGNORECASE)
 _PRESCRIBED: Final = re.compile(r"(?<!\w)(?:tabs?|caps?|inj|syp|syr|syrup|susp|oint)\.?\s+$", re.IGNORECASE)
 """Before a word it says that this is a drug."""
 _EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
@@ -186,10 +193,15 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         or _TITLE.search(text[max(0, start - 60) : start])
     ):
         return
-    kept = [word for word in words if not _is_nobody(word, kind)]
+    if all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
+        return
+    if len(words) == 1 and _is_something(text, words[0], start, end):
+        return
+    nepali = found.islower() and is_nepali_sentence(_sentence(text, start, end))
+    kept = [word for word in words if not (_is_nobody(word, kind) or (nepali and _is_nepali(word)))]
     if not kept:
         return
-    if any(_plain(word) in EPONYMS for word in words) and (len(words) == 1 or _DISEASE.match(text[end : end + 24])):
+    if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(text[end : end + 24])):
         return
     if _DISEASE.match(text[end : end + 24]) and len(words) == 1 and kind == "name":
         return
@@ -208,7 +220,31 @@ def _is_nobody(word: str, kind: str) -> bool:
         return True
     if kind == "place":
         return plain in REGIONS or (word.isupper() and len(word) <= 4)
-    return word.islower() and is_common(word)
+    return word.islower() and (is_common(word) or plain in ORDINARY)
+
+
+def _is_nepali(word: str) -> bool:
+    """Tell whether a word of a Nepali sentence in Latin letters is none that is announced as a name, or a list has."""
+    return word in NAME_WORDS or word in AMBIGUOUS or is_nepali_verb(word)
+
+
+def _is_eponym(word: str) -> bool:
+    plain = _plain(word)
+    return plain in EPONYMS or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
+
+
+def _is_something(text: str, word: str, start: int, end: int) -> bool:
+    """Tell whether a single word is a blood test ("ANA 1:640"), or the verb that it is too ("Mark the spot")."""
+    if word.isupper() and len(word) <= 4 and _RESULT.match(text[end : end + 16]):  # noqa: PLR2004
+        return True
+    return _plain(word) in NAME_WORDS and _OBJECT.match(text[end : end + 12]) is not None
+
+
+def _sentence(text: str, start: int, end: int) -> str:
+    """Return the sentence around a finding, or what is near of one without an end."""
+    begin = max((text.rfind(mark, max(0, start - 160), start) for mark in ".!?\n"), default=-1)
+    ends = [place for mark in ".!?\n" if (place := text.find(mark, end, end + 160)) >= 0]
+    return text[max(begin + 1, start - 160) : min(ends, default=end + 160)]
 
 
 def _plain(word: str) -> str:
