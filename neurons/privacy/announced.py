@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from neurons.privacy.vocabulary import MEDICINES, NAME_WORDS, ORDINARY, SURNAME_WORDS, is_medicine
+from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, ROMANISED_ORDINARY, SURNAME_WORDS, is_medicine
 from neurons.privacy.words import AMBIGUOUS, EPONYMS, NOT_NAMES, ROMANISED_WORDS
 
 _WORD: Final = r"[^\W\d_][^\W\d_'’-]*(?:['’-][^\W\d_]+)*"
@@ -23,7 +23,7 @@ _PATTERNS: Final = (
     re.compile(rf"{_START}(?:this\s+is|it\s+is|it's|here\s+is)\s+{_NAME}(?=\s*[,.;!\n]|\s*$|\s+(?:here|again|speaking|calling|writing|and|from|with|i|my|the)\b)", re.IGNORECASE),
     re.compile(rf"\b(?:speaking\s+(?:is|with|to)|you\s+can\s+call\s+me|call\s+me|people\s+call\s+me|i\s+go\s+by|signed(?:\s+by)?)[\s:,-]+{_NAME}{_END}", re.IGNORECASE),
     # "thanks, ram sharma" at the end of a line
-    re.compile(rf"\b(?:thanks|thank\s+you|thx|many\s+thanks|thanks\s+(?:again|a\s+lot|so\s+much|in\s+advance)|regards|best|best\s+regards|kind\s+regards"
+    re.compile(rf"\b(?:thx|(?:many\s+)?(?:thanks|thank\s+you)(?:\s+(?:again|a\s+lot|so\s+much|very\s+much|in\s+advance))?|regards|best|best\s+regards|kind\s+regards"
                rf"|warm\s+regards|yours|sincerely|cheers|love|best\s+wishes|bye|take\s+care|respectfully)\s*[,.!\-–—\n]\s*[-–—]?\s*{_NAME}\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
     # "Thank you doctor. ganga jirel, Jhochhen"
     re.compile(rf"\b(?:thanks|thank\s+you)\s+(?:doctor|doc|dr|sir|madam)\s*[.,!\n]\s*{_NAME}\s*(?=,|[.!]*\s*$)", re.IGNORECASE),
@@ -63,6 +63,7 @@ _SAID: Final = (
                r"(?!\s+(?:an?|some|bad|terrible|severe|awful|nausea|headaches?|diarrh\w+|cramps|hives|the)\b))\b", re.IGNORECASE),
 )  # fmt: skip
 _TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
+_TITLED: Final = re.compile(r"\b(?:dr|doctor|prof|professor|nurse)\.?\s+$", re.IGNORECASE)
 _VERBISH: Final = re.compile(
     r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE
 )
@@ -88,7 +89,7 @@ def names(text: str) -> Iterator[tuple[str, int, int]]:
                 yield "name", match.start("name"), match.end("name")
     for pattern in _SAID:
         for match in pattern.finditer(text):
-            if _may_be_called(match["name"]):
+            if _may_be_called(match["name"]) and not _TITLED.search(text, max(0, match.start("name") - 12), match.start("name")):
                 yield "name", match.start("name"), match.end("name")
 
 
@@ -109,7 +110,7 @@ def is_common(word: str) -> bool:
     return (
         lower in _NEVER
         or len(lower) < 2
-        or (word.islower() and (lower in ORDINARY or is_medicine(lower) or _VERBISH.search(lower) is not None))
+        or (word.islower() and (lower in ORDINARY or lower in ROMANISED_ORDINARY or is_medicine(lower) or _VERBISH.search(lower) is not None))
     )
 
 
@@ -128,16 +129,7 @@ def _is_a_name(words: list[str], *, signed: bool) -> bool:
         return words[0].lower() in NAME_WORDS and (
             not all(common[1:]) or all(word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS for word in words[1:])
         )
-    return not any(
-        ordinary and not (word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS or _looks_like_a_surname(word))
-        for word, ordinary in zip(words[1:], common[1:], strict=True)
-    )
-
-
-def _looks_like_a_surname(word: str) -> bool:
-    """Tell whether nothing but an ending ("fleming") made a word look like an ordinary one."""
-    lower = word.lower()
-    return lower not in ORDINARY and lower not in _NEVER and lower not in MEDICINES
+    return not any(is_medicine(word) for word in words[1:])
 
 
 def _is_a_medicine(words: list[str]) -> bool:
@@ -158,9 +150,15 @@ def is_surname_after(given: str, word: str, behind: str) -> bool:
     if _OF_A_DISEASE.match(behind) or word.isupper() != given.isupper() or lower in NOT_NAMES or is_medicine(word):
         return False
     if word[0].isupper() and given[0].isupper():
+        if _ACTS.match(behind) and lower not in _GRAMMAR:
+            return True
         return lower in SURNAME_WORDS | EPONYMS or not (is_common(lower) or lower in ORDINARY or lower in NAME_WORDS or lower in _MONTHS)
     # A word in lower case that is ordinary goes on with the sentence as often as with the name ("suman still coughs").
-    return word.islower() and given.islower() and " " not in given and lower in EPONYMS - ORDINARY - _GRAMMAR
+    if not (word.islower() and given.islower()) or " " in given or lower in _GRAMMAR:
+        return False
+    return lower in EPONYMS - ORDINARY or (lower in SURNAME_WORDS | EPONYMS and _NAME_ENDS.match(behind) is not None)
 
 
+_ACTS: Final = re.compile(rf"\s+{_SPEAKS}\b")
+_NAME_ENDS: Final = re.compile(r"\s*(?:[.,;:!?\n(]|$|(?:on|at|from|here|and|who|has|had|is|was|said|says|told|came|lives)\b)", re.IGNORECASE)
 _MONTHS: Final = frozenset("january february march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday".split())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from neurons.privacy.gazetteer import Gazetteer
-from neurons.privacy.vocabulary import NAME_WORDS
+from neurons.privacy.vocabulary import NAME_WORDS, ROMANISED_ORDINARY
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, ROMANISED_WORDS
 
 _MONTHS: Final = (
@@ -115,7 +115,7 @@ _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Z][a-z]{2,20})\s+(?:District|Municipality|Rural\s+Municipality|VDC|Tole|Chowk)\b"),
 )  # fmt: skip
 _COMMON: Final = DEVANAGARI_WORDS - AMBIGUOUS
-_COMMON_ROMANISED: Final = ROMANISED_WORDS - AMBIGUOUS - NAME_WORDS
+_COMMON_ROMANISED: Final = (ROMANISED_WORDS | ROMANISED_ORDINARY) - AMBIGUOUS - NAME_WORDS
 _MARKER: Final = re.compile(r"(?<=[\u0900-\u097f]{2})(?:हरूले|हरूलाई|हरू|लाई|सँग|संग|बाट|देखि|सम्म|को)$")
 _TITLE: Final = re.compile(r"\b(?:dr|doctor|doc|prof|professor|nurse)\.?\s*(?:[A-Z][a-z]+\s+){0,2}$", re.IGNORECASE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
-from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, is_medicine, is_nepali_sentence, is_nepali_verb
+from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, ROMANISED_ORDINARY, is_medicine, is_nepali_sentence, is_nepali_verb
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
@@ -28,6 +29,8 @@ _MEDICINE: Final = re.compile(
     r"^\s*(?:gel|ointment|lotion|drops|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)", re.IGNORECASE
 )
 """Behind a word it says that this is a medicine."""
+_REHYDRATION: Final = re.compile(r"^(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
+"""Nepal's rehydration salts, "water of life": the first word is a name too."""
 _RESULT: Final = re.compile(r"^\s*(?:[:=<>]?\s*\d|positive|negative|titre|titer|normal|raised|elevated)", re.IGNORECASE)
 _OBJECT: Final = re.compile(r"^\s(?:the|a|an|your|it|this|that|these|those|all|any|each)\b", re.IGNORECASE)
 _PRESCRIBED: Final = re.compile(r"(?<!\w)(?:tabs?|caps?|inj|syp|syr|syrup|susp|oint)\.?\s+$", re.IGNORECASE)
@@ -193,7 +196,7 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         or _TITLE.search(text[max(0, start - 60) : start])
     ):
         return
-    if all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
+    if is_medicine(found) or _REHYDRATION.match(found) or all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
         return
     if len(words) == 1 and _is_something(text, words[0], start, end):
         return
@@ -225,12 +228,12 @@ def _is_nobody(word: str, kind: str) -> bool:
 
 def _is_nepali(word: str) -> bool:
     """Tell whether a word of a Nepali sentence in Latin letters is none that is announced as a name, or a list has."""
-    return word in NAME_WORDS or word in AMBIGUOUS or is_nepali_verb(word)
+    return word in NAME_WORDS or word in AMBIGUOUS or word in ROMANISED_ORDINARY or is_nepali_verb(word)
 
 
 def _is_eponym(word: str) -> bool:
-    plain = _plain(word)
-    return plain in EPONYMS or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
+    plain = "".join(each for each in unicodedata.normalize("NFD", _plain(word)) if not unicodedata.combining(each))
+    return plain in EPONYMS or _plain(word) in EPONYMS or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
 
 
 def _is_something(text: str, word: str, start: int, end: int) -> bool:

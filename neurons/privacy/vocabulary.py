@@ -56,6 +56,24 @@ ORDINARY: Final = _lines("ordinary_words.txt")
 MEDICINES: Final = _lines("medicines.txt")
 """Brands and generic names, mostly of India, Nepal and the United States."""
 
+ROMANISED_ORDINARY: Final = frozenset(
+    """abastha achar adha adhi aglo akha aakha akhama aankha allergy amilo amilopan anga anuhar ausadhi aushadhi badam badhi bachcha bachha baccha balak balika
+    bandh bans bari barsat basna bela beluka bhat bhaat bhok bhitta bihana bihe bikalpa bish bojh bolna budha budhi byatha chala chamal chamcha
+    chaya chhala chhahari chilaucha chilaune chimeki chimekile chini chinta chiso chiya chot chup dahi dahine dal dant danta dar darta dawai dhado dhancha
+    dhulo dhuwa dimag dishaa dudh dukha dukhi dukhai dukhna dulna ganda ganga garbha garbhavati garbhawati garmi gas ghaito ghanta ghinau ghiu
+    ghokro ghuda ghunda goli golo gulio gyas haat haddi halka hapta hasna hawa hidna hiddai hinsa hospital hridaya ilaj jadi janai jan jal jangh jhada
+    jhol jibro jor jorni joro kaam kaancho kabj kachaa kalejo kam kamar kamjori kamjor kan kanchi kapda karan kasto katha khaali khaja
+    khal khali khatara khatra khel khol khoki khop khuda khushi khutta kidney kohi komal kra ku kura lamo lakshan
+    lasun lugaa maasu machha mahinawari man manchhe manche mandir maran marda maasik masu matha mathi mukh mukha muto mutu muskil nadi nak nani nasa nasha naso
+    nidra ninda nilo niko niyam niyamit nun pachan pahila paila paisa pakhala palika pani parhej parikshan pasina pathegar patuka payo peth phal phokso phul
+    phohor pida pinas piro pisab pitta pratyek prasab pugdo rag ragat rahat rakta raktachap ramro rashi rato roga rog ruga rughakhoki rughaa
+    rukh ruwai saaf sabun safa sahi sahayata sajilo sallah samaya samanya samasya sancho saral sarir sarirma sas seto sewan shakti sikka
+    sugar sukha sukhdo sunchha sunna suruma susta suti sutna swas swasth swasthya tablet taagat tagat talu tama tanau tanka tarkari tato tel thakai thakan thando
+    thik thulo thuk tikha timro tok tauko udar umer umir unko upachar upaya uthda vitamin yatra zaruri jaruri srimati shrimati sriman shriman chhimeki
+    chimeki darja nagarpalika wada oda ghaam barkha janma mrityu badhchha ghatchha""".split()
+)
+"""Ordinary Nepali words in Latin letters: food, body, illness, household."""
+
 _STRENGTH: Final = re.compile(r"(?:[-\s]?(?:\d+|[A-Z]{1,3}|forte|plus|duo|max|neo|retard|spas|advance))*$", re.IGNORECASE)
 _NEPALI_VERB: Final = re.compile(
     r"(?:daina|dainan|dina|dinan|chh?a|chh?u|chh?au|chh?an|chh?in|chh?ha|thiyo|thiye|thyo|[aei]ko|[aei]ki|[aei]ka|nuhos|nus|nuhuncha|nuhunchha|nuparchha"
@@ -65,8 +83,8 @@ _NOT_VERBS: Final = frozenset(["bhanu", "manu", "sanu", "tanu", "ranu", "hira", 
 
 
 def is_medicine(word: str) -> bool:
-    """Tell whether a word is a medicine, with its strength or form behind it or not ("Telma", "Pan-D", "Montair LC")."""
-    lower = word.lower().strip("'’-")
+    """Tell whether a word, or a few, are a medicine, with its strength or form behind it or not ("Telma", "Pan-D", "Montair LC")."""
+    lower = word.lower().strip("'’-").replace(" ", "-")
     return lower in MEDICINES or _STRENGTH.sub("", lower, count=1) in MEDICINES
 
 
