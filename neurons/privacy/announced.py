@@ -27,6 +27,8 @@ _PATTERNS: Final = (
                rf"|warm\s+regards|yours|sincerely|cheers|love|best\s+wishes|bye|take\s+care|respectfully)\s*[,.!\-–—\n]\s*[-–—]?\s*{_NAME}\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
     # "Thank you doctor. ganga jirel, Jhochhen"
     re.compile(rf"\b(?:thanks|thank\s+you)\s+(?:doctor|doc|dr|sir|madam)\s*[.,!\n]\s*{_NAME}\s*(?=,|[.!]*\s*$)", re.IGNORECASE),
+    # "you can reach my wife olga summers on …"
+    re.compile(rf"\b(?:reach|call|contact|phone|ring|text|tell|inform|ask)\s+(?:my|our)\s+\w+(?:-in-law)?,?\s+{_NAME}(?=\s+(?:on|at|under|about|if|for)\b)", re.IGNORECASE),
     re.compile(rf"(?:^|\n)\s*(?:--?|–|—|~)\s*{_NAME}\s*(?=$|\n)", re.IGNORECASE),
     re.compile(rf"\b(?:patient|pt|name|full\s+name|client|caller|contact|next\s+of\s+kin|emergency\s+contact|guardian)\s*(?:name)?\s*[:=]\s*{_NAME}(?=\s*(?:[,;.(/|\n]|$|\d|-\s))", re.IGNORECASE),
     re.compile(rf"\b(?:husband|wife|son|daughter|mother|father|mum|mom|dad|sister|brother|partner|aunt|uncle|grandmother|grandfather|grandma|grandpa"
@@ -42,7 +44,7 @@ _NEVER: Final = (ROMANISED_WORDS - AMBIGUOUS) | EPONYMS | NOT_NAMES | frozenset(
 )  # fmt: skip
 _WEAK: Final = (_PATTERNS[1], _PATTERNS[2])
 """What announces things too: "this is Pan-D"."""
-_SIGNED: Final = (*_PATTERNS[3:8], *_PATTERNS[8:])
+_SIGNED: Final = _PATTERNS[3:]
 """What announces nothing but people, at an end of what they write or before their age."""
 _GRAMMAR: Final = (ROMANISED_WORDS - AMBIGUOUS - NAME_WORDS - SURNAME_WORDS) | (_NEVER - EPONYMS - NAME_WORDS - SURNAME_WORDS - ROMANISED_WORDS)
 _SPEAKS: Final = (
@@ -71,6 +73,9 @@ _TOWNS: Final = (
     re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"
                rf"\s+(?:here\s+|over\s+|originally\s+|up\s+)?(?:from|in|at|near|to|outside)\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
     re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|myself)\s+)?{_WORD}(?:\s+{_WORD})?(?:\s+here)?\s+from\s+{_NO_TOWN}(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
+    # "Thank you doctor. Kamal Rai, Sanepa"
+    re.compile(rf"\b(?:thanks|thank\s+you|regards|dhanyabaa?d|dhanyawaa?d|sincerely|cheers)(?:\s+(?:so\s+much|a\s+lot|doctor|doc|dr|sir|madam))?\s*[.,!\n]\s*(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}},\s*"
+               rf"(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
     re.compile(r"\b(?:home\s*town|city|town|village|address|place\s+of\s+birth)\s*(?:is|:|=)\s*(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})", re.IGNORECASE),
 )  # fmt: skip
 

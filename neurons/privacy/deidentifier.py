@@ -234,6 +234,10 @@ _TOWN_BEGINS: Final = re.compile(
     r"(?<!\w)(?:New|North|South|East|West|Port|Lake|Mount|Mt\.?|Fort|Ft\.?|Saint|St\.?|San|Santa|Los|Las|Upper|Lower|Old|Great|Little|Cape) $"
 )
 _TO_A_TOWN: Final = re.compile(r"\b(?:in|from|to|near|at|of|around|outside) [A-Z][a-z]+\.? $")
+# "Ryan P Costa", "Eckart van der Dussen"
+_MIDDLE: Final = re.compile(
+    r"(?:[ \u00a0](?:[A-Z]\.?|van|von|der|den|de|del|della|la|las|los|di|da|dos|das|du|bin|bint|binti|ibn|al|el|ul|ter|ten|y)){1,3}[ \u00a0][A-ZÀ-Þ][^\W\d_]+(?:['’-][^\W\d_]+)*"
+)
 _NEXT_WORD: Final = re.compile(r"[ \u00a0]([^\W\d_]{2,}(?:['’-][^\W\d_]+)*)")
 _WARD: Final = re.compile(r"[ ]?-[ ]?\d{1,2}(?![\w/-]|[.]\d)")
 
@@ -258,6 +262,8 @@ def _whole_name(text: str, start: int, end: int) -> int:
     """Return where a name ends: a surname that is an ordinary word or an eponym belongs to the given name before it."""
     from neurons.privacy.announced import is_surname_after  # noqa: PLC0415
 
+    while (among := _MIDDLE.match(text, end)) and text[start:end][0].isupper():
+        end = among.end()
     while (following := _NEXT_WORD.match(text, end)) and is_surname_after(text[start:end], following[1], text[following.end() :]):
         end = following.end()
     return end

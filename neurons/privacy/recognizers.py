@@ -15,7 +15,7 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
-from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, ROMANISED_ORDINARY, is_medicine, is_nepali_sentence, is_nepali_verb
+from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, ROMANISED_ORDINARY, SURNAME_WORDS, is_medicine, is_nepali_sentence, is_nepali_verb
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
@@ -29,9 +29,10 @@ _MEDICINE: Final = re.compile(
     r"^\s*(?:gel|ointment|lotion|drops|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)", re.IGNORECASE
 )
 """Behind a word it says that this is a medicine."""
-_REHYDRATION: Final = re.compile(r"^(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
+_REHYDRATION: Final = re.compile(r"(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
 """Nepal's rehydration salts, "water of life": the first word is a name too."""
 _RESULT: Final = re.compile(r"^\s*(?:[:=<>]?\s*\d|positive|negative|titre|titer|normal|raised|elevated)", re.IGNORECASE)
+_BEGINS: Final = re.compile(r"(?:^|[.!?:\n]\s?)$")
 _OBJECT: Final = re.compile(r"^\s(?:the|a|an|your|it|this|that|these|those|all|any|each)\b", re.IGNORECASE)
 _PRESCRIBED: Final = re.compile(r"(?<!\w)(?:tabs?|caps?|inj|syp|syr|syrup|susp|oint)\.?\s+$", re.IGNORECASE)
 """Before a word it says that this is a drug."""
@@ -196,7 +197,7 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         or _TITLE.search(text[max(0, start - 60) : start])
     ):
         return
-    if is_medicine(found) or _REHYDRATION.match(found) or all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
+    if is_medicine(found) or all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
         return
     if len(words) == 1 and _is_something(text, words[0], start, end):
         return
@@ -211,8 +212,19 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
     last_kept = len(words) - 1 - words[::-1].index(kept[-1])
     while kind == "name" and last_kept + 1 < len(words) and words[last_kept + 1][0].isupper():
         last_kept += 1  # "Aida Corona": after a given name even such a word is a surname
-    first, last = found.find(kept[0]), found.rfind(words[last_kept]) + len(words[last_kept])
-    if kept[0] == words[last_kept] and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
+    first_kept = words.index(kept[0])
+    while kind == "name" and first_kept and words[first_kept - 1][0].isupper() and _plain(words[first_kept - 1]) in NAME_WORDS:
+        first_kept -= 1  # "Christian Robertson": before a surname even such a word is a given name
+    while (
+        kind == "name" and first_kept < last_kept and first_kept == words.index(kept[0]) and len(kept) > 1
+        and _plain(words[first_kept]) in ORDINARY - NAME_WORDS - SURNAME_WORDS and _BEGINS.search(text[: start + found.find(words[first_kept])][-3:])
+    ):
+        kept = kept[1:]  # "Saw Eckart": a verb has a capital where a sentence begins
+        first_kept = words.index(kept[0])
+    first, last = found.find(words[first_kept]), found.rfind(words[last_kept]) + len(words[last_kept])
+    if _REHYDRATION.match(found, first):
+        return
+    if first_kept == last_kept and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
         return
     yield kind, start + first, start + last
 

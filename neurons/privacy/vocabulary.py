@@ -45,7 +45,7 @@ SURNAME_WORDS: Final = frozenset(
     pope porter post potter pound powers price prince quick rains ray reader reading rice rich ridge rivers roads rock root rose rush salmon savage school
     sharp sheets shepherd short silver singer skinner slaughter small smart smith snow south speed spring spencer stage steel stern still stone storm street
     strong summer summers swan swift tailor tanner taylor temple thorn tiller tree turner underwood vale wall walker waller ward waters weaver webb weeks
-    wells west wheeler white wild winter winters wise wolf wood woods work worth wright young
+    wells west wheeler white wild winter winters wise wolf wood woods work worth wright young english french welsh england ireland holland london israel jordan shields burns barnes
     ale gurau guru lama magar pande pant pokhari puri rana rai sah""".split()
 )  # fmt: skip
 """Ordinary words that are surnames too: part of a name beside a given one."""
@@ -74,10 +74,10 @@ ROMANISED_ORDINARY: Final = frozenset(
 )
 """Ordinary Nepali words in Latin letters: food, body, illness, household."""
 
-_STRENGTH: Final = re.compile(r"(?:[-\s]?(?:\d+|[A-Z]{1,3}|forte|plus|duo|max|neo|retard|spas|advance))*$", re.IGNORECASE)
+_STRENGTH: Final = re.compile(r"(?:[-\s](?:\d+|[A-Z]{1,3}|forte|plus|duo|max|neo|retard|spas|advance)|\d+)*$", re.IGNORECASE)
 _NEPALI_VERB: Final = re.compile(
     r"(?:daina|dainan|dina|dinan|chh?a|chh?u|chh?au|chh?an|chh?in|chh?ha|thiyo|thiye|thyo|[aei]ko|[aei]ki|[aei]ka|nuhos|nus|nuhuncha|nuhunchha|nuparchha"
-    r"|nuparcha|iyo|eyo|ayo|yeu|era|ira|inchh?a|indaina|aunu|anu|dai|hosla|yos|namaa?|nalai|nuparne)$"
+    r"|nuparcha|iyo|eyo|ayo|[^aeiou]yo|yeu|era|ira|inchh?a|indaina|aunu|anu|dai|hosla|yos|namaa?|nalai|nuparne)$"
 )  # fmt: skip
 _NOT_VERBS: Final = frozenset(["bhanu", "manu", "sanu", "tanu", "ranu", "hira", "mira", "nira", "vera", "indira", "samira", "tamira", "anu", "radhika"])
 
@@ -94,7 +94,7 @@ def is_nepali_verb(word: str) -> bool:
 
 
 NEPALI_FUNCTION: Final = frozenset(
-    """aba achel afai aja aaja ajai ahile aile ali alik ani aru atyanta aune baki bata bhane bhanda bhari bhayo bhitra bholi chahi chai cha chha chaina
+    """aba achel afai aja aaja ajai ahile aile ali alik ani aru atyanta aune baki bata bhane bhaye bhanda bhari bhayo bhitra bholi chahi chai cha chha chaina
     chhaina dekhi dherai din dinma dinko eti ek ekdam euta feri garda garna garne garnu gayo hajur hijo hola huda hudaina hune huncha hunchha hunna jasto
     jati kahile kahilekahi kaha kasari kasto kati ke khali khana kina ko kun lagi lai lagyo le ma mathi maile majale malai matra mero mildaina naya ni
     pachi pachhi pahila pani parchha parcha ra rati sadhai sadhain samma sanga sita sabai sakina tala tala tapai tara teso tesko tin tyo uhale usko uslai
