@@ -128,13 +128,20 @@ def _is_a_name(words: list[str], *, signed: bool) -> bool:
     if any(word.lower() in _GRAMMAR for word in words):
         return False
     if len(words) == 1:
-        return not is_common(words[0]) or (words[0].lower() in NAME_WORDS and (signed or words[0][0].isupper()))
+        lower = words[0].lower()
+        return not is_common(words[0]) or (lower in NAME_WORDS and (signed or words[0][0].isupper())) or (lower in EPONYMS and signed)
     common = [is_common(word) for word in words]
-    if common[0]:
+    if common[0] and not _looks_common(words[0]):
         return words[0].lower() in NAME_WORDS and (
             not all(common[1:]) or all(word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS for word in words[1:])
         )
     return not any(is_medicine(word) for word in words[1:])
+
+
+def _looks_common(word: str) -> bool:
+    """Tell whether nothing but its ending ("tenzing") made a word look like an ordinary one."""
+    lower = word.lower()
+    return lower not in _NEVER and lower not in ORDINARY and lower not in ROMANISED_ORDINARY and not is_medicine(lower)
 
 
 def _is_a_medicine(words: list[str]) -> bool:
@@ -155,7 +162,7 @@ def is_surname_after(given: str, word: str, behind: str) -> bool:
     if _OF_A_DISEASE.match(behind) or word.isupper() != given.isupper() or lower in NOT_NAMES or is_medicine(word):
         return False
     if word[0].isupper() and given[0].isupper():
-        if _ACTS.match(behind) and lower not in _GRAMMAR:
+        if (_ACTS.match(behind) or _STOPS.match(behind)) and lower not in _GRAMMAR:
             return True
         return lower in SURNAME_WORDS | EPONYMS or not (is_common(lower) or lower in ORDINARY or lower in NAME_WORDS or lower in _MONTHS)
     # A word in lower case that is ordinary goes on with the sentence as often as with the name ("suman still coughs").
@@ -165,5 +172,6 @@ def is_surname_after(given: str, word: str, behind: str) -> bool:
 
 
 _ACTS: Final = re.compile(rf"\s+{_SPEAKS}\b")
+_STOPS: Final = re.compile(r"[,;).]")
 _NAME_ENDS: Final = re.compile(r"\s*(?:[.,;:!?\n(]|$|(?:on|at|from|here|and|who|has|had|is|was|said|says|told|came|lives)\b)", re.IGNORECASE)
 _MONTHS: Final = frozenset("january february march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday".split())

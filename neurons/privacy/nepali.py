@@ -56,7 +56,8 @@ _NUMBERS: Final = (
 _NUMBER_PATTERNS: Final = tuple((kind, re.compile(label + _FILLER + _VALUE, re.IGNORECASE)) for kind, label in _NUMBERS)
 
 _MARK: Final = "\u0900-\u097f"
-_WORD: Final = r"[\u0904-\u0939\u0958-\u0961\u0971-\u097f][\u0900-\u0963\u0971-\u097f]*"
+_WORD: Final = r"[\u0904-\u0939\u0958-\u0961\u0971-\u097f][\u0900-\u0963\u0971-\u097f]{0,39}"
+"""Longer ones don't exist; without a bound a text of one word would be read anew from each of its letters."""
 _WORDS: Final = re.compile(rf"(?<![{_MARK}]){_WORD}")
 _SUFFIX: Final = re.compile(r"(?:हरूले|हरू|ज्यूले|ज्यू|जीले|जीको|जी|ले|लाई|को|की|का|मा|बाट|सँग|संग|देखि|सम्म|कै|कहाँ|तिर)$")
 _HONORIFIC: Final = "श्री|श्रीमती|सुश्री|मिस्टर|मिस"
