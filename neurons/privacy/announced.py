@@ -46,7 +46,9 @@ _WEAK: Final = (_PATTERNS[1], _PATTERNS[2])
 """What announces things too: "this is Pan-D"."""
 _SIGNED: Final = _PATTERNS[3:]
 """What announces nothing but people, at an end of what they write or before their age."""
-_GRAMMAR: Final = (ROMANISED_WORDS - AMBIGUOUS - NAME_WORDS - SURNAME_WORDS) | (_NEVER - EPONYMS - NAME_WORDS - SURNAME_WORDS - ROMANISED_WORDS)
+_GRAMMAR: Final = (ROMANISED_WORDS - AMBIGUOUS - NAME_WORDS - SURNAME_WORDS) | (
+    _NEVER - EPONYMS - NAME_WORDS - SURNAME_WORDS - ROMANISED_WORDS
+)
 _SPEAKS: Final = (
     r"(?:says|said|told|tells|asked|asks|thinks|thought|wants|wanted|has|had|is|was|takes|took|needs|needed|got|gets|lives|lived|feels|felt|cannot|can't|came"
     r"|went|died|fainted|fell|broke|gave|complains|suffers|smokes|drinks|weighs|keeps|lost|started|uses)"
@@ -60,6 +62,9 @@ _SAID: Final = (
     re.compile(rf"\b(?:my|our|his|her|their)\s+(?:\w+\s+)?{_RELATIVE},?\s+(?P<name>{_WORD})\s+{_SPEAKS}\b", re.IGNORECASE),
     # "I'm Hope, 29, and …"
     re.compile(rf"\b(?:i\s+am|i'm|im)\s+(?P<name>{_WORD}),\s*(?:aged?\s+)?\d{{1,2}}\b(?!\s*(?:weeks?|months?|days?|hours?|mg|kg|/|%|[.]\d))", re.IGNORECASE),
+    # "Utsav Byansi was seen at the clinic"
+    re.compile(r"(?:^|[\n.!?]\s+)(?P<name>(?-i:[A-ZÀ-Þ][a-zß-ÿ]+\s+[A-ZÀ-Þ][a-zß-ÿ]+))\s+(?:was\s+(?:seen|admitted|discharged|referred|born|brought|diagnosed|operated)|came|presented"
+               r"|complain\w+|told|asked|said|says|rang|phoned|needs|lives|works|died|fell)\b", re.IGNORECASE),
     # "Teodoro gave him ibuprofen", and not "Brufen gave him a rash"
     re.compile(r"(?:^|[\n.!?]\s+)(?P<name>(?-i:[A-ZÀ-Þ][a-zß-ÿ]+))\s+(?:told|asked|said|says|brought|thinks|wants|phoned|rang|(?:gave|took|saw)\s+(?:him|her|them|us|me|it)"
                r"(?!\s+(?:an?|some|bad|terrible|severe|awful|nausea|headaches?|diarrh\w+|cramps|hives|the)\b))\b", re.IGNORECASE),
@@ -74,8 +79,8 @@ _TOWNS: Final = (
                rf"\s+(?:here\s+|over\s+|originally\s+|up\s+)?(?:from|in|at|near|to|outside)\s+(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
     re.compile(rf"{_START}(?:(?:i\s*am|i'm|im|this\s+is|myself)\s+)?{_WORD}(?:\s+{_WORD})?(?:\s+here)?\s+from\s+{_NO_TOWN}(?P<town>{_WORD}(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})", re.IGNORECASE),
     # "Thank you doctor. Kamal Rai, Sanepa"
-    re.compile(rf"\b(?:thanks|thank\s+you|regards|dhanyabaa?d|dhanyawaa?d|sincerely|cheers)(?:\s+(?:so\s+much|a\s+lot|doctor|doc|dr|sir|madam))?\s*[.,!\n]\s*(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}},\s*"
-               rf"(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){{0,2}})\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
+    re.compile(r"\b(?:thanks|thank\s+you|regards|dhanyabaa?d|dhanyawaa?d|sincerely|cheers)(?:\s+(?:so\s+much|a\s+lot|doctor|doc|dr|sir|madam))?\s*[.,!\n]\s*(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2},\s*"
+               r"(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})\s*[.!]*\s*(?=$|\n)", re.IGNORECASE),
     re.compile(r"\b(?:home\s*town|city|town|village|address|place\s+of\s+birth)\s*(?:is|:|=)\s*(?P<town>(?-i:[A-Z])[\w'-]+(?:\s+(?-i:[A-Z])[\w'-]+){0,2})", re.IGNORECASE),
 )  # fmt: skip
 
@@ -94,7 +99,9 @@ def names(text: str) -> Iterator[tuple[str, int, int]]:
                 yield "name", match.start("name"), match.end("name")
     for pattern in _SAID:
         for match in pattern.finditer(text):
-            if _may_be_called(match["name"]) and not _TITLED.search(text, max(0, match.start("name") - 12), match.start("name")):
+            if _may_be_called(match["name"]) and not _TITLED.search(
+                text, max(0, match.start("name") - 12), match.start("name")
+            ):
                 yield "name", match.start("name"), match.end("name")
 
 
@@ -115,7 +122,15 @@ def is_common(word: str) -> bool:
     return (
         lower in _NEVER
         or len(lower) < 2
-        or (word.islower() and (lower in ORDINARY or lower in ROMANISED_ORDINARY or is_medicine(lower) or _VERBISH.search(lower) is not None))
+        or (
+            word.islower()
+            and (
+                lower in ORDINARY
+                or lower in ROMANISED_ORDINARY
+                or is_medicine(lower)
+                or _VERBISH.search(lower) is not None
+            )
+        )
     )
 
 
@@ -129,10 +144,14 @@ def _is_a_name(words: list[str], *, signed: bool) -> bool:
         return False
     if len(words) == 1:
         lower = words[0].lower()
-        return not is_common(words[0]) or (lower in NAME_WORDS and (signed or words[0][0].isupper())) or (lower in EPONYMS and signed)
+        return (
+            not is_common(words[0])
+            or (lower in NAME_WORDS and (signed or words[0][0].isupper()))
+            or (lower in EPONYMS and signed)
+        )
     common = [is_common(word) for word in words]
     if common[0] and not _looks_common(words[0]):
-        return words[0].lower() in NAME_WORDS and (
+        return words[0].lower() in NAME_WORDS | EPONYMS and (
             not all(common[1:]) or all(word.lower() in NAME_WORDS | SURNAME_WORDS | EPONYMS for word in words[1:])
         )
     return not any(is_medicine(word) for word in words[1:])
@@ -148,12 +167,14 @@ def _is_a_medicine(words: list[str]) -> bool:
     return is_medicine(words[0]) and all(is_medicine(word) or len(word) < 4 for word in words)
 
 
-def _may_be_called(word: str) -> bool:
-    """Tell whether a relative may be called a word in lower case: an unknown one, or one that people are called by."""
-    return word.lower() in NAME_WORDS or not is_common(word.lower())
+def _may_be_called(name: str) -> bool:
+    """Tell whether people may be called so: unknown words, or those that people are called by."""
+    return all(word in NAME_WORDS or not is_common(word) for word in name.lower().split())
 
 
-_OF_A_DISEASE: Final = re.compile(r"^(?:['’]s\b|\s*:|\s+(?:disease|syndrome|sign|test|score|scale|palsy|criteria|fracture|catheter)\b)", re.IGNORECASE)
+_OF_A_DISEASE: Final = re.compile(
+    r"^(?:['’]s\b|\s*:|\s+(?:disease|syndrome|sign|test|score|scale|palsy|criteria|fracture|catheter)\b)", re.IGNORECASE
+)
 
 
 def is_surname_after(given: str, word: str, behind: str) -> bool:
@@ -164,7 +185,9 @@ def is_surname_after(given: str, word: str, behind: str) -> bool:
     if word[0].isupper() and given[0].isupper():
         if (_ACTS.match(behind) or _STOPS.match(behind)) and lower not in _GRAMMAR:
             return True
-        return lower in SURNAME_WORDS | EPONYMS or not (is_common(lower) or lower in ORDINARY or lower in NAME_WORDS or lower in _MONTHS)
+        return lower in SURNAME_WORDS | EPONYMS or not (
+            is_common(lower) or lower in ORDINARY or lower in NAME_WORDS or lower in _MONTHS
+        )
     # A word in lower case that is ordinary goes on with the sentence as often as with the name ("suman still coughs").
     if not (word.islower() and given.islower()) or " " in given or lower in _GRAMMAR:
         return False
@@ -173,5 +196,29 @@ def is_surname_after(given: str, word: str, behind: str) -> bool:
 
 _ACTS: Final = re.compile(rf"\s+{_SPEAKS}\b")
 _STOPS: Final = re.compile(r"[,;).]")
-_NAME_ENDS: Final = re.compile(r"\s*(?:[.,;:!?\n(]|$|(?:on|at|from|here|and|who|has|had|is|was|said|says|told|came|lives)\b)", re.IGNORECASE)
-_MONTHS: Final = frozenset("january february march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday".split())
+_NAME_ENDS: Final = re.compile(
+    r"\s*(?:[.,;:!?\n(]|$|(?:on|at|from|here|and|who|has|had|is|was|said|says|told|came|lives)\b)", re.IGNORECASE
+)
+_MONTHS: Final = frozenset(
+    [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+    ]
+)

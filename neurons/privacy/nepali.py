@@ -193,11 +193,7 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
             ):
                 break
             half = _stem(words[other][0], known.names)
-            if (
-                half in _COMMON
-                or words[other][0] in _COMMON
-                or (step > 0 and words[other - 1][0] != stems[other - 1])
-            ):
+            if half in _COMMON or words[other][0] in _COMMON or (step > 0 and words[other - 1][0] != stems[other - 1]):
                 break
             yield "name", words[other].start(), words[other].start() + len(half)
             if step < 0 and known.given & {half}:
@@ -211,7 +207,11 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     words = list(_ROMAN_WORD.finditer(text))
     for index, match in enumerate(words):
         word = match[0].lower()
-        if word not in known.names or word in ROMANISED_WORDS or _TITLE.search(text[max(0, match.start() - 40) : match.start()]):
+        if (
+            word not in known.names
+            or word in ROMANISED_WORDS
+            or _TITLE.search(text[max(0, match.start() - 40) : match.start()])
+        ):
             continue
         beside = [words[other] for other in (index - 1, index + 1) if 0 <= other < len(words)
                   and abs(words[other].start() - match.start()) < 24 and _adjacent(text, *sorted((words[other], match), key=lambda m: m.start()))]  # fmt: skip
@@ -249,7 +249,9 @@ def _is_somebody(text: str, words: list[re.Match[str]], stems: list[str], index:
     if words[index][0][len(stems[index]) :] in ("ले", "लाई", "जी", "ज्यू"):
         return True
     return any(
-        0 <= other < len(words) and stems[other] in known.names - AMBIGUOUS and _adjacent(text, *sorted((words[index], words[other]), key=lambda m: m.start()))
+        0 <= other < len(words)
+        and stems[other] in known.names - AMBIGUOUS
+        and _adjacent(text, *sorted((words[index], words[other]), key=lambda m: m.start()))
         for other in (index - 1, index + 1)
     )
 

@@ -25,7 +25,8 @@ _ROOM: Final = re.compile(r"\b(?:apt|apartment|suite|flat)\.?\s*(?:no\.?\s*)?#?\
 # "Ward no 4, Lalitpur", "Tokha Municipality Ward 7"; a hospital's ward 7 alone says nothing
 _WARD: Final = re.compile(
     r"\bward\s*(?:no\.?|number|num\.?|#)\s*[:-]?\s*\d{1,2}(?:\s*,\s*[A-Z][\w'-]{2,30})?\b"
-    r"|(?:(?<=municipality)|(?<=palika)|(?<=nagarpalika)|(?<=metropolis)),?\s+ward\s*-?\s*\d{1,2}\b|\bward\s*-?\s*\d{1,2}\s*,\s*(?-i:[A-Z])[\w'-]{2,30}\b", re.IGNORECASE
+    r"|(?:(?<=municipality)|(?<=palika)|(?<=nagarpalika)|(?<=metropolis)),?\s+ward\s*-?\s*\d{1,2}\b|\bward\s*-?\s*\d{1,2}\s*,\s*(?-i:[A-Z])[\w'-]{2,30}\b",
+    re.IGNORECASE,
 )
 _DEVANAGARI_WARD: Final = re.compile(r"(?<!\w)(?:वडा|वार्ड)\s*(?:नं|नम्बर|न)?\.?\s*[:-]?\s*\d{1,2}(?!\d)")
 _BOX: Final = re.compile(r"\bP\.?\s?O\.?\s?Box\s+\d+", re.IGNORECASE)
@@ -128,7 +129,8 @@ _SPELLED_EMAIL: Final = re.compile(
 )
 # "s u n i t a @ gmail . com"
 _SPACED_EMAIL: Final = re.compile(
-    r"(?<!\w)(?:\w ){0,31}\w{1,64} ?@ ?(?:\w ){0,31}[\w-]{1,63} ?(?:\.|\bdot\b) ?(?:com|org|net|edu|gov|info|io|me|uk|de|in|np)\b", re.IGNORECASE
+    r"(?<!\w)(?:\w ){0,31}\w{1,64} ?@ ?(?:\w ){0,31}[\w-]{1,63} ?(?:\.|\bdot\b) ?(?:com|org|net|edu|gov|info|io|me|uk|de|in|np)\b",
+    re.IGNORECASE,
 )
 _URL: Final = (
     re.compile(r"\b(?:https?|ftp)://\S+", re.IGNORECASE),

@@ -15,7 +15,15 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
-from neurons.privacy.vocabulary import NAME_WORDS, ORDINARY, ROMANISED_ORDINARY, SURNAME_WORDS, is_medicine, is_nepali_sentence, is_nepali_verb
+from neurons.privacy.vocabulary import (
+    NAME_WORDS,
+    ORDINARY,
+    ROMANISED_ORDINARY,
+    SURNAME_WORDS,
+    is_medicine,
+    is_nepali_sentence,
+    is_nepali_verb,
+)
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
@@ -26,7 +34,8 @@ _DISEASE: Final = re.compile(
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
 _MEDICINE: Final = re.compile(
-    r"^\s*(?:gel|ointment|lotion|drops|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)", re.IGNORECASE
+    r"^\s*(?:gel|ointment|lotion|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)",
+    re.IGNORECASE,
 )
 """Behind a word it says that this is a medicine."""
 _REHYDRATION: Final = re.compile(r"(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
@@ -179,6 +188,34 @@ def _address(text: str, words: list[tuple[int, int]]) -> Iterator[tuple[str, int
 
 def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, int, int]]:
     """Yield a model's finding, snapped to whole words, without what is nobody's name and no town."""
+    start, end = _snapped(text, start, end)
+    found = text[start:end]
+    words = re.findall(r"[^\W\d_][\w'’-]*", found)
+    if (
+        not words
+        or any("\u0900" <= each <= "\u097f" for each in found)
+        or _TITLE.search(text[max(0, start - 60) : start])
+        or _is_of_medicine(text, words, start, end, kind)
+    ):
+        return
+    nepali = found.islower() and is_nepali_sentence(_sentence(text, start, end))
+    kept = [index for index, word in enumerate(words) if not (_is_nobody(word, kind) or (nepali and _is_nepali(word)))]
+    if not kept:
+        return
+    first_word, last_word = kept[0], kept[-1]
+    if kind == "name":
+        first_word, last_word = _whole(text, start, words, kept)
+    places = [match.span() for match in re.finditer(r"[^\W\d_][\w'’-]*", found)]
+    first, last = places[first_word][0], places[last_word][1]
+    if _REHYDRATION.match(found, first):
+        return
+    if first_word == last_word and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
+        return
+    yield kind, start + first, start + last
+
+
+def _snapped(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a finding that begins and ends with whole words, without the genitive's s."""
     while start > 0 and _joined(text, start):
         start -= 1
     while end < len(text) and _joined(text, end):
@@ -189,44 +226,40 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         end -= 1
     if text[start:end].lower().endswith(("'s", "’s")):
         end -= 2
-    found = text[start:end]
-    words = re.findall(r"[^\W\d_][\w'’-]*", found)
+    return start, end
+
+
+def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str) -> bool:
+    """Tell whether a finding is a medicine, an eponym, a blood test, or the verb that a name is too."""
+    behind = text[end : end + 24]
+    if is_medicine(text[start:end]) or all(is_medicine(word) or len(word) < 3 for word in words):
+        return True
+    if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(behind)):
+        return True
+    if len(words) > 1:
+        return False
+    return (
+        _MEDICINE.match(behind) is not None
+        or (kind == "name" and _DISEASE.match(behind) is not None)
+        or _is_something(text, words[0], start, end)
+    )
+
+
+def _whole(text: str, start: int, words: list[str], kept: list[int]) -> tuple[int, int]:
+    """Return the first and the last word of a name, of whose words those kept are nothing else."""
+    first, last = kept[0], kept[-1]
+    while last + 1 < len(words) and words[last + 1][0].isupper():
+        last += 1  # "Aida Corona": after a given name even such a word is a surname
+    while first and words[first - 1][0].isupper() and _plain(words[first - 1]) in NAME_WORDS:
+        first -= 1  # "Christian Robertson": before a surname even such a word is a given name
     if (
-        not words
-        or any("\u0900" <= each <= "\u097f" for each in found)
-        or _TITLE.search(text[max(0, start - 60) : start])
+        first == 0
+        and len(kept) > 1
+        and _plain(words[0]) in ORDINARY - NAME_WORDS - SURNAME_WORDS
+        and _BEGINS.search(text[max(0, start - 3) : start])
     ):
-        return
-    if is_medicine(found) or all(is_medicine(word) or len(word) < 3 for word in words) or _MEDICINE.match(text[end : end + 24]):  # noqa: PLR2004
-        return
-    if len(words) == 1 and _is_something(text, words[0], start, end):
-        return
-    nepali = found.islower() and is_nepali_sentence(_sentence(text, start, end))
-    kept = [word for word in words if not (_is_nobody(word, kind) or (nepali and _is_nepali(word)))]
-    if not kept:
-        return
-    if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(text[end : end + 24])):
-        return
-    if _DISEASE.match(text[end : end + 24]) and len(words) == 1 and kind == "name":
-        return
-    last_kept = len(words) - 1 - words[::-1].index(kept[-1])
-    while kind == "name" and last_kept + 1 < len(words) and words[last_kept + 1][0].isupper():
-        last_kept += 1  # "Aida Corona": after a given name even such a word is a surname
-    first_kept = words.index(kept[0])
-    while kind == "name" and first_kept and words[first_kept - 1][0].isupper() and _plain(words[first_kept - 1]) in NAME_WORDS:
-        first_kept -= 1  # "Christian Robertson": before a surname even such a word is a given name
-    while (
-        kind == "name" and first_kept < last_kept and first_kept == words.index(kept[0]) and len(kept) > 1
-        and _plain(words[first_kept]) in ORDINARY - NAME_WORDS - SURNAME_WORDS and _BEGINS.search(text[: start + found.find(words[first_kept])][-3:])
-    ):
-        kept = kept[1:]  # "Saw Eckart": a verb has a capital where a sentence begins
-        first_kept = words.index(kept[0])
-    first, last = found.find(words[first_kept]), found.rfind(words[last_kept]) + len(words[last_kept])
-    if _REHYDRATION.match(found, first):
-        return
-    if first_kept == last_kept and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
-        return
-    yield kind, start + first, start + last
+        first = kept[1]  # "Saw Eckart": a verb has a capital where a sentence begins
+    return first, last
 
 
 def _is_nobody(word: str, kind: str) -> bool:
@@ -245,14 +278,19 @@ def _is_nepali(word: str) -> bool:
 
 def _is_eponym(word: str) -> bool:
     plain = "".join(each for each in unicodedata.normalize("NFD", _plain(word)) if not unicodedata.combining(each))
-    return plain in EPONYMS or _plain(word) in EPONYMS or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
+    return (
+        plain in EPONYMS
+        or _plain(word) in EPONYMS
+        or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
+    )
 
 
 def _is_something(text: str, word: str, start: int, end: int) -> bool:
     """Tell whether a single word is a blood test ("ANA 1:640"), or the verb that it is too ("Mark the spot")."""
-    if word.isupper() and len(word) <= 4 and _RESULT.match(text[end : end + 16]):  # noqa: PLR2004
+    if word.isupper() and len(word) <= 4 and _RESULT.match(text[end : end + 16]):
         return True
-    return _plain(word) in NAME_WORDS and _OBJECT.match(text[end : end + 12]) is not None
+    verb = word.islower() or _BEGINS.search(text[max(0, start - 3) : start]) is not None
+    return verb and _plain(word) in NAME_WORDS and _OBJECT.match(text[end : end + 12]) is not None
 
 
 def _sentence(text: str, start: int, end: int) -> str:
