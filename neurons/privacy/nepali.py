@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from neurons.privacy.gazetteer import Gazetteer
-from neurons.privacy.vocabulary import NAME_WORDS, ROMANISED_ORDINARY
+from neurons.privacy.vocabulary import (
+    NAME_WORDS,
+    ORDINARY,
+    REHYDRATION,
+    ROMANISED_ORDINARY,
+    is_medicine,
+    is_ordinary_nepali,
+)
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, ROMANISED_WORDS
 
 _MONTHS: Final = (
@@ -108,6 +115,11 @@ _ROMAN_ANNOUNCED: Final = (
     re.compile(rf"\b(?:dhanyabad|dhanyabaad|dhanyawad)[\s,.!-]+{_ROMAN_NAME}\s*[.!]?\s*$", re.IGNORECASE | re.MULTILINE),
     re.compile(r"(?<!\w)(?P<name>[A-Za-z]{3,20}(?:\s+[A-Za-z]{3,20})?)\s+ji\b", re.IGNORECASE),
 )  # fmt: skip
+_ROMAN_MARKED: Final = re.compile(
+    r"(?<![\w@./-])(?<!dr )(?<!dr\. )(?P<name>[A-Za-z]{3,20})\s+"
+    r"(?:(?:(?:dai|didi|bhai|bahini|kaka|kaki)\s+)?(?:lai|le)\b|\d{1,3}\s+bar(?:sa|sha)\b)", re.IGNORECASE
+)  # fmt: skip
+"""Who does or gets something, or has an age, is somebody, where the word is no ordinary one: "ramesh dai lai"."""
 _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Za-z]{3,20})\s+(?:ma\s+(?:baschhu|bas(?:ne|chu|dai)|ghar)|bata\s+(?:aayeko|aako|ayeko|boldai|lekhdai|hun?))\b", re.IGNORECASE),
     re.compile(r"\b(?:ghar|thegana|dera)\s*:?\s+(?P<place>[A-Za-z]{3,20})(?:\s*-?\s*\d{1,2})?\s*(?:ho\b|ma\b|[,.]|$)", re.IGNORECASE),
@@ -210,6 +222,7 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
         if (
             word not in known.names
             or word in ROMANISED_WORDS
+            or REHYDRATION.match(text, match.start())
             or _TITLE.search(text[max(0, match.start() - 40) : match.start()])
         ):
             continue
@@ -227,6 +240,11 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
                     and _TITLE.search(text[max(0, other.start() - 24) : other.start()]) is None
                 ):
                     yield "name", *other.span()
+    for match in _ROMAN_MARKED.finditer(text):
+        word = match["name"].lower()
+        ordinary = word in ROMANISED_WORDS | ORDINARY or is_ordinary_nepali(word) or is_medicine(word)
+        if word in NAME_WORDS or not ordinary:
+            yield "name", *match.span("name")
     for pattern in _ROMAN_ANNOUNCED:
         for match in pattern.finditer(text):
             if _TITLE.search(match["name"] + " ") is None:

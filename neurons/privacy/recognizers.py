@@ -18,11 +18,11 @@ from neurons.privacy.models import Rampart
 from neurons.privacy.vocabulary import (
     NAME_WORDS,
     ORDINARY,
-    ROMANISED_ORDINARY,
+    REHYDRATION,
     SURNAME_WORDS,
     is_medicine,
     is_nepali_sentence,
-    is_nepali_verb,
+    is_ordinary_nepali,
 )
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
@@ -38,8 +38,6 @@ _MEDICINE: Final = re.compile(
     re.IGNORECASE,
 )
 """Behind a word it says that this is a medicine."""
-_REHYDRATION: Final = re.compile(r"(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
-"""Nepal's rehydration salts, "water of life": the first word is a name too."""
 _RESULT: Final = re.compile(r"^\s*(?:[:=<>]?\s*\d|positive|negative|titre|titer|normal|raised|elevated)", re.IGNORECASE)
 _BEGINS: Final = re.compile(r"(?:^|[.!?:\n]\s?)$")
 _OBJECT: Final = re.compile(r"^\s(?:the|a|an|your|it|this|that|these|those|all|any|each)\b", re.IGNORECASE)
@@ -49,6 +47,7 @@ _EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
 _ROMANISED: Final = ROMANISED_WORDS - AMBIGUOUS
 _NAME_SHARE: Final = 0.5
 _LOWER_SHARE: Final = 0.55
+_SURE_SHARE: Final = 0.95
 _PLACE_SHARE: Final = 0.7
 _NUMBER_SHARE: Final = 0.75
 _NUMBERS: Final = ("phone", "recordNumber", "licenceNumber")
@@ -169,7 +168,7 @@ class RampartRecognizer(_Recognizer):
             shares = word.shares
             if not written[0].isdigit():
                 if shares["name"] >= (_LOWER_SHARE if written.islower() else _NAME_SHARE):
-                    yield from _words(text, word.start, word.end, "name")
+                    yield from _words(text, word.start, word.end, "name", sure=shares["name"] >= _SURE_SHARE)
                 elif shares["place"] >= _PLACE_SHARE and not written.islower():
                     yield from _words(text, word.start, word.end, "place")
             elif len(written) >= 5:
@@ -182,11 +181,13 @@ class RampartRecognizer(_Recognizer):
 def _address(text: str, words: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
     """Yield a street where there is a number and a name of it; neither alone is one."""
     found = [text[start:end] for start, end in words]
+    if len(found) == 2 and found[0].lower() in ORDINARY:
+        return  # "Sugar 240"
     if any(each[0].isdigit() for each in found) and any(each[0].isupper() and len(each) > 2 for each in found):
         yield "address", words[0][0], words[-1][1]
 
 
-def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, int, int]]:
+def _words(text: str, start: int, end: int, kind: str, *, sure: bool = False) -> Iterator[tuple[str, int, int]]:
     """Yield a model's finding, snapped to whole words, without what is nobody's name and no town."""
     start, end = _snapped(text, start, end)
     found = text[start:end]
@@ -198,8 +199,12 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         or _is_of_medicine(text, words, start, end, kind)
     ):
         return
-    nepali = found.islower() and is_nepali_sentence(_sentence(text, start, end))
-    kept = [index for index, word in enumerate(words) if not (_is_nobody(word, kind) or (nepali and _is_nepali(word)))]
+    nepali = is_nepali_sentence(_sentence(text, start, end))
+    kept = [
+        index
+        for index, word in enumerate(words)
+        if not (_is_nobody(word, kind) or (nepali and _is_nepali(word, sure=sure)))
+    ]
     if not kept:
         return
     first_word, last_word = kept[0], kept[-1]
@@ -207,8 +212,6 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         first_word, last_word = _whole(text, start, words, kept)
     places = [match.span() for match in re.finditer(r"[^\W\d_][\w'’-]*", found)]
     first, last = places[first_word][0], places[last_word][1]
-    if _REHYDRATION.match(found, first):
-        return
     if first_word == last_word and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
         return
     yield kind, start + first, start + last
@@ -232,6 +235,8 @@ def _snapped(text: str, start: int, end: int) -> tuple[int, int]:
 def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str) -> bool:
     """Tell whether a finding is a medicine, an eponym, a blood test, or the verb that a name is too."""
     behind = text[end : end + 24]
+    if REHYDRATION.search(text, max(0, start - 14), end):
+        return True
     if is_medicine(text[start:end]) or all(is_medicine(word) or len(word) < 3 for word in words):
         return True
     if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(behind)):
@@ -271,9 +276,14 @@ def _is_nobody(word: str, kind: str) -> bool:
     return word.islower() and (is_common(word) or plain in ORDINARY)
 
 
-def _is_nepali(word: str) -> bool:
-    """Tell whether a word of a Nepali sentence in Latin letters is none that is announced as a name, or a list has."""
-    return word in NAME_WORDS or word in AMBIGUOUS or word in ROMANISED_ORDINARY or is_nepali_verb(word)
+def _is_nepali(word: str, *, sure: bool) -> bool:
+    """Tell whether a word of a Nepali sentence in Latin letters is an ordinary one; rules find who is announced there, or listed.
+
+    In lower case a guess counts only of the model that is sure: neither was taught to read Nepali.
+    """
+    if word.islower() and (not sure or word in NAME_WORDS or word in AMBIGUOUS):
+        return True
+    return is_ordinary_nepali(word)
 
 
 def _is_eponym(word: str) -> bool:

@@ -35,6 +35,9 @@ _STRENGTH: Final = re.compile(
 _NEPALI_VERB: Final = re.compile(
     r"(?:dainan?|dinan?|[bdghklmnprst]chh?(?:a|u|au|an|in)|thi?y[oe]|[ae]ko|ek[ia]|nuhos|nuhunchh?a|nuparchh?a|nuparne|[aei]yo|[^aeiou]yo|yeu|[^e]era|aunu|arnu|hosla|yos|[^aeiou]dai)$"
 )  # fmt: skip
+REHYDRATION: Final = re.compile(r"(?:nava?\s*)?j(?:ee|i)[vw]an\s*jal\b", re.IGNORECASE)
+"""Nepal's rehydration salts, "water of life": the first word is a name too."""
+_CASE: Final = re.compile(r"(?:ko|le|lai|ma|bata|sanga)$")
 
 
 def is_medicine(words: str) -> bool:
@@ -46,6 +49,13 @@ def is_medicine(words: str) -> bool:
 def is_nepali_verb(word: str) -> bool:
     """Tell whether a romanised word in lower case ends as verbs do ("lagdaina", "dukheko"), and names hardly ever."""
     return word.islower() and len(word) > 4 and _NEPALI_VERB.search(word) is not None
+
+
+def is_ordinary_nepali(word: str) -> bool:
+    """Tell whether a romanised word is an ordinary one or a verb, with a case marker behind it or not ("tapaiko")."""
+    lower = word.lower()
+    stem = _CASE.sub("", lower)
+    return is_nepali_verb(lower) or any(each in ROMANISED_ORDINARY or each in _GRAMMAR for each in (lower, stem))
 
 
 def is_nepali_sentence(text: str) -> bool:

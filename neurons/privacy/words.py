@@ -549,6 +549,11 @@ DEVANAGARI_WORDS: Final = frozenset(
 
 EPONYMS: Final = frozenset(
     [
+        "mobitz",
+        "brugada",
+        "budd",
+        "hoffmann",
+        "wenckebach",
         "janeway",
         "ortolani",
         "barlow",
