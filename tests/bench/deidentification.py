@@ -73,7 +73,8 @@ def measure(options: Options) -> Result:
             "Devanagari, an eighth without any identifier. Names are Faker's, and the half of our Nepali ones that the "
             "measured recognisers don't know; the sentences around them are ours. **Other names**: as many notes by "
             f"the seed {OTHER_SEED}, with Faker's names of {', '.join(OTHER_LOCALES)}: made once, after the last "
-            "change to the recognisers, and nothing was mended by what they miss. Recall and precision by token, as "
+            "change to the recognisers, and nothing was mended by what they miss; their Nepali names and quarters are "
+            "drawn from the same lists. Recall and precision by token, as "
             "presidio-evaluator counts them; a token counts as found when it was removed as whatever class."
         ),
         figures=tuple(figures),
