@@ -157,7 +157,7 @@ class Note:
 
 LOCALES: Final = ("en_US", "en_GB", "en_IN", "es_MX", "de_DE")
 """Whose names were looked at when something was missed."""
-OTHER_LOCALES: Final = ("sv_SE", "pt_BR", "cs_CZ", "hr_HR", "en_NZ")
+OTHER_LOCALES: Final = ("da_DK", "fi_FI", "ro_RO", "sl_SI", "en_IE")
 """Whose names were not: they tell what the mechanism is worth."""
 
 
