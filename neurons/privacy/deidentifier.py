@@ -230,18 +230,54 @@ _NO_INITIAL: Final = re.compile(
     r"\b(?:vitamin|vit|hepatitis|hep|type|grade|group|factor|class|stage|part|point|dr|prof)\.?\s+(?:[A-Z]\.[ \u00a0]?){1,3}$",
     re.IGNORECASE,
 )
+_TOWN_BEGINS: Final = re.compile(
+    r"(?<!\w)(?:New|North|South|East|West|Port|Lake|Mount|Mt\.?|Fort|Ft\.?|Saint|St\.?|San|Santa|Los|Las|Upper|Lower|Old|Great|Little|Cape) $"
+)
+_TOWN_ENDS: Final = re.compile(r"[ ][A-ZÀ-Þ][^\W\d_]{2,}(?=[\s.,;?!]|$)")
+_TO_A_TOWN: Final = re.compile(r"\b(?:in|from|to|near|at|of|around|outside) [A-Z][a-z]+\.? $")
+# "Ryan P Costa", "Eckart van der Dussen"
+_MIDDLE: Final = re.compile(
+    r"(?:[ \u00a0](?:[A-Z]\.?|van|von|der|den|de|del|della|le|la|las|los|di|da|dos|das|du|bin|bint|binti|ibn|al|el|ul|ter|ten|y)){1,3}[ \u00a0][A-ZÀ-Þ][^\W\d_]+(?:['’-][^\W\d_]+)*"
+)
+_NEXT_WORD: Final = re.compile(r"[ \u00a0]([^\W\d_]{2,}(?:['’-][^\W\d_]+)*)")
 _WARD: Final = re.compile(r"[ ]?-[ ]?\d{1,2}(?![\w/-]|[.]\d)")
 
 
 def _widened(text: str, kind: str, start: int, end: int) -> tuple[str, int, int]:
     """Return a finding with what belongs to it: the initials before a name, and the ward after a town."""
     if kind == Identifier.NAME:
+        if _TO_A_TOWN.search(text, max(0, start - 24), start) and (
+            town := _TOWN_BEGINS.search(text, max(0, start - 12), start)
+        ):
+            return Identifier.PLACE, town.start(), end
+        end = _whole_name(text, start, end)
         initials = _INITIALS.search(text, max(0, start - 12), start)
         if initials and not _NO_INITIAL.search(text[max(0, start - 30) : start]):
             return kind, initials.start(), end
+    if kind == Identifier.PLACE and (town := _TOWN_BEGINS.search(text, max(0, start - 12), start)):
+        start = town.start()
+    if (
+        kind == Identifier.PLACE
+        and _TOWN_BEGINS.search(f"{text[start:end]} ")
+        and (rest := _TOWN_ENDS.match(text, end))
+    ):
+        end = rest.end()
     if kind in (Identifier.PLACE, Identifier.ADDRESS) and (ward := _WARD.match(text, end)):
         return kind, start, ward.end()
     return kind, start, end
+
+
+def _whole_name(text: str, start: int, end: int) -> int:
+    """Return where a name ends: a surname that is an ordinary word or an eponym belongs to the given name before it."""
+    from neurons.privacy.announced import is_surname_after  # noqa: PLC0415
+
+    while (among := _MIDDLE.match(text, end)) and text[start:end][0].isupper():
+        end = among.end()
+    while (following := _NEXT_WORD.match(text, end)) and is_surname_after(
+        text[start:end], following[1], text[following.end() :]
+    ):
+        end = following.end()
+    return end
 
 
 def _repeated(text: str, found: Iterable[tuple[str, int, int]]) -> Iterable[tuple[str, int, int]]:

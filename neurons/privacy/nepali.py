@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from neurons.privacy.gazetteer import Gazetteer
+from neurons.privacy.vocabulary import (
+    NAME_WORDS,
+    ORDINARY,
+    REHYDRATION,
+    ROMANISED_ORDINARY,
+    is_medicine,
+    is_ordinary_nepali,
+)
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, ROMANISED_WORDS
 
 _MONTHS: Final = (
@@ -55,7 +63,8 @@ _NUMBERS: Final = (
 _NUMBER_PATTERNS: Final = tuple((kind, re.compile(label + _FILLER + _VALUE, re.IGNORECASE)) for kind, label in _NUMBERS)
 
 _MARK: Final = "\u0900-\u097f"
-_WORD: Final = r"[\u0904-\u0939\u0958-\u0961\u0971-\u097f][\u0900-\u0963\u0971-\u097f]*"
+_WORD: Final = r"[\u0904-\u0939\u0958-\u0961\u0971-\u097f][\u0900-\u0963\u0971-\u097f]{0,39}"
+"""Longer ones don't exist; without a bound a text of one word would be read anew from each of its letters."""
 _WORDS: Final = re.compile(rf"(?<![{_MARK}]){_WORD}")
 _SUFFIX: Final = re.compile(r"(?:हरूले|हरू|ज्यूले|ज्यू|जीले|जीको|जी|ले|लाई|को|की|का|मा|बाट|सँग|संग|देखि|सम्म|कै|कहाँ|तिर)$")
 _HONORIFIC: Final = "श्री|श्रीमती|सुश्री|मिस्टर|मिस"
@@ -68,7 +77,8 @@ _ANNOUNCED: Final = (
     re.compile(rf"नाम\s*(?:चाहिँ|:|=|-|\s)\s*{_NAME}\s*(?:हो|हुन्|छ|भन|।|,|\.|$|\n)"),
     re.compile(rf"(?<![{_MARK}])म\s+{_NAME}\s+(?:हुँ|हुं|बोल्दै|बोलेको|लेख्दै)"),
     re.compile(rf"(?<![{_MARK}])(?:{_HONORIFIC})\s+(?P<name>{_WORD}(?:\s+{_WORD})?)"),
-    re.compile(rf"(?:^|[\n।.?!]\s*)(?P<name>{_WORD}\s+{_WORD}?)\s*(?:ले|लाई)(?=\s)"),
+    # "काफ्ले ले": where the marker stands alone, the surname before it may end as the marker does
+    re.compile(rf"(?:^|[\n।.?!]\s*)(?P<name>{_WORD}\s+{_WORD}?)(?:\s+(?:ले|लाई)|(?:ले|लाई)(?!\s+(?:ले|लाई)\s))(?=\s)"),
     re.compile(rf"(?:मेरो|मेरी|मेरा|उनको|हाम्रो)\s+(?:{_KIN})\s+(?P<name>{_WORD})"),
     # "पूर्णबहादुर घर्ती ५८/पुरुष", as notes begin
     re.compile(rf"(?:^|[\n।:]\s*){_NAME}\s*[,(]?\s*\d{{1,3}}\s*(?:वर्ष|बर्ष)?\s*[/,]?\s*(?:पुरुष|महिला)", re.MULTILINE),
@@ -105,6 +115,11 @@ _ROMAN_ANNOUNCED: Final = (
     re.compile(rf"\b(?:dhanyabad|dhanyabaad|dhanyawad)[\s,.!-]+{_ROMAN_NAME}\s*[.!]?\s*$", re.IGNORECASE | re.MULTILINE),
     re.compile(r"(?<!\w)(?P<name>[A-Za-z]{3,20}(?:\s+[A-Za-z]{3,20})?)\s+ji\b", re.IGNORECASE),
 )  # fmt: skip
+_ROMAN_MARKED: Final = re.compile(
+    r"(?<![\w@./-])(?<!dr )(?<!dr\. )(?P<name>[A-Za-z]{3,20})\s+"
+    r"(?:(?:(?:dai|didi|bhai|bahini|kaka|kaki)\s+)?(?:lai|le)\b|\d{1,3}\s+bar(?:sa|sha)\b)", re.IGNORECASE
+)  # fmt: skip
+"""Who does or gets something, or has an age, is somebody, where the word is no ordinary one: "ramesh dai lai"."""
 _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Za-z]{3,20})\s+(?:ma\s+(?:baschhu|bas(?:ne|chu|dai)|ghar)|bata\s+(?:aayeko|aako|ayeko|boldai|lekhdai|hun?))\b", re.IGNORECASE),
     re.compile(r"\b(?:ghar|thegana|dera)\s*:?\s+(?P<place>[A-Za-z]{3,20})(?:\s*-?\s*\d{1,2})?\s*(?:ho\b|ma\b|[,.]|$)", re.IGNORECASE),
@@ -112,6 +127,9 @@ _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Za-z]{3,20})\s+(?:jilla|nagarpalika|gaunpalika|gaupalika|tole?|chowk)\b", re.IGNORECASE),
     re.compile(r"\b(?P<place>[A-Z][a-z]{2,20})\s+(?:District|Municipality|Rural\s+Municipality|VDC|Tole|Chowk)\b"),
 )  # fmt: skip
+_COMMON: Final = DEVANAGARI_WORDS - AMBIGUOUS
+_COMMON_ROMANISED: Final = (ROMANISED_WORDS | ROMANISED_ORDINARY) - AMBIGUOUS - NAME_WORDS
+_MARKER: Final = re.compile(r"(?<=[\u0900-\u097f]{2})(?:हरूले|हरूलाई|हरू|लाई|सँग|संग|बाट|देखि|सम्म|को)$")
 _TITLE: Final = re.compile(r"\b(?:dr|doctor|doc|prof|professor|nurse)\.?\s*(?:[A-Z][a-z]+\s+){0,2}$", re.IGNORECASE)
 
 
@@ -167,12 +185,14 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
     words = list(_WORDS.finditer(text))
     stems = [_stem(match[0], known.names) for match in words]
     for index, (match, stem) in enumerate(zip(words, stems, strict=True)):
-        if stem not in known.names or _DOCTOR.search(text[: match.start()][-24:]):
+        if stem not in known.names or _DOCTOR.search(text[max(0, match.start() - 24) : match.start()]):
+            continue
+        if stem in AMBIGUOUS and not _is_somebody(text, words, stems, index, known):
             continue
         if (
             index
             and _adjacent(text, words[index - 1], match)
-            and _DOCTOR.search(text[: words[index - 1].start()][-24:])
+            and _DOCTOR.search(text[max(0, words[index - 1].start() - 24) : words[index - 1].start()])
         ):
             continue
         yield "name", match.start(), match.start() + len(stem)
@@ -185,25 +205,26 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
             ):
                 break
             half = _stem(words[other][0], known.names)
-            if (
-                half in DEVANAGARI_WORDS
-                or words[other][0] in DEVANAGARI_WORDS
-                or (step > 0 and words[other - 1][0] != stems[other - 1])
-            ):
+            if half in _COMMON or words[other][0] in _COMMON or (step > 0 and words[other - 1][0] != stems[other - 1]):
                 break
             yield "name", words[other].start(), words[other].start() + len(half)
             if step < 0 and known.given & {half}:
                 break
     for pattern in _ANNOUNCED:
         for match in pattern.finditer(text):
-            yield from _without_common(text, match.start("name"), match["name"], DEVANAGARI_WORDS - AMBIGUOUS, _WORDS)
+            yield from _without_common(text, match.start("name"), match["name"], _COMMON, _WORDS)
 
 
 def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     words = list(_ROMAN_WORD.finditer(text))
     for index, match in enumerate(words):
         word = match[0].lower()
-        if word not in known.names or word in ROMANISED_WORDS or _TITLE.search(text[: match.start()][-40:]):
+        if (
+            word not in known.names
+            or word in ROMANISED_WORDS
+            or REHYDRATION.match(text, match.start())
+            or _TITLE.search(text[max(0, match.start() - 40) : match.start()])
+        ):
             continue
         beside = [words[other] for other in (index - 1, index + 1) if 0 <= other < len(words)
                   and abs(words[other].start() - match.start()) < 24 and _adjacent(text, *sorted((words[other], match), key=lambda m: m.start()))]  # fmt: skip
@@ -216,15 +237,18 @@ def _roman_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
                     and match[0][0].isupper()
                     and other[0].lower() not in ROMANISED_WORDS
                     and (other.start() < match.start()) == (word in known.surnames)
-                    and _TITLE.search(text[: other.start()][-24:]) is None
+                    and _TITLE.search(text[max(0, other.start() - 24) : other.start()]) is None
                 ):
                     yield "name", *other.span()
+    for match in _ROMAN_MARKED.finditer(text):
+        word = match["name"].lower()
+        ordinary = word in ROMANISED_WORDS | ORDINARY or is_ordinary_nepali(word) or is_medicine(word)
+        if word in NAME_WORDS or not ordinary:
+            yield "name", *match.span("name")
     for pattern in _ROMAN_ANNOUNCED:
         for match in pattern.finditer(text):
             if _TITLE.search(match["name"] + " ") is None:
-                yield from _without_common(
-                    text, match.start("name"), match["name"], ROMANISED_WORDS - AMBIGUOUS, _ROMAN_WORD
-                )
+                yield from _without_common(text, match.start("name"), match["name"], _COMMON_ROMANISED, _ROMAN_WORD)
 
 
 def _without_common(
@@ -233,7 +257,21 @@ def _without_common(
     for word in words.finditer(name):
         if word[0].lower() in common:
             continue
-        yield "name", start + word.start(), start + word.end()
+        # A marker that no surname ends with stays: "सुमनलाई"
+        end = word.start() + len(_MARKER.sub("", word[0]))
+        yield "name", start + word.start(), start + end
+
+
+def _is_somebody(text: str, words: list[re.Match[str]], stems: list[str], index: int, known: Gazetteer) -> bool:
+    """Tell whether a name that is an ordinary word ("आशा", hope) is somebody here: who does or has, or beside a surname."""
+    if words[index][0][len(stems[index]) :] in ("ले", "लाई", "जी", "ज्यू"):
+        return True
+    return any(
+        0 <= other < len(words)
+        and stems[other] in known.names - AMBIGUOUS
+        and _adjacent(text, *sorted((words[index], words[other]), key=lambda m: m.start()))
+        for other in (index - 1, index + 1)
+    )
 
 
 def _stem(word: str, known: frozenset[str]) -> str:

@@ -32,8 +32,12 @@ _MOBILE: Final = re.compile(
 )
 _DECIMAL: Final = re.compile(r"\d+[.,]\d+")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:[ ,]\d{3})+")
+# Nine digits by spaces are a telephone number, unless they are round.
+_THREE_BY_THREE: Final = re.compile(r"[1-9]\d\d \d{3} (?!000)\d{3}")
 # Help lines are nobody's own number.
-_TOLL_FREE: Final = re.compile(r"(?:\+?1)?8(?:00|33|44|55|66|77|88)\d{7}|0?80[08]\d{4,7}|(?:00|\+)?800\d{7,8}")
+_TOLL_FREE: Final = re.compile(
+    r"(?:\+?1)?8(?:00|33|44|55|66|77|88)\d{7}|0?80[08]\d{4,7}|(?:00|\+)?800\d{7,8}|1660\d{5,7}"
+)
 
 _SSN: Final = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}[- ](?!00)\d{2}[- ](?!0000)\d{4}(?![\w-])")
 _LABELLED_SSN: Final = re.compile(
@@ -73,6 +77,7 @@ _FILES: Final = (
     ("recordNumber", re.compile(
         r"\b(?:ip|op|uhid|hn|regd?|hosp(?:ital)?|cr|er|lab|slip)\b\.?\s*(?:no|num|number|id|#)?\.?\s*[:#.=-]{0,2}\s*"
         r"(?P<value>(?=[\d/-]{0,30}\d{3})\d{1,6}(?:[/-]\d{1,8}){1,3}|(?<=[:#])\s?\d{4,}|(?<=no )\d{4,}|(?<=no\. )\d{4,})\b", re.IGNORECASE)),
+    ("recordNumber", re.compile(r"\b(?:ticket|slip|token|coupon)\s+(?P<value>[A-Z]?-?\d{3,10})\b", re.IGNORECASE)),
     ("recordNumber", re.compile(r"\b(?P<value>(?:MRN|UHID|HN|IPN|OPN|REG)[-#]?\d{4,12})\b", re.IGNORECASE)),
     ("recordNumber", re.compile(
         r"\b(?:bed|cabin|room)\s*(?:(?:no\.?|number|num\.?|#)\s*[:=-]?\s*(?P<value>[A-Z]?-?\d{1,4}[A-Z]?)\b)", re.IGNORECASE)),
@@ -83,8 +88,8 @@ _FILES: Final = (
         r"(?:\s+(?:serial|id|no\.?|number|num\.?|#|lot)){1,3}[\s:=…#.,\-–]{0,6}(?:(?:is|was|reads|says)\b[\s:=…,.-]{0,6})?"
         r"(?P<value>(?=[\w/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30})", re.IGNORECASE)),
     ("vehiclePlate", re.compile(
-        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:no\.?|number|#|was|is|:|reads|said|says){0,3}\s*[:#]?\s*"
-        r"(?P<value>(?=[A-Z0-9 -]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ -](?-i:[A-Z0-9]){1,5}){0,3})\b", re.IGNORECASE)),
+        r"\b(?:plate|plates|licen[cs]e\s+tag|number\s*plate|registration)\b\s*(?:(?:(?:no|number|was|is|reads?|said|says)\b\.?|[#:])\s*){0,3}[:#]?\s*"
+        r"(?P<value>(?=[A-Z0-9 •·-]{0,12}\d)(?-i:[A-Z0-9]){1,8}(?:[ •·-](?-i:[A-Z0-9]){1,8}){0,3})\b", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(
         r"(?<![\w/])(?P<value>[\w-]{1,60}\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|mov|mp4|wav|m4a))(?!\w)", re.IGNORECASE)),
     ("biometricOrPhoto", re.compile(
@@ -92,8 +97,9 @@ _FILES: Final = (
         r"\s*(?:id|no\.?|number|code|hash|#)\s*(?:is|was|:|=)?\s*(?P<value>(?=[\w/-]{0,40}\d)[A-Z0-9][\w/-]{3,40})", re.IGNORECASE)),
     ("url", re.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z][\w.]{2,30}\d?)(?![\w@])")),
     ("phone", re.compile(
-        r"\b(?:fax|phone|tel|telephone|mobile|cell|whatsapp|viber|call(?:\s+me)?(?:\s+(?:at|on))?|ring|text)\s*(?:no\.?|number|#)?\s*(?:is|:|=|at|on)?\s*"
+        r"\b(?:fax|desk|phone|tel|telephone|mobile|cell|whatsapp|viber|call(?:\s+me)?(?:\s+(?:at|on))?|ring|text)\s*(?:no\.?|number|#)?\s*(?:is|:|=|at|on)?\s*"
         r"(?P<value>(?!8(?:00|33|44|55|66|77|88)\b)\+?\d[\d\s().-]{4,18}\d)(?:\s*(?:ext\.?|x)\s*\d{1,6})?", re.IGNORECASE)),
+    ("phone", re.compile(r"(?<![\w.])(?P<value>\(?\d{3}\)?[-. ]?\d{3}[-. ]\d{4}\s?(?:x|ext\.?\s?)\d{1,6})\b", re.IGNORECASE)),
 )  # fmt: skip
 _BARE: Final = (
     ("vehiclePlate", re.compile(r"\b[A-Z]{2}\d{2}\s[A-Z]{3}\b")),
@@ -136,7 +142,8 @@ def files(text: str) -> Iterator[tuple[str, int, int]]:
     for kind, pattern in _FILES:
         for match in pattern.finditer(text):
             value = match["value"]
-            if kind == "phone" and (not _is_phone(value) or len(re.sub(r"\D", "", value)) < 6):
+            digits = re.sub(r"\D", "", value)
+            if kind == "phone" and (len(digits) < 6 or _TOLL_FREE.fullmatch(digits) or _DECIMAL.fullmatch(value)):
                 continue
             yield kind, *match.span("value")
 
@@ -144,7 +151,11 @@ def files(text: str) -> Iterator[tuple[str, int, int]]:
 def _is_phone(value: str) -> bool:
     digits = re.sub(r"\D", "", value)
     groups = re.findall(r"\d+", value)
-    if _TOLL_FREE.fullmatch(digits) or _THOUSANDS.fullmatch(value) or _DECIMAL.fullmatch(value):
+    if (
+        _TOLL_FREE.fullmatch(digits)
+        or (_THOUSANDS.fullmatch(value) and not _THREE_BY_THREE.fullmatch(value))
+        or _DECIMAL.fullmatch(value)
+    ):
         return False
     # "2 3 4 5 6 7 8" is a list; a telephone number has at least one longer group and not many groups.
     return max(map(len, groups)) >= 3 and len(groups) <= 6 and not re.fullmatch(r"(?:19|20)\d\d\D+(?:19|20)\d\d", value)

@@ -22,6 +22,13 @@ _NUMBERED: Final = (
                r"(?P<at>\d{1,6}[A-Za-z]?,?\s+[A-Z][\w'-]{1,30}(?:\s+[A-Z][\w'-]{1,30}){0,3})"),
 )  # fmt: skip
 _ROOM: Final = re.compile(r"\b(?:apt|apartment|suite|flat)\.?\s*(?:no\.?\s*)?#?\d\w{0,4}\b", re.IGNORECASE)
+# "Ward no 4, Lalitpur", "Tokha Municipality Ward 7"; a hospital's ward 7 alone says nothing
+_WARD: Final = re.compile(
+    r"\bward\s*(?:no\.?|number|num\.?|#)\s*[:-]?\s*\d{1,2}(?:\s*,\s*[A-Z][\w'-]{2,30})?\b"
+    r"|(?:(?<=municipality)|(?<=palika)|(?<=nagarpalika)|(?<=metropolis)),?\s+ward\s*-?\s*\d{1,2}\b|\bward\s*-?\s*\d{1,2}\s*,\s*(?-i:[A-Z])[\w'-]{2,30}\b",
+    re.IGNORECASE,
+)
+_DEVANAGARI_WARD: Final = re.compile(r"(?<!\w)(?:वडा|वार्ड)\s*(?:नं|नम्बर|न)?\.?\s*[:-]?\s*\d{1,2}(?!\d)")
 _BOX: Final = re.compile(r"\bP\.?\s?O\.?\s?Box\s+\d+", re.IGNORECASE)
 
 _STATES: Final = (
@@ -120,18 +127,23 @@ _SPELLED_EMAIL: Final = re.compile(
     rf"(?:{_SPELLED_DOT}[a-z0-9-]{{2,63}}){{0,2}}{_SPELLED_DOT}(?:com|org|net|edu|gov|info|io|me|uk|de|in|np)\b",
     re.IGNORECASE,
 )
+# "s u n i t a @ gmail . com"
+_SPACED_EMAIL: Final = re.compile(
+    r"(?<!\w)(?:\w ){0,31}\w{1,64} ?@ ?(?:\w ){0,31}[\w-]{1,63} ?(?:\.|\bdot\b) ?(?:com|org|net|edu|gov|info|io|me|uk|de|in|np)\b",
+    re.IGNORECASE,
+)
 _URL: Final = (
     re.compile(r"\b(?:https?|ftp)://\S+", re.IGNORECASE),
     re.compile(r"\bwww\.[\w-]+\.\S+", re.IGNORECASE),
     re.compile(r"(?<![@\w.-])[a-z0-9-]{2,63}\.(?:com|org|net|edu|gov|info|io|me|uk|de|in|np|ng)(?:/\S*)?(?![\w-])"),
 )
 _IPV4: Final = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)")
-_IPV6: Final = re.compile(r"(?<![\w:])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]+(?![\w:])")
+_IPV6: Final = re.compile(r"(?<![\w:])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}(?![\w:])")
 
 
 def addresses(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield street addresses and post boxes."""
-    for pattern in (_STREET, _LOWER_STREET, *_NUMBERED, _ROOM, _BOX):
+    for pattern in (_STREET, _LOWER_STREET, *_NUMBERED, _ROOM, _BOX, _WARD, _DEVANAGARI_WARD):
         for match in pattern.finditer(text):
             yield "address", *match.span("at" if "at" in pattern.groupindex else 0)
 
@@ -155,7 +167,7 @@ def postcodes(text: str) -> Iterator[tuple[str, int, int]]:
 
 def online(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield e-mail addresses, web addresses and IP addresses."""
-    for pattern in (_EMAIL, _SPELLED_EMAIL):
+    for pattern in (_EMAIL, _SPELLED_EMAIL, _SPACED_EMAIL):
         for match in pattern.finditer(text):
             yield "email", *match.span()
     for pattern in _URL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -14,6 +15,15 @@ from neurons.privacy.announced import is_common
 from neurons.privacy.gazetteer import Gazetteer
 from neurons.privacy.identifiers import Identifier, spans
 from neurons.privacy.models import Rampart
+from neurons.privacy.vocabulary import (
+    NAME_WORDS,
+    ORDINARY,
+    REHYDRATION,
+    SURNAME_WORDS,
+    is_medicine,
+    is_nepali_sentence,
+    is_ordinary_nepali,
+)
 from neurons.privacy.words import AMBIGUOUS, DEVANAGARI_WORDS, EPONYMS, NOT_NAMES, REGIONS, ROMANISED_WORDS
 
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it may name what it found
@@ -23,12 +33,21 @@ _DISEASE: Final = re.compile(
     r"^(?:['’]s)?\s*(?:disease|syndrome|sign|test|score|scale|palsy|tumou?r|lymphoma|contracture|fracture|manoeuvre|maneuver|thyroiditis"
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
+_MEDICINE: Final = re.compile(
+    r"^\s*(?:gel|ointment|lotion|spray|respules?|nebuli\w+|sachets?|suspension|powder|vaccine|injections?|inj\b|jal\b|mixture|(?:eye|ear|nasal)\s+drops)",
+    re.IGNORECASE,
+)
+"""Behind a word it says that this is a medicine."""
+_RESULT: Final = re.compile(r"^\s*(?:[:=<>]?\s*\d|positive|negative|titre|titer|normal|raised|elevated)", re.IGNORECASE)
+_BEGINS: Final = re.compile(r"(?:^|[.!?:\n]\s?)$")
+_OBJECT: Final = re.compile(r"^\s(?:the|a|an|your|it|this|that|these|those|all|any|each)\b", re.IGNORECASE)
 _PRESCRIBED: Final = re.compile(r"(?<!\w)(?:tabs?|caps?|inj|syp|syr|syrup|susp|oint)\.?\s+$", re.IGNORECASE)
 """Before a word it says that this is a drug."""
 _EDGES: Final = " \t\n\r.,;:!?()[]{}\"'’“”*•-–—/\\|"
 _ROMANISED: Final = ROMANISED_WORDS - AMBIGUOUS
 _NAME_SHARE: Final = 0.5
 _LOWER_SHARE: Final = 0.55
+_SURE_SHARE: Final = 0.95
 _PLACE_SHARE: Final = 0.7
 _NUMBER_SHARE: Final = 0.75
 _NUMBERS: Final = ("phone", "recordNumber", "licenceNumber")
@@ -149,7 +168,7 @@ class RampartRecognizer(_Recognizer):
             shares = word.shares
             if not written[0].isdigit():
                 if shares["name"] >= (_LOWER_SHARE if written.islower() else _NAME_SHARE):
-                    yield from _words(text, word.start, word.end, "name")
+                    yield from _words(text, word.start, word.end, "name", sure=shares["name"] >= _SURE_SHARE)
                 elif shares["place"] >= _PLACE_SHARE and not written.islower():
                     yield from _words(text, word.start, word.end, "place")
             elif len(written) >= 5:
@@ -162,12 +181,44 @@ class RampartRecognizer(_Recognizer):
 def _address(text: str, words: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
     """Yield a street where there is a number and a name of it; neither alone is one."""
     found = [text[start:end] for start, end in words]
+    if len(found) == 2 and found[0].lower() in ORDINARY:
+        return  # "Sugar 240"
     if any(each[0].isdigit() for each in found) and any(each[0].isupper() and len(each) > 2 for each in found):
         yield "address", words[0][0], words[-1][1]
 
 
-def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, int, int]]:
+def _words(text: str, start: int, end: int, kind: str, *, sure: bool = False) -> Iterator[tuple[str, int, int]]:
     """Yield a model's finding, snapped to whole words, without what is nobody's name and no town."""
+    start, end = _snapped(text, start, end)
+    found = text[start:end]
+    words = re.findall(r"[^\W\d_][\w'’-]*", found)
+    if (
+        not words
+        or any("\u0900" <= each <= "\u097f" for each in found)
+        or _TITLE.search(text[max(0, start - 60) : start])
+        or _is_of_medicine(text, words, start, end, kind)
+    ):
+        return
+    nepali = is_nepali_sentence(_sentence(text, start, end))
+    kept = [
+        index
+        for index, word in enumerate(words)
+        if not (_is_nobody(word, kind) or (nepali and _is_nepali(word, sure=sure)))
+    ]
+    if not kept:
+        return
+    first_word, last_word = kept[0], kept[-1]
+    if kind == "name":
+        first_word, last_word = _whole(text, start, words, kept)
+    places = [match.span() for match in re.finditer(r"[^\W\d_][\w'’-]*", found)]
+    first, last = places[first_word][0], places[last_word][1]
+    if first_word == last_word and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
+        return
+    yield kind, start + first, start + last
+
+
+def _snapped(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a finding that begins and ends with whole words, without the genitive's s."""
     while start > 0 and _joined(text, start):
         start -= 1
     while end < len(text) and _joined(text, end):
@@ -178,28 +229,42 @@ def _words(text: str, start: int, end: int, kind: str) -> Iterator[tuple[str, in
         end -= 1
     if text[start:end].lower().endswith(("'s", "’s")):
         end -= 2
-    found = text[start:end]
-    words = re.findall(r"[^\W\d_][\w'’-]*", found)
+    return start, end
+
+
+def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str) -> bool:
+    """Tell whether a finding is a medicine, an eponym, a blood test, or the verb that a name is too."""
+    behind = text[end : end + 24]
+    if REHYDRATION.search(text, max(0, start - 14), end):
+        return True
+    if is_medicine(text[start:end]) or all(is_medicine(word) or len(word) < 3 for word in words):
+        return True
+    if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(behind)):
+        return True
+    if len(words) > 1:
+        return False
+    return (
+        _MEDICINE.match(behind) is not None
+        or (kind == "name" and _DISEASE.match(behind) is not None)
+        or _is_something(text, words[0], start, end)
+    )
+
+
+def _whole(text: str, start: int, words: list[str], kept: list[int]) -> tuple[int, int]:
+    """Return the first and the last word of a name, of whose words those kept are nothing else."""
+    first, last = kept[0], kept[-1]
+    while last + 1 < len(words) and words[last + 1][0].isupper():
+        last += 1  # "Aida Corona": after a given name even such a word is a surname
+    while first and words[first - 1][0].isupper() and _plain(words[first - 1]) in NAME_WORDS:
+        first -= 1  # "Christian Robertson": before a surname even such a word is a given name
     if (
-        not words
-        or any("\u0900" <= each <= "\u097f" for each in found)
-        or _TITLE.search(text[max(0, start - 60) : start])
+        first == 0
+        and len(kept) > 1
+        and _plain(words[0]) in ORDINARY - NAME_WORDS - SURNAME_WORDS
+        and _BEGINS.search(text[max(0, start - 3) : start])
     ):
-        return
-    kept = [word for word in words if not _is_nobody(word, kind)]
-    if not kept:
-        return
-    if any(_plain(word) in EPONYMS for word in words) and (len(words) == 1 or _DISEASE.match(text[end : end + 24])):
-        return
-    if _DISEASE.match(text[end : end + 24]) and len(words) == 1 and kind == "name":
-        return
-    last_kept = len(words) - 1 - words[::-1].index(kept[-1])
-    while kind == "name" and last_kept + 1 < len(words) and words[last_kept + 1][0].isupper():
-        last_kept += 1  # "Aida Corona": after a given name even such a word is a surname
-    first, last = found.find(kept[0]), found.rfind(words[last_kept]) + len(words[last_kept])
-    if kept[0] == words[last_kept] and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
-        return
-    yield kind, start + first, start + last
+        first = kept[1]  # "Saw Eckart": a verb has a capital where a sentence begins
+    return first, last
 
 
 def _is_nobody(word: str, kind: str) -> bool:
@@ -208,7 +273,41 @@ def _is_nobody(word: str, kind: str) -> bool:
         return True
     if kind == "place":
         return plain in REGIONS or (word.isupper() and len(word) <= 4)
-    return word.islower() and is_common(word)
+    return word.islower() and (is_common(word) or plain in ORDINARY)
+
+
+def _is_nepali(word: str, *, sure: bool) -> bool:
+    """Tell whether a word of a Nepali sentence in Latin letters is an ordinary one; rules find who is announced there, or listed.
+
+    In lower case a guess counts only of the model that is sure: neither was taught to read Nepali.
+    """
+    if word.islower() and (not sure or word in NAME_WORDS or word in AMBIGUOUS):
+        return True
+    return is_ordinary_nepali(word)
+
+
+def _is_eponym(word: str) -> bool:
+    plain = "".join(each for each in unicodedata.normalize("NFD", _plain(word)) if not unicodedata.combining(each))
+    return (
+        plain in EPONYMS
+        or _plain(word) in EPONYMS
+        or ("-" in plain and all(part in EPONYMS for part in plain.split("-")))
+    )
+
+
+def _is_something(text: str, word: str, start: int, end: int) -> bool:
+    """Tell whether a single word is a blood test ("ANA 1:640"), or the verb that it is too ("Mark the spot")."""
+    if word.isupper() and len(word) <= 4 and _RESULT.match(text[end : end + 16]):
+        return True
+    verb = word.islower() or _BEGINS.search(text[max(0, start - 3) : start]) is not None
+    return verb and _plain(word) in NAME_WORDS and _OBJECT.match(text[end : end + 12]) is not None
+
+
+def _sentence(text: str, start: int, end: int) -> str:
+    """Return the sentence around a finding, or what is near of one without an end."""
+    begin = max((text.rfind(mark, max(0, start - 160), start) for mark in ".!?\n"), default=-1)
+    ends = [place for mark in ".!?\n" if (place := text.find(mark, end, end + 160)) >= 0]
+    return text[max(begin + 1, start - 160) : min(ends, default=end + 160)]
 
 
 def _plain(word: str) -> str:

@@ -42,7 +42,7 @@ _KIN: Final = (
 _ENGLISH_AGES: Final = (
     re.compile(rf"\b(?:{_KIN})(?:\s+is|\s+was|'s|\s+am|'m|\s+has\s+just|\s+just|'ll\s+be|'d\s+be|\s+(?:will|would|must|may)\s+be)?(?:\s+(?:now|already|nearly|almost|about|over))?"
                rf"\s+(?:turned\s+|turning\s+)?(?P<age>{_NINETY}){_NO_UNIT}", re.IGNORECASE),
-    re.compile(rf"\b(?:{_KIN})\s+(?:[A-Z][\w'-]+\s+){{0,2}}(?:is|was)\s+(?:now\s+|already\s+|nearly\s+)?(?P<age>{_NINETY}|9\d|1[0-2]\d)"
+    re.compile(rf"\b(?:{_KIN})\s+(?:[A-ZÀ-Þ][\w'-]+\s+){{0,2}}(?:is|was)\s+(?:now\s+|already\s+|nearly\s+)?(?P<age>{_NINETY}|9\d|1[0-2]\d)"
                rf"{_NO_UNIT}(?!\s*[/.]?\d)"),
     re.compile(rf"\b(?:aged?|age\s+(?:is|of)|age:|turned|turning|turns)\s+(?P<age>{_NINETY}){_NO_UNIT}", re.IGNORECASE),
     re.compile(rf"\b(?P<age>{_NINETY})[\s-]+(?:years?|yrs?)(?:[\s-]+(?:old|of\s+age|young))?\b(?!\s+ago)", re.IGNORECASE),

@@ -43,6 +43,20 @@ class Score:
 
 
 Span = tuple[str, int, int]
+_MARK: Final = re.compile(r"\[(NAME|PLACE|DATE|NUMBER):([^\]]+)\]")
+
+
+def unmarked(line: str) -> tuple[str, str, list[Span]]:
+    """Return language, text and spans of a line as the sets have it: `en|my brother [NAME:suman] has fits`."""
+    language, marked = line.split("|", 1)
+    marked = marked.replace("\\n", "\n")
+    text, spans, done = "", [], 0
+    for match in _MARK.finditer(marked):
+        text += marked[done : match.start()]
+        spans.append((match[1], len(text), len(text) + len(match[2])))
+        text += match[2]
+        done = match.end()
+    return language, text + marked[done:], spans
 
 
 def add(scores: defaultdict[str, Score], text: str, annotated: Iterable[Span], found: Iterable[Span]) -> list[Span]:

@@ -1,0 +1,87 @@
+"""Lines that were written to break de-identification, and lines of clinics that hold nothing to remove."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from neurons.privacy import MAX_CHARACTERS, Deidentifier, TextRefused, find_identifiers, vocabulary
+from neurons.privacy.gazetteer import gazetteer
+from tests.unit.privacy.measuring import unmarked
+
+pytestmark = pytest.mark.timeout(600)  # loading the models takes a busy machine long
+
+_SETS = Path(__file__).parent / "sets"
+ATTACKS = (_SETS / "attacks.txt").read_text(encoding="utf-8").splitlines()
+CLINIC = (_SETS / "clinic.txt").read_text(encoding="utf-8").splitlines()
+_FILLER = "The wound was cleaned and dressed, and the cough is better after the tablets. "
+
+
+@pytest.fixture(scope="module")
+def deidentifier() -> Deidentifier:
+    return Deidentifier.load()
+
+
+@pytest.mark.parametrize("line", ATTACKS)
+def test_what_an_attacker_hides_is_removed_and_nothing_else(deidentifier: Deidentifier, line: str) -> None:
+    _, text, spans = unmarked(line)
+    covered = {place for each in deidentifier.find(text) for place in range(each.start, each.end)}
+    marked = {place for _, start, end in spans for place in range(start, end)}
+    left = [text[start:end] for _, start, end in spans if not _letters(text, start, end) <= covered]
+    assert left == []
+    assert "".join(text[place] for place in sorted(_letters(text, 0, len(text)) & (covered - marked))) == ""
+
+
+@pytest.mark.parametrize("text", CLINIC)
+def test_what_a_clinic_writes_about_nobody_passes(deidentifier: Deidentifier, text: str) -> None:
+    assert deidentifier.scrub(text).text == text
+
+
+def test_there_are_a_hundred_lines_of_each() -> None:
+    assert len(set(ATTACKS)) >= 100
+    assert len(set(CLINIC)) >= 100
+
+
+@pytest.mark.parametrize("name", ["Glycomet", "Asthalin", "Telma"])
+@pytest.mark.parametrize(
+    "sentence", ["My name is {}.", "my brother {} has a cough", "Mrs. {} has a cough", "Patient: {}", "Thanks,\n{}"]
+)
+def test_a_medicine_is_a_name_where_a_sentence_says_so(deidentifier: Deidentifier, name: str, sentence: str) -> None:
+    assert name not in deidentifier.scrub(sentence.format(name)).text
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_a_long_text_is_looked_through_to_its_end(deidentifier: Deidentifier, share: float) -> None:
+    lines = [_FILLER] * (19_500 // len(_FILLER))
+    lines.insert(int(len(lines) * share), "Yesterday suresh adhikari and Olumide Bakare rang me on 9851023344. ")
+    begun = time.process_time()
+    left = deidentifier.scrub("".join(lines)).text
+    assert time.process_time() - begun < 30  # it takes 2 to 4 s
+    assert [word for word in ("suresh", "adhikari", "Olumide", "Bakare", "9851023344") if word in left] == []
+    with pytest.raises(TextRefused, match="Split it"):
+        deidentifier.scrub("".join(lines) + "x" * MAX_CHARACTERS)
+
+
+@pytest.mark.parametrize(
+    "piece", [":", "0:", "म", "म ", "राम ", "a", "a'", "a-", "9", "1-", "@", "a ", "x at y ", "Aa ", "thanks, ", "this is ", "plate ", "ward no ", "New ", "my wife "]
+)  # fmt: skip
+def test_rules_take_no_text_longer_than_seconds(piece: str) -> None:
+    """Of one word of 20,000 letters they took 20 s, and of colons alone 30."""
+    begun = time.process_time()
+    find_identifiers((piece * MAX_CHARACTERS)[:MAX_CHARACTERS])
+    assert time.process_time() - begun < 6  # at most 0.9 s, on a machine that is busy with other things
+
+
+def _letters(text: str, start: int, end: int) -> set[int]:
+    return {place for place in range(start, end) if text[place].isalnum()}
+
+
+def test_lists_of_ordinary_words_hold_few_of_the_names_that_people_have() -> None:
+    """Else a list would let through whom a model finds."""
+    names = {name for name in gazetteer().names if name.isascii()}
+    assert {name for name in names if vocabulary.is_medicine(name)} == set()
+    assert {name for name in names if vocabulary.is_nepali_verb(name)} <= {"lepcha", "thathera"}
+    ordinary = vocabulary.ORDINARY | vocabulary.ROMANISED_ORDINARY
+    assert names & ordinary - vocabulary.NAME_WORDS - vocabulary.SURNAME_WORDS == set()
