@@ -46,7 +46,7 @@ class Scrubbed(Protocol):
 
     @property
     def scrubbed_by(self) -> str:
-        """What took the identifiers out, with its version: at most 64 characters, as `privacy/2`."""
+        """What took the identifiers out, with its version: at most 64 characters, as `privacy/3`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def _draw_trade(seconds: Mapping[int, Spread], series: Mapping[str, Mapping[int,
         for number, latency in seconds.items():
             axes.annotate(f"{number}", (latency[1], low), xytext=(0, 4), textcoords="offset points", ha="center")
         axes.axhline(0, color="#777777", linewidth=0.8)
-        axes.set_xlabel("latency of an answer through a miner, median, in seconds (candidates above the axis)")
+        axes.set_xlabel("latency of an answer, median, in seconds; above it: candidates")
         axes.set_ylabel("score above 1 candidate's, in points\n(mean, 95% interval)")
         axes.grid(visible=True, linewidth=0.3)
         axes.legend(loc="upper left", frameon=False)

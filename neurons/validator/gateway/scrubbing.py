@@ -10,7 +10,7 @@ from neurons.validator.gateway.recording import Scrubber
 
 log = logging.getLogger(__name__)
 
-VERSION = "privacy/2"
+VERSION = "privacy/3"
 
 
 @dataclass(frozen=True, slots=True)
