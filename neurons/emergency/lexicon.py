@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,20 @@ class Node:
 
     next: dict[str, Node] = field(default_factory=dict)
     concepts: set[str] = field(default_factory=set)
+
+
+class Known(NamedTuple):
+    """What a word may be."""
+
+    words: frozenset[str] = frozenset()
+    """Of the list."""
+    begins: tuple[Node, ...] = ()
+    """Where the phrases go on of which they are the first word."""
+    is_filler: bool = False
+    """Whether it is without weight, and may stand in the middle of a phrase."""
+
+
+_NOTHING: Final = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +162,7 @@ class Lexicon:
         self._signs: set[str] = set()
         """Words of what is a sign; those of markers alone are not guessed from a slip of the pen."""
         self._typos: dict[str, set[str]] = {}
-        self._known: dict[tuple[str, ...], frozenset[str]] = {}
+        self._known: dict[tuple[str, ...], Known] = {}
         for name, phrases in document.concepts.items():
             self._add(name, phrases)
         for rule in document.rules:
@@ -163,19 +177,23 @@ class Lexicon:
                 self.combinations.setdefault(concepts[0], []).append(Combination(rule, concepts))
         self._index_typos()
 
-    def known(self, word: Word) -> frozenset[str]:
-        """Return the words of the list that a word may be."""
+    def known(self, word: Word) -> Known:
+        """Return what of the list a word may be."""
         if word.is_pause:
-            return frozenset()
+            return _NOTHING
         if word.number is not None:
             numbers = {name for name, is_it in _NUMBERS if is_it(word.number)}
-            return frozenset(numbers | self._whole.intersection(word.keys))
+            return self._told_of(frozenset(numbers | self._whole.intersection(word.keys)))
         found = self._known.get(word.keys)
         if found is None:
-            found = frozenset(self._resolve(word.keys))
+            found = self._told_of(frozenset(self._resolve(word.keys)))
             if len(self._known) < 50_000:
                 self._known[word.keys] = found
         return found
+
+    def _told_of(self, words: frozenset[str]) -> Known:
+        begins = tuple(node for word in words if (node := self.root.next.get(word)) is not None)
+        return Known(words, begins, any("filler" in node.concepts for node in begins))
 
     def _resolve(self, keys: tuple[str, ...]) -> Iterator[str]:
         if not _SPELLED.isdisjoint(keys):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from neurons.emergency.lexicon import MARKERS, Lexicon, Node, Rule
+from neurons.emergency.lexicon import MARKERS, Known, Lexicon, Rule
 from neurons.emergency.words import Sentence
 
 _SKIPPED: Final = 2
@@ -40,10 +40,10 @@ class Told:
 def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     """Return the concepts of a sentence in the order of their beginnings."""
     known = [lexicon.known(word) for word in sentence]
-    fillers = [_is_filler(words, lexicon.root) for words in known]
-    spans = [span for start in range(len(known)) for span in _phrases(known, fillers, start, lexicon.root)]
+    spans = [span for start, word in enumerate(known) if word.begins for span in _phrases(known, start)]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
-    spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
+    if masked:
+        spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
     markers: dict[str, list[tuple[int, int]]] = {name: [] for name in MARKERS}
     meant: set[int] = set()
     for name, start, end in spans:
@@ -82,13 +82,11 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
 _USABLE: Final = frozenset({"now"})
 
 
-def _phrases(
-    known: Sequence[frozenset[str]], fillers: Sequence[bool], start: int, root: Node
-) -> list[tuple[str, int, int]]:
-    """Return the longest phrase of each concept that begins at a word; `fillers`: which words are without weight."""
+def _phrases(known: Sequence[Known], start: int) -> list[tuple[str, int, int]]:
+    """Return the longest phrase of each concept that begins at a word."""
     longest: dict[str, int] = {}
     end = len(known)
-    stack = [(node, start + 1, 0) for word in known[start] if (node := root.next.get(word)) is not None]
+    stack = [(node, start + 1, 0) for node in known[start].begins]
     while stack:
         node, place, skipped = stack.pop()
         for concept in node.concepts:
@@ -97,16 +95,13 @@ def _phrases(
         following = node.next
         if place == end or not following:
             continue
-        for spelling in known[place]:
+        word = known[place]
+        for spelling in word.words:
             if (after := following.get(spelling)) is not None:
                 stack.append((after, place + 1, skipped))
-        if skipped < _SKIPPED and fillers[place]:
+        if skipped < _SKIPPED and word.is_filler:
             stack.append((node, place + 1, skipped + 1))
     return [(concept, start, place) for concept, place in longest.items()]
-
-
-def _is_filler(known: frozenset[str], root: Node) -> bool:
-    return any((node := root.next.get(word)) is not None and "filler" in node.concepts for word in known)
 
 
 _STOPS: Final = frozenset({"but", "though", "however", "because", "and", "since", "except", "~tar"})
