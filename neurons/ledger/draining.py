@@ -24,7 +24,7 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 GATHER_SECONDS: Final = 0.2
 """So long the queue gathers entries for one transaction, which costs about as much for one as for a hundred."""
-AT_ONCE: Final = 64
+AT_ONCE: Final = 256
 """Entries of one transaction; so many wait for no more."""
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -147,10 +148,15 @@ class Asker:
         waiting.reverse()
         replies = Replies(last_answer_at=begun)
         running: dict[asyncio.Task[Proven | Failed], Member] = {}
+        ended: deque[asyncio.Task[Proven | Failed]] = deque()
+        woken = _Waker()  # asyncio.wait does as much, and looks at all tasks anew each time
 
         def start() -> None:
             member = waiting.pop()
-            running[asyncio.create_task(self._attempt(member, question, signed, deadline))] = member
+            task = asyncio.create_task(self._attempt(member, question, signed, deadline))
+            running[task] = member
+            task.add_done_callback(ended.append)
+            task.add_done_callback(woken.wake)
 
         for _ in range(min(wanted, len(waiting))):
             start()
@@ -159,11 +165,11 @@ class Asker:
         try:
             while running:
                 until = min(hedge_at, end) if waiting else end
-                done, _ = await asyncio.wait(
-                    running, timeout=max(0.0, until - clock()), return_when=asyncio.FIRST_COMPLETED
-                )
+                if not ended:
+                    await woken.wait(until - clock())
                 now = clock()
-                for task in done:
+                while ended:
+                    task = ended.popleft()
                     del running[task]
                     got = task.result()
                     if isinstance(got, Failed):
@@ -304,6 +310,29 @@ class Asker:
         for answer in replies.answers:
             usual = self._usual.get(twin)
             self._usual[twin] = answer.seconds if usual is None else usual + 0.1 * (answer.seconds - usual)
+
+
+class _Waker:
+    """Lets one wait until something ends."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next `wake`, or after so many seconds."""
+        self._waiter = self._loop.create_future()
+        handle = self._loop.call_later(max(0.0, seconds), self.wake)
+        try:
+            await self._waiter
+        finally:
+            handle.cancel()
+            self._waiter = None
+
+    def wake(self, *_: object) -> None:
+        """Let it go on."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _conversation(conversation: bytes, miner: MinerId) -> str:
