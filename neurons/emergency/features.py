@@ -171,7 +171,8 @@ def _letters(text: str) -> Places:
     places = (((mixed ^ (mixed >> _MIXED)) * _PRIME) >> _SHIFT).view(np.int64)
     # np.unique does the same, with a table that for so few takes longer than to sort them.
     places.sort()
-    return places[np.concatenate((_TRUE, places[1:] != places[:-1]))]
+    distinct: Places = places[np.concatenate((_TRUE, places[1:] != places[:-1]))]
+    return distinct
 
 
 _MIXED: Final = np.uint64(29)

@@ -1,4 +1,4 @@
-"""The process that brings a queue into the ledger, as the one sees it that appends: started, told, watched, started anew.
+"""The process that brings a queue into the ledger, seen from the one that appends: started, watched, started anew.
 
 They speak by lines of JSON over its standard input and output. Each line says how things stand and not what changed, so
 that the next one makes good for any that came to nothing. What the process logs comes by the same way.

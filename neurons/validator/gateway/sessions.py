@@ -60,7 +60,7 @@ class Ids:
 
     def _mac(self, *parts: str) -> str:
         said = b"\0".join(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest() for part in parts)
-        return hmac.new(self._secret, said, hashlib.sha256).hexdigest()
+        return hmac.digest(self._secret, said, "sha256").hex()
 
 
 @dataclass(slots=True)

@@ -36,7 +36,8 @@ def plain_windows(seen: Sequence[Seen]) -> Iterator[dict[Group, Places]]:
     for start in range(0, max(1, len(items) - STEP), STEP):
         within = items[start : start + WINDOW]
         text = " " + " ".join(item[0] for item in within) + " "
-        yield {Group.WORDS: hashed(words(within)), Group.LETTERS: letters(text), Group.CONCEPTS: hashed(concepts(within))}
+        named, told = hashed(words(within)), hashed(concepts(within))
+        yield {Group.WORDS: named, Group.LETTERS: letters(text), Group.CONCEPTS: told}
 
 
 def spelled(word: Word) -> tuple[str, str]:
@@ -131,7 +132,9 @@ def test_features_and_decisions_are_those_of_the_plain_description(name: str, mo
         seen = seen_in(text_of(dict(messages[-1])))
         plain = list(plain_windows(seen))
         same = len(plain) == len(features) and all(
-            np.array_equal(one[group], other[group]) for one, other in zip(plain, features, strict=True) for group in Group
+            np.array_equal(one[group], other[group])
+            for one, other in zip(plain, features, strict=True)
+            for group in Group
         )
         same = same and assess(messages, country="NP") == decided
         differ += not (same and classifier.classifier().opinion(seen) == opinion)
