@@ -44,19 +44,20 @@ def cpu_ms(pid: int) -> float:
     Of those that have ended nothing is counted.
     """
     taken = 0
-    for each in _family(pid):
+    for each in family(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             taken += int(fields[11]) + int(fields[12])
     return taken * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield the process, and those that it and they have started and that still run."""
     yield pid
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for child in tasks.read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
 
 
 def resident_mb(pid: int) -> float:
