@@ -213,3 +213,24 @@ async def test_it_ends_with_a_gateway_that_is_killed_and_both_give_the_queue_to_
             assert len((await ledger.history(session_id=session_id, patient_id=patient_id)).turns) == 2
         talks = (await rows_by_table(ledger))["sessions"]
         assert len(acknowledged) <= talks <= len(acknowledged) + 3 * 4
+
+
+async def test_while_the_writer_of_a_killed_gateway_is_there_nobody_else_has_the_queue(folder: Path) -> None:
+    """Two that take would each delete files that the other reads."""
+    url = f"sqlite:///{folder / 'ledger.db'}"
+    gateway = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _GATEWAY, url, str(folder / "q"), stdout=asyncio.subprocess.PIPE
+    )
+    assert gateway.stdout is not None
+    pid, _, _ = json.loads(await asyncio.wait_for(gateway.stdout.readline(), 120))
+    os.kill(pid, signal.SIGSTOP)
+    gateway.send_signal(signal.SIGKILL)
+    await gateway.stdout.read()
+    await gateway.wait()
+    with pytest.raises(QueueInUse):
+        Spool(folder / "q")
+    os.kill(pid, signal.SIGCONT)
+    async with asyncio.timeout(30):
+        while is_there(pid):
+            await asyncio.sleep(0.02)
+    Spool(folder / "q").close()
