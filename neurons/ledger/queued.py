@@ -32,6 +32,8 @@ _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
+_START_SECONDS: Final = 30.0
+"""How long opening waits for the process that writes; without it, records are queued all the same."""
 _LOOK_AGAIN_SECONDS: Final = 0.2
 _TIDY_SECONDS: Final = 30.0
 """How often what is of no use any more is deleted: on the disk what is in the ledger, in memory the erased."""
@@ -95,7 +97,15 @@ class QueuedLedger:
                     told = True
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         writer = WriterProcess(url, spool, timeout_seconds=timeout_seconds) if beside else None
-        return cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool, beside=writer)
+        queued = cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool, beside=writer)
+        if writer is not None:
+            try:
+                # Else the first who wait for what is queued, as for a patient's word on consent, wait in vain.
+                await writer.up(within=_START_SECONDS)
+            except BaseException:
+                await queued.close()
+                raise
+        return queued
 
     async def close(self) -> None:
         """Stop writing in the background; what is queued stays on disk."""

@@ -53,10 +53,21 @@ class WriterProcess:
         self._set_aside_before = self._set_aside = 0
         self.changed: Callable[[bool], None] = lambda _: None
         """Called when entries were taken, or it was seen whether the ledger answers, with which it was."""
-        self.runs = False
-        """Whether it has said something, and has not ended since."""
+        self._up = asyncio.Event()
         self.ends = 0
         """How often it ended that nobody told to."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has said something, and has not ended since."""
+        return self._up.is_set()
+
+    async def up(self, *, within: float) -> bool:
+        """Wait until it runs; False when it doesn't within so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._up.wait()
+        return self.runs
 
     @property
     def set_aside(self) -> int:
@@ -80,7 +91,8 @@ class WriterProcess:
             why = await self._run_once()
             if self.runs:
                 delay = FIRST_DELAY
-            self.runs, self._process = False, None
+            self._up.clear()
+            self._process = None
             self._set_aside_before, self._set_aside = self.set_aside, 0
             self.ends += 1
             _LOG.error("the process that writes the ledger %s, and is started again; records are queued", why)
@@ -136,7 +148,7 @@ class WriterProcess:
             level, name, message = logged
             logging.getLogger(str(name)).log(int(level), "%s", message)
             return
-        self.runs = True
+        self._up.set()
         self._set_aside = int(said["setAside"])
         self._spool.was_taken(to_mark(said["taken"]))
         if said["answers"] is not None:

@@ -62,6 +62,8 @@ async def whole(ledger: Ledger, talks: list[Conversation]) -> None:
 async def test_what_is_recorded_lies_in_the_ledger_soon_and_leaves_no_process_behind(url: str, folder: Path) -> None:
     talk = a_day()
     async with await opened(url, folder) as queued:
+        assert queued.writer is not None
+        assert queued.writer.runs, "what is recorded first is written as soon as what comes later"
         pid = await pid_of(queued)
         await queued.record(*talk.records)
         assert (await queued.consent(patient_id=talk.patient_id)).given, "who reads waits for what is queued"
