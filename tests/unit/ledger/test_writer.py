@@ -226,12 +226,14 @@ async def test_while_the_writer_of_a_killed_gateway_is_there_nobody_else_has_the
     assert gateway.stdout is not None
     pid, _, _ = json.loads(await asyncio.wait_for(gateway.stdout.readline(), 120))
     os.kill(pid, signal.SIGSTOP)
-    gateway.send_signal(signal.SIGKILL)
-    await gateway.stdout.read()
-    await gateway.wait()
-    with pytest.raises(QueueInUse):
-        Spool(folder / "q")
-    os.kill(pid, signal.SIGCONT)
+    try:
+        gateway.send_signal(signal.SIGKILL)
+        await gateway.stdout.read()
+        await gateway.wait()
+        with pytest.raises(QueueInUse):
+            Spool(folder / "q")
+    finally:
+        os.kill(pid, signal.SIGCONT)
     async with asyncio.timeout(30):
         while is_there(pid):
             await asyncio.sleep(0.02)
