@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from neurons.emergency.telling import Told
-from neurons.emergency.words import NEPALI, Sentence, Word, skeletons, stem
+from neurons.emergency.words import NEPALI, Sentence, skeletons, stem
 
 Places = npt.NDArray[np.int64]
 """Where features stand in a row of weights: each once, in ascending order."""
@@ -52,16 +53,33 @@ class Seen:
     is_question: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A word, a pause or a sentence's end."""
+class _Spelling(NamedTuple):
+    """A word, a pause or a sentence's end as features have it, and the hashes that their names begin by."""
 
-    spelled: str
+    text: str
     """One spelling for both scripts."""
-    bare: str
-    """Of a word in Latin letters its stem, as it was written; else empty."""
+    behind: bytes
+    """As it stands behind another word in a feature's name."""
+    alone: int
+    """Hash of the feature that it is by itself."""
+    bare: int
+    """Of a word in Latin letters the hash of its stem, as it was written; else -1."""
+    after: int
+    """Hash of a name up to this word, of which the next is the second part; so the two that follow."""
+    after_two: int
+    around: int
+
+    @classmethod
+    def of(cls, text: str, bare: str = "") -> _Spelling:
+        behind = f" {text}".encode()
+        alone, after, after_two, around = (zlib.crc32(behind, zlib.crc32(kind)) for kind in (b"1", b"2", b"3", b"_"))
+        return cls(text, behind, alone, zlib.crc32(f"b {bare}".encode()) if bare else -1, after, after_two, around)
+
+
+class _Item(NamedTuple):
+    spelling: _Spelling
     sentence: int
-    told: tuple[Told, ...] = ()
+    told: Sequence[Told] = ()
     """What begins here."""
 
 
@@ -83,20 +101,21 @@ def _items(seen: Sequence[Seen]) -> Iterator[_Item]:
         for each in sentence.told:
             begins.setdefault(each.start, []).append(each)
         for place, word in enumerate(sentence.words):
-            spelled, bare = _spelled(word)
-            yield _Item(spelled, bare, number, tuple(begins.get(place, ())))
-        yield _Item("?" if sentence.is_question else ".", "", number)
+            spelling = _PAUSE if word.is_pause else _spelled(word.keys[0], word.number)
+            yield _Item(spelling, number, begins.get(place, ()))
+        yield _Item(_QUESTION if sentence.is_question else _END, number)
 
 
-def _spelled(word: Word) -> tuple[str, str]:
-    if word.is_pause:
-        return ",", ""
-    key = word.keys[0]
-    if word.number is not None:
-        return key, f"#{len(str(int(min(word.number, 1e9))))}"
+_PAUSE, _QUESTION, _END, _BEGINNING = (_Spelling.of(each) for each in (",", "?", ".", "^"))
+
+
+@lru_cache(maxsize=20_000)
+def _spelled(key: str, number: float | None) -> _Spelling:
+    if number is not None:
+        return _Spelling.of(key, f"#{len(str(int(min(number, 1e9))))}")
     if key.startswith(NEPALI):
-        return _without_end(key.removeprefix(NEPALI)), ""
-    return (_without_end(skeletons(key)[0]) if key.isalpha() else key), stem(key)
+        return _Spelling.of(_without_end(key.removeprefix(NEPALI)))
+    return _Spelling.of(_without_end(skeletons(key)[0]) if key.isalpha() else key, stem(key))
 
 
 def _without_end(skeleton: str) -> str:
@@ -105,7 +124,7 @@ def _without_end(skeleton: str) -> str:
 
 
 def _features(items: Sequence[_Item]) -> dict[Group, Places]:
-    letters, stretches = _letters(" " + " ".join(each.spelled for each in items) + " ")
+    letters, stretches = _letters(" " + " ".join([each.spelling.text for each in items]) + " ")
     return {
         Group.WORDS: _places(_words(items)),
         Group.LETTERS: letters,
@@ -114,55 +133,81 @@ def _features(items: Sequence[_Item]) -> dict[Group, Places]:
     }
 
 
-def _places(names: Iterable[str]) -> Places:
-    return np.unique(np.fromiter((zlib.crc32(name.encode()) & (SIZE - 1) for name in names), dtype=np.int64))
+def _places(hashes: Iterable[int]) -> Places:
+    return np.array(sorted({each & (SIZE - 1) for each in hashes}), dtype=np.int64)
 
 
-def _words(items: Sequence[_Item]) -> Iterator[str]:
-    before, last = "", "^"
+def _words(items: Sequence[_Item]) -> list[int]:
+    """Return the hashes of words, and of two and three in a row.
+
+    CRC-32 goes on from where it stood: the hash of "2 chest pain" is that of "2 chest", gone on with " pain".
+    """
+    crc32, found = zlib.crc32, []
+    before: _Spelling | None = None
+    last = _BEGINNING
     for each in items:
-        word = each.spelled
-        yield f"1 {word}"
-        if each.bare:
-            yield f"b {each.bare}"
-        yield f"2 {last} {word}"
-        if before:
-            yield f"_ {before} {word}"
-            yield f"3 {before} {last} {word}"
+        word = each.spelling
+        behind = word.behind
+        found.append(word.alone)
+        if word.bare >= 0:
+            found.append(word.bare)
+        found.append(crc32(behind, last.after))
+        if before is not None:
+            found.append(crc32(behind, before.around))
+            found.append(crc32(behind, crc32(last.behind, before.after_two)))
         before, last = last, word
+    return found
 
 
 def _letters(text: str) -> tuple[Places, Places]:
     """Return the places of all pieces of some letters in a row, and of all longer stretches, by a rolling hash."""
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    found: list[Places] = []
+    found: list[npt.NDArray[np.uint64]] = []
     hashed = codes
     for length in range(2, _STRETCH.stop):
         if len(codes) < length:
             break
         hashed = hashed[:-1] * _PRIME + codes[length - 1 :]
-        mixed = (hashed ^ (hashed >> np.uint64(29))) * _PRIME
-        found.append((mixed >> np.uint64(64 - BITS)).astype(np.int64))
-    return _once(found[: len(_LETTERS)]), _once(found[len(_LETTERS) :])
+        found.append(hashed)
+    return _mixed(found[: len(_LETTERS)]), _mixed(found[len(_LETTERS) :])
 
 
-def _once(places: Sequence[Places]) -> Places:
-    return np.unique(np.concatenate(places)) if places else np.zeros(0, dtype=np.int64)
+def _mixed(hashes: Sequence[npt.NDArray[np.uint64]]) -> Places:
+    if not hashes:
+        return np.zeros(0, dtype=np.int64)
+    mixed = np.concatenate(hashes)
+    places = (((mixed ^ (mixed >> _MIXED)) * _PRIME) >> _SHIFT).view(np.int64)
+    # np.unique does the same, with a table that for so few takes longer than to sort them.
+    places.sort()
+    distinct: Places = places[np.concatenate((_TRUE, places[1:] != places[:-1]))]
+    return distinct
 
 
-def _concepts(items: Sequence[_Item]) -> Iterator[str]:
+_MIXED: Final = np.uint64(29)
+_SHIFT: Final = np.uint64(64 - BITS)
+_TRUE: Final = np.array([True])
+
+
+def _concepts(items: Sequence[_Item]) -> Iterator[int]:
     live: dict[int, set[str]] = {}
     for item in items:
         for each in item.told:
             how = "d" if each.is_denied else "p" if each.is_past else "f" if each.is_fiction else ""
             how = how or ("a" if each.is_asked else "")
-            yield f"c {each.concept}"
-            yield f"h {each.concept} {how}"
+            yield _hash(f"c {each.concept}")
+            yield _hash(f"h {each.concept} {how}")
             if not how:
                 live.setdefault(item.sentence, set()).add(each.concept)
     for concepts in live.values():
         names = sorted(concepts)[:_MOST_CONCEPTS]
-        yield from (f"& {one} {other}" for place, one in enumerate(names) for other in names[place + 1 :])
+        for place, one in enumerate(names):
+            for other in names[place + 1 :]:
+                yield _hash(f"& {one} {other}")
+
+
+@lru_cache(maxsize=20_000)
+def _hash(name: str) -> int:
+    return zlib.crc32(name.encode())
 
 
 _MOST_CONCEPTS: Final = 24

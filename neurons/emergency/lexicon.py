@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,6 +69,29 @@ class Node:
 
     next: dict[str, Node] = field(default_factory=dict)
     concepts: set[str] = field(default_factory=set)
+
+
+class Known(NamedTuple):
+    """What a word may be."""
+
+    words: frozenset[str] = frozenset()
+    """Of the list."""
+    begins: tuple[tuple[Node, bool], ...] = ()
+    """Where the phrases go on of which they are the first word, and whether that leaves open how it ends."""
+    is_filler: bool = False
+    """Whether it is without weight, and may stand in the middle of a phrase."""
+
+
+_NOTHING: Final = Known()
+_DENYING_ENDS: Final = ("ain", "en", "ain*", "en*")
+"""How the list's words end that say what isn't done: "saas ferdain*", "hos ma aayen*"."""
+_DENYING_BEGINNING: Final = f"{NEPALI}na"
+"""And begin: "kahilyai nabha*"."""
+
+
+def is_open(word: str) -> bool:
+    """Tell whether a word of the list is a beginning, and none that denies."""
+    return word.endswith("*") and not (word.endswith(_DENYING_ENDS) or word.startswith(_DENYING_BEGINNING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +174,7 @@ class Lexicon:
         self._signs: set[str] = set()
         """Words of what is a sign; those of markers alone are not guessed from a slip of the pen."""
         self._typos: dict[str, set[str]] = {}
-        self._known: dict[tuple[str, ...], frozenset[str]] = {}
+        self._known: dict[tuple[str, ...], Known] = {}
         for name, phrases in document.concepts.items():
             self._add(name, phrases)
         for rule in document.rules:
@@ -166,19 +189,23 @@ class Lexicon:
                 self.combinations.setdefault(concepts[0], []).append(Combination(rule, concepts))
         self._index_typos()
 
-    def known(self, word: Word) -> frozenset[str]:
-        """Return the words of the list that a word may be."""
+    def known(self, word: Word) -> Known:
+        """Return what of the list a word may be."""
         if word.is_pause:
-            return frozenset()
+            return _NOTHING
         if word.number is not None:
             numbers = {name for name, is_it in _NUMBERS if is_it(word.number)}
-            return frozenset(numbers | self._whole.intersection(word.keys))
+            return self._told_of(frozenset(numbers | self._whole.intersection(word.keys)))
         found = self._known.get(word.keys)
         if found is None:
-            found = frozenset(self._resolve(word.keys))
+            found = self._told_of(frozenset(self._resolve(word.keys)))
             if len(self._known) < 50_000:
                 self._known[word.keys] = found
         return found
+
+    def _told_of(self, words: frozenset[str]) -> Known:
+        begins = tuple((node, is_open(word)) for word in words if (node := self.root.next.get(word)) is not None)
+        return Known(words, begins, any("filler" in node.concepts for node, _ in begins))
 
     def _resolve(self, keys: tuple[str, ...]) -> Iterator[str]:
         if not _SPELLED.isdisjoint(keys):

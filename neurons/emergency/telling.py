@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from neurons.emergency.lexicon import MARKERS, Lexicon, Node, Rule
-from neurons.emergency.words import NEPALI, Sentence
+from neurons.emergency.lexicon import MARKERS, Known, Lexicon, Rule, is_open
+from neurons.emergency.words import Sentence
 
 _SKIPPED: Final = 2
 """Words without weight that may stand in the middle of a phrase."""
@@ -40,12 +40,12 @@ class Told:
 def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
     """Return the concepts of a sentence in the order of their beginnings."""
     known = [lexicon.known(word) for word in sentence]
-    fillers = [_is_filler(words, lexicon.root) for words in known]
-    found_spans = [span for start in range(len(known)) for span in _phrases(known, fillers, start, lexicon.root)]
+    found_spans = [span for start, word in enumerate(known) if word.begins for span in _phrases(known, start)]
     open_at = {span[:3]: span[3] for span in found_spans}
     spans = [span[:3] for span in found_spans]
     masked = {place for name, start, end in spans if name == "idiom" for place in range(start, end)}
-    spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
+    if masked:
+        spans = [span for span in spans if span[0] == "idiom" or not masked.intersection(range(span[1], span[2]))]
     markers: dict[str, list[tuple[int, int]]] = {name: [] for name in MARKERS}
     meant: set[int] = set()
     for name, start, end in spans:
@@ -90,21 +90,15 @@ def told_in(sentence: Sentence, *, lexicon: Lexicon) -> tuple[Told, ...]:
 _USABLE: Final = frozenset({"now"})
 
 
-def _phrases(
-    known: Sequence[frozenset[str]], fillers: Sequence[bool], start: int, root: Node
-) -> list[tuple[str, int, int, int]]:
-    """Return the longest phrase of each concept that begins at a word; `fillers`: which words are without weight.
+def _phrases(known: Sequence[Known], start: int) -> list[tuple[str, int, int, int]]:
+    """Return the longest phrase of each concept that begins at a word.
 
     Its last number is where the phrase's last word stands, if that is known by a beginning alone, which leaves open
     how the word ends; else -1.
     """
     longest: dict[str, tuple[int, int]] = {}
     end = len(known)
-    stack = [
-        (node, start + 1, 0, start if _is_open(word) else -1)
-        for word in known[start]
-        if (node := root.next.get(word)) is not None
-    ]
+    stack = [(node, start + 1, 0, start if left_open else -1) for node, left_open in known[start].begins]
     while stack:
         node, place, skipped, open_at = stack.pop()
         for concept in node.concepts:
@@ -114,27 +108,13 @@ def _phrases(
         following = node.next
         if place == end or not following:
             continue
-        for spelling in known[place]:
+        word = known[place]
+        for spelling in word.words:
             if (after := following.get(spelling)) is not None:
-                stack.append((after, place + 1, skipped, place if _is_open(spelling) else -1))
-        if skipped < _SKIPPED and fillers[place]:
+                stack.append((after, place + 1, skipped, place if is_open(spelling) else -1))
+        if skipped < _SKIPPED and word.is_filler:
             stack.append((node, place + 1, skipped + 1, open_at))
     return [(concept, start, place, open_at) for concept, (place, open_at) in longest.items()]
-
-
-_DENYING_ENDS: Final = ("ain", "en", "ain*", "en*")
-"""How the list's words end that say what isn't done: "saas ferdain*", "hos ma aayen*"."""
-_DENYING_BEGINNING: Final = f"{NEPALI}na"
-"""And begin: "kahilyai nabha*"."""
-
-
-def _is_open(spelling: str) -> bool:
-    """Tell whether a word of the list is a beginning, and none that denies."""
-    return spelling.endswith("*") and not (spelling.endswith(_DENYING_ENDS) or spelling.startswith(_DENYING_BEGINNING))
-
-
-def _is_filler(known: frozenset[str], root: Node) -> bool:
-    return any((node := root.next.get(word)) is not None and "filler" in node.concepts for word in known)
 
 
 _STOPS: Final = frozenset({"but", "though", "however", "because", "and", "since", "except", "~tar"})

@@ -41,6 +41,7 @@ from neurons.ledger.records import (
     new_id,
 )
 from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Turn, Written
+from neurons.ledger.writer import WriterProcess
 from neurons.ledger.writing import patient_digest
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "Twin",
     "WeightsClaim",
     "WeightsEvent",
+    "WriterProcess",
     "Written",
     "derived_id",
     "new_id",

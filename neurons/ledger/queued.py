@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -16,29 +15,25 @@ from typing import Final, Self, TypeVar
 
 import orjson
 
-from neurons.ledger.codec import KINDS, TABLE_OF, Row, from_row, to_row
-from neurons.ledger.database import Database, Refused
-from neurons.ledger.errors import BadRecord, LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch
+from neurons.ledger.codec import TABLE_OF, to_row
+from neurons.ledger.database import Database
+from neurons.ledger.draining import Drain
+from neurons.ledger.errors import LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch
 from neurons.ledger.ledger import Ledger, now_ms
 from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
-from neurons.ledger.spool import Entry, Spool
+from neurons.ledger.spool import Spool
 from neurons.ledger.views import ConsentState, Erasure, History, QuestionView, Written
+from neurons.ledger.writer import WriterProcess
 from neurons.ledger.writing import patient_digest
 
 _LOG: Final = logging.getLogger(__name__)
-_FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 5.0
-_GATHER_SECONDS: Final = 0.2
-"""So long the queue gathers entries for one transaction, which costs about as much for one as for a hundred."""
-_AT_ONCE: Final = 64
-"""Entries of one transaction; so many wait for no more."""
-_REMEMBERED: Final = 16 * _AT_ONCE
-"""Entries whose rows are at hand until they are in the ledger; what is read from the disk is checked anew."""
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
+_START_SECONDS: Final = 30.0
+"""How long opening waits for the process that writes; without it, records are queued all the same."""
 _LOOK_AGAIN_SECONDS: Final = 0.2
 _TIDY_SECONDS: Final = 30.0
 """How often what is of no use any more is deleted: on the disk what is in the ledger, in memory the erased."""
@@ -53,41 +48,38 @@ class QueuedLedger:
     `async with await QueuedLedger.open(url, folder=…) as ledger`. It opens without the database being up.
     """
 
-    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool, *, beside: WriterProcess | None = None) -> None:
+        """`beside`: the process that brings the queue into the ledger; None: this one does."""
         self.ledger, self._spool = ledger, spool
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger-append")
-        self._taker = ThreadPoolExecutor(1, thread_name_prefix="ledger-take")
         self._recollection = Recollection()
         self._unwritten: list[tuple[bytes, asyncio.Future[None]]] = []
-        self._own_rows: dict[bytes, list[tuple[str, Row]]] = {}
-        """By entry: the rows that this process made it of."""
         self._flushing: asyncio.Task[None] | None = None
-        self._appended = self._drained = 0
-        self._backlog = spool.entries
+        self._backlog = spool.appended.entries
         self._latest: dict[str, int] = {}
         """By session, patient or question: the number of its last entry that isn't in the ledger yet."""
-        self._work, self._progress = asyncio.Event(), asyncio.Condition()
-        self._work.set()  # look at once whether the ledger is there, and make an embedded one's tables
-        self._hurry = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Set whenever something came into the ledger; who waits for it clears it."""
         self._readers = 0
         """Who waits until what is queued is in the ledger."""
-        self._made = False
         self._away_since: float | None = None
-        self._told = False
         self._waiting_since: float | None = time.monotonic() if spool.entries else None
-        self.set_aside = 0
-        """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
         self._forgetting: list[Callable[[Collection[str]], None]] = [self._recollection.forget]
         self._erased_since, self._forgotten = now_ms() - _SKEW_MS, frozenset[str]()
-        self._draining = asyncio.create_task(self._drain(), name="ledger-drain")
+        self._writer: Drain | WriterProcess = beside or Drain(
+            ledger, spool, recorded_from=spool.appended.at, changed=self._changed
+        )
+        if beside is not None:
+            beside.changed = self._changed
+        self._draining = asyncio.create_task(self._writer.run(), name="ledger-drain")
         self._tidying = asyncio.create_task(self._tidy(), name="ledger-tidy")
 
     @classmethod
     async def open(
         cls, url: str, *, folder: Path, max_bytes: int = 1 << 30, timeout_seconds: float = 10.0, pool: int = 10,
-        wait_seconds: float = 0.0,
+        wait_seconds: float = 0.0, beside: bool = False,
     ) -> Self:  # fmt: skip
-        """Return the queue in `folder` before the ledger at `url`.
+        """Return the queue in `folder` before the ledger at `url`; `beside`: a process of its own writes that one.
 
         A process that has the queue is waited for, up to `wait_seconds`: one that is being replaced still brings its
         last entries into the ledger. Raises QueueInUse, QueueFull.
@@ -104,7 +96,16 @@ class QueuedLedger:
                     _LOG.info("%s Waiting for it to end, as one that is replaced does.", error)
                     told = True
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        return cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool)
+        writer = WriterProcess(url, spool, timeout_seconds=timeout_seconds) if beside else None
+        queued = cls(Ledger(Database(url, timeout_seconds=timeout_seconds, pool=pool)), spool, beside=writer)
+        if writer is not None:
+            try:
+                # Else the first who wait for what is queued, as for a patient's word on consent, wait in vain.
+                await writer.up(within=_START_SECONDS)
+            except BaseException:
+                await queued.close()
+                raise
+        return queued
 
     async def close(self) -> None:
         """Stop writing in the background; what is queued stays on disk."""
@@ -116,7 +117,6 @@ class QueuedLedger:
                 await task
         await self._on(self._disk, self._spool.sweep)
         self._disk.shutdown()
-        self._taker.shutdown()
         self._spool.close()
         await self.ledger.close()
 
@@ -143,9 +143,19 @@ class QueuedLedger:
         """For how long the ledger hasn't answered; 0.0 when it does."""
         return 0.0 if self._away_since is None else time.monotonic() - self._away_since
 
+    @property
+    def set_aside(self) -> int:
+        """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
+        return self._writer.set_aside
+
+    @property
+    def writer(self) -> WriterProcess | None:
+        """The process that brings the queue into the ledger; None where this one does."""
+        return self._writer if isinstance(self._writer, WriterProcess) else None
+
     async def drained(self, *, timeout_seconds: float) -> bool:
         """Wait until everything queued so far is in the ledger; False when it isn't in time."""
-        return await self._reached(self._appended, timeout_seconds)
+        return await self._reached(self._spool.appended.entries, timeout_seconds)
 
     def on_erasure(self, forget: Callable[[Collection[str]], None]) -> None:
         """Have this called with what stays of erased patients' ids (`patient_digest`), whoever erased them."""
@@ -183,18 +193,13 @@ class QueuedLedger:
         self._unwritten.append((data, on_disk))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="ledger-flush")
-        if len(self._own_rows) < _REMEMBERED:
-            self._own_rows[data] = rows
-        try:
-            await on_disk
-        except BaseException:
-            self._own_rows.pop(data, None)
-            raise
+        await on_disk
         self._recollection.note(records)
+        number = self._spool.appended.entries
         for _, row in rows:
             for name in ("session_id", "patient_id", "question_id"):
                 if (value := row.get(name)) is not None:
-                    self._latest[value] = self._appended
+                    self._latest[value] = number
         return Written(new=len(records))
 
     async def _flush(self) -> None:
@@ -209,103 +214,25 @@ class QueuedLedger:
                         if not future.done():
                             future.set_exception(error)
                     continue
-                self._appended += len(batch)
                 self._waiting_since = self._waiting_since or time.monotonic()
-                self._work.set()
-                if self._spool.entries >= _AT_ONCE:
-                    self._hurry.set()
+                self._writer.wake(hurried=self._readers > 0)
                 for _, future in batch:
                     if not future.done():
                         future.set_result(None)
         finally:
             self._flushing = None
 
-    async def _drain(self) -> None:
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                if not self._spool.entries and self._away_since is None:
-                    await self._work.wait()
-                self._work.clear()
-                await self._gather()
-                await self._drain_some()
-                if self._told:
-                    _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
-                self._away_since, self._told, delay = None, False, _FIRST_DELAY
-            except Exception as error:  # noqa: BLE001 - whatever it is, the queue must be tried again
-                if not self._told:
-                    # Of an error that isn't ours the message may quote a text.
-                    said = str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."
-                    _LOG.warning("%s Records are queued in %s meanwhile.", said, self._spool.folder)
-                    self._told = True
-                self._suspect()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
-                delay = min(delay * 2, _LONGEST_DELAY)
-
-    async def _gather(self) -> None:
-        """Let more entries come, unless somebody waits for those that are there, or the ledger was away."""
-        self._hurry.clear()
-        if self._readers or self._away_since is not None or not 0 < self._spool.entries < _AT_ONCE:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GATHER_SECONDS):
-                await self._hurry.wait()
-
-    async def _drain_some(self) -> None:
-        if not self._made:
-            await self.ledger.ready_or_made()
-            self._made = True
-        # Looked at before the disk is, which takes a while: what comes meanwhile is gathered again, for it may not come
-        # alone.
-        entries: Sequence[Entry] = ()
-        if self._spool.entries:
-            entries = await self._on(self._taker, partial(self._spool.peek, entries=_AT_ONCE))
-        if not entries:
-            await self.ledger.ready()
-            return
-        try:
-            # In the thread: checking them takes long enough to hold up the questions in work.
-            rows = await self._on(self._taker, lambda: [row for entry in entries for row in self._rows(entry)])
-            await self.ledger.put_rows(rows)
-        except (Refused, BadRecord):
-            # One of them is refused: each by itself, so that it holds back no other.
-            for entry in entries:
-                await self._drain_one(entry)
-            return
-        await self._took(entries)
-
-    async def _drain_one(self, entry: Entry) -> None:
-        try:
-            await self.ledger.put_rows(self._rows(entry))
-        except (Refused, BadRecord) as error:
-            await self._on(self._taker, lambda: self._spool.set_aside(entry.data))
-            self.set_aside += 1
-            _LOG.error("%s It is set aside in %s.", error, self._spool.folder / "set-aside.log")
-        await self._took([entry])
-
-    async def _took(self, entries: Sequence[Entry]) -> None:
-        await self._on(self._taker, lambda: self._spool.take(entries))
-        self._away_since = None
-        for entry in entries:
-            self._own_rows.pop(entry.data, None)
-        async with self._progress:
-            old = min(len(entries), self._backlog)
-            self._backlog -= old
-            self._drained += len(entries) - old
-            self._latest = {key: number for key, number in self._latest.items() if number > self._drained}
-            if not self._spool.entries:
-                self._waiting_since = None
-            self._progress.notify_all()
-
-    def _rows(self, entry: Entry) -> list[tuple[str, Row]]:
-        """Return an entry's rows, each one checked: when they were recorded, or else now. Raises BadRecord."""
-        if (own := self._own_rows.get(entry.data)) is not None:
-            return own
-        try:
-            rows = [(str(table), dict(row)) for table, row in orjson.loads(entry.data)]
-            return [(table, to_row(from_row(KINDS[table], row))) for table, row in rows]
-        except (ValueError, TypeError, KeyError) as error:
-            raise BadRecord(f"an entry of the queue is damaged: {type(error).__name__}") from None
+    def _changed(self, answers: bool) -> None:
+        """Entries came into the ledger, or it was seen whether it answers."""
+        if answers:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = time.monotonic()
+        if not self._spool.entries:
+            self._waiting_since = None
+        taken = self._spool.taken.entries
+        self._latest = {key: number for key, number in self._latest.items() if number > taken}
+        self._moved.set()
 
     # Reading
 
@@ -318,7 +245,7 @@ class QueuedLedger:
         if owner not in (None, patient_id):
             raise NotFound("There is no such session of this patient.")
         remembered = self._recollection.history(session_id=session_id, patient_id=patient_id, limit=limit)
-        queued = session_id in self._latest or self._backlog > 0
+        queued = session_id in self._latest or self._spool.taken.entries < self._backlog
         if self._away_since is None:
             try:
                 async with asyncio.timeout(_READ_SECONDS):
@@ -338,7 +265,7 @@ class QueuedLedger:
         """Let nobody wait for the ledger until it was seen to answer again."""
         if self._away_since is None:
             self._away_since = time.monotonic()
-        self._work.set()
+        self._writer.wake(hurried=self._readers > 0, look=True)
 
     async def sessions(self, *, patient_id: str, limit: int = 100) -> tuple[History, ...]:
         """As `Recorder.sessions`; waits shortly for what is still queued. Raises LedgerDown."""
@@ -364,19 +291,23 @@ class QueuedLedger:
         return erased
 
     async def _fresh(self, key: str) -> bool:
-        number = self._latest.get(key, 0)
-        return await self._reached(number, _FRESH_SECONDS) if number or self._backlog else True
+        number = max(self._latest.get(key, 0), self._backlog)
+        return self._spool.taken.entries >= number or await self._reached(number, _FRESH_SECONDS)
 
     async def _reached(self, number: int, seconds: float) -> bool:
         self._readers += 1
-        self._hurry.set()
+        self._writer.wake(hurried=True)
         try:
-            async with asyncio.timeout(seconds), self._progress:
-                await self._progress.wait_for(lambda: self._backlog == 0 and self._drained >= number)
+            async with asyncio.timeout(seconds):
+                while self._spool.taken.entries < number:
+                    self._moved.clear()
+                    await self._moved.wait()
         except TimeoutError:
             return False
         finally:
             self._readers -= 1
+            if not self._readers:
+                self._writer.wake(hurried=False)
         return True
 
     async def _on(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:

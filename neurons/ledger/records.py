@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Protocol, runtime_checkable
 
+from neurons.entropy import random_bytes
 from neurons.ledger.errors import BadRecord
 
 MAX_TEXT: Final = 128 * 1024
@@ -26,9 +27,14 @@ _SS58: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,64}")
 _NAMESPACE: Final = uuid.UUID("6f1c2a52-8f0e-5d7b-9d43-0f4b6a1e7c11")
 
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_id() -> str:
-    """Return an id for a new record."""
-    return str(uuid.uuid4())
+    """Return an id for a new record: a random UUID (version 4)."""
+    # As str(uuid.uuid4()) does, for a sixth of its time: a question takes six of them.
+    digits = random_bytes().hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def derived_id(*parts: str) -> str:

@@ -8,7 +8,8 @@
 
 What `append` returned for is on the disk. After a crash the end of the last file may be torn: that entry was never
 acknowledged, and is cut off. `done` may be behind, never ahead: some entries are then taken twice, so taking one must
-be idempotent. All methods block; one thread at a time may append, and one may take.
+be idempotent. All methods block; one thread at a time may append, and one may take. Who takes may be a process of its
+own (`Spool.taking`): the two tell one another what was appended and what was taken (`Mark`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import BinaryIO, Final, NamedTuple, Self, cast
 
 from neurons.ledger.errors import QueueFull, QueueInUse
 
@@ -45,6 +46,15 @@ class Position:
     offset: int
 
 
+class Mark(NamedTuple):
+    """How far appending or taking has come, counted from when the queue was opened for appending."""
+
+    at: Position
+    entries: int
+    size: int
+    """Bytes, with their frames."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry, and where the next one begins."""
@@ -62,22 +72,75 @@ class Spool:
         self._mutex = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (folder / "lock").open("ab")
+            self._lock: BinaryIO | None = (folder / "lock").open("ab")
         except OSError as error:
             raise QueueFull(f"the queue in {folder} can't be written: {error.strerror}. Mount its volume.") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
+            cast(BinaryIO, self._lock).close()
             raise QueueInUse(f"another process has the queue in {folder}. Give each process its own folder.") from error
         self._seen_damaged: set[tuple[int, int]] = set()
-        self._taken = self._read_done()
-        self._end = self._recover()
         self._file: int | None = None
-        self.entries, self.bytes_waiting = 0, 0
-        for entry in self._entries(self._taken, count_damage=False):
-            self.entries += 1
-            self.bytes_waiting += len(entry.data) + _HEAD_BYTES + 1
+        taken = self._read_done()
+        self._taken = Mark(taken, 0, 0)
+        self._appended = Mark(self._recover(taken), 0, 0)
+        self._appended = Mark(self._appended.at, *self._count(taken))
+
+    @classmethod
+    def taking(cls, folder: Path, appended: Mark) -> Self:
+        """Return the side that takes, for a process to which the one that appends has said how far it has come.
+
+        That one holds the lock, and must let this process inherit it (`lock`). `append` and `sweep` are not for it.
+        """
+        spool = cls.__new__(cls)
+        spool.folder, spool._max, spool._segment_bytes = folder, 0, 0
+        spool._mutex, spool._lock, spool._file = threading.Lock(), None, None
+        spool._seen_damaged = set()
+        spool._appended = appended
+        taken = spool._read_done()
+        entries, size = spool._count(taken)
+        spool._taken = Mark(taken, appended.entries - entries, appended.size - size)
+        return spool
+
+    def _count(self, start: Position) -> tuple[int, int]:
+        sizes = [len(entry.data) + _HEAD_BYTES + 1 for entry in self._entries(start, count_damage=False)]
+        return len(sizes), sum(sizes)
+
+    @property
+    def appended(self) -> Mark:
+        """How much was appended; what lay here when it was opened counts, too."""
+        return self._appended
+
+    @property
+    def taken(self) -> Mark:
+        """How much of that was taken."""
+        return self._taken
+
+    @property
+    def entries(self) -> int:
+        """How many entries wait to be taken."""
+        return self._appended.entries - self._taken.entries
+
+    @property
+    def bytes_waiting(self) -> int:
+        """How many bytes they have, with their frames."""
+        return self._appended.size - self._taken.size
+
+    @property
+    def lock(self) -> int:
+        """The lock's file descriptor: while any process has it open, no other opens this queue."""
+        return cast(BinaryIO, self._lock).fileno()
+
+    def was_appended(self, mark: Mark) -> None:
+        """Learn how far another process has come that appends."""
+        with self._mutex:
+            self._appended = mark
+
+    def was_taken(self, mark: Mark) -> None:
+        """Learn how far another process has come that takes."""
+        with self._mutex:
+            self._taken = mark
 
     @property
     def damaged(self) -> int:
@@ -87,7 +150,8 @@ class Spool:
     def close(self) -> None:
         """Let another process have it."""
         self._close_file()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +176,7 @@ class Spool:
                 f"{self._max}. The ledger takes nothing: bring it back, then the queue empties by itself."
             )
         try:
-            if self._end.offset >= self._segment_bytes:
+            if self._appended.at.offset >= self._segment_bytes:
                 self._close_file()
             self._write(b"".join(frames))
         except OSError as error:
@@ -120,9 +184,8 @@ class Spool:
             what = "the disk is full" if error.errno in _FULL else f"writing failed ({error.strerror})"
             raise QueueFull(f"the queue in {self.folder}: {what}. Free or mend its volume.") from error
         with self._mutex:
-            self._end = Position(self._end.segment, self._end.offset + size)
-            self.entries += len(frames)
-            self.bytes_waiting += size
+            end, count, waiting = self._appended
+            self._appended = Mark(Position(end.segment, end.offset + size), count + len(frames), waiting + size)
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
@@ -135,19 +198,19 @@ class Spool:
 
     def _next_file(self) -> None:
         self._close_file()
-        start = Position(max([self._end.segment, *self._segments()]) + 1, 0)
+        start = Position(max([self._appended.at.segment, *self._segments()]) + 1, 0)
         path = self._path(start.segment)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._sync_folder()
         with self._mutex:
-            self._end = start
+            self._appended = self._appended._replace(at=start)
 
     def _abandon_file(self) -> None:
         """Cut off what was written in vain, and go on in a new file: after a failed fsync this one can't be trusted."""
         if self._file is not None:
             # What stays behind the end is never read in this process, and is complete or torn for the next.
             with suppress(OSError):
-                os.ftruncate(self._file, self._end.offset)
+                os.ftruncate(self._file, self._appended.at.offset)
         self._close_file()
 
     def _close_file(self) -> None:
@@ -160,7 +223,7 @@ class Spool:
     def peek(self, *, entries: int = 256, size: int = 4 << 20) -> tuple[Entry, ...]:
         """Return the next entries, at least one when there is one; they stay until `take`."""
         found: list[Entry] = []
-        for entry in self._entries(self._taken):
+        for entry in self._entries(self._taken.at):
             found.append(entry)
             size -= len(entry.data)
             if len(found) >= entries or size <= 0:
@@ -173,10 +236,9 @@ class Spool:
             return
         end = entries[-1].end
         with self._mutex:
-            self._taken = end
-            self.entries -= len(entries)
-            self.bytes_waiting -= sum(len(entry.data) + _HEAD_BYTES + 1 for entry in entries)
-            last = self._end.segment
+            size = sum(len(entry.data) + _HEAD_BYTES + 1 for entry in entries)
+            self._taken = Mark(end, self._taken.entries + len(entries), self._taken.size + size)
+            last = self._appended.at.segment
         self._write_done(end)
         for number in self._segments():
             if number < end.segment and number < last:
@@ -187,12 +249,12 @@ class Spool:
 
         For the thread that appends. Without effect while an entry waits, or where no new file can be made.
         """
-        if self.entries or not self._end.offset or any(self._entries(self._taken)):
+        if self.entries or not self._appended.at.offset or any(self._entries(self._taken.at)):
             return
         with suppress(OSError):
             self._next_file()  # the mark of what was taken is never beyond the last file
             for number in self._segments():
-                if number < self._end.segment:
+                if number < self._appended.at.segment:
                     self._path(number).unlink(missing_ok=True)
 
     def set_aside(self, data: bytes) -> None:
@@ -207,7 +269,7 @@ class Spool:
 
     def _entries(self, start: Position, *, count_damage: bool = True) -> Iterator[Entry]:
         with self._mutex:
-            end = self._end
+            end = self._appended.at
         for number in self._segments():
             if number < start.segment or number > end.segment:
                 continue
@@ -234,11 +296,11 @@ class Spool:
         matches = (_SEGMENT.fullmatch(name) for name in os.listdir(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
-    def _recover(self) -> Position:
+    def _recover(self, taken: Position) -> Position:
         """Cut the torn end off the last file, and return where the queue ends. What follows goes into a new file."""
         numbers = self._segments()
         if not numbers:
-            return Position(self._taken.segment, 0)
+            return Position(taken.segment, 0)
         path = self._path(numbers[-1])
         whole = offset = 0
         with path.open("rb") as file:
@@ -250,7 +312,7 @@ class Spool:
             with path.open("r+b") as file:
                 file.truncate(whole)
                 os.fsync(file.fileno())
-        return Position(max(numbers[-1], self._taken.segment), whole)
+        return Position(max(numbers[-1], taken.segment), whole)
 
     def _read_done(self) -> Position:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Final
+
+from neurons.entropy import random_bytes
 
 REQUEST_ID: Final = "x-request-id"
 _FORMS: Final = {
@@ -27,4 +28,4 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
 
 def request_id_of(trace: Mapping[str, str]) -> str:
     """Return the request's id: the client's own, or a new one."""
-    return trace.get(REQUEST_ID) or f"req_{os.urandom(12).hex()}"
+    return trace.get(REQUEST_ID) or f"req_{random_bytes()[:12].hex()}"

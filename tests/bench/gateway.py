@@ -67,7 +67,7 @@ class _Subject:
     one: list[wrk.Load] = field(default_factory=list)
     many: list[wrk.Load] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    """Processor time of the process per question, what a crowded machine can't distort as much."""
+    """Processor time of the process and its children per question, what a crowded machine can't distort as much."""
     late: list[float] = field(default_factory=list)
     """Seconds after the load until all that was answered was in the ledger; none without a ledger."""
     lost: float = 0.0
@@ -100,7 +100,8 @@ def measure(options: Options) -> Result:
         title="What the gateway costs over three instant miners",
         how=(
             "wrk -t1; three miners in one process that answer at once with signed receipts; each other subject one "
-            f"process, all in one run, {options.repeats} rounds of {options.seconds:.0f} s with many in flight, and "
+            "process, the gateway with the one beside it that writes the ledger, whose time counts, too; "
+            f"all in one run, {options.repeats} rounds of {options.seconds:.0f} s with many in flight, and "
             f"{ALONE_PART:.0%} of that with one, after a warm-up. "
             "The gateway with its keys, each request signed, receipts checked, ranking, sessions, emergency rules, "
             f"metrics; {ledger}. Whether a text names somebody is looked up by `{WITH_PRIVACY}` alone, in threads of "

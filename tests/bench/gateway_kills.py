@@ -1,10 +1,10 @@
 """What is lost or doubled of sessions, answers and ratings while gateway, miners and ledger are killed at random.
 
-The gateway is the real one, each miner a process of its own with real signatures, the ledger a real PostgreSQL that
-fsyncs. Patients' clients ask (whole answers and streams by turns), and rate what they got; what the gateway
-acknowledged is written down. Meanwhile one process after another is killed by SIGKILL, at moments and in an order that
-a seed fixes, and started again seconds later. At the end everything runs, the gateway's queue is written out, and the
-ledger is compared with what was acknowledged.
+The gateway is the real one, with the process beside it that writes the ledger; each miner a process of its own with
+real signatures, the ledger a real PostgreSQL that fsyncs. Patients' clients ask (whole answers and streams by turns),
+and rate what they got; what the gateway acknowledged is written down. Meanwhile one process after another is killed by
+SIGKILL, at moments and in an order that a seed fixes, and started again seconds later. At the end everything runs, the
+gateway's queue is written out, and the ledger is compared with what was acknowledged.
 """
 
 from __future__ import annotations
@@ -97,6 +97,13 @@ class _Command:
             self.process.wait(30)
             self.process = None
 
+    def kill_children(self) -> None:
+        """Kill what it started; it starts that again by itself."""
+        if self.process is not None:
+            for pid in [each for each in processes.family(self.process.pid) if each != self.process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def end(self) -> None:
         """End it as a cluster does: it may finish what it has in hand."""
         if self.process is not None:
@@ -142,6 +149,7 @@ async def _measure(options: Options, folder: Path) -> Result:
         await _until_answered(address, own, folder / "gateway.log")
         parts = [
             _Part("gateway", gateway.start, gateway.kill),
+            _Part("the gateway's writer", lambda: None, gateway.kill_children),
             _Part("ledger", lambda: postgres.start(fsync=True), postgres.kill),
             *(_Part(f"miner {name}", each.start, each.kill) for name, each in zip(MINERS, miners, strict=True)),
         ]
@@ -372,7 +380,8 @@ def _result(
         name="gateway_kills",
         title="What is lost while gateway, miners and ledger are killed",
         how=(
-            f"{CLIENTS} clients ask, half of them by streams, and rate, for {spent:.0f} s; the gateway, one of three "
+            f"{CLIENTS} clients ask, half of them by streams, and rate, for {spent:.0f} s; the gateway, the "
+            "process beside it that writes the ledger, one of three "
             f"miners' processes, or the PostgreSQL (fsync on) is killed by SIGKILL every {_FEWEST_SECONDS:.0f} to "
             f"{_MOST_SECONDS:.0f} s, two of them at once in a fifth of the cases, and started again within "
             f"{_LONGEST_AWAY:.0f} s, by a fixed seed. Acknowledged is a session by 201, an answer when it came whole, "

@@ -39,9 +39,25 @@ def free_port() -> int:
 
 
 def cpu_ms(pid: int) -> float:
-    """Return the processor time that a process has taken so far, in milliseconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    """Return the processor time that a process and those that it started have taken so far, in milliseconds.
+
+    Of those that have ended nothing is counted.
+    """
+    taken = 0
+    for each in family(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            taken += int(fields[11]) + int(fields[12])
+    return taken * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> Iterator[int]:
+    """Yield the process, and those that it and they have started and that still run."""
+    yield pid
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in tasks.read_text().split():
+                yield from family(int(child))
 
 
 def resident_mb(pid: int) -> float:

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -146,26 +146,22 @@ class Asker:
         waiting = waiting[: patience.most_attempts]
         waiting.reverse()
         replies = Replies(last_answer_at=begun)
-        running: dict[asyncio.Task[Proven | Failed], Member] = {}
+        attempts = _Attempts()
 
         def start() -> None:
             member = waiting.pop()
-            running[asyncio.create_task(self._attempt(member, question, signed, deadline))] = member
+            attempts.begin(member, self._attempt(member, question, signed, deadline))
 
         for _ in range(min(wanted, len(waiting))):
             start()
         hedge = max(patience.hedge, 2 * self._usual.get(question.twin, 0.0))
         hedge_at, end = begun + hedge, deadline
         try:
-            while running:
+            while attempts.running:
                 until = min(hedge_at, end) if waiting else end
-                done, _ = await asyncio.wait(
-                    running, timeout=max(0.0, until - clock()), return_when=asyncio.FIRST_COMPLETED
-                )
+                ended = await attempts.ended(within=until - clock())
                 now = clock()
-                for task in done:
-                    del running[task]
-                    got = task.result()
+                for got in ended:
                     if isinstance(got, Failed):
                         replies.failures.append(got)
                         if waiting and now < end:
@@ -183,12 +179,8 @@ class Asker:
                     self._metrics.hedged.inc()
                     start()
         finally:
-            left = list(running.items())
-            for task, _ in left:
-                task.cancel()
-            if left:
-                await asyncio.gather(*(task for task, _ in left), return_exceptions=True)
-        replies.failures += [self._gave_up(member, clock() - begun) for _, member in left]
+            left = await attempts.cancel()
+        replies.failures += [self._gave_up(member, clock() - begun) for member in left]
         self._learn(question.twin, replies)
         return replies
 
@@ -304,6 +296,53 @@ class Asker:
         for answer in replies.answers:
             usual = self._usual.get(twin)
             self._usual[twin] = answer.seconds if usual is None else usual + 0.1 * (answer.seconds - usual)
+
+
+class _Attempts:
+    """The miners that are asked one question now. `asyncio.wait` does as much, and goes through all tasks each time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.running: dict[asyncio.Task[Proven | Failed], Member] = {}
+        self._ended: list[asyncio.Task[Proven | Failed]] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def begin(self, member: Member, attempt: Coroutine[Any, Any, Proven | Failed]) -> None:
+        """Ask one more."""
+        task = self._loop.create_task(attempt)
+        self.running[task] = member
+        task.add_done_callback(self._note)
+
+    async def ended(self, *, within: float) -> list[Proven | Failed]:
+        """Return what came of those that ended since the last call; of none within so many seconds, nothing."""
+        if not self._ended:
+            self._waiter = self._loop.create_future()
+            handle = self._loop.call_later(max(0.0, within), self._wake)
+            try:
+                await self._waiter
+            finally:
+                handle.cancel()
+                self._waiter = None
+        tasks, self._ended = self._ended, []
+        for task in tasks:
+            del self.running[task]
+        return [task.result() for task in tasks]
+
+    async def cancel(self) -> list[Member]:
+        """Let the others be, and return them when they have ended."""
+        for task in self.running:
+            task.cancel()
+        if self.running:
+            await asyncio.gather(*self.running, return_exceptions=True)
+        return list(self.running.values())
+
+    def _note(self, task: asyncio.Task[Proven | Failed]) -> None:
+        self._ended.append(task)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _conversation(conversation: bytes, miner: MinerId) -> str:

@@ -100,6 +100,14 @@ class Metrics:
         ):
             Gauge(f"bettertherapy_gateway_{name}", text, registry=self.registry).set_function(function)
 
+    def watch_writer(self, *, runs: Callable[[], float], ends: Callable[[], float]) -> None:
+        """Show how the process stands that writes the ledger."""
+        for name, text, function in (
+            ("ledger_writer_up", "1 while the process that writes the ledger runs.", runs),
+            ("ledger_writer_ends", "How often it ended, hung or could not be started since this gateway began.", ends),
+        ):
+            Gauge(f"bettertherapy_gateway_{name}", text, registry=self.registry).set_function(function)
+
     def attempt(self, miner: MinerId, outcome: str) -> None:
         """Count what came of asking a miner."""
         known = self._miners.setdefault(miner, {})

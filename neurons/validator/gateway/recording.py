@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from neurons.ledger import (
@@ -124,7 +128,8 @@ class Recording:
 
     def __init__(self, recorder: Recorder | None, scrub: Scrubber | None, *, metrics: Metrics) -> None:
         self._recorder, self._scrub, self._metrics = recorder, scrub, metrics
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scrub")
+        self._looking: _Looking | None = None
+        """Begun with the first text: a scrubber may be loaded after this."""
         self._pending: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
 
@@ -189,7 +194,8 @@ class Recording:
             await asyncio.wait(self._pending, timeout=seconds)
         if self._pending:
             self._lost(f"{len(self._pending)} exchanges were not written in time", count=len(self._pending))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._looking is not None:
+            self._looking.close()
 
     async def _write(self, exchange: Exchange) -> None:
         if self._recorder is None:
@@ -211,15 +217,12 @@ class Recording:
         return await self._done(self._begin(text))
 
     def _begin(self, text: str) -> asyncio.Future[Scrubbed] | None:
-        """Begin to look through a text, in a thread; None where nothing can."""
+        """Begin to look through a text, in a thread; None where nothing can, as when this has been closed."""
         if self._scrub is None:
             return None
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._threads, self._scrub, text)
-        except RuntimeError:  # the process ends, and its threads have
-            return None
-        future.add_done_callback(_taken_note_of)
-        return future
+        if self._looking is None:
+            self._looking = _Looking(self._scrub)
+        return self._looking.begin(text)
 
     async def _done(self, begun: asyncio.Future[Scrubbed] | None) -> Scrubbed:
         """Return what may be kept of a text that was begun; never raises for the scrubber's sake."""
@@ -239,6 +242,68 @@ class Recording:
     def _lost(self, why: str, *, count: int = 1) -> None:
         self._metrics.records.labels("lost").inc(count)
         log.error("an exchange is not in the ledger", extra={"why": why})
+
+
+class _Looking:
+    """Looks through texts in threads.
+
+    What was found while the loop was busy is told in one go; an executor's futures take longer than a short text does.
+    """
+
+    def __init__(self, scrub: Scrubber) -> None:
+        self._scrub, self._loop = scrub, asyncio.get_running_loop()
+        self._waiting: SimpleQueue[tuple[asyncio.Future[Scrubbed], str] | None] = SimpleQueue()
+        self._found: deque[tuple[asyncio.Future[Scrubbed], Scrubbed | Exception]] = deque()
+        self._telling = self._closed = False
+        for number in range(THREADS):
+            threading.Thread(target=self._work, name=f"scrub_{number}", daemon=True).start()
+
+    def begin(self, text: str) -> asyncio.Future[Scrubbed] | None:
+        """Return what becomes of a text; cancelled, it isn't looked at any more. None after `close`."""
+        if self._closed:
+            return None
+        future: asyncio.Future[Scrubbed] = self._loop.create_future()
+        future.add_done_callback(_taken_note_of)
+        self._waiting.put((future, text))
+        return future
+
+    def close(self) -> None:
+        """Let the threads end; what isn't looked at yet is cancelled."""
+        self._closed = True
+        with suppress(Empty):
+            while True:
+                if (given := self._waiting.get_nowait()) is not None:
+                    given[0].cancel()
+        for _ in range(THREADS):
+            self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (given := self._waiting.get()) is not None:
+            future, text = given
+            if future.cancelled():
+                continue
+            found: Scrubbed | Exception
+            try:
+                found = self._scrub(text)
+            except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it, in a form that can be raised
+                is_plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                found = error if is_plain else RuntimeError(type(error).__name__)  # type: ignore[assignment]
+            self._found.append((future, found))
+            if not self._telling:
+                self._telling = True
+                with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                    self._loop.call_soon_threadsafe(self._told)
+
+    def _told(self) -> None:
+        self._telling = False  # before what was found is looked for: what comes from now on is told again
+        while self._found:
+            future, found = self._found.popleft()
+            if future.done():
+                continue
+            if isinstance(found, Exception):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
 
 
 def _taken_note_of(future: asyncio.Future[Scrubbed]) -> None:
@@ -305,7 +370,13 @@ def _records(exchange: Exchange, question_text: Scrubbed, answer_texts: Sequence
 
 
 def _miner(member: Member) -> Miner:
-    return Miner(hotkey=member.hotkey, registered_block=member.identity.registered_at)
+    return _miner_of(member.hotkey, member.identity.registered_at)
+
+
+@lru_cache(maxsize=1024)
+def _miner_of(hotkey: str, registered_block: int) -> Miner:
+    """Return a miner, checked once."""
+    return Miner(hotkey=hotkey, registered_block=registered_block)
 
 
 async def after_consents(recorder: Recorder | None, patient_id: str) -> int:

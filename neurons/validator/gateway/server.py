@@ -64,11 +64,14 @@ class GatewayServer:
         unread: str = "",
         pages: PageHandler | None = None,
         rounds: Rounds | None = None,
+        beside: Callable[[], str] = str,
     ) -> None:
         """`unread`: what stands before the error of a question or comment that isn't read.
 
         `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them.
+        `beside`: says what is wrong with processes beside this one, without which it answers all the same.
         """
+        self._beside = beside
         self._rounds = rounds or Rounds(None)
         self._pages = pages
         self._keyring, self._chats, self._feedback = keyring, chats, feedback
@@ -345,9 +348,10 @@ class GatewayServer:
         if not self._roster.looked.is_set():
             return web.Response(status=503, text="waiting for the metagraph and the miners' announcements\n")
         age = self._roster.age_seconds
+        wrong = self._beside()
         return web.Response(
             text=f"ready: {len(self._roster.twins())} twins at {len(self._roster.members)} miners, as of block "
-            f"{self._roster.block}, read {age:.0f} s ago\n"
+            f"{self._roster.block}, read {age:.0f} s ago\n" + (f"{wrong}\n" if wrong else "")
         )
 
 

@@ -21,7 +21,7 @@ from neurons.chain.errors import WalletError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import load_hotkey
 from neurons.cluster import ClusterClient
-from neurons.ledger import QueuedLedger, Recorder
+from neurons.ledger import QueuedLedger, Recorder, WriterProcess
 from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
@@ -111,6 +111,7 @@ class GatewayService:
         self.listening = asyncio.Event()
         self._stop = asyncio.Event()
         self._chats: Chats | None = None
+        self._writer: WriterProcess | None = None
 
     def stop(self) -> None:
         """Begin to drain; a second call changes nothing."""
@@ -183,7 +184,7 @@ class GatewayService:
                 keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
                 unread=unread_words(country=settings.country), pages=pages,
-                rounds=Rounds(self._rounds or _reader(recorder)),
+                rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(
                 MetricsPort(self._page_of_metrics, host=settings.host, port=settings.metrics_port)
@@ -282,7 +283,11 @@ class GatewayService:
             settings.ledger_url, folder=settings.state_dir / "queue",
             # The one that this replaces ends its requests, what it records, and its queue, one after another.
             wait_seconds=3 * settings.drain_seconds,
+            beside=True,
         )  # fmt: skip
+        if (writer := queued.writer) is not None:
+            self._writer = writer
+            self.metrics.watch_writer(runs=lambda: writer.runs, ends=lambda: writer.ends)
 
         async def leave() -> None:
             """Wait for what was recorded last to come into the ledger: the queue's disk may go with the pod."""
@@ -292,6 +297,12 @@ class GatewayService:
 
         stack.push_async_callback(leave)
         return queued, lambda: float(queued.waiting)
+
+    def _beside(self) -> str:
+        """Return what is wrong with the processes beside this one; nothing is lost by it."""
+        if self._writer is None or self._writer.runs:
+            return ""
+        return "the process that writes the ledger is being started; records are queued on disk"
 
     def _changed(self, members: set[MinerId]) -> None:
         self.standings.keep(members)

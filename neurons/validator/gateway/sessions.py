@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from neurons.entropy import random_bytes
 from neurons.ledger import LedgerError, NotFound, Recorder, derived_id, patient_digest
 from neurons.miner.errors import RequestError
 from neurons.miner.patient import Patient
@@ -44,7 +44,7 @@ class Ids:
 
     def session(self, key_id: str) -> str:
         """Return a new session's id."""
-        head = secrets.token_hex(8)
+        head = random_bytes()[:8].hex()
         return _uuid(head + self._mac("session", key_id, head)[:16])
 
     def owns(self, key_id: str, session_id: str) -> bool:
@@ -61,7 +61,7 @@ class Ids:
 
     def _mac(self, *parts: str) -> str:
         said = b"\0".join(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest() for part in parts)
-        return hmac.new(self._secret, said, hashlib.sha256).hexdigest()
+        return hmac.digest(self._secret, said, "sha256").hex()
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ it; where it doesn't, a digest is as good as the miner's signed word, which `doc
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -85,10 +86,15 @@ class Twins:
 
     def of_ledger(self, name: str) -> Twin:
         """Return the twin as the ledger keeps it; without a UID one that follows from the name."""
-        return Twin(uid=self.uid(name) or derived_id("twin", name), name=name)
+        return _of_ledger(name, self.uid(name))
 
     def _known(self) -> dict[str, KnownTwin]:
         if self._file is not None and self._generation != self._file.generation:
             self._generation = self._file.generation
             self._by_name = {twin.name: twin for twin in self._file.content.twins}
         return self._by_name
+
+
+@lru_cache(maxsize=4096)
+def _of_ledger(name: str, uid: str | None) -> Twin:
+    return Twin(uid=uid or derived_id("twin", name), name=name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import signal
 import threading
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -246,6 +248,33 @@ async def test_what_was_recorded_last_is_in_the_ledger_before_the_gateway_has_le
         [history] = await ledger.sessions(patient_id=patient)
     assert history.session is not None
     assert history.session.session_id == session
+
+
+async def test_the_process_that_writes_the_ledger_is_seen_to_end_and_answers_go_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with gateway(tmp_path, names=("Alice",), scrub=scrub, settings={"ledger_url": url}) as running:
+
+        async def ready() -> tuple[int, str]:
+            async with running.client.get("/readyz") as response:
+                return response.status, await response.text()
+
+        await eventually(lambda: running.metric("ledger_writer_up") == 1, 30)
+        assert "ledger" not in (await ready())[1]
+        writer = running.service._writer
+        assert writer is not None
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        await eventually(lambda: running.metric("ledger_writer_ends") == 1, 30)
+        assert running.metric("ledger_writer_up") == 0
+        status, said = await ready()
+        assert status == 200, "what is answered is safe on the disk"
+        assert "the process that writes the ledger" in said
+        _, _, document = await running.ask("My knee hurts.")
+        await eventually(lambda: running.metric("ledger_writer_up") == 1 and not running.metric("ledger_waiting"), 60)
+        assert "ledger" not in (await ready())[1]
+    async with await Ledger.open(url, timeout_seconds=300.0) as ledger:
+        view = await ledger.question(question_id=document["bettertherapy"]["questionId"])
+    assert len(view.answers) == 1
 
 
 async def test_texts_are_looked_through_while_miners_answer_and_written_only_then(tmp_path: Path) -> None:
