@@ -217,6 +217,9 @@ class GatewayView(ApiModel):
     """Miners that have an address in the metagraph in use; absent while none was ever read."""
     twins: Annotated[int | None, Field(ge=0, le=MOST_TWINS)] = None
     """Twins that the gateway answers for and some miner announced lately; absent until all were asked once."""
+    permit: bool | None = None
+    """Whether the validator has its permit there, without which miners refuse it; absent while none was ever read, and
+    for one without a hotkey."""
     block: Annotated[int | None, Field(ge=0, le=MOST_BLOCK)] = None
     """Block of the metagraph in use."""
     read_at: Time | None = None

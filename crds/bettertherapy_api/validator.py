@@ -351,6 +351,8 @@ class ValidatorStatus(ApiModel):
     """The newest ValidatorRound."""
     next_round_time: Time | None = None
     """When the next one starts."""
+    next_round: Annotated[str | None, Field(max_length=32)] = None
+    """The same for the table, where there is little room: month, day, hour and minute in UTC, as `11-30T18:30Z`."""
     weights: WeightsSet | None = None
     """The weights that were last set and are in force."""
 
@@ -384,7 +386,8 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Miners", "type": "integer", "jsonPath": ".status.miners"},
     {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
     {"name": "LastRound", "type": "string", "jsonPath": ".status.lastRound"},
-    {"name": "NextRound", "type": "date", "jsonPath": ".status.nextRoundTime"},
+    # No column of type date: kubectl shows those as ages, and a time to come as <invalid>.
+    {"name": "NextRound", "type": "string", "jsonPath": ".status.nextRound"},
     {"name": "Reason", "type": "string", "jsonPath": condition_path("Ready", "reason"), "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]

@@ -69,7 +69,8 @@ def subnet(desk: Desk) -> str:
     desk.run(with_owner(the(STAGING, "helm install subnet")))
     assert "successfully rolled out" in desk.run(the(STAGING, "kubectl rollout status"))
     with forwarded(desk):
-        assert desk.run(the(STAGING, "python - <<")).splitlines() == ["miner is uid 0", "validator is uid 1"]
+        enrolled = desk.run(the(STAGING, "python - <<"), seconds=310).splitlines()
+        assert enrolled == ["miner is uid 0", "validator is uid 1", "an epoch has run"]
         return desk.run(the(STAGING, "kubectl twin miners"))
 
 
@@ -98,7 +99,7 @@ def test_the_pool_is_registered_and_says_so_as_subnet_md_shows(desk: Desk, miner
     assert miner.strip() == "minerpool.bettertherapy.io/clinic condition met"
     said: dict[str, Any] = json.loads(desk.run(the(SUBNET, "kubectl get minerpool")))
     assert (said["status"], said["reason"]) == ("True", "Registered")
-    assert re.match(r"5\w+… is UID 0 of subnet 1 since block \d+, found at \d+\.\d+\.\d+\.\d+:80$", said["message"])
+    assert re.match(r"5\w+ is UID 0 of subnet 1 since block \d+, found at \d+\.\d+\.\d+\.\d+:80$", said["message"])
 
 
 def test_the_validator_answers_and_its_own_test_passes(desk: Desk, validator: str) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import functools
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from neurons.chain.axon import Endpoint
@@ -217,7 +219,9 @@ class Roster:
         headers = self._signer.headers(method="GET", url=url, body=b"", receiver=member.hotkey)
         async with self._session.get(url, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
-                raise AnnouncementError(f"it answered {response.status} when it was asked for its announcement")
+                code = await _code_of(response)
+                how = f"{response.status} ({code})" if code else str(response.status)
+                raise AnnouncementError(f"it answered {how} when it was asked for its announcement")
             return await bounded(response, MAX_BYTES)
 
     def _place(self, member: Member, before: Member | None) -> None:
@@ -252,6 +256,19 @@ class Roster:
         except (ValueError, UnusableAddress):
             return None
         return URL.build(scheme="http", host=str(endpoint.address), port=endpoint.port)
+
+
+_ERROR_BYTES: Final = 4096
+_CODE: Final = re.compile("[a-z_]{1,32}")
+
+
+async def _code_of(response: aiohttp.ClientResponse) -> str | None:
+    """Return the word for programs of a refusal, such as `no_permit`; the rest is the miner's to write as it likes."""
+    try:
+        code = orjson.loads(await bounded(response, _ERROR_BYTES))["error"]["code"]
+    except (TooMuch, orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
 
 
 class TooMuch(ValueError):  # noqa: N818 - said of an answer

@@ -208,7 +208,8 @@ class GatewayService:
         def see() -> GatewayView | None:
             asked = roster.looked.is_set()
             return view(
-                roster.reading, netuid=netuid, miners=len(roster.members), read_at=roster.read_at, now=time.time(),
+                roster.reading, netuid=netuid, hotkey=str(self._keypair.ss58_address), miners=len(roster.members),
+                read_at=roster.read_at, now=time.time(),
                 twins=sum(twins.serves(name) for name in roster.twins()) if asked else None,
             )  # fmt: skip
 

@@ -7,13 +7,17 @@ from datetime import UTC, datetime
 from bettertherapy_api.report import GatewayView, as_message
 from neurons.chain.errors import Unreachable
 from neurons.miner.registration import PATIENCE_SECONDS
+from neurons.receipts import Metagraph
 from neurons.wire.metagraph import Reading
 
 
 def view(
-    reading: Reading, *, netuid: int, miners: int, twins: int | None, read_at: float | None, now: float
-) -> GatewayView | None:
+    reading: Reading, *, netuid: int, hotkey: str | None, miners: int, twins: int | None, read_at: float | None,
+    now: float,
+) -> GatewayView | None:  # fmt: skip
     """Return what to report; None before the chain was asked.
+
+    `hotkey`: the validator's own.
 
     `miners`: those with an address in the metagraph in use. `twins`: those that can be asked now, None until that is
     known. `read_at`: when that metagraph was read; it and `now` in seconds since 1970.
@@ -29,10 +33,15 @@ def view(
         message=None if reachable else as_message(str(problem) or type(problem).__name__),
         miners=None if metagraph is None else miners,
         twins=None if metagraph is None else twins,
+        permit=None if metagraph is None or hotkey is None else _has_permit(metagraph, hotkey),
         block=None if metagraph is None else metagraph.block,
         read_at=None if metagraph is None or read_at is None else _timestamp(read_at),
         reported_at=_timestamp(now),
     )
+
+
+def _has_permit(metagraph: Metagraph, hotkey: str) -> bool:
+    return any(each.hotkey == hotkey and each.validator_permit for each in metagraph.neurons)
 
 
 def says_the_same(one: GatewayView, other: GatewayView) -> bool:

@@ -269,10 +269,13 @@ def _quorum(outcomes: list[Outcome]) -> dict[str, Any]:
     answered = sum(each.attendance.answered > 0 for each in outcomes)
     scored = sum(each.total is not None and each.attendance.answered > 0 for each in outcomes)
     needed = max(1, math.ceil(answered * QUORUM_PERCENT / 100))
-    return {
-        "reached": scored >= needed, "needed": needed,
-        "message": f"{scored} of the {answered} miners that answered were scored, {needed} are needed",
-    }  # fmt: skip
+    message = f"{scored} of the {answered} miners that answered were scored, {needed} are needed"
+    if not outcomes:
+        message = (
+            "no miner was asked: none announced a twin of this round to the validator; one without a validator permit "
+            "is refused by all, and the round's log has what each miner said"
+        )
+    return {"reached": scored >= needed, "needed": needed, "message": message}
 
 
 def _document(taken: Taken, order: RoundOrder, found: _Found) -> dict[str, Any]:

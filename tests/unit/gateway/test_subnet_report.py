@@ -31,6 +31,7 @@ from tests.unit.miner.running_miner import eventually
 
 OWN = OwnPod(validator="v", namespace="clinic", name="v-gateway-1", uid="uid-1")
 NOW = 1_790_000_600.9
+OWN_KEY = "5" + "v" * 47
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Read:
 
 
 def sees(reading: Read, *, miners: int = 3, twins: int | None = 2) -> GatewayView:
-    found = view(reading, netuid=42, miners=miners, twins=twins, read_at=1_790_000_000.7, now=NOW)
+    found = view(reading, netuid=42, hotkey=None, miners=miners, twins=twins, read_at=1_790_000_000.7, now=NOW)
     assert found is not None
     return found
 
@@ -61,13 +62,23 @@ def test_it_says_how_many_miners_and_twins_it_sees_and_by_which_metagraph() -> N
 
 
 def test_before_the_chain_was_asked_there_is_nothing_to_say() -> None:
-    assert view(Read(None), netuid=42, miners=0, twins=None, read_at=None, now=NOW) is None
+    assert view(Read(None), netuid=42, hotkey=None, miners=0, twins=None, read_at=None, now=NOW) is None
 
 
 def test_a_chain_that_can_not_be_read_is_told_with_the_time_of_the_last_metagraph() -> None:
     said = sees(Read(age_seconds=PATIENCE_SECONDS, problem=Unreachable("no answer")))
     assert (said.reachable, said.message, said.miners, said.block) == (False, "no answer", 3, 1000)
     assert said.read_at == "2026-09-21T14:13:20Z"
+
+
+@pytest.mark.parametrize(
+    ("row", "permit"), [((OWN_KEY, True), True), ((OWN_KEY, False), False), (("5" + "o" * 47, True), False)]
+)
+def test_it_says_whether_the_validator_has_its_permit(row: tuple[str, bool], permit: bool) -> None:
+    known = Table((NeuronEntry(uid=0, hotkey=row[0], coldkey="5" + "c" * 47, validator_permit=row[1]),))
+    said = view(Read(known), netuid=42, hotkey=OWN_KEY, miners=0, twins=0, read_at=None, now=NOW)
+    assert said is not None
+    assert said.permit is permit
 
 
 def test_a_question_that_the_chain_turned_away_is_no_news_and_a_refusal_is() -> None:
@@ -78,7 +89,8 @@ def test_a_question_that_the_chain_turned_away_is_no_news_and_a_refusal_is() -> 
 
 def test_without_any_metagraph_no_miner_is_counted() -> None:
     said = view(
-        Read(None, float("inf"), Unreachable("no answer")), netuid=42, miners=0, twins=0, read_at=None, now=NOW
+        Read(None, float("inf"), Unreachable("no answer")), netuid=42, hotkey="5V", miners=0, twins=0, read_at=None,
+        now=NOW,
     )  # fmt: skip
     assert said is not None
     assert said.to_dict() == {

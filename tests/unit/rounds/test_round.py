@@ -131,7 +131,9 @@ async def test_where_nobody_answers_nothing_is_concluded_of_anybody(ledger: Ledg
 
 
 async def test_no_miner_and_one_miner(ledger: Ledger, tmp_path: Path) -> None:
-    assert (await run(means(ledger, played())).run()).rewards.weights == {}
+    alone = await run(means(ledger, played())).run()
+    assert alone.rewards.weights == {}
+    assert "no miner was asked" in alone.quorum["message"]
     async with await Ledger.open(f"sqlite:///{tmp_path}/one.db") as one:
         assert (await run(means(one, played(right))).run()).rewards.weights == {miner(0): WHOLE}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC
 
 from bettertherapy_api import names
 from twin_operator.domain.answering import Answering
@@ -78,6 +79,7 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
         "miners": newest.miners if newest is not None else None,
         "lastRound": rounds.newest.name if rounds.newest is not None else None,
         "nextRoundTime": timestamp(rounds.next_at) if rounds.next_at is not None else None,
+        "nextRound": rounds.next_at.astimezone(UTC).strftime("%m-%dT%H:%MZ") if rounds.next_at is not None else None,
         "weights": weights.to_dict() if weights is not None else None,
     }
     return status, conditions

@@ -104,7 +104,13 @@ def chain_reachable(validator: Validator, seen: Sight) -> Condition:
 def _reachable(newest: GatewayView, *, gateways: int) -> str:
     read = "the gateway reads" if gateways == 1 else f"{gateways} gateways read"
     asked = "" if newest.twins is None else f", and {_count(newest.twins, 'twin')} of this validator can be asked there"
-    return f"{read} subnet {newest.netuid}: {_count(newest.miners or 0, 'miner')} with an address{asked}"
+    refused = (
+        "; this validator has no permit there, so miners refuse it: it comes with an epoch once the validator is "
+        "registered and has stake enough"
+        if newest.permit is False
+        else ""
+    )
+    return f"{read} subnet {newest.netuid}: {_count(newest.miners or 0, 'miner')} with an address{asked}{refused}"
 
 
 def _unreachable(said: Said, *, of: tuple[int, int]) -> str:

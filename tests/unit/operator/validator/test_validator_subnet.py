@@ -55,6 +55,11 @@ def says(*views: GatewayView, replicas: int = 1) -> Condition:
     return found
 
 
+def test_a_validator_without_its_permit_is_told_that_miners_refuse_it() -> None:
+    assert "no permit there, so miners refuse it" in says(view(permit=False)).message
+    assert "permit" not in says(view(permit=True)).message
+
+
 def test_a_chain_that_gateways_read_is_reachable_and_the_miners_are_counted() -> None:
     found = says(view())
     assert (found.status, found.reason) == ("True", "ChainRead")
