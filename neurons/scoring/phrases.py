@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from neurons.invisible import visible
@@ -42,23 +43,54 @@ def normalise(text: str) -> list[str]:
 
 def says(answer: str, phrase: str) -> bool:
     """Tell whether the answer says the phrase without negating it in the same clause."""
-    wanted = normalise(phrase)
-    if not wanted:
-        return False
-    for clause in _clauses(answer, wanted):
-        words = normalise(clause)
-        for start in range(len(words) - len(wanted) + 1):
-            if not _matches(words[start : start + len(wanted)], wanted):
-                continue
-            before = words[max(0, start - _REACH) : start]
-            if not _NEGATIONS.intersection(before):
-                return True
-    return False
+    return says_any(answer, (phrase,))
 
 
 def says_any(answer: str, phrases: str | Sequence[str]) -> bool:
-    """Tell whether the answer says the phrase, or one of them."""
-    return any(says(answer, phrase) for phrase in ([phrases] if isinstance(phrases, str) else phrases))
+    """Tell whether the answer says the phrase, or one of them; the answer is read once or twice, however many."""
+    by_reach: dict[bool, _Wanted] = {}
+    for phrase in [phrases] if isinstance(phrases, str) else phrases:
+        if wanted := _words_of(phrase):
+            by_reach.setdefault(not _JOINED.isdisjoint(wanted), _Wanted()).add(wanted)
+    return any(
+        _said_in(normalise(clause), wanted)
+        for joined, wanted in by_reach.items()
+        for clause in _clauses(answer, joined=joined)
+    )
+
+
+class _Wanted:
+    """Phrases by their first word."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, list[tuple[str, ...]]] = {}
+        self._begun: list[tuple[str, ...]] = []
+
+    def add(self, phrase: tuple[str, ...]) -> None:
+        if phrase[0].endswith("*"):
+            self._begun.append(phrase)
+        else:
+            self._whole.setdefault(phrase[0], []).append(phrase)
+
+    def beginning_with(self, word: str) -> Sequence[tuple[str, ...]]:
+        """Return the phrases whose first word this may be."""
+        whole = self._whole.get(word, ())
+        return [*whole, *self._begun] if self._begun else whole
+
+
+def _said_in(words: Sequence[str], wanted: _Wanted) -> bool:
+    for start, word in enumerate(words):
+        for phrase in wanted.beginning_with(word):
+            if _matches(words[start : start + len(phrase)], phrase):
+                before = words[max(0, start - _REACH) : start]
+                if not _NEGATIONS.intersection(before):
+                    return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _words_of(phrase: str) -> tuple[str, ...]:
+    return tuple(normalise(phrase))
 
 
 def token_f1(answer: str, gold: str) -> float:
@@ -71,15 +103,17 @@ def token_f1(answer: str, gold: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def _clauses(answer: str, wanted: Sequence[str]) -> list[str]:
-    """Split where a negation ends. A phrase that itself holds such a word is looked for in whole sentences."""
+_JOINED: Final = frozenset({"and", "but", "so", "then", "instead", "because", "rather", "if"})
+
+
+def _clauses(answer: str, *, joined: bool) -> list[str]:
+    """Split where a negation ends. `joined`: into whole sentences, for phrases that hold such a word themselves."""
     hurried = _NOT_YET.sub(" ", visible(answer))
-    joined = {"and", "but", "so", "then", "instead", "because", "rather", "if"}
-    return (re.split(r"[.!?;\n]+(?!\d)", hurried)) if joined.intersection(wanted) else _CLAUSE.split(hurried)
+    return re.split(r"[.!?;\n]+(?!\d)", hurried) if joined else _CLAUSE.split(hurried)
 
 
 def _matches(words: Sequence[str], wanted: Sequence[str]) -> bool:
-    return all(
+    return len(words) == len(wanted) and all(
         word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
         for word, pattern in zip(words, wanted, strict=True)
     )

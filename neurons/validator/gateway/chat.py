@@ -17,6 +17,7 @@ from bettertherapy_api import names
 from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
 from neurons.miner.patient import Patient
+from neurons.scoring.tripwires import plays_down
 from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
 from neurons.validator.gateway.checking import Reason
 from neurons.validator.gateway.failing import unforeseen
@@ -41,6 +42,9 @@ from neurons.validator.gateway.standing import Standings
 from neurons.validator.gateway.twins import Twins
 
 log = logging.getLogger(__name__)
+
+MOST_LOOKED_AT: Final = 16_384
+"""Characters of an answer that are looked through for words that play an emergency down: some 40 ms of work."""
 
 NOBODY: Final = (
     "No doctor's twin could answer now. Nothing but this notice was said, and it is not by the doctor. Please ask "
@@ -282,7 +286,14 @@ class Chats:
         if not compared:
             await self._record(exchange)
             raise self._why_nobody(work.asked.twin, replies)
-        given = compared[:2] if work.asked.compare else compared[:1]
+        offered = [each for each in compared if not each.held_back]
+        if not offered:
+            await self._record(replace(exchange, chosen=None))
+            raise self._nobody(
+                work.asked.twin,
+                "this may be an emergency, and each answer that came plays it down without a word of where help is",
+            )
+        given = offered[:2] if work.asked.compare else offered[:1]
         if work.asked.compare:
             self._rng.shuffle(given)
             # Which of two is the patient's is not known before the patient says so.
@@ -326,18 +337,25 @@ class Chats:
             )
             for answer in answers
         ]  # fmt: skip
-        scores = self._ranker.scores(work.asked.newest, candidates)
+        scores = [score.total for score in self._ranker.scores(work.asked.newest, candidates)]
+        alarmed = work.notice is not None
+        held_back = [alarmed and plays_down(answer.words.text[:MOST_LOOKED_AT]) for answer in answers]
+        self._metrics.held_back.inc(sum(held_back))
+        # Whatever else speaks for it: no patient with an alarm hears it, and who gave it is the less asked for it.
+        totals = [0.0 if held else score for score, held in zip(scores, held_back, strict=True)]
         first = work.id.removeprefix("chatcmpl-")
-        ranked = sorted(zip(answers, scores, strict=True), key=lambda pair: (-pair[1].total, pair[0].seconds))
+        ranked = sorted(
+            zip(answers, totals, held_back, strict=True), key=lambda each: (each[2], -each[1], each[0].seconds)
+        )
         if len(ranked) > 1:
-            for place, (answer, _) in enumerate(ranked):
+            for place, (answer, _, _) in enumerate(ranked):
                 self._standings.get(answer.member.identity).ranked(1 - place / (len(ranked) - 1))
         return [
             Compared(
                 answer_id=first if place == 0 else new_id(), member=answer.member, words=answer.words,
-                seconds=answer.seconds, score=score.total,
+                seconds=answer.seconds, score=total, held_back=held,
             )
-            for place, (answer, score) in enumerate(ranked)
+            for place, (answer, total, held) in enumerate(ranked)
         ]  # fmt: skip
 
     def _remember(self, work: _Work, given: Sequence[Compared]) -> None:
@@ -451,7 +469,7 @@ def ranking(compared: Sequence[Compared], failures: Sequence[Failed]) -> list[di
     ranked: list[dict[str, Any]] = [
         {
             "uid": each.member.uid, "hotkey": each.member.hotkey, "score": round(each.score, 3),
-            "seconds": round(each.seconds, 3),
+            "seconds": round(each.seconds, 3), **({"heldBack": "playsDown"} if each.held_back else {}),
         }
         for each in compared
     ]  # fmt: skip

@@ -65,6 +65,11 @@ class Metrics:
         self.hedged = Counter(
             "bettertherapy_gateway_hedges_total", "Miners asked in a slow one's place.", registry=registry
         )
+        self.held_back = Counter(
+            "bettertherapy_gateway_answers_held_back_total",
+            "Answers that play an emergency down, and were given to nobody.",
+            registry=registry,
+        )
         self.notices = Counter(
             "bettertherapy_gateway_emergencies_total",
             "Questions whose answer began with an emergency notice, by its most dangerous kind.",

@@ -102,6 +102,8 @@ class Compared:
     words: Words
     seconds: float
     score: float
+    held_back: bool = False
+    """It plays an emergency down, and is given to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

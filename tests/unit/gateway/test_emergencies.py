@@ -76,6 +76,35 @@ async def test_it_comes_also_when_every_miner_fails(tmp_path: Path) -> None:
         assert said == content
 
 
+async def test_an_answer_that_plays_it_down_is_never_given_while_another_is_there(tmp_path: Path) -> None:
+    careless = RogueMiner(name="Eve", says="This is not serious. Go to bed and see how you feel tomorrow.")
+    careful = RogueMiner(name="Zoe", says="Call an ambulance.")
+    async with gateway(tmp_path, names=(), rogues=[careless, careful]) as running:
+        for _ in range(3):
+            _, _, document = await running.ask(CHEST)
+            assert document["choices"][0]["message"]["content"].endswith("Call an ambulance.")
+            ranked = document["bettertherapy"]["ranking"]
+            assert [each.get("heldBack") for each in ranked] == [None, "playsDown"]
+            assert ranked[-1]["score"] == 0.0
+        _, _, document = await running.ask("How do I sleep better?")
+        assert not any("heldBack" in each for each in document["bettertherapy"]["ranking"])
+        assert running.metric("answers_held_back_total") == 3
+
+
+@pytest.mark.parametrize("compare", [False, True])
+async def test_where_every_answer_plays_it_down_there_is_the_notice_alone(tmp_path: Path, compare: bool) -> None:
+    careless = [RogueMiner(name=name, says="It is usually harmless. Wait and see.") for name in ("Eve", "Zoe")]
+    async with gateway(tmp_path, names=(), rogues=careless) as running:
+        status, headers, document = await running.ask(CHEST, **({"bettertherapy": {"compare": True}} if compare else {}))
+        assert status == 200
+        content = document["choices"][0]["message"]["content"]
+        assert "harmless" not in content
+        assert content[: document["bettertherapy"]["notice"]["characters"]].strip()
+        assert document["bettertherapy"]["answered"] is False
+        assert "plays it down" in document["bettertherapy"]["error"]["message"]
+        assert "x-bettertherapy-receipt" not in headers
+
+
 async def test_it_comes_when_nobody_serves_the_twin(tmp_path: Path) -> None:
     async with gateway(tmp_path, names=()) as running:
         status, _, document = await running.ask(CHEST)
