@@ -95,7 +95,9 @@ async def test_an_answer_that_plays_it_down_is_never_given_while_another_is_ther
 async def test_where_every_answer_plays_it_down_there_is_the_notice_alone(tmp_path: Path, compare: bool) -> None:
     careless = [RogueMiner(name=name, says="It is usually harmless. Wait and see.") for name in ("Eve", "Zoe")]
     async with gateway(tmp_path, names=(), rogues=careless) as running:
-        status, headers, document = await running.ask(CHEST, **({"bettertherapy": {"compare": True}} if compare else {}))
+        status, headers, document = await running.ask(
+            CHEST, **({"bettertherapy": {"compare": True}} if compare else {})
+        )
         assert status == 200
         content = document["choices"][0]["message"]["content"]
         assert "harmless" not in content

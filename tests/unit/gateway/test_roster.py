@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import aiohttp
 import bittensor.config
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from neurons.chain.axon import serve_axon
+from neurons.validator.gateway.roster import _code_of
 from neurons.validator.gateway.standing import MinerId
 from tests.unit.chain.played import NETUID, hotkey, keypair, open_subnet
 from tests.unit.gateway.rogue_miner import RogueMiner
@@ -160,3 +164,29 @@ async def test_a_question_in_work_is_finished_when_the_gateway_stops(tmp_path: P
         assert rogue.gate is not None
         rogue.gate.set()
         assert (await asking)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"error": {"code": "no_permit", "message": "UID 1 has no validator permit"}}', "no_permit"),
+        (b'{"error": {"code": "\\u001b[2J"}}', None),
+        (b'{"error": {"code": 7}}', None),
+        (b'{"error": "no"}', None),
+        (b"[]", None),
+        (b"<html>", None),
+        (b"x" * 10_000, None),
+    ],
+)
+async def test_of_a_refusal_only_the_word_for_programs_is_told_on(body: bytes, code: str | None) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=403, body=body)
+
+    application = web.Application()
+    application.router.add_get("/", refuse)
+    async with (
+        TestServer(application) as server,
+        aiohttp.ClientSession() as http,
+        http.get(server.make_url("/")) as came,
+    ):
+        assert await _code_of(came) == code
