@@ -13,11 +13,13 @@ import bittensor_core
 
 from localcluster import Cluster
 from tests.conftest import ROOT
-from tests.unit.receipts.keyring import COLDKEY
+from tests.unit.receipts.keyring import COLDKEY, key
 from tests.unit.receipts.keyring import MINER as MINER_HOTKEY
 from tests.unit.receipts.keyring import OTHER_MINER as VALIDATOR_HOTKEY
 from tests.unit.receipts.keyring import VALIDATOR as OWNER_HOTKEY
 
+OWNER_COLDKEY = key("Owner")
+"""Not the miner's: the chain withholds what its owner's own miners would get."""
 SUBNET, RECEIPTS, STAGING = "subnet.md", "receipts.md", "running_on_staging.md"
 PAGES = (SUBNET, RECEIPTS, STAGING, "running_on_testnet.md", "running_on_mainnet.md")
 
@@ -72,9 +74,11 @@ class Desk:
         ):
             folder = home / ".bittensor" / "wallets" / wallet
             (folder / "hotkeys").mkdir(parents=True)
-            key = VALIDATOR_HOTKEY if wallet == "validator" else MINER_HOTKEY
+            hotkey = VALIDATOR_HOTKEY if wallet == "validator" else MINER_HOTKEY
             for name in hotkeys:
-                (folder / "hotkeys" / name).write_bytes(bytes(bittensor_core.serialized_keypair_to_keyfile_data(key)))
+                (folder / "hotkeys" / name).write_bytes(
+                    bytes(bittensor_core.serialized_keypair_to_keyfile_data(hotkey))
+                )
             (folder / "coldkey").write_bytes(bytes(bittensor_core.serialized_keypair_to_keyfile_data(COLDKEY)))
         return cls(home, kubeconfig)
 
@@ -99,7 +103,7 @@ class Desk:
 
 
 def with_owner(command: str) -> str:
-    coldkey, hotkey = COLDKEY.ss58_address, OWNER_HOTKEY.ss58_address
+    coldkey, hotkey = OWNER_COLDKEY.ss58_address, OWNER_HOTKEY.ss58_address
     return re.sub(
         r"(owner[.-]coldkey[ =])5…", rf"\g<1>{coldkey}", re.sub(r"(owner[.-]hotkey[ =])5…", rf"\g<1>{hotkey}", command)
     )

@@ -135,7 +135,7 @@ class Roster:
                 await self.refresh_metagraph()
                 self.news.set()
                 if announcing is None and self._metagraph is not None:
-                    announcing = asyncio.create_task(self._follow_announcements())
+                    announcing = asyncio.create_task(self.follow_announcements())
                 await asyncio.sleep(self._poll if self._metagraph is not None else min(1.0, self._poll))
         finally:
             if announcing is not None:
@@ -184,7 +184,8 @@ class Roster:
         await self._ask(member)
         return self._members.get(identity)
 
-    async def _follow_announcements(self) -> None:
+    async def follow_announcements(self) -> None:
+        """Ask every miner now and then what it serves, for ever: an announcement counts for some minutes alone."""
         while True:
             await self.refresh_announcements()
             await asyncio.sleep(self._announce)

@@ -179,7 +179,8 @@ class RoundRun:
             # Of items that were asked before nothing is waited for.
             left = [each for each in items if by_item[each.item_id] < len(miners[uid])]
             work.append(self._ask_twin(uid, left, miners[uid], window, at_once))
-        await _together(work)
+        async with self._means.subnet.followed():
+            await _together(work)
         rows = await self._rows()
         await self._write(step_record(self._id, Step.ASKED, _attendance(rows, miners), at_ms=self._means.now_ms()))
         return await self._rows()

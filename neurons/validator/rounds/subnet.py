@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from neurons.ledger.records import Miner
@@ -22,7 +24,10 @@ class Subnet(Protocol):
         """Read the metagraph and what its miners announce. Raises RoundError when there is none."""
 
     def serving(self, twin: str) -> Mapping[Miner, Member]:
-        """Return who can be asked for a twin, by what was last looked at."""
+        """Return who can be asked for a twin, by what was last looked at or followed."""
+
+    def followed(self) -> AbstractAsyncContextManager[None]:
+        """While this is entered, what the miners announce is looked at now and then: it counts for minutes alone."""
 
     @property
     def addressed(self) -> int:
@@ -59,6 +64,16 @@ class RosterSubnet:
             if member.announcement is not None
             and any(self._twins.approves(twin, adapter) for adapter in member.announcement.held.get(twin, ()))
         )
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """See `Subnet`."""
+        following = asyncio.create_task(self._roster.follow_announcements())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
 
     def twins(self) -> Sequence[str]:
         """Return the twins that some miner serves and this validator answers for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,9 @@ class PlayedSubnet:
         self.looks += 1
         neurons = self.neurons if self.looks == 1 or self.later is None else self.later
         return Registered(1000 + self.looks, self.owner_coldkey, tuple(neurons))
+
+    def followed(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def serving(self, twin: str) -> Mapping[Miner, Any]:
         return {each: each for each in self.says}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -107,6 +108,28 @@ class OnLoopback:
         return replace(
             metagraph, neurons=tuple(replace(each, axon=self._axons.get(each.hotkey)) for each in metagraph.neurons)
         )
+
+
+async def test_a_miner_is_asked_for_as_long_as_a_round_lasts(subnet: Subnet, tmp_path: Path) -> None:
+    """Its announcement counted for three minutes, and a round takes longer: all behind that was `unreachable`."""
+    await subnet.enrol("validator", stake_tao=1000)
+    await subnet.enrol("good")
+    await subnet.run_epoch()
+    now = 0.0
+    async with ExaminedMiner("good", knowing) as miner, aiohttp.ClientSession(auto_decompress=False) as session:
+        source = OnLoopback(MetagraphReader(subnet.chain(), NETUID), {str(miner.keypair.ss58_address): miner.axon})
+        roster = Roster(
+            source, RequestSigner(hotkey("validator").keypair), session, private_addresses=True, poll_seconds=3600,
+            announce_seconds=0.05, clock=lambda: now,
+        )  # fmt: skip
+        seen = RosterSubnet(roster, Twins(None))
+        await seen.look()
+        assert seen.serving(miner.twin)
+        now = 500.0
+        assert not seen.serving(miner.twin)
+        async with seen.followed(), asyncio.timeout(30):
+            while not seen.serving(miner.twin):
+                await asyncio.sleep(0.01)
 
 
 async def test_a_round_is_held_and_its_weights_are_revealed_once(subnet: Subnet, tmp_path: Path) -> None:
