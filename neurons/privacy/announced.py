@@ -200,7 +200,7 @@ _SAID: Final = (
 _TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
 _TITLED: Final = re.compile(r"\b(?:dr|doctor|prof|professor|nurse)\.?\s+$", re.IGNORECASE)
 _VERBISH: Final = re.compile(
-    r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE
+    r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|\w{2}tomy|ology|scopy|graphy|plasty|pathy|plegia|paresis|rrh(?:o?ea|age)|lysis|metry|stasis|centesis|uria|oma|omas|penia|philia|phobia|trophy|plasia)$", re.IGNORECASE
 )
 _TOWNS: Final = (
     re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"

@@ -104,7 +104,7 @@ class Deidentifier:
                 f"The library {error.name} is not installed. Install requirements/privacy.in."
             ) from error
         lists, rampart = known or gazetteer(), models.load_rampart()
-        recognizers = [RuleRecognizer(lists), SpacyRecognizer(), RampartRecognizer(rampart)]
+        recognizers = [RuleRecognizer(lists), SpacyRecognizer(rampart), RampartRecognizer(rampart)]
         analyzer = AnalyzerEngine(
             registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
             nlp_engine=SpacyEngine(models.load_spacy(), beside=rampart.begin),
