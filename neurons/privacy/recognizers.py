@@ -45,7 +45,7 @@ _SIGN: Final = re.compile(
 _EPONYM: Final = re.compile(
     r"^[ -](?:grade|stage|drain|leads?|line|catheter|pressure|protocol|scheme|system|technique|repair|approach|view|angle|canal|graft|reaction|medium"
     r"|tubes?|cannula|airway|collar|brace|frame|prosthesis|valve|stent|needle|clamp|retractor|bite|stings?|seeds?|poisoning|toxicity|factor|antibod(?:y|ies)"
-    r"|polyvalent|trial|study|regime|diet|formula|rule|law|equation|pack|bandage|dressing|operation for)\b", re.IGNORECASE
+    r"|polyvalent|trial|study|regime|diet|shunt|balloon|pattern|field|injury|viper|snake|exercises|triad|formula|rule|law|equation|pack|bandage|dressing|operation for)\b", re.IGNORECASE
 )  # fmt: skip
 """The same behind a single word, where the model is in doubt."""
 _SPECIES: Final = re.compile(
@@ -59,6 +59,8 @@ _STRENGTH: Final = re.compile(r"^ (\d{1,3})\b")
 _GENERIC: Final = re.compile(r"^ \(([a-z]+(?: [a-z]+)?)\)")
 """A brand with its substance behind it: "Metacid (methyl parathion)"."""
 _SUBSTANCE: Final = re.compile(r"\([a-z]{4,} $")
+_MADE: Final = re.compile(r"^['’]s ([a-z]{5,})\b")
+"""Behind a maker: "Dr Reddy's omeprazole"."""
 _JOINED: Final = r"(?:,|/|\+|,? ?\b(?:and|or|with|plus|ra|wa)\b) ?"
 _LISTED_BEFORE: Final = re.compile(rf"(?<![\w-])([A-Z][\w-]+)(?: [A-Z]{{1,3}}| \d+(?: ?m?c?g| ?ml)?)? ?{_JOINED}$")
 _LISTED_BEHIND: Final = re.compile(rf"^(?: [A-Z]{{1,3}}| \d+(?: ?m?c?g| ?ml)?)? ?{_JOINED}([A-Z][\w-]+)")
@@ -286,7 +288,7 @@ def _words(
     if (
         not words
         or any("\u0900" <= each <= "\u097f" for each in found)
-        or _TITLE.search(text[max(0, start - 60) : start])
+        or (not trimmed and _TITLE.search(text[max(0, start - 60) : start]))
         or _is_of_medicine(text, words, start, end, kind, sure=sure)
     ):
         return
@@ -367,7 +369,7 @@ def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str
         or _is_substance(text, start, end, behind)
         or (_NEPALI_THING.match(behind) is not None and not sure and is_nepali_sentence(_sentence(text, start, end)))
         or (not sure and _is_beside_medicine(text, start, behind))
-        or (kind == "name" and _DISEASE.match(behind) is not None)
+        or _DISEASE.match(behind) is not None
         or _is_something(text, words[0], start, end, sure=sure)
     )
 
@@ -413,7 +415,9 @@ def _is_species(text: str, start: int, end: int) -> bool:
 
 
 def _is_substance(text: str, start: int, end: int, behind: str) -> bool:
-    """Tell whether a word is a brand before its substance in brackets, or a word of that substance."""
+    """Tell whether a word is a brand before its substance in brackets, a word of that substance, or who makes it."""
+    if (made := _MADE.match(behind)) is not None and is_medicine(made[1]):
+        return True
     if (named := _GENERIC.match(behind)) is not None:
         return any(is_medicine(word) or word in ORDINARY for word in named[1].split())
     return text[start:end].islower() and text[end : end + 1] == ")" and bool(_SUBSTANCE.search(text, max(0, start - 30), start))

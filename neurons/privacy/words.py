@@ -1233,6 +1233,9 @@ NOT_NAMES: Final = frozenset(
 
 REGIONS: Final = frozenset(
     [
+        "united",
+        "states",
+        "kingdom",
         "alabama",
         "alaska",
         "arizona",
@@ -1275,4 +1278,4 @@ REGIONS: Final = frozenset(
         "wyoming",
     ]
 )
-"""States: no smaller than what may stay."""
+"""States and words of countries: no smaller than what may stay."""
