@@ -19,15 +19,17 @@ _LINE: Final = (
     r"(?:poison(?:s|ing)?\s+(?:information|control|help)(?:\s+(?:cent(?:re|er)|line|service))?|help\s?-?lines?|hot\s?-?lines?|crisis\s+(?:line|cent(?:re|er))|suicide\s+prevention(?:\s+line)?"
     r"|samaritans|lifeline|childline|ambulance|fire\s+brigade|toll[\s-]free(?:\s+number)?|हेल्पलाइन|हटलाइन|एम्बुलेन्स|विष\s+सूचना\s+केन्द्र|आत्महत्या\s+रोकथाम)"
 )
-_BETWEEN: Final = (
-    r"(?:[\s:=,(–-]|(?:is|are|on|at|number|no\.?|line|cent(?:re|er)|service|phone|tel\.?|telephone|dial|ring|call|free|nepal|the|or|of|ko|ma|number\s+ho)\b|नम्बर|मा|को|हो){0,12}"
-)
+_BETWEEN: Final = r"(?:[\s:=,(–-]|(?:is|are|on|at|number|no\.?|line|cent(?:re|er)|service|phone|tel\.?|telephone|dial|ring|call|free|nepal|the|or|of|ko|ma|number\s+ho)\b|नम्बर|मा|को|हो){0,12}"
 _NUMBER: Final = r"\+?\d[\d\s().-]{1,16}\d(?![\w-])"
-_LINES: Final = re.compile(rf"(?<!\w){_LINE}{_BETWEEN}(?P<at>{_NUMBER}(?:\s*(?:,|/|or|and)\s*{_NUMBER})?)", re.IGNORECASE)
+_LINES: Final = re.compile(
+    rf"(?<!\w){_LINE}{_BETWEEN}(?P<at>{_NUMBER}(?:\s*(?:,|/|or|and)\s*{_NUMBER})?)", re.IGNORECASE
+)
 
 _NAME: Final = r"(?:the\s+)?[A-Z][\w-]{1,30}(?:(?:['’]s)?\s+(?:of\s+)?[A-Z][\w-]{1,30}){0,5}"
 _LIST: Final = rf"(?P<at>{_NAME}(?:(?:\s*,|\s*/)?\s*(?:(?:and|or|in)\s+)?{_NAME}){{0,8}})(?!['’\w-])"
-_WHOM: Final = r"(?:\s+(?:him|her|them|it|(?:the|your|this|that)\s+(?:patient|child|baby|mother|father|boy|girl|man|woman)))?"
+_WHOM: Final = (
+    r"(?:\s+(?:him|her|them|it|(?:the|your|this|that)\s+(?:patient|child|baby|mother|father|boy|girl|man|woman)))?"
+)
 _INSTRUCTED: Final = re.compile(
     r"(?:^\s*|[.!?;:,\n]\s*|\b(?i:please|then|and|or|should|must|can|may|also|now|so)\s+)"
     rf"(?i:go|rush|hurry|get|come|travel|take|bring|send|refer|transfer|shift|visit|report|call|contact|admit){_WHOM}(?i:\s+(?:straight|directly|at\s+once|now|today|immediately|urgently|quickly)){{0,2}}"
@@ -38,7 +40,9 @@ _TO_BE_HAD: Final = re.compile(
     r"\b(?i:vaccines?|vaccination|anti-?ven(?:om|in)s?|ASV|sera|serum|immunoglobulins?|antidotes?|dialysis)\b(?:\s+[a-z-]+){0,4}?\s+(?:is|are|can\s+be)"
     rf"(?:\s+[a-z-]+){{0,5}}?\s+(?:at|in|from)\s+{_LIST}"
 )
-_INSTITUTION: Final = re.compile(r"\b(?:Hospital|Clinic|Infirmary|Centre|Center|College|Institute|Academy|Post|TUTH|BPKIHS|NAMS|Sukraraj)\b")
+_INSTITUTION: Final = re.compile(
+    r"\b(?:Hospital|Clinic|Infirmary|Centre|Center|College|Institute|Academy|Post|TUTH|BPKIHS|NAMS|Sukraraj)\b"
+)
 _GOES_ON: Final = re.compile(r"(?:(?:['’]s)?\s+[A-Z][\w-]+){0,3}(?:['’]s)?\s+(?:Hospital|(?i:aspatal)|अस्पताल)")
 _NEPALI: Final = (
     re.compile(r"\b(?P<at>[A-Z][a-z]{1,30}(?:\s+[A-Z][a-z]{1,30}){0,2}\s+(?i:aspatal|hospital))(?:\s+ma)?\s+(?:turunta\s+)?(?:janu|januhos|janus|jaanu|lanu|lanuhos|lagnu|laijanu|laijanuhos|pathaunu|dekhaunu)\b"),
@@ -71,11 +75,15 @@ def without_advice(text: str, found: Iterable[Found], known: Gazetteer) -> Itera
 def _hospitals(text: str) -> Iterator[tuple[int, int]]:
     for sentence in _SENTENCE.finditer(text):
         said = sentence[0]
-        matches = [(match, pattern is _INSTRUCTED) for pattern in (_INSTRUCTED, _TO_BE_HAD, *_NEPALI) for match in pattern.finditer(said)]
+        matches = [
+            (match, pattern is _INSTRUCTED)
+            for pattern in (_INSTRUCTED, _TO_BE_HAD, *_NEPALI)
+            for match in pattern.finditer(said)
+        ]
         for match, instructed in matches:
             if instructed and not _INSTITUTION.search(match["at"]):
                 continue
-            if _SOMEBODY.search(said[: match.start("at")]) or _SOMEBODY.search(said[match.end("at") :]):
+            if _SOMEBODY.search(said[: match.start("at")]) or _SOMEBODY.search(said[match.end() :]):
                 continue
             yield sentence.start() + match.start("at"), sentence.start() + match.end("at")
 

@@ -131,7 +131,9 @@ _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Za-z]{3,20})\s+(?:jilla|nagarpalika|gaunpalika|gaupalika|tole?|chowk)\b", re.IGNORECASE),
     re.compile(r"\b(?P<place>[A-Z][a-z]{2,20})\s+(?:District|Municipality|Rural\s+Municipality|VDC|Tole|Chowk)\b"),
 )  # fmt: skip
-_ROMAN_HOSPITAL: Final = re.compile(r"(?<!\w)(?P<place>[A-Za-z]{3,20})\s+(?:aspatal|hospital)\s+(?:ma|bata|ko)\b", re.IGNORECASE)
+_ROMAN_HOSPITAL: Final = re.compile(
+    r"(?<!\w)(?P<place>[A-Za-z]{3,20})\s+(?:aspatal|hospital)\s+(?:ma|bata|ko)\b", re.IGNORECASE
+)
 _COMMON: Final = DEVANAGARI_WORDS - AMBIGUOUS
 _COMMON_ROMANISED: Final = (ROMANISED_WORDS | ROMANISED_ORDINARY) - AMBIGUOUS - NAME_WORDS
 _MARKER: Final = re.compile(r"(?<=[\u0900-\u097f]{2})(?:हरूले|हरूलाई|हरू|लाई|सँग|संग|बाट|देखि|सम्म|को)$")
@@ -168,18 +170,7 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
         stem = _stem(match[0], known.places)
         if stem in known.places and stem != _KNOWING:
             yield "place", match.start(), match.start() + len(stem)
-    for pattern in _PLACED:
-        for match in pattern.finditer(text):
-            if pattern is _HOSPITAL and len(words := match["place"].split()) == 2 and words[0] in DEVANAGARI_WORDS:
-                if words[1] not in DEVANAGARI_WORDS and not _NO_NAME_OF_A_HOSPITAL.search(words[1]):
-                    yield "place", match.end("place") - len(words[1]), match.end("place")  # "म वीर अस्पताल"
-                continue
-            if (
-                not DEVANAGARI_WORDS.intersection(match["place"].split())
-                and not (pattern is _HOSPITAL and _NO_NAME_OF_A_HOSPITAL.search(match["place"]))
-                and _stem(match["place"], known.places) not in DEVANAGARI_WORDS
-            ):
-                yield "place", *match.span("place")
+    yield from _devanagari_placed(text, known)
     for match in _ROMAN_WORD.finditer(text):
         word = match[0].lower()
         if word in known.places and word not in ROMANISED_WORDS and (len(word) >= 6 or match[0][0].isupper()):
@@ -191,6 +182,21 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     for pattern in _ROMAN_PLACED:
         for match in pattern.finditer(text):
             if match["place"].lower() not in ROMANISED_WORDS:
+                yield "place", *match.span("place")
+
+
+def _devanagari_placed(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
+    for pattern in _PLACED:
+        for match in pattern.finditer(text):
+            if pattern is _HOSPITAL and len(words := match["place"].split()) == 2 and words[0] in DEVANAGARI_WORDS:
+                if words[1] not in DEVANAGARI_WORDS and not _NO_NAME_OF_A_HOSPITAL.search(words[1]):
+                    yield "place", match.end("place") - len(words[1]), match.end("place")  # "म वीर अस्पताल"
+                continue
+            if (
+                not DEVANAGARI_WORDS.intersection(match["place"].split())
+                and not (pattern is _HOSPITAL and _NO_NAME_OF_A_HOSPITAL.search(match["place"]))
+                and _stem(match["place"], known.places) not in DEVANAGARI_WORDS
+            ):
                 yield "place", *match.span("place")
 
 

@@ -36,16 +36,16 @@ _DISEASE: Final = re.compile(
     r"|virus|criteria|index|phenomenon|reflex|procedure|position|catheter|diet|cyst|esophagus|oesophagus|crisis|hernia|node|duct|gland"
     r"|tablets?|cream|syrup|capsules?|inhaler|mg\b|method|exercise|rub|brand)", re.IGNORECASE)  # fmt: skip
 _SIGN: Final = re.compile(
-    r"^(?:['’]s?)?[ -](?:(?:type|class|grade)\s+[IV\d]+\w?\s+)?(?:signs?|syndrome|phenomen(?:on|a)|nomogram|man(?:o?eu|eu)vres?|maneuvers?|sulcus|chromosomes?|cells?"
-    r"|nodules?|pupils?|striae|splints?|sutures?|stitch|incision|forceps|pouch|rings?|bod(?:y|ies)|spots?|lesions?|lines?|criteria|classification|bars?|casts?|casting"
-    r"|regimen|nomogram|bundle|fossa|triangle|ligament|tubercle|deformity|palsy|flap|stain|agar|proteinuria|proteins?|contracture|dislocation|antivenom"
-    r"|anaesthesia|anesthesia|osteotomy|arthroplasty|hemiarthroplasty|keratoplasty|sphincter|diverticulum|ulcers?|paralysis|ophthalmopathy|encephalopathy)\b"
+    r"^(?:['’]s?)?[ -](?:(?:type|class|grade)\s+[IV\d]+\w?\s+)?(?:signs?|syndrome|phenomen(?:on|a)|nomogram|man(?:oeu|eu)vres?|maneuvers?|sulcus|chromosomes?|cells?"
+    r"|nodules?|pupils?|rings?|bodies|bars?|criteria|classification|proteins?|proteinuria|striae|splints?|forceps|pouch|antivenom|sphincter|ophthalmopathy)\b"
 )
 """Behind one or more words with capitals it says that they are an eponym: no patient's name stands before it."""
 _EPONYM: Final = re.compile(
-    r"^[ -](?:grade|stage|drain|leads?|line|catheter|pressure|protocol|scheme|system|technique|repair|approach|view|angle|canal|graft|reaction|medium"
+    r"^(?:['’]s)?[ -](?:sutures?|stitch|incision|spots?|lesions?|lines?|casts?|casting|regimen|bundle|fossa|triangle|ligament|tubercle|deformity|flap|stain|agar|dislocation"
+    r"|anaesthesia|anesthesia|osteotomy|arthroplasty|hemiarthroplasty|keratoplasty|diverticulum|ulcers?|paralysis|encephalopathy"
+    r"|grade|stage|drain|leads?|catheter|pressure|protocol|scheme|system|technique|repair|approach|view|angle|canal|graft|reaction|medium"
     r"|tubes?|cannula|airway|collar|brace|frame|prosthesis|valve|stent|needle|clamp|retractor|bite|stings?|seeds?|poisoning|toxicity|factor|antibod(?:y|ies)"
-    r"|polyvalent|trial|study|regime|diet|shunt|balloon|pattern|field|injury|viper|snake|exercises|triad|formula|rule|law|equation|pack|bandage|dressing|operation for)\b", re.IGNORECASE
+    r"|polyvalent|trial|study|regime|diet|shunt|balloon|pattern|field|injury|viper|snake|exercises|triad|formula|rule|law|equation|pack|bandage|dressing)\b", re.IGNORECASE
 )  # fmt: skip
 """The same behind a single word, where the model is in doubt."""
 _SPECIES: Final = re.compile(
@@ -54,7 +54,9 @@ _SPECIES: Final = re.compile(
 """An organism: "Naegleria fowleri". No given name ends as its genus does and has a surname in lower case behind it."""
 _FEVER: Final = re.compile(r"^ (?:fever|virus|encephalitis|haemorrhagic|hemorrhagic|spotted)\b")
 """Behind a place: "Ross River fever"."""
-_DOSED: Final = re.compile(r"^[ -]?\d+(?:[.]\d+)?(?:/\d+)?\s?(?:mg|mcg|µg|g|ml|units?|iu|%|puffs?|drops?)\b", re.IGNORECASE)
+_DOSED: Final = re.compile(
+    r"^[ -]?\d+(?:[.]\d+)?(?:/\d+)?\s?(?:mg|mcg|µg|g|ml|units?|iu|%|puffs?|drops?)\b", re.IGNORECASE
+)
 _STRENGTH: Final = re.compile(r"^ (\d{1,3})\b")
 _GENERIC: Final = re.compile(r"^ \(([a-z]+(?: [a-z]+)?)\)")
 """A brand with its substance behind it: "Metacid (methyl parathion)"."""
@@ -73,7 +75,9 @@ _SOMEBODY_BEHIND: Final = re.compile(
     r"^(?:['’]s\b|,? (?:who|whose)\b|,? \(?\d{1,2}\b(?! ?(?:mg|ml|mcg|g)\b)| and (?:her|his|family|mother|father|wife|husband)\b| (?:takes|took|needs|needed|has|had|says|said|is|was|came|went|feels"
     r"|felt|told|asked|asks|wants|complains|lives|gave|fell|will|cannot|can|ji|dai|didi|bhai|bahini)\b|[:,]? (?:she|he|her|his)\b|:)", re.IGNORECASE
 )  # fmt: skip
-_NEPALI_SOMEBODY: Final = re.compile(r"^ ?(?:lai|le|ko|ki|ka|sanga|ji|jyu|dai|didi|bhai|bahini|kaka|kaki|aaunu|aayo|bhan\w+|ho|hun)\b", re.IGNORECASE)
+_NEPALI_SOMEBODY: Final = re.compile(
+    r"^ ?(?:lai|le|ko|ki|ka|sanga|ji|jyu|dai|didi|bhai|bahini|kaka|kaki|aaunu|aayo|bhan\w+|ho|hun)\b", re.IGNORECASE
+)
 _NEPALI_THING: Final = re.compile(
     r"^ (?:ma\b|bhay?e\b|bhayo\b|lagyo\b|lage\b|dukhy?[oe]\b|dukhda\b|bata (?:pip|ragat|pani)|(?:gel|drops?|syrup|sachet|chakki|goli|tablet|capsule|powder|churna|malham|malam|cream|puff|sui|inhaler"
     r"|khana|kha(?:nu|ne|na|nuhos|yo|ye|era|eko)|na?kha\w+|na?laga\w+|na?hal\w+|(?:na)?li(?:nu|ne|nuhos)|na?di(?:nu|ne|nuhos|ye|yo)|khuwa\w+|patha\w+|janch\w+|badha\w+|ghata\w+|chapa\w+|chhuta\w+"
@@ -305,7 +309,9 @@ def _words(
         first_word, last_word = _whole(text, start, words, kept)
     places = [match.span() for match in re.finditer(r"[^\W\d_][\w'’-]*", found)]
     first, last = places[first_word][0], places[last_word][1]
-    if last - first < len(found) and not trimmed:  # "bhane Volini": what is left is looked at as if it had been found alone
+    if (
+        last - first < len(found) and not trimmed
+    ):  # "bhane Volini": what is left is looked at as if it had been found alone
         yield from _words(text, start + first, start + last, kind, sure=sure, trimmed=True)
         return
     if first_word == last_word and _PRESCRIBED.search(text[max(0, start + first - 8) : start + first]):
@@ -345,25 +351,22 @@ def _is_a_lone_guess(text: str, start: int, end: int) -> bool:
 def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str, *, sure: bool) -> bool:
     """Tell whether a finding is a medicine, an eponym, an organism, a blood test, or the verb that a name is too."""
     behind = text[end : end + 40]
-    if _is_an_eponym(text, words, start, end):
+    found = text[start:end]
+    number = _STRENGTH.match(behind)
+    if (
+        _is_an_eponym(text, words, start, end)
+        or (kind == "place" and _FEVER.match(behind) is not None)
+        or _is_species(text, start, end)
+        or (number is not None and is_medicine(f"{found} {number[1]}"))
+        or REHYDRATION.search(text, max(0, start - 14), end) is not None
+        or is_medicine(found)
+        or all(is_medicine(word) or len(word) < 3 for word in words)
+        or (any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(behind) is not None))
+        or "-".join(words).lower() in EPONYMS
+        or (kind == "place" and all(_is_eponym(word) for word in words))
+    ):
         return True
-    if kind == "place" and _FEVER.match(behind):
-        return True
-    if _is_species(text, start, end):
-        return True
-    if (number := _STRENGTH.match(behind)) and is_medicine(f"{text[start:end]} {number[1]}"):
-        return True
-    if REHYDRATION.search(text, max(0, start - 14), end):
-        return True
-    if is_medicine(text[start:end]) or all(is_medicine(word) or len(word) < 3 for word in words):
-        return True
-    if any(_is_eponym(word) for word in words) and (len(words) == 1 or _DISEASE.match(behind)):
-        return True
-    if "-".join(words).lower() in EPONYMS or (kind == "place" and all(_is_eponym(word) for word in words)):
-        return True
-    if len(words) > 1:
-        return False
-    return (
+    return len(words) == 1 and (
         _MEDICINE.match(behind) is not None
         or _DOSED.match(behind) is not None
         or _is_substance(text, start, end, behind)
@@ -377,6 +380,7 @@ def _is_of_medicine(text: str, words: list[str], start: int, end: int, kind: str
 _RUN: Final = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]*[a-z][\w'’-]*)?")
 _HYPHENATED: Final = re.compile(r"[A-Z][\w'’]+(?:-[A-Z][\w'’]+)+")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:-\w+)+")
+_CLASS: Final = re.compile(r"^ (?:I{1,3}[abc]|IV[abc]?|I{2,3})(?!\w)")
 _TYPE: Final = re.compile(r"^ (?:type|class|grade|stage|score|tests?|reaction|agglutination|pattern)\b", re.IGNORECASE)
 
 
@@ -385,8 +389,14 @@ def _is_an_eponym(text: str, words: list[str], start: int, end: int) -> bool:
     behind = text[end : end + 40]
     if len(words) <= 3 and all(word[0].isupper() for word in words) and _SIGN.match(behind):
         return True
+    if (len(words) == 1 and _CLASS.match(behind)) or (len(words) == 2 and _CLASS.match(f" {words[1]}")):
+        return True  # "Forrest Ib"
     begin = max(text.rfind(mark, max(0, start - 30), start) for mark in " (/") + 1
-    if (token := _TOKEN.match(text, begin)) and token.end() >= end and (token[0].lower() in EPONYMS or is_medicine(token[0])):
+    if (
+        (token := _TOKEN.match(text, begin))
+        and token.end() >= end
+        and (token[0].lower() in EPONYMS or is_medicine(token[0]))
+    ):
         return True  # "azar" of "Kala-azar"
     if (pair := _HYPHENATED.match(text, begin)) and pair.end() >= end and begin <= start:
         rest = text[pair.end() : pair.end() + 40]
@@ -394,8 +404,6 @@ def _is_an_eponym(text: str, words: list[str], start: int, end: int) -> bool:
     if len(words) == 1 and (pair := _RUN.match(text, start)) and " " in pair[0]:
         # "Denis" of "Denis Browne bar", but not "John" of "John Murphy sign"
         return not _is_eponym(pair[0].split()[1]) and _SIGN.match(text[pair.end() : pair.end() + 40]) is not None
-    if len(words) == 1 and start > 1 and text[start - 1] == " " and _SIGN.match(behind):
-        return True
     return False
 
 
@@ -420,7 +428,11 @@ def _is_substance(text: str, start: int, end: int, behind: str) -> bool:
         return True
     if (named := _GENERIC.match(behind)) is not None:
         return any(is_medicine(word) or word in ORDINARY for word in named[1].split())
-    return text[start:end].islower() and text[end : end + 1] == ")" and bool(_SUBSTANCE.search(text, max(0, start - 30), start))
+    return (
+        text[start:end].islower()
+        and text[end : end + 1] == ")"
+        and bool(_SUBSTANCE.search(text, max(0, start - 30), start))
+    )
 
 
 def _is_beside_medicine(text: str, start: int, behind: str) -> bool:
@@ -429,7 +441,9 @@ def _is_beside_medicine(text: str, start: int, behind: str) -> bool:
         return True
     before = _LISTED_BEFORE.search(text, max(0, start - 40), start)
     after = _LISTED_BEHIND.match(behind)
-    return any(match is not None and is_medicine(match[1]) for match in (before, after)) and not _SOMEBODY_BEHIND.match(behind)
+    return any(match is not None and is_medicine(match[1]) for match in (before, after)) and not _SOMEBODY_BEHIND.match(
+        behind
+    )
 
 
 def _whole(text: str, start: int, words: list[str], kept: list[int]) -> tuple[int, int]:

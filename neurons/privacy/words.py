@@ -550,6 +550,7 @@ DEVANAGARI_WORDS: Final = frozenset(
 EPONYMS: Final = frozenset(
     [
         "widal",
+        "denis-browne",
         "weil-felix",
         "kleihauer",
         "betke",

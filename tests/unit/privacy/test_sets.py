@@ -74,7 +74,21 @@ def test_rules_take_no_text_longer_than_seconds(piece: str) -> None:
     assert time.process_time() - begun < 6  # at most 0.9 s, on a machine that is busy with other things
 
 
-@pytest.mark.parametrize("piece", [":", "म", "a-", "''", "राम,", "Aa ", "Ram ma Sita ko ", "go to Bir Hospital ", "vaccine is at A, ", "poison help line "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        ":",
+        "म",
+        "a-",
+        "''",
+        "राम,",
+        "Aa ",
+        "Ram ma Sita ko ",
+        "go to Bir Hospital ",
+        "vaccine is at A, ",
+        "poison help line ",
+    ],
+)
 def test_rules_and_models_take_no_text_longer_than_seconds(deidentifier: Deidentifier, piece: str) -> None:
     """The tokenizer took 31 s of colons, since it read what was left of a word anew after each mark."""
     begun = time.process_time()
@@ -126,7 +140,12 @@ def test_where_somebody_was_is_taken_out(deidentifier: Deidentifier, text: str, 
 
 @pytest.mark.parametrize(
     "text",
-    ["my esewa id 98412233", "citizenship number 27-01-70-04512", "nagarikta no 27-01-70-04512", "नागरिकता नं २७-०१-७०-०४५१२"],
+    [
+        "my esewa id 98412233",
+        "citizenship number 27-01-70-04512",
+        "nagarikta no 27-01-70-04512",
+        "नागरिकता नं २७-०१-७०-०४५१२",
+    ],
 )
 def test_a_number_is_called_what_is_said_before_it(deidentifier: Deidentifier, text: str) -> None:
     assert {each.kind for each in deidentifier.find(text)} == {Identifier.RECORD}
