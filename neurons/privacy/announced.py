@@ -200,7 +200,8 @@ _SAID: Final = (
 _TITLE: Final = re.compile(r"(?:dr|doctor|prof|professor|nurse)\.?\s", re.IGNORECASE)
 _TITLED: Final = re.compile(r"\b(?:dr|doctor|prof|professor|nurse)\.?\s+$", re.IGNORECASE)
 _VERBISH: Final = re.compile(
-    r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|ectomy|ology)$", re.IGNORECASE
+    r"(?:ing|tion|tions|ness|ment|ments|ally|fully|ously|itis|emia|aemia|osis|algia|\w{2}tomy|ology|scopy|graphy|plasty|pathy|plegia|paresis|rrh(?:o?ea|age)|lysis|metry|stasis|centesis|[a-z]{3}uria|penia|philia|phobia|trophy|plasia)$",
+    re.IGNORECASE,
 )
 _TOWNS: Final = (
     re.compile(r"\b(?:i\s+am|i'm|im|we\s+are|she\s+is|he\s+is|come|comes|came|moved|writing|calling|live|lives|lived|living|reside[sd]?|born|raised|grew\s+up|staying|based|settled)"
@@ -223,6 +224,12 @@ def names(text: str) -> Iterator[tuple[str, int, int]]:
             if _TITLE.match(match["name"] + " "):
                 continue
             words = [word[0] for word in re.finditer(_WORD, match["name"])]
+            if (
+                pattern is _PATTERNS[0]
+                and len(words) == 1
+                and words[0].lower() in ORDINARY - NAME_WORDS - SURNAME_WORDS
+            ):
+                continue  # "Referred from …": where a sentence begins a capital says nothing
             if _is_a_name(words, signed=pattern in _SIGNED) and not (pattern in _WEAK and _is_a_medicine(words)):
                 yield "name", match.start("name"), match.end("name")
     for pattern in _SAID:

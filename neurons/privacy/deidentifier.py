@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Final, Self
 
+from neurons.privacy.advice import without_advice
 from neurons.privacy.errors import DeidentifierUnavailable, TextRefused
 from neurons.privacy.gazetteer import Gazetteer, gazetteer
 from neurons.privacy.identifiers import Finding, Identifier, readings, spans
@@ -104,7 +105,7 @@ class Deidentifier:
                 f"The library {error.name} is not installed. Install requirements/privacy.in."
             ) from error
         lists, rampart = known or gazetteer(), models.load_rampart()
-        recognizers = [RuleRecognizer(lists), SpacyRecognizer(), RampartRecognizer(rampart)]
+        recognizers = [RuleRecognizer(lists), SpacyRecognizer(rampart), RampartRecognizer(rampart)]
         analyzer = AnalyzerEngine(
             registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
             nlp_engine=SpacyEngine(models.load_spacy(), beside=rampart.begin),
@@ -154,7 +155,8 @@ class Deidentifier:
     def _analyzed(self, text: str) -> Iterable[tuple[str, int, int]]:
         if not text.strip():
             return []
-        return [(each.entity_type, each.start, each.end) for each in self._analyzer.analyze(text, language="en")]
+        found = [(each.entity_type, each.start, each.end) for each in self._analyzer.analyze(text, language="en")]
+        return without_advice(text, found, self._known)
 
     def _replaced(self, text: str, pieces: Iterable[Removed]) -> str:
         from presidio_anonymizer.entities import OperatorConfig, RecognizerResult  # noqa: PLC0415
@@ -293,6 +295,16 @@ def _repeated(text: str, found: Iterable[tuple[str, int, int]]) -> Iterable[tupl
             yield Identifier.NAME, match.start(), match.end()
 
 
+_NUMBERS: Final = frozenset((Identifier.DATE, Identifier.PHONE, Identifier.RECORD, Identifier.LICENCE))
+
+
+def _of_the_longer(first: Finding, second: Finding, otherwise: Identifier) -> Identifier:
+    """Return what the longer of two numbers is: a part of a citizenship number looks like a date."""
+    if first.end - first.start == second.end - second.start:
+        return otherwise
+    return max(first, second, key=lambda each: each.end - each.start).kind
+
+
 def _merged(text: str, found: Iterable[tuple[str, int, int]]) -> tuple[Finding, ...]:
     """Return findings as pieces that don't touch: what overlaps is one, and so are two words of a name."""
     pieces: list[Finding] = []
@@ -308,6 +320,8 @@ def _merged(text: str, found: Iterable[tuple[str, int, int]]) -> tuple[Finding, 
             )
             if overlaps or goes_on:
                 named = min(last.kind, kind, key=_ORDER.index)
+                if overlaps and {last.kind, kind} <= _NUMBERS:
+                    named = _of_the_longer(last, Finding(kind, start, end), named)
                 pieces[-1] = Finding(named, last.start, max(last.end, end))
                 continue
         pieces.append(Finding(kind, start, end))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from neurons.invisible import is_invisible
-from neurons.privacy import announced, nepali, numbers, people, places, spelled
+from neurons.privacy import advice, announced, nepali, numbers, people, places, spelled
 from neurons.privacy.gazetteer import Gazetteer, gazetteer
 
 
@@ -85,12 +85,23 @@ def readings(text: str) -> tuple[Reading, ...]:
 
 def spans(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     """Yield kind, start and end of everything that rules and lists find in a text as its reader sees it."""
+    yield from advice.without_advice(text, _spans(text, known), known)
+
+
+def _spans(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
+    labelled = [*numbers.labelled(text), *numbers.files(text), *nepali.numbers(text)]
+    yield from labelled
+    records = [(start, end) for kind, start, end in labelled if kind in ("recordNumber", "licenceNumber")]
+    for recognise in (numbers.dates, nepali.dates, numbers.numbers):
+        for kind, start, end in recognise(text):
+            # What is said to be a citizenship number is neither a date nor a telephone number.
+            if not any(begin <= start and end <= stop for begin, stop in records):
+                yield kind, start, end
     for recognise in (
         people.names, announced.names, people.ages, spelled.ages, spelled.phones, places.addresses, places.postcodes,
-        places.institutions, places.online, numbers.dates, nepali.dates, numbers.numbers, numbers.files, nepali.numbers,
+        places.institutions, places.online, announced.towns,
     ):  # fmt: skip
         yield from recognise(text)
-    yield from announced.towns(text)
     yield from nepali.names(text, known)
     yield from nepali.places(text, known)
 

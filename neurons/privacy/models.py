@@ -131,8 +131,12 @@ class Rampart:
 
     def words(self, text: str) -> Iterable[Word]:
         """Return every word of a text; one that two windows share comes from each."""
-        begun: tuple[str, Future[list[Word]]] | None = self._begun.__dict__.pop("reading", None)
-        return begun[1].result() if begun is not None and begun[0] == text else self._words(text)
+        begun: tuple[str, Future[list[Word]]] | None = self._begun.__dict__.get("reading")
+        return begun[1].result() if begun is not None and begun[0] == text else list(self._words(text))
+
+    def forget(self) -> None:
+        """Forget the text that was begun last in this thread."""
+        self._begun.__dict__.pop("reading", None)
 
     def _words(self, text: str) -> Iterator[Word]:
         start = 0

@@ -88,6 +88,10 @@ _ANNOUNCED: Final = (
     re.compile(rf"(?:^|[\n।.?!]\s*){_NAME},\s*(?:[\u0904-\u0939]\S*|\d+)\s*(?:वर्ष|बर्ष|बाट)"),
     re.compile(rf"(?<![{_MARK}]){_NAME}\s+(?:भन्ने|नामको|नाम गरेको|नामकी)"),
 )  # fmt: skip
+_THING: Final = re.compile(
+    r"\s(?:चूर्ण|चुर्ण|औषधि|औषधी|चक्की|गोली|झोल|मल्हम|मलम|थोपा|क्रिम|खोप|सुई|सिरप|ट्याब्लेट|क्याप्सुल|तेल|रस|पात|बोक्रा|जरा|काँडा|रोग|ज्वरो|संक्रमण|जाँच|परीक्षण|विष|टोकाइ|घाउ|सर्प|कुकुर|बच्चा|आमा|महिला|बिरामी)$"
+)
+"""What does something without being anybody: "त्रिफला चूर्णले"."""
 _HOSPITAL: Final = re.compile(rf"(?P<place>{_WORD}(?:\s+{_WORD})?)\s+(?:अस्पताल|हस्पिटल|क्लिनिक|मेडिकल\s+कलेज)")
 _PLACED: Final = (
     re.compile(rf"(?P<place>{_WORD})\s+(?:जिल्ला|नगरपालिका|उपमहानगरपालिका|महानगरपालिका|गाउँपालिका|टोल|चोक|मार्ग|बस्ती)(?:\s*-?\s*\d+)?"),
@@ -127,6 +131,9 @@ _ROMAN_PLACED: Final = (
     re.compile(r"\b(?P<place>[A-Za-z]{3,20})\s+(?:jilla|nagarpalika|gaunpalika|gaupalika|tole?|chowk)\b", re.IGNORECASE),
     re.compile(r"\b(?P<place>[A-Z][a-z]{2,20})\s+(?:District|Municipality|Rural\s+Municipality|VDC|Tole|Chowk)\b"),
 )  # fmt: skip
+_ROMAN_HOSPITAL: Final = re.compile(
+    r"(?<!\w)(?P<place>[A-Za-z]{3,20})\s+(?:aspatal|hospital)\s+(?:ma|bata|ko)\b", re.IGNORECASE
+)
 _COMMON: Final = DEVANAGARI_WORDS - AMBIGUOUS
 _COMMON_ROMANISED: Final = (ROMANISED_WORDS | ROMANISED_ORDINARY) - AMBIGUOUS - NAME_WORDS
 _MARKER: Final = re.compile(r"(?<=[\u0900-\u097f]{2})(?:हरूले|हरूलाई|हरू|लाई|सँग|संग|बाट|देखि|सम्म|को)$")
@@ -163,21 +170,33 @@ def places(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
         stem = _stem(match[0], known.places)
         if stem in known.places and stem != _KNOWING:
             yield "place", match.start(), match.start() + len(stem)
+    yield from _devanagari_placed(text, known)
+    for match in _ROMAN_WORD.finditer(text):
+        word = match[0].lower()
+        if word in known.places and word not in ROMANISED_WORDS and (len(word) >= 6 or match[0][0].isupper()):
+            yield "place", *match.span()
+    for match in _ROMAN_HOSPITAL.finditer(text):
+        word = match["place"].lower()
+        if word not in ROMANISED_WORDS | ORDINARY and not is_ordinary_nepali(word):
+            yield "place", *match.span("place")
+    for pattern in _ROMAN_PLACED:
+        for match in pattern.finditer(text):
+            if match["place"].lower() not in ROMANISED_WORDS:
+                yield "place", *match.span("place")
+
+
+def _devanagari_placed(text: str, known: Gazetteer) -> Iterator[tuple[str, int, int]]:
     for pattern in _PLACED:
         for match in pattern.finditer(text):
+            if pattern is _HOSPITAL and len(words := match["place"].split()) == 2 and words[0] in DEVANAGARI_WORDS:
+                if words[1] not in DEVANAGARI_WORDS and not _NO_NAME_OF_A_HOSPITAL.search(words[1]):
+                    yield "place", match.end("place") - len(words[1]), match.end("place")  # "म वीर अस्पताल"
+                continue
             if (
                 not DEVANAGARI_WORDS.intersection(match["place"].split())
                 and not (pattern is _HOSPITAL and _NO_NAME_OF_A_HOSPITAL.search(match["place"]))
                 and _stem(match["place"], known.places) not in DEVANAGARI_WORDS
             ):
-                yield "place", *match.span("place")
-    for match in _ROMAN_WORD.finditer(text):
-        word = match[0].lower()
-        if word in known.places and word not in ROMANISED_WORDS and (len(word) >= 6 or match[0][0].isupper()):
-            yield "place", *match.span()
-    for pattern in _ROMAN_PLACED:
-        for match in pattern.finditer(text):
-            if match["place"].lower() not in ROMANISED_WORDS:
                 yield "place", *match.span("place")
 
 
@@ -212,6 +231,8 @@ def _devanagari_names(text: str, known: Gazetteer) -> Iterator[tuple[str, int, i
                 break
     for pattern in _ANNOUNCED:
         for match in pattern.finditer(text):
+            if _THING.search(match["name"]):
+                continue
             yield from _without_common(text, match.start("name"), match["name"], _COMMON, _WORDS)
 
 

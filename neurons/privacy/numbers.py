@@ -67,6 +67,10 @@ _LABELLED: Final = (
         rf"\b(?:device|implant|pacemaker|pump|monitor|sensor|model){_NUMBER_LINK}{_VALUE}", re.IGNORECASE)),
 )  # fmt: skip
 _FILES: Final = (
+    # what money is sent by; people write the wallet's name alone
+    ("recordNumber", re.compile(
+        r"\b(?:e-?sewa|khalti|fonepay|ime\s*pay|connect\s*ips|paypal|upi|paytm|bank|a/c|iban)\s*(?:account|wallet|id|no\.?|number|num\.?|#)?\s*(?:is|ho|:|=)?\s*"
+        r"(?P<value>\d[\d-]{4,20}\d)\b", re.IGNORECASE)),
     ("recordNumber", re.compile(
         r"\b(?:file|chart|case|record|record'?s|patient|hospital|mrn|member|membership|account|acct|policy|claim|invoice|bill|opd|ipd|visit"
         r"|encounter|registration|reg|booking|appointment|reference|ref|ticket|specimen|sample|lab|card|bed\s*card|citizenship|voter|pan"
@@ -118,8 +122,15 @@ def dates(text: str) -> Iterator[tuple[str, int, int]]:
             yield "date", *match.span("at" if "at" in pattern.groupindex else 0)
 
 
+def labelled(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the numbers that stand right behind what they are."""
+    for kind, pattern in _LABELLED:
+        for match in pattern.finditer(text):
+            yield kind, *match.span("value")
+
+
 def numbers(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield telephone, social security, record, licence, plate and serial numbers."""
+    """Yield telephone and social security numbers, and what a number's form alone tells."""
     for match in _PHONE.finditer(text):
         if _is_phone(match[0]):
             yield "phone", *match.span()
@@ -129,9 +140,6 @@ def numbers(text: str) -> Iterator[tuple[str, int, int]]:
         yield "socialSecurityNumber", *match.span()
     for match in _LABELLED_SSN.finditer(text):
         yield "socialSecurityNumber", *match.span("value")
-    for kind, pattern in _LABELLED:
-        for match in pattern.finditer(text):
-            yield kind, *match.span("value")
     for kind, pattern in _BARE:
         for match in pattern.finditer(text):
             yield kind, *match.span()

@@ -23,8 +23,10 @@ SURNAME_WORDS: Final = _words("surname_words")
 """Ordinary words that are surnames too: part of a name beside a given one."""
 ORDINARY: Final = _words("ordinary_words")
 """English words that medical texts write in lower case."""
-MEDICINES: Final = _words("medicines")
-"""Brands and generic names, mostly of India, Nepal and the United States."""
+MEDICINES: Final = _words("medicines") | _words("substances")
+"""Brands and generic names: by hand those of India, Nepal and the United States, and a public dictionary of drugs."""
+GENERA: Final = _words("genera")
+"""Genera of germs, worms, fungi and venomous beasts."""
 ROMANISED_ORDINARY: Final = _words("romanised_words")
 """Ordinary Nepali words in Latin letters: food, body, illness, household."""
 _GRAMMAR: Final = _words("romanised_grammar")

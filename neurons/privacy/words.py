@@ -549,6 +549,35 @@ DEVANAGARI_WORDS: Final = frozenset(
 
 EPONYMS: Final = frozenset(
     [
+        "widal",
+        "denis-browne",
+        "weil-felix",
+        "kleihauer",
+        "betke",
+        "ann-arbor",
+        "kala-azar",
+        "bence-jones",
+        "argyll-robertson",
+        "ponseti",
+        "bankart",
+        "hill-sachs",
+        "fuhrman",
+        "clavien",
+        "dindo",
+        "mallampati",
+        "aldrete",
+        "ramsay",
+        "whitmore",
+        "pritchard",
+        "zatuchni",
+        "balthazar",
+        "binet",
+        "ishak",
+        "metavir",
+        "rockall",
+        "blatchford",
+        "hasford",
+        "sokal",
         "mobitz",
         "brugada",
         "budd",
@@ -876,6 +905,13 @@ EPONYMS: Final = frozenset(
 
 NOT_NAMES: Final = frozenset(
     [
+        "hellp",
+        "esewa",
+        "khalti",
+        "fonepay",
+        "crepts",
+        "crepitus",
+        "asv",
         "paracetamol",
         "ibuprofen",
         "aspirin",
@@ -1198,6 +1234,9 @@ NOT_NAMES: Final = frozenset(
 
 REGIONS: Final = frozenset(
     [
+        "united",
+        "states",
+        "kingdom",
         "alabama",
         "alaska",
         "arizona",
@@ -1240,4 +1279,4 @@ REGIONS: Final = frozenset(
         "wyoming",
     ]
 )
-"""States: no smaller than what may stay."""
+"""States and words of countries: no smaller than what may stay."""

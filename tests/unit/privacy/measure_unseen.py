@@ -1,4 +1,5 @@
-"""Print how much of the identifiers in `sets/unseen.txt` de-identification takes out, per language and class.
+"""Print how much of the identifiers in `sets/unseen.txt` de-identification takes out, per language and class,
+and how many lines of `sets/clinic_unseen.txt`, which hold nothing to remove, lose a word.
 
 A token of a marked identifier counts as found when the scrubbed message has fewer of it than the message; an unmarked
 one that has gone counts as taken by mistake. Run: python -m tests.unit.privacy.measure_unseen
@@ -15,6 +16,7 @@ from typing import Final
 from neurons.privacy import Deidentifier
 
 _SET: Final = Path(__file__).parent / "sets" / "unseen.txt"
+_CLINIC: Final = Path(__file__).parent / "sets" / "clinic_unseen.txt"
 _MARK: Final = re.compile(r"\[(NAME|PLACE|DATE|NUMBER):([^\]]+)\]")
 _TOKEN: Final = re.compile(r"[\w\u0900-\u097f]+")
 
@@ -41,6 +43,9 @@ def main() -> None:
                 found[language, kind] += 1
     for key in sorted(total):
         sys.stdout.write(f"{' '.join(key)} {found[key]}/{total[key]} {100 * found[key] / total[key]:.1f}%\n")
+    lines = _CLINIC.read_text(encoding="utf-8").splitlines()
+    lost = sum(scrubber.scrub(line).text != line for line in lines)
+    sys.stdout.write(f"clinic lines that lose a word {lost}/{len(lines)} {100 * lost / len(lines):.1f}%\n")
 
 
 if __name__ == "__main__":
