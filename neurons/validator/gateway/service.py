@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -53,6 +53,7 @@ from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 IDLE_SECONDS: Final = 75.0
 MINER_IDLE_SECONDS: Final = 15.0
@@ -66,6 +67,10 @@ LOCAL_POLL_SECONDS: Final = 5.0
 """A local subnet is nobody else's."""
 SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 SECRET_BYTES: Final = 32
+
+
+class _StoppedEarly(Exception):
+    """It was told to end while it started."""
 
 
 class GatewayService:
@@ -124,7 +129,13 @@ class GatewayService:
         return self.metrics.render()
 
     async def run(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop`; where that comes before it listens, it doesn't begin."""
+        try:
+            await self._run()
+        except _StoppedEarly:
+            log.info("told to end before it listened")
+
+    async def _run(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
             source, private, poll_seconds = self._source(stack)
@@ -163,6 +174,7 @@ class GatewayService:
                 notices=self._notices, sessions=sessions, recording=recording, metrics=self.metrics,
                 wanted=settings.patience.miners, keep_alive_seconds=settings.keep_alive_seconds,
             )  # fmt: skip
+            chats.draining = self._stop.is_set()
             feedback = Feedback(
                 sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
                 metrics=self.metrics,
@@ -277,11 +289,13 @@ class GatewayService:
             log.warning("no ledger is named (LEDGER_URL): nothing is kept of what is asked, answered and rated")
             return None, lambda: 0.0
         if self._scrub is None:
-            self._scrub = await asyncio.to_thread(load_scrubber)
-        queued = await QueuedLedger.open(
-            settings.ledger_url, folder=settings.state_dir / "queue",
-            # The one that this replaces ends its requests, what it records, and its queue, one after another.
-            wait_seconds=3 * settings.drain_seconds,
+            self._scrub = await self._unless_stopped(asyncio.to_thread(load_scrubber))
+        queued = await self._unless_stopped(
+            QueuedLedger.open(
+                settings.ledger_url, folder=settings.state_dir / "queue",
+                # The one that this replaces ends its requests, what it records, and its queue, one after another.
+                wait_seconds=3 * settings.drain_seconds,
+            )
         )  # fmt: skip
 
         async def leave() -> None:
@@ -292,6 +306,19 @@ class GatewayService:
 
         stack.push_async_callback(leave)
         return queued, lambda: float(queued.waiting)
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T:
+        """Return what this step of the start brings; raises _StoppedEarly once it is told to end, however long it takes."""
+        step, stopped = asyncio.ensure_future(starting), asyncio.create_task(self._stopped())
+        try:
+            await asyncio.wait((step, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if step.done():
+                return await step
+            raise _StoppedEarly
+        finally:
+            step.cancel()
+            stopped.cancel()
+            await asyncio.gather(step, stopped, return_exceptions=True)
 
     def _changed(self, members: set[MinerId]) -> None:
         self.standings.keep(members)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -349,3 +349,21 @@ async def test_a_question_whose_client_left_is_not_written_and_what_failed_to_be
         assert queued.waiting == 0
     gc.collect()
     assert NAME not in caplog.text
+
+
+async def test_a_gateway_that_waits_for_another_s_queue_ends_as_soon_as_it_is_told_to(tmp_path: Path) -> None:
+    """It is the pod that was to replace another, and is replaced itself: it may not keep its own place for minutes."""
+    write_keys(tmp_path / "keys.json")
+    settings = Settings(
+        keys_file=tmp_path / "keys.json", ledger_url=f"sqlite:///{tmp_path}/ledger.db", state_dir=tmp_path / "state",
+        metagraph_file=tmp_path / "metagraph.json", host="127.0.0.1", port=0, metrics_port=0, drain_seconds=300.0,
+    )  # fmt: skip
+    with closing(Spool(tmp_path / "state" / "queue", max_bytes=1 << 20)):
+        service = GatewayService(settings, keypair=VALIDATOR, scrub=scrub)
+        running = asyncio.create_task(service.run())
+        done, _ = await asyncio.wait({running}, timeout=0.3)
+        assert not done
+        service.stop()
+        async with asyncio.timeout(20):
+            await running
+    assert not service.listening.is_set()
