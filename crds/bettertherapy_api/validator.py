@@ -383,8 +383,10 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Ready", "type": "string", "jsonPath": condition_path("Ready")},
     {"name": "Miners", "type": "integer", "jsonPath": ".status.miners"},
     {"name": "Twins", "type": "integer", "jsonPath": ".status.twins"},
-    {"name": "LastRound", "type": "string", "jsonPath": ".status.lastRound"},
-    {"name": "NextRound", "type": "date", "jsonPath": ".status.nextRoundTime"},
+    # With the next round's time, which kubectl shows whole, it would be wider than a terminal.
+    {"name": "LastRound", "type": "string", "jsonPath": ".status.lastRound", "priority": 1},
+    # No `date`: kubectl shows how long ago that is, and <invalid> for a time to come.
+    {"name": "NextRound", "type": "string", "jsonPath": ".status.nextRoundTime"},
     {"name": "Reason", "type": "string", "jsonPath": condition_path("Ready", "reason"), "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]

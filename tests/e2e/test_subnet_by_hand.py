@@ -103,7 +103,7 @@ def test_the_pool_is_registered_and_says_so_as_subnet_md_shows(desk: Desk, miner
 
 def test_the_validator_answers_and_its_own_test_passes(desk: Desk, validator: str) -> None:
     heading, row = validator.splitlines()[0], validator.splitlines()[1]
-    assert heading.split() == ["NAME", "NETUID", "READY", "MINERS", "TWINS", "LASTROUND", "NEXTROUND", "AGE"]
+    assert heading.split() == ["NAME", "NETUID", "READY", "MINERS", "TWINS", "NEXTROUND", "AGE"]
     assert row.split()[:3] == ["desk", "1", "True"]
     table = the(STAGING, "kubectl get validators")
     eventually(

@@ -69,7 +69,7 @@ SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 SECRET_BYTES: Final = 32
 
 
-class _StoppedEarly(Exception):
+class _StoppedEarlyError(Exception):
     """It was told to end while it started."""
 
 
@@ -132,7 +132,7 @@ class GatewayService:
         """Serve until `stop`; where that comes before it listens, it doesn't begin."""
         try:
             await self._run()
-        except _StoppedEarly:
+        except _StoppedEarlyError:
             log.info("told to end before it listened")
 
     async def _run(self) -> None:
@@ -308,13 +308,13 @@ class GatewayService:
         return queued, lambda: float(queued.waiting)
 
     async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T:
-        """Return what this step of the start brings; raises _StoppedEarly once it is told to end, however long it takes."""
+        """Return what this step of the start brings; raises _StoppedEarlyError once it is told to end."""
         step, stopped = asyncio.ensure_future(starting), asyncio.create_task(self._stopped())
         try:
             await asyncio.wait((step, stopped), return_when=asyncio.FIRST_COMPLETED)
             if step.done():
                 return await step
-            raise _StoppedEarly
+            raise _StoppedEarlyError
         finally:
             step.cancel()
             stopped.cancel()

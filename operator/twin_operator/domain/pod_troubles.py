@@ -42,6 +42,16 @@ def claim_trouble(pod: PodFacts, *, absent: str, unbound: str) -> Finding | None
     return Finding(Reason.VOLUME_CLAIM_NOT_BOUND, f"pod {pod.name}: {message}; see `kubectl describe pvc`: {unbound}")
 
 
+def while_mounting(pod: PodFacts | None) -> str:
+    """Return what to add of a pod that waits for its volumes; empty where it waits for something else."""
+    if pod is None or not pod.mounting:
+        return ""
+    return (
+        f", which waits for its volumes: if that lasts, a Secret, a ConfigMap or a claim that it mounts is missing, or "
+        f"a key in one; see `kubectl describe pod {pod.name}`"
+    )
+
+
 def ending(crash: ContainerTrouble, *, memory: str, words: str) -> str:
     """Return how a container ended; `memory` is the field with its limit, `words` what it said last."""
     code = f"exit code {crash.exit_code}" if crash.exit_code is not None else crash.reason

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from twin_operator.domain.objects import Validator
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
+from twin_operator.domain.pod_troubles import (
+    cannot_pull,
+    cannot_start,
+    claim_trouble,
+    ending,
+    last_words,
+    while_mounting,
+)
 from twin_operator.domain.pool_facts import ContainerTrouble
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding
@@ -156,11 +163,11 @@ def not_all_ready(situation: Situation) -> Finding | None:
     """Gateways are starting, or being replaced."""
     wanted, facts = situation.validator.spec.gateway.replicas, situation.facts
     if facts.ready < wanted:
-        waiting = next((pod.name for pod in facts.gateways if not pod.ready), None)
-        where = f"; waiting for pod {waiting}: it starts, or reads the metagraph and what the miners announce"
-        return Finding(
-            Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where if waiting else ''}"
+        waiting = next((pod for pod in facts.gateways if not pod.ready), None)
+        where = "" if waiting is None else f"; waiting for pod {waiting.name}" + (
+            while_mounting(waiting) or ": it starts, or reads the metagraph and what the miners announce"
         )
+        return Finding(Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where}")
     deployment = facts.deployment
     if not deployment.seen or deployment.updated < wanted:
         return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {wanted} gateway pods run the newest spec")

@@ -146,6 +146,20 @@ def test_why_a_pod_does_not_come_up_is_said() -> None:
     assert says(facts=refused)["Ready"].reason == "PodsRefused"
 
 
+def test_a_gateway_that_waits_for_its_volumes_is_not_said_to_read_the_metagraph() -> None:
+    """The kubelet tells of a key that a mounted Secret lacks by events alone, and waits for ever."""
+    conditions = [
+        {"type": "PodReadyToStartContainers", "status": "False"}, {"type": "PodScheduled", "status": "True"},
+    ]  # fmt: skip
+    creating = [container_status("gateway", waiting={"reason": "ContainerCreating"})]
+    found = says(pod(ready=False, conditions=conditions, containerStatuses=creating))["Ready"]
+    assert found.reason == "GatewaysStarting"
+    assert "metagraph" not in found.message
+    assert "a key in one; see `kubectl describe pod g1`" in found.message
+    pulling = [{**each, "status": "True"} for each in conditions]
+    assert "volumes" not in says(pod(ready=False, conditions=pulling, containerStatuses=creating))["Ready"].message
+
+
 def test_a_gateway_on_its_way_and_one_that_nobody_asked_for() -> None:
     found = says(pod(ready=False))
     assert {found[kind].reason for kind in ("Ready", "GatewayReady")} == {"GatewaysStarting"}
