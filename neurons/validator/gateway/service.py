@@ -41,7 +41,7 @@ from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import Rounds, RoundsReader
 from neurons.validator.gateway.scrubbing import load_scrubber
 from neurons.validator.gateway.server import GatewayServer
-from neurons.validator.gateway.sessions import Ids, Sessions
+from neurons.validator.gateway.sessions import SECRET_FILE, Ids, Sessions, kept_secret, named_secret
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.subnet_report import report_view
@@ -65,7 +65,6 @@ CHAIN_POLL_SECONDS: Final = 120.0
 """Ten blocks; the public endpoints take about one request a second from everybody."""
 LOCAL_POLL_SECONDS: Final = 5.0
 """A local subnet is nobody else's."""
-SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 SECRET_BYTES: Final = 32
 
 
@@ -334,7 +333,7 @@ def _secret(settings: Settings) -> bytes:
     """Return the secret of ids: the file that is named, or one that this gateway keeps. Raises StartError."""
     if settings.secret_file is not None:
         try:
-            secret = settings.secret_file.read_bytes().strip()
+            secret = named_secret(settings.secret_file)
         except OSError as error:
             raise StartError(f"the secret of session ids can't be read: {error.strerror}") from None
         if len(secret) < SECRET_BYTES:
@@ -344,7 +343,7 @@ def _secret(settings: Settings) -> bytes:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            return path.read_bytes()
+            return kept_secret(settings.state_dir)
         secret = secrets.token_bytes(SECRET_BYTES)
         part = path.with_name(f".{SECRET_FILE}.part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
