@@ -37,7 +37,8 @@ def claim_trouble(pod: PodFacts, *, absent: str, unbound: str) -> Finding | None
     message = pod.unschedulable or ""
     if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
         return None
-    if "not found" in message:
+    # The scheduler adds a bare "not found", of preemption, to what it says of claims that are there and not bound.
+    if "not found" in message and "unbound" not in message:
         return Finding(Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}{absent}")
     return Finding(Reason.VOLUME_CLAIM_NOT_BOUND, f"pod {pod.name}: {message}; see `kubectl describe pvc`: {unbound}")
 

@@ -142,6 +142,10 @@ def test_why_a_pod_does_not_come_up_is_said() -> None:
         ({"conditions": [{**unplaced, "message": unbound}]}, "VolumeClaimNotBound"),
     ):  # fmt: skip
         assert says(pod(ready=False, **status))["Ready"].reason == reason
+    unbound = {**unplaced, "message": "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"}
+    found = says(pod(ready=False, conditions=[unbound]))["Ready"]
+    assert found.reason == "VolumeClaimNotBound"
+    assert "spec.ledger.storageClassName" in found.message
     refused = ValidatorFacts(deployment=DeploymentFacts(refused="exceeded quota"))
     assert says(facts=refused)["Ready"].reason == "PodsRefused"
 
