@@ -37,6 +37,8 @@ _REMEMBERED: Final = 16 * _AT_ONCE
 """Entries whose rows are at hand until they are in the ledger; what is read from the disk is checked anew."""
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
+_TROUBLE_SECONDS: Final = 60.0
+"""A ledger that is away for less is restarted, or busy."""
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
 _LOOK_AGAIN_SECONDS: Final = 0.2
@@ -74,6 +76,10 @@ class QueuedLedger:
         self._made = False
         self._away_since: float | None = None
         self._told = False
+        self._why: str | None = None
+        """Why the ledger was away when it was tried last."""
+        self._unkept: str | None = None
+        """Why what was to be queued last could not be."""
         self._waiting_since: float | None = time.monotonic() if spool.entries else None
         self.set_aside = 0
         """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
@@ -143,6 +149,16 @@ class QueuedLedger:
         """For how long the ledger hasn't answered; 0.0 when it does."""
         return 0.0 if self._away_since is None else time.monotonic() - self._away_since
 
+    @property
+    def trouble(self) -> str | None:
+        """Why what was recorded last could not be queued, or why the ledger is away for a minute; else None.
+
+        No word of a record is in it.
+        """
+        if self._unkept is not None:
+            return self._unkept
+        return self._why if self.away_seconds >= _TROUBLE_SECONDS else None
+
     async def drained(self, *, timeout_seconds: float) -> bool:
         """Wait until everything queued so far is in the ledger; False when it isn't in time."""
         return await self._reached(self._appended, timeout_seconds)
@@ -158,7 +174,7 @@ class QueuedLedger:
                 await self._on(self._disk, self._spool.sweep)
                 await self._forget_erased()
             except LedgerError:
-                continue  # the ledger is away
+                self._suspect()  # it is away, though nobody asks: let it be told why
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 _LOG.warning("Erased patients can't be forgotten yet: %s.", type(error).__name__)
 
@@ -205,10 +221,12 @@ class QueuedLedger:
                 try:
                     await self._on(self._disk, partial(self._spool.append, [data for data, _ in batch]))
                 except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                    self._unkept = _said(error)
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
                     continue
+                self._unkept = None
                 self._appended += len(batch)
                 self._waiting_since = self._waiting_since or time.monotonic()
                 self._work.set()
@@ -231,12 +249,11 @@ class QueuedLedger:
                 await self._drain_some()
                 if self._told:
                     _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
-                self._away_since, self._told, delay = None, False, _FIRST_DELAY
+                self._away_since, self._why, self._told, delay = None, None, False, _FIRST_DELAY
             except Exception as error:  # noqa: BLE001 - whatever it is, the queue must be tried again
+                self._why = _said(error)
                 if not self._told:
-                    # Of an error that isn't ours the message may quote a text.
-                    said = str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."
-                    _LOG.warning("%s Records are queued in %s meanwhile.", said, self._spool.folder)
+                    _LOG.warning("%s Records are queued in %s meanwhile.", self._why, self._spool.folder)
                     self._told = True
                 self._suspect()
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
@@ -383,3 +400,8 @@ class QueuedLedger:
         """Run in a thread, to its end also when this task is cancelled meanwhile."""
         future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(executor, work)
         return await asyncio.shield(future)
+
+
+def _said(error: Exception) -> str:
+    """Return an error in words; of one that isn't ours the message may quote a text."""
+    return str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."

@@ -201,7 +201,7 @@ class GatewayService:
             )
             self.metrics_port = metrics_port.port
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
-            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins)]
+            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins, recorder)]
             if self._twins_file is not None:
                 followers.append(self._twins_file.follow())
             try:
@@ -209,7 +209,7 @@ class GatewayService:
             finally:
                 await recording.close(seconds=settings.drain_seconds)
 
-    def _reporting(self, roster: Roster, twins: Twins) -> list[Coroutine[Any, Any, None]]:
+    def _reporting(self, roster: Roster, twins: Twins, recorder: Recorder | None) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator what is seen of the subnet, where there is one to tell."""
         own, netuid = self._settings.own_pod, self._settings.netuid
         if own is None or netuid is None:
@@ -220,6 +220,7 @@ class GatewayService:
             return view(
                 roster.reading, netuid=netuid, miners=len(roster.members), read_at=roster.read_at, now=time.time(),
                 twins=sum(twins.serves(name) for name in roster.twins()) if asked else None,
+                ledger_trouble=recorder.trouble if isinstance(recorder, QueuedLedger) else None,
             )  # fmt: skip
 
         return [report_view(own, see, roster.news, connect=self._connect)]

@@ -257,8 +257,22 @@ def _twins_published(situation: Situation) -> Condition:
     return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
 
 
+def ledger_trouble(situation: Situation) -> Finding | None:
+    """A gateway says that what it records doesn't come into the ledger, whatever was there when it started."""
+    for said in situation.seen.fresh:
+        if said.view.ledger_trouble is not None:
+            return Finding(
+                Reason.LEDGER_UNREACHABLE,
+                f"gateway {said.pod} answers, and can't write what is asked and answered: {said.view.ledger_trouble}",
+            )
+    return None
+
+
 def _embedded_ledger(situation: Situation) -> Condition:
     """It is a file that only the gateway itself has."""
+    trouble = ledger_trouble(situation)
+    if trouble is not None:
+        return trouble.condition("LedgerReachable", "False")
     if situation.facts.ready:
         said = "the ledger is SQLite on the gateway's volume: one gateway, and a gap while it is replaced"
         return Finding(Reason.EMBEDDED_LEDGER, said).condition("LedgerReachable", "True")
@@ -276,6 +290,9 @@ def _ledger(situation: Situation) -> Condition:
     found = _missing(each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef")
     if found is not None:
         return found.condition("LedgerReachable", "False")
+    trouble = ledger_trouble(situation)
+    if trouble is not None:
+        return trouble.condition("LedgerReachable", "False")
     if situation.ledger_job in situation.facts.tables_made:
         said = "the database answered, and has this release's tables"
         return Finding(Reason.LEDGER_PREPARED, said).condition("LedgerReachable", "True")
