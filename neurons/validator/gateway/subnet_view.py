@@ -11,7 +11,13 @@ from neurons.wire.metagraph import Reading
 
 
 def view(
-    reading: Reading, *, netuid: int, miners: int, twins: int | None, read_at: float | None, now: float,
+    reading: Reading,
+    *,
+    netuid: int,
+    miners: int,
+    twins: int | None,
+    read_at: float | None,
+    now: float,
     ledger_trouble: str | None = None,
 ) -> GatewayView | None:
     """Return what to report; None before the chain was asked.

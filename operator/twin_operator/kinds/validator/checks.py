@@ -164,9 +164,10 @@ def not_all_ready(situation: Situation) -> Finding | None:
     wanted, facts = situation.validator.spec.gateway.replicas, situation.facts
     if facts.ready < wanted:
         waiting = next((pod for pod in facts.gateways if not pod.ready), None)
-        where = "" if waiting is None else f"; waiting for pod {waiting.name}" + (
-            while_mounting(waiting) or ": it starts, or reads the metagraph and what the miners announce"
-        )
+        where = ""
+        if waiting is not None:
+            does = while_mounting(waiting) or ": it starts, or reads the metagraph and what the miners announce"
+            where = f"; waiting for pod {waiting.name}{does}"
         return Finding(Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where}")
     deployment = facts.deployment
     if not deployment.seen or deployment.updated < wanted:
@@ -290,9 +291,9 @@ def _ledger(situation: Situation) -> Condition:
     found = _missing(each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef")
     if found is not None:
         return found.condition("LedgerReachable", "False")
-    trouble = ledger_trouble(situation)
-    if trouble is not None:
-        return trouble.condition("LedgerReachable", "False")
+    reported = ledger_trouble(situation)
+    if reported is not None:
+        return reported.condition("LedgerReachable", "False")
     if situation.ledger_job in situation.facts.tables_made:
         said = "the database answered, and has this release's tables"
         return Finding(Reason.LEDGER_PREPARED, said).condition("LedgerReachable", "True")
