@@ -159,6 +159,15 @@ def no_gateway(situation: Situation) -> Finding | None:
     return Finding(Reason.NO_GATEWAY, "spec.gateway.replicas is 0, so nobody is answered: raise it to serve")
 
 
+def chain_never_read(situation: Situation) -> Finding | None:
+    """No gateway answers, since none can read the subnet and none ever could: waiting helps nothing."""
+    seen = situation.seen.fresh
+    if situation.facts.ready or not seen or any(said.view.reachable or said.view.block is not None for said in seen):
+        return None
+    found = chain_reachable(situation.validator, situation.seen)
+    return Finding(Reason(found.reason), found.message)
+
+
 def not_all_ready(situation: Situation) -> Finding | None:
     """Gateways are starting, or being replaced."""
     wanted, facts = situation.validator.spec.gateway.replicas, situation.facts
@@ -216,7 +225,8 @@ def too_many_twins(situation: Situation) -> Finding | None:
 COMING_UP: Final = Chain[Situation](
     "why gateways don't answer",
     children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed, configuration_failed,
-    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown, not_all_ready,
+    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown,
+    chain_never_read, not_all_ready,
 )  # fmt: skip
 READINESS: Final = COMING_UP.including(no_twins)
 TWINS: Final = Chain[Situation]("TwinsPublished", twins_refused, no_twins, twin_unreadable, too_many_twins)

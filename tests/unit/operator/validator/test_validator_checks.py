@@ -166,6 +166,19 @@ def test_a_gateway_that_waits_for_its_volumes_is_not_said_to_read_the_metagraph(
     assert "volumes" not in says(pod(ready=False, conditions=pulling, containerStatuses=creating))["Ready"].message
 
 
+def test_a_subnet_that_no_gateway_could_ever_read_is_why_nobody_is_answered() -> None:
+    """A wrong netuid or network: `GatewaysStarting` would say to wait."""
+    why = "there is no subnet 77 on this chain: choose one that there is"
+    blind = GatewayView(netuid=42, reachable=False, message=why, reported_at="2026-11-30T18:00:00Z")
+    found = says(pod(ready=False), seen=Sight(fresh=(Said(pod="g1", view=blind),)))
+    for kind in ("Ready", "GatewayReady", "ChainReachable"):
+        assert (found[kind].status, found[kind].reason) == ("False", "ChainUnreachable")
+        assert why in found[kind].message
+    once = blind.model_copy(update={"block": 1000})
+    assert says(pod(ready=False), seen=Sight(fresh=(Said(pod="g1", view=once),)))["Ready"].reason == "GatewaysStarting"
+    assert says(pod(), seen=Sight(fresh=(Said(pod="g1", view=blind),)))["GatewayReady"].status == "True"
+
+
 @pytest.mark.parametrize("spec", [{}, POSTGRES])
 def test_a_ledger_that_went_away_later_is_not_said_to_be_reachable(spec: dict[str, Any]) -> None:
     """Its tables were made once, and its volume was mounted: neither says that anything is written now."""
