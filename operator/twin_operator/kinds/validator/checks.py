@@ -24,7 +24,7 @@ from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.pages import pages_claim
 from twin_operator.kinds.validator.rounds import RoundsSeen, weights_set
-from twin_operator.kinds.validator.subnet import Sight, chain_reachable
+from twin_operator.kinds.validator.subnet import Sight, chain_reachable, counted
 
 _COLDKEY: Final = "holds a coldkey"
 """As neurons.chain.wallet says it; a test holds the two together."""
@@ -247,15 +247,14 @@ def _ready(situation: Situation) -> Condition:
     found = READINESS.evaluate(situation)
     if found is not None:
         return found.condition("Ready", "False")
-    said = f"{situation.facts.ready} gateway pods answer for {situation.told} twins"
+    said = f"{_answering(situation.facts.ready)} for {counted(situation.told, 'twin')}"
     return Finding(Reason.ALL_READY, said).condition("Ready", "True")
 
 
 def _gateway_ready(situation: Situation) -> Condition:
     """Some gateway answers."""
     if situation.facts.ready:
-        said = f"{situation.facts.ready} gateway pods answer"
-        return Finding(Reason.GATEWAYS_ANSWER, said).condition("GatewayReady", "True")
+        return Finding(Reason.GATEWAYS_ANSWER, _answering(situation.facts.ready)).condition("GatewayReady", "True")
     waiting = Finding(Reason.GATEWAYS_STARTING, "no gateway pod is ready")
     return (COMING_UP.evaluate(situation) or waiting).condition("GatewayReady", "False")
 
@@ -264,7 +263,7 @@ def _twins_published(situation: Situation) -> Condition:
     found = TWINS.evaluate(situation)
     if found is not None:
         return found.condition("TwinsPublished", "False")
-    said = f"the gateway is told of {situation.told} twins, and which weights may answer for each"
+    said = f"the gateway is told of {counted(situation.told, 'twin')}, and which weights may answer for each"
     return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
 
 
@@ -349,6 +348,10 @@ def _missing(missing: Iterable[Missing]) -> Finding | None:
                 f"{each.field}",
             )
     return None
+
+
+def _answering(gateways: int) -> str:
+    return f"{counted(gateways, 'gateway pod')} answer{'s' if gateways == 1 else ''}"
 
 
 def _some(twins: Sequence[str]) -> str:

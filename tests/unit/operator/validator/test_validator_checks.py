@@ -58,6 +58,7 @@ def test_a_gateway_that_answers_for_a_twin_is_ready() -> None:
     assert {kind: found[kind].status for kind in ("Ready", "GatewayReady", "TwinsPublished", "LedgerReachable")} == {
         "Ready": "True", "GatewayReady": "True", "TwinsPublished": "True", "LedgerReachable": "True",
     }  # fmt: skip
+    assert found["Ready"].message == "1 gateway pod answers for 1 twin"
 
 
 def test_what_was_not_reported_is_not_claimed() -> None:
