@@ -103,7 +103,9 @@ def chain_reachable(validator: Validator, seen: Sight) -> Condition:
 
 def _reachable(newest: GatewayView, *, gateways: int) -> str:
     read = "the gateway reads" if gateways == 1 else f"{gateways} gateways read"
-    asked = "" if newest.twins is None else f", and {counted(newest.twins, 'twin')} of this validator can be asked there"
+    asked = ""
+    if newest.twins is not None:
+        asked = f", and {counted(newest.twins, 'twin')} of this validator can be asked there"
     return f"{read} subnet {newest.netuid}: {counted(newest.miners or 0, 'miner')} with an address{asked}"
 
 
