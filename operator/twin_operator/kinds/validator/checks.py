@@ -164,8 +164,7 @@ def chain_never_read(situation: Situation) -> Finding | None:
     seen = situation.seen.fresh
     if situation.facts.ready or not seen or any(said.view.reachable or said.view.block is not None for said in seen):
         return None
-    found = chain_reachable(situation.validator, situation.seen)
-    return Finding(Reason(found.reason), found.message)
+    return Finding(Reason.CHAIN_UNREACHABLE, chain_reachable(situation.validator, situation.seen).message)
 
 
 def not_all_ready(situation: Situation) -> Finding | None:
