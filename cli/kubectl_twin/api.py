@@ -127,7 +127,7 @@ def refusal(status: int, body: bytes, *, verb: str, path: str) -> ApiError:
             "`helm install twin-operator charts/twin-operator`."
         )
     elif status == _NOT_FOUND:
-        message = f"There is no {what.resource} {what.name}{where}."
+        message = f"There is no {what.name} among the {what.resource}{where}."
     else:
         message = f"The API server answered {status} to {verb} {what.resource}: {said}"
     return ApiError(message, status=status)

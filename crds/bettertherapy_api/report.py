@@ -224,6 +224,9 @@ class GatewayView(ApiModel):
     """Block of the metagraph in use."""
     read_at: Time | None = None
     """When that metagraph was read."""
+    ledger_trouble: Annotated[Message, AfterValidator(printable)] | None = None
+    """Why what patients ask and are answered doesn't come into the ledger, or not even into the queue before it, as a
+    sentence; absent while it does."""
     reported_at: Time
     """When the gateway said all this; what is too old doesn't count."""
 

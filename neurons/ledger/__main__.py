@@ -75,7 +75,12 @@ async def _migrate(url: str, _given: argparse.Namespace) -> Any:
 
 async def _erase(url: str, given: argparse.Namespace) -> Any:
     async with await Ledger.open(url, timeout_seconds=_SECONDS) as ledger:
-        erased = await ledger.erase(patient_id=given.patient)
+        patient_id = given.patient
+        if given.session is not None:
+            patient_id = await ledger.patient_of(session_id=given.session)
+            # Its sessions go first: a command that is interrupted can be repeated by this id alone.
+            sys.stderr.write(f"note: that session is of patient {patient_id}; to repeat this, give that id.\n")
+        erased = await ledger.erase(patient_id=patient_id)
     if not erased.known:
         sys.stderr.write(
             "note: the ledger has never had anything of this patient; is the id right? "
@@ -214,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command("migrate", _migrate, "make or change the tables for this release")
     erase = command("erase", _erase, "erase a patient, and name the lines and adapters concerned")
-    erase.add_argument("patient", type=_uuid, help="the patient's opaque id, a UUID")
+    who = erase.add_mutually_exclusive_group(required=True)
+    who.add_argument("patient", type=_uuid, nargs="?", help="the patient's opaque id, a UUID")
+    who.add_argument("--session", metavar="ID", type=_uuid, help="the patient who has this session")
     recall = command("recall", _recall, "list exported lines of patients who were erased or withdrew consent")
     for each in (erase, recall):
         each.add_argument(
@@ -287,7 +294,7 @@ def _uuid(given: str) -> str:
     except ValueError:
         found = ""
     if found != given.strip().lower():
-        raise argparse.ArgumentTypeError("this is no UUID, as every patient's id in the ledger is one")
+        raise argparse.ArgumentTypeError("this is no UUID, as every id in the ledger is one")
     return found
 
 

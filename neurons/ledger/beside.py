@@ -41,7 +41,7 @@ async def main() -> int:
     ledger = Ledger(Database(given["url"], timeout_seconds=given["timeout"], pool=_POOL))
 
     def tell(answers: bool | None = None) -> None:
-        _say({"taken": to_list(spool.taken), "setAside": drain.set_aside, "answers": answers})
+        _say({"taken": to_list(spool.taken), "setAside": drain.set_aside, "answers": answers, "why": drain.why})
 
     drain = Drain(ledger, spool, recorded_from=Position(*given["recordedFrom"]), changed=tell)
     drain.wake(hurried=given["hurried"])

@@ -15,7 +15,7 @@ import orjson
 
 from neurons.ledger.codec import KINDS, Row, from_row, to_row
 from neurons.ledger.database import Refused
-from neurons.ledger.errors import BadRecord, LedgerError
+from neurons.ledger.errors import BadRecord, in_words
 from neurons.ledger.ledger import Ledger
 from neurons.ledger.spool import Entry, Position, Spool
 
@@ -46,6 +46,8 @@ class Drain:
         self._made = self._told = False
         self.hurried = False
         """Whether somebody waits for what is queued."""
+        self.why: str | None = None
+        """Why the ledger was away when it was tried last."""
         self.set_aside = 0
         """Entries that the ledger refused for good; they lie in the queue's `set-aside.log`."""
 
@@ -71,13 +73,12 @@ class Drain:
                     await self._take_some()
                     if self._told:
                         _LOG.info("The ledger answers again; %d entries are queued", self._spool.entries)
-                    self._look, self._told, delay = False, False, FIRST_DELAY
+                    self._look, self._told, self.why, delay = False, False, None, FIRST_DELAY
                     self._changed(True)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the queue must be tried again
+                    self.why = in_words(error)
                     if not self._told:
-                        # Of an error that isn't ours the message may quote a text.
-                        said = str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."
-                        _LOG.warning("%s Records are queued in %s meanwhile.", said, self._spool.folder)
+                        _LOG.warning("%s Records are queued in %s meanwhile.", self.why, self._spool.folder)
                         self._told = True
                     self._look = True
                     self._changed(False)

@@ -45,3 +45,8 @@ class QueueInUse(LedgerError):  # noqa: N818
 
 class BadBackup(LedgerError):  # noqa: N818
     """The backup can't be restored; nothing was changed."""
+
+
+def in_words(error: Exception) -> str:
+    """Return an error as a sentence; of one that isn't the ledger's the message may quote a text, so only its kind."""
+    return str(error) if isinstance(error, LedgerError) else f"{type(error).__name__}."

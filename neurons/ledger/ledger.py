@@ -16,7 +16,7 @@ from neurons.ledger import backup, dataset, erasure, reading, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
 from neurons.ledger.dataset import Bounds, Day
-from neurons.ledger.errors import LedgerDown, SchemaMismatch
+from neurons.ledger.errors import LedgerDown, NotFound, SchemaMismatch
 from neurons.ledger.migrate import migrate_database
 from neurons.ledger.records import AnyRecord, Twin
 from neurons.ledger.retention import Retention, retain
@@ -152,6 +152,16 @@ class Ledger:
         """See `Recorder.consent`."""
         async with self.database.reading() as connection:
             return await reading.consent(connection, patient_id=patient_id)
+
+    async def patient_of(self, *, session_id: str) -> str:
+        """Return whose session it is; for operators, who are told of a conversation. Raises NotFound."""
+        table = schema.SESSIONS
+        async with self.database.reading() as connection:
+            found = await connection.execute(select(table.c.patient_id).where(table.c.session_id == session_id))
+            patient_id: str | None = found.scalar_one_or_none()
+        if patient_id is None:
+            raise NotFound("There is no such session in this ledger; what waits in a gateway's queue is not in it yet.")
+        return patient_id
 
     async def erase(self, *, patient_id: str) -> Erasure:
         """See `Recorder.erase`."""

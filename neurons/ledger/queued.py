@@ -18,7 +18,7 @@ import orjson
 from neurons.ledger.codec import TABLE_OF, to_row
 from neurons.ledger.database import Database
 from neurons.ledger.draining import Drain
-from neurons.ledger.errors import LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch
+from neurons.ledger.errors import LedgerDown, LedgerError, NotFound, QueueInUse, SchemaMismatch, in_words
 from neurons.ledger.ledger import Ledger, now_ms
 from neurons.ledger.recollection import Recollection, merged
 from neurons.ledger.records import AnyRecord
@@ -30,6 +30,8 @@ from neurons.ledger.writing import patient_digest
 _LOG: Final = logging.getLogger(__name__)
 _FRESH_SECONDS: Final = 1.0
 """How long a reader waits for what was just written to come into the ledger."""
+_TROUBLE_SECONDS: Final = 60.0
+"""A ledger that is away for less is restarted, or busy."""
 _READ_SECONDS: Final = 2.0
 """How long a patient's question waits for the session's history, before it goes on with what is remembered."""
 _START_SECONDS: Final = 30.0
@@ -63,6 +65,8 @@ class QueuedLedger:
         self._readers = 0
         """Who waits until what is queued is in the ledger."""
         self._away_since: float | None = None
+        self._unkept: str | None = None
+        """Why what was to be queued last could not be."""
         self._waiting_since: float | None = time.monotonic() if spool.entries else None
         self._forgetting: list[Callable[[Collection[str]], None]] = [self._recollection.forget]
         self._erased_since, self._forgotten = now_ms() - _SKEW_MS, frozenset[str]()
@@ -153,6 +157,16 @@ class QueuedLedger:
         """The process that brings the queue into the ledger; None where this one does."""
         return self._writer if isinstance(self._writer, WriterProcess) else None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why what was recorded last could not be queued, or why the ledger is away for a minute; else None.
+
+        No word of a record is in it.
+        """
+        if self._unkept is not None:
+            return self._unkept
+        return self._writer.why if self.away_seconds >= _TROUBLE_SECONDS else None
+
     async def drained(self, *, timeout_seconds: float) -> bool:
         """Wait until everything queued so far is in the ledger; False when it isn't in time."""
         return await self._reached(self._spool.appended.entries, timeout_seconds)
@@ -168,7 +182,7 @@ class QueuedLedger:
                 await self._on(self._disk, self._spool.sweep)
                 await self._forget_erased()
             except LedgerError:
-                continue  # the ledger is away
+                self._suspect()  # it is away, though nobody asks: let it be told why
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 _LOG.warning("Erased patients can't be forgotten yet: %s.", type(error).__name__)
 
@@ -210,10 +224,12 @@ class QueuedLedger:
                 try:
                     await self._on(self._disk, partial(self._spool.append, [data for data, _ in batch]))
                 except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                    self._unkept = in_words(error)
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
                     continue
+                self._unkept = None
                 self._waiting_since = self._waiting_since or time.monotonic()
                 self._writer.wake(hurried=self._readers > 0)
                 for _, future in batch:

@@ -54,6 +54,8 @@ class WriterProcess:
         self.changed: Callable[[bool], None] = lambda _: None
         """Called when entries were taken, or it was seen whether the ledger answers, with which it was."""
         self._up = asyncio.Event()
+        self.why: str | None = None
+        """Why the ledger was away when it was tried last, or how the process ended."""
         self.ends = 0
         """How often it ended that nobody told to."""
 
@@ -95,6 +97,7 @@ class WriterProcess:
             self._process = None
             self._set_aside_before, self._set_aside = self.set_aside, 0
             self.ends += 1
+            self.why = f"the process that writes the ledger {why}."
             _LOG.error("the process that writes the ledger %s, and is started again; records are queued", why)
             self.changed(False)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads them
@@ -149,7 +152,7 @@ class WriterProcess:
             logging.getLogger(str(name)).log(int(level), "%s", message)
             return
         self._up.set()
-        self._set_aside = int(said["setAside"])
+        self._set_aside, self.why = int(said["setAside"]), said["why"]
         self._spool.was_taken(to_mark(said["taken"]))
         if said["answers"] is not None:
             self.changed(said["answers"])

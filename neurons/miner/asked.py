@@ -247,6 +247,11 @@ def take_stream(document: dict[str, Any]) -> bool:
     return stream
 
 
+def identity_of(name: str, value: str) -> str:
+    """Return who a patient is as a question's field of this name says it."""
+    return f"{name}\0{value}"
+
+
 def take_identity(document: dict[str, Any]) -> str | None:
     """Return what names the conversation, and take all fields away that the engine must not see.
 
@@ -258,7 +263,7 @@ def take_identity(document: dict[str, Any]) -> str | None:
         if not isinstance(value, str):
             raise bad_request(f"`{name}` must be a text", param=name)
         if value and identity is None:
-            identity = f"{name}\0{value}"
+            identity = identity_of(name, value)
     for name in SWALLOWED & document.keys():
         del document[name]
     return identity

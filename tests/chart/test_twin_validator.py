@@ -38,6 +38,24 @@ def test_a_database_is_named_and_not_made(render: Callable, helm: Callable) -> N
     assert "remove one of them" in done.stderr
 
 
+@pytest.mark.cluster
+def test_an_upgrade_takes_back_nothing_that_was_scaled(
+    helm: Callable, kubectl: Callable, kubeconfig: Path, namespace: str
+) -> None:
+    """A HorizontalPodAutoscaler's gateways and engines would be gone with each `helm upgrade`."""
+    where = ["-n", namespace, "--kubeconfig", str(kubeconfig)]
+    for kind, path, chart in (
+        ("validator", ".spec.gateway.replicas", CHART), ("minerpool", ".spec.replicas", CHART.parent / "twin-miner"),
+    ):  # fmt: skip
+        values = ["--set", "postgresql.existingSecret=pg"] if chart == CHART else []
+        helm("install", kind, str(chart), *where, *values)
+        kubectl("scale", kind, kind, "-n", namespace, "--replicas=3")
+        helm("upgrade", kind, str(chart), *where, *values, "--set", f"{kind.removeprefix('miner')}Labels.changed=yes")
+        shown = kubectl("get", kind, kind, "-n", namespace, "-o", f"jsonpath={{{path}}} {{.metadata.labels.changed}}")
+        assert shown.stdout == "3 yes"
+        helm("uninstall", kind, *where)
+
+
 @pytest.mark.parametrize("part", ["rounds", "scoring", "rewards"])
 def test_null_takes_a_part_out(part: str, render: Callable) -> None:
     assert part not in one(render("twin-validator", "--set", f"validator.{part}=null"), "Validator")["spec"]

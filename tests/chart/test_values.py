@@ -95,3 +95,10 @@ def test_the_readmes_own_cluster_path_renders(
         command = command.replace("values.yaml", str(tmp_path / "values.yaml")).replace("--create-namespace", "")
         rendered = helm(*shlex.split(command)).stdout
         assert "registry.example.org/team" in rendered
+
+
+@pytest.mark.parametrize("chart", ["twin-miner", "twin-validator"])
+def test_the_pod_of_helm_test_starts_without_its_secret_and_says_what_is_missing(chart: str, render: Callable) -> None:
+    """Its Secret may be one of your own that lacks what it looks for: the kubelet would wait for that until the end."""
+    (pod,) = [each for each in render(chart) if each["kind"] == "Pod"]
+    assert [volume["secret"].get("optional") for volume in pod["spec"]["volumes"] if "secret" in volume] == [True]

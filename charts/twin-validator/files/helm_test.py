@@ -50,7 +50,7 @@ def status_without_key():
 
 
 if not KEY.is_file():
-    fail("the Secret of the gateway's keys has no key in clear under `key`")
+    fail("the Secret of the gateway's keys has no key in clear under `key`: put that of a client there, for this test")
 secret = KEY.read_text().strip()
 try:
     models = ask("/v1/models", key=secret)

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from bettertherapy_api import names
 from neurons.ledger import Consent, LedgerError, NotFound, Recorder, new_id
 from neurons.ledger import Session as SessionRecord
-from neurons.miner.asked import parse_object
+from neurons.miner.asked import identity_of, parse_object
 from neurons.miner.errors import RequestError, bad_request, unavailable, unknown_model
 from neurons.validator.gateway.keys import ApiKey, check_scope
 from neurons.validator.gateway.metrics import Metrics
@@ -224,7 +224,7 @@ def version_of(twin: str, adapter: str | None) -> str:
 
 def _identity(user: str | None) -> str | None:
     """Return who a patient is as a chat's `user` says it."""
-    return None if user is None else f"user\0{user}"
+    return None if user is None else identity_of("user", user)
 
 
 def _bare(answer_id: str) -> str:

@@ -58,6 +58,11 @@ class FollowedFile(Generic[M]):
         try:
             with self._path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise FileError(
+                f"there is no file of {self._what} at {self._path}: if a Secret or ConfigMap is mounted there, it "
+                f"lacks the key {self._path.name}"
+            ) from None
         except OSError as error:
             raise FileError(f"the file of {self._what}, {self._path}, can't be read: {error.strerror}") from None
         if len(data) > MAX_BYTES:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -41,7 +41,7 @@ from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import Rounds, RoundsReader
 from neurons.validator.gateway.scrubbing import load_scrubber
 from neurons.validator.gateway.server import GatewayServer
-from neurons.validator.gateway.sessions import Ids, Sessions
+from neurons.validator.gateway.sessions import SECRET_FILE, Ids, Sessions, kept_secret, named_secret
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.subnet_report import report_view
@@ -53,6 +53,7 @@ from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 IDLE_SECONDS: Final = 75.0
 MINER_IDLE_SECONDS: Final = 15.0
@@ -64,8 +65,11 @@ CHAIN_POLL_SECONDS: Final = 120.0
 """Ten blocks; the public endpoints take about one request a second from everybody."""
 LOCAL_POLL_SECONDS: Final = 5.0
 """A local subnet is nobody else's."""
-SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 SECRET_BYTES: Final = 32
+
+
+class _StoppedEarlyError(Exception):
+    """It was told to end while it started."""
 
 
 class GatewayService:
@@ -125,7 +129,13 @@ class GatewayService:
         return self.metrics.render()
 
     async def run(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop`; where that comes before it listens, it doesn't begin."""
+        try:
+            await self._run()
+        except _StoppedEarlyError:
+            log.info("told to end before it listened")
+
+    async def _run(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
             source, private, poll_seconds = self._source(stack)
@@ -164,6 +174,7 @@ class GatewayService:
                 notices=self._notices, sessions=sessions, recording=recording, metrics=self.metrics,
                 wanted=settings.patience.miners, keep_alive_seconds=settings.keep_alive_seconds,
             )  # fmt: skip
+            chats.draining = self._stop.is_set()
             feedback = Feedback(
                 sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
                 metrics=self.metrics,
@@ -191,7 +202,7 @@ class GatewayService:
             )
             self.metrics_port = metrics_port.port
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
-            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins)]
+            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins, recorder)]
             if self._twins_file is not None:
                 followers.append(self._twins_file.follow())
             try:
@@ -199,7 +210,7 @@ class GatewayService:
             finally:
                 await recording.close(seconds=settings.drain_seconds)
 
-    def _reporting(self, roster: Roster, twins: Twins) -> list[Coroutine[Any, Any, None]]:
+    def _reporting(self, roster: Roster, twins: Twins, recorder: Recorder | None) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator what is seen of the subnet, where there is one to tell."""
         own, netuid = self._settings.own_pod, self._settings.netuid
         if own is None or netuid is None:
@@ -211,6 +222,7 @@ class GatewayService:
                 roster.reading, netuid=netuid, hotkey=str(self._keypair.ss58_address), miners=len(roster.members),
                 read_at=roster.read_at, now=time.time(),
                 twins=sum(twins.serves(name) for name in roster.twins()) if asked else None,
+                ledger_trouble=recorder.trouble if isinstance(recorder, QueuedLedger) else None,
             )  # fmt: skip
 
         return [report_view(own, see, roster.news, connect=self._connect)]
@@ -279,12 +291,14 @@ class GatewayService:
             log.warning("no ledger is named (LEDGER_URL): nothing is kept of what is asked, answered and rated")
             return None, lambda: 0.0
         if self._scrub is None:
-            self._scrub = await asyncio.to_thread(load_scrubber)
-        queued = await QueuedLedger.open(
-            settings.ledger_url, folder=settings.state_dir / "queue",
-            # The one that this replaces ends its requests, what it records, and its queue, one after another.
-            wait_seconds=3 * settings.drain_seconds,
-            beside=True,
+            self._scrub = await self._unless_stopped(asyncio.to_thread(load_scrubber))
+        queued = await self._unless_stopped(
+            QueuedLedger.open(
+                settings.ledger_url, folder=settings.state_dir / "queue",
+                # The one that this replaces ends its requests, what it records, and its queue, one after another.
+                wait_seconds=3 * settings.drain_seconds,
+                beside=True,
+            )
         )  # fmt: skip
         if (writer := queued.writer) is not None:
             self._writer = writer
@@ -305,6 +319,19 @@ class GatewayService:
             return ""
         return "the process that writes the ledger is being started; records are queued on disk"
 
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T:
+        """Return what this step of the start brings; raises _StoppedEarlyError once it is told to end."""
+        step, stopped = asyncio.ensure_future(starting), asyncio.create_task(self._stopped())
+        try:
+            await asyncio.wait((step, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if step.done():
+                return await step
+            raise _StoppedEarlyError
+        finally:
+            step.cancel()
+            stopped.cancel()
+            await asyncio.gather(step, stopped, return_exceptions=True)
+
     def _changed(self, members: set[MinerId]) -> None:
         self.standings.keep(members)
         self.metrics.keep(members)
@@ -319,7 +346,7 @@ def _secret(settings: Settings) -> bytes:
     """Return the secret of ids: the file that is named, or one that this gateway keeps. Raises StartError."""
     if settings.secret_file is not None:
         try:
-            secret = settings.secret_file.read_bytes().strip()
+            secret = named_secret(settings.secret_file)
         except OSError as error:
             raise StartError(f"the secret of session ids can't be read: {error.strerror}") from None
         if len(secret) < SECRET_BYTES:
@@ -329,7 +356,7 @@ def _secret(settings: Settings) -> bytes:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            return path.read_bytes()
+            return kept_secret(settings.state_dir)
         secret = secrets.token_bytes(SECRET_BYTES)
         part = path.with_name(f".{SECRET_FILE}.part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from neurons.entropy import random_bytes
@@ -30,7 +31,18 @@ MAX_UNANSWERED_CHARACTERS: Final = 4000
 MAX_ANSWERS: Final = 256
 """Answers of a session that can be rated without asking the ledger."""
 KEEP_SECONDS: Final = 24 * 3600.0
+SECRET_FILE: Final = "session-secret"  # noqa: S105 - a file's name
 _UUID_LENGTH: Final = 36
+
+
+def named_secret(path: Path) -> bytes:
+    """Return the secret out of a file that somebody wrote, perhaps with a line's end. Raises OSError."""
+    return path.read_bytes().strip()
+
+
+def kept_secret(state_dir: Path) -> bytes:
+    """Return the secret that a gateway made for itself: bytes, each of which counts. Raises OSError."""
+    return (state_dir / SECRET_FILE).read_bytes()
 
 
 class Ids:

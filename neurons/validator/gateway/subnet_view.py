@@ -1,4 +1,4 @@
-"""What this gateway sees of its subnet, by what it last read of the chain: a pure function."""
+"""What this gateway sees of its subnet, by what it last read of the chain, and of its ledger: a pure function."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from neurons.wire.metagraph import Reading
 
 def view(
     reading: Reading, *, netuid: int, hotkey: str | None, miners: int, twins: int | None, read_at: float | None,
-    now: float,
+    now: float, ledger_trouble: str | None = None,
 ) -> GatewayView | None:  # fmt: skip
     """Return what to report; None before the chain was asked.
 
     `hotkey`: the validator's own.
 
     `miners`: those with an address in the metagraph in use. `twins`: those that can be asked now, None until that is
-    known. `read_at`: when that metagraph was read; it and `now` in seconds since 1970.
+    known. `read_at`: when that metagraph was read; it and `now` in seconds since 1970. `ledger_trouble`: why nothing
+    comes into the ledger, where that is so.
     """
     metagraph, problem = reading.metagraph, reading.problem
     if metagraph is None and problem is None:
@@ -36,6 +37,7 @@ def view(
         permit=None if metagraph is None or hotkey is None else _has_permit(metagraph, hotkey),
         block=None if metagraph is None else metagraph.block,
         read_at=None if metagraph is None or read_at is None else _timestamp(read_at),
+        ledger_trouble=None if ledger_trouble is None else as_message(ledger_trouble),
         reported_at=_timestamp(now),
     )
 
@@ -46,8 +48,9 @@ def _has_permit(metagraph: Metagraph, hotkey: str) -> bool:
 
 def says_the_same(one: GatewayView, other: GatewayView) -> bool:
     """Tell whether nothing differs that somebody waits for: blocks and times go on, and each try has its own words."""
-    passing = {"message": None, "block": None, "read_at": None, "reported_at": ""}
-    return one.model_copy(update=passing) == other.model_copy(update=passing)
+    passing = {"message": None, "block": None, "read_at": None, "ledger_trouble": None, "reported_at": ""}
+    alike = one.model_copy(update=passing) == other.model_copy(update=passing)
+    return alike and (one.ledger_trouble is None) == (other.ledger_trouble is None)
 
 
 def _timestamp(seconds: float) -> str:

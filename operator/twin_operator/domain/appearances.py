@@ -331,6 +331,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "Ready=True": (R.ALL_READY,),
                 "Ready=False": (
                     *_GATEWAY,
+                    R.CHAIN_UNREACHABLE,
                     R.GATEWAYS_STARTING,
                     R.ROLLING_OUT,
                     R.NO_TWINS,
@@ -338,7 +339,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     *_UNREADABLE,
                 ),
                 "GatewayReady=True": (R.GATEWAYS_ANSWER,),
-                "GatewayReady=False": (*_GATEWAY, R.GATEWAYS_STARTING),
+                "GatewayReady=False": (*_GATEWAY, R.CHAIN_UNREACHABLE, R.GATEWAYS_STARTING),
                 "TwinsPublished=True": (R.TWINS_PUBLISHED,),
                 "TwinsPublished=False": (
                     R.CHILD_CONFLICT,

@@ -37,9 +37,20 @@ def claim_trouble(pod: PodFacts, *, absent: str, unbound: str) -> Finding | None
     message = pod.unschedulable or ""
     if "persistentvolumeclaim" not in message.lower() and "unbound" not in message.lower():
         return None
-    if "not found" in message:
+    # The scheduler adds a bare "not found", of preemption, to what it says of claims that are there and not bound.
+    if "not found" in message and "unbound" not in message:
         return Finding(Reason.VOLUME_CLAIM_NOT_FOUND, f"pod {pod.name}: {message}{absent}")
     return Finding(Reason.VOLUME_CLAIM_NOT_BOUND, f"pod {pod.name}: {message}; see `kubectl describe pvc`: {unbound}")
+
+
+def while_mounting(pod: PodFacts | None) -> str:
+    """Return what to add of a pod that waits for its volumes; empty where it waits for something else."""
+    if pod is None or not pod.mounting:
+        return ""
+    return (
+        f", which waits for its volumes: if that lasts, a Secret, a ConfigMap or a claim that it mounts is missing, or "
+        f"a key in one; see `kubectl describe pod {pod.name}`"
+    )
 
 
 def ending(crash: ContainerTrouble, *, memory: str, words: str) -> str:

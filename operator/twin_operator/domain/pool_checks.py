@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
+from twin_operator.domain.pod_troubles import (
+    cannot_pull,
+    cannot_start,
+    claim_trouble,
+    ending,
+    last_words,
+    while_mounting,
+)
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.registration import registration
@@ -197,8 +204,9 @@ def not_all_ready(situation: Situation) -> Finding | None:
     spec, facts = situation.pool.spec, situation.facts
     ready = len(facts.ready)
     if ready < spec.replicas:
-        waiting = next((pod.name for pod in facts.present if pod.name not in facts.ready), None)
-        where = f"; waiting for pod {waiting}{_engine_message(facts, waiting)}" if waiting else "; waiting for pods"
+        waiting = next((pod for pod in facts.present if pod.name not in facts.ready), None)
+        said = "s" if waiting is None else f" {waiting.name}{_engine_message(facts, waiting.name)}"
+        where = f"; waiting for pod{said}{while_mounting(waiting)}"
         return Finding(Reason.ENGINES_STARTING, f"{ready} of {spec.replicas} engine pods are ready{where}")
     deployment = facts.engine_deployment
     if not deployment.seen or deployment.updated < spec.replicas:
@@ -211,7 +219,9 @@ def miner_not_ready(situation: Situation) -> Finding | None:
     wanted, ready = situation.pool.spec.miner.replicas, situation.facts.miner_deployment.ready
     if ready >= wanted:
         return None
-    return Finding(Reason.MINER_STARTING, f"{ready} of {wanted} miner pods are ready")
+    waiting = next((pod for pod in situation.facts.miners if pod.mounting and not pod.leaving), None)
+    where = f"; waiting for pod {waiting.name}{while_mounting(waiting)}" if waiting is not None else ""
+    return Finding(Reason.MINER_STARTING, f"{ready} of {wanted} miner pods are ready{where}")
 
 
 def scaled_to_zero(situation: Situation) -> Finding | None:

@@ -14,6 +14,7 @@ from twin_operator.engine.resources import Manifest
 _PULL_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
+_MOUNTING_REASONS = frozenset({"ContainerCreating", "PodInitializing"})
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -54,6 +55,8 @@ class PodFacts:
     ip: str | None = None
     unschedulable: str | None = None
     """The scheduler's message."""
+    mounting: bool = False
+    """It has a node, and waits there for its volumes and its network. What is wrong with them only events tell."""
     pulls: tuple[ContainerTrouble, ...] = ()
     configs: tuple[ContainerTrouble, ...] = ()
     crashes: tuple[ContainerTrouble, ...] = ()
@@ -180,12 +183,21 @@ def pod_facts(pod: Manifest) -> PodFacts:
         ready=conditions.get("Ready", {}).get("status") == "True",
         ip=status.get("podIP") or None,
         leaving="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),
+        mounting=(
+            scheduled.get("status") == "True"
+            and conditions.get("PodReadyToStartContainers", {}).get("status") == "False"
+            and any(_waits_for(each) in _MOUNTING_REASONS for each in statuses)
+        ),
         unschedulable=str(scheduled.get("message") or "no reason given") if stuck else None,
         pulls=tuple(pulls),
         configs=tuple(configs),
         crashes=tuple(crashes),
         restarts=tuple(restarts),
     )
+
+
+def _waits_for(container: Mapping[str, Any]) -> str:
+    return str(((container.get("state") or {}).get("waiting") or {}).get("reason", ""))
 
 
 def _trouble(container: Mapping[str, Any], reason: str, message: str) -> ContainerTrouble:

@@ -533,8 +533,10 @@ class Reason(StrEnum):
     )
     LEDGER_UNREACHABLE = (
         "LedgerUnreachable",
-        "the database can't be used; the gateway answers all the same, and queues what it records on its own disk",
-        "what the message says: address and password in the Secret, the database itself, the way there",
+        "the ledger can't be used, or nothing can be queued before it; the gateway answers all the same, and queues "
+        "what it records on its own disk, as long as that takes it",
+        "what the message says: address and password in the Secret, the database itself, the way there, or room on the "
+        "volume",
         "yes",
     )
     DATASETS_WRITTEN = (

@@ -85,3 +85,9 @@ def test_the_generator_refuses_a_field_without_bounds() -> None:
         "s.a: string without maxLength",
         "s.a: no description",
     ]
+
+
+def test_a_column_of_a_time_to_come_is_no_date() -> None:
+    """Of a date kubectl shows how long ago it is: <invalid> of the next round, always."""
+    dates = {column["jsonPath"] for kind in crd.KINDS for column in kind.COLUMNS if column["type"] == "date"}
+    assert dates == {".metadata.creationTimestamp"}

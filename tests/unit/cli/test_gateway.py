@@ -161,7 +161,7 @@ def test_a_gateway_that_says_no_more_than_a_receipt_is_still_understood(objects:
         ({f"{CORE}/secrets/desk-gateway-keys": secret(other="x")}, "holds no key in clear under `key`"),
         ({f"{CORE}/pods": {"items": [pod("down", ready=False)]}}, "None of validator desk's 1 gateway pods is ready"),
         ({f"{CORE}/pods": {"items": []}}, "Validator desk has no gateway pod"),
-        ({f"{BASE}/validators/desk": None}, "no validators desk in namespace clinic"),
+        ({f"{BASE}/validators/desk": None}, "no desk among the validators in namespace clinic"),
     ],
 )
 def test_what_is_missing_is_said_with_what_to_do(objects: dict[str, Any], change: dict[str, Any], words: str) -> None:

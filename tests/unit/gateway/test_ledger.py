@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from neurons.ledger import Ledger, NotFound, QueuedLedger, Twin, new_id
 from neurons.ledger import Session as SessionRecord
 from neurons.ledger.spool import Spool
+from neurons.validator.gateway.patient import main as patient_command
 from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.sessions import Ids
 from neurons.validator.gateway.settings import Settings
@@ -184,7 +185,7 @@ async def test_a_rating_that_cannot_be_kept_is_not_said_to_count(tmp_path: Path)
         assert running.metric("ratings_total", process=running.service.metrics.process, **labels) == 0
 
 
-async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
+async def test_consent_and_patients_are_pseudonyms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with (
         await QueuedLedger.open(f"sqlite:///{tmp_path}/ledger.db", folder=tmp_path / "queue") as queued,
         gateway(tmp_path, names=("Alice",), recorder=queued, scrub=scrub) as running,
@@ -196,6 +197,8 @@ async def test_consent_and_patients_are_pseudonyms(tmp_path: Path) -> None:
         assert await queued.drained(timeout_seconds=30)
         secret = await asyncio.to_thread((tmp_path / "session-secret").read_bytes)
         patient = Ids(secret).patient("clinic", f"user\0{NAME}")
+        assert patient_command(["clinic", NAME, "--state-dir", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"{patient}\n", "who erases a patient must find the id"
         assert (await queued.consent(patient_id=patient)).given
         with pytest.raises(NotFound):
             await queued.history(session_id=session["id"], patient_id=Ids(secret).patient("other", NAME))
@@ -378,3 +381,32 @@ async def test_a_question_whose_client_left_is_not_written_and_what_failed_to_be
         assert queued.waiting == 0
     gc.collect()
     assert NAME not in caplog.text
+
+
+@pytest.mark.parametrize("secret", [None, b"too short"])
+def test_without_the_secret_nobody_is_looked_up(
+    secret: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if secret is not None:
+        (tmp_path / "secret").write_bytes(secret)
+    assert patient_command(["clinic", NAME, "--secret-file", str(tmp_path / "secret")]) == 1
+    assert (said := capsys.readouterr()).out == ""
+    assert NAME not in said.err
+
+
+async def test_a_gateway_that_waits_for_another_s_queue_ends_as_soon_as_it_is_told_to(tmp_path: Path) -> None:
+    """It is the pod that was to replace another, and is replaced itself: it may not keep its own place for minutes."""
+    write_keys(tmp_path / "keys.json")
+    settings = Settings(
+        keys_file=tmp_path / "keys.json", ledger_url=f"sqlite:///{tmp_path}/ledger.db", state_dir=tmp_path / "state",
+        metagraph_file=tmp_path / "metagraph.json", host="127.0.0.1", port=0, metrics_port=0, drain_seconds=300.0,
+    )  # fmt: skip
+    with closing(Spool(tmp_path / "state" / "queue", max_bytes=1 << 20)):
+        service = GatewayService(settings, keypair=VALIDATOR, scrub=scrub)
+        running = asyncio.create_task(service.run())
+        done, _ = await asyncio.wait({running}, timeout=0.3)
+        assert not done
+        service.stop()
+        async with asyncio.timeout(20):
+            await running
+    assert not service.listening.is_set()

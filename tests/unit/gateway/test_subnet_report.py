@@ -116,6 +116,15 @@ def test_blocks_times_and_the_words_of_each_try_are_nothing_that_somebody_waits_
         assert not says_the_same(one, other.model_copy(update=differs))
 
 
+def test_a_ledger_that_is_away_is_told_with_the_reason_and_is_news_by_itself() -> None:
+    why = "the ledger at postgresql://u:***@db/x doesn't work"
+    said = view(Read(), netuid=42, hotkey=None, miners=3, twins=2, read_at=None, now=NOW, ledger_trouble=why)
+    assert said is not None
+    assert said.ledger_trouble == why
+    assert not says_the_same(said, said.model_copy(update={"ledger_trouble": None}))
+    assert says_the_same(said, said.model_copy(update={"ledger_trouble": "another try's words"}))
+
+
 def test_the_operator_waits_for_several_reports_before_it_takes_one_for_old() -> None:
     assert GATEWAY_STALE_SECONDS >= 3 * GATEWAY_REPORT_SECONDS
 

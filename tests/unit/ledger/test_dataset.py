@@ -275,3 +275,24 @@ def test_an_id_is_taken_as_people_copy_it_and_one_of_nobody_is_said(
     assert main(["--url", url, "erase", new_id()]) == 0
     assert "is the id right?" in capsys.readouterr().err
     assert sys.exc_info()[0] is None
+
+
+def test_a_patient_is_erased_of_whom_only_a_session_is_known(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, talk, other = f"sqlite:///{folder / 'ledger.db'}", a_day(), a_day()
+
+    async def record() -> None:
+        async with await Ledger.open(url, timeout_seconds=60.0) as ledger:
+            await ledger.record(*talk.records, *other.records)
+
+    asyncio.run(record())
+    assert main(["--url", url, "erase", "--session", talk.session_id]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["removed"]["sessions"] == 1
+    assert talk.patient_id in told.err
+    assert main(["--url", url, "erase", "--session", talk.session_id]) == 1
+    assert "no such session" in capsys.readouterr().err
+    assert main(["--url", url, "erase", talk.patient_id]) == 0
+    for wrong in ([], [talk.patient_id, "--session", other.session_id], ["--session", "the second one"]):
+        with pytest.raises(SystemExit):
+            main(["--url", url, "erase", *wrong])
+    assert main(["--url", url, "erase", "--session", other.session_id]) == 0

@@ -15,7 +15,17 @@ from pathlib import Path
 import orjson
 import pytest
 
-from neurons.ledger import Ledger, NotFound, QueuedLedger, QueueFull, QueueInUse, Session, new_id, patient_digest
+from neurons.ledger import (
+    Ledger,
+    LedgerDown,
+    NotFound,
+    QueuedLedger,
+    QueueFull,
+    QueueInUse,
+    Session,
+    new_id,
+    patient_digest,
+)
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.draining import AT_ONCE
 from neurons.ledger.migrate import migrate
@@ -322,3 +332,44 @@ async def test_nothing_is_lost_or_doubled_when_gateway_and_ledger_are_killed_at_
         kinds = [TABLE_OF[type(record)] for record in a_day().records]
         for name in set(kinds):
             assert found[name] == talks * kinds.count(name)
+
+
+async def test_a_ledger_that_went_away_is_told_of_though_nobody_asks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurons.ledger.queued._TIDY_SECONDS", 0.01)
+    monkeypatch.setattr("neurons.ledger.queued._TROUBLE_SECONDS", 0.01)
+    async with await QueuedLedger.open(f"sqlite:///{folder / 'ledger.db'}", folder=folder / "q") as queued:
+        await queued.record(*a_day().records)
+        assert await queued.drained(timeout_seconds=60)
+        assert queued.trouble is None
+
+        async def away(*_: object, **__: object) -> None:
+            raise LedgerDown("the ledger doesn't work (OSError).")
+
+        monkeypatch.setattr(queued.ledger, "erased", away)
+        monkeypatch.setattr(queued.ledger, "ready", away)
+        async with asyncio.timeout(20):
+            while queued.trouble != "the ledger doesn't work (OSError).":
+                await asyncio.sleep(0.01)
+        monkeypatch.undo()
+        async with asyncio.timeout(20):
+            while queued.trouble is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_queue_that_takes_nothing_is_told_of_until_it_takes_something(folder: Path) -> None:
+    queued = await QueuedLedger.open(f"sqlite:///{folder / 'ledger.db'}", folder=folder / "q", max_bytes=100_000)
+    async with queued:
+        full = queued._spool.append
+
+        def refuse(_: object) -> None:
+            raise QueueFull("the queue can't be written: No space left on device.")
+
+        queued._spool.append = refuse  # type: ignore[method-assign,assignment]
+        with pytest.raises(QueueFull):
+            await queued.record(*a_day().records)
+        assert queued.trouble == "the queue can't be written: No space left on device."
+        queued._spool.append = full  # type: ignore[method-assign]
+        await queued.record(*a_day().records)
+        assert queued.trouble is None

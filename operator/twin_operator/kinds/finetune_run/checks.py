@@ -10,6 +10,7 @@ from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.appearances import REFUSED_VERSION
 from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.pod_troubles import while_mounting
 from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.versions import known_versions, wanted_version
@@ -110,7 +111,7 @@ def container_not_started(attempt: Attempt) -> Finding | None:
 def pod_starting(attempt: Attempt) -> Finding | None:
     """Its pod has not begun, for no reason that is seen."""
     pod = attempt.starting
-    return None if pod is None else Finding(Reason.POD_STARTING, f"pod {pod.name} is starting")
+    return None if pod is None else Finding(Reason.POD_STARTING, f"pod {pod.name} is starting{while_mounting(pod)}")
 
 
 def attempt_failed(attempt: Attempt) -> Finding | None:

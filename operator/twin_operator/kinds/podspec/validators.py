@@ -58,10 +58,14 @@ def on_ledgers_node(validator: Validator, components: Sequence[str]) -> Manifest
     }
 
 
-def secret_volume(volume: str, name: str, *items: str) -> Manifest:
-    """Return a Secret's volume, with these keys alone where some are named: no pod gets more than it needs."""
+def secret_volume(volume: str, name: str, *items: str, optional: bool = False) -> Manifest:
+    """Return a Secret's volume, with these keys alone where some are named: no pod gets more than it needs.
+
+    `optional`: the container starts without them and says itself what is missing; else the kubelet waits for it.
+    """
     picked = {"items": [{"key": item, "path": item} for item in items]} if items else {}
-    return {"name": volume, "secret": {"secretName": name, "defaultMode": 0o440, **picked}}
+    missing = {"optional": True} if optional else {}
+    return {"name": volume, "secret": {"secretName": name, "defaultMode": 0o440, **picked, **missing}}
 
 
 def twins_volume(validator: Validator) -> Manifest:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from twin_operator.domain.objects import Validator
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, ending, last_words
+from twin_operator.domain.pod_troubles import (
+    cannot_pull,
+    cannot_start,
+    claim_trouble,
+    ending,
+    last_words,
+    while_mounting,
+)
 from twin_operator.domain.pool_facts import ContainerTrouble
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding
@@ -17,7 +24,7 @@ from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.pages import pages_claim
 from twin_operator.kinds.validator.rounds import RoundsSeen, weights_set
-from twin_operator.kinds.validator.subnet import Sight, chain_reachable
+from twin_operator.kinds.validator.subnet import Sight, chain_reachable, counted
 
 _COLDKEY: Final = "holds a coldkey"
 """As neurons.chain.wallet says it; a test holds the two together."""
@@ -152,15 +159,24 @@ def no_gateway(situation: Situation) -> Finding | None:
     return Finding(Reason.NO_GATEWAY, "spec.gateway.replicas is 0, so nobody is answered: raise it to serve")
 
 
+def chain_never_read(situation: Situation) -> Finding | None:
+    """No gateway answers, since none can read the subnet and none ever could: waiting helps nothing."""
+    seen = situation.seen.fresh
+    if situation.facts.ready or not seen or any(said.view.reachable or said.view.block is not None for said in seen):
+        return None
+    return Finding(Reason.CHAIN_UNREACHABLE, chain_reachable(situation.validator, situation.seen).message)
+
+
 def not_all_ready(situation: Situation) -> Finding | None:
     """Gateways are starting, or being replaced."""
     wanted, facts = situation.validator.spec.gateway.replicas, situation.facts
     if facts.ready < wanted:
-        waiting = next((pod.name for pod in facts.gateways if not pod.ready), None)
-        where = f"; waiting for pod {waiting}: it starts, or reads the metagraph and what the miners announce"
-        return Finding(
-            Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where if waiting else ''}"
-        )
+        waiting = next((pod for pod in facts.gateways if not pod.ready), None)
+        where = ""
+        if waiting is not None:
+            does = while_mounting(waiting) or ": it starts, or reads the metagraph and what the miners announce"
+            where = f"; waiting for pod {waiting.name}{does}"
+        return Finding(Reason.GATEWAYS_STARTING, f"{facts.ready} of {wanted} gateway pods are ready{where}")
     deployment = facts.deployment
     if not deployment.seen or deployment.updated < wanted:
         return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {wanted} gateway pods run the newest spec")
@@ -208,7 +224,8 @@ def too_many_twins(situation: Situation) -> Finding | None:
 COMING_UP: Final = Chain[Situation](
     "why gateways don't answer",
     children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed, configuration_failed,
-    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown, not_all_ready,
+    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown,
+    chain_never_read, not_all_ready,
 )  # fmt: skip
 READINESS: Final = COMING_UP.including(no_twins)
 TWINS: Final = Chain[Situation]("TwinsPublished", twins_refused, no_twins, twin_unreadable, too_many_twins)
@@ -229,15 +246,14 @@ def _ready(situation: Situation) -> Condition:
     found = READINESS.evaluate(situation)
     if found is not None:
         return found.condition("Ready", "False")
-    said = f"{situation.facts.ready} gateway pods answer for {situation.told} twins"
+    said = f"{_answering(situation.facts.ready)} for {counted(situation.told, 'twin')}"
     return Finding(Reason.ALL_READY, said).condition("Ready", "True")
 
 
 def _gateway_ready(situation: Situation) -> Condition:
     """Some gateway answers."""
     if situation.facts.ready:
-        said = f"{situation.facts.ready} gateway pods answer"
-        return Finding(Reason.GATEWAYS_ANSWER, said).condition("GatewayReady", "True")
+        return Finding(Reason.GATEWAYS_ANSWER, _answering(situation.facts.ready)).condition("GatewayReady", "True")
     waiting = Finding(Reason.GATEWAYS_STARTING, "no gateway pod is ready")
     return (COMING_UP.evaluate(situation) or waiting).condition("GatewayReady", "False")
 
@@ -246,12 +262,26 @@ def _twins_published(situation: Situation) -> Condition:
     found = TWINS.evaluate(situation)
     if found is not None:
         return found.condition("TwinsPublished", "False")
-    said = f"the gateway is told of {situation.told} twins, and which weights may answer for each"
+    said = f"the gateway is told of {counted(situation.told, 'twin')}, and which weights may answer for each"
     return Finding(Reason.TWINS_PUBLISHED, said).condition("TwinsPublished", "True")
+
+
+def ledger_trouble(situation: Situation) -> Finding | None:
+    """A gateway says that what it records doesn't come into the ledger, whatever was there when it started."""
+    for said in situation.seen.fresh:
+        if said.view.ledger_trouble is not None:
+            return Finding(
+                Reason.LEDGER_UNREACHABLE,
+                f"gateway {said.pod} answers, and can't write what is asked and answered: {said.view.ledger_trouble}",
+            )
+    return None
 
 
 def _embedded_ledger(situation: Situation) -> Condition:
     """It is a file that only the gateway itself has."""
+    trouble = ledger_trouble(situation)
+    if trouble is not None:
+        return trouble.condition("LedgerReachable", "False")
     if situation.facts.ready:
         said = "the ledger is SQLite on the gateway's volume: one gateway, and a gap while it is replaced"
         return Finding(Reason.EMBEDDED_LEDGER, said).condition("LedgerReachable", "True")
@@ -269,6 +299,9 @@ def _ledger(situation: Situation) -> Condition:
     found = _missing(each for each in situation.missing if each.certain and each.field == "spec.ledger.uriSecretRef")
     if found is not None:
         return found.condition("LedgerReachable", "False")
+    reported = ledger_trouble(situation)
+    if reported is not None:
+        return reported.condition("LedgerReachable", "False")
     if situation.ledger_job in situation.facts.tables_made:
         said = "the database answered, and has this release's tables"
         return Finding(Reason.LEDGER_PREPARED, said).condition("LedgerReachable", "True")
@@ -314,6 +347,10 @@ def _missing(missing: Iterable[Missing]) -> Finding | None:
                 f"{each.field}",
             )
     return None
+
+
+def _answering(gateways: int) -> str:
+    return f"{counted(gateways, 'gateway pod')} answer{'s' if gateways == 1 else ''}"
 
 
 def _some(twins: Sequence[str]) -> str:

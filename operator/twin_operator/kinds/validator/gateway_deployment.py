@@ -108,7 +108,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
             empty_dir("tmp", size="256Mi"),
             # All of it, so that a coldkey in it is found and refused. In these pods and no others.
             secret_volume("wallet", spec.wallet_secret_ref.name),
-            secret_volume("keys", keys_secret_name(validator), names.KEYS_FILE),
+            secret_volume("keys", keys_secret_name(validator), names.KEYS_FILE, optional=True),
             twins_volume(validator),
             secret_volume("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
             _state_volume(validator),

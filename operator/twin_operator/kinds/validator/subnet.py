@@ -103,14 +103,16 @@ def chain_reachable(validator: Validator, seen: Sight) -> Condition:
 
 def _reachable(newest: GatewayView, *, gateways: int) -> str:
     read = "the gateway reads" if gateways == 1 else f"{gateways} gateways read"
-    asked = "" if newest.twins is None else f", and {_count(newest.twins, 'twin')} of this validator can be asked there"
+    asked = ""
+    if newest.twins is not None:
+        asked = f", and {counted(newest.twins, 'twin')} of this validator can be asked there"
     refused = (
         "; this validator has no permit there, so miners refuse it: it comes with an epoch once the validator is "
         "registered and has stake enough"
         if newest.permit is False
         else ""
     )
-    return f"{read} subnet {newest.netuid}: {_count(newest.miners or 0, 'miner')} with an address{asked}{refused}"
+    return f"{read} subnet {newest.netuid}: {counted(newest.miners or 0, 'miner')} with an address{asked}{refused}"
 
 
 def _unreachable(said: Said, *, of: tuple[int, int]) -> str:
@@ -129,5 +131,6 @@ def _silent(seen: Sight) -> str:
     return "".join(f"; gateway {each.pod} has said nothing since {each.view.reported_at}" for each in seen.stale[:5])
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: 1 miner, 2 miners."""
     return f"{number} {what}" + ("" if number == 1 else "s")

@@ -7,7 +7,7 @@ from typing import Final
 
 from bettertherapy_api.round_progress import RoundProgress, RoundStage
 from bettertherapy_api.validator_round import RoundWeights, ValidatorRoundStatus
-from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble
+from twin_operator.domain.pod_troubles import cannot_pull, cannot_start, claim_trouble, while_mounting
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Chain, Condition, Finding, Truth
 from twin_operator.kinds.validator_round.facts import AttemptPod, Failure, JobFacts, RoundFacts
@@ -55,7 +55,9 @@ def container_not_started(job: JobFacts) -> Finding | None:
 def pod_starting(job: JobFacts) -> Finding | None:
     """Its pod has not begun, for no reason that is seen."""
     starting = _starting(job)
-    return None if starting is None else Finding(Reason.POD_STARTING, f"pod {starting.pod.name} is starting")
+    if starting is None:
+        return None
+    return Finding(Reason.POD_STARTING, f"pod {starting.pod.name} is starting{while_mounting(starting.pod)}")
 
 
 NOT_RUNNING: Final = Chain[JobFacts]("Running", pod_unschedulable, container_not_started, pod_starting)

@@ -14,6 +14,8 @@ from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
 from neurons.cluster.access import SERVICE_ACCOUNT_DIR
 from neurons.ledger.database import parse_url
 from neurons.validator.gateway import settings
+from neurons.validator.gateway.files import FileError, FollowedFile
+from neurons.validator.gateway.keys import KeysFile
 from tests.unit.operator.validator.validators import (
     OVERLAY,
     PAGES,
@@ -149,6 +151,14 @@ def test_a_databases_address_comes_out_of_its_secret_and_stands_in_no_manifest()
     assert "emptyDir" in volumes(deployment["template"]["spec"])["state"]
     [address] = [each for each in gateway_container(**POSTGRES)["env"] if each["name"] == "LEDGER_URL"]
     assert address == {"name": "LEDGER_URL", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "uri"}}}
+
+
+def test_a_gateway_starts_without_its_keys_and_says_which_are_missing() -> None:
+    """Else the kubelet waits for the key of the Secret for ever, and the Validator can't say for what."""
+    mounted = volumes(gateway_pod(gateway={"replicas": 1, "keysSecretRef": {"name": "mine"}}))
+    assert mounted["keys"]["secret"]["optional"] is True
+    with pytest.raises(FileError, match=r"it lacks the key keys\.json"):
+        FollowedFile(Path("/nowhere/keys.json"), KeysFile, what="API keys")
 
 
 def test_keys_come_from_the_validators_secret_or_the_one_it_names() -> None:

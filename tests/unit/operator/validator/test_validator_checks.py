@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bettertherapy_api.report import GatewayView
 from neurons.chain.errors import ColdkeyError
 from neurons.chain.wallet import load_hotkey
 from tests.unit.operator.samples import container_status, pod_object
@@ -22,6 +23,7 @@ from twin_operator.kinds.validator.checks import Situation, validator_conditions
 from twin_operator.kinds.validator.facts import ValidatorFacts
 from twin_operator.kinds.validator.made_once import Missing
 from twin_operator.kinds.validator.notices import validator_notices
+from twin_operator.kinds.validator.subnet import Said, Sight
 
 RUNS = DeploymentFacts(wanted=1, current=1, updated=1, ready=1, seen=True)
 JOB = "v-ledger-0123456789"
@@ -56,6 +58,7 @@ def test_a_gateway_that_answers_for_a_twin_is_ready() -> None:
     assert {kind: found[kind].status for kind in ("Ready", "GatewayReady", "TwinsPublished", "LedgerReachable")} == {
         "Ready": "True", "GatewayReady": "True", "TwinsPublished": "True", "LedgerReachable": "True",
     }  # fmt: skip
+    assert found["Ready"].message == "1 gateway pod answers for 1 twin"
 
 
 def test_what_was_not_reported_is_not_claimed() -> None:
@@ -142,8 +145,58 @@ def test_why_a_pod_does_not_come_up_is_said() -> None:
         ({"conditions": [{**unplaced, "message": unbound}]}, "VolumeClaimNotBound"),
     ):  # fmt: skip
         assert says(pod(ready=False, **status))["Ready"].reason == reason
+    no_class = f"{unbound}. not found"
+    found = says(pod(ready=False, conditions=[{**unplaced, "message": no_class}]))["Ready"]
+    assert found.reason == "VolumeClaimNotBound"
+    assert "spec.ledger.storageClassName" in found.message
     refused = ValidatorFacts(deployment=DeploymentFacts(refused="exceeded quota"))
     assert says(facts=refused)["Ready"].reason == "PodsRefused"
+
+
+def test_a_gateway_that_waits_for_its_volumes_is_not_said_to_read_the_metagraph() -> None:
+    """The kubelet tells of a key that a mounted Secret lacks by events alone, and waits for ever."""
+    conditions = [
+        {"type": "PodReadyToStartContainers", "status": "False"}, {"type": "PodScheduled", "status": "True"},
+    ]  # fmt: skip
+    creating = [container_status("gateway", waiting={"reason": "ContainerCreating"})]
+    found = says(pod(ready=False, conditions=conditions, containerStatuses=creating))["Ready"]
+    assert found.reason == "GatewaysStarting"
+    assert "metagraph" not in found.message
+    assert "a key in one; see `kubectl describe pod g1`" in found.message
+    pulling = [{**each, "status": "True"} for each in conditions]
+    assert "volumes" not in says(pod(ready=False, conditions=pulling, containerStatuses=creating))["Ready"].message
+
+
+def test_a_subnet_that_no_gateway_could_ever_read_is_why_nobody_is_answered() -> None:
+    """A wrong netuid or network: `GatewaysStarting` would say to wait."""
+    why = "there is no subnet 77 on this chain: choose one that there is"
+    blind = GatewayView(netuid=42, reachable=False, message=why, reported_at="2026-11-30T18:00:00Z")
+    found = says(pod(ready=False), seen=Sight(fresh=(Said(pod="g1", view=blind),)))
+    for kind in ("Ready", "GatewayReady", "ChainReachable"):
+        assert (found[kind].status, found[kind].reason) == ("False", "ChainUnreachable")
+        assert why in found[kind].message
+    once = blind.model_copy(update={"block": 1000})
+    assert says(pod(ready=False), seen=Sight(fresh=(Said(pod="g1", view=once),)))["Ready"].reason == "GatewaysStarting"
+    assert says(pod(), seen=Sight(fresh=(Said(pod="g1", view=blind),)))["GatewayReady"].status == "True"
+
+
+@pytest.mark.parametrize("spec", [{}, POSTGRES])
+def test_a_ledger_that_went_away_later_is_not_said_to_be_reachable(spec: dict[str, Any]) -> None:
+    """Its tables were made once, and its volume was mounted: neither says that anything is written now."""
+    told = GatewayView(netuid=42, reachable=True, miners=3, reported_at="2026-11-30T18:00:00Z")
+    facts = ValidatorFacts(gateways=(pod(),), deployment=RUNS, tables_made=frozenset({JOB}))
+    job = JOB if spec else None
+
+    def ledger(trouble: str | None) -> Condition:
+        view = told.model_copy(update={"ledger_trouble": trouble})
+        seen = Sight(fresh=(Said(pod="g1", view=told), Said(pod="g2", view=view)))
+        return says(spec=spec, facts=facts, ledger_job=job, seen=seen)["LedgerReachable"]
+
+    assert ledger(None).status == "True"
+    found = ledger("No space left on device")
+    assert (found.status, found.reason) == ("False", "LedgerUnreachable")
+    assert "gateway g2 answers, and can't write" in found.message
+    assert "No space left on device" in found.message
 
 
 def test_a_gateway_on_its_way_and_one_that_nobody_asked_for() -> None:
