@@ -31,6 +31,8 @@ TASTE: Final = (0.04, 0.04, 0.12, 0.32, 0.48)
 BOUNDS: Final = np.array(REQUEST_BUCKETS)
 
 Array = np.ndarray
+Failing = float | Array
+"""A share of requests: at all times, or for each look (and canary)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,14 @@ class Counted:
 
 
 def played(
-    draw: np.random.Generator, canaries: int, *, steps: Sequence[tuple[int, int]], failing: tuple[float, float],
+    draw: np.random.Generator, canaries: int, *, steps: Sequence[tuple[int, int]], failing: tuple[Failing, Failing],
     slower: float = 1.0, rating: bool = False,
 ) -> tuple[Counted, Counted]:  # fmt: skip
     """Play so many canaries and return what had been counted at each look, of the canary and of the serving version.
 
     `steps` are weights in percent with the canary's requests at each; `failing` the true shares of failed requests of
-    canary and serving version. Answers are log-normal around 1.2 s, the canary's longer by the factor `slower`.
+    canary and serving version, alike at all times or one for each look and canary. Answers are log-normal around 1.2 s,
+    the canary's longer by the factor `slower`.
     """
     sizes = [
         (np.full(canaries, LOOK_EVERY), draw.negative_binomial(LOOK_EVERY, weight / 100, canaries))
@@ -65,7 +68,9 @@ def played(
     )
 
 
-def _counted(draw: np.random.Generator, sizes: Sequence[Array], failing: float, slower: float, rating: bool) -> Counted:
+def _counted(
+    draw: np.random.Generator, sizes: Sequence[Array], failing: Failing, slower: float, rating: bool
+) -> Counted:
     shares = np.diff([0.0, *_within_share(BOUNDS / slower), 1.0])
     numbers = np.array(sizes)
     given = draw.binomial(numbers, RATED if rating else 0.0)

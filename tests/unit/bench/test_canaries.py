@@ -60,3 +60,11 @@ def _look(canary: Counted, serving: Counted, at: int, which: int, before: float)
         canary_ratings=stars(canary), stable_ratings=stars(serving),
     )  # fmt: skip
     return assess(measured, Rollout(), miners=[MINER]).outlook
+
+
+def test_failures_may_differ_from_look_to_look() -> None:
+    failing = np.array([[0.0], [1.0], [0.0]])
+    canary, serving = played(np.random.default_rng(3), 4, steps=((50, 15),), failing=(failing, 0.0))
+
+    assert canary.failed.tolist() == [[0.0] * 4, [5.0] * 4, [5.0] * 4]
+    assert not serving.failed.any()
