@@ -117,18 +117,27 @@ def _log_beta(yes: Array, no: Array) -> Array:
     return np.asarray(gammaln(yes) + gammaln(no) - gammaln(yes + no))
 
 
-def taken_back(canary: Counted, serving: Counted, *, before: float | None, limits: Rollout | None = None) -> Array:
+def taken_back(
+    canary: Counted, serving: Counted, *, steps: Sequence[tuple[int, int]], before: float | None,
+    limits: Rollout | None = None,
+) -> Array:  # fmt: skip
     """Return for each canary at which look it is taken back; -1 where it never is.
 
-    `before` is the share of failed requests of the serving version before, None where it had none.
+    `steps` are those that were played; `before` is the share of failed requests of the serving version before, None
+    where it had none.
     """
     limits = limits or Rollout()
     asked = Tried(0, 0) if before is None else Tried(BEFORE, BEFORE * before)
-    errors = evidence(
-        canary.requests, canary.failed, serving.requests, serving.failed,
-        allowed=limits.max_error_percent / 100, prior=canary_analysis._prior(asked),
-    )  # fmt: skip
-    worse = errors >= -math.log(canary_analysis.ERROR_ALARMS)
+    prior, allowed = canary_analysis._prior(asked), limits.max_error_percent / 100
+    counted = (canary.requests, canary.failed, serving.requests, serving.failed)
+    worse = evidence(*counted, allowed=allowed, prior=prior) >= -math.log(canary_analysis.ERROR_ALARMS)
+    first = 0
+    for _, requests in steps:
+        looks = slice(first, first + requests // LOOK_EVERY)
+        if first:
+            since = [each[looks] - each[first - 1] for each in counted]
+            worse[looks] &= evidence(*since, allowed=allowed, prior=prior) >= math.log(canary_analysis.CONFIRMED)
+        first = looks.stop
     worse |= _slower(canary, serving, limits) >= -math.log(canary_analysis.LATENCY_ALARMS)
     worse |= _rated_lower(canary, serving) >= -math.log(canary_analysis.RATING_ALARMS)
     return np.where(worse.any(0), worse.argmax(0), -1)

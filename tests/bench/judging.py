@@ -59,6 +59,7 @@ _AT: Final = np.arange(sum(requests for _, requests in STEPS) // LOOK_EVERY)[:, 
 LATER: Final = np.where(STEPS[0][1] + STEPS[1][1] > _AT, 0.01, 0.05)
 RISING: Final = 0.01 + 0.01 * _AT / _AT.max()
 OUTAGE: Final = np.where((_AT >= 100) & (_AT < 130), 1.0, 0.01)
+LATE_OUTAGE: Final = np.where((_AT >= 1200) & (_AT < 1230), 1.0, 0.01)
 
 COMPARED: Final = Criteria(min_score=0)
 """Floors are left out: what they do is plain."""
@@ -166,7 +167,7 @@ def taken_back_percent(
     """Return how often a canary is taken back; `before`: whether the serving version had answered some before."""
     canary, serving = played(draw, trials, steps=steps, failing=failing, **how)
     usual = float(np.atleast_1d(failing[1])[0].mean())
-    return 100 * float((taken_back(canary, serving, before=usual if before else None) >= 0).mean())
+    return 100 * float((taken_back(canary, serving, steps=steps, before=usual if before else None) >= 0).mean())
 
 
 def bursting_percent(draw: Draw) -> float:
@@ -291,7 +292,7 @@ def _canary_curves() -> Iterator[Curve]:
     for percent in (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10):
         draw = np.random.default_rng(int(10 * percent))
         canary, serving = played(draw, CANARIES, steps=STEPS, failing=(percent / 100, 0.01))
-        looks = taken_back(canary, serving, before=0.01)
+        looks = taken_back(canary, serving, steps=STEPS, before=0.01)
         requests = LOOK_EVERY * (looks[looks >= 0] + 1)
         early = 100 * float((requests <= STEPS[0][1]).sum()) / CANARIES
         for told, share in zip(caught, (early, 100 * len(requests) / CANARIES), strict=True):
@@ -329,8 +330,19 @@ def _canary() -> list[Figure]:
         row("10% fail instead of 1%, within 100 requests at 10%", steps=((10, 100),), failing=(0.1, 0.01)),
         row("10% fail instead of 5%, within 600 requests at 10%", steps=((10, 600),), failing=(0.1, 0.05)),
         row("1% fail of both, and 5% of both once it has 50%", most=5, steps=STEPS, failing=(LATER, LATER)),
+        row(
+            "1% fail of both, and all for 30 of the canary's requests at 50%",
+            most=5,
+            steps=STEPS,
+            failing=(LATE_OUTAGE, LATE_OUTAGE),
+        ),
         row("1% to 2% fail of both, more and more", most=5, steps=STEPS, failing=(RISING, RISING)),
-        row("all of both fail for 30 of the canary's requests at 10%", most=5, steps=STEPS, failing=(OUTAGE, OUTAGE)),
+        row(
+            "1% fail of both, and all for 30 of the canary's requests at 10%",
+            most=5,
+            steps=STEPS,
+            failing=(OUTAGE, OUTAGE),
+        ),
         _row(
             "canary",
             "in one look of a hundred all requests fail, in each version by itself: taken back",

@@ -150,8 +150,8 @@ def measure(options: Options) -> Result:
         figures=tuple(figures),
         notes=(
             "Who wrote the answers knew how phrases are matched; traps are meant to be hard for them. Tripwires have "
-            "no threshold, so answers of both parts count. Likelihood judges versions and no single answer: it is not in "
-            "the table.",
+            "no threshold, so answers of both parts count. Likelihood judges versions and no single answer: it is "
+            "not in the table.",
         ),
     )
 
