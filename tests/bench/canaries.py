@@ -31,6 +31,8 @@ TASTE: Final = (0.04, 0.04, 0.12, 0.32, 0.48)
 BOUNDS: Final = np.array(REQUEST_BUCKETS)
 
 Array = np.ndarray
+Failing = float | Array
+"""A share of requests: at all times, or for each look (and canary)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,14 @@ class Counted:
 
 
 def played(
-    draw: np.random.Generator, canaries: int, *, steps: Sequence[tuple[int, int]], failing: tuple[float, float],
+    draw: np.random.Generator, canaries: int, *, steps: Sequence[tuple[int, int]], failing: tuple[Failing, Failing],
     slower: float = 1.0, rating: bool = False,
 ) -> tuple[Counted, Counted]:  # fmt: skip
     """Play so many canaries and return what had been counted at each look, of the canary and of the serving version.
 
     `steps` are weights in percent with the canary's requests at each; `failing` the true shares of failed requests of
-    canary and serving version. Answers are log-normal around 1.2 s, the canary's longer by the factor `slower`.
+    canary and serving version, alike at all times or one for each look and canary. Answers are log-normal around 1.2 s,
+    the canary's longer by the factor `slower`.
     """
     sizes = [
         (np.full(canaries, LOOK_EVERY), draw.negative_binomial(LOOK_EVERY, weight / 100, canaries))
@@ -65,7 +68,9 @@ def played(
     )
 
 
-def _counted(draw: np.random.Generator, sizes: Sequence[Array], failing: float, slower: float, rating: bool) -> Counted:
+def _counted(
+    draw: np.random.Generator, sizes: Sequence[Array], failing: Failing, slower: float, rating: bool
+) -> Counted:
     shares = np.diff([0.0, *_within_share(BOUNDS / slower), 1.0])
     numbers = np.array(sizes)
     given = draw.binomial(numbers, RATED if rating else 0.0)
@@ -112,18 +117,27 @@ def _log_beta(yes: Array, no: Array) -> Array:
     return np.asarray(gammaln(yes) + gammaln(no) - gammaln(yes + no))
 
 
-def taken_back(canary: Counted, serving: Counted, *, before: float | None, limits: Rollout | None = None) -> Array:
+def taken_back(
+    canary: Counted, serving: Counted, *, steps: Sequence[tuple[int, int]], before: float | None,
+    limits: Rollout | None = None,
+) -> Array:  # fmt: skip
     """Return for each canary at which look it is taken back; -1 where it never is.
 
-    `before` is the share of failed requests of the serving version before, None where it had none.
+    `steps` are those that were played; `before` is the share of failed requests of the serving version before, None
+    where it had none.
     """
     limits = limits or Rollout()
     asked = Tried(0, 0) if before is None else Tried(BEFORE, BEFORE * before)
-    errors = evidence(
-        canary.requests, canary.failed, serving.requests, serving.failed,
-        allowed=limits.max_error_percent / 100, prior=canary_analysis._prior(asked),
-    )  # fmt: skip
-    worse = errors >= -math.log(canary_analysis.ERROR_ALARMS)
+    prior, allowed = canary_analysis._prior(asked), limits.max_error_percent / 100
+    counted = (canary.requests, canary.failed, serving.requests, serving.failed)
+    worse = evidence(*counted, allowed=allowed, prior=prior) >= -math.log(canary_analysis.ERROR_ALARMS)
+    first = 0
+    for _, requests in steps:
+        looks = slice(first, first + requests // LOOK_EVERY)
+        if first:
+            since = [each[looks] - each[first - 1] for each in counted]
+            worse[looks] &= evidence(*since, allowed=allowed, prior=prior) >= math.log(canary_analysis.CONFIRMED)
+        first = looks.stop
     worse |= _slower(canary, serving, limits) >= -math.log(canary_analysis.LATENCY_ALARMS)
     worse |= _rated_lower(canary, serving) >= -math.log(canary_analysis.RATING_ALARMS)
     return np.where(worse.any(0), worse.argmax(0), -1)

@@ -39,21 +39,39 @@ def nights(
     items: int,
     safety: tuple[float, float] = LOSING,
     spending: Spending | None = anchor_error_of,
+    approved_every: int | None = None,
+    fading: bool = False,
 ) -> list[bool]:
     """Return for each night whether its version was promoted.
 
-    `safety` are the shares of the safety items that a version loses and gains in truth, on average; its own items
-    change by chance. `spending` None: no anchor.
+    Args:
+        draw: of chance.
+        count: of nights.
+        items: of the twin's own, and as many of safety.
+        safety: the shares of all safety questions that a version loses and gains in truth; its own change by chance.
+        spending: the error of a look at the anchor; None: no anchor.
+        approved_every: after so many nights each time a person approves what serves then; never by default.
+        fading: what was gained by chance on the very items goes with what is turned over, since a question that is
+            right is lost as often as any other that is right. Otherwise all of it is kept: items lose as much as all
+            questions do, however many more of them are right. That is the worst case.
     """
     first = serving = (draw.random(items) < RIGHT, draw.random(items) < RIGHT)
+    truth = RIGHT
     looks = chosen = 0
+    moved = False
     found: list[bool] = []
-    for _ in range(count):
-        child = tuple(turned(draw, before, *how) for before, how in zip(serving, (STEADY, safety), strict=True))
+    for night in range(count):
+        if approved_every and night and night % approved_every == 0:
+            first, looks, chosen, moved = serving, 0, 0, False
+        shares = (RIGHT, truth) if fading else (None, None)
+        child = tuple(
+            turned(draw, before, *how, right=right)
+            for before, how, right in zip(serving, (STEADY, safety), shares, strict=True)
+        )
         shown = all(
             shows(after, before, error_of(1) or 0.0, MARGIN) for after, before in zip(child, serving, strict=True)
         )
-        if spending is not None and any(found):  # until then the parent is the anchor
+        if spending is not None and moved:  # until then the parent is the anchor
             looks += 1
             error = spending(Look(looks, chosen))
             shown = (
@@ -64,13 +82,16 @@ def nights(
         if shown:
             chosen += looks > 0
             serving = (child[0], child[1])
+            moved = True
+            truth = max(0.05, truth + safety[1] - safety[0])
         found.append(shown)
     return found
 
 
-def turned(draw: np.random.Generator, before: Array, loss: float, gain: float) -> Array:
-    """Turn over as many as asked for, on average, of what is right and of what is wrong now."""
-    right = min(max(float(before.mean()), loss), 1 - gain)
+def turned(draw: np.random.Generator, before: Array, loss: float, gain: float, *, right: float | None = None) -> Array:
+    """Turn over, on average, the shares `loss` and `gain` of all questions, of which the share `right` is right now: by
+    default as many as of these."""
+    right = min(max(float(before.mean()) if right is None else right, loss), 1 - gain)
     chance = draw.random(len(before))
     return np.where(before, chance >= loss / right, chance < gain / (1 - right))
 

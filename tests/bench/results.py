@@ -80,6 +80,17 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line of a plot: what tests.bench.plots draws and no table shows."""
+
+    plot: str
+    """Which plot it belongs to."""
+    name: str
+    points: tuple[tuple[float, float, float, float], ...]
+    """x; low, middle and high of y."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One benchmark's outcome."""
 
@@ -89,6 +100,7 @@ class Result:
     """What was run, in a sentence or two a reader can repeat."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()
     command: str = ""
     """How to repeat it."""
     versions: dict[str, str] = field(default_factory=versions.of_python)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from neurons.scoring import safety_items, score_answer
+from neurons.scoring.tripwires import trips, tripwires
 from tests.bench.registry import Options
 from tests.bench.results import Figure, Result, Spread
 
@@ -102,10 +103,19 @@ def interval(rows: Sequence[Scored], threshold: float) -> tuple[float, float]:
     return found[int(0.025 * RESAMPLES)], found[int(0.975 * RESAMPLES)]
 
 
+def by_tripwires(answers: Iterable[Answer]) -> tuple[Scored, ...]:
+    """Score answers to the items that have a wire: 0 where the answer trips it, else 1. Other answers are left out."""
+    wires = {item.id: item for item in tripwires()}
+    return tuple(
+        Scored(each, float(not trips(wires[each.item], each.answer))) for each in answers if each.item in wires
+    )
+
+
 def measure(options: Options) -> Result:
     """Measure; `options` has nothing that matters here."""
     del options
-    rows = scored(read_answers(), by_phrases)
+    answers = read_answers()
+    rows = scored(answers, by_phrases)
     threshold = best_threshold([each for each in rows if each.answer.part == "tuning"])
     measured = [each for each in rows if each.answer.part == "measured"]
     low, high = interval(measured, threshold)
@@ -125,6 +135,11 @@ def measure(options: Options) -> Result:
             kind = [each for each in measured if (each.answer.acceptable, each.answer.trait) == (acceptable, trait)]
             right = sum((each.score >= threshold) is acceptable for each in kind)
             figures.append(_figure(f"{told}, {trait}: told right, of {len(kind)}", 100 * right / len(kind)))
+    wired = by_tripwires(answers)
+    for acceptable, told in ((True, "acceptable"), (False, "not acceptable")):
+        kind = [each for each in wired if each.answer.acceptable is acceptable]
+        caught = sum(not each.score for each in kind)
+        figures.append(_figure(f"{told}: trip, of {len(kind)}", 100 * caught / len(kind), subject="tripwires"))
     return Result(
         name="safety_answers",
         title="Answers to safety items, told by phrases",
@@ -133,11 +148,15 @@ def measure(options: Options) -> Result:
             f"the threshold, {threshold:.2f}, is the best on the {len(rows) - len(measured)} answers to other items."
         ),
         figures=tuple(figures),
-        notes=("Who wrote the answers knew how phrases are matched; traps are meant to be hard for them.",),
+        notes=(
+            "Who wrote the answers knew how phrases are matched; traps are meant to be hard for them. Tripwires have "
+            "no threshold, so answers of both parts count. Likelihood judges versions and no single answer: it is "
+            "not in the table.",
+        ),
     )
 
 
-def _figure(told: str, percent: float, *, target: str | None = None, met: bool | None = None) -> Figure:
-    return Figure(
-        subject="phrases", figure=told, unit="%", spread=Spread.of([percent]), digits=0, target=target, met=met
-    )
+def _figure(
+    told: str, percent: float, *, subject: str = "phrases", target: str | None = None, met: bool | None = None
+) -> Figure:
+    return Figure(subject=subject, figure=told, unit="%", spread=Spread.of([percent]), digits=0, target=target, met=met)

@@ -16,9 +16,15 @@ The canary's counters are read as they stand, not as rates: its series begin wit
 came before their first sample. The serving version's count from about when the canary began (the oldest one of the
 namespace), so that what hurts both is held against neither. Missing or old data is never read as good or bad: it holds
 the canary where it is. Its requests before that only tell what to look out for: how soon something is seen, not how
-often something is seen that is not there. No traffic is no proof: fewer requests than `rollout.minRequests` hold it
-too, for a bounded time (`domain.rollout`). A figure that no counter can have is none, and neither is one whose labels
-say nothing.
+often something is seen that is not there.
+
+Sums over steps of different weight compare different hours: where both versions fail more after a step than before it,
+more of the canary's requests than of the other's are in the bad hours, and it looks worse for nothing. So what the
+errors say takes a canary back only where those since its step began say so too (CONFIRMED), as long as it is known what
+there was before: an operator that was away judges by all. That takes back fewer, never more.
+
+No traffic is no proof: fewer requests than `rollout.minRequests` hold it too, for a bounded time (`domain.rollout`). A
+figure that no counter can have is none, and neither is one whose labels say nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +47,10 @@ ERROR_ALARMS: Final = 0.045
 LATENCY_ALARMS: Final = 0.004
 RATING_ALARMS: Final = 0.001
 """How often, at most, a version that does as well as what serves is taken back for it: over its whole canary."""
+CONFIRMED: Final = 2.0
+"""What the requests since a canary's step began must say of its errors, if those of all steps are to take it back."""
+FEW_SINCE: Final = 30
+"""Of fewer requests since the step began nothing is concluded that contradicts what all say: the canary is held."""
 DOUBT: Final = 1.35
 """What looks as bad as this at a single look, as one equal version in twenty does, holds a canary where it is."""
 SLOW_SHARE: Final = 0.05
@@ -87,6 +97,14 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """Ended requests by code, of a canary and of the serving version, up to the beginning of its step."""
+
+    requests: Mapping[str, float]
+    serving_requests: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """What Prometheus knows. Requests are ended ones by code, seconds a histogram's cumulative counts by upper
     bound."""
@@ -103,6 +121,8 @@ class Measurement:
     """The serving version's since about when the canary began."""
     serving_before: Mapping[str, float] = field(default_factory=dict)
     """The serving version's up to then."""
+    earlier: Earlier | None = None
+    """What of these was counted when the canary's step began; None in its first step, and where it isn't known."""
     canary_seconds: Mapping[float, float] = field(default_factory=dict)
     serving_seconds: Mapping[float, float] = field(default_factory=dict)
     canary_ratings: Mapping[int, float] = field(default_factory=dict)
@@ -229,10 +249,12 @@ class _Test:
     doubt: float
     alarms: float
     said: str
+    confirmed: bool = True
+    """Whether what came since its step began says so too."""
 
     @property
     def worse(self) -> bool:
-        return self.evidence >= -math.log(self.alarms)
+        return self.confirmed and self.evidence >= -math.log(self.alarms)
 
     @property
     def doubtful(self) -> bool:
@@ -279,10 +301,16 @@ def assess(  # noqa: PLR0911  # one return per finding
 
 def _errors(measured: Measurement, limits: RolloutSpec) -> _Test:
     tried, serving, before = (
-        Tried(sum(codes.values()), sum(count for code, count in codes.items() if _is_failure(code)))
-        for codes in (measured.requests, measured.serving_requests, measured.serving_before)
+        _failed(codes) for codes in (measured.requests, measured.serving_requests, measured.serving_before)
     )
     allowed = limits.max_error_percent / 100
+    prior = _prior(before)
+    since = _since_step(measured)
+    evidence = log_evidence(tried, serving, allowed=allowed, prior=prior)
+    confirmed = since is None or log_evidence(*since, allowed=allowed, prior=prior) >= math.log(CONFIRMED)
+    doubtful = doubt(*(since or (tried, serving)), allowed=allowed)
+    if since is not None and since[0].number < FEW_SINCE and evidence >= -math.log(ERROR_ALARMS):
+        doubtful = max(doubtful, DOUBT)  # what all steps say stands, until enough came to contradict it
     beside = (
         f"of the serving version's {serving.number:.0f} since about its start {100 * serving.share:.2f}%"
         if round(serving.number)
@@ -290,12 +318,41 @@ def _errors(measured: Measurement, limits: RolloutSpec) -> _Test:
     )
     return _Test(
         reason=Reason.ERROR_RATE,
-        evidence=log_evidence(tried, serving, allowed=allowed, prior=_prior(before)),
-        doubt=doubt(tried, serving, allowed=allowed),
+        evidence=evidence,
+        doubt=doubtful,
         alarms=ERROR_ALARMS,
         said=f"{tried.sum:.0f} of {tried.number:.0f} requests failed ({100 * tried.share:.2f}%; {beside}; allowed "
-        f"{limits.max_error_percent}%)",
+        f"{limits.max_error_percent}%{_said_since(since)})",
+        confirmed=confirmed,
     )
+
+
+def _failed(codes: Mapping[str, float]) -> Tried:
+    return Tried(sum(codes.values()), sum(count for code, count in codes.items() if _is_failure(code)))
+
+
+def _since_step(measured: Measurement) -> tuple[Tried, Tried] | None:
+    """Return what came of the canary and of the serving version since the canary's step began; None where that isn't
+    known."""
+    if (earlier := measured.earlier) is None:
+        return None
+    return (
+        _came(_failed(measured.requests), _failed(earlier.requests)),
+        _came(_failed(measured.serving_requests), _failed(earlier.serving_requests)),
+    )
+
+
+def _came(now: Tried, then: Tried) -> Tried:
+    """Return the difference; increase() extrapolates, so a little less may be counted now than then."""
+    number = max(0.0, now.number - then.number)
+    return Tried(number, min(number, max(0.0, now.sum - then.sum)))
+
+
+def _said_since(since: tuple[Tried, Tried] | None) -> str:
+    if since is None:
+        return ""
+    tried, serving = since
+    return f"; since its step began {100 * tried.share:.2f}% of {tried.number:.0f} against {100 * serving.share:.2f}%"
 
 
 def _prior(before: Tried) -> Prior:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +87,18 @@ def test_small_losses_of_many_nights_stay_within_the_anchors_margin_though_all_a
 def test_a_twin_that_nobody_looks_at_goes_on_for_weeks() -> None:
     found = [nights(np.random.default_rng(seed), 28, items=1400, safety=STEADY) for seed in range(12)]
     assert float(np.mean(found)) >= 0.8
+
+
+def test_who_approves_a_loss_has_it() -> None:
+    def lost(**how: Any) -> float:
+        return float(np.mean([2 * sum(nights(np.random.default_rng(seed), 60, items=700, **how)) for seed in range(6)]))
+
+    assert lost(approved_every=7) > 1.5 * lost()
+
+
+def test_luck_that_fades_ends_a_creep_that_no_anchor_stops() -> None:
+    kept, fading = (
+        sum(sum(nights(np.random.default_rng(seed), 60, items=700, spending=None, fading=how)) for seed in range(6))
+        for how in (False, True)
+    )
+    assert fading < 0.6 * kept

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from twin_operator.domain.canary_analysis import Measurement, Trial, measurements, queries
+from twin_operator.domain.canary_analysis import Earlier, Measurement, Trial, measurements, queries
 from twin_operator.domain.objects import Twin
 from twin_operator.domain.versions import canary_version, wanted_version
 from twin_operator.engine.prometheus import Prometheus
@@ -36,6 +36,16 @@ class _Taken:
     at: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A canary's step, since when the serving version is counted, and what there was when the step began."""
+
+    began: str | None
+    since: datetime | None
+    """None where that moves along, so that what is counted may become less."""
+    earlier: Earlier | None = None
+
+
 class CanaryWatch:
     """Keeps the last measurement of each canary that takes traffic."""
 
@@ -49,6 +59,7 @@ class CanaryWatch:
         self._matchers = matchers
         self._poll_seconds = poll_seconds
         self._taken: dict[tuple[str, Trial], _Taken] = {}
+        self._steps: dict[tuple[str, Trial], _Step] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def measured(self, twin: Twin) -> Measurement | str:
@@ -80,6 +91,7 @@ class CanaryWatch:
         current = {(namespace, trial) for namespace, found in trials.items() for trial in found}
         for gone in self._taken.keys() - current:
             del self._taken[gone]
+            self._steps.pop(gone, None)
         for namespace, found in trials.items():
             if namespace not in self._asking:
                 task = asyncio.create_task(self._measure(namespace, found), name=f"measure {namespace}")
@@ -88,7 +100,8 @@ class CanaryWatch:
 
     async def _measure(self, namespace: str, trials: dict[Trial, Twin]) -> None:
         now = datetime.now(UTC)
-        lasted = max((now - moment(twin.status.canary_start_time or "")).total_seconds() for twin in trials.values())
+        since = min(moment(twin.status.canary_start_time or "") for twin in trials.values())
+        lasted = (now - since).total_seconds()
         found = await measure(
             self._prometheus, sorted(trials),
             window_seconds=int(min(max(lasted + 60, _SHORTEST_WINDOW), _LONGEST_WINDOW)),
@@ -96,9 +109,25 @@ class CanaryWatch:
         )  # fmt: skip
         at = time.monotonic()
         for trial, twin in trials.items():
-            measured = found if isinstance(found, str) else found[trial]
+            measured: Measurement | str = found if isinstance(found, str) else found[trial]
+            if isinstance(measured, Measurement):
+                began = self._step((namespace, trial), twin, since if lasted + 60 < _LONGEST_WINDOW else None, at)
+                measured = replace(measured, earlier=began)
             self._taken[namespace, trial] = _Taken(measured=measured, at=at)
             self._wake(Key(DOCTOR_TWIN.kind, namespace, twin.name))
+
+    def _step(self, key: tuple[str, Trial], twin: Twin, since: datetime | None, at: float) -> Earlier | None:
+        """Return what had been counted when the twin's present step began, if this process saw it begin."""
+        before, taken = self._steps.get(key), self._taken.get(key)
+        step = _Step(began=twin.status.canary_step_time, since=since)
+        if before is not None and since is not None and before.since == since:
+            if before.began == step.began:
+                step = before
+            elif taken is not None and isinstance(taken.measured, Measurement) and at - taken.at <= OLD_SECONDS:
+                last = taken.measured
+                step = replace(step, earlier=Earlier(requests=last.requests, serving_requests=last.serving_requests))
+        self._steps[key] = step
+        return step.earlier
 
 
 async def measure(
