@@ -71,10 +71,10 @@ def measure(options: Options) -> Result:
         how=(
             f"{options.notes} notes made by the seed {SEED}: half English, a quarter romanised Nepali, a quarter "
             "Devanagari, an eighth without any identifier. Names are Faker's, and the half of our Nepali ones that the "
-            "measured recognisers don't know; the sentences around them are ours. **Other names**: as many notes by "
-            f"the seed {OTHER_SEED}, with Faker's names of {', '.join(OTHER_LOCALES)}: made once, after the last "
-            "change to the recognisers, and nothing was mended by what they miss; their Nepali names and quarters are "
-            "drawn from the same lists. Recall and precision by token, as "
+            "measured recognisers don't know; the sentences around them are ours. **Forms that these notes showed "
+            "were mended, so their figures say little of other texts.** Other names: as many notes by the seed "
+            f"{OTHER_SEED}, with Faker's names of {', '.join(OTHER_LOCALES)}; nothing was mended by what they miss, "
+            "but their sentences, Nepali names and quarters are of the same lists. Recall and precision by token, as "
             "presidio-evaluator counts them; a token counts as found when it was removed as whatever class."
         ),
         figures=tuple(figures),
