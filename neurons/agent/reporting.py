@@ -69,7 +69,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Write until the report is withdrawn; a failed write is tried again with the newest."""
-        while not self._leaving:
+        while True:
             await self._wait_until_due()
             self._due = math.inf
             if time.monotonic() >= self._refresh_at:

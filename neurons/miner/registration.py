@@ -9,7 +9,7 @@ from typing import Final
 
 from bettertherapy_api.report import Registration, SubnetReport, as_message
 from neurons.chain.errors import ChainError, NotRegistered, Refused, Unreachable, UnusableAddress
-from neurons.receipts import Neuron
+from neurons.receipts import Neuron, neuron_of
 from neurons.wire.metagraph import Reading
 
 PATIENCE_SECONDS: Final = 600.0
@@ -43,8 +43,7 @@ def standing(
     since 1970.
     """
     metagraph = reading.metagraph
-    neurons = metagraph.neurons if metagraph is not None else ()
-    neuron = next((each for each in neurons if each.hotkey == hotkey), None)
+    neuron = neuron_of(metagraph.neurons, hotkey) if metagraph is not None else None
     state, message = (
         _unread(reading)
         or _not_ours(neuron, hotkey=hotkey, netuid=netuid, owner=owner)

@@ -12,7 +12,7 @@ from neurons.receipts.digests import (
     question_of_text,
 )
 from neurons.receipts.keys import Keypair, is_signed_by, scheme_of
-from neurons.receipts.metagraph import Metagraph, Neuron
+from neurons.receipts.metagraph import Metagraph, Neuron, neuron_of
 from neurons.receipts.metagraph_file import (
     MetagraphFile,
     MetagraphFileError,
@@ -42,6 +42,7 @@ __all__ = [
     "canonical",
     "decode",
     "is_signed_by",
+    "neuron_of",
     "parse_canonical",
     "proves",
     "question_of_input",

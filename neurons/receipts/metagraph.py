@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 
 class Neuron(Protocol):
@@ -52,3 +52,11 @@ class Metagraph(Protocol):
     @property
     def neurons(self) -> Sequence[Neuron]:
         """The rows."""
+
+
+N = TypeVar("N", bound=Neuron)
+
+
+def neuron_of(neurons: Iterable[N], hotkey: str) -> N | None:
+    """Return the row of a hotkey; None where it isn't registered."""
+    return next((each for each in neurons if each.hotkey == hotkey), None)

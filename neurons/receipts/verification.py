@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from neurons.receipts.metagraph import neuron_of
 from neurons.receipts.metagraph_file import MetagraphFile
 from neurons.receipts.receipt import Receipt
 
@@ -158,7 +159,7 @@ def _miner(receipt: Receipt, expected: Expected) -> Check:
 
 def _looked_up(receipt: Receipt, metagraph: MetagraphFile) -> Check:
     hotkey, as_of = receipt.hotkey, f"subnet {metagraph.netuid} as of block {metagraph.block}"
-    neuron = next((each for each in metagraph.neurons if each.hotkey == hotkey), None)
+    neuron = neuron_of(metagraph.neurons, hotkey)
     if neuron is None:
         older = 0 if metagraph.time is None else receipt.time - metagraph.time
         else_ = (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from bettertherapy_api.report import GatewayView, as_message
 from neurons.chain.errors import Unreachable
 from neurons.miner.registration import PATIENCE_SECONDS
-from neurons.receipts import Metagraph
+from neurons.receipts import Metagraph, neuron_of
 from neurons.wire.metagraph import Reading
 
 
@@ -43,7 +43,8 @@ def view(
 
 
 def _has_permit(metagraph: Metagraph, hotkey: str) -> bool:
-    return any(each.hotkey == hotkey and each.validator_permit for each in metagraph.neurons)
+    own = neuron_of(metagraph.neurons, hotkey)
+    return own is not None and own.validator_permit
 
 
 def says_the_same(one: GatewayView, other: GatewayView) -> bool:

@@ -26,6 +26,7 @@ from neurons.cluster import ClusterAccessError, ClusterClient
 from neurons.ledger import Ledger, Miner, Twin
 from neurons.miner.upstream import Upstream
 from neurons.privacy import Deidentifier, DeidentifierUnavailable
+from neurons.receipts import neuron_of
 from neurons.sources import Source, SourceError
 from neurons.sources.local import LocalCorpus
 from neurons.sources.medlineplus import MedlinePlus
@@ -196,11 +197,11 @@ def own(seen: Registered, hotkey: Hotkey) -> Miner:
 async def ledger_row(ledger: Ledger, roster: Roster, hotkey: Hotkey, order: RoundOrder) -> dict[int, float]:
     """Return the weights by UID that this validator last had in force."""
     metagraph = roster.reading.metagraph
-    for each in metagraph.neurons if metagraph is not None else ():
-        if each.hotkey == hotkey.address:
-            validator = Miner(hotkey=each.hotkey, registered_block=each.block_at_registration)
-            return await last_row(ledger, validator=validator, netuid=order.netuid)
-    return {}
+    own_row = neuron_of(metagraph.neurons, hotkey.address) if metagraph is not None else None
+    if own_row is None:
+        return {}
+    validator = Miner(hotkey=own_row.hotkey, registered_block=own_row.block_at_registration)
+    return await last_row(ledger, validator=validator, netuid=order.netuid)
 
 
 async def open_sources(
