@@ -240,6 +240,27 @@ class Cache(ApiModel):
     """Limit of the ephemeral cache."""
 
 
+class Mlflow(ApiModel):
+    """An MLflow tracking server."""
+
+    endpoint: Endpoint
+    """Its address, for example http://mlflow.ml.svc:5000."""
+    experiment: Annotated[str, Field(min_length=1, max_length=128)] = "bettertherapy"
+    """The experiment that has the runs; made where there is none of that name."""
+    secret_ref: SecretRef | None = None
+    """Secret with MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; absent means none.
+    Trainers have it."""
+
+
+class Tracking(ApiModel):
+    """Where trainers tell of their curves: losses, distances, hyperparameters and digests, no words of anybody."""
+
+    mlflow: Mlflow | None = None
+    """A tracking server; one that is away delays no training and fails none."""
+    tensor_board: bool = False
+    """True writes TensorBoard's event files to <store>/<twin>/tensorboard/<run>; nothing deletes them."""
+
+
 class PoolFineTune(ApiModel):
     """How fine-tunes of this pool's twins run; they use the pool's nodes, base model and store."""
 
@@ -253,6 +274,8 @@ class PoolFineTune(ApiModel):
     """Kueue LocalQueue of scheduled runs; absent means none."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the trainers of scheduled runs."""
+    tracking: Tracking | None = None
+    """Where the trainings' curves go; absent means nowhere but to the runs' statuses and logs."""
     pod: PodOverlay | None = None
     """What is added to the pods of trainers and examiners; variables and volumes reach them and what fetches the base
     model."""

@@ -32,6 +32,7 @@ from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report
 from neurons.trainer.run import Run
 from neurons.trainer.termination import Terminated, Termination
 from neurons.trainer.tokens import UNFIT, Fit, fit, load_tokenizer, unfit
+from neurons.trainer.tracking import tracking_of
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
@@ -52,14 +53,20 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
     if threading.current_thread() is threading.main_thread():
         termination.install()
     scratch = options.work_dir
-    with tempfile.TemporaryDirectory(dir=scratch) as work, progress_of_environment() as progress:
+    with (
+        tempfile.TemporaryDirectory(dir=scratch) as work,
+        progress_of_environment() as progress,
+        tracking_of(options, Path(work) / "tensorboard") as tracking,
+    ):
         try:
             try:
-                return Run(options, work=Path(work), progress=progress, termination=termination).execute()
+                run = Run(options, work=Path(work), progress=progress, termination=termination, tracking=tracking)
+                return run.execute()
             except Terminated:
                 raise Preempted("told to end; another attempt goes on from what is kept in the store.") from None
         except TrainerError as error:
             progress.tell(failure=failure_report(error))
+            tracking.end("KILLED" if isinstance(error, Preempted) else "FAILED", failure=error.failure_class)
             raise
 
 

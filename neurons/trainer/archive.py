@@ -4,6 +4,7 @@
     <store>/<twin>/lineage/<64 hex>.json      of an adapter: what it and its ancestors were trained on
     <store>/<twin>/runs/<run>/state.json      how far a run came, so that another attempt goes on from there
     <store>/<twin>/runs/<run>/checkpoint.pt   the training's last checkpoint, gone when the run is done
+    <store>/<twin>/tensorboard/<run>/…        event files of TensorBoard, where the pool asks for them
 
 Lineage outlives the adapters, which are deleted beyond the history limit.
 """
@@ -157,6 +158,10 @@ class Archive:
     async def drop_checkpoint(self, run: str) -> None:
         """Delete the run's checkpoint."""
         await self._location().delete(f"runs/{run}/checkpoint.pt")
+
+    async def put_events(self, run: str, source: Path) -> None:
+        """Keep one of the run's event files in the place of what it was before."""
+        await self._location().put(f"tensorboard/{run}/{source.name}", source)
 
     async def prune(self, *, keep: Collection[str], history_limit: int) -> tuple[str, ...]:
         """Delete the twin's adapters beyond the newest `history_limit`, never one of `keep`; return their digests.

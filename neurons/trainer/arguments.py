@@ -10,6 +10,7 @@ from bettertherapy_api import names
 from neurons.arguments import filled, filled_path
 from neurons.trainer.lora import Settings
 from neurons.trainer.schedule import DEFAULT_EPOCHS
+from neurons.trainer.tracking import EXPERIMENT
 
 REHEARSAL_PERCENT: Final = 25
 MOST_REHEARSAL_PERCENT: Final = 400
@@ -102,6 +103,15 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     retention = command.add_argument_group("retention")
     retention.add_argument("--keep", action="append", default=[], type=digest, metavar="sha256:…", help="never delete")
     retention.add_argument("--history-limit", type=positive, metavar="N", help="keep the newest N adapters")
+    tracking = command.add_argument_group("curves of the training; absent: none")
+    tracking.add_argument(
+        "--mlflow-endpoint",
+        type=_web_address,
+        metavar="URL",
+        help="an MLflow tracking server; credentials by its variables",
+    )
+    tracking.add_argument("--mlflow-experiment", type=filled, default=EXPERIMENT, metavar="NAME")
+    tracking.add_argument("--tensorboard", action="store_true", help="event files at <store>/<twin>/tensorboard/<run>")
     command.add_argument(
         "--work-dir", type=filled_path, metavar="DIR", help="scratch space (default: a temporary folder)"
     )
@@ -127,6 +137,12 @@ def positive(value: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{value} is not above zero")
     return number
+
+
+def _web_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s?#@]+", value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no address as http://mlflow.ml.svc:5000")
+    return value
 
 
 def _whole(value: str) -> int:

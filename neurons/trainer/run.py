@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
+from neurons.trainer.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,14 @@ class Run:
         progress: Progress,
         termination: Termination,
         archive: Archive | None = None,
+        tracking: Tracking | None = None,
     ) -> None:
+        """Tell `tracking` of the training; by default nobody."""
         self._unlearned: frozenset[str] = frozenset()
         self._options, self._work = options, work
         self._progress, self._termination = progress, termination
         self._archive = archive or Archive(options.store, options.twin)
+        self._tracking = tracking or Tracking({})
         record = read_record(options.base_model)
         self._base = BaseModelEntry(
             name=options.base_model_name,
@@ -101,8 +105,8 @@ class Run:
                 trained = self._train(dataset)
             with self._timed("publish"):
                 self._publish(self._work / "adapter", trained, dataset, known)
-        artifact = self._state.artifact
-        assert artifact is not None  # noqa: S101 - set by _publish
+            self._tracking.end("FINISHED", adapter=self._made().digest)
+        artifact = self._made()
         self._progress.tell(artifact=artifact)
         self._clean_up(artifact)
         self._progress.stage(RunStage.DONE, remaining_seconds=None)
@@ -113,6 +117,10 @@ class Run:
             "bytes": artifact.bytes,
             "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
         }
+
+    def _made(self) -> ArtifactReport:
+        assert self._state.artifact is not None  # noqa: S101 - set by _publish
+        return self._state.artifact
 
     # Data
 
@@ -342,6 +350,7 @@ class Run:
         )
         settings = self._settings(steps)
         self._progress.stage(RunStage.TRAIN, step=0, steps=steps.total)
+        self._begin_curves(settings, dataset, steps)
         checkpoints = Checkpoints(self._archive, asked.run, identity=f"{self._state.request} {dataset.digest} {steps}")
         resume = checkpoints.load()
         if resume is not None:
@@ -380,6 +389,18 @@ class Run:
         )
         return trained
 
+    def _begin_curves(self, settings: Settings, dataset: Dataset, steps: Steps) -> None:
+        asked, parent = self._options, self._parent
+        params = {
+            **asdict(settings), "epochs": self._epochs, "steps": steps.total, "supervised_steps": steps.supervised,
+            "lines": len(dataset.lines), "rehearsal_percent": asked.rehearsal_percent,
+        }  # fmt: skip
+        tags = {
+            "twin": asked.twin, "dataset": dataset.digest, "base_model": self._base.name,
+            "parent": parent.digest if parent is not None else "base",
+        }  # fmt: skip
+        self._tracking.begin(f"{asked.twin}/{asked.run}", params, tags)
+
     def _validation(self) -> tuple[Line, ...]:
         """Return the lines that were held back."""
         digest = self._state.validation
@@ -413,6 +434,7 @@ class Run:
         loss = round(1000 * step.loss)
         told = {"validation_loss": step.validation_loss, "distance": step.distance}
         measured = {name: value for name, value in told.items() if value is not None}
+        self._tracking.step(step.number, loss=step.loss, **measured)
         self._progress.stage(
             RunStage.TRAIN,
             done=step.number,

@@ -11,6 +11,7 @@ from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.engine.apply import Owner, needs_apply, stamped
+from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
@@ -28,6 +29,11 @@ def job(
 
 def pod(**fields: Any) -> Any:
     return job(**fields)["spec"]["template"]["spec"]
+
+
+def examiner_pod(made: Any) -> Any:
+    asked = build_examiner_job(run(), twin(), made, Images(), child=digest("c"), prompt=False)
+    return asked["spec"]["template"]["spec"]
 
 
 def arguments(**fields: Any) -> list[str]:
@@ -54,6 +60,36 @@ def test_the_trainer_is_told_what_to_do() -> None:
         "--system-prompt-file=/etc/bettertherapy/run/system-prompt.txt", "--rank=8", "--learning-rate=0.0001",
         "--max-tokens=1024", "--seed=7", f"--keep={digest('a')}", f"--keep={digest('c')}", "--history-limit=10",
     ]  # fmt: skip
+
+
+TRACKING = {
+    "mlflow": {"endpoint": "http://mlflow.ml.svc:5000", "experiment": "nights", "secretRef": {"name": "mlflow"}},
+    "tensorBoard": True,
+}
+
+
+def test_the_trainer_is_told_where_its_curves_go_and_gets_the_servers_credentials() -> None:
+    made = pod(pool_fields={"fineTune": {"tracking": TRACKING}})["containers"][0]
+    told = ["--mlflow-endpoint=http://mlflow.ml.svc:5000", "--mlflow-experiment=nights", "--tensorboard"]
+    assert [each for each in made["args"] if each in told] == told
+    given = {
+        each["name"]: each["valueFrom"]["secretKeyRef"] for each in made["env"] if each["name"].startswith("MLFLOW")
+    }
+    assert given == {
+        name: {"name": "mlflow", "key": name, "optional": True}
+        for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    }
+
+
+def test_without_tracking_nothing_is_said_of_it() -> None:
+    made = pod(pool_fields={"fineTune": {"tracking": {"tensorBoard": False}}})["containers"][0]
+    assert not [each for each in made["args"] if "mlflow" in each or "tensorboard" in each]
+    assert not [each for each in made["env"] if each["name"].startswith("MLFLOW")]
+
+
+def test_the_examiner_gets_no_credentials_of_the_tracking_server() -> None:
+    made = examiner_pod(pool(**{**STORE, "fineTune": {"tracking": TRACKING}}))["containers"][0]
+    assert not [each for each in made["env"] if each["name"].startswith("MLFLOW")]
 
 
 @pytest.mark.parametrize(("longest", "tokens"), [(512, 512), (8192, 1024), (None, 1024)])

@@ -63,6 +63,7 @@ RANK: Final = 16
 """The trainer's own choice for an adapter without a parent."""
 MAX_TOKENS: Final = 1024
 """Where the trainer cuts a conversation; no engine takes more than its own longest sequence."""
+MLFLOW_CREDENTIALS: Final = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _TRAINERS: Final = {names.LABEL_COMPONENT: "trainer", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
 
 
@@ -125,7 +126,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": trainer_arguments(run, twin, pool, prompt=prompt),
-                "env": with_added_env(environment(progress_name(run.name)), overlay),
+                "env": with_added_env([*environment(progress_name(run.name)), *_tracking_credentials(pool)], overlay),
                 **store_credentials(pool),
                 "resources": container_resources(
                     pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
@@ -182,10 +183,35 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
         ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
+        *_tracking(pool),
         *(("keep", digest) for digest in kept_digests(twin)),
         ("history-limit", twin.spec.history_limit),
     ]
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _tracking(pool: Pool) -> list[tuple[str, object]]:
+    asked = pool.fine_tune.tracking
+    if asked is None:
+        return []
+    mlflow = asked.mlflow
+    return [
+        ("mlflow-endpoint", mlflow.endpoint if mlflow else None),
+        ("mlflow-experiment", mlflow.experiment if mlflow else None),
+        ("tensorboard", asked.tensor_board or None),
+    ]
+
+
+def _tracking_credentials(pool: Pool) -> list[Manifest]:
+    """Return the server's credentials as variables; a Secret that lacks some, or is not there, ends nothing."""
+    asked = pool.fine_tune.tracking
+    if asked is None or asked.mlflow is None or asked.mlflow.secret_ref is None:
+        return []
+    secret = asked.mlflow.secret_ref.name
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
+        for name in MLFLOW_CREDENTIALS
+    ]
 
 
 def _first_rank(run: Run, pool: Pool) -> int | None:
