@@ -65,7 +65,7 @@ def measure(options: Options) -> Result:
     held = asyncio.run(_measure())
     if any(each.answers != MINERS * ITEMS for each in held):
         raise BenchmarkError(f"not all answers came: {[each.answers for each in held]} of {MINERS * ITEMS}")
-    subject = f"{MINERS} miners × {ITEMS} items"
+    subject = f"{MINERS} miners, {ITEMS} questions each"
 
     def figure(name: str, unit: str, values: list[float], *, target: str | None = None, most: float = 0.0) -> Figure:
         spread = Spread.of(values)
