@@ -79,6 +79,7 @@ MODULES: Final[dict[str, str]] = {
     "emergency": "tests.bench.emergency",
     "judging": "tests.bench.judging",
     "rounds": "tests.bench.rounds",
+    "round": "tests.bench.round",
     "gateway": "tests.bench.gateway",
     "gateway_kills": "tests.bench.gateway_kills",
     "deidentification": "tests.bench.deidentification",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from neurons.privacy import Deidentifier, DeidentifierUnavailable, Scrubbed
@@ -34,6 +36,30 @@ class PrivacyScrubber:
     def preview(self, text: str) -> Scrubbed:
         """Return the text without identifiers, and what was removed; raises PrivacyError."""
         return self._deidentifier.scrub(text)
+
+
+class ScrubbedOnDemand:
+    """A `Scrubber` that loads its models, of 370 MB, with the first text: who may never get one needs none of them."""
+
+    def __init__(self, load: Callable[[], Deidentifier] = Deidentifier.load) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._scrubber: PrivacyScrubber | None = None
+        self._unavailable: str | None = None
+
+    def __call__(self, text: str, /) -> Clean:
+        """Return the text without identifiers; raises PrivacyError, also where the models can't be loaded."""
+        with self._lock:
+            if self._unavailable is not None:
+                raise DeidentifierUnavailable(self._unavailable)
+            if self._scrubber is None:
+                try:
+                    self._scrubber = PrivacyScrubber(self._load())
+                except DeidentifierUnavailable as error:
+                    log.error("texts can't be freed of identifiers, so none is written: %s", error)  # noqa: TRY400
+                    self._unavailable = str(error)
+                    raise
+        return self._scrubber(text)
 
 
 def load_scrubber() -> Scrubber | None:

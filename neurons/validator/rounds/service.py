@@ -38,7 +38,7 @@ from neurons.validator.gateway.asking import Asker, Patience
 from neurons.validator.gateway.files import FileError, FollowedFile
 from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.gateway.roster import Roster
-from neurons.validator.gateway.scrubbing import PrivacyScrubber
+from neurons.validator.gateway.scrubbing import PrivacyScrubber, ScrubbedOnDemand
 from neurons.validator.gateway.standing import Standings
 from neurons.validator.gateway.twins import Twins, TwinsFile
 from neurons.validator.rounds.asking import Examiner
@@ -114,7 +114,8 @@ async def run_round(settings: Settings, order: RoundOrder, ledger: Ledger, progr
             patience=patience,
         )  # fmt: skip
         subnet = RosterSubnet(roster, twins)
-        deidentifier = await asyncio.to_thread(_deidentifier)
+        sends = order.scoring.judge is not None or bool(_PUBLIC_SOURCES & set(order.scoring.sources))
+        deidentifier = await asyncio.to_thread(_deidentifier) if sends else None
         sources = await open_sources(settings, order, deidentifier, stack)
         judge = None
         if order.scoring.judge is not None:
@@ -137,7 +138,7 @@ async def run_round(settings: Settings, order: RoundOrder, ledger: Ledger, progr
 
         means = Means(
             ledger=ledger, subnet=subnet,
-            examiner=Examiner(asker, scrub=None if deidentifier is None else PrivacyScrubber(deidentifier)),
+            examiner=Examiner(asker, scrub=PrivacyScrubber(deidentifier) if deidentifier else ScrubbedOnDemand()),
             scorer=Scorer(judge=judge, sources=sources, corpus=CORPUS if CORPUS in sources else None),
             speeds=lambda: read_speeds(settings.prometheus_url, session=session),
             challenges=lambda: challenges_of(order), validator=lambda seen: own(seen, hotkey), trust=trust,
