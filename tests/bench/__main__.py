@@ -66,6 +66,8 @@ def main(arguments: list[str]) -> int:
         ("--kill-seconds", seconds, "gateway_kills: for how long"),
         ("--chain-kills", whole, "chain: how often the local chain is killed"),
         ("--notes", whole, "deidentification: how many notes"),
+        ("--judge", str, "claims: address of a judge, e.g. http://gpu:8000/v1"),
+        ("--judge-model", str, "claims: its model"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
         parser.add_argument(flag, type=kind, default=getattr(Options, name), help=f"{text} (%(default)s)")

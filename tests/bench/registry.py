@@ -46,6 +46,9 @@ class Options:
     """How long gateway, miners and ledger are killed at random."""
     chain_kills: int = 1000
     """How often the local chain's process is ended."""
+    judge: str = ""
+    """Address of a judge, OpenAI-compatible, for the claims against their sources; none by default."""
+    judge_model: str = ""
     skip: frozenset[str] = frozenset()
     """Parts to leave out, by the names that the benchmark gives them."""
 
@@ -84,6 +87,7 @@ MODULES: Final[dict[str, str]] = {
     "gateway_kills": "tests.bench.gateway_kills",
     "deidentification": "tests.bench.deidentification",
     "sources": "tests.bench.sources",
+    "claims": "tests.bench.claims",
     "safety_answers": "tests.bench.safety_answers",
 }
 
