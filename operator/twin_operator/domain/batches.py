@@ -7,7 +7,7 @@ in one Job only, since it comes along once and says with whom.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
@@ -141,14 +141,15 @@ def _ask(run: Run) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def elect(run: Run, peers: Sequence[Run], *, late: bool) -> Lead | Join | Await:
-    """Return with whom a run is examined that has published; `peers` are the others of its trainer that live.
+def elect(run: Run, peers: Sequence[Run], *, late: bool, closed: Collection[str] = ()) -> Lead | Join | Await:
+    """Return with whom a run is examined that has published; `peers` are the others of its trainer that live, `closed`
+    the UIDs of those whose examiner is made already.
 
     The oldest that has published leads, once it is known of each whether it has. When it is `late`, nobody who says
     nothing is waited for.
     """
     for peer in peers:
-        if is_named(peer.status.examines, run):
+        if is_named(peer.status.examines, run) and peer.uid not in closed:
             return Join(leader=ref(peer))
     # One whose examiner's leader is gone is about to look for another.
     leading = {each.uid for each in peers if each.status.examines is not None}

@@ -18,9 +18,9 @@ def may_not_start(
 ) -> Finding | None:  # fmt: skip
     """Return why this run must wait; None when it is its turn.
 
-    `under_way` trainers, each with its runs, have started in the pool and not ended. `of_twin` are the other runs of the same twin that have not
-    ended, wherever they run. `waiting` gives the runs that wait for the pool, in any order; it is asked only when there
-    is room. `is_busy` tells whether another run of that run's twin is under way.
+    `under_way` trainers, each with its runs, have started in the pool and not ended. `of_twin` are the other runs of
+    the same twin that have not ended, wherever they run. `waiting` gives the runs that wait for the pool, in any order;
+    it is asked only when there is room. `is_busy` tells whether another run of that run's twin is under way.
     """
     twin = run.spec.twin_ref.name
     if any(other.started for other in of_twin):

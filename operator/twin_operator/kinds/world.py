@@ -14,8 +14,9 @@ from twin_operator.domain.batches import is_named, trainer_of
 from twin_operator.domain.objects import Pool, PoolRef, Round, Run, Twin, Unreadable, Validator, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
 from twin_operator.domain.reasons import Reason
+from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding, carried_over
-from twin_operator.engine.resources import DEPLOYMENT, POD, Key
+from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Key
 from twin_operator.engine.store import Entry, Store
 from twin_operator.kinds.resources import FINE_TUNE_RUN, POD_REPORT, ROUTING_SLICE
 from twin_operator.kinds.watched import (
@@ -259,13 +260,18 @@ class World:
         return found if isinstance(found, (Run, Unreadable)) and not going else None
 
     def asked_along(self, run: Run) -> Run | None:
-        """Return the run that would train this one, which waits, too."""
+        """Return the run that would train this one, which waits, too; one that has its Job takes nobody along."""
         for entry in self.store.find(ASKED_BY, run.uid):
             leader: Run = entry.value
             live = leader.started and not leader.ended and "deletionTimestamp" not in entry.manifest["metadata"]
-            if live and is_named(leader.status.trains, run):
+            if live and is_named(leader.status.trains, run) and not self.has_job(leader, leader.name):
                 return leader
         return None
+
+    def has_job(self, run: Run, name: str) -> bool:
+        """Tell whether the run owns a Job of that name."""
+        job = self.store.get(Key(JOB.kind, run.namespace, name))
+        return job is not None and controlled_by(job, run.uid)
 
     def following(self, leader: RunRef, namespace: str) -> list[Run]:
         """Return the runs that say that this very run trains or examines them too, in the order of their names."""

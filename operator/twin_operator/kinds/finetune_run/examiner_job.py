@@ -140,7 +140,11 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
                 "args": job_arguments(
                     tasks,
                     lambda task, prompt: examiner_arguments(
-                        task.run, task.twin, pool, child=task.child, prompt=prompt,
+                        task.run,
+                        task.twin,
+                        pool,
+                        child=task.child,
+                        prompt=prompt,
                         kept=kept_in[task.twin.name] if kept else None,
                     ),
                     configmap=examination_name,
@@ -183,8 +187,8 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
 def examiner_arguments(
     run: Run, twin: Twin, pool: Pool, *, child: str | None, prompt: str | None, kept: str | None
 ) -> list[str]:
-    """Return the examiner's arguments for one run: `prompt` is the file with the twin's system prompt, `kept` the folder
-    with what versions said before."""
+    """Return the examiner's arguments for one run: `prompt` is the file with the twin's system prompt, `kept` the
+    folder with what versions said before."""
     spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
     arguments: list[tuple[str, object]] = [
         ("run", run.name),

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
 from bettertherapy_api import names
-from bettertherapy_api.examination import PROMPT_KEY, Outcomes, examination_name
+from bettertherapy_api.examination import Outcomes
 from bettertherapy_api.finetune_run import RunRef
-from bettertherapy_api.run_progress import PROGRESS_KEY, RunProgress, progress_name, read_progress
-from twin_operator.domain.batches import Coming, Member, Share, is_named, is_shared, ref, take_along
+from twin_operator.domain.batches import ref, take_along
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.queueing import in_line, may_not_start
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
-from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
+from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
-from twin_operator.kinds.finetune_run.facts import RunFacts, Work, objects_of, read_facts
-from twin_operator.kinds.finetune_run.plan import RunView
+from twin_operator.kinds.finetune_run.facts import RunFacts, objects_of, read_facts
+from twin_operator.kinds.finetune_run.sharing import examining, has_failed_along, peers_of, training
+from twin_operator.kinds.finetune_run.view import RunView
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
@@ -34,12 +30,14 @@ def gather(world: World, run: Run) -> RunView:
         problem = _is_another(run, named)
     facts = facts_of_run(world, run)
     if run.started or run.ended:
+        peers = peers_of(world, run)
+        closed = frozenset(each.uid for each in peers if world.has_job(each, names.examiner_name(each.name)))
         return RunView(
             run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
             of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
             unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
             training=training(world, run, facts.trainer), examining=examining(world, run, facts.examiner),
-            peers=_peers(world, run), others_failed=run.ended and _others_failed(world, run),
+            peers=peers, closed=closed, others_failed=run.ended and has_failed_along(world, run),
         )  # fmt: skip
     if twin is None or pool is None:
         return RunView(
@@ -90,125 +88,6 @@ def _along(world: World, run: Run, pool: Pool) -> tuple[RunRef, ...]:
         lambda other: world.runs_naming(run.namespace, other.spec.twin_ref.name),
     )  # fmt: skip
     return take_along(run, line, most=most, fits=fits)
-
-
-def training(world: World, run: Run, work: Work) -> Share | None:
-    """Return with whom the run shares a trainer."""
-    leader, asked = run.status.trainer, run.status.trains
-    if leader is None:
-        members = tuple(_trained(world, run, each) for each in asked or ())
-        return Share(runs=1 + len(members), members=members) if members else None
-    found = world.run(run.namespace, leader)
-    named = found.status.trains if isinstance(found, Run) else None
-    return _following(world, run, work, leader, found, named, reports=progress_name)
-
-
-def examining(world: World, run: Run, work: Work) -> Share | None:
-    """Return with whom the run shares an examiner."""
-    leader, asked = run.status.examiner, run.status.examines
-    if leader is None:
-        members = tuple(_examined(world, run, each) for each in asked or ())
-        return Share(runs=1 + len(members), members=members) if members else None
-    found = world.run(run.namespace, leader)
-    named = found.status.examines if isinstance(found, Run) else None
-    return _following(world, run, work, leader, found, named, reports=examination_name)
-
-
-def _following(
-    world: World, run: Run, work: Work, leader: RunRef, found: Run | Unreadable | None,
-    named: Sequence[RunRef] | None, *, reports: Callable[[str], str],
-) -> Share:  # fmt: skip
-    """Return how a run shares a Job of another one: `found` is that one, and whom it says to take along `named`."""
-    others = [each for each in (leader, *(named or ())) if each.uid != run.uid]
-    began = work.has_ended and any(_broke_off(world, run, each, work, reports) for each in others)
-    share = Share(runs=1 + len(others), follows=True, others_began=began)
-    if isinstance(found, Unreadable):
-        return share
-    struck = found is not None and not is_named(named, run)
-    over = found is None or (found.ended and work.job is None)
-    if not struck and not over:
-        return share
-    return replace(share, lost=True, struck=struck, at_work=_at_work(world, run, leader, work, over=over))
-
-
-def _at_work(world: World, run: Run, leader: RunRef, work: Work, *, over: bool) -> bool:
-    """Tell whether something may still work on a run whose leader is lost: its Job, or a pod that outlives its Job."""
-    if over and work.job is not None and not work.has_ended:
-        return True
-    component = "trainer" if work.who == "trainer" else "examiner"
-    things = [entry.manifest for entry in world.store.find(RUN, (run.namespace, leader.name))]
-    jobs = {thing["metadata"]["uid"] for thing in things if thing["kind"] == JOB.kind}
-    return any(
-        thing["kind"] == POD.kind
-        and (thing["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT) == component
-        and (thing.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        and not any(controlled_by(thing, uid) for uid in jobs)
-        for thing in things
-    )
-
-
-def _broke_off(world: World, run: Run, other: RunRef, work: Work, reports: Callable[[str], str]) -> bool:
-    """Tell whether the Job's last attempt ended within that other run."""
-    configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, reports(other.name)))
-    if configmap is None or not controlled_by(configmap, other.uid):
-        return False
-    said = (configmap.get("data") or {}).get(PROGRESS_KEY)
-    progress = read_progress(said) if said is not None else None
-    return isinstance(progress, RunProgress) and replace(work, progress=progress).broke_off
-
-
-def _trained(world: World, leader: Run, wanted: RunRef) -> Member:
-    """Return what became of a run that was asked to share the trainer."""
-    run = world.run(leader.namespace, wanted)
-    if not isinstance(run, Run):
-        return Member(ref=wanted, coming=Coming.GONE if run is None else Coming.AWAITED)
-    if run.ended or (run.started and run.status.trainer != ref(leader)):
-        return Member(ref=wanted, coming=Coming.GONE, run=run)
-    return _member(world, run, progress_name(run.name), joined=run.status.trainer == ref(leader))
-
-
-def _examined(world: World, leader: Run, wanted: RunRef) -> Member:
-    """Return what became of a run that was asked to share the examiner."""
-    run = world.run(leader.namespace, wanted)
-    if not isinstance(run, Run):
-        return Member(ref=wanted, coming=Coming.GONE if run is None else Coming.AWAITED)
-    if run.ended or not run.started or run.status.examines is not None:
-        return Member(ref=wanted, coming=Coming.GONE, run=run)
-    joined = run.status.examiner == ref(leader) and run.status.artifact is not None
-    return _member(world, run, examination_name(run.name), joined=joined)
-
-
-def _member(world: World, run: Run, reports: str, *, joined: bool) -> Member:
-    """Return a run that comes, if it has said so and its Job can be told all of it."""
-    named = world.twin(run.namespace, run.spec.twin_ref.name)
-    twin = named if named is not None and run.is_of(named) else None
-    configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, reports))
-    there = configmap is not None and controlled_by(configmap, run.uid)
-    ready = joined and twin is not None and there
-    prompt = bool(((configmap or {}).get("data") or {}).get(PROMPT_KEY))
-    coming = Coming.READY if ready else Coming.AWAITED
-    return Member(ref=ref(run), coming=coming, run=run, twin=twin, prompt=prompt)
-
-
-def _peers(world: World, run: Run) -> tuple[Run, ...]:
-    """Return the other runs of its trainer that have not ended."""
-    if not is_shared(run):
-        return ()
-    leader = run.status.trainer or ref(run)
-    found = world.run(run.namespace, leader)
-    others = [each for each in world.following(leader, run.namespace) if each.status.trainer == leader]
-    return tuple(
-        each
-        for each in (*([found] if isinstance(found, Run) else []), *others)
-        if each.uid != run.uid and each.started and not each.ended
-    )
-
-
-def _others_failed(world: World, run: Run) -> bool:
-    """Tell whether a run failed that it took along: its Job has the log."""
-    refs = (*(run.status.trains or ()), *(run.status.examines or ()))
-    others = [world.run(run.namespace, each) for each in refs]
-    return any(isinstance(other, Run) and other.status.failure is not None for other in others)
 
 
 def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:

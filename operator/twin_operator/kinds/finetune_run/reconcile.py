@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -24,9 +24,11 @@ from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.facts import RunFacts
-from twin_operator.kinds.finetune_run.gather import examining, facts_of_run, gather, training
+from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
-from twin_operator.kinds.finetune_run.plan import Overdue, RunPlan, RunView, plan_run, plan_without_job
+from twin_operator.kinds.finetune_run.plan import plan_run, plan_without_job
+from twin_operator.kinds.finetune_run.sharing import examining, others_of, report_of, training
+from twin_operator.kinds.finetune_run.view import Overdue, RunPlan, RunView
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -170,34 +172,31 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         """
         run, api, outcomes = view.run, self.tools.api, None
         for name in (progress_name(run.name), examination_name(run.name)):
-            configmap = await api.get(CONFIG_MAP, namespace=run.namespace, name=name)
-            if configmap is None:
+            configmap = await self._look_at(run.namespace, name)
+            if configmap is None or name != examination_name(run.name) or not controlled_by(configmap, run.uid):
                 continue
-            configmap = {"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap}
-            self.store.put(configmap)
             text = (configmap.get("data") or {}).get(OUTCOMES_KEY)
-            if name == examination_name(run.name) and text is not None and controlled_by(configmap, run.uid):
-                outcomes = read_outcomes(text)
+            outcomes = read_outcomes(text) if text is not None else None
         shared = [each for each in (run.status.trainer, run.status.examiner) if each is not None]
         for name in dict.fromkeys((run.name, *(each.name for each in shared))):
             pods, _ = await api.list(POD, namespace=run.namespace, selector=f"{names.LABEL_RUN}={name}")
             for pod in pods:
                 self.store.put({"apiVersion": "v1", **pod})
         facts = facts_of_run(self._world, run, outcomes=outcomes)
-        for work, named in ((facts.trainer, progress_name), (facts.examiner, examination_name)):
+        for work in (facts.trainer, facts.examiner):
             if work.shared and work.has_ended and not work.said_last:
-                await self._look_at_others(run, named)  # whether it was one of them that broke off
+                # Whether the last attempt broke off within one of the others.
+                for other in others_of(self._world, run, work):
+                    await self._look_at(run.namespace, report_of(work, other))
         return facts
 
-    async def _look_at_others(self, run: Run, named: Callable[[str], str]) -> None:
-        trains = named is progress_name
-        leader = run.status.trainer if trains else run.status.examiner
-        found = self._world.run(run.namespace, leader) if leader is not None else None
-        along = (found.status.trains if trains else found.status.examines) if isinstance(found, Run) else None
-        for other in (*([leader] if leader is not None else []), *(along or ())):
-            configmap = await self.tools.api.get(CONFIG_MAP, namespace=run.namespace, name=named(other.name))
-            if configmap is not None:
-                self.store.put({"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap})
+    async def _look_at(self, namespace: str, name: str) -> Manifest | None:
+        configmap = await self.tools.api.get(CONFIG_MAP, namespace=namespace, name=name)
+        if configmap is None:
+            return None
+        configmap = {"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap}
+        self.store.put(configmap)
+        return configmap
 
 
 def _name(thing: Manifest) -> str:

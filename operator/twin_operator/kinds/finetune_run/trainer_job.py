@@ -138,7 +138,8 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
                 "args": job_arguments(
-                    tasks, lambda task, prompt: trainer_arguments(task.run, task.twin, pool, prompt=prompt),
+                    tasks,
+                    lambda task, prompt: trainer_arguments(task.run, task.twin, pool, prompt=prompt),
                     configmap=progress_name,
                 ),
                 "env": with_added_env(environment(None if len(tasks) > 1 else progress_name(run.name)), overlay),
