@@ -98,8 +98,8 @@ class FineTuneRunSpec(ApiModel):
     priority_class_name: DnsName | None = None
     """PriorityClass of the pods of trainer and examiner."""
     deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 21600
-    """Longest time that the trainer may take, all attempts together; and the examiner after it. Runs that share a trainer
-    have the sum of theirs."""
+    """Longest time that the trainer may take, all attempts together; and the examiner after it. Runs that share a
+    trainer have the sum of theirs."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """How often trainer and examiner are each started again after a failure that may pass. Preemptions and lost nodes
     don't count."""

@@ -38,15 +38,17 @@ def tasks_of(job: Manifest) -> list[Task]:
     """Read what a trainer or an examiner is told as these do: `+` between the arguments of two runs."""
     [container] = job["spec"]["template"]["spec"]["containers"]
     groups: list[dict[str, str]] = [{}]
-    for argument in container["args"]:
+    for argument in container.get("args") or []:
         if argument == "+":
             groups.append({})
         else:
             name, _, value = argument.partition("=")
             groups[-1][name] = value
-    alone = {each["name"]: each.get("value", "") for each in container["env"]}.get("PROGRESS_CONFIGMAP", "")
+    alone = {each["name"]: each.get("value", "") for each in container.get("env") or []}.get("PROGRESS_CONFIGMAP", "")
     return [
-        Task(each["--run"], each["--twin"], each.get("--progress-configmap", alone), len(groups) > 1) for each in groups
+        Task(each["--run"], each["--twin"], each.get("--progress-configmap", alone), len(groups) > 1)
+        for each in groups
+        if "--twin" in each
     ]
 
 
@@ -124,6 +126,8 @@ class Cast:
         if pod is None:
             self._api.put(_pod(f"{name}-1", labels, job, ip="10.0.1.1", ready=False))
             self.taken_up.update((labels[names.LABEL_COMPONENT], task.run) for task in tasks)
+        elif not tasks:
+            return  # a validator's
         elif pod["status"]["phase"] != "Running":
             complete = {"type": "Complete", "status": "True", "reason": "CompletionsReached", "message": "m"}
             self._put(job, status={"succeeded": 1, "conditions": [complete]})
