@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons import jsonl
+from neurons.scoring.clusters import with_clusters
 from neurons.scoring.healthbench import Example
 from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, Gold, ItemError, parse_items
 from neurons.scoring.items import Item as OwnItem
@@ -137,7 +138,11 @@ def read_lm_eval(data: bytes) -> tuple[Choice, ...]:
 
 def read_set(data: bytes) -> tuple[OwnItem, ...]:
     """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's or
-    lm-evaluation-harness'. Raises ItemError."""
+    lm-evaluation-harness'. Items that say much the same and name no cluster get one. Raises ItemError."""
+    return with_clusters(_in_its_form(data))
+
+
+def _in_its_form(data: bytes) -> Sequence[OwnItem]:
     first = _first(data)
     if "kind" not in first:
         if "input" in first:

@@ -72,10 +72,15 @@ def read_option(answer: str, options: Mapping[str, str]) -> Chosen:
     if begins and re.match(_filled(_LINE, letters), text.lstrip()):
         return _one(begins, How.LETTER)
     words = normalise(text)
-    for letter in letters:
-        if words and words == normalise(options[letter]):
-            return Chosen(letter, How.WORDS)
+    if same := frozenset(letter for letter in letters if words and words == normalise(options[letter])):
+        # "<50 degrees" and ">50 degrees" have the same words
+        signs = _signs(text)
+        return _one(frozenset(letter for letter in same if _signs(options[letter]) == signs) or same, How.WORDS)
     return _one(frozenset(letter for letter in letters if _says(text, words, options[letter])), How.WORDS)
+
+
+def _signs(text: str) -> str:
+    return " ".join(visible(text).casefold().split()).rstrip(".")
 
 
 def _one(letters: frozenset[str], how: How) -> Chosen:
