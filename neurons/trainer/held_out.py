@@ -39,6 +39,11 @@ class HeldOut:
 
 
 def _said(line: Line) -> Iterator[str]:
-    """Yield all that a line says, right or wrong."""
+    """Yield all that a line says, right or wrong; and what each side says in all its turns together, since a question
+    may be asked bit by bit."""
+    for role in ("user", "assistant"):
+        turns = [message.content for message in line.messages if message.role == role]
+        if len(turns) > 1:
+            yield " ".join(turns)
     yield from (message.content for message in line.messages if message.role != "system")
     yield from (text for text in (line.correction, line.preferred, line.rejected) if text is not None)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
-from neurons.scoring.near_duplicates import FEWEST_WORDS, LIKENESS, NearDuplicates, jaccard, plain, shingles
+from neurons.scoring.near_duplicates import (
+    FEWEST_WORDS,
+    LIKENESS,
+    SHINGLE,
+    NearDuplicates,
+    jaccard,
+    plain,
+    shingles,
+)
 
 DROPPED_FACE = "My father's face has dropped on one side and he can't lift his arm or speak clearly."
 WARFARIN = "I forgot my warfarin yesterday. Should I take two doses today?"
@@ -108,7 +116,32 @@ def test_the_index_leaves_nothing_out(kept: list[str], more: str, dropped: int, 
     text = f"{' '.join(words[:dropped])} {more}" if dropped < len(words) else kept[0]
     best = max((by_hand(each, text) for each in kept if len(plain(each).split()) >= FEWEST_WORDS), default=0.0)
 
-    assert NearDuplicates(kept, likeness=likeness).likeness_of(text) == (best if best >= likeness else 0.0)
+    found = NearDuplicates(kept, likeness=likeness).likeness_of(text)
+    if best >= likeness:
+        assert found == best
+    else:
+        assert found == 0 or likeness <= found <= max(in_stretches(each, text) for each in kept)
+
+
+def in_stretches(kept: str, text: str) -> float:
+    """Compare one text with every stretch of another, of whatever length."""
+    run, wanted = f" {plain(text)} ", shingles(kept)
+    begins = range(max(1, len(run) - SHINGLE + 1))
+    every = [run[at : at + SHINGLE] for at in begins]
+    return max(jaccard(frozenset(every[a:b]), wanted) for a in begins for b in range(a + 1, len(every) + 1))
+
+
+LONG = "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
+
+
+@pytest.mark.parametrize("text", [
+    LONG + "my fathers face has dropped on one side and he cant lift his arm or speak clearly " + LONG,
+    LONG + "My father's face.\nHas dropped on.\nOne side and.\nHe can't lift.\nHis arm or.\nSpeak clearly.\n" + LONG,
+    LONG + "हिजो बाटोको\nकुकुरले मेरो\nहातमा टोक्यो\nघाउ सानो\nछ र रगत\nपनि थोरै\nमात्र आएको थियो\n" + LONG,
+])  # fmt: skip
+def test_full_stops_hide_nothing_whether_there_are_too_many_or_none(text: str) -> None:
+    assert SET.holds(text)
+    assert not SET.holds(LONG * 2)
 
 
 def test_only_the_same_is_the_same_where_likeness_is_whole() -> None:

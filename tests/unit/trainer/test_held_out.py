@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from neurons.scoring import safety_items
-from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.items import Gold
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Line
@@ -42,6 +42,26 @@ def line(question: str, answer: str = "Rest, and drink enough.", **fields: Any) 
 def test_a_line_that_asks_what_an_item_asks_is_held_out(question: str) -> None:
     assert HELD_OUT.has(line(question))
     assert HELD_OUT.has(line(question, preferred="Yes, please do come.", rejected="No, not this week."))
+
+
+@pytest.mark.parametrize("item", safety_contrasts()[::7], ids=lambda item: item.id)
+def test_a_question_that_is_asked_bit_by_bit_is_held_out(item: Contrast) -> None:
+    def bit_by_bit(text: str) -> list[str]:
+        words = text.split()
+        third = -(-len(words) // 3)
+        return [" ".join(words[start : start + third]) for start in range(0, len(words), third)]
+
+    def talk(asked: list[str], said: list[str]) -> Line:
+        turns = [turn for pair in zip(asked, said, strict=True) for turn in pair]
+        roles = ("user", "assistant")
+        return Line.model_validate({"consent": True, "messages": [
+            {"role": roles[place % 2], "content": turn} for place, turn in enumerate(turns)
+        ]})  # fmt: skip
+
+    bits = bit_by_bit(item.question)
+    assert HELD_OUT.has(talk(bits, ["Do go on."] * len(bits)))
+    said = bit_by_bit(item.recommended[0])
+    assert HELD_OUT.has(talk(["And then?"] * len(said), said))
 
 
 def test_a_line_that_says_what_is_to_be_said_is_held_out_wherever_it_says_it() -> None:
