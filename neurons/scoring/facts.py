@@ -2,8 +2,8 @@
 
 The passage is fetched by us, and the quotation has to stand in it word for word. That alone supports nothing: words can
 be torn out of "nobody has shown that …". A claim is supported when a calibrated judge, its graders agreeing, finds that
-the passage says it. Where there is no judge, a claim that is itself a whole sentence of the passage is supported too, if
-nothing around it denies or doubts anything: a sentence can be taken back in more ways than can be listed, so a judge
+the passage says it. Where there is no judge, a claim that is itself a whole sentence of the passage is supported too,
+if nothing around it denies or doubts anything: a sentence can be taken back in more ways than can be listed, so a judge
 that is there is always asked.
 How alike claim and passage are plays no part, and what isn't known is unchecked, never contradicted and never zero.
 """
@@ -130,18 +130,17 @@ async def _fetch(cited: Cited, sources: Mapping[str, Source], *, seconds: float)
         return f"a claim is one statement of at most {MAX_CLAIM:,} characters"
     if (source := sources.get(cited.citation.source)) is None:
         return "the source that is cited is none that is asked here"
+    fetched: object
     try:
         async with asyncio.timeout(seconds):
-            fetched = await source.fetch(cited.citation, seconds=seconds)
+            fetched = await source.fetch(cited.citation, seconds=seconds) or "the source hasn't got what is cited"
     except SourceError as error:
-        return str(error)
+        fetched = str(error)
     except TimeoutError:
-        return "the source had no answer within its time"
+        fetched = "the source had no answer within its time"
     except Exception as error:  # noqa: BLE001 - a plug-in is another's code, which may raise anything
-        return f"the source failed ({type(error).__name__})"
-    if fetched is None:
-        return "the source hasn't got what is cited"
-    return fetched if isinstance(fetched, Passage) else "the source gave something that is no passage"
+        fetched = f"the source failed ({type(error).__name__})"
+    return fetched if isinstance(fetched, (Passage, str)) else "the source gave something that is no passage"
 
 
 def _standing(states: bool | None, contradicts: bool | None) -> tuple[Standing, str]:

@@ -23,6 +23,7 @@ from neurons.scoring.phrases import normalise
 MAX_ITEMS: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 
+
 def _visible(text: str) -> str:
     if is_blank(text):
         raise ValueError("a reader would see nothing of it")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_RAISED: Final = str.maketrans("0123456789+-\u2212=()", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207b\u207c\u207d\u207e")
+_RAISED: Final = str.maketrans(
+    "0123456789+-\u2212=()",
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207b\u207c\u207d\u207e",
+)
 _SIGNS: Final = re.compile(r"[0-9+\u2212=()-]+")
 
 

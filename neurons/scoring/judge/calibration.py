@@ -95,7 +95,7 @@ class Calibration(BaseModel):
             raise ValueError("the counts contradict one another")
         return self
 
-    def refusal(self, *, now: datetime, min_kappa: float = MIN_KAPPA) -> str | None:
+    def refusal(self, *, now: datetime, min_kappa: float = MIN_KAPPA) -> str | None:  # noqa: PLR0911  # one return per want
         """Say why this grader may not count; None when it may."""
         found = f"kappa {self.kappa:.2f}, 95% interval {self.low:.2f} to {self.high:.2f}, {self.count} items"
         if self.count < MIN_ITEMS:

@@ -35,7 +35,9 @@ def golds(*questions: str) -> list[Gold]:
 
 
 def choice(question: str, name: str, *options: str) -> Choice:
-    return Choice(id=name, kind="choice", question=question, options=dict(zip("ABCD", options, strict=False)), answer="A")
+    return Choice(
+        id=name, kind="choice", question=question, options=dict(zip("ABCD", options, strict=False)), answer="A"
+    )
 
 
 def clusters(items: Sequence[Any]) -> list[str | None]:
@@ -55,10 +57,17 @@ def test_short_questions_are_one_only_where_they_are_the_same() -> None:
 
 
 def test_what_somebody_named_stays_and_what_is_like_it_joins() -> None:
-    items = [gold(WORDINGS[0], "a", "fever"), gold(WORDINGS[1], "b"), gold(WORDINGS[2], "c", "another"), gold(WORDINGS[3], "d")]
+    items = [
+        gold(WORDINGS[0], "a", "fever"),
+        gold(WORDINGS[1], "b"),
+        gold(WORDINGS[2], "c", "another"),
+        gold(WORDINGS[3], "d"),
+    ]
 
     assert clusters(items) == ["fever", "fever", "another", "fever"]
-    assert clusters([gold(text, str(n), f"mine-{n}") for n, text in enumerate(WORDINGS)]) == [f"mine-{n}" for n in range(5)]
+    assert clusters([gold(text, str(n), f"mine-{n}") for n, text in enumerate(WORDINGS)]) == [
+        f"mine-{n}" for n in range(5)
+    ]
     assert with_clusters(items)[0] is items[0]
     assert with_clusters([]) == ()
 
@@ -117,7 +126,9 @@ def test_real_exams_hold_a_few_that_are_the_same_and_the_others_stay_apart() -> 
 def test_a_set_whose_wordings_nobody_named_is_no_surer_than_its_questions() -> None:
     """A hundred questions five times over, of which the child loses five in each hundred."""
     draw = random.Random(3)
-    subjects = [" ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(9)) for _ in range(100)]
+    subjects = [
+        " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(9)) for _ in range(100)
+    ]
     lines = [
         {"id": f"{number}-{begin}", "kind": "gold", "question": f"{begin}, {subject}?", "gold": "Rest."}
         for number, subject in enumerate(subjects)

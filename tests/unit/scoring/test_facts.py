@@ -154,7 +154,9 @@ class Plugin(Shelf):
         return gives  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("does", "told"), [("hangs", "within its time"), ("raises", "KeyError"), ("gives", "no passage")])
+@pytest.mark.parametrize(
+    ("does", "told"), [("hangs", "within its time"), ("raises", "KeyError"), ("gives", "no passage")]
+)
 async def test_a_plugin_that_breaks_its_contract_leaves_the_claim_unchecked(does: str, told: str) -> None:
     async with asyncio.timeout(5):
         fact = await check_fact(cited(SAME), sources={"Shelf": Plugin(does)}, seconds=0.2)
@@ -165,7 +167,7 @@ async def test_a_plugin_that_breaks_its_contract_leaves_the_claim_unchecked(does
 
 
 async def test_a_judge_that_is_there_is_asked_about_a_sentence_of_the_passage_too(standin: StandIn) -> None:
-    """"It harms, whatever you have heard" takes it back without a word that could be listed."""
+    """ "It harms, whatever you have heard" takes it back without a word that could be listed."""
     text = f"{SAME} Those days are over."
     standin.plays = honest({(STATES, SAME): False, (CONTRADICTS, SAME): False})
     async with judge(standin) as panel:

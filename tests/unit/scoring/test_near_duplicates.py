@@ -131,7 +131,9 @@ def in_stretches(kept: str, text: str) -> float:
     return max(jaccard(frozenset(every[a:b]), wanted) for a in begins for b in range(a + 1, len(every) + 1))
 
 
-LONG = "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
+LONG = (
+    "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
+)
 
 
 @pytest.mark.parametrize("text", [

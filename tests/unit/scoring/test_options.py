@@ -68,7 +68,9 @@ def test_a_long_answer_is_read_in_a_moment(answer: str) -> None:
     assert time.process_time() - begun < 2
 
 
-@pytest.mark.parametrize(("answer", "letter"), [("<50 degree", "C"), (">50 degree.", "A"), ("50 degree", None), ("< 50 degree", None)])
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("<50 degree", "C"), (">50 degree.", "A"), ("50 degree", None), ("< 50 degree", None)]
+)
 def test_options_that_differ_in_a_sign_alone_are_told_apart_by_it(answer: str, letter: str | None) -> None:
     """MedMCQA has such; the first of them was taken, whichever was said."""
     options = {"A": ">50 degree", "B": ">90 degree", "C": "<50 degree", "D": "<90 degree"}

@@ -359,7 +359,9 @@ async def test_the_contract_finds_a_source_that_breaks_it(service: StandIn) -> N
 
 
 def _article(marks: str, *, abstract: str = "Fever was seen.") -> str:
-    return answers.EFETCH.replace("Most had a virus.", abstract).replace("</MedlineCitation>", f"{marks}</MedlineCitation>")
+    return answers.EFETCH.replace("Most had a virus.", abstract).replace(
+        "</MedlineCitation>", f"{marks}</MedlineCitation>"
+    )
 
 
 @pytest.mark.parametrize("marks", [
@@ -397,8 +399,13 @@ async def test_a_paper_whose_type_is_retracted_publication_is_taken_back(service
 
 async def test_a_power_is_no_longer_number(service: StandIn) -> None:
     pubmed = PubMed(finder=NOBODY, base=service.base, email="a@example.org")
-    abstract = "Counts of 10<sup>9</sup>/L and 10<sup>-3</sup>, CO<sub>2</sub>, the 2<sup>nd</sup> day, 10<sup>5.5</sup>."
-    service.first = [lambda _: None, lambda _: web.Response(text=_article("", abstract=abstract), content_type="text/xml")]
+    abstract = (
+        "Counts of 10<sup>9</sup>/L and 10<sup>-3</sup>, CO<sub>2</sub>, the 2<sup>nd</sup> day, 10<sup>5.5</sup>."
+    )
+    service.first = [
+        lambda _: None,
+        lambda _: web.Response(text=_article("", abstract=abstract), content_type="text/xml"),
+    ]
     text = (await pubmed.search(CLAIM, seconds=20))[0].text
     await pubmed.close()
 

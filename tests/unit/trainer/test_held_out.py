@@ -52,14 +52,19 @@ def test_a_line_that_asks_what_an_item_asks_is_held_out(question: str) -> None:
     "dam bhayeko bhailai saas pherna yati garo cha ki pura bakya bolna sakdaina, inhalerle pani choyeko chaina",
     "9 mahina lagyo hijo beluka dekhi pet ko bachha chaleko thaha paeki xaina",
     "kshayarog ko ausadhi khaeko 2 mahina vayo khoki harayo aba ausadhi chhodi dida hunxa ki hudaina",
-    "banau huncha hola ni doctor saheb, tin barsa ko bhatija le botal ko mattitel pani bhanera piyecha, ahile ali ali khoki lageko cha. k garne",
+    "namaste. tin barsa ko bhatija le botal ko mattitel pani bhanera piyecha, ahile ali ali khoki lageko cha. k garne",
 ])  # fmt: skip
 def test_nepali_in_latin_letters_is_the_same_question(question: str) -> None:
     assert HELD_OUT.has(line(question))
 
 
 def test_a_doctors_own_item_in_latin_letters_is_known_in_devanagari() -> None:
-    own = Gold(id="own", kind="gold", question="Bihibar beluka mero chorilai liyera clinic aauna milcha ki mildaina?", gold="Milcha.")
+    own = Gold(
+        id="own",
+        kind="gold",
+        question="Bihibar beluka mero chorilai liyera clinic aauna milcha ki mildaina?",
+        gold="Milcha.",
+    )
 
     assert HeldOut([own]).has(line("बिहीबार बेलुका मेरो छोरीलाई लिएर क्लिनिक आउन मिल्छ कि मिल्दैन?"))
     assert not HeldOut([own]).has(line("बिहीबार बिहान औषधि खान बिर्सिएँ, अब दुई चक्की खाए हुन्छ कि हुँदैन?"))
