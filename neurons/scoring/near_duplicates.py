@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from neurons.emergency.words import LOOK_ALIKES
 from neurons.invisible import visible
 
 Places = npt.NDArray[np.intp]
@@ -31,6 +32,7 @@ FEWEST_WORDS: Final = 6
 the same question is known by `question_digest`."""
 _STRETCHES: Final = (0.8, 1.0, 1.25)
 """Of the length of what a stretch is compared with."""
+_ACCENT: Final = re.compile("[\u0300-\u036f]")
 _APOSTROPHE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]")
 _SENTENCE: Final = re.compile(r"(?<=[.!?।])\s+|\n+")
 
@@ -227,9 +229,13 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def plain(text: str) -> str:
-    """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs."""
+    """Return a text's words, one space between them: small letters without accents, digits of any script as 0 to 9,
+    vowel signs; letters of Cyrillic and Greek that look like Latin ones are those."""
     spaced = " ".join(text.split())  # a tab or a line end parts words, and is nothing that is seen
-    folded = unicodedata.normalize("NFKC", visible(spaced)).casefold()
+    if not spaced.isascii():
+        bare = _ACCENT.sub("", unicodedata.normalize("NFKD", visible(spaced)))
+        spaced = unicodedata.normalize("NFKC", bare).casefold().translate(LOOK_ALIKES)
+    folded = visible(spaced).casefold()
     return " ".join(_APOSTROPHE.sub("", folded).translate(_LETTERS).split())
 
 

@@ -25,6 +25,9 @@ WARFARIN = "I forgot my warfarin yesterday. Should I take two doses today?"
 DOG = "हिजो बाटोको कुकुरले मेरो हातमा टोक्यो। घाउ सानो छ र रगत पनि थोरै मात्र आएको थियो।"
 WIDE = "my father".translate({code: code + 0xFEE0 for code in range(ord("a"), ord("z") + 1)})
 """In the wide letters of East Asian typing."""
+LONG = (
+    "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
+)
 SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
 
 
@@ -35,6 +38,8 @@ SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
         "  my father\N{RIGHT SINGLE QUOTATION MARK}s face\n has dropped on one\tside, and he can't lift his arm -- or speak clearly ",
         "My fa\u200bther's face has dropped on one si\u00adde and he can't lift his arm or speak clearly.",
         WIDE + "'s face has dropped on one side and he can't lift his arm or speak clearly",
+        DROPPED_FACE.translate(str.maketrans("aeopc", "\u0430\u0435\u043e\u0440\u0441")),
+        LONG + DROPPED_FACE.translate(str.maketrans("aoe", "\u00e1\u00f3\u00e9")) + LONG,
         "My dad's face has dropped on one side, he can't lift the arm or speak clearly",
         "Doctor, my mother's face dropped on one side and she can't lift her arm or speak clearly!",
         "Yesterday I forgot my warfarin, shall I take two doses today?",
@@ -131,9 +136,6 @@ def in_stretches(kept: str, text: str) -> float:
     return max(jaccard(frozenset(every[a:b]), wanted) for a in begins for b in range(a + 1, len(every) + 1))
 
 
-LONG = (
-    "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
-)
 
 
 @pytest.mark.parametrize("text", [
