@@ -2,8 +2,8 @@
 
 A dataset has one budget: of all versions that were ever trained on the same lines, one that is too much worse passes
 with 5% at most, however often somebody tries. Each try has a share of its own, fixed beforehand, and the shares add up
-to the whole (Bonferroni; nothing is assumed of how the tries depend on each other). A dataset is known by its digest:
-with a line more, or in another order, it is another one with a budget of its own.
+to the whole (Bonferroni; nothing is assumed of how the tries depend on each other). A dataset is known by the
+digest of its lines, whatever their order; with a line more it is another one with a budget of its own.
 
 The anchor, the version that a person last chose, stands for many nights, and all of them ask the same items. Its
 budget is shared equally among LOOKS of them, and the share is halved by each night whose version was not promoted. The
