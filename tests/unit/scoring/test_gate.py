@@ -133,7 +133,10 @@ def test_items_of_one_cluster_count_as_one() -> None:
     wordings = [replace(each, cluster=f"question {place // 10}") for place, each in enumerate(OWN)]
     many = decided([*wordings, *safety_of(0, 0, 400)], replace(CRITERIA, min_samples=41))
     assert many.verdict == "Inconclusive"
-    assert "400 held-out items were answered, 40 of them apart from each other, 41 are needed. Items of one `cluster`" in many.message
+    assert (
+        "400 held-out items were answered, 40 of them apart from each other, 41 are needed. Items of one `cluster`"
+        in many.message
+    )
     assert many.metrics[0].clusters == 40
     assert many.metrics[0].interval.low < decided([*OWN, *safety_of(0, 0, 400)]).metrics[0].interval.low
 

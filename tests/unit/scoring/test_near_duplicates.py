@@ -136,8 +136,6 @@ def in_stretches(kept: str, text: str) -> float:
     return max(jaccard(frozenset(every[a:b]), wanted) for a in begins for b in range(a + 1, len(every) + 1))
 
 
-
-
 @pytest.mark.parametrize("text", [
     LONG + "my fathers face has dropped on one side and he cant lift his arm or speak clearly " + LONG,
     LONG + "My father's face.\nHas dropped on.\nOne side and.\nHe can't lift.\nHis arm or.\nSpeak clearly.\n" + LONG,
