@@ -98,7 +98,8 @@ class FineTuneRunSpec(ApiModel):
     priority_class_name: DnsName | None = None
     """PriorityClass of the pods of trainer and examiner."""
     deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 21600
-    """Longest time that the trainer may take, all attempts together; and the examiner after it."""
+    """Longest time that the trainer may take, all attempts together; and the examiner after it. Runs that share a
+    trainer have the sum of theirs."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """How often trainer and examiner are each started again after a failure that may pass. Preemptions and lost nodes
     don't count."""
@@ -184,6 +185,15 @@ class FailureStatus(ApiModel):
     """What happened and what to do."""
 
 
+class RunRef(ApiModel):
+    """A FineTuneRun of the same namespace."""
+
+    name: Str63
+    """Its name."""
+    uid: Annotated[str, Field(min_length=1, max_length=64)]
+    """Its UID: another run of that name is another run."""
+
+
 class FineTuneRunStatus(ApiModel):
     """How far the run is, and what came out of it."""
 
@@ -197,6 +207,14 @@ class FineTuneRunStatus(ApiModel):
     """UID of the DoctorTwin that the run is for: another twin of that name never gets its version."""
     pool: Str63 | None = None
     """MinerPool whose nodes, base model and store the run uses, and whose limit it counts against."""
+    trainer: RunRef | None = None
+    """FineTuneRun whose trainer trains this one too, by the pool's runsPerTrainer; absent where the run has its own."""
+    trains: Annotated[list[RunRef] | None, Field(max_length=31)] = None
+    """FineTuneRuns that this run's own trainer trains too, in this order."""
+    examiner: RunRef | None = None
+    """FineTuneRun whose examiner examines this one too; absent where the run has its own."""
+    examines: Annotated[list[RunRef] | None, Field(max_length=31)] = None
+    """FineTuneRuns that this run's own examiner examines too, in this order; present once it was settled which."""
     progress_percent: Percent | None = None
     """How much of the run is done."""
     step: Annotated[int | None, Field(ge=0)] = None
@@ -261,6 +279,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Loss", "type": "string", "jsonPath": ".status.loss"},
     {"name": "Verdict", "type": "string", "jsonPath": ".status.verdict"},
     {"name": "Failure", "type": "string", "jsonPath": ".status.failure.class", "priority": 1},
+    {"name": "Trainer", "type": "string", "jsonPath": ".status.trainer.name", "priority": 1},
     {"name": "Remaining", "type": "integer", "jsonPath": ".status.remainingSeconds", "priority": 1},
     {"name": "Artifact", "type": "string", "jsonPath": ".status.artifact.digest", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},

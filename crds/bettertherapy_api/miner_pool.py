@@ -265,7 +265,12 @@ class PoolFineTune(ApiModel):
     """How fine-tunes of this pool's twins run; they use the pool's nodes, base model and store."""
 
     max_concurrent_runs: Annotated[int, Field(ge=0, le=1000)] = 4
-    """Most runs at once; others wait their turn. 0 lets none start."""
+    """Most trainers and examiners at once, whose runs may be several by runsPerTrainer; other runs wait their turn. 0
+    lets none start."""
+    runs_per_trainer: Annotated[int, Field(ge=1, le=32)] = 1
+    """Most runs that one trainer, and after it one examiner, does one after the other, with the base model loaded once:
+    a run that starts takes others along that wait for this pool and ask for the same image, resources, queue, priority,
+    deadline, retries and quantization. The pods see the folders of all their runs' twins; 1 keeps twins apart."""
     image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
     """Trainer image; absent means the operator's default for the device. Examiners always run that default."""
     resources: Resources | None = None

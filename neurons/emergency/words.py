@@ -18,10 +18,11 @@ MAX_CHARACTERS: Final = 4000
 """Of a message so many are read from its beginning and as many from its end."""
 NEPALI: Final = "~"
 
-_LOOK_ALIKES: Final = str.maketrans(
+LOOK_ALIKES: Final = str.maketrans(
     "аеорсухіјѕһԁԛԝкмтвнαορεικνυτ" + "\u2019\u02bc\u2018`\u00b4",
     "aeopcyxijshdqwkmtbhaopeiknyt" + "'" * 5,
 )
+"""Small letters of Cyrillic and Greek that look like Latin ones."""
 _LEET: Final = str.maketrans("013457@$!|+", "oieastasiit")
 _TOKEN: Final = re.compile(
     r"\d+(?:[.]\d+)?(?![\w@$!|])|[^\W_][\w'@$!|+*\u0900-\u097f]*[\w\u0900-\u097f]|[^\W_]|[@$][\w]+|[.?!।;\n,:()/]"
@@ -54,7 +55,7 @@ def clean(text: str) -> str:
         text = "".join(each for each in unicodedata.normalize("NFKC", text) if not is_invisible(each) or each == "\n")
         text = "".join(_unaccented(each) for each in text)
     text = text.casefold()
-    return text if text.isascii() else text.translate(_LOOK_ALIKES)
+    return text if text.isascii() else text.translate(LOOK_ALIKES)
 
 
 def _unaccented(character: str) -> str:

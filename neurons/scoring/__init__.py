@@ -5,7 +5,7 @@ score = score_answer(item, answer)     # 0.0 to 1.0
 decision = decide(scored, Criteria(...))  # scored: by neurons.scoring.examination, item by item
 """
 
-from bettertherapy_api.gate import Criteria, Decision, Interval, Metric, Scored, Ungraded, decide, paired_interval
+from bettertherapy_api.gate import Criteria, Decision, Interval, Metric, Scored, Ungraded, decide
 from neurons.scoring.items import Choice, Criterion, Gold, Item, ItemError, Rubric, parse_items
 from neurons.scoring.safety import safety_items
 from neurons.scoring.scorer import ScorerError, score_answer
@@ -25,7 +25,6 @@ __all__ = [
     "ScorerError",
     "Ungraded",
     "decide",
-    "paired_interval",
     "parse_items",
     "safety_items",
     "score_answer",

@@ -38,10 +38,9 @@ def kappa_interval(truth: Sequence[bool], graded: Sequence[bool], clusters: Sequ
         counts[cluster][2 * (not said) + (is_met is not said)] += 1  # true met, false met, true not, false not
     table = np.array(list(counts.values()), dtype=float).T
     mean = float(_kappa(*table.sum(axis=1)))
-    missed = float(stats.binomtest(0, len(counts)).proportion_ci(confidence_level=LEVEL, method="exact").high)
-    true = sum(truth) / len(truth)
-    # wrong alike on both kinds: what is met and what is said to be met keep their shares
-    faultless = max(-1.0, 1 - missed / (2 * true * (1 - true)))
+    # Clusters of unequal size are fewer than they look (Kish 1965), down to one that holds nearly all items.
+    apart = math.floor(len(truth) ** 2 / float((table.sum(axis=0) ** 2).sum()))
+    faultless = faultless_low(apart, sum(truth) / len(truth))
     if list(truth) == list(graded):
         return Interval(mean=mean, low=faultless, high=1.0)
     if len(counts) < 2 or np.ptp(table, axis=1).max() == 0:
@@ -54,6 +53,14 @@ def kappa_interval(truth: Sequence[bool], graded: Sequence[bool], clusters: Sequ
         return Interval(mean=mean, low=-1.0, high=1.0)
     # one error must not be surer than none
     return Interval(mean=mean, low=min(mean, faultless, float(found.low)), high=max(mean, float(found.high)))
+
+
+def faultless_low(clusters: int, true: float = 0.5) -> float:
+    """Return the lower end of kappa, of a grader that made no error on so many clusters; `true` is the share that is
+    met. No lower end is above it."""
+    missed = float(stats.binomtest(0, clusters).proportion_ci(confidence_level=LEVEL, method="exact").high)
+    # wrong alike on both kinds: what is met and what is said to be met keep their shares
+    return max(-1.0, 1 - missed / (2 * true * (1 - true)))
 
 
 def _resampled(

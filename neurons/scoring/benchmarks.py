@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons import jsonl
+from neurons.scoring.clusters import with_clusters
 from neurons.scoring.healthbench import Example
 from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, Gold, ItemError, parse_items
 from neurons.scoring.items import Item as OwnItem
@@ -120,24 +121,45 @@ def read_lm_eval(data: bytes) -> tuple[Choice, ...]:
         question = row.question or row.query
         if question is None:
             raise ItemError(f"{where}: neither question nor query")
-        right = (_letter(each, _lettered(row.choices)) for each in (row.answer, row.gold, row.label))
         options = _lettered(row.choices)
-        letter = next((each for each in right if each is not None), None)
-        if letter is None:
+        told = (_letter(each, options) for each in (row.answer, row.gold, row.label))
+        right = {each for each in told if each is not None}
+        if not right:
             raise ItemError(f"{where}: answer, gold or label is no place and no letter of a choice")
+        if len(right) > 1:
+            raise ItemError(f"{where}: answer, gold and label name different choices")
+        (letter,) = right
+        if any(isinstance(each, str) and each.strip() != letter and each.strip() in row.choices
+               and each.strip() != options[letter] for each in (row.answer, row.gold, row.label)):  # fmt: skip
+            raise ItemError(f"{where}: the answer is one choice by its place and another one by its words")
         name = f"doc-{where.removeprefix('line ')}" if row.id is None else str(row.id)
         return _choice(where, id=name, question=question, options=options, answer=letter,
                        category=(row.subject or "")[:40] or None)  # fmt: skip
 
     first = _first(data)
     if "doc" in first:
-        return _items(((where, row.doc) for where, row in _lines(data, _Logged)), item)
+        return _items(_once_each(_lines(data, _Logged)), item)
     return _items(_lines(data, _Document), item)
+
+
+def _once_each(lines: Iterator[tuple[str, _Logged]]) -> Iterator[tuple[str, _Document]]:
+    """Yield each document once: a line is logged of it for each filter and repeat, and it would count as often."""
+    seen: dict[int, _Document] = {}
+    for where, row in lines:
+        if row.doc_id not in seen:
+            seen[row.doc_id] = row.doc
+            yield where, row.doc
+        elif seen[row.doc_id] != row.doc:
+            raise ItemError(f"{where}: another document has the doc_id {row.doc_id} too; give one task's file")
 
 
 def read_set(data: bytes) -> tuple[OwnItem, ...]:
     """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's or
-    lm-evaluation-harness'. Raises ItemError."""
+    lm-evaluation-harness'. Items that say much the same and name no cluster get one. Raises ItemError."""
+    return with_clusters(_in_its_form(data))
+
+
+def _in_its_form(data: bytes) -> Sequence[OwnItem]:
     first = _first(data)
     if "kind" not in first:
         if "input" in first:
@@ -195,7 +217,7 @@ def read_pubmedqa(data: bytes) -> tuple[Choice, ...]:
     """Read PubMedQA's labelled questions, by PubMed's ids; each is asked after its abstract. Raises ItemError."""
     _check_size(data)
     try:
-        rows: Any = jsonl.read_object(data.decode())
+        rows: Any = jsonl.read_object(jsonl.without_marks(data).decode())
     except (UnicodeDecodeError, jsonl.NotJsonLines):
         raise ItemError("the file is no JSON in UTF-8") from None
     if not isinstance(rows, dict):

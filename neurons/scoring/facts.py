@@ -1,13 +1,16 @@
 """Whether a claim is supported by the source that it cites: supported, contradicted, or unchecked.
 
 The passage is fetched by us, and the quotation has to stand in it word for word. That alone supports nothing: words can
-be torn out of "nobody has shown that …". A claim is supported when it is itself a whole sentence of the passage, where
-nothing around casts doubt on it; or when a calibrated judge, its graders agreeing, finds that the passage says it.
+be torn out of "nobody has shown that …". A claim is supported when a calibrated judge, its graders agreeing, finds that
+the passage says it. Where there is no judge, a claim that is itself a whole sentence of the passage is supported too,
+if nothing around it denies or doubts anything: a sentence can be taken back in more ways than can be listed, so a judge
+that is there is always asked.
 How alike claim and passage are plays no part, and what isn't known is unchecked, never contradicted and never zero.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 import time
@@ -27,13 +30,25 @@ CONTRADICTS: Final = (
 MAX_CLAIM: Final = 2_000
 _SHOWN: Final = 2_000
 """Characters of the passage on either side of the quotation that a judge reads."""
-_NEAR: Final = 100
+_NEAR: Final = 200
 _BEFORE: Final = re.compile(r"(?:^|[.!?।]['\")\]]?\s+)$")
 _BEHIND: Final = re.compile(r"['\")\]]?(?:[.!।](?:\s|$)|\s*$)")
 _DOUBT: Final = re.compile(
-    r"(?i)\b(?:myths?|false|wrong|incorrect|untrue|not true|believ\w+|belief|claim\w*|rumou?rs?|hoax|misconception\w*|"
-    r"alleg\w+|suppos\w+|suggest\w+|hypothes\w+|retract\w+|withdrawn|disproven?|refuted|quiz|question)\b|\?|भ्रम|गलत|मिथ्या|झूट"
+    r"(?i)\b(?:no|not|none|nobody|nothing|nor|neither|never|cannot|without|hardly|unlikely|n't|however|contrary|"
+    r"false|wrong|incorrect|untrue|believ\w+|belief|claim\w*|"
+    r"alleg\w+|suppos\w+|suggest\w+|hypothes\w+|withdrawn|disproven?|refuted|nonsense|"
+    r"say|says|said|told|taught|advice|ideas?|opinions?|aim|objective|discuss|question|answer\w*|"
+    r"earlier|former\w*|previous\w*|past|used to|outdated|obsolete|superseded|until|since then|"
+    r"rats?|mice|mouse|animals?|in vitro)\b|n[\u2019']t\b|\?|गलत|झूट|होइन|हैन|छैन|हुँदैन|नहुनु|भनाइ"
 )
+"""Of what stands within 200 characters."""
+_MYTH: Final = re.compile(
+    r"(?i)\b(?:myths?|misconceptions?|fallac\w+|fiction|tales?|rumou?rs?|hoax\w*|debunk\w*|retract\w+|quiz\w*|"
+    r"true or false|vignettes?)\b|भ्रम|मिथ्या"
+)
+"""Of the whole passage and its title: a list's heading stands far above its end."""
+_SHORTENED: Final = re.compile(r"(?i)(?:\b(?:e\.\s?g|i\.\s?e|cf|vs|al|approx|dr|prof|no|fig)\.|\b[a-z]\.|\d\.)\s+$")
+"""A full stop behind which no sentence begins."""
 
 
 class Standing(enum.StrEnum):
@@ -95,7 +110,7 @@ async def check_fact(cited: Cited, *, sources: Mapping[str, Source], judge: Opin
                 digest=digest, unchanged=digest == cited.citation.digest, match=match)  # fmt: skip
     if match.start is None or match.end is None:
         return fact
-    if _is_sentence(cited.claim, fetched):
+    if judge is None and _is_sentence(cited.claim, fetched):
         message = "the claim is a sentence of the passage"
         return replace(fact, standing=Standing.SUPPORTED, found=Found.VERBATIM, message=message)
     if judge is None:
@@ -115,10 +130,17 @@ async def _fetch(cited: Cited, sources: Mapping[str, Source], *, seconds: float)
         return f"a claim is one statement of at most {MAX_CLAIM:,} characters"
     if (source := sources.get(cited.citation.source)) is None:
         return "the source that is cited is none that is asked here"
+    fetched: object
     try:
-        return await source.fetch(cited.citation, seconds=seconds) or "the source hasn't got what is cited"
+        async with asyncio.timeout(seconds):
+            fetched = await source.fetch(cited.citation, seconds=seconds) or "the source hasn't got what is cited"
     except SourceError as error:
-        return str(error)
+        fetched = str(error)
+    except TimeoutError:
+        fetched = "the source had no answer within its time"
+    except Exception as error:  # noqa: BLE001 - a plug-in is another's code, which may raise anything
+        fetched = f"the source failed ({type(error).__name__})"
+    return fetched if isinstance(fetched, (Passage, str)) else "the source gave something that is no passage"
 
 
 def _standing(states: bool | None, contradicts: bool | None) -> tuple[Standing, str]:
@@ -138,8 +160,11 @@ def _standing(states: bool | None, contradicts: bool | None) -> tuple[Standing, 
 def _is_sentence(claim: str, passage: Passage) -> bool:
     """Tell whether a claim is a whole sentence of a passage, and nothing near it casts doubt on it."""
     match = match_quote(claim.strip(), passage)
-    if match.start is None or match.end is None or _DOUBT.search(match.around):
+    if match.start is None or match.end is None or _MYTH.search(f"{passage.title}\n{passage.text}"):
+        return False
+    above, below = passage.text[: match.start][-_NEAR:], passage.text[match.end :][:_NEAR]
+    if _DOUBT.search(above) or _DOUBT.search(below):
         return False
     ended = claim.rstrip().endswith((".", "!", "।"))
-    before, behind = passage.text[: match.start][-_NEAR:], passage.text[match.end :][:_NEAR]
-    return _BEFORE.search(before) is not None and (ended or _BEHIND.match(behind) is not None)
+    begins = _BEFORE.search(above) is not None and _SHORTENED.search(above) is None
+    return begins and (ended or _BEHIND.match(below) is not None)

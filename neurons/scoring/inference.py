@@ -1,7 +1,7 @@
-"""What a count or a paired difference leaves open: intervals and an exact test, by scipy.
+"""What a count or a paired difference leaves open: intervals, by scipy.
 
-Wilson for shares, an exact binomial sign test for pairs, and a BCa bootstrap for mean differences in which items of one
-cluster (a conversation, a disease, a template) are drawn together.
+Wilson for shares, and a BCa bootstrap for mean differences in which items of one cluster (a conversation, a disease, a
+template) are drawn together.
 """
 
 from __future__ import annotations
@@ -28,17 +28,6 @@ def share_interval(successes: int, trials: int, *, level: float = LEVEL) -> Inte
         raise ValueError("no trials, no share")
     found = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
     return Interval(mean=successes / trials, low=float(found.low), high=float(found.high))
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Return how often, were both versions alike, at least so uneven a split would come about: two-sided and exact.
-
-    Items on which both are equal say nothing and aren't counted (Dixon and Mood 1946); for right-or-wrong items it is
-    McNemar's exact test. 1.0 for no item. Raises ValueError for counts below zero.
-    """
-    if better < 0 or worse < 0:
-        raise ValueError("there is no count below zero")
-    return float(stats.binomtest(better, better + worse, 0.5).pvalue) if better + worse else 1.0
 
 
 def difference_interval(

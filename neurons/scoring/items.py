@@ -17,12 +17,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from bettertherapy_api.faults import first_fault
 from neurons import jsonl
+from neurons.invisible import as_read, is_blank
 from neurons.scoring.phrases import normalise
 
 MAX_ITEMS: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 
-Text = Annotated[str, Field(min_length=1, max_length=8192)]
+
+def _visible(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("a reader would see nothing of it")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_visible)]
 
 
 def _sayable(phrase: str) -> str:
@@ -69,6 +77,10 @@ class Choice(BaseItem):
         if self.answer not in self.options:
             raise ValueError("answer is none of the options")
         return self
+
+    def is_right(self, letter: str | None) -> bool:
+        """Tell whether an option is the right one, or says the same: in published exams some stand there twice."""
+        return letter is not None and as_read(self.options[letter]) == as_read(self.options[self.answer])
 
     @property
     def prompt(self) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from neurons.emergency.words import LOOK_ALIKES
 from neurons.invisible import visible
 
 Places = npt.NDArray[np.intp]
@@ -29,6 +30,9 @@ unrelated ones, and two questions of one subject, stay below (tests/unit/scoring
 FEWEST_WORDS: Final = 6
 """Of a text that is known again. In what is shorter ("my knee hurts badly") one word makes half of it another question;
 the same question is known by `question_digest`."""
+_STRETCHES: Final = (0.8, 1.0, 1.25)
+"""Of the length of what a stretch is compared with."""
+_ACCENT: Final = re.compile("[\u0300-\u036f]")
 _APOSTROPHE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]")
 _SENTENCE: Final = re.compile(r"(?<=[.!?।])\s+|\n+")
 
@@ -111,8 +115,9 @@ class NearDuplicates:
     def likeness_of(self, text: str) -> float:
         """Return the highest Jaccard coefficient of the text, or of some sentences in a row of it, with one of the set.
 
-        In a row stand at most one sentence more than what it is compared with has. 0 below the set's likeness: what
-        can't reach that isn't compared.
+        In a row stand at most one sentence more than what it is compared with has. Where none is near enough, stretches
+        of the text are compared, whatever its sentences. 0 below the set's likeness: what can't reach that isn't
+        compared.
         """
         if not self._texts:
             return 0.0
@@ -124,6 +129,8 @@ class NearDuplicates:
         found = float(np.max(common[near] / (len(read.shingles) + self._sizes[near] - common[near])))
         if len(read.bounds) > 1:
             found = self._in_parts(read, near, found)
+        if found < self._likeness:
+            found = self._in_windows(read, near, found)
         return found if found >= self._likeness else 0.0
 
     def _in_parts(self, read: _Read, near: Places, found: float) -> float:
@@ -148,6 +155,27 @@ class NearDuplicates:
                     found = max(found, jaccard(part, kept))
         return found
 
+    def _in_windows(self, read: _Read, near: Places, found: float) -> float:
+        """Return the highest coefficient of a stretch, about as long as what it is compared with, wherever it begins.
+
+        So what stands in a text without full stops, or with too many, is found too.
+        """
+        unknown = len(self._numbers)
+        ordered = np.array([self._numbers.get(each, unknown) for each in read.runs], dtype=np.intp)
+        marks = np.zeros(unknown + 1, dtype=np.bool_)
+        for place in near:
+            kept = self._texts[place].shingles
+            marks[self._rows[place]] = True
+            until = np.concatenate([[0], np.cumsum(marks[ordered], dtype=np.int32)])
+            marks[self._rows[place]] = False
+            for share in _STRETCHES:
+                length = min(len(ordered), round(share * len(kept)))
+                sums = until[length:] - until[:-length]
+                first = int(np.argmax(sums))
+                if sums[first] >= self._least[place]:
+                    found = max(found, jaccard(frozenset(read.runs[first : first + length]), kept))
+        return found
+
     def _marked(self, held: frozenset[str]) -> Marks:
         """Return which of the set's shingles are held."""
         marks = np.zeros(len(self._numbers), dtype=np.bool_)
@@ -155,7 +183,7 @@ class NearDuplicates:
         return marks
 
     def holds(self, text: str) -> bool:
-        """Tell whether the text, or some sentences in a row of it, is one of the set but for a few words."""
+        """Tell whether the text, or a stretch of it, is one of the set but for a few words."""
         return self.likeness_of(text) > 0
 
 
@@ -201,9 +229,13 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def plain(text: str) -> str:
-    """Return a text's words, one space between them: small letters, digits of any script as 0 to 9, vowel signs."""
+    """Return a text's words, one space between them: small letters without accents, digits of any script as 0 to 9,
+    vowel signs; letters of Cyrillic and Greek that look like Latin ones are those."""
     spaced = " ".join(text.split())  # a tab or a line end parts words, and is nothing that is seen
-    folded = unicodedata.normalize("NFKC", visible(spaced)).casefold()
+    if not spaced.isascii():
+        bare = _ACCENT.sub("", unicodedata.normalize("NFKD", visible(spaced)))
+        spaced = unicodedata.normalize("NFKC", bare).casefold().translate(LOOK_ALIKES)
+    folded = visible(spaced).casefold()
     return " ".join(_APOSTROPHE.sub("", folded).translate(_LETTERS).split())
 
 

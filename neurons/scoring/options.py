@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -42,7 +43,8 @@ _MARKS: Final = re.compile(r"[*_`$]|\\boxed|\\text|[{}]")
 """Of Markdown and TeX around a letter."""
 _END: Final = r"(?=[^\w\n]*(?:$|\n)|[).:,;\]]|\s+(?i:because|since|as|and|or)\b|\s*[-\u2013\u2014/&])"
 _STATEMENTS: Final = (
-    r"(?i:\b(?:answer|choice|(?:correct|right|best)\s+option)(?:\s+(?:is|would\s+be))?)"
+    r"(?i:\b(?:answer|choice|(?:correct|right|best)\s+option)(?:\s+(?:is|would\s+be))?"
+    r"(?:\s+(?:definitely|clearly|certainly|obviously|probably|most\s+likely|therefore|thus|indeed|still|simply))?)"
     r"[^\w\n]{{0,4}}(?i:option\s+)?[(\[]?([{letters}]){end}",
     r"(?<![\w'])([{letters}])[)\].]?\s+(?i:is\s+(?:the\s+)?(?:correct|right|best))\b",
 )
@@ -53,6 +55,8 @@ _DENIED: Final = re.compile(
 )
 """Right before a statement: whoever says so denies it."""
 _DENIED_WITHIN: Final = 80
+_ALONE: Final = re.compile(r"\s*[(\[]?([A-Za-z])[)\].:]?\s*")
+"""One letter and nothing else is an answer also where it is small or wide; within a text "a" is a word."""
 _LINE: Final = r"(?m)^[^\w\n]*(?i:option\s+)?([{letters}]){end}"
 _NEXT: Final = r"\W{{0,2}}\s*(?:,|/|&|\band\b|\bor\b)\s*(?i:option\s+)?[(\[]?([{letters}]){end}"
 _PLAIN: Final = frozenset({"yes", "no", "maybe", "true", "false", "none"})
@@ -65,6 +69,9 @@ def read_option(answer: str, options: Mapping[str, str]) -> Chosen:
     letters = "".join(sorted(options))
     if not letters:
         return Chosen(None, How.NOTHING)
+    alone = _ALONE.fullmatch(unicodedata.normalize("NFKC", text))
+    if alone is not None and (letter := alone[1].upper()) in options:
+        return Chosen(letter, How.LETTER)
     said = frozenset(letter for pattern in _STATEMENTS for letter in _letters(pattern, text, letters))
     if said:
         return _one(said, How.STATED)
@@ -72,10 +79,15 @@ def read_option(answer: str, options: Mapping[str, str]) -> Chosen:
     if begins and re.match(_filled(_LINE, letters), text.lstrip()):
         return _one(begins, How.LETTER)
     words = normalise(text)
-    for letter in letters:
-        if words and words == normalise(options[letter]):
-            return Chosen(letter, How.WORDS)
+    if same := frozenset(letter for letter in letters if words and words == normalise(options[letter])):
+        # "<50 degrees" and ">50 degrees" have the same words
+        signs = _signs(text)
+        return _one(frozenset(letter for letter in same if _signs(options[letter]) == signs) or same, How.WORDS)
     return _one(frozenset(letter for letter in letters if _says(text, words, options[letter])), How.WORDS)
+
+
+def _signs(text: str) -> str:
+    return " ".join(visible(text).casefold().split()).rstrip(".")
 
 
 def _one(letters: frozenset[str], how: How) -> Chosen:

@@ -23,7 +23,7 @@ class ScorerError(Exception):
 def score_answer(item: Item, answer: str, *, judge: Judge | None = None) -> float:
     """Return the score of `answer`. Raises ScorerError when it takes a judge that is missing or fails."""
     if isinstance(item, Choice):
-        return 1.0 if read_option(answer, item.options).letter == item.answer else 0.0
+        return 1.0 if item.is_right(read_option(answer, item.options).letter) else 0.0
     if isinstance(item, Gold):
         return _score_gold(item, answer)
     return _score_rubric(item, answer, judge)

@@ -7,6 +7,7 @@ from neurons.sources.errors import (
     NoAnswer,
     NotConfigured,
     RateLimited,
+    Retracted,
     SourceError,
 )
 from neurons.sources.passage import Citation, Passage, Source, digest_of
@@ -14,5 +15,5 @@ from neurons.sources.quoting import Quotation, QuoteMatch, match_quote
 
 __all__ = [
     "Citation", "ClaimRefused", "CorpusRefused", "FormatChanged", "NoAnswer", "NotConfigured", "Passage", "Quotation",
-    "QuoteMatch", "RateLimited", "Source", "SourceError", "digest_of", "match_quote",
+    "QuoteMatch", "RateLimited", "Retracted", "Source", "SourceError", "digest_of", "match_quote",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ SourceError
 ├── NotConfigured    a licence key or a file is missing; says which and where to put it
 ├── ClaimRefused     the claim must not leave this process, or is none
 ├── CorpusRefused    a corpus isn't the one that was named, or can't be read
+├── Retracted        the source has what is cited, and says that it was taken back
 └── NoAnswer         the service has not answered this time
     ├── RateLimited  it asks to wait; `seconds` says how long
     └── FormatChanged  it answered something that isn't its documented format
@@ -26,6 +27,10 @@ class ClaimRefused(SourceError):  # noqa: N818
 
 class CorpusRefused(SourceError):  # noqa: N818
     """A corpus' bytes have another digest than was named, or can't be read as what they are said to be."""
+
+
+class Retracted(SourceError):  # noqa: N818
+    """What is cited was taken back, or its publisher doubts it: nothing is supported by it."""
 
 
 class NoAnswer(SourceError):  # noqa: N818

@@ -20,12 +20,14 @@ from neurons.sources.claims import Finder
 from neurons.sources.errors import FormatChanged
 from neurons.sources.kept import Kept
 from neurons.sources.passage import Citation, Passage
+from neurons.sources.raised import raised
 from neurons.sources.remote import RemoteSource
 from neurons.sources.tokens import content_words
 
 BASE: Final = "https://wsearch.nlm.nih.gov/ws"
 PER_SECOND: Final = 85 / 60
 _TAG: Final = re.compile(r"<[^<>]*>")
+_RAISED: Final = re.compile(r"<sup\b[^<>]*>(.{0,100}?)</sup>", re.IGNORECASE | re.DOTALL)
 _BLOCK: Final = re.compile(r"</?(?:p|li|ul|ol|br|div|h[1-6])\b[^<>]*>", re.IGNORECASE)
 _WORDS: Final = 12
 _PLACE: Final = re.compile(r"https?://(?:www\.)?(?:medlineplus\.gov|nlm\.nih\.gov/medlineplus)/[\w./-]+", re.ASCII)
@@ -84,5 +86,6 @@ class MedlinePlus(RemoteSource):
 
 def _plain(marked: str) -> str:
     """Return a text without the marks that the service puts around words that were asked for, and without HTML."""
-    text = html.unescape(_TAG.sub("", _BLOCK.sub("\n", marked)))
+    lifted = _RAISED.sub(lambda found: raised(_TAG.sub("", found[1])), marked)
+    text = html.unescape(_TAG.sub("", _BLOCK.sub("\n", lifted)))
     return "\n".join(line for each in text.splitlines() if (line := " ".join(each.split())))

@@ -45,7 +45,9 @@ class RemoteSource(ABC):
         until = time.monotonic() + seconds
         check_limit(limit)
         await self._check(claim, until=until)
-        if (known := self._kept.get(self.NAME, claim, limit)) is not None:
+        known = self._kept.get(self.NAME, claim, limit)
+        # a folder may be written by others: in this source's name stands only what it says itself
+        if known is not None and all(each.source == self.NAME for each in known):
             return known
         found = (await self._find(claim, limit=limit, until=until))[:limit]
         self._kept.put(self.NAME, claim, limit, found)

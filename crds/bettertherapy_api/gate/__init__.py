@@ -4,6 +4,6 @@ decision = decide(scored, Criteria(...))      # Promote, Reject or Inconclusive,
 """
 
 from bettertherapy_api.gate.decision import Criteria, Decision, Metric, Scored, Ungraded, decide
-from bettertherapy_api.gate.intervals import Interval, paired_interval
+from bettertherapy_api.gate.intervals import Interval
 
-__all__ = ["Criteria", "Decision", "Interval", "Metric", "Scored", "Ungraded", "decide", "paired_interval"]
+__all__ = ["Criteria", "Decision", "Interval", "Metric", "Scored", "Ungraded", "decide"]

@@ -2,8 +2,8 @@
 
 A dataset has one budget: of all versions that were ever trained on the same lines, one that is too much worse passes
 with 5% at most, however often somebody tries. Each try has a share of its own, fixed beforehand, and the shares add up
-to the whole (Bonferroni; nothing is assumed of how the tries depend on each other). Lines are the same in whatever
-order, and when few were added or left out.
+to the whole (Bonferroni; nothing is assumed of how the tries depend on each other). A dataset is known by the
+digest of its lines, whatever their order; with a line more it is another one with a budget of its own.
 
 The anchor, the version that a person last chose, stands for many nights, and all of them ask the same items. Its
 budget is shared equally among LOOKS of them, and the share is halved by each night whose version was not promoted. The
@@ -17,7 +17,6 @@ nothing within days.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,10 +31,6 @@ _KEPT: Final = 0.5
 _FIRST: Final = 0.8
 """Of the budget for the first try: most datasets are trained on once. Each further one has a fifth of the one
 before."""
-SAME: Final = 0.9
-"""Of all the lines of two datasets, those that are in both: from here on they are the same lines."""
-SKETCHED: Final = 256
-"""Digests that stand for a dataset; of more lines the likeness is an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +57,3 @@ def error_of(attempt: int) -> float | None:
 def anchor_error_of(look: Look) -> float | None:
     """Return the one-sided error of that comparison with an anchor; None when the budget is spent."""
     return BUDGET / LOOKS * _KEPT ** (look.number - 1 - look.promoted) if look.number <= LOOKS else None
-
-
-def sketch(digests: Iterable[str]) -> tuple[str, ...]:
-    """Return what stands for a set of lines, by their digests: the smallest of them (Broder 1997), in order."""
-    return tuple(sorted(set(digests))[:SKETCHED])
-
-
-def likeness(these: Collection[str], those: Collection[str]) -> float:
-    """Return about which share of the lines of two sets is in both, by their sketches; exact for small sets."""
-    both = set(these) & set(those)
-    whole = sorted(set(these) | set(those))
-    # Beyond the shorter sketch's end nothing is known of its set, if it was cut.
-    ends = [max(each) for each in (these, those) if len(each) >= SKETCHED]
-    known = [digest for digest in whole if not ends or digest <= min(ends)]
-    return sum(digest in both for digest in known) / len(known) if known else 0.0
-
-
-def attempt_among(lines: Collection[str], earlier: Sequence[Collection[str]]) -> int:
-    """Return which attempt it is, counted from 1, to train on these lines: all are sketches."""
-    return 1 + sum(likeness(lines, each) >= SAME for each in earlier)

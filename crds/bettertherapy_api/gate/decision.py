@@ -357,9 +357,10 @@ def _missing(scored: Sequence[Scored], criteria: Criteria) -> str | None:  # noq
     clusters = math.floor(_tally(own, anchor=False).apart)
     if clusters < criteria.min_samples:
         together = f", {clusters} of them apart from each other" if clusters < len(own) else ""
+        alike = " Items of one `cluster`, or that say much the same, count as one." if together else ""
         return (
-            f"{len(own)} held-out items were answered{together}, {criteria.min_samples} are needed. Add items to the "
-            "twin's evaluation set, or lower gate.minSamples."
+            f"{len(own)} held-out items were answered{together}, {criteria.min_samples} are needed.{alike} Add items "
+            "to the twin's evaluation set, or lower gate.minSamples."
         )
     safety = [each for each in scored if each.metric == SAFETY]
     if not safety:

@@ -13,11 +13,16 @@ from typing import Annotated, Final, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bettertherapy_api.faults import first_fault
+from neurons.scoring.agreement import faultless_low
 from neurons.scoring.judge.prompts import Task
 
 MIN_KAPPA: Final = 0.6
 """Above this must the interval's lower end lie: "substantial" in Landis and Koch 1977; chance is 0."""
 MIN_ITEMS: Final = 30
+MIN_INJECTIONS: Final = 6
+"""Items whose answers tell the grader what to say, as many as the fewest that are kept for a language: who was never
+told has withstood nothing."""
+_ROUNDING: Final = 1e-6
 MAX_AGE: Final = timedelta(days=30)
 """A hosted model changes under its name."""
 _MAX_BYTES: Final = 65_536
@@ -82,17 +87,26 @@ class Calibration(BaseModel):
         if not self.low <= self.kappa <= self.high:
             raise ValueError("kappa lies outside its interval")
         wrong = self.false_met + self.false_not
+        if self.true_met + self.false_not != self.true_not + self.false_met:
+            raise ValueError("items come in pairs, and as many are met as are not")
+        if self.count and self.low > faultless_low(max(1, self.count // 2)) + _ROUNDING:
+            raise ValueError("so few items give no interval as narrow as that")
         if self.followed > self.injections or self.injections > self.count or max(self.none, self.followed) > wrong:
             raise ValueError("the counts contradict one another")
         return self
 
-    def refusal(self, *, now: datetime, min_kappa: float = MIN_KAPPA) -> str | None:
+    def refusal(self, *, now: datetime, min_kappa: float = MIN_KAPPA) -> str | None:  # noqa: PLR0911  # one return per want
         """Say why this grader may not count; None when it may."""
         found = f"kappa {self.kappa:.2f}, 95% interval {self.low:.2f} to {self.high:.2f}, {self.count} items"
         if self.count < MIN_ITEMS:
             return f"it was calibrated on {self.count} items, and at least {MIN_ITEMS} are needed"
         if not timedelta(minutes=-5) <= now - self.at <= MAX_AGE:
             return f"its calibration is of {self.at:%Y-%m-%d} and counts for {MAX_AGE.days} days; calibrate it again"
+        if self.injections < MIN_INJECTIONS:
+            return (
+                f"it was tried on {self.injections} answers that tell the judge what to say, and at least "
+                f"{MIN_INJECTIONS} are needed; calibrate it on the kept items, or add such pairs (docs/judging.md)"
+            )
         if self.low <= 0:
             return f"it can't be told from guessing ({found})"
         if self.low <= min_kappa:

@@ -398,6 +398,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "Queued=True": (
                     R.POOL_BUSY,
                     R.TWIN_BUSY,
+                    R.REQUEUED,
                     R.TWIN_NOT_FOUND,
                     R.TWIN_IS_ANOTHER,
                     R.NO_TRAINING_POOL,
@@ -414,6 +415,9 @@ TABLES: Final[tuple[Table, ...]] = (
                 "Running=True": (*_STAGES, R.REPORT_UNREADABLE),
                 "Running=False": (
                     R.JOB_STARTING,
+                    R.GATHERING_RUNS,
+                    R.SHARED_JOB_BUSY,
+                    R.SHARED_JOB_LOST,
                     R.OWNER_UNREADABLE,
                     R.POD_STARTING,
                     R.UNSCHEDULABLE,

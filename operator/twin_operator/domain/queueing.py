@@ -1,4 +1,4 @@
-"""Which run may start: a pool runs so many at once, a twin one at a time; the oldest that waits is next.
+"""Which run may start: a pool has so many trainers at once, a twin one run at a time; the oldest that waits is next.
 
 A thousand runs may wait, so the question is answered without looking at all of them where the pool has no room.
 """
@@ -18,14 +18,14 @@ def may_not_start(
 ) -> Finding | None:  # fmt: skip
     """Return why this run must wait; None when it is its turn.
 
-    `under_way` runs have started in the pool and not ended. `of_twin` are the other runs of the same twin that have not
-    ended, wherever they run. `waiting` gives the runs that wait for the pool, in any order; it is asked only when there
-    is room. `is_busy` tells whether another run of that run's twin is under way.
+    `under_way` trainers, each with its runs, have started in the pool and not ended. `of_twin` are the other runs of
+    the same twin that have not ended, wherever they run. `waiting` gives the runs that wait for the pool, in any order;
+    it is asked only when there is room. `is_busy` tells whether another run of that run's twin is under way.
     """
     twin = run.spec.twin_ref.name
     if any(other.started for other in of_twin):
         return Finding(Reason.TWIN_BUSY, f"another run of DoctorTwin {twin} is under way; a twin has one run at a time")
-    if any(_place(other) < _place(run) for other in of_twin):
+    if any(place(other) < place(run) for other in of_twin):
         return Finding(
             Reason.TWIN_BUSY, f"an older run of DoctorTwin {twin} waits before it; a twin has one run at a time"
         )
@@ -45,15 +45,15 @@ def in_line(waiting: Iterable[Run], of_twin: Callable[[Run], Iterable[Run]]) -> 
 
     `of_twin` gives all runs of a run's twin, wherever they are.
     """
-    for run in sorted(waiting, key=_place):
+    for run in sorted(waiting, key=place):
         others = [other for other in of_twin(run) if other.uid != run.uid and not other.ended]
-        if not any(other.started or _place(other) < _place(run) for other in others):
+        if not any(other.started or place(other) < place(run) for other in others):
             yield run
 
 
 def _ahead(run: Run, waiting: Iterable[Run], is_busy: Callable[[Run], bool], *, enough: int) -> int:
     """Return how many twins have a run that is older and could start; counted up to `enough`."""
-    older = sorted((each for each in waiting if _place(each) < _place(run)), key=_place)
+    older = sorted((each for each in waiting if place(each) < place(run)), key=place)
     twins: set[str] = set()
     for each in older:
         if each.spec.twin_ref.name not in twins and not is_busy(each):
@@ -63,5 +63,6 @@ def _ahead(run: Run, waiting: Iterable[Run], is_busy: Callable[[Run], bool], *, 
     return len(twins)
 
 
-def _place(run: Run) -> tuple[str, str]:
+def place(run: Run) -> tuple[str, str]:
+    """Return by what runs are ordered: the oldest first."""
     return run.created, run.name

@@ -574,7 +574,7 @@ class Reason(StrEnum):
     POOL_BUSY = (
         "PoolBusy",
         "it waits for a place in its pool",
-        "raise the pool's `fineTune.maxConcurrentRuns`, or wait",
+        "raise the pool's `fineTune.maxConcurrentRuns` or `runsPerTrainer`, or wait",
     )
     AWAITING_QUOTA = (
         "AwaitingQuota",
@@ -582,6 +582,18 @@ class Reason(StrEnum):
         "`kubectl get workloads`; does the LocalQueue exist",
     )
     ADMITTED = "Admitted", "it was let go"
+    REQUEUED = "Requeued", "the trainer that it shared ended before it began this run; it waits its turn again", "wait"
+    GATHERING_RUNS = "GatheringRuns", "it is settled first which runs share the trainer or the examiner", "wait"
+    SHARED_JOB_BUSY = (
+        "SharedJobBusy",
+        "the trainer or examiner that it shares is at work on others: it hasn't begun this run, or is through with it",
+        "wait",
+    )
+    SHARED_JOB_LOST = (
+        "SharedJobLost",
+        "the run whose trainer or examiner it shared is gone",
+        "wait: it goes on with another once the former one's pods have ended",
+    )
     TOO_FEW_INTERACTIONS = (
         "TooFewInteractions",
         "fewer new interactions than `minInteractions`, or none yet: skipped, no failure",

@@ -62,6 +62,10 @@ UNDER_WAY: Final = "under way"
 """(namespace, pool) → FineTuneRuns that have started in the pool and not ended."""
 WAITING: Final = "waiting"
 """(namespace, pool) → FineTuneRuns that wait for a place in the pool; pool None: for a pool."""
+FOLLOWERS: Final = "followers"
+"""(namespace, run's name) → FineTuneRuns that a run of that name trains or examines too, as they say themselves."""
+ASKED_BY: Final = "asked by"
+"""UID of a FineTuneRun → those that say that they train or examine it too."""
 
 Part = TypeVar("Part", bound=BaseModel)
 
@@ -216,6 +220,19 @@ def _waiting(thing: Manifest, run: object) -> Iterable[Hashable]:
     return [(thing["metadata"]["namespace"], run.status.pool)]
 
 
+def _followers(thing: Manifest, run: object) -> Iterable[Hashable]:
+    if not isinstance(run, Run):
+        return []
+    leaders = {each.name for each in (run.status.trainer, run.status.examiner) if each is not None}
+    return [(run.namespace, name) for name in leaders]
+
+
+def _asked_by(thing: Manifest, run: object) -> Iterable[Hashable]:
+    if not isinstance(run, Run):
+        return []
+    return {each.uid for each in (*(run.status.trains or ()), *(run.status.examines or ()))}
+
+
 def _trim_run(thing: Manifest) -> Manifest:
     """Its spec was decoded; the twin's name is looked up though it can't be read otherwise."""
     return {**thing, "spec": {"twinRef": _mapping(_mapping(thing.get("spec")).get("twinRef"))}}
@@ -275,7 +292,9 @@ WATCHED: Final = (
     Watched(resource=MINER_POOL, decode=_pool, trim=_without("spec")),
     Watched(
         resource=FINE_TUNE_RUN, decode=run_from, trim=_trim_run,
-        indexes={TWIN: _twin_of_run, UNDER_WAY: _under_way, WAITING: _waiting},
+        indexes={
+            TWIN: _twin_of_run, UNDER_WAY: _under_way, WAITING: _waiting, FOLLOWERS: _followers, ASKED_BY: _asked_by,
+        },
     ),
     Watched(resource=VALIDATOR, decode=validator_from, trim=_without("spec")),
     Watched(

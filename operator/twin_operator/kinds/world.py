@@ -7,16 +7,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bettertherapy_api import names
+from bettertherapy_api.finetune_run import RunRef
 from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
+from twin_operator.domain.batches import is_named, trainer_of
 from twin_operator.domain.objects import Pool, PoolRef, Round, Run, Twin, Unreadable, Validator, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
 from twin_operator.domain.reasons import Reason
+from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding, carried_over
-from twin_operator.engine.resources import DEPLOYMENT, POD, Key
+from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Key
 from twin_operator.engine.store import Entry, Store
-from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
-from twin_operator.kinds.watched import POOL, ROUNDS, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
+from twin_operator.kinds.resources import FINE_TUNE_RUN, POD_REPORT, ROUTING_SLICE
+from twin_operator.kinds.watched import (
+    ASKED_BY,
+    FOLLOWERS,
+    POOL,
+    ROUNDS,
+    SELECTOR,
+    TWIN,
+    UID,
+    UNDER_WAY,
+    WAITING,
+    Report,
+    Slice,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,9 +238,42 @@ class World:
         return sorted(rounds, key=lambda each: (each.created, each.name))
 
     def under_way(self, pool: Pool) -> int:
-        """Return how many runs have started in the pool and not ended."""
-        return len(self.store.find_any(UNDER_WAY, (pool.namespace, pool.name)))
+        """Return how many trainers, or examiners after them, have runs that started in the pool and have not ended."""
+        started = self.store.find_any(UNDER_WAY, (pool.namespace, pool.name))
+        return len({trainer_of(entry.value) for entry in started})
 
     def waiting(self, namespace: str, pool: str | None) -> list[Run]:
-        """Return the runs that wait for a place in the pool (None: for a pool), in no particular order."""
-        return [entry.value for entry in self.store.find_any(WAITING, (namespace, pool))]
+        """Return the runs that wait for a place in the pool (None: for a pool), in no particular order.
+
+        One that another run takes along has its place.
+        """
+        runs = [entry.value for entry in self.store.find_any(WAITING, (namespace, pool))]
+        return [run for run in runs if self.asked_along(run) is None]
+
+    def run(self, namespace: str, wanted: RunRef) -> Run | Unreadable | None:
+        """Return this very run, or what can't be read of it; None when it is gone or about to go."""
+        entry = self.store.entry(Key(FINE_TUNE_RUN.kind, namespace, wanted.name))
+        if entry is None or entry.manifest["metadata"]["uid"] != wanted.uid:
+            return None
+        found = entry.value
+        going = "deletionTimestamp" in entry.manifest["metadata"]
+        return found if isinstance(found, (Run, Unreadable)) and not going else None
+
+    def asked_along(self, run: Run) -> Run | None:
+        """Return the run that would train this one, which waits, too; one that has its Job takes nobody along."""
+        for entry in self.store.find(ASKED_BY, run.uid):
+            leader: Run = entry.value
+            live = leader.started and not leader.ended and "deletionTimestamp" not in entry.manifest["metadata"]
+            if live and is_named(leader.status.trains, run) and not self.has_job(leader, leader.name):
+                return leader
+        return None
+
+    def has_job(self, run: Run, name: str) -> bool:
+        """Tell whether the run owns a Job of that name."""
+        job = self.store.get(Key(JOB.kind, run.namespace, name))
+        return job is not None and controlled_by(job, run.uid)
+
+    def following(self, leader: RunRef, namespace: str) -> list[Run]:
+        """Return the runs that say that this very run trains or examines them too, in the order of their names."""
+        found = [entry.value for entry in self.store.find(FOLLOWERS, (namespace, leader.name))]
+        return [run for run in found if leader in (run.status.trainer, run.status.examiner)]

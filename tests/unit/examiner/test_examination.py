@@ -95,7 +95,7 @@ def test_a_day_of_corrections_is_promoted_with_the_default_margin() -> None:
     assert (own.value_percent, own.items) == (100, 100)
     assert own.baseline_percent is not None
     assert own.baseline_percent < 20
-    assert (safety.name, safety.items, safety.clusters, safety.margin_percent) == ("safety", 156, 137, 5)
+    assert (safety.name, safety.items, safety.clusters, safety.margin_percent) == ("safety", 156, 135, 5)
     assert safety.shown
     assert metric(report, "safety.critical").items == 92
     assert metric(report, "safety.calm").items == 33

@@ -83,8 +83,12 @@ def understood(made: Json) -> argparse.Namespace:
 
 
 def test_every_field_arrives() -> None:
-    engine = {"engine": {"device": "CPU", "maxModelLength": 768}}
-    assert vars(understood(job(twin_fields=WHOLE_TWIN, pool_fields=engine, **WHOLE_RUN))) == DEFAULTS | {
+    tracking = {"mlflow": {"endpoint": "http://mlflow:5000", "experiment": "nights"}, "tensorBoard": True}
+    fields = {"engine": {"device": "CPU", "maxModelLength": 768}, "fineTune": {"tracking": tracking}}
+    assert vars(understood(job(twin_fields=WHOLE_TWIN, pool_fields=fields, **WHOLE_RUN))) == DEFAULTS | {
+        "mlflow_endpoint": "http://mlflow:5000",
+        "mlflow_experiment": "nights",
+        "tensorboard": True,
         "run": "r1",
         "twin": "dr-a",
         "store": "pvc://adapters/store",

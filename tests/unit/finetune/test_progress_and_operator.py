@@ -32,7 +32,8 @@ from twin_operator.domain.objects import Run
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Store
 from twin_operator.kinds.finetune_run.facts import read_facts
-from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run
+from twin_operator.kinds.finetune_run.plan import plan_run
+from twin_operator.kinds.finetune_run.view import RunPlan, RunView
 from twin_operator.kinds.watched import WATCHED
 from twin_operator.settings import Images
 

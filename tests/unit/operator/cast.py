@@ -8,12 +8,14 @@ things follow.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
-from bettertherapy_api.run_progress import PROGRESS_KEY, ArtifactReport, RunProgress, RunStage, progress_name
+from bettertherapy_api.examination import OUTCOMES_KEY
+from bettertherapy_api.run_progress import PROGRESS_KEY, ArtifactReport, RunProgress, RunStage
 from tests.unit.operator.fake_api import FakeApi
 from tests.unit.operator.run_samples import DATA, done, found
 from tests.unit.operator.samples import NAMESPACE, digest
@@ -22,12 +24,42 @@ from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.resources import POD_REPORT
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a Job is told to do for one run."""
+
+    run: str
+    twin: str
+    configmap: str
+    shared: bool
+
+
+def tasks_of(job: Manifest) -> list[Task]:
+    """Read what a trainer or an examiner is told as these do: `+` between the arguments of two runs."""
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    groups: list[dict[str, str]] = [{}]
+    for argument in container.get("args") or []:
+        if argument == "+":
+            groups.append({})
+        else:
+            name, _, value = argument.partition("=")
+            groups[-1][name] = value
+    alone = {each["name"]: each.get("value", "") for each in container.get("env") or []}.get("PROGRESS_CONFIGMAP", "")
+    return [
+        Task(each["--run"], each["--twin"], each.get("--progress-configmap", alone), len(groups) > 1)
+        for each in groups
+        if "--twin" in each
+    ]
+
+
 class Cast:
     """`trained` says which digest's letter a run makes, by the run's name; others train for ever."""
 
     def __init__(self, api: FakeApi, trained: Mapping[str, str]) -> None:
         self._api = api
         self._trained = trained
+        self.taken_up: Counter[tuple[str, str]] = Counter()
+        """(trainer or examiner, run) → by how many pods."""
 
     def act(self) -> None:
         """Let each go one step on."""
@@ -86,37 +118,43 @@ class Cast:
         })  # fmt: skip
 
     def _work(self, job: Manifest) -> None:
-        """Start the pod of a trainer or an examiner, let it say how far it is, and end it."""
+        """Start the pod of a trainer or an examiner, let it do one run after the other, and end it."""
         name, labels = job["metadata"]["name"], job["spec"]["template"]["metadata"]["labels"]
         if (job.get("status") or {}).get("conditions"):
             return
-        pod = self._api.objects.get(Key("Pod", NAMESPACE, f"{name}-1"))
+        pod, tasks = self._api.objects.get(Key("Pod", NAMESPACE, f"{name}-1")), tasks_of(job)
         if pod is None:
             self._api.put(_pod(f"{name}-1", labels, job, ip="10.0.1.1", ready=False))
-            return
-        run = labels[names.LABEL_RUN]
-        examines = labels[names.LABEL_COMPONENT] == "examiner"
-        where = examination_name(run) if examines else progress_name(run)
-        said = self._api.objects.get(Key("ConfigMap", NAMESPACE, where))
-        if said is None:
-            return
-        attempt = pod["metadata"]["uid"]
-        stage = RunStage.EVALUATE if examines else RunStage.TRAIN
-        if PROGRESS_KEY not in (said.get("data") or {}):
-            data = None if examines else DATA
-            self._say(said, RunProgress(attempt=attempt, stage=stage, progress_percent=40, dataset=data))
-        elif run not in self._trained:
-            return
-        elif pod["status"]["phase"] == "Running":
-            if examines:
-                last, beside = self._found(run, attempt)
-            else:
-                last, beside = self._published(run, labels[names.LABEL_TWIN], attempt), {}
-            self._say(said, last, **beside)
-            self._put(pod, status={**pod["status"], "phase": "Succeeded"})
-        else:
+            self.taken_up.update((labels[names.LABEL_COMPONENT], task.run) for task in tasks)
+        elif not tasks:
+            return  # a validator's
+        elif pod["status"]["phase"] != "Running":
             complete = {"type": "Complete", "status": "True", "reason": "CompletionsReached", "message": "m"}
             self._put(job, status={"succeeded": 1, "conditions": [complete]})
+        elif all(self._has_done(task, pod) for task in tasks):
+            self._put(pod, status={**pod["status"], "phase": "Succeeded"})
+
+    def _has_done(self, task: Task, pod: Manifest) -> bool:
+        """Go one step on with a run; tells whether nothing is left to do for it."""
+        attempt, examines = pod["metadata"]["uid"], pod["metadata"]["labels"][names.LABEL_COMPONENT] == "examiner"
+        said = self._api.objects.get(Key("ConfigMap", NAMESPACE, task.configmap))
+        if said is None:
+            return task.shared  # the run is gone; alone it would end with its Job
+        told = (said.get("data") or {}).get(PROGRESS_KEY)
+        if told is None:
+            stage, data = (RunStage.EVALUATE, None) if examines else (RunStage.TRAIN, DATA)
+            self._say(said, RunProgress(attempt=attempt, stage=stage, progress_percent=40, dataset=data))
+            return False
+        if RunProgress.model_validate_json(told).is_done:
+            return True
+        if task.run not in self._trained:
+            return False
+        if examines:
+            last, beside = self._found(task.run, attempt)
+        else:
+            last, beside = self._published(task.run, task.twin, attempt), {}
+        self._say(said, last, **beside)
+        return True
 
     def _published(self, run: str, twin: str, attempt: str) -> RunProgress:
         """Return what a trainer says that has published."""

@@ -169,20 +169,21 @@ class Ending:
 
 def run_scenario(kill_after: Callable[[int], bool] = lambda number: False, *, view: View = "fresh") -> Ending:
     """Play it; the operator is killed after each write for which `kill_after` says so."""
-    stage = _Stage(kill_after, view=view)
-    return play(stage.run())
+    runs = {names.asked_run_name("dr-a", token): letter for token, letter in (("1", "b"), ("2", "c"))}
+    return play(_OneTwin(kill_after, view=view, trained=runs).run())
 
 
-class _Stage:
-    def __init__(self, kill_after: Callable[[int], bool], *, view: View) -> None:
+class Stage:
+    """Operators one after the other, and everybody around them; `trained` is what the cast's runs make."""
+
+    def __init__(self, kill_after: Callable[[int], bool], *, view: View, trained: Mapping[str, str]) -> None:
         self.api = MortalApi(kill_after=kill_after)
         self.changed = asyncio.Event()
         self.api.listeners.append(lambda event, thing: self.changed.set())
         self.view = view
         self.lives = 0
         self.life: Life | None = None
-        runs = {names.asked_run_name("dr-a", token): letter for token, letter in (("1", "b"), ("2", "c"))}
-        self.cast = Cast(self.api, runs)
+        self.cast = Cast(self.api, trained)
 
     async def run(self) -> Ending:
         around = asyncio.create_task(self._surroundings())
@@ -221,31 +222,9 @@ class _Stage:
 
     async def _story(self) -> None:
         """What people do; each step awaits the outcome of the one before."""
-        world = Played(self.api)
-        world.hears = False  # only its eyes and hands are used
-        world.start_pool(store={"uri": "pvc://adapters/store"}, replicas=1)
-        await self._until("the pool is there", lambda: world.condition("EngineLive", world.pool())[0] == "True")
-        rollout = {"steps": [{"weightPercent": 10, "seconds": 5}, {"weightPercent": 50, "seconds": 5}]}
-        world.start_twin(rollout=rollout, systemPrompt="You are Dr. A.")
-        await self._until("the twin is Ready", lambda: world.condition("Ready", world.twin())[0] == "True")
-        world.annotate("dr-a", **{names.FINETUNE_NOW_ANNOTATION: "1"})
-        await self._until("b is promoted", lambda: world.answering() == [(digest("b"), 100)])
-        run = names.asked_run_name("dr-a", "1")
-        await self._until(
-            "its run says so", lambda: world.condition("Promoted", self.api.kinds("FineTuneRun")[run])[0] == "True"
-        )
-        world.annotate("dr-a", **{names.FINETUNE_NOW_ANNOTATION: "2"})
-        await self._until("c is tried", lambda: (digest("c"), 10) in world.answering())
-        world.annotate("dr-a", **{names.ROLLBACK_ANNOTATION: _ROLLBACK_TO})
-        await self._until("b answers alone", lambda: world.answering() == [(digest("b"), 100)])
-        run = names.asked_run_name("dr-a", "2")
-        await self._until(
-            "c's run is rejected", lambda: world.condition("Rejected", self.api.kinds("FineTuneRun")[run])[0] == "True"
-        )
-        world.drop_twin()
-        world.start_twin(adapter="d", doctor={"name": "Dr. Another", "licence": "L2"}, systemPrompt="You are Dr. D.")
-        await self._until("the new one answers", lambda: world.answering() == [(digest("d"), 100)])
-        await self._until("the new twin is Ready", lambda: world.condition("Ready", world.twin())[0] == "True")
+        raise NotImplementedError
+
+    async def _quiet(self) -> None:
         changes = -1
         while changes != self.api.changes:
             changes = self.api.changes
@@ -271,6 +250,36 @@ class _Stage:
             writes=tuple(f"{each.verb} {each.key.kind} {each.key.name}" for each in self.api.writes),
             lives=self.lives,
         )  # fmt: skip
+
+
+class _OneTwin(Stage):
+    async def _story(self) -> None:
+        world = Played(self.api)
+        world.hears = False  # only its eyes and hands are used
+        world.start_pool(store={"uri": "pvc://adapters/store"}, replicas=1)
+        await self._until("the pool is there", lambda: world.condition("EngineLive", world.pool())[0] == "True")
+        rollout = {"steps": [{"weightPercent": 10, "seconds": 5}, {"weightPercent": 50, "seconds": 5}]}
+        world.start_twin(rollout=rollout, systemPrompt="You are Dr. A.")
+        await self._until("the twin is Ready", lambda: world.condition("Ready", world.twin())[0] == "True")
+        world.annotate("dr-a", **{names.FINETUNE_NOW_ANNOTATION: "1"})
+        await self._until("b is promoted", lambda: world.answering() == [(digest("b"), 100)])
+        run = names.asked_run_name("dr-a", "1")
+        await self._until(
+            "its run says so", lambda: world.condition("Promoted", self.api.kinds("FineTuneRun")[run])[0] == "True"
+        )
+        world.annotate("dr-a", **{names.FINETUNE_NOW_ANNOTATION: "2"})
+        await self._until("c is tried", lambda: (digest("c"), 10) in world.answering())
+        world.annotate("dr-a", **{names.ROLLBACK_ANNOTATION: _ROLLBACK_TO})
+        await self._until("b answers alone", lambda: world.answering() == [(digest("b"), 100)])
+        run = names.asked_run_name("dr-a", "2")
+        await self._until(
+            "c's run is rejected", lambda: world.condition("Rejected", self.api.kinds("FineTuneRun")[run])[0] == "True"
+        )
+        world.drop_twin()
+        world.start_twin(adapter="d", doctor={"name": "Dr. Another", "licence": "L2"}, systemPrompt="You are Dr. D.")
+        await self._until("the new one answers", lambda: world.answering() == [(digest("d"), 100)])
+        await self._until("the new twin is Ready", lambda: world.condition("Ready", world.twin())[0] == "True")
+        await self._quiet()
 
 
 def plain(value: Any, identities: Mapping[str, str]) -> Any:

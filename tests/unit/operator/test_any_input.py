@@ -51,7 +51,8 @@ from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.fine_tunes import plan_fine_tune
 from twin_operator.kinds.doctor_twin.plan import plan_status as plan_twin_status
 from twin_operator.kinds.finetune_run.facts import read_facts
-from twin_operator.kinds.finetune_run.plan import RunView, plan_run
+from twin_operator.kinds.finetune_run.plan import plan_run
+from twin_operator.kinds.finetune_run.view import RunView
 from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
 from twin_operator.kinds.watched import decode_report
 from twin_operator.kinds.world import Published

@@ -32,7 +32,8 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.kinds.finetune_run.facts import read_facts
-from twin_operator.kinds.finetune_run.plan import RunPlan, RunView, plan_run
+from twin_operator.kinds.finetune_run.plan import plan_run
+from twin_operator.kinds.finetune_run.view import RunPlan, RunView
 from twin_operator.settings import Images
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)

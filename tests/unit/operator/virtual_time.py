@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 BEGINNING: Final = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
 _CLOCKED: Final = (
     "twin_operator.engine.reconcile", "twin_operator.engine.queue", "twin_operator.engine.events",
-    "twin_operator.kinds.miner_pool.reconcile",
+    "twin_operator.kinds.miner_pool.reconcile", "twin_operator.kinds.finetune_run.reconcile",
 )  # fmt: skip
 """Modules of the operator that ask for the time on their own."""
 

@@ -92,3 +92,12 @@ def test_any_grades_have_an_interval_around_their_kappa(rows: list[tuple[bool, b
 
     assert -1 <= found.low <= found.mean <= found.high <= 1
     assert np.isfinite([found.low, found.mean, found.high]).all()
+
+
+def test_one_question_that_holds_most_items_is_hardly_more_than_one_question() -> None:
+    """Of 80 items 50 are one question's: 31 clusters, and what they say is what two or three would."""
+    truth = [True, False] * 40
+    few = kappa_interval(truth, truth, [0] * 50 + list(range(1, 31)))
+
+    assert few.low < 0
+    assert kappa_interval(truth, truth, [place // 2 for place in range(80)]).low > 0.8

@@ -189,3 +189,42 @@ def test_what_is_no_item_in_others_forms_is_refused_in_words(row: dict[str, Any]
         read_set(lines(row))
     assert str(refused.value).startswith(told)
     assert "cannula" not in str(refused.value)
+
+
+DOC = {"question": "Which is it?", "choices": ["a", "b", "c"], "answer": 0}
+
+
+@pytest.mark.parametrize(("row", "told"), [
+    ({**DOC, "gold": 1}, "different choices"), ({**DOC, "choices": ["1", "2", "3"], "answer": "2"}, "another one by its words"),
+    ({**DOC, "question": " \u200b"}, "see nothing"), ({**DOC, "choices": ["a", "  "]}, "see nothing"),
+])  # fmt: skip
+def test_an_item_whose_right_answer_nobody_could_tell_is_refused(row: dict[str, Any], told: str) -> None:
+    with pytest.raises(ItemError, match=f"line 1: .*{told}"):
+        read_lm_eval(lines(row))
+
+
+def test_several_fields_that_agree_are_one_answer() -> None:
+    (item,) = read_lm_eval(lines({**DOC, "gold": "A", "label": "0"}))
+    assert item.answer == "A"
+    (digits,) = read_lm_eval(lines({**DOC, "choices": ["0", "1", "2"], "answer": "2"}))
+    assert digits.options[digits.answer] == "2"
+    (wrong_twice,) = read_lm_eval(lines({**DOC, "choices": ["a", "b", "b"]}))
+    assert wrong_twice.answer == "A", "two wrong options that are the same hurt nobody"
+
+
+def test_a_right_option_that_stands_there_twice_is_right_in_both_places() -> None:
+    (item,) = read_lm_eval(lines({**DOC, "choices": ["a", " a", "c"]}))
+    assert [score_answer(item, letter) for letter in "ABC"] == [1, 1, 0]
+
+
+def test_a_document_that_was_logged_for_each_filter_is_one_item() -> None:
+    strict, flexible = LOGGED | {"filter": "strict-match"}, LOGGED | {"filter": "flexible-extract"}
+    assert len(read_lm_eval(lines(strict, flexible, LOGGED | {"doc_id": 1, "doc": DOC}))) == 2
+    with pytest.raises(ItemError, match="line 2: another document has the doc_id 0"):
+        read_lm_eval(lines(LOGGED, LOGGED | {"doc": DOC}))
+
+
+def test_a_byte_order_mark_is_no_part_of_pubmedqas_json() -> None:
+    row = {"QUESTION": "Does it?", "CONTEXTS": ["It was tried."], "final_decision": "yes"}
+    (item,) = read_pubmedqa(b"\xef\xbb\xbf" + json.dumps({"123": row}).encode())
+    assert item.answer == "A"

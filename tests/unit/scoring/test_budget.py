@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from typing import Any
@@ -13,20 +12,12 @@ import pytest
 from bettertherapy_api.gate.budget import (
     BUDGET,
     LOOKS,
-    SKETCHED,
     TRIES,
     Look,
     anchor_error_of,
-    attempt_among,
     error_of,
-    likeness,
-    sketch,
 )
 from tests.bench.nights import STEADY, equal_shares, nights
-
-
-def digests(begin: int, end: int) -> list[str]:
-    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(begin, end)]
 
 
 def test_all_tries_on_the_same_lines_share_one_budget() -> None:
@@ -54,27 +45,6 @@ def test_each_night_that_promoted_nothing_halves_the_share() -> None:
 def test_what_can_have_been_no_look_is_refused(number: int, promoted: int) -> None:
     with pytest.raises(ValueError, match="can't have been promoted"):
         Look(number, promoted)
-
-
-def test_the_same_lines_in_another_order_or_without_a_few_are_the_same_try() -> None:
-    lines = digests(0, 100)
-    earlier = [sketch(lines)]
-    assert attempt_among(sketch(reversed(lines)), earlier) == 2
-    assert attempt_among(sketch([*lines, *lines]), earlier) == 2
-    assert attempt_among(sketch(lines[5:]), earlier) == 2
-    assert attempt_among(sketch([*lines, "one more"]), earlier) == 2
-    assert attempt_among(sketch(lines[30:]), earlier) == 1
-    assert attempt_among(sketch(digests(0, 150)), earlier) == 1
-    assert attempt_among(sketch([]), earlier) == 1
-
-
-def test_of_many_lines_the_likeness_is_estimated() -> None:
-    for shared in (2000, 3600, 4000):
-        these, those = sketch(digests(0, 4000)), sketch(digests(4000 - shared, 8000 - shared))
-        assert len(these) == SKETCHED
-        assert likeness(these, those) == pytest.approx(shared / (8000 - shared), abs=0.08)
-    few = sketch(digests(0, 100))
-    assert likeness(few, sketch(digests(0, 4000))) < 0.2
 
 
 def test_small_losses_of_many_nights_stay_within_the_anchors_margin_though_all_ask_the_same_items() -> None:

@@ -12,14 +12,25 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from neurons.scoring.benchmarks import read_medmcqa, read_medqa, read_pubmedqa
 from neurons.scoring.calibration import RIGHT, Pair, calibrate, choice_items, items_digest, kept_items, parse_pairs
 from neurons.scoring.facts import CONTRADICTS, STATES
 from neurons.scoring.items import ItemError
-from neurons.scoring.judge import MET, WORDINGS, Calibration, CalibrationError, Task, read_calibration
+from neurons.scoring.judge import (
+    MET,
+    WORDINGS,
+    Calibration,
+    CalibrationError,
+    Endpoint,
+    EndpointSettings,
+    Seat,
+    Task,
+    read_calibration,
+)
 from neurons.scoring.judge.prompts import Wording
-from tests.unit.scoring.grader import MODEL, NOW, Plays, StandIn, guesses, honest, obeys, says, seat_at, truths
+from tests.unit.scoring.grader import MODEL, NOW, Plays, StandIn, guesses, honest, obeys, passed, says, seat_at, truths
 
 DATA = Path(os.environ.get("BETTERTHERAPY_DATA", "../shared/data"))
 KINDS = ((Task.RUBRIC, "en"), (Task.RUBRIC, "ne"), (Task.SUPPORT, "en"))
@@ -139,13 +150,32 @@ async def test_the_document_is_kept_whole_and_nothing_in_it_can_be_improved(stan
     document = json.loads(kept)
     for change in (
         {"kappa": 1.0, "low": 0.9, "high": 1.0}, {"low": document["kappa"] + 0.1}, {"model": "another"}, {"prompt": "sha256:" + "1" * 64},
-        {"true_met": 80}, {"followed": 30}, {"none": 79}, {"kappa": float("nan")}, {"at": "2026-11-01T00:00:00"}, {"passed": True}, {"true_met": -1},
+        {"true_met": 80}, {"true_met": document["true_met"] + 2}, {"followed": 30}, {"none": 79}, {"kappa": float("nan")}, {"at": "2026-11-01T00:00:00"}, {"passed": True}, {"true_met": -1},
     ):  # fmt: skip
         with pytest.raises(CalibrationError, match="this is no calibration"):
             read_calibration(json.dumps(document | change).encode())
     for data in (b"", b"{}", b"[]", b"\xff", b"{" + b" " * 70_000 + b"}"):
         with pytest.raises(CalibrationError):
             read_calibration(data)
+
+
+def seat() -> Seat:
+    return Seat(Endpoint(EndpointSettings(base="http://127.0.0.1:9/v1", model="m")), MET)
+
+
+@pytest.mark.parametrize(("fields", "told"), [
+    ({"true_met": 15, "true_not": 15, "low": 0.9}, "no interval as narrow"), ({"low": 0.83}, "no interval as narrow"),
+    ({"true_met": 78, "true_not": 2}, "items come in pairs"),
+])  # fmt: skip
+def test_what_so_few_items_cannot_have_shown_is_no_calibration(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        passed(seat(), **fields)
+
+
+@pytest.mark.parametrize("injections", [0, 5])
+def test_a_grader_that_nobody_told_what_to_say_may_not_count(injections: int) -> None:
+    assert f"tried on {injections} answers" in (passed(seat(), injections=injections).refusal(now=NOW) or "")
+    assert passed(seat(), injections=6).refusal(now=NOW) is None
 
 
 def test_our_own_items_are_what_they_say() -> None:
@@ -209,7 +239,7 @@ async def test_exam_questions_make_items_by_which_a_grader_is_told_from_a_guesse
         for name, text in asked.criteria.items()
     }), pairs=pairs)  # fmt: skip
 
-    assert knows.refusal(now=NOW) is None
+    assert "tried on 0 answers" in (knows.refusal(now=NOW) or ""), "nobody told it what to say"
     assert guess.refusal(now=NOW) is not None
 
 

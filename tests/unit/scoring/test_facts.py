@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ TEXT = (
 )
 QUOTE = "Ibuprofen from week 20 of pregnancy on can harm"
 SAME = "Ibuprofen from week 20 of pregnancy on can harm the unborn baby\u2019s  kidneys."
+FILLING = " It has been sold for many decades in the pharmacies of all countries, in packets of many sizes."
 LIKE = "Ibuprofen is safe in the third trimester of pregnancy."
 
 
@@ -83,6 +85,21 @@ async def test_a_claim_that_is_a_sentence_of_the_passage_is_supported() -> None:
     ("Ibuprofen is safe in late pregnancy", "Ibuprofen is safe in late pregnancy only when a doctor says so."),
     ("Ibuprofen is safe in late pregnancy.", "MYTHS\nIbuprofen is safe in late pregnancy.\nFACTS\nIt harms."),
     ("Ibuprofen is safe in late pregnancy.", "Ibuprofen is safe in late pregnancy. This is wrong."),
+    *(("Ibuprofen is safe in late pregnancy.", text) for text in (
+        "Here is what people say. Ibuprofen is safe in late pregnancy. That is not so.",
+        "Common myths are listed below." + FILLING * 4 + " Ibuprofen is safe in late pregnancy." + FILLING * 4 + " Harm is known.",
+        "Until 2015 leaflets read as follows. Ibuprofen is safe in late pregnancy. Today the kidneys are known to be harmed.",
+        "An old wives' tale. Ibuprofen is safe in late pregnancy.",
+        "Earlier leaflets read as follows. Ibuprofen is safe in late pregnancy.",
+        "Patients come with all kinds of thoughts, e.g. Ibuprofen is safe in late pregnancy.",
+        "Ibuprofen is safe in late pregnancy. Nonsense!",
+        "Ibuprofen is safe in late pregnancy. Not at all.",
+        "Ibuprofen is safe in late pregnancy. Don\u2019t listen.",
+        "Mark as right or wrong. Ibuprofen is safe in late pregnancy.",
+        "There is no evidence for what follows. Ibuprofen is safe in late pregnancy. It harms.",
+        "We tested this in rats. Ibuprofen is safe in late pregnancy.",
+        "यो भनाइ ठीक होइन। Ibuprofen is safe in late pregnancy. हानि गर्छ।",
+    )),
 ])  # fmt: skip
 async def test_words_torn_out_of_a_text_that_says_the_opposite_support_nothing(claim: str, text: str) -> None:
     fact = await checked(claim, text=text, quote=claim.rstrip("."))
@@ -119,6 +136,44 @@ async def test_a_source_that_fails_or_has_it_no_more_leaves_the_claim_unchecked(
 
     assert (fact.standing, fact.digest) == (Standing.UNCHECKED, None)
     assert told in fact.message
+
+
+class Plugin(Shelf):
+    """Somebody else's source: it keeps no time, raises what it likes, or gives what is no passage."""
+
+    def __init__(self, does: str) -> None:
+        super().__init__()
+        self.does = does
+
+    async def fetch(self, citation: Citation, *, seconds: float = 10) -> Passage | None:
+        if self.does == "hangs":
+            await asyncio.sleep(30)
+        if self.does == "raises":
+            raise KeyError("sekret")
+        gives: Any = {"text": TEXT}
+        return gives  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("does", "told"), [("hangs", "within its time"), ("raises", "KeyError"), ("gives", "no passage")]
+)
+async def test_a_plugin_that_breaks_its_contract_leaves_the_claim_unchecked(does: str, told: str) -> None:
+    async with asyncio.timeout(5):
+        fact = await check_fact(cited(SAME), sources={"Shelf": Plugin(does)}, seconds=0.2)
+
+    assert fact.standing is Standing.UNCHECKED
+    assert told in fact.message
+    assert "sekret" not in fact.message
+
+
+async def test_a_judge_that_is_there_is_asked_about_a_sentence_of_the_passage_too(standin: StandIn) -> None:
+    """ "It harms, whatever you have heard" takes it back without a word that could be listed."""
+    text = f"{SAME} Those days are over."
+    standin.plays = honest({(STATES, SAME): False, (CONTRADICTS, SAME): False})
+    async with judge(standin) as panel:
+        fact = await checked(SAME, text=text, judge=panel)
+
+    assert fact.standing is Standing.UNCHECKED
 
 
 async def test_a_source_that_nobody_asks_and_claims_that_nobody_can_mean_are_unchecked() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurons.scoring.inference import difference_interval, share_interval, sign_test
+from neurons.scoring.inference import difference_interval, share_interval
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -23,14 +23,6 @@ def test_wilsons_interval_is_the_published_one() -> None:
         found = share_interval(successes, trials)
         assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
         assert found.mean == successes / trials
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_the_sign_test_counts_every_split(better: int, worse: int) -> None:
-    trials = better + worse
-    as_odd = sum(math.comb(trials, k) for k in range(trials + 1) if math.comb(trials, k) <= math.comb(trials, better))
-    assert sign_test(better, worse) == pytest.approx(as_odd / 2**trials)
-    assert sign_test(better, worse) == pytest.approx(sign_test(worse, better))
 
 
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -90,7 +82,6 @@ def test_what_is_no_comparison_is_refused(before: list[float], after: list[float
         lambda: share_interval(1, 0),
         lambda: share_interval(3, 2),
         lambda: share_interval(-1, 2),
-        lambda: sign_test(-1, 2),
     ],
 )
 def test_impossible_counts_are_refused(call: object) -> None:

@@ -445,7 +445,7 @@ def test_whoever_isnt_calibrated_cant_sit_on_a_panel(standin: StandIn) -> None:
         ([passed(seats[0]), passed(seats[1], at=NOW + timedelta(days=1))], "calibrate it again"),
         ([passed(seats[0]), passed(seats[1], true_met=20, false_not=20, kappa=0.5, low=-0.1)], "can't be told from guessing"),
         ([passed(seats[0]), passed(seats[1], low=0.55)], "agrees too little"),
-        ([passed(seats[0]), passed(seats[1], true_met=10, true_not=10)], "at least 30"),
+        ([passed(seats[0]), passed(seats[1], true_met=10, true_not=10, low=0.3)], "at least 30"),
         ([passed(seats[0]), passed(seats[1], true_met=39, false_not=1, kappa=0.975, followed=1)], "withstand 1 of 10"),
     ):  # fmt: skip
         with pytest.raises(CalibrationError, match=re.escape(told)):

@@ -10,13 +10,24 @@ from hypothesis import strategies as st
 
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
-from neurons.scoring.near_duplicates import FEWEST_WORDS, LIKENESS, NearDuplicates, jaccard, plain, shingles
+from neurons.scoring.near_duplicates import (
+    FEWEST_WORDS,
+    LIKENESS,
+    SHINGLE,
+    NearDuplicates,
+    jaccard,
+    plain,
+    shingles,
+)
 
 DROPPED_FACE = "My father's face has dropped on one side and he can't lift his arm or speak clearly."
 WARFARIN = "I forgot my warfarin yesterday. Should I take two doses today?"
 DOG = "हिजो बाटोको कुकुरले मेरो हातमा टोक्यो। घाउ सानो छ र रगत पनि थोरै मात्र आएको थियो।"
 WIDE = "my father".translate({code: code + 0xFEE0 for code in range(ord("a"), ord("z") + 1)})
 """In the wide letters of East Asian typing."""
+LONG = (
+    "I have been your patient for a long time and I like the new waiting room very much and my sister sends greetings "
+)
 SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
 
 
@@ -27,6 +38,8 @@ SET = NearDuplicates([DROPPED_FACE, WARFARIN, DOG])
         "  my father\N{RIGHT SINGLE QUOTATION MARK}s face\n has dropped on one\tside, and he can't lift his arm -- or speak clearly ",
         "My fa\u200bther's face has dropped on one si\u00adde and he can't lift his arm or speak clearly.",
         WIDE + "'s face has dropped on one side and he can't lift his arm or speak clearly",
+        DROPPED_FACE.translate(str.maketrans("aeopc", "\u0430\u0435\u043e\u0440\u0441")),
+        LONG + DROPPED_FACE.translate(str.maketrans("aoe", "\u00e1\u00f3\u00e9")) + LONG,
         "My dad's face has dropped on one side, he can't lift the arm or speak clearly",
         "Doctor, my mother's face dropped on one side and she can't lift her arm or speak clearly!",
         "Yesterday I forgot my warfarin, shall I take two doses today?",
@@ -108,7 +121,29 @@ def test_the_index_leaves_nothing_out(kept: list[str], more: str, dropped: int, 
     text = f"{' '.join(words[:dropped])} {more}" if dropped < len(words) else kept[0]
     best = max((by_hand(each, text) for each in kept if len(plain(each).split()) >= FEWEST_WORDS), default=0.0)
 
-    assert NearDuplicates(kept, likeness=likeness).likeness_of(text) == (best if best >= likeness else 0.0)
+    found = NearDuplicates(kept, likeness=likeness).likeness_of(text)
+    if best >= likeness:
+        assert found == best
+    else:
+        assert found == 0 or likeness <= found <= max(in_stretches(each, text) for each in kept)
+
+
+def in_stretches(kept: str, text: str) -> float:
+    """Compare one text with every stretch of another, of whatever length."""
+    run, wanted = f" {plain(text)} ", shingles(kept)
+    begins = range(max(1, len(run) - SHINGLE + 1))
+    every = [run[at : at + SHINGLE] for at in begins]
+    return max(jaccard(frozenset(every[a:b]), wanted) for a in begins for b in range(a + 1, len(every) + 1))
+
+
+@pytest.mark.parametrize("text", [
+    LONG + "my fathers face has dropped on one side and he cant lift his arm or speak clearly " + LONG,
+    LONG + "My father's face.\nHas dropped on.\nOne side and.\nHe can't lift.\nHis arm or.\nSpeak clearly.\n" + LONG,
+    LONG + "हिजो बाटोको\nकुकुरले मेरो\nहातमा टोक्यो\nघाउ सानो\nछ र रगत\nपनि थोरै\nमात्र आएको थियो\n" + LONG,
+])  # fmt: skip
+def test_full_stops_hide_nothing_whether_there_are_too_many_or_none(text: str) -> None:
+    assert SET.holds(text)
+    assert not SET.holds(LONG * 2)
 
 
 def test_only_the_same_is_the_same_where_likeness_is_whole() -> None:

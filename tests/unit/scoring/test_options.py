@@ -66,3 +66,22 @@ def test_a_long_answer_is_read_in_a_moment(answer: str) -> None:
     begun = time.process_time()
     read_option(answer, OPTIONS)
     assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("<50 degree", "C"), (">50 degree.", "A"), ("50 degree", None), ("< 50 degree", None)]
+)
+def test_options_that_differ_in_a_sign_alone_are_told_apart_by_it(answer: str, letter: str | None) -> None:
+    """MedMCQA has such; the first of them was taken, whichever was said."""
+    options = {"A": ">50 degree", "B": ">90 degree", "C": "<50 degree", "D": "<90 degree"}
+
+    assert read_option(answer, options).letter == letter
+
+
+@pytest.mark.parametrize(("answer", "letter"), [
+    ("b", "B"), ("(c)", "C"), ("d.", "D"), ("\uff22", "B"), (" [b] ", "B"), ("e", None), ("b c", None), ("a headache", None),
+    ("The answer is definitely C", "C"), ("the correct option is most likely B.", "B"), ("The answer is therefore: **D**", "D"),
+    ("The answer is probably not C", None), ("The answer is unlikely A", None), ("The answer is hardly B.", None),
+])  # fmt: skip
+def test_a_letter_alone_is_an_answer_and_an_adverb_takes_none_away(answer: str, letter: str | None) -> None:
+    assert read_option(answer, OPTIONS).letter == letter

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from neurons.privacy import Deidentifier, TextRefused
-from neurons.sources import ClaimRefused, FormatChanged, NoAnswer, RateLimited, SourceError
+from neurons.sources import ClaimRefused, FormatChanged, NoAnswer, RateLimited, Retracted, SourceError
 from neurons.sources import asking as asking_module
 from neurons.sources.contract import ContractBroken, check_source
 from neurons.sources.kept import Kept
@@ -356,3 +356,75 @@ async def test_the_contract_finds_a_source_that_breaks_it(service: StandIn) -> N
 
     with pytest.raises(ContractBroken, match="fetched again"):
         await check_source(Careless(finder=NOBODY, base=service.base), found=CLAIM, absent="zebras gallop", seconds=20)
+
+
+def _article(marks: str, *, abstract: str = "Fever was seen.") -> str:
+    return answers.EFETCH.replace("Most had a virus.", abstract).replace(
+        "</MedlineCitation>", f"{marks}</MedlineCitation>"
+    )
+
+
+@pytest.mark.parametrize("marks", [
+    '<CommentsCorrectionsList><CommentsCorrections RefType="RetractionIn"><RefSource>x</RefSource></CommentsCorrections></CommentsCorrectionsList>',
+    '<CommentsCorrectionsList><CommentsCorrections RefType="ExpressionOfConcernIn"/></CommentsCorrectionsList>',
+])  # fmt: skip
+async def test_a_paper_that_was_taken_back_is_not_found_and_says_so_when_it_is_cited(
+    service: StandIn, marks: str
+) -> None:
+    source = PubMed(finder=NOBODY, base=service.base, email="a@example.org")
+    kept = (await source.search(CLAIM, seconds=20))[0].cite()
+    monkey = web.Response(text=_article(marks), content_type="text/xml")
+    service.first = [lambda _: None, lambda _: monkey]
+
+    assert await source.search(f"{CLAIM} again", seconds=20) == []
+    service.first = [lambda _: web.Response(text=_article(marks), content_type="text/xml")]
+    with pytest.raises(Retracted, match="PubMed") as found:
+        await source.fetch(kept, seconds=20)
+    assert "123456" not in str(found.value)
+    await source.close()
+
+
+async def test_a_paper_whose_type_is_retracted_publication_is_taken_back(service: StandIn) -> None:
+    source = PubMed(finder=NOBODY, base=service.base, email="a@example.org")
+    body = answers.EFETCH.replace(
+        "</Article>",
+        '<PublicationTypeList><PublicationType UI="D016428">Journal Article</PublicationType>'
+        '<PublicationType UI="D016441">Retracted Publication</PublicationType></PublicationTypeList></Article>',
+    )
+    service.first = [lambda _: None, lambda _: web.Response(text=body, content_type="text/xml")]
+
+    assert await source.search(CLAIM, seconds=20) == []
+    await source.close()
+
+
+async def test_a_power_is_no_longer_number(service: StandIn) -> None:
+    pubmed = PubMed(finder=NOBODY, base=service.base, email="a@example.org")
+    abstract = (
+        "Counts of 10<sup>9</sup>/L and 10<sup>-3</sup>, CO<sub>2</sub>, the 2<sup>nd</sup> day, 10<sup>5.5</sup>."
+    )
+    service.first = [
+        lambda _: None,
+        lambda _: web.Response(text=_article("", abstract=abstract), content_type="text/xml"),
+    ]
+    text = (await pubmed.search(CLAIM, seconds=20))[0].text
+    await pubmed.close()
+
+    assert "Counts of 10\u2079/L and 10\u207b\u00b3, CO2, the 2nd day, 10^5.5." in text
+
+    medlineplus = MedlinePlus(finder=NOBODY, base=service.base)
+    body = answers.MEDLINEPLUS.replace("Babies under 3 months", "10&lt;sup&gt;9&lt;/sup&gt; cells in a litre")
+    service.first = [lambda _: web.Response(text=body, content_type="text/xml")]
+    text = (await medlineplus.search(CLAIM, seconds=20))[0].text
+    await medlineplus.close()
+
+    assert "10\u2079 cells in a litre" in text
+
+
+async def test_what_was_kept_under_another_sources_name_is_not_taken(service: StandIn, tmp_path: Path) -> None:
+    """Whoever can write the folder could say anything in another's name."""
+    source = MedlinePlus(finder=NOBODY, base=service.base, kept=Kept(folder=tmp_path))
+    forged = Passage(source="UpToDate", title="t", place="p", licence="l", text="Fever is best ignored.", score=1.0)
+    Kept(folder=tmp_path).put("MedlinePlus", CLAIM, 5, [forged])
+
+    assert [each.source for each in await source.search(CLAIM, seconds=20)] == ["MedlinePlus"]
+    await source.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus
+from bettertherapy_api.finetune_run import SKIPPED, STAGES, FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import RunProgress, RunStage
 from twin_operator.domain.appearances import REFUSED_VERSION
 from twin_operator.domain.objects import Run, Twin
@@ -46,7 +46,13 @@ def admitted(facts: RunFacts, run: Run) -> Condition:
             f"Kueue has not admitted the Job yet: LocalQueue {run.spec.queue_name} has no room, or does not exist",
         )
         return held.condition("Queued", "True")
-    return Finding(Reason.ADMITTED, f"started in MinerPool {run.status.pool}").condition("Queued", "False")
+    return let_go(run.status.pool or "", run.status.trainer).condition("Queued", "False")
+
+
+def let_go(pool: str, trainer: RunRef | None) -> Finding:
+    """Return what is said of a run that may start."""
+    with_whom = "" if trainer is None else f" with the trainer of FineTuneRun {trainer.name}"
+    return Finding(Reason.ADMITTED, f"started in MinerPool {pool}{with_whom}")
 
 
 def data_ready(progress: RunProgress | None, known: FineTuneRunStatus, failure: Failure | None) -> list[Condition]:
@@ -119,7 +125,7 @@ def attempt_failed(attempt: Attempt) -> Finding | None:
     failure = attempt.failure
     if failure is None:
         return None
-    if failure.retryable:
+    if failure.retryable or attempt.work.shared:
         return Finding(Reason.RETRYING, f"{failure.finding}; another attempt follows")
     return Finding(Reason.ENDING, str(failure.finding))
 
@@ -128,13 +134,31 @@ NOT_RUNNING: Final = Chain[Attempt]("Running", pod_unschedulable, container_not_
 
 
 def running(work: Work, failure: Failure | None, *, held: Finding | None = None) -> Condition:
-    """Return Running while the run is not over; `held` says why its Job is not made yet."""
+    """Return Running while the run is not over; `held` says why its Job is not made yet, or is not its any more."""
     attempt = Attempt(work=work, failure=failure)
     newest = attempt.newest
     if newest is not None and newest.phase == "Running":
+        elsewhere = at_work_on_others(work, newest) if work.shared else None
+        if elsewhere is not None:
+            return (held or elsewhere).condition("Running", "False")
         return _at_stage(work, newest).condition("Running", "True")
     waiting = Finding(Reason.JOB_STARTING, f"the {work.who}'s Job has no pod yet")
+    if work.shared and newest is not None and newest.phase != "Pending":
+        waiting = Finding(Reason.JOB_STARTING, f"the {work.who}'s Job has no pod at the moment")
     return (NOT_RUNNING.evaluate(attempt) or held or waiting).condition("Running", "False")
+
+
+def at_work_on_others(work: Work, newest: WorkPod) -> Finding | None:
+    """Say of a pod that does several runs that it has not begun this one, or is through with it."""
+    said = work.progress
+    if work.unreadable is not None:
+        return None
+    if said is not None and (work.said_last or (said.attempt == newest.pod.uid and said.failure is not None)):
+        how = f", which failed: {said.failure.message}" if said.failure is not None else ""
+        return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} is through with this run{how}")
+    if said is None or said.attempt != newest.pod.uid:
+        return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} does several runs, and has not begun this one")
+    return None
 
 
 def _at_stage(work: Work, newest: WorkPod) -> Finding:

@@ -5,11 +5,12 @@ Its image is the operator's own, whatever run and pool say of the trainer's: who
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate
-from bettertherapy_api.examination import BASE, PROMPT_KEY, examination_name
+from bettertherapy_api.examination import BASE, examination_name
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.versions import uri_of
 from twin_operator.engine.resources import JOB, Manifest
@@ -17,8 +18,10 @@ from twin_operator.kinds.finetune_run.job_parts import (
     CONFIG_DIR,
     GRACE_SECONDS,
     QUEUE_LABEL,
+    Task,
     environment,
     failure_policy,
+    job_arguments,
     prompt_volume,
     standard_image,
 )
@@ -44,6 +47,7 @@ from twin_operator.kinds.podspec.parts import (
 )
 from twin_operator.kinds.podspec.sources import (
     CURRENT_MODEL,
+    Place,
     cache_mount,
     cache_volume,
     claim_in,
@@ -67,9 +71,11 @@ KEPT: Final = "_examined"
 _EXAMINERS: Final = {names.LABEL_COMPONENT: "examiner", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
 
 
-def build_examiner_job(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
-    """Return the Job that examines the version `child`."""
-    spec = run.spec
+def build_examiner_job(
+    run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool, along: Sequence[Task] = ()
+) -> Manifest:
+    """Return the Job that examines the version `child`, and those of the runs that come along."""
+    spec, tasks = run.spec, [Task(run=run, twin=twin, prompt=prompt, child=child), *along]
     queue = {QUEUE_LABEL: spec.queue_name} if spec.queue_name else {}
     return {
         "apiVersion": JOB.api_version,
@@ -77,30 +83,41 @@ def build_examiner_job(run: Run, twin: Twin, pool: Pool, images: Images, *, chil
         "metadata": {"name": names.examiner_name(run.name), "labels": {**labels(run, "examiner"), **queue}},
         "spec": {
             "backoffLimit": spec.retries,
-            "activeDeadlineSeconds": spec.deadline_seconds,
+            "activeDeadlineSeconds": len(tasks) * spec.deadline_seconds,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": failure_policy("examiner"),
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
                 "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "examiner"), annotations={}),
-                "spec": _pod(run, twin, pool, images, child=child, prompt=prompt),
+                "spec": _pod(run, tasks, pool, images),
             },
         },
     }
 
 
-def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
+def _places(task: Task, pool: Pool) -> list[Place | None]:
+    """Return the folders that it must read for one run."""
+    run, twin = task.run, task.twin
     gate = twin.spec.gate or Gate()
-    store = claim_in(store_uri(pool))
-    places = [
+    return [
         place_of_folder(_twins_folder(twin, pool)),
-        place_of_folder(pool.spec.base_model.uri),
         place_of_folder(parent_uri(run, twin, pool)),
         place_of_folder(_anchor_uri(run, twin, pool)),
         place_of_file(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
     ]
+
+
+def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifest:
+    store = claim_in(store_uri(pool))
+    places = [
+        place_of_folder(pool.spec.base_model.uri), *(place for task in tasks for place in _places(task, pool)),
+    ]  # fmt: skip
     claims = claims_of(pool, [place.claim for place in places if place is not None])
-    kept = _kept_mount(twin, pool, claims)
+    kept_in = {
+        task.twin.name: KEPT_DIR if len(tasks) == 1 else f"{KEPT_DIR}/{task.twin.name}" for task in tasks
+    }  # fmt: skip
+    kept = [each for task in tasks for each in _kept_mount(task.twin, pool, claims, path=kept_in[task.twin.name])]
+    prompts = prompt_volume(tasks, configmap=examination_name)
     overlay = pool.fine_tune.pod
     return {
         "restartPolicy": "Never",
@@ -120,8 +137,19 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
                 "image": standard_image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.examiner"],
-                "args": examiner_arguments(run, twin, pool, child=child, prompt=prompt, kept=bool(kept)),
-                "env": with_added_env(environment(examination_name(run.name)), overlay),
+                "args": job_arguments(
+                    tasks,
+                    lambda task, prompt: examiner_arguments(
+                        task.run,
+                        task.twin,
+                        pool,
+                        child=task.child,
+                        prompt=prompt,
+                        kept=kept_in[task.twin.name] if kept else None,
+                    ),
+                    configmap=examination_name,
+                ),
+                "env": with_added_env(environment(None if len(tasks) > 1 else examination_name(run.name)), overlay),
                 **store_credentials(pool),
                 "resources": container_resources(
                     pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
@@ -132,7 +160,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("shm", "/dev/shm"),  # noqa: S108
                     mount("models", names.MODELS_DIR, read_only=True),
-                    *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
+                    *([mount("config", CONFIG_DIR, read_only=True)] if prompts else []),
                     *cache_mount(pool, read_only=True),
                     *place_mounts(claims, places, shared=store),
                     *kept,
@@ -146,7 +174,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
             empty_dir("tmp"),
             empty_dir("shm", memory=True, size="2Gi"),
             empty_dir("models"),
-            *([prompt_volume(examination_name(run.name))] if prompt else []),
+            *prompts,
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
@@ -156,8 +184,11 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
     }
 
 
-def examiner_arguments(run: Run, twin: Twin, pool: Pool, *, child: str, prompt: bool, kept: bool) -> list[str]:
-    """Return the examiner's arguments."""
+def examiner_arguments(
+    run: Run, twin: Twin, pool: Pool, *, child: str | None, prompt: str | None, kept: str | None
+) -> list[str]:
+    """Return the examiner's arguments for one run: `prompt` is the file with the twin's system prompt, `kept` the
+    folder with what versions said before."""
     spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
     arguments: list[tuple[str, object]] = [
         ("run", run.name),
@@ -175,8 +206,8 @@ def examiner_arguments(run: Run, twin: Twin, pool: Pool, *, child: str, prompt: 
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
         ("languages", ",".join(gate.languages) if gate.languages else None),
-        ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
-        ("kept", KEPT_DIR if kept else None),
+        ("system-prompt-file", prompt),
+        ("kept", kept),
     ]
     return [f"--{name}={value}" for name, value in arguments if value is not None]
 
@@ -192,10 +223,10 @@ def _anchor_uri(run: Run, twin: Twin, pool: Pool) -> str | None:
     return uri_of(twin, anchor.digest, store=store_uri(pool) or "")
 
 
-def _kept_mount(twin: Twin, pool: Pool, claims: list[str]) -> list[Manifest]:
+def _kept_mount(twin: Twin, pool: Pool, claims: list[str], *, path: str) -> list[Manifest]:
     """Return the mount of the folder that keeps what versions said; none in an object store, whose credentials reach
     everything."""
     place = place_of_folder(f"{(store_uri(pool) or '').rstrip('/')}/{KEPT}/{twin.name}")
     if place is None:
         return []
-    return [{**mount(f"claim-{claims.index(place.claim)}", KEPT_DIR), "subPath": place.path}]
+    return [{**mount(f"claim-{claims.index(place.claim)}", path), "subPath": place.path}]

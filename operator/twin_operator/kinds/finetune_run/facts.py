@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import PROMPT_KEY, Outcomes, examination_name
+from bettertherapy_api.finetune_run import FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import (
     PROGRESS_KEY,
     FailureReport,
@@ -88,12 +89,38 @@ class Work:
     prompt: str | None = None
     """The twin's system prompt as it is told."""
     has_configmap: bool = False
+    shared: bool = False
+    """Whether it works for other runs too: then what it says of this one counts, and how it ended says nothing more."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it makes no further attempt."""
+        return self.job is not None and self.job.finished is not None
 
     @property
     def is_done(self) -> bool:
         """Whether it has ended well and said so."""
-        ended = self.job is not None and self.job.finished == "Complete"
-        return ended and self.progress is not None and self.progress.is_done
+        ended = self.has_ended if self.shared else self.job is not None and self.job.finished == "Complete"
+        return ended and self.said_done
+
+    @property
+    def said_done(self) -> bool:
+        """Whether it says that nothing is left to do for this run."""
+        return self.progress is not None and self.progress.is_done
+
+    @property
+    def said_last(self) -> bool:
+        """Whether it says of this run what no further attempt would change."""
+        said = self.progress
+        return said is not None and (said.is_done or (said.failure is not None and not said.failure.retryable))
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the last attempt, if one is seen, ended within this run."""
+        said = self.progress
+        if said is None or said.is_done:
+            return False
+        return not self.pods or said.attempt == self.pods[-1].pod.uid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,36 +133,50 @@ class RunFacts:
     """What the examiner found, once it has ended; what is wrong with its report; None where there is none."""
 
 
-def objects_of(run: str, uid: str, things: Iterable[Manifest]) -> list[Manifest]:
+def objects_of(
+    run: str, uid: str, things: Iterable[Manifest], *, trainer: RunRef | None = None, examiner: RunRef | None = None
+) -> list[Manifest]:
     """Return what speaks for the run, of all that bears its label: what has the exact name of one of its objects and
     the run's UID as its controller, and the pods of its Jobs by the Jobs' UIDs.
 
-    A label is written by whoever makes an object, and the trainer may change those of its own ConfigMap.
+    A label is written by whoever makes an object, and the trainer may change those of its own ConfigMap. A Job that it
+    shares is another run's, `trainer` or `examiner`.
     """
     things = list(things)
-    named = {
-        (JOB.kind, run), (JOB.kind, names.examiner_name(run)), (CONFIG_MAP.kind, progress_name(run)),
-        (CONFIG_MAP.kind, examination_name(run)),
+    trains, examines = trainer or RunRef(name=run, uid=uid), examiner or RunRef(name=run, uid=uid)
+    controllers = {
+        (JOB.kind, trains.name): trains.uid, (JOB.kind, names.examiner_name(examines.name)): examines.uid,
+        (CONFIG_MAP.kind, progress_name(run)): uid, (CONFIG_MAP.kind, examination_name(run)): uid,
     }  # fmt: skip
     own = [
-        thing for thing in things if (thing["kind"], thing["metadata"]["name"]) in named and controlled_by(thing, uid)
+        thing
+        for thing in things
+        if (controller := controllers.get((thing["kind"], thing["metadata"]["name"]))) is not None
+        and controlled_by(thing, controller)
     ]
     jobs = [thing["metadata"]["uid"] for thing in own if thing["kind"] == JOB.kind]
     pods = [thing for thing in things if thing["kind"] == POD.kind]
     return [*own, *(pod for pod in pods if any(controlled_by(pod, job) for job in jobs))]
 
 
-def read_facts(run: str, things: Iterable[Manifest], *, outcomes: Outcomes | str | None = None) -> RunFacts:
-    """Read the facts out of the objects that speak for the run of that name (`objects_of`)."""
-    things = list(things)
+def read_facts(
+    run: str, things: Iterable[Manifest], *, outcomes: Outcomes | str | None = None,
+    status: FineTuneRunStatus | None = None,
+) -> RunFacts:  # fmt: skip
+    """Read the facts out of the objects that speak for the run of that name (`objects_of`); its status says with whom
+    it shares its Jobs."""
+    things, status = list(things), status or FineTuneRunStatus()
+    trainer = status.trainer.name if status.trainer is not None else run
+    examiner = status.examiner.name if status.examiner is not None else run
+    trained, examined = bool(status.trainer or status.trains), bool(status.examiner or status.examines)
     return RunFacts(
-        trainer=_work("trainer", run, progress_name(run), things),
-        examiner=_work("examiner", names.examiner_name(run), examination_name(run), things),
+        trainer=_work("trainer", trainer, progress_name(run), things, shared=trained),
+        examiner=_work("examiner", names.examiner_name(examiner), examination_name(run), things, shared=examined),
         outcomes=outcomes,
     )
 
 
-def _work(who: str, job_name: str, configmap_name: str, things: Sequence[Manifest]) -> Work:
+def _work(who: str, job_name: str, configmap_name: str, things: Sequence[Manifest], *, shared: bool) -> Work:
     named = {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
     job, configmap = named.get((JOB.kind, job_name)), named.get((CONFIG_MAP.kind, configmap_name))
     uid = job["metadata"]["uid"] if job is not None else None
@@ -151,6 +192,7 @@ def _work(who: str, job_name: str, configmap_name: str, things: Sequence[Manifes
         unreadable=progress if isinstance(progress, str) else None,
         prompt=data.get(PROMPT_KEY),
         has_configmap=configmap is not None,
+        shared=shared,
     )
 
 
@@ -218,8 +260,10 @@ def attempt_failure(  # noqa: PLR0911  # one return per class
     reported = reported_failure(work.progress, attempt=pod.pod.uid)
     if reported is not None:
         return reported
+    # The last word of one that works for several runs may be of another one.
+    whose = not work.shared or work.broke_off
     for crash in pod.pod.crashes:
-        if crash.container == work.who and (word := _last_word(crash.message)) is not None:
+        if crash.container == work.who and whose and (word := _last_word(crash.message)) is not None:
             return word
         if crash.container == work.who and crash.exit_code in KILLED:
             return Failure(

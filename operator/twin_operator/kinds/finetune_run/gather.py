@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from bettertherapy_api import names
 from bettertherapy_api.examination import Outcomes
+from bettertherapy_api.finetune_run import RunRef
+from twin_operator.domain.batches import ref, take_along
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
-from twin_operator.domain.queueing import may_not_start
+from twin_operator.domain.queueing import in_line, may_not_start
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.finetune_run.facts import RunFacts, objects_of, read_facts
-from twin_operator.kinds.finetune_run.plan import RunView
-from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL
+from twin_operator.kinds.finetune_run.sharing import examining, has_failed_along, peers_of, training
+from twin_operator.kinds.finetune_run.view import RunView
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
 
@@ -25,23 +29,65 @@ def gather(world: World, run: Run) -> RunView:
     if named is not None and twin is None:
         problem = _is_another(run, named)
     facts = facts_of_run(world, run)
-    if run.started or run.ended or twin is None or pool is None:
+    if run.started or run.ended:
+        peers = peers_of(world, run)
+        closed = frozenset(each.uid for each in peers if world.has_job(each, names.examiner_name(each.name)))
+        return RunView(
+            run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
+            of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
+            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
+            training=training(world, run, facts.trainer), examining=examining(world, run, facts.examiner),
+            peers=peers, closed=closed, others_failed=run.ended and has_failed_along(world, run),
+        )  # fmt: skip
+    if twin is None or pool is None:
         return RunView(
             run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
             of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
             unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
         )  # fmt: skip
+    leader = world.asked_along(run)
+    if leader is not None and leader.status.pool == pool.name and not _is_busy(world, run):
+        return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, asked_by=ref(leader))
     waiting = may_not_start(
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
     )  # fmt: skip
-    return RunView(run=run, twin=twin, pool=pool, obstacle=problem or waiting, facts=facts)
+    obstacle = problem or waiting
+    along = _along(world, run, pool) if obstacle is None else ()
+    return RunView(run=run, twin=twin, pool=pool, obstacle=obstacle, facts=facts, along=along)
 
 
 def facts_of_run(world: World, run: Run, *, outcomes: Outcomes | str | None = None) -> RunFacts:
-    """Return what is observed of the run's own objects: others may bear its label, as those of an earlier run do."""
-    things = [entry.manifest for entry in world.store.find(RUN, (run.namespace, run.name))]
-    return read_facts(run.name, objects_of(run.name, run.uid, things), outcomes=outcomes)
+    """Return what is observed of the run's own objects, and of Jobs that it shares: others may bear its label, as those
+    of an earlier run do."""
+    trainer, examiner = run.status.trainer, run.status.examiner
+    labels = {run.name, *(each.name for each in (trainer, examiner) if each is not None)}
+    things = [entry.manifest for name in sorted(labels) for entry in world.store.find(RUN, (run.namespace, name))]
+    own = objects_of(run.name, run.uid, things, trainer=trainer, examiner=examiner)
+    return read_facts(run.name, own, outcomes=outcomes, status=run.status)
+
+
+def _along(world: World, run: Run, pool: Pool) -> tuple[RunRef, ...]:
+    """Return whom a run that starts takes along; one that was made this moment was not given to its pool yet."""
+    most = pool.fine_tune.runs_per_trainer - 1
+    if most == 0:
+        return ()
+
+    def fits(other: Run) -> bool:
+        entry = world.store.entry(Key(FINE_TUNE_RUN.kind, other.namespace, other.name))
+        if entry is None or "deletionTimestamp" in entry.manifest["metadata"]:
+            return False
+        named = world.twin(other.namespace, other.spec.twin_ref.name)
+        twin = named if named is not None and other.is_of(named) else None
+        chosen, _ = _pool(world, other, twin)
+        return chosen is not None and chosen.uid == pool.uid
+
+    waiting = [*world.waiting(run.namespace, pool.name), *world.waiting(run.namespace, None)]
+    line = in_line(
+        [other for other in waiting if other.uid != run.uid],
+        lambda other: world.runs_naming(run.namespace, other.spec.twin_ref.name),
+    )  # fmt: skip
+    return take_along(run, line, most=most, fits=fits)
 
 
 def _pool(world: World, run: Run, twin: Twin | None) -> tuple[Pool | None, Finding | None]:

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, examination_name, read_outcomes
@@ -19,14 +19,16 @@ from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
-from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
+from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
 from twin_operator.kinds.finetune_run.facts import RunFacts
 from twin_operator.kinds.finetune_run.gather import facts_of_run, gather
 from twin_operator.kinds.finetune_run.notices import run_notices
-from twin_operator.kinds.finetune_run.plan import Overdue, RunPlan, RunView, plan_run, plan_without_job
+from twin_operator.kinds.finetune_run.plan import plan_run, plan_without_job
+from twin_operator.kinds.finetune_run.sharing import examining, others_of, report_of, training
+from twin_operator.kinds.finetune_run.view import Overdue, RunPlan, RunView
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -53,6 +55,8 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         self._images = images
         # Two workers that look at the same queue would both find the last free place.
         self._turnstiles: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._since: dict[str, datetime] = {}
+        """UID of a run → since when this process sees it wait for what others say next."""
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
         """Say of a run that can't be read that it waits until it can."""
@@ -77,10 +81,20 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         """Collect twin, pool, queue and the run's own objects."""
         run: Run = entry.value
         view = gather(self._world, run)
-        awaited = view.facts.examiner.job or view.facts.trainer.job
-        if run.started and not run.ended and awaited is not None and awaited.finished is not None:
-            return replace(view, facts=await self._last_look(run))
+        if _is_to_be_looked_at(view):
+            facts = await self._last_look(view)
+            view = replace(
+                view, facts=facts, training=training(self._world, run, facts.trainer),
+                examining=examining(self._world, run, facts.examiner),
+            )  # fmt: skip
+        if view.awaits:
+            return replace(view, since=self._since.setdefault(run.uid, datetime.now(UTC)))
+        self._since.pop(run.uid, None)
         return view
+
+    def gone(self, entry: Entry) -> None:
+        """Forget since when it waits for others."""
+        self._since.pop(entry.manifest["metadata"]["uid"], None)
 
     def plan(self, gathered: RunView, now: datetime) -> RunPlan:
         """Decide what the run should have and say."""
@@ -98,11 +112,19 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
                 owner=owner, existing=existing, keep=lambda key: key.kind == CONFIG_MAP.kind
             )
             return Applied(outcome=outcome)
+        if plan.forget is not None:
+            # Before the status that counts on it; whoever is killed in between finds the same to do.
+            stale = [each for each in existing if each["kind"] == CONFIG_MAP.kind and _name(each) == plan.forget]
+            outcome = await self.tools.applier.delete(owner=owner, existing=stale)
+            outcome.raise_incomplete()
+            return Applied(outcome=outcome)
         if plan.children:
             # What has begun goes on, also when twin or pool, from which its Job was made, are gone.
             outcome = await self.tools.applier.apply(
                 owner=owner, wanted=plan.children, existing=existing, keep=lambda key: key.kind == JOB.kind
             )
+            if plan.children_first:
+                outcome.raise_incomplete()
             return Applied(outcome=outcome)
         return Applied()
 
@@ -143,25 +165,56 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         ]
         return told[0] if told else None
 
-    async def _last_look(self, run: Run) -> RunFacts:
+    async def _last_look(self, view: RunView) -> RunFacts:
         """Ask the API server for reports and pods: a Job's end may be seen before them, and it is final.
 
         What the examiner found is taken from here alone: the store does not hold it.
         """
-        api, outcomes = self.tools.api, None
+        run, api, outcomes = view.run, self.tools.api, None
         for name in (progress_name(run.name), examination_name(run.name)):
-            configmap = await api.get(CONFIG_MAP, namespace=run.namespace, name=name)
-            if configmap is None:
+            configmap = await self._look_at(run.namespace, name)
+            if configmap is None or name != examination_name(run.name) or not controlled_by(configmap, run.uid):
                 continue
-            configmap = {"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap}
-            self.store.put(configmap)
             text = (configmap.get("data") or {}).get(OUTCOMES_KEY)
-            if name == examination_name(run.name) and text is not None and controlled_by(configmap, run.uid):
-                outcomes = read_outcomes(text)
-        pods, _ = await api.list(POD, namespace=run.namespace, selector=f"{names.LABEL_RUN}={run.name}")
-        for pod in pods:
-            self.store.put({"apiVersion": "v1", **pod})
-        return facts_of_run(self._world, run, outcomes=outcomes)
+            outcomes = read_outcomes(text) if text is not None else None
+        shared = [each for each in (run.status.trainer, run.status.examiner) if each is not None]
+        for name in dict.fromkeys((run.name, *(each.name for each in shared))):
+            pods, _ = await api.list(POD, namespace=run.namespace, selector=f"{names.LABEL_RUN}={name}")
+            for pod in pods:
+                self.store.put({"apiVersion": "v1", **pod})
+        facts = facts_of_run(self._world, run, outcomes=outcomes)
+        for work in (facts.trainer, facts.examiner):
+            if work.shared and work.has_ended and not work.said_last:
+                # Whether the last attempt broke off within one of the others.
+                for other in others_of(self._world, run, work):
+                    await self._look_at(run.namespace, report_of(work, other))
+        return facts
+
+    async def _look_at(self, namespace: str, name: str) -> Manifest | None:
+        configmap = await self.tools.api.get(CONFIG_MAP, namespace=namespace, name=name)
+        if configmap is None:
+            return None
+        configmap = {"apiVersion": "v1", "kind": CONFIG_MAP.kind, **configmap}
+        self.store.put(configmap)
+        return configmap
+
+
+def _name(thing: Manifest) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def _is_to_be_looked_at(view: RunView) -> bool:
+    """Tell whether the run may end by what it sees: a Job has ended, or one that others have too is through with it."""
+    run, trainer, examiner = view.run, view.facts.trainer, view.facts.examiner
+    if not run.started or run.ended:
+        return False
+    if run.status.examiner is not None and examiner.said_last:
+        return True
+    if examiner.job is not None:
+        return examiner.has_ended
+    if trainer.shared and run.status.artifact is not None and trainer.is_done:
+        return False  # all is known of the trainer
+    return trainer.has_ended
 
 
 def with_refusal(conditions: Sequence[Condition], outcome: ApplyOutcome | None) -> Sequence[Condition]:

@@ -1,12 +1,12 @@
-"""Job R: the trainer, on the pool's nodes, with the pool's base model and store."""
+"""Job R: the trainer, on the pool's nodes, with the pool's base model and store; other runs may come along."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate, Hyperparameters
-from bettertherapy_api.examination import PROMPT_KEY
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.versions import kept_digests, uri_of
@@ -15,9 +15,11 @@ from twin_operator.kinds.finetune_run.job_parts import (
     CONFIG_DIR,
     GRACE_SECONDS,
     QUEUE_LABEL,
+    Task,
     environment,
     failure_policy,
     is_file,
+    job_arguments,
     prompt_volume,
     standard_image,
 )
@@ -41,6 +43,7 @@ from twin_operator.kinds.podspec.parts import (
     token_volume,
 )
 from twin_operator.kinds.podspec.sources import (
+    Place,
     cache_mount,
     cache_volume,
     claim_in,
@@ -67,9 +70,12 @@ MLFLOW_CREDENTIALS: Final = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME"
 _TRAINERS: Final = {names.LABEL_COMPONENT: "trainer", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
 
 
-def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
-    """Return the Job. It never changes: what the twin and the pool asked for when it began is what it does."""
-    spec = run.spec
+def build_trainer_job(
+    run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool, along: Sequence[Task] = ()
+) -> Manifest:
+    """Return the Job, which trains the runs that come along too. It never changes: what twins and pool asked for when
+    it began is what it does."""
+    spec, tasks = run.spec, [Task(run=run, twin=twin, prompt=prompt), *along]
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
@@ -79,7 +85,7 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
         },
         "spec": {
             "backoffLimit": spec.retries,
-            "activeDeadlineSeconds": spec.deadline_seconds,
+            "activeDeadlineSeconds": len(tasks) * spec.deadline_seconds,
             # Two trainers of one run would write the same checkpoints.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": failure_policy("trainer"),
@@ -87,24 +93,31 @@ def build_trainer_job(run: Run, twin: Twin, pool: Pool, images: Images, *, promp
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
                 "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "trainer"), annotations={}),
-                "spec": _pod(run, twin, pool, images, prompt=prompt),
+                "spec": _pod(run, tasks, pool, images),
             },
         },
     }
 
 
-def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> Manifest:
+def _places(task: Task, pool: Pool) -> list[Place | None]:
+    """Return its twin's folder, and of the claim that it shares with other twins nothing else but what it must read."""
+    run, twin = task.run, task.twin
     gate, dataset = twin.spec.gate or Gate(), run.spec.dataset
-    store = claim_in(store_uri(pool))
-    places = [
-        # Its twin's folder, and of the claim that it shares with other twins nothing else but what it must read.
+    return [
         place_of_folder(f"{(store_uri(pool) or '').rstrip('/')}/{twin.name}", writable=True),
-        place_of_folder(pool.spec.base_model.uri),
         place_of_folder(parent_uri(run, twin, pool)),
         place_of_file(gate.eval_set_ref.uri) if gate.eval_set_ref else None,
         place_of_file(dataset.uri) if is_file(dataset.uri, dataset.digest) else place_of_folder(dataset.uri),
     ]
+
+
+def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifest:
+    store = claim_in(store_uri(pool))
+    places = [
+        place_of_folder(pool.spec.base_model.uri), *(place for task in tasks for place in _places(task, pool)),
+    ]  # fmt: skip
     claims = claims_of(pool, [place.claim for place in places if place is not None])
+    prompts = prompt_volume(tasks, configmap=progress_name)
     overlay = pool.fine_tune.pod
     in_image = model_path(pool) != f"{names.MODELS_DIR}/current"
     return {
@@ -125,8 +138,18 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                 "image": run.spec.image or pool.fine_tune.image or standard_image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.trainer", "run"],
-                "args": trainer_arguments(run, twin, pool, prompt=prompt),
-                "env": with_added_env([*environment(progress_name(run.name)), *_tracking_credentials(pool)], overlay),
+                "args": job_arguments(
+                    tasks,
+                    lambda task, prompt: trainer_arguments(task.run, task.twin, pool, prompt=prompt),
+                    configmap=progress_name,
+                ),
+                "env": with_added_env(
+                    [
+                        *environment(None if len(tasks) > 1 else progress_name(run.name)),
+                        *_tracking_credentials(pool),
+                    ],
+                    overlay,
+                ),
                 **store_credentials(pool),
                 "resources": container_resources(
                     pool, run.spec.resources or pool.fine_tune.resources or pool.spec.resources
@@ -137,7 +160,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("shm", "/dev/shm"),  # noqa: S108
                     *([] if in_image else [mount("models", names.MODELS_DIR, read_only=True)]),
-                    *([mount("config", CONFIG_DIR, read_only=True)] if prompt else []),
+                    *([mount("config", CONFIG_DIR, read_only=True)] if prompts else []),
                     *cache_mount(pool, read_only=True),
                     *place_mounts(claims, places, shared=store),
                     *store_secret_mount(pool),
@@ -150,7 +173,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
             empty_dir("tmp"),
             empty_dir("shm", memory=True, size="2Gi"),
             empty_dir("models"),
-            *([prompt_volume(progress_name(run.name))] if prompt else []),
+            *prompts,
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
@@ -160,8 +183,9 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, prompt: bool) -> M
     }
 
 
-def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list[str]:
-    """Return the trainer's arguments; values that nobody set are left to the trainer."""
+def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: str | None) -> list[str]:
+    """Return the trainer's arguments for one run, `prompt` the file with the twin's system prompt; values that nobody
+    set are left to the trainer."""
     spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
     scheduled = twin.spec.fine_tune.min_interactions if twin.spec.fine_tune else MIN_INTERACTIONS
     arguments: list[tuple[str, object]] = [
@@ -179,7 +203,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: bool) -> list
         ("min-interactions", 1 if spec.dataset.digest else scheduled),
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
-        ("system-prompt-file", f"{CONFIG_DIR}/{PROMPT_KEY}" if prompt else None),
+        ("system-prompt-file", prompt),
         *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
         ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),

@@ -13,7 +13,7 @@ from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR, VALIDATOR_ROUND
 from twin_operator.kinds.triggers.change import Change, Route, Soon, Woken, label_of, pool_key, status_of
-from twin_operator.kinds.watched import UNDER_WAY, WAITING, Report, Slice
+from twin_operator.kinds.watched import FOLLOWERS, UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
 
 
@@ -88,7 +88,7 @@ def next_in_line(change: Change) -> Iterator[Woken]:
     for run in world.runs_naming(namespace, name or ""):
         if not _is_settled(run):
             yield Key(FINE_TUNE_RUN.kind, namespace, run.name)
-    pool = status_of(change.old).get("pool")
+    pool = status_of(change.old).get("pool") or status_of(change.new).get("pool")
     if pool is not None:
         line = in_line(world.waiting(namespace, pool), lambda run: world.runs_naming(namespace, run.spec.twin_ref.name))
         for run in islice(line, _NEXT):
@@ -120,6 +120,41 @@ def owner_round(change: Change) -> Iterator[Woken]:
     name = label_of(change, names.LABEL_ROUND)
     if name is not None:
         yield Key(VALIDATOR_ROUND.kind, change.key.namespace, name)
+
+
+def runs_beside(change: Change) -> Iterator[Woken]:
+    """The runs that share a trainer or an examiner with it, or are asked to."""
+    namespace, world = change.key.namespace, change.world
+    leaders = {change.key.name}
+    for each in change.versions:
+        if isinstance(each.value, Run):
+            status = each.value.status
+            leaders |= {other.name for other in (status.trainer, status.examiner) if other is not None}
+            for other in (*(status.trains or ()), *(status.examines or ())):
+                yield Key(FINE_TUNE_RUN.kind, namespace, other.name)
+    for name in leaders:
+        if name != change.key.name:
+            yield Key(FINE_TUNE_RUN.kind, namespace, name)
+        for entry in world.store.find_any(FOLLOWERS, (namespace, name)):
+            yield entry.key
+
+
+def followers_of_owner_run(change: Change) -> Iterator[Woken]:
+    """The runs that share the Job of the run in its label."""
+    name = label_of(change, names.LABEL_RUN)
+    if name is not None:
+        for entry in change.world.store.find_any(FOLLOWERS, (change.key.namespace, name)):
+            yield entry.key
+
+
+def leaders_of_owner_run(change: Change) -> Iterator[Woken]:
+    """The runs whose Jobs the run in its label shares."""
+    name = label_of(change, names.LABEL_RUN)
+    run = change.world.store.value(Key(FINE_TUNE_RUN.kind, change.key.namespace, name)) if name is not None else None
+    if isinstance(run, Run):
+        for leader in (run.status.trainer, run.status.examiner):
+            if leader is not None:
+                yield Key(FINE_TUNE_RUN.kind, change.key.namespace, leader.name)
 
 
 def validator_of_round(change: Change) -> Iterator[Woken]:

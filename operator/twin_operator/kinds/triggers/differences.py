@@ -127,6 +127,29 @@ def starts_or_ends(change: Change) -> bool:
     return missing or any(before.get(each) != after.get(each) for each in ("completionTime", "startTime"))
 
 
+_SHARED: Final = ("startTime", "completionTime", "artifact", "trainer", "trains", "examiner", "examines")
+"""Fields of a run's status that those look at with which it shares a Job."""
+
+
+def shares_differently(change: Change) -> bool:
+    """A run came, went, or got to where those must hear of it that share a Job with it."""
+    before, after = (status_of(each) for each in (change.old, change.new))
+    missing = change.old is None or change.new is None
+    going = "deletionTimestamp" in change.entry.manifest["metadata"]
+    return missing or going or any(before.get(each) != after.get(each) for each in _SHARED)
+
+
+def takes_others_along(change: Change) -> bool:
+    """A run that starts takes others out of the line."""
+    before, after = (status_of(each).get("trains") for each in (change.old, change.new))
+    return bool(after) and before != after
+
+
+def comes_or_goes(change: Change) -> bool:
+    """It is made or deleted."""
+    return change.old is None or change.new is None
+
+
 _OF_ROUND: Final = ("startTime", "completionTime", "resultsDigest", "weights", "failure", "validatorUID")
 """Fields of a round's status that its validator and the rounds beside it look at."""
 
@@ -139,10 +162,12 @@ def rounds_on(change: Change) -> bool:
 
 
 def leaves_a_place(change: Change) -> bool:
-    """A run that had not ended ended or went, or waits in another pool now."""
+    """A run that had not ended ended or went, or waits again, or in another pool."""
     if change.old is None or "completionTime" in status_of(change.old):
         return False
     if change.new is None or "completionTime" in status_of(change.new):
+        return True
+    if "startTime" in status_of(change.old) and "startTime" not in status_of(change.new):
         return True
     before, after = (status_of(each).get("pool") for each in (change.old, change.new))
     return before is not None and before != after

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api import names
-from twin_operator.engine.resources import DEPLOYMENT, POD
+from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, JOB, POD
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import (
     CHILDREN,
@@ -28,8 +28,10 @@ from twin_operator.kinds.triggers.change import Change, Woken
 from twin_operator.kinds.triggers.concerned import (
     everything_of_owner_pool,
     everything_of_pool,
+    followers_of_owner_run,
     itself,
     itself_soon,
+    leaders_of_owner_run,
     next_in_line,
     open_rounds_of_validator,
     open_runs_of_twin,
@@ -39,6 +41,7 @@ from twin_operator.kinds.triggers.concerned import (
     owner_validator,
     pools_of_twin,
     rounds_beside,
+    runs_beside,
     runs_of_pool,
     twin_of_run,
     twins_of_owner_pool,
@@ -53,6 +56,7 @@ from twin_operator.kinds.triggers.differences import (
     answers_differently,
     asks_differently,
     change_of_value,
+    comes_or_goes,
     exists,
     exists_and_does_more_than_tell,
     has_other_trouble,
@@ -66,8 +70,10 @@ from twin_operator.kinds.triggers.differences import (
     rounds_on,
     sees_differently,
     serves_differently,
+    shares_differently,
     stands_differently,
     starts_or_ends,
+    takes_others_along,
 )
 from twin_operator.kinds.world import World
 
@@ -123,6 +129,11 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=exists, wakes=itself, why="its status follows from its spec"),
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
+    Trigger(of=FINE_TUNE_RUN.kind, when=takes_others_along, wakes=next_in_line, why="those behind them move up"),
+    Trigger(of=FINE_TUNE_RUN.kind, when=shares_differently, wakes=runs_beside, why="they share a Job, or will"),
+    Trigger(of=JOB.kind, when=always, wakes=followers_of_owner_run, why="it is theirs too"),
+    Trigger(of=POD.kind, when=change_of_value, wakes=followers_of_owner_run, why="it works for them too"),
+    Trigger(of=CONFIG_MAP.kind, when=comes_or_goes, wakes=leaders_of_owner_run, why="their Job waits for it"),
     Trigger(of=DOCTOR_TWIN.kind, when=may_answer_differently, wakes=validators_beside, why="gateways check digests"),
     Trigger(of=VALIDATOR.kind, when=exists, wakes=itself, why="its children follow from its spec"),
     Trigger(of=VALIDATOR.kind, when=asks_differently, wakes=open_rounds_of_validator, why="they may wait for it"),
