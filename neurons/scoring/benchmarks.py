@@ -16,9 +16,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons import jsonl
-from neurons.scoring.healthbench import Example
+from neurons.scoring.healthbench import Asked, Example
 from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, Gold, ItemError, parse_items
-from neurons.scoring.items import Item as OwnItem
 
 _Text = Annotated[str, Field(min_length=1, max_length=8192)]
 Row = TypeVar("Row", bound=BaseModel)
@@ -135,15 +134,17 @@ def read_lm_eval(data: bytes) -> tuple[Choice, ...]:
     return _items(_lines(data, _Document), item)
 
 
-def read_set(data: bytes) -> tuple[OwnItem, ...]:
-    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's or
-    lm-evaluation-harness'. Raises ItemError."""
+def read_set(data: bytes) -> tuple[Asked, ...]:
+    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's,
+    lm-evaluation-harness' or HealthBench's. Raises ItemError."""
     first = _first(data)
     if "kind" not in first:
         if "input" in first:
             return read_inspect(data)
         if "doc" in first or "choices" in first:
             return read_lm_eval(data)
+        if "rubrics" in first:
+            return read_healthbench(data)
     return parse_items(data)
 
 

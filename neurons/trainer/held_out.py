@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from neurons.scoring.contrasts import Contrast
-from neurons.scoring.items import Gold, Item
+from neurons.scoring.healthbench import Asked, Example
+from neurons.scoring.items import Gold
 from neurons.scoring.near_duplicates import NearDuplicates
 from neurons.trainer.dataset import asked_in
 from neurons.trainer.lines import Line
@@ -19,7 +20,7 @@ facts in them are what a twin is to learn. Only an answer that is the gold one i
 class HeldOut:
     """The items of an evaluation and of the safety sets, by which lines are left out."""
 
-    def __init__(self, items: Iterable[Item], contrasts: Iterable[Contrast] = ()) -> None:
+    def __init__(self, items: Iterable[Asked], contrasts: Iterable[Contrast] = ()) -> None:
         """Take in the items of both sets, and those for likelihood with all that may be said to them."""
         items, contrasts = tuple(items), tuple(contrasts)
         self._questions = frozenset(item.question_digest for item in (*items, *contrasts))
@@ -27,6 +28,13 @@ class HeldOut:
             [
                 *(item.question for item in (*items, *contrasts)),
                 *(text for item in contrasts for text in item.continuations),
+                *(
+                    turn.content
+                    for item in items
+                    if isinstance(item, Example)
+                    for turn in item.prompt[:-1]
+                    if turn.role == "user"
+                ),
             ]
         )
         self._gold = NearDuplicates((item.gold for item in items if isinstance(item, Gold)), likeness=GOLD_LIKENESS)

@@ -10,8 +10,10 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate
 from bettertherapy_api.examination import BASE, PROMPT_KEY, examination_name
+from twin_operator.domain.judge import KEY, Judge
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.versions import uri_of
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.finetune_run.job_parts import (
     CONFIG_DIR,
@@ -67,8 +69,10 @@ KEPT: Final = "_examined"
 _EXAMINERS: Final = {names.LABEL_COMPONENT: "examiner", names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
 
 
-def build_examiner_job(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
-    """Return the Job that examines the version `child`."""
+def build_examiner_job(
+    run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool, judge: Judge | Finding | None = None
+) -> Manifest:
+    """Return the Job that examines the version `child`; `judge` is the twin's, or why it may not be asked."""
     spec = run.spec
     queue = {QUEUE_LABEL: spec.queue_name} if spec.queue_name else {}
     return {
@@ -83,13 +87,15 @@ def build_examiner_job(run: Run, twin: Twin, pool: Pool, images: Images, *, chil
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
                 "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "examiner"), annotations={}),
-                "spec": _pod(run, twin, pool, images, child=child, prompt=prompt),
+                "spec": _pod(run, twin, pool, images, child=child, prompt=prompt, judge=judge),
             },
         },
     }
 
 
-def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool) -> Manifest:
+def _pod(
+    run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool, judge: Judge | Finding | None
+) -> Manifest:
     gate = twin.spec.gate or Gate()
     store = claim_in(store_uri(pool))
     places = [
@@ -120,7 +126,10 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
                 "image": standard_image(pool, images),
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.examiner"],
-                "args": examiner_arguments(run, twin, pool, child=child, prompt=prompt, kept=bool(kept)),
+                "args": [
+                    *examiner_arguments(run, twin, pool, child=child, prompt=prompt, kept=bool(kept)),
+                    *judge_arguments(judge, deadline_seconds=run.spec.deadline_seconds),
+                ],
                 "env": with_added_env(environment(examination_name(run.name)), overlay),
                 **store_credentials(pool),
                 "resources": container_resources(
@@ -137,6 +146,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
                     *place_mounts(claims, places, shared=store),
                     *kept,
                     *store_secret_mount(pool),
+                    *_judge_mount(judge),
                     token_mount(),
                     *added_mounts(overlay),
                 ],
@@ -150,6 +160,7 @@ def _pod(run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
+            *_judge_volume(judge),
             token_volume(),
             *added_volumes(overlay),
         ],
@@ -179,6 +190,40 @@ def examiner_arguments(run: Run, twin: Twin, pool: Pool, *, child: str, prompt: 
         ("kept", KEPT_DIR if kept else None),
     ]
     return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def judge_arguments(judge: Judge | Finding | None, *, deadline_seconds: int) -> list[str]:
+    """Return what the examiner is told of the judge, or of why it has none."""
+    if judge is None:
+        return []
+    if isinstance(judge, Finding):
+        return [f"--no-judge={judge.message}"]
+    arguments: list[tuple[str, object]] = [
+        ("judge-endpoint", judge.endpoint),
+        *(("judge-model", model) for model in judge.models),
+        ("judge-version", judge.version),
+        ("judge-key-file", f"{names.JUDGE_DIR}/{KEY}" if judge.secret is not None else None),
+        ("judge-language", judge.ref.language),
+        # What is left must do for the versions themselves: past the Job's deadline there is no verdict at all.
+        ("judge-seconds", min(judge.ref.seconds, max(1, deadline_seconds // 2))),
+        ("judge-concurrency", judge.ref.concurrency),
+    ]
+    return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _judge_mount(judge: Judge | Finding | None) -> list[Manifest]:
+    if not isinstance(judge, Judge) or judge.secret is None:
+        return []
+    return [mount("judge", names.JUDGE_DIR, read_only=True)]
+
+
+def _judge_volume(judge: Judge | Finding | None) -> list[Manifest]:
+    """Return the one key of the judge's Secret. Optional: without it the examiner says so, and doesn't wait for it."""
+    if not isinstance(judge, Judge) or judge.secret is None:
+        return []
+    items = [{"key": judge.key, "path": KEY}]
+    secret = {"secretName": judge.secret, "items": items, "optional": True, "defaultMode": 0o440}
+    return [{"name": "judge", "secret": secret}]
 
 
 def _twins_folder(twin: Twin, pool: Pool) -> str:

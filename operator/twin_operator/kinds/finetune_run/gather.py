@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bettertherapy_api.examination import Outcomes
+from twin_operator.domain.judge import Judge, judge_of
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable
 from twin_operator.domain.queueing import may_not_start
 from twin_operator.domain.reasons import Reason
@@ -25,17 +26,29 @@ def gather(world: World, run: Run) -> RunView:
     if named is not None and twin is None:
         problem = _is_another(run, named)
     facts = facts_of_run(world, run)
+    judge = _judge(world, twin)
     if run.started or run.ended or twin is None or pool is None:
         return RunView(
             run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
             of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
-            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
+            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None, judge=judge,
         )  # fmt: skip
     waiting = may_not_start(
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
     )  # fmt: skip
-    return RunView(run=run, twin=twin, pool=pool, obstacle=problem or waiting, facts=facts)
+    # Not started, so that no night is spent on a version that nobody could judge.
+    unjudged = judge if isinstance(judge, Finding) else None
+    return RunView(run=run, twin=twin, pool=pool, obstacle=problem or unjudged or waiting, facts=facts, judge=judge)
+
+
+def _judge(world: World, twin: Twin | None) -> Judge | Finding | None:
+    """Return the judge that the twin's gate names, or why it may not be asked."""
+    if twin is None or twin.spec.gate is None or twin.spec.gate.judge_ref is None:
+        return None
+    return judge_of(
+        twin, pools=world.pools(twin.namespace), twin_named=lambda name: world.twin(twin.namespace, name)
+    )  # fmt: skip
 
 
 def facts_of_run(world: World, run: Run, *, outcomes: Outcomes | str | None = None) -> RunFacts:

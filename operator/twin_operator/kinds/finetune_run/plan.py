@@ -19,6 +19,7 @@ from bettertherapy_api.finetune_run import (
 from bettertherapy_api.gate.budget import Look
 from bettertherapy_api.run_progress import RunProgress
 from twin_operator.domain.examined import attempt, is_remembered, look
+from twin_operator.domain.judge import Judge
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import SAYS_UNREADABLE
@@ -54,6 +55,8 @@ from twin_operator.settings import Images
 
 EXAMINED_FROM = 72
 """Percent of the run at which the examiner begins: where trainers end."""
+JUDGE_LOOKED_FOR = timedelta(minutes=1)
+"""How often a run looks again whether its twin's judge may be asked."""
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
 FAILED_TIDIED_AFTER = timedelta(days=1)
@@ -76,6 +79,8 @@ class RunView:
     """What to say where the twin is there, but can't be read: what becomes of the run is decided once it can."""
     unreadable_pool: Finding | None = None
     """The same of the pool."""
+    judge: Judge | Finding | None = None
+    """Of the twin's gate, or why it may not be asked; None where the gate names none."""
 
     @property
     def unreadable(self) -> Finding | None:
@@ -128,7 +133,8 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
         status = run.status.model_copy(
             update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
         )
-        return _plan(run, status, [reason.condition("Queued", "True")])
+        plan = _plan(run, status, [reason.condition("Queued", "True")])
+        return replace(plan, wake_at=now + JUDGE_LOOKED_FOR) if reason.reason is Reason.NO_JUDGE else plan
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed.
     status = run.status.model_copy(
         update={"pool": view.pool.name, "start_time": timestamp(now), "twin_uid": _twin_uid(view)}
@@ -187,7 +193,7 @@ def _plan_examination(view: RunView, images: Images, known: FineTuneRunStatus, *
     done = examiner.job is not None and examiner.job.finished is not None
     held = view.unreadable_twin if done else view.unreadable if examiner.job is None else None
     if done and held is None:
-        found = _verdict(view, known) if examiner.is_done else _final_failure(view, examiner)
+        found = _verdict(view, known, now=now) if examiner.is_done else _final_failure(view, examiner)
         if isinstance(found, Failure):
             return _plan_end(view, known, found, now=now)
         judged_now = known.model_copy(update={"verdict": found.verdict, "eval": found})
@@ -261,7 +267,7 @@ def _is_hopeless(failure: Failure | None) -> bool:
     return failure is not None and failure.reason is Reason.OUT_OF_MEMORY
 
 
-def _verdict(view: RunView, known: FineTuneRunStatus) -> EvalStatus | Failure:
+def _verdict(view: RunView, known: FineTuneRunStatus, *, now: datetime) -> EvalStatus | Failure:
     """Return the gate's verdict, or why there is none."""
     run, outcomes, examiner = view.run, view.facts.outcomes, view.facts.examiner
     if view.twin is None:
@@ -282,7 +288,8 @@ def _verdict(view: RunView, known: FineTuneRunStatus) -> EvalStatus | Failure:
     number = attempt(view.twin, view.of_twin, dataset=outcomes.subject.dataset, uid=run.uid)
     anchor = run.spec.anchor
     looked = Look() if anchor is None else look(view.twin, view.of_twin, anchor=anchor, uid=run.uid)
-    return judged(outcomes, view.twin.spec.gate or Gate(), attempt=number, look=looked)
+    begun = moment(run.status.start_time or timestamp(now))
+    return judged(outcomes, view.twin.spec.gate or Gate(), attempt=number, look=looked, begun=begun, now=now)
 
 
 def _deadline(run: Run, now: datetime) -> datetime:
@@ -359,7 +366,9 @@ def _examiners_children(view: RunView, images: Images, known: FineTuneRunStatus)
         build_examiner_network_policy(run),
     ]  # fmt: skip
     if twin is not None and pool is not None and known.artifact is not None:
-        job = build_examiner_job(run, twin, pool, images, child=known.artifact.digest, prompt=prompt is not None)
+        job = build_examiner_job(
+            run, twin, pool, images, child=known.artifact.digest, prompt=prompt is not None, judge=view.judge
+        )
         children.append(job)
     return tuple(children)
 
