@@ -10,7 +10,7 @@ from rich.text import Text
 from bettertherapy_api import names
 from bettertherapy_api.run_progress import ReviewItem
 from kubectl_twin.api import Json
-from kubectl_twin.render import gate_table, indented, verdict_line
+from kubectl_twin.render import gate_table, indented, judging_report, verdict_line
 from kubectl_twin.review import Reviewed
 from kubectl_twin.views import printable
 
@@ -25,6 +25,8 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
     ]
     if reviewed.gate is not None:
         parts += [verdict_line(reviewed.gate), Text(), indented(gate_table(reviewed.gate)), Text()]
+        if reviewed.gate.judging is not None:
+            parts += [indented(judging_report(reviewed.gate.judging)), Text()]
     if reviewed.missing:
         parts += [Text(reviewed.missing, style="yellow"), Text()]
     shown = reviewed.items[:most]
@@ -42,7 +44,11 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
 
 
 def _question(item: ReviewItem) -> Text:
-    return Text.assemble((printable(item.question), "bold"), (f"  {item.kind} · {item.id}", "dim"))
+    how = f" · by {printable(item.way)}" if item.way else ""
+    why = f" · no score: {printable(item.ungraded)}" if item.ungraded else ""
+    return Text.assemble(
+        (printable(item.question), "bold"), (f"  {item.kind} · {item.id}{how}", "dim"), (why, "yellow")
+    )  # fmt: skip
 
 
 def _side_by_side(item: ReviewItem, reviewed: Reviewed) -> Padding:
@@ -62,9 +68,25 @@ def _stacked(item: ReviewItem, reviewed: Reviewed) -> Padding:
 
 
 def _labels(item: ReviewItem, reviewed: Reviewed) -> tuple[Text, Text]:
-    change = item.child_percent - item.parent_percent
+    before, after = item.parent_percent, item.child_percent
+    change = after - before if before is not None and after is not None else 0
     style = "green" if change > 0 else "red" if change else ""
     return (
-        Text.assemble(("before ", "dim"), f"{item.parent_percent}%", (f"  {reviewed.parent}", "dim")),
-        Text.assemble(("new ", "dim"), (f"{item.child_percent}%", style), (f"  {reviewed.version or ''}", "dim")),
-    )
+        Text.assemble(
+            ("before ", "dim"), _score(before), (_clarity(item.parent_clarity), "dim"), (f"  {reviewed.parent}", "dim")
+        ),
+        Text.assemble(
+            ("new ", "dim"), (_score(after), style), (_clarity(item.child_clarity), "dim"),
+            (f"  {reviewed.version or ''}", "dim"),
+        ),
+    )  # fmt: skip
+
+
+def _score(percent: int | None) -> str:
+    return "no score" if percent is None else f"{percent}%"
+
+
+def _clarity(parts: dict[str, int]) -> str:
+    """Return how clear an answer is, beside whether it is right; nothing where nothing was measured."""
+    told = ", ".join(f"{printable(part).lower()} {percent}%" for part, percent in parts.items())
+    return f"  {told}" if told else ""

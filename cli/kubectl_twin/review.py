@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
 
@@ -132,5 +132,6 @@ def as_json(reviewed: Reviewed) -> Json:
             }
             for metric in (gate.metrics if gate else ())
         ],
+        "judging": asdict(gate.judging) if gate and gate.judging else None,
         "items": [item.model_dump(mode="json", by_alias=True) for item in reviewed.items],
     }

@@ -38,6 +38,41 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Grader:
+    """One of a judge's graders, and how it did on answers whose truth is known; kappa in percent."""
+
+    model: str
+    wording: str
+    kappa: int
+    low: int
+    """Lower end of kappa's interval."""
+    known: int
+
+
+@dataclass(frozen=True)
+class Clear:
+    """One part of how clear the answers are, in percent: it counts for nothing."""
+
+    part: str
+    answers: int
+    value: int
+    baseline: int
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the items of a gate were scored."""
+
+    scored_by: tuple[tuple[str, int], ...]
+    """Ways, each with how many items."""
+    ungraded: int
+    graders: tuple[Grader, ...]
+    criteria: int
+    agreed: int
+    clarity: tuple[Clear, ...]
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a gate found."""
 
@@ -45,6 +80,8 @@ class Gate:
     samples: int
     message: str | None
     metrics: tuple[Metric, ...]
+    judging: Judging | None = None
+    """None where nothing was scored, or by an earlier release."""
 
 
 def is_over(run: Json) -> bool:
@@ -112,6 +149,26 @@ def gate_of(found: Json | None) -> Gate | None:
         samples=found.get("samples", 0),
         message=found.get("message"),
         metrics=tuple(_metric(each) for each in found.get("metrics") or []),
+        judging=_judging(found.get("judging")),
+    )
+
+
+def _judging(found: Json | None) -> Judging | None:
+    if not found:
+        return None
+    return Judging(
+        scored_by=tuple((way, count) for way, count in (found.get("scoredBy") or {}).items() if count),
+        ungraded=found.get("ungraded", 0),
+        graders=tuple(
+            Grader(each["model"], each["wording"], each["kappaPercent"], each["lowPercent"], each["knownAnswers"])
+            for each in found.get("graders") or []
+        ),
+        criteria=found.get("criteria", 0),
+        agreed=found.get("agreed", 0),
+        clarity=tuple(
+            Clear(each["part"], each["answers"], each["valuePercent"], each["baselinePercent"])
+            for each in found.get("clarity") or []
+        ),
     )
 
 

@@ -5,6 +5,7 @@ The rules stand in the schema alone. What was stored before them is still read, 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -70,6 +71,20 @@ Endpoint = Annotated[
     ),
 ]
 """Of a server."""
+
+LINK_LOCAL: Final = (
+    "(?i)^https?://(169[.]254[.]|[[]fe[89ab][0-9a-f]:|[[][0-9a-f:]*(a9fe:|169[.]254[.])|[[]fd00:ec2:|0x|0[0-9]|[0-9]+(:|/|$)"
+    "|metadata[.]google[.]internal|metadata(:|/|$))"
+)
+"""Endpoints where clouds hand their machines' keys to whoever asks, and addresses written so as to hide one."""
+_LINK_LOCAL: Final = re.compile(LINK_LOCAL.replace("[[]", r"\["))
+"""The same as Python has it, which warns of a bracket in brackets."""
+
+
+def is_link_local(endpoint: str) -> bool:
+    """Tell whether an endpoint is, or may hide, a link-local address."""
+    return _LINK_LOCAL.search(endpoint) is not None
+
 
 Network = Annotated[
     str,

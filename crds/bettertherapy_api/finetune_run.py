@@ -158,6 +158,64 @@ class ArtifactStatus(ApiModel):
 Verdict = Literal["Promote", "Reject", "Inconclusive"]
 
 
+class ScoredBy(ApiModel):
+    """How many items were scored in which way."""
+
+    exact: Annotated[int, Field(ge=0)] = 0
+    """By the option that was chosen."""
+    words: Annotated[int, Field(ge=0)] = 0
+    """By phrases, and by the words of a gold answer."""
+    judge: Annotated[int, Field(ge=0)] = 0
+    """By a judge (gate.judgeRef)."""
+    likelihood: Annotated[int, Field(ge=0)] = 0
+    """Safety items, by which continuations are likelier."""
+
+
+class GraderStatus(ApiModel):
+    """One of a judge's graders, and how it did on answers whose truth is known."""
+
+    model: Annotated[str, Field(max_length=128)]
+    """Its model."""
+    wording: Annotated[str, Field(max_length=20)]
+    """The prompt it was asked by."""
+    kappa_percent: Annotated[int, Field(ge=-100, le=100)]
+    """Cohen's kappa with the truth: 0 is guessing, 100 without error."""
+    low_percent: Annotated[int, Field(ge=-100, le=100)]
+    """The lower end of its 95% interval; above 60 it may count."""
+    known_answers: Annotated[int, Field(ge=0)]
+    """How many they were."""
+
+
+class ClarityStatus(ApiModel):
+    """One part of how clear the answers are; it counts for nothing."""
+
+    part: Annotated[str, Field(max_length=40)]
+    """Readability, Length or Communication."""
+    answers: Annotated[int, Field(ge=0)]
+    """Of how many items, for both versions."""
+    value_percent: Percent
+    """The new version's mean."""
+    baseline_percent: Percent
+    """The serving version's."""
+
+
+class JudgingStatus(ApiModel):
+    """How the items were scored, and by whom."""
+
+    scored_by: ScoredBy
+    """How many in which way."""
+    ungraded: Annotated[int, Field(ge=0)] = 0
+    """Items without a score for every version: they count for none."""
+    graders: Annotated[list[GraderStatus] | None, Field(max_length=8)] = None
+    """Of the judge that was asked."""
+    criteria: Annotated[int, Field(ge=0)] = 0
+    """Criteria that graders were asked about, over all versions' answers."""
+    agreed: Annotated[int, Field(ge=0)] = 0
+    """Of those, on how many all of them said the same."""
+    clarity: Annotated[list[ClarityStatus] | None, Field(max_length=8)] = None
+    """How clear the answers are."""
+
+
 class EvalStatus(ApiModel):
     """What the gate found: parent and child on the same held-out items, as the examiner reported them."""
 
@@ -172,6 +230,8 @@ class EvalStatus(ApiModel):
     attempt: Annotated[int | None, Field(ge=1)] = None
     """Which version it is, counted from 1, that was trained on these very lines and examined: each further one is
     judged more strictly."""
+    judging: JudgingStatus | None = None
+    """How the items were scored."""
 
 
 class FailureStatus(ApiModel):

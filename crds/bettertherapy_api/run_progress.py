@@ -166,8 +166,16 @@ class ReviewItem(_Doc):
     question: str
     parent: str
     child: str
-    parent_percent: int = Field(alias="parentPercent")
-    child_percent: int = Field(alias="childPercent")
+    parent_percent: int | None = Field(default=None, alias="parentPercent")
+    """None where the answer has no score."""
+    child_percent: int | None = Field(default=None, alias="childPercent")
+    way: str = ""
+    """How it was scored (bettertherapy_api.judging.Way); empty where an earlier release did."""
+    ungraded: str | None = None
+    """Why there is no score, as a clause."""
+    parent_clarity: dict[str, int] = Field(default_factory=dict, alias="parentClarity")
+    """How clear the answer is, in percent by part; only what was measured."""
+    child_clarity: dict[str, int] = Field(default_factory=dict, alias="childClarity")
 
 
 class Review(_Doc):

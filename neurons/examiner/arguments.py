@@ -38,8 +38,24 @@ def parser() -> argparse.ArgumentParser:
     program.add_argument(
         "--kept", type=filled_path, metavar="DIR", help="where answers are kept for the next examination"
     )
+    _add_judge(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")
     return program
+
+
+def _add_judge(program: argparse.ArgumentParser) -> None:
+    """Add who grades what is in words."""
+    program.add_argument("--judge-endpoint", type=filled, metavar="URL", help="an OpenAI-compatible server, with /v1")
+    program.add_argument(
+        "--judge-model", dest="judge_models", action="append", default=[], type=filled, metavar="NAME",
+        help="one, asked in two ways, or several that have to agree",
+    )  # fmt: skip
+    program.add_argument("--judge-version", type=filled, metavar="NAME", help="what answers under that name, if known")
+    program.add_argument("--judge-key-file", type=filled_path, metavar="FILE", help="the server's key")
+    program.add_argument("--judge-language", default="en", type=filled, metavar="en", help="of the twin's own items")
+    program.add_argument("--judge-seconds", type=positive, default=3600, help="for all questions about answers")
+    program.add_argument("--judge-concurrency", type=positive, default=8, help="questions in flight at once")
+    program.add_argument("--no-judge", type=filled, metavar="WHY", help="why the judge that is named is not asked")
 
 
 def _languages(value: str) -> frozenset[Language]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any, Final
 from bettertherapy_api.examination import BASE, OUTCOMES_KEY, Outcomes, Subject
 from bettertherapy_api.manifest import BaseModelEntry
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
-from neurons.examiner.examination import Examination, Said, Scores, score
-from neurons.examiner.kept import KeptAnswers
+from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Scores, score
+from neurons.examiner.judging import JudgeSettings, opened
+from neurons.examiner.kept import KeptAnswers, KeptCalibrations
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
-from neurons.scoring import Item, safety_items
+from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.examination import AT_ONCE, takes_judge
+from neurons.scoring.healthbench import Asked
 from neurons.scoring.tripwires import tripwires
 from neurons.store.model_record import read_record
 from neurons.trainer import answers, likelihoods
@@ -28,6 +32,7 @@ from neurons.trainer.lora import Settings, adapt, inference_precision, load, met
 from neurons.trainer.progress import Progress, say
 
 _NAMED_LINES: Final = 20
+_NAMED_IDS: Final = 20
 
 
 class Examiner:
@@ -57,30 +62,38 @@ class Examiner:
         languages = options.languages
         contrasts = tuple(each for each in safety_contrasts() if languages is None or each.language in languages)
         examination = Examination(items, tripwires(), contrasts) if items else Examination(())
-        scores = self._examined(examination, child)
+        scores = self._scored(examination, *self._asked(examination, child))
         subject = Subject(
             run=options.run, run_uid=options.run_uid, twin=options.twin, child=child.digest,
             parent=options.parent_digest, anchor=options.anchor, dataset=dataset,
         )  # fmt: skip
         outcomes = Outcomes.of(
-            scores.scored, subject=subject, items_digest=items_digest, tripped=scores.tripped, failure=scores.failure
-        )
+            scores.scored, subject=subject, items_digest=items_digest, tripped=scores.tripped, failure=scores.failure,
+            ungraded=scores.ungraded, judging=scores.judging,
+        )  # fmt: skip
         self._progress.attach({OUTCOMES_KEY: outcomes.to_json(), REVIEW_KEY: scores.review.to_json()})
         self._progress.stage(RunStage.DONE, remaining_seconds=0)
         return {
             "examined": child.digest, "items": len(items), "rows": len(outcomes.rows), "tripped": len(scores.tripped),
-            "failure": scores.failure, "seconds": round(time.monotonic() - begun, 1),
+            "ungraded": len(scores.ungraded), "failure": scores.failure, "seconds": round(time.monotonic() - begun, 1),
         }  # fmt: skip
 
-    def _items(self) -> tuple[tuple[Item, ...], str | None]:
+    def _items(self) -> tuple[tuple[Asked, ...], str | None]:
         """Return the twin's own items, and their digest."""
         options = self._options
         if options.eval_uri is None:
             return (), None
         items, digest = asked(read_items(options.eval_uri, options.eval_digest, archive=self._archive))
+        in_words = [item.id for item in items if takes_judge(item)]
+        if in_words and JudgeSettings.of(options) is None and options.no_judge is None:
+            told = ", ".join(in_words[:_NAMED_IDS]) + (" and more" if len(in_words) > _NAMED_IDS else "")
+            raise BadData(
+                f"{len(in_words)} items of the evaluation set take a judge, and gate.judgeRef names none: {told}. Name "
+                "one, give their criteria phrases (`any`), or take them out."
+            )
         return items, digest
 
-    def _check_dataset(self, child: Version, items: tuple[Item, ...]) -> str:
+    def _check_dataset(self, child: Version, items: tuple[Asked, ...]) -> str:
         """Return the digest of what the version was trained on; raise BadData where that holds what it is asked.
 
         The trainer leaves such lines out. Here that is looked at again, by another program.
@@ -101,10 +114,10 @@ class Examiner:
             )
         return digest
 
-    def _examined(self, examination: Examination, child: Version) -> Scores:
-        """Return what parent, child and anchor came to; those that are known to this examination aren't asked again."""
+    def _asked(self, examination: Examination, child: Version) -> tuple[Said, Said, Said | None]:
+        """Return what parent, child and anchor said; those that are known to this examination aren't asked again."""
         if not examination.items:
-            return score(examination, Said(), Said())
+            return Said(), Said(), None
         options, system_prompt = self._options, self._system_prompt()
         conversations = examination.conversations(system_prompt)
         tokens = examination.answer_tokens(options.answer_tokens)
@@ -135,7 +148,25 @@ class Examiner:
         self._kept.drop_others([digest for digest in digests.values() if digest is not None])
         of_parent, of_child = got[answers.PARENT], got[answers.CHILD]
         assert of_parent is not None and of_child is not None  # noqa: S101, PT018 - only the anchor may be missing
-        return score(examination, of_parent, of_child, anchor=got.get(answers.ANCHOR))
+        return of_parent, of_child, got.get(answers.ANCHOR)
+
+    def _scored(self, examination: Examination, parent: Said, child: Said, anchor: Said | None) -> Scores:
+        """Return what the versions came to; a judge is asked only where an item takes one."""
+        options, settings = self._options, JudgeSettings.of(self._options)
+
+        async def scored() -> Scores:
+            if settings is None or not any(map(takes_judge, examination.items)):
+                how = NO_JUDGE if options.no_judge is None else How(unjudged=options.no_judge)
+                return await score(examination, parent, child, anchor=anchor, how=how)
+            async with opened(settings, kept=KeptCalibrations(options.kept)) as bench:
+                how = How(
+                    judge=bench.judge, unjudged=bench.why, language=settings.language, seconds=settings.seconds,
+                    at_once=max(AT_ONCE, settings.concurrency),
+                )  # fmt: skip
+                return await score(examination, parent, child, anchor=anchor, how=how)
+
+        self._progress.stage(RunStage.EVALUATE, done=1, of=1, remaining_seconds=None)
+        return asyncio.run(scored())
 
     def _system_prompt(self) -> str | None:
         path: Path | None = self._options.system_prompt_file

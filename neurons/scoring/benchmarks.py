@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurons import jsonl
 from neurons.scoring.clusters import with_clusters
-from neurons.scoring.healthbench import Example
+from neurons.scoring.healthbench import Asked, Example
 from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, Gold, ItemError, parse_items
 from neurons.scoring.items import Item as OwnItem
 
@@ -153,9 +153,12 @@ def _once_each(lines: Iterator[tuple[str, _Logged]]) -> Iterator[tuple[str, _Doc
             raise ItemError(f"{where}: another document has the doc_id {row.doc_id} too; give one task's file")
 
 
-def read_set(data: bytes) -> tuple[OwnItem, ...]:
-    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's or
-    lm-evaluation-harness'. Items that say much the same and name no cluster get one. Raises ItemError."""
+def read_set(data: bytes) -> tuple[Asked, ...]:
+    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's,
+    lm-evaluation-harness' or HealthBench's. Items that say much the same and name no cluster get one; HealthBench's
+    rows, which are whole conversations, don't. Raises ItemError."""
+    if "rubrics" in (first := _first(data)) and "kind" not in first:
+        return read_healthbench(data)
     return with_clusters(_in_its_form(data))
 
 

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from neurons.scoring import Item, ItemError
+from neurons.scoring import ItemError
 from neurons.scoring.benchmarks import read_set
+from neurons.scoring.healthbench import Asked
 from neurons.scoring.items import MAX_BYTES
 from neurons.store import ArtifactNotFound, open_store
 from neurons.trainer.archive import Archive
@@ -16,7 +17,7 @@ from neurons.trainer.errors import BadData
 _NAMED_IDS: Final = 20
 
 
-async def read_items(uri: str, digest: str | None, *, archive: Archive) -> tuple[tuple[Item, ...], str]:
+async def read_items(uri: str, digest: str | None, *, archive: Archive) -> tuple[tuple[Asked, ...], str]:
     """Read the twin's evaluation set; return its items and its digest.
 
     Raises BadData for one that is missing, changed or malformed, and StoreError.
@@ -44,7 +45,7 @@ async def read_items(uri: str, digest: str | None, *, archive: Archive) -> tuple
     return items, actual
 
 
-def check_held_out(items: Sequence[Item], trained_questions: Collection[str]) -> None:
+def check_held_out(items: Sequence[Asked], trained_questions: Collection[str]) -> None:
     """Raise BadData, with ids, for items whose question is trained on: they would measure memory."""
     overlap = [item.id for item in items if item.question_digest in trained_questions]
     if overlap:

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, RunStage
-from neurons.scoring import Item, safety_items
+from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.healthbench import Asked
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
@@ -87,7 +88,7 @@ class Run:
         self._supervised_seconds = 0.0
         self._state = RunState(request="")
         self._parent: _Parent | None = None
-        self._held_out: tuple[Item, ...] | None = None
+        self._held_out: tuple[Asked, ...] | None = None
 
     def execute(self) -> dict[str, object]:
         """Do what is left of the run."""
@@ -325,11 +326,11 @@ class Run:
         check_held_out(await self._items(), dataset.question_digests | known.questions)
         return dataset
 
-    async def _items(self) -> tuple[Item, ...]:
+    async def _items(self) -> tuple[Asked, ...]:
         """Return the evaluation set, which is read once."""
         if self._held_out is None:
             asked = self._options
-            items: tuple[Item, ...] = ()
+            items: tuple[Asked, ...] = ()
             if asked.eval_uri is not None:
                 items, _ = await read_items(asked.eval_uri, asked.eval_digest, archive=self._archive)
             self._held_out = items

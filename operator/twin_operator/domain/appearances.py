@@ -405,6 +405,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.NO_STORE,
                     R.BASE_MODEL_MISMATCH,
                     R.RANK_TOO_HIGH,
+                    R.NO_JUDGE,
                     R.AWAITING_QUOTA,
                     R.OWNER_UNREADABLE,
                     *_UNREADABLE,

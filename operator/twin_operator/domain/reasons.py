@@ -576,6 +576,11 @@ class Reason(StrEnum):
         "it waits for a place in its pool",
         "raise the pool's `fineTune.maxConcurrentRuns` or `runsPerTrainer`, or wait",
     )
+    NO_JUDGE = (
+        "NoJudge",
+        "the twin's gate names a judge that may not be asked, or is not there",
+        "the message; `gate.judgeRef` of the twin. The run waits, and looks again every minute",
+    )
     AWAITING_QUOTA = (
         "AwaitingQuota",
         "Kueue holds the Job",

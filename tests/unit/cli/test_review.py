@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -135,3 +136,46 @@ def test_programs_get_everything() -> None:
         "name": "score", "valuePercent": 71, "baselinePercent": 64, "thresholdPercent": 62, "intervalPercent": [2, 12],
         "marginPercent": None, "shown": None,
     }  # fmt: skip
+
+
+JUDGING: Json = {
+    "scoredBy": {"exact": 0, "words": 10, "judge": 28, "likelihood": 156}, "ungraded": 2,
+    "criteria": 160, "agreed": 151,
+    "graders": [{"model": "big\x1b[2J", "wording": "met", "kappaPercent": 95, "lowPercent": 83, "knownAnswers": 80}],
+    "clarity": [{"part": "Readability", "answers": 9, "valuePercent": 80, "baselinePercent": 70}],
+}  # fmt: skip
+
+
+def test_how_items_were_scored_stands_beside_the_gate_and_clarity_beside_each_score() -> None:
+    run = judged()
+    run["status"]["eval"]["judging"] = JUDGING
+    graded = ITEM.model_copy(update={"way": "judge", "parent_clarity": {"Length": 40}, "child_clarity": {"Length": 90}})
+    found = read_review(MemoryApi(waiting(), run, answers(graded)), waiting(), "dr-gurung-3")
+    text = report(found)
+    assert "items scored: 10 by words, 28 by judge, 156 by likelihood" in text
+    assert "2 without a score: they count for neither version" in text
+    assert re.search(r"grader: big.* \(met\), kappa 0\.95, at least 0\.83, on 80 known answers", text)
+    assert "\x1b" not in text
+    assert "graders agreed on 151 of 160 criteria" in text
+    assert "clarity, which doesn't count: readability 80% (was 70%) on 9 answers" in text
+    assert "gold · hours · by judge" in text
+    assert "before 0%  length 40%" in text
+    assert "new 90%  length 90%" in text
+    assert as_json(found)["judging"]["graders"][0]["kappa"] == 95
+
+
+def test_an_answer_without_a_score_says_why_and_is_no_zero() -> None:
+    none = ITEM.model_copy(update={"child_percent": None, "parent_percent": None, "ungraded": "2 Disagreed"})
+    text = report(read_review(MemoryApi(waiting(), judged(), answers(none)), waiting(), "dr-gurung-3"))
+    assert "no score: 2 Disagreed" in text
+    assert "new no score" in text
+    assert "new 0%" not in text
+
+
+def test_answers_that_an_earlier_release_reviewed_are_shown() -> None:
+    old = {"items": [{"id": "hours", "kind": "gold", "question": "?", "parent": "a", "child": "b", "parentPercent": 1,
+                      "childPercent": 2}]}  # fmt: skip
+    configmap = answers()
+    configmap["data"][REVIEW_KEY] = json.dumps(old)
+    found = read_review(MemoryApi(waiting(), judged(), configmap), waiting(), "dr-gurung-3")
+    assert "new 2%" in report(found)

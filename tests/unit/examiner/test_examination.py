@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from bettertherapy_api.finetune_run import EvalStatus
 from bettertherapy_api.gate import Criteria, decide
 from bettertherapy_api.gate.budget import Look
 from bettertherapy_api.run_progress import Review
-from neurons.examiner.examination import REVIEWED, Examination, Said, score
+from neurons.examiner.examination import NO_JUDGE, REVIEWED, Examination, How, Said, score
 from neurons.examiner.kept import KeptAnswers
-from neurons.scoring import Item, ScorerError, parse_items, score_answer
+from neurons.scoring import Item, parse_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.tripwires import tripwires
 from neurons.trainer.errors import BadData
@@ -59,22 +60,26 @@ def examination(count: int = 100) -> Examination:
 
 def judge(
     examination: Examination, parent: Said, child: Said, criteria: Criteria, *, anchor: Said | None = None,
-    score_item: Callable[[Item, str], float] = score_answer,
+    how: How = NO_JUDGE,
 ) -> tuple[EvalStatus, Review]:  # fmt: skip
     """Score as the examiner does, send it to the operator, and decide there."""
-    found = score(examination, parent, child, anchor=anchor, score_item=score_item)
+    found = asyncio.run(score(examination, parent, child, anchor=anchor, how=how))
     subject = Subject(
         run="r", run_uid="u", twin="t", child=digest("b"), dataset=digest("d"), anchor="base" if anchor else None
     )
     sent = Outcomes.of(
-        found.scored, subject=subject, items_digest=None, tripped=found.tripped, failure=found.failure
-    ).to_json()
+        found.scored, subject=subject, items_digest=None, tripped=found.tripped, failure=found.failure,
+        ungraded=found.ungraded, judging=found.judging,
+    ).to_json()  # fmt: skip
     outcomes = read_outcomes(sent)
     assert isinstance(outcomes, Outcomes), outcomes
     assert len(sent) < 100_000
-    decision = decide(outcomes.scored(), criteria, scorer_failure=outcomes.failure, tripped=outcomes.tripped)
+    decision = decide(
+        outcomes.scored(), criteria, scorer_failure=outcomes.failure, tripped=outcomes.tripped,
+        ungraded=outcomes.without_score(),
+    )  # fmt: skip
     assert decision.verdict == decide(
-        found.scored, criteria, scorer_failure=found.failure, tripped=found.tripped
+        found.scored, criteria, scorer_failure=found.failure, tripped=found.tripped, ungraded=found.ungraded
     ).verdict, "what is sent is all that decides"  # fmt: skip
     return eval_status(decision, attempt=1), found.review
 
@@ -213,15 +218,6 @@ def test_too_few_items_keep_the_parent() -> None:
     assert judge(examination(5), version, version, CRITERIA)[0].verdict == "Inconclusive"
 
 
-def test_a_scorer_that_fails_keeps_the_parent() -> None:
-    def failing(_item: Item, _answer: str) -> float:
-        raise ScorerError("item i0: the judge failed")
-
-    report, _ = judge(examination(), said(HOURS), said(HOURS), CRITERIA, score_item=failing)
-    assert report.verdict == "Inconclusive"
-    assert "the judge failed" in str(report.message)
-
-
 def test_all_is_asked_as_a_patient_of_the_twin_would_ask_it() -> None:
     told = examination(1)
     system = {"role": "system", "content": "You are kind."}
@@ -255,12 +251,6 @@ def test_only_a_choice_is_cut_short() -> None:
     asked = Examination(parse_items("\n".join(map(json.dumps, told)).encode()), tripwires()[:1])
     assert asked.answer_tokens(96) == [32, 96, 96]
     assert asked.answer_tokens(8) == [8, 8, 8]
-
-
-def test_a_score_that_is_no_number_concludes_nothing() -> None:
-    report, _ = judge(examination(), said(HOURS), said(HOURS), CRITERIA, score_item=lambda _item, _answer: math.nan)
-    assert report.verdict == "Inconclusive"
-    assert "no number from 0 to 1" in str(report.message)
 
 
 def test_what_a_version_said_is_kept_with_what_is_no_number(tmp_path: Path) -> None:

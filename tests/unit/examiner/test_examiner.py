@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
+from bettertherapy_api.judging import Way
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
 from neurons.examiner import __main__ as examiner
+from neurons.examiner import run as examiner_run
+from neurons.examiner.judging import Bench, JudgeSettings
+from neurons.examiner.kept import KeptCalibrations
+from neurons.scoring.judge import Graded, Judged, Outcome, Task, Vote
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import answers
 from neurons.trainer.progress import Progress
@@ -210,3 +216,60 @@ def test_a_version_that_was_trained_on_its_examination_is_refused(
     status, said, _ = examine(eval_uri=f"file://{write(tmp_path / 'leak.jsonl', asked)}")
     assert (status, said["failure"]["class"]) == (1, "BadData")
     assert "leak" in said["failure"]["message"]
+
+
+WORDS: Json = {
+    "id": "words", "kind": "rubric", "question": "My chest hurts. What now?",
+    "criteria": [{"points": 5, "text": "Tells to call an ambulance"}],
+}  # fmt: skip
+
+
+def test_items_in_words_without_a_judge_are_an_error_before_anybody_is_asked(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "answer", lambda *_, **__: pytest.fail("it asks"))
+    status, said, _ = examine(eval_uri=f"file://{write(tmp_path / 'words.jsonl', [*ITEMS, WORDS])}")
+    assert (status, said["failure"]["class"]) == (1, "BadData")
+    told = "1 items of the evaluation set take a judge, and gate.judgeRef names none: words."
+    assert told in said["failure"]["message"]
+
+
+def test_a_judge_that_may_not_be_asked_leaves_items_in_words_without_a_score(examine: Examine, tmp_path: Path) -> None:
+    items = write(tmp_path / "words.jsonl", [*ITEMS, WORDS])
+    status, said, documents = examine(eval_uri=f"file://{items}", no_judge="it is the twin itself")
+    assert status == 0, said
+    found = outcomes(documents)
+    assert [(each.id, each.why) for each in found.without_score()] == [("words", "it is the twin itself")]
+    assert found.judging.takes_judge == 1
+    assert sum(each.metric == "score" for each in found.scored()) == len(ITEMS)
+
+
+def test_a_judge_is_asked_what_all_versions_said_and_its_calibration_is_kept(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[JudgeSettings] = []
+
+    class Agreeing:
+        async def grade(
+            self, conversation: Any, answer: str, criteria: Sequence[str], *, task: Task, language: str, seconds: float
+        ) -> Judged:
+            votes = tuple(Vote(seat=seat, met=True) for seat in ("a", "b"))
+            graded = tuple(Graded(criterion=each, outcome=Outcome.MET, votes=votes) for each in criteria)
+            return Judged(
+                conversation="", answer=answer, language=language, task=task, criteria=graded, calibrations=()
+            )  # fmt: skip
+
+    @asynccontextmanager
+    async def opened(settings: JudgeSettings, *, kept: KeptCalibrations) -> AsyncIterator[Bench]:
+        asked.append(settings)
+        yield Bench(Agreeing())
+
+    monkeypatch.setattr(examiner_run, "opened", opened)
+    items = write(tmp_path / "words.jsonl", [*ITEMS, WORDS])
+    judge = {"judge_endpoint": "http://judge/v1", "judge_model": "m", "judge_seconds": 5}
+    status, said, documents = examine(eval_uri=f"file://{items}", **judge)
+    assert status == 0, said
+    assert [(each.endpoint, each.models, each.seconds) for each in asked] == [("http://judge/v1", ("m",), 5)]
+    assert outcomes(documents).judging.ways[Way.JUDGE] == 1
+    examine(**judge)
+    assert len(asked) == 1, "without an item in words no judge is asked"

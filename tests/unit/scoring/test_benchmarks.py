@@ -25,6 +25,8 @@ from neurons.scoring.benchmarks import (
     read_pubmedqa,
     read_set,
 )
+from neurons.scoring.healthbench import Example
+from neurons.scoring.items import question_digest
 
 DATA = Path(os.environ.get("BETTERTHERAPY_DATA", "../shared/data"))
 MEDQA = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "y", "answer_idx": "B", "meta_info": "step1"}
@@ -156,6 +158,22 @@ def test_an_evaluation_set_in_others_forms_is_read_by_its_first_line(row: dict[s
     assert (item.question, item.options["D"], item.answer) == (ASKED, "24 gauge.", "A")
     assert item.category in {"clinical", "clinical_knowledge"}
     assert (score_answer(item, "A"), score_answer(item, "B")) == (1, 0)
+
+
+def test_rows_of_healthbench_are_an_evaluation_set_too() -> None:
+    row = {
+        "prompt_id": "h1", "prompt": [{"role": "user", "content": "My chest hurts."}], "canary": "c",
+        "rubrics": [{"criterion": "Tells to call an ambulance", "points": 5}],
+    }  # fmt: skip
+    (item,) = read_set(lines(row))
+    assert isinstance(item, Example)
+    assert (item.id, item.question, item.question_digest) == (
+        "h1",
+        "My chest hurts.",
+        question_digest("my chest HURTS"),
+    )
+    with pytest.raises(ItemError, match="line 1: canary"):
+        read_set(lines({name: value for name, value in row.items() if name != "canary"}))
 
 
 def test_a_sample_without_choices_is_a_gold_answer_and_one_of_chat_is_its_question() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from bettertherapy_api.doctor_twin import Gate
 from bettertherapy_api.finetune_run import EvalStatus, FineTuneRunStatus
 from bettertherapy_api.gate.budget import Look
@@ -9,6 +11,7 @@ from twin_operator.domain.batches import Share
 from twin_operator.domain.examined import attempt, look
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.verdict import judged, refused_artifact, refused_outcomes
+from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.facts import Failure, Work, attempt_failure, crashed, reported_failure
 from twin_operator.kinds.finetune_run.view import Ending, RunView
 
@@ -124,7 +127,7 @@ def is_hopeless(failure: Failure | None) -> bool:
     return failure is not None and failure.reason is Reason.OUT_OF_MEMORY
 
 
-def verdict_of(view: RunView, known: FineTuneRunStatus) -> EvalStatus | Failure:
+def verdict_of(view: RunView, known: FineTuneRunStatus, *, now: datetime) -> EvalStatus | Failure:
     """Return the gate's verdict, or why there is none."""
     run, outcomes, examiner = view.run, view.facts.outcomes, view.facts.examiner
     if view.twin is None:
@@ -145,4 +148,5 @@ def verdict_of(view: RunView, known: FineTuneRunStatus) -> EvalStatus | Failure:
     number = attempt(view.twin, view.of_twin, dataset=outcomes.subject.dataset, uid=run.uid)
     anchor = run.spec.anchor
     looked = Look() if anchor is None else look(view.twin, view.of_twin, anchor=anchor, uid=run.uid)
-    return judged(outcomes, view.twin.spec.gate or Gate(), attempt=number, look=looked)
+    begun = moment(run.status.start_time or timestamp(now))
+    return judged(outcomes, view.twin.spec.gate or Gate(), attempt=number, look=looked, begun=begun, now=now)

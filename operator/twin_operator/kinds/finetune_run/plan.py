@@ -59,6 +59,8 @@ from twin_operator.settings import Images
 
 EXAMINED_FROM = 72
 """Percent of the run at which the examiner begins: where trainers end."""
+JUDGE_LOOKED_FOR = timedelta(minutes=1)
+"""How often a run looks again whether its twin's judge may be asked."""
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
 FAILED_TIDIED_AFTER = timedelta(days=1)
@@ -82,7 +84,8 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
         status = run.status.model_copy(
             update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
         )
-        return _plan(run, status, [reason.condition("Queued", "True")])
+        plan = _plan(run, status, [reason.condition("Queued", "True")])
+        return replace(plan, wake_at=now + JUDGE_LOOKED_FOR) if reason.reason is Reason.NO_JUDGE else plan
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed; so is
     # whom it takes along, or with whom it comes.
     status = run.status.model_copy(
@@ -209,7 +212,7 @@ def _plan_examination(view: RunView, images: Images, known: FineTuneRunStatus, *
     done = end is not None and end is not Ending.AGAIN
     held = view.unreadable_twin if done else view.unreadable if examiner.job is None else None
     if done and held is None:
-        found = verdict_of(view, known) if end is Ending.DONE else end
+        found = verdict_of(view, known, now=now) if end is Ending.DONE else end
         if isinstance(found, Failure):
             return _plan_end(view, known, found, now=now)
         assert isinstance(found, EvalStatus)  # noqa: S101 - for mypy: it is no other ending

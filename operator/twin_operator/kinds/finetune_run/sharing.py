@@ -14,6 +14,7 @@ from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.kinds.finetune_run.facts import Work
+from twin_operator.kinds.finetune_run.judges import judge_for
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
 
@@ -128,7 +129,7 @@ def _member(world: World, run: Run, reports: str, *, joined: bool) -> Member:
     ready = joined and twin is not None and there
     prompt = bool(((configmap or {}).get("data") or {}).get(PROMPT_KEY))
     coming = Coming.READY if ready else Coming.AWAITED
-    return Member(ref=ref(run), coming=coming, run=run, twin=twin, prompt=prompt)
+    return Member(ref=ref(run), coming=coming, run=run, twin=twin, prompt=prompt, judge=judge_for(world, twin))
 
 
 def peers_of(world: World, run: Run) -> tuple[Run, ...]:
