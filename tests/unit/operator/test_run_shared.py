@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
-from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, RunProgress, RunStage, progress_name
+from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress, RunStage, progress_name
 from tests.unit.operator.cast import tasks_of
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.run_samples import DATA, done, found
@@ -160,6 +162,90 @@ async def test_the_job_is_made_once_all_have_said_that_they_come() -> None:
     assert world.does() == ["r1", "r2", "r3"]
 
 
+async def test_others_in_line_start_while_those_that_come_along_have_not_said_so() -> None:
+    world = Clinic(4, places=2)
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "trainer" in (body.get("status") or {}):
+            raise api_error(500)
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    assert {name: world.does(name) for name in world.api.kinds("Job")} == {"r4": ["r4"]}
+
+
+async def test_who_moves_up_in_line_is_told() -> None:
+    world = Clinic(4, share=2, places=0)
+    await world.lead()
+    await world.settle()
+    assert {world.queued(name) for name in LETTERS} == {("True", "PoolBusy")}
+    refused: set[str] = set()
+
+    def refuse_once(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "FineTuneRun" and key.name in ("r1", "r2") and key.name not in refused:
+            refused.add(key.name)  # so that the others look at the line first
+            raise api_error(500)
+
+    world.api.refuse = refuse_once
+    ways = {"maxConcurrentRuns": 2, "runsPerTrainer": 2}
+    world.api.put_spec(Key("MinerPool", NAMESPACE, "p"), {**world.pool()["spec"], "fineTune": ways})
+    await world.settle()
+    assert refused == {"r1", "r2"}
+    assert sorted(sorted(world.does(name)) for name in world.api.kinds("Job")) == [["r1", "r2"], ["r3", "r4"]]
+
+
+async def test_whose_twin_has_begun_another_run_meanwhile_does_not_come_along() -> None:
+    world = Clinic(2)
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "trainer" in (body.get("status") or {}):
+            raise api_error(500)
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    world.start_pool("q", store={"uri": "pvc://adapters/store"})
+    started = {"pool": "q", "startTime": "2026-01-02T03:00:00Z"}
+    world.api.put({**run_of("other", "dr-2"), "status": started})
+    world.api.refuse = lambda verb, key, body: None
+    await world.lead()
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    assert "trainer" not in world.status("r2")
+
+
+async def test_a_report_that_is_deleted_before_the_job_is_made_is_made_again_first() -> None:
+    world = Clinic(2)
+    left = 2
+
+    def lose(verb: str, key: Key, body: Manifest) -> None:
+        nonlocal left
+        joins = key.name == "r2" and "trainer" in (body.get("status") or {})
+        report = Key("ConfigMap", NAMESPACE, "r2-progress")
+        if joins and report in world.api.objects:
+            world.api.drop(report)
+        elif key == report and "trainer" in world.run("r2").get("status", {}) and left:
+            left -= 1
+            raise api_error(500)
+
+    world.api.refuse = lose
+    await world.lead()
+    await world.settle()
+    assert left == 0
+    assert world.does() == ["r1", "r2"]
+
+
+async def test_while_the_queue_has_no_room_all_say_so() -> None:
+    world, _ = await training(2, r1={"queueName": "gpu"}, r2={"queueName": "gpu"})
+    assert world.api.kinds("Job")["r1"]["spec"]["suspend"] is True
+    assert [world.queued(name) for name in ("r1", "r2")] == [("True", "AwaitingQuota")] * 2
+    spec = world.api.kinds("Job")["r1"]["spec"]
+    world.api.put_spec(Key("Job", NAMESPACE, "r1"), {**spec, "suspend": False})
+    await world.settle()
+    assert [world.queued(name) for name in ("r1", "r2")] == [("False", "Admitted")] * 2
+
+
 async def test_a_follower_that_is_deleted_before_the_job_is_made_is_struck_off_first() -> None:
     world = Clinic()
 
@@ -241,16 +327,15 @@ async def test_what_may_pass_is_tried_again_with_the_next_pod() -> None:
     assert world.running("r2") == ("True", "StageTrain")
 
 
-async def test_memory_that_ran_out_gives_up_no_job_that_others_share() -> None:
+@pytest.mark.parametrize("at_work", ["r1", "r2"])
+async def test_memory_that_ran_out_gives_up_no_job_that_others_share(at_work: str) -> None:
     world, pod = await training()
-    world.publish("r1", pod)
-    world.begin("r2", pod)
+    world.begin(at_work, pod)
     world.oom()
     await world.settle()
     assert world.api.kinds("Job")["r1"]["spec"]["backoffLimit"] == 3
-    assert world.running("r2") == ("False", "Retrying")
-    assert "failure" not in world.status("r1")
-    assert "failure" not in world.status("r3")
+    assert world.running(at_work) == ("False", "Retrying")
+    assert {name for name in ("r1", "r2", "r3") if "failure" in world.status(name)} == {at_work}
 
 
 async def test_when_the_job_has_failed_what_is_done_is_done_and_who_was_not_begun_waits_again() -> None:
@@ -271,6 +356,30 @@ async def test_when_the_job_has_failed_what_is_done_is_done_and_who_was_not_begu
     await world.settle()
     assert world.status("r1")["verdict"] == "Promote"
     assert world.does("r3") == ["r3"]
+
+
+async def test_within_which_run_a_pod_ended_is_asked_of_the_api_server() -> None:
+    world, pod = await training()
+    world.hears = False
+    world.begin("r3", pod)
+    world.hears = True
+    world.oom()
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r3")["failure"]["class"] == "OutOfMemory"
+    assert "failure" not in world.status("r2")
+
+
+async def test_the_last_word_on_one_run_is_not_anothers() -> None:
+    world, pod = await training(2)
+    world.begin("r2", pod)
+    why = FailureReport(failure_class="Diverged", retryable=False, message="step 7: NaN")
+    code = {"exitCode": 1, "message": LastWord(failure=why).to_json()}
+    world.pod(phase="Failed", containerStatuses=[container_status("trainer", terminated=code)])
+    world.end_job(kind="Failed", reason="PodFailurePolicy")
+    await world.settle()
+    assert world.status("r2")["failure"]["class"] == "Diverged"
+    assert world.status("r1")["failure"]["class"] == "TrainerCrashed"
 
 
 async def test_where_nobody_was_begun_all_fail_as_the_pod_did() -> None:
@@ -322,6 +431,22 @@ async def test_when_the_leader_is_deleted_others_wait_for_its_pods_and_then_thei
     assert world.queued("r3") == ("True", "PoolBusy"), "that examiner has the pool's one place"
     assert "progressPercent" not in world.status("r3")
     assert "dataset" not in world.status("r3")
+
+
+async def test_a_place_that_is_left_by_who_waits_again_is_given_to_the_next() -> None:
+    world, _ = await training(3, share=2)
+    lingering = world.api.kinds("Pod")["r1-1"]
+    world.drop("FineTuneRun", "r1")
+    world.api.put(lingering)
+    world.start_pool("q", store={"uri": "pvc://adapters/store"})
+    started = {"pool": "q", "startTime": "2026-01-02T03:00:00Z"}
+    world.api.put({**run_of("other", "dr-2"), "status": started})
+    await world.settle()
+    assert world.queued("r3") == ("True", "PoolBusy")
+    world.drop("Pod", "r1-1")
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    assert world.does("r3") == ["r3"]
 
 
 async def test_when_a_follower_is_deleted_the_trainer_may_not_write_to_its_name_any_more() -> None:
