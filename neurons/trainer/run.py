@@ -25,6 +25,7 @@ from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, Sto
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
 from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.base import Base
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
@@ -41,7 +42,7 @@ from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_ste
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
-from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
+from neurons.trainer.tokens import Fit, examples_of, fit
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +68,14 @@ class Run:
         work: Path,
         progress: Progress,
         termination: Termination,
+        base: Base | None = None,
         archive: Archive | None = None,
     ) -> None:
+        """`base` is the base model of the options' folder, where several runs share it."""
         self._unlearned: frozenset[str] = frozenset()
         self._options, self._work = options, work
         self._progress, self._termination = progress, termination
+        self._loaded = base or Base(options.base_model)
         self._archive = archive or Archive(options.store, options.twin)
         record = read_record(options.base_model)
         self._base = BaseModelEntry(
@@ -220,7 +224,7 @@ class Run:
     def _that_is_seen(self, found: Found) -> Found:
         """Return what fits in the tokens and in the steps that the run has."""
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
 
         def how(line: Line) -> Fit:
             return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
@@ -334,7 +338,7 @@ class Run:
         conversations = [lesson for lesson in lessons if not isinstance(lesson, Pair)]
         pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
         steps = self._steps(
             # A template that rewrites earlier turns makes several examples of one conversation.
             conversations=sum(examples_of(each, tokenizer, max_tokens=asked.max_tokens) for each in conversations),
@@ -355,7 +359,7 @@ class Run:
         )
         trained = train(
             conversations,
-            base_model=asked.base_model,
+            base=self._loaded,
             settings=settings,
             report=lambda step: self._report_step(step, steps),
             parent=self._parent.folder if self._parent is not None else None,

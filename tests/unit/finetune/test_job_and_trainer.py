@@ -293,7 +293,7 @@ class WordCounter:
 @pytest.fixture(autouse=True)
 def no_base_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers is only in the trainer's image."""
-    monkeypatch.setattr("neurons.trainer.run.load_tokenizer", lambda _folder: WordCounter())
+    monkeypatch.setattr("neurons.trainer.base.load_tokenizer", lambda _folder: WordCounter())
 
 
 @pytest.mark.parametrize(
