@@ -6,8 +6,8 @@ Exit status: 0 done (also: skipped), 1 failed for good, 75 worth another try, 2 
 examined by another program (neurons.examiner).
 
 `run GROUP + GROUP + …` does several runs of one base model one after the other, each with the arguments of `run` and a
-`--progress-configmap` of its own. Each line names its run, the last one says `{"runs": {NAME: …}}`. Exit status: 0 each is
-done or failed for good, 75 at least one may be tried again; another attempt trains none that the store says is done.
+`--progress-configmap` of its own. Each line names its run, the last one says `{"runs": {NAME: …}}`. Exit status: 0 each
+is done or failed for good, 75 at least one may be tried again; another attempt trains none that the store says is done.
 """
 
 from __future__ import annotations

@@ -234,9 +234,7 @@ def train(
     )
 
 
-def _on_whole_base(
-    weights: Mapping[str, torch.Tensor], base: Base, *, settings: Settings, parent: Path | None
-) -> Any:
+def _on_whole_base(weights: Mapping[str, torch.Tensor], base: Base, *, settings: Settings, parent: Path | None) -> Any:
     """Return an adapter with these weights on the base model as engines serve it, which is not in four bits."""
     whole = adapt(base.model(), settings=settings, parent=parent)
     put_weights(whole, weights)
@@ -504,9 +502,18 @@ def arithmetic() -> tuple[str, torch.dtype]:
     return "cpu", torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def inference_precision(model: Any) -> Any:
-    """Return the model in the precision that answers are made in: fast, and the engine's own."""
-    return model.to(arithmetic()[1])
+def with_adapter(model: Any, folder: Path) -> Any:
+    """Return the base model speaking as the adapter in a folder, ready to answer. Raises BadParent.
+
+    The adapter has the precision that answers are made in: fast, and the engine's own. What else the model holds stays
+    as it was read: of the rotary embedding's frequencies half precision would leave 8 bits, and far words elsewhere.
+    """
+    rank = int(json.loads((folder / CONFIG_FILE).read_bytes())["r"])
+    adapted = adapt(model, settings=Settings(rank=rank, method=method_of(folder)), parent=folder)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(model.dtype)
+    return adapted.eval()
 
 
 def round_to_stored_precision(model: Any) -> None:

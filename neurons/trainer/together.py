@@ -45,6 +45,10 @@ class Ends:
         """The runs that are not over, in their order."""
         return tuple(run for run in self._runs if run.run not in self._words)
 
+    def is_waiting(self, run: str) -> bool:
+        """Tell whether a run is not over."""
+        return run not in self._words
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take SIGTERM from here on; it interrupts what is within `of`, and nothing else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
 from neurons.examiner import __main__ as examiner
+from neurons.examiner import run as examination
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import answers
+from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
 from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
@@ -75,11 +78,12 @@ def examine(
     """Run the examiner; returns exit status, last word, and what stands in its ConfigMap."""
     told: list[Progress] = []
 
-    def progress(**options: Any) -> Progress:
+    def progress(*, configmap: str | None, **options: Any) -> Progress:
         told.append(Progress(attempt="uid-pod", target=None, **options))
         return told[-1]
 
     monkeypatch.setattr(examiner, "progress_of_environment", progress)
+    monkeypatch.setattr(examination, "Archive", partial(Archive, patience_seconds=0.1))
 
     def run(**changes: object) -> tuple[int, Json, dict[str, str]]:
         options: dict[str, object] = {
@@ -124,27 +128,34 @@ def test_it_reports_what_each_item_came_to_of_whom_and_no_verdict(
 
 
 def test_what_versions_said_is_kept_where_it_is_told_and_asked_once(
-    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examine: Examine, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    asked: list[str | None] = []
-    really = answers.answer
-
-    def answer(*args: Any, **options: Any) -> list[str]:
-        asked.append(options["adapter"])
-        return really(*args, **options)
-
-    monkeypatch.setattr(answers, "answer", answer)
+    asked = heard(monkeypatch)
+    parent, child = published.parent["digest"], published.child["digest"]
     first = outcomes(examine(kept=kept)[2])
-    assert asked == [answers.PARENT, answers.CHILD]
+    assert asked == [parent, child]
     assert outcomes(examine(kept=kept)[2]) == first
-    assert asked == [answers.PARENT, answers.CHILD], "both are known"
+    assert asked == [parent, child], "both are known"
     items = write(tmp_path / "other.jsonl", [{**ITEMS[0], "question": "open on Monday ?"}, ITEMS[1]])
     examine(kept=kept, eval_uri=f"file://{items}")
-    assert asked[2:] == [answers.PARENT, answers.CHILD], "another examination is put to both"
+    assert asked[2:] == [parent, child], "another examination is put to both"
     examine()
-    assert asked[4:] == [answers.PARENT, answers.CHILD], "nothing is kept where nobody says so"
+    assert asked[4:] == [parent, child], "nothing is kept where nobody says so"
+
+
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return the digests of whom is asked from now on, as they are."""
+    asked: list[str | None] = []
+    really = examiner.ask
+
+    def ask(base: Any, asking: Any, voice: Any, **options: Any) -> Any:
+        asked.append(voice.digest)
+        return really(base, asking, voice, **options)
+
+    monkeypatch.setattr(examiner, "ask", ask)
+    return asked
 
 
 def test_the_anchor_is_asked_too(examine: Examine) -> None:

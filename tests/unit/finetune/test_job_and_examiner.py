@@ -47,6 +47,7 @@ def test_every_field_arrives() -> None:
         "eval_uri": "pvc://evals/dr-a/items.jsonl", "eval_digest": ITEMS,
         "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": 96,
         "kept": Path("/var/lib/bettertherapy/examined"), "work_dir": None, "languages": None,
+        "progress_configmap": None,
     }  # fmt: skip
 
 

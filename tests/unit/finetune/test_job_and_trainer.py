@@ -117,6 +117,7 @@ def test_every_field_arrives() -> None:
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
         "history_limit": 4,
+        "progress_configmap": None,
     }
 
 

@@ -103,7 +103,11 @@ def test_one_runs_failure_ends_no_other(
     asked = [
         broken,
         group(
-            "misfit", "dr-b", DAY_TWO, rank=8, parent_digest=parent,
+            "misfit",
+            "dr-b",
+            DAY_TWO,
+            rank=8,
+            parent_digest=parent,
             parent_uri=f"file://{tmp_path}/store/dr-b/{parent[7:]}",
         ),
         group("wild", "dr-c", DAY_ONE, learning_rate=0.99, steps=60),
@@ -190,9 +194,7 @@ def test_told_to_end_the_run_leaves_a_checkpoint_and_each_may_be_tried_again(
     base_model: Path, group: Callable[..., Group], go: Go, tmp_path: Path
 ) -> None:
     names = ("a", "b", "c")
-    asked = [
-        group(name, f"dr-{name}", DAY_ONE, steps=30, checkpoint_steps=1000, learning_rate=1e-3) for name in names
-    ]
+    asked = [group(name, f"dr-{name}", DAY_ONE, steps=30, checkpoint_steps=1000, learning_rate=1e-3) for name in names]
     process = subprocess.Popen(
         [sys.executable, "-m", "neurons.trainer", *joined(base_model, tmp_path, asked)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "crds:."},
@@ -206,7 +208,8 @@ def test_told_to_end_the_run_leaves_a_checkpoint_and_each_may_be_tried_again(
     assert process.wait(timeout=60) == 75
     word = seen[-1]["runs"]
     assert {run: each["failure"]["class"] for run, each in word.items() if "failure" in each} == {
-        "b": "Preempted", "c": "Preempted"
+        "b": "Preempted",
+        "c": "Preempted",
     }
     assert [path.parents[2].name for path in (tmp_path / "store").rglob("checkpoint.pt")] == ["dr-b"]
     trained = [each["run"] for each in seen if each.get("event") == "step"]
@@ -245,7 +248,9 @@ def test_what_can_be_no_group_is_refused_before_anything_begins(
     one = group("a", "dr-a", DAY_ONE, progress_configmap="a-progress")
     other = group("b", "dr-b", DAY_ONE, progress_configmap="b-progress")
     with pytest.raises(SystemExit) as caught:
-        trainer.main(joined(base_model, tmp_path, [one, {**{n.replace("_", "-"): v for n, v in other.items()}, **changes}]))
+        trainer.main(
+            joined(base_model, tmp_path, [one, {**{n.replace("_", "-"): v for n, v in other.items()}, **changes}])
+        )
     assert caught.value.code == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
