@@ -364,7 +364,7 @@ def _optimise(
     watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_of(first) if first else 0.0)
     references = None
     if settings.kl_weight and batches:
-        references = references_of(model, examples, lambda example: predictions(model, [example]))
+        references = references_of(model, examples, lambda batch: predictions(model, batch), packed=packed)
     stopping = EarlyStopping((lambda: loss_of(held_out)) if held_out else None, lambda: weights_of(model))
     losses: list[float] = []
     if interruptions.resume is not None:
