@@ -1,50 +1,89 @@
 """`python -m neurons.examiner`: one JSON object a line on standard output, the last one says what was examined.
 
-What it found goes into the ConfigMap that PROGRESS_CONFIGMAP and POD_NAMESPACE name; a failure also goes to
-/dev/termination-log. Exit status: 0 examined, 1 failed for good, 75 worth another try, 2 wrong arguments.
+What it found goes into the ConfigMap that `--progress-configmap` or PROGRESS_CONFIGMAP, and POD_NAMESPACE name; a
+failure also goes to /dev/termination-log. Exit status: 0 examined, 1 failed for good, 75 worth another try, 2 wrong
+arguments.
+
+`GROUP + GROUP + …` examines the versions of several runs on one base model, each with a `--progress-configmap` of its
+own; what several of them ask the same version alike is asked once. The last line says `{"runs": {NAME: …}}`. Exit
+status: 0 each is examined or failed for good, 75 at least one may be tried again.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import tempfile
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from bettertherapy_api.run_progress import LastWord, RunStage
+from bettertherapy_api.run_progress import RunStage
 from neurons.examiner.arguments import parser
-from neurons.examiner.run import Examiner
-from neurons.trainer.errors import Preempted, TrainerError
-from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
-from neurons.trainer.termination import Terminated, Termination
+from neurons.examiner.run import Examiner, ask
+from neurons.groups import read_groups
+from neurons.trainer.base import Base
+from neurons.trainer.progress import Progress
+from neurons.trainer.reporting import TERMINATION_LOG, progress_of_environment
+from neurons.trainer.together import Ends
 
 FIELD_MANAGER: Final = "examiner"
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
     """Examine and return the exit status."""
-    options = parser().parse_args(arguments)
+    runs = read_groups(sys.argv[1:] if arguments is None else arguments, parser)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if threading.current_thread() is threading.main_thread():
-        Termination().install()
-    with (
-        tempfile.TemporaryDirectory(dir=options.work_dir) as work,
-        progress_of_environment(first=RunStage.EVALUATE, field_manager=FIELD_MANAGER) as progress,
-    ):
-        try:
-            try:
-                result = Examiner(options, work=Path(work), progress=progress).execute()
-            except Terminated:
-                raise Preempted("told to end; another attempt begins the examination anew.") from None
-        except TrainerError as error:
-            progress.tell(failure=failure_report(error))
-            finish(LastWord(failure=failure_report(error)).model_dump(by_alias=True), termination_log)
-            return TRY_AGAIN if error.retryable else 1
-    finish(result, termination_log)
-    return 0
+    ends = Ends(runs, preempted="told to end; another attempt begins the examination anew.")
+    with ends.listening(), ExitStack() as stack:
+        progress = {run.run: stack.enter_context(_progress_of(run)) for run in runs}
+        examiners: dict[str, Examiner] = {}
+        for run in runs:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=run.work_dir)))
+            with ends.of({run.run: progress[run.run]}):
+                examiner = Examiner(run, work=work, progress=progress[run.run])
+                examiner.prepare()
+                examiners[run.run] = examiner
+        _hear(examiners, Base(runs[0].base_model), ends=ends, progress=progress)
+        for each in progress.values():
+            each.close_soon()
+    return ends.finish(termination_log)
+
+
+def _hear(examiners: Mapping[str, Examiner], base: Base, *, ends: Ends, progress: Mapping[str, Progress]) -> None:
+    """Ask for each run whom it has still to hear, for all that ask the same; conclude a run when it heard all."""
+    for name, examiner in examiners.items():
+        while examiner.unheard and ends.is_waiting(name):
+            voice, asking = next(iter(examiner.unheard.values())), examiner.asking
+            assert asking is not None  # noqa: S101 - else nobody is unheard
+            alike = {
+                other: each
+                for other, each in examiners.items()
+                if ends.is_waiting(other)
+                and each.asking is not None
+                and each.asking.digest == asking.digest
+                and any(unheard.digest == voice.digest for unheard in each.unheard.values())
+            }
+
+            def report(answered: int, alike: Mapping[str, Examiner] = alike) -> None:
+                for each in alike.values():
+                    each.told(answered)
+
+            with ends.of({other: progress[other] for other in alike}):
+                said = ask(base, asking, voice, report=report)
+                for each in alike.values():
+                    each.hear(voice, said)
+        with ends.of({name: progress[name]}):
+            if ends.is_waiting(name):
+                ends.done(name, examiner.conclude())
+
+
+def _progress_of(options: argparse.Namespace) -> Progress:
+    return progress_of_environment(
+        first=RunStage.EVALUATE, field_manager=FIELD_MANAGER, configmap=options.progress_configmap
+    )
 
 
 if __name__ == "__main__":

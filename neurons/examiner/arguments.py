@@ -7,7 +7,7 @@ import argparse
 from bettertherapy_api.examination import BASE
 from neurons.arguments import filled, filled_path
 from neurons.scoring.contrasts import Language
-from neurons.trainer.arguments import add_base, digest, name, positive
+from neurons.trainer.arguments import add_base, add_progress, digest, name, positive
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--kept", type=filled_path, metavar="DIR", help="where answers are kept for the next examination"
     )
     _add_judge(program)
+    add_progress(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")
     return program
 

@@ -15,7 +15,7 @@ CHILD: Final = "default"
 PARENT: Final = "parent"
 ANCHOR: Final = "anchor"
 _DEFAULT_BATCH: Final = 64
-_REVISION: Final = 2
+_REVISION: Final = 3
 """Raised whenever a change here makes other answers: those that were kept are then asked for again."""
 
 
@@ -45,12 +45,11 @@ def answer(
     tokenizer: Any,
     conversations: Sequence[list[dict[str, str]]],
     *,
-    adapter: str | None,
     max_new_tokens: Sequence[int],
     report: Callable[[int], None] = lambda _: None,
     batch_size: int = _DEFAULT_BATCH,
 ) -> list[str]:
-    """Return the most probable answer to each conversation; `adapter` None asks the base model.
+    """Return the most probable answer to each conversation, by the model as it is.
 
     `max_new_tokens` is each answer's greatest length.
     `report` is told after every batch how many are answered. Whoever compares two adapters gives both the same
@@ -62,23 +61,22 @@ def answer(
     # Longest first: batches of like length waste little on padding, and memory runs out at once or not at all.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     answers = [""] * len(prompts)
-    with speaking_as(model, adapter):
-        start = 0
-        while start < len(order):
-            batch = order[start : start + batch_size]
-            try:
-                texts = _generate(
-                    model, tokenizer, [prompts[index] for index in batch], [max_new_tokens[index] for index in batch]
-                )
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                if batch_size == 1:
-                    raise OutOfMemory("memory ran out while answering the evaluation. Give the run more.") from error
-                batch_size //= 2
-                continue
-            for index, text in zip(batch, texts, strict=True):
-                answers[index] = text
-            start += len(batch)
-            report(start)
+    start = 0
+    while start < len(order):
+        batch = order[start : start + batch_size]
+        try:
+            texts = _generate(
+                model, tokenizer, [prompts[index] for index in batch], [max_new_tokens[index] for index in batch]
+            )
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            if batch_size == 1:
+                raise OutOfMemory("memory ran out while answering the evaluation. Give the run more.") from error
+            batch_size //= 2
+            continue
+        for index, text in zip(batch, texts, strict=True):
+            answers[index] = text
+        start += len(batch)
+        report(start)
     return answers
 
 

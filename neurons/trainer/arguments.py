@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="python -m neurons.trainer", description="Fine-tune a twin's adapter.")
     commands = program.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train on a file and publish"))
-    _add_run(commands.add_parser("run", help="a FineTuneRun: dataset, training, publishing"))
+    _add_run(
+        commands.add_parser("run", help="a FineTuneRun: dataset, training, publishing; several with + between them")
+    )
     return program
 
 
@@ -100,6 +102,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     training.add_argument("--seed", type=int, default=defaults.seed)
     training.add_argument("--checkpoint-steps", type=positive, default=20, help="steps between checkpoints")
 
+    add_progress(command)
     retention = command.add_argument_group("retention")
     retention.add_argument("--keep", action="append", default=[], type=digest, metavar="sha256:…", help="never delete")
     retention.add_argument("--history-limit", type=positive, metavar="N", help="keep the newest N adapters")
@@ -129,6 +132,14 @@ def add_base(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base-model-digest", type=digest, metavar="sha256:…", help="instead of the recorded one")
     command.add_argument("--twin", required=True, type=name, metavar="NAME")
     command.add_argument("--store", required=True, type=filled, metavar="URI", help="root of the adapter store")
+
+
+def add_progress(command: argparse.ArgumentParser) -> None:
+    """Add the argument that says where a run tells its progress."""
+    command.add_argument(
+        "--progress-configmap", type=name, metavar="NAME",
+        help="where it tells its progress (default: the environment's PROGRESS_CONFIGMAP)",
+    )  # fmt: skip
 
 
 def positive(value: str) -> int:

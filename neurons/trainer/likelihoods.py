@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neurons.trainer.answers import shared_tokens, speaking_as
+from neurons.trainer.answers import shared_tokens
 from neurons.trainer.errors import BadModel, OutOfMemory
 from neurons.trainer.template import templated
 
@@ -44,12 +44,11 @@ def logprobs(
     tokenizer: Any,
     compared: Sequence[Compared],
     *,
-    adapter: str | None,
     report: Callable[[int], None] = lambda _: None,
     most_cached: int = _MOST_CACHED,
     most_logits: int = _MOST_LOGITS,
 ) -> list[tuple[float, ...]]:
-    """Return the log-probability in nats of each continuation, summed over its tokens; `adapter` None is the base.
+    """Return the log-probability in nats of each continuation, summed over its tokens, by the model as it is.
 
     `report` is told after every batch how many questions are done. Versions that are given the same are measured in the
     same batches. Raises BadModel for a tokenizer that makes nothing of a text, and OutOfMemory.
@@ -62,21 +61,20 @@ def logprobs(
     found: list[tuple[float, ...]] = [()] * len(asked)
     words = model.config.get_text_config().vocab_size
     done = 0
-    with speaking_as(model, adapter):
-        while done < len(order):
-            count = _batch([asked[index] for index in order[done:]], most_cached, most_logits // words)
-            batch = order[done : done + count]
-            try:
-                values = _measured(model, [asked[index] for index in batch])
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                if count == 1:
-                    raise OutOfMemory("memory ran out while comparing the safety items. Give the run more.") from error
-                most_cached, most_logits = most_cached // 2, most_logits // 2
-                continue
-            for index, value in zip(batch, values, strict=True):
-                found[index] = value
-            done += count
-            report(done)
+    while done < len(order):
+        count = _batch([asked[index] for index in order[done:]], most_cached, most_logits // words)
+        batch = order[done : done + count]
+        try:
+            values = _measured(model, [asked[index] for index in batch])
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            if count == 1:
+                raise OutOfMemory("memory ran out while comparing the safety items. Give the run more.") from error
+            most_cached, most_logits = most_cached // 2, most_logits // 2
+            continue
+        for index, value in zip(batch, values, strict=True):
+            found[index] = value
+        done += count
+        report(done)
     return found
 
 

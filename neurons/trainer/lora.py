@@ -35,6 +35,7 @@ from neurons.trainer.tokens import first_line, load_tokenizer, shortened, tokeni
 if TYPE_CHECKING:
     import torch
 
+    from neurons.trainer.base import Base
     from neurons.trainer.lines import Message
 
 _log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def _four_bits(precision: torch.dtype) -> Any:
 def train(
     conversations: Sequence[Sequence[Message]],
     *,
-    base_model: Path,
+    base: Base,
     settings: Settings,
     report: Callable[[Step], None],
     parent: Path | None = None,
@@ -175,7 +176,7 @@ def train(
     `parent` is the folder of the adapter to go on from, of the same rank. With `validation`, which is not learned, the
     weights of the epoch with the lowest loss on it are returned.
     """
-    model, tokenizer = _loaded(base_model, settings.quantization)
+    tokenizer, model = base.tokenizer, base.model(quantization=settings.quantization)
     import torch  # noqa: PLC0415
 
     seed_everything(settings.seed)
@@ -218,7 +219,7 @@ def train(
         del adapted, model  # both base models together are more than a small card has
         gc.collect()
         torch.cuda.empty_cache()
-        adapted = _on_whole_base(weights, base_model, settings=settings, parent=parent)
+        adapted = _on_whole_base(weights, base, settings=settings, parent=parent)
     round_to_stored_precision(adapted)
     require_sound_weights(adapted, when=f"after {settings.steps} steps")
     counted = settings.steps if stopping.best_step is None else stopping.best_step
@@ -233,22 +234,9 @@ def train(
     )
 
 
-def _loaded(folder: Path, quantization: str | None = None) -> tuple[Any, Any]:
-    """Return base model and tokenizer. Raises BadModel and OutOfMemory."""
-    import torch  # noqa: PLC0415
-
-    try:
-        return load(folder, quantization=quantization)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory("memory ran out while the base model was loaded. Give the run more.") from error
-
-
-def _on_whole_base(
-    weights: Mapping[str, torch.Tensor], folder: Path, *, settings: Settings, parent: Path | None
-) -> Any:
+def _on_whole_base(weights: Mapping[str, torch.Tensor], base: Base, *, settings: Settings, parent: Path | None) -> Any:
     """Return an adapter with these weights on the base model as engines serve it, which is not in four bits."""
-    model, _ = _loaded(folder)
-    whole = adapt(model, settings=settings, parent=parent)
+    whole = adapt(base.model(), settings=settings, parent=parent)
     put_weights(whole, weights)
     return whole.eval()
 
@@ -376,7 +364,7 @@ def _optimise(
     watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_of(first) if first else 0.0)
     references = None
     if settings.kl_weight and batches:
-        references = references_of(model, examples, lambda example: predictions(model, [example]))
+        references = references_of(model, examples, lambda batch: predictions(model, batch), packed=packed)
     stopping = EarlyStopping((lambda: loss_of(held_out)) if held_out else None, lambda: weights_of(model))
     losses: list[float] = []
     if interruptions.resume is not None:
@@ -514,9 +502,18 @@ def arithmetic() -> tuple[str, torch.dtype]:
     return "cpu", torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def inference_precision(model: Any) -> Any:
-    """Return the model in the precision that answers are made in: fast, and the engine's own."""
-    return model.to(arithmetic()[1])
+def with_adapter(model: Any, folder: Path) -> Any:
+    """Return the base model speaking as the adapter in a folder, ready to answer. Raises BadParent.
+
+    The adapter has the precision that answers are made in: fast, and the engine's own. What else the model holds stays
+    as it was read: of the rotary embedding's frequencies half precision would leave 8 bits, and far words elsewhere.
+    """
+    rank = int(json.loads((folder / CONFIG_FILE).read_bytes())["r"])
+    adapted = adapt(model, settings=Settings(rank=rank, method=method_of(folder)), parent=folder)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(model.dtype)
+    return adapted.eval()
 
 
 def round_to_stored_precision(model: Any) -> None:

@@ -12,7 +12,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,11 +75,15 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_soon()
+        if self._thread is not None:
+            self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
+
+    def close_soon(self) -> None:
+        """Begin to write the last state; leaving the context waits for it."""
         self._closing.set()
         self._urgent.set()
         self._changed.set()
-        if self._thread is not None:
-            self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
 
     @property
     def document(self) -> RunProgress:
@@ -156,7 +162,21 @@ class Progress:
         await client.apply(self.target.path, body=json.dumps(body), field_manager=self._field_manager)
 
 
+_RUN: ContextVar[str | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def saying_of(run: str | None) -> Iterator[None]:
+    """Let each line that is said name the run, where a process has several."""
+    token = _RUN.set(run)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
 def say(**fields: object) -> None:
     """Write one JSON object on standard output."""
-    sys.stdout.write(json.dumps(fields) + "\n")
+    run = _RUN.get()
+    sys.stdout.write(json.dumps(fields if run is None else {"run": run, **fields}) + "\n")
     sys.stdout.flush()

@@ -26,6 +26,7 @@ from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, Sto
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
 from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.base import Base
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
@@ -42,7 +43,7 @@ from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_ste
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
-from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
+from neurons.trainer.tokens import Fit, examples_of, fit
 from neurons.trainer.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,16 @@ class Run:
         work: Path,
         progress: Progress,
         termination: Termination,
+        base: Base | None = None,
         archive: Archive | None = None,
         tracking: Tracking | None = None,
     ) -> None:
-        """Tell `tracking` of the training; by default nobody."""
+        """`base` is the base model of the options' folder, where several runs share it. `tracking` is told of the
+        training; by default nobody is."""
         self._unlearned: frozenset[str] = frozenset()
         self._options, self._work = options, work
         self._progress, self._termination = progress, termination
+        self._loaded = base or Base(options.base_model)
         self._archive = archive or Archive(options.store, options.twin)
         self._tracking = tracking or Tracking({})
         record = read_record(options.base_model)
@@ -229,7 +233,7 @@ class Run:
     def _that_is_seen(self, found: Found) -> Found:
         """Return what fits in the tokens and in the steps that the run has."""
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
 
         def how(line: Line) -> Fit:
             return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
@@ -343,7 +347,7 @@ class Run:
         conversations = [lesson for lesson in lessons if not isinstance(lesson, Pair)]
         pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
         steps = self._steps(
             # A template that rewrites earlier turns makes several examples of one conversation.
             conversations=sum(examples_of(each, tokenizer, max_tokens=asked.max_tokens) for each in conversations),
@@ -365,7 +369,7 @@ class Run:
         )
         trained = train(
             conversations,
-            base_model=asked.base_model,
+            base=self._loaded,
             settings=settings,
             report=lambda step: self._report_step(step, steps),
             parent=self._parent.folder if self._parent is not None else None,

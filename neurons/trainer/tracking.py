@@ -24,12 +24,15 @@ import aiohttp
 
 from neurons.store import StoreError
 from neurons.trainer.archive import Archive
+from neurons.trainer.errors import Preempted, TrainerError
+from neurons.trainer.termination import Terminated
 
 log = logging.getLogger(__name__)
 
 EXPERIMENT: Final = "bettertherapy"
 RUN_TAG: Final = "bettertherapy.run"
 """By which another attempt finds the MLflow run that the one before began."""
+_KILLED: Final = "KILLED"
 _PAUSE_SECONDS: Final = 5.0
 _LAST_WORD_SECONDS: Final = 15.0
 _MOST_WAITING: Final = 10_000
@@ -77,7 +80,7 @@ class Tracking:
         self._pause = pause_seconds
         self._queue: queue.Queue[Callable[[Sink], None]] = queue.Queue(_MOST_WAITING)
         self._points: list[Point] = []
-        self._begun = False
+        self._begun = self._ended = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +91,9 @@ class Tracking:
             self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and not self._ended:
+            self.end(_KILLED if isinstance(error, (Preempted, Terminated)) else "FAILED", failure=_class_of(error))
         self._closing.set()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD_SECONDS)
@@ -109,6 +114,7 @@ class Tracking:
 
     def end(self, status: str, **tags: str) -> None:
         """Say how it ended: FINISHED, FAILED or KILLED."""
+        self._ended = True
         if self._begun:
             self._flush()
             self._put(lambda sink: sink.end(status, tags))
@@ -146,6 +152,10 @@ class Tracking:
                 log.warning("tracking: %s did not take it (%s)%s", name, type(error).__name__, given_up)
             else:
                 self._failures[name] = 0
+
+
+def _class_of(error: BaseException) -> str:
+    return error.failure_class if isinstance(error, TrainerError) else type(error).__name__
 
 
 class Mlflow:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
 from bettertherapy_api.judging import Way
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
 from neurons.examiner import __main__ as examiner
-from neurons.examiner import run as examiner_run
+from neurons.examiner import run as examination
 from neurons.examiner.judging import Bench, JudgeSettings
 from neurons.examiner.kept import KeptCalibrations
 from neurons.scoring.judge import Graded, Judged, Outcome, Task, Vote
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import answers
+from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
 from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
@@ -81,11 +83,12 @@ def examine(
     """Run the examiner; returns exit status, last word, and what stands in its ConfigMap."""
     told: list[Progress] = []
 
-    def progress(**options: Any) -> Progress:
+    def progress(*, configmap: str | None, **options: Any) -> Progress:
         told.append(Progress(attempt="uid-pod", target=None, **options))
         return told[-1]
 
     monkeypatch.setattr(examiner, "progress_of_environment", progress)
+    monkeypatch.setattr(examination, "Archive", partial(Archive, patience_seconds=0.1))
 
     def run(**changes: object) -> tuple[int, Json, dict[str, str]]:
         options: dict[str, object] = {
@@ -130,27 +133,34 @@ def test_it_reports_what_each_item_came_to_of_whom_and_no_verdict(
 
 
 def test_what_versions_said_is_kept_where_it_is_told_and_asked_once(
-    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examine: Examine, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    asked: list[str | None] = []
-    really = answers.answer
-
-    def answer(*args: Any, **options: Any) -> list[str]:
-        asked.append(options["adapter"])
-        return really(*args, **options)
-
-    monkeypatch.setattr(answers, "answer", answer)
+    asked = heard(monkeypatch)
+    parent, child = published.parent["digest"], published.child["digest"]
     first = outcomes(examine(kept=kept)[2])
-    assert asked == [answers.PARENT, answers.CHILD]
+    assert asked == [parent, child]
     assert outcomes(examine(kept=kept)[2]) == first
-    assert asked == [answers.PARENT, answers.CHILD], "both are known"
+    assert asked == [parent, child], "both are known"
     items = write(tmp_path / "other.jsonl", [{**ITEMS[0], "question": "open on Monday ?"}, ITEMS[1]])
     examine(kept=kept, eval_uri=f"file://{items}")
-    assert asked[2:] == [answers.PARENT, answers.CHILD], "another examination is put to both"
+    assert asked[2:] == [parent, child], "another examination is put to both"
     examine()
-    assert asked[4:] == [answers.PARENT, answers.CHILD], "nothing is kept where nobody says so"
+    assert asked[4:] == [parent, child], "nothing is kept where nobody says so"
+
+
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return the digests of whom is asked from now on, as they are."""
+    asked: list[str | None] = []
+    really = examiner.ask
+
+    def ask(base: Any, asking: Any, voice: Any, **options: Any) -> Any:
+        asked.append(voice.digest)
+        return really(base, asking, voice, **options)
+
+    monkeypatch.setattr(examiner, "ask", ask)
+    return asked
 
 
 def test_the_anchor_is_asked_too(examine: Examine) -> None:
@@ -264,7 +274,7 @@ def test_a_judge_is_asked_what_all_versions_said_and_its_calibration_is_kept(
         asked.append(settings)
         yield Bench(Agreeing())
 
-    monkeypatch.setattr(examiner_run, "opened", opened)
+    monkeypatch.setattr(examination, "opened", opened)
     items = write(tmp_path / "words.jsonl", [*ITEMS, WORDS])
     judge = {"judge_endpoint": "http://judge/v1", "judge_model": "m", "judge_seconds": 5}
     status, said, documents = examine(eval_uri=f"file://{items}", **judge)

@@ -54,6 +54,7 @@ def test_every_field_arrives() -> None:
         "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": 96,
         "kept": Path("/var/lib/bettertherapy/examined"), "work_dir": None, "languages": None,
         **NOBODY_JUDGES,
+        "progress_configmap": None,
     }  # fmt: skip
 
 

@@ -44,9 +44,7 @@ def test_a_batch_answers_as_each_question_alone(twin: tuple[Any, Any], system: s
     model, tokenizer = twin
     asked = conversations(system)
     told: list[int] = []
-    batched = answers.answer(
-        model, tokenizer, asked, adapter="default", max_new_tokens=LIMITS, report=told.append, batch_size=batch_size
-    )
+    batched = answers.answer(model, tokenizer, asked, max_new_tokens=LIMITS, report=told.append, batch_size=batch_size)
     assert batched == one_by_one(model, tokenizer, asked)
     assert len(set(batched)) > 1
     assert told[-1] == len(asked)
@@ -56,7 +54,7 @@ def test_answers_that_end_early_leave_the_others_going(twin: tuple[Any, Any], mo
     model, tokenizer = twin
     ids = tokenizer(" ".join(one_by_one(model, tokenizer, conversations())))["input_ids"]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [ids[len(ids) // 2], tokenizer.eos_token_id])
-    batched = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=LIMITS)
+    batched = answers.answer(model, tokenizer, conversations(), max_new_tokens=LIMITS)
     assert batched == one_by_one(model, tokenizer, conversations())
     assert len({len(each.split()) for each in batched}) > 1
 
@@ -64,24 +62,15 @@ def test_answers_that_end_early_leave_the_others_going(twin: tuple[Any, Any], mo
 def test_each_answer_has_a_length_of_its_own(twin: tuple[Any, Any]) -> None:
     model, tokenizer = twin
     limits = [1, TOKENS, 3, TOKENS, 2]
-    whole = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=LIMITS)
-    cut = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=limits)
+    whole = answers.answer(model, tokenizer, conversations(), max_new_tokens=LIMITS)
+    cut = answers.answer(model, tokenizer, conversations(), max_new_tokens=limits)
     assert cut == [" ".join(text.split()[:limit]) for text, limit in zip(whole, limits, strict=True)]
 
 
 def test_the_models_own_repetition_penalty_counts(twin: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = twin
-    plain = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=LIMITS)
+    plain = answers.answer(model, tokenizer, conversations(), max_new_tokens=LIMITS)
     monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.8)
-    batched = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=LIMITS)
+    batched = answers.answer(model, tokenizer, conversations(), max_new_tokens=LIMITS)
     assert batched == one_by_one(model, tokenizer, conversations())
     assert batched != plain
-
-
-def test_without_an_adapter_the_base_model_answers(twin: tuple[Any, Any]) -> None:
-    model, tokenizer = twin
-    with model.disable_adapter():
-        expected = one_by_one(model, tokenizer, conversations())
-    assert answers.answer(model, tokenizer, conversations(), adapter=None, max_new_tokens=LIMITS) == expected
-    adapted = answers.answer(model, tokenizer, conversations(), adapter="default", max_new_tokens=LIMITS)
-    assert adapted != expected

@@ -18,6 +18,7 @@ import pytest
 
 from neurons.trainer.archive import Archive
 from neurons.trainer.arguments import parser
+from neurons.trainer.errors import OutOfMemory, Preempted
 from neurons.trainer.tracking import Mlflow, Point, TensorBoard, Tracking
 
 PARAMS = {"rank": 16, "learning_rate": 2e-4, "quantization": None}
@@ -199,6 +200,26 @@ def test_nothing_is_told_of_a_run_that_did_not_train() -> None:
         tracking.step(1, loss=1.0)
         tracking.end("FAILED", failure="BadData")
     assert sink.told == []
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (OutOfMemory("memory ran out"), ("FAILED", "OutOfMemory")), (Preempted("told to end"), ("KILLED", "Preempted")),
+        (ZeroDivisionError("a patient's words"), ("FAILED", "ZeroDivisionError")),
+    ],
+)  # fmt: skip
+def test_a_training_that_breaks_off_is_told_by_its_class(error: Exception, ended: tuple[str, str]) -> None:
+    sink = Listening()
+
+    def broken_off() -> None:
+        with Tracking({"sink": sink}, pause_seconds=0.01) as tracking:
+            tracking.begin("dr-who/night-1", PARAMS, TAGS)
+            raise error
+
+    with pytest.raises(type(error)):
+        broken_off()
+    assert sink.told == [("begin", "dr-who/night-1"), ("end", ended[0], {"failure": ended[1]})]
 
 
 def test_points_come_in_order_and_before_the_end() -> None:
