@@ -232,6 +232,9 @@ class TaskState(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     EXPIRED = "expired"
+    """The offer never reached its miner, as far as the validator knows."""
+    WITHDRAWN = "withdrawn"
+    """Its dataset is no more, since a patient took back what is in it: it counts neither way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ ACCEPTED, FINISHED, PASSED = 0.2, 0.3, 0.5
 """What each step is worth: most of it is for a version that is shown to be no worse than its parent."""
 _TOOK: Final = frozenset({TaskState.ACCEPTED, TaskState.FINISHED, TaskState.PASSED, TaskState.FAILED})
 _FINISHED: Final = frozenset({TaskState.FINISHED, TaskState.PASSED, TaskState.FAILED})
-_OPEN: Final = frozenset({TaskState.OFFERED, TaskState.ACCEPTED, TaskState.FINISHED})
+_OPEN: Final = frozenset({TaskState.EXPIRED, TaskState.ACCEPTED, TaskState.FINISHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,16 @@ class Participation:
 
 
 def participation(tasks: Iterable[TaskStates], *, now_ms: int) -> Mapping[Miner, Participation]:
-    """Return it for each miner that was offered a task which has come to its end; others have none."""
+    """Return it for each miner that was offered a task which has come to its end; others have none.
+
+    A task that nobody tried to hand over, or whose dataset was withdrawn, counts neither way.
+    """
     by_miner: defaultdict[Miner, list[frozenset[TaskState]]] = defaultdict(list)
     for each in tasks:
         states = frozenset(event.state for event in each.events if event.at_ms < now_ms)
-        latest = each.events[-1].state if each.events else TaskState.OFFERED
+        if not states or TaskState.WITHDRAWN in states:
+            continue
+        latest = each.events[-1].state
         if latest in _OPEN and now_ms < each.task.deadline_ms:
             continue  # it may still be done
         in_time = frozenset(
