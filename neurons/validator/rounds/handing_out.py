@@ -22,8 +22,9 @@ from neurons.ledger import Ledger
 from neurons.ledger.dataset import Bounds, Line, yesterday
 from neurons.ledger.records import Miner, RoundItem, Score, Task, TaskState, Twin
 from neurons.ledger.rounds import RoundRows, TaskStates, round_rows, tasks_by_id
+from neurons.outside import TooLong, read_bounded
 from neurons.receipts import Keypair
-from neurons.validator.gateway.roster import Member, TooMuch, bounded
+from neurons.validator.gateway.roster import Member
 from neurons.validator.rounds.conclude import WORTH, Results
 from neurons.validator.rounds.planning import round_id_of
 from neurons.validator.rounds.steps import Step, key, miner_of, of_milli, step_record
@@ -102,9 +103,9 @@ class SignedPost:
                     self.session, self.signer, method="POST", url=url, receiver=member.hotkey, body=offer
                 ) as response,
             ):
-                data = await bounded(response, MAX_BYTES)
+                data = await read_bounded(response, MAX_BYTES)
                 status = response.status
-        except TooMuch as error:
+        except TooLong as error:
             raise Unreached(f"its answer can't be taken: {error}", again=False) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreached(f"it can't be reached ({type(error).__name__})", again=True) from None
