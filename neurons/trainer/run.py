@@ -39,6 +39,7 @@ from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import describe, publish_described
 from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_steps
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
+from neurons.trainer.web_dataset import shown
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
@@ -192,7 +193,7 @@ class Run:
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(
-                uri=self._options.dataset_uri,
+                uri=shown(self._options.dataset_uri),
                 digest="",
                 interactions=len(found.lines),
                 rehearsed=len(found.rehearsed),
