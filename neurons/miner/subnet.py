@@ -128,7 +128,8 @@ class Subnet:
     @property
     def keypair(self) -> Keypair:
         """What signs for this miner."""
-        return self._key.keypair
+        keypair: Keypair = self._key.keypair
+        return keypair
 
     def stamper(self, base: Callable[[], Mapping[str, str | None]]) -> Stamper:
         """Return what signs receipts."""

@@ -39,10 +39,10 @@ from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import describe, publish_described
 from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_steps
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
-from neurons.trainer.web_dataset import shown
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
+from neurons.trainer.web_dataset import shown
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import DEPLOYMENT, POD, Key
 from twin_operator.engine.store import Entry, Store
 from twin_operator.kinds.resources import POD_REPORT, ROUTING_SLICE
-from twin_operator.kinds.watched import POOL, ROUNDS, SELECTOR, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
+from twin_operator.kinds.watched import POOL, ROUNDS, SELECTOR, TASKS, TWIN, UID, UNDER_WAY, WAITING, Report, Slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +225,11 @@ class World:
     def under_way(self, pool: Pool) -> int:
         """Return how many runs have started in the pool and not ended."""
         return len(self.store.find_any(UNDER_WAY, (pool.namespace, pool.name)))
+
+    def task_runs(self, pool: PoolRef) -> list[Run]:
+        """Return the runs of validators' tasks that the pool's miners took, by name."""
+        found = self.store.find(TASKS, (pool.namespace, pool.name))
+        return [entry.value for entry in found if isinstance(entry.value, Run)]
 
     def waiting(self, namespace: str, pool: str | None) -> list[Run]:
         """Return the runs that wait for a place in the pool (None: for a pool), in no particular order."""

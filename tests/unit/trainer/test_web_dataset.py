@@ -1,4 +1,4 @@
-"""What a trainer fetches of a validator's gateway: what was offered, from where it may ask, and nothing told of the key."""
+"""What a trainer fetches of a validator's gateway: what was offered, and nothing is told of the key."""
 
 from __future__ import annotations
 

@@ -49,6 +49,7 @@ from twin_operator.kinds.finetune_run.report_configmap import build_examination_
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.finetune_run.role_binding import build_role_binding
 from twin_operator.kinds.finetune_run.service_account import build_service_account
+from twin_operator.kinds.finetune_run.task import deadline_of, given_up
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
 from twin_operator.settings import Images
 
@@ -116,7 +117,9 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if run.ended:
         return _plan_ended(view, now=now)
     if not run.started:
-        return _plan_waiting(view, now=now)
+        if (late := given_up(run, now=now)) is not None:
+            return _plan_given_up(view, late, now=now)
+        return replace(_plan_waiting(view, now=now), wake_at=deadline_of(run))
     return _plan_started(view, images, now=now)
 
 
@@ -135,6 +138,14 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     )
     admission = Finding(Reason.ADMITTED, f"started in MinerPool {view.pool.name}")
     return _plan(run, status, [admission.condition("Queued", "False")])
+
+
+def _plan_given_up(view: RunView, failure: Failure, *, now: datetime) -> RunPlan:
+    """Return what a run says that ends before it could begin."""
+    known = view.run.status.model_copy(
+        update={"failure": _failure_status(failure), "completion_time": timestamp(now), "twin_uid": _twin_uid(view)}
+    )
+    return _plan(view.run, known, [failure.finding.condition("Queued", "False"), *ended(failure)])
 
 
 def _twin_uid(view: RunView) -> str | None:
