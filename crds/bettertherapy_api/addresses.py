@@ -54,6 +54,23 @@ PagesOrigin = Annotated[
 ]
 """By which browsers reach pages that set cookies."""
 
+GatewayOrigin = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^\s/,]+$",
+        min_length=8,
+        max_length=256,
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^https?://{_HOST.replace('A-Z', '').replace('A-F', '')}(:{_PORT})?$')",
+                "write the origin by which miners reach the gateway: http or https, a host in small letters, a port "
+                "from 1 to 65535 if it is not the usual one, and nothing else, as in https://ask.clinic.example",
+            )
+        ),
+    ),
+]
+"""Of a gateway, for programs."""
+
 Endpoint = Annotated[
     str,
     Field(

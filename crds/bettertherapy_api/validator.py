@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import Endpoint, Network, Origin, PagesOrigin, StorePlace
+from bettertherapy_api.addresses import Endpoint, GatewayOrigin, Network, Origin, PagesOrigin, StorePlace
 from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.pod_overlay import ServingPodOverlay
@@ -260,17 +260,7 @@ class Rewards(ApiModel):
 class TaskOffers(ApiModel):
     """Fine-tune tasks for the miners: who gets one gets what patients said, de-identified and with their consent."""
 
-    public_url: Annotated[
-        Origin,
-        Field(
-            json_schema_extra=rules(
-                cel(
-                    "self != '*'",
-                    "name the origin by which miners reach this validator's gateway, as in https://ask.clinic.example",
-                )
-            )
-        ),
-    ]
+    public_url: GatewayOrigin
     """Origin by which miners reach the gateway (Service <validator>-gateway), for the datasets and for their reports,
     for example https://ask.clinic.example."""
     deadline_seconds: Annotated[int, Field(ge=3600, le=604800)] = 72000
