@@ -45,7 +45,9 @@ LONGEST_SECONDS: Final = 180.0
 SHORTEST_SECONDS: Final = 30.0
 RESERVE_SECONDS: Final = 30.0
 """Of the round's time so much is left for its end."""
-AT_ONCE: Final = 16
+AT_ONCE: Final = 64
+_PASSING: Final = frozenset({408, 425, 429})
+_OURS: Final = frozenset({401, 403, 429})
 DEFAULT_MINERS: Final = 100
 MOST_BYTES: Final = 32 * 1024 * 1024
 """Of one dataset."""
@@ -55,10 +57,12 @@ MIDDLING_STARS: Final = 3
 class Unreached(Exception):  # noqa: N818 - said of a miner
     """An offer got no answer that counts; the message is a clause."""
 
-    def __init__(self, message: str, *, again: bool) -> None:
+    def __init__(self, message: str, *, again: bool, ours: bool = False) -> None:
         super().__init__(message)
         self.again = again
         """Whether another try may succeed."""
+        self.ours = ours
+        """It may be this validator's own fault: its clock, its permit, its rate."""
 
 
 class Post(Protocol):
@@ -100,7 +104,7 @@ class SignedPost:
             async with (
                 asyncio.timeout(self.seconds),
                 signed_request(
-                    self.session, self.signer, method="POST", url=url, receiver=member.hotkey, body=offer
+                    self.session, self.signer, method="POST", url=url, receiver=member.hotkey, body=offer, tries=1
                 ) as response,
             ):
                 data = await read_bounded(response, MAX_BYTES)
@@ -111,7 +115,9 @@ class SignedPost:
             raise Unreached(f"it can't be reached ({type(error).__name__})", again=True) from None
         if status == 200:
             return data
-        raise Unreached(f"it answered {status}{_code_in(data)}", again=status in (408, 425, 429) or status >= 500)
+        raise Unreached(
+            f"it answered {status}{_code_in(data)}", again=status in _PASSING or status >= 500, ours=status in _OURS
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +243,8 @@ class HandingOut:
         while True:
             try:
                 async with at_once:
+                    if self.now_ms() >= min(until_ms, task.deadline_ms):
+                        raise Unreached("the round's time is over", again=False, ours=True)
                     data = await self._sent(task, offer)
                 event = take_report(data, task=task, events=states.events, at_ms=self.now_ms())
             except (Unreached, TaskError) as error:
@@ -246,9 +254,10 @@ class HandingOut:
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 log.warning("a task isn't taken", extra={"hotkey": task.miner.hotkey, "why": str(error)[:300]})
-                await self.ledger.record(
-                    event_of(task, TaskState.EXPIRED, at_ms=self.now_ms(), detail=f"the miner was left: {error}")
-                )
+                if not (isinstance(error, Unreached) and error.ours):  # what may be our fault is told of nobody
+                    await self.ledger.record(
+                        event_of(task, TaskState.EXPIRED, at_ms=self.now_ms(), detail=f"the miner was left: {error}")
+                    )
                 return
             await self.ledger.record(event)
             return

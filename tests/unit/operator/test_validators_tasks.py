@@ -1,4 +1,4 @@
-"""Validators' fine-tune tasks in the operator: one run each, whatever happens, said of truly, and rolled out by nobody."""
+"""Validators' fine-tune tasks in the operator: one run each, whatever happens, truly told, rolled out by nobody."""
 
 from __future__ import annotations
 

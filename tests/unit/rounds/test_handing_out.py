@@ -63,6 +63,14 @@ class Clock:
         self.now += round(seconds * 1000)
 
 
+class SlowClock(Clock):
+    """Each look at it takes four minutes."""
+
+    def ms(self) -> int:
+        self.now += 240_000
+        return self.now
+
+
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[MortalLedger]:
     async with await MortalLedger.open(f"sqlite:///{tmp_path}/ledger.db") as opened:
@@ -247,6 +255,18 @@ async def test_a_later_round_of_the_day_hands_out_nothing_twice_and_finds_who_wa
         TaskState.EXPIRED,
         TaskState.ACCEPTED,
     ]
+
+
+@pytest.mark.parametrize("why", ["no permit", "no time"])
+async def test_what_may_be_the_validators_own_fault_is_told_of_no_miner(ledger: MortalLedger, why: str) -> None:
+    await a_day(ledger)
+    refused = PlayedPost(lambda hotkey, times: Unreached("it answered 403 (no_permit)", again=False, ours=True))
+    # So late that no offer is sent any more, as in a round of very many tasks.
+    clock = SlowClock() if why == "no time" else Clock()
+    await held(ledger, refused, clock=clock)
+    assert bool(refused.got) is (why == "no permit")
+    assert await known(ledger)
+    assert all(each.events == () for each in (await known(ledger)).values())
 
 
 async def test_an_answer_that_is_not_the_miners_own_is_not_taken(ledger: MortalLedger) -> None:
