@@ -17,7 +17,8 @@ from neurons.ledger.rounds import TaskStates, round_rows, tasks
 from neurons.validator.rounds import round as round_module
 from neurons.validator.rounds.handing_out import HandingOut, Unreached
 from neurons.validator.rounds.progress import Remembered
-from neurons.validator.rounds.steps import Step
+from neurons.validator.rounds.steps import Step, key
+from neurons.validator.rounds.tasks import event_of
 from neurons.wire.tasks import read_offer, sign_report
 from tests.unit.ledger.world import DAY_MS, Conversation
 from tests.unit.receipts.keyring import MINER, STRANGER, VALIDATOR
@@ -282,6 +283,20 @@ async def test_an_answer_that_is_not_the_miners_own_is_not_taken(ledger: MortalL
     events: list[TaskEvent] = [event for each in (await known(ledger)).values() for event in each.events]
     assert {event.state for event in events} == {TaskState.EXPIRED}
     assert all("not by" in event.detail for event in events)
+
+
+async def test_the_next_rounds_count_what_became_of_it(ledger: MortalLedger) -> None:
+    await a_day(ledger)
+    await held(ledger, PlayedPost(lambda hotkey, times: "accepted" if hotkey == GOOD.hotkey else "refused"))
+    done = (await known(ledger))[GOOD.hotkey].task
+    await ledger.record(event_of(done, TaskState.FINISHED, at_ms=done.at_ms + 1, adapter="sha256:" + "b" * 64))
+    later = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
+    tomorrow = Clock(STARTED_MS + DAY_MS + 60_000)
+    await held(ledger, PlayedPost(), uid=later, name="r2", startedAt="2026-11-02T12:00:00Z", clock=tomorrow)
+    steps = (await round_rows(ledger.database, later)).steps
+    counted = steps[Step.PARTICIPATION.value].evidence["of"]
+    assert counted[key(GOOD)] == [50_000, 1, 1, 1, 0]
+    assert steps[Step.MEASURES.value].evidence["tasksOnTime"] == 100_000
 
 
 async def test_a_dataset_is_made_again_only_while_all_of_it_may_be_learned(ledger: MortalLedger) -> None:
