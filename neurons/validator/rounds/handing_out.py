@@ -243,9 +243,7 @@ class HandingOut:
         while True:
             try:
                 async with at_once:
-                    if self.now_ms() >= min(until_ms, task.deadline_ms):
-                        raise Unreached("the round's time is over", again=False, ours=True)
-                    data = await self._sent(task, offer)
+                    data = await self._sent(task, offer, until_ms=until_ms)
                 event = take_report(data, task=task, events=states.events, at_ms=self.now_ms())
             except (Unreached, TaskError) as error:
                 again = isinstance(error, Unreached) and error.again
@@ -262,7 +260,9 @@ class HandingOut:
             await self.ledger.record(event)
             return
 
-    async def _sent(self, task: Task, offer: bytes) -> bytes:
+    async def _sent(self, task: Task, offer: bytes, *, until_ms: int) -> bytes:
+        if self.now_ms() >= min(until_ms, task.deadline_ms):
+            raise Unreached("the round's time is over", again=False, ours=True)
         member = self.subnet.serving(task.twin.name).get(task.miner)
         if member is None:
             raise Unreached("it announces the twin no more", again=True)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from bettertherapy_api.round_progress import RoundOrder, RoundStage
 from neurons.ledger import Ledger
 from neurons.ledger.records import AnyRecord, Miner, RoundAnswer, RoundItem, Twin
-from neurons.ledger.rounds import RoundRows, felt, round_rows, scores_of, tasks
+from neurons.ledger.rounds import RoundRows, TaskStates, felt, round_rows, scores_of, tasks
 from neurons.validator.rounds import planning, reporting
 from neurons.validator.rounds.asking import Examiner, not_reached
 from neurons.validator.rounds.challenges import ChallengeError, ChallengesChanged, ChallengeSet
@@ -44,6 +44,7 @@ from neurons.validator.rounds.steps import (
     step_record,
 )
 from neurons.validator.rounds.subnet import Subnet
+from neurons.validator.rounds.tasks import disallowed
 from neurons.validator.rounds.together import together
 from neurons.validator.rounds.weights_check import Likelihoods, Measured, judge_weights
 
@@ -261,7 +262,7 @@ class RoundRun:
             )
             found = by_key((miner, (milli(each.value), each.patients, each.pairs)) for miner, each in said.items())
             await self._step(Step.SATISFACTION, {"of": found})
-        offered = await tasks(ledger.database, since_ms=max(0, until - TASK_DAYS * _DAY_MS), until_ms=until)
+        offered = await self._tasks_so_far()
         if Step.PARTICIPATION.value not in rows.steps:
             took = participation(offered, now_ms=until)
             found = by_key(
@@ -281,6 +282,17 @@ class RoundRun:
                 trust=await self._means.trust(), tasks_on_time=on_time(offered),
             )  # fmt: skip
             await self._step(Step.MEASURES, numbers)
+
+    async def _tasks_so_far(self) -> tuple[TaskStates, ...]:
+        """Return the tasks of the last days; of those with an adapter that is no work of their miner's it is said."""
+        ledger, until = self._means.ledger, self._started_ms
+        since = max(0, until - TASK_DAYS * _DAY_MS)
+        offered = await tasks(ledger.database, since_ms=since, until_ms=until)
+        found = disallowed(offered, at_ms=until - 1)  # as of the round's moment, whenever it goes on
+        if not found:
+            return offered
+        await self._write(*found)
+        return await tasks(ledger.database, since_ms=since, until_ms=until)
 
     async def _weights_checked(self, rows: RoundRows) -> dict[str, Any]:
         """Recompute the log-probabilities of some answers of each miner, in an order that nobody can foretell."""

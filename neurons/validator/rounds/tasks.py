@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neurons.ledger.records import Miner, Task, TaskEvent, TaskState, Twin, derived_id
+from neurons.ledger.rounds import TaskStates
 from neurons.validator.rounds.steps import key
 from neurons.wire.tasks import MAX_DETAIL, MOST_TOPICS, TaskError, read_report
 
@@ -105,6 +106,30 @@ def distinct(finished: Iterable[Finished], *, known: frozenset[str]) -> tuple[li
         else:
             first[each.adapter] = each
     return list(first.values()), twice
+
+
+def disallowed(tasks: Sequence[TaskStates], *, at_ms: int) -> list[TaskEvent]:
+    """Return what is said of finished tasks whose adapter is no work of their miner's; nothing is said twice.
+
+    Which versions serve says nothing here: one that was made for a task may have been taken up since.
+    """
+    states = {each.task.task_id: {event.state for event in each.events} for each in tasks}
+    finished = [
+        Finished(each.task, event.adapter_digest, event.at_ms)
+        for each in tasks
+        for event in each.events
+        if event.state is TaskState.FINISHED and event.adapter_digest is not None
+    ]
+    _, twice = distinct(finished, known=frozenset())
+    parents = [each for each in finished if each.adapter == each.task.parent_digest]
+    return [
+        event_of(
+            each.task, TaskState.DISALLOWED, at_ms=at_ms, adapter=each.adapter,
+            detail="another reported this adapter first, or it is the one that the task began from",
+        )
+        for each in {one.task.task_id: one for one in (*twice, *parents)}.values()
+        if TaskState.DISALLOWED not in states[each.task.task_id]
+    ]  # fmt: skip
 
 
 def credit(finished: Finished, *, promoted: bool, why: str, at_ms: int) -> TaskEvent:

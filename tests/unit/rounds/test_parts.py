@@ -20,6 +20,7 @@ from neurons.validator.rounds.tasks import (
     Finished,
     Seen,
     credit,
+    disallowed,
     distinct,
     event_of,
     take_report,
@@ -113,6 +114,33 @@ def test_participation_counts_what_ended_and_leaves_out_what_may_still_be_done()
     )
     assert [found[miner(n)].value for n in range(3)] == pytest.approx([1.0, 0.2, 0.0])
     assert miner(3) not in found
+
+
+def test_who_says_itself_that_it_failed_or_reports_anothers_work_has_finished_nothing() -> None:
+    """Accepting all and failing at once earned as much as the work."""
+    taken, done, failed = TaskState.ACCEPTED, TaskState.FINISHED, TaskState.FAILED
+    found = participation(
+        [task(0, taken, failed), task(1, taken, done, TaskState.DISALLOWED), task(2, taken, done, failed)],
+        now_ms=STARTED_MS,
+    )
+    assert [found[miner(n)].value for n in range(3)] == pytest.approx([0.2, 0.2, 0.5])
+
+
+def test_an_adapter_of_anothers_or_from_before_is_disallowed_once() -> None:
+    def finished(number: int, adapter: str, at_ms: int, parent: str | None = None) -> TaskStates:
+        made = replace(task(number).task, parent_digest=parent)
+        return TaskStates(made, (event_of(made, TaskState.FINISHED, at_ms=at_ms, adapter=adapter),))
+
+    own, copied, parent = (f"sha256:{letter * 64}" for letter in "abc")
+    given = [finished(0, own, 5), finished(1, copied, 7), finished(2, copied, 9), finished(3, parent, 5, parent)]
+    found = disallowed(given, at_ms=STARTED_MS)
+    assert {each.task_id for each in found} == {given[place].task.task_id for place in (2, 3)}
+    said = {each.task_id: each for each in found}
+    again = [
+        TaskStates(each.task, (*each.events, *([said[each.task.task_id]] if each.task.task_id in said else [])))
+        for each in given
+    ]
+    assert disallowed(again, at_ms=STARTED_MS) == []
 
 
 def test_what_no_miner_could_do_anything_about_counts_neither_way() -> None:
