@@ -29,7 +29,11 @@ from neurons.wire.metagraph import Reading
 from neurons.wire.rates import Rates
 from neurons.wire.tasks import MAX_BYTES, TaskError, read_report
 
-MOST_AT_ONCE: Final = 16
+MOST_FETCHES: Final = 16
+"""At once; whoever is counted among them has an address that this validator signed."""
+MOST_REPORTS: Final = 64
+"""At once; of whom they are is known when they were read."""
+READ_SECONDS: Final = 5.0
 MOST_WAITING: Final = 8
 """Who wants a dataset while others are made; one is made at a time."""
 MAKE_SECONDS: Final = 120.0
@@ -56,7 +60,7 @@ class TaskDesk:
         self._keypair, self._ledger, self._reading, self._now_ms = keypair, ledger, reading, now_ms
         self._making = asyncio.Semaphore(1)
         self._waiting = 0
-        self._at_once = 0
+        self._fetching = self._reporting = 0
         self._made: set[asyncio.Task[bytes | None]] = set()
         self._rates = Rates(per_second=FETCHES_PER_SECOND, burst=FETCHES)
         self._fetched: set[str] = set()
@@ -71,28 +75,40 @@ class TaskDesk:
             raise RequestError(
                 405, "invalid_request_error", f"use {wanted} for a task's {what}", code="wrong_method", allow=wanted
             )
-        if self._at_once >= MOST_AT_ONCE:
-            raise overloaded("too many miners are answered at once: come back soon", retry_after=AGAIN_SECONDS)
-        self._at_once += 1
         try:
             if what == "dataset":
-                return await self._dataset(ledger, task_id, request.query)
-            return await self._report(ledger, task_id, request)
+                return await self._fetch(ledger, task_id, request.query)
+            return await self._hear(ledger, task_id, request)
         except LedgerDown:
             raise RequestError(
                 503, "server_error", "the ledger doesn't answer, and tasks are kept there: come back soon",
                 code="ledger_down", retry_after=AGAIN_SECONDS,
             ) from None  # fmt: skip
-        finally:
-            self._at_once -= 1
 
-    async def _dataset(self, ledger: Ledger, task_id: str, query: Mapping[str, str]) -> web.Response:
-        now = self._now_ms()
+    async def _fetch(self, ledger: Ledger, task_id: str, query: Mapping[str, str]) -> web.Response:
         try:
-            capability = read_capability(task_id, query, keypair=self._keypair, now_ms=now)
+            capability = read_capability(task_id, query, keypair=self._keypair, now_ms=self._now_ms())
         except CapabilityError as error:
             raise RequestError(403, "permission_error", str(error), code="not_opened") from None
+        if self._fetching >= MOST_FETCHES:
+            raise overloaded("too many datasets are fetched at once: come back soon", retry_after=AGAIN_SECONDS)
         self._within_rate(task_id)
+        self._fetching += 1
+        try:
+            return await self._dataset(ledger, task_id, capability)
+        finally:
+            self._fetching -= 1
+
+    async def _hear(self, ledger: Ledger, task_id: str, request: web.BaseRequest) -> web.Response:
+        if self._reporting >= MOST_REPORTS:
+            raise overloaded("too many miners report at once: come back soon", retry_after=AGAIN_SECONDS)
+        self._reporting += 1
+        try:
+            return await self._report(ledger, task_id, request)
+        finally:
+            self._reporting -= 1
+
+    async def _dataset(self, ledger: Ledger, task_id: str, capability: Capability) -> web.Response:
         states = await ledger.task(task_id)
         if states is None:
             raise _unknown(task_id)
@@ -158,7 +174,13 @@ class TaskDesk:
             raise RequestError(
                 413, "invalid_request_error", f"a report has at most {MAX_BYTES} bytes", code="body_too_large"
             )
-        data = await read_body(request)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                data = await read_body(request)
+        except TimeoutError:
+            raise RequestError(
+                408, "timeout", f"the report didn't arrive within {READ_SECONDS:.0f} s", code="body_timeout"
+            ) from None
         try:
             report = read_report(data)
         except TaskError as error:

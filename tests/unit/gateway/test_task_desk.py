@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from yarl import URL
 from neurons.ledger import Ledger, Miner, Task, TaskState, schema
 from neurons.ledger.dataset import Bounds
 from neurons.receipts import sha256
+from neurons.validator.gateway import task_desk
 from neurons.validator.rounds.tasks import event_of, task_id
 from neurons.wire.capability import Capability, signed_url
 from neurons.wire.tasks import MAX_BYTES, sign_report
@@ -199,6 +201,30 @@ async def test_it_is_fetched_so_often_and_by_its_own_method(tmp_path: Path) -> N
             assert response.status == 405
         async with given.running.client.get(f"/v1/tasks/{given.task.task_id}/reports") as response:
             assert response.status == 405
+
+
+async def test_strangers_who_send_slowly_hold_no_dataset_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_desk, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(task_desk, "MOST_REPORTS", 4)
+    async with desk(tmp_path) as given:
+        host, port = "127.0.0.1", URL(given.running.url).port
+        head = f"POST /v1/tasks/{given.task.task_id}/reports HTTP/1.1\r\nHost: v\r\nContent-Length: 100\r\n\r\n"
+        opened = [await asyncio.open_connection(host, port) for _ in range(4)]
+        for _, writer in opened:
+            writer.write(head.encode())
+            await writer.drain()
+
+        async def taken() -> int:
+            return (await given.say("accepted"))[0]
+
+        assert (await given.fetch())[0] == 200
+        answers = await asyncio.gather(*(reader.readline() for reader, _ in opened))
+        assert all(b"408" in each for each in answers)
+        async with asyncio.timeout(10):
+            while await taken() != 200:
+                await asyncio.sleep(0.05)
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_without_a_ledger_there_is_no_desk(tmp_path: Path) -> None:

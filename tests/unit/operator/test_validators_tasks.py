@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,9 +17,11 @@ from bettertherapy_api.task_states import KEY, PublishedTask, PublishedTasks, Ta
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.run_samples import STARTED, run
 from tests.unit.operator.samples import NAMESPACE, digest, pool, twin
+from twin_operator.domain.examined import compared, is_remembered
 from twin_operator.domain.objects import Run, Twin
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
+from twin_operator.kinds.doctor_twin.fine_tunes import last_gate
 from twin_operator.kinds.finetune_run.plan import RunView, plan_run
 from twin_operator.kinds.miner_pool.tasks import TasksPlan, TasksView, plan_tasks
 from twin_operator.kinds.resources import POD_REPORT
@@ -231,6 +234,22 @@ def planned(
 
 OTHER = "22222222-2222-4222-8222-222222222222"
 THIRD = "33333333-3333-4333-8333-333333333333"
+
+
+def test_what_validators_have_tried_says_nothing_of_the_twin_and_spends_nothing_of_its_nights() -> None:
+    """Each rejected task halved the error that is left to the twin's own nights, and was its last gate."""
+    made, gate = twin(), {"verdict": "Reject", "samples": 50}
+    ended = {**STARTED, "completionTime": timestamp(NOW), "verdict": "Reject", "eval": gate}
+    ended |= {"artifact": PASSED["artifact"], "twinUID": made.uid}
+    tried = task_run(anchor={"digest": digest("c")}, status=ended)
+    assert compared(made, [tried]) == []
+    assert is_remembered(made, tried)
+    assert last_gate(made, [tried]) == (None, None)
+    own = run("dr-a-1", anchor={"digest": digest("c")}, status=ended)
+    assert [each.runs for each in compared(made, [tried, own])] == [[own.uid]]
+    chosen = replace(made, annotations={names.APPROVE_ANNOTATION: digest("b")})
+    assert [each.runs for each in compared(chosen, [tried])] == [[tried.uid]]
+    assert last_gate(chosen, [tried])[0] is not None
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class TaskKeeper:
         """Make what is to be made and say how all stand; raises ApiError or what the apply raises, to come again."""
         entry = self._world.store.entry(Key(MINER_POOL.kind, key.namespace, key.name))
         if entry is None or not isinstance(entry.value, Pool) or entry.value.deleted:
+            self._refused.pop((key.namespace, key.name), None)
             return
         problem: ApiError | None = None
         plan = self._plan(entry.value)
