@@ -150,6 +150,35 @@ async def test_an_operator_that_was_killed_before_it_said_so_makes_no_second_run
     assert told(other)[TASK].state is TaskState.ACCEPTED
 
 
+async def test_whichever_write_an_operator_dies_at_the_next_one_comes_to_the_same() -> None:
+    async def scenario(dies_at: int) -> tuple[int, list[str], dict[str, str]]:
+        world = await offered()
+        writes = 0
+
+        def refuse(verb: str, key: Key, body: Manifest) -> None:
+            nonlocal writes
+            if key.kind != "Event":
+                writes += 1
+                if writes >= dies_at:  # nothing more is written by this one
+                    raise api_error(503, "gone")
+
+        world.api.refuse = refuse
+        miner_reports(world, claim_document(uid_of(world)))
+        await world.settle()
+        before = writes
+        world.hears, world.api.refuse = False, lambda verb, key, body: None
+        heir = Played(world.api)
+        await heir.lead()
+        await heir.settle()
+        return before, list(runs(heir)), {task: each.state.value for task, each in told(heir).items()}
+
+    undisturbed, *_ = await scenario(1_000)
+    assert undisturbed >= 2
+    for dies_at in range(1, undisturbed + 1):
+        _, made, said = await scenario(dies_at)
+        assert (made, said) == ([NAME], {TASK: "accepted"}), dies_at
+
+
 async def test_what_came_of_it_is_published_and_rolled_out_only_when_the_doctor_chooses_it() -> None:
     world = await offered()
     miner_reports(world, claim_document(uid_of(world)))
