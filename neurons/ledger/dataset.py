@@ -66,8 +66,17 @@ class Line:
         return hashlib.sha256(self.data).hexdigest()[:32]
 
 
-Choice = Callable[[Sequence[Line]], Sequence[Line]]
-"""Picks some of a day's lines."""
+@dataclass(frozen=True, slots=True)
+class Disliked:
+    """A question whose answer the patient rated 1 or 2, and no doctor corrected: nothing is learned of it, and yet it
+    tells what to learn about."""
+
+    asked: str = field(repr=False)
+    stars: int
+
+
+Choice = Callable[[Sequence[Line], Sequence[Disliked]], Sequence[Line]]
+"""Picks some of a day's lines, told too what was disliked that day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ def yesterday(*, now: datetime | None = None, zone: str = "UTC") -> date:
 async def export(connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, day: date, at_ms: int) -> Day:
     """Return the day's dataset of a twin, and note its lines, within one writing transaction."""
     return await export_chosen(
-        connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=at_ms, choose=lambda lines: lines
+        connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=at_ms, choose=lambda lines, _: lines
     )
 
 
@@ -116,8 +125,9 @@ async def export_chosen(
 ) -> Day:  # fmt: skip
     """As `export`, of those of the day's lines alone that `choose` returns."""
     left_out: Counter[str] = Counter()
-    lines, twin = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=left_out)
-    chosen = _canonical_order(choose(lines))
+    disliked: list[Disliked] = []
+    lines, twin = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=left_out, disliked=disliked)
+    chosen = _canonical_order(choose(lines, disliked))
     made = _day(chosen, left_out)
     if chosen and twin is not None:
         await _note(connection, digest=made.digest, twin=twin, day=day, lines=chosen, at_ms=at_ms)
@@ -136,13 +146,13 @@ async def again(connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, d
     noted = {line_id for (line_id,) in found}
     if not noted:
         return None
-    lines, _ = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=Counter())
+    lines, _ = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=Counter(), disliked=[])
     made = _day(_canonical_order(line for line in lines if line.line_id in noted), Counter())
     return made.data if made.digest == digest else None
 
 
 async def _lines(
-    connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, left_out: Counter[str]
+    connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, left_out: Counter[str], disliked: list[Disliked]
 ) -> tuple[list[Line], Twin | None]:
     """Return what may be learned of a day, in the order in which it was asked, and the twin by its newest name."""
     questions = await _concerned(connection, twin_uid=twin_uid, bounds=bounds)
@@ -151,7 +161,8 @@ async def _lines(
     talk = await _Talk.read(connection, questions, bounds)
     lines: dict[str, Line] = {}
     for question in sorted(questions, key=_order):
-        for made in (*_answers(talk, question, bounds, left_out), *_pairs(talk, question, bounds, left_out)):
+        told = _answers(talk, question, bounds, left_out, disliked)
+        for made in (*told, *_pairs(talk, question, bounds, left_out)):
             lines[made.line_id] = made
     return list(lines.values()), Twin(twin_uid, max(questions, key=_order).twin.name)
 
@@ -373,7 +384,9 @@ def _flaw(question: str, *answers: str) -> str | None:
     return "encoding" if any("\ufffd" in text for text in (question, *answers)) else None
 
 
-def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str]) -> list[Line]:
+def _answers(
+    talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str], disliked: list[Disliked]
+) -> list[Line]:
     answer = talk.given_answer(question)
     if answer is None or answer.text is None:
         return []
@@ -393,6 +406,8 @@ def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[
     )  # fmt: skip
     if reason is not None:
         left_out[reason] += 1
+        if reason == "dislikedWithoutCorrection" and rating is not None:
+            disliked.append(Disliked(question.text.text, rating.stars))
         return []
     written: dict[str, Any] = {"consent": True, "id": derived_id("line", answer.answer_id)}
     if rating is not None:
@@ -493,5 +508,6 @@ async def _note(
 
 
 __all__ = [
-    "Bounds", "Choice", "Day", "Line", "again", "export", "export_chosen", "recalled", "without_lines", "yesterday",
+    "Bounds", "Choice", "Day", "Disliked", "Line", "again", "export", "export_chosen", "recalled", "without_lines",
+    "yesterday",
 ]  # fmt: skip

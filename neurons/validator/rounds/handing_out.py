@@ -19,7 +19,7 @@ import orjson
 
 from bettertherapy_api.round_progress import OrderedTasks, RoundOrder
 from neurons.ledger import Ledger
-from neurons.ledger.dataset import Bounds, Line, yesterday
+from neurons.ledger.dataset import Bounds, Disliked, Line, yesterday
 from neurons.ledger.records import Miner, RoundItem, Score, Task, TaskState, Twin
 from neurons.ledger.rounds import RoundRows, TaskStates, round_rows, tasks_by_id
 from neurons.outside import TooLong, read_bounded
@@ -42,9 +42,8 @@ OFFER_SECONDS: Final = 25.0
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
 LONGEST_SECONDS: Final = 180.0
 """So long a round's tasks are offered: its weights wait for it."""
-SHORTEST_SECONDS: Final = 30.0
-RESERVE_SECONDS: Final = 30.0
-"""Of the round's time so much is left for its end."""
+RESERVE_SECONDS: Final = 60.0
+"""Of the round's time so much is left for its end: a Job that is killed fails, though its results are stored."""
 AT_ONCE: Final = 64
 _PASSING: Final = frozenset({408, 425, 429})
 _OURS: Final = frozenset({401, 403, 429})
@@ -214,10 +213,9 @@ class HandingOut:
         return made
 
     def _until(self, order: RoundOrder, started_ms: int) -> int:
-        """Return until when tasks are offered: within the round's time, if it has any left."""
-        now = self.now_ms()
+        """Return until when tasks are offered; where the round has no time left a later one of the day does it."""
         ends = started_ms + round((order.deadline_seconds - RESERVE_SECONDS) * 1000)
-        return max(now + round(SHORTEST_SECONDS * 1000), min(now + round(LONGEST_SECONDS * 1000), ends))
+        return min(self.now_ms() + round(LONGEST_SECONDS * 1000), ends)
 
     async def _offer_all(
         self, open_tasks: Sequence[TaskStates], evidence: Mapping[str, Any], order: RoundOrder, *, until_ms: int
@@ -279,17 +277,19 @@ class _Picked:
     most: int
     topics: tuple[str, ...] = ()
 
-    def __call__(self, lines: Sequence[Line]) -> Sequence[Line]:
+    def __call__(self, lines: Sequence[Line], disliked: Sequence[Disliked]) -> Sequence[Line]:
         # What nobody rated or corrected teaches nothing there: it stays here.
         lines = [each for each in lines if each.teaches]
         if len(lines) < self.least:
             return []
-        found = self.classify([each.asked for each in lines]) if self.classify is not None else [None] * len(lines)
+        asked: list[Line | Disliked] = [*lines, *disliked]
+        every = self.classify([each.asked for each in asked]) if self.classify is not None else [None] * len(asked)
         rated = [
-            Seen(topic, rating=(line.stars - 1) / 4)
-            for line, topic in zip(lines, found, strict=True)
-            if topic is not None and line.stars is not None
+            Seen(topic, rating=(each.stars - 1) / 4)
+            for each, topic in zip(asked, every, strict=True)
+            if topic is not None and each.stars is not None
         ]
+        found = every[: len(lines)]
         self.topics = weakest_topics([*self.seen, *rated])
         places = {topic: place for place, topic in enumerate(self.topics)}
         ordered = sorted(

@@ -82,7 +82,9 @@ async def desk(folder: Path, *, seconds: float = 600, block: int = 101) -> Async
             talk.rate(answer, 4)
             await ledger.record(*talk.records)
             talks.append(talk)
-        made = await ledger.task_dataset(twin_uid=GURUNG.uid, day=DAY_OF_TALK, zone="UTC", choose=lambda lines: lines)
+        made = await ledger.task_dataset(
+            twin_uid=GURUNG.uid, day=DAY_OF_TALK, zone="UTC", choose=lambda lines, _: lines
+        )
         rogue = RogueMiner(name="Mallory")
         miner = Miner(hotkey=str(rogue.keypair.ss58_address), registered_block=block)
         own, bounds = task_id(GURUNG, made.digest, miner), Bounds.of(DAY_OF_TALK)

@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 
 from neurons.ledger import AnyRecord, Ledger, Task, TaskEvent, TaskState, new_id
-from neurons.ledger.dataset import Bounds, Line
+from neurons.ledger.dataset import Bounds, Disliked, Line
 from tests.unit.ledger.world import DAY, DAY_MS, GURUNG, NOON, SHARMA, Conversation, digest, miner
 
 BOUNDS = Bounds.of(date.fromisoformat(DAY))
@@ -33,15 +33,22 @@ async def talks(ledger: Ledger, count: int = 3) -> list[Conversation]:
 
 async def test_what_was_picked_is_noted_and_made_again_byte_for_byte(ledger: Ledger) -> None:
     await talks(ledger)
+    bad = Conversation()
+    [answer] = bad.ask("Why does my head ache?", "It does not.")
+    bad.rate(answer, 1)
+    await ledger.record(*bad.records)
     seen: list[Line] = []
+    unliked: list[Disliked] = []
 
-    def picking(lines: Sequence[Line]) -> Sequence[Line]:
+    def picking(lines: Sequence[Line], disliked: Sequence[Disliked]) -> Sequence[Line]:
         seen.extend(lines)
+        unliked.extend(disliked)
         return [line for line in reversed(lines) if line.teaches]
 
     made = await ledger.task_dataset(twin_uid=GURUNG.uid, day=date.fromisoformat(DAY), zone="UTC", choose=picking)
     assert made.lines == 3
     assert sorted((line.stars, line.teaches) for line in seen if line.stars) == [(2, True), (3, True), (4, True)]
+    assert [(each.asked, each.stars) for each in unliked] == [("Why does my head ache?", 1)]
     assert [line.asked for line in seen if not line.teaches] == ["And my elbow?"]
     assert await ledger.dataset_again(twin_uid=GURUNG.uid, bounds=BOUNDS, digest=made.digest) == made.data
     assert await ledger.dataset_again(twin_uid=SHARMA.uid, bounds=BOUNDS, digest=made.digest) is None
@@ -51,7 +58,7 @@ async def test_what_was_picked_is_noted_and_made_again_byte_for_byte(ledger: Led
 async def test_a_dataset_ends_with_the_consent_of_any_of_its_patients(ledger: Ledger) -> None:
     given = await talks(ledger)
     made = await ledger.task_dataset(
-        twin_uid=GURUNG.uid, day=date.fromisoformat(DAY), zone="UTC", choose=lambda lines: lines
+        twin_uid=GURUNG.uid, day=date.fromisoformat(DAY), zone="UTC", choose=lambda lines, _: lines
     )
     withdrawing = Conversation(patient_id=given[1].patient_id, consents=False, at_ms=NOON + DAY_MS)
     withdrawing.consent(False, at_ms=NOON + DAY_MS)
@@ -62,7 +69,7 @@ async def test_a_dataset_ends_with_the_consent_of_any_of_its_patients(ledger: Le
 async def test_nothing_picked_is_noted_nowhere(ledger: Ledger) -> None:
     await talks(ledger)
     made = await ledger.task_dataset(
-        twin_uid=GURUNG.uid, day=date.fromisoformat(DAY), zone="UTC", choose=lambda lines: []
+        twin_uid=GURUNG.uid, day=date.fromisoformat(DAY), zone="UTC", choose=lambda lines, _: []
     )
     assert (made.lines, made.data) == (0, b"")
     assert await ledger.exported_twins() == ()

@@ -196,6 +196,28 @@ async def test_conversations_of_the_weakest_topics_are_taken_first(ledger: Morta
     assert data.count(b"heart") == 3
 
 
+async def test_what_was_disliked_tells_what_to_learn_about_though_it_is_not_learned(ledger: MortalLedger) -> None:
+    await a_day(ledger, count=3, about="My skin itches", stars=5)
+    await a_day(ledger, count=3, about="My heart races", stars=5)
+    await a_day(ledger, count=20, about="Is this skin", stars=1)
+    post = PlayedPost()
+    await held(ledger, post, tasks=TASKS | {"maxInteractions": 3})
+    offer = post.offers()[0]
+    assert offer.topics[0] == "skin"
+    bounds = Bounds(YESTERDAY - DAY_MS // 2, YESTERDAY + DAY_MS // 2)
+    data = await ledger.dataset_again(twin_uid=TWIN.uid, bounds=bounds, digest=offer.dataset_digest)
+    assert data is not None
+    assert (data.count(b"My skin itches"), data.count(b"Is this skin")) == (3, 0)
+
+
+async def test_a_round_without_time_offers_nothing_and_ends(ledger: MortalLedger) -> None:
+    await a_day(ledger)
+    late = PlayedPost()
+    await held(ledger, late, clock=Clock(STARTED_MS + 1_780_000))
+    assert late.got == []
+    assert all(each.events == () for each in (await known(ledger)).values())
+
+
 @pytest.mark.parametrize("committed", [False, True])
 async def test_killed_at_any_write_each_task_is_handed_out_once(
     tmp_path: Path, committed: bool, monkeypatch: pytest.MonkeyPatch
