@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bettertherapy_api import names
 from kubectl_twin.api import Json
 from kubectl_twin.views import condition
 
@@ -215,6 +216,11 @@ def what_follows(run: Json, twin: Json) -> str:
         return "The new version did worse and won't answer; the version that serves goes on."
     if verdict == "Inconclusive":
         return "Too little was measured to tell; the version that serves goes on."
+    if (run.get("spec") or {}).get("task") is not None:
+        return (
+            "It passed. That of a validator's task answers only where it is chosen: kubectl annotate doctortwin "
+            f"{name} {names.APPROVE_ANNOTATION}={(status.get('artifact') or {}).get('digest')} --overwrite"
+        )
     if (twin["spec"].get("gate") or {}).get("approval") == "Doctor":
         return f"It waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}` or `reject`."
     if (twin["spec"].get("rollout") or {}).get("steps"):

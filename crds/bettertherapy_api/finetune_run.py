@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import StorePlace
+from bettertherapy_api.addresses import DatasetPlace
 from bettertherapy_api.doctor_twin import GateMetric, Hyperparameters
 from bettertherapy_api.schema import (
     ApiModel,
@@ -50,14 +50,32 @@ class DatasetSpec(ApiModel):
                 "!has(self.interactions) || has(self.digest)",
                 "interactions counts the lines of one exact dataset: set digest too, or remove interactions",
             ),
+            cel(
+                "!self.uri.startsWith('http') || has(self.digest)",
+                "what a validator's gateway gives must be what was offered: set digest too",
+            ),
         )
     )
-    uri: StorePlace
-    """The dataset; without a digest a folder of datasets, of which the run takes what is new."""
+    uri: DatasetPlace
+    """The dataset; without a digest a folder of datasets, of which the run takes what is new. That of a validator's
+    task is an address that opens it until its time is over: who may read the run may read the dataset."""
     digest: Digest | None = None
     """sha256 of the dataset: the run trains on exactly that, or fails. Absent: status.dataset says what was taken."""
     interactions: Annotated[int | None, Field(ge=0, le=100000000)] = None
     """Interactions in the dataset, where they were counted before."""
+
+
+class TaskSpec(ApiModel):
+    """The validator's task that the run does; made by the operator from what a miner was offered."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length=36)]
+    """Its UUID, by which the validator keeps it."""
+    validator: Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)]
+    """Hotkey of who offered it."""
+    pool: Str63
+    """MinerPool whose miner was offered it, and reports what came of it."""
+    deadline: Time
+    """What is reported later counts for nothing: a run that hasn't started by then is given up."""
 
 
 class Anchor(ApiModel):
@@ -84,6 +102,9 @@ class FineTuneRunSpec(ApiModel):
     alone."""
     dataset: DatasetSpec
     """What it trains on."""
+    task: TaskSpec | None = None
+    """The validator's task that it does; absent: none. Its version is examined like any other, and rolled out only
+    where the doctor chooses it."""
     hyperparameters: Hyperparameters | None = None
     """How it trains."""
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0

@@ -165,6 +165,15 @@ class Autoscaling(ApiModel):
     """How long a lower need must last before the pool shrinks."""
 
 
+class MinerTasks(ApiModel):
+    """Which fine-tune tasks of validators become runs of this pool's twins."""
+
+    accept: bool = False
+    """Whether any does. A task trains on the pool's nodes, on what a validator's patients agreed to teach."""
+    max_open: Annotated[int, Field(ge=1, le=100)] = 2
+    """Tasks whose runs have not ended; more are refused."""
+
+
 class Miner(ApiModel):
     """The pool's public endpoint, OpenAI-compatible."""
 
@@ -173,6 +182,10 @@ class Miner(ApiModel):
             cel(
                 "!has(self.latencyBudgetSeconds) || self.latencyBudgetSeconds <= 600",
                 "latencyBudgetSeconds must be at most 600: a miner ends every request after that many seconds",
+            ),
+            cel(
+                "!has(self.tasks) || !has(self.tasks.accept) || !self.tasks.accept || has(self.walletSecretRef)",
+                "tasks are offered to a hotkey: set walletSecretRef too, or tasks.accept to false",
             ),
         )
     )
@@ -201,6 +214,8 @@ class Miner(ApiModel):
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
     absent means none."""
+    tasks: MinerTasks | None = None
+    """Which fine-tune tasks of validators it takes; absent means none."""
     resources: Resources | None = None
     """Resources of one miner; absent means 100m CPU and 96Mi, at most 512Mi."""
     pod: ServingPodOverlay | None = None

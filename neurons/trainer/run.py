@@ -45,6 +45,7 @@ from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit
 from neurons.trainer.tracking import Tracking
+from neurons.trainer.web_dataset import shown
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Run:
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(
-                uri=self._options.dataset_uri,
+                uri=shown(self._options.dataset_uri),
                 digest="",
                 interactions=len(found.lines),
                 rehearsed=len(found.rehearsed),

@@ -25,6 +25,7 @@ from twin_operator.kinds.watched import (
     POOL,
     ROUNDS,
     SELECTOR,
+    TASKS,
     TWIN,
     UID,
     UNDER_WAY,
@@ -241,6 +242,11 @@ class World:
         """Return how many trainers, or examiners after them, have runs that started in the pool and have not ended."""
         started = self.store.find_any(UNDER_WAY, (pool.namespace, pool.name))
         return len({trainer_of(entry.value) for entry in started})
+
+    def task_runs(self, pool: PoolRef) -> list[Run]:
+        """Return the runs of validators' tasks that the pool's miners took, by name."""
+        found = self.store.find(TASKS, (pool.namespace, pool.name))
+        return [entry.value for entry in found if isinstance(entry.value, Run)]
 
     def waiting(self, namespace: str, pool: str | None) -> list[Run]:
         """Return the runs that wait for a place in the pool (None: for a pool), in no particular order.

@@ -25,10 +25,11 @@ from neurons.trainer import __main__ as trainer
 from neurons.trainer import answers
 from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
-from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
+# Behind that: without torch they are cut short themselves.
+from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write  # noqa: E402
 
 Json = dict[str, Any]
 UID = "uid-of-the-run"

@@ -54,6 +54,7 @@ from twin_operator.kinds.finetune_run.facts import (
     Failure,
 )
 from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.task import deadline_of, given_up
 from twin_operator.kinds.finetune_run.view import Ending, Overdue, RunPlan, RunView
 from twin_operator.settings import Images
 
@@ -72,7 +73,12 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if run.ended:
         return _plan_ended(view, now=now)
     if not run.started:
-        return _plan_waiting(view, now=now)
+        if (late := given_up(run, now=now)) is not None:
+            return _plan_given_up(view, late, now=now)
+        plan = _plan_waiting(view, now=now)
+        return replace(
+            plan, wake_at=min((at for at in (plan.wake_at, deadline_of(run)) if at is not None), default=None)
+        )
     return _plan_started(view, images, now=now)
 
 
@@ -99,6 +105,14 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
         return _plan(run, status, conditions)
     children = (build_progress_configmap(run, prompt=view.twin.spec.system_prompt),)
     return replace(_plan(run, status, conditions, children=children), children_first=True)
+
+
+def _plan_given_up(view: RunView, failure: Failure, *, now: datetime) -> RunPlan:
+    """Return what a run says that ends before it could begin."""
+    known = view.run.status.model_copy(
+        update={"failure": _failure_status(failure), "completion_time": timestamp(now), "twin_uid": _twin_uid(view)}
+    )
+    return _plan(view.run, known, [failure.finding.condition("Queued", "False"), *ended(failure)])
 
 
 def _twin_uid(view: RunView) -> str | None:
