@@ -29,7 +29,7 @@ from neurons.trainer.progress import Progress
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
 # Behind that: without torch they are cut short themselves.
-from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write  # noqa: E402
+from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
 Json = dict[str, Any]
 UID = "uid-of-the-run"

@@ -23,8 +23,8 @@ from neurons.trainer.termination import Terminated
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
 # Behind that: without torch they are cut short themselves.
-from tests.unit.examiner.test_examiner import heard  # noqa: E402
-from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write  # noqa: E402
+from tests.unit.examiner.test_examiner import heard
+from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
 Json = dict[str, Any]
 Group = dict[str, object]
