@@ -197,7 +197,9 @@ class GatewayService:
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
-                tasks=TaskDesk(keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest),
+                tasks=TaskDesk(
+                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics
+                ),
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(
                 MetricsPort(self._page_of_metrics, host=settings.host, port=settings.metrics_port)

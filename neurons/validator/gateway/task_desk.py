@@ -23,6 +23,7 @@ from neurons.ledger.records import AnyRecord
 from neurons.miner.bodies import read_body
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded
 from neurons.receipts import Keypair
+from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.rounds.tasks import event_of, take_report
 from neurons.wire.capability import Capability, CapabilityError, read_capability
 from neurons.wire.metagraph import Reading
@@ -54,9 +55,11 @@ class TaskDesk:
         keypair: Keypair,
         ledger: Ledger | None,
         reading: Callable[[], Reading],
+        metrics: Metrics,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """`reading`: the metagraph in use."""
+        self._metrics = metrics
         self._keypair, self._ledger, self._reading, self._now_ms = keypair, ledger, reading, now_ms
         self._making = asyncio.Semaphore(1)
         self._waiting = 0
@@ -67,6 +70,15 @@ class TaskDesk:
 
     async def answer(self, request: web.BaseRequest, task_id: str, what: str) -> web.Response:
         """Answer a request of a task. Raises RequestError."""
+        try:
+            response = await self._answer(request, task_id, what)
+        except RequestError as error:
+            self._metrics.tasks.labels(what, str(error.status)).inc()
+            raise
+        self._metrics.tasks.labels(what, str(response.status)).inc()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, task_id: str, what: str) -> web.Response:
         ledger = self._ledger
         if ledger is None:
             raise RequestError(404, "invalid_request_error", "this gateway keeps no ledger", code="no_ledger")

@@ -142,6 +142,8 @@ async def test_what_a_patient_takes_back_is_gone_and_the_task_counts_neither_way
         for _ in range(2):
             status, body = await given.fetch()
             assert (status, b"dataset_withdrawn" in body) == (410, True)
+        assert given.running.metric("task_requests_total", what="dataset", code="410") == 2
+        assert given.running.metric("task_requests_total", what="reports", code="200") == 1
         assert await given.states() == [TaskState.ACCEPTED, TaskState.WITHDRAWN]
         status, said = await given.say("finished", adapter=ADAPTER)
         assert (status, said["error"]["code"]) == (409, "not_taken")
