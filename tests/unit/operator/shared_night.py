@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ class Night(Stage):
     ) -> None:  # fmt: skip
         self.runs = {f"r{letter}": letter for letter in LETTERS[:runs]}
         super().__init__(kill_after, view=view, trained=dict(self.runs))
-        self._share, self._places, self._at = share, places, dict(at)
+        self._share, self._places = share, places
+        self._at = defaultdict(list, {act: [happening] for act, happening in at.items()})
         self._acts = 0
         self.jobs: list[tuple[str, ...]] = []
         self._works_on: dict[str, set[tuple[str, str]]] = {}
@@ -71,8 +73,7 @@ class Night(Stage):
         def act_and_happen() -> None:
             self._acts += 1
             act()
-            happening = self._at.pop(self._acts, None)
-            if happening is not None:
+            for happening in self._at.pop(self._acts, []):
                 happening(self)
             if self._at:
                 self.changed.set()  # time goes on
@@ -123,7 +124,7 @@ class Night(Stage):
                     night.api.drop(gone)
             night.changed.set()
 
-        self._at[self._acts + pods_linger] = end
+        self._at[self._acts + pods_linger].append(end)
 
     async def _story(self) -> None:
         world = Played(self.api)

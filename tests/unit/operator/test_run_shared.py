@@ -433,6 +433,15 @@ async def test_when_the_leader_is_deleted_others_wait_for_its_pods_and_then_thei
     assert "dataset" not in world.status("r3")
 
 
+async def test_a_report_that_counts_no_more_is_made_anew_though_nobody_heard_of_its_end() -> None:
+    world, _ = await training(2)
+    world.drop("FineTuneRun", "r1")
+    world.hears = False  # from here on watches stand still
+    await world.settle()
+    assert world.does("r2") == ["r2"]
+    assert "r2-progress" in world.api.kinds("ConfigMap")
+
+
 async def test_a_place_that_is_left_by_who_waits_again_is_given_to_the_next() -> None:
     world, _ = await training(3, share=2)
     lingering = world.api.kinds("Pod")["r1-1"]
