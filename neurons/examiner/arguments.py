@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     program.add_argument(
         "--kept", type=filled_path, metavar="DIR", help="where answers are kept for the next examination"
     )
+    program.add_argument(
+        "--safety-uri", type=filled, metavar="URI", help="safety items of the platform's own, a JSONL file"
+    )
+    program.add_argument("--safety-digest", type=digest, metavar="sha256:…")
     _add_judge(program)
     add_progress(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")
