@@ -84,6 +84,7 @@ MODULES: Final[dict[str, str]] = {
     "deidentification": "tests.bench.deidentification",
     "sources": "tests.bench.sources",
     "safety_answers": "tests.bench.safety_answers",
+    "taught_answers": "tests.bench.taught_answers",
 }
 
 ELSEWHERE: Final = (
