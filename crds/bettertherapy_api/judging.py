@@ -156,6 +156,11 @@ class Judging(_Doc):
             raise ValueError("more items were scored by a judge than take one")
         return self
 
+    @property
+    def is_told(self) -> bool:
+        """Whether there is something to say: an examiner of an earlier release told nothing of it."""
+        return bool(self.ways or self.takes_judge)
+
     def told(self) -> str:
         """Say how the items were scored, in a sentence or two for the verdict."""
         counts = ", ".join(f"{count} by {way.value}" for way, count in sorted(self.ways.items()))
