@@ -579,7 +579,7 @@ class Reason(StrEnum):
     NO_JUDGE = (
         "NoJudge",
         "the twin's gate names a judge that may not be asked, or is not there",
-        "the message; `gate.judgeRef` of the twin. The run waits, and looks again every minute",
+        "the message; `gate.judgeRef` of the twin. The run waits, keeps no other waiting, and looks again every minute",
     )
     AWAITING_QUOTA = (
         "AwaitingQuota",

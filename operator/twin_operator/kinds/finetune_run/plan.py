@@ -87,11 +87,12 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     if view.obstacle is not None or view.pool is None or view.twin is None:
         absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         reason = view.unreadable or view.obstacle or absent
-        status = run.status.model_copy(
-            update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
-        )
+        unjudged = reason.reason is Reason.NO_JUDGE
+        # In no pool's line: nobody waits behind a run that a place would not help.
+        pool = view.pool.name if view.pool is not None and not unjudged else None
+        status = run.status.model_copy(update={"pool": pool, "twin_uid": _twin_uid(view)})
         plan = _plan(run, status, [reason.condition("Queued", "True")])
-        return replace(plan, wake_at=now + JUDGE_LOOKED_FOR) if reason.reason is Reason.NO_JUDGE else plan
+        return replace(plan, wake_at=now + JUDGE_LOOKED_FOR) if unjudged else plan
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed; so is
     # whom it takes along, or with whom it comes.
     status = run.status.model_copy(
