@@ -35,7 +35,12 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
         parts += [_question(item), answers, Text()]
     if len(shown) < len(reviewed.items):
         parts += [Text(f"{len(reviewed.items) - len(shown)} more: --items {len(reviewed.items)}", style="dim"), Text()]
-    if reviewed.waits:
+    if reviewed.of is not None and reviewed.of > len(reviewed.items):
+        kept = f"Of {reviewed.of} questions the {len(reviewed.items)} are kept that are to be read first."
+        parts += [Text(kept, style="dim"), Text()]
+    if reviewed.choose is not None:
+        parts.append(Text(reviewed.choose))
+    elif reviewed.waits:
         which = f"{name} --digest {names.digest_hex(reviewed.digest)[:12]}" if reviewed.digest else name
         parts.append(Text(f"It waits for a decision: `kubectl twin approve {which}` or `kubectl twin reject {which}`."))
     else:
@@ -46,9 +51,16 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
 def _question(item: ReviewItem) -> Text:
     how = f" · by {printable(item.way)}" if item.way else ""
     why = f" · no score: {printable(item.ungraded)}" if item.ungraded else ""
-    return Text.assemble(
-        (printable(item.question), "bold"), (f"  {item.kind} · {item.id}{how}", "dim"), (why, "yellow")
+    text = Text.assemble(
+        (printable(item.question), "bold"), (f"  {printable(item.kind)} · {printable(item.id)}{how}", "dim"),
+        (why, "yellow"),
     )  # fmt: skip
+    if item.warning:
+        text.append(f"\n! {printable(item.warning)}", style="bold red")
+    if item.expected:
+        text.append("\nexpected ", style="dim")
+        text.append(printable(item.expected))
+    return text
 
 
 def _side_by_side(item: ReviewItem, reviewed: Reviewed) -> Padding:
@@ -89,4 +101,4 @@ def _score(percent: int | None) -> str:
 def _clarity(parts: dict[str, int]) -> str:
     """Return how clear an answer is, beside whether it is right; nothing where nothing was measured."""
     told = ", ".join(f"{printable(part).lower()} {percent}%" for part, percent in parts.items())
-    return f"  {told}" if told else ""
+    return f" · how clear: {told}" if told else ""
