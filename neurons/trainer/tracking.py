@@ -306,6 +306,7 @@ class TensorBoard:
         )  # for attempts of one second
         shown = "\n".join(f"    {key}: {value}" for key, value in {**tags, **params}.items())
         self._writer.add_text("run", shown, 0)
+        self._writer.flush()
         self._upload()
 
     def write(self, points: list[Point]) -> None:
@@ -313,6 +314,7 @@ class TensorBoard:
         for number, at, values in points:
             for name, value in values.items():
                 self._open().add_scalar(name, value, number, walltime=at)
+        self._open().flush()
         self._upload()
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
@@ -320,8 +322,8 @@ class TensorBoard:
         self._open().add_text(
             "ended", "\n".join(f"    {key}: {value}" for key, value in (("status", status), *tags.items()))
         )
+        self._writer.close()  # before it goes up: flush leaves out what the writer's thread has still in its queue
         self._upload()
-        self._writer.close()
 
     def _open(self) -> Any:
         if self._writer is None:
@@ -329,7 +331,6 @@ class TensorBoard:
         return self._writer
 
     def _upload(self) -> None:
-        self._writer.flush()
         for path in self._folder.glob("events.out.tfevents.*"):
             with suppress(StoreError):  # the next points bring the whole file again
                 asyncio.run(self._archive.put_events(self._run, path))

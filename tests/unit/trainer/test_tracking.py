@@ -357,6 +357,7 @@ def test_event_files_in_the_twins_folder_hold_the_curves(tmp_path: Path) -> None
         data = data[16 + length :]
         seen += [(event.step, value.tag, round(value.simple_value, 3)) for value in event.summary.value]
     assert [each for each in seen if each[1] == "loss"] == [(1, "loss", 1.0), (2, "loss", 0.5), (3, "loss", 0.333)]
+    assert seen[-1][1] == "ended/text_summary", "what came last is there too"
 
 
 @pytest.mark.parametrize(
