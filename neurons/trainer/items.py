@@ -33,7 +33,7 @@ async def read_items(uri: str, digest: str | None, *, archive: Archive) -> tuple
     try:
         items = read_set(data)
     except ItemError as error:
-        raise BadData(f"{uri}: {error}. Correct the evaluation set.") from error
+        raise BadData(f"{uri}: {str(error).removesuffix('.')}. Correct the evaluation set.") from error
     if not items:
         raise BadData(f"{uri}: the evaluation set is empty. Add items.")
     return items, actual

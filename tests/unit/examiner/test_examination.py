@@ -336,7 +336,8 @@ def test_what_is_cut_says_how_much_is_missing_and_the_end_of_a_question_stays() 
 
 def test_an_option_and_what_was_expected_can_be_read() -> None:
     rows: list[dict[str, object]] = [
-        {"id": "c", "kind": "choice", "question": "Which one?", "options": {"B": "Vitamin C", "A": "Vitamin A"}, "answer": "B"},
+        {"id": "c", "kind": "choice", "question": "Which one?", "answer": "B",
+         "options": {"B": "Vitamin C", "A": "Vitamin A"}},
         {"id": "g", "kind": "gold", "question": "When?", "gold": HOURS},
         {"id": "r", "kind": "rubric", "question": "My chest hurts.", "criteria": [
             {"points": 7, "text": "Sends to emergency care."}, {"points": -3, "any": ["wait", "rest"]}]},
