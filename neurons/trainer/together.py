@@ -51,15 +51,14 @@ class Ends:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM from here on; it interrupts what is within `of`, and nothing else."""
+        """Take SIGTERM from here on; it interrupts what is attempted, and nothing else."""
         with self.termination.deferred():
             if threading.current_thread() is threading.main_thread():
                 self.termination.install()
             yield
 
-    @contextmanager
-    def of(self, progress: Mapping[str, Progress]) -> Iterator[None]:
-        """Take what is raised within, SIGTERM too, for the end of these runs, by name.
+    def attempt(self, progress: Mapping[str, Progress], doing: Callable[[], None]) -> None:
+        """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name.
 
         A fault that nobody expected is raised where there is one run, and ends these alone where there are several.
         """
@@ -67,7 +66,7 @@ class Ends:
         # Of an exception nothing is kept but what it says: its frames hold a model's memory.
         try:
             with saying_of(only), self.termination.interruptible():
-                yield
+                doing()
         except Terminated:
             self._fail(progress, Preempted(self._preempted))
         except TrainerError as error:

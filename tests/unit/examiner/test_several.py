@@ -18,7 +18,7 @@ from neurons.trainer import __main__ as trainer
 from neurons.trainer import base as bases
 from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
-from neurons.trainer.termination import Terminated
+from neurons.trainer.termination import Terminated, Termination
 
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
@@ -184,6 +184,30 @@ def test_told_to_end_what_is_not_concluded_may_be_tried_again(
     assert word["runs"]["dr-a-1"] == {"examined": digests["dr-a-1"]}
     assert (told.failure("dr-a-1"), told.failure("dr-b-1")) == (None, "Preempted")
     assert OUTCOMES_KEY not in told.progress["dr-b-1"].documents()
+
+
+def test_told_to_end_between_two_versions_the_rest_may_be_tried_again(
+    go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = examination.Examiner.hear
+
+    def heard_and_told_to_end(self: Any, voice: Any, said: Any) -> None:
+        hear(self, voice, said)
+        monkeypatch.setattr(examination.Examiner, "conclude", lambda _: pytest.fail("it goes on"))
+        ended.append(True)
+
+    ended: list[bool] = []
+    begin = Termination.interruptible
+
+    def interruptible(self: Termination) -> Any:
+        self.requested = self.requested or bool(ended)
+        return begin(self)
+
+    monkeypatch.setattr(examination.Examiner, "hear", heard_and_told_to_end)
+    monkeypatch.setattr(Termination, "interruptible", interruptible)
+    status, _ = go(("dr-a-1", {}), ("dr-b-1", {}))
+    assert status == 75
+    assert [told.failure(run) for run in ("dr-a-1", "dr-b-1")] == ["Preempted"] * 2
 
 
 def test_groups_of_two_base_models_are_refused(go: Go, told: Told, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,3 +74,19 @@ def test_the_models_own_repetition_penalty_counts(twin: tuple[Any, Any], monkeyp
     batched = answers.answer(model, tokenizer, conversations(), max_new_tokens=LIMITS)
     assert batched == one_by_one(model, tokenizer, conversations())
     assert batched != plain
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.8])
+@pytest.mark.parametrize("system", [None, "see me on Tuesday and Friday"])
+def test_a_cache_of_fixed_size_gives_the_same_answers(
+    twin: tuple[Any, Any], system: str | None, penalty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = twin
+    ids = tokenizer(" ".join(one_by_one(model, tokenizer, conversations(system))))["input_ids"]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [ids[len(ids) // 2], tokenizer.eos_token_id])
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", penalty)
+    limits = [1, TOKENS, 3, TOKENS, 2]
+    plain = answers.answer(model, tokenizer, conversations(system), max_new_tokens=limits)
+    monkeypatch.setattr(answers, "suits_graph", lambda _: True)
+    assert answers.answer(model, tokenizer, conversations(system), max_new_tokens=limits) == plain
+    assert len({len(each.split()) for each in plain}) > 1
