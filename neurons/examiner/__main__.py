@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     ends = Ends(runs, preempted="told to end; another attempt begins the examination anew.")
     with ends.listening(), ExitStack() as stack:
-        progress = {run.run: stack.enter_context(_progress_of(run)) for run in runs}
+        progress = {run.run: stack.enter_context(_progress_of(run, elsewhere=ends.several)) for run in runs}
         examiners: dict[str, Examiner] = {}
         for run in runs:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=run.work_dir)))
@@ -80,9 +80,9 @@ def _hear(examiners: Mapping[str, Examiner], base: Base, *, ends: Ends, progress
                 ends.done(name, examiner.conclude())
 
 
-def _progress_of(options: argparse.Namespace) -> Progress:
+def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:
     return progress_of_environment(
-        first=RunStage.EVALUATE, field_manager=FIELD_MANAGER, configmap=options.progress_configmap
+        first=RunStage.EVALUATE, field_manager=FIELD_MANAGER, configmap=options.progress_configmap, elsewhere=elsewhere
     )
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
@@ -76,12 +77,12 @@ def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
                 ends.done(options.run, run.execute())
             if ends.waiting:
                 base.restore()
-        ends.preempt_the_rest(_progress_of)
+        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
     return ends.finish(termination_log)
 
 
-def _progress_of(options: argparse.Namespace) -> Progress:
-    return progress_of_environment(configmap=options.progress_configmap)
+def _progress_of(options: argparse.Namespace, *, elsewhere: bool = False) -> Progress:
+    return progress_of_environment(configmap=options.progress_configmap, elsewhere=elsewhere)
 
 
 def _train(options: argparse.Namespace) -> dict[str, object]:

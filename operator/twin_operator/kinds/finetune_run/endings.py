@@ -33,6 +33,8 @@ def _end_among_others(view: RunView, work: Work, share: Share) -> Failure | Endi
     """Return how a run ends that is not done when a Job ends: by its own report, by its own part in how the last pod
     ended, or not at all, where that was another one's."""
     reported = reported_failure(work.progress)
+    if reported is not None and reported.reason is Reason.PREEMPTED:
+        reported = None  # as a pod is told that a Job takes away whose time is over: that is no end of the run's own
     if share.follows and reported is None and share.others_began and not work.broke_off:
         return Ending.AGAIN
     return reported or _final_failure(view, work, runs=share.runs)
