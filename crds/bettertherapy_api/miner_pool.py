@@ -281,8 +281,8 @@ class SafetySetRef(ApiModel):
     """Safety items of the platform's own, which no trainer sees."""
 
     uri: StorePlace
-    """JSONL file with the items, in the form of the product's own: pvc://claim/safety.jsonl, s3://, gs:// or az://. On a
-    claim examiners alone mount it; in an object store the pool's credentials, which trainers have too, reach it."""
+    """JSONL file with the items, in the form of the product's own: pvc://claim/safety.jsonl, s3://, gs:// or az://. On
+    a claim examiners alone mount it; in an object store the pool's credentials, which trainers have too, reach it."""
     digest: Digest
     """sha256 of that file; any other is refused."""
 

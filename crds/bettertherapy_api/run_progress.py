@@ -116,6 +116,9 @@ class RunProgress(_Doc):
     attempt: str
     """UID of the pod."""
     stage: RunStage
+    elsewhere: bool = False
+    """Of a pod that does several runs: it has not begun this one, or has left it for another one for a while. How the
+    pod ends then says nothing of this run."""
     progress_percent: Annotated[int, _within(0, 100), Field(ge=0, le=100)] = Field(default=0, alias="progressPercent")
     step: Estimate | None = None
     steps: Estimate | None = None

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     ends = Ends(runs, preempted="told to end; another attempt begins the examination anew.")
     with ends.listening(), ExitStack() as stack:
-        progress = {run.run: stack.enter_context(_progress_of(run)) for run in runs}
+        progress = {run.run: stack.enter_context(_progress_of(run, elsewhere=ends.several)) for run in runs}
         examiners: dict[str, Examiner] = {}
 
         def prepare(run: argparse.Namespace) -> None:
@@ -92,9 +92,9 @@ def _hear(alike: Sequence[Examiner], base: Base, asking: Asking, voice: Voice) -
         each.hear(voice, said)
 
 
-def _progress_of(options: argparse.Namespace) -> Progress:
+def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:
     return progress_of_environment(
-        first=RunStage.EVALUATE, field_manager=FIELD_MANAGER, configmap=options.progress_configmap
+        first=RunStage.EVALUATE, field_manager=FIELD_MANAGER, configmap=options.progress_configmap, elsewhere=elsewhere
     )
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
@@ -65,7 +66,7 @@ def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
             _attempt(ends.waiting[0], base, ends)
             if ends.waiting:
                 base.restore()
-        ends.preempt_the_rest(_progress_of)
+        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
     return ends.finish(termination_log)
 
 
@@ -83,8 +84,8 @@ def _attempt(options: argparse.Namespace, base: Base, ends: Ends) -> None:
         ends.attempt({options.run: progress}, train)
 
 
-def _progress_of(options: argparse.Namespace) -> Progress:
-    return progress_of_environment(configmap=options.progress_configmap)
+def _progress_of(options: argparse.Namespace, *, elsewhere: bool = False) -> Progress:
+    return progress_of_environment(configmap=options.progress_configmap, elsewhere=elsewhere)
 
 
 def _train(options: argparse.Namespace) -> dict[str, object]:

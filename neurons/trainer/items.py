@@ -40,7 +40,7 @@ async def read_items(uri: str, digest: str | None, *, archive: Archive) -> tuple
 
 
 async def read_safety(uri: str, digest: str | None, *, archive: Archive) -> tuple[Contrast, ...]:
-    """Read the safety items of the platform's own. Raises BadData, in which no word of theirs stands, and StoreError."""
+    """Read the safety items of the platform's own. Raises BadData, without a word of theirs, and StoreError."""
     data = await _read(uri, "safety set", "the MinerPool's fineTune.safetySetRef", archive=archive)
     try:
         items = parse_contrasts(data, digest=digest)

@@ -56,13 +56,13 @@ class Progress:
 
     def __init__(
         self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS,
-        first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER,
+        first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER, elsewhere: bool = False,
     ) -> None:  # fmt: skip
-        self._document = RunProgress(attempt=attempt, stage=first)
+        self._document = RunProgress(attempt=attempt, stage=first, elsewhere=elsewhere)
         self._beside: dict[str, str] = {}
         self.target, self._pause, self._field_manager = target, pause_seconds, field_manager
         self._changed, self._closing = threading.Event(), threading.Event()
-        # Ends the pause between two writes: another stage, or the end.
+        # Ends the pause between two writes: another stage, another run, or the end.
         self._urgent = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -99,7 +99,7 @@ class Progress:
         """Change fields of the document (by their Python names)."""
         with self._lock:
             before, self._document = self._document, self._document.model_copy(update=fields)
-        if self._document.stage is not before.stage:
+        if (self._document.stage, self._document.elsewhere) != (before.stage, before.elsewhere):
             self._urgent.set()
         self._changed.set()
 

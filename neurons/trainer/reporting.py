@@ -21,15 +21,19 @@ _MESSAGE: Final = 800
 
 
 def progress_of_environment(
-    *, first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER, configmap: str | None = None
-) -> Progress:
+    *, first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER, configmap: str | None = None,
+    elsewhere: bool = False,
+) -> Progress:  # fmt: skip
     """Return the progress that is told where the environment says; on standard output only without it.
 
-    `configmap` is the one that the run's own arguments name.
+    `configmap` is the one that the run's own arguments name; `elsewhere` tells that the run is not begun yet.
     """
     configmap, namespace = configmap or os.environ.get(PROGRESS_CONFIGMAP), os.environ.get("POD_NAMESPACE")
     target = Target(namespace=namespace, configmap=configmap) if namespace and configmap else None
-    return Progress(attempt=os.environ.get("POD_UID", ""), target=target, first=first, field_manager=field_manager)
+    return Progress(
+        attempt=os.environ.get("POD_UID", ""), target=target, first=first, field_manager=field_manager,
+        elsewhere=elsewhere,
+    )  # fmt: skip
 
 
 def failure_report(error: TrainerError) -> FailureReport:

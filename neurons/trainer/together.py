@@ -58,7 +58,8 @@ class Ends:
             yield
 
     def attempt(self, progress: Mapping[str, Progress], doing: Callable[[], None]) -> None:
-        """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name.
+        """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name; they say that they are at
+        work.
 
         A fault that nobody expected is raised where there is one run, and ends these alone where there are several.
         """
@@ -66,6 +67,8 @@ class Ends:
         # Of an exception nothing is kept but what it says: its frames hold a model's memory.
         try:
             with saying_of(only), self.termination.interruptible():
+                for told in progress.values():
+                    told.tell(elsewhere=False)
                 doing()
         except Terminated:
             self._fail(progress, Preempted(self._preempted))
@@ -80,6 +83,10 @@ class Ends:
                 log.exception("a fault that nobody expected ended %s", ", ".join(progress))
                 self._words |= {run: {} for run in progress if run not in self._words}
                 self._again = True
+        else:
+            for run in progress:
+                if self.is_waiting(run):
+                    progress[run].tell(elsewhere=self.several)
 
     def done(self, run: str, word: Mapping[str, object]) -> None:
         """Take a run's result."""

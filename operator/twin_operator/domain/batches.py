@@ -64,7 +64,7 @@ class Share:
     at_work: bool = False
     """Of one that is lost: something that may work on it has not ended yet."""
     others_began: bool = False
-    """Once the Job has ended: the last attempt broke off within another run."""
+    """Once the Job has failed: it came to another run."""
 
     @property
     def awaits(self) -> bool:

@@ -183,6 +183,7 @@ def test_told_to_end_what_is_not_concluded_may_be_tried_again(
     assert status == 75
     assert word["runs"]["dr-a-1"] == {"examined": digests["dr-a-1"]}
     assert (told.failure("dr-a-1"), told.failure("dr-b-1")) == (None, "Preempted")
+    assert not told.progress["dr-b-1"].document.elsewhere, "it was at work on that one"
     assert OUTCOMES_KEY not in told.progress["dr-b-1"].documents()
 
 
@@ -208,6 +209,27 @@ def test_told_to_end_between_two_versions_the_rest_may_be_tried_again(
     status, _ = go(("dr-a-1", {}), ("dr-b-1", {}))
     assert status == 75
     assert [told.failure(run) for run in ("dr-a-1", "dr-b-1")] == ["Preempted"] * 2
+
+
+def test_each_says_whether_it_is_at_work_so_that_the_pods_end_is_laid_to_whom_it_was_at(
+    go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def note(really: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any, **options: Any) -> Any:
+            at_work = [run for run, each in told.progress.items() if not each.document.elsewhere]
+            seen.append(tuple(sorted(map(str, at_work))))
+            return really(*given, **options)
+
+        return noted
+
+    for what in ("prepare", "conclude"):
+        monkeypatch.setattr(examiner.Examiner, what, note(getattr(examiner.Examiner, what)))
+    monkeypatch.setattr(examiner, "ask", note(examiner.ask))
+    assert go(("dr-a-1", {}), ("dr-b-1", {}))[0] == 0
+    a, b = "dr-a-1", "dr-b-1"
+    assert seen == [(a,), (b,), (a, b), (a,), (a,), (a, b), (a, b)], "of what both are asked both; who is done is done"
 
 
 def test_groups_of_two_base_models_are_refused(go: Go, told: Told, capsys: pytest.CaptureFixture[str]) -> None:

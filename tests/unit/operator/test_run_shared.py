@@ -414,17 +414,17 @@ async def test_a_deadline_that_passed_fails_the_run_that_was_at_work() -> None:
     assert world.does("r1-examiner") == ["r1"]
 
 
-def told_to_end(pod: str) -> RunProgress:
+def told_to_end(pod: str, *, elsewhere: bool = True) -> RunProgress:
     """What a trainer says of each run that is not done when it is told to end, also of those that it never began."""
     why = FailureReport(failure_class="Preempted", retryable=True, message="told to end")
-    return RunProgress(attempt=pod, stage=RunStage.DATA, failure=why)
+    return RunProgress(attempt=pod, stage=RunStage.DATA, failure=why, elsewhere=elsewhere)
 
 
 async def test_who_was_told_to_end_by_a_deadline_that_all_share_waits_again_but_the_leader() -> None:
     world, pod = await training()
     world.begin("r1", pod)
     for name in ("r1", "r2", "r3"):
-        world.say(name, told_to_end(pod))
+        world.say(name, told_to_end(pod, elsewhere=name != "r1"))
     world.drop("Pod", "r1-1")
     world.end_job(kind="Failed", reason="DeadlineExceeded")
     await world.settle()
@@ -443,6 +443,61 @@ async def test_what_was_published_is_done_though_the_next_pod_broke_off_looking_
     await world.settle()
     assert "failure" not in world.status("r2")
     assert world.does("r2-examiner") == ["r2"]
+
+
+async def test_told_to_end_by_a_deadline_who_was_not_begun_waits_again() -> None:
+    world, pod = await training()
+    world.publish("r1", pod)
+    why = FailureReport(failure_class="Preempted", retryable=True, message="told to end")
+    world.say("r2", RunProgress(attempt=pod, stage=RunStage.TRAIN, failure=why))
+    world.say("r3", RunProgress(attempt=pod, stage=RunStage.DATA, elsewhere=True, failure=why))
+    world.drop("Pod", "r1-1")
+    world.end_job(kind="Failed", reason="DeadlineExceeded")
+    await world.settle()
+    assert world.status("r2")["failure"]["class"] == "DeadlineExceeded"
+    assert (world.queued("r3")[0], "failure" in world.status("r3")) == ("True", False)
+    assert "r3-progress" not in world.api.kinds("ConfigMap")
+
+
+async def test_between_two_runs_a_job_that_fails_takes_none_with_it() -> None:
+    world, pod = await training()
+    world.publish("r1", pod)
+    world.begin("r2", pod)
+    await world.settle()
+    world.drop("FineTuneRun", "r2")
+    world.oom()
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r1")["stage"] == "Published"
+    assert (world.queued("r3")[0], "failure" in world.status("r3")) == ("True", False)
+
+
+async def test_an_examiner_that_breaks_off_fails_the_run_that_it_was_at() -> None:
+    world, pod = await training()
+    for name in ("r1", "r2", "r3"):
+        world.publish(name, pod)
+    world.pod(phase="Succeeded")
+    world.end_job()
+    await world.settle()
+    assert world.does("r1-examiner") == ["r1", "r2", "r3"]
+    pod = world.pod(job="r1-examiner")
+    for name in ("r1", "r2", "r3"):
+        at = RunProgress(attempt=pod, stage=RunStage.EVALUATE, elsewhere=name != "r2")
+        world.say(name, at, where=examination_name(name))
+    world.examine("r1", pod)
+    await world.settle()
+    assert [world.running(name)[1] for name in ("r1", "r2", "r3")] == [
+        "SharedJobBusy", "StageEvaluate", "SharedJobBusy",
+    ]  # fmt: skip
+    code = {"reason": "OOMKilled", "exitCode": 137}
+    crashed = [container_status("examiner", terminated=code)]
+    world.pod(job="r1-examiner", phase="Failed", containerStatuses=crashed)
+    world.end_job("r1-examiner", kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r1")["verdict"] == "Promote"
+    assert world.status("r2")["failure"]["class"] == "OutOfMemory"
+    assert "failure" not in world.status("r3")
+    assert world.does("r3-examiner") == ["r3"]
 
 
 async def test_when_the_leader_is_deleted_others_wait_for_its_pods_and_then_their_turn() -> None:

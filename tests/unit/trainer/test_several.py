@@ -25,7 +25,6 @@ pytest.importorskip("peft", reason="training needs peft, which is only in the tr
 # Behind that: without torch it is cut short itself.
 from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, arguments, line, write
 
-
 Json = dict[str, Any]
 Go = Callable[..., tuple[int, Json]]
 Group = dict[str, object]
@@ -49,8 +48,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, Progress]:
     """What each ConfigMap was told last, by its name."""
     found: dict[str | None, Progress] = {}
 
-    def progress(*, configmap: str | None) -> Progress:
-        found[configmap] = Progress(attempt="uid-pod", target=None)
+    def progress(*, configmap: str | None, elsewhere: bool) -> Progress:
+        found[configmap] = Progress(attempt="uid-pod", target=None, elsewhere=elsewhere)
         return found[configmap]
 
     monkeypatch.setattr(trainer, "progress_of_environment", progress)
@@ -190,6 +189,15 @@ def test_what_a_run_took_of_the_memory_is_free_before_the_next(
     wild = group("b", "dr-b", DAY_ONE, learning_rate=0.99, steps=60)
     assert go(group("a", "dr-a", DAY_ONE), wild, group("c", "dr-c", DAY_ONE))[0] == 0
     assert left == [before] * 3
+
+
+def test_told_to_end_who_was_not_begun_says_that_it_was_not(
+    group: Callable[..., Group], go: Go, told: dict[str | None, Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs.Run, "_train", lambda run, *_: run._termination.request())
+    assert go(*(group(name, f"dr-{name}", DAY_ONE, progress_configmap=name) for name in ("a", "b")))[0] == 75
+    said = {name: (each.document.elsewhere, each.document.failure is not None) for name, each in told.items()}
+    assert said == {"a": (False, True), "b": (True, True)}
 
 
 def test_told_to_end_the_run_leaves_a_checkpoint_and_each_may_be_tried_again(

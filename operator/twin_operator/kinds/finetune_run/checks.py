@@ -157,7 +157,7 @@ def at_work_on_others(work: Work, newest: WorkPod) -> Finding | None:
     if said is not None and (work.said_last or (said.attempt == newest.pod.uid and said.failure is not None)):
         how = f", which failed: {said.failure.message}" if said.failure is not None else ""
         return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} is through with this run{how}")
-    if said is None or said.attempt != newest.pod.uid:
+    if said is None or said.attempt != newest.pod.uid or said.elsewhere:
         return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} does several runs, and has not begun this one")
     return None
 

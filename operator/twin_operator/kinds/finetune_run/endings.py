@@ -38,16 +38,11 @@ def _end_among_others(view: RunView, work: Work, share: Share) -> Failure | Endi
     if work.who == "trainer" and _has_published(view):
         return Ending.DONE
     reported = reported_failure(work.progress)
-    if reported is not None and not reported.retryable:
-        return reported
-    # A pod that is told to end says so of each run that is not done, also of those that it never began.
-    told_to_end = reported is not None and reported.reason is Reason.PREEMPTED
-    untried = told_to_end or (reported is None and not work.broke_off)
-    if share.follows and share.others_began and untried:
+    if reported is not None and reported.reason is Reason.PREEMPTED:
+        reported = None  # as a pod is told that a Job takes away whose time is over: that is no end of the run's own
+    if share.follows and reported is None and share.others_began and not work.broke_off:
         return Ending.AGAIN
-    if reported is not None and not told_to_end:
-        return reported
-    return _final_failure(view, work, runs=share.runs)
+    return reported or _final_failure(view, work, runs=share.runs)
 
 
 def _has_published(view: RunView) -> bool:

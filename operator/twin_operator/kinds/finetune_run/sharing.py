@@ -58,7 +58,9 @@ def _following(
 ) -> Share:  # fmt: skip
     """Return how a run shares a Job of another one, which says `along` whom it takes."""
     found, others = world.run(run.namespace, leader), others_of(world, run, work)
-    began = work.has_ended and any(_broke_off(world, run, each, work) for each in others)
+    # One that ends well and says nothing of a run is no trainer of ours: another of its kind would say no more.
+    failed = work.job is not None and work.job.finished == "Failed"
+    began = failed and any(_was_begun(world, run, each, work) for each in others)
     share = Share(runs=1 + len(others), follows=True, others_began=began)
     if isinstance(found, Unreadable):
         return share
@@ -89,14 +91,14 @@ def report_of(work: Work, run: RunRef) -> str:
     return progress_name(run.name) if work.who == "trainer" else examination_name(run.name)
 
 
-def _broke_off(world: World, run: Run, other: RunRef, work: Work) -> bool:
-    """Tell whether the Job's last attempt ended within that other run."""
+def _was_begun(world: World, run: Run, other: RunRef, work: Work) -> bool:
+    """Tell whether the Job came to that other run."""
     configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, report_of(work, other)))
     if configmap is None or not controlled_by(configmap, other.uid):
         return False
     said = (configmap.get("data") or {}).get(PROGRESS_KEY)
     progress = read_progress(said) if said is not None else None
-    return isinstance(progress, RunProgress) and replace(work, progress=progress).broke_off
+    return isinstance(progress, RunProgress) and not progress.elsewhere
 
 
 def _trained(world: World, leader: Run, wanted: RunRef) -> Member:
