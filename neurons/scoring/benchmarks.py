@@ -155,8 +155,8 @@ def _once_each(lines: Iterator[tuple[str, _Logged]]) -> Iterator[tuple[str, _Doc
 
 def read_set(data: bytes) -> tuple[Asked, ...]:
     """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's,
-    lm-evaluation-harness', MedQA's, MedMCQA's or HealthBench's. Items that say much the same and name no cluster get one; HealthBench's
-    rows, which are whole conversations, don't. Raises ItemError."""
+    lm-evaluation-harness', MedQA's, MedMCQA's or HealthBench's. Items that say much the same and name no cluster get
+    one; HealthBench's rows, which are whole conversations, don't. Raises ItemError."""
     if "rubrics" in (first := _first(data)) and "kind" not in first:
         return read_healthbench(data)
     return with_clusters(_in_its_form(data))
