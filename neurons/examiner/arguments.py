@@ -10,9 +10,8 @@ from neurons.arguments import filled, filled_path
 from neurons.scoring.contrasts import Language
 from neurons.trainer.arguments import add_base, add_progress, digest, name, positive
 
-
 ANSWER_TOKENS: Final = 256
-"""As many as `kubectl twin ask` asks for: what a version would say after them, patients may hear, and nobody examined."""
+"""As many as `kubectl twin ask` asks for. What a version would say after them is examined by nobody."""
 
 
 def parser() -> argparse.ArgumentParser:
