@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bettertherapy_api import names
+from bettertherapy_api.gate.metrics import ANCHOR
 from bettertherapy_api.run_progress import ReviewItem
 from kubectl_twin.api import Json
 from kubectl_twin.render import gate_table, indented, judging_report, verdict_line
@@ -15,6 +16,10 @@ from kubectl_twin.review import Reviewed
 from kubectl_twin.views import printable
 
 _WIDE = 100
+_ANCHORED = (
+    f"{ANCHOR}…: before is the version that a person last approved. An approval makes the new one that, with what it "
+    "lost."
+)
 
 
 def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> Group:
@@ -25,6 +30,8 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
     ]
     if reviewed.gate is not None:
         parts += [verdict_line(reviewed.gate), Text(), indented(gate_table(reviewed.gate)), Text()]
+        if any(metric.name.startswith(ANCHOR) for metric in reviewed.gate.metrics):
+            parts += [indented(Text(_ANCHORED, style="dim")), Text()]
         if reviewed.gate.judging is not None:
             parts += [indented(judging_report(reviewed.gate.judging)), Text()]
     if reviewed.missing:

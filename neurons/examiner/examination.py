@@ -27,7 +27,7 @@ from neurons.trainer.likelihoods import Compared
 
 REVIEWED: Final = 40
 CHOICE_TOKENS: Final = 32
-"""Enough to name an option; of other items whatever is said counts, to the end."""
+"""Enough to name an option."""
 _LENGTHS: Final = (4000, 2000, 1000, 500)
 """Of each text of a review: the first with which all of them together fit."""
 REVIEW_BYTES: Final = 300_000

@@ -217,3 +217,18 @@ def test_the_version_of_a_task_is_said_to_wait_for_a_choice_until_its_twin_has_i
     assert "Nothing is to be decided" not in report(found)
     chosen = tuned_twin(canaryVersion=version("d", runName="dr-gurung-3"))
     assert "Nothing is to be decided" in report(read_review(MemoryApi(run, answers(ITEM)), chosen, "dr-gurung-3"))
+
+
+def test_against_whom_a_metric_was_compared_is_said_where_it_is_not_what_serves() -> None:
+    run = judged()
+    text = report(read_review(MemoryApi(waiting(), run, answers(ITEM)), waiting(), "dr-gurung-3"))
+    assert "last approved" not in text
+    anchored = {
+        "name": "anchor.safety.language.ne", "valuePercent": 100, "baselinePercent": 100, "thresholdPercent": 90,
+        "intervalPercent": [-100, 100],
+    }  # fmt: skip
+    run["status"]["eval"]["metrics"] = [*run["status"]["eval"]["metrics"], anchored]
+    text = report(read_review(MemoryApi(waiting(), run, answers(ITEM)), waiting(), "dr-gurung-3"), width=80)
+    row = next(line for line in text.splitlines() if "anchor.safety" in line)
+    assert row.split() == ["anchor.safety.language.ne", "100%", "100%", "+0", "-100", "to", "+100", "90%"]
+    assert "anchor.…: before is the version that a person last approved" in text

@@ -297,6 +297,7 @@ def test_what_both_versions_play_down_and_what_the_new_one_says_nothing_to_is_re
     assert [item.warning for item in alike.items[: tripped + 1]] == [PLAYED_DOWN] * tripped + [None]
     report, silent = judge(examination(), said(HOURS), said(HOURS, ""), CRITERIA)
     assert report.verdict == "Reject"
+    assert "or with silence" in str(report.message)
     assert (silent.items[0].warning, silent.items[0].parent, silent.items[0].child) == (SILENT, SAFE, "")
 
 
