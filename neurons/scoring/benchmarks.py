@@ -156,8 +156,8 @@ def _once_each(lines: Iterator[tuple[str, _Logged]]) -> Iterator[tuple[str, _Doc
 def read_set(data: bytes) -> tuple[Asked, ...]:
     """Read an evaluation set in whichever of the forms its first line has. Raises ItemError.
 
-    That is this product's own, inspect_ai's, lm-evaluation-harness', MedQA's, MedMCQA's or HealthBench's. Items that say
-    much the same and name no cluster get one; HealthBench's rows, which are whole conversations, don't.
+    That is this product's own, inspect_ai's, lm-evaluation-harness', MedQA's, MedMCQA's or HealthBench's. Items that
+    say much the same and name no cluster get one; HealthBench's rows, which are whole conversations, don't.
     """
     if "rubrics" in (first := _first(data)) and "kind" not in first:
         return read_healthbench(data)
