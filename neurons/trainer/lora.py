@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
-_STEPS_BETWEEN_LOOKS: Final = 20
+_STEPS_BETWEEN_LOOKS: Final = 10
 """At the adapter's weights, which takes longer than a step on a fast GPU. Loss and gradients are looked at in each."""
 
 
