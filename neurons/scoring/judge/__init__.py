@@ -16,6 +16,6 @@ from neurons.scoring.judge.votes import Graded, NoGrade, Outcome, Vote, Why
 
 __all__ = [
     "FAILS", "FORBIDDEN", "MET", "WORDINGS", "Budget", "Calibration", "CalibrationError", "Case", "Endpoint",
-    "EndpointError", "EndpointSettings", "Graded", "Judged", "NoGrade", "Opinion", "Outcome", "Panel", "Seat", "Task", "Vote", "Why",
-    "grade_example", "read_calibration", "score_judged",
+    "EndpointError", "EndpointSettings", "Graded", "Judged", "NoGrade", "Opinion", "Outcome", "Panel", "Seat", "Task",
+    "Vote", "Why", "grade_example", "read_calibration", "score_judged",
 ]  # fmt: skip

@@ -79,12 +79,36 @@ def test_no_version_judges_itself_nor_does_what_it_was_trained_from(model: str, 
 
 
 @pytest.mark.parametrize(
-    "host", ["p-miner", "p-miner.clinic", "P-miner.clinic.svc:80", "p-miner.clinic.svc.cluster.local"]
+    "host",
+    [
+        "p-miner",
+        "p-miner.clinic",
+        "P-miner.clinic.svc:80",
+        "p-miner.clinic.svc.cluster.local",
+        "p-miner.clinic.svc.corp.example",
+    ],
 )
 def test_the_twins_own_pool_is_known_by_whatever_address(host: str) -> None:
     told = f"MinerPool p serves {BASE}, which the twin was trained from"
     assert told in refused(pools=(pool("p"),), endpoint=f"http://{host}/v1", model="another-twin")
     assert told in refused(pools=(pool("p"),), poolRef={"name": "p"}, model="another-twin")
+
+
+def test_a_pools_judge_by_its_address_is_held_to_what_holds_by_its_name() -> None:
+    address = "http://judges-miner.clinic.svc/v1"
+    learns = twin("assessor", adapter=None, baseModel={"name": "big"}, poolSelector=SELECTS, fineTune={})
+    assert "is fine-tuned" in refused(twins=(learns,), endpoint=address, model="assessor")
+    assert "serves no DoctorTwin nobody" in refused(endpoint=address, model="nobody")
+    found = asked(endpoint=address, model="assessor", secretRef={"name": "s"})
+    assert isinstance(found, Judge)
+    assert (found.endpoint, found.secret, found.version) == (address, "s", "big"), "another version is calibrated anew"
+
+
+def test_the_twins_base_model_under_another_name_is_no_judge() -> None:
+    same = pool("judges", labels={"tier": "judge"}, baseModel={"name": "big", "uri": "pvc://models/smollm2"})
+    told = f"MinerPool judges serves {BASE}, which the twin was trained from, as big"
+    assert told in refused(pools=(pool("p"), same), poolRef={"name": "judges"}, model="assessor")
+    assert told in refused(pools=(pool("p"), same), endpoint="http://judges-miner/v1", model="assessor")
 
 
 def test_what_a_pool_can_not_judge_by_is_told() -> None:
