@@ -15,7 +15,8 @@ from twin_operator.domain.judge import Judge, judge_of
 from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding
-from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
+from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job, judge_arguments
+from twin_operator.kinds.finetune_run.job_parts import Task
 from twin_operator.kinds.finetune_run.network_policy import build_examiner_network_policy
 from twin_operator.kinds.finetune_run.plan import JUDGE_LOOKED_FOR, RunView, plan_run
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
@@ -155,6 +156,17 @@ def test_the_judges_key_is_the_examiners_alone_and_its_address_is_let_through() 
     assert "judge" not in str(trainer["spec"]["template"]["spec"]["containers"])
     policy = build_examiner_network_policy(run())["spec"]
     assert (policy["policyTypes"], "egress" in policy) == (["Ingress"], False), "judges may be anywhere"
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(60, 20), (600, 200), (7200, 2400), (21600, 3600)])
+def test_a_judge_that_takes_all_its_time_leaves_some_of_the_deadline(deadline: int, seconds: int) -> None:
+    cared_for = twin(gate={"judgeRef": {"endpoint": "https://j.example/v1", "model": "m"}})
+    task = Task(
+        run=run(deadlineSeconds=deadline), twin=cared_for, prompt=False,
+        judge=judge_of(cared_for, pools=(), twin_named=lambda _: None),
+    )  # fmt: skip
+    assert f"--judge-seconds={seconds}" in judge_arguments(task, folder="/x")
+    assert 2 * seconds < deadline, "its graders may be calibrated for as long"
 
 
 def test_a_run_is_not_begun_for_which_nobody_could_judge_and_looks_again() -> None:
