@@ -22,6 +22,9 @@ _METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.10
 """Nodes' metadata that isn't at a link-local address."""
 
 
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 class ForbiddenAddress(OSError):  # noqa: N818 - said of the address
     """It leads where nobody outside has anything to ask."""
 
@@ -30,8 +33,8 @@ class TooLong(ValueError):  # noqa: N818 - said of an answer
     """An answer is longer than it may be."""
 
 
-class _GuardedResolver(AbstractResolver):
-    """Resolves names, but for those that lead to forbidden addresses."""
+class GuardedResolver(AbstractResolver):
+    """Resolves names, but for those that lead to forbidden addresses. `loopback`: this machine may be asked."""
 
     def __init__(self, *, loopback: bool) -> None:
         self._inner, self._loopback = aiohttp.ThreadedResolver(), loopback
@@ -39,12 +42,14 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        """Return a host's addresses. Raises ForbiddenAddress where one of them is."""
         found = await self._inner.resolve(host, port, family)
         for each in found:
             check_address(each["host"], loopback=self._loopback)
         return found
 
     async def close(self) -> None:
+        """Close it."""
         await self._inner.close()
 
 
@@ -55,7 +60,7 @@ def outside_session(*, loopback: bool = False, seconds: float = TOTAL_SECONDS) -
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            resolver=_GuardedResolver(loopback=loopback), use_dns_cache=False, force_close=True, limit=16
+            resolver=GuardedResolver(loopback=loopback), use_dns_cache=False, force_close=True, limit=16
         ),
         timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
         headers={"Accept-Encoding": "identity", "User-Agent": "bettertherapy"},
@@ -77,8 +82,7 @@ def check_url(url: URL, *, loopback: bool = False) -> None:
 def check_address(host: str, *, loopback: bool = False) -> None:
     """Look whether an IP address may be asked. Raises ForbiddenAddress."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
+    address = _within(address)
     if address.is_loopback and loopback:
         return
     if (
@@ -89,6 +93,15 @@ def check_address(host: str, *, loopback: bool = False) -> None:
         or address.is_unspecified
     ):
         raise ForbiddenAddress(f"{address} is this machine's own, or its node's: nobody outside may name it")
+
+
+def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IPv4 address that an IPv6 one leads to, if it does: mapped, or by NAT64 (RFC 6052)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address
 
 
 async def read_bounded(response: aiohttp.ClientResponse, most: int) -> bytes:

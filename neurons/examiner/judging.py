@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +18,9 @@ from typing import Final
 from yarl import URL
 
 from neurons.examiner.kept import KeptCalibrations
+from neurons.outside import ForbiddenAddress, check_address
 from neurons.privacy import Deidentifier, PrivacyError
-from neurons.scoring.judge import CalibrationError, Endpoint, EndpointError, EndpointSettings, Opinion, Task
+from neurons.scoring.judge import FORBIDDEN, CalibrationError, Endpoint, EndpointError, EndpointSettings, Opinion, Task
 from neurons.scoring.judge_seating import CALIBRATE_SECONDS, Seated, seat_judge, seats_for
 from neurons.sources.claims import Finder
 
@@ -113,7 +113,8 @@ def _endpoints(settings: JudgeSettings) -> list[Endpoint]:
 async def _check_address(base: str) -> None:
     """Refuse a name that stands for a link-local address: clouds hand their machines' keys out there.
 
-    Raises EndpointError. A name that can't be resolved now is left to whoever asks.
+    Raises EndpointError. A name that can't be resolved now, or leads elsewhere later, is looked at by whoever asks
+    again; here it is told.
     """
     url = URL(base)
     loop = asyncio.get_running_loop()
@@ -122,7 +123,7 @@ async def _check_address(base: str) -> None:
     except OSError:
         return
     for *_, address in found:
-        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-        if (mapped or ip).is_link_local:
-            raise EndpointError("the judge's address is a link-local one, where clouds hand out keys: it is not asked")
+        try:
+            check_address(str(address[0]), loopback=True)
+        except ForbiddenAddress:
+            raise EndpointError(FORBIDDEN) from None

@@ -22,6 +22,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yarl import URL
 
+from neurons.outside import ForbiddenAddress, GuardedResolver, check_url
 from neurons.scoring.judge.votes import NoGrade, Why
 
 MAX_BYTES: Final = 1 << 20
@@ -31,6 +32,10 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REFUSED: Final = frozenset({400, 422})
+FORBIDDEN: Final = "the judge's address is a link-local one, where clouds hand out keys, or like it: it is not asked"
+_HOST_LENGTH: Final = 253
+_LABEL_LENGTH: Final = 63
+"""Of a host's name and of each of its parts (RFC 1035)."""
 _KEY: Final = re.compile(r"[!-~]+")
 
 
@@ -97,6 +102,12 @@ class EndpointSettings:
             raise EndpointError("the judge's model has no name, or one of over 200 characters")
         if not (self.seconds > 0 and self.concurrency >= 1 and self.max_tokens >= 1):
             raise EndpointError("the judge's seconds, concurrency and max_tokens have to be above zero")
+        if len(host) > _HOST_LENGTH or any(len(part) > _LABEL_LENGTH for part in host.split(".")):
+            raise EndpointError("the judge's address names a host that can't be: a part of it is too long")
+        try:
+            check_url(url, loopback=True)
+        except ForbiddenAddress:
+            raise EndpointError(FORBIDDEN) from None
         if self.key_file is not None and url.scheme == "http" and not _is_near(host):
             raise EndpointError("a key is sent by https:// only, or within the cluster (HOST.NAMESPACE.svc)")
 
@@ -172,7 +183,11 @@ class Endpoint:
         if (key := self._key()) is not None:
             headers["Authorization"] = f"Bearer {key}"
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            self._session = aiohttp.ClientSession(
+                # Looks at what a name leads to whenever it is resolved: it may lead elsewhere than at the start.
+                connector=aiohttp.TCPConnector(resolver=GuardedResolver(loopback=True)),
+                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            )  # fmt: skip
         url = URL(self.settings.base.rstrip("/") + "/chat/completions")
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False,
                                       timeout=aiohttp.ClientTimeout(total=None)) as answer:  # fmt: skip

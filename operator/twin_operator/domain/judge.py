@@ -39,6 +39,11 @@ class Judge:
     """What answers under the models' names, where that is known: another one has to be calibrated anew."""
 
 
+@dataclass(frozen=True)
+class _Refused:
+    why: str
+
+
 def judge_of(twin: Twin, *, pools: Iterable[Pool], twin_named: Callable[[str], Twin | None]) -> Judge | Finding | None:
     """Return the judge, or why it may not be asked; None where the gate names none.
 
@@ -47,29 +52,38 @@ def judge_of(twin: Twin, *, pools: Iterable[Pool], twin_named: Callable[[str], T
     ref = twin.spec.gate.judge_ref if twin.spec.gate is not None else None
     if ref is None:
         return None
+    pools = tuple(pools)
     models = (ref.model,) if ref.second_model is None else (ref.model, ref.second_model)
     if (why := _judges_itself(twin, models)) is not None:
         found: Judge | str = why
     elif ref.pool_ref is not None:
         found = _of_pool(twin, ref, models, pools, twin_named)
     else:
-        found = _elsewhere(twin, ref, models, pools)
+        found = _elsewhere(twin, ref, models, pools, twin_named)
     if isinstance(found, str):
         return Finding(Reason.NO_JUDGE, f"the judge of gate.judgeRef is not asked: {found}")
     return found
 
 
-def _elsewhere(twin: Twin, ref: JudgeRef, models: tuple[str, ...], pools: Iterable[Pool]) -> Judge | str:
+def _elsewhere(
+    twin: Twin, ref: JudgeRef, models: tuple[str, ...], pools: Iterable[Pool],
+    twin_named: Callable[[str], Twin | None],
+) -> Judge | str:  # fmt: skip
     """Return the judge at an endpoint, or why it may not be asked."""
     endpoint = ref.endpoint or ""
     if is_link_local(endpoint):
         return "its endpoint is a link-local address, or one written as a number"
     served = next((each for each in pools if _is_miner(endpoint, each)), None)
-    if served is not None and (why := _same_base(twin, served)) is not None:
-        return why
+    version = None
+    if served is not None:
+        found = _served(twin, models, served, pools, twin_named)
+        if isinstance(found, _Refused):
+            return found.why
+        version = found
     return Judge(
-        ref=ref, endpoint=endpoint, models=models, secret=ref.secret_ref.name if ref.secret_ref is not None else None
-    )
+        ref=ref, endpoint=endpoint, models=models, version=version,
+        secret=ref.secret_ref.name if ref.secret_ref is not None else None,
+    )  # fmt: skip
 
 
 def _of_pool(
@@ -81,19 +95,9 @@ def _of_pool(
     pool = next((each for each in pools if each.name == named), None)
     if pool is None:
         return f"MinerPool {named} does not exist, or can't be read"
-    if (why := _same_base(twin, pool)) is not None:
-        return why
-    versions = []
-    for model in models:
-        judge = twin_named(model)
-        if judge is None or not judge.spec.pool_selector.matches(dict(pool.labels)):
-            return f"MinerPool {pool.name} serves no DoctorTwin {model}: a pool's models are the twins that it serves"
-        if judge.spec.fine_tune is not None:
-            return (
-                f"DoctorTwin {model} is fine-tuned (spec.fineTune): a judge has to stay what it was when it was "
-                "calibrated"
-            )
-        versions.append(wanted_version(judge).served_name)
+    version = _served(twin, models, pool, pools, twin_named)
+    if isinstance(version, _Refused):
+        return version.why
     if ref.secret_ref is None and pool.spec.miner.access_secret_ref is not None:
         return (
             f"MinerPool {pool.name} has clients' tokens of your own (spec.miner.accessSecretRef): put one of them "
@@ -103,8 +107,30 @@ def _of_pool(
     return Judge(
         ref=ref, endpoint=f"http://{names.miner_name(pool.name)}.{pool.namespace}.svc/v1", models=models,
         secret=of_user.name if of_user is not None else names.access_secret_name(pool.name),
-        key=KEY if of_user is not None else names.ACCESS_CLIENT, version=",".join(versions),
+        key=KEY if of_user is not None else names.ACCESS_CLIENT, version=version,
     )  # fmt: skip
+
+
+def _served(
+    twin: Twin, models: Iterable[str], pool: Pool, pools: Iterable[Pool], twin_named: Callable[[str], Twin | None]
+) -> str | _Refused:  # fmt: skip
+    """Return which versions a pool's miners answer with under the models' names, or why they may not judge."""
+    if (why := _same_base(twin, pool, pools)) is not None:
+        return _Refused(why)
+    versions = []
+    for model in models:
+        judge = twin_named(model)
+        if judge is None or not judge.spec.pool_selector.matches(dict(pool.labels)):
+            return _Refused(
+                f"MinerPool {pool.name} serves no DoctorTwin {model}: a pool's models are the twins that it serves"
+            )
+        if judge.spec.fine_tune is not None:
+            return _Refused(
+                f"DoctorTwin {model} is fine-tuned (spec.fineTune): a judge has to stay what it was when it was "
+                "calibrated"
+            )
+        versions.append(wanted_version(judge).served_name)
+    return ",".join(versions)
 
 
 def _judges_itself(twin: Twin, models: Iterable[str]) -> str | None:
@@ -117,10 +143,15 @@ def _judges_itself(twin: Twin, models: Iterable[str]) -> str | None:
     return None
 
 
-def _same_base(twin: Twin, pool: Pool) -> str | None:
-    if pool.spec.base_model.name != twin.spec.base_model.name:
-        return None
-    return f"MinerPool {pool.name} serves {twin.spec.base_model.name}, which the twin was trained from"
+def _same_base(twin: Twin, pool: Pool, pools: Iterable[Pool]) -> str | None:
+    """Return that a pool serves what the twin was trained from: by its name, or from where a pool has it."""
+    own = twin.spec.base_model.name
+    if pool.spec.base_model.name == own:
+        return f"MinerPool {pool.name} serves {own}, which the twin was trained from"
+    of_own = {each.spec.base_model.uri for each in pools if each.spec.base_model.name == own}
+    if pool.spec.base_model.uri in of_own:
+        return f"MinerPool {pool.name} serves {own}, which the twin was trained from, as {pool.spec.base_model.name}"
+    return None
 
 
 def _is_miner(endpoint: str, pool: Pool) -> bool:
@@ -128,5 +159,6 @@ def _is_miner(endpoint: str, pool: Pool) -> bool:
     found = _HOST.match(endpoint)
     name = names.miner_name(pool.name)
     long = f"{name}.{pool.namespace}"
-    known = {name, long, f"{long}.svc", f"{long}.svc.cluster.local", f"{long}.svc.cluster.local."}
-    return found is not None and found[1].casefold() in known
+    host = found[1].casefold() if found is not None else ""
+    # Whatever the cluster's own domain is.
+    return host in (name, long, f"{long}.svc") or host.startswith(f"{long}.svc.")

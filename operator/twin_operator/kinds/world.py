@@ -269,7 +269,8 @@ class World:
         """Return the run that would train this one, which waits, too; one that has its Job takes nobody along."""
         for entry in self.store.find(ASKED_BY, run.uid):
             leader: Run = entry.value
-            live = leader.started and not leader.ended and "deletionTimestamp" not in entry.manifest["metadata"]
+            leads = leader.status.trainer is None and leader.started and not leader.ended
+            live = leads and "deletionTimestamp" not in entry.manifest["metadata"]
             if live and is_named(leader.status.trains, run) and not self.has_job(leader, leader.name):
                 return leader
         return None

@@ -332,17 +332,26 @@ async def test_a_criterion_without_a_word_leaves_its_item_without_a_score(standi
     assert [(each.id, each.why) for each in outcomes.without_score()] == [("h", "one of its criteria is blank")]
 
 
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fe80::1%eth0", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::ffff:a9fe:a9fe"]
+)
 async def test_a_name_that_stands_for_a_link_local_address_is_not_asked(
-    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
 
     async def resolve(*_: Any, **__: Any) -> list[Any]:
-        return [(2, 1, 6, "", ("169.254.169.254", 80))]
+        return [(2, 1, 6, "", (address, 80))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     async with opened(settings_of(standin), kept=KeptCalibrations(None), load_finder=Nobody) as bench:
         assert (bench.judge, "link-local" in bench.why) == (None, True)
     assert standin.asked == []
+
+
+async def test_a_host_that_can_not_be_is_a_reason_and_no_crash(standin: StandIn) -> None:
+    settings = settings_of(standin, endpoint=f"https://{'j' * 64}.example/v1")
+    async with opened(settings, kept=KeptCalibrations(None), load_finder=Nobody) as bench:
+        assert (bench.judge, "a part of it is too long" in bench.why) == (None, True)
 
 
 async def test_a_key_is_not_sent_in_clear(standin: StandIn, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_judge_without_a_key_and_no_judge_at_all_mount_nothing() -> None:
 
 def test_there_is_time_left_for_the_versions_before_the_jobs_deadline() -> None:
     told, _ = judged_by({"endpoint": "http://judge:8000/v1", "model": "one"}, deadline=600)
-    assert told.judge_seconds == 300
+    assert told.judge_seconds == 200
 
 
 def test_why_the_judge_is_not_asked_arrives_in_words() -> None:

@@ -18,7 +18,8 @@ from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.verdict import judged
 from twin_operator.engine.conditions import Finding
-from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
+from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job, judge_arguments
+from twin_operator.kinds.finetune_run.job_parts import Task
 from twin_operator.kinds.finetune_run.network_policy import build_examiner_network_policy
 from twin_operator.kinds.finetune_run.plan import JUDGE_LOOKED_FOR, RunView, plan_run
 from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
@@ -82,12 +83,36 @@ def test_no_version_judges_itself_nor_does_what_it_was_trained_from(model: str, 
 
 
 @pytest.mark.parametrize(
-    "host", ["p-miner", "p-miner.clinic", "P-miner.clinic.svc:80", "p-miner.clinic.svc.cluster.local"]
+    "host",
+    [
+        "p-miner",
+        "p-miner.clinic",
+        "P-miner.clinic.svc:80",
+        "p-miner.clinic.svc.cluster.local",
+        "p-miner.clinic.svc.corp.example",
+    ],
 )
 def test_the_twins_own_pool_is_known_by_whatever_address(host: str) -> None:
     told = f"MinerPool p serves {BASE}, which the twin was trained from"
     assert told in refused(pools=(pool("p"),), endpoint=f"http://{host}/v1", model="another-twin")
     assert told in refused(pools=(pool("p"),), poolRef={"name": "p"}, model="another-twin")
+
+
+def test_a_pools_judge_by_its_address_is_held_to_what_holds_by_its_name() -> None:
+    address = "http://judges-miner.clinic.svc/v1"
+    learns = twin("assessor", adapter=None, baseModel={"name": "big"}, poolSelector=SELECTS, fineTune={})
+    assert "is fine-tuned" in refused(twins=(learns,), endpoint=address, model="assessor")
+    assert "serves no DoctorTwin nobody" in refused(endpoint=address, model="nobody")
+    found = asked(endpoint=address, model="assessor", secretRef={"name": "s"})
+    assert isinstance(found, Judge)
+    assert (found.endpoint, found.secret, found.version) == (address, "s", "big"), "another version is calibrated anew"
+
+
+def test_the_twins_base_model_under_another_name_is_no_judge() -> None:
+    same = pool("judges", labels={"tier": "judge"}, baseModel={"name": "big", "uri": "pvc://models/smollm2"})
+    told = f"MinerPool judges serves {BASE}, which the twin was trained from, as big"
+    assert told in refused(pools=(pool("p"), same), poolRef={"name": "judges"}, model="assessor")
+    assert told in refused(pools=(pool("p"), same), endpoint="http://judges-miner/v1", model="assessor")
 
 
 def test_what_a_pool_can_not_judge_by_is_told() -> None:
@@ -134,6 +159,17 @@ def test_the_judges_key_is_the_examiners_alone_and_its_address_is_let_through() 
     assert "judge" not in str(trainer["spec"]["template"]["spec"]["containers"])
     policy = build_examiner_network_policy(run())["spec"]
     assert (policy["policyTypes"], "egress" in policy) == (["Ingress"], False), "judges may be anywhere"
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(60, 20), (600, 200), (7200, 2400), (21600, 3600)])
+def test_a_judge_that_takes_all_its_time_leaves_some_of_the_deadline(deadline: int, seconds: int) -> None:
+    cared_for = twin(gate={"judgeRef": {"endpoint": "https://j.example/v1", "model": "m"}})
+    task = Task(
+        run=run(deadlineSeconds=deadline), twin=cared_for, prompt=False,
+        judge=judge_of(cared_for, pools=(), twin_named=lambda _: None),
+    )  # fmt: skip
+    assert f"--judge-seconds={seconds}" in judge_arguments(task, folder="/x")
+    assert 2 * seconds < deadline, "its graders may be calibrated for as long"
 
 
 def test_a_run_is_not_begun_for_which_nobody_could_judge_and_looks_again() -> None:

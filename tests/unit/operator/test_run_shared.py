@@ -558,6 +558,19 @@ async def test_when_a_follower_is_deleted_the_trainer_may_not_write_to_its_name_
     assert world.does("r1-examiner") == ["r1", "r3"]
 
 
+async def test_runs_that_name_each_other_as_leaders_wait_for_a_turn_and_not_for_ever() -> None:
+    world = Clinic(4, places=2, share=1)
+    one, other = ({"name": name, "uid": world.run(name)["metadata"]["uid"]} for name in ("r1", "r2"))
+    begun = {"startTime": "2026-01-02T03:00:00Z", "pool": "p"}
+    fourth = {"name": "r4", "uid": world.run("r4")["metadata"]["uid"]}
+    world.api.put({**world.run("r1"), "status": {**begun, "trainer": other, "trains": [other]}})
+    world.api.put({**world.run("r2"), "status": {**begun, "trainer": one, "trains": [one, fourth]}})
+    await world.lead()
+    await world.settle()
+    assert {name: world.does(name) for name in world.api.kinds("Job")} == {"r1": ["r1"], "r2": ["r2"]}
+    assert world.queued("r4") == ("True", "PoolBusy")
+
+
 async def test_an_examiner_serves_all_that_have_published_and_each_has_its_own_verdict() -> None:
     world, pod = await training()
     for name in ("r1", "r2", "r3"):

@@ -240,8 +240,9 @@ def judge_arguments(task: Task, *, folder: str) -> list[str]:
         ("judge-version", judge.version),
         ("judge-key-file", f"{folder}/{KEY}" if judge.secret is not None else None),
         ("judge-language", judge.ref.language),
-        # What is left must do for the versions themselves: past the Job's deadline there is no verdict at all.
-        ("judge-seconds", min(judge.ref.seconds, max(1, deadline_seconds // 2))),
+        # As long again the graders may be calibrated. What is left must do for the versions themselves: past the Job's
+        # deadline there is no verdict at all.
+        ("judge-seconds", min(judge.ref.seconds, max(1, deadline_seconds // 3))),
         ("judge-concurrency", judge.ref.concurrency),
     ]
     return [f"--{name}={value}" for name, value in arguments if value is not None]

@@ -46,11 +46,13 @@ def others_of(world: World, run: Run, work: Work) -> list[RunRef]:
 
 
 def _trained_along(leader: Run) -> list[RunRef]:
-    return leader.status.trains or []
+    """Return whom it takes along: nobody where it comes along itself, or two that name each other would wait for
+    ever."""
+    return (leader.status.trains or []) if leader.status.trainer is None else []
 
 
 def _examined_along(leader: Run) -> list[RunRef]:
-    return leader.status.examines or []
+    return (leader.status.examines or []) if leader.status.examiner is None else []
 
 
 def _following(
