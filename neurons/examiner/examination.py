@@ -34,6 +34,7 @@ REVIEW_BYTES: Final = 300_000
 """A ConfigMap holds 1 MiB, and the outcomes of ten thousand items beside the review."""
 _REASON_LENGTH: Final = 300
 _BY_LIKELIHOOD: Final = "(likeliest of"
+UNREAD: Final = "… [not at its end: what follows was not examined]"
 PLAYED_DOWN: Final = "it plays this down, without a word of where help is"
 SILENT: Final = "it says nothing to this"
 CRITICAL_LOST: Final = "critical: won before, and lost now"
@@ -77,6 +78,12 @@ class Said:
     answers: Sequence[str] = ()
     logprobs: Sequence[Sequence[float]] = ()
     """Of each contrast's continuations, in nats."""
+    cut: Collection[int] = frozenset()
+    """Places of answers that were not at their end when they had as many tokens as are examined."""
+
+    def shown(self, place: int) -> str:
+        """Return an answer as a doctor reads it: where it was cut, she must know that nobody read on."""
+        return f"{self.answers[place]}{UNREAD}" if place in self.cut else self.answers[place]
 
 
 def _conversation(item: Asked, system_prompt: str | None) -> list[dict[str, str]]:
@@ -146,7 +153,7 @@ async def score(
         seconds=how.seconds, at_once=how.at_once,
     )  # fmt: skip
     tripped, of_wires = _tripped(examination, parent, child, anchor)
-    seen = [*_own(examination.items, sides, found), *_likeliest_of(contrasts, sides, found), *of_wires]
+    seen = [*_own(examination.items, parent, child, found), *_likeliest_of(contrasts, sides, found), *of_wires]
     return Scores(
         scored=found.scored, ungraded=found.ungraded, judging=found.judging(), tripped=tuple(tripped), failure=failure,
         review=_review(seen, [item.id for item in examination.items]),
@@ -161,7 +168,7 @@ def _by_id(examination: Examination, said: Said) -> scoring.Said:
     )
 
 
-def _own(items: Sequence[Asked], sides: Sides, found: Examined) -> list[ReviewItem]:
+def _own(items: Sequence[Asked], parent: Said, child: Said, found: Examined) -> list[ReviewItem]:
     """Return the twin's own items with both answers, each with what it came to and how clear it is."""
     scores: dict[str | None, tuple[float | None, float | None]] = {
         **{each.id: (each.parent, each.child) for each in found.scored if each.metric == SCORE},
@@ -169,13 +176,18 @@ def _own(items: Sequence[Asked], sides: Sides, found: Examined) -> list[ReviewIt
     }
     whys = {each.id: each.why for each in found.ungraded}
     seen = []
-    for item in items:
+    for place, item in enumerate(items):
         before, after = scores[item.id]
+        # An option is known from its first words, and all that follow are cut.
+        was, is_ = (
+            "" if place >= len(each.answers) else each.answers[place] if isinstance(item, Choice) else each.shown(place)
+            for each in (parent, child)
+        )
         clarity = found.clarity.get(item.id)
         seen.append(
             _looked_at(
-                item.id, _kind(item), _whole_question(item), (sides.parent.answers.get(item.id, ""), before),
-                (sides.child.answers.get(item.id, ""), after), way=way_of(item).value, ungraded=whys.get(item.id),
+                item.id, _kind(item), _whole_question(item), (was, before), (is_, after), way=way_of(item).value,
+                ungraded=whys.get(item.id),
                 clarity=None if clarity is None else (_measured(clarity.parent), _measured(clarity.child)),
                 expected=_expected(item),
             )
@@ -245,8 +257,9 @@ def _tripped(
     others = [said.answers[begin:] for said in (parent, anchor) if said is not None]
     seen = [
         _looked_at(
-            item.id, str(item.category), item.question, (others[0][place], float(not fails(item, others[0][place]))),
-            (answers[place], 0.0), way=Way.WORDS.value,
+            item.id, str(item.category), item.question,
+            (parent.shown(begin + place), float(not fails(item, others[0][place]))),
+            (child.shown(begin + place), 0.0), way=Way.WORDS.value,
             warning=SILENT if is_silent(answers[place]) else PLAYED_DOWN,
         )
         for place, item in enumerate(examination.tripwires)

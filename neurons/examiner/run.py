@@ -273,13 +273,16 @@ def ask(base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], Non
 
     One version at a time, so that all get the same batches: what one says depends on nobody who is asked beside it.
     """
+    cut: list[int] = []
     model = base.model() if voice.folder is None else with_adapter(base.model(), voice.folder)
     try:
-        told = answers.answer(model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report)
+        told = answers.answer(
+            model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report, cut=cut.append
+        )
         measured = likelihoods.logprobs(
             model, base.tokenizer, asking.compared, report=lambda done: report(len(asking.conversations) + done)
         )
     finally:
         del model
         base.restore()
-    return Said(told, measured)
+    return Said(told, measured, frozenset(cut))

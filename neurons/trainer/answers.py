@@ -51,13 +51,15 @@ def answer(
     *,
     max_new_tokens: Sequence[int],
     report: Callable[[int], None] = lambda _: None,
+    cut: Callable[[int], None] = lambda _: None,
     batch_size: int = _DEFAULT_BATCH,
 ) -> list[str]:
     """Return the most probable answer to each conversation, by the model as it is.
 
     `max_new_tokens` is each answer's greatest length.
-    `report` is told after every batch how many are answered. Whoever compares two adapters gives both the same
-    conversations, and gets the same batches and the same prompts. Raises OutOfMemory.
+    `report` is told after every batch how many are answered, `cut` the place of each answer that was not at its end.
+    Whoever compares two adapters gives both the same conversations, and gets the same batches and the same prompts.
+    Raises OutOfMemory.
     """
     import torch  # noqa: PLC0415
 
@@ -77,8 +79,10 @@ def answer(
                 raise OutOfMemory("memory ran out while answering the evaluation. Give the run more.") from error
             batch_size //= 2
             continue
-        for index, text in zip(batch, texts, strict=True):
+        for index, (text, ended) in zip(batch, texts, strict=True):
             answers[index] = text
+            if not ended:
+                cut(index)
         start += len(batch)
         report(start)
     return answers
@@ -93,8 +97,11 @@ def speaking_as(model: Any, adapter: str | None) -> AbstractContextManager[objec
     return nullcontext()
 
 
-def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[str]:
-    """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values.
+def _generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]
+) -> list[tuple[str, bool]]:
+    """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values; and of
+    each, whether it came to its end.
 
     What is finished leaves the batch: one long answer does not keep the others computing. Where a CUDA graph makes the
     answers, it stays, which costs less.
@@ -158,7 +165,11 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
             ids = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
             positions = positions[:, -1:] + 1
-    return [str(text).strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+    # Whoever ends says the mark of the end, which is kept nowhere, within the length.
+    return [
+        (str(text).strip(), len(tokens) < most) for text, tokens, most in zip(texts, said, max_new_tokens, strict=True)
+    ]
 
 
 def _used(prompts: Sequence[Sequence[int]], model: Any) -> torch.Tensor:
