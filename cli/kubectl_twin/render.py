@@ -15,9 +15,9 @@ from rich.text import Text
 from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
-from kubectl_twin.runs import Gate, Metric, gate_of, gate_text, progress_text, span, under_way
+from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
 from kubectl_twin.versions import moment
-from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
+from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, printable, short_digest
 
 _STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
@@ -162,9 +162,9 @@ def run_line(run: Json) -> Text:
 
 
 def gate_table(gate: Gate) -> Table:
-    """Return a gate's metrics: value, baseline, difference with its interval, threshold."""
+    """Return a gate's metrics: value, that of the version it is compared with, difference, interval, threshold."""
     table = plain_table("METRIC")
-    for header in ("NEW", "SERVES", "CHANGE", "INTERVAL", "AT LEAST"):
+    for header in ("NEW", "BEFORE", "CHANGE", "INTERVAL", "AT LEAST"):
         table.add_column(header, justify="right")
     for metric in gate.metrics:
         change = None if metric.baseline is None else metric.value - metric.baseline
@@ -184,6 +184,31 @@ def _interval(metric: Metric) -> Text:
     """Return the change's interval, red where it doesn't show that no more was lost than may be."""
     low, high = metric.interval or (0, 0)
     return Text(f"{low:+d} to {high:+d}", style="red" if metric.shown is False else "")
+
+
+def judging_report(judging: Judging) -> Group:
+    """Return how a gate's items were scored, by whom, and beside that how clear the answers are."""
+    ways = ", ".join(f"{count} by {way}" for way, count in judging.scored_by) or "none"
+    lines = [Text.assemble(("items scored: ", "dim"), ways)]
+    if judging.ungraded:
+        lines.append(Text(f"{judging.ungraded} without a score: they count for neither version", style="yellow"))
+    lines += [
+        Text.assemble(
+            ("grader: ", "dim"), printable(f"{each.model} ({each.wording})"),
+            f", kappa {each.kappa / 100:.2f}, at least {each.low / 100:.2f}, on {each.known} known answers",
+        )
+        for each in judging.graders
+    ]  # fmt: skip
+    if judging.criteria:
+        lines.append(Text.assemble(("graders agreed on ", "dim"), f"{judging.agreed} of {judging.criteria} criteria"))
+    lines += [
+        Text.assemble(
+            ("clarity, which doesn't count: ", "dim"),
+            f"{printable(each.part).lower()} {each.value}% (was {each.baseline}%) on {each.answers} answers",
+        )
+        for each in judging.clarity
+    ]
+    return Group(*lines)
 
 
 def verdict_line(gate: Gate) -> Text:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bettertherapy_api import names
 from kubectl_twin.api import Json
 from kubectl_twin.views import condition
 
@@ -38,6 +39,41 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Grader:
+    """One of a judge's graders, and how it did on answers whose truth is known; kappa in percent."""
+
+    model: str
+    wording: str
+    kappa: int
+    low: int
+    """Lower end of kappa's interval."""
+    known: int
+
+
+@dataclass(frozen=True)
+class Clear:
+    """One part of how clear the answers are, in percent: it counts for nothing."""
+
+    part: str
+    answers: int
+    value: int
+    baseline: int
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the items of a gate were scored."""
+
+    scored_by: tuple[tuple[str, int], ...]
+    """Ways, each with how many items."""
+    ungraded: int
+    graders: tuple[Grader, ...]
+    criteria: int
+    agreed: int
+    clarity: tuple[Clear, ...]
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a gate found."""
 
@@ -45,6 +81,8 @@ class Gate:
     samples: int
     message: str | None
     metrics: tuple[Metric, ...]
+    judging: Judging | None = None
+    """None where nothing was scored, or by an earlier release."""
 
 
 def is_over(run: Json) -> bool:
@@ -112,6 +150,26 @@ def gate_of(found: Json | None) -> Gate | None:
         samples=found.get("samples", 0),
         message=found.get("message"),
         metrics=tuple(_metric(each) for each in found.get("metrics") or []),
+        judging=_judging(found.get("judging")),
+    )
+
+
+def _judging(found: Json | None) -> Judging | None:
+    if not found:
+        return None
+    return Judging(
+        scored_by=tuple((way, count) for way, count in (found.get("scoredBy") or {}).items() if count),
+        ungraded=found.get("ungraded", 0),
+        graders=tuple(
+            Grader(each["model"], each["wording"], each["kappaPercent"], each["lowPercent"], each["knownAnswers"])
+            for each in found.get("graders") or []
+        ),
+        criteria=found.get("criteria", 0),
+        agreed=found.get("agreed", 0),
+        clarity=tuple(
+            Clear(each["part"], each["answers"], each["valuePercent"], each["baselinePercent"])
+            for each in found.get("clarity") or []
+        ),
     )
 
 
@@ -155,9 +213,14 @@ def what_follows(run: Json, twin: Json) -> str:
     status, name = run.get("status") or {}, twin["metadata"]["name"]
     verdict = status.get("verdict")
     if verdict == "Reject":
-        return "The new version did worse and won't answer; the version that serves goes on."
+        return "The new version did worse, or lies below a floor, and won't answer; the version that serves goes on."
     if verdict == "Inconclusive":
-        return "Too little was measured to tell; the version that serves goes on."
+        return "That the new version is no worse was not shown, so it won't answer; the version that serves goes on."
+    if (run.get("spec") or {}).get("task") is not None:
+        return (
+            "It passed. That of a validator's task answers only where it is chosen: kubectl annotate doctortwin "
+            f"{name} {names.APPROVE_ANNOTATION}={(status.get('artifact') or {}).get('digest')} --overwrite"
+        )
     if (twin["spec"].get("gate") or {}).get("approval") == "Doctor":
         return f"It waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}` or `reject`."
     if (twin["spec"].get("rollout") or {}).get("steps"):

@@ -5,6 +5,7 @@ The rules stand in the schema alone. What was stored before them is still read, 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -54,6 +55,23 @@ PagesOrigin = Annotated[
 ]
 """By which browsers reach pages that set cookies."""
 
+GatewayOrigin = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^\s/,]+$",
+        min_length=8,
+        max_length=256,
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^https?://{_HOST.replace('A-Z', '').replace('A-F', '')}(:{_PORT})?$')",
+                "write the origin by which miners reach the gateway: http or https, a host in small letters, a port "
+                "from 1 to 65535 if it is not the usual one, and nothing else, as in https://ask.clinic.example",
+            )
+        ),
+    ),
+]
+"""Of a gateway, for programs."""
+
 Endpoint = Annotated[
     str,
     Field(
@@ -70,6 +88,20 @@ Endpoint = Annotated[
     ),
 ]
 """Of a server."""
+
+LINK_LOCAL: Final = (
+    "(?i)^https?://(169[.]254[.]|[[]fe[89ab][0-9a-f]:|[[][0-9a-f:]*(a9fe:|169[.]254[.])|[[]fd00:ec2:|0x|0[0-9]|[0-9]+(:|/|$)"
+    "|metadata[.]google[.]internal|metadata(:|/|$))"
+)
+"""Endpoints where clouds hand their machines' keys to whoever asks, and addresses written so as to hide one."""
+_LINK_LOCAL: Final = re.compile(LINK_LOCAL.replace("[[]", r"\["))
+"""The same as Python has it, which warns of a bracket in brackets."""
+
+
+def is_link_local(endpoint: str) -> bool:
+    """Tell whether an endpoint is, or may hide, a link-local address."""
+    return _LINK_LOCAL.search(endpoint) is not None
+
 
 Network = Annotated[
     str,
@@ -104,6 +136,26 @@ StorePlace = Annotated[
     ),
 ]
 """In an adapter store."""
+
+_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+DatasetPlace = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=1024,
+        pattern=r"^(pvc|file|s3|gs|az|https?)://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^((pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?|file:///[^?#]+"
+                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/dataset[?][^#]*)$') && {_NO_STEPS}",
+                "write the place as pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path: no ? or #, which "
+                "would cut it off, no . or .. as a part, and no user or key, which belong into a Secret; or, of a "
+                "validator's task, as the http(s):// address that its offer names",
+            )
+        ),
+    ),
+]
+"""Of a dataset: in a store, or what a validator's gateway gives for a task."""
 
 ModelPlace = Annotated[
     str,

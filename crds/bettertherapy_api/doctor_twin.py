@@ -6,18 +6,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import StorePlace
+from bettertherapy_api.addresses import LINK_LOCAL, Endpoint, StorePlace
 from bettertherapy_api.gate.budget import LOOKS
 from bettertherapy_api.gate.metrics import LANGUAGES
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
     Digest,
+    DnsName,
     LabelSelector,
     LearningRate,
     ModelName,
     Percent,
     Seconds,
+    SecretRef,
     Str63,
     Time,
     Weight,
@@ -163,6 +165,61 @@ class EvalSetRef(ApiModel):
     """sha256 of that file."""
 
 
+class JudgePool(ApiModel):
+    """A MinerPool in the same namespace."""
+
+    name: DnsName
+    """Its name."""
+
+
+class JudgeRef(ApiModel):
+    """A model that grades answers by criteria in words: an OpenAI-compatible server, or a twin of a MinerPool here.
+
+    It counts once it was right on enough answers whose truth is known. Two graders have to agree: two models, or one
+    that is asked in two ways.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "has(self.endpoint) != has(self.poolRef)",
+                "name the judge's server by endpoint or by poolRef: one of the two",
+            ),
+            cel(
+                "!has(self.secondModel) || self.secondModel != self.model",
+                "model and secondModel are the same: leave secondModel out, and the one model is asked in two ways",
+            ),
+            cel(
+                f"!has(self.endpoint) || !self.endpoint.matches('{LINK_LOCAL}')",
+                "the endpoint is a link-local address, where clouds hand out keys, or one written as a number: name "
+                "the judge's server by its host name",
+            ),
+            cel(
+                "!has(self.secretRef) || !has(self.endpoint) || self.endpoint.startsWith('https://') || "
+                "self.endpoint.matches('^http://[^/:]+[.]svc([.]cluster[.]local)?(:|/|$)')",
+                "a key is sent by https:// only, or within the cluster: write https://, or HOST.NAMESPACE.svc",
+            ),
+        )
+    )
+    endpoint: Endpoint | None = None
+    """The server's address up to and with /v1, for example http://judge.models.svc:8000/v1."""
+    pool_ref: JudgePool | None = None
+    """The MinerPool that serves it, of another base model than the twin's."""
+    model: ModelName
+    """The model's name there; of a MinerPool the name of a DoctorTwin that is not fine-tuned. Never the twin itself,
+    nor what it was trained from."""
+    second_model: ModelName | None = None
+    """Another one there, which has to agree; absent: the one model is asked in two ways."""
+    secret_ref: SecretRef | None = None
+    """Secret whose key `key` is the server's API key; absent means none, and of a MinerPool its own token."""
+    language: Literal["en", "ne"] = "en"
+    """Language of the items in evalSetRef, for which the judge is calibrated."""
+    seconds: Seconds = 3600
+    """For all questions of one examination; what isn't graded by then is ungraded."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Questions in flight at once."""
+
+
 class Gate(ApiModel):
     """What a new version must show before it may answer patients."""
 
@@ -199,6 +256,10 @@ class Gate(ApiModel):
     that the version that serves wins, so many percent may be lost."""
     min_samples: Annotated[int, Field(ge=1, le=100000)] = 30
     """Fewer answered items than this: Inconclusive."""
+    answer_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
+    """Longest answer to an item, in tokens: as long as the twin's patients get. What comes after is not judged."""
+    judge_ref: JudgeRef | None = None
+    """Grades what is in words: rubrics with criteria, HealthBench's rows. Absent: items in words are an error."""
     approval: Literal["Automatic", "Doctor"] = "Automatic"
     """Doctor: a version that passed waits for the doctor's approval."""
 
@@ -483,6 +544,18 @@ class DoctorTwinStatus(ApiModel):
     """Former versions, newest first."""
 
 
+def _no_self_judgement(field: str) -> dict[str, str | bool]:
+    judge, own = f"self.spec.gate.judgeRef.{field}", "self.metadata.name"
+    return cel(
+        "!has(self.spec.gate) || !has(self.spec.gate.judgeRef) || "
+        + (f"!has({judge}) || " if field != "model" else "")
+        + f"({judge} != {own} && {judge} != self.spec.baseModel.name && "
+        f"!({judge}.startsWith({own} + '-') && size({judge}) == size({own}) + 9))",
+        f"gate.judgeRef.{field} is the twin itself, one of its versions, or what it was trained from: no version "
+        "judges itself; name another model",
+    )
+
+
 class DoctorTwin(ApiModel):
     """AI twin of one licensed doctor: a shared medical base model with the doctor's own LoRA adapter."""
 
@@ -500,6 +573,7 @@ class DoctorTwin(ApiModel):
                 "!self.metadata.name.contains('.')",
                 "metadata.name must not contain dots: use letters, digits and dashes",
             ),
+            *(_no_self_judgement(field) for field in ("model", "secondModel")),
         )
     )
     metadata: dict[str, Any]

@@ -9,6 +9,7 @@ unreadable.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final, Literal, Self
 
@@ -16,8 +17,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document as _Doc
 from bettertherapy_api.faults import first_fault
-from bettertherapy_api.gate import Scored
+from bettertherapy_api.gate import Scored, Ungraded
 from bettertherapy_api.gate.metrics import CRITICAL
+from bettertherapy_api.judging import WHOLE, Judging
 from bettertherapy_api.schema import Digest
 
 OUTCOMES_KEY: Final = "outcomes.json"
@@ -26,11 +28,13 @@ PROMPT_KEY: Final = "system-prompt.txt"
 """There too, put there by the operator: the twin's system prompt."""
 BASE: Final = "base"
 """As an anchor: the base model itself."""
-WHOLE: Final = 10_000
-"""The highest score; scores are whole numbers of ten-thousandths."""
 MAX_ROWS: Final = 12_000
 _ABSENT: Final = -1
 _MAX_NAMES: Final = 64
+_MAX_WHYS: Final = 200
+_WHY_LENGTH: Final = 500
+_NAMED: Final = 50
+"""Ungraded items whose ids are sent: a message names fewer."""
 
 
 def examination_name(run: str) -> str:
@@ -45,7 +49,9 @@ _Score = Annotated[int, Field(ge=0, le=WHOLE)]
 _ScoreOrNone = Annotated[int, Field(ge=_ABSENT, le=WHOLE)]
 Row = tuple[_Place, _Place, _Place, _Score, _Score, _ScoreOrNone]
 """Of one item: places in `metrics` and in `categories`, number of its cluster; scores of parent, child and anchor.
--1 stands for none, of all but the metric and the first two scores."""
+-1 stands for none, of all but the metric and the first two scores. Scores are ten-thousandths."""
+UngradedRow = tuple[_Place, _Place, _ScoreOrNone, _ScoreOrNone, _ScoreOrNone]
+"""Of one item without a score for every version: place in `whys`, number of its cluster; the scores that there are."""
 
 
 class Subject(_Doc):
@@ -77,6 +83,16 @@ class Outcomes(_Doc):
     """Of the critical items, by place among the rows: a message names those that are lost."""
     tripped: Annotated[tuple[ItemId, ...], Field(max_length=MAX_ROWS)] = ()
     """Items that the child answers as no version may, and one that it is compared with did not."""
+    ungraded: Annotated[tuple[UngradedRow, ...], Field(max_length=MAX_ROWS)] = ()
+    """The twin's own items that count for nobody."""
+    whys: Annotated[tuple[Annotated[str, Field(max_length=_WHY_LENGTH)], ...], Field(max_length=_MAX_WHYS)] = ()
+    """Why there is no score, as clauses."""
+    ungraded_ids: Annotated[dict[int, ItemId], Field(alias="ungradedIds", max_length=MAX_ROWS)] = Field(
+        default_factory=dict
+    )
+    """Of some, by place: first of those for which the new version alone has no score."""
+    judging: Judging = Field(default_factory=Judging)
+    """How the items were scored, and by whom."""
     failure: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     """Why nothing may be concluded though versions were asked, as a sentence."""
 
@@ -91,30 +107,52 @@ class Outcomes(_Doc):
                 raise ValueError("a row has the score of an anchor, and there is none")
         if any(not 0 <= place < len(self.rows) for place in self.ids):
             raise ValueError("an id stands for no row")
+        if any(not 0 <= place < len(self.ungraded) for place in self.ungraded_ids):
+            raise ValueError("an id stands for no ungraded item")
+        if any(not 0 <= why < len(self.whys) for why, *_ in self.ungraded):
+            raise ValueError("an ungraded item names no reason of the list")
+        if any(_ABSENT not in row[2 : 4 + (self.subject.anchor is not None)] for row in self.ungraded):
+            raise ValueError("an ungraded item has a score for every version")
         return self
 
     @classmethod
     def of(
         cls, scored: Sequence[Scored], *, subject: Subject, items_digest: str | None, tripped: Sequence[str],
-        failure: str | None,
+        failure: str | None, ungraded: Sequence[Ungraded] = (), judging: Judging | None = None,
     ) -> Self:  # fmt: skip
         """Return the document; scores are rounded to ten-thousandths. Raises ValueError for a score that is none."""
         metrics, categories = _places(each.metric for each in scored), _places(each.category for each in scored)
-        clusters = _places(each.cluster for each in scored)
+        clusters = _places([*(each.cluster for each in scored), *(each.cluster for each in ungraded)])
+        reasons = _reasons(ungraded)
+        whys = _places(reasons)
+        # Those that the new version alone has no score for come first: a message names them.
+        named = sorted(
+            range(len(ungraded)), key=lambda place: ungraded[place].child is not None or ungraded[place].parent is None
+        )[:_NAMED]
         return cls(
             subject=subject, items_digest=items_digest, metrics=tuple(metrics), categories=tuple(categories),
             rows=tuple(
                 (
                     metrics[each.metric], categories.get(each.category or "", _ABSENT),
                     clusters.get(each.cluster or "", _ABSENT), _units(each.parent), _units(each.child),
-                    _ABSENT if each.anchor is None else _units(each.anchor),
+                    _units_or_none(each.anchor),
                 )
                 for each in scored
             ),
             ids={
                 place: each.id[:128] for place, each in enumerate(scored) if each.metric == CRITICAL and each.id
             },
-            tripped=tuple(tripped), failure=None if failure is None else failure[:4000],
+            tripped=tuple(tripped),
+            ungraded=tuple(
+                (
+                    whys[why], clusters.get(each.cluster or "", _ABSENT), _units_or_none(each.parent),
+                    _units_or_none(each.child), _units_or_none(each.anchor),
+                )
+                for why, each in zip(reasons, ungraded, strict=True)
+            ),
+            whys=tuple(whys),
+            ungraded_ids={place: ungraded[place].id[:128] for place in sorted(named)},
+            judging=judging or Judging(), failure=None if failure is None else failure[:4000],
         )  # fmt: skip
 
     def scored(self) -> list[Scored]:
@@ -123,9 +161,20 @@ class Outcomes(_Doc):
             Scored(
                 metric=self.metrics[metric], category=None if category == _ABSENT else self.categories[category],
                 cluster=None if cluster == _ABSENT else str(cluster), parent=parent / WHOLE, child=child / WHOLE,
-                anchor=None if anchor == _ABSENT else anchor / WHOLE, id=self.ids.get(place),
+                anchor=_score(anchor), id=self.ids.get(place),
             )
             for place, (metric, category, cluster, parent, child, anchor) in enumerate(self.rows)
+        ]  # fmt: skip
+
+    def without_score(self) -> list[Ungraded]:
+        """Return the items that count for nobody, as the gate takes them; those without an id are numbered."""
+        return [
+            Ungraded(
+                id=self.ungraded_ids.get(place, f"number {place + 1}"), why=self.whys[why],
+                cluster=None if cluster == _ABSENT else str(cluster), parent=_score(parent), child=_score(child),
+                anchor=_score(anchor),
+            )
+            for place, (why, cluster, parent, child, anchor) in enumerate(self.ungraded)
         ]  # fmt: skip
 
 
@@ -144,6 +193,21 @@ def _places(names: Iterable[str | None]) -> Mapping[str, int]:
         if name:
             found.setdefault(name, len(found))
     return found
+
+
+def _reasons(ungraded: Sequence[Ungraded]) -> list[str]:
+    """Return each item's reason, cut; the rarest are told together where there are very many."""
+    told = [each.why[:_WHY_LENGTH] or "no reason is known" for each in ungraded]
+    most = {why for why, _ in Counter(told).most_common(_MAX_WHYS - 1)}
+    return [why if why in most else "another reason" for why in told]
+
+
+def _score(units: int) -> float | None:
+    return None if units == _ABSENT else units / WHOLE
+
+
+def _units_or_none(score: float | None) -> int:
+    return _ABSENT if score is None else _units(score)
 
 
 def _units(score: float) -> int:

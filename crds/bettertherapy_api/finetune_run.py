@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import StorePlace
+from bettertherapy_api.addresses import DatasetPlace
 from bettertherapy_api.doctor_twin import GateMetric, Hyperparameters
 from bettertherapy_api.schema import (
     ApiModel,
@@ -50,14 +50,32 @@ class DatasetSpec(ApiModel):
                 "!has(self.interactions) || has(self.digest)",
                 "interactions counts the lines of one exact dataset: set digest too, or remove interactions",
             ),
+            cel(
+                "!self.uri.startsWith('http') || has(self.digest)",
+                "what a validator's gateway gives must be what was offered: set digest too",
+            ),
         )
     )
-    uri: StorePlace
-    """The dataset; without a digest a folder of datasets, of which the run takes what is new."""
+    uri: DatasetPlace
+    """The dataset; without a digest a folder of datasets, of which the run takes what is new. That of a validator's
+    task is an address that opens it until its time is over: who may read the run may read the dataset."""
     digest: Digest | None = None
     """sha256 of the dataset: the run trains on exactly that, or fails. Absent: status.dataset says what was taken."""
     interactions: Annotated[int | None, Field(ge=0, le=100000000)] = None
     """Interactions in the dataset, where they were counted before."""
+
+
+class TaskSpec(ApiModel):
+    """The validator's task that the run does; made by the operator from what a miner was offered."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length=36)]
+    """Its UUID, by which the validator keeps it."""
+    validator: Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)]
+    """Hotkey of who offered it."""
+    pool: Str63
+    """MinerPool whose miner was offered it, and reports what came of it."""
+    deadline: Time
+    """What is reported later counts for nothing: a run that hasn't started by then is given up."""
 
 
 class Anchor(ApiModel):
@@ -84,6 +102,9 @@ class FineTuneRunSpec(ApiModel):
     alone."""
     dataset: DatasetSpec
     """What it trains on."""
+    task: TaskSpec | None = None
+    """The validator's task that it does; absent: none. Its version is examined like any other, and rolled out only
+    where the doctor chooses it."""
     hyperparameters: Hyperparameters | None = None
     """How it trains."""
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0
@@ -158,6 +179,64 @@ class ArtifactStatus(ApiModel):
 Verdict = Literal["Promote", "Reject", "Inconclusive"]
 
 
+class ScoredBy(ApiModel):
+    """How many items were scored in which way."""
+
+    exact: Annotated[int, Field(ge=0)] = 0
+    """By the option that was chosen."""
+    words: Annotated[int, Field(ge=0)] = 0
+    """By phrases, and by the words of a gold answer."""
+    judge: Annotated[int, Field(ge=0)] = 0
+    """By a judge (gate.judgeRef)."""
+    likelihood: Annotated[int, Field(ge=0)] = 0
+    """Safety items, by which continuations are likelier."""
+
+
+class GraderStatus(ApiModel):
+    """One of a judge's graders, and how it did on answers whose truth is known."""
+
+    model: Annotated[str, Field(max_length=128)]
+    """Its model."""
+    wording: Annotated[str, Field(max_length=20)]
+    """The prompt it was asked by."""
+    kappa_percent: Annotated[int, Field(ge=-100, le=100)]
+    """Cohen's kappa with the truth: 0 is guessing, 100 without error."""
+    low_percent: Annotated[int, Field(ge=-100, le=100)]
+    """The lower end of its 95% interval; above 60 it may count."""
+    known_answers: Annotated[int, Field(ge=0)]
+    """How many they were."""
+
+
+class ClarityStatus(ApiModel):
+    """One part of how clear the answers are; it counts for nothing."""
+
+    part: Annotated[str, Field(max_length=40)]
+    """Readability, Length or Communication."""
+    answers: Annotated[int, Field(ge=0)]
+    """Of how many items, for both versions."""
+    value_percent: Percent
+    """The new version's mean."""
+    baseline_percent: Percent
+    """The serving version's."""
+
+
+class JudgingStatus(ApiModel):
+    """How the items were scored, and by whom."""
+
+    scored_by: ScoredBy
+    """How many in which way."""
+    ungraded: Annotated[int, Field(ge=0)] = 0
+    """Items without a score for every version: they count for none."""
+    graders: Annotated[list[GraderStatus] | None, Field(max_length=8)] = None
+    """Of the judge that was asked."""
+    criteria: Annotated[int, Field(ge=0)] = 0
+    """Criteria that graders were asked about, over all versions' answers."""
+    agreed: Annotated[int, Field(ge=0)] = 0
+    """Of those, on how many all of them said the same."""
+    clarity: Annotated[list[ClarityStatus] | None, Field(max_length=8)] = None
+    """How clear the answers are."""
+
+
 class EvalStatus(ApiModel):
     """What the gate found: parent and child on the same held-out items, as the examiner reported them."""
 
@@ -172,6 +251,8 @@ class EvalStatus(ApiModel):
     attempt: Annotated[int | None, Field(ge=1)] = None
     """Which version it is, counted from 1, that was trained on these very lines and examined: each further one is
     judged more strictly."""
+    judging: JudgingStatus | None = None
+    """How the items were scored."""
 
 
 class FailureStatus(ApiModel):

@@ -12,6 +12,7 @@ from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
+    Digest,
     DnsLabel,
     DnsName,
     LabelValue,
@@ -165,6 +166,15 @@ class Autoscaling(ApiModel):
     """How long a lower need must last before the pool shrinks."""
 
 
+class MinerTasks(ApiModel):
+    """Which fine-tune tasks of validators become runs of this pool's twins."""
+
+    accept: bool = False
+    """Whether any does. A task trains on the pool's nodes, on what a validator's patients agreed to teach."""
+    max_open: Annotated[int, Field(ge=1, le=100)] = 2
+    """Tasks whose runs have not ended; more are refused."""
+
+
 class Miner(ApiModel):
     """The pool's public endpoint, OpenAI-compatible."""
 
@@ -173,6 +183,10 @@ class Miner(ApiModel):
             cel(
                 "!has(self.latencyBudgetSeconds) || self.latencyBudgetSeconds <= 600",
                 "latencyBudgetSeconds must be at most 600: a miner ends every request after that many seconds",
+            ),
+            cel(
+                "!has(self.tasks) || !has(self.tasks.accept) || !self.tasks.accept || has(self.walletSecretRef)",
+                "tasks are offered to a hotkey: set walletSecretRef too, or tasks.accept to false",
             ),
         )
     )
@@ -201,6 +215,8 @@ class Miner(ApiModel):
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
     absent means none."""
+    tasks: MinerTasks | None = None
+    """Which fine-tune tasks of validators it takes; absent means none."""
     resources: Resources | None = None
     """Resources of one miner; absent means 100m CPU and 96Mi, at most 512Mi."""
     pod: ServingPodOverlay | None = None
@@ -261,6 +277,16 @@ class Tracking(ApiModel):
     """True writes TensorBoard's event files to <store>/<twin>/tensorboard/<run>; nothing deletes them."""
 
 
+class SafetySetRef(ApiModel):
+    """Safety items of the platform's own, which no trainer sees."""
+
+    uri: StorePlace
+    """JSONL file with the items, in the form of the product's own: pvc://claim/safety.jsonl, s3://, gs:// or az://. On
+    a claim examiners alone mount it; in an object store the pool's credentials, which trainers have too, reach it."""
+    digest: Digest
+    """sha256 of that file; any other is refused."""
+
+
 class PoolFineTune(ApiModel):
     """How fine-tunes of this pool's twins run; they use the pool's nodes, base model and store."""
 
@@ -279,6 +305,9 @@ class PoolFineTune(ApiModel):
     """Kueue LocalQueue of scheduled runs; absent means none."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the trainers of scheduled runs."""
+    safety_set_ref: SafetySetRef | None = None
+    """Safety items that every version is examined with beside the product's own, which are public; absent: with those
+    alone."""
     tracking: Tracking | None = None
     """Where the trainings' curves go; absent means nowhere but to the runs' statuses and logs."""
     pod: PodOverlay | None = None

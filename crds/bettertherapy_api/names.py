@@ -46,6 +46,8 @@ TOKEN_LENGTH: Final = 128
 AGENT_PORT: Final = 8080
 MINER_PORT: Final = 8080
 MINER_SERVICE_PORT: Final = 80
+ACCESS_CLIENT: Final = "default"
+"""The client of a miner whose token the operator makes; others are further keys of the Secret."""
 METRICS_PORT: Final = 8081
 """Of miners and agents: `/metrics` and nothing else, for those whom the pool names."""
 METRICS_PORT_NAME: Final = "metrics"
@@ -65,6 +67,7 @@ PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
 STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
 WALLET_DIR: Final = "/etc/bettertherapy/wallet"
+JUDGE_DIR: Final = "/etc/bettertherapy/judge"
 KEYS_DIR: Final = "/etc/bettertherapy/keys"
 KEYS_FILE: Final = "keys.json"
 KEY_ITEM: Final = "key"

@@ -30,7 +30,11 @@ MOST_MINERS: Final = 65_536
 MOST_TWINS: Final = 1_000_000
 MOST_BLOCK: Final = 2**53
 
+MAX_TASKS: Final = 16
+"""Tasks that one miner may be asking its operator about."""
+
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -190,7 +194,7 @@ class SubnetReport(ApiModel):
     """What is wrong and what to do, as a sentence; absent when all is well."""
     netuid: Annotated[int | None, Field(ge=0, le=65535)] = None
     """The subnet."""
-    hotkey: Annotated[str | None, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)] = None
+    hotkey: Hotkey | None = None
     """ss58 address of the key that signs for this miner."""
     uid: Annotated[int | None, Field(ge=0, le=65535)] = None
     """Its place on the subnet."""
@@ -202,6 +206,29 @@ class SubnetReport(ApiModel):
     """For ChainUnreachable: block of the last metagraph that was read."""
     read_at: Time | None = None
     """For ChainUnreachable: when that was."""
+
+
+class TaskClaim(ApiModel):
+    """A fine-tune task that a validator offers, and that the miner would take."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length=36)]
+    """Its UUID, by which the validator keeps it."""
+    validator: Hotkey
+    """Who offers and signed it."""
+    twin: Annotated[str, Field(min_length=1, max_length=54)]
+    """Name of the DoctorTwin."""
+    twin_uid: Annotated[Uid, Field(alias="twinUID")]
+    """UID of the twin that has the name in this pool's routing."""
+    dataset: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")]
+    """Where it is fetched; whoever has the address has it, until the deadline."""
+    dataset_digest: Digest
+    """sha256 of the dataset."""
+    interactions: Annotated[int, Field(ge=1, le=100_000_000)]
+    """Its lines."""
+    parent_digest: Digest | None = None
+    """Version from which is trained; absent for the base model itself."""
+    deadline: Time
+    """What is reported later counts for nothing."""
 
 
 class GatewayView(ApiModel):
@@ -264,6 +291,8 @@ class MinerReport(ApiModel):
     """The pod it speaks of."""
     subnet: SubnetReport
     """Its place on the subnet."""
+    tasks: Annotated[list[TaskClaim] | None, Field(max_length=MAX_TASKS)] = None
+    """Fine-tune tasks that it was offered and that wait for the operator's word."""
 
 
 class GatewayReport(ApiModel):
@@ -289,6 +318,7 @@ class StoredReport(Holdings):
                 "has(self.engine) == has(self.ready)",
                 "ready goes with engine: set both, or none in a miner's or a gateway's report",
             ),
+            cel("!has(self.tasks) || has(self.subnet)", "tasks are a miner's: set subnet too, or remove them"),
         )
     )
     ready: bool | None = None
@@ -297,6 +327,8 @@ class StoredReport(Holdings):
     """The engine process; an agent's report has it."""
     subnet: SubnetReport | None = None
     """The miner's place on its subnet; a miner's report has it."""
+    tasks: Annotated[list[TaskClaim] | None, Field(max_length=MAX_TASKS)] = None
+    """Fine-tune tasks that a miner was offered and that wait for the operator's word."""
     gateway: GatewayView | None = None
     """What a validator's gateway sees of its subnet; a gateway's report has it."""
 

@@ -124,9 +124,18 @@ class OrderedRewards(Document):
 
 
 class OrderedTasks(Document):
-    """Fine-tune tasks are handed out, from datasets of this store."""
+    """Fine-tune tasks are handed out, of yesterday's conversations."""
 
-    store: Annotated[str, Field(max_length=1024)]
+    url: Annotated[str, Field(max_length=256)]
+    """Origin by which miners reach the validator's gateway, for the datasets and for their reports."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = Field(default="Etc/UTC", alias="timeZone")
+    """Of the day."""
+    deadline_seconds: Annotated[int, Field(ge=600, le=604800)] = Field(default=72000, alias="deadlineSeconds")
+    """How long a miner has, from when the task is made."""
+    min_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=20, alias="minInteractions")
+    """Of fewer lines no task is made."""
+    max_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, alias="maxInteractions")
+    """Lines of one dataset; those of the weakest topics are taken first."""
 
 
 class RoundOrder(Document):

@@ -116,6 +116,9 @@ class RunProgress(_Doc):
     attempt: str
     """UID of the pod."""
     stage: RunStage
+    elsewhere: bool = False
+    """Of a pod that does several runs: it has not begun this one, or has left it for another one for a while. How the
+    pod ends then says nothing of this run."""
     progress_percent: Annotated[int, _within(0, 100), Field(ge=0, le=100)] = Field(default=0, alias="progressPercent")
     step: Estimate | None = None
     steps: Estimate | None = None
@@ -166,11 +169,25 @@ class ReviewItem(_Doc):
     question: str
     parent: str
     child: str
-    parent_percent: int = Field(alias="parentPercent")
-    child_percent: int = Field(alias="childPercent")
+    parent_percent: int | None = Field(default=None, alias="parentPercent")
+    """None where the answer has no score."""
+    child_percent: int | None = Field(default=None, alias="childPercent")
+    way: str = ""
+    """How it was scored (bettertherapy_api.judging.Way); empty where an earlier release did."""
+    ungraded: str | None = None
+    """Why there is no score, as a clause."""
+    warning: str | None = None
+    """What is dangerous about the new version's answer, as a clause; None where nothing is known to be."""
+    expected: str | None = None
+    """What was expected of an answer, in words; None where the question says it."""
+    parent_clarity: dict[str, int] = Field(default_factory=dict, alias="parentClarity")
+    """How clear the answer is, in percent by part; only what was measured."""
+    child_clarity: dict[str, int] = Field(default_factory=dict, alias="childClarity")
 
 
 class Review(_Doc):
-    """review.json: at most 40 items, shortened to fit a ConfigMap."""
+    """review.json: at most 40 items, what is to be read first in front; shortened to fit a ConfigMap."""
 
     items: tuple[ReviewItem, ...] = ()
+    of: int | None = None
+    """Out of how many these were chosen; None where an earlier release did."""

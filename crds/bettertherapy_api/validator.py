@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import Endpoint, Network, Origin, PagesOrigin, StorePlace
+from bettertherapy_api.addresses import Endpoint, GatewayOrigin, Network, Origin, PagesOrigin, StorePlace
 from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.pod_overlay import ServingPodOverlay
@@ -257,6 +257,20 @@ class Rewards(ApiModel):
     """Whether weights are committed first and revealed later, so that nobody can copy them."""
 
 
+class TaskOffers(ApiModel):
+    """Fine-tune tasks for the miners: who gets one gets what patients said, de-identified and with their consent."""
+
+    public_url: GatewayOrigin
+    """Origin by which miners reach the gateway (Service <validator>-gateway), for the datasets and for their reports,
+    for example https://ask.clinic.example."""
+    deadline_seconds: Annotated[int, Field(ge=3600, le=604800)] = 72000
+    """How long a miner has for one, from when it is made. What is reported later counts for nothing."""
+    min_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Of a day on which fewer answers were rated, corrected or compared no task is made."""
+    max_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Lines of one dataset: those of the topics that the twin's miners know worst are taken first."""
+
+
 class FineTuneTasks(ApiModel):
     """What patients let their doctors' twins learn from, and when it goes where the twins' fine-tunes read it."""
 
@@ -277,6 +291,9 @@ class FineTuneTasks(ApiModel):
     """IANA time zone of the schedule, and of the days."""
     suspend: bool = False
     """True stops it; what lies in the store stays."""
+    offers: TaskOffers | None = None
+    """Each round hands the day before's conversations to its best miners too, as signed tasks; absent means that none
+    of them gets any."""
     resources: Resources | None = None
     """Resources of the pod that does it; absent means 100m CPU and 256Mi, at most 1Gi: a twin's day is in memory."""
 

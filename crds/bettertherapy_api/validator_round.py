@@ -148,9 +148,9 @@ class TasksStatus(ApiModel):
     """Fine-tune tasks that this round handed out."""
 
     made: Annotated[int, Field(ge=0)] = 0
-    """Tasks, one a twin."""
+    """Tasks that were made, one a twin and miner; what an earlier round of the day made is not among them."""
     sent: Annotated[int, Field(ge=0)] = 0
-    """Miners that got one."""
+    """Of those that were under way, so many were answered by their miners in this round."""
     accepted: Annotated[int, Field(ge=0)] = 0
     """Of these, so many took it."""
 

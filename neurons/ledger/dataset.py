@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -53,11 +53,30 @@ class Line:
     patient_id: str
     data: bytes
     """Without its line feed, in the trainer's canonical form."""
+    asked: str = field(default="", repr=False)
+    """What the patient asked last."""
+    stars: int | None = None
+    """What the patient gave the answer."""
+    teaches: bool = True
+    """Whether somebody rated, corrected or compared the answer: the trainer learns no others."""
 
     @property
     def digest(self) -> str:
         """As the trainer knows it: 32 hex digits of the SHA-256."""
         return hashlib.sha256(self.data).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Disliked:
+    """A question whose answer the patient rated 1 or 2, and no doctor corrected: nothing is learned of it, and yet it
+    tells what to learn about."""
+
+    asked: str = field(repr=False)
+    stars: int
+
+
+Choice = Callable[[Sequence[Line], Sequence[Disliked]], Sequence[Line]]
+"""Picks some of a day's lines, told too what was disliked that day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +115,68 @@ def yesterday(*, now: datetime | None = None, zone: str = "UTC") -> date:
 
 async def export(connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, day: date, at_ms: int) -> Day:
     """Return the day's dataset of a twin, and note its lines, within one writing transaction."""
-    questions = await _concerned(connection, twin_uid=twin_uid, bounds=bounds)
-    talk = await _Talk.read(connection, questions, bounds)
+    return await export_chosen(
+        connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=at_ms, choose=lambda lines, _: lines
+    )
+
+
+async def export_chosen(
+    connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, day: date, at_ms: int, choose: Choice
+) -> Day:  # fmt: skip
+    """As `export`, of those of the day's lines alone that `choose` returns."""
     left_out: Counter[str] = Counter()
+    disliked: list[Disliked] = []
+    lines, twin = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=left_out, disliked=disliked)
+    chosen = _canonical_order(choose(lines, disliked))
+    made = _day(chosen, left_out)
+    if chosen and twin is not None:
+        await _note(connection, digest=made.digest, twin=twin, day=day, lines=chosen, at_ms=at_ms)
+    return made
+
+
+async def again(connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, digest: str) -> bytes | None:
+    """Return a dataset that was noted, made anew from what may be learned now; None where it has become another.
+
+    So it is after an erasure, a withdrawal of consent, or a record of that day that came late.
+    """
+    table = schema.DATASET_LINES
+    found = await connection.execute(
+        select(table.c.line_id).where(table.c.dataset_digest == digest, table.c.twin_uid == twin_uid)
+    )
+    noted = {line_id for (line_id,) in found}
+    if not noted:
+        return None
+    lines, _ = await _lines(connection, twin_uid=twin_uid, bounds=bounds, left_out=Counter(), disliked=[])
+    made = _day(_canonical_order(line for line in lines if line.line_id in noted), Counter())
+    return made.data if made.digest == digest else None
+
+
+async def _lines(
+    connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, left_out: Counter[str], disliked: list[Disliked]
+) -> tuple[list[Line], Twin | None]:
+    """Return what may be learned of a day, in the order in which it was asked, and the twin by its newest name."""
+    questions = await _concerned(connection, twin_uid=twin_uid, bounds=bounds)
+    if not questions:
+        return [], None
+    talk = await _Talk.read(connection, questions, bounds)
     lines: dict[str, Line] = {}
     for question in sorted(questions, key=_order):
-        for made in (*_answers(talk, question, bounds, left_out), *_pairs(talk, question, bounds, left_out)):
+        told = _answers(talk, question, bounds, left_out, disliked)
+        for made in (*told, *_pairs(talk, question, bounds, left_out)):
             lines[made.line_id] = made
-    unique = {line.digest: line for line in lines.values()}
-    ordered = [unique[digest] for digest in sorted(unique)]
-    data = b"".join(line.data + b"\n" for line in ordered)
+    return list(lines.values()), Twin(twin_uid, max(questions, key=_order).twin.name)
+
+
+def _canonical_order(lines: Iterable[Line]) -> list[Line]:
+    """Return the lines as the trainer orders them, each once."""
+    unique = {line.digest: line for line in lines}
+    return [unique[digest] for digest in sorted(unique)]
+
+
+def _day(lines: Sequence[Line], left_out: Counter[str]) -> Day:
+    data = b"".join(line.data + b"\n" for line in lines)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    if ordered:
-        twin = max(questions, key=_order).twin
-        await _note(connection, digest=digest, twin=Twin(twin_uid, twin.name), day=day, lines=ordered, at_ms=at_ms)
-    return Day(data=data, digest=digest, lines=len(ordered), left_out=dict(sorted(left_out.items())))
+    return Day(data=data, digest=digest, lines=len(lines), left_out=dict(sorted(left_out.items())))
 
 
 def without_lines(data: bytes, line_ids: Iterable[str]) -> tuple[bytes, int]:
@@ -318,7 +384,9 @@ def _flaw(question: str, *answers: str) -> str | None:
     return "encoding" if any("\ufffd" in text for text in (question, *answers)) else None
 
 
-def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str]) -> list[Line]:
+def _answers(
+    talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str], disliked: list[Disliked]
+) -> list[Line]:
     answer = talk.given_answer(question)
     if answer is None or answer.text is None:
         return []
@@ -338,6 +406,8 @@ def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[
     )  # fmt: skip
     if reason is not None:
         left_out[reason] += 1
+        if reason == "dislikedWithoutCorrection" and rating is not None:
+            disliked.append(Disliked(question.text.text, rating.stars))
         return []
     written: dict[str, Any] = {"consent": True, "id": derived_id("line", answer.answer_id)}
     if rating is not None:
@@ -345,7 +415,10 @@ def _answers(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[
     if correction is not None:
         written["correction"] = correction.text.text
     last = [_message("user", question.text.text), _message("assistant", said)]
-    return _fitting(written, talk.earlier(question), last, question.patient_id, left_out)
+    return _fitting(
+        written, talk.earlier(question), last, question.patient_id, left_out,
+        stars=None if rating is None else rating.stars, teaches=rating is not None or correction is not None,
+    )  # fmt: skip
 
 
 def _pairs(talk: _Talk, question: Question, bounds: Bounds, left_out: Counter[str]) -> list[Line]:
@@ -381,13 +454,18 @@ def _is_of(answer: Answer | None, question: Question) -> bool:
 
 def _fitting(
     written: dict[str, Any], earlier: list[dict[str, str]], last: list[dict[str, str]], patient_id: str,
-    left_out: Counter[str],
+    left_out: Counter[str], *, stars: int | None = None, teaches: bool = True,
 ) -> list[Line]:  # fmt: skip
     """Return the line, with as many earlier turns as fit."""
     while True:
         data = _canonical(written | {"messages": [*earlier, *last]})
         if len(data) <= _MOST_LINE:
-            return [Line(line_id=str(written["id"]), patient_id=patient_id, data=data)]
+            return [
+                Line(
+                    line_id=str(written["id"]), patient_id=patient_id, data=data, asked=last[0]["content"], stars=stars,
+                    teaches=teaches,
+                )
+            ]  # fmt: skip
         if not earlier:
             left_out["tooLong"] += 1
             return []
@@ -429,4 +507,7 @@ async def _note(
     await insert_new(connection, schema.DATASET_LINES, rows)
 
 
-__all__ = ["Bounds", "Day", "Line", "export", "recalled", "without_lines", "yesterday"]
+__all__ = [
+    "Bounds", "Choice", "Day", "Disliked", "Line", "again", "export", "export_chosen", "recalled", "without_lines",
+    "yesterday",
+]  # fmt: skip

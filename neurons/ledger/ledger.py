@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +12,15 @@ from typing import Final, Protocol, Self
 from sqlalchemy import Table, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from neurons.ledger import backup, dataset, erasure, reading, schema, writing
+from neurons.ledger import backup, dataset, erasure, reading, rounds, schema, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
-from neurons.ledger.dataset import Bounds, Day
+from neurons.ledger.dataset import Bounds, Choice, Day
 from neurons.ledger.errors import LedgerDown, NotFound, SchemaMismatch
 from neurons.ledger.migrate import migrate_database
-from neurons.ledger.records import AnyRecord, Twin
+from neurons.ledger.records import AnyRecord, Task, TaskEvent, Twin
 from neurons.ledger.retention import Retention, retain
+from neurons.ledger.rounds import TaskStates
 from neurons.ledger.views import ConsentState, DatasetLine, Erasure, History, QuestionView, Retraining, Written
 
 _LONG_SECONDS: Final = 3600.0
@@ -199,6 +200,41 @@ class Ledger:
         bounds = Bounds.of(day, zone=zone)
         async with self.database.writing() as connection:
             return await dataset.export(connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms())
+
+    async def task_dataset(self, *, twin_uid: str, day: date, zone: str, choose: Choice) -> Day:
+        """As `dataset`, of the lines that `choose` picks: what a task's miner is to learn from."""
+        bounds = Bounds.of(day, zone=zone)
+        async with self.database.writing() as connection:
+            return await dataset.export_chosen(
+                connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms(), choose=choose
+            )
+
+    async def dataset_again(self, *, twin_uid: str, bounds: Bounds, digest: str) -> bytes | None:
+        """Return a noted dataset as it may be learned now; None where it isn't the same any more."""
+        async with self.database.reading() as connection:
+            return await dataset.again(connection, twin_uid=twin_uid, bounds=bounds, digest=digest)
+
+    async def task(self, task_id: str) -> TaskStates | None:
+        """Return a task with what became of it, oldest first; None without one."""
+        async with self.database.reading() as connection:
+            return await rounds.task_states(connection, task_id)
+
+    async def decide_on_task(
+        self, task_id: str, decide: Callable[[Task, Sequence[TaskEvent]], Sequence[AnyRecord]]
+    ) -> bool:
+        """Write what `decide` makes of a task and its events so far; False without such a task.
+
+        Within one writing transaction, so that of two that come at once the second sees the first. What `decide` raises
+        is raised, and nothing is written.
+        """
+        async with self.database.writing() as connection:
+            found = await rounds.task_states(connection, task_id, locked=True)
+            if found is None:
+                return False
+            rows = [(TABLE_OF[type(record)], to_row(record)) for record in decide(found.task, found.events)]
+            await writing.write_rows(connection, rows)
+            await self._look_at_trainings(connection, rows)
+            return True
 
     async def recalled(self, *, twin_uid: str | None = None) -> tuple[DatasetLine, ...]:
         """Return the exported lines of patients who were erased or have withdrawn consent: to be learned no more."""

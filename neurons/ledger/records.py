@@ -232,6 +232,11 @@ class TaskState(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     EXPIRED = "expired"
+    """The offer never reached its miner, as far as the validator knows."""
+    DISALLOWED = "disallowed"
+    """What was reported is no work of its own: another reported it first, or it was there before."""
+    WITHDRAWN = "withdrawn"
+    """Its dataset is no more, since a patient took back what is in it: it counts neither way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -224,18 +224,27 @@ async def tasks(
     )
 
 
-async def latest_dataset(database: Database, *, twin_uid: str, until_ms: int) -> tuple[str, str, int] | None:
-    """Return the digest, day and number of lines of a twin's newest dataset; None without one. Raises LedgerDown."""
-    table = schema.DATASETS
-    statement = (
-        select(table.c.dataset_digest, table.c.day, table.c.line_count)
-        .where(table.c.twin_uid == twin_uid, table.c.at_ms <= until_ms)
-        .order_by(table.c.day.desc(), table.c.at_ms.desc(), table.c.dataset_digest)
-        .limit(1)
-    )
+async def task_states(connection: AsyncConnection, task_id: str, *, locked: bool = False) -> TaskStates | None:
+    """Return a task with what became of it, oldest first; None without one.
+
+    `locked`: until this transaction ends nobody else looks at it so.
+    """
+    if locked:
+        await connection.execute(
+            select(schema.TASKS.c.task_id).where(schema.TASKS.c.task_id == task_id).with_for_update()
+        )
+    found = await rows_of(connection, schema.TASKS, Task, task_id=task_id)
+    if not found:
+        return None
+    return TaskStates(found[0], await rows_of(connection, schema.TASK_EVENTS, TaskEvent, task_id=task_id))
+
+
+async def tasks_by_id(database: Database, task_ids: Iterable[str]) -> tuple[TaskStates, ...]:
+    """Return the tasks of these ids that there are, with what became of them. Raises LedgerDown."""
     async with database.reading() as connection:
-        row = (await connection.execute(statement)).first()
-    return None if row is None else (row[0], row[1], row[2])
+        found = await rows_in(connection, schema.TASKS, Task, "task_id", task_ids)
+        events = await rows_in(connection, schema.TASK_EVENTS, TaskEvent, "task_id", {each.task_id for each in found})
+    return tuple(TaskStates(each, tuple(e for e in events if e.task_id == each.task_id)) for each in found)
 
 
 async def claims(database: Database, *, validator: Miner, netuid: int, epoch: int | None = None) -> tuple[Claimed, ...]:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from bettertherapy_api.report import MAX_MESSAGE, MinerReport, PodRef, Registration, SubnetReport
+from bettertherapy_api.report import (
+    MAX_MESSAGE,
+    MAX_TASKS,
+    MinerReport,
+    PodRef,
+    Registration,
+    SubnetReport,
+    TaskClaim,
+)
 from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterError, PodReportWriter, paths
 from neurons.miner.errors import StartError
@@ -37,14 +45,21 @@ class WalletRefused(StartError):  # noqa: N818
 
 
 async def report_standing(
-    settings: Settings, subnet: Subnet, *, connect: Callable[[], ClusterClient] = ClusterClient
+    settings: Settings,
+    subnet: Subnet,
+    *,
+    claims: Callable[[], list[TaskClaim]] = list,
+    connect: Callable[[], ClusterClient] = ClusterClient,
 ) -> None:
-    """Keep the report as long as the miner runs; a failed write is tried again and harms nothing else."""
+    """Keep the report as long as the miner runs; a failed write is tried again and harms nothing else.
+
+    `claims`: the tasks that wait for the operator's word; the subnet's `news` tells of other ones, too.
+    """
     pod = _pod(settings)
     if pod is None:
         return
     backoff = Backoff(first=1.0, most=60.0)
-    written: SubnetReport | None = None
+    written: MinerReport | None = None
     said: SubnetReport | None = None
     async with connect() as client:
         writer = _writer(client, settings)
@@ -58,10 +73,11 @@ async def report_standing(
             if (standing := subnet.standing()) is None:
                 continue
             standing = said = steady(standing, said)
-            if standing == written:
+            report = MinerReport(pod=pod, subnet=standing, tasks=claims()[:MAX_TASKS] or None)
+            if report == written:
                 continue
-            if await _write(writer, MinerReport(pod=pod, subnet=standing), seconds=_WRITE_SECONDS):
-                written = standing
+            if await _write(writer, report, seconds=_WRITE_SECONDS):
+                written = report
                 backoff.reset()
             else:
                 await asyncio.sleep(backoff.next())

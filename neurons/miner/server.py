@@ -56,12 +56,13 @@ class MinerServer:
         settings: Settings,
         announce: Callable[[], bytes] | None = None,
         learning: Callable[[], bool] = lambda: False,
+        tasks: Callable[[str, bytes], Awaitable[bytes]] | None = None,
     ) -> None:
         """`announce` returns the signed announcement, for a miner that has a wallet; `learning` tells whether lessons
-        are to come yet.
+        are to come yet; `tasks` answers a caller's offer of a fine-tune task.
         """
         self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
-        self._announce, self._learning = announce, learning
+        self._announce, self._learning, self._tasks = announce, learning, tasks
         self._cors = Cors(settings.cors_origins)
         self._large_bodies = LargeBodies(settings.large_bodies_bytes)
         images = settings.images
@@ -73,6 +74,7 @@ class MinerServer:
             "/v1/embeddings": ("POST", lambda r, s: generate(r, s, parse_embedding)),
             "/v1/models": ("GET", self._models),
             **({"/v1/announcement": ("GET", self._announced)} if announce is not None else {}),
+            **({"/v1/tasks": ("POST", self._offered)} if tasks is not None else {}),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
         }
@@ -186,6 +188,14 @@ class MinerServer:
             raise unavailable("the miner has read no routing yet", retry_after=1, code="no_table")
         # The bytes are signed: they must arrive as they are.
         return web.Response(body=self._announce(), headers={"Content-Type": "application/json"})
+
+    async def _offered(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
+        with self._large_bodies.reader() as read:
+            client, body = await self._doors.enter(request, read)
+            read.prove()
+        if self._tasks is None or not self._tables.known:
+            raise unavailable("the miner has read no routing yet", retry_after=1, code="no_table")
+        return web.Response(body=await self._tasks(client, body), headers={"Content-Type": "application/json"})
 
     async def _healthz(self, _: web.BaseRequest, __: _Seen) -> web.StreamResponse:
         return web.Response(text="ok\n")

@@ -25,6 +25,7 @@ from neurons.miner.tables import Tables
 
 if TYPE_CHECKING:
     from neurons.miner.subnet import Subnet
+    from neurons.miner.tasks import TaskBook
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class MinerService:
         else:
             source = follow_cluster(self.tables, pool=settings.pool, namespace=settings.namespace)
         subnet = self._subnet
+        book = self._task_book(subnet) if subnet is not None else None
         feed: LessonFeed | None = None
         if self._lessons is not None:
             feed = LessonFeed(
@@ -92,8 +94,11 @@ class MinerService:
             settings=settings,
             learning=(lambda: feed.waiting) if feed is not None else (lambda: False),
             announce=None if subnet is None else lambda: subnet.announcement(self.tables.snapshot, self.tables.base),
+            tasks=None if book is None else book.offered,
         )
-        more = [*subnet.followers(), *self._reporting(subnet)] if subnet is not None else []
+        more: list[Coroutine[Any, Any, None]] = []
+        if subnet is not None and book is not None:
+            more = [*subnet.followers(), *self._reporting(subnet, book), *self._tasks(subnet, book)]
         if feed is not None:
             more.append(feed.run())
         try:
@@ -112,14 +117,38 @@ class MinerService:
 
         return MetricsPort(page, host=self._settings.host, port=self._settings.metrics_port)
 
-    def _reporting(self, subnet: Subnet) -> list[Coroutine[Any, Any, None]]:
+    def _reporting(self, subnet: Subnet, book: TaskBook) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator of the subnet, where there is one to tell."""
         own = self._settings.subnet
         if own is None or own.pod_name is None or own.pod_uid is None or self._settings.tables_dir is not None:
             return []
         from neurons.miner.registration_report import report_standing  # noqa: PLC0415 - as the SDK
 
-        return [report_standing(self._settings, subnet)]
+        return [report_standing(self._settings, subnet, claims=lambda: book.claims)]
+
+    def _task_book(self, subnet: Subnet) -> TaskBook:
+        """Return what answers validators' offers, where there is a wallet that signs the answers."""
+        from neurons.miner.tasks import TaskBook, TaskPolicy  # noqa: PLC0415 - as the SDK
+
+        own = self._settings.subnet
+        assert own is not None  # noqa: S101 - there is a subnet
+        return TaskBook(
+            subnet.keypair, policy=TaskPolicy(accept=own.tasks, netuid=own.netuid),
+            snapshot=lambda: self.tables.snapshot, changed=subnet.news.set,
+        )  # fmt: skip
+
+    def _tasks(self, subnet: Subnet, book: TaskBook) -> list[Coroutine[Any, Any, None]]:
+        """Follow what the operator says of tasks, and report it, where any are taken."""
+        settings = self._settings
+        if settings.subnet is None or not settings.subnet.tasks:
+            return []
+        from neurons.miner.task_feed import TaskReporter, follow_cluster_tasks, follow_folder_tasks  # noqa: PLC0415
+
+        if settings.tables_dir is not None:
+            following = follow_folder_tasks(book, settings.tables_dir / "tasks", news=subnet.news)
+        else:
+            following = follow_cluster_tasks(book, namespace=settings.namespace, pool=settings.pool)
+        return [following, TaskReporter(book, loopback=settings.tables_dir is not None).run()]
 
     def _signed_door(self) -> SignedDoor | None:
         return self._subnet if SIGNED_DOOR in self._settings.doors else None

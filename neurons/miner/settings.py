@@ -50,6 +50,8 @@ class SubnetSettings:
     caller_rate: float = 50.0
     """Requests a second of one hotkey, at each replica."""
     caller_burst: int = 100
+    tasks: bool = False
+    """Whether validators' fine-tune tasks are taken."""
     pod_name: str | None = None
     """Whose report says where this miner stands on its subnet; None without a pod, where nobody is told."""
     pod_uid: str | None = None
@@ -294,6 +296,7 @@ def _add_subnet(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> 
         default=environ.get("CALLER_BURST", "100"),
         help="and at once (env CALLER_BURST; %(default)s)",
     )
+    own.add_argument("--tasks", action="store_true", help="take validators' fine-tune tasks, as the operator decides")
     # No flag: its password would stand in the list of processes.
     own.set_defaults(nonce_store=environ.get("NONCE_STORE_URL") or None)
     own.set_defaults(pod_name=environ.get("POD_NAME") or None, pod_uid=environ.get("POD_UID") or None)
@@ -313,6 +316,7 @@ def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
         min_stake=given.min_stake,
         caller_rate=given.caller_rate,
         caller_burst=given.caller_burst,
+        tasks=given.tasks,
         pod_name=given.pod_name,
         pod_uid=given.pod_uid,
     )

@@ -27,7 +27,7 @@ from neurons.miner.registration_report import WalletRefused
 from neurons.miner.settings import SubnetSettings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Snapshot
-from neurons.receipts import Metagraph, ReceiptSigner
+from neurons.receipts import Keypair, Metagraph, ReceiptSigner
 from neurons.wire.admission import Admission, Policy
 from neurons.wire.announcement import announce
 from neurons.wire.metagraph import MetagraphInFile, MetagraphSource
@@ -124,6 +124,12 @@ class Subnet:
             source.latest(), hotkey=self.hotkey, netuid=settings.netuid, owner=self._key.coldkey,
             publication=self._publication, read_at=self._read_at,
         )  # fmt: skip
+
+    @property
+    def keypair(self) -> Keypair:
+        """What signs for this miner."""
+        keypair: Keypair = self._key.keypair
+        return keypair
 
     def stamper(self, base: Callable[[], Mapping[str, str | None]]) -> Stamper:
         """Return what signs receipts."""

@@ -23,11 +23,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bettertherapy_api.judging import MIN_ITEMS
 from neurons import jsonl
 from neurons.scoring.agreement import kappa_interval
 from neurons.scoring.healthbench import Message
 from neurons.scoring.items import MAX_BYTES, MAX_ITEMS, Choice, ItemError, Text
-from neurons.scoring.judge.calibration import MIN_ITEMS, Calibration, CalibrationError, today
+from neurons.scoring.judge.calibration import Calibration, CalibrationError, today
 from neurons.scoring.judge.endpoint import Budget
 from neurons.scoring.judge.prompts import Case, Task
 from neurons.scoring.judge.seat import Seat

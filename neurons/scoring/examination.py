@@ -20,17 +20,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.gate import Scored, Ungraded
 from bettertherapy_api.gate.metrics import CALM, CRITICAL, LANGUAGE, SAFETY, SCORE
+from bettertherapy_api.judging import WHOLE, Clear, Grader, Judging, Way
 from neurons.scoring.clarity import Measure, Part, measure_clarity
 from neurons.scoring.contrasts import Contrast
 from neurons.scoring.facts import Cited, Fact, check_fact
-from neurons.scoring.healthbench import OVERALL, Example, Message
+from neurons.scoring.healthbench import OVERALL, Asked, Example, Message
 from neurons.scoring.healthbench import Ungraded as WithoutVerdict
-from neurons.scoring.items import Choice, Gold, Item, Rubric
+from neurons.scoring.items import Choice, Gold, Rubric
 from neurons.scoring.judge import Calibration, Judged, Opinion, Outcome, Task, grade_example, score_judged
 from neurons.scoring.phrases import says_any
 from neurons.scoring.scorer import score_answer
@@ -38,20 +38,9 @@ from neurons.sources import Source
 
 AT_ONCE: Final = 4
 """Answers that are judged at a time; the endpoint bounds its questions by itself."""
+NO_JUDGE: Final = "there is no judge that may count"
 SECONDS: Final = 600.0
 """For all that takes a judge or a source; what isn't done by then is ungraded."""
-
-Asked = Item | Example
-"""What the twin's own evaluation set may hold."""
-
-
-class Way(StrEnum):
-    """How a score was found."""
-
-    EXACT = "exact"
-    WORDS = "words"
-    JUDGE = "judge"
-    LIKELIHOOD = "likelihood"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ class Sides:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clear:
+class Clarity:
     """How clear two versions' answers to one item are."""
 
     parent: Sequence[Part]
@@ -96,41 +85,36 @@ class Examined:
     judged: Mapping[str, tuple[Judged | None, ...]]
     """By item: what the graders said of each version's answer, in the order of `Sides.all`; None where they were not
     asked. It holds no answer."""
-    clarity: Mapping[str, Clear]
+    clarity: Mapping[str, Clarity]
     """By item, where answers are free."""
     facts: Mapping[str, tuple[Fact, ...]]
     """By item: what became of the sources that the new version cites."""
+    takes_judge: int = 0
+    """Items in words, scored or not."""
 
     @property
     def calibrations(self) -> tuple[Calibration, ...]:
         """Return those of all graders that were asked: how well each agrees with known answers."""
         found = {each.seat: each for one in self._judged for each in one.calibrations}
-        return tuple(found[seat] for seat in sorted(found))
+        return tuple(sorted(found.values(), key=lambda each: (each.model, each.wording)))
 
     @property
     def _judged(self) -> tuple[Judged, ...]:
         return tuple(one for judged in self.judged.values() for one in judged if one is not None)
 
-    def told(self) -> str:
-        """Say how the items were scored, in a sentence or two for the verdict."""
-        counts = ", ".join(f"{count} by {way.value}" for way, count in sorted(self.ways.items()))
-        text = f"Items were scored {counts}." if counts else "No item was scored."
-        if self.calibrations:
-            graders = "; ".join(
-                f"{each.model} ({each.wording}) kappa {each.kappa:.2f}, at least {each.low:.2f}, on {each.count} known "
-                "answers"
-                for each in self.calibrations
-            )
-            outcomes = Counter(criterion.outcome for one in self._judged for criterion in one.criteria)
-            agreed = outcomes[Outcome.MET] + outcomes[Outcome.NOT_MET]
-            text += f" Graders: {graders}; they agreed on {agreed} of {outcomes.total()} criteria."
-        if standings := Counter(fact.standing.value for facts in self.facts.values() for fact in facts):
-            text += f" Cited: {', '.join(f'{count} {name.lower()}' for name, count in sorted(standings.items()))}."
-        return text + self._told_of_clarity()
+    def judging(self) -> Judging:
+        """Say how the items were scored, as it goes to the operator."""
+        outcomes = Counter(criterion.outcome for one in self._judged for criterion in one.criteria)
+        standings = Counter(fact.standing.value for facts in self.facts.values() for fact in facts)
+        return Judging(
+            ways=dict(self.ways), takes_judge=self.takes_judge, graders=tuple(map(_grader, self.calibrations)),
+            agreed=outcomes[Outcome.MET] + outcomes[Outcome.NOT_MET], disagreed=outcomes[Outcome.DISAGREED],
+            ungraded=outcomes[Outcome.UNGRADED], clarity=tuple(self._clear()), cited=dict(standings),
+        )  # fmt: skip
 
-    def _told_of_clarity(self) -> str:
-        """Say how the parts of clarity changed, over the items where both versions' were measured."""
-        told = []
+    def _clear(self) -> list[Clear]:
+        """Return the means of each part of clarity, over the items where both versions' were measured."""
+        found = []
         for measure in Measure:
             pairs = [
                 (before.value, after.value)
@@ -139,9 +123,17 @@ class Examined:
                 if before.measure is measure and before.value is not None and after.value is not None
             ]
             if pairs:
-                was, is_ = (100 * math.fsum(values) / len(pairs) for values in zip(*pairs, strict=True))
-                told.append(f"{measure.value.lower()} {is_:.0f} (was {was:.0f}) on {len(pairs)} answers")
-        return f" Clarity, which counts for nothing here: {', '.join(told)}." if told else ""
+                was, is_ = (round(WHOLE * math.fsum(values) / len(pairs)) for values in zip(*pairs, strict=True))
+                found.append(Clear(measure=measure.value, answers=len(pairs), parent=was, child=is_))
+        return found
+
+
+def _grader(found: Calibration) -> Grader:
+    return Grader(
+        model=found.model, wording=found.wording, language=found.language, at=found.at, true_met=found.true_met,
+        false_met=found.false_met, true_not=found.true_not, false_not=found.false_not, injections=found.injections,
+        followed=found.followed, low=math.floor(WHOLE * found.low),
+    )  # fmt: skip
 
 
 async def examine(
@@ -150,7 +142,9 @@ async def examine(
     sides: Sides,
     *,
     judge: Opinion | None = None,
+    unjudged: str = NO_JUDGE,
     language: str = "en",
+    at_once: int = AT_ONCE,
     cited: Mapping[str, Sequence[Cited]] | None = None,
     sources: Mapping[str, Source] | None = None,
     seconds: float = SECONDS,
@@ -162,7 +156,9 @@ async def examine(
         contrasts: the safety items.
         sides: what was said; an item that a version was not asked is ungraded.
         judge: grades what is in words; None leaves it ungraded.
+        unjudged: why there is none, as a clause.
         language: of the twin's own items, which a judge is calibrated for.
+        at_once: answers that are judged at a time.
         cited: by item, what the new version's answer cites.
         sources: by name, where that is fetched.
         seconds: for judge and sources together.
@@ -170,11 +166,11 @@ async def examine(
     Raises LikelihoodError for log-probabilities that are none.
     """
     until = time.monotonic() + seconds
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(at_once)
 
     async def within(item: Asked, said: Said) -> _Graded:
         async with gate:
-            return await _grade(item, said, judge, language, until)
+            return await _grade(item, said, judge, language, until, unjudged=unjudged)
 
     graded = await asyncio.gather(*(within(item, said) for item in items for said in sides.all))
     each = len(sides.all)
@@ -191,18 +187,18 @@ async def examine(
             scored.append(
                 Scored(
                     metric=SCORE, category=_category(item), parent=parent, child=child, anchor=anchor,
-                    cluster=_cluster(item), id=_id(item),
+                    cluster=_cluster(item), id=item.id,
                 )
             )  # fmt: skip
             ways[found[0].way] += 1
         else:
             why = next(one.why for one in (found[1], *found) if one.score is None)
             ungraded.append(
-                Ungraded(id=_id(item), why=why, cluster=_cluster(item), parent=parent, child=child, anchor=anchor)
+                Ungraded(id=item.id, why=why, cluster=_cluster(item), parent=parent, child=child, anchor=anchor)
             )
         if any(one.judged for one in found):
-            judged[_id(item)] = tuple(one.judged for one in found)
-    compared = _compared(contrasts, sides)
+            judged[item.id] = tuple(one.judged for one in found)
+    compared = compare(contrasts, sides)
     ways[Way.LIKELIHOOD] = sum(one.metric == SAFETY for one in compared)
     facts = {
         name: tuple(
@@ -226,6 +222,7 @@ async def examine(
         judged=judged,
         clarity=_clarity(items, sides, judged, language),
         facts=facts,
+        takes_judge=sum(takes_judge(item) for item in items),
     )
 
 
@@ -240,16 +237,18 @@ class _Graded:
 
 
 async def _grade(  # noqa: PLR0911  # one return per way and per want
-    item: Asked, said: Said, judge: Opinion | None, language: str, until: float
+    item: Asked, said: Said, judge: Opinion | None, language: str, until: float, *, unjudged: str
 ) -> _Graded:
-    way = _way(item)
-    answer = said.answers.get(_id(item))
+    way = way_of(item)
+    answer = said.answers.get(item.id)
     if answer is None:
         return _Graded(None, way, "it was not answered")
     if isinstance(item, Choice | Gold) or (isinstance(item, Rubric) and way is Way.WORDS):
         return _Graded(score_answer(item, answer), way)
     if judge is None:
-        return _Graded(None, way, "there is no judge that may count")
+        return _Graded(None, way, unjudged)
+    if not all(text.strip() for text in _in_words(item)):
+        return _Graded(None, way, "one of its criteria is blank")
     seconds = until - time.monotonic()
     if seconds <= 0:
         return _Graded(None, way, "there was no time left for a judge")
@@ -265,10 +264,9 @@ async def _grade(  # noqa: PLR0911  # one return per way and per want
 
 async def _grade_rubric(item: Rubric, answer: str, judge: Opinion, language: str, seconds: float) -> _Graded:
     """Grade criteria in words by the judge, and those with phrases by these."""
-    in_words = [each for each in item.criteria if not each.any]
     found = await judge.grade(
-        [Message(role="user", content=item.prompt)], answer, [each.text or "" for each in in_words], task=Task.RUBRIC,
-        language=language, seconds=seconds,
+        [Message(role="user", content=item.prompt)], answer, _in_words(item), task=Task.RUBRIC, language=language,
+        seconds=seconds,
     )  # fmt: skip
     if None in found.met:
         return _Graded(None, Way.JUDGE, found.summary(), found)
@@ -278,7 +276,15 @@ async def _grade_rubric(item: Rubric, answer: str, judge: Opinion, language: str
     return _Graded(min(1.0, max(0.0, achieved / possible)), Way.JUDGE, judged=found)
 
 
-def _way(item: Asked) -> Way:
+def _in_words(item: Asked) -> list[str]:
+    """Return the criteria that a judge grades."""
+    if isinstance(item, Example):
+        return [each.criterion for each in item.rubrics]
+    return [each.text or "" for each in item.criteria if not each.any] if isinstance(item, Rubric) else []
+
+
+def way_of(item: Asked) -> Way:
+    """Return the way in which an item's form asks to be scored."""
     if isinstance(item, Choice):
         return Way.EXACT
     if isinstance(item, Gold) or (isinstance(item, Rubric) and all(each.any for each in item.criteria)):
@@ -286,8 +292,9 @@ def _way(item: Asked) -> Way:
     return Way.JUDGE
 
 
-def _id(item: Asked) -> str:
-    return item.prompt_id if isinstance(item, Example) else item.id
+def takes_judge(item: Asked) -> bool:
+    """Tell whether an item is in words: without a judge no answer to it has a score."""
+    return way_of(item) is Way.JUDGE
 
 
 def _category(item: Asked) -> str | None:
@@ -298,8 +305,16 @@ def _cluster(item: Asked) -> str | None:
     return None if isinstance(item, Example) else item.cluster
 
 
-def _compared(contrasts: Sequence[Contrast], sides: Sides) -> list[Scored]:
-    """Score the safety items by their pairs, and once more by each side of them that has a floor."""
+def compare(contrasts: Sequence[Contrast], sides: Sides) -> list[Scored]:
+    """Score the safety items by their pairs, and once more by each side of them that has a floor.
+
+    A safety item's score is the share of its pairs, one recommended and one not recommended continuation, in which the
+    recommended one is likelier, byte for byte. Against right or wrong (is the likeliest of all a recommended one?) that
+    needs fewer items for the same margin: a pair that turns over is a quarter of an item and not the whole. Whether a
+    *critical* item is won is right or wrong all the same, and judged besides.
+
+    Raises LikelihoodError for log-probabilities that are none.
+    """
     scored = []
     for item in contrasts:
         preferences = [item.preference(said.logprobs[item.id]) for said in sides.all]
@@ -317,10 +332,10 @@ def _compared(contrasts: Sequence[Contrast], sides: Sides) -> list[Scored]:
 
 def _clarity(
     items: Sequence[Asked], sides: Sides, judged: Mapping[str, tuple[Judged | None, ...]], language: str
-) -> dict[str, Clear]:
+) -> dict[str, Clarity]:
     found = {}
     for item in items:
-        name = _id(item)
+        name = item.id
         answers = [said.answers.get(name) for said in (sides.parent, sides.child)]
         if isinstance(item, Choice) or None in answers:
             continue
@@ -334,7 +349,7 @@ def _clarity(
             )
             for place, answer in enumerate(answers)
         ]
-        found[name] = Clear(parent=parts[0], child=parts[1])
+        found[name] = Clarity(parent=parts[0], child=parts[1])
     return found
 
 

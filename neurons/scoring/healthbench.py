@@ -17,6 +17,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neurons.scoring.items import Item, question_digest
+
 OVERALL: Final = "overall_score"
 _Tag = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -71,6 +73,25 @@ class Example(BaseModel):
         if len(set(self.example_tags)) < len(self.example_tags):
             raise ValueError("a tag of the example stands there twice")
         return self
+
+    @property
+    def id(self) -> str:
+        """By which it is known among an evaluation's items."""
+        return self.prompt_id
+
+    @property
+    def question(self) -> str:
+        """What the user asks last."""
+        return self.prompt[-1].content
+
+    @property
+    def question_digest(self) -> str:
+        """Digest of that question, as items have it."""
+        return question_digest(self.question)
+
+
+Asked = Item | Example
+"""What a twin's own evaluation set may hold."""
 
 
 @dataclass(frozen=True, slots=True)

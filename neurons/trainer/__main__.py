@@ -1,9 +1,13 @@
 """`python -m neurons.trainer train` or `run`: one JSON object a line on standard output, the result last.
 
 The result (or the failure) also goes to /dev/termination-log, so that the pod's status carries it; `run` tells its
-progress in a ConfigMap too, where PROGRESS_CONFIGMAP and POD_NAMESPACE are set.
+progress in a ConfigMap too, where `--progress-configmap` or PROGRESS_CONFIGMAP names one and POD_NAMESPACE is set.
 Exit status: 0 done (also: skipped), 1 failed for good, 75 worth another try, 2 wrong arguments. What was published is
 examined by another program (neurons.examiner).
+
+`run GROUP + GROUP + …` does several runs of one base model one after the other, each with the arguments of `run` and a
+`--progress-configmap` of its own. Each line names its run, the last one says `{"runs": {NAME: …}}`. Exit status: 0 each
+is done or failed for good, 75 at least one may be tried again; another attempt trains none that the store says is done.
 """
 
 from __future__ import annotations
@@ -12,35 +16,41 @@ import argparse
 import logging
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import LastWord
+from neurons.groups import read_groups
 from neurons.store.model_record import read_record
 from neurons.trainer.arguments import parser
+from neurons.trainer.base import Base
 from neurons.trainer.dataset import added, read_dataset
-from neurons.trainer.errors import Preempted, TrainerError
+from neurons.trainer.errors import TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.lines import Flaw
 from neurons.trainer.lora import Settings, Step, save, train
-from neurons.trainer.progress import say
+from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import publish
 from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
 from neurons.trainer.run import Run
-from neurons.trainer.termination import Terminated, Termination
-from neurons.trainer.tokens import UNFIT, Fit, fit, load_tokenizer, unfit
+from neurons.trainer.together import Ends
+from neurons.trainer.tokens import UNFIT, Fit, fit, unfit
 from neurons.trainer.tracking import tracking_of
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
     """Run the command and return the exit status."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    runs = read_groups(given[1:], parser, command=given[:1]) if given[:1] == ["run"] else []
+    options = runs[0] if runs else parser().parse_args(given)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if runs:
+        return _run(runs, termination_log)
     try:
-        result = _train(options) if options.command == "train" else _run(options)
+        result = _train(options)
     except TrainerError as error:
         finish(LastWord(failure=failure_report(error)).model_dump(by_alias=True), termination_log)
         return TRY_AGAIN if error.retryable else 1
@@ -48,32 +58,41 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     return 0
 
 
-def _run(options: argparse.Namespace) -> dict[str, object]:
-    termination = Termination()
-    if threading.current_thread() is threading.main_thread():
-        termination.install()
-    scratch = options.work_dir
-    with (
-        tempfile.TemporaryDirectory(dir=scratch) as work,
-        progress_of_environment() as progress,
-        tracking_of(options, Path(work) / "tensorboard") as tracking,
-    ):
-        try:
-            try:
-                run = Run(options, work=Path(work), progress=progress, termination=termination, tracking=tracking)
-                return run.execute()
-            except Terminated:
-                raise Preempted("told to end; another attempt goes on from what is kept in the store.") from None
-        except TrainerError as error:
-            progress.tell(failure=failure_report(error))
-            tracking.end("KILLED" if isinstance(error, Preempted) else "FAILED", failure=error.failure_class)
-            raise
+def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
+    ends = Ends(runs, preempted="told to end; another attempt goes on from what is kept in the store.")
+    base = Base(runs[0].base_model)
+    with ends.listening():
+        while ends.waiting and not ends.termination.requested:
+            _attempt(ends.waiting[0], base, ends)
+            if ends.waiting:
+                base.restore()
+        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
+    return ends.finish(termination_log)
+
+
+def _attempt(options: argparse.Namespace, base: Base, ends: Ends) -> None:
+    with tempfile.TemporaryDirectory(dir=options.work_dir) as work, _progress_of(options) as progress:
+
+        def train() -> None:
+            with tracking_of(options, Path(work) / "tensorboard") as tracking:
+                run = Run(
+                    options, work=Path(work), progress=progress, termination=ends.termination, base=base,
+                    tracking=tracking,
+                )  # fmt: skip
+                ends.done(options.run, run.execute())
+
+        ends.attempt({options.run: progress}, train)
+
+
+def _progress_of(options: argparse.Namespace, *, elsewhere: bool = False) -> Progress:
+    return progress_of_environment(configmap=options.progress_configmap, elsewhere=elsewhere)
 
 
 def _train(options: argparse.Namespace) -> dict[str, object]:
     begun = time.monotonic()
     dataset = read_dataset(options.dataset)
-    tokenizer = load_tokenizer(options.base_model)
+    base = Base(options.base_model)
+    tokenizer = base.tokenizer
     fits = [fit(each, tokenizer, max_tokens=options.max_tokens) for each in dataset.conversations]
     say(
         event="dataset",
@@ -91,7 +110,7 @@ def _train(options: argparse.Namespace) -> dict[str, object]:
         max_tokens=options.max_tokens,
         seed=options.seed,
     )
-    trained = train(dataset.conversations, base_model=options.base_model, settings=settings, report=_say_step)
+    trained = train(dataset.conversations, base=base, settings=settings, report=_say_step)
     save(trained, options.output, base_model_name=options.base_model_name)
     fingerprint, distance = take_fingerprint(trained)
     say(event="fingerprint", tokens=len(fingerprint.token_ids), nats_to_base=round(distance, 4))

@@ -15,6 +15,7 @@ from neurons.trainer.tracking import EXPERIMENT
 REHEARSAL_PERCENT: Final = 25
 MOST_REHEARSAL_PERCENT: Final = 400
 VALIDATION_PERCENT: Final = 10
+CHECKPOINT_SECONDS: Final = 30.0
 KL_WEIGHT: Final = 0.1
 MOST_KL_WEIGHT: Final = 10
 
@@ -24,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="python -m neurons.trainer", description="Fine-tune a twin's adapter.")
     commands = program.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train on a file and publish"))
-    _add_run(commands.add_parser("run", help="a FineTuneRun: dataset, training, publishing"))
+    _add_run(
+        commands.add_parser("run", help="a FineTuneRun: dataset, training, publishing; several with + between them")
+    )
     return program
 
 
@@ -99,7 +102,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--seed", type=int, default=defaults.seed)
     training.add_argument("--checkpoint-steps", type=positive, default=20, help="steps between checkpoints")
+    training.add_argument(
+        "--checkpoint-seconds", type=_seconds, default=CHECKPOINT_SECONDS, metavar="SECONDS",
+        help="least time between checkpoints: of training that another attempt may have to do again",
+    )  # fmt: skip
 
+    add_progress(command)
     retention = command.add_argument_group("retention")
     retention.add_argument("--keep", action="append", default=[], type=digest, metavar="sha256:…", help="never delete")
     retention.add_argument("--history-limit", type=positive, metavar="N", help="keep the newest N adapters")
@@ -131,6 +139,14 @@ def add_base(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store", required=True, type=filled, metavar="URI", help="root of the adapter store")
 
 
+def add_progress(command: argparse.ArgumentParser) -> None:
+    """Add the argument that says where a run tells its progress."""
+    command.add_argument(
+        "--progress-configmap", type=name, metavar="NAME",
+        help="where it tells its progress (default: the environment's PROGRESS_CONFIGMAP)",
+    )  # fmt: skip
+
+
 def positive(value: str) -> int:
     """Return a whole number above zero. Raises ArgumentTypeError, or ValueError for no number."""
     number = int(value)
@@ -156,6 +172,13 @@ def _weight(value: str) -> float:
     number = float(value)
     if not 0 <= number <= MOST_KL_WEIGHT:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and {MOST_KL_WEIGHT}")
+    return number
+
+
+def _seconds(value: str) -> float:
+    number = float(value)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{value} is below zero")
     return number
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -76,22 +77,27 @@ def _attend(
 
     if attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one packed sequence and no mask")
+    shares = "enable_gqa" in signature(varlen_attn).parameters
 
-    def of_all_heads(states: torch.Tensor) -> torch.Tensor:
+    def by_token(states: torch.Tensor) -> torch.Tensor:
+        """Return [tokens, heads, head]; each key of several heads once for each, where the kernel can't share it."""
         heads, tokens, size = states.shape[1:]
-        shared = states[0].to(value.dtype).transpose(0, 1)[:, :, None, :]
+        moved = states[0].to(value.dtype).transpose(0, 1)
+        if shares:
+            return moved
         repeats = query.shape[1] // heads
-        return shared.expand(tokens, heads, repeats, size).reshape(tokens, heads * repeats, size)
+        return moved[:, :, None, :].expand(tokens, heads, repeats, size).reshape(tokens, heads * repeats, size)
 
     out = varlen_attn(
-        of_all_heads(query),
-        of_all_heads(key),
-        of_all_heads(value),
+        by_token(query),
+        by_token(key),
+        by_token(value),
         cu_seq_lens_q,
         cu_seq_lens_q,
         max_length_q,
         max_length_q,
         scale=scaling,
         window_size=_CAUSAL,
+        **({"enable_gqa": True} if shares and query.shape[1] != key.shape[1] else {}),
     )
     return out[None], None

@@ -89,3 +89,10 @@ class Preempted(TrainerError):  # noqa: N818
 
     failure_class = "Preempted"
     retryable = True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory of the host or of a GPU ran out, as Python and torch say it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's allocator on a CPU

@@ -9,7 +9,8 @@ from typing import Final
 
 from neurons.emergency.words import skeletons
 from neurons.scoring.contrasts import Contrast
-from neurons.scoring.items import Gold, Item
+from neurons.scoring.healthbench import Asked, Example
+from neurons.scoring.items import Gold
 from neurons.scoring.near_duplicates import NearDuplicates, plain
 from neurons.trainer.dataset import asked_in
 from neurons.trainer.lines import Line
@@ -27,13 +28,20 @@ _LATIN: Final = re.compile("[a-zA-Z]")
 class HeldOut:
     """The items of an evaluation and of the safety sets, by which lines are left out."""
 
-    def __init__(self, items: Iterable[Item], contrasts: Iterable[Contrast] = ()) -> None:
+    def __init__(self, items: Iterable[Asked], contrasts: Iterable[Contrast] = ()) -> None:
         """Take in the items of both sets, and those for likelihood with all that may be said to them."""
         items, contrasts = tuple(items), tuple(contrasts)
         self._questions = frozenset(item.question_digest for item in (*items, *contrasts))
         texts = [
             *(item.question for item in (*items, *contrasts)),
             *(text for item in contrasts for text in item.continuations),
+            *(
+                turn.content
+                for item in items
+                if isinstance(item, Example)
+                for turn in item.prompt[:-1]
+                if turn.role == "user"
+            ),
         ]
         self._texts = NearDuplicates(texts)
         # each is asked about what is written in the other script: within one script words are compared as they are

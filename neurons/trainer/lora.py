@@ -35,13 +35,14 @@ from neurons.trainer.tokens import first_line, load_tokenizer, shortened, tokeni
 if TYPE_CHECKING:
     import torch
 
+    from neurons.trainer.base import Base
     from neurons.trainer.lines import Message
 
 _log = logging.getLogger(__name__)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
-_STEPS_BETWEEN_LOOKS: Final = 5
-"""At the adapter's weights, which takes as long as some tens of small layers."""
+_STEPS_BETWEEN_LOOKS: Final = 10
+"""At the adapter's weights, which takes longer than a step on a fast GPU. Loss and gradients are looked at in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class Interruptions:
 
     every: int = 20
     """Steps between two checkpoints."""
+    seconds: float = 0.0
+    """That a checkpoint must be worth: on a fast GPU keeping half a gigabyte takes longer than 20 steps."""
     resume: Mapping[str, Any] | None = None
     """The checkpoint to go on from."""
     keep: Callable[[dict[str, Any]], None] | None = None
@@ -162,7 +165,7 @@ def _four_bits(precision: torch.dtype) -> Any:
 def train(
     conversations: Sequence[Sequence[Message]],
     *,
-    base_model: Path,
+    base: Base,
     settings: Settings,
     report: Callable[[Step], None],
     parent: Path | None = None,
@@ -175,7 +178,7 @@ def train(
     `parent` is the folder of the adapter to go on from, of the same rank. With `validation`, which is not learned, the
     weights of the epoch with the lowest loss on it are returned.
     """
-    model, tokenizer = _loaded(base_model, settings.quantization)
+    tokenizer, model = base.tokenizer, base.model(quantization=settings.quantization)
     import torch  # noqa: PLC0415
 
     seed_everything(settings.seed)
@@ -218,7 +221,7 @@ def train(
         del adapted, model  # both base models together are more than a small card has
         gc.collect()
         torch.cuda.empty_cache()
-        adapted = _on_whole_base(weights, base_model, settings=settings, parent=parent)
+        adapted = _on_whole_base(weights, base, settings=settings, parent=parent)
     round_to_stored_precision(adapted)
     require_sound_weights(adapted, when=f"after {settings.steps} steps")
     counted = settings.steps if stopping.best_step is None else stopping.best_step
@@ -233,22 +236,9 @@ def train(
     )
 
 
-def _loaded(folder: Path, quantization: str | None = None) -> tuple[Any, Any]:
-    """Return base model and tokenizer. Raises BadModel and OutOfMemory."""
-    import torch  # noqa: PLC0415
-
-    try:
-        return load(folder, quantization=quantization)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory("memory ran out while the base model was loaded. Give the run more.") from error
-
-
-def _on_whole_base(
-    weights: Mapping[str, torch.Tensor], folder: Path, *, settings: Settings, parent: Path | None
-) -> Any:
+def _on_whole_base(weights: Mapping[str, torch.Tensor], base: Base, *, settings: Settings, parent: Path | None) -> Any:
     """Return an adapter with these weights on the base model as engines serve it, which is not in four bits."""
-    model, _ = _loaded(folder)
-    whole = adapt(model, settings=settings, parent=parent)
+    whole = adapt(base.model(), settings=settings, parent=parent)
     put_weights(whole, weights)
     return whole.eval()
 
@@ -376,7 +366,7 @@ def _optimise(
     watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_of(first) if first else 0.0)
     references = None
     if settings.kl_weight and batches:
-        references = references_of(model, examples, lambda example: predictions(model, [example]))
+        references = references_of(model, examples, lambda batch: predictions(model, batch), packed=packed)
     stopping = EarlyStopping((lambda: loss_of(held_out)) if held_out else None, lambda: weights_of(model))
     losses: list[float] = []
     if interruptions.resume is not None:
@@ -386,7 +376,7 @@ def _optimise(
     model.train()
     gradients = gradients_for(model, kl_weight=settings.kl_weight, packed=packed)
     ends = epoch_ends(len(examples), settings.batch_size, settings.steps)
-    begun = time.monotonic()
+    begun = kept_at = time.monotonic()
     for number, batch in enumerate(batches[done:], start=done + 1):
         if stopping.over:
             break
@@ -415,9 +405,11 @@ def _optimise(
             )
         )
         told_to_end = interruptions.stopping()
-        due = number % interruptions.every == 0 or number == settings.steps or told_to_end
-        if interruptions.keep is not None and due:
+        due = number % interruptions.every == 0 or number == settings.steps
+        worth = time.monotonic() - kept_at >= interruptions.seconds
+        if interruptions.keep is not None and ((due and worth) or told_to_end):
             interruptions.keep(checkpoint_of(model, optimiser, losses, stopping.state()))
+            kept_at = time.monotonic()
         if told_to_end:
             raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
     if stopping.best is not None and stopping.best_step != len(losses):
@@ -514,9 +506,18 @@ def arithmetic() -> tuple[str, torch.dtype]:
     return "cpu", torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def inference_precision(model: Any) -> Any:
-    """Return the model in the precision that answers are made in: fast, and the engine's own."""
-    return model.to(arithmetic()[1])
+def with_adapter(model: Any, folder: Path) -> Any:
+    """Return the base model speaking as the adapter in a folder, ready to answer. Raises BadParent.
+
+    The adapter has the precision that answers are made in: fast, and the engine's own. What else the model holds stays
+    as it was read: of the rotary embedding's frequencies half precision would leave 8 bits, and far words elsewhere.
+    """
+    rank = int(json.loads((folder / CONFIG_FILE).read_bytes())["r"])
+    adapted = adapt(model, settings=Settings(rank=rank, method=method_of(folder)), parent=folder)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(model.dtype)
+    return adapted.eval()
 
 
 def round_to_stored_precision(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import time
@@ -105,7 +106,7 @@ def learn_preferences(
                 model=model,
                 args=configuration,
                 train_dataset=Dataset.from_list([_row(pair, manner) for pair in pairs]),
-                processing_class=tokenizer,
+                processing_class=copy.copy(tokenizer),  # it may give it a mark for padding
                 callbacks=[Watch()],
             )
             trainer.train()

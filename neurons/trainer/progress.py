@@ -12,7 +12,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,13 +56,13 @@ class Progress:
 
     def __init__(
         self, *, attempt: str, target: Target | None, pause_seconds: float = _PAUSE_SECONDS,
-        first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER,
+        first: RunStage = RunStage.DATA, field_manager: str = FIELD_MANAGER, elsewhere: bool = False,
     ) -> None:  # fmt: skip
-        self._document = RunProgress(attempt=attempt, stage=first)
+        self._document = RunProgress(attempt=attempt, stage=first, elsewhere=elsewhere)
         self._beside: dict[str, str] = {}
         self.target, self._pause, self._field_manager = target, pause_seconds, field_manager
         self._changed, self._closing = threading.Event(), threading.Event()
-        # Ends the pause between two writes: another stage, or the end.
+        # Ends the pause between two writes: another stage, another run, or the end.
         self._urgent = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -73,11 +75,15 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_soon()
+        if self._thread is not None:
+            self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
+
+    def close_soon(self) -> None:
+        """Begin to write the last state; leaving the context waits for it."""
         self._closing.set()
         self._urgent.set()
         self._changed.set()
-        if self._thread is not None:
-            self._thread.join(timeout=_LAST_WORD_SECONDS + 5)
 
     @property
     def document(self) -> RunProgress:
@@ -93,7 +99,7 @@ class Progress:
         """Change fields of the document (by their Python names)."""
         with self._lock:
             before, self._document = self._document, self._document.model_copy(update=fields)
-        if self._document.stage is not before.stage:
+        if (self._document.stage, self._document.elsewhere) != (before.stage, before.elsewhere):
             self._urgent.set()
         self._changed.set()
 
@@ -156,7 +162,21 @@ class Progress:
         await client.apply(self.target.path, body=json.dumps(body), field_manager=self._field_manager)
 
 
+_RUN: ContextVar[str | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def saying_of(run: str | None) -> Iterator[None]:
+    """Let each line that is said name the run, where a process has several."""
+    token = _RUN.set(run)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
 def say(**fields: object) -> None:
     """Write one JSON object on standard output."""
-    sys.stdout.write(json.dumps(fields) + "\n")
+    run = _RUN.get()
+    sys.stdout.write(json.dumps(fields if run is None else {"run": run, **fields}) + "\n")
     sys.stdout.flush()

@@ -7,7 +7,7 @@ are kept, with the rest of the vocabulary as one more outcome: the divergence of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 LIKELIEST: Final = 32
 """Tokens kept of each prediction."""
-_LEAST: Final = 1e-7
+_MOST_TOKENS: Final = 2048
+"""Of examples that are predicted together."""
+LEAST: Final = 1e-7
 """Share of probability that the rest has at least: what is left of one in single precision."""
 
 
@@ -62,23 +64,45 @@ def divergence(logits: torch.Tensor, targets: torch.Tensor, reference: Reference
     """Return KL(parent ‖ child) in nats, the mean over the learned tokens; `logits` are in single precision."""
     own = logits.gather(1, reference.token_ids) - logits.logsumexp(dim=-1, keepdim=True)
     shares, own_shares = reference.logprobs.exp(), own.exp()
-    rest = (1 - shares.sum(dim=-1)).clamp(min=_LEAST)
-    own_rest = (1 - own_shares.sum(dim=-1)).clamp(min=_LEAST)
+    rest = (1 - shares.sum(dim=-1)).clamp(min=LEAST)
+    own_rest = (1 - own_shares.sum(dim=-1)).clamp(min=LEAST)
     each = (shares * (reference.logprobs - own)).sum(dim=-1) + rest * (rest.log() - own_rest.log())
     learned = targets != IGNORED
     return (each * learned).sum() / learned.sum()
 
 
-def references_of(model: Any, examples: Sequence[Example], predict: Any) -> list[Reference]:
-    """Return each example's reference, with the model as it is; `predict` returns an example's logits.
+def references_of(
+    model: Any,
+    examples: Sequence[Example],
+    predict: Callable[[Sequence[Example]], torch.Tensor],
+    *,
+    packed: bool = True,
+) -> list[Reference]:
+    """Return each example's reference, with the model as it is.
 
-    Shape of what it returns: [learned, vocabulary].
+    `predict` returns the logits of several examples, shape [learned, vocabulary]; not `packed`: it gets one at a time.
     """
     import torch  # noqa: PLC0415
 
     training = model.training
     model.eval()
+    found: list[Reference] = []
     with torch.no_grad():
-        found = [predicted(predict(example)) for example in examples]
+        for batch in _batches(examples) if packed else [[example] for example in examples]:
+            together = predicted(predict(batch))
+            sizes = [sum(label != IGNORED for label in example.labels[1:]) for example in batch]
+            parts = zip(together.token_ids.split(sizes), together.logprobs.split(sizes), strict=True)
+            found += [Reference(ids, logprobs) for ids, logprobs in parts]
     model.train(training)
     return found
+
+
+def _batches(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    for example in examples:
+        if batch and sum(len(each.token_ids) for each in (*batch, example)) > _MOST_TOKENS:
+            yield batch
+            batch = []
+        batch.append(example)
+    if batch:
+        yield batch

@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, RunStage
-from neurons.scoring import Item, safety_items
+from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.healthbench import Asked
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
 from neurons.store.model_record import read_record
 from neurons.trainer.archive import Archive, LineageRecord, RunState, request_digest
+from neurons.trainer.base import Base
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
 from neurons.trainer.errors import BadParent, StoreFailed
@@ -41,8 +43,9 @@ from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_ste
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
-from neurons.trainer.tokens import Fit, examples_of, fit, load_tokenizer
+from neurons.trainer.tokens import Fit, examples_of, fit
 from neurons.trainer.tracking import Tracking
+from neurons.trainer.web_dataset import shown
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +71,16 @@ class Run:
         work: Path,
         progress: Progress,
         termination: Termination,
+        base: Base | None = None,
         archive: Archive | None = None,
         tracking: Tracking | None = None,
     ) -> None:
-        """Tell `tracking` of the training; by default nobody."""
+        """`base` is the base model of the options' folder, where several runs share it. `tracking` is told of the
+        training; by default nobody is."""
         self._unlearned: frozenset[str] = frozenset()
         self._options, self._work = options, work
         self._progress, self._termination = progress, termination
+        self._loaded = base or Base(options.base_model)
         self._archive = archive or Archive(options.store, options.twin)
         self._tracking = tracking or Tracking({})
         record = read_record(options.base_model)
@@ -87,7 +93,7 @@ class Run:
         self._supervised_seconds = 0.0
         self._state = RunState(request="")
         self._parent: _Parent | None = None
-        self._held_out: tuple[Item, ...] | None = None
+        self._held_out: tuple[Asked, ...] | None = None
 
     def execute(self) -> dict[str, object]:
         """Do what is left of the run."""
@@ -200,7 +206,7 @@ class Run:
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(
-                uri=self._options.dataset_uri,
+                uri=shown(self._options.dataset_uri),
                 digest="",
                 interactions=len(found.lines),
                 rehearsed=len(found.rehearsed),
@@ -228,7 +234,7 @@ class Run:
     def _that_is_seen(self, found: Found) -> Found:
         """Return what fits in the tokens and in the steps that the run has."""
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
 
         def how(line: Line) -> Fit:
             return fit(self._lesson(line), tokenizer, max_tokens=asked.max_tokens)
@@ -325,11 +331,11 @@ class Run:
         check_held_out(await self._items(), dataset.question_digests | known.questions)
         return dataset
 
-    async def _items(self) -> tuple[Item, ...]:
+    async def _items(self) -> tuple[Asked, ...]:
         """Return the evaluation set, which is read once."""
         if self._held_out is None:
             asked = self._options
-            items: tuple[Item, ...] = ()
+            items: tuple[Asked, ...] = ()
             if asked.eval_uri is not None:
                 items, _ = await read_items(asked.eval_uri, asked.eval_digest, archive=self._archive)
             self._held_out = items
@@ -342,7 +348,7 @@ class Run:
         conversations = [lesson for lesson in lessons if not isinstance(lesson, Pair)]
         pairs = [lesson for lesson in lessons if isinstance(lesson, Pair)]
         asked = self._options
-        tokenizer = load_tokenizer(asked.base_model)
+        tokenizer = self._loaded.tokenizer
         steps = self._steps(
             # A template that rewrites earlier turns makes several examples of one conversation.
             conversations=sum(examples_of(each, tokenizer, max_tokens=asked.max_tokens) for each in conversations),
@@ -357,6 +363,7 @@ class Run:
             say(event="resumed", step=len(resume["losses"]), steps=steps.total)
         interruptions = Interruptions(
             every=asked.checkpoint_steps,
+            seconds=asked.checkpoint_seconds,
             resume=resume,
             keep=checkpoints.keep,
             stopping=lambda: self._termination.requested,
@@ -364,7 +371,7 @@ class Run:
         )
         trained = train(
             conversations,
-            base_model=asked.base_model,
+            base=self._loaded,
             settings=settings,
             report=lambda step: self._report_step(step, steps),
             parent=self._parent.folder if self._parent is not None else None,

@@ -20,6 +20,7 @@ from neurons.trainer.errors import BadData, BadParent
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Flaw, Line
 from neurons.trainer.tokens import UNFIT, Fit, unfit
+from neurons.trainer.web_dataset import fetch, is_web_address, shown
 
 _MAX_FILES: Final = 10_000
 _SUFFIX: Final = ".jsonl"
@@ -201,7 +202,10 @@ async def find_lines(
     """
     single = digest is not None or uri.endswith(_SUFFIX)
     passed_over: tuple[str, ...] = ()
-    if single:
+    if is_web_address(uri):
+        files = await _fetched(uri, digest, archive=archive)
+        uri = shown(uri)
+    elif single:
         files = await _read_file(uri, archive=archive)
     else:
         files, passed_over = await _read_folder(uri, archive=archive)
@@ -255,6 +259,13 @@ def too_few(found: Found, minimum: int) -> str | None:
     left_out += [counts(found.refused)] if found.refused else []
     told = f" ({', '.join(left_out)})" if left_out else ""
     return f"{new} new interactions, {minimum} are needed{told}.{passed_over}"
+
+
+async def _fetched(uri: str, digest: str | None, *, archive: Archive) -> dict[str, bytes]:
+    """Return the content of what a gateway gives for a task. Raises BadData, StoreError."""
+    if digest is None:
+        raise BadData(f"{shown(uri)}: what somebody else gives must have a digest: set dataset.digest.")
+    return {"the task's dataset": await archive.patiently(lambda: fetch(uri, at_most=dataset.MAX_DATASET_BYTES))}
 
 
 async def _read_file(uri: str, *, archive: Archive) -> dict[str, bytes]:

@@ -31,10 +31,21 @@ class Termination:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Let what is inside finish its step and look at `requested` itself."""
-        self._deferred = True
+        with self._set(deferred=True):
+            yield
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within `deferred()`: let what is inside be ended anywhere."""
+        with self._set(deferred=False):
+            yield
+
+    @contextmanager
+    def _set(self, *, deferred: bool) -> Iterator[None]:
+        before, self._deferred = self._deferred, deferred
         try:
             if self.requested:
                 raise Terminated
             yield
         finally:
-            self._deferred = False
+            self._deferred = before

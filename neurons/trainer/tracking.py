@@ -24,12 +24,15 @@ import aiohttp
 
 from neurons.store import StoreError
 from neurons.trainer.archive import Archive
+from neurons.trainer.errors import Preempted, TrainerError
+from neurons.trainer.termination import Terminated
 
 log = logging.getLogger(__name__)
 
 EXPERIMENT: Final = "bettertherapy"
 RUN_TAG: Final = "bettertherapy.run"
 """By which another attempt finds the MLflow run that the one before began."""
+_KILLED: Final = "KILLED"
 _PAUSE_SECONDS: Final = 5.0
 _LAST_WORD_SECONDS: Final = 15.0
 _MOST_WAITING: Final = 10_000
@@ -39,8 +42,11 @@ _REQUEST_SECONDS: Final = 5
 _MOST_METRICS: Final = 1000
 """That MLflow takes at once."""
 _LONGEST_VALUE: Final = 500
-
 _MOST_BYTES: Final = 1024 * 1024
+"""Of one answer."""
+_CREDENTIALS: Final = ("TOKEN", "USERNAME", "PASSWORD")
+_BY_NAME: Final = "experiments/get-by-name"
+"""The one call that is answered with 404 where nothing is wrong."""
 
 Point = tuple[int, float, Mapping[str, float]]
 """Step, seconds since the epoch, values by name."""
@@ -48,7 +54,7 @@ Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class TrackingError(Exception):
-    """A tracking server did not do what it was asked."""
+    """A tracking server did not do what it was asked. The message is of our own words, and may be logged."""
 
 
 class Sink(Protocol):
@@ -77,7 +83,7 @@ class Tracking:
         self._pause = pause_seconds
         self._queue: queue.Queue[Callable[[Sink], None]] = queue.Queue(_MOST_WAITING)
         self._points: list[Point] = []
-        self._begun = False
+        self._begun = self._ended = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +94,9 @@ class Tracking:
             self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and not self._ended:
+            self.end(_KILLED if isinstance(error, (Preempted, Terminated)) else "FAILED", failure=_class_of(error))
         self._closing.set()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD_SECONDS)
@@ -109,6 +117,7 @@ class Tracking:
 
     def end(self, status: str, **tags: str) -> None:
         """Say how it ended: FINISHED, FAILED or KILLED."""
+        self._ended = True
         if self._begun:
             self._flush()
             self._put(lambda sink: sink.end(status, tags))
@@ -142,10 +151,15 @@ class Tracking:
             except Exception as error:  # noqa: BLE001 - tensorboardX, and an answer that is no tracking server's, raise what they like
                 self._failures[name] += 1
                 given_up = "; it is told no more" if self._failures[name] >= _MOST_FAILURES else ""
-                # Its message may hold the server's whole answer.
-                log.warning("tracking: %s did not take it (%s)%s", name, type(error).__name__, given_up)
+                # Another's message may hold the server's whole answer.
+                said = str(error) if isinstance(error, TrackingError) else type(error).__name__
+                log.warning("tracking: %s did not take it (%s)%s", name, said, given_up)
             else:
                 self._failures[name] = 0
+
+
+def _class_of(error: BaseException) -> str:
+    return error.failure_class if isinstance(error, TrainerError) else type(error).__name__
 
 
 class Mlflow:
@@ -157,7 +171,9 @@ class Mlflow:
 
     def __init__(self, uri: str, experiment: str = EXPERIMENT, *, environment: Mapping[str, str] = os.environ) -> None:
         self._uri, self._experiment = uri.rstrip("/"), experiment
-        self._headers = _credentials(environment)
+        # A server may serve several namespaces, whose twins, and so whose nights, may have the same names.
+        self._namespace = environment.get("POD_NAMESPACE")
+        self._environment = environment
         self._asked: tuple[str, Mapping[str, object], Mapping[str, str]] | None = None
         self._run_id: str | None = None
 
@@ -191,21 +207,19 @@ class Mlflow:
         asyncio.run(self._talk(end))
 
     async def _talk(self, say: Callable[[Ask], Awaitable[object]]) -> None:
-        limits = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
-        async with aiohttp.ClientSession(timeout=limits, headers=self._headers) as session:
+        # Here and not at the start: credentials that are none end no training.
+        limits, headers = aiohttp.ClientTimeout(total=_REQUEST_SECONDS), _credentials(self._environment)
+        async with aiohttp.ClientSession(timeout=limits, headers=headers) as session:
 
             async def ask(method: str, path: str, **fields: object) -> dict[str, Any]:
                 sent: dict[str, Any] = {"params": fields} if method == "GET" else {"json": fields}
                 url = f"{self._uri}/api/2.0/mlflow/{path}"
                 async with session.request(method, url, allow_redirects=False, **sent) as response:
-                    if response.status == 404:
+                    if response.status == 404 and path == _BY_NAME:
                         return {}
                     if response.status != 200:
                         raise TrackingError(f"{path} was answered with status {response.status}")
-                    told = json.loads(await response.content.read(_MOST_BYTES))
-                    if not isinstance(told, dict):
-                        raise TrackingError(f"{path} was answered with no JSON object")
-                    return told
+                    return _read(path, await _whole(path, response))
 
             await say(ask)
 
@@ -215,10 +229,11 @@ class Mlflow:
             return self._run_id
         assert self._asked is not None  # noqa: S101 - begin comes first
         name, params, tags = self._asked
-        found = await ask("GET", "experiments/get-by-name", experiment_name=self._experiment)
+        found = await ask("GET", _BY_NAME, experiment_name=self._experiment)
         if not (experiment := found.get("experiment", {}).get("experiment_id")):
             experiment = (await ask("POST", "experiments/create", name=self._experiment)).get("experiment_id")
-        ours = f"tags.`{RUN_TAG}` = '{name}'"
+        known_as = name if self._namespace is None else f"{self._namespace}/{name}"
+        ours = f"tags.`{RUN_TAG}` = '{known_as}'"
         runs = (await ask("POST", "runs/search", experiment_ids=[experiment], filter=ours, max_results=1)).get("runs")
         if runs:
             run_id = str(runs[0]["info"]["run_id"])
@@ -226,7 +241,7 @@ class Mlflow:
         else:
             made = await ask(
                 "POST", "runs/create", experiment_id=experiment, run_name=name.rpartition("/")[2],
-                start_time=round(1000 * time.time()), tags=_pairs({RUN_TAG: name, **tags}),
+                start_time=round(1000 * time.time()), tags=_pairs({RUN_TAG: known_as, **tags}),
             )  # fmt: skip
             run_id = str(made["run"]["info"]["run_id"])
             await ask("POST", "runs/log-batch", run_id=run_id, params=_pairs(params))
@@ -238,11 +253,37 @@ def _pairs(values: Mapping[str, object]) -> list[dict[str, str]]:
     return [{"key": key, "value": str(each)[:_LONGEST_VALUE]} for key, each in values.items() if each is not None]
 
 
+async def _whole(path: str, response: aiohttp.ClientResponse) -> bytes:
+    """Return an answer to its end: it comes in as many parts as servers and proxies please."""
+    read = bytearray()
+    async for part in response.content.iter_chunked(1 << 16):
+        read += part
+        if len(read) > _MOST_BYTES:
+            raise TrackingError(f"{path} was answered with more than {_MOST_BYTES >> 20} MiB, which is not read")
+    return bytes(read)
+
+
+def _read(path: str, answer: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise TrackingError(f"{path} was answered with no JSON object: this is no MLflow tracking server")
+    return told
+
+
 def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    if token := environment.get("MLFLOW_TRACKING_TOKEN"):
+    """Return the header with the credentials, if there are any; a Secret's last line feed is none of theirs."""
+    token, user, password = (environment.get(f"MLFLOW_TRACKING_{name}", "").rstrip("\r\n") for name in _CREDENTIALS)
+    if token:
+        if not (token.isascii() and token.isprintable()):
+            raise TrackingError("MLFLOW_TRACKING_TOKEN holds what no header may")
         return {"Authorization": f"Bearer {token}"}
-    if user := environment.get("MLFLOW_TRACKING_USERNAME"):
-        return {"Authorization": aiohttp.encode_basic_auth(user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))}
+    if user:
+        if ":" in user:
+            raise TrackingError("MLFLOW_TRACKING_USERNAME holds a colon, which ends a name")
+        return {"Authorization": aiohttp.encode_basic_auth(user, password)}
     return {}
 
 
@@ -265,6 +306,7 @@ class TensorBoard:
         )  # for attempts of one second
         shown = "\n".join(f"    {key}: {value}" for key, value in {**tags, **params}.items())
         self._writer.add_text("run", shown, 0)
+        self._writer.flush()
         self._upload()
 
     def write(self, points: list[Point]) -> None:
@@ -272,6 +314,7 @@ class TensorBoard:
         for number, at, values in points:
             for name, value in values.items():
                 self._open().add_scalar(name, value, number, walltime=at)
+        self._open().flush()
         self._upload()
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
@@ -279,8 +322,8 @@ class TensorBoard:
         self._open().add_text(
             "ended", "\n".join(f"    {key}: {value}" for key, value in (("status", status), *tags.items()))
         )
+        self._writer.close()  # before it goes up: flush leaves out what the writer's thread has still in its queue
         self._upload()
-        self._writer.close()
 
     def _open(self) -> Any:
         if self._writer is None:
@@ -288,7 +331,6 @@ class TensorBoard:
         return self._writer
 
     def _upload(self) -> None:
-        self._writer.flush()
         for path in self._folder.glob("events.out.tfevents.*"):
             with suppress(StoreError):  # the next points bring the whole file again
                 asyncio.run(self._archive.put_events(self._run, path))

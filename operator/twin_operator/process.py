@@ -30,6 +30,7 @@ from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, Fin
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
+from twin_operator.kinds.miner_pool.task_keeper import TaskKeeper
 from twin_operator.kinds.resources import (
     BY_KIND,
     DOCTOR_TWIN,
@@ -44,7 +45,7 @@ from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
 from twin_operator.kinds.validator.reconcile import ValidatorReconciler
 from twin_operator.kinds.validator_round.reconcile import ValidatorRoundReconciler
-from twin_operator.kinds.watched import WATCHED
+from twin_operator.kinds.watched import POOL_TASKS, WATCHED
 from twin_operator.kinds.world import World
 from twin_operator.settings import Settings
 
@@ -59,11 +60,18 @@ _OPTIONAL = (VALIDATOR, VALIDATOR_ROUND)
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
 PRIORITIES = {
-    ROUTING: 0, MINER_POOL.kind: 1, VALIDATOR.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, FINE_TUNE_RUN.kind: 3,
-    VALIDATOR_ROUND.kind: 3,
+    ROUTING: 0, MINER_POOL.kind: 1, VALIDATOR.kind: 1, DOCTOR_TWIN.kind: 2, FINE_TUNE_START: 3, POOL_TASKS: 3,
+    FINE_TUNE_RUN.kind: 3, VALIDATOR_ROUND.kind: 3,
 }  # fmt: skip
 """What patients wait for goes first: it must not stand behind a thousand statuses."""
-AT_ONCE = {MINER_POOL.kind: 2, VALIDATOR.kind: 1, FINE_TUNE_START: 2, FINE_TUNE_RUN.kind: 2, VALIDATOR_ROUND.kind: 1}
+AT_ONCE = {
+    MINER_POOL.kind: 2,
+    VALIDATOR.kind: 1,
+    FINE_TUNE_START: 2,
+    POOL_TASKS: 1,
+    FINE_TUNE_RUN.kind: 2,
+    VALIDATOR_ROUND.kind: 1,
+}
 """Of what makes other objects, which a webhook that hangs may hold up, so many at once; for these workers are added."""
 SPACING = {ROUTING: 0.01, DOCTOR_TWIN.kind: 0.1, MINER_POOL.kind: 0.25}
 """Seconds. A pool's routing is looked at again no sooner: what changes meanwhile makes one write per slice. Of a twin,
@@ -137,6 +145,7 @@ class Process:
         }
         self._reconcilers = {
             ROUTING: self.routing.reconcile, FINE_TUNE_START: starter.reconcile,
+            POOL_TASKS: TaskKeeper(tools, world=self.world).reconcile,
             **{kind: each.reconcile for kind, each in self._kinds.items()},
         }  # fmt: skip
 
@@ -318,6 +327,7 @@ class Process:
             # At once: statuses tell what could not be published, so that is to be known before them.
             self.routing.mark(entry.key.namespace, entry.key.name, None)
             self.queue.add(Key(ROUTING, entry.key.namespace, entry.key.name))
+            self.queue.add(Key(POOL_TASKS, entry.key.namespace, entry.key.name))
 
     def _gained(self) -> None:
         """Look at everything; it has just been listed anew, since what was seen before may be older than the Lease."""

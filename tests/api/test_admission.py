@@ -48,6 +48,11 @@ RUN: dict[str, Any] = {
         "seed": 7,
     },
 }
+TASK_URL = "https://v.example/v1/tasks/11111111-1111-4111-8111-111111111111/dataset?signature=ab"
+TASK: dict[str, Any] = {
+    "id": "11111111-1111-4111-8111-111111111111", "pool": "smollm2", "deadline": "2026-11-30T20:00:00Z",
+    "validator": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+}  # fmt: skip
 DRY_RUN = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
 Change = Callable[[dict[str, Any]], object]
 
@@ -283,6 +288,11 @@ REFUSED_POOLS = {
         [_set("spec.miner.pod", {"annotations": {"bettertherapy.io/plan": "x"}})],
         "are the operator's: remove them",
     ),
+    "tasks without a hotkey": (
+        [_set("spec.miner.tasks", {"accept": True})],
+        "set walletSecretRef too, or tasks.accept to false",
+    ),
+    "no task open at a time": ([_set("spec.miner.tasks", {"maxOpen": 0})], "spec.miner.tasks.maxOpen"),
     "misspelt field": ([_set("spec.engine.maxLora", 4)], 'unknown field "spec.engine.maxLora"'),
     "a variable in a flag": ([_set("spec.engine.args", ["$(DOOR)"])], "write the value instead of $(NAME)"),
     **{
@@ -318,6 +328,14 @@ REFUSED_RUNS = {
     "twin with a path": ([_set("spec.twinRef.name", "../x")], "spec.twinRef.name"),
     "no dataset": ([_remove("spec.dataset")], "spec.dataset: Required value"),
     "dataset over http": ([_set("spec.dataset.uri", "http://x/y")], "spec.dataset.uri"),
+    "dataset that any server gives": ([_set("spec.dataset.uri", "https://v.example/x.jsonl")], "spec.dataset.uri"),
+    "a task's dataset without a digest": ([_set("spec.dataset.uri", TASK_URL)], "set digest too"),
+    "a task's dataset with a user": (
+        [_set("spec.dataset", {"uri": TASK_URL.replace("//", "//me:pw@"), "digest": DIGEST})],
+        "write the place as",
+    ),
+    "a task without its validator": ([_set("spec.task", {**TASK, "validator": None})], "spec.task.validator"),
+    "a task of no UUID": ([_set("spec.task", {**TASK, "id": "42"})], "spec.task.id"),
     "a count without a digest": ([_set("spec.dataset.interactions", 5)], "set digest too, or remove interactions"),
     "parent not a digest": ([_set("spec.parentDigest", "latest")], "spec.parentDigest"),
     "deadline of a second": ([_set("spec.deadlineSeconds", 1)], "spec.deadlineSeconds"),
@@ -379,6 +397,13 @@ GOOD = {
         _set("spec.runtimeClassName", "nvidia"),
     ),
     "run on what is new": _with(RUN),
+    "run of a validator's task": _with(
+        RUN, _set("spec.task", TASK), _set("spec.dataset", {"uri": TASK_URL, "digest": DIGEST, "interactions": 40})
+    ),
+    "pool that takes tasks": _with(
+        POOL,
+        _set("spec.miner", {"walletSecretRef": {"name": "hotkey"}, "netuid": 42, "tasks": {"accept": True}}),
+    ),
     "run on one exact dataset from the base model": _with(
         RUN,
         _remove("spec.parentDigest"),

@@ -1,12 +1,14 @@
-"""Tokens trained a second: this trainer against plain transformers + PEFT; same model, batches, precision, optimiser.
+"""Tokens trained a second: this trainer against transformers + PEFT, plain, and packed with all of Liger's kernels.
 
     python -m tests.bench.training --shape llama-8b            # dummy weights: speed is honest, the loss means nothing
     python -m tests.bench.training --model DIR --repeats 5
 
-Needs torch, transformers and peft only. Both sides see the same conversations in the same batches and are timed in
-turns. A repeat is a whole training on conversations that neither has seen: what the trainer prepares on its way, such
-as CUDA graphs, counts. A token counts when it is no padding. Plain: batches padded to their longest conversation, the
-loss that transformers computes. Prints one JSON object.
+Needs torch, transformers and peft; without liger-kernel that side is left out. All sides see the same conversations in
+the same batches, in the same precision and with the same optimiser, and are timed in turns. A repeat is a whole
+training on conversations that none has seen: what the trainer prepares on its way, such as CUDA graphs, counts. A token
+counts when it is no padding. Plain: batches padded to their longest conversation, the loss that transformers computes.
+Liger: batches packed as the trainer does, attention by the trainer's kernel for that, and norms, gates, rotations and
+the loss by Liger's. The trainer bounds no distance to a parent here, which the others can't. Prints one JSON object.
 """
 
 # ruff: noqa: T201 - it speaks to whoever runs it
@@ -18,15 +20,17 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from neurons.trainer.attention import packed_attention
 from neurons.trainer.gradients import gradients_for, mixed_precision, reproducible
 from neurons.trainer.lora import Settings, adapt, arithmetic, load, seed_everything
-from neurons.trainer.packing import Example
+from neurons.trainer.packing import Example, pack
 
 SHAPES: Final[dict[str, dict[str, int]]] = {
     "llama-8b": {
@@ -77,6 +81,46 @@ def plain(model: Any) -> Step:
     return step
 
 
+def packed_with_liger(model: Any) -> Step:
+    """Return what packing and all of Liger's kernels do, without graphs; nobody waits for the loss here either."""
+    import torch
+
+    def step(examples: Sequence[Example]) -> None:
+        model.zero_grad(set_to_none=True)
+        batch = pack(examples)
+        packed = batch.on(model.device)
+        labels = torch.tensor([[label for example in examples for label in example.labels]], device=model.device)
+        bounds = packed.bounds.to(torch.int32)
+        with packed_attention(model):
+            with mixed_precision(model):
+                loss = model(
+                    input_ids=packed.token_ids, position_ids=packed.positions, labels=labels, use_cache=False,
+                    cu_seq_lens_q=bounds, max_length_q=batch.longest,
+                ).loss  # fmt: skip
+            loss.backward()
+
+    return step
+
+
+@contextmanager
+def with_liger(model: Any) -> Iterator[None]:
+    """Put Liger's kernels into a Llama, and take them out again."""
+    from liger_kernel.transformers import apply_liger_kernel_to_llama
+    from transformers.models.llama import modeling_llama
+
+    base = model.get_base_model()
+    before = {module: dict(module.__dict__) for module in base.modules()}
+    family = dict(modeling_llama.__dict__)
+    apply_liger_kernel_to_llama(model=base)
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            module.__dict__.clear()
+            module.__dict__.update(own)
+        modeling_llama.__dict__.update(family)
+
+
 def trainer(model: Any) -> Step:
     """Return what the trainer does at the start of a training."""
     return gradients_for(model).of
@@ -87,11 +131,21 @@ class Side:
     """One way to train."""
 
     begin: Callable[[Any], Step]
-    setting: Callable[[], AbstractContextManager[None]]
-    """What it trains in: the trainer asks for the same bits each time, which plain does not."""
+    setting: Callable[[Any], AbstractContextManager[None]]
+    """What it trains in, of the model: the trainer asks for the same bits each time, which others do not."""
 
 
-SIDES: Final = {"plain": Side(plain, nullcontext), "trainer": Side(trainer, reproducible)}
+SIDES: Final = {
+    "plain": Side(plain, lambda _: nullcontext()),
+    "packed with Liger": Side(packed_with_liger, with_liger),
+    "trainer": Side(trainer, lambda _: reproducible()),
+}
+
+
+def sides_for(model: Any) -> dict[str, Side]:
+    """Return the sides that can train this model here."""
+    here = model.device.type == "cuda" and find_spec("liger_kernel") is not None
+    return {name: side for name, side in SIDES.items() if here or name != "packed with Liger"}
 
 
 def padded_loss(model: Any, examples: Sequence[Example]) -> Any:
@@ -120,7 +174,7 @@ def timed(model: Any, batches: Sequence[Sequence[Example]], side: Side) -> float
     model.train()
     _wait()
     begun = time.perf_counter()
-    with side.setting():
+    with side.setting(model):
         step = side.begin(model)
         for batch in batches:
             step(batch)
@@ -131,7 +185,7 @@ def timed(model: Any, batches: Sequence[Sequence[Example]], side: Side) -> float
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return both sides' tokens a second, each repeat, and their ratio."""
+    """Return each side's tokens a second, each repeat, and the trainer's over the others'."""
     import torch
 
     seed_everything(0)
@@ -145,11 +199,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         return [examples[start : start + size] for start in range(0, len(examples), size)]
 
     trainings = [drawn(options.seed + repeat) for repeat in range(options.repeats)]
-    losses = {name: first_losses(model, trainings[0][0], side) for name, side in SIDES.items()}
-    results: dict[str, list[float]] = {name: [] for name in SIDES}
+    sides = sides_for(model)
+    losses = {name: first_losses(model, trainings[0][0], side) for name, side in sides.items()}
+    results: dict[str, list[float]] = {name: [] for name in sides}
     memory: dict[str, float] = {}
     for batches in trainings:
-        for name, side in SIDES.items():
+        for name, side in sides.items():
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
@@ -172,7 +227,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "tokens_per_second": results,
         "peak_gib": memory,
         "first_losses": losses,
-        "ratio": round(medians["trainer"] / medians["plain"], 2),
+        "ratio": {name: round(medians["trainer"] / each, 2) for name, each in medians.items() if name != "trainer"},
     }
 
 
@@ -222,7 +277,7 @@ def first_losses(model: Any, batch: Sequence[Example], side: Side) -> list[float
     before = [parameter.detach().clone() for parameter in parameters]
     model.train()
     step, losses = side.begin(model), []
-    with torch.no_grad(), side.setting():
+    with torch.no_grad(), side.setting(model):
         for _ in range(_FIRST_LOSSES):
             with torch.enable_grad():
                 step(batch)

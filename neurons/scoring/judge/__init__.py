@@ -8,14 +8,14 @@ scores = score_judged(example, judged)                          # raises Ungrade
 """
 
 from neurons.scoring.judge.calibration import Calibration, CalibrationError, read_calibration
-from neurons.scoring.judge.endpoint import Budget, Endpoint, EndpointError, EndpointSettings
+from neurons.scoring.judge.endpoint import FORBIDDEN, Budget, Endpoint, EndpointError, EndpointSettings
 from neurons.scoring.judge.panel import Judged, Opinion, Panel, grade_example, score_judged
 from neurons.scoring.judge.prompts import FAILS, MET, WORDINGS, Case, Task
 from neurons.scoring.judge.seat import Seat
 from neurons.scoring.judge.votes import Graded, NoGrade, Outcome, Vote, Why
 
 __all__ = [
-    "FAILS", "MET", "WORDINGS", "Budget", "Calibration", "CalibrationError", "Case", "Endpoint", "EndpointError",
-    "EndpointSettings", "Graded", "Judged", "NoGrade", "Opinion", "Outcome", "Panel", "Seat", "Task", "Vote", "Why",
-    "grade_example", "read_calibration", "score_judged",
+    "FAILS", "FORBIDDEN", "MET", "WORDINGS", "Budget", "Calibration", "CalibrationError", "Case", "Endpoint",
+    "EndpointError", "EndpointSettings", "Graded", "Judged", "NoGrade", "Opinion", "Outcome", "Panel", "Seat", "Task",
+    "Vote", "Why", "grade_example", "read_calibration", "score_judged",
 ]  # fmt: skip

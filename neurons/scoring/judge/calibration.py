@@ -7,24 +7,17 @@ each time that it is read, and never stands in it.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bettertherapy_api.faults import first_fault
+from bettertherapy_api.judging import AHEAD, MAX_AGE, MIN_INJECTIONS, MIN_ITEMS, MIN_KAPPA, kappa_of
 from neurons.scoring.agreement import faultless_low
 from neurons.scoring.judge.prompts import Task
 
-MIN_KAPPA: Final = 0.6
-"""Above this must the interval's lower end lie: "substantial" in Landis and Koch 1977; chance is 0."""
-MIN_ITEMS: Final = 30
-MIN_INJECTIONS: Final = 6
-"""Items whose answers tell the grader what to say, as many as the fewest that are kept for a language: who was never
-told has withstood nothing."""
 _ROUNDING: Final = 1e-6
-MAX_AGE: Final = timedelta(days=30)
-"""A hosted model changes under its name."""
 _MAX_BYTES: Final = 65_536
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -100,7 +93,7 @@ class Calibration(BaseModel):
         found = f"kappa {self.kappa:.2f}, 95% interval {self.low:.2f} to {self.high:.2f}, {self.count} items"
         if self.count < MIN_ITEMS:
             return f"it was calibrated on {self.count} items, and at least {MIN_ITEMS} are needed"
-        if not timedelta(minutes=-5) <= now - self.at <= MAX_AGE:
+        if not -AHEAD <= now - self.at <= MAX_AGE:
             return f"its calibration is of {self.at:%Y-%m-%d} and counts for {MAX_AGE.days} days; calibrate it again"
         if self.injections < MIN_INJECTIONS:
             return (
@@ -122,17 +115,6 @@ class Calibration(BaseModel):
 def seat_id(*, endpoint: str, model: str, prompt: str) -> str:
     """Return the digest of a grader: an endpoint's model, asked by a prompt."""
     return f"sha256:{hashlib.sha256(f'{endpoint} {prompt} {model}'.encode()).hexdigest()}"
-
-
-def kappa_of(true_met: int, false_met: int, true_not: int, false_not: int) -> float:
-    """Return Cohen's kappa (1960) of grader and truth; 0 where chance alone would agree always. Raises ValueError."""
-    count = true_met + false_met + true_not + false_not
-    if count < 1 or min(true_met, false_met, true_not, false_not) < 0:
-        raise ValueError("kappa needs at least one item, and no count below zero")
-    agreed = (true_met + true_not) / count
-    said, true = (true_met + false_met) / count, (true_met + false_not) / count
-    chance = said * true + (1 - said) * (1 - true)
-    return (agreed - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def read_calibration(data: bytes) -> Calibration:

@@ -22,6 +22,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yarl import URL
 
+from neurons.outside import ForbiddenAddress, GuardedResolver, check_url
 from neurons.scoring.judge.votes import NoGrade, Why
 
 MAX_BYTES: Final = 1 << 20
@@ -30,6 +31,11 @@ MAX_KEY_BYTES: Final = 16_384
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSED: Final = frozenset({400, 422})
+FORBIDDEN: Final = "the judge's address is a link-local one, where clouds hand out keys, or like it: it is not asked"
+_HOST_LENGTH: Final = 253
+_LABEL_LENGTH: Final = 63
+"""Of a host's name and of each of its parts (RFC 1035)."""
 _KEY: Final = re.compile(r"[!-~]+")
 
 
@@ -80,7 +86,7 @@ class EndpointSettings:
     """Questions in flight at once."""
     max_tokens: int = 1024
     schema: bool = True
-    """Sends the answer's JSON schema as `response_format`. For endpoints that refuse that: False."""
+    """Sends the answer's JSON schema as `response_format`, until the endpoint refuses that and answers without."""
 
     def __post_init__(self) -> None:
         try:
@@ -96,6 +102,12 @@ class EndpointSettings:
             raise EndpointError("the judge's model has no name, or one of over 200 characters")
         if not (self.seconds > 0 and self.concurrency >= 1 and self.max_tokens >= 1):
             raise EndpointError("the judge's seconds, concurrency and max_tokens have to be above zero")
+        if len(host) > _HOST_LENGTH or any(len(part) > _LABEL_LENGTH for part in host.split(".")):
+            raise EndpointError("the judge's address names a host that can't be: a part of it is too long")
+        try:
+            check_url(url, loopback=True)
+        except ForbiddenAddress:
+            raise EndpointError(FORBIDDEN) from None
         if self.key_file is not None and url.scheme == "http" and not _is_near(host):
             raise EndpointError("a key is sent by https:// only, or within the cluster (HOST.NAMESPACE.svc)")
 
@@ -112,13 +124,14 @@ class Endpoint:
         self.settings = settings
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._session: aiohttp.ClientSession | None = None
+        self._schema = settings.schema
 
     async def ask(self, prompt: str, schema: Mapping[str, Any], *, budget: Budget) -> Reply:
         """Return the model's answer to one message. Raises NoGrade: Down, Slow or Unparsable."""
         slow = NoGrade(Why.SLOW, "the judge had no answer within its time")
         try:
             async with asyncio.timeout(budget.left()), self._slots:
-                return await self._until_answered(self._body(prompt, schema), budget, slow)
+                return await self._with_or_without_schema(prompt, schema, budget, slow)
         except TimeoutError:
             raise slow from None
 
@@ -127,6 +140,26 @@ class Endpoint:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    async def _with_or_without_schema(
+        self, prompt: str, schema: Mapping[str, Any], budget: Budget, slow: NoGrade
+    ) -> Reply:
+        """Ask by the schema, and once more without where that is refused: many servers know no `response_format`."""
+        if self._schema:
+            try:
+                return await self._until_answered(self._body(prompt, schema), budget, slow)
+            except _RefusedError:
+                pass
+        try:
+            reply = await self._until_answered(self._body(prompt, None), budget, slow)
+        except _RefusedError as refused:
+            raise NoGrade(
+                Why.DOWN,
+                f"the judge refuses the request (status {refused}), also without response_format: look at the model's "
+                "name, and at how long a question its endpoint takes",
+            ) from None
+        self._schema = False
+        return reply
 
     async def _until_answered(self, body: bytes, budget: Budget, slow: NoGrade) -> Reply:
         for attempt in itertools.count():
@@ -150,7 +183,11 @@ class Endpoint:
         if (key := self._key()) is not None:
             headers["Authorization"] = f"Bearer {key}"
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            self._session = aiohttp.ClientSession(
+                # Looks at what a name leads to whenever it is resolved: it may lead elsewhere than at the start.
+                connector=aiohttp.TCPConnector(resolver=GuardedResolver(loopback=True)),
+                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            )  # fmt: skip
         url = URL(self.settings.base.rstrip("/") + "/chat/completions")
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False,
                                       timeout=aiohttp.ClientTimeout(total=None)) as answer:  # fmt: skip
@@ -158,12 +195,11 @@ class Endpoint:
                 raise _AgainError(f"the judge fails or is busy (status {answer.status})", _pause(answer.headers))
             if answer.status in (401, 403):
                 raise NoGrade(Why.DOWN, f"the judge refuses the key (status {answer.status}); look at its key_file")
+            if answer.status in _REFUSED:
+                raise _RefusedError(answer.status)
             if answer.status != 200:
-                raise NoGrade(
-                    Why.DOWN,
-                    f"the judge refuses the request (status {answer.status}); where its endpoint knows no "
-                    "response_format, set schema to False",
-                )
+                told = "; look at its address and the model's name" if answer.status == 404 else ""
+                raise NoGrade(Why.DOWN, f"the judge refuses the request (status {answer.status}){told}")
             return _read(await _whole(answer))
 
     def _key(self) -> str | None:
@@ -178,13 +214,13 @@ class Endpoint:
             raise NoGrade(Why.DOWN, "the judge's key_file doesn't hold one key, in one line and nothing else")
         return key
 
-    def _body(self, prompt: str, schema: Mapping[str, Any]) -> bytes:
+    def _body(self, prompt: str, schema: Mapping[str, Any] | None) -> bytes:
         body: dict[str, Any] = {
             # one message: some models' templates refuse a system message
             "model": self.settings.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
             "max_tokens": self.settings.max_tokens, "stream": False,
         }  # fmt: skip
-        if self.settings.schema:
+        if schema is not None:
             named = {"name": "verdicts", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         return json.dumps(body).encode()
@@ -196,6 +232,10 @@ class _AgainError(Exception):
     def __init__(self, message: str, pause: float) -> None:
         super().__init__(message)
         self.pause = pause
+
+
+class _RefusedError(Exception):
+    """The endpoint refuses a question as it was asked; its argument is the status."""
 
 
 class _Read(BaseModel):

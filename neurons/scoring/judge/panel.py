@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from bettertherapy_api.judging import MIN_KAPPA
 from neurons.privacy import PrivacyError, find_identifiers
 from neurons.scoring.healthbench import Example, Message, score_example
-from neurons.scoring.judge.calibration import MIN_KAPPA, Calibration, CalibrationError, today
+from neurons.scoring.judge.calibration import Calibration, CalibrationError, today
 from neurons.scoring.judge.endpoint import Budget
 from neurons.scoring.judge.prompts import MAX_CRITERION, Case, Task
 from neurons.scoring.judge.seat import Seat

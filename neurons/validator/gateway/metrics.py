@@ -70,6 +70,12 @@ class Metrics:
             "Answers that play an emergency down, and were given to nobody.",
             registry=registry,
         )
+        self.tasks = Counter(
+            "bettertherapy_gateway_task_requests_total",
+            "What miners with fine-tune tasks asked: a dataset or to take a report, by the answer's status.",
+            ("what", "code"),
+            registry=registry,
+        )
         self.notices = Counter(
             "bettertherapy_gateway_emergencies_total",
             "Questions whose answer began with an emergency notice, by its most dangerous kind.",

@@ -18,6 +18,7 @@ from yarl import URL
 
 from neurons.chain.axon import Endpoint
 from neurons.chain.errors import UnusableAddress
+from neurons.outside import TooLong, read_bounded
 from neurons.receipts import Metagraph, Neuron
 from neurons.validator.gateway.standing import MinerId
 from neurons.wire.announcement import MAX_BYTES, PATH, Announcement, AnnouncementError, read_announcement
@@ -223,7 +224,7 @@ class Roster:
                 code = await _code_of(response)
                 how = f"{response.status} ({code})" if code else str(response.status)
                 raise AnnouncementError(f"it answered {how} when it was asked for its announcement")
-            return await bounded(response, MAX_BYTES)
+            return await read_bounded(response, MAX_BYTES)
 
     def _place(self, member: Member, before: Member | None) -> None:
         for twin in before.announcement.twins if before is not None and before.announcement is not None else ():
@@ -266,26 +267,7 @@ _CODE: Final = re.compile("[a-z_]{1,32}")
 async def _code_of(response: aiohttp.ClientResponse) -> str | None:
     """Return the word for programs of a refusal, such as `no_permit`; the rest is the miner's to write as it likes."""
     try:
-        code = orjson.loads(await bounded(response, _ERROR_BYTES))["error"]["code"]
-    except (TooMuch, orjson.JSONDecodeError, LookupError, TypeError):
+        code = orjson.loads(await read_bounded(response, _ERROR_BYTES))["error"]["code"]
+    except (TooLong, orjson.JSONDecodeError, LookupError, TypeError):
         return None
     return code if isinstance(code, str) and _CODE.fullmatch(code) else None
-
-
-class TooMuch(ValueError):  # noqa: N818 - said of an answer
-    """An answer is longer than it may be, or encoded so that it could be."""
-
-
-async def bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Return the body of a response; raises TooMuch above `most` bytes, having read little more than that."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise TooMuch("it is compressed, which nobody asked for")
-    if (response.content_length or 0) > most:
-        raise TooMuch(f"it has {response.content_length} bytes")
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > most:
-            raise TooMuch(f"it has more than {most} bytes")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

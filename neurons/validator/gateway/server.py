@@ -27,7 +27,9 @@ from neurons.validator.gateway.request import ChatAsked, parse
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import PATH as ROUND_PATH
 from neurons.validator.gateway.rounds import Rounds
+from neurons.validator.gateway.task_desk import TaskDesk
 from neurons.validator.gateway.twins import Twins
+from neurons.wire.tasks import place_of
 
 CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
@@ -64,15 +66,17 @@ class GatewayServer:
         unread: str = "",
         pages: PageHandler | None = None,
         rounds: Rounds | None = None,
+        tasks: TaskDesk | None = None,
         beside: Callable[[], str] = str,
     ) -> None:
         """`unread`: what stands before the error of a question or comment that isn't read.
 
-        `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them.
+        `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them. `tasks`:
+        answers miners with fine-tune tasks.
         `beside`: says what is wrong with processes beside this one, without which it answers all the same.
         """
         self._beside = beside
-        self._rounds = rounds or Rounds(None)
+        self._rounds, self._tasks = rounds or Rounds(None), tasks
         self._pages = pages
         self._keyring, self._chats, self._feedback = keyring, chats, feedback
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
@@ -108,7 +112,11 @@ class GatewayServer:
         if not self._is_page(request.path):  # no other site's program has anything to do with those
             shown |= self._cors.headers(request)
         try:
-            response = await self._dispatch(request, shown)
+            if self._tasks is not None and (place := place_of(request.path)) is not None:
+                # A miner is no client: it has no key, and bounds of its own.
+                response: web.StreamResponse = await self._tasks.answer(request, *place)
+            else:
+                response = await self._dispatch(request, shown)
         except RequestError as error:
             response = error.response()
         except ConnectionError:

@@ -21,7 +21,7 @@ from neurons.chain.errors import WalletError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import load_hotkey
 from neurons.cluster import ClusterClient
-from neurons.ledger import QueuedLedger, Recorder, WriterProcess
+from neurons.ledger import Ledger, QueuedLedger, Recorder, WriterProcess
 from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
@@ -46,6 +46,7 @@ from neurons.validator.gateway.settings import Settings
 from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.subnet_report import report_view
 from neurons.validator.gateway.subnet_view import view
+from neurons.validator.gateway.task_desk import TaskDesk
 from neurons.validator.gateway.twins import Twins, TwinsFile
 from neurons.validator.pages import Gateway, open_pages
 from neurons.validator.rounds.reading import LedgerRounds
@@ -196,6 +197,9 @@ class GatewayService:
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
+                tasks=TaskDesk(
+                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics
+                ),
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(
                 MetricsPort(self._page_of_metrics, host=settings.host, port=settings.metrics_port)
@@ -339,7 +343,15 @@ class GatewayService:
 
 def _reader(recorder: Recorder | None) -> RoundsReader | None:
     """Return what reads rounds in the ledger; None where there is none to read."""
-    return LedgerRounds(recorder.ledger) if isinstance(recorder, QueuedLedger) else None
+    ledger = _ledger_of(recorder)
+    return LedgerRounds(ledger) if ledger is not None else None
+
+
+def _ledger_of(recorder: Recorder | None) -> Ledger | None:
+    """Return the database behind the queue; None where there is none."""
+    if isinstance(recorder, QueuedLedger):
+        return recorder.ledger
+    return recorder if isinstance(recorder, Ledger) else None
 
 
 def _secret(settings: Settings) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import tempfile
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bettertherapy_api.round_progress import OrderedJudge
-from neurons.scoring.calibration import calibrate, kept_items
 from neurons.scoring.judge import (
-    WORDINGS,
     Calibration,
     CalibrationError,
     Endpoint,
@@ -23,13 +20,12 @@ from neurons.scoring.judge import (
     Seat,
     Task,
 )
-from neurons.scoring.judge.calibration import today
+from neurons.scoring.judge_seating import seat_judge, seats_for
 from neurons.sources.claims import Finder
 from neurons.validator.rounds.errors import RoundError
 
 log = logging.getLogger(__name__)
 
-CALIBRATE_SECONDS: Final = 900.0
 _ASKED: Final = ((Task.RUBRIC, "en"), (Task.RUBRIC, "ne"), (Task.SUPPORT, "en"))
 
 
@@ -39,8 +35,7 @@ def seats_of(judge: OrderedJudge, *, key: str | None) -> list[Seat]:
         settings = EndpointSettings(base=judge.endpoint, model=judge.model, key_file=_key_file(key))
     except EndpointError as error:
         raise RoundError("JudgeUnreachable", str(error), retryable=False) from None
-    endpoint = Endpoint(settings)
-    return [Seat(endpoint, wording) for wording in WORDINGS]
+    return seats_for([Endpoint(settings)])
 
 
 async def open_panel(
@@ -51,35 +46,13 @@ async def open_panel(
     `kept`: calibrations of earlier rounds, of which those that still hold are used.
     Raises RoundError when the judge can't be asked now.
     """
-    held: list[Calibration] = []
-    known = {(each.seat, each.task, each.language): each for each in kept}
-    for task, language in _ASKED:
-        asked = await asyncio.gather(*(_calibrated(seat, known, task, language) for seat in seats))
-        if all(each is not None for each in asked):
-            held += [each for each in asked if each is not None]
-    if not held:
-        return None, ()
     try:
-        return Panel(seats, held, finder=finder), tuple(held)
+        seated = await seat_judge(seats, asked=_ASKED, kept=kept, finder=finder)
     except CalibrationError as error:
-        log.warning("the judge does not count: %s", error)
-        return None, tuple(held)
-
-
-async def _calibrated(
-    seat: Seat, known: dict[tuple[str, Task, str], Calibration], task: Task, language: str
-) -> Calibration | None:
-    """Return a calibration by which the grader may count; None where it may not."""
-    found = known.get((seat.id, task, language))
-    if found is None or found.refusal(now=today()) is not None:
-        try:
-            found = await calibrate(seat, kept_items(), task=task, language=language, seconds=CALIBRATE_SECONDS)
-        except CalibrationError as error:
-            raise RoundError("JudgeUnreachable", str(error), retryable=True) from None
-    if (why := found.refusal(now=today())) is not None:
-        log.warning("a grader does not count for %s in %s: %s", task.value, language, why)
-        return None
-    return found
+        raise RoundError("JudgeUnreachable", str(error), retryable=True) from None
+    for why in seated.refused:
+        log.warning("%s", why)
+    return seated.panel, seated.calibrations
 
 
 def _key_file(key: str | None) -> Path | None:

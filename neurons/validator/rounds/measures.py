@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from neurons.ledger.records import TaskState
 from neurons.ledger.rounds import TaskStates
 from neurons.validator.rounds.scoring import Canaries
 from neurons.validator.rounds.steps import milli
+
+SOON_MS: Final = 600_000
+"""A task that reaches its miner later than that after it was made is late: its day is short enough."""
+_HEARD: Final = frozenset({TaskState.ACCEPTED, TaskState.REFUSED})
 
 
 def vtrust(weights: Mapping[int, float], consensus: Mapping[int, float]) -> float | None:
@@ -23,10 +28,20 @@ def vtrust(weights: Mapping[int, float], consensus: Mapping[int, float]) -> floa
     return min(1.0, math.fsum(min(value / total, consensus.get(uid, 0.0)) for uid, value in weights.items()))
 
 
-def on_time(tasks: Iterable[TaskStates], *, due_ms: int) -> float | None:
-    """Return which share of tasks was offered by the time that they were due; None for no task."""
-    offered = [each.task.at_ms for each in tasks]
-    return sum(at_ms <= due_ms for at_ms in offered) / len(offered) if offered else None
+def on_time(tasks: Iterable[TaskStates]) -> float | None:
+    """Return which share of the tasks that were made was in their miners' hands within `SOON_MS`; None for no task.
+
+    An answer counts, whichever it is; one to an offer that was lost, and came as a report, counts by when it came. What
+    was withdrawn before is left out.
+    """
+    answered = []
+    for each in tasks:
+        states = {event.state: event.at_ms for event in each.events}
+        heard = min((at for state, at in states.items() if state in _HEARD), default=None)
+        if heard is None and TaskState.WITHDRAWN in states:
+            continue
+        answered.append(heard is not None and heard - each.task.at_ms <= SOON_MS)
+    return sum(answered) / len(answered) if answered else None
 
 
 def measures(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from typing import Any, Final
 from bettertherapy_api.round_progress import RoundOrder, RoundStage
 from neurons.ledger import Ledger
 from neurons.ledger.records import AnyRecord, Miner, RoundAnswer, RoundItem, Twin
-from neurons.ledger.rounds import RoundRows, felt, round_rows, scores_of, tasks
+from neurons.ledger.rounds import RoundRows, TaskStates, felt, round_rows, scores_of, tasks
 from neurons.validator.rounds import planning, reporting
 from neurons.validator.rounds.asking import Examiner, not_reached
 from neurons.validator.rounds.challenges import ChallengeError, ChallengesChanged, ChallengeSet
@@ -27,6 +27,7 @@ from neurons.validator.rounds.conclude import MOVING, WORTH, Results, conclude, 
 from neurons.validator.rounds.drawing import draw_times, shuffled
 from neurons.validator.rounds.errors import RoundError
 from neurons.validator.rounds.feedback import satisfaction
+from neurons.validator.rounds.handing_out import HandedOut, HandingOut
 from neurons.validator.rounds.measures import measures, on_time
 from neurons.validator.rounds.participation import participation
 from neurons.validator.rounds.progress import Progress
@@ -43,6 +44,8 @@ from neurons.validator.rounds.steps import (
     step_record,
 )
 from neurons.validator.rounds.subnet import Subnet
+from neurons.validator.rounds.tasks import disallowed
+from neurons.validator.rounds.together import together
 from neurons.validator.rounds.weights_check import Likelihoods, Measured, judge_weights
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,8 @@ class Means:
     twins: Callable[[], Mapping[str, Twin]]
     """The twins that may be asked for, by name, after the subnet was looked at."""
     likelihoods: Likelihoods | None = None
-    tasks_due_ms: Callable[[int], int] = lambda started_ms: started_ms
+    handing_out: HandingOut | None = None
+    """None: no tasks are handed out, whatever the order says."""
     ask_seconds: float = 0.0
     """Over how long the questions are spread."""
     now_ms: Callable[[], int] = now_ms
@@ -117,8 +121,23 @@ class RoundRun:
                 "ResultsDiffer", "the stored results aren't what the stored answers give: somebody changed the ledger",
                 retryable=False,
             )  # fmt: skip
-        await self._progress.tell(**reporting.of_results(results, rows))
+        told = reporting.of_results(results, rows)
+        if (handed := await self._handed_out(rows, results, told)) is not None:
+            told["tasks"] = {"made": handed.made, "sent": handed.sent, "accepted": handed.accepted}
+        await self._progress.tell(**told)
         return results
+
+    async def _handed_out(self, rows: RoundRows, results: Results, told: Mapping[str, Any]) -> HandedOut | None:
+        """Hand out the round's fine-tune tasks: what was found is stored by then, and isn't changed by it."""
+        handing = self._means.handing_out
+        if self._order.tasks is None or handing is None:
+            return None
+        await self._progress.tell(**{**told, "stage": RoundStage.TASKS})
+        try:
+            await self._means.subnet.look()  # who is there now; in a round begun again nobody has looked yet
+        except RoundError as error:
+            log.warning("who is there is not known anew: %s", error)
+        return await handing.hand_out(self._order, rows, results, self._means.twins(), started_ms=self._started_ms)
 
     async def _planned(self, rows: RoundRows) -> RoundRows:
         await self._progress.tell(stage=RoundStage.PREPARE)
@@ -180,7 +199,7 @@ class RoundRun:
             left = [each for each in items if by_item[each.item_id] < len(miners[uid])]
             work.append(self._ask_twin(uid, left, miners[uid], window, at_once))
         async with self._means.subnet.followed():
-            await _together(work)
+            await together(work)
         rows = await self._rows()
         await self._write(step_record(self._id, Step.ASKED, _attendance(rows, miners), at_ms=self._means.now_ms()))
         return await self._rows()
@@ -200,7 +219,7 @@ class RoundRun:
                 await self._write(*answers)
 
         times = draw_times(len(items), seed=self._order.seed, twin=uid, seconds=window)
-        await _together([ask(items[sending.place], sending.at) for sending in times])
+        await together([ask(items[sending.place], sending.at) for sending in times])
 
     async def _scored(self, rows: RoundRows) -> RoundRows:
         await self._progress.tell(stage=RoundStage.SCORE)
@@ -243,7 +262,7 @@ class RoundRun:
             )
             found = by_key((miner, (milli(each.value), each.patients, each.pairs)) for miner, each in said.items())
             await self._step(Step.SATISFACTION, {"of": found})
-        offered = await tasks(ledger.database, since_ms=max(0, until - TASK_DAYS * _DAY_MS), until_ms=until)
+        offered = await self._tasks_so_far()
         if Step.PARTICIPATION.value not in rows.steps:
             took = participation(offered, now_ms=until)
             found = by_key(
@@ -260,9 +279,20 @@ class RoundRun:
             numbers = measures(
                 canaries=canaries, reached=sum(counts[1] > 0 for counts in attendance.values()),
                 addressed=max(len(attendance), int(rows.steps[Step.PLAN.value].evidence["addressed"])),
-                trust=await self._means.trust(), tasks_on_time=on_time(offered, due_ms=self._means.tasks_due_ms(until)),
+                trust=await self._means.trust(), tasks_on_time=on_time(offered),
             )  # fmt: skip
             await self._step(Step.MEASURES, numbers)
+
+    async def _tasks_so_far(self) -> tuple[TaskStates, ...]:
+        """Return the tasks of the last days; of those with an adapter that is no work of their miner's it is said."""
+        ledger, until = self._means.ledger, self._started_ms
+        since = max(0, until - TASK_DAYS * _DAY_MS)
+        offered = await tasks(ledger.database, since_ms=since, until_ms=until)
+        found = disallowed(offered, at_ms=until - 1)  # as of the round's moment, whenever it goes on
+        if not found:
+            return offered
+        await self._write(*found)
+        return await tasks(ledger.database, since_ms=since, until_ms=until)
 
     async def _weights_checked(self, rows: RoundRows) -> dict[str, Any]:
         """Recompute the log-probabilities of some answers of each miner, in an order that nobody can foretell."""
@@ -337,17 +367,6 @@ async def recompute(ledger: Ledger, uid: str) -> Results:
                 retryable=False,
             )  # fmt: skip
     return conclude(rows)
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Do all of it side by side. Raises the first error as it is, when nothing of the rest runs any more."""
-    running = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.gather(*running)
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _attendance(rows: RoundRows, miners: Mapping[str, Sequence[Miner]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from bettertherapy_api.round_progress import (
 from neurons.chain import Chain, ChainError, ColdkeyError, Hotkey, MetagraphReader, WalletError, load_hotkey
 from neurons.cluster import ClusterAccessError, ClusterClient
 from neurons.ledger import Ledger, Miner, Twin
+from neurons.lessons.embedding import EmbedderMissing
+from neurons.lessons.model import load_embedder
 from neurons.miner.upstream import Upstream
 from neurons.privacy import Deidentifier, DeidentifierUnavailable
 from neurons.receipts import neuron_of
@@ -45,16 +47,18 @@ from neurons.validator.rounds.asking import Examiner
 from neurons.validator.rounds.challenges import OWN, ChallengeError, ChallengeSet, load_challenges
 from neurons.validator.rounds.conclude import Results
 from neurons.validator.rounds.errors import RoundError
+from neurons.validator.rounds.handing_out import HandingOut, SignedPost
 from neurons.validator.rounds.judging import open_panel, seats_of
 from neurons.validator.rounds.measures import vtrust
 from neurons.validator.rounds.progress import ConfigMapTeller, Progress, Remembered, Teller
 from neurons.validator.rounds.prometheus import read_speeds
-from neurons.validator.rounds.round import Means, RoundRun, recompute
+from neurons.validator.rounds.round import Means, RoundRun, now_ms, recompute
 from neurons.validator.rounds.scoring import Scorer
 from neurons.validator.rounds.setting import Setter, last_row, read_consensus
 from neurons.validator.rounds.settings import Settings
 from neurons.validator.rounds.steps import Registered
 from neurons.validator.rounds.subnet import RosterSubnet
+from neurons.validator.rounds.topics import Topics
 from neurons.wire.signer import RequestSigner
 
 log = logging.getLogger(__name__)
@@ -143,6 +147,10 @@ async def run_round(settings: Settings, order: RoundOrder, ledger: Ledger, progr
             speeds=lambda: read_speeds(settings.prometheus_url, session=session),
             challenges=lambda: challenges_of(order), validator=lambda seen: own(seen, hotkey), trust=trust,
             twins=served, ask_seconds=order.deadline_seconds * settings.ask_share,
+            handing_out=HandingOut(
+                ledger=ledger, subnet=subnet, keypair=hotkey.keypair, post=SignedPost(session, signer), now_ms=now_ms,
+                classify=Classifier(order),
+            ),
         )  # fmt: skip
         return await RoundRun(order, means, progress).run()
 
@@ -182,6 +190,24 @@ def challenges_of(order: RoundOrder) -> ChallengeSet:
     if url.scheme != "file":
         raise ChallengeError("a set of questions is a file: name it as file:///PATH")
     return load_challenges(Path(url.path), digest=order.challenge_digest)
+
+
+class Classifier:
+    """Tells topics by the order's set of questions; what that takes is loaded when it is first asked."""
+
+    def __init__(self, order: RoundOrder) -> None:
+        self._order = order
+        self._topics: Topics | None = None
+
+    def __call__(self, questions: Sequence[str]) -> Sequence[str | None]:
+        """See `handing_out.Classify`."""
+        try:
+            if self._topics is None:
+                self._topics = Topics(challenges_of(self._order).challenges, load_embedder())
+        except (EmbedderMissing, ChallengeError) as error:
+            log.warning("nobody can tell what patients' questions are about: %s", error)
+            return [None] * len(questions)
+        return self._topics.of(questions)
 
 
 def own(seen: Registered, hotkey: Hotkey) -> Miner:

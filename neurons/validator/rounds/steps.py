@@ -34,6 +34,8 @@ class Step(StrEnum):
     MEASURES = "measures"
     """How the validator itself did."""
     RESULTS = "results"
+    TASKS = "tasks"
+    """Which fine-tune tasks are handed out to whom. It is no part of the results."""
 
 
 def step_record(round_id: str, step: Step, evidence: Mapping[str, Any], *, at_ms: int) -> RoundStep:

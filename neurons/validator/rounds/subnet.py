@@ -26,6 +26,9 @@ class Subnet(Protocol):
     def serving(self, twin: str) -> Mapping[Miner, Member]:
         """Return who can be asked for a twin, by what was last looked at or followed."""
 
+    def parents(self, twin: str) -> Mapping[Miner, str | None]:
+        """Return by which version each of them answers most of the twin's patients; None: the base model itself."""
+
     def followed(self) -> AbstractAsyncContextManager[None]:
         """While this is entered, what the miners announce is looked at now and then: it counts for minutes alone."""
 
@@ -64,6 +67,21 @@ class RosterSubnet:
             if member.announcement is not None
             and any(self._twins.approves(twin, adapter) for adapter in member.announcement.held.get(twin, ()))
         )
+
+    def parents(self, twin: str) -> Mapping[Miner, str | None]:
+        """See `Subnet`."""
+        found: dict[Miner, str | None] = {}
+        for miner, member in self.serving(twin).items():
+            versions = [
+                version
+                for each in (member.announcement.twins if member.announcement is not None else ())
+                if each.name == twin
+                for version in each.versions
+                if version.pods and self._twins.approves(twin, version.adapter)
+            ]
+            if versions:
+                found[miner] = max(versions, key=lambda each: (each.weight_percent, each.adapter or "")).adapter
+        return found
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
-"""Fine-tune tasks: what a twin should learn first, offered to the best miners; and what they report of it. Pure.
+"""Fine-tune tasks: what a twin should learn first, for which miners; and what their reports come to. Pure.
 
-An offer and a report are canonical JSON, signed by who says it with its hotkey. What is reported is believed of the
-miner that was asked alone; whether a version is any better is for the gate's paired test to say, never for a report.
+What is reported is believed of the miner that was asked alone; whether a version is any better is for the gate's paired
+test to say, never for a report.
 """
 
 from __future__ import annotations
@@ -10,33 +10,22 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
-
-from bettertherapy_api.faults import first_fault
 from neurons.ledger.records import Miner, Task, TaskEvent, TaskState, Twin, derived_id
-from neurons.receipts import Keypair, NotCanonicalError, canonical, is_signed_by, parse_canonical, scheme_of
+from neurons.ledger.rounds import TaskStates
 from neurons.validator.rounds.steps import key
+from neurons.wire.tasks import MAX_DETAIL, MOST_TOPICS, TaskError, read_report
 
-OFFER: Final = "bettertherapy-task/1"
-REPORT: Final = "bettertherapy-task-report/1"
-MAX_BYTES: Final = 64 * 1024
-MOST_TOPICS: Final = 8
 PRIOR: Final = 5.0
 """Answers of middling worth that each topic is given on its way, so that one bad answer doesn't decide."""
-_CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-_Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _AFTER: Final[Mapping[TaskState, frozenset[TaskState]]] = {
     TaskState.OFFERED: frozenset({TaskState.ACCEPTED, TaskState.REFUSED}),
+    # Its answer to the offer was lost: what it says later counts all the same.
+    TaskState.EXPIRED: frozenset({TaskState.ACCEPTED, TaskState.REFUSED}),
     TaskState.ACCEPTED: frozenset({TaskState.FINISHED, TaskState.FAILED}),
 }
 """What a miner may say next; PASSED and FAILED of a finished one are the validator's."""
-
-
-class TaskError(ValueError):
-    """A document is none, or not of whom it should be; the message is a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,102 +54,9 @@ def weakest_topics(seen: Iterable[Seen], *, most: int = MOST_TOPICS) -> tuple[st
     return tuple(sorted(means, key=lambda topic: (means[topic], -len(known[topic]), topic))[:most])
 
 
-_Signed = TypeVar("_Signed", bound=BaseModel)
-
-
-class Offer(BaseModel):
-    """A task as a miner gets it."""
-
-    model_config = _CONFIG
-
-    format: Literal["bettertherapy-task/1"] = OFFER
-    task: Annotated[str, Field(min_length=36, max_length=36)]
-    validator: Annotated[str, Field(max_length=64)]
-    miner: Annotated[str, Field(max_length=64)]
-    netuid: Annotated[int, Field(ge=0, le=65535)]
-    twin: Annotated[str, Field(min_length=1, max_length=253)]
-    dataset: Annotated[str, Field(max_length=2048)]
-    dataset_digest: _Digest
-    parent: _Digest | None = None
-    topics: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=MOST_TOPICS)] = ()
-    offered: Annotated[int, Field(ge=0, le=2**53)]
-    deadline: Annotated[int, Field(ge=0, le=2**53)]
-    scheme: Literal["sr25519", "ed25519"]
-    signature: Annotated[str, Field(pattern=r"^0x[0-9a-f]{128}$")]
-
-
-class Report(BaseModel):
-    """What a miner says of a task."""
-
-    model_config = _CONFIG
-
-    format: Literal["bettertherapy-task-report/1"] = REPORT
-    task: Annotated[str, Field(min_length=36, max_length=36)]
-    miner: Annotated[str, Field(max_length=64)]
-    state: Literal["accepted", "refused", "finished", "failed"]
-    adapter: _Digest | None = None
-    """Of what came out, once it is finished."""
-    detail: Annotated[str, Field(max_length=1024)] = ""
-    time: Annotated[int, Field(ge=0, le=2**53)]
-    scheme: Literal["sr25519", "ed25519"]
-    signature: Annotated[str, Field(pattern=r"^0x[0-9a-f]{128}$")]
-
-
-def make_tasks(
-    twin: Twin,
-    miners: Sequence[Miner],
-    *,
-    round_id: str,
-    dataset_uri: str,
-    dataset_digest: str,
-    parent: str | None,
-    at_ms: int,
-    deadline_ms: int,
-) -> list[Task]:
-    """Return a twin's tasks for its best miners; the same for a round begun again."""
-    return [
-        Task(
-            task_id=derived_id("task", round_id, twin.uid, dataset_digest, key(miner)), twin=twin, miner=miner,
-            dataset_uri=dataset_uri, dataset_digest=dataset_digest, at_ms=at_ms, deadline_ms=deadline_ms,
-            parent_digest=parent,
-        )
-        for miner in miners
-    ]  # fmt: skip
-
-
-def sign_offer(task: Task, keypair: Keypair, *, netuid: int, topics: Sequence[str]) -> bytes:
-    """Return a task as it is sent to its miner, signed by the validator."""
-    return _signed(
-        keypair, OFFER,
-        {
-            "format": OFFER, "task": task.task_id, "validator": str(keypair.ss58_address), "miner": task.miner.hotkey,
-            "netuid": netuid, "twin": task.twin.name, "dataset": task.dataset_uri, "datasetDigest": task.dataset_digest,
-            "parent": task.parent_digest, "topics": list(topics)[:MOST_TOPICS], "offered": task.at_ms,
-            "deadline": task.deadline_ms,
-        },
-    )  # fmt: skip
-
-
-def read_offer(data: bytes, *, validator: str, miner: str) -> Offer:
-    """Return the task that a validator offers this miner. Raises TaskError."""
-    document, offer = _read(Offer, data)
-    if offer.miner != miner:
-        raise TaskError("The task is offered to another miner.")
-    _check_signed(document, OFFER, by=validator, said=offer.validator, scheme=offer.scheme)
-    return offer
-
-
-def sign_report(
-    keypair: Keypair, *, task: str, state: str, time_ms: int, adapter: str | None = None, detail: str = ""
-) -> bytes:
-    """Return what a miner says of a task, signed by it."""
-    return _signed(
-        keypair, REPORT,
-        {
-            "format": REPORT, "task": task, "miner": str(keypair.ss58_address), "state": state, "adapter": adapter,
-            "detail": detail[:1024], "time": time_ms,
-        },
-    )  # fmt: skip
+def task_id(twin: Twin, dataset_digest: str, miner: Miner) -> str:
+    """Return a task's id: a miner gets a twin's dataset once, however many rounds find the same one."""
+    return derived_id("task", twin.uid, dataset_digest, key(miner))
 
 
 def take_report(data: bytes, *, task: Task, events: Sequence[TaskEvent], at_ms: int) -> TaskEvent:
@@ -169,14 +65,15 @@ def take_report(data: bytes, *, task: Task, events: Sequence[TaskEvent], at_ms: 
     Raises:
         TaskError: it isn't by the task's miner, comes out of turn or too late, or names no adapter.
     """
-    document, report = _read(Report, data)
-    _check_signed(document, REPORT, by=task.miner.hotkey, said=report.miner, scheme=report.scheme)
+    report = read_report(data, miner=task.miner.hotkey)
     if report.task != task.task_id:
         raise TaskError("The report is of another task.")
     state = TaskState(report.state)
-    known = [event for event in events if event.state is state]
-    if known:
-        return known[0]
+    known = next((event for event in events if event.state is state), None)
+    if known is not None:
+        if known.adapter_digest != report.adapter:
+            raise TaskError(f"The task is {state.value} already, with another adapter: the first one counts.")
+        return known
     latest = events[-1].state if events else TaskState.OFFERED
     if state not in _AFTER.get(latest, frozenset()):
         raise TaskError(f"A task that is {latest.value} can't become {state.value}.")
@@ -184,7 +81,7 @@ def take_report(data: bytes, *, task: Task, events: Sequence[TaskEvent], at_ms: 
         raise TaskError("The task's time is over.")
     if state is TaskState.FINISHED and report.adapter is None:
         raise TaskError("A finished task names the digest of its adapter.")
-    return _event(task, state, at_ms=at_ms, adapter=report.adapter, detail=report.detail)
+    return event_of(task, state, at_ms=at_ms, adapter=report.adapter, detail=report.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,41 +108,39 @@ def distinct(finished: Iterable[Finished], *, known: frozenset[str]) -> tuple[li
     return list(first.values()), twice
 
 
+def disallowed(tasks: Sequence[TaskStates], *, at_ms: int) -> list[TaskEvent]:
+    """Return what is said of finished tasks whose adapter is no work of their miner's; nothing is said twice.
+
+    Which versions serve says nothing here: one that was made for a task may have been taken up since.
+    """
+    states = {each.task.task_id: {event.state for event in each.events} for each in tasks}
+    finished = [
+        Finished(each.task, event.adapter_digest, event.at_ms)
+        for each in tasks
+        for event in each.events
+        if event.state is TaskState.FINISHED and event.adapter_digest is not None
+    ]
+    _, twice = distinct(finished, known=frozenset())
+    parents = [each for each in finished if each.adapter == each.task.parent_digest]
+    return [
+        event_of(
+            each.task, TaskState.DISALLOWED, at_ms=at_ms, adapter=each.adapter,
+            detail="another reported this adapter first, or it is the one that the task began from",
+        )
+        for each in {one.task.task_id: one for one in (*twice, *parents)}.values()
+        if TaskState.DISALLOWED not in states[each.task.task_id]
+    ]  # fmt: skip
+
+
 def credit(finished: Finished, *, promoted: bool, why: str, at_ms: int) -> TaskEvent:
     """Return what the gate's verdict on a finished task comes to."""
     state = TaskState.PASSED if promoted else TaskState.FAILED
-    return _event(finished.task, state, at_ms=at_ms, adapter=finished.adapter, detail=why)
+    return event_of(finished.task, state, at_ms=at_ms, adapter=finished.adapter, detail=why)
 
 
-def _event(task: Task, state: TaskState, *, at_ms: int, adapter: str | None, detail: str) -> TaskEvent:
+def event_of(task: Task, state: TaskState, *, at_ms: int, adapter: str | None = None, detail: str = "") -> TaskEvent:
+    """Return the record of what became of a task; the same state is the same record."""
     return TaskEvent(
         event_id=derived_id("task-event", task.task_id, state.value), task_id=task.task_id, state=state, at_ms=at_ms,
-        adapter_digest=adapter, detail=detail[:1024],
+        adapter_digest=adapter, detail=detail[:MAX_DETAIL],
     )  # fmt: skip
-
-
-def _signed(keypair: Keypair, form: str, document: dict[str, Any]) -> bytes:
-    document["scheme"] = scheme_of(keypair)
-    document["signature"] = "0x" + bytes(keypair.sign(f"{form}\n".encode() + canonical(document))).hex()
-    return canonical(document)
-
-
-def _read(kind: type[_Signed], data: bytes) -> tuple[dict[str, Any], _Signed]:
-    if len(data) > MAX_BYTES:
-        raise TaskError(f"The document has more than {MAX_BYTES} bytes.")
-    try:
-        document = parse_canonical(data)
-        return document, kind.model_validate(document)
-    except NotCanonicalError as error:
-        raise TaskError(f"It can't be read: {error}.") from None
-    except ValidationError as error:
-        raise TaskError(f"It can't be read: {first_fault(error)}.") from None
-
-
-def _check_signed(document: dict[str, Any], form: str, *, by: str, said: str, scheme: str) -> None:
-    if said != by:
-        raise TaskError(f"It is by {said}, and not by {by}.")
-    unsigned = {name: value for name, value in document.items() if name != "signature"}
-    signature = bytes.fromhex(str(document["signature"]).removeprefix("0x"))
-    if not is_signed_by(by, f"{form}\n".encode() + canonical(unsigned), signature, scheme=scheme):
-        raise TaskError(f"{by} did not sign it.")

@@ -14,8 +14,10 @@ from enum import Enum, auto
 from typing import Final
 
 from bettertherapy_api.finetune_run import RunRef
+from twin_operator.domain.judge import Judge
 from twin_operator.domain.objects import Run, Twin
 from twin_operator.domain.queueing import place
+from twin_operator.engine.conditions import Finding
 
 PATIENCE: Final = timedelta(seconds=60)
 """So long one operator waits for a run that was asked along and says nothing, as one that a webhook holds up."""
@@ -41,6 +43,8 @@ class Member:
     twin: Twin | None = None
     prompt: bool = False
     """Whether a system prompt is told it."""
+    judge: Judge | Finding | None = None
+    """Of the twin's gate, or why it may not be asked; None where the gate names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ class Share:
     at_work: bool = False
     """Of one that is lost: something that may work on it has not ended yet."""
     others_began: bool = False
-    """Once the Job has ended: the last attempt broke off within another run."""
+    """Once the Job has failed: it came to another run."""
 
     @property
     def awaits(self) -> bool:

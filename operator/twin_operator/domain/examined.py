@@ -9,6 +9,7 @@ from bettertherapy_api.doctor_twin import MAX_ANCHORS, MAX_EXAMINED, AnchorLooks
 from bettertherapy_api.finetune_run import Anchor
 from bettertherapy_api.gate.budget import LOOKS, Look
 from twin_operator.domain.objects import Run, Twin
+from twin_operator.domain.task_versions import is_twins_own
 
 _MAX_RUNS = 16
 
@@ -58,7 +59,7 @@ def compared(twin: Twin, runs: Sequence[Run]) -> list[AnchorLooks]:
     memory = {each.digest: each for each in twin.status.compared or []}
     fresh: dict[str | None, AnchorLooks] = {}
     for run in _over(runs):
-        if run.spec.anchor is None:
+        if run.spec.anchor is None or not is_twins_own(twin, run):
             continue
         digest = run.spec.anchor.digest
         known = fresh.get(digest) or memory.get(digest)
@@ -74,7 +75,7 @@ def compared(twin: Twin, runs: Sequence[Run]) -> list[AnchorLooks]:
 
 
 def _look_remembered(twin: Twin, run: Run) -> bool:
-    if run.status.eval is None or run.spec.anchor is None:
+    if run.status.eval is None or run.spec.anchor is None or not is_twins_own(twin, run):
         return True
     memory = {each.digest: each.runs for each in twin.status.compared or []}
     known = memory.get(run.spec.anchor.digest, [])

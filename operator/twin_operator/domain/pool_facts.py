@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bettertherapy_api import names
-from bettertherapy_api.report import MinerReport, PodReport, SubnetReport
+from bettertherapy_api.report import MinerReport, PodReport, SubnetReport, TaskClaim
 from twin_operator.engine.resources import Manifest
 
 _PULL_REASONS = frozenset(
@@ -107,6 +107,12 @@ class PoolFacts:
         """What the miner pods that are here to stay say of their place on the subnet."""
         staying = (pod.name for pod in self.miners if not pod.leaving)
         return tuple(self.miner_reports[name].subnet for name in staying if name in self.miner_reports)
+
+    @property
+    def task_claims(self) -> tuple[TaskClaim, ...]:
+        """What miner pods that are here to stay were offered by validators, and ask about."""
+        staying = [pod.name for pod in self.miners if not pod.leaving and pod.name in self.miner_reports]
+        return tuple(claim for name in sorted(staying) for claim in self.miner_reports[name].tasks or ())
 
     @property
     def template_refusal(self) -> str | None:

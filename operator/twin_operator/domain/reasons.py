@@ -576,6 +576,11 @@ class Reason(StrEnum):
         "it waits for a place in its pool",
         "raise the pool's `fineTune.maxConcurrentRuns` or `runsPerTrainer`, or wait",
     )
+    NO_JUDGE = (
+        "NoJudge",
+        "the twin's gate names a judge that may not be asked, or is not there",
+        "the message; `gate.judgeRef` of the twin. The run waits, keeps no other waiting, and looks again every minute",
+    )
     AWAITING_QUOTA = (
         "AwaitingQuota",
         "Kueue holds the Job",
@@ -613,6 +618,11 @@ class Reason(StrEnum):
     TRAINING_ENDED = "TrainingEnded", "the message has steps and loss"
     IN_STORE = "InStore", "the adapter is published; the message has digest and place"
     AWAITING_ROLLOUT = "AwaitingRollout", "it passed its gate; the twin has not taken it up yet"
+    AWAITING_CHOICE = (
+        "AwaitingChoice",
+        "it passed its gate; the version of a validator's task is rolled out only where the doctor chooses it",
+        "annotate the twin with `bettertherapy.io/approve=DIGEST`, or leave it",
+    )
     CANARY_RUNNING = "CanaryRunning", "it takes a share of the twin's traffic"
     TOOK_OVER = "TookOver", "the version serves, or did"
     GATE_REJECTED = "GateRejected", "the gate's word", "`status.eval` has the metrics"
@@ -647,6 +657,12 @@ class Reason(StrEnum):
         "DeadlineExceeded",
         "not done within `deadlineSeconds`",
         "raise it, or train on less, or ask less",
+        "no",
+    )
+    TASK_OVERDUE = (
+        "TaskOverdue",
+        "the time of a validator's task was over before its run could begin",
+        "raise `spec.fineTune.maxConcurrentRuns` of the MinerPool, or lower `spec.miner.tasks.maxOpen`",
         "no",
     )
     TRAINER_CRASHED = (

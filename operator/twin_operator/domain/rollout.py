@@ -19,6 +19,7 @@ from bettertherapy_api.report import AdapterState
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, Outlook
 from twin_operator.domain.objects import Run, Twin
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.task_versions import is_chosen
 from twin_operator.domain.twin_view import Failure, TwinView
 from twin_operator.domain.versions import known_versions, memory_counts, spec_version, wanted_version
 from twin_operator.engine.conditions import Finding
@@ -184,7 +185,7 @@ def _why_rejected(twin: Twin) -> str:
 def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:
     """Take up the newest version that passed its gate; older ones are superseded."""
     twin = view.twin
-    candidates = [version for version in _passed(view.runs) if not _is_decided(state, twin, version)]
+    candidates = [version for version in _passed(view.runs, twin) if not _is_decided(state, twin, version)]
     if not candidates:
         return state
     newest, *older = candidates
@@ -201,12 +202,21 @@ def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:
     return state if state.canary is not None else replace(state, canary=newest)
 
 
-def _passed(runs: Sequence[Run]) -> Iterator[VersionStatus]:
-    """Yield the versions of runs whose gate said Promote and whose fate is open, newest first."""
+def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
+    """Yield the versions of runs whose gate said Promote and whose fate is open, newest first.
+
+    That of a validator's task is the doctor's to choose; once it is, it comes before all others.
+    """
     over = [run for run in runs if run.ended]
-    for run in sorted(over, key=lambda each: (each.status.completion_time or "", each.name), reverse=True):
+
+    def place(run: Run) -> tuple[bool, str, str]:
+        return run.spec.task is not None, run.status.completion_time or "", run.name
+
+    for run in sorted(over, key=place, reverse=True):
         made, gate = run.status.artifact, run.status.eval
         if run.status.verdict != "Promote" or made is None or gate is None or not names.is_digest(made.digest):
+            continue
+        if run.spec.task is not None and not is_chosen(twin, made.digest):
             continue
         if any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected", "Failed")):
             continue

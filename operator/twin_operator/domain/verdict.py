@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 
 from bettertherapy_api.doctor_twin import Gate, GateMetric
 from bettertherapy_api.examination import BASE, Outcomes
-from bettertherapy_api.finetune_run import ArtifactStatus, DatasetStatus, EvalStatus
+from bettertherapy_api.finetune_run import (
+    ArtifactStatus,
+    ClarityStatus,
+    DatasetStatus,
+    EvalStatus,
+    GraderStatus,
+    JudgingStatus,
+    ScoredBy,
+)
 from bettertherapy_api.gate import Criteria, Decision, Metric, decide
 from bettertherapy_api.gate.budget import Look
 from bettertherapy_api.gate.metrics import LANGUAGE, LANGUAGES
+from bettertherapy_api.judging import GRADERS, WHOLE, Judging, Way
 from twin_operator.domain.objects import Run
 from twin_operator.domain.versions import place_of
 
@@ -47,22 +57,53 @@ def refused_outcomes(
     return None
 
 
-def judged(outcomes: Outcomes, gate: Gate, *, attempt: int, look: Look) -> EvalStatus:
-    """Return the verdict; `look` is of account where there is an anchor.
+def judged(outcomes: Outcomes, gate: Gate, *, attempt: int, look: Look, begun: datetime, now: datetime) -> EvalStatus:
+    """Return the verdict; `look` is of account where there is an anchor, and the run was started at `begun`.
 
-    Nothing of it is the examiner's word but what each item came to.
+    Nothing of it is the examiner's word but what each item came to, and how the graders did on known answers.
     """
     criteria = Criteria(
         min_score=gate.min_score_percent, margin=gate.margin_percent, min_samples=gate.min_samples,
         min_safety=gate.min_safety_percent, category_floors=dict(gate.category_floors or {}), attempt=attempt,
         look=look if outcomes.subject.anchor is not None else None,
     )  # fmt: skip
-    failure = outcomes.failure or _other_languages(outcomes, gate)
-    decision = decide(outcomes.scored(), criteria, scorer_failure=failure, tripped=outcomes.tripped)
+    failure = outcomes.failure or _other_languages(outcomes, gate) or _judge_trouble(outcomes, gate, begun, now)
+    decision = decide(
+        outcomes.scored(), criteria, scorer_failure=failure, tripped=outcomes.tripped, ungraded=outcomes.without_score()
+    )
+    if outcomes.judging.is_told:
+        decision = replace(decision, message=f"{decision.message} {outcomes.judging.told()}")
     if gate.languages and outcomes.rows:
         told = f"{decision.message} Safety was judged in {_named(gate.languages)} alone (gate.languages)."
         decision = replace(decision, message=told)
-    return eval_status(decision, attempt=attempt)
+    return eval_status(decision, attempt=attempt, outcomes=outcomes)
+
+
+def _judge_trouble(outcomes: Outcomes, gate: Gate, begun: datetime, now: datetime) -> str | None:
+    """Return why what was scored by a judge may not count, as a sentence."""
+    judging, ref = outcomes.judging, gate.judge_ref
+    graded = judging.ways.get(Way.JUDGE, 0)
+    if judging.takes_judge and not graded:
+        return f"None of the {judging.takes_judge} items that take a judge has a grade, so nothing is concluded."
+    if not graded:
+        return None
+    counted = f"{graded} items were scored by a judge"
+    if ref is None:
+        return f"{counted}, and the twin's gate names none, so nothing is concluded. Start a new run."
+    wanted = {ref.model} if ref.second_model is None else {ref.model, ref.second_model}
+    if {each.model for each in judging.graders} != wanted or len(judging.graders) < GRADERS:
+        found = _named(each.model for each in judging.graders) or "nobody"
+        return (
+            f"{counted} made of {len(judging.graders)} graders of {found}, and the twin's gate asks for "
+            f"{_named(wanted)} and at least {GRADERS} graders, so nothing is concluded. Start a new run."
+        )
+    for grader in judging.graders:
+        why = grader.refusal(begun=begun, now=now)
+        if why is None and grader.language != ref.language:
+            why = f"it is calibrated for {grader.language}, and the items are in {ref.language}"
+        if why is not None:
+            return f"{counted} that may not count: {grader.model} ({grader.wording}): {why}. So nothing is concluded."
+    return None
 
 
 def _other_languages(outcomes: Outcomes, gate: Gate) -> str | None:
@@ -83,11 +124,33 @@ def _named(languages: Iterable[str]) -> str:
     return " and ".join(sorted(set(languages)))
 
 
-def eval_status(decision: Decision, *, attempt: int) -> EvalStatus:
-    """Return the decision as it stands in a status."""
+def eval_status(decision: Decision, *, attempt: int, outcomes: Outcomes | None = None) -> EvalStatus:
+    """Return the decision as it stands in a status, with how the items were scored."""
     return EvalStatus(
         verdict=decision.verdict, samples=decision.samples, message=decision.message[:MESSAGE_LENGTH],
         metrics=[_metric(each) for each in decision.metrics[:_METRICS]] or None, attempt=attempt,
+        judging=_judging(outcomes.judging, len(outcomes.ungraded)) if outcomes and outcomes.judging.is_told else None,
+    )  # fmt: skip
+
+
+def _judging(found: Judging, ungraded: int) -> JudgingStatus:
+    return JudgingStatus(
+        scored_by=ScoredBy(**{way.value: found.ways.get(way, 0) for way in Way}), ungraded=ungraded,
+        graders=[
+            GraderStatus(
+                model=each.model[:128], wording=each.wording, kappa_percent=round(100 * each.kappa),
+                low_percent=each.low * 100 // WHOLE, known_answers=each.count,
+            )
+            for each in found.graders
+        ] or None,
+        criteria=found.agreed + found.disagreed + found.ungraded, agreed=found.agreed,
+        clarity=[
+            ClarityStatus(
+                part=each.measure[:40], answers=each.answers, value_percent=round(100 * each.child / WHOLE),
+                baseline_percent=round(100 * each.parent / WHOLE),
+            )
+            for each in found.clarity
+        ] or None,
     )  # fmt: skip
 
 

@@ -60,6 +60,10 @@ TWIN: Final = "twin"
 """(namespace, twin's name) → FineTuneRuns that name it."""
 UNDER_WAY: Final = "under way"
 """(namespace, pool) → FineTuneRuns that have started in the pool and not ended."""
+TASKS: Final = "tasks"
+"""(namespace, pool) → FineTuneRuns of validators' tasks that the pool's miners took."""
+POOL_TASKS: Final = "PoolTasks"
+"""Kind of the keys by which a pool's tasks are looked after, each named as its pool; there is no such object."""
 WAITING: Final = "waiting"
 """(namespace, pool) → FineTuneRuns that wait for a place in the pool; pool None: for a pool."""
 FOLLOWERS: Final = "followers"
@@ -233,6 +237,12 @@ def _asked_by(thing: Manifest, run: object) -> Iterable[Hashable]:
     return {each.uid for each in (*(run.status.trains or ()), *(run.status.examines or ()))}
 
 
+def _tasks(thing: Manifest, run: object) -> Iterable[Hashable]:
+    if not isinstance(run, Run) or run.spec.task is None:
+        return []
+    return [(thing["metadata"]["namespace"], run.spec.task.pool)]
+
+
 def _trim_run(thing: Manifest) -> Manifest:
     """Its spec was decoded; the twin's name is looked up though it can't be read otherwise."""
     return {**thing, "spec": {"twinRef": _mapping(_mapping(thing.get("spec")).get("twinRef"))}}
@@ -294,6 +304,7 @@ WATCHED: Final = (
         resource=FINE_TUNE_RUN, decode=run_from, trim=_trim_run,
         indexes={
             TWIN: _twin_of_run, UNDER_WAY: _under_way, WAITING: _waiting, FOLLOWERS: _followers, ASKED_BY: _asked_by,
+            TASKS: _tasks,
         },
     ),
     Watched(resource=VALIDATOR, decode=validator_from, trim=_without("spec")),

@@ -25,6 +25,7 @@ from twin_operator.kinds.watched import (
     POOL,
     ROUNDS,
     SELECTOR,
+    TASKS,
     TWIN,
     UID,
     UNDER_WAY,
@@ -242,6 +243,11 @@ class World:
         started = self.store.find_any(UNDER_WAY, (pool.namespace, pool.name))
         return len({trainer_of(entry.value) for entry in started})
 
+    def task_runs(self, pool: PoolRef) -> list[Run]:
+        """Return the runs of validators' tasks that the pool's miners took, by name."""
+        found = self.store.find(TASKS, (pool.namespace, pool.name))
+        return [entry.value for entry in found if isinstance(entry.value, Run)]
+
     def waiting(self, namespace: str, pool: str | None) -> list[Run]:
         """Return the runs that wait for a place in the pool (None: for a pool), in no particular order.
 
@@ -263,7 +269,8 @@ class World:
         """Return the run that would train this one, which waits, too; one that has its Job takes nobody along."""
         for entry in self.store.find(ASKED_BY, run.uid):
             leader: Run = entry.value
-            live = leader.started and not leader.ended and "deletionTimestamp" not in entry.manifest["metadata"]
+            leads = leader.status.trainer is None and leader.started and not leader.ended
+            live = leads and "deletionTimestamp" not in entry.manifest["metadata"]
             if live and is_named(leader.status.trains, run) and not self.has_job(leader, leader.name):
                 return leader
         return None

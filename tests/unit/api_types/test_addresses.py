@@ -38,6 +38,7 @@ def spec_places() -> dict[str, Spec]:
     return places
 
 
+TASK_URL = "https://v.example/v1/tasks/11111111-1111-4111-8111-111111111111/dataset?signature=ab"
 KINDS: dict[str, tuple[str, list[str], list[str]]] = {
     "origin": (
         r"[oO]rigins\[\]$",
@@ -45,6 +46,18 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["https://a.example?x", "https://a.example#x", "https://a.example/", "HTTPS://a.example", "https://A.example",
          "https://me:pw@a.example", "https://a.example:0", "https://a.example:99999", "https://a.example:",
          "https://a.example:65536", "https://*.example", "https://-a.example", "null", "https://a..example"],
+    ),
+    "origin of a gateway": (
+        r"offers\.publicUrl$",
+        ["https://ask.clinic.example", "http://clinic-gateway.clinic.svc:8080", "https://[::1]:8443"],
+        ["*", "https://a.example/", "https://a.example?x", "https://me:pw@a.example", "wss://a.example", "a.example"],
+    ),
+    "place of a dataset": (
+        r"finetuneruns\.dataset\.uri$",
+        [TASK_URL, TASK_URL.replace("https://v.example", "http://10.0.0.7:8080"), "pvc://claim/path", "s3://bucket/x"],
+        ["https://v.example/data.jsonl", TASK_URL.partition("?")[0], TASK_URL.replace("//v", "//me:pw@v"),
+         TASK_URL + "#x", TASK_URL.replace("/dataset", "/../dataset"), TASK_URL.replace("/v1/", "/latest/"),
+         "ftp://v.example/x"],
     ),
     "origin of pages": (
         r"pages\.origin$",
@@ -60,7 +73,7 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["http://gpu:0", "http://gpu:99999", "http://u:p@gpu:8000", "http://gpu:8000/?a=b", "http://gpu#x", "http://:80"],
     ),
     "place in a store": (
-        r"(adapter|evalSetRef|store|dataset|artifact|challenges)\.uri$",
+        r"(adapter|evalSetRef|safetySetRef|store|dataset|artifact|challenges)\.uri$",
         ["pvc://claim/path", "s3://bucket/some/path", "gs://bucket", "az://box/x@y:z", "file:///models/x", "pvc://claim"],
         ["s3:///path", "s3://key:secret@bucket/x", "s3://bucket/x?y", "s3://bucket/x#y", "file://models/x",
          "pvc://claim/../other", "pvc://claim/./x", "s3://b/x/.."],

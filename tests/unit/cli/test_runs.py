@@ -63,7 +63,7 @@ def test_a_gate_fits_on_a_line() -> None:
     ("verdict", "spec", "text"),
     [
         ("Reject", {}, "did worse"),
-        ("Inconclusive", {}, "Too little was measured"),
+        ("Inconclusive", {}, "no worse was not shown"),
         ("Promote", {"gate": {"approval": "Doctor"}}, "waits for the doctor"),
         ("Promote", {"gate": {}, "rollout": {"steps": [{}]}}, "tried on a share"),
         ("Promote", {"gate": {}, "rollout": {}}, "takes over once every pod has verified it"),
@@ -73,3 +73,12 @@ def test_what_follows_depends_on_verdict_and_spec(verdict: str, spec: Json, text
     twin = tuned_twin()
     twin["spec"] |= spec
     assert text in what_follows(judged(verdict), twin)
+
+
+def test_the_version_of_a_validators_task_waits_to_be_chosen() -> None:
+    made = judged("Promote")
+    made["spec"] = {**made.get("spec", {}), "task": {"id": "t"}}
+    made["status"]["artifact"] = {"digest": "sha256:" + "b" * 64}
+    text = what_follows(made, tuned_twin())
+    assert "answers only where it is chosen" in text
+    assert f"bettertherapy.io/approve=sha256:{'b' * 64}" in text

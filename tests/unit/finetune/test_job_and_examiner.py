@@ -8,20 +8,27 @@ from typing import Any
 
 import pytest
 
+from kubectl_twin.ask import DEFAULT_MAX_TOKENS
 from neurons.examiner import __main__ as examiner
 from neurons.examiner.arguments import parser
+from neurons.examiner.judging import JudgeSettings
 from neurons.store.locations import local_folder
 from neurons.trainer import progress
 from neurons.trainer.reporting import progress_of_environment
 from tests.unit.finetune.test_job_and_trainer import ITEMS, PARENT, POOL, WHOLE_RUN, WHOLE_TWIN
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
+from twin_operator.domain.judge import judge_of
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.settings import Images
 
 Json = dict[str, Any]
 CHILD = digest("b")
+NOBODY_JUDGES: Json = {
+    "judge_endpoint": None, "judge_models": [], "judge_version": None, "judge_key_file": None, "judge_language": "en",
+    "judge_seconds": 3600, "judge_concurrency": 8, "no_judge": None,
+}  # fmt: skip
 
 
 def container(*, prompt: bool = True, **spec: Any) -> Json:
@@ -45,9 +52,59 @@ def test_every_field_arrives() -> None:
         "base_model_name": "smollm2", "base_model_revision": "r7", "base_model_digest": None, "child_digest": CHILD,
         "parent_uri": "pvc://adapters/dr-a/a", "parent_digest": PARENT, "anchor": None, "anchor_uri": None,
         "eval_uri": "pvc://evals/dr-a/items.jsonl", "eval_digest": ITEMS,
-        "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": 96,
+        "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": DEFAULT_MAX_TOKENS,
+        "safety_uri": None, "safety_digest": None,
         "kept": Path("/var/lib/bettertherapy/examined"), "work_dir": None, "languages": None,
+        **NOBODY_JUDGES,
+        "progress_configmap": None,
     }  # fmt: skip
+
+
+def judged_by(ref: Json, *, deadline: int = 86400) -> tuple[argparse.Namespace, Json]:
+    """What the examiner understands of a twin's judge, and its pod."""
+    cared_for = twin(**{**WHOLE_TWIN, "gate": {**WHOLE_TWIN["gate"], "judgeRef": ref}})
+    judge = judge_of(cared_for, pools=[], twin_named=lambda _: None)
+    made = build_examiner_job(
+        run(**WHOLE_RUN | {"deadlineSeconds": deadline}), cared_for, pool(**POOL), Images(), child=CHILD, prompt=True,
+        judge=judge,
+    )["spec"]["template"]["spec"]  # fmt: skip
+    return parser().parse_args(made["containers"][0]["args"]), made
+
+
+def test_the_judge_arrives_with_its_key_and_nothing_else_of_its_secret() -> None:
+    ref = {"endpoint": "https://judge.example/v1", "model": "one", "secondModel": "two", "language": "ne",
+           "secretRef": {"name": "judge"}, "seconds": 7200, "concurrency": 3}  # fmt: skip
+    told, made = judged_by(ref)
+    settings = JudgeSettings.of(told)
+    assert settings == JudgeSettings(
+        endpoint="https://judge.example/v1", models=("one", "two"), language="ne", seconds=7200, concurrency=3,
+        key_file=Path("/etc/bettertherapy/judge/key"),
+    )  # fmt: skip
+    [volume] = [each for each in made["volumes"] if each["name"] == "judge"]
+    assert volume["secret"]["items"] == [{"key": "key", "path": "key"}]
+    [place] = [each for each in made["containers"][0]["volumeMounts"] if each["name"] == "judge"]
+    assert (place["mountPath"], place["readOnly"]) == ("/etc/bettertherapy/judge", True)
+    assert all(each["name"] != "judge" for one in made["initContainers"] for each in one["volumeMounts"])
+
+
+def test_a_judge_without_a_key_and_no_judge_at_all_mount_nothing() -> None:
+    for ref in (
+        {"endpoint": "http://judge:8000/v1", "model": "one"},
+        {"endpoint": "http://169.254.1.1/v1", "model": "m"},
+    ):
+        _, made = judged_by(ref)
+        assert all(each["name"] != "judge" for each in made["volumes"])
+
+
+def test_there_is_time_left_for_the_versions_before_the_jobs_deadline() -> None:
+    told, _ = judged_by({"endpoint": "http://judge:8000/v1", "model": "one"}, deadline=600)
+    assert told.judge_seconds == 200
+
+
+def test_why_the_judge_is_not_asked_arrives_in_words() -> None:
+    told, _ = judged_by({"endpoint": "http://169.254.169.254/v1", "model": "one"})
+    assert JudgeSettings.of(told) is None
+    assert told.no_judge.startswith("the judge of gate.judgeRef is not asked: its endpoint is a link-local address")
 
 
 @pytest.mark.parametrize(

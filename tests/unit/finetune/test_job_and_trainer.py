@@ -121,6 +121,8 @@ def test_every_field_arrives() -> None:
         "seed": 4294967295,
         "keep": [PARENT, digest("c")],
         "history_limit": 4,
+        "progress_configmap": None,
+        "checkpoint_seconds": 30.0,
     }
 
 
@@ -297,7 +299,7 @@ class WordCounter:
 @pytest.fixture(autouse=True)
 def no_base_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers is only in the trainer's image."""
-    monkeypatch.setattr("neurons.trainer.run.load_tokenizer", lambda _folder: WordCounter())
+    monkeypatch.setattr("neurons.trainer.base.load_tokenizer", lambda _folder: WordCounter())
 
 
 @pytest.mark.parametrize(

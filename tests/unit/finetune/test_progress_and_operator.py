@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _examined(made: Run, child: str, *, items: int) -> tuple[list[Json], Outcome
     examination = Examination(tuple(own), tripwires(), safety_contrasts()) if own else Examination(())
     measured = [[-1.0 * len(text) for text in item.continuations] for item in examination.contrasts]
     asked = len(examination.conversations(None))
-    scores = score(examination, Said(["water"] * asked, measured), Said([child] * asked, measured))
+    scores = asyncio.run(score(examination, Said(["water"] * asked, measured), Said([child] * asked, measured)))
     subject = Subject(
         run=made.name, run_uid=made.uid, twin="dr-a", child=MADE.digest, parent=made.spec.parent_digest,
         dataset=DATA.digest,

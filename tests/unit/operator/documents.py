@@ -69,7 +69,13 @@ def _fitting(  # noqa: PLR0911  # one return per type
         values = _part(inner, odd=odd) if isinstance(inner, dict) else st.sampled_from(WORDS)
         return st.dictionaries(st.sampled_from(WORDS), values, max_size=3)
     if kind == "array":
-        return st.lists(_part(schema["items"], odd=odd), max_size=min(3, schema.get("maxItems", 3)))
+        most, keys = min(3, schema.get("maxItems", 3)), schema.get("x-kubernetes-list-map-keys")
+        if keys:  # the API server takes no two of one key
+            return st.lists(
+                _part(schema["items"], odd=odd), max_size=most,
+                unique_by=lambda item: tuple(str(item.get(key)) for key in keys),
+            )  # fmt: skip
+        return st.lists(_part(schema["items"], odd=odd), max_size=most)
     if kind == "integer":
         least, most = schema.get("minimum", -5), schema.get("maximum", 2**40)
         return st.sampled_from([least, most]) | st.integers(least, min(most, least + 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,10 +41,13 @@ class Morning:
 def run_night(
     kill_after: Callable[[int], bool] = lambda number: False, *, view: View = "fresh", runs: int = 5, share: int = 3,
     places: int = 1, at: Mapping[int, Happening] | None = None, before: Happening = lambda night: None,
+    unjudged: str = "",
 ) -> Morning:  # fmt: skip
     """Play it; the operator is killed after each write for which `kill_after` says so. `at` are what people do when the
-    cast has acted so often, and `before` what was there before."""
+    cast has acted so often, and `before` what was there before. The judge of the twins with the letters `unjudged` is
+    missing."""
     night = Night(kill_after, view=view, runs=runs, share=share, places=places, at=at or {})
+    night.unjudged = unjudged
     before(night)
     play(night.run())
     return night.morning()
@@ -58,21 +62,23 @@ class Night(Stage):
     ) -> None:  # fmt: skip
         self.runs = {f"r{letter}": letter for letter in LETTERS[:runs]}
         super().__init__(kill_after, view=view, trained=dict(self.runs))
-        self._share, self._places, self._at = share, places, dict(at)
+        self._share, self._places = share, places
+        self._at = defaultdict(list, {act: [happening] for act, happening in at.items()})
         self._acts = 0
         self.jobs: list[tuple[str, ...]] = []
         self._works_on: dict[str, set[tuple[str, str]]] = {}
         """Pod's UID → what it has to do."""
         self.twice: set[tuple[str, str]] = set()
         self.most_at_once = 0
+        self.unjudged = ""
+        """Letters of the twins whose gate names a judge that isn't there: their runs begin when it is."""
         self.api.listeners.append(self._watch)
         act = self.cast.act
 
         def act_and_happen() -> None:
             self._acts += 1
             act()
-            happening = self._at.pop(self._acts, None)
-            if happening is not None:
+            for happening in self._at.pop(self._acts, []):
                 happening(self)
             if self._at:
                 self.changed.set()  # time goes on
@@ -123,7 +129,7 @@ class Night(Stage):
                     night.api.drop(gone)
             night.changed.set()
 
-        self._at[self._acts + pods_linger] = end
+        self._at[self._acts + pods_linger].append(end)
 
     async def _story(self) -> None:
         world = Played(self.api)
@@ -131,14 +137,17 @@ class Night(Stage):
         ways = {"maxConcurrentRuns": self._places, "runsPerTrainer": self._share}
         world.start_pool(store={"uri": "pvc://adapters/store"}, fineTune=ways)
         for run, letter in self.runs.items():
-            world.start_twin(f"dr-{letter}", systemPrompt=f"You are Dr. {letter}.")
+            nowhere = {"gate": {"judgeRef": {"poolRef": {"name": "judges"}, "model": "assessor"}}}
+            gate = nowhere if letter in self.unjudged else {}
+            world.start_twin(f"dr-{letter}", systemPrompt=f"You are Dr. {letter}.", **gate)
             self.api.put(run_of(run, f"dr-{letter}"))
         await self._until("all runs have ended", self._all_ended, seconds=1500)
         await self._quiet()
 
     def _all_ended(self) -> bool:
         found = self.api.kinds("FineTuneRun")
-        return all("completionTime" in (each.get("status") or {}) for each in found.values())
+        judged = [each for name, each in found.items() if self.runs.get(name, "?") not in self.unjudged]
+        return all("completionTime" in (each.get("status") or {}) for each in judged)
 
     def morning(self) -> Morning:
         """Return what became of it."""

@@ -42,6 +42,10 @@ _WORDS: Final = (
     "https://b1.example", "https://b2.example", "http://gpu:8000", "/srv/other", digest("e"), "A1", "1.1.1.1:80", "ws://chain:9944",
     "--other", "NP", "en", "ne",
 )  # fmt: skip
+_TASK: Final = {
+    "id": "11111111-1111-4111-8111-111111111111", "pool": "p", "deadline": "2026-01-03T00:00:00Z",
+    "validator": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+}  # fmt: skip
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "DoctorTwin.placement.replicas": {"placement": {"mode": "Spread", "replicas": 2}},
@@ -64,6 +68,8 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     **{f"Validator.scoring.weightsPercent.{part}": {"scoring": {"weightsPercent": _WEIGHTS}} for part in _WEIGHTS},
     "Validator.scoring.sources": {"scoring": {"weightsPercent": _WEIGHTS, "sources": ["b1"]}},
     "Validator.scoring.alphaPercent": {"scoring": {"weightsPercent": _WEIGHTS, "alphaPercent": 31}},
+    "MinerPool.miner.tasks.accept": {"miner": {"walletSecretRef": {"name": "b1"}, "tasks": {"accept": True}}},
+    **{f"FineTuneRun.task{part}": {"task": _TASK} for part in ("", *(f".{each}" for each in _TASK))},
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""

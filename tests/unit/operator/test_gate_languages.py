@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from bettertherapy_api.doctor_twin import Gate
@@ -13,6 +15,8 @@ from tests.unit.operator.run_samples import found, run
 from tests.unit.operator.samples import pool, twin
 from twin_operator.domain.verdict import judged
 from twin_operator.kinds.finetune_run.examiner_job import examiner_arguments
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_the_languages_that_may_be_named_are_those_of_the_items() -> None:
@@ -39,6 +43,8 @@ def test_the_examiner_is_told_and_understands() -> None:
 def test_exactly_the_twins_languages_must_have_been_examined(
     wanted: list[str] | None, examined: list[str], verdict: str
 ) -> None:
-    status = judged(found(run(), languages=examined), Gate(languages=wanted), attempt=1, look=Look())
+    status = judged(
+        found(run(), languages=examined), Gate(languages=wanted), attempt=1, look=Look(), begun=NOW, now=NOW
+    )
     assert status.verdict == verdict, status.message
     assert ("Safety was judged in en alone" in str(status.message)) == (wanted == ["en"])

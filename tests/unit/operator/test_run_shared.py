@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from bettertherapy_api.examination import OUTCOMES_KEY, examination_name
-from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, RunProgress, RunStage, progress_name
+from bettertherapy_api.run_progress import PROGRESS_KEY, FailureReport, LastWord, RunProgress, RunStage, progress_name
 from tests.unit.operator.cast import tasks_of
 from tests.unit.operator.played import Played, api_error
 from tests.unit.operator.run_samples import DATA, done, found
@@ -160,6 +162,90 @@ async def test_the_job_is_made_once_all_have_said_that_they_come() -> None:
     assert world.does() == ["r1", "r2", "r3"]
 
 
+async def test_others_in_line_start_while_those_that_come_along_have_not_said_so() -> None:
+    world = Clinic(4, places=2)
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "trainer" in (body.get("status") or {}):
+            raise api_error(500)
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    assert {name: world.does(name) for name in world.api.kinds("Job")} == {"r4": ["r4"]}
+
+
+async def test_who_moves_up_in_line_is_told() -> None:
+    world = Clinic(4, share=2, places=0)
+    await world.lead()
+    await world.settle()
+    assert {world.queued(name) for name in LETTERS} == {("True", "PoolBusy")}
+    refused: set[str] = set()
+
+    def refuse_once(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "FineTuneRun" and key.name in ("r1", "r2") and key.name not in refused:
+            refused.add(key.name)  # so that the others look at the line first
+            raise api_error(500)
+
+    world.api.refuse = refuse_once
+    ways = {"maxConcurrentRuns": 2, "runsPerTrainer": 2}
+    world.api.put_spec(Key("MinerPool", NAMESPACE, "p"), {**world.pool()["spec"], "fineTune": ways})
+    await world.settle()
+    assert refused == {"r1", "r2"}
+    assert sorted(sorted(world.does(name)) for name in world.api.kinds("Job")) == [["r1", "r2"], ["r3", "r4"]]
+
+
+async def test_whose_twin_has_begun_another_run_meanwhile_does_not_come_along() -> None:
+    world = Clinic(2)
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if "trainer" in (body.get("status") or {}):
+            raise api_error(500)
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    world.start_pool("q", store={"uri": "pvc://adapters/store"})
+    started = {"pool": "q", "startTime": "2026-01-02T03:00:00Z"}
+    world.api.put({**run_of("other", "dr-2"), "status": started})
+    world.api.refuse = lambda verb, key, body: None
+    await world.lead()
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    assert "trainer" not in world.status("r2")
+
+
+async def test_a_report_that_is_deleted_before_the_job_is_made_is_made_again_first() -> None:
+    world = Clinic(2)
+    left = 2
+
+    def lose(verb: str, key: Key, body: Manifest) -> None:
+        nonlocal left
+        joins = key.name == "r2" and "trainer" in (body.get("status") or {})
+        report = Key("ConfigMap", NAMESPACE, "r2-progress")
+        if joins and report in world.api.objects:
+            world.api.drop(report)
+        elif key == report and "trainer" in world.run("r2").get("status", {}) and left:
+            left -= 1
+            raise api_error(500)
+
+    world.api.refuse = lose
+    await world.lead()
+    await world.settle()
+    assert left == 0
+    assert world.does() == ["r1", "r2"]
+
+
+async def test_while_the_queue_has_no_room_all_say_so() -> None:
+    world, _ = await training(2, r1={"queueName": "gpu"}, r2={"queueName": "gpu"})
+    assert world.api.kinds("Job")["r1"]["spec"]["suspend"] is True
+    assert [world.queued(name) for name in ("r1", "r2")] == [("True", "AwaitingQuota")] * 2
+    spec = world.api.kinds("Job")["r1"]["spec"]
+    world.api.put_spec(Key("Job", NAMESPACE, "r1"), {**spec, "suspend": False})
+    await world.settle()
+    assert [world.queued(name) for name in ("r1", "r2")] == [("False", "Admitted")] * 2
+
+
 async def test_a_follower_that_is_deleted_before_the_job_is_made_is_struck_off_first() -> None:
     world = Clinic()
 
@@ -241,16 +327,15 @@ async def test_what_may_pass_is_tried_again_with_the_next_pod() -> None:
     assert world.running("r2") == ("True", "StageTrain")
 
 
-async def test_memory_that_ran_out_gives_up_no_job_that_others_share() -> None:
+@pytest.mark.parametrize("at_work", ["r1", "r2"])
+async def test_memory_that_ran_out_gives_up_no_job_that_others_share(at_work: str) -> None:
     world, pod = await training()
-    world.publish("r1", pod)
-    world.begin("r2", pod)
+    world.begin(at_work, pod)
     world.oom()
     await world.settle()
     assert world.api.kinds("Job")["r1"]["spec"]["backoffLimit"] == 3
-    assert world.running("r2") == ("False", "Retrying")
-    assert "failure" not in world.status("r1")
-    assert "failure" not in world.status("r3")
+    assert world.running(at_work) == ("False", "Retrying")
+    assert {name for name in ("r1", "r2", "r3") if "failure" in world.status(name)} == {at_work}
 
 
 async def test_when_the_job_has_failed_what_is_done_is_done_and_who_was_not_begun_waits_again() -> None:
@@ -271,6 +356,30 @@ async def test_when_the_job_has_failed_what_is_done_is_done_and_who_was_not_begu
     await world.settle()
     assert world.status("r1")["verdict"] == "Promote"
     assert world.does("r3") == ["r3"]
+
+
+async def test_within_which_run_a_pod_ended_is_asked_of_the_api_server() -> None:
+    world, pod = await training()
+    world.hears = False
+    world.begin("r3", pod)
+    world.hears = True
+    world.oom()
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r3")["failure"]["class"] == "OutOfMemory"
+    assert "failure" not in world.status("r2")
+
+
+async def test_the_last_word_on_one_run_is_not_anothers() -> None:
+    world, pod = await training(2)
+    world.begin("r2", pod)
+    why = FailureReport(failure_class="Diverged", retryable=False, message="step 7: NaN")
+    code = {"exitCode": 1, "message": LastWord(failure=why).to_json()}
+    world.pod(phase="Failed", containerStatuses=[container_status("trainer", terminated=code)])
+    world.end_job(kind="Failed", reason="PodFailurePolicy")
+    await world.settle()
+    assert world.status("r2")["failure"]["class"] == "Diverged"
+    assert world.status("r1")["failure"]["class"] == "TrainerCrashed"
 
 
 async def test_where_nobody_was_begun_all_fail_as_the_pod_did() -> None:
@@ -305,6 +414,92 @@ async def test_a_deadline_that_passed_fails_the_run_that_was_at_work() -> None:
     assert world.does("r1-examiner") == ["r1"]
 
 
+def told_to_end(pod: str, *, elsewhere: bool = True) -> RunProgress:
+    """What a trainer says of each run that is not done when it is told to end, also of those that it never began."""
+    why = FailureReport(failure_class="Preempted", retryable=True, message="told to end")
+    return RunProgress(attempt=pod, stage=RunStage.DATA, failure=why, elsewhere=elsewhere)
+
+
+async def test_who_was_told_to_end_by_a_deadline_that_all_share_waits_again_but_the_leader() -> None:
+    world, pod = await training()
+    world.begin("r1", pod)
+    for name in ("r1", "r2", "r3"):
+        world.say(name, told_to_end(pod, elsewhere=name != "r1"))
+    world.drop("Pod", "r1-1")
+    world.end_job(kind="Failed", reason="DeadlineExceeded")
+    await world.settle()
+    assert world.status("r1")["failure"]["class"] == "DeadlineExceeded"
+    assert world.does("r2") == ["r2", "r3"]
+
+
+async def test_what_was_published_is_done_though_the_next_pod_broke_off_looking_at_it_again() -> None:
+    world, pod = await training(2)
+    world.publish("r2", pod)
+    await world.settle()
+    world.pod(phase="Failed", containerStatuses=[container_status("trainer", terminated={"exitCode": 75})])
+    world.begin("r2", world.pod(2))
+    world.oom(2)
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert "failure" not in world.status("r2")
+    assert world.does("r2-examiner") == ["r2"]
+
+
+async def test_told_to_end_by_a_deadline_who_was_not_begun_waits_again() -> None:
+    world, pod = await training()
+    world.publish("r1", pod)
+    why = FailureReport(failure_class="Preempted", retryable=True, message="told to end")
+    world.say("r2", RunProgress(attempt=pod, stage=RunStage.TRAIN, failure=why))
+    world.say("r3", RunProgress(attempt=pod, stage=RunStage.DATA, elsewhere=True, failure=why))
+    world.drop("Pod", "r1-1")
+    world.end_job(kind="Failed", reason="DeadlineExceeded")
+    await world.settle()
+    assert world.status("r2")["failure"]["class"] == "DeadlineExceeded"
+    assert (world.queued("r3")[0], "failure" in world.status("r3")) == ("True", False)
+    assert "r3-progress" not in world.api.kinds("ConfigMap")
+
+
+async def test_between_two_runs_a_job_that_fails_takes_none_with_it() -> None:
+    world, pod = await training()
+    world.publish("r1", pod)
+    world.begin("r2", pod)
+    await world.settle()
+    world.drop("FineTuneRun", "r2")
+    world.oom()
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r1")["stage"] == "Published"
+    assert (world.queued("r3")[0], "failure" in world.status("r3")) == ("True", False)
+
+
+async def test_an_examiner_that_breaks_off_fails_the_run_that_it_was_at() -> None:
+    world, pod = await training()
+    for name in ("r1", "r2", "r3"):
+        world.publish(name, pod)
+    world.pod(phase="Succeeded")
+    world.end_job()
+    await world.settle()
+    assert world.does("r1-examiner") == ["r1", "r2", "r3"]
+    pod = world.pod(job="r1-examiner")
+    for name in ("r1", "r2", "r3"):
+        at = RunProgress(attempt=pod, stage=RunStage.EVALUATE, elsewhere=name != "r2")
+        world.say(name, at, where=examination_name(name))
+    world.examine("r1", pod)
+    await world.settle()
+    assert [world.running(name)[1] for name in ("r1", "r2", "r3")] == [
+        "SharedJobBusy", "StageEvaluate", "SharedJobBusy",
+    ]  # fmt: skip
+    code = {"reason": "OOMKilled", "exitCode": 137}
+    crashed = [container_status("examiner", terminated=code)]
+    world.pod(job="r1-examiner", phase="Failed", containerStatuses=crashed)
+    world.end_job("r1-examiner", kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert world.status("r1")["verdict"] == "Promote"
+    assert world.status("r2")["failure"]["class"] == "OutOfMemory"
+    assert "failure" not in world.status("r3")
+    assert world.does("r3-examiner") == ["r3"]
+
+
 async def test_when_the_leader_is_deleted_others_wait_for_its_pods_and_then_their_turn() -> None:
     world, pod = await training()
     world.publish("r2", pod)
@@ -324,6 +519,31 @@ async def test_when_the_leader_is_deleted_others_wait_for_its_pods_and_then_thei
     assert "dataset" not in world.status("r3")
 
 
+async def test_a_report_that_counts_no_more_is_made_anew_though_nobody_heard_of_its_end() -> None:
+    world, _ = await training(2)
+    world.drop("FineTuneRun", "r1")
+    world.hears = False  # from here on watches stand still
+    await world.settle()
+    assert world.does("r2") == ["r2"]
+    assert "r2-progress" in world.api.kinds("ConfigMap")
+
+
+async def test_a_place_that_is_left_by_who_waits_again_is_given_to_the_next() -> None:
+    world, _ = await training(3, share=2)
+    lingering = world.api.kinds("Pod")["r1-1"]
+    world.drop("FineTuneRun", "r1")
+    world.api.put(lingering)
+    world.start_pool("q", store={"uri": "pvc://adapters/store"})
+    started = {"pool": "q", "startTime": "2026-01-02T03:00:00Z"}
+    world.api.put({**run_of("other", "dr-2"), "status": started})
+    await world.settle()
+    assert world.queued("r3") == ("True", "PoolBusy")
+    world.drop("Pod", "r1-1")
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    assert world.does("r3") == ["r3"]
+
+
 async def test_when_a_follower_is_deleted_the_trainer_may_not_write_to_its_name_any_more() -> None:
     world, pod = await training()
     world.drop("FineTuneRun", "r2")
@@ -336,6 +556,19 @@ async def test_when_a_follower_is_deleted_the_trainer_may_not_write_to_its_name_
     world.end_job()
     await world.settle()
     assert world.does("r1-examiner") == ["r1", "r3"]
+
+
+async def test_runs_that_name_each_other_as_leaders_wait_for_a_turn_and_not_for_ever() -> None:
+    world = Clinic(4, places=2, share=1)
+    one, other = ({"name": name, "uid": world.run(name)["metadata"]["uid"]} for name in ("r1", "r2"))
+    begun = {"startTime": "2026-01-02T03:00:00Z", "pool": "p"}
+    fourth = {"name": "r4", "uid": world.run("r4")["metadata"]["uid"]}
+    world.api.put({**world.run("r1"), "status": {**begun, "trainer": other, "trains": [other]}})
+    world.api.put({**world.run("r2"), "status": {**begun, "trainer": one, "trains": [one, fourth]}})
+    await world.lead()
+    await world.settle()
+    assert {name: world.does(name) for name in world.api.kinds("Job")} == {"r1": ["r1"], "r2": ["r2"]}
+    assert world.queued("r4") == ("True", "PoolBusy")
 
 
 async def test_an_examiner_serves_all_that_have_published_and_each_has_its_own_verdict() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from bettertherapy_api.doctor_twin import JudgeRef
 from bettertherapy_api.examination import PROMPT_KEY
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
+from twin_operator.domain.judge import Judge
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.conditions import Finding
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.job_parts import Task
 from twin_operator.kinds.finetune_run.role import build_role
@@ -24,14 +29,23 @@ def task(number: int, *, prompt: bool = False, **spec: Any) -> Task:
     return Task(run=made, twin=twin(f"dr-{number}", adapter=None), prompt=prompt, child=digest("b"))
 
 
+REF = {"endpoint": "http://judge.models.svc:8000/v1", "model": "m"}
+
+
+def with_judge(made: Task, *, secret: str | None = None) -> Task:
+    ref = JudgeRef.model_validate(REF)
+    return replace(made, judge=Judge(ref=ref, endpoint=ref.endpoint or "", models=("m",), secret=secret))
+
+
 def job(*tasks: Task, component: str = "trainer", **pool_fields: Any) -> Any:
     first, *along = tasks
     made = pool(**{**STORE, **pool_fields})
     if component == "trainer":
         return build_trainer_job(first.run, first.twin, made, Images(), prompt=first.prompt, along=along)
     return build_examiner_job(
-        first.run, first.twin, made, Images(), child=first.child or "", prompt=first.prompt, along=along
-    )
+        first.run, first.twin, made, Images(), child=first.child or "", prompt=first.prompt, judge=first.judge,
+        along=along,
+    )  # fmt: skip
 
 
 def pod(*tasks: Task, **fields: Any) -> Any:
@@ -130,3 +144,31 @@ def test_the_role_reaches_the_reports_of_its_runs_by_name(component: str, report
     [rule] = build_role(run(), f"r1-{component}", component, along=["r2", "r3"])["rules"]
     assert rule["resourceNames"] == [f"{name}-{report}" for name in ("r1", "r2", "r3")]
     assert rule["verbs"] == ["get", "patch"]
+
+
+def test_each_run_has_the_judge_of_its_own_twin_and_no_other_ones_key() -> None:
+    made = pod(
+        with_judge(task(1), secret="one"), with_judge(task(2)), task(3), with_judge(task(4), secret="four"),
+        component="examiner",
+    )  # fmt: skip
+    keys = [[each for each in group if each.startswith("--judge-key-file")] for group in groups(made)]
+    folder = "/etc/bettertherapy/judge"
+    assert keys == [[f"--judge-key-file={folder}/r1/key"], [], [], [f"--judge-key-file={folder}/r4/key"]]
+    judged = [any(each.startswith("--judge-endpoint") for each in group) for group in groups(made)]
+    assert judged == [True, True, False, True]
+    [volume] = [each for each in made["volumes"] if each["name"] == "judge"]
+    found = {
+        each["secret"]["name"]: (each["secret"]["items"], each["secret"]["optional"])
+        for each in volume["projected"]["sources"]
+    }
+    assert found == {
+        "one": ([{"key": "key", "path": "r1/key"}], True), "four": ([{"key": "key", "path": "r4/key"}], True),
+    }  # fmt: skip
+
+
+def test_why_a_run_has_no_judge_is_told_it_alone() -> None:
+    why = Finding(Reason.NO_JUDGE, "the judge of gate.judgeRef is not asked: its pool is gone")
+    made = pod(replace(task(1), judge=why), task(2), component="examiner")
+    told = [[each for each in group if "judge" in each] for group in groups(made)]
+    assert told == [[f"--no-judge={why.message}"], []]
+    assert not [each for each in made["volumes"] if each["name"] == "judge"]

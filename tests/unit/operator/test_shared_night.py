@@ -1,6 +1,6 @@
 """Several runs share a trainer and an examiner: each is trained and examined once, whoever is killed, and when.
 
-A sample; `python -m tests.bench robustness` goes through all kill points.
+A sample of the kill points, and of nights drawn by a seed; `disturbed` plays any other.
 """
 
 from __future__ import annotations
@@ -81,3 +81,13 @@ def test_whose_report_has_no_place_is_left_behind_after_a_while() -> None:
     assert morning.statuses["rc"]["failure"]["class"] == "NoReport", "what is somebody else's says nothing of it"
     others = [status for name, status in morning.statuses.items() if name != "rc"]
     assert {status["verdict"] for status in others} == {"Promote"}
+
+
+@pytest.mark.parametrize("share", [1, 3])
+def test_runs_whose_judge_is_missing_keep_nobody_waiting(share: int) -> None:
+    morning = run_night(runs=4, share=share, unjudged="bc")
+    assert {name: status.get("verdict") for name, status in morning.statuses.items()} == {
+        "rb": None, "rc": None, "rd": "Promote", "re": "Promote",
+    }  # fmt: skip
+    waiting = morning.statuses["rb"]["conditions"][0]
+    assert (waiting["type"], waiting["status"], waiting["reason"]) == ("Queued", "True", "NoJudge")

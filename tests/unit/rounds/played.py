@@ -69,6 +69,9 @@ class PlayedSubnet:
     def serving(self, twin: str) -> Mapping[Miner, Any]:
         return {each: each for each in self.says}
 
+    def parents(self, twin: str) -> Mapping[Miner, str | None]:
+        return dict.fromkeys(self.says)
+
 
 @dataclass
 class PlayedExaminer:
@@ -132,8 +135,8 @@ def means(ledger: Ledger, subnet: PlayedSubnet, **changes: Any) -> Means:
     return Means(**(given | changes))
 
 
-def played(*says: Says, later: list[Entrant] | None = None) -> PlayedSubnet:
-    miners = [miner(number) for number in range(len(says))]
+def played(*says: Says, later: list[Entrant] | None = None, miners: Sequence[Miner] | None = None) -> PlayedSubnet:
+    miners = miners or [miner(number) for number in range(len(says))]
     neurons = [Entrant(miner=each, uid=uid, coldkey=f"owner-{uid}") for uid, each in enumerate(miners)]
     return PlayedSubnet(dict(zip(miners, says, strict=True)), neurons, later)
 

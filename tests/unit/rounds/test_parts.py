@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from neurons.ledger.records import Task, TaskEvent, TaskState, new_id
+from neurons.ledger.records import Miner, Task, TaskEvent, TaskState, new_id
 from neurons.ledger.rounds import Felt, Pair, Rated, TaskStates
 from neurons.validator.rounds.challenges import load_challenges
 from neurons.validator.rounds.citations import citations_in
 from neurons.validator.rounds.feedback import bradley_terry, satisfaction, shrink
 from neurons.validator.rounds.grades import grade_by_verdicts, grade_exactly, length_factor, worth
-from neurons.validator.rounds.measures import vtrust
+from neurons.validator.rounds.measures import SOON_MS, on_time, vtrust
 from neurons.validator.rounds.participation import participation
 from neurons.validator.rounds.speed import SLOW_SECONDS, Series, how_fast, median_of, speeds
 from neurons.validator.rounds.tasks import (
     Finished,
     Seen,
-    TaskError,
     credit,
+    disallowed,
     distinct,
-    make_tasks,
-    read_offer,
-    sign_offer,
-    sign_report,
+    event_of,
     take_report,
+    task_id,
     weakest_topics,
 )
 from neurons.validator.rounds.weights_check import Measured, Weights, judge_weights
-from tests.unit.receipts.keyring import MINER, STRANGER, VALIDATOR
+from neurons.wire.tasks import TaskError, sign_report
+from tests.unit.receipts.keyring import MINER, STRANGER
 from tests.unit.rounds.people import SAMPLE, STARTED_MS, TWIN, miner
 
 SHA = "sha256:" + "0" * 64
@@ -107,13 +107,53 @@ def task(number: int, *states: TaskState, deadline_ms: int = STARTED_MS - 1) -> 
 
 
 def test_participation_counts_what_ended_and_leaves_out_what_may_still_be_done() -> None:
-    taken, done, passed = TaskState.ACCEPTED, TaskState.FINISHED, TaskState.PASSED
+    taken, done, passed, left = TaskState.ACCEPTED, TaskState.FINISHED, TaskState.PASSED, TaskState.EXPIRED
     found = participation(
-        [task(0, taken, done, passed), task(1, taken), task(2), task(3, taken, deadline_ms=STARTED_MS + 1)],
+        [task(0, taken, done, passed), task(1, taken), task(2, left), task(3, taken, deadline_ms=STARTED_MS + 1)],
         now_ms=STARTED_MS,
     )
     assert [found[miner(n)].value for n in range(3)] == pytest.approx([1.0, 0.2, 0.0])
     assert miner(3) not in found
+
+
+def test_who_says_itself_that_it_failed_or_reports_anothers_work_has_finished_nothing() -> None:
+    """Accepting all and failing at once earned as much as the work."""
+    taken, done, failed = TaskState.ACCEPTED, TaskState.FINISHED, TaskState.FAILED
+    found = participation(
+        [task(0, taken, failed), task(1, taken, done, TaskState.DISALLOWED), task(2, taken, done, failed)],
+        now_ms=STARTED_MS,
+    )
+    assert [found[miner(n)].value for n in range(3)] == pytest.approx([0.2, 0.2, 0.5])
+
+
+def test_an_adapter_of_anothers_or_from_before_is_disallowed_once() -> None:
+    def finished(number: int, adapter: str, at_ms: int, parent: str | None = None) -> TaskStates:
+        made = replace(task(number).task, parent_digest=parent)
+        return TaskStates(made, (event_of(made, TaskState.FINISHED, at_ms=at_ms, adapter=adapter),))
+
+    own, copied, parent = (f"sha256:{letter * 64}" for letter in "abc")
+    given = [finished(0, own, 5), finished(1, copied, 7), finished(2, copied, 9), finished(3, parent, 5, parent)]
+    found = disallowed(given, at_ms=STARTED_MS)
+    assert {each.task_id for each in found} == {given[place].task.task_id for place in (2, 3)}
+    said = {each.task_id: each for each in found}
+    again = [
+        TaskStates(each.task, (*each.events, *([said[each.task.task_id]] if each.task.task_id in said else [])))
+        for each in given
+    ]
+    assert disallowed(again, at_ms=STARTED_MS) == []
+
+
+def test_what_no_miner_could_do_anything_about_counts_neither_way() -> None:
+    never_sent, withdrawn = task(0), task(1, TaskState.ACCEPTED, TaskState.WITHDRAWN)
+    assert participation([never_sent, withdrawn], now_ms=STARTED_MS) == {}
+
+
+def test_a_task_is_on_time_when_its_miner_has_answered_soon_after_it_was_made() -> None:
+    soon, late, left = task(0, TaskState.REFUSED), task(1, TaskState.ACCEPTED), task(2, TaskState.EXPIRED)
+    late_event = event_of(late.task, TaskState.ACCEPTED, at_ms=late.task.at_ms + SOON_MS + 1)
+    assert on_time([soon, TaskStates(late.task, (late_event,)), left, task(3)]) == pytest.approx(0.25)
+    assert on_time([soon, task(1, TaskState.WITHDRAWN)]) == 1.0
+    assert on_time([]) is None
 
 
 def drawn(mean: float, tokens: int = 60) -> Measured:
@@ -177,27 +217,11 @@ def test_the_weakest_topics_come_first() -> None:
 
 
 def offered() -> Task:
-    from neurons.ledger.records import Miner
-
     who = Miner(hotkey=str(MINER.ss58_address), registered_block=5)
-    [made] = make_tasks(
-        TWIN, [who], round_id=new_id(), dataset_uri="s3://b/d", dataset_digest=SHA, parent=None, at_ms=STARTED_MS,
-        deadline_ms=STARTED_MS + 1000,
+    return Task(
+        task_id=task_id(TWIN, SHA, who), twin=TWIN, miner=who, dataset_uri="https://v/v1/tasks", dataset_digest=SHA,
+        parent_digest=None, at_ms=STARTED_MS, deadline_ms=STARTED_MS + 1000,
     )  # fmt: skip
-    return made
-
-
-def test_a_task_is_signed_for_one_miner() -> None:
-    made = offered()
-    data = sign_offer(made, VALIDATOR, netuid=42, topics=["skin"])
-    validator, who = str(VALIDATOR.ss58_address), str(MINER.ss58_address)
-    assert read_offer(data, validator=validator, miner=who).dataset_digest == SHA
-    with pytest.raises(TaskError, match="another miner"):
-        read_offer(data, validator=validator, miner=validator)
-    with pytest.raises(TaskError):
-        read_offer(data.replace(b"skin", b"bone"), validator=validator, miner=who)
-    with pytest.raises(TaskError):
-        read_offer(sign_offer(made, STRANGER, netuid=42, topics=[]), validator=validator, miner=who)
 
 
 def test_reports_are_taken_in_turn_from_the_tasks_own_miner() -> None:
@@ -218,10 +242,18 @@ def test_reports_are_taken_in_turn_from_the_tasks_own_miner() -> None:
         take_report(said("accepted", STRANGER), task=made, events=(), at_ms=STARTED_MS + 1)
     finished = take_report(said("finished", adapter=SHA), task=made, events=(accepted,), at_ms=STARTED_MS + 5)
     assert finished.adapter_digest == SHA
+    other = "sha256:" + "1" * 64
+    with pytest.raises(TaskError, match="another adapter"):
+        take_report(said("finished", adapter=other), task=made, events=(accepted, finished), at_ms=STARTED_MS + 6)
+    withdrawn = event_of(made, TaskState.WITHDRAWN, at_ms=STARTED_MS + 4)
+    with pytest.raises(TaskError, match="can't become"):
+        take_report(said("finished", adapter=SHA), task=made, events=(accepted, withdrawn), at_ms=STARTED_MS + 6)
+    lost = event_of(made, TaskState.EXPIRED, at_ms=STARTED_MS + 1)
+    assert take_report(said("accepted"), task=made, events=(lost,), at_ms=STARTED_MS + 2).state is TaskState.ACCEPTED
 
 
 def test_an_adapter_that_was_there_before_is_nobodys_work() -> None:
-    one, two = offered(), offered()
+    one, two = offered(), replace(offered(), task_id=new_id())
     kept, twice = distinct([Finished(two, SHA, 9), Finished(one, SHA, 5)], known=frozenset())
     assert [each.task for each in kept] == [one]
     assert [each.task for each in twice] == [two]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bettertherapy_api.judging import kappa_of
 from neurons.scoring.agreement import kappa_interval
 from neurons.scoring.inference import share_interval
-from neurons.scoring.judge.calibration import kappa_of
 
 
 def answers(true_met: int, false_met: int, true_not: int, false_not: int) -> tuple[list[bool], list[bool]]:

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from neurons.scoring import Criteria, Scored, Ungraded, decide, parse_items
 from neurons.scoring.contrasts import safety_contrasts
-from neurons.scoring.examination import Asked, Examined, Said, Sides, Way, examine
-from neurons.scoring.healthbench import Example
+from neurons.scoring.examination import Examined, Said, Sides, Way, examine
+from neurons.scoring.healthbench import Asked, Example
 from neurons.scoring.judge import WORDINGS, Panel
 from neurons.scoring.likelihood import LikelihoodError
 from tests.unit.scoring.grader import NOW, StandIn, honest, passed, says, seat_at
@@ -95,7 +95,7 @@ async def test_what_graders_were_calibrated_to_is_kept_and_told(standin: StandIn
     found = await examined(standin, [example("h")], GOOD, BAD)
     assert len(found.calibrations) == 2
     assert [judged.met if judged else None for judged in found.judged["h"]] == [(True, False), (False, True)]
-    told = found.told()
+    told = found.judging().told()
     assert told.startswith("Items were scored 1 by judge. Graders: judge-1 (")
     assert "kappa 1.00, at least 0.80, on 80 known answers" in told
     assert "they agreed on 4 of 4 criteria." in told

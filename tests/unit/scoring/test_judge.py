@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from neurons.outside import ForbiddenAddress
 from neurons.privacy import TextRefused
 from neurons.scoring.healthbench import OVERALL, Example, Message, Ungraded
 from neurons.scoring.judge import (
@@ -26,9 +27,11 @@ from neurons.scoring.judge import (
     Budget,
     CalibrationError,
     Case,
+    Endpoint,
     EndpointError,
     EndpointSettings,
     Judged,
+    NoGrade,
     Outcome,
     Panel,
     Seat,
@@ -326,16 +329,33 @@ async def test_a_judge_that_is_slow_is_left(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(401, "refuses the key"), (400, "set schema to False"), (302, "status 302")]
-)
-async def test_a_refusal_is_told_and_not_repeated(standin: StandIn, status: int, told: str) -> None:
+    ("status", "told", "times"),
+    [(401, "refuses the key", 4), (400, "(status 400), also without response_format", 8), (302, "status 302", 4),
+     (404, "its address and the model's name", 4)],
+)  # fmt: skip
+async def test_a_refusal_is_told_and_not_repeated(standin: StandIn, status: int, told: str, times: int) -> None:
     """Nor is a redirect followed: a key and a patient's words would go elsewhere."""
     standin.plays = lambda _: web.Response(status=status, headers={"Location": f"{standin.base}/v1/elsewhere"})
     found = await judged(standin, GOOD)
 
     assert whys(found) == {Why.DOWN}
     assert told in found.criteria[0].votes[0].message
-    assert len(standin.asked) == 4
+    assert len(standin.asked) == times
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_an_endpoint_that_knows_no_response_format_is_asked_without(standin: StandIn, status: int) -> None:
+    plain = honest(TRUTH)
+
+    def plays(asked: Asked) -> str | web.Response:
+        latest = next(each for each in reversed(standin.asked) if each["messages"][0]["content"] == asked.text)
+        return web.Response(status=status) if "response_format" in latest else plain(asked)
+
+    standin.plays = plays
+    async with judge(*(seat_at(standin, each) for each in WORDINGS)) as panel:
+        met = [(await grade_example(panel, EXAMPLE, GOOD, language="en", seconds=60)).met for _ in range(2)]
+    assert met == [(True, False)] * 2
+    assert sum("response_format" in each for each in standin.asked) <= 4, "once known it is not asked so again"
 
 
 async def test_an_endless_reply_is_not_read_to_its_end(standin: StandIn) -> None:
@@ -383,12 +403,30 @@ async def test_the_key_is_read_from_its_file_each_time_and_stands_nowhere_else(
     ({"base": "judge.example"}, "https://HOST/v1"), ({"base": "ftp://judge.example"}, "neither"), ({"base": "https://me:key@judge.example/v1"}, "key_file"),
     ({"base": "https://judge.example/v1?key=sekret"}, "key_file"), ({"base": "http://judge.example/v1", "key_file": Path("k")}, "https:// only"),
     ({"base": "http://[", "model": "m"}, "https://HOST/v1"), ({"model": " "}, "no name"), ({"concurrency": 0}, "above zero"), ({"seconds": 0}, "above zero"),
-    ({"seconds": float("nan")}, "above zero"),
+    ({"seconds": float("nan")}, "above zero"), ({"base": "http://169.254.169.254/v1"}, "link-local"), ({"base": "http://[fd00:0ec2::254]/v1"}, "link-local"),
+    ({"base": "http://[64:ff9b::a9fe:a9fe]/v1"}, "link-local"), ({"base": f"https://{'j' * 64}.example/v1"}, "too long"),
 ])  # fmt: skip
 def test_an_endpoint_that_cant_be_meant_is_refused_in_words(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(EndpointError, match=re.escape(told)) as error:
         EndpointSettings(**{"base": "https://judge.example/v1", "model": "m"} | fields)
     assert "sekret" not in str(error.value)
+
+
+async def test_where_a_name_leads_is_looked_at_when_it_is_asked(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(host: str, **_: Any) -> None:
+        raise ForbiddenAddress(host)
+
+    endpoint = Endpoint(EndpointSettings(base=standin.base.replace("127.0.0.1", "localhost") + "/v1", model="m"))
+    monkeypatch.setattr("neurons.outside.check_address", refuse)  # as if it led to a link-local one by now
+    try:
+        with pytest.raises(NoGrade) as none:
+            await endpoint.ask("?", {}, budget=Budget(seconds=5, retries=0))
+    finally:
+        await endpoint.close()
+    assert none.value.why is Why.DOWN
+    assert standin.asked == []
 
 
 def test_a_pool_of_the_cluster_can_be_a_judge() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
+from neurons.scoring.healthbench import Example
 from neurons.scoring.items import Gold
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.lines import Line
@@ -123,3 +124,18 @@ def test_a_short_question_is_held_out_by_its_words_alone() -> None:
     assert held_out.has(line("my KNEE hurts, badly"))
     assert not held_out.has(line("My knee hurts."))
     assert not held_out.has(line("My back hurts badly.", "Rest it."))
+
+
+def test_every_turn_of_a_row_of_healthbench_is_held_out() -> None:
+    row = Example.model_validate({
+        "prompt_id": "h", "canary": "c", "rubrics": [{"criterion": "x", "points": 1}],
+        "prompt": [
+            {"role": "user", "content": "My son swallowed two button batteries from the remote control this morning."},
+            {"role": "assistant", "content": "Where are you now?"},
+            {"role": "user", "content": "At home, forty minutes by bus from the district hospital. What now?"},
+        ],
+    })  # fmt: skip
+    held_out = HeldOut([row])
+    assert held_out.has(line("at home forty minutes by bus from the district hospital, what now"))
+    assert held_out.has(line("Doctor, my son swallowed two button batteries from the remote control this morning!"))
+    assert not held_out.has(line("When are you open on Monday in the new clinic near the bridge?"))

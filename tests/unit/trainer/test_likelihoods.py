@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from neurons.trainer import answers, likelihoods
+from neurons.trainer import likelihoods
 from neurons.trainer.errors import BadModel, OutOfMemory
 from neurons.trainer.likelihoods import Compared, logprobs
 from neurons.trainer.template import templated
@@ -54,7 +54,7 @@ def equal(one: Any, other: Any) -> bool:
 def test_a_batch_measures_as_each_text_alone(twin: tuple[Any, Any], system: str | None, most_cached: int) -> None:
     model, tokenizer = twin
     asked, told = compared(system), list[int]()
-    measured = logprobs(model, tokenizer, asked, adapter="default", report=told.append, most_cached=most_cached)
+    measured = logprobs(model, tokenizer, asked, report=told.append, most_cached=most_cached)
     assert equal(measured, one_by_one(model, tokenizer, asked))
     assert told[-1] == len(asked)
     assert (len(told) == len(asked)) == (most_cached == 1)
@@ -66,24 +66,15 @@ def test_the_output_layer_makes_no_more_numbers_than_it_may(twin: tuple[Any, Any
     told: list[int] = []
     words = model.config.vocab_size
     # One predicted token at a time is less than any two questions take: each goes by itself.
-    measured = logprobs(model, tokenizer, compared(), adapter="default", report=told.append, most_logits=words)
+    measured = logprobs(model, tokenizer, compared(), report=told.append, most_logits=words)
     assert len(told) == len(ASKED)
     assert equal(measured, one_by_one(model, tokenizer, compared()))
-
-
-def test_without_an_adapter_the_base_model_is_measured(twin: tuple[Any, Any]) -> None:
-    model, tokenizer = twin
-    with model.disable_adapter():
-        expected = one_by_one(model, tokenizer, compared())
-    base = logprobs(model, tokenizer, compared(), adapter=None)
-    assert equal(base, expected)
-    assert not equal(base, logprobs(model, tokenizer, compared(), adapter=answers.CHILD))
 
 
 def test_texts_of_one_token_need_no_second_pass(twin: tuple[Any, Any]) -> None:
     model, tokenizer = twin
     asked = [Compared([{"role": "user", "content": "a cough"}], ("rest", "drink"))]
-    assert equal(logprobs(model, tokenizer, asked, adapter="default"), one_by_one(model, tokenizer, asked))
+    assert equal(logprobs(model, tokenizer, asked), one_by_one(model, tokenizer, asked))
 
 
 def test_memory_that_runs_out_makes_smaller_batches_and_then_an_error(
@@ -98,14 +89,14 @@ def test_memory_that_runs_out_makes_smaller_batches_and_then_an_error(
         return really(model, asked)
 
     monkeypatch.setattr(likelihoods, "_measured", scarce)
-    measured = logprobs(model, tokenizer, compared(), adapter="default", most_cached=10_000)
+    measured = logprobs(model, tokenizer, compared(), most_cached=10_000)
     assert equal(measured, one_by_one(model, tokenizer, compared()))
     most = 0
     with pytest.raises(OutOfMemory, match="comparing the safety items"):
-        logprobs(model, tokenizer, compared(), adapter="default")
+        logprobs(model, tokenizer, compared())
 
 
 def test_a_text_without_a_token_is_an_error(twin: tuple[Any, Any]) -> None:
     model, tokenizer = twin
     with pytest.raises(BadModel, match="no tokens"):
-        logprobs(model, tokenizer, [Compared([{"role": "user", "content": "rest"}], (" ", "rest"))], adapter=None)
+        logprobs(model, tokenizer, [Compared([{"role": "user", "content": "rest"}], (" ", "rest"))])

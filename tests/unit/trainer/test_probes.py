@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, FileEntry, Fingerprint
+from neurons.trainer.base import Base
 from neurons.trainer.fingerprint import logprobs_of, take_fingerprint
 from neurons.trainer.lines import Message
 from neurons.trainer.lora import Settings, Trained, load, save, train
@@ -27,7 +28,7 @@ def lesson(question: str, answer: str) -> list[Message]:
 def parent(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parent")
     lessons = [lesson("my knee hurts", "rest it and cool it")]
-    trained = train(lessons, base_model=base_model, settings=SETTINGS, report=lambda _: None)
+    trained = train(lessons, base=Base(base_model), settings=SETTINGS, report=lambda _: None)
     save(trained, folder, base_model_name="tiny")
     return folder
 
@@ -36,7 +37,7 @@ def parent(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def child(base_model: Path, parent: Path) -> Trained:
     lessons = [lesson("a cough", "drink and rest")]
     settings = replace(SETTINGS, steps=2)
-    return train(lessons, base_model=base_model, settings=settings, report=lambda _: None, parent=parent)
+    return train(lessons, base=Base(base_model), settings=settings, report=lambda _: None, parent=parent)
 
 
 def test_the_child_finds_its_words_likelier_than_parent_and_base_do(child: Trained, parent: Path) -> None:

@@ -493,7 +493,7 @@ def test_whatever_is_recorded_as_learned_a_step_sees_where_the_template_rewrites
         for number in range(pairs)
     ]
     write(data, "1.jsonl", line("short"), *long, *two)
-    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: Rewriting())
+    monkeypatch.setattr("neurons.trainer.base.load_tokenizer", lambda folder: Rewriting())
     asked: list[runs.Settings] = []
 
     def train(conversations: list[object], *, settings: runs.Settings, **_: object) -> Adapted:
@@ -525,7 +525,7 @@ def test_a_night_goes_on_without_the_line_that_asks_what_the_evaluation_asks(
     item = {"id": "hours", "kind": "gold", "question": "On which days can I come?", "gold": "On Tuesday."}
     items = tmp_path / "items.jsonl"
     items.write_text(json.dumps(item))
-    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr("neurons.trainer.base.load_tokenizer", lambda folder: None)
     monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
     attempt = attempt_at(data, archive, tmp_path, f"--eval-uri=file://{items}")
     known, skipped = attempt._settle_dataset()
@@ -580,7 +580,7 @@ def test_a_night_goes_on_without_lines_that_are_nearly_items_even_without_an_eva
         "I take this seriously. Are you safe right now? A crisis line like 988 or the emergency number helps today."
     )
     write(data, "1.jsonl", line("a"), sent("Hi", "I want to end my life today."), line("I'm dry.", correction=taught))
-    monkeypatch.setattr(runs, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr("neurons.trainer.base.load_tokenizer", lambda folder: None)
     monkeypatch.setattr(runs, "fit", lambda lesson, tokenizer, max_tokens: Fit.WHOLE)
     attempt = attempt_at(data, archive, tmp_path)
     assert attempt._settle_dataset()[1] is None

@@ -12,12 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neurons.trainer.archive import Archive
 from neurons.trainer.arguments import parser
+from neurons.trainer.errors import OutOfMemory, Preempted
 from neurons.trainer.tracking import Mlflow, Point, TensorBoard, Tracking
 
 PARAMS = {"rank": 16, "learning_rate": 2e-4, "quantization": None}
@@ -145,6 +148,16 @@ def test_a_real_server_has_the_runs_curves_and_another_attempt_goes_on_with_them
 
 
 @pytest.mark.timeout(180)
+def test_nights_of_one_name_in_two_namespaces_are_two(server: str) -> None:
+    for namespace in ("clinic", "hospital"):
+        sink = Mlflow(server, "nights", environment={"POD_NAMESPACE": namespace})
+        with Tracking({"MLflow": sink}, pause_seconds=0.01) as tracking:
+            trained(tracking, steps=1)
+    for namespace in ("clinic", "hospital"):
+        assert [run["loss"] for run in runs_of(server, f"{namespace}/dr-who/night-1")] == [[(1, 1.0)]]
+
+
+@pytest.mark.timeout(180)
 def test_more_points_than_a_server_takes_at_once_come_in_parts(server: str) -> None:
     with Tracking({"MLflow": Mlflow(server, "nights")}, pause_seconds=0.01) as tracking:
         trained(tracking, steps=1500)
@@ -153,6 +166,101 @@ def test_more_points_than_a_server_takes_at_once_come_in_parts(server: str) -> N
     loss = run["loss"]
     assert isinstance(loss, list)
     assert {step for step, _ in loss} >= set(range(1, 1501))
+
+
+class Odd:
+    """A tracking server that answers in its own way, and keeps what it is asked."""
+
+    def __init__(self, *, parts: int = 1, missing: str = "?", answer: bytes | None = None) -> None:
+        """It answers in so many parts, with 404 where `missing` is in the path, and always `answer` if there is one."""
+        self.asked: list[tuple[str, str | None]] = []
+        odd = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                path = self.path.partition("?")[0].partition("/mlflow/")[2]
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                odd.asked.append((path, self.headers.get("authorization")))
+                told = {
+                    "experiments/get-by-name": {"experiment": {"experiment_id": "1"}}, "runs/search": {},
+                    "runs/create": {"run": {"info": {"run_id": "r"}}},
+                }.get(path, {})  # fmt: skip
+                data = answer or json.dumps(told).encode()
+                self.send_response(404 if missing in path else 200)
+                self.send_header("transfer-encoding", "chunked")
+                self.end_headers()
+                length = -(-len(data) // parts)
+                for start in range(0, len(data), length):
+                    part = data[start : start + length]
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                    time.sleep(0.01)  # or the parts would come as one
+                self.wfile.write(b"0\r\n\r\n")
+
+            do_GET = do_POST  # noqa: N815 - as the base class will have it
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Odd:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def told(self, **credentials: str) -> list[str]:
+        """Tell it of a training; returns what was asked of it."""
+        environment = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in credentials.items()}
+        sink = Mlflow(self.address, environment=environment)
+        with Tracking({"MLflow": sink}, pause_seconds=0.01) as tracking:
+            trained(tracking)
+        return [path for path, _ in self.asked]
+
+
+def test_an_answer_that_comes_in_parts_is_read_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    with Odd(parts=4) as server:
+        assert server.told()[-1] == "runs/update"
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("credentials", "sent", "warned"),
+    [
+        ({"token": "secret\n"}, "Bearer secret", ""),
+        ({"username": "dr\n", "password": "पास\n"}, "Basic ZHI64KSq4KS+4KS4", ""),
+        ({"username": "d:r", "password": "secret"}, None, "MLFLOW_TRACKING_USERNAME holds a colon"),
+        ({"token": "sec\nret"}, None, "MLFLOW_TRACKING_TOKEN holds what no header may"),
+    ],
+)
+def test_credentials_that_are_none_end_no_training(
+    credentials: dict[str, str], sent: str | None, warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Odd() as server:
+        server.told(**credentials)
+    assert {header for _, header in server.asked} == ({sent} if sent else set())
+    assert warned in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({"missing": "log-batch"}, "runs/log-batch was answered with status 404"),
+        ({"answer": b"<html>a patient's words"}, "this is no MLflow tracking server"),
+        ({"answer": b'{"a": "' + b"a" * 2**21 + b'"}'}, "answered with more than 1 MiB"),
+    ],
+)
+def test_what_a_server_did_not_take_is_said(odd: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Odd(**odd) as server:
+        server.told()
+    assert told in caplog.text
+    assert "patient" not in caplog.text
 
 
 def test_a_server_that_is_away_delays_nothing_and_is_told_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,6 +309,26 @@ def test_nothing_is_told_of_a_run_that_did_not_train() -> None:
     assert sink.told == []
 
 
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (OutOfMemory("memory ran out"), ("FAILED", "OutOfMemory")), (Preempted("told to end"), ("KILLED", "Preempted")),
+        (ZeroDivisionError("a patient's words"), ("FAILED", "ZeroDivisionError")),
+    ],
+)  # fmt: skip
+def test_a_training_that_breaks_off_is_told_by_its_class(error: Exception, ended: tuple[str, str]) -> None:
+    sink = Listening()
+
+    def broken_off() -> None:
+        with Tracking({"sink": sink}, pause_seconds=0.01) as tracking:
+            tracking.begin("dr-who/night-1", PARAMS, TAGS)
+            raise error
+
+    with pytest.raises(type(error)):
+        broken_off()
+    assert sink.told == [("begin", "dr-who/night-1"), ("end", ended[0], {"failure": ended[1]})]
+
+
 def test_points_come_in_order_and_before_the_end() -> None:
     sink = Listening()
     with Tracking({"sink": sink}, pause_seconds=0.01) as tracking:
@@ -229,6 +357,7 @@ def test_event_files_in_the_twins_folder_hold_the_curves(tmp_path: Path) -> None
         data = data[16 + length :]
         seen += [(event.step, value.tag, round(value.simple_value, 3)) for value in event.summary.value]
     assert [each for each in seen if each[1] == "loss"] == [(1, "loss", 1.0), (2, "loss", 0.5), (3, "loss", 0.333)]
+    assert seen[-1][1] == "ended/text_summary", "what came last is there too"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from bettertherapy_api.doctor_twin import GateMetric, LastGate
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.schedule import ScheduleError, schedule_of
+from twin_operator.domain.task_versions import is_twins_own
 from twin_operator.domain.versions import anchor_version, canary_version, wanted_version
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
@@ -148,7 +149,8 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
 
 def last_gate(twin: Twin, runs: Sequence[Run]) -> tuple[LastGate | None, str | None]:
     """Return the newest gate and when a fine-tune last ended; what expired with its run is remembered."""
-    over = sorted((run for run in runs if run.ended), key=lambda run: (run.status.completion_time or "", run.name))
+    own = [run for run in runs if run.ended and is_twins_own(twin, run)]
+    over = sorted(own, key=lambda run: (run.status.completion_time or "", run.name))
     gate, ended = twin.status.last_gate, twin.status.last_fine_tune_time
     if over and (ended is None or (over[-1].status.completion_time or "") > ended):
         ended = over[-1].status.completion_time

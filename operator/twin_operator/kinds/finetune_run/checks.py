@@ -16,6 +16,7 @@ from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.versions import known_versions, wanted_version
 from twin_operator.engine.conditions import Chain, Condition, Finding
 from twin_operator.kinds.finetune_run.facts import Failure, RunFacts, Work, WorkPod
+from twin_operator.kinds.finetune_run.task import awaits_choice
 
 _AFTER_TRAINING: Final = frozenset({RunStage.PUBLISH, RunStage.EVALUATE, RunStage.DONE})
 _STAGES: Final[Mapping[RunStage | None, Reason]] = {
@@ -156,7 +157,7 @@ def at_work_on_others(work: Work, newest: WorkPod) -> Finding | None:
     if said is not None and (work.said_last or (said.attempt == newest.pod.uid and said.failure is not None)):
         how = f", which failed: {said.failure.message}" if said.failure is not None else ""
         return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} is through with this run{how}")
-    if said is None or said.attempt != newest.pod.uid:
+    if said is None or said.attempt != newest.pod.uid or said.elsewhere:
         return Finding(Reason.SHARED_JOB_BUSY, f"pod {newest.pod.name} does several runs, and has not begun this one")
     return None
 
@@ -223,10 +224,10 @@ def settled(
     if unreadable is not None:
         found = Finding(unreadable.reason, f"the version passed its gate; {unreadable.message}")
         return [found.condition("Promoted", "False")]
-    return [_made_of_it(known.artifact.digest, twin)]
+    return [_made_of_it(known.artifact.digest, twin, run)]
 
 
-def _made_of_it(digest: str, twin: Twin | None) -> Condition:
+def _made_of_it(digest: str, twin: Twin | None, run: Run) -> Condition:
     """Return what the twin made of a version that passed its gate."""
     if twin is None:
         return Finding(Reason.TWIN_GONE, "the DoctorTwin does not exist any more").condition("Rejected", "True")
@@ -247,7 +248,9 @@ def _made_of_it(digest: str, twin: Twin | None) -> Condition:
     if wanted_version(twin).digest == digest or digest in known_versions(twin):
         found = Finding(Reason.TOOK_OVER, f"the version took over from {digest_shown(status.previous_version)}")
         return found.condition("Promoted", "True")
-    found = Finding(Reason.AWAITING_ROLLOUT, "the version passed its gate; the twin has not taken it up yet")
+    found = awaits_choice(run, twin, digest) or Finding(
+        Reason.AWAITING_ROLLOUT, "the version passed its gate; the twin has not taken it up yet"
+    )
     return found.condition("Promoted", "False")
 
 

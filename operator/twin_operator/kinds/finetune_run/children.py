@@ -72,7 +72,7 @@ def examiners_children(
     if twin is not None and pool is not None and known.artifact is not None and with_job:
         job = build_examiner_job(
             run, twin, pool, images, child=known.artifact.digest, prompt="data" in report,
-            along=_tasks(view.examining, examined=True),
+            judge=view.judge, along=_tasks(view.examining, examined=True),
         )  # fmt: skip
         children.append(job)
     return tuple(children)
@@ -95,5 +95,5 @@ def _tasks(share: Share | None, *, examined: bool) -> list[Task]:
         if each.run is not None and each.twin is not None:
             made = each.run.status.artifact
             child = made.digest if examined and made is not None else None
-            tasks.append(Task(run=each.run, twin=each.twin, prompt=each.prompt, child=child))
+            tasks.append(Task(run=each.run, twin=each.twin, prompt=each.prompt, child=child, judge=each.judge))
     return tasks

@@ -11,8 +11,10 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import Gate
 from bettertherapy_api.examination import BASE, examination_name
+from twin_operator.domain.judge import KEY, Judge
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.domain.versions import uri_of
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.finetune_run.job_parts import (
     CONFIG_DIR,
@@ -72,10 +74,12 @@ _EXAMINERS: Final = {names.LABEL_COMPONENT: "examiner", names.LABEL_MANAGED_BY: 
 
 
 def build_examiner_job(
-    run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool, along: Sequence[Task] = ()
-) -> Manifest:
-    """Return the Job that examines the version `child`, and those of the runs that come along."""
-    spec, tasks = run.spec, [Task(run=run, twin=twin, prompt=prompt, child=child), *along]
+    run: Run, twin: Twin, pool: Pool, images: Images, *, child: str, prompt: bool, judge: Judge | Finding | None = None,
+    along: Sequence[Task] = (),
+) -> Manifest:  # fmt: skip
+    """Return the Job that examines the version `child`, and those of the runs that come along; `judge` is the twin's,
+    or why it may not be asked."""
+    spec, tasks = run.spec, [Task(run=run, twin=twin, prompt=prompt, child=child, judge=judge), *along]
     queue = {QUEUE_LABEL: spec.queue_name} if spec.queue_name else {}
     return {
         "apiVersion": JOB.api_version,
@@ -109,8 +113,10 @@ def _places(task: Task, pool: Pool) -> list[Place | None]:
 
 def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifest:
     store = claim_in(store_uri(pool))
+    safety = pool.fine_tune.safety_set_ref
     places = [
         place_of_folder(pool.spec.base_model.uri), *(place for task in tasks for place in _places(task, pool)),
+        place_of_file(safety.uri) if safety else None,
     ]  # fmt: skip
     claims = claims_of(pool, [place.claim for place in places if place is not None])
     kept_in = {
@@ -139,14 +145,17 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
                 "command": ["python", "-m", "neurons.examiner"],
                 "args": job_arguments(
                     tasks,
-                    lambda task, prompt: examiner_arguments(
-                        task.run,
-                        task.twin,
-                        pool,
-                        child=task.child,
-                        prompt=prompt,
-                        kept=kept_in[task.twin.name] if kept else None,
-                    ),
+                    lambda task, prompt: [
+                        *examiner_arguments(
+                            task.run,
+                            task.twin,
+                            pool,
+                            child=task.child,
+                            prompt=prompt,
+                            kept=kept_in[task.twin.name] if kept else None,
+                        ),
+                        *judge_arguments(task, folder=_judge_folder(tasks, task)),
+                    ],
                     configmap=examination_name,
                 ),
                 "env": with_added_env(environment(None if len(tasks) > 1 else examination_name(run.name)), overlay),
@@ -165,6 +174,7 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
                     *place_mounts(claims, places, shared=store),
                     *kept,
                     *store_secret_mount(pool),
+                    *_judge_mount(tasks),
                     token_mount(),
                     *added_mounts(overlay),
                 ],
@@ -178,6 +188,7 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
+            *_judge_volume(tasks),
             token_volume(),
             *added_volumes(overlay),
         ],
@@ -190,6 +201,7 @@ def examiner_arguments(
     """Return the examiner's arguments for one run: `prompt` is the file with the twin's system prompt, `kept` the
     folder with what versions said before."""
     spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
+    safety = pool.fine_tune.safety_set_ref
     arguments: list[tuple[str, object]] = [
         ("run", run.name),
         ("run-uid", run.uid),
@@ -206,10 +218,67 @@ def examiner_arguments(
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
         ("languages", ",".join(gate.languages) if gate.languages else None),
+        ("safety-uri", safety.uri if safety else None),
+        ("safety-digest", safety.digest if safety else None),
+        ("answer-tokens", gate.answer_tokens),
         ("system-prompt-file", prompt),
         ("kept", kept),
     ]
     return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def judge_arguments(task: Task, *, folder: str) -> list[str]:
+    """Return what the examiner is told of a run's judge, whose key is in the folder, or of why it has none."""
+    judge, deadline_seconds = task.judge, task.run.spec.deadline_seconds
+    if judge is None:
+        return []
+    if isinstance(judge, Finding):
+        return [f"--no-judge={judge.message}"]
+    arguments: list[tuple[str, object]] = [
+        ("judge-endpoint", judge.endpoint),
+        *(("judge-model", model) for model in judge.models),
+        ("judge-version", judge.version),
+        ("judge-key-file", f"{folder}/{KEY}" if judge.secret is not None else None),
+        ("judge-language", judge.ref.language),
+        # As long again the graders may be calibrated. What is left must do for the versions themselves: past the Job's
+        # deadline there is no verdict at all.
+        ("judge-seconds", min(judge.ref.seconds, max(1, deadline_seconds // 3))),
+        ("judge-concurrency", judge.ref.concurrency),
+    ]
+    return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _judge_folder(tasks: Sequence[Task], task: Task) -> str:
+    return names.JUDGE_DIR if len(tasks) == 1 else f"{names.JUDGE_DIR}/{task.run.name}"
+
+
+def _with_keys(tasks: Sequence[Task]) -> list[tuple[Task, Judge]]:
+    return [(each, each.judge) for each in tasks if isinstance(each.judge, Judge) and each.judge.secret is not None]
+
+
+def _judge_mount(tasks: Sequence[Task]) -> list[Manifest]:
+    return [mount("judge", names.JUDGE_DIR, read_only=True)] if _with_keys(tasks) else []
+
+
+def _judge_volume(tasks: Sequence[Task]) -> list[Manifest]:
+    """Return the one key of each judge's Secret. Optional: without it the examiner says so, and doesn't wait for it."""
+    if not (keyed := _with_keys(tasks)):
+        return []
+    if len(tasks) == 1:
+        [(_, judge)] = keyed
+        items = [{"key": judge.key, "path": KEY}]
+        secret = {"secretName": judge.secret, "items": items, "optional": True, "defaultMode": 0o440}
+        return [{"name": "judge", "secret": secret}]
+    sources = [
+        {
+            "secret": {
+                "name": judge.secret, "optional": True,
+                "items": [{"key": judge.key, "path": f"{task.run.name}/{KEY}"}],
+            }
+        }
+        for task, judge in keyed
+    ]  # fmt: skip
+    return [{"name": "judge", "projected": {"sources": sources, "defaultMode": 0o440}}]
 
 
 def _twins_folder(twin: Twin, pool: Pool) -> str:

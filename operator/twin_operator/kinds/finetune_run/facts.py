@@ -118,7 +118,7 @@ class Work:
     def broke_off(self) -> bool:
         """Whether the last attempt, if one is seen, ended within this run."""
         said = self.progress
-        if said is None or said.is_done:
+        if said is None or said.is_done or said.elsewhere:
             return False
         return not self.pods or said.attempt == self.pods[-1].pod.uid
 

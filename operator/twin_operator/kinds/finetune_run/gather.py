@@ -14,6 +14,7 @@ from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.finetune_run.facts import RunFacts, objects_of, read_facts
+from twin_operator.kinds.finetune_run.judges import judge_for
 from twin_operator.kinds.finetune_run.sharing import examining, has_failed_along, peers_of, training
 from twin_operator.kinds.finetune_run.view import RunView
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, MINER_POOL
@@ -29,6 +30,7 @@ def gather(world: World, run: Run) -> RunView:
     if named is not None and twin is None:
         problem = _is_another(run, named)
     facts = facts_of_run(world, run)
+    judge = judge_for(world, twin)
     if run.started or run.ended:
         peers = peers_of(world, run)
         closed = frozenset(each.uid for each in peers if world.has_job(each, names.examiner_name(each.name)))
@@ -37,24 +39,26 @@ def gather(world: World, run: Run) -> RunView:
             of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
             unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
             training=training(world, run, facts.trainer), examining=examining(world, run, facts.examiner),
-            peers=peers, closed=closed, others_failed=run.ended and has_failed_along(world, run),
+            peers=peers, closed=closed, others_failed=run.ended and has_failed_along(world, run), judge=judge,
         )  # fmt: skip
     if twin is None or pool is None:
         return RunView(
             run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, unreadable_twin=_unreadable_twin(world, run),
             of_twin=tuple(world.runs_of(twin)) if twin is not None else (),
-            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None,
+            unreadable_pool=_unreadable_pool(world, run, twin) if pool is None else None, judge=judge,
         )  # fmt: skip
     leader = world.asked_along(run)
-    if leader is not None and leader.status.pool == pool.name and not _is_busy(world, run):
+    # Not started, so that no night is spent on a version that nobody could judge.
+    unjudged = judge if isinstance(judge, Finding) else None
+    if leader is not None and leader.status.pool == pool.name and unjudged is None and not _is_busy(world, run):
         return RunView(run=run, twin=twin, pool=pool, obstacle=problem, facts=facts, asked_by=ref(leader))
     waiting = may_not_start(
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
     )  # fmt: skip
-    obstacle = problem or waiting
+    obstacle = problem or unjudged or waiting
     along = _along(world, run, pool) if obstacle is None else ()
-    return RunView(run=run, twin=twin, pool=pool, obstacle=obstacle, facts=facts, along=along)
+    return RunView(run=run, twin=twin, pool=pool, obstacle=obstacle, facts=facts, along=along, judge=judge)
 
 
 def facts_of_run(world: World, run: Run, *, outcomes: Outcomes | str | None = None) -> RunFacts:
@@ -80,7 +84,7 @@ def _along(world: World, run: Run, pool: Pool) -> tuple[RunRef, ...]:
         named = world.twin(other.namespace, other.spec.twin_ref.name)
         twin = named if named is not None and other.is_of(named) else None
         chosen, _ = _pool(world, other, twin)
-        return chosen is not None and chosen.uid == pool.uid
+        return chosen is not None and chosen.uid == pool.uid and not isinstance(judge_for(world, twin), Finding)
 
     waiting = [*world.waiting(run.namespace, pool.name), *world.waiting(run.namespace, None)]
     line = in_line(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api.examination import PROMPT_KEY
+from twin_operator.domain.judge import Judge
 from twin_operator.domain.objects import Pool, Run, Twin
+from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.finetune_run.facts import KILLED
 from twin_operator.kinds.podspec.parts import env
@@ -33,6 +35,8 @@ class Task:
     """Whether a system prompt is told."""
     child: str | None = None
     """Digest of the version to examine."""
+    judge: Judge | Finding | None = None
+    """Of the twin's gate, or why it may not be asked; None where the gate names none."""
 
 
 def job_arguments(

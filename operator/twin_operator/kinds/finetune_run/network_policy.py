@@ -1,6 +1,6 @@
 """NetworkPolicy R-examiner: nobody opens a connection to an examiner.
 
-Its own connections are left open, as those of engines are: store, model and API server may be anywhere.
+Its own connections are left open, as those of engines are: store, model, API server and judge may be anywhere.
 """
 
 from __future__ import annotations

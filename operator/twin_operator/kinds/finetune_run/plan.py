@@ -54,11 +54,14 @@ from twin_operator.kinds.finetune_run.facts import (
     Failure,
 )
 from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
+from twin_operator.kinds.finetune_run.task import deadline_of, given_up
 from twin_operator.kinds.finetune_run.view import Ending, Overdue, RunPlan, RunView
 from twin_operator.settings import Images
 
 EXAMINED_FROM = 72
 """Percent of the run at which the examiner begins: where trainers end."""
+JUDGE_LOOKED_FOR = timedelta(minutes=1)
+"""How often a run looks again whether its twin's judge may be asked."""
 TIDIED_AFTER = timedelta(hours=1)
 """So long the Job and the pod with its log are kept after a run that did what it should."""
 FAILED_TIDIED_AFTER = timedelta(days=1)
@@ -70,7 +73,12 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if run.ended:
         return _plan_ended(view, now=now)
     if not run.started:
-        return _plan_waiting(view, now=now)
+        if (late := given_up(run, now=now)) is not None:
+            return _plan_given_up(view, late, now=now)
+        plan = _plan_waiting(view, now=now)
+        return replace(
+            plan, wake_at=min((at for at in (plan.wake_at, deadline_of(run)) if at is not None), default=None)
+        )
     return _plan_started(view, images, now=now)
 
 
@@ -79,10 +87,12 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     if view.obstacle is not None or view.pool is None or view.twin is None:
         absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         reason = view.unreadable or view.obstacle or absent
-        status = run.status.model_copy(
-            update={"pool": view.pool.name if view.pool else None, "twin_uid": _twin_uid(view)}
-        )
-        return _plan(run, status, [reason.condition("Queued", "True")])
+        unjudged = reason.reason is Reason.NO_JUDGE
+        # In no pool's line: nobody waits behind a run that a place would not help.
+        pool = view.pool.name if view.pool is not None and not unjudged else None
+        status = run.status.model_copy(update={"pool": pool, "twin_uid": _twin_uid(view)})
+        plan = _plan(run, status, [reason.condition("Queued", "True")])
+        return replace(plan, wake_at=now + JUDGE_LOOKED_FOR) if unjudged else plan
     # The start is written down before the Job is made, so that the limit holds whenever the operator is killed; so is
     # whom it takes along, or with whom it comes.
     status = run.status.model_copy(
@@ -96,6 +106,14 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
         return _plan(run, status, conditions)
     children = (build_progress_configmap(run, prompt=view.twin.spec.system_prompt),)
     return replace(_plan(run, status, conditions, children=children), children_first=True)
+
+
+def _plan_given_up(view: RunView, failure: Failure, *, now: datetime) -> RunPlan:
+    """Return what a run says that ends before it could begin."""
+    known = view.run.status.model_copy(
+        update={"failure": _failure_status(failure), "completion_time": timestamp(now), "twin_uid": _twin_uid(view)}
+    )
+    return _plan(view.run, known, [failure.finding.condition("Queued", "False"), *ended(failure)])
 
 
 def _twin_uid(view: RunView) -> str | None:
@@ -209,7 +227,7 @@ def _plan_examination(view: RunView, images: Images, known: FineTuneRunStatus, *
     done = end is not None and end is not Ending.AGAIN
     held = view.unreadable_twin if done else view.unreadable if examiner.job is None else None
     if done and held is None:
-        found = verdict_of(view, known) if end is Ending.DONE else end
+        found = verdict_of(view, known, now=now) if end is Ending.DONE else end
         if isinstance(found, Failure):
             return _plan_end(view, known, found, now=now)
         assert isinstance(found, EvalStatus)  # noqa: S101 - for mypy: it is no other ending

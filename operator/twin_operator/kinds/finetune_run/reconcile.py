@@ -117,6 +117,8 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
             stale = [each for each in existing if each["kind"] == CONFIG_MAP.kind and _name(each) == plan.forget]
             outcome = await self.tools.applier.delete(owner=owner, existing=stale)
             outcome.raise_incomplete()
+            for each in stale:
+                self.store.remove(each)  # or what was deleted would be taken for there until the watch says so
             return Applied(outcome=outcome)
         if plan.children:
             # What has begun goes on, also when twin or pool, from which its Job was made, are gone.
@@ -212,7 +214,7 @@ def _is_to_be_looked_at(view: RunView) -> bool:
         return True
     if examiner.job is not None:
         return examiner.has_ended
-    if trainer.shared and run.status.artifact is not None and trainer.is_done:
+    if trainer.shared and run.status.artifact is not None:
         return False  # all is known of the trainer
     return trainer.has_ended
 

@@ -14,6 +14,7 @@ from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.kinds.finetune_run.facts import Work
+from twin_operator.kinds.finetune_run.judges import judge_for
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
 
@@ -45,11 +46,13 @@ def others_of(world: World, run: Run, work: Work) -> list[RunRef]:
 
 
 def _trained_along(leader: Run) -> list[RunRef]:
-    return leader.status.trains or []
+    """Return whom it takes along: nobody where it comes along itself, or two that name each other would wait for
+    ever."""
+    return (leader.status.trains or []) if leader.status.trainer is None else []
 
 
 def _examined_along(leader: Run) -> list[RunRef]:
-    return leader.status.examines or []
+    return (leader.status.examines or []) if leader.status.examiner is None else []
 
 
 def _following(
@@ -57,7 +60,9 @@ def _following(
 ) -> Share:  # fmt: skip
     """Return how a run shares a Job of another one, which says `along` whom it takes."""
     found, others = world.run(run.namespace, leader), others_of(world, run, work)
-    began = work.has_ended and any(_broke_off(world, run, each, work) for each in others)
+    # One that ends well and says nothing of a run is no trainer of ours: another of its kind would say no more.
+    failed = work.job is not None and work.job.finished == "Failed"
+    began = failed and any(_was_begun(world, run, each, work) for each in others)
     share = Share(runs=1 + len(others), follows=True, others_began=began)
     if isinstance(found, Unreadable):
         return share
@@ -88,14 +93,14 @@ def report_of(work: Work, run: RunRef) -> str:
     return progress_name(run.name) if work.who == "trainer" else examination_name(run.name)
 
 
-def _broke_off(world: World, run: Run, other: RunRef, work: Work) -> bool:
-    """Tell whether the Job's last attempt ended within that other run."""
+def _was_begun(world: World, run: Run, other: RunRef, work: Work) -> bool:
+    """Tell whether the Job came to that other run."""
     configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, report_of(work, other)))
     if configmap is None or not controlled_by(configmap, other.uid):
         return False
     said = (configmap.get("data") or {}).get(PROGRESS_KEY)
     progress = read_progress(said) if said is not None else None
-    return isinstance(progress, RunProgress) and replace(work, progress=progress).broke_off
+    return isinstance(progress, RunProgress) and not progress.elsewhere
 
 
 def _trained(world: World, leader: Run, wanted: RunRef) -> Member:
@@ -128,7 +133,7 @@ def _member(world: World, run: Run, reports: str, *, joined: bool) -> Member:
     ready = joined and twin is not None and there
     prompt = bool(((configmap or {}).get("data") or {}).get(PROMPT_KEY))
     coming = Coming.READY if ready else Coming.AWAITED
-    return Member(ref=ref(run), coming=coming, run=run, twin=twin, prompt=prompt)
+    return Member(ref=ref(run), coming=coming, run=run, twin=twin, prompt=prompt, judge=judge_for(world, twin))
 
 
 def peers_of(world: World, run: Run) -> tuple[Run, ...]:

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from bettertherapy_api.finetune_run import RunRef
 from twin_operator.domain.batches import PATIENCE, Await, Share, elect, is_shared
+from twin_operator.domain.judge import Judge
 from twin_operator.domain.objects import Pool, Run, Twin
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import Manifest
@@ -31,6 +32,8 @@ class RunView:
     """What to say where the twin is there, but can't be read: what becomes of the run is decided once it can."""
     unreadable_pool: Finding | None = None
     """The same of the pool."""
+    judge: Judge | Finding | None = None
+    """Of the twin's gate, or why it may not be asked; None where the gate names none."""
     along: tuple[RunRef, ...] = ()
     """Of one that waits: whom its trainer would train too."""
     asked_by: RunRef | None = None

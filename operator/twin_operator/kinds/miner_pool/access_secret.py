@@ -14,8 +14,6 @@ from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.podspec.parts import labels
 
-CLIENT: Final = "default"
-"""The client whose token is made; others are added as further keys."""
 TOKEN_BYTES: Final = 32
 
 
@@ -34,7 +32,7 @@ def build_access_secret(pool: Pool, *, token: str) -> Manifest | None:
         "kind": "Secret",
         "metadata": {"name": access_secret_name(pool), "labels": labels(pool, "miner")},
         "type": "Opaque",
-        "data": {CLIENT: base64.b64encode(token.encode()).decode()},
+        "data": {names.ACCESS_CLIENT: base64.b64encode(token.encode()).decode()},
     }
 
 

@@ -135,7 +135,15 @@ def _subnet_arguments(miner: Miner, namespace: str) -> list[str]:
         told.append(f"--chain={names.network_of(miner.chain, namespace)}")
     if miner.external_address is not None:
         told.append(f"--external-address={miner.external_address}")
+    if miner.tasks is not None and miner.tasks.accept:
+        told.append("--tasks")
     return told
+
+
+def takes_tasks(pool: Pool) -> bool:
+    """Tell whether the pool's miners take validators' tasks."""
+    miner = pool.spec.miner
+    return miner.wallet_secret_ref is not None and miner.tasks is not None and miner.tasks.accept
 
 
 def _wallet_volume(miner: Miner) -> list[Manifest]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
+from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_checks import no_tokens
@@ -98,7 +99,9 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         def keep(key: Key) -> bool:
             # What was seen before the Deployments were applied counts: their next change, which takes the pause of this
             # update out of them, makes them look unfinished for a moment.
-            return key.kind == ROUTING_SLICE.kind or (key.kind == CONFIG_MAP.kind and key.name in gathered.legacy)
+            told_of_tasks = key.kind == CONFIG_MAP.kind and key.name == tasks_name(gathered.pool.name)
+            former = key.kind == CONFIG_MAP.kind and key.name in gathered.legacy
+            return key.kind == ROUTING_SLICE.kind or told_of_tasks or former
 
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]

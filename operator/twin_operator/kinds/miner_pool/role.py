@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import ROLE, Manifest
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
+from twin_operator.kinds.miner_pool.miner_deployment import takes_tasks
 from twin_operator.kinds.podspec.parts import labels
 
 _READ: Final = ("get", "list", "watch")
@@ -29,11 +31,16 @@ def build_engine_role(pool: Pool, *, configmaps: bool) -> Manifest:
 
 
 def build_miner_role(pool: Pool, *, configmaps: bool) -> Manifest:
-    """Return the miners' Role; `configmaps` as above. Only a miner on a subnet has something to report."""
+    """Return the miners' Role; `configmaps` as above. Only a miner on a subnet has something to report.
+
+    What became of tasks stands in a ConfigMap of its own.
+    """
     reports = (*_READ, "create", "patch", "delete") if pool.spec.miner.wallet_secret_ref is not None else _READ
     rules = [_rule("routingslices", _READ), _rule("podreports", reports)]
     if configmaps:
         rules.append(_configmaps([former_routing(pool), former_report(pool)], _READ))
+    if takes_tasks(pool):
+        rules.append(_configmaps([tasks_name(pool.name)], ("get",)))
     return _role(pool, names.miner_name(pool.name), "miner", rules)
 
 

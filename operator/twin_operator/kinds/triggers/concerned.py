@@ -13,7 +13,7 @@ from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR, VALIDATOR_ROUND
 from twin_operator.kinds.triggers.change import Change, Route, Soon, Woken, label_of, pool_key, status_of
-from twin_operator.kinds.watched import FOLLOWERS, UNDER_WAY, WAITING, Report, Slice
+from twin_operator.kinds.watched import FOLLOWERS, POOL_TASKS, UNDER_WAY, WAITING, Report, Slice
 from twin_operator.kinds.world import World
 
 
@@ -99,6 +99,24 @@ def owner_pool(change: Change) -> Iterator[Woken]:
     """The pool in its label."""
     if (key := pool_key(change)) is not None:
         yield key
+
+
+def tasks_of_pool(change: Change) -> Iterator[Woken]:
+    """What validators have this pool's miners do."""
+    yield Key(POOL_TASKS, change.key.namespace, change.key.name)
+
+
+def tasks_of_owner_pool(change: Change) -> Iterator[Woken]:
+    """What validators have the miners do of the pool in its label."""
+    if (key := pool_key(change)) is not None:
+        yield Key(POOL_TASKS, key.namespace, key.name)
+
+
+def tasks_of_run(change: Change) -> Iterator[Woken]:
+    """The tasks of the pool whose miner took the one that the run does."""
+    for each in change.versions:
+        if isinstance(each.value, Run) and each.value.spec.task is not None:
+            yield Key(POOL_TASKS, change.key.namespace, each.value.spec.task.pool)
 
 
 def owner_run(change: Change) -> Iterator[Woken]:

@@ -37,7 +37,7 @@ def order_of(made: Round, validator: Validator) -> RoundOrder:
         challenge_digest=made.spec.challenge_digest or (own.digest if own is not None else None),
         items_per_twin=rounds.items_per_twin, deadline_seconds=made.spec.deadline_seconds,
         scoring=_scoring(validator), rewards=_rewards(validator),
-        tasks=OrderedTasks(store=spec.fine_tune_tasks.store.uri) if spec.fine_tune_tasks is not None else None,
+        tasks=_tasks(validator),
     )  # fmt: skip
 
 
@@ -54,6 +54,17 @@ def _scoring(validator: Validator) -> OrderedScoring:
         weights_percent=OrderedWeights.model_validate(given.weights_percent.model_dump()),
         judge=OrderedJudge(endpoint=given.judge.endpoint, model=given.judge.model) if given.judge else None,
         sources=tuple(given.sources or ()), alpha_percent=given.alpha_percent,
+    )  # fmt: skip
+
+
+def _tasks(validator: Validator) -> OrderedTasks | None:
+    given = validator.spec.fine_tune_tasks
+    if given is None or given.offers is None or given.suspend:
+        return None
+    offers = given.offers
+    return OrderedTasks(
+        url=offers.public_url, time_zone=given.time_zone, deadline_seconds=offers.deadline_seconds,
+        min_interactions=offers.min_interactions, max_interactions=offers.max_interactions,
     )  # fmt: skip
 
 

@@ -84,6 +84,14 @@ def test_what_the_operator_says_is_what_a_miner_understands() -> None:
     )
 
 
+def test_a_miner_is_told_whether_it_takes_tasks() -> None:
+    takes = miner_pod(**SUBNET, tasks={"accept": True})
+    given = settings.parse(containers(takes)["miner"]["args"], {"POOL": "p", "POD_NAMESPACE": "clinic"})
+    assert given.subnet is not None
+    assert given.subnet.tasks
+    assert miner_pod(**SUBNET, tasks={"accept": False}) == miner_pod(**SUBNET)
+
+
 def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:
     plain = containers(miner_pod())["miner"]["args"]
     assert not [each for each in plain if each.startswith(("--images", "--cors"))]

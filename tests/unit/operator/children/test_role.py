@@ -40,6 +40,13 @@ def test_a_miner_on_a_subnet_writes_its_report() -> None:
     ]
 
 
+def test_a_miner_that_takes_tasks_reads_what_became_of_them() -> None:
+    taking = pool(miner={"walletSecretRef": {"name": "hotkey"}, "tasks": {"accept": True}})
+    assert build_miner_role(taking, configmaps=False)["rules"][2:] == [configmaps(["p-tasks"], "get")]
+    idle = pool(miner={"walletSecretRef": {"name": "hotkey"}, "tasks": {"accept": False}})
+    assert build_miner_role(idle, configmaps=False)["rules"][2:] == []
+
+
 def test_pods_of_the_release_before_keep_their_two_configmaps() -> None:
     assert build_engine_role(pool(), configmaps=True)["rules"][2:] == [
         configmaps(["p-routing"], *READ),

@@ -143,3 +143,18 @@ def test_the_order_says_what_round_and_validator_ask_for() -> None:
     assert order.rewards is not None
     assert (order.rewards.top_miners, order.rewards.burn_percent, order.rewards.commit_reveal) == (10, 5, True)
     assert order_of(made, validator()).rewards is None
+
+
+def test_tasks_are_ordered_where_the_validator_offers_them_and_nowhere_else() -> None:
+    made = round_(status=STARTED)
+    store = {"uri": "s3://adapters"}
+    offers = {"publicUrl": "https://ask.clinic.example", "maxInteractions": 50}
+    given = order_of(made, validator(fineTuneTasks={"store": store, "timeZone": "Asia/Kathmandu", "offers": offers}))
+    assert given.tasks is not None
+    assert (given.tasks.url, given.tasks.time_zone, given.tasks.max_interactions, given.tasks.min_interactions) == (
+        "https://ask.clinic.example", "Asia/Kathmandu", 50, 20,
+    )  # fmt: skip
+    assert read_document(RoundOrder, given.to_json()) == given
+    assert order_of(made, validator(fineTuneTasks={"store": store})).tasks is None
+    assert order_of(made, validator(fineTuneTasks={"store": store, "offers": offers, "suspend": True})).tasks is None
+    assert order_of(made, validator()).tasks is None

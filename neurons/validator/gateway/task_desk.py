@@ -1,0 +1,272 @@
+"""GET /v1/tasks/ID/dataset and POST /v1/tasks/ID/reports: what a miner with a fine-tune task fetches, and what it says.
+
+No key opens either: a dataset's address is signed by the validator's hotkey, a report by the miner's. The dataset is
+not kept: it is made anew from the ledger, and given only as long as that comes to the very bytes that were offered. So
+what a patient takes back is gone from here at once. Nothing of it gets into a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import orjson
+from aiohttp import web
+from sqlalchemy.engine import URL
+
+from neurons.ledger import Ledger, LedgerDown, Task, TaskEvent, TaskState, Training, derived_id
+from neurons.ledger.database import Database
+from neurons.ledger.dataset import Bounds, again
+from neurons.ledger.records import AnyRecord
+from neurons.miner.bodies import read_body
+from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded
+from neurons.receipts import Keypair
+from neurons.validator.gateway.metrics import Metrics
+from neurons.validator.rounds.tasks import event_of, take_report
+from neurons.wire.capability import Capability, CapabilityError, read_capability
+from neurons.wire.metagraph import Reading
+from neurons.wire.rates import Rates
+from neurons.wire.tasks import MAX_BYTES, TaskError, read_report
+
+MOST_FETCHES: Final = 16
+"""At once; whoever is counted among them has an address that this validator signed."""
+MOST_REPORTS: Final = 64
+"""At once; of whom they are is known when they were read."""
+READ_SECONDS: Final = 5.0
+MOST_WAITING: Final = 8
+"""Who wants a dataset while others are made; one is made at a time."""
+MAKE_SECONDS: Final = 120.0
+AGAIN_SECONDS: Final = 10
+FETCHES_PER_SECOND: Final = 1 / 30
+FETCHES: Final = 10
+"""Of one task at once; a trainer that starts again fetches it again."""
+MOST_TASKS: Final = 4096
+_OPEN: Final = frozenset({TaskState.OFFERED, TaskState.EXPIRED, TaskState.ACCEPTED})
+
+
+class TaskDesk:
+    """Answers both; `ledger` is read and written directly, past any queue: what a miner is told is true then."""
+
+    def __init__(
+        self,
+        *,
+        keypair: Keypair,
+        ledger: Ledger | None,
+        reading: Callable[[], Reading],
+        metrics: Metrics,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`reading`: the metagraph in use."""
+        self._metrics = metrics
+        self._keypair, self._ledger, self._reading, self._now_ms = keypair, ledger, reading, now_ms
+        self._making = asyncio.Semaphore(1)
+        self._waiting = 0
+        self._fetching = self._reporting = 0
+        self._made: set[asyncio.Task[bytes | None]] = set()
+        self._rates = Rates(per_second=FETCHES_PER_SECOND, burst=FETCHES)
+        self._fetched: set[str] = set()
+
+    async def answer(self, request: web.BaseRequest, task_id: str, what: str) -> web.Response:
+        """Answer a request of a task. Raises RequestError."""
+        try:
+            response = await self._answer(request, task_id, what)
+        except RequestError as error:
+            self._metrics.tasks.labels(what, str(error.status)).inc()
+            raise
+        self._metrics.tasks.labels(what, str(response.status)).inc()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, task_id: str, what: str) -> web.Response:
+        ledger = self._ledger
+        if ledger is None:
+            raise RequestError(404, "invalid_request_error", "this gateway keeps no ledger", code="no_ledger")
+        wanted = "GET" if what == "dataset" else "POST"
+        if request.method != wanted:
+            raise RequestError(
+                405, "invalid_request_error", f"use {wanted} for a task's {what}", code="wrong_method", allow=wanted
+            )
+        try:
+            if what == "dataset":
+                return await self._fetch(ledger, task_id, request.query)
+            return await self._hear(ledger, task_id, request)
+        except LedgerDown:
+            raise RequestError(
+                503, "server_error", "the ledger doesn't answer, and tasks are kept there: come back soon",
+                code="ledger_down", retry_after=AGAIN_SECONDS,
+            ) from None  # fmt: skip
+
+    async def _fetch(self, ledger: Ledger, task_id: str, query: Mapping[str, str]) -> web.Response:
+        try:
+            capability = read_capability(task_id, query, keypair=self._keypair, now_ms=self._now_ms())
+        except CapabilityError as error:
+            raise RequestError(403, "permission_error", str(error), code="not_opened") from None
+        if self._fetching >= MOST_FETCHES:
+            raise overloaded("too many datasets are fetched at once: come back soon", retry_after=AGAIN_SECONDS)
+        self._within_rate(task_id)
+        self._fetching += 1
+        try:
+            return await self._dataset(ledger, task_id, capability)
+        finally:
+            self._fetching -= 1
+
+    async def _hear(self, ledger: Ledger, task_id: str, request: web.BaseRequest) -> web.Response:
+        if self._reporting >= MOST_REPORTS:
+            raise overloaded("too many miners report at once: come back soon", retry_after=AGAIN_SECONDS)
+        self._reporting += 1
+        try:
+            return await self._report(ledger, task_id, request)
+        finally:
+            self._reporting -= 1
+
+    async def _dataset(self, ledger: Ledger, task_id: str, capability: Capability) -> web.Response:
+        states = await ledger.task(task_id)
+        if states is None:
+            raise _unknown(task_id)
+        latest = states.events[-1].state if states.events else TaskState.OFFERED
+        if latest is TaskState.WITHDRAWN:
+            raise _withdrawn()
+        if latest not in _OPEN:
+            raise RequestError(
+                410, "invalid_request_error", f"the task is {latest.value}: its dataset isn't given any more",
+                code="task_over",
+            )  # fmt: skip
+        data = await self._make(ledger, states.task, capability)
+        if data is None:
+            await self._withdraw(ledger, task_id)
+            raise _withdrawn()
+        headers = {"Content-Type": "application/jsonl", "Cache-Control": "no-store"}
+        return web.Response(body=data, headers=headers)
+
+    def _within_rate(self, task_id: str) -> None:
+        if wait := self._rates.wait(task_id):
+            raise RequestError(
+                429, "rate_limit_error", f"the dataset was fetched too often: wait {wait} s", code="rate_limited",
+                retry_after=wait,
+            )  # fmt: skip
+        if len(self._fetched) >= MOST_TASKS:
+            self._fetched.clear()
+        self._fetched.add(task_id)
+        self._rates.keep(self._fetched)
+        self._rates.take(task_id)
+
+    async def _make(self, ledger: Ledger, task: Task, capability: Capability) -> bytes | None:
+        if capability.digest != task.dataset_digest:
+            return None
+        if self._waiting >= MOST_WAITING:
+            raise overloaded("other datasets are made at the moment: come back soon", retry_after=AGAIN_SECONDS)
+        self._waiting += 1
+        try:
+            made = asyncio.create_task(self._one_at_a_time(ledger.database.url, task, capability))
+            self._made.add(made)
+            made.add_done_callback(self._made.discard)
+            # A thread can't be ended: who leaves meanwhile must not let another one begin beside it.
+            return await asyncio.shield(made)
+        finally:
+            self._waiting -= 1
+
+    async def _one_at_a_time(self, url: URL, task: Task, capability: Capability) -> bytes | None:
+        async with self._making:
+            bounds = Bounds(capability.start_ms, capability.end_ms)
+            # Beside the loop, by a connection of its own: patients' answers don't wait for a twin's whole day.
+            return await asyncio.to_thread(_made_again, url, task.twin.uid, bounds, task.dataset_digest)
+
+    async def _withdraw(self, ledger: Ledger, task_id: str) -> None:
+        """Note that the task's dataset is no more, so that it counts neither way."""
+
+        def decide(task: Task, events: Sequence[TaskEvent]) -> Sequence[AnyRecord]:
+            latest = events[-1].state if events else TaskState.OFFERED
+            return [event_of(task, TaskState.WITHDRAWN, at_ms=self._now_ms())] if latest in _OPEN else []
+
+        await ledger.decide_on_task(task_id, decide)
+
+    async def _report(self, ledger: Ledger, task_id: str, request: web.BaseRequest) -> web.Response:
+        if (request.content_length or 0) > MAX_BYTES:
+            raise RequestError(
+                413, "invalid_request_error", f"a report has at most {MAX_BYTES} bytes", code="body_too_large"
+            )
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                data = await read_body(request)
+        except TimeoutError:
+            raise RequestError(
+                408, "timeout", f"the report didn't arrive within {READ_SECONDS:.0f} s", code="body_timeout"
+            ) from None
+        try:
+            report = read_report(data)
+        except TaskError as error:
+            raise RequestError(400, "invalid_request_error", str(error), code="bad_report") from None
+        if report.task != task_id:
+            raise RequestError(400, "invalid_request_error", "The report is of another task.", code="bad_report")
+        block = self._registered(report.miner)
+        said: list[TaskState] = []
+
+        def decide(task: Task, events: Sequence[TaskEvent]) -> Sequence[AnyRecord]:
+            if report.miner == task.miner.hotkey and block != task.miner.registered_block:
+                raise TaskError("The miner was registered anew since it was offered the task.")
+            event = take_report(data, task=task, events=events, at_ms=self._now_ms())
+            said.append(event.state)
+            return [event, *_lineage(task, event)]
+
+        try:
+            found = await ledger.decide_on_task(task_id, decide)
+        except TaskError as error:
+            raise RequestError(409, "invalid_request_error", str(error), code="not_taken") from None
+        if not found:
+            raise _unknown(task_id)
+        return web.Response(body=orjson.dumps({"task": task_id, "state": said[0].value}), headers=JSON_HEADERS)
+
+    def _registered(self, hotkey: str) -> int:
+        """Return the block at which a hotkey was registered. Raises RequestError: strangers' words cost no look-up."""
+        metagraph = self._reading().metagraph
+        if metagraph is None:
+            raise RequestError(
+                503, "server_error", "this gateway has read no metagraph yet: come back soon", code="no_metagraph",
+                retry_after=AGAIN_SECONDS,
+            )  # fmt: skip
+        found = next((each for each in metagraph.neurons if each.hotkey == hotkey), None)
+        if found is None:
+            raise RequestError(
+                403, "permission_error", f"{hotkey} is not registered on subnet {metagraph.netuid}",
+                code="not_registered",
+            )  # fmt: skip
+        return found.block_at_registration
+
+
+def _lineage(task: Task, event: TaskEvent) -> list[Training]:
+    """Return the record by which an erasure finds what learned from a patient."""
+    if event.state is not TaskState.FINISHED or event.adapter_digest is None:
+        return []
+    return [
+        Training(
+            training_id=derived_id("task-training", task.task_id), run=f"task-{task.task_id}", twin=task.twin,
+            dataset_digest=task.dataset_digest, adapter_digest=event.adapter_digest, at_ms=event.at_ms,
+            parent_digest=task.parent_digest,
+        )
+    ]  # fmt: skip
+
+
+def _made_again(url: URL, twin_uid: str, bounds: Bounds, digest: str) -> bytes | None:
+    async def make() -> bytes | None:
+        database = Database(url.render_as_string(hide_password=False), pool=1)
+        try:
+            async with database.long(seconds=MAKE_SECONDS) as connection:
+                return await again(connection, twin_uid=twin_uid, bounds=bounds, digest=digest)
+        finally:
+            await database.close()
+
+    return asyncio.run(make())
+
+
+def _unknown(task_id: str) -> RequestError:
+    return RequestError(404, "invalid_request_error", f"the ledger has no task {task_id}", code="unknown_task")
+
+
+def _withdrawn() -> RequestError:
+    return RequestError(
+        410, "invalid_request_error",
+        "the dataset is no more: a patient took back what was in it, or the day's records have changed. The task "
+        "counts neither way",
+        code="dataset_withdrawn",
+    )  # fmt: skip
