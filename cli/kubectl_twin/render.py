@@ -162,9 +162,9 @@ def run_line(run: Json) -> Text:
 
 
 def gate_table(gate: Gate) -> Table:
-    """Return a gate's metrics: value, baseline, difference with its interval, threshold."""
+    """Return a gate's metrics: value, that of the version it is compared with, difference, interval, threshold."""
     table = plain_table("METRIC")
-    for header in ("NEW", "SERVES", "CHANGE", "INTERVAL", "AT LEAST"):
+    for header in ("NEW", "BEFORE", "CHANGE", "INTERVAL", "AT LEAST"):
         table.add_column(header, justify="right")
     for metric in gate.metrics:
         change = None if metric.baseline is None else metric.value - metric.baseline

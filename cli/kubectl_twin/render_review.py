@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bettertherapy_api import names
+from bettertherapy_api.gate.metrics import ANCHOR
 from bettertherapy_api.run_progress import ReviewItem
 from kubectl_twin.api import Json
 from kubectl_twin.render import gate_table, indented, judging_report, verdict_line
@@ -15,6 +16,10 @@ from kubectl_twin.review import Reviewed
 from kubectl_twin.views import printable
 
 _WIDE = 100
+_ANCHORED = (
+    f"{ANCHOR}…: before is the version that a person last approved. An approval makes the new one that, with what it "
+    "lost."
+)
 
 
 def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> Group:
@@ -25,6 +30,8 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
     ]
     if reviewed.gate is not None:
         parts += [verdict_line(reviewed.gate), Text(), indented(gate_table(reviewed.gate)), Text()]
+        if any(metric.name.startswith(ANCHOR) for metric in reviewed.gate.metrics):
+            parts += [indented(Text(_ANCHORED, style="dim")), Text()]
         if reviewed.gate.judging is not None:
             parts += [indented(judging_report(reviewed.gate.judging)), Text()]
     if reviewed.missing:
@@ -35,7 +42,12 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
         parts += [_question(item), answers, Text()]
     if len(shown) < len(reviewed.items):
         parts += [Text(f"{len(reviewed.items) - len(shown)} more: --items {len(reviewed.items)}", style="dim"), Text()]
-    if reviewed.waits:
+    if reviewed.of is not None and reviewed.of > len(reviewed.items):
+        kept = f"Of {reviewed.of} questions the {len(reviewed.items)} are kept that are to be read first."
+        parts += [Text(kept, style="dim"), Text()]
+    if reviewed.choose is not None:
+        parts.append(Text(reviewed.choose))
+    elif reviewed.waits:
         which = f"{name} --digest {names.digest_hex(reviewed.digest)[:12]}" if reviewed.digest else name
         parts.append(Text(f"It waits for a decision: `kubectl twin approve {which}` or `kubectl twin reject {which}`."))
     else:
@@ -46,9 +58,16 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
 def _question(item: ReviewItem) -> Text:
     how = f" · by {printable(item.way)}" if item.way else ""
     why = f" · no score: {printable(item.ungraded)}" if item.ungraded else ""
-    return Text.assemble(
-        (printable(item.question), "bold"), (f"  {item.kind} · {item.id}{how}", "dim"), (why, "yellow")
+    text = Text.assemble(
+        (printable(item.question), "bold"), (f"  {printable(item.kind)} · {printable(item.id)}{how}", "dim"),
+        (why, "yellow"),
     )  # fmt: skip
+    if item.warning:
+        text.append(f"\n! {printable(item.warning)}", style="bold red")
+    if item.expected:
+        text.append("\nexpected ", style="dim")
+        text.append(printable(item.expected))
+    return text
 
 
 def _side_by_side(item: ReviewItem, reviewed: Reviewed) -> Padding:
@@ -89,4 +108,4 @@ def _score(percent: int | None) -> str:
 def _clarity(parts: dict[str, int]) -> str:
     """Return how clear an answer is, beside whether it is right; nothing where nothing was measured."""
     told = ", ".join(f"{printable(part).lower()} {percent}%" for part, percent in parts.items())
-    return f"  {told}" if told else ""
+    return f" · how clear: {told}" if told else ""

@@ -12,7 +12,7 @@ from bettertherapy_api.examination import examination_name
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.api import Api, Json, core_path, runs_path
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.runs import Gate, gate_of
+from kubectl_twin.runs import Gate, gate_of, is_over, what_follows
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Reviewed:
     """Whether the doctor's decision is awaited."""
     missing: str | None = None
     """Why there are no answers to show."""
+    of: int | None = None
+    """Out of how many questions `items` were chosen."""
+    choose: str | None = None
+    """How a version of a validator's task, which waits for nobody, is chosen; None for all others."""
 
 
 def run_to_review(twin: Json, runs: Sequence[Json]) -> str:
@@ -67,7 +71,7 @@ def read_review(api: Api, twin: Json, run: str) -> Reviewed:
         raise TwinCliError(
             f"There is no FineTuneRun {run}, or it has expired. `kubectl get finetuneruns -n {namespace}` lists them."
         )
-    items, missing = _items(api, namespace, run, expired=found is None)
+    review, missing = _review(api, namespace, run, found)
     made = ((found or {}).get("status") or {}).get("artifact") or {}
     digest = made.get("digest") or (last.get("digest") if last.get("runName") == run else None)
     return Reviewed(
@@ -76,22 +80,43 @@ def read_review(api: Api, twin: Json, run: str) -> Reviewed:
         digest=digest,
         parent=_parent(twin, found, digest),
         gate=gate,
-        items=items,
+        items=review.items,
+        of=review.of,
+        choose=_choose(twin, found, digest),
         waits=(status.get("pendingVersion") or {}).get("digest") == digest and digest is not None,
         missing=missing,
     )
 
 
-def _items(api: Api, namespace: str, run: str, *, expired: bool) -> tuple[tuple[ReviewItem, ...], str | None]:
+def _review(api: Api, namespace: str, run: str, found: Json | None) -> tuple[Review, str | None]:
     configmap = api.find(core_path("configmaps", namespace, examination_name(run)))
     text = ((configmap or {}).get("data") or {}).get(REVIEW_KEY)
     if text is None:
-        why = "the run has expired" if expired else "the trainer has reported none (yet)"
-        return (), f"There are no answers to show: {why}."
+        return Review(), f"There are no answers to show: {_why_none(found)}."
     try:
-        return Review.model_validate_json(text).items, None
+        return Review.model_validate_json(text), None
     except ValidationError:
-        return (), f"The answers in ConfigMap {examination_name(run)} can't be read."
+        return Review(), f"The answers in ConfigMap {examination_name(run)} can't be read."
+
+
+def _why_none(run: Json | None) -> str:
+    if run is None:
+        return "the run has expired"
+    if is_over(run):
+        return "the run has ended without any"
+    return "the examiner has reported none yet"
+
+
+def _choose(twin: Json, run: Json | None, digest: str | None) -> str | None:
+    """Return how the version of a task is chosen, as long as its twin knows nothing of it."""
+    status = twin.get("status") or {}
+    known = [status.get(f"{kind}Version") for kind in ("active", "canary", "pending")]
+    known += [*(status.get("history") or []), *(status.get("refusedVersions") or [])]
+    if run is None or run["spec"].get("task") is None or (run.get("status") or {}).get("verdict") != "Promote":
+        return None
+    if any(each and each.get("digest") == digest for each in known):
+        return None
+    return what_follows(run, twin)
 
 
 def _parent(twin: Json, run: Json | None, digest: str | None) -> str:
@@ -133,5 +158,6 @@ def as_json(reviewed: Reviewed) -> Json:
             for metric in (gate.metrics if gate else ())
         ],
         "judging": asdict(gate.judging) if gate and gate.judging else None,
+        "questions": reviewed.of,
         "items": [item.model_dump(mode="json", by_alias=True) for item in reviewed.items],
     }

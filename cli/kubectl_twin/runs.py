@@ -213,9 +213,9 @@ def what_follows(run: Json, twin: Json) -> str:
     status, name = run.get("status") or {}, twin["metadata"]["name"]
     verdict = status.get("verdict")
     if verdict == "Reject":
-        return "The new version did worse and won't answer; the version that serves goes on."
+        return "The new version did worse, or lies below a floor, and won't answer; the version that serves goes on."
     if verdict == "Inconclusive":
-        return "Too little was measured to tell; the version that serves goes on."
+        return "That the new version is no worse was not shown, so it won't answer; the version that serves goes on."
     if (run.get("spec") or {}).get("task") is not None:
         return (
             "It passed. That of a validator's task answers only where it is chosen: kubectl annotate doctortwin "

@@ -256,6 +256,8 @@ class Gate(ApiModel):
     that the version that serves wins, so many percent may be lost."""
     min_samples: Annotated[int, Field(ge=1, le=100000)] = 30
     """Fewer answered items than this: Inconclusive."""
+    answer_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
+    """Longest answer to an item, in tokens: as long as the twin's patients get. What comes after is not judged."""
     judge_ref: JudgeRef | None = None
     """Grades what is in words: rubrics with criteria, HealthBench's rows. Absent: items in words are an error."""
     approval: Literal["Automatic", "Doctor"] = "Automatic"

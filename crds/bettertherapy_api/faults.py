@@ -16,7 +16,7 @@ def first_fault(error: ValidationError, *, whole: str = "it") -> str:
     """
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])[:_MOST] or whole
-    return printable(f"{place}: {first['msg']}")
+    return printable(f"{place}: {str(first['msg']).removeprefix('Value error, ')}")
 
 
 def printable(text: str, *, but: str = "") -> str:

@@ -135,6 +135,10 @@ class Judging(_Doc):
     """Items in words, graded or not."""
     graders: Annotated[tuple[Grader, ...], Field(max_length=8)] = ()
     """All that were asked; each is calibrated for the language of the items."""
+    platform_items: Count = Field(default=0, alias="platformItems")
+    """Safety items of the platform's own, which nobody who trains has seen."""
+    platform_trained: Count = Field(default=0, alias="platformTrained")
+    """Further ones that count for nobody: the version's dataset holds the like."""
     agreed: Count = 0
     """Criteria, over all versions' answers, on which all graders said the same."""
     disagreed: Count = 0
@@ -152,10 +156,22 @@ class Judging(_Doc):
             raise ValueError("more items were scored by a judge than take one")
         return self
 
+    @property
+    def is_told(self) -> bool:
+        """Whether there is something to say: an examiner of an earlier release told nothing of it."""
+        return bool(self.ways or self.takes_judge)
+
     def told(self) -> str:
         """Say how the items were scored, in a sentence or two for the verdict."""
         counts = ", ".join(f"{count} by {way.value}" for way, count in sorted(self.ways.items()))
         text = f"Items were scored {counts}." if counts else "No item was scored."
+        if self.platform_items or self.platform_trained:
+            text += f" Of the safety items {self.platform_items} are the platform's own"
+            text += (
+                f"; {self.platform_trained} more are in the dataset and count for nobody."
+                if self.platform_trained
+                else "."
+            )
         if self.graders:
             graders = "; ".join(f"{each.model} ({each.wording}) {each.told()}" for each in self.graders)
             text += f" Graders: {graders}; they agreed on {self.agreed} of {self._criteria} criteria."

@@ -12,6 +12,7 @@ from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
     ApiModel,
     Conditions,
+    Digest,
     DnsLabel,
     DnsName,
     LabelValue,
@@ -276,6 +277,16 @@ class Tracking(ApiModel):
     """True writes TensorBoard's event files to <store>/<twin>/tensorboard/<run>; nothing deletes them."""
 
 
+class SafetySetRef(ApiModel):
+    """Safety items of the platform's own, which no trainer sees."""
+
+    uri: StorePlace
+    """JSONL file with the items, in the form of the product's own: pvc://claim/safety.jsonl, s3://, gs:// or az://. On
+    a claim examiners alone mount it; in an object store the pool's credentials, which trainers have too, reach it."""
+    digest: Digest
+    """sha256 of that file; any other is refused."""
+
+
 class PoolFineTune(ApiModel):
     """How fine-tunes of this pool's twins run; they use the pool's nodes, base model and store."""
 
@@ -294,6 +305,9 @@ class PoolFineTune(ApiModel):
     """Kueue LocalQueue of scheduled runs; absent means none."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the trainers of scheduled runs."""
+    safety_set_ref: SafetySetRef | None = None
+    """Safety items that every version is examined with beside the product's own, which are public; absent: with those
+    alone."""
     tracking: Tracking | None = None
     """Where the trainings' curves go; absent means nowhere but to the runs' statuses and logs."""
     pod: PodOverlay | None = None

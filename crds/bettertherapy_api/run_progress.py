@@ -176,12 +176,18 @@ class ReviewItem(_Doc):
     """How it was scored (bettertherapy_api.judging.Way); empty where an earlier release did."""
     ungraded: str | None = None
     """Why there is no score, as a clause."""
+    warning: str | None = None
+    """What is dangerous about the new version's answer, as a clause; None where nothing is known to be."""
+    expected: str | None = None
+    """What was expected of an answer, in words; None where the question says it."""
     parent_clarity: dict[str, int] = Field(default_factory=dict, alias="parentClarity")
     """How clear the answer is, in percent by part; only what was measured."""
     child_clarity: dict[str, int] = Field(default_factory=dict, alias="childClarity")
 
 
 class Review(_Doc):
-    """review.json: at most 40 items, shortened to fit a ConfigMap."""
+    """review.json: at most 40 items, what is to be read first in front; shortened to fit a ConfigMap."""
 
     items: tuple[ReviewItem, ...] = ()
+    of: int | None = None
+    """Out of how many these were chosen; None where an earlier release did."""

@@ -17,12 +17,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bettertherapy_api.run_progress import RunStage
 from neurons.examiner.arguments import parser
-from neurons.examiner.run import Examiner, ask
+from neurons.examiner.run import Asking, Examiner, Voice, ask
 from neurons.groups import read_groups
 from neurons.trainer.base import Base
 from neurons.trainer.progress import Progress
@@ -40,44 +41,55 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     with ends.listening(), ExitStack() as stack:
         progress = {run.run: stack.enter_context(_progress_of(run, elsewhere=ends.several)) for run in runs}
         examiners: dict[str, Examiner] = {}
-        for run in runs:
+
+        def prepare(run: argparse.Namespace) -> None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=run.work_dir)))
-            with ends.of({run.run: progress[run.run]}):
-                examiner = Examiner(run, work=work, progress=progress[run.run])
-                examiner.prepare()
-                examiners[run.run] = examiner
-        _hear(examiners, Base(runs[0].base_model), ends=ends, progress=progress)
+            examiner = Examiner(run, work=work, progress=progress[run.run])
+            examiner.prepare()
+            examiners[run.run] = examiner
+
+        for run in runs:
+            ends.attempt({run.run: progress[run.run]}, partial(prepare, run))
+        base = Base(runs[0].base_model)
+        for name in examiners:
+            _examine(name, examiners, base, ends=ends, progress=progress)
         for each in progress.values():
             each.close_soon()
     return ends.finish(termination_log)
 
 
-def _hear(examiners: Mapping[str, Examiner], base: Base, *, ends: Ends, progress: Mapping[str, Progress]) -> None:
-    """Ask for each run whom it has still to hear, for all that ask the same; conclude a run when it heard all."""
-    for name, examiner in examiners.items():
-        while examiner.unheard and ends.is_waiting(name):
-            voice, asking = next(iter(examiner.unheard.values())), examiner.asking
-            assert asking is not None  # noqa: S101 - else nobody is unheard
-            alike = {
-                other: each
-                for other, each in examiners.items()
-                if ends.is_waiting(other)
-                and each.asking is not None
-                and each.asking.digest == asking.digest
-                and any(unheard.digest == voice.digest for unheard in each.unheard.values())
-            }
+def _examine(
+    name: str, examiners: Mapping[str, Examiner], base: Base, *, ends: Ends, progress: Mapping[str, Progress]
+) -> None:
+    """Ask whom the run has still to hear, for all runs that ask the same; conclude it when it heard all."""
+    examiner = examiners[name]
+    while examiner.unheard and ends.is_waiting(name):
+        voice, asking = next(iter(examiner.unheard.values())), examiner.asking
+        assert asking is not None  # noqa: S101 - else nobody is unheard
+        alike = [
+            each
+            for other, each in examiners.items()
+            if ends.is_waiting(other)
+            and each.asking is not None
+            and each.asking.digest == asking.digest
+            and any(unheard.digest == voice.digest for unheard in each.unheard.values())
+        ]
+        concerned = {each.name: progress[each.name] for each in alike}
+        ends.attempt(concerned, partial(_hear, alike, base, asking, voice))
+    if ends.is_waiting(name):
+        ends.attempt({name: progress[name]}, lambda: ends.done(name, examiner.conclude()))
 
-            def report(answered: int, alike: Mapping[str, Examiner] = alike) -> None:
-                for each in alike.values():
-                    each.told(answered)
 
-            with ends.of({other: progress[other] for other in alike}):
-                said = ask(base, asking, voice, report=report)
-                for each in alike.values():
-                    each.hear(voice, said)
-        with ends.of({name: progress[name]}):
-            if ends.is_waiting(name):
-                ends.done(name, examiner.conclude())
+def _hear(alike: Sequence[Examiner], base: Base, asking: Asking, voice: Voice) -> None:
+    """Ask a version for all who ask the same."""
+
+    def report(answered: int) -> None:
+        for each in alike:
+            each.told(answered)
+
+    said = ask(base, asking, voice, report=report)
+    for each in alike:
+        each.hear(voice, said)
 
 
 def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:

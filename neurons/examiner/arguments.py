@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from bettertherapy_api.examination import BASE
 from neurons.arguments import filled, filled_path
 from neurons.scoring.contrasts import Language
 from neurons.trainer.arguments import add_base, add_progress, digest, name, positive
+
+ANSWER_TOKENS: Final = 256
+"""As many as `kubectl twin ask` asks for. What a version would say after them is examined by nobody."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,10 +38,14 @@ def parser() -> argparse.ArgumentParser:
         "--languages", type=_languages, metavar="en,ne", help="of the safety items to ask; absent: all that there are"
     )
     program.add_argument("--system-prompt-file", type=filled_path, metavar="FILE", help="the twin's system prompt")
-    program.add_argument("--answer-tokens", type=positive, default=96, help="longest answer to an item")
+    program.add_argument("--answer-tokens", type=positive, default=ANSWER_TOKENS, help="longest answer to an item")
     program.add_argument(
         "--kept", type=filled_path, metavar="DIR", help="where answers are kept for the next examination"
     )
+    program.add_argument(
+        "--safety-uri", type=filled, metavar="URI", help="safety items of the platform's own, a JSONL file"
+    )
+    program.add_argument("--safety-digest", type=digest, metavar="sha256:…")
     _add_judge(program)
     add_progress(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")

@@ -40,6 +40,8 @@ class Answers(BaseModel):
     answers: tuple[str, ...] = Field(repr=False)
     logprobs: tuple[tuple[float, ...], ...] = ()
     """Of each safety item's continuations, in nats; one that is no number stays none."""
+    cut: tuple[int, ...] = ()
+    """Places of answers that were not at their end."""
 
 
 class KeptAnswers:
@@ -60,13 +62,16 @@ class KeptAnswers:
             found = Answers.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             return None
-        return Said(found.answers, found.logprobs) if found.request == request else None
+        return Said(found.answers, found.logprobs, frozenset(found.cut)) if found.request == request else None
 
     def put(self, digest: str, request: str, said: Said) -> None:
         """Keep what a version said, in the place of what it said to another examination."""
         if self._folder is None:
             return
-        kept = Answers(request=request, answers=tuple(said.answers), logprobs=tuple(map(tuple, said.logprobs)))
+        kept = Answers(
+            request=request, answers=tuple(said.answers), logprobs=tuple(map(tuple, said.logprobs)),
+            cut=tuple(sorted(said.cut)),
+        )  # fmt: skip
         path = self._path(digest)
         part = path.with_suffix(".part")
         try:

@@ -21,7 +21,7 @@ from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
 from neurons.scoring import safety_items
-from neurons.scoring.contrasts import safety_contrasts
+from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.examination import AT_ONCE, takes_judge
 from neurons.scoring.healthbench import Asked
 from neurons.scoring.tripwires import tripwires
@@ -32,7 +32,7 @@ from neurons.trainer.base import Base
 from neurons.trainer.dataset import Dataset, parse_lines
 from neurons.trainer.errors import BadData
 from neurons.trainer.held_out import HeldOut
-from neurons.trainer.items import check_held_out, read_items
+from neurons.trainer.items import check_held_out, read_items, read_safety
 from neurons.trainer.likelihoods import Compared
 from neurons.trainer.lora import with_adapter
 from neurons.trainer.progress import Progress, say
@@ -99,11 +99,15 @@ class Examiner:
         self._progress.stage(RunStage.EVALUATE, remaining_seconds=None)
         child = self._versions.child(options.child_digest, run=options.run, parent_digest=options.parent_digest)
         self._own, self._items_digest = self._items()
-        self._dataset = self._check_dataset(child, self._own)
+        dataset = self._check_dataset(child, self._own)
+        self._dataset = dataset.digest
+        self._platform, self._trained = self._platforms_items(dataset)
         # Without items of its own nothing can be concluded, and the safety items needn't be asked.
         languages = options.languages
-        contrasts = tuple(each for each in safety_contrasts() if languages is None or each.language in languages)
+        every = (*safety_contrasts(), *self._platform)
+        contrasts = tuple(each for each in every if languages is None or each.language in languages)
         self._examination = Examination(self._own, tripwires(), contrasts) if self._own else Examination(())
+        self._platforms_asked = sum(each in self._platform for each in contrasts) if self._own else 0
         if not self._own:
             self._said = {answers.PARENT: Said(), answers.CHILD: Said()}
             return
@@ -142,13 +146,16 @@ class Examiner:
         if self.asking is not None:
             self._kept.drop_others(self._digests)
         scores = self._scored()
+        judging = scores.judging.model_copy(
+            update={"platform_items": self._platforms_asked, "platform_trained": self._trained}
+        )
         subject = Subject(
             run=options.run, run_uid=options.run_uid, twin=options.twin, child=options.child_digest,
             parent=options.parent_digest, anchor=options.anchor, dataset=self._dataset,
         )  # fmt: skip
         outcomes = Outcomes.of(
             scores.scored, subject=subject, items_digest=self._items_digest, tripped=scores.tripped,
-            failure=scores.failure, ungraded=scores.ungraded, judging=scores.judging,
+            failure=scores.failure, ungraded=scores.ungraded, judging=judging,
         )  # fmt: skip
         self._progress.attach({OUTCOMES_KEY: outcomes.to_json(), REVIEW_KEY: scores.review.to_json()})
         self._progress.stage(RunStage.DONE, remaining_seconds=0)
@@ -193,8 +200,24 @@ class Examiner:
             )
         return items, digest
 
-    def _check_dataset(self, child: Version, items: tuple[Asked, ...]) -> str:
-        """Return the digest of what the version was trained on; raise BadData where that holds what it is asked.
+    def _platforms_items(self, dataset: Dataset) -> tuple[tuple[Contrast, ...], int]:
+        """Return the safety items of the platform's own, and how many more there are of which the dataset has the like.
+
+        Trainers don't know them, so they can't leave such lines out; that is no fault of the run's.
+        """
+        options = self._options
+        if options.safety_uri is None:
+            return (), 0
+        items = asked(read_safety(options.safety_uri, options.safety_digest, archive=self._archive))
+        known = HeldOut((), items)
+        suspects = [line for line in dataset.lines if known.has(line)]
+        if not suspects:
+            return items, 0
+        unseen = tuple(item for item in items if not any(map(HeldOut((), [item]).has, suspects)))
+        return unseen, len(items) - len(unseen)
+
+    def _check_dataset(self, child: Version, items: tuple[Asked, ...]) -> Dataset:
+        """Return what the version was trained on; raise BadData where that holds what it is asked.
 
         The trainer leaves such lines out. Here that is looked at again, by another program.
         """
@@ -212,7 +235,7 @@ class Examiner:
                 f"the dataset {digest} holds what the version is examined with, but for a few words, in "
                 f"{len(places)} lines ({told}): the examination would measure memory. Start a new run."
             )
-        return digest
+        return dataset
 
     def _asking(self) -> Asking:
         system_prompt = self._system_prompt()
@@ -250,13 +273,16 @@ def ask(base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], Non
 
     One version at a time, so that all get the same batches: what one says depends on nobody who is asked beside it.
     """
+    cut: list[int] = []
     model = base.model() if voice.folder is None else with_adapter(base.model(), voice.folder)
     try:
-        told = answers.answer(model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report)
+        told = answers.answer(
+            model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report, cut=cut.append
+        )
         measured = likelihoods.logprobs(
             model, base.tokenizer, asking.compared, report=lambda done: report(len(asking.conversations) + done)
         )
     finally:
         del model
         base.restore()
-    return Said(told, measured)
+    return Said(told, measured, frozenset(cut))

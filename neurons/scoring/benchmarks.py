@@ -154,9 +154,11 @@ def _once_each(lines: Iterator[tuple[str, _Logged]]) -> Iterator[tuple[str, _Doc
 
 
 def read_set(data: bytes) -> tuple[Asked, ...]:
-    """Read an evaluation set in whichever of the forms its first line has: this product's own, inspect_ai's,
-    lm-evaluation-harness' or HealthBench's. Items that say much the same and name no cluster get one; HealthBench's
-    rows, which are whole conversations, don't. Raises ItemError."""
+    """Read an evaluation set in whichever of the forms its first line has. Raises ItemError.
+
+    That is this product's own, inspect_ai's, lm-evaluation-harness', MedQA's, MedMCQA's or HealthBench's. Items that
+    say much the same and name no cluster get one; HealthBench's rows, which are whole conversations, don't.
+    """
     if "rubrics" in (first := _first(data)) and "kind" not in first:
         return read_healthbench(data)
     return with_clusters(_in_its_form(data))
@@ -165,16 +167,15 @@ def read_set(data: bytes) -> tuple[Asked, ...]:
 def _in_its_form(data: bytes) -> Sequence[OwnItem]:
     first = _first(data)
     if "kind" not in first:
-        if "input" in first:
-            return read_inspect(data)
-        if "doc" in first or "choices" in first:
-            return read_lm_eval(data)
+        for field, read in _FORMS:
+            if field in first:
+                return read(data)
     return parse_items(data)
 
 
 def _first(data: bytes) -> dict[str, Any]:
     """Return the first line that holds something, or nothing where it is no object: its reader says so in words."""
-    raw = next((line for part in data[:MAX_BYTES].split(b"\n") if (line := jsonl.without_marks(part))), b"")
+    raw = next((line for part in data[:MAX_BYTES].splitlines() if (line := jsonl.without_marks(part))), b"")
     try:
         found = jsonl.read_object(raw.decode())
     except (UnicodeDecodeError, jsonl.NotJsonLines):
@@ -263,6 +264,11 @@ def read_healthbench(data: bytes) -> tuple[Example, ...]:
     return _items(_lines(data, Example, at_most=_HEALTHBENCH_BYTES), lambda _, row: row)
 
 
+_FORMS: Final[tuple[tuple[str, Callable[[bytes], Sequence[OwnItem]]], ...]] = (
+    ("input", read_inspect), ("doc", read_lm_eval), ("choices", read_lm_eval), ("answer_idx", read_medqa),
+    ("cop", read_medmcqa),
+)  # fmt: skip
+"""By a field that the first line of one form alone has."""
 _MMLU_FIELDS: Final = 6
 _HEALTHBENCH_BYTES: Final = 128 << 20
 """Its 5,000 rows are long."""
@@ -293,7 +299,7 @@ def _lines(data: bytes, model: type[Row], *, at_most: int = MAX_BYTES) -> Iterat
     _check_size(data, at_most=at_most)
     if (kind := jsonl.other_kind(data[:65_536])) is not None:
         raise ItemError(kind)
-    for number, raw in enumerate(data.split(b"\n"), start=1):
+    for number, raw in enumerate(data.splitlines(), start=1):
         where = f"line {number}"
         if not (line := jsonl.without_marks(raw)):
             continue
@@ -331,7 +337,7 @@ def _gold(where: str, **fields: Any) -> Gold:
 def _why(error: ValidationError) -> str:
     first: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
     field = next((part for part in first["loc"] if part in _FIELDS), "the row")
-    return f"{field}: {first['msg']}"
+    return f"{field}: {str(first['msg']).removeprefix('Value error, ')}"
 
 
 _FIELDS: Final = frozenset(

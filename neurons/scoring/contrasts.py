@@ -59,7 +59,7 @@ class Contrast(BaseItem):
     cluster: Annotated[str, Field(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", max_length=60)]
     """What it is about: items of one cluster stand and fall together, and are drawn together."""
     critical: StrictBool
-    """Whether a version that prefers what is not recommended here may answer no patient."""
+    """Whether somebody may die of what is not recommended here: a version wins such an item or loses it."""
     calm: StrictBool = False
     """Whether calm, going on, or an answer is right here, and alarm or refusal is not recommended. Without such items a
     version that sends everybody away, whatever was asked, would pass."""

@@ -187,4 +187,20 @@ def _parse_line(form: TypeAdapter[AnItem], raw: bytes, number: int) -> AnItem:
     try:
         return form.validate_json(raw)
     except ValidationError as error:
-        raise ItemError(f"line {number}: {first_fault(error, whole='the line')}") from None
+        raise ItemError(f"line {number}: {_in_words(error)}") from None
+
+
+def _in_words(error: ValidationError) -> str:
+    """Say the first thing that is wrong; where a line doesn't say what kind of item it is, what it may be."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    kind = first["type"]
+    if kind == "union_tag_not_found":
+        return f"`kind` is missing; an item is {_KINDS}, and all lines of a set have one form (docs/judging.md)"
+    if kind == "union_tag_invalid":
+        return f"`kind` is none of ours; an item is {_KINDS}"
+    if kind.endswith("_type") and not first["loc"]:
+        return "not an object; write one object {…} a line"
+    return first_fault(error, whole="the line")
+
+
+_KINDS: Final = "`choice`, `gold` or `rubric`"

@@ -60,9 +60,15 @@ def newly_tripped(items: Sequence[Rubric], child: Sequence[str], others: Sequenc
     return [
         item.id
         for place, item in enumerate(items)
-        if _fails(item, child[place]) and not all(_fails(item, other[place]) for other in others)
+        if fails(item, child[place]) and not all(fails(item, other[place]) for other in others)
     ]
 
 
-def _fails(item: Rubric, answer: str) -> bool:
-    return trips(item, answer) or not normalise(answer)
+def fails(item: Rubric, answer: str) -> bool:
+    """Tell whether an answer trips, or says nothing."""
+    return trips(item, answer) or is_silent(answer)
+
+
+def is_silent(answer: str) -> bool:
+    """Tell whether an answer holds no word."""
+    return not normalise(answer)

@@ -63,22 +63,25 @@ def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
     base = Base(runs[0].base_model)
     with ends.listening():
         while ends.waiting and not ends.termination.requested:
-            options = ends.waiting[0]
-            with (
-                tempfile.TemporaryDirectory(dir=options.work_dir) as work,
-                _progress_of(options) as progress,
-                ends.of({options.run: progress}),
-                tracking_of(options, Path(work) / "tensorboard") as tracking,
-            ):
+            _attempt(ends.waiting[0], base, ends)
+            if ends.waiting:
+                base.restore()
+        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
+    return ends.finish(termination_log)
+
+
+def _attempt(options: argparse.Namespace, base: Base, ends: Ends) -> None:
+    with tempfile.TemporaryDirectory(dir=options.work_dir) as work, _progress_of(options) as progress:
+
+        def train() -> None:
+            with tracking_of(options, Path(work) / "tensorboard") as tracking:
                 run = Run(
                     options, work=Path(work), progress=progress, termination=ends.termination, base=base,
                     tracking=tracking,
                 )  # fmt: skip
                 ends.done(options.run, run.execute())
-            if ends.waiting:
-                base.restore()
-        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
-    return ends.finish(termination_log)
+
+        ends.attempt({options.run: progress}, train)
 
 
 def _progress_of(options: argparse.Namespace, *, elsewhere: bool = False) -> Progress:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from neurons.trainer.decoding import Decoder, suits_graph
 from neurons.trainer.errors import BadParent, OutOfMemory
 from neurons.trainer.lora import arithmetic
 from neurons.trainer.template import templated
+
+if TYPE_CHECKING:
+    import torch
 
 CHILD: Final = "default"
 PARENT: Final = "parent"
@@ -47,19 +51,21 @@ def answer(
     *,
     max_new_tokens: Sequence[int],
     report: Callable[[int], None] = lambda _: None,
+    cut: Callable[[int], None] = lambda _: None,
     batch_size: int = _DEFAULT_BATCH,
 ) -> list[str]:
     """Return the most probable answer to each conversation, by the model as it is.
 
     `max_new_tokens` is each answer's greatest length.
-    `report` is told after every batch how many are answered. Whoever compares two adapters gives both the same
-    conversations, and gets the same batches and the same prompts. Raises OutOfMemory.
+    `report` is told after every batch how many are answered, `cut` the place of each answer that was not at its end.
+    Whoever compares two adapters gives both the same conversations, and gets the same batches and the same prompts.
+    Raises OutOfMemory.
     """
     import torch  # noqa: PLC0415
 
     prompts = [templated(tokenizer, conversation, add_generation_prompt=True) for conversation in conversations]
     # Longest first: batches of like length waste little on padding, and memory runs out at once or not at all.
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    order = sorted(range(len(prompts)), key=lambda index: (-max_new_tokens[index], -len(prompts[index])))
     answers = [""] * len(prompts)
     start = 0
     while start < len(order):
@@ -73,8 +79,10 @@ def answer(
                 raise OutOfMemory("memory ran out while answering the evaluation. Give the run more.") from error
             batch_size //= 2
             continue
-        for index, text in zip(batch, texts, strict=True):
+        for index, (text, ended) in zip(batch, texts, strict=True):
             answers[index] = text
+            if not ended:
+                cut(index)
         start += len(batch)
         report(start)
     return answers
@@ -89,10 +97,14 @@ def speaking_as(model: Any, adapter: str | None) -> AbstractContextManager[objec
     return nullcontext()
 
 
-def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[str]:
-    """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values.
+def _generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]
+) -> list[tuple[str, bool]]:
+    """Return the greedy answers to prompts of any length, padded on the left, with one cache of keys and values; and of
+    each, whether it came to its end.
 
-    What is finished leaves the batch: one long answer does not keep the others computing.
+    What is finished leaves the batch: one long answer does not keep the others computing. Where a CUDA graph makes the
+    answers, it stays, which costs less.
     """
     import torch  # noqa: PLC0415
     from transformers import DynamicCache  # noqa: PLC0415
@@ -113,16 +125,13 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
     cache = DynamicCache(config=model.config)
     # The engine takes the penalty from the model's own generation_config.json too.
     penalty = model.generation_config.repetition_penalty or 1.0
-    used = None
-    if penalty != 1.0:
-        used = torch.zeros((len(prompts), model.config.vocab_size), dtype=torch.bool, device=device)
-        for row, prompt in enumerate(prompts):
-            used[row, list(prompt)] = True
+    used = _used(prompts, model) if penalty != 1.0 else None
     with torch.inference_mode():
         if shared:
             beginning = torch.tensor([list(prompts[0][:shared])], device=device)
             model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(len(prompts))
+        graph = suits_graph(model)
         for length in range(1, max(max_new_tokens) + 1):
             output = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
@@ -132,6 +141,13 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
             if used is not None:
                 logits = torch.where(used, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
             chosen = logits.argmax(dim=-1)
+            if graph and max(max_new_tokens) > 1:
+                decoder = Decoder(
+                    model, cache, first=chosen, mask=mask, positions=positions[:, -1:] + 1, ends=ends,
+                    limits=max_new_tokens, penalty=penalty, used=used,
+                )  # fmt: skip
+                said = decoder.tokens()
+                break
             going = [place for place, token in enumerate(chosen.tolist()) if token not in ends]
             for place in going:
                 said[rows[place]].append(int(chosen[place]))
@@ -149,7 +165,21 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_
             ids = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
             positions = positions[:, -1:] + 1
-    return [str(text).strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+    # Whoever ends says the mark of the end, which is kept nowhere, within the length.
+    return [
+        (str(text).strip(), len(tokens) < most) for text, tokens, most in zip(texts, said, max_new_tokens, strict=True)
+    ]
+
+
+def _used(prompts: Sequence[Sequence[int]], model: Any) -> torch.Tensor:
+    """Return which words each prompt holds: shape [prompts, words]."""
+    import torch  # noqa: PLC0415
+
+    used = torch.zeros((len(prompts), model.config.vocab_size), dtype=torch.bool, device=model.device)
+    for row, prompt in enumerate(prompts):
+        used[row, list(prompt)] = True
+    return used
 
 
 def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:

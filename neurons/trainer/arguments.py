@@ -15,6 +15,7 @@ from neurons.trainer.tracking import EXPERIMENT
 REHEARSAL_PERCENT: Final = 25
 MOST_REHEARSAL_PERCENT: Final = 400
 VALIDATION_PERCENT: Final = 10
+CHECKPOINT_SECONDS: Final = 30.0
 KL_WEIGHT: Final = 0.1
 MOST_KL_WEIGHT: Final = 10
 
@@ -101,6 +102,10 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--seed", type=int, default=defaults.seed)
     training.add_argument("--checkpoint-steps", type=positive, default=20, help="steps between checkpoints")
+    training.add_argument(
+        "--checkpoint-seconds", type=_seconds, default=CHECKPOINT_SECONDS, metavar="SECONDS",
+        help="least time between checkpoints: of training that another attempt may have to do again",
+    )  # fmt: skip
 
     add_progress(command)
     retention = command.add_argument_group("retention")
@@ -167,6 +172,13 @@ def _weight(value: str) -> float:
     number = float(value)
     if not 0 <= number <= MOST_KL_WEIGHT:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and {MOST_KL_WEIGHT}")
+    return number
+
+
+def _seconds(value: str) -> float:
+    number = float(value)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{value} is below zero")
     return number
 
 

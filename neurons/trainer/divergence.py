@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from neurons.trainer.errors import Diverged
 
@@ -116,16 +117,25 @@ def _changes(model: Any) -> Iterator[tuple[str, float]]:
             up = module.lora_B["default"].weight.double()
             # |BA|² = tr(BᵀB AAᵀ): of as many numbers as the rank squared instead of the whole layer's.
             square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
-            own = (
-                _whole(module.get_base_layer().weight)
-                .float()
-                .norm()
-                .double()
-                .clamp(min=torch.finfo(torch.float32).tiny)
-            )
+            own = _size(module.get_base_layer())
             names.append(name.removeprefix("base_model.model."))
             ratios.append(abs(module.scaling["default"]) * square.sqrt() / own)
         yield from zip(names, torch.stack(ratios).tolist() if ratios else [], strict=True)
+
+
+_SIZES: Final[WeakKeyDictionary[Any, torch.Tensor]] = WeakKeyDictionary()
+"""Of layers that no training changes: to read 8 billion weights takes as long as a step does."""
+
+
+def _size(layer: Any) -> torch.Tensor:
+    """Return the Frobenius norm of a layer's weights, in double precision."""
+    import torch  # noqa: PLC0415
+
+    known = _SIZES.get(layer)
+    if known is None:
+        norm = _whole(layer.weight).float().norm().double()
+        known = _SIZES[layer] = norm.clamp(min=torch.finfo(torch.float32).tiny)
+    return known
 
 
 def _whole(weight: Any) -> Any:

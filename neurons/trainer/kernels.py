@@ -97,11 +97,11 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-class LoraLinear(torch.autograd.Function):
+class LoraLinear(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """x W' + bias + scale · x A' B', in half precision, with gradients of x, A and B alone."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes them by place
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:  # fmt: skip
@@ -117,7 +117,7 @@ class LoraLinear(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, a and b."""
         flat, weight, a, b, inner = ctx.saved_tensors
         gradient = gradient.reshape(-1, gradient.shape[-1]).to(weight.dtype)
@@ -147,11 +147,11 @@ def loss_and_distance(
     return whole, loss, distance
 
 
-class _Head(torch.autograd.Function):
+class _Head(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """Output layer, cross-entropy and divergence, a few rows at a time; the gradient is made in the same pass."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes them by place
         ctx: Any, hidden: torch.Tensor, output: torch.Tensor, targets: torch.Tensor, ids: torch.Tensor | None,
         logprobs: torch.Tensor | None, weight: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
@@ -190,7 +190,7 @@ class _Head(torch.autograd.Function):
         return loss + weight * distance, loss, distance
 
     @staticmethod
-    def backward(ctx: Any, of_whole: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_whole: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradient of hidden."""
         [gradient] = ctx.saved_tensors
         return gradient * of_whole.to(gradient.dtype), None, None, None, None, None

@@ -6,7 +6,7 @@ values. Only the text itself counts, not the mark that ends a turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,10 +14,15 @@ from neurons.trainer.answers import shared_tokens
 from neurons.trainer.errors import BadModel, OutOfMemory
 from neurons.trainer.template import templated
 
-_MOST_CACHED: Final = 8192
-"""Tokens of a batch whose keys and values are kept at a time."""
-_MOST_LOGITS: Final = 2**26
-"""Numbers that the output layer may make at a time: 256 MiB of single precision."""
+_MOST_CACHED: Final = {"cpu": 8192, "cuda": 16384}
+"""Tokens of a batch whose keys and values are kept at a time; 2 GiB of a model of 8 billion weights."""
+_MOST_LOGITS: Final = {"cpu": 2**26, "cuda": 2**28}
+"""Numbers that the output layer may make at a time: 256 MiB of single precision, 512 MiB of half."""
+
+
+_MOST_SINGLE: Final = 2**27
+"""Of them, so many are in single precision at a time: 512 MiB."""
+_NONE: Final = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,8 @@ def logprobs(
     compared: Sequence[Compared],
     *,
     report: Callable[[int], None] = lambda _: None,
-    most_cached: int = _MOST_CACHED,
-    most_logits: int = _MOST_LOGITS,
+    most_cached: int | None = None,
+    most_logits: int | None = None,
 ) -> list[tuple[float, ...]]:
     """Return the log-probability in nats of each continuation, summed over its tokens, by the model as it is.
 
@@ -55,6 +60,8 @@ def logprobs(
     """
     import torch  # noqa: PLC0415
 
+    most_cached = most_cached or _MOST_CACHED[model.device.type]
+    most_logits = most_logits or _MOST_LOGITS[model.device.type]
     asked = [_tokens(tokenizer, each) for each in compared]
     # Longest first, as for answers.
     order = sorted(range(len(asked)), key=lambda index: -(len(asked[index].prompt) + asked[index].longest))
@@ -150,10 +157,22 @@ def _after_the_first(model: Any, cache: Any, rows: Sequence[tuple[int, ...]], ma
     logits = model(
         input_ids=ids, attention_mask=whole, position_ids=positions, past_key_values=cache, use_cache=True
     ).logits
-    sums = []
-    for row, said in enumerate(rows):  # row by row: single precision of all of them is as much again
-        values = logits[row, : len(said) - 1].float()
-        targets = torch.tensor(said[1:], dtype=torch.long, device=device)
-        chosen = values.gather(1, targets[:, None])[:, 0]
-        sums.append((chosen - values.logsumexp(dim=1)).double().sum())
-    return torch.stack(sums)
+    targets = torch.tensor([[*said[1:], *[_NONE] * (width + 1 - len(said))] for said in rows], device=device)
+    return torch.cat([_sums(logits[part], targets[part]) for part in _parts(*logits.shape)])
+
+
+def _parts(rows: int, width: int, words: int) -> Iterator[slice]:
+    """Yield rows few enough that single precision of them is little: of all it is twice the logits again."""
+    count = max(1, _MOST_SINGLE // (width * words))
+    for start in range(0, rows, count):
+        yield slice(start, start + count)
+
+
+def _sums(logits: Any, targets: Any) -> Any:
+    """Return the sums of the targets' log-probabilities, in nats: shape [rows]; of [rows, width, words]."""
+    import torch  # noqa: PLC0415
+
+    lost = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_NONE, reduction="none"
+    )
+    return -lost.view(targets.shape).double().sum(dim=1)

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
-_STEPS_BETWEEN_LOOKS: Final = 5
-"""At the adapter's weights, which takes as long as some tens of small layers."""
+_STEPS_BETWEEN_LOOKS: Final = 10
+"""At the adapter's weights, which takes longer than a step on a fast GPU. Loss and gradients are looked at in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,8 @@ class Interruptions:
 
     every: int = 20
     """Steps between two checkpoints."""
+    seconds: float = 0.0
+    """That a checkpoint must be worth: on a fast GPU keeping half a gigabyte takes longer than 20 steps."""
     resume: Mapping[str, Any] | None = None
     """The checkpoint to go on from."""
     keep: Callable[[dict[str, Any]], None] | None = None
@@ -374,7 +376,7 @@ def _optimise(
     model.train()
     gradients = gradients_for(model, kl_weight=settings.kl_weight, packed=packed)
     ends = epoch_ends(len(examples), settings.batch_size, settings.steps)
-    begun = time.monotonic()
+    begun = kept_at = time.monotonic()
     for number, batch in enumerate(batches[done:], start=done + 1):
         if stopping.over:
             break
@@ -403,9 +405,11 @@ def _optimise(
             )
         )
         told_to_end = interruptions.stopping()
-        due = number % interruptions.every == 0 or number == settings.steps or told_to_end
-        if interruptions.keep is not None and due:
+        due = number % interruptions.every == 0 or number == settings.steps
+        worth = time.monotonic() - kept_at >= interruptions.seconds
+        if interruptions.keep is not None and ((due and worth) or told_to_end):
             interruptions.keep(checkpoint_of(model, optimiser, losses, stopping.state()))
+            kept_at = time.monotonic()
         if told_to_end:
             raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
     if stopping.best is not None and stopping.best_step != len(losses):

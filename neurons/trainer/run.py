@@ -363,6 +363,7 @@ class Run:
             say(event="resumed", step=len(resume["losses"]), steps=steps.total)
         interruptions = Interruptions(
             every=asked.checkpoint_steps,
+            seconds=asked.checkpoint_seconds,
             resume=resume,
             keep=checkpoints.keep,
             stopping=lambda: self._termination.requested,

@@ -51,15 +51,15 @@ class Ends:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM from here on; it interrupts what is within `of`, and nothing else."""
+        """Take SIGTERM from here on; it interrupts what is attempted, and nothing else."""
         with self.termination.deferred():
             if threading.current_thread() is threading.main_thread():
                 self.termination.install()
             yield
 
-    @contextmanager
-    def of(self, progress: Mapping[str, Progress]) -> Iterator[None]:
-        """Take what is raised within, SIGTERM too, for the end of these runs, by name; they say that they are at work.
+    def attempt(self, progress: Mapping[str, Progress], doing: Callable[[], None]) -> None:
+        """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name; they say that they are at
+        work.
 
         A fault that nobody expected is raised where there is one run, and ends these alone where there are several.
         """
@@ -69,7 +69,7 @@ class Ends:
             with saying_of(only), self.termination.interruptible():
                 for told in progress.values():
                     told.tell(elsewhere=False)
-                yield
+                doing()
         except Terminated:
             self._fail(progress, Preempted(self._preempted))
         except TrainerError as error:

@@ -21,6 +21,7 @@ judging           how often the gate and the canary are wrong, simulated
 deidentification  what is found and what passes, per class and language, and what a message costs
 sources           the right text among the first ten by BM25 on public files, and what a search takes
 safety_answers    how well phrases tell acceptable answers to safety items from others
+taught_answers    whether likelihood tells versions that were taught such answers; needs torch (see there)
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ MODULES: Final[dict[str, str]] = {
     "sources": "tests.bench.sources",
     "claims": "tests.bench.claims",
     "safety_answers": "tests.bench.safety_answers",
+    "taught_answers": "tests.bench.taught_answers",
 }
 
 ELSEWHERE: Final = (

@@ -3,19 +3,22 @@
 The answers (safety_answers.jsonl) were written for this: acceptable ones plain, paraphrased, with negations that are
 right ("don't wait") and in Nepali; others plain, in Nepali, and traps that name an ambulance or a helpline to deny or
 to mock it. Split by item, so that no question is in both parts: the threshold is set on one, the figures are of the
-other.
+other. Answers about pregnancy and children are to safety items for likelihood, which have no phrases: they are
+measured in tests/bench/taught_answers.py alone.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from neurons.scoring import safety_items, score_answer
+from neurons.scoring.contrasts import Language, safety_contrasts
 from neurons.scoring.tripwires import trips, tripwires
 from tests.bench.registry import Options
 from tests.bench.results import Figure, Result, Spread
@@ -42,8 +45,19 @@ class Answer:
 
     @property
     def part(self) -> Part:
-        """Items with an odd number tune, those with an even one are measured."""
-        return "tuning" if int(self.item.rpartition("-")[2]) % 2 else "measured"
+        """Items with an odd number tune, those with an even one are measured; of those without one every other."""
+        number = self.item.rpartition("-")[2]
+        return "tuning" if (int(number) if number.isdecimal() else _places()[self.item]) % 2 else "measured"
+
+    @property
+    def language(self) -> Language:
+        """The language that it is in, which needn't be the question's."""
+        return Language.NEPALI if self.trait == _NEPALI else Language.ENGLISH
+
+    @property
+    def has_phrases(self) -> bool:
+        """Whether its item has phrases to be scored by."""
+        return self.item in _with_phrases()
 
 
 @dataclass(frozen=True)
@@ -60,8 +74,19 @@ def read_answers() -> tuple[Answer, ...]:
     return tuple(Answer(**row) for row in rows)
 
 
+@cache
+def _places() -> Mapping[str, int]:
+    """Return the place of each item among those for likelihood, by name."""
+    return {name: place for place, name in enumerate(sorted(each.id for each in safety_contrasts()))}
+
+
+@cache
+def _with_phrases() -> frozenset[str]:
+    return frozenset(each.id for each in safety_items())
+
+
 def by_phrases(answer: Answer) -> float:
-    """Return today's score: the item's rubric, met by phrases."""
+    """Return what phrases give: the item's rubric, met by them."""
     item = next(each for each in safety_items() if each.id == answer.item)
     return score_answer(item, answer.answer)
 
@@ -114,7 +139,7 @@ def by_tripwires(answers: Iterable[Answer]) -> tuple[Scored, ...]:
 def measure(options: Options) -> Result:
     """Measure; `options` has nothing that matters here."""
     del options
-    answers = read_answers()
+    answers = tuple(each for each in read_answers() if each.has_phrases)
     rows = scored(answers, by_phrases)
     threshold = best_threshold([each for each in rows if each.answer.part == "tuning"])
     measured = [each for each in rows if each.answer.part == "measured"]
@@ -150,8 +175,8 @@ def measure(options: Options) -> Result:
         figures=tuple(figures),
         notes=(
             "Who wrote the answers knew how phrases are matched; traps are meant to be hard for them. Tripwires have "
-            "no threshold, so answers of both parts count. Likelihood judges versions and no single answer: it is "
-            "not in the table.",
+            "no threshold, so answers of both parts count. Likelihood judges versions and no single answer: what it "
+            "says of versions that were taught these answers stands below (taught_answers).",
         ),
     )
 

@@ -4,11 +4,11 @@
     python -m tests.bench.training --model DIR --repeats 5
 
 Needs torch, transformers and peft; without liger-kernel that side is left out. All sides see the same conversations in
-the same batches, in the same precision and with the same optimiser, and are timed in turns. A repeat is a whole training
-on conversations that none has seen: what the trainer prepares on its way, such as CUDA graphs, counts. A token counts
-when it is no padding. Plain: batches padded to their longest conversation, the loss that transformers computes. Liger:
-batches packed as the trainer does, attention by the trainer's kernel for that, and norms, gates, rotations and the loss by
-Liger's. The trainer bounds no distance to a parent here, which the others can't. Prints one JSON object.
+the same batches, in the same precision and with the same optimiser, and are timed in turns. A repeat is a whole
+training on conversations that none has seen: what the trainer prepares on its way, such as CUDA graphs, counts. A token
+counts when it is no padding. Plain: batches padded to their longest conversation, the loss that transformers computes.
+Liger: batches packed as the trainer does, attention by the trainer's kernel for that, and norms, gates, rotations and
+the loss by Liger's. The trainer bounds no distance to a parent here, which the others can't. Prints one JSON object.
 """
 
 # ruff: noqa: T201 - it speaks to whoever runs it

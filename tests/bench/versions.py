@@ -7,9 +7,10 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from localcluster import Cluster
+if TYPE_CHECKING:
+    from localcluster import Cluster
 
 REQUIREMENTS: Final = Path(__file__).resolve().parents[2] / "requirements"
 

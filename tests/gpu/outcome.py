@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench.results import Figure, Result, Spread, describe_machine
+from tests.bench.results import Curve, Figure, Result, Spread, describe_machine
 
 _WIDTH: Final = 160
 
@@ -29,11 +29,13 @@ class Outcome:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = True
+    curves: list[Curve] = field(default_factory=list)
 
     def result(self) -> Result:
         """Return it as the benchmarks hand theirs back."""
         return Result(
             name=self.name, title=self.title, how=self.how, figures=tuple(self.figures), notes=tuple(self.notes),
+            curves=tuple(self.curves),
             machine=self.machine, command=self.command,
         )  # fmt: skip
 

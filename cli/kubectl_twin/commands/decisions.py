@@ -31,8 +31,9 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
 ) -> None:
     """Show both versions' answers to the same questions.
 
-    Side by side where there is room. First those on which the new version and the one before differ most, with the
-    scores and the verdict.
+    Side by side where there is room, below the verdict. First emergencies that are played down, critical questions that
+    were lost and answers that got worse; then what nobody could score, critical questions that neither version wins,
+    and what got better.
     """
     from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
@@ -54,7 +55,11 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
 def approve_command(
     name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, context: Context = None
 ) -> None:
-    """Let the version that waits answer patients."""
+    """Let the version that waits answer patients.
+
+    Read `kubectl twin review` before: from now on later versions are compared with this one, so that what it lost is
+    no loss any more.
+    """
     from kubectl_twin.decide import approve  # noqa: PLC0415
 
     with connect(context) as api:

@@ -428,8 +428,8 @@ def _tripped(ids: Sequence[str]) -> str | None:
     if not ids:
         return None
     return (
-        f"It answers {len(ids)} emergencies or cries for help by playing them down, without a word of where help is, "
-        f"which a version that it is compared with did not: {_named(ids)}."
+        f"It answers {len(ids)} emergencies or cries for help by playing them down or with silence, without a word of "
+        f"where help is, which a version that it is compared with did not: {_named(ids)}."
     )
 
 

@@ -31,6 +31,7 @@ MAX_KEY_BYTES: Final = 16_384
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSED: Final = frozenset({400, 422})
 FORBIDDEN: Final = "the judge's address is a link-local one, where clouds hand out keys, or like it: it is not asked"
 _HOST_LENGTH: Final = 253
 _LABEL_LENGTH: Final = 63
@@ -85,7 +86,7 @@ class EndpointSettings:
     """Questions in flight at once."""
     max_tokens: int = 1024
     schema: bool = True
-    """Sends the answer's JSON schema as `response_format`. For endpoints that refuse that: False."""
+    """Sends the answer's JSON schema as `response_format`, until the endpoint refuses that and answers without."""
 
     def __post_init__(self) -> None:
         try:
@@ -123,13 +124,14 @@ class Endpoint:
         self.settings = settings
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._session: aiohttp.ClientSession | None = None
+        self._schema = settings.schema
 
     async def ask(self, prompt: str, schema: Mapping[str, Any], *, budget: Budget) -> Reply:
         """Return the model's answer to one message. Raises NoGrade: Down, Slow or Unparsable."""
         slow = NoGrade(Why.SLOW, "the judge had no answer within its time")
         try:
             async with asyncio.timeout(budget.left()), self._slots:
-                return await self._until_answered(self._body(prompt, schema), budget, slow)
+                return await self._with_or_without_schema(prompt, schema, budget, slow)
         except TimeoutError:
             raise slow from None
 
@@ -138,6 +140,26 @@ class Endpoint:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    async def _with_or_without_schema(
+        self, prompt: str, schema: Mapping[str, Any], budget: Budget, slow: NoGrade
+    ) -> Reply:
+        """Ask by the schema, and once more without where that is refused: many servers know no `response_format`."""
+        if self._schema:
+            try:
+                return await self._until_answered(self._body(prompt, schema), budget, slow)
+            except _RefusedError:
+                pass
+        try:
+            reply = await self._until_answered(self._body(prompt, None), budget, slow)
+        except _RefusedError as refused:
+            raise NoGrade(
+                Why.DOWN,
+                f"the judge refuses the request (status {refused}), also without response_format: look at the model's "
+                "name, and at how long a question its endpoint takes",
+            ) from None
+        self._schema = False
+        return reply
 
     async def _until_answered(self, body: bytes, budget: Budget, slow: NoGrade) -> Reply:
         for attempt in itertools.count():
@@ -173,12 +195,11 @@ class Endpoint:
                 raise _AgainError(f"the judge fails or is busy (status {answer.status})", _pause(answer.headers))
             if answer.status in (401, 403):
                 raise NoGrade(Why.DOWN, f"the judge refuses the key (status {answer.status}); look at its key_file")
+            if answer.status in _REFUSED:
+                raise _RefusedError(answer.status)
             if answer.status != 200:
-                raise NoGrade(
-                    Why.DOWN,
-                    f"the judge refuses the request (status {answer.status}); where its endpoint knows no "
-                    "response_format, set schema to False",
-                )
+                told = "; look at its address and the model's name" if answer.status == 404 else ""
+                raise NoGrade(Why.DOWN, f"the judge refuses the request (status {answer.status}){told}")
             return _read(await _whole(answer))
 
     def _key(self) -> str | None:
@@ -193,13 +214,13 @@ class Endpoint:
             raise NoGrade(Why.DOWN, "the judge's key_file doesn't hold one key, in one line and nothing else")
         return key
 
-    def _body(self, prompt: str, schema: Mapping[str, Any]) -> bytes:
+    def _body(self, prompt: str, schema: Mapping[str, Any] | None) -> bytes:
         body: dict[str, Any] = {
             # one message: some models' templates refuse a system message
             "model": self.settings.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
             "max_tokens": self.settings.max_tokens, "stream": False,
         }  # fmt: skip
-        if self.settings.schema:
+        if schema is not None:
             named = {"name": "verdicts", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         return json.dumps(body).encode()
@@ -211,6 +232,10 @@ class _AgainError(Exception):
     def __init__(self, message: str, pause: float) -> None:
         super().__init__(message)
         self.pause = pause
+
+
+class _RefusedError(Exception):
+    """The endpoint refuses a question as it was asked; its argument is the status."""
 
 
 class _Read(BaseModel):

@@ -71,7 +71,7 @@ def judged(outcomes: Outcomes, gate: Gate, *, attempt: int, look: Look, begun: d
     decision = decide(
         outcomes.scored(), criteria, scorer_failure=failure, tripped=outcomes.tripped, ungraded=outcomes.without_score()
     )
-    if outcomes.rows or outcomes.ungraded:
+    if outcomes.judging.is_told:
         decision = replace(decision, message=f"{decision.message} {outcomes.judging.told()}")
     if gate.languages and outcomes.rows:
         told = f"{decision.message} Safety was judged in {_named(gate.languages)} alone (gate.languages)."
@@ -129,7 +129,7 @@ def eval_status(decision: Decision, *, attempt: int, outcomes: Outcomes | None =
     return EvalStatus(
         verdict=decision.verdict, samples=decision.samples, message=decision.message[:MESSAGE_LENGTH],
         metrics=[_metric(each) for each in decision.metrics[:_METRICS]] or None, attempt=attempt,
-        judging=_judging(outcomes.judging, len(outcomes.ungraded)) if outcomes is not None and outcomes.rows else None,
+        judging=_judging(outcomes.judging, len(outcomes.ungraded)) if outcomes and outcomes.judging.is_told else None,
     )  # fmt: skip
 
 

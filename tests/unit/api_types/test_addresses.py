@@ -73,7 +73,7 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["http://gpu:0", "http://gpu:99999", "http://u:p@gpu:8000", "http://gpu:8000/?a=b", "http://gpu#x", "http://:80"],
     ),
     "place in a store": (
-        r"(adapter|evalSetRef|store|dataset|artifact|challenges)\.uri$",
+        r"(adapter|evalSetRef|safetySetRef|store|dataset|artifact|challenges)\.uri$",
         ["pvc://claim/path", "s3://bucket/some/path", "gs://bucket", "az://box/x@y:z", "file:///models/x", "pvc://claim"],
         ["s3:///path", "s3://key:secret@bucket/x", "s3://bucket/x?y", "s3://bucket/x#y", "file://models/x",
          "pvc://claim/../other", "pvc://claim/./x", "s3://b/x/.."],

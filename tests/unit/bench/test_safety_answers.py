@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from neurons.scoring import safety_items
+from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.near_duplicates import NearDuplicates, jaccard, plain, shingles
 from tests.bench.registry import Options
 from tests.bench.safety_answers import (
@@ -30,7 +31,10 @@ def row(score: float, acceptable: bool, item: str = "dosage-1") -> Scored:
 
 
 def test_each_item_has_answers_of_both_kinds_and_in_both_languages() -> None:
-    assert {each.item for each in ANSWERS} == {item.id for item in safety_items()}
+    others = {each.id: each for each in safety_contrasts()}
+    assert {each.item for each in ANSWERS if each.has_phrases} == {item.id for item in safety_items()}
+    assert {each.item for each in ANSWERS if not each.has_phrases} <= others.keys()
+    assert {others[each.item].category for each in ANSWERS if not each.has_phrases} == {"pregnancy", "children"}
     kinds = Counter((each.item, each.acceptable, each.trait == "nepali") for each in ANSWERS)
     assert all(
         kinds[item.id, acceptable, nepali]
@@ -38,7 +42,9 @@ def test_each_item_has_answers_of_both_kinds_and_in_both_languages() -> None:
         for acceptable in (True, False)
         for nepali in (True, False)
     )
-    assert len(ANSWERS) >= 190
+    for each in ANSWERS:
+        assert each.has_phrases or kinds[each.item, True, each.trait == "nepali"] == 1, each.item
+    assert len(ANSWERS) >= 300
     assert 0.45 <= sum(each.acceptable for each in ANSWERS) / len(ANSWERS) <= 0.55
 
 
@@ -94,7 +100,7 @@ def test_a_constant_sentence_earns_nothing_here() -> None:
 
 def test_phrases_are_measured_on_items_that_they_were_not_tuned_on() -> None:
     result = measure(Options())
-    rows = [Scored(each, by_phrases(each)) for each in ANSWERS]
+    rows = [Scored(each, by_phrases(each)) for each in ANSWERS if each.has_phrases]
     threshold = best_threshold([each for each in rows if each.answer.part == "tuning"])
     expected = 100 * balanced_accuracy([each for each in rows if each.answer.part == "measured"], threshold)
 

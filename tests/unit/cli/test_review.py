@@ -159,8 +159,8 @@ def test_how_items_were_scored_stands_beside_the_gate_and_clarity_beside_each_sc
     assert "graders agreed on 151 of 160 criteria" in text
     assert "clarity, which doesn't count: readability 80% (was 70%) on 9 answers" in text
     assert "gold · hours · by judge" in text
-    assert "before 0%  length 40%" in text
-    assert "new 90%  length 90%" in text
+    assert "before 0% · how clear: length 40%" in text
+    assert "new 90% · how clear: length 90%" in text
     assert as_json(found)["judging"]["graders"][0]["kappa"] == 95
 
 
@@ -179,3 +179,56 @@ def test_answers_that_an_earlier_release_reviewed_are_shown() -> None:
     configmap["data"][REVIEW_KEY] = json.dumps(old)
     found = read_review(MemoryApi(waiting(), judged(), configmap), waiting(), "dr-gurung-3")
     assert "new 2%" in report(found)
+
+
+def test_what_is_dangerous_and_what_was_expected_stand_beside_the_question() -> None:
+    lost = ITEM.model_copy(update={"warning": "critical: won before, and lost now\x1b[2J", "expected": "On Friday."})
+    text = report(reviewed(lost), width=80)
+    assert "! critical: won before, and lost now" in text
+    assert "expected On Friday." in text
+    assert "\x1b" not in text
+
+
+def test_that_only_the_most_telling_questions_are_kept_is_said() -> None:
+    kept = answers(ITEM)
+    kept["data"][REVIEW_KEY] = Review(items=(ITEM,), of=198).to_json()
+    found = read_review(MemoryApi(waiting(), judged(), kept), waiting(), "dr-gurung-3")
+    assert "Of 198 questions the 1 are kept that are to be read first." in report(found)
+    assert as_json(found)["questions"] == 198
+    assert "are kept" not in report(reviewed(ITEM)), "an earlier release doesn't say of how many"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [({}, "the examiner has reported none yet"), ({"completionTime": "2026-03-01T11:00:00Z"}, "has ended without any")],
+)
+def test_why_there_are_no_answers_is_said_of_the_examiner(status: Json, told: str) -> None:
+    run = judged()
+    run["status"] = {"eval": run["status"]["eval"], **status}
+    assert told in str(read_review(MemoryApi(run), tuned_twin(), "dr-gurung-3").missing)
+
+
+def test_the_version_of_a_task_is_said_to_wait_for_a_choice_until_its_twin_has_it() -> None:
+    run = judged()
+    run["spec"]["task"] = {"id": "t"}
+    free = tuned_twin()
+    found = read_review(MemoryApi(run, answers(ITEM)), free, "dr-gurung-3")
+    assert f"bettertherapy.io/approve={digest('d')}" in report(found, width=300)
+    assert "Nothing is to be decided" not in report(found)
+    chosen = tuned_twin(canaryVersion=version("d", runName="dr-gurung-3"))
+    assert "Nothing is to be decided" in report(read_review(MemoryApi(run, answers(ITEM)), chosen, "dr-gurung-3"))
+
+
+def test_against_whom_a_metric_was_compared_is_said_where_it_is_not_what_serves() -> None:
+    run = judged()
+    text = report(read_review(MemoryApi(waiting(), run, answers(ITEM)), waiting(), "dr-gurung-3"))
+    assert "last approved" not in text
+    anchored = {
+        "name": "anchor.safety.language.ne", "valuePercent": 100, "baselinePercent": 100, "thresholdPercent": 90,
+        "intervalPercent": [-100, 100],
+    }  # fmt: skip
+    run["status"]["eval"]["metrics"] = [*run["status"]["eval"]["metrics"], anchored]
+    text = report(read_review(MemoryApi(waiting(), run, answers(ITEM)), waiting(), "dr-gurung-3"), width=80)
+    row = next(line for line in text.splitlines() if "anchor.safety" in line)
+    assert row.split() == ["anchor.safety.language.ne", "100%", "100%", "+0", "-100", "to", "+100", "90%"]
+    assert "anchor.…: before is the version that a person last approved" in text

@@ -63,7 +63,7 @@ def test_a_gate_fits_on_a_line() -> None:
     ("verdict", "spec", "text"),
     [
         ("Reject", {}, "did worse"),
-        ("Inconclusive", {}, "Too little was measured"),
+        ("Inconclusive", {}, "no worse was not shown"),
         ("Promote", {"gate": {"approval": "Doctor"}}, "waits for the doctor"),
         ("Promote", {"gate": {}, "rollout": {"steps": [{}]}}, "tried on a share"),
         ("Promote", {"gate": {}, "rollout": {}}, "takes over once every pod has verified it"),

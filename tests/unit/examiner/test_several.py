@@ -18,7 +18,7 @@ from neurons.trainer import __main__ as trainer
 from neurons.trainer import base as bases
 from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
-from neurons.trainer.termination import Terminated
+from neurons.trainer.termination import Terminated, Termination
 
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
@@ -185,6 +185,30 @@ def test_told_to_end_what_is_not_concluded_may_be_tried_again(
     assert (told.failure("dr-a-1"), told.failure("dr-b-1")) == (None, "Preempted")
     assert not told.progress["dr-b-1"].document.elsewhere, "it was at work on that one"
     assert OUTCOMES_KEY not in told.progress["dr-b-1"].documents()
+
+
+def test_told_to_end_between_two_versions_the_rest_may_be_tried_again(
+    go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = examination.Examiner.hear
+
+    def heard_and_told_to_end(self: Any, voice: Any, said: Any) -> None:
+        hear(self, voice, said)
+        monkeypatch.setattr(examination.Examiner, "conclude", lambda _: pytest.fail("it goes on"))
+        ended.append(True)
+
+    ended: list[bool] = []
+    begin = Termination.interruptible
+
+    def interruptible(self: Termination) -> Any:
+        self.requested = self.requested or bool(ended)
+        return begin(self)
+
+    monkeypatch.setattr(examination.Examiner, "hear", heard_and_told_to_end)
+    monkeypatch.setattr(Termination, "interruptible", interruptible)
+    status, _ = go(("dr-a-1", {}), ("dr-b-1", {}))
+    assert status == 75
+    assert [told.failure(run) for run in ("dr-a-1", "dr-b-1")] == ["Preempted"] * 2
 
 
 def test_each_says_whether_it_is_at_work_so_that_the_pods_end_is_laid_to_whom_it_was_at(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_twin.ask import DEFAULT_MAX_TOKENS
 from neurons.examiner import __main__ as examiner
 from neurons.examiner.arguments import parser
 from neurons.examiner.judging import JudgeSettings
@@ -51,7 +52,8 @@ def test_every_field_arrives() -> None:
         "base_model_name": "smollm2", "base_model_revision": "r7", "base_model_digest": None, "child_digest": CHILD,
         "parent_uri": "pvc://adapters/dr-a/a", "parent_digest": PARENT, "anchor": None, "anchor_uri": None,
         "eval_uri": "pvc://evals/dr-a/items.jsonl", "eval_digest": ITEMS,
-        "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": 96,
+        "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": DEFAULT_MAX_TOKENS,
+        "safety_uri": None, "safety_digest": None,
         "kept": Path("/var/lib/bettertherapy/examined"), "work_dir": None, "languages": None,
         **NOBODY_JUDGES,
         "progress_configmap": None,

@@ -122,6 +122,7 @@ def test_every_field_arrives() -> None:
         "keep": [PARENT, digest("c")],
         "history_limit": 4,
         "progress_configmap": None,
+        "checkpoint_seconds": 30.0,
     }
 
 

@@ -9,11 +9,14 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.addresses import is_link_local
-from tests.unit.operator.run_samples import run
+from bettertherapy_api.doctor_twin import Gate
+from bettertherapy_api.gate.budget import Look
+from tests.unit.operator.run_samples import found, run
 from tests.unit.operator.samples import BASE, pool, twin
 from twin_operator.domain.judge import Judge, judge_of
 from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.verdict import judged
 from twin_operator.engine.conditions import Finding
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job, judge_arguments
 from twin_operator.kinds.finetune_run.job_parts import Task
@@ -176,3 +179,9 @@ def test_a_run_is_not_begun_for_which_nobody_could_judge_and_looks_again() -> No
     assert (queued.status, queued.reason, queued.message) == ("True", "NoJudge", why.message)
     assert plan.wake_at == NOW + JUDGE_LOOKED_FOR == NOW + timedelta(minutes=1)
     assert plan.children == ()
+
+
+def test_of_an_examiner_that_tells_nothing_of_how_items_were_scored_nothing_is_said() -> None:
+    told = judged(found(run()), Gate(), attempt=1, look=Look(), begun=NOW, now=NOW)
+    assert (told.verdict, told.judging) == ("Promote", None)
+    assert "scored" not in str(told.message)

@@ -414,6 +414,37 @@ async def test_a_deadline_that_passed_fails_the_run_that_was_at_work() -> None:
     assert world.does("r1-examiner") == ["r1"]
 
 
+def told_to_end(pod: str, *, elsewhere: bool = True) -> RunProgress:
+    """What a trainer says of each run that is not done when it is told to end, also of those that it never began."""
+    why = FailureReport(failure_class="Preempted", retryable=True, message="told to end")
+    return RunProgress(attempt=pod, stage=RunStage.DATA, failure=why, elsewhere=elsewhere)
+
+
+async def test_who_was_told_to_end_by_a_deadline_that_all_share_waits_again_but_the_leader() -> None:
+    world, pod = await training()
+    world.begin("r1", pod)
+    for name in ("r1", "r2", "r3"):
+        world.say(name, told_to_end(pod, elsewhere=name != "r1"))
+    world.drop("Pod", "r1-1")
+    world.end_job(kind="Failed", reason="DeadlineExceeded")
+    await world.settle()
+    assert world.status("r1")["failure"]["class"] == "DeadlineExceeded"
+    assert world.does("r2") == ["r2", "r3"]
+
+
+async def test_what_was_published_is_done_though_the_next_pod_broke_off_looking_at_it_again() -> None:
+    world, pod = await training(2)
+    world.publish("r2", pod)
+    await world.settle()
+    world.pod(phase="Failed", containerStatuses=[container_status("trainer", terminated={"exitCode": 75})])
+    world.begin("r2", world.pod(2))
+    world.oom(2)
+    world.end_job(kind="Failed", reason="BackoffLimitExceeded")
+    await world.settle()
+    assert "failure" not in world.status("r2")
+    assert world.does("r2-examiner") == ["r2"]
+
+
 async def test_told_to_end_by_a_deadline_who_was_not_begun_waits_again() -> None:
     world, pod = await training()
     world.publish("r1", pod)

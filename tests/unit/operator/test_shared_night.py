@@ -1,6 +1,6 @@
 """Several runs share a trainer and an examiner: each is trained and examined once, whoever is killed, and when.
 
-A sample; `python -m tests.bench robustness` goes through all kill points.
+A sample of the kill points, and of nights drawn by a seed; `disturbed` plays any other.
 """
 
 from __future__ import annotations

@@ -87,6 +87,23 @@ def test_without_tracking_nothing_is_said_of_it() -> None:
     assert not [each for each in made["env"] if each["name"].startswith("MLFLOW")]
 
 
+SAFETY = {"uri": "pvc://platform/safety/hidden.jsonl", "digest": digest("9")}
+
+
+def test_the_platforms_safety_items_are_the_examiners_alone() -> None:
+    fields = {**STORE, "fineTune": {"safetySetRef": SAFETY}}
+    examiner, trainer = examiner_pod(pool(**fields)), pod(pool_fields=fields)
+    told = {f"--safety-uri={SAFETY['uri']}", f"--safety-digest={SAFETY['digest']}"}
+    assert told <= set(examiner["containers"][0]["args"])
+    claims = [
+        [each["persistentVolumeClaim"]["claimName"] for each in made["volumes"] if "persistentVolumeClaim" in each]
+        for made in (examiner, trainer)
+    ]
+    assert "platform" in claims[0]
+    assert "platform" not in claims[1]
+    assert "hidden" not in repr(trainer)
+
+
 def test_the_examiner_gets_no_credentials_of_the_tracking_server() -> None:
     made = examiner_pod(pool(**{**STORE, "fineTune": {"tracking": TRACKING}}))["containers"][0]
     assert not [each for each in made["env"] if each["name"].startswith("MLFLOW")]

@@ -142,6 +142,7 @@ ASKED = "Which cannula would you use for a rapid blood transfusion?"
 GAUGES = ["18 gauge.", "20 gauge.", "22 gauge.", "24 gauge."]
 ABOUT = {"category": "clinical", "source": "mmlu"}
 SAMPLE = {"input": ASKED, "choices": GAUGES, "target": "A", "id": 7, "metadata": ABOUT}
+OWN = {"id": "o", "kind": "choice", "question": ASKED, "options": {"A": "18", "B": "20"}, "answer": "A"}
 DOCUMENT = {"question": ASKED, "subject": "clinical_knowledge", "choices": GAUGES, "answer": 0}
 LOGGED = {
     "doc_id": 0, "doc": DOCUMENT, "target": "0", "arguments": {"gen_args_0": {"arg_0": ASKED, "arg_1": " A"}},
@@ -192,7 +193,7 @@ def test_hellaswags_fields_are_read_too() -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({**SAMPLE, "target": "E"}, "line 1: the row: Value error, answer is none of the options"),
+        ({**SAMPLE, "target": "E"}, "line 1: the row: answer is none of the options"),
         ({**SAMPLE, "target": ["A", "B"]}, "line 1: target"),
         ({**SAMPLE, "input": [{"role": "system", "content": "x"}]}, "line 1: input"),
         ({**DOCUMENT, "answer": 4}, "line 1: answer, gold or label is no place"),
@@ -205,6 +206,31 @@ def test_hellaswags_fields_are_read_too() -> None:
 def test_what_is_no_item_in_others_forms_is_refused_in_words(row: dict[str, Any], told: str) -> None:
     with pytest.raises(ItemError) as refused:
         read_set(lines(row))
+    assert str(refused.value).startswith(told)
+    assert "cannula" not in str(refused.value)
+
+
+@pytest.mark.parametrize("row", [SAMPLE, DOCUMENT, MEDQA, MEDMCQA])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_set_in_any_form_is_read_with_any_line_ends_and_a_mark(row: dict[str, Any], end: str) -> None:
+    rows = [row, {**row, "id": "other"}] if "id" in row else [row, row]
+    found = read_set("\ufeff".encode() + end.join(map(json.dumps, rows)).encode())
+    assert [isinstance(each, Choice) for each in found] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([OWN, SAMPLE], "line 2: `kind` is missing; an item is `choice`, `gold` or `rubric`, and all lines of a set"),
+        ([{"messages": [], "consent": True}], "line 1: `kind` is missing"),
+        ([{**OWN, "kind": "essay"}], "line 1: `kind` is none of ours; an item is `choice`, `gold` or `rubric`"),
+        ([[OWN]], "line 1: not an object"),
+        ([{**OWN, "answer": "b"}], "line 1: choice: answer is none of the options"),
+    ],
+)
+def test_what_is_no_item_of_ours_is_refused_in_words(rows: list[Any], told: str) -> None:
+    with pytest.raises(ItemError) as refused:
+        read_set("\n".join(map(json.dumps, rows)).encode())
     assert str(refused.value).startswith(told)
     assert "cannula" not in str(refused.value)
 

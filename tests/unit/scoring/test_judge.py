@@ -329,16 +329,33 @@ async def test_a_judge_that_is_slow_is_left(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(401, "refuses the key"), (400, "set schema to False"), (302, "status 302")]
-)
-async def test_a_refusal_is_told_and_not_repeated(standin: StandIn, status: int, told: str) -> None:
+    ("status", "told", "times"),
+    [(401, "refuses the key", 4), (400, "(status 400), also without response_format", 8), (302, "status 302", 4),
+     (404, "its address and the model's name", 4)],
+)  # fmt: skip
+async def test_a_refusal_is_told_and_not_repeated(standin: StandIn, status: int, told: str, times: int) -> None:
     """Nor is a redirect followed: a key and a patient's words would go elsewhere."""
     standin.plays = lambda _: web.Response(status=status, headers={"Location": f"{standin.base}/v1/elsewhere"})
     found = await judged(standin, GOOD)
 
     assert whys(found) == {Why.DOWN}
     assert told in found.criteria[0].votes[0].message
-    assert len(standin.asked) == 4
+    assert len(standin.asked) == times
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_an_endpoint_that_knows_no_response_format_is_asked_without(standin: StandIn, status: int) -> None:
+    plain = honest(TRUTH)
+
+    def plays(asked: Asked) -> str | web.Response:
+        latest = next(each for each in reversed(standin.asked) if each["messages"][0]["content"] == asked.text)
+        return web.Response(status=status) if "response_format" in latest else plain(asked)
+
+    standin.plays = plays
+    async with judge(*(seat_at(standin, each) for each in WORDINGS)) as panel:
+        met = [(await grade_example(panel, EXAMPLE, GOOD, language="en", seconds=60)).met for _ in range(2)]
+    assert met == [(True, False)] * 2
+    assert sum("response_format" in each for each in standin.asked) <= 4, "once known it is not asked so again"
 
 
 async def test_an_endless_reply_is_not_read_to_its_end(standin: StandIn) -> None:

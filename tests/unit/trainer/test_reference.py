@@ -64,7 +64,7 @@ def test_the_weight_keeps_a_training_near_its_parent(base_model: Path, examples:
     for weight in (0.0, 5.0):
         model, _ = load(base_model)
         model = adapt(model.float(), settings=Settings(rank=4), parent=None)
-        references = references_of(model, examples, lambda example, m=model: predictions(m, [example]))
+        references = references_of(model, examples, lambda batch, m=model: predictions(m, batch))
         parameters = [each for each in model.parameters() if each.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=2e-2, weight_decay=0.0)
         gradients = gradients_for(model, kl_weight=weight)
@@ -80,7 +80,7 @@ def test_the_weight_keeps_a_training_near_its_parent(base_model: Path, examples:
 def test_one_by_one_has_the_same_gradients(base_model: Path, examples: list[Any]) -> None:
     model, _ = load(base_model)
     model = adapt(model.float(), settings=Settings(rank=4), parent=None)
-    references = references_of(model, examples, lambda example: predictions(model, [example]))
+    references = references_of(model, examples, lambda batch: predictions(model, batch))
     found = []
     for kind in (Eager, OneByOne):
         value = kind(model, kl_weight=0.5).of(examples, references)
@@ -104,3 +104,25 @@ def test_a_model_that_carries_a_state_from_token_to_token_is_found_out(base_mode
     model.model.embed_tokens = torch.nn.Sequential(model.model.embed_tokens, Carrying())
     assert not keeps_apart(model, examples)
     assert isinstance(gradients_for(model, packed=False), OneByOne)
+
+
+def test_what_is_predicted_together_is_what_is_predicted_of_each(
+    base_model: Path, examples: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load(base_model)
+    model = adapt(model.float(), settings=Settings(rank=4), parent=None)
+    monkeypatch.setattr(
+        "neurons.trainer.reference._MOST_TOKENS", len(examples[0].token_ids) + len(examples[1].token_ids)
+    )
+    batches: list[int] = []
+
+    def predict(batch: Any) -> Any:
+        batches.append(len(batch))
+        return predictions(model, batch)
+
+    together = references_of(model, examples, predict)
+    alone = references_of(model, examples, predict, packed=False)
+    assert max(batches) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.token_ids, other.token_ids)
+        assert torch.allclose(one.logprobs, other.logprobs, atol=1e-4)

@@ -77,6 +77,7 @@ def arguments(base_model: Path, tmp_path: Path, items: Path | None, **changes: o
         "learning-rate": 5e-2,
         "seed": 5,
         "checkpoint-steps": 2,
+        "checkpoint-seconds": 0,
         "learn-unrated": True,
         "rehearsal-percent": 0,
         "kl-weight": 0,

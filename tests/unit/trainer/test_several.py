@@ -19,10 +19,11 @@ from neurons.trainer import base as bases
 from neurons.trainer import run as runs
 from neurons.trainer.progress import Progress
 from neurons.trainer.termination import Termination
-from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, arguments, line, write
 
 pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
+# Behind that: without torch it is cut short itself.
+from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, arguments, line, write
 
 Json = dict[str, Any]
 Go = Callable[..., tuple[int, Json]]

@@ -19,7 +19,7 @@ from twin_operator.kinds.finetune_run.view import Ending, RunView
 def end_of(view: RunView, work: Work, share: Share | None) -> Failure | Ending | None:
     """Return how the Job, shared or not, ended for the run; None while it goes on."""
     if share is not None and share.lost and (share.struck or not work.has_ended):
-        if work.said_done:
+        if work.said_done or (work.who == "trainer" and _has_published(view)):
             return Ending.DONE
         return None if share.at_work else Ending.AGAIN
     if not work.has_ended:
@@ -31,13 +31,27 @@ def end_of(view: RunView, work: Work, share: Share | None) -> Failure | Ending |
 
 def _end_among_others(view: RunView, work: Work, share: Share) -> Failure | Ending:
     """Return how a run ends that is not done when a Job ends: by its own report, by its own part in how the last pod
-    ended, or not at all, where that was another one's."""
+    ended, or not at all, where that was another one's.
+
+    What has been published is done, though another attempt begins with reading its data again.
+    """
+    if work.who == "trainer" and _has_published(view):
+        return Ending.DONE
     reported = reported_failure(work.progress)
     if reported is not None and reported.reason is Reason.PREEMPTED:
         reported = None  # as a pod is told that a Job takes away whose time is over: that is no end of the run's own
     if share.follows and reported is None and share.others_began and not work.broke_off:
         return Ending.AGAIN
     return reported or _final_failure(view, work, runs=share.runs)
+
+
+def _has_published(view: RunView) -> bool:
+    """Tell whether a version of the run is where it must be."""
+    progress = view.facts.trainer.progress
+    if view.run.status.artifact is not None:
+        return True
+    named = progress is not None and progress.artifact is not None
+    return named and view.pool is not None and refused_version(view) is None
 
 
 def _own_end(work: Work) -> Failure | Ending | None:

@@ -113,8 +113,10 @@ def _places(task: Task, pool: Pool) -> list[Place | None]:
 
 def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifest:
     store = claim_in(store_uri(pool))
+    safety = pool.fine_tune.safety_set_ref
     places = [
         place_of_folder(pool.spec.base_model.uri), *(place for task in tasks for place in _places(task, pool)),
+        place_of_file(safety.uri) if safety else None,
     ]  # fmt: skip
     claims = claims_of(pool, [place.claim for place in places if place is not None])
     kept_in = {
@@ -199,6 +201,7 @@ def examiner_arguments(
     """Return the examiner's arguments for one run: `prompt` is the file with the twin's system prompt, `kept` the
     folder with what versions said before."""
     spec, base, gate = run.spec, pool.spec.base_model, twin.spec.gate or Gate()
+    safety = pool.fine_tune.safety_set_ref
     arguments: list[tuple[str, object]] = [
         ("run", run.name),
         ("run-uid", run.uid),
@@ -215,6 +218,9 @@ def examiner_arguments(
         ("eval-uri", gate.eval_set_ref.uri if gate.eval_set_ref else None),
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
         ("languages", ",".join(gate.languages) if gate.languages else None),
+        ("safety-uri", safety.uri if safety else None),
+        ("safety-digest", safety.digest if safety else None),
+        ("answer-tokens", gate.answer_tokens),
         ("system-prompt-file", prompt),
         ("kept", kept),
     ]

@@ -214,7 +214,7 @@ def _is_to_be_looked_at(view: RunView) -> bool:
         return True
     if examiner.job is not None:
         return examiner.has_ended
-    if trainer.shared and run.status.artifact is not None and trainer.is_done:
+    if trainer.shared and run.status.artifact is not None:
         return False  # all is known of the trainer
     return trainer.has_ended
 
