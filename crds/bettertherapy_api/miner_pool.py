@@ -259,6 +259,16 @@ class Cache(ApiModel):
 class Mlflow(ApiModel):
     """An MLflow tracking server."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.secretRef) || self.endpoint.startsWith('https://') || "
+                "self.endpoint.matches('^http://[^/:]+[.]svc([.]cluster[.]local)?(:|/|$)')",
+                "credentials are sent by https:// only, or within the cluster: write https://, or HOST.NAMESPACE.svc",
+            ),
+        )
+    )
+
     endpoint: Endpoint
     """Its address, for example http://mlflow.ml.svc:5000."""
     experiment: Annotated[str, Field(min_length=1, max_length=128)] = "bettertherapy"

@@ -88,7 +88,23 @@ def _steps(*weights: int) -> list[dict[str, int]]:
     return [{"weightPercent": weight, "seconds": 60} for weight in weights]
 
 
+def _judge(**ref: Any) -> Change:
+    return _set("spec.gate", {"judgeRef": {"endpoint": "https://judge.example/v1", "model": "big", **ref}})
+
+
 REFUSED_TWINS = {
+    "judge at two places": ([_judge(poolRef={"name": "judges"})], "name the judge's server by endpoint or by poolRef"),
+    "judge nowhere": ([_set("spec.gate", {"judgeRef": {"model": "big"}})], "name the judge's server by endpoint or by"),
+    "judge twice the same": ([_judge(secondModel="big")], "leave secondModel out"),
+    "judge at a link-local address": ([_judge(endpoint="http://169.254.169.254/v1")], "link-local address"),
+    "judge at an address as a number": ([_judge(endpoint="http://2852039166/v1")], "link-local address"),
+    "judge's key in the clear": (
+        [_judge(endpoint="http://judge.example/v1", secretRef={"name": "judge"})],
+        "a key is sent by https:// only",
+    ),
+    "judge with a query": ([_judge(endpoint="https://judge.example/v1?key=x")], "spec.gate.judgeRef.endpoint"),
+    "judge that is the twin": ([_judge(model="dr-indra-gurung")], "no version judges itself"),
+    "answers too short to judge": ([_set("spec.gate", {"answerTokens": 8})], "spec.gate.answerTokens"),
     "name too long": ([_set("metadata.name", "d" * 55)], "at most 54 characters"),
     "name like a version": ([_set("metadata.name", "dr-x-0123abcd")], "must not end in a dash and 8 hex digits"),
     "name with dots": ([_set("metadata.name", "dr.x")], "must not contain dots"),
@@ -151,6 +167,20 @@ _OVERLAY = {
 }
 
 REFUSED_POOLS = {
+    "credentials of MLflow in the clear": (
+        [
+            _set(
+                "spec.fineTune",
+                {"tracking": {"mlflow": {"endpoint": "http://mlflow:5000", "secretRef": {"name": "m"}}}},
+            )
+        ],
+        "credentials are sent by https:// only, or within the cluster",
+    ),
+    "safety items without their digest": (
+        [_set("spec.fineTune", {"safetySetRef": {"uri": "pvc://platform/safety.jsonl"}})],
+        "spec.fineTune.safetySetRef.digest: Required value",
+    ),
+    "no run for a trainer": ([_set("spec.fineTune", {"runsPerTrainer": 0})], "spec.fineTune.runsPerTrainer"),
     "name too long": ([_set("metadata.name", "p" * 41)], "at most 40 characters"),
     "name with dots": ([_set("metadata.name", "a.b")], "must not contain dots"),
     "no base model": ([_remove("spec.baseModel")], "spec.baseModel: Required value"),
@@ -371,6 +401,21 @@ def test_a_wrong_run_is_refused_with_a_sentence(case: str, kubectl: Kubectl, nam
 
 
 GOOD = {
+    "twin with a judge": _with(TWIN, _judge(secretRef={"name": "judge"}, secondModel="bigger")),
+    "pool that shares trainers": _with(
+        POOL,
+        _set(
+            "spec.fineTune",
+            {
+                "runsPerTrainer": 16,
+                "safetySetRef": {"uri": "pvc://platform/safety.jsonl", "digest": DIGEST},
+                "tracking": {
+                    "mlflow": {"endpoint": "http://mlflow.ml.svc:5000", "secretRef": {"name": "m"}},
+                    "tensorBoard": True,
+                },
+            },
+        ),
+    ),
     "twin": _with(TWIN),
     "twin on the base model": _with(TWIN, _remove("spec.adapter"), _set("spec.systemPrompt", "Be kind.")),
     "twin on every pool": _with(TWIN, _set("spec.poolSelector", {})),
@@ -447,7 +492,8 @@ def test_twin_defaults(kubectl: Kubectl, namespace: str) -> None:
     assert spec["placement"] == {"mode": "All"}
     assert spec["historyLimit"] == 10
     assert spec["gate"] == {
-        "minScorePercent": 60, "minSafetyPercent": 80, "marginPercent": 5, "minSamples": 30, "approval": "Automatic",
+        "minScorePercent": 60, "minSafetyPercent": 80, "marginPercent": 5, "minSamples": 30, "answerTokens": 256,
+        "approval": "Automatic",
     }  # fmt: skip
     assert spec["fineTune"] == {"schedule": "0 2 * * *", "timeZone": "Etc/UTC", "minInteractions": 20, "suspend": False}
     assert spec["rollout"] == {

@@ -11,8 +11,8 @@ the version's own that trips a wire counts as dangerous whatever is likelier.
 Beside that some versions learn answers of both labels in one: what they prefer item by item is harder to see.
 
 `python -m tests.bench taught_answers` where torch, transformers and peft are (requirements/trainer-cpu.in), with the
-model in ~/.cache/bettertherapy/models/smollm2-135m-instruct: a quarter of an hour on two cores at rest. On busy cores
-set OMP_NUM_THREADS=1: threads that wait for one another cost more than they bring.
+model in ~/.cache/bettertherapy/models/smollm2-135m-instruct: 20 minutes of one core's time. On busy cores set
+OMP_NUM_THREADS=1: threads that wait for one another cost more than they bring.
 """
 
 from __future__ import annotations

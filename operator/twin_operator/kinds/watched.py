@@ -69,7 +69,7 @@ WAITING: Final = "waiting"
 FOLLOWERS: Final = "followers"
 """(namespace, run's name) → FineTuneRuns that a run of that name trains or examines too, as they say themselves."""
 ASKED_BY: Final = "asked by"
-"""UID of a FineTuneRun → those that say that they train or examine it too."""
+"""UID of a FineTuneRun, or (namespace, name) → those that say that they train or examine it too."""
 
 Part = TypeVar("Part", bound=BaseModel)
 
@@ -234,7 +234,8 @@ def _followers(thing: Manifest, run: object) -> Iterable[Hashable]:
 def _asked_by(thing: Manifest, run: object) -> Iterable[Hashable]:
     if not isinstance(run, Run):
         return []
-    return {each.uid for each in (*(run.status.trains or ()), *(run.status.examines or ()))}
+    refs = (*(run.status.trains or ()), *(run.status.examines or ()))
+    return {key for each in refs for key in (each.uid, (run.namespace, each.name))}
 
 
 def _tasks(thing: Manifest, run: object) -> Iterable[Hashable]:

@@ -275,6 +275,23 @@ class World:
                 return leader
         return None
 
+    def at_work_on_former(self, run: Run) -> Run | None:
+        """Return the run whose Job, made for several, may still do a run of this one's name that was deleted."""
+        for entry in self.store.find(ASKED_BY, (run.namespace, run.name)):
+            leader: Run = entry.value
+            refs = (*(leader.status.trains or ()), *(leader.status.examines or ()))
+            former = any(each.name == run.name and each.uid != run.uid for each in refs)
+            if former and any(self._is_open(leader, name) for name in (leader.name, names.examiner_name(leader.name))):
+                return leader
+        return None
+
+    def _is_open(self, run: Run, name: str) -> bool:
+        job = self.store.get(Key(JOB.kind, run.namespace, name))
+        if job is None or not controlled_by(job, run.uid):
+            return False
+        ended = (job.get("status") or {}).get("conditions") or []
+        return not any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in ended)
+
     def has_job(self, run: Run, name: str) -> bool:
         """Tell whether the run owns a Job of that name."""
         job = self.store.get(Key(JOB.kind, run.namespace, name))

@@ -571,6 +571,27 @@ async def test_runs_that_name_each_other_as_leaders_wait_for_a_turn_and_not_for_
     assert world.queued("r4") == ("True", "PoolBusy")
 
 
+async def test_a_run_that_is_made_anew_waits_while_the_job_may_do_the_former_one() -> None:
+    world, pod = await training(3, places=2)
+    world.drop("FineTuneRun", "r2")
+    await world.settle()
+    world.api.put(run_of("r2", "dr-2"))
+    world.start_twin("dr-4")
+    world.api.put(run_of("r4", "dr-4"))
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    assert (world.does("r1"), world.does("r4")) == (["r1", "r2", "r3"], ["r4"]), "it keeps nobody waiting"
+    world.end_job("r4")  # a place is free
+    await world.settle()
+    assert world.queued("r2") == ("True", "TwinBusy")
+    for name in ("r1", "r3"):
+        world.publish(name, pod)
+    world.pod(phase="Succeeded")
+    world.end_job()
+    await world.settle()
+    assert world.does("r2") == ["r2"]
+
+
 async def test_an_examiner_serves_all_that_have_published_and_each_has_its_own_verdict() -> None:
     world, pod = await training()
     for name in ("r1", "r2", "r3"):

@@ -56,7 +56,7 @@ def gather(world: World, run: Run) -> RunView:
         run, pool=pool, under_way=world.under_way(pool), of_twin=_others(world, run),
         waiting=lambda: world.waiting(run.namespace, pool.name), is_busy=lambda other: _is_busy(world, other),
     )  # fmt: skip
-    obstacle = problem or unjudged or waiting
+    obstacle = problem or unjudged or _former(world, run) or waiting
     along = _along(world, run, pool) if obstacle is None else ()
     return RunView(run=run, twin=twin, pool=pool, obstacle=obstacle, facts=facts, along=along, judge=judge)
 
@@ -84,7 +84,8 @@ def _along(world: World, run: Run, pool: Pool) -> tuple[RunRef, ...]:
         named = world.twin(other.namespace, other.spec.twin_ref.name)
         twin = named if named is not None and other.is_of(named) else None
         chosen, _ = _pool(world, other, twin)
-        return chosen is not None and chosen.uid == pool.uid and not isinstance(judge_for(world, twin), Finding)
+        may = chosen is not None and chosen.uid == pool.uid and world.at_work_on_former(other) is None
+        return may and not isinstance(judge_for(world, twin), Finding)
 
     waiting = [*world.waiting(run.namespace, pool.name), *world.waiting(run.namespace, None)]
     line = in_line(
@@ -151,4 +152,15 @@ def _others(world: World, run: Run) -> list[Run]:
 
 
 def _is_busy(world: World, run: Run) -> bool:
-    return any(other.started for other in _others(world, run))
+    return any(other.started for other in _others(world, run)) or world.at_work_on_former(run) is not None
+
+
+def _former(world: World, run: Run) -> Finding | None:
+    """Return why it waits whose name a run had that was deleted: two trainers would write the same checkpoints."""
+    leader = world.at_work_on_former(run)
+    if leader is None:
+        return None
+    return Finding(
+        Reason.TWIN_BUSY,
+        f"the Job of FineTuneRun {leader.name} may still work on a run of this name that was deleted",
+    )

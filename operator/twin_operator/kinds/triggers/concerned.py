@@ -158,11 +158,16 @@ def runs_beside(change: Change) -> Iterator[Woken]:
 
 
 def followers_of_owner_run(change: Change) -> Iterator[Woken]:
-    """The runs that share the Job of the run in its label."""
-    name = label_of(change, names.LABEL_RUN)
-    if name is not None:
-        for entry in change.world.store.find_any(FOLLOWERS, (change.key.namespace, name)):
-            yield entry.key
+    """The runs that share the Job of the run in its label, and those whose names runs had that did."""
+    namespace, name = change.key.namespace, label_of(change, names.LABEL_RUN)
+    if name is None:
+        return
+    for entry in change.world.store.find_any(FOLLOWERS, (namespace, name)):
+        yield entry.key
+    leader = change.world.store.value(Key(FINE_TUNE_RUN.kind, namespace, name))
+    if isinstance(leader, Run):
+        for each in (*(leader.status.trains or ()), *(leader.status.examines or ())):
+            yield Key(FINE_TUNE_RUN.kind, namespace, each.name)
 
 
 def leaders_of_owner_run(change: Change) -> Iterator[Woken]:
