@@ -66,7 +66,12 @@ async def replaced(world: Cluster, thing: Manifest, spec: Manifest, *, dry: bool
 
 
 REFUSED = {
-    "DoctorTwin": {"DoctorTwin.doctor", "DoctorTwin.doctor.licence"},
+    "DoctorTwin": {
+        "DoctorTwin.doctor", "DoctorTwin.doctor.licence",
+        *(f"DoctorTwin.gate.judgeRef{part}" for part in (
+            "", ".model", ".secondModel", ".secretRef", ".secretRef.name", ".language", ".seconds", ".concurrency"
+        )),  # without the judge's server, which is named in one of two ways
+    },
     "MinerPool": {"MinerPool.baseModel", "MinerPool.baseModel.name", "MinerPool.metricsFrom", "MinerPool.miner.chain"},
     "Validator": {
         "Validator.gateway.metricsFrom",  # an empty one, as of MinerPool
