@@ -6,7 +6,7 @@ for it are slow on long ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
@@ -45,12 +45,19 @@ def suits(model: Any) -> bool:
 @contextmanager
 def packed_attention(model: Any) -> Iterator[None]:
     """Let the model attend within the examples that the arguments `cu_seq_lens_q` and `max_length_q` bound."""
+    with attending(model, _NAME, _attend):
+        yield
+
+
+@contextmanager
+def attending(model: Any, name: str, attend: Callable[..., Any]) -> Iterator[None]:
+    """Let the model, with an adapter or without, attend by a function of transformers' form, known by that name."""
     from transformers import AttentionInterface  # noqa: PLC0415
 
-    AttentionInterface.register(_NAME, _attend)
-    base = model.get_base_model()
+    AttentionInterface.register(name, attend)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = base.config._attn_implementation
-    base.set_attn_implementation(_NAME)
+    base.set_attn_implementation(name)
     try:
         yield
     finally:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from neurons.trainer.attention import attending
+
 if TYPE_CHECKING:
     import torch
 
@@ -95,7 +97,7 @@ class Decoder:
     def tokens(self) -> list[list[int]]:
         """Return each answer's tokens, without the one that ends it."""
         step = self._step
-        with _own_stream(self._seen.device) as stream, _attention(self._model):
+        with _own_stream(self._seen.device) as stream, attending(self._model, _NAME, _attend):
             for number in range(1, max(self._limits)):
                 if number == 2 and stream is not None:  # the first step warmed up what is recorded now
                     step = self._recorded(stream)
@@ -166,21 +168,6 @@ def _own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     with torch.cuda.stream(stream):
         yield stream
     torch.cuda.current_stream().wait_stream(stream)
-
-
-@contextmanager
-def _attention(model: Any) -> Iterator[None]:
-    """Let the model attend from one token to those that a mask shows."""
-    from transformers import AttentionInterface  # noqa: PLC0415
-
-    AttentionInterface.register(_NAME, _attend)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = base.config._attn_implementation
-    base.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        base.set_attn_implementation(before)
 
 
 def _attend(
