@@ -36,11 +36,16 @@ class Gradients(Protocol):
         ...
 
 
-def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True) -> Gradients:
-    """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart."""
+def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True, sharded: bool = False) -> Gradients:
+    """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart.
+
+    Of a `sharded` model no graph is recorded: what it gathers lies elsewhere each time.
+    """
     if not packed:
         return OneByOne(model, kl_weight=kl_weight)
-    return Graphs(model, kl_weight=kl_weight) if suits(model) else Eager(model, kl_weight=kl_weight)
+    if sharded or not suits(model):
+        return Eager(model, kl_weight=kl_weight)
+    return Graphs(model, kl_weight=kl_weight)
 
 
 class Eager:
