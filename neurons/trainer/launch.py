@@ -144,7 +144,9 @@ class _Training:
             case Done():
                 self._done = told
             case Failed():
-                raise _failure(told)
+                # Told to stop, all of them do; the first one keeps a checkpoint before it says so.
+                if number == 0 or told.failure_class != Preempted.failure_class:
+                    raise _failure(told)
             case Broken():
                 self._broken_at = self._broken_at or time.monotonic()
                 self._broken[number] = told
