@@ -106,11 +106,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         "--gradient-checkpointing", action="store_true", help="compute activations twice instead of keeping them"
     )
     training.add_argument(
-        "--processes", type=positive, metavar="N", default=os.environ.get(PROCESSES),
+        "--processes", type=positive, metavar="N", default=os.environ.get(PROCESSES) or None,
         help=f"each takes its share of every batch (default: {PROCESSES}, or one for each GPU)",
     )  # fmt: skip
     training.add_argument(
-        "--sharding", choices=SHARDING, default=os.environ.get(SHARDING_OF, "auto"),
+        "--sharding", type=_sharding, metavar="|".join(SHARDING), default=os.environ.get(SHARDING_OF) or "auto",
         help=f"whether the base model is sharded among them; auto: where it fits on no single GPU (default: "
         f"{SHARDING_OF}, or auto)",
     )  # fmt: skip
@@ -201,6 +201,12 @@ def _percent(value: str) -> int:
     if not 0 <= number <= 100:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 100")
     return number
+
+
+def _sharding(value: str) -> str:
+    if value not in SHARDING:  # argparse looks at no default's `choices`
+        raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(SHARDING)}")
+    return value
 
 
 def _rate(value: str) -> float:

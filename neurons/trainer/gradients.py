@@ -210,8 +210,10 @@ class Graphs:
 
         numbers, reference = batch.tensor(self._model.device), self._on_device(reference)
         graph = torch.cuda.CUDAGraph()
+        # Among several processes NCCL's own thread asks the GPU now and then, which is no part of what is recorded.
+        whose = "thread_local" if torch.distributed.is_initialized() else "global"
         try:
-            with torch.cuda.graph(graph, pool=self._memory.id, stream=self._stream):
+            with torch.cuda.graph(graph, pool=self._memory.id, stream=self._stream, capture_error_mode=whose):
                 values = self._compute(batch, numbers, reference)
         except RuntimeError as error:  # also when memory runs out: then it may suffice without
             _log.warning("no CUDA graph of this model's steps: %s", str(error).partition("\n")[0][:300])

@@ -184,7 +184,7 @@ class _Training:
         if self._told_to_stop or not self._interruptions.stopping():
             return
         if not self._begun:
-            raise Preempted("stopped before the first step; another attempt begins anew.")
+            raise Preempted("stopped before a step was taken; another attempt goes on from what is kept.")
         self._told_to_stop = True
         with suppress(OSError):  # it has ended, which the next look shows
             first.send(STOP)

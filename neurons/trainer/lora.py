@@ -303,6 +303,8 @@ def learn(
         model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     try:
         with interruptions.between_steps(), reproducible():
+            if team.sharded:  # what is left in the middle of a backward pass can't be tried again, as `_gradients` does
+                torch.use_deterministic_algorithms(True, warn_only=True)
             losses, stopping = _optimise(
                 adapted,
                 lesson.examples,

@@ -134,7 +134,6 @@ def _is_of_another(error: Exception) -> bool:
 def _train(number: int, work: Work, line: Connection) -> None:
     import torch  # noqa: PLC0415
 
-    torch.set_num_threads(work.threads)
     team, model = _join(number, work)
     first = number == 0
     resume = None
@@ -184,6 +183,7 @@ def _join(number: int, work: Work) -> tuple[Team, Any]:
         "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(work.port),
         # The launcher holds the store, so no process must be there first and no port can be taken by another.
         "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": str(work.threads),  # else accelerate chooses, and warns
     }  # fmt: skip
     # All are in one pod: none must be reached from elsewhere.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

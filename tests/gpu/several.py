@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcome = Outcome(
         args.out, "gpu-several", "One training on several GPUs",
         f"{args.shape}, dummy weights, {args.batch_size} conversations of up to 512 tokens a GPU and step, "
-        f"{args.steps} steps after {_WARM}; the base model is {'sharded by FSDP' if args.sharded else 'whole on each GPU'}.",
+        f"{args.steps} steps after {_WARM}; base model {'sharded by FSDP' if args.sharded else 'whole on each GPU'}.",
         "python3 -m tests.gpu.several --tokenizer DIR --out DIR" + " --sharded --gpus 2,4" * args.sharded,
         describe_gpu(standin=False),
     )  # fmt: skip

@@ -85,6 +85,8 @@ def test_a_pool_says_for_all_of_its_trainers_in_how_many_processes(monkeypatch: 
     monkeypatch.setenv("TRAINER_SHARDING", "always")
     given = ["run", "--run=a", "--base-model=.", "--base-model-name=b", "--twin=c", "--store=d", "--dataset-uri=e"]
     assert (parser().parse_args(given).processes, parser().parse_args(given).sharding) == (2, "always")
-    monkeypatch.setenv("TRAINER_PROCESSES", "none")
-    with pytest.raises(SystemExit):
-        parser().parse_args(given)
+    for name in ("TRAINER_PROCESSES", "TRAINER_SHARDING"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "Always")
+            with pytest.raises(SystemExit):
+                parser().parse_args(given)
