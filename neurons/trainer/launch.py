@@ -121,10 +121,9 @@ class _Training:
             running = any(process.is_alive() for process in processes)
             wait([*open_lines, *(each.sentinel for each in processes if each.is_alive())], timeout=_LOOK_SECONDS)
             for line, number in list(open_lines.items()):
-                try:
-                    while line.poll():
-                        self._take(number, line.recv(), line)
-                except (EOFError, OSError):  # it has ended, or is about to
+                while (told := _said(line)) is not None:
+                    self._take(number, told, line)
+                if line.closed:
                     del open_lines[line]
             self._look_for_the_dead(processes)
             self._look_for_the_broken()
@@ -140,7 +139,7 @@ class _Training:
                 self._report(told)
             case Kept():
                 self._keep()
-                line.send(TAKEN)
+                _tell(line, TAKEN)
             case Done():
                 self._done = told
             case Failed():
@@ -186,8 +185,24 @@ class _Training:
         if not self._begun:
             raise Preempted("stopped before a step was taken; another attempt goes on from what is kept.")
         self._told_to_stop = True
-        with suppress(OSError):  # it has ended, which the next look shows
-            first.send(STOP)
+        _tell(first, STOP)
+
+
+def _said(line: Connection) -> Told | None:
+    """Return what a process said next; None when there is nothing, or it has ended, and then the line is closed."""
+    try:
+        if not line.poll():
+            return None
+        told: Told = line.recv()
+    except (EOFError, OSError):
+        line.close()
+        return None
+    return told
+
+
+def _tell(line: Connection, word: str) -> None:
+    with suppress(OSError):  # it has ended, which the next look shows
+        line.send(word)
 
 
 def _failure(told: Failed) -> TrainerError:

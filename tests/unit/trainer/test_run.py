@@ -254,7 +254,7 @@ def test_preference_pairs_are_learned(go: Go, tmp_path: Path, base_model: Path) 
     question = [{"role": "user", "content": "my head aches badly"}]
     pair = {"messages": question, "preferred": "drink and rest", "rejected": "keep moving", "consent": True}
     write(tmp_path / "data" / "day1.jsonl", [pair, *DAY_ONE])
-    status, result = go(steps=40, preference_rate=5e-2)
+    status, result = go(steps=40)
     assert status == 0
     manifest = verify_folder(of(result["uri"]), result["digest"])
     assert manifest.fingerprint is not None
