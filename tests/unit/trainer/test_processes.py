@@ -168,14 +168,15 @@ def test_a_process_that_is_killed_ends_the_training_at_once(base_model: Path) ->
 
 def test_a_process_that_is_stuck_ends_the_training_in_time(base_model: Path) -> None:
     endless = replace(SETTINGS, steps=10_000)
+    stopped: list[int] = []
+
+    def stop(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append(pid)
+
     with pytest.raises(ProcessDied, match="training process 0 waited in vain for another one"):
-        learn(
-            base_model,
-            TWO,
-            endless,
-            report=at_second_step(lambda pid: os.kill(pid, signal.SIGSTOP)),
-            patience_seconds=15,
-        )
+        learn(base_model, TWO, endless, report=at_second_step(stop), patience_seconds=30)
+    assert stopped
     assert not multiprocessing.active_children()
 
 
