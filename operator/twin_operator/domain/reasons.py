@@ -723,6 +723,13 @@ class Reason(StrEnum):
         "a lower `learningRate`; look at the data",
         "no",
     )
+    PROCESS_DIED = (
+        "ProcessDied",
+        "one of the processes of a training on several GPUs was killed, or kept the others waiting for half an hour",
+        "nothing: it is started again, at most `retries` times; if it stays, the message, then the pod's memory and "
+        "its GPUs (`nvidia-smi`, XID errors)",
+        "yes",
+    )
     STORE_FAILED = (
         "StoreFailed",
         "the store did not give what a run needs to begin",
