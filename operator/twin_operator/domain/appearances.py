@@ -76,6 +76,7 @@ TRAINER: Final = (
 """What trainers and examiners say of a run that failed."""
 FAILED: Final = (
     *TRAINER,
+    R.OUT_OF_BOUNDS,
     R.NODE_LOST,
     R.KILLED,
     R.DEADLINE_EXCEEDED,
@@ -130,6 +131,7 @@ _PODS: Final = (
     R.MINER_CRASHED,
 )
 _POOL: Final = (
+    R.OUT_OF_BOUNDS,
     R.CHILD_CONFLICT,
     R.CHILDREN_REFUSED,
     R.APPLY_REFUSED,
@@ -407,11 +409,12 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.BASE_MODEL_MISMATCH,
                     R.RANK_TOO_HIGH,
                     R.NO_JUDGE,
+                    R.OUT_OF_BOUNDS,
                     R.AWAITING_QUOTA,
                     R.OWNER_UNREADABLE,
                     *_UNREADABLE,
                 ),
-                "Queued=False": (R.ADMITTED, R.TASK_OVERDUE),
+                "Queued=False": (R.ADMITTED, R.TASK_OVERDUE, R.OUT_OF_BOUNDS),
                 "DataReady=True": (R.DATASET_READ,),
                 "DataReady=False": (R.TOO_FEW_INTERACTIONS, R.BAD_DATA),
                 "Running=True": (*_STAGES, R.REPORT_UNREADABLE),

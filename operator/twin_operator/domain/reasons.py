@@ -467,6 +467,12 @@ class Reason(StrEnum):
         "the API server refuses some of the objects that are made for it; all others are as they should be",
         "what the message says: quota, admission webhooks, a field of the spec",
     )
+    OUT_OF_BOUNDS = (
+        "OutOfBounds",
+        "the spec names an image, a class, a place or a flag that the platform's team doesn't let tenants use; what runs "
+        "already stays as it is, and nothing new is begun",
+        "what the message says, or have it added to `tenants` in the values of the operator's chart",
+    )
     APPLY_REFUSED = (
         "ApplyRefused",
         "the API server refuses an object",
