@@ -1,4 +1,4 @@
-"""`approve` as a person types it: it shows the digest and asks; a script names it; what came later is never approved."""
+"""`approve` as typed: it shows the digest and asks, a script names it, and what came later is never approved."""
 
 from __future__ import annotations
 
