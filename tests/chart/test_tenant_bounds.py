@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
     "an engine image": ("MinerPool", {**POOL, "engine": {"image": "evil"}}, "the image evil"),
     "a registry that only begins so": ("MinerPool", {**POOL, "miner": {"image": "registry.example/teams/x"}}, "the image"),
     "a trainer image": ("MinerPool", {**POOL, "fineTune": {"image": "evil"}}, "the image evil"),
-    "a folder of the node": ("MinerPool", {**POOL, "cache": {"hostPath": "/etc"}}, "the node's folder /etc"),
+    "a folder of the node": ("MinerPool", {**POOL, "cache": {"hostPath": "/etc"}}, "the folder of the node /etc"),
     "a runtime class": ("MinerPool", {**POOL, "runtimeClassName": "unconfined"}, "the RuntimeClass unconfined"),
     "a priority of engines": (
         "MinerPool", {**POOL, "engine": {"pod": {"priorityClassName": "system-cluster-critical"}}}, "the PriorityClass"
