@@ -307,6 +307,12 @@ class Reason(StrEnum):
     REJECTED_BY_DOCTOR = "RejectedByDoctor", "the doctor refused it", "the message has the doctor's words"
     SUPERSEDED = "Superseded", "a newer version, or a changed `spec.adapter`, came before it was decided"
     PARENT_REPLACED = "ParentReplaced", "what it was compared with at its gate serves no more"
+    ANCHOR_LEFT_OUT = (
+        "AnchorLeftOut",
+        "its run was made by hand and did not compare it with the version that the doctor chose last (`spec.anchor`), so "
+        "small losses could add up unseen",
+        "leave runs to the operator (`kubectl twin finetune NAME --now`), or name the anchor",
+    )
 
     # A pool.
     ALL_READY = "AllReady", "all is well"
