@@ -17,8 +17,11 @@ _PIPE_WIDTH: Final = 200
 class TextConsole(Console):
     """Rich's console, of which only Rich's own styles and controls reach the terminal as such."""
 
-    def __init__(self, *, stderr: bool = False, width: int | None = None, file: IO[str] | None = None) -> None:
-        super().__init__(stderr=stderr, width=width, file=file, highlight=False, emoji=False, markup=False)
+    def __init__(
+        self, *, stderr: bool = False, width: int | None = None, file: IO[str] | None = None, markup: bool = False
+    ) -> None:
+        """`markup` is for who writes it, and escapes what comes from elsewhere."""
+        super().__init__(stderr=stderr, width=width, file=file, highlight=False, emoji=False, markup=markup)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments, their texts as text; control segments are Rich's own, as of a spinner.

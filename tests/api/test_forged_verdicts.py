@@ -137,10 +137,12 @@ def _configmap(name: str, **data: str) -> Forgery:
 def _made_anew(made: Identities, who: str) -> Any:
     run = json.loads(made.kubectl("-n", made.world.namespace, "get", "finetunerun", "r1", "-o", "json").stdout)
     owner = {
-        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "name": "r1", "uid": run["metadata"]["uid"], "controller": True,
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "name": "r1", "uid": run["metadata"]["uid"],
+        "controller": True,
     }  # fmt: skip
     forged = {
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": examination_name("r1"), "ownerReferences": [owner]},
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": examination_name("r1"), "ownerReferences": [owner]},
         "data": {OUTCOMES_KEY: "{}"},
     }  # fmt: skip
     return made.run(who, "create", "-f", "-", stdin=json.dumps(forged))
@@ -152,8 +154,8 @@ def _slice(made: Identities, who: str) -> Any:
 
 def _report(made: Identities, who: str) -> Any:
     forged = {
-        "apiVersion": names.API_VERSION, "kind": "PodReport", "metadata": {"name": "any"}, "pod": {"name": "any", "uid": "u"},
-        "ready": True, "engine": {"live": True},
+        "apiVersion": names.API_VERSION, "kind": "PodReport", "metadata": {"name": "any"},
+        "pod": {"name": "any", "uid": "u"}, "ready": True, "engine": {"live": True},
     }  # fmt: skip
     return made.run(who, "create", "-f", "-", stdin=json.dumps(forged))
 

@@ -36,7 +36,8 @@ def may(helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace_once: str)
 
     try:
         deadline = time.monotonic() + 30
-        while not (allowed("edit", "patch", "doctortwins") and allowed("admin", "approve", "doctortwins")):  # the cluster gathers its roles when it sees new parts
+        # The cluster gathers its roles when it sees new parts.
+        while not (allowed("edit", "patch", "doctortwins") and allowed("admin", "approve", "doctortwins")):
             assert time.monotonic() < deadline, "the chart's roles didn't become part of the cluster's"
             time.sleep(0.2)
         yield allowed

@@ -23,6 +23,7 @@ OWNER: Json = {
     "controller": True,
 }
 RUN: Json = {**OWNER, "kind": "FineTuneRun", "name": "a-run-with-a-name-that-is-long-enough-to-be-cut-off"}
+RBAC = "rbac.authorization.k8s.io/v1"
 SAFE: Json = {"allowPrivilegeEscalation": False}
 
 pytestmark = pytest.mark.cluster
@@ -51,12 +52,16 @@ def as_operator(
             )  # fmt: skip
             return "" if done.returncode == 0 else done.stderr
 
+        # Rights that hold nothing, so that nothing but the policy keeps anybody from handing them on.
+        kubectl("create", "-n", namespace_once, "-f", "-", stdin=json.dumps(named("Role", RBAC, None, "p-engine")))
+        kubectl("apply", "-f", "-", stdin=json.dumps(named("ClusterRole", RBAC, None, "p-engine")))
         deadline = time.monotonic() + 30
         while not create(deployment(owner=None)):
             assert time.monotonic() < deadline, "the policy is not enforced"
             time.sleep(0.2)
         yield create
     finally:
+        kubectl("delete", "clusterrole", "p-engine", "--ignore-not-found")
         helm("uninstall", release, *where, check=False)
 
 
@@ -89,7 +94,7 @@ def job(account: str, owner: Json = RUN) -> Json:
 
 def role_binding(*subjects: Json, role: str = "Role", owner: Json = OWNER) -> Json:
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": "p-engine"}
-    made = named("RoleBinding", "rbac.authorization.k8s.io/v1", owner)
+    made = named("RoleBinding", RBAC, owner)
     return {**made, "roleRef": reference, "subjects": list(subjects)}
 
 
@@ -103,7 +108,9 @@ def privileged(**security: Any) -> Json:
 
 REFUSED: dict[str, tuple[Json, str]] = {
     "pods of nobody": (deployment(owner=None), "as their controller"),
-    "pods of somebody else": (deployment(owner={**OWNER, "apiVersion": "apps/v1", "kind": "ReplicaSet"}), "as their controller"),
+    "pods of somebody else": (
+        deployment(owner={**OWNER, "apiVersion": "apps/v1", "kind": "ReplicaSet"}), "as their controller"
+    ),
     "another account": (deployment(serviceAccountName="cluster-admin"), "as the account that it made"),
     "the default account": (deployment(serviceAccountName="default"), "as the account that it made"),
     "another pool's account": (deployment(serviceAccountName="q-engine"), "as the account that it made"),
@@ -111,26 +118,30 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "another run's examiner": (job("r2-examiner"), "as the account that it made"),
     "the node's network": (deployment(hostNetwork=True), "share nothing of the node"),
     "the node's processes": (deployment(hostPID=True), "share nothing of the node"),
-    "a privileged container": (privileged(privileged=True, allowPrivilegeEscalation=True), "no container of theirs gains"),
+    "a privileged container": (
+        privileged(privileged=True, allowPrivilegeEscalation=True), "no container of theirs gains"
+    ),
     "a folder of the node": (
         deployment(volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "no folders of the node"
     ),
     "a binding to a ClusterRole": (role_binding(account(), role="ClusterRole"), "no ClusterRole"),
-    "an account of another namespace": (role_binding(account(namespace="kube-system")), "no account of another namespace"),
+    "an account of another namespace": (
+        role_binding(account(namespace="kube-system")), "no account of another namespace"
+    ),
     "an account of something else here": (role_binding(account("builder")), "no ClusterRole"),
     "a user": (
         role_binding({"kind": "User", "name": "me", "apiGroup": "rbac.authorization.k8s.io"}), "no ClusterRole, no user"
     ),
     "a role over more": (
         {
-            **named("Role", "rbac.authorization.k8s.io/v1", OWNER),
+            **named("Role", RBAC, OWNER),
             "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["create"]}],
         },
         "for nothing else",
     ),
     "a role over pods": (
         {
-            **named("Role", "rbac.authorization.k8s.io/v1", OWNER),
+            **named("Role", RBAC, OWNER),
             "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}],
         },
         "for nothing else",

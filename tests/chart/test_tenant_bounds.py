@@ -22,6 +22,8 @@ POOL: Spec = {"baseModel": {"name": "m", "uri": "pvc://models/m"}, "replicas": 0
 RUN: Spec = {"twinRef": {"name": "dr-a"}, "dataset": {"uri": "pvc://adapters/store/dr-a/interactions"}}
 TWIN: Spec = {"doctor": {"name": "Dr. A", "licence": "1"}, "baseModel": {"name": "m"}, "poolSelector": {}}
 VALIDATOR: Spec = {"chain": {"network": "finney", "netuid": 1}, "walletSecretRef": {"name": "hotkey"}}
+UNDERSCORES = "--gpu_memory_utilization=0.9"
+KINDS = ("doctortwins", "finetuneruns", "minerpools", "validators")
 DIGEST = "sha256:" + "a" * 64
 SETTINGS = (
     "--set", "tenants.images={registry.example/team/*}", "--set", "tenants.stores={pvc://adapters/*,s3://ours/*}",
@@ -52,7 +54,7 @@ def attempt(render: Callable[..., list[Spec]], kubectl: Kubectl, namespace_once:
         "--verb=create,get,patch,update",
         "-n",
         namespace,
-        "--resource=doctortwins.bettertherapy.io,finetuneruns.bettertherapy.io,minerpools.bettertherapy.io,validators.bettertherapy.io",
+        "--resource=" + ",".join(f"{kind}.bettertherapy.io" for kind in KINDS),
     )
     kubectl("create", "role", "approve", "--verb=approve", "--resource=doctortwins.bettertherapy.io", "-n", namespace)
     for each in (role, "approve"):
@@ -90,17 +92,23 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
         "FineTuneRun", {**RUN, "dataset": {"uri": "pvc://adapters/%2e%2e/x"}}, "no . or .. as a part"
     ),
     "an engine image": ("MinerPool", {**POOL, "engine": {"image": "evil"}}, "the image evil"),
-    "a registry that only begins so": ("MinerPool", {**POOL, "miner": {"image": "registry.example/teams/x"}}, "the image"),
+    "a registry that only begins so": (
+        "MinerPool", {**POOL, "miner": {"image": "registry.example/teams/x"}}, "the image"
+    ),
     "a trainer image": ("MinerPool", {**POOL, "fineTune": {"image": "evil"}}, "the image evil"),
     "a folder of the node": ("MinerPool", {**POOL, "cache": {"hostPath": "/etc"}}, "the folder of the node /etc"),
     "a runtime class": ("MinerPool", {**POOL, "runtimeClassName": "unconfined"}, "the RuntimeClass unconfined"),
     "a priority of engines": (
         "MinerPool", {**POOL, "engine": {"pod": {"priorityClassName": "system-cluster-critical"}}}, "the PriorityClass"
     ),
-    "a priority of miners": ("MinerPool", {**POOL, "miner": {"pod": {"priorityClassName": "p"}}}, "the PriorityClass p"),
+    "a priority of miners": (
+        "MinerPool", {**POOL, "miner": {"pod": {"priorityClassName": "p"}}}, "the PriorityClass p"
+    ),
     "a priority of trainers": ("MinerPool", {**POOL, "fineTune": {"priorityClassName": "p"}}, "the PriorityClass p"),
     "a store": ("MinerPool", {**POOL, "store": {"uri": "s3://theirs/x"}}, "the place s3://theirs/x"),
-    "a server": ("MinerPool", {"baseModel": {"name": "m"}, "engine": {"endpoint": "http://bank:80"}}, "the server http://bank:80"),
+    "a server": (
+        "MinerPool", {"baseModel": {"name": "m"}, "engine": {"endpoint": "http://bank:80"}}, "the server http://bank:80"
+    ),
     "a tracker": (
         "MinerPool", {**POOL, "fineTune": {"tracking": {"mlflow": {"endpoint": "http://bank:80"}}}}, "the server"
     ),
@@ -108,7 +116,8 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
         "DoctorTwin", {**TWIN, "adapter": {"uri": "gs://x/y", "digest": DIGEST, "rank": 8}}, "the place gs://x/y"
     ),
     "a judge": (
-        "DoctorTwin", {**TWIN, "gate": {"judgeRef": {"endpoint": "https://bank/v1", "model": "j"}}}, "the server https://bank/v1"
+        "DoctorTwin", {**TWIN, "gate": {"judgeRef": {"endpoint": "https://bank/v1", "model": "j"}}},
+        "the server https://bank/v1",
     ),
     "a gateway image": ("Validator", {**VALIDATOR, "gateway": {"image": "evil"}}, "the image evil"),
 }  # fmt: skip
@@ -151,7 +160,8 @@ def test_a_flag_of_the_operators_is_refused_however_it_is_written(attempt: Try, 
 @pytest.mark.parametrize(
     "endpoint",
     ["http://169.254.169.254", "http://2852039166", "http://0xa9.0xfe.0xa9.0xfe", "http://169.16689662",
-     "http://[::ffff:169.254.169.254]", "http://[fe80::1]", "http://metadata.google.internal.", "http://0251.0376.0251.0376",
+     "http://[::ffff:169.254.169.254]", "http://[fe80::1]", "http://metadata.google.internal.",
+     "http://0251.0376.0251.0376",
      "http://100.100.100.200", "http://instance-data", "http://gpu:8000/?x=y", "http://me:pw@gpu:8000"],
 )  # fmt: skip
 def test_servers_where_keys_are_handed_out_are_refused(attempt: Try, endpoint: str) -> None:
@@ -162,7 +172,7 @@ def test_servers_where_keys_are_handed_out_are_refused(attempt: Try, endpoint: s
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
-        ("MinerPool", {**POOL, "engine": {"image": "registry.example/team/vllm:1", "args": ["--gpu_memory_utilization=0.9"]},
+        ("MinerPool", {**POOL, "engine": {"image": "registry.example/team/vllm:1", "args": [UNDERSCORES]},
                        "runtimeClassName": "nvidia", "store": {"uri": "pvc://adapters/store"}}),
         ("MinerPool", {**POOL, "miner": {"image": "bettertherapy/neuron:0.1.0"}}),
         ("MinerPool", {"baseModel": {"name": "m"}, "engine": {"endpoint": "http://gpu:8000"}}),

@@ -36,7 +36,7 @@ def twin(name: str = "dr-a", annotations: dict[str, str] | None = None, **spec: 
 
 @pytest.fixture(scope="module")
 def people(render: Callable[..., list[dict[str, Any]]], kubectl: Kubectl, namespace_once: str) -> As:
-    """Make the chart's roles here, and users who have them; `people("editor", "patch", …)` runs kubectl as that one."""
+    """Make the chart's roles here, and users who have them; `people("editor", …)` runs kubectl as that one."""
     namespace = namespace_once
     roles = {each["metadata"]["name"]: each for each in render("twin-operator") if each["kind"] == "ClusterRole"}
     kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"}
@@ -178,7 +178,8 @@ def test_who_may_approve_decides(as_user: As, user: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"spec": {"systemPrompt": "x"}}, {"metadata": {"labels": {"a": "b"}}}, annotated(finetune_now="x"),
-     {"spec": {"adapter": ADAPTER}}, {"spec": {"gate": {"approval": "Automatic"}}}, {"metadata": {"finalizers": ["a/b"]}}],
+     {"spec": {"adapter": ADAPTER}}, {"spec": {"gate": {"approval": "Automatic"}}},
+     {"metadata": {"finalizers": ["a/b"]}}],
     ids=json.dumps,
 )  # fmt: skip
 def test_a_doctor_changes_nothing_else(as_user: As, change: dict[str, Any]) -> None:
