@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import LINK_LOCAL, Endpoint, StorePlace
+from bettertherapy_api.addresses import Endpoint, StorePlace
 from bettertherapy_api.gate.budget import LOOKS
 from bettertherapy_api.gate.metrics import LANGUAGES
 from bettertherapy_api.schema import (
@@ -188,11 +188,6 @@ class JudgeRef(ApiModel):
             cel(
                 "!has(self.secondModel) || self.secondModel != self.model",
                 "model and secondModel are the same: leave secondModel out, and the one model is asked in two ways",
-            ),
-            cel(
-                f"!has(self.endpoint) || !self.endpoint.matches('{LINK_LOCAL}')",
-                "the endpoint is a link-local address, where clouds hand out keys, or one written as a number: name "
-                "the judge's server by its host name",
             ),
             cel(
                 "!has(self.secretRef) || !has(self.endpoint) || self.endpoint.startsWith('https://') || "

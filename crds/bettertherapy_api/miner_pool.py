@@ -37,12 +37,17 @@ PLURAL = "minerpools"
 OWNED_FLAGS = (
     "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
     "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout",
-    "--max-model-len", "--config", "--ssl-.*", "--middleware",
+    "--max-model-len", "--config", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs",
+    "--ssl-ciphers", "--enable-ssl-refresh", "--middleware",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
-# vLLM takes underscores for dashes; the operator puts its own flags last, so that an abbreviation can't win either.
-_OWNED_FLAG_RULE = "self.all(a, !a.matches('^(" + "|".join(OWNED_FLAGS).replace("-", "[-_]") + ")(=|$)'))"
+# vLLM takes underscores for dashes, what stands behind a dot for a part of the value, and for a flag any beginning of
+# its name that no other has: what an owned flag begins with is refused as the flag itself.
+_OWNED_FLAG_RULE = (
+    "self.all(a, ![" + ", ".join(f"'{flag}'" for flag in OWNED_FLAGS) + "].exists(f, "
+    "f.startsWith(a.split('=')[0].split('.')[0].replace('_', '-'))))"
+)
 
 
 class PoolBaseModel(ApiModel):
@@ -98,6 +103,11 @@ class Engine(ApiModel):
                     _OWNED_FLAG_RULE,
                     "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the "
                     "field of spec for it, or remove it",
+                ),
+                # Else it were the value of what comes before it, or vLLM's one argument without a flag: a model.
+                cel(
+                    "self.all(a, a.matches('^--[A-Za-z][A-Za-z0-9_.-]*(=|$)'))",
+                    "write each argument in one element and its name in full, as --flag or --flag=value",
                 ),
                 cel(
                     "self.all(a, !a.contains('$('))",

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from kubernetes.aio.client.api_client import ApiClient
 
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
@@ -125,9 +126,10 @@ class Process:
             else None
         )
         self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
-            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds),
+            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
         )  # fmt: skip
         window = settings.fine_tune_window_seconds
         starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)
@@ -135,7 +137,7 @@ class Process:
             tools, world=self.world, wake_route=self._wake_route, starter=starter, window_seconds=window,
             canaries=self.canaries,
         )  # fmt: skip
-        runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
+        runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images, bounds=bounds)
         validators = ValidatorReconciler(tools, images=settings.images)
         rounds = ValidatorRoundReconciler(
             tools, world=self.world, images=settings.images, prometheus_url=settings.prometheus_url

@@ -54,6 +54,8 @@ class Settings:
     """How many pools take a new release's images at a time."""
     update_delay_seconds: int = 60
     """How long a pool must have run with them before the next begins."""
+    tenants: str | None = None
+    """What tenants may name, as JSON (`domain.bounds.Bounds`); None: its own defaults, which are the chart's."""
 
 
 def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -97,6 +99,7 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
         fine_tune_window_seconds=parsed.fine_tune_window_seconds,
         update_pools=parsed.update_pools,
         update_delay_seconds=parsed.update_delay_seconds,
+        tenants=environ.get("TWIN_TENANTS") or None,
     )
 
 

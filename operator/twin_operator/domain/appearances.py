@@ -77,6 +77,7 @@ TRAINER: Final = (
 """What trainers and examiners say of a run that failed."""
 FAILED: Final = (
     *TRAINER,
+    R.OUT_OF_BOUNDS,
     R.NODE_LOST,
     R.KILLED,
     R.DEADLINE_EXCEEDED,
@@ -131,6 +132,7 @@ _PODS: Final = (
     R.MINER_CRASHED,
 )
 _POOL: Final = (
+    R.OUT_OF_BOUNDS,
     R.CHILD_CONFLICT,
     R.CHILDREN_REFUSED,
     R.APPLY_REFUSED,
@@ -166,6 +168,7 @@ REFUSED_VERSION: Final = (
     R.REJECTED_BY_DOCTOR,
     R.SUPERSEDED,
     R.PARENT_REPLACED,
+    R.ANCHOR_LEFT_OUT,
     R.SERVED_NAME_COLLISION,
 )
 _STAGES: Final = (R.STAGE_STARTING, R.STAGE_DATA, R.STAGE_TRAIN, R.STAGE_PUBLISH, R.STAGE_EVALUATE, R.STAGE_DONE)
@@ -408,11 +411,12 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.BASE_MODEL_MISMATCH,
                     R.RANK_TOO_HIGH,
                     R.NO_JUDGE,
+                    R.OUT_OF_BOUNDS,
                     R.AWAITING_QUOTA,
                     R.OWNER_UNREADABLE,
                     *_UNREADABLE,
                 ),
-                "Queued=False": (R.ADMITTED, R.TASK_OVERDUE),
+                "Queued=False": (R.ADMITTED, R.TASK_OVERDUE, R.OUT_OF_BOUNDS),
                 "DataReady=True": (R.DATASET_READ,),
                 "DataReady=False": (R.TOO_FEW_INTERACTIONS, R.BAD_DATA),
                 "Running=True": (*_STAGES, R.REPORT_UNREADABLE),

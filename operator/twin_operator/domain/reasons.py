@@ -307,6 +307,12 @@ class Reason(StrEnum):
     REJECTED_BY_DOCTOR = "RejectedByDoctor", "the doctor refused it", "the message has the doctor's words"
     SUPERSEDED = "Superseded", "a newer version, or a changed `spec.adapter`, came before it was decided"
     PARENT_REPLACED = "ParentReplaced", "what it was compared with at its gate serves no more"
+    ANCHOR_LEFT_OUT = (
+        "AnchorLeftOut",
+        "its run was made by hand and did not compare it with the version that the doctor chose last (`spec.anchor`), so "
+        "small losses could add up unseen",
+        "leave runs to the operator (`kubectl twin finetune NAME --now`), or name the anchor",
+    )
 
     # A pool.
     ALL_READY = "AllReady", "all is well"
@@ -466,6 +472,12 @@ class Reason(StrEnum):
         "ChildrenRefused",
         "the API server refuses some of the objects that are made for it; all others are as they should be",
         "what the message says: quota, admission webhooks, a field of the spec",
+    )
+    OUT_OF_BOUNDS = (
+        "OutOfBounds",
+        "the spec names an image, a class, a place or a flag that the platform's team doesn't let tenants use; what runs "
+        "already stays as it is, and nothing new is begun",
+        "what the message says, or have it added to `tenants` in the values of the operator's chart",
     )
     APPLY_REFUSED = (
         "ApplyRefused",

@@ -7,13 +7,13 @@ import json
 import re
 
 import pytest
-from rich.console import Console
 
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.render_review import review_report
 from kubectl_twin.review import Reviewed, as_json, read_review, run_to_review
-from kubectl_twin.views import printable
+from kubectl_twin.terminal import as_text
+from kubectl_twin.text_console import TextConsole
 
 from .fake_api import MemoryApi
 from .objects import Json, digest, judged, serving_twin, tuned_twin, version
@@ -33,7 +33,7 @@ def waiting() -> Json:
 
 
 def report(reviewed: Reviewed, *, width: int = 160, most: int = 10) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console = TextConsole(file=io.StringIO(), width=width)
     console.print(review_report(waiting(), reviewed, most=most, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -120,8 +120,8 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 def test_markup_and_control_characters_of_a_model_do_nothing() -> None:
-    assert printable("a\x1b[2Jb\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
-    assert printable("न\u200dमस्ते") == "न\u200dमस्ते"  # the joiner is part of how it is written
+    assert as_text("a\x1b[2Jb\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
+    assert as_text("न\u200dमस्ते") == "न\u200dमस्ते"  # the joiner is part of how it is written
     nasty = ITEM.model_copy(update={"child": "[red]x[/red] :x: \x1b]0;y\x07"})
     text = report(reviewed(nasty))
     assert "[red]x[/red] :x:" in text

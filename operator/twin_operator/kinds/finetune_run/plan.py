@@ -75,6 +75,9 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if not run.started:
         if (late := given_up(run, now=now)) is not None:
             return _plan_given_up(view, late, now=now)
+        if (found := view.out_of_bounds) is not None and isinstance(found.reason, Reason):
+            refused = Failure(reason=found.reason, retryable=False, message=found.message)
+            return _plan_given_up(view, refused, now=now)
         plan = _plan_waiting(view, now=now)
         return replace(
             plan, wake_at=min((at for at in (plan.wake_at, deadline_of(run)) if at is not None), default=None)
@@ -87,7 +90,7 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     if view.obstacle is not None or view.pool is None or view.twin is None:
         absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         reason = view.unreadable or view.obstacle or absent
-        unjudged = reason.reason is Reason.NO_JUDGE
+        unjudged = reason.reason in (Reason.NO_JUDGE, Reason.OUT_OF_BOUNDS)
         # In no pool's line: nobody waits behind a run that a place would not help.
         pool = view.pool.name if view.pool is not None and not unjudged else None
         status = run.status.model_copy(update={"pool": pool, "twin_uid": _twin_uid(view)})

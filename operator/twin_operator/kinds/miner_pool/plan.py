@@ -15,7 +15,7 @@ from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.pool_update import Held, Pace
 from twin_operator.domain.routing import is_verified
 from twin_operator.engine.conditions import Condition, Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
@@ -43,15 +43,22 @@ class Gathered:
     """What is wrong with the Secret with the clients' tokens, if it doesn't exist or holds none."""
     held: Held | None = None
     """Why the engines' update waits."""
+    out_of_bounds: Finding | None = None
+    """What the spec names and tenants may not use: no pods are made of it, and those that run stay."""
 
 
 def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
     """Return the pool's children, and whether an update of its engines waits."""
     pool = gathered.pool
-    return build_children(
+    made = build_children(
         pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
         others=gathered.others, pace=pace, now=now, legacy=bool(gathered.legacy),
         reported=any(report.ready for report in gathered.facts.reports.values()),
+    )  # fmt: skip
+    if gathered.out_of_bounds is None:
+        return made
+    return Children(
+        manifests=tuple(each for each in made.manifests if each["kind"] != DEPLOYMENT.kind), held=None
     )  # fmt: skip
 
 
@@ -67,7 +74,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     adapters = [adapter for entry in published.entries().values() for adapter in entry.adapters]
     conditions = pool_conditions(
         Situation(
-            pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
+            pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.out_of_bounds or gathered.refused,
             unpublished=gathered.unpublished, access_missing=gathered.access_missing,
             update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
         )

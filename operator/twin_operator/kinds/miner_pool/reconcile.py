@@ -10,6 +10,7 @@ from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.appearances import conditions_said
+from twin_operator.domain.bounds import Bounds, pool_out_of_bounds
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.domain.pool_update import Pace, Rollout
@@ -53,11 +54,14 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     kind = MINER_POOL.kind
     fields = StatusFields.of(MinerPoolStatus, conditions=conditions_said("MinerPool"))
 
-    def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace) -> None:
+    def __init__(
+        self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None
+    ) -> None:
         super().__init__(tools)
         self._world = world
         self._images = images
         self._pace = pace
+        self._bounds = bounds or Bounds()
         self._access = AccessSecrets(tools.api)
         self._blocked: set[Key] = set()
         """Engine Deployments that the API server would not let be as planned when that was last tried."""
@@ -87,7 +91,11 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             miner=self._deployment(pool, names.miner_name(pool.name)),
             others=lambda: self._rollouts_beside(pool),
             legacy=self._legacy(pool),
+            out_of_bounds=self._out_of_bounds(pool),
         )
+
+    def _out_of_bounds(self, pool: Pool) -> Finding | None:
+        return pool_out_of_bounds(pool, self._bounds, self._images)
 
     def plan(self, gathered: Gathered, now: datetime) -> Children:
         """Return the pool's children."""
@@ -101,7 +109,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             # update out of them, makes them look unfinished for a moment.
             told_of_tasks = key.kind == CONFIG_MAP.kind and key.name == tasks_name(gathered.pool.name)
             former = key.kind == CONFIG_MAP.kind and key.name in gathered.legacy
-            return key.kind == ROUTING_SLICE.kind or told_of_tasks or former
+            as_it_runs = key.kind == DEPLOYMENT.kind and gathered.out_of_bounds is not None
+            return key.kind == ROUTING_SLICE.kind or told_of_tasks or former or as_it_runs
 
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
@@ -169,7 +178,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
                 other, self._images, adapters=adapters_of(self._world.published(other)),
                 engine=self._deployment(other, names.engine_name(other.name)), now=now,
                 legacy=bool(self._legacy(other)),
-                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked,
+                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked
+                or self._out_of_bounds(other) is not None,
             )
             for other in others
             if other.uid != pool.uid and not other.deleted
