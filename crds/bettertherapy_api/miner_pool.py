@@ -41,6 +41,9 @@ OWNED_FLAGS = (
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
+MOST_REPLICAS = 1000
+"""Engine pods of one pool."""
+
 # vLLM takes underscores for dashes; the operator puts its own flags last, so that an abbreviation can't win either.
 _OWNED_FLAG_RULE = "self.all(a, !a.matches('^(" + "|".join(OWNED_FLAGS).replace("-", "[-_]") + ")(=|$)'))"
 
@@ -150,9 +153,9 @@ class Autoscaling(ApiModel):
     mode: Literal["Operator", "External", "Off"] = "Off"
     """Operator: the fields below decide, by the operator's Prometheus, and spec.replicas is where a new pool begins.
     External leaves spec.replicas to an HPA or KEDA; Off leaves it to you."""
-    min: Annotated[int, Field(ge=0, le=1000)] = 1
+    min: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
     """Fewest pods; 0 lets an idle pool sleep. A question that comes then waits for the first pod to start."""
-    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    max: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
     """Most pods."""
     waiting_per_replica: Annotated[int, Field(ge=1, le=10000)] = 4
     """Waiting requests per pod above which the pool grows."""
@@ -372,7 +375,7 @@ class MinerPoolSpec(ApiModel):
     """Taints that engines tolerate."""
     image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
     """Secrets to pull the images with."""
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    replicas: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
     """Engine pods; set by `kubectl scale` too. With autoscaling.mode Operator only a new pool begins with so many."""
     autoscaling: Autoscaling | None = None
     """How the number of engine pods follows the load; absent means Off."""
@@ -460,7 +463,7 @@ class MinerPoolStatus(ApiModel):
     """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
-    desired_replicas: Annotated[int | None, Field(ge=0, le=1000)] = None
+    desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
     """Engine pods that there should be, where the operator scales the pool; absent where spec.replicas says so."""
     ready_replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that are ready."""

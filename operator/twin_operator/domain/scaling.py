@@ -216,8 +216,10 @@ def decide(  # noqa: PLR0911  # one return per rule, in the order in which they 
     if replicas == 0 and (demanded or (isinstance(seen, Outlook) and seen.held > 0)):
         return _woken(seen, most)
     if isinstance(seen, Unmeasured):
-        return Decision(replicas=replicas, scaling=_held(seen.why, replicas), active=seen.truth, signal=Signal.METRICS,
-                        why=f"held at {replicas}: {seen.why.message}")  # fmt: skip
+        why = f"held at {replicas}: {seen.why.message}" if seen.truth == "False" else ""
+        return Decision(
+            replicas=replicas, scaling=_held(seen.why, replicas), active=seen.truth, signal=Signal.METRICS, why=why
+        )  # fmt: skip
     if 0 < replicas < min(most, seen.grow.replicas):
         if capacity is not None:
             return _exhausted(replicas, seen.grow.signal, capacity)
@@ -276,7 +278,7 @@ def stale(missing: Sequence[str]) -> Finding:
 
 
 def _held(why: Finding, replicas: int) -> Finding:
-    return Finding(Reason(why.reason), f"the pool stays at {replicas} engine pods: {why.message}")
+    return Finding(why.reason, f"the pool stays at {replicas} engine pods: {why.message}")
 
 
 def _fits(replicas: int, most: int) -> Finding:
@@ -326,6 +328,8 @@ def _saturated(before: float | None, look: Look, spec: Autoscaling) -> float | N
     if not look.measured or look.running <= 0 or queued / look.measured <= spec.waiting_per_replica:
         return before
     ran = look.running / look.measured
+    if ran < 1:
+        return before  # an engine that lets others wait runs at least one
     return ran if before is None else max(ran, 0.9 * before + 0.1 * ran)
 
 
