@@ -94,14 +94,21 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             others=lambda: self._rollouts_beside(pool),
             legacy=self._legacy(pool),
             load=load.seen(pool) if load is not None else None,
-            saturation=load.saturation(pool) if load is not None else None,
-            said=self._said(pool),
+            saturation=self._saturation(pool, load) if load is not None else None,
+            said=tuple(conditions_in(self._status(pool), ("ScalingActive", "MetricsAvailable"))),
         )
 
-    def _said(self, pool: Pool) -> tuple[Condition, ...]:
-        """Return what its status says of its scaling, as this or another process wrote it."""
-        status = (self.store.get(Key(self.kind, pool.namespace, pool.name)) or {}).get("status")
-        return tuple(conditions_in(status, ("ScalingActive", "MetricsAvailable")))
+    def _saturation(self, pool: Pool, load: ScalingWatch) -> Manifest | None:
+        """Return how loaded it is; as its status says while this process has only begun to look."""
+        if load.has_begun(pool):
+            return load.saturation(pool)
+        found = self._status(pool).get("saturation")
+        return found if isinstance(found, dict) else None
+
+    def _status(self, pool: Pool) -> Manifest:
+        """Return its status, as this or another process wrote it."""
+        found = (self.store.get(Key(self.kind, pool.namespace, pool.name)) or {}).get("status")
+        return found if isinstance(found, dict) else {}
 
     def plan(self, gathered: Gathered, now: datetime) -> Children:
         """Return the pool's children."""

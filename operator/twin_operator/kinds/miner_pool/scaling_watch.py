@@ -84,6 +84,10 @@ class ScalingWatch:
         found = outlook(kept.memory, spec=pool.spec.autoscaling, slots=pool.max_loras, now=self._clock())
         return found or kept.trouble
 
+    def has_begun(self, pool: Pool) -> bool:
+        """Tell whether anything is known of the pool's load, be it that nothing can be known."""
+        return self.seen(pool) is not AWAITED
+
     def saturation(self, pool: Pool) -> Manifest | None:
         """Return how loaded the pool is, as its status shows it; None where that isn't known."""
         kept = self._kept.get(pool.uid)
