@@ -1,4 +1,4 @@
-"""A pool that the operator scales: pods come and go as its Deployment asks, each an agent process and a stand-in engine.
+"""A pool that the operator scales: pods come and go as its Deployment asks, each an agent process and a stand-in.
 
 Operator, miner, agents, API server and Prometheus are real. What is played is the kubelet: it starts a pod's processes
 when the Deployment wants one more, and ends the last one when it wants one less.
@@ -114,9 +114,12 @@ class Prometheus:
 
     async def start(self) -> None:
         """Begin; it goes on with what it has on its disk."""
+        self._begin()
+        await until(lambda: answers(f"{self.url}/-/ready"), seconds=_UP_SECONDS, what="Prometheus is ready")
+
+    def _begin(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        await until(lambda: answers(f"{self.url}/-/ready"), seconds=_UP_SECONDS, what="Prometheus is ready")
 
     def kill(self) -> None:
         """End it without a word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -83,7 +84,7 @@ class Episode:
 
 
 def changes(sizes: list[int]) -> int:
-    return sum(before != after for before, after in zip(sizes, sizes[1:], strict=False))
+    return sum(before != after for before, after in itertools.pairwise(sizes))
 
 
 def test_a_load_of_twice_what_the_pool_is_for_counts_at_the_first_look() -> None:
