@@ -42,6 +42,9 @@ OWNED_FLAGS = (
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
+MOST_REPLICAS = 1000
+"""Engine pods of one pool."""
+
 # vLLM takes underscores for dashes, what stands behind a dot for a part of the value, and for a flag any beginning of
 # its name that no other has: what an owned flag begins with is refused as the flag itself.
 _OWNED_FLAG_RULE = (
@@ -158,22 +161,22 @@ class Autoscaling(ApiModel):
         )
     )
     mode: Literal["Operator", "External", "Off"] = "Off"
-    """External leaves spec.replicas to an HPA or KEDA; Off leaves it to you; Operator, which will scale by the fields
-    below, is not implemented yet."""
-    min: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Fewest pods; 0 lets an idle pool sleep."""
-    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Operator: the fields below decide, by the operator's Prometheus, and spec.replicas is where a new pool begins.
+    External leaves spec.replicas to an HPA or KEDA; Off leaves it to you."""
+    min: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
+    """Fewest pods; 0 lets an idle pool sleep. A question that comes then waits for the first pod to start."""
+    max: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
     """Most pods."""
     waiting_per_replica: Annotated[int, Field(ge=1, le=10000)] = 4
     """Waiting requests per pod above which the pool grows."""
     kv_cache_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    """KV cache use above which the pool grows."""
+    """KV cache use per pod, on average, above which the pool grows."""
     slot_pressure_percent: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Active twins per LoRA slot above which the pool grows."""
+    """Active twins per LoRA slot of all pods above which the pool grows."""
     idle_seconds: Seconds = 600
-    """Quiet time before the pool sleeps."""
+    """Quiet time before the pool sleeps, where min is 0."""
     stabilization_seconds: Seconds = 300
-    """How long a lower need must last before the pool shrinks."""
+    """How long a lower need must have lasted, and been seen, before the pool shrinks."""
 
 
 class MinerTasks(ApiModel):
@@ -382,10 +385,10 @@ class MinerPoolSpec(ApiModel):
     """Taints that engines tolerate."""
     image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
     """Secrets to pull the images with."""
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Engine pods; set by `kubectl scale` too."""
+    replicas: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
+    """Engine pods; set by `kubectl scale` too. With autoscaling.mode Operator only a new pool begins with so many."""
     autoscaling: Autoscaling | None = None
-    """How replicas follows the load; absent means Off."""
+    """How the number of engine pods follows the load; absent means Off."""
     miner: Annotated[Miner, Field(default_factory=Miner, json_schema_extra={"default": {}})]
     """The public endpoint."""
     agent: Agent | None = None
@@ -428,16 +431,24 @@ class SlotCounts(ApiModel):
 
 
 class Saturation(ApiModel):
-    """How loaded the pool is, as last measured."""
+    """How loaded the pool is, as measured within the last half minute."""
 
     waiting: Annotated[int | None, Field(ge=0)] = None
-    """Waiting requests."""
+    """Waiting requests: held by miners, or in engines."""
+    running: Annotated[int | None, Field(ge=0)] = None
+    """Requests that engines work on."""
     kv_cache_percent: Percent | None = None
     """KV cache use of the fullest engine."""
+    active_twins: Annotated[int | None, Field(ge=0)] = None
+    """Twins' versions with requests in flight: each wants a LoRA slot."""
+
+
+MAX_SCALING_MESSAGE = 512
+"""Characters of a decision's sentence."""
 
 
 class ScalingRecord(ApiModel):
-    """One change of the number of pods."""
+    """One decision on the number of pods: a change, or that it is held since metrics are missing."""
 
     time: Time
     """When."""
@@ -446,7 +457,11 @@ class ScalingRecord(ApiModel):
     to_replicas: Annotated[int, Field(ge=0)]
     """Pods after."""
     reason: Str63
-    """Why."""
+    """What was done: ScaledUp, ScaledDown, Woken, or why nothing was."""
+    signal: Str63 | None = None
+    """By what: WaitingRequests, RunningRequests, KVCache, SlotPressure, HeldRequests, Idle, Bounds or Metrics."""
+    message: Annotated[str | None, Field(max_length=MAX_SCALING_MESSAGE)] = None
+    """Why, with the figures of that moment."""
 
 
 class MinerPoolStatus(ApiModel):
@@ -458,6 +473,8 @@ class MinerPoolStatus(ApiModel):
     """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
+    desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
+    """Engine pods that there should be, where the operator scales the pool; absent where spec.replicas says so."""
     ready_replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that are ready."""
     ready_summary: Annotated[str | None, Field(max_length=32)] = None
@@ -477,7 +494,7 @@ class MinerPoolStatus(ApiModel):
     cold_start_seconds: Annotated[int | None, Field(ge=0)] = None
     """The newest pod's time from its agent's start to the engine's first answer."""
     scaling_history: Annotated[list[ScalingRecord] | None, Field(max_length=20)] = None
-    """Newest first."""
+    """The last decisions, newest first."""
 
 
 class MinerPool(ApiModel):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from bettertherapy_api.report import PodRef
 from neurons.lessons.model import load_embedder
 from neurons.metrics_port import MetricsPort
 from neurons.miner.access import AccessList
 from neurons.miner.bodies import bounded_request
+from neurons.miner.demand import Demand
+from neurons.miner.demand_report import report_demand
 from neurons.miner.doors import Doors, SignedDoor
 from neurons.miner.lesson_feed import LessonFeed
 from neurons.miner.lessons import Lessons
@@ -54,7 +57,10 @@ class MinerService:
                 load=load_embedder,
                 liked_unapproved=settings.lessons == "all",
             )
-        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons)
+        self._demand = Demand()
+        self.relay = Relay(
+            self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons, demand=self._demand
+        )  # fmt: skip
         self.port = 0
         """The port it listens on, once `listening` is set."""
         self.metrics_port = 0
@@ -99,6 +105,8 @@ class MinerService:
         more: list[Coroutine[Any, Any, None]] = []
         if subnet is not None and book is not None:
             more = [*subnet.followers(), *self._reporting(subnet, book), *self._tasks(subnet, book)]
+        elif (wakes := self._waking()) is not None:
+            more = [wakes]
         if feed is not None:
             more.append(feed.run())
         try:
@@ -124,7 +132,20 @@ class MinerService:
             return []
         from neurons.miner.registration_report import report_standing  # noqa: PLC0415 - as the SDK
 
-        return [report_standing(self._settings, subnet, claims=lambda: book.claims)]
+        demand = self._demand if self._settings.wakes else None
+        if demand is not None:
+            demand.changed = subnet.news.set
+        return [report_standing(self._settings, subnet, claims=lambda: book.claims, demand=demand)]
+
+    def _waking(self) -> Coroutine[Any, Any, None] | None:
+        """Tell the operator of a demand, where there is one to tell, and no report on a subnet that says it too."""
+        settings = self._settings
+        if not settings.wakes or settings.pod is None or settings.tables_dir is not None:
+            return None
+        name, uid = settings.pod
+        return report_demand(
+            self._demand, pod=PodRef(name=name, uid=uid), namespace=settings.namespace, pool=settings.pool
+        )  # fmt: skip
 
     def _task_book(self, subnet: Subnet) -> TaskBook:
         """Return what answers validators' offers, where there is a wallet that signs the answers."""

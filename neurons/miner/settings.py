@@ -79,6 +79,10 @@ class Settings:
     """A folder with slices/<name>.json and reports/<pod>.json to follow instead of the API server."""
     hold_seconds: float = 30.0
     """How long a request waits for a pod (a rollout, a scale-up from zero) before it is answered 503."""
+    wakes: bool = False
+    """Whether the operator is told that requests wait while no engine pod is ready: the pool may sleep."""
+    pod: tuple[str, str] | None = None
+    """Name and UID of this miner's pod, whose report that is; None without a pod, where nobody is told."""
     request_seconds: float = 600.0
     """Longest life of one request, from its headers to the last byte of its answer."""
     connect_seconds: float = 2.0
@@ -142,6 +146,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
     parser.add_argument("--tables-dir", type=Path, help="follow files instead of the API server, to run without it")
     parser.add_argument("--hold-seconds", type=_seconds, default=30.0, help="longest wait for a pod (%(default)s)")
+    parser.add_argument(
+        "--wakes", action="store_true", help="tell the operator of requests that no engine is there for"
+    )
     parser.add_argument("--request-seconds", type=_seconds, default=600.0, help="longest request (%(default)s)")
     parser.add_argument("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
     parser.add_argument("--drain-seconds", type=_seconds, default=60.0, help="wait for requests then (%(default)s)")
@@ -200,6 +207,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         access_secret=given.access_secret or names.access_secret_name(given.pool),
         tables_dir=given.tables_dir,
         hold_seconds=given.hold_seconds,
+        wakes=given.wakes,
+        pod=(given.pod_name, given.pod_uid) if given.pod_name and given.pod_uid else None,
         request_seconds=given.request_seconds,
         drain_delay_seconds=given.drain_delay,
         drain_seconds=given.drain_seconds,

@@ -31,6 +31,7 @@ from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, Fin
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
+from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch
 from twin_operator.kinds.miner_pool.task_keeper import TaskKeeper
 from twin_operator.kinds.resources import (
     BY_KIND,
@@ -125,11 +126,17 @@ class Process:
             if self._prometheus is not None
             else None
         )
+        self.load = (
+            ScalingWatch(self._prometheus, world=self.world, wake=self._wake, matchers=settings.prometheus_matchers)
+            if self._prometheus is not None
+            else None
+        )
         self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
         bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
             pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
+            load=self.load,
         )  # fmt: skip
         window = settings.fine_tune_window_seconds
         starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)
@@ -200,6 +207,8 @@ class Process:
                     tasks.create_task(self._await_absent(), name="types")
                 if self.canaries is not None:
                     tasks.create_task(self._measure(self.canaries), name="canaries")
+                if self.load is not None:
+                    tasks.create_task(self._measure(self.load), name="load")
                 tasks.create_task(_escalate(election), name="election-watch")
         finally:
             # The workers are done: nobody writes any more, so the next leader may begin.
@@ -341,9 +350,9 @@ class Process:
         self.queue.clear()
         self.world.forget_findings()
 
-    async def _measure(self, canaries: CanaryWatch) -> None:
+    async def _measure(self, watch: CanaryWatch | ScalingWatch) -> None:
         await self._may_work.wait()
-        await canaries.run()
+        await watch.run()
 
     async def _resync(self) -> None:
         """Bring back what was missed, every now and then; jittered, so that replicas don't do it at once."""

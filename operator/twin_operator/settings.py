@@ -45,9 +45,9 @@ class Settings:
     request_seconds: float = 10.0
     log_level: str = "INFO"
     prometheus_url: str | None = None
-    """Where canaries are measured; None: they go by time and verification alone."""
+    """Where canaries and pools' load are measured; None: canaries go by time and verification alone, pools stay."""
     prometheus_matchers: str = 'namespace="{namespace}"'
-    """PromQL matchers that select a namespace's miners."""
+    """PromQL matchers that select a namespace's miners and engines."""
     fine_tune_window_seconds: int = 14400
     """Over how long the fine-tunes that are due at the same time are spread."""
     update_pools: int = 1

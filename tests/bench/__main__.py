@@ -13,6 +13,7 @@ control_plane     the operator with ten thousand twins
 robustness        the operator killed after every write, each property changed there and back
 operator          writes and memory of an operator that has nothing to do
 promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
+scaling           a pool that grows, shrinks, sleeps and wakes by its load; parts: simulated, live
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again
 training          what of a trainer's time is no training, from the demo's last run
 wire              what a validator's signature and an answer's receipt cost a miner

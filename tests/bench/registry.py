@@ -74,6 +74,7 @@ MODULES: Final[dict[str, str]] = {
     "control_plane": "tests.bench.control_plane",
     "robustness": "tests.bench.robustness",
     "promotion": "tests.bench.promotion",
+    "scaling": "tests.bench.scaling",
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",

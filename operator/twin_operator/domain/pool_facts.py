@@ -105,8 +105,17 @@ class PoolFacts:
     @property
     def subnet(self) -> tuple[SubnetReport, ...]:
         """What the miner pods that are here to stay say of their place on the subnet."""
+        return tuple(report.subnet for report in self._staying_miners if report.subnet is not None)
+
+    @property
+    def demanded(self) -> bool:
+        """Whether a miner pod that is here to stay says that requests wait since no engine is ready."""
+        return any(report.demand is not None and report.demand.held_since for report in self._staying_miners)
+
+    @property
+    def _staying_miners(self) -> list[MinerReport]:
         staying = (pod.name for pod in self.miners if not pod.leaving)
-        return tuple(self.miner_reports[name].subnet for name in staying if name in self.miner_reports)
+        return [self.miner_reports[name] for name in staying if name in self.miner_reports]
 
     @property
     def task_claims(self) -> tuple[TaskClaim, ...]:

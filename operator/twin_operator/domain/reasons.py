@@ -276,7 +276,7 @@ class Reason(StrEnum):
     )
     METRICS_STALE = (
         "MetricsStale",
-        "Prometheus has no fresh samples of some miners",
+        "Prometheus has no fresh samples of some miners or engines",
         "check that it scrapes them, and that their series carry `namespace` and `pod`",
     )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
@@ -486,6 +486,41 @@ class Reason(StrEnum):
     )
     EXTERNAL = "External", "`replicas` is left to an HPA or KEDA"
     OFF = "Off", "`replicas` is left to you"
+    STEADY = "Steady", "all is well: there are as many engine pods as the load needs"
+    STABILIZING = (
+        "Stabilizing",
+        "fewer engine pods would do; they go once that has been so for `autoscaling.stabilizationSeconds`",
+    )
+    AT_MAXIMUM = (
+        "AtMaximum",
+        "the load needs more engine pods than `autoscaling.max`",
+        "raise it, or let requests wait",
+    )
+    ASLEEP = (
+        "Asleep",
+        "nobody has asked for `autoscaling.idleSeconds`, so no engine runs; the next question starts one, and is "
+        "answered when that is up",
+        "`autoscaling.min: 1` where that takes too long",
+    )
+    SCALED_UP = "ScaledUp", "the pool was made larger; the message says by which signal"
+    SCALED_DOWN = "ScaledDown", "the pool was made smaller; the message says by which signal"
+    WOKEN = "Woken", "somebody asked a pool that slept"
+    CAPACITY_EXHAUSTED = (
+        "CapacityExhausted",
+        "the load needs more engine pods, and the cluster doesn't even give those that there should be",
+        "what `CapacityAvailable` says: a quota, nodes, volumes",
+    )
+    METRICS_NOT_CONFIGURED = (
+        "MetricsNotConfigured",
+        "the operator has no Prometheus, so the pool stays as large as it is",
+        "`prometheus.url` of the operator's chart, or another `autoscaling.mode`",
+    )
+    METRICS_AWAITED = "MetricsAwaited", "the operator has just begun to measure the pool", "wait a moment"
+    NOT_SCALABLE = (
+        "NotScalable",
+        "the pool has `engine.endpoint`: what runs there is not the operator's to scale",
+        "`autoscaling.mode: Off`",
+    )
 
     # A validator.
     GATEWAYS_ANSWER = "GatewaysAnswer", "all is well: the message counts the gateway pods that answer"
@@ -784,7 +819,7 @@ class Reason(StrEnum):
         "`kubectl twin round NAME`: why miners failed; then the way to them",
         "yes, in the next round",
     )
-    METRICS_FRESH = "MetricsFresh", "all is well: the metrics that speed is read from are fresh"
+    METRICS_FRESH = "MetricsFresh", "all is well: the metrics that speed, or a pool's load, is read from are fresh"
     WEIGHTS_WAITING = "WeightsWaiting", "the weights are not sent yet; the message says why", "wait", "yes"
     WEIGHTS_COMMITTED = (
         "WeightsCommitted",

@@ -60,8 +60,13 @@ class PoolView:
 
     @property
     def replicas(self) -> int | None:
-        """Engine pods that its spec asks for; None where that can't be read."""
-        return self.pool.spec.replicas if isinstance(self.pool, Pool) else None
+        """Engine pods that there should be; None where that can't be read."""
+        return self.pool.replicas if isinstance(self.pool, Pool) else None
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the operator took its last engine, since nobody asks."""
+        return isinstance(self.pool, Pool) and self.pool.is_scaled and self.pool.replicas == 0
 
     @property
     def counts(self) -> bool:

@@ -126,7 +126,7 @@ def decode_slice(thing: Manifest, former: Slice | None) -> Slice:
 
 def decode_report(thing: Manifest, former: Report | None) -> Report:
     """Return the report, parsing only adapters that differ from the former version's."""
-    if "subnet" in thing:
+    if "subnet" in thing or "demand" in thing:
         miner = _parse(MinerReport, {key: thing.get(key) for key in MinerReport.model_fields})
         return Report(report=None, miner=miner if miner is not None and _is_of(thing, miner) else None)
     if "gateway" in thing:

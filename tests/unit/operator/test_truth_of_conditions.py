@@ -99,6 +99,7 @@ def test_a_placement_that_is_not_there_yet_is_said(placement: dict[str, Any]) ->
     assert "PlacementActive" not in twin_says(twin(), observed(twin()))
 
 
-def test_autoscaling_that_is_not_there_yet_is_said() -> None:
-    found = pool_says(observed(twin()), autoscaling={"mode": "Operator"})["ScalingActive"]
-    assert (found.status, found.reason) == ("False", "NotImplemented")
+def test_what_runs_behind_an_endpoint_is_not_scaled_and_that_is_said() -> None:
+    engine = {"endpoint": "http://engines.ml.svc:8000"}
+    found = pool_says(observed(twin()), autoscaling={"mode": "Operator"}, engine=engine)["ScalingActive"]
+    assert (found.status, found.reason) == ("False", "NotScalable")

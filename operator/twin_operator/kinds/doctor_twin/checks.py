@@ -66,6 +66,10 @@ def no_pool_answers(view: TwinView) -> Finding | None:
     if any(pool.facts.ready and pool.is_open for pool in view.counting):
         return None
     for pool in view.counting:
+        if pool.sleeps:
+            return Finding(
+                Reason.ASLEEP, f"MinerPool {pool.pool.name} sleeps, since nobody asks: the next question wakes it"
+            )
         if pool.replicas == 0:
             return Finding(Reason.SCALED_TO_ZERO, f"MinerPool {pool.pool.name} has spec.replicas 0: raise it to serve")
         if pool.trouble is not None:

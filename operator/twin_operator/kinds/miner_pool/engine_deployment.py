@@ -89,7 +89,7 @@ def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Mani
         "kind": "Deployment",
         "metadata": {"name": names.engine_name(pool.name), "labels": labels(pool, "engine")},
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": pool.replicas,
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 3600,
             "selector": {"matchLabels": selector_labels(pool, "engine")},

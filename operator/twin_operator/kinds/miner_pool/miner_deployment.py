@@ -35,6 +35,9 @@ from twin_operator.settings import Images
 RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 DRAIN_DELAY_SECONDS: Final = 5
 """How long a miner that stops goes on accepting, until every client has seen that it left the Service."""
+SLEEPER_HOLD_SECONDS: Final = 480
+"""How long a request waits for an engine of a pool that may sleep: large models take minutes to start. A miner ends
+every request after 600 s, so two minutes are left to answer."""
 
 
 def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
@@ -60,6 +63,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     f"--access-secret={tokens}",
                     f"--drain-delay={DRAIN_DELAY_SECONDS}",
                     f"--drain-seconds={spec.drain_seconds}",
+                    *([f"--hold-seconds={SLEEPER_HOLD_SECONDS}", "--wakes"] if pool.may_sleep else []),
                     *(["--images"] if spec.miner.images else []),
                     *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
                     *_candidate_arguments(spec.miner),

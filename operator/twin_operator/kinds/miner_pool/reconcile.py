@@ -17,7 +17,7 @@ from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
-from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.conditions import Condition, Finding, conditions_in
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
@@ -29,6 +29,7 @@ from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
+from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch, is_measured
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -55,9 +56,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     fields = StatusFields.of(MinerPoolStatus, conditions=conditions_said("MinerPool"))
 
     def __init__(
-        self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None
-    ) -> None:
+        self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None,
+        load: ScalingWatch | None = None,
+    ) -> None:  # fmt: skip
+        """Without `load`, no pool's load is known."""
         super().__init__(tools)
+        self._load = load
         self._world = world
         self._images = images
         self._pace = pace
@@ -82,6 +86,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         return self._gather(entry.value)
 
     def _gather(self, pool: Pool) -> Gathered:
+        load = self._load if is_measured(pool) else None
         return Gathered(
             pool=pool,
             facts=self._world.facts(pool.namespace, pool.name),
@@ -92,7 +97,22 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             others=lambda: self._rollouts_beside(pool),
             legacy=self._legacy(pool),
             out_of_bounds=self._out_of_bounds(pool),
+            load=load.seen(pool) if load is not None else None,
+            saturation=self._saturation(pool, load) if load is not None else None,
+            said=tuple(conditions_in(self._status(pool), ("ScalingActive", "MetricsAvailable"))),
         )
+
+    def _saturation(self, pool: Pool, load: ScalingWatch) -> Manifest | None:
+        """Return how loaded it is; as its status says while this process has only begun to look."""
+        if load.has_begun(pool):
+            return load.saturation(pool)
+        found = self._status(pool).get("saturation")
+        return found if isinstance(found, dict) else None
+
+    def _status(self, pool: Pool) -> Manifest:
+        """Return its status, as this or another process wrote it."""
+        found = (self.store.get(Key(self.kind, pool.namespace, pool.name)) or {}).get("status")
+        return found if isinstance(found, dict) else {}
 
     def _out_of_bounds(self, pool: Pool) -> Finding | None:
         return pool_out_of_bounds(pool, self._bounds, self._images)
@@ -126,9 +146,10 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             missing = no_tokens(access.secret) if access.state is AccessState.MISSING else None
             look_again = access.look_again
             self._note_access(gathered.pool, missing)
+        pool = gathered.pool if plan.sizing is None else replace(gathered.pool, decided=plan.sizing.replicas)
         again = replace(
-            self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
-            access_missing=missing,
+            self._gather(pool), refused=refused_children(outcome), held=plan.held,
+            access_missing=missing, sizing=plan.sizing,
         )  # fmt: skip
         return Applied(gathered=again, outcome=outcome, look_again=look_again)
 

@@ -105,7 +105,7 @@ def reports_of_its_pod(change: Change) -> bool:
 
 
 def stands_differently(change: Change) -> bool:
-    """A miner says something else of its place on the subnet."""
+    """A miner says something else of its place on the subnet, or of requests that no engine is there for."""
     return _miner_part(change.old) != _miner_part(change.new)
 
 

@@ -108,3 +108,13 @@ def test_a_miner_is_told_how_many_answers_to_compare_and_how_long() -> None:
     given = settings.parse(told, {"POOL": "p", "POD_NAMESPACE": "clinic"})
     assert (given.candidates, given.latency_budget_seconds) == (4, 12.0)
     assert settings.parse(plain, {"POOL": "p", "POD_NAMESPACE": "clinic"}).candidates == 1
+
+
+def test_a_miner_of_a_pool_that_may_sleep_holds_requests_until_an_engine_is_up_and_tells_of_them() -> None:
+    def arguments(**autoscaling: object) -> list[str]:
+        made = children(autoscaling=autoscaling)["Deployment", "p-miner"]
+        return list(pod_of(made)["containers"][0]["args"])
+
+    assert {"--hold-seconds=480", "--wakes"} <= set(arguments(mode="Operator", min=0))
+    assert "--wakes" not in arguments(mode="Operator", min=1)
+    assert "--wakes" not in arguments(mode="Off", min=0)
