@@ -122,6 +122,7 @@ class Agent:
             pod=settings.pod_name,
             max_body_bytes=settings.max_body_bytes,
             max_in_flight=settings.max_in_flight,
+            images=settings.images,
         )
         self.drain = Drain(
             drain_file=settings.drain_file,

@@ -59,6 +59,8 @@ class Settings:
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = 1024
     """Requests at once; beyond it, an eighth for twins below their fair share, and an eighth divided among all."""
+    images: bool = False
+    """Messages may hold images, as data URLs: the pool allows them."""
     retry_first: float = 0.2
     retry_most: float = 30.0
     log_level: str = "INFO"
@@ -119,6 +121,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(MAX_BODY_BYTES), "largest request body")
+    option("--images", "IMAGES", "", "true: let images in messages through, as data URLs")
     option("--log-level", "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
     args = parser.parse_args(argv)
     return Settings(
@@ -140,5 +143,6 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),
         max_body_bytes=int(args.max_body_bytes),
+        images=args.images.lower() in ("1", "true"),
         log_level=args.log_level,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -17,6 +18,7 @@ from neurons.miner.cors import Cors
 from neurons.miner.doors import Doors
 from neurons.miner.errors import RequestError, unavailable, unknown_model
 from neurons.miner.large_bodies import LargeBodies
+from neurons.miner.limits import Limits
 from neurons.miner.metrics import Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.relay import Relay
@@ -65,12 +67,12 @@ class MinerServer:
         self._announce, self._learning, self._tasks = announce, learning, tasks
         self._cors = Cors(settings.cors_origins)
         self._large_bodies = LargeBodies(settings.large_bodies_bytes)
-        images = settings.images
-        generate, answer = self._generate, self._respond
+        limits = settings.limits
+        generate = self._generate
         self._routes: dict[str, tuple[str, _Handler]] = {
-            "/v1/chat/completions": ("POST", lambda r, s: generate(r, s, lambda body: parse_chat(body, images=images))),
-            "/v1/responses": ("POST", lambda r, s: answer(r, s, images=images)),
-            "/v1/completions": ("POST", lambda r, s: generate(r, s, parse_completion)),
+            "/v1/chat/completions": ("POST", lambda r, s: generate(r, s, partial(parse_chat, limits=limits))),
+            "/v1/responses": ("POST", lambda r, s: self._respond(r, s, limits)),
+            "/v1/completions": ("POST", lambda r, s: generate(r, s, partial(parse_completion, limits=limits))),
             "/v1/embeddings": ("POST", lambda r, s: generate(r, s, parse_embedding)),
             "/v1/models": ("GET", self._models),
             **({"/v1/announcement": ("GET", self._announced)} if announce is not None else {}),
@@ -131,14 +133,11 @@ class MinerServer:
         outlet = Outlet(request, headers=seen.shown, closing=self._is_draining)
         return await self._relay_to(request, seen, parse, lambda _: outlet)
 
-    async def _respond(self, request: web.BaseRequest, seen: _Seen, *, images: bool) -> web.StreamResponse:
-        def parse(body: bytes) -> ResponsesRequest:
-            return parse_responses(body, images=images)
-
+    async def _respond(self, request: web.BaseRequest, seen: _Seen, limits: Limits) -> web.StreamResponse:
         def outlet(asked: ResponsesRequest) -> Outlet:
             return ResponsesOutlet(request, headers=seen.shown, closing=self._is_draining, asked=asked)
 
-        return await self._relay_to(request, seen, parse, outlet)
+        return await self._relay_to(request, seen, partial(parse_responses, limits=limits), outlet)
 
     async def _relay_to(
         self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], _R], outlet: Callable[[_R], Outlet]

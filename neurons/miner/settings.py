@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from bettertherapy_api import names
 from neurons.candidates import ScorerSettingError, Weighted, read_scorers
 from neurons.lessons.likeness import FLOOR
 from neurons.miner import cors
+from neurons.miner.limits import Limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 LARGE_BODIES_BYTES: Final = 48 * MAX_BODY_BYTES
@@ -95,8 +96,8 @@ class Settings:
     """What large bodies may hold at once. Read, taken apart and written anew, one takes several times its length."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may call the miner from a browser; `*` allows all."""
-    images: bool = False
-    """Take images in messages, as data URLs: the base model sees them."""
+    limits: Limits = field(default_factory=Limits)
+    """What one request may ask for."""
     lessons: str = "approved"
     """Which lessons of a twin stand in its prompts: what its doctor approved, also what was merely liked, or none."""
     lesson_floor: float = FLOOR
@@ -153,12 +154,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         type=_origins,
         help="origins, with commas between, whose pages may call the miner; * for all (env CORS_ORIGINS)",
     )
-    parser.add_argument(
-        "--images",
-        action="store_true",
-        default=environ.get("IMAGES", "").lower() in ("1", "true"),
-        help="take images as data URLs, where the base model sees them (env IMAGES)",
-    )
+    _add_limits(parser, environ)
     _add_candidates(parser, environ)
     parser.add_argument(
         "--lessons",
@@ -206,7 +202,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
         cors_origins=given.cors_origins,
-        images=given.images,
+        limits=_limits(given),
         lessons=given.lessons,
         lesson_floor=given.lesson_floor,
         history=not given.whole_history,
@@ -219,6 +215,35 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         cache_bytes=given.answer_cache_bytes,
         cache_seconds=given.answer_cache_seconds,
         log_level=given.log_level,
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    own = parser.add_argument_group("what one request may ask for")
+
+    def switch(flag: str, variable: str, text: str) -> None:
+        default = environ.get(variable, "").lower() in ("1", "true")
+        own.add_argument(flag, action="store_true", default=default, help=f"{text} (env {variable})")
+
+    switch("--images", "IMAGES", "take images as data URLs, where the base model sees them")
+    switch("--patterns", "PATTERNS", "take regular expressions and grammars that answers must follow")
+    switch("--ignore-eos", "IGNORE_EOS", "let answers go on after their end")
+    standard = Limits()
+    own.add_argument(
+        "--max-messages", type=_count, default=standard.messages, help="messages, parts and calls (%(default)s)"
+    )
+    own.add_argument("--max-answers", type=_count, default=standard.answers, help="answers to one (%(default)s)")
+    own.add_argument("--max-tokens", type=_count, help="tokens of an answer; as many as the engine takes by default")
+
+
+def _limits(given: argparse.Namespace) -> Limits:
+    return Limits(
+        images=given.images,
+        messages=given.max_messages,
+        answers=given.max_answers,
+        tokens=given.max_tokens,
+        patterns=given.patterns,
+        ignore_eos=given.ignore_eos,
     )
 
 

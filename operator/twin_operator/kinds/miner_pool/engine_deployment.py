@@ -261,6 +261,8 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
     source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
     if (store := store_uri(pool)) is not None:
         source.append(env("STORE_URI", store))
+    if pool.spec.miner.images:
+        source.append(env("IMAGES", "true"))
     key_mount: list[Manifest] = []
     model_mounts: list[Manifest] = []
     claims = [claim_in(store_uri(pool))]
