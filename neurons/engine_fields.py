@@ -1,4 +1,4 @@
-"""Which fields of a request reach an engine, by its route: the miner writes no others, and the agent passes no others on.
+"""Which fields of a request reach an engine, by its route: the miner writes no others, the agent passes no others on.
 
 An allow-list. vLLM's requests have fields for other weights, other machines' caches and code, and each release adds
 some; and embeddings in place of words (`prompt_embeds`) would show a model what nobody could read.

@@ -34,6 +34,7 @@ from neurons.agent.settings import Settings
 from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
 from neurons.cluster import Backoff, Change, Event, RoutingView, in_turns
+from neurons.http_server import HttpServer
 from neurons.metrics_port import MetricsPort
 from neurons.store import fetch_adapter, read_manifest
 from neurons.store.errors import DigestMismatch
@@ -348,7 +349,7 @@ class Agent:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
-        server = web.Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        server = HttpServer(self._handle)
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from neurons.http_server import HttpServer
 from neurons.lessons.model import load_embedder
 from neurons.metrics_port import MetricsPort
 from neurons.miner.access import AccessList
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS: Final = 75.0
-"""A client's idle connection is kept this long."""
 BACKLOG: Final = 1024
 LAST_BYTES_SECONDS: Final = 5.0
 """How long the last answers may take to leave once they are complete."""
@@ -156,14 +155,7 @@ class MinerService:
     async def _serve(self, server: MinerServer, *, followers: tuple[Coroutine[Any, Any, None], ...]) -> None:
         settings = self._settings
         runner = web.ServerRunner(
-            web.Server(
-                server.handle,
-                request_factory=bounded_request,
-                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
-                handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
-                access_log=None,
-                keepalive_timeout=IDLE_SECONDS,
-            ),
+            HttpServer(server.handle, request_factory=bounded_request, most_connections=settings.max_connections),
             shutdown_timeout=LAST_BYTES_SECONDS,
         )
         await runner.setup()

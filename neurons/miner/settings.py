@@ -16,7 +16,12 @@ from neurons.miner import cors
 from neurons.miner.limits import Limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-LARGE_BODIES_BYTES: Final = 48 * MAX_BODY_BYTES
+REQUEST_MEMORY_BYTES: Final = 128 * MAX_BODY_BYTES
+"""Where nothing limits the process."""
+LEAST_REQUEST_MEMORY_BYTES: Final = 24 * MAX_BODY_BYTES
+OWN_BYTES: Final = 160 * MAX_BODY_BYTES
+"""What a miner takes beside requests: its code, tables and embedding model, and what Python doesn't give back."""
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -92,8 +97,14 @@ class Settings:
     divided among all."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
-    large_bodies_bytes: int = LARGE_BODIES_BYTES
-    """What large bodies may hold at once. Read, taken apart and written anew, one takes several times its length."""
+    max_connections: int = 4096
+    """Of clients, idle ones included."""
+    request_memory_bytes: int = REQUEST_MEMORY_BYTES
+    """What requests may hold at once, all together (`memory`)."""
+    client_memory_percent: int = 50
+    """Of that, at most so much for one client."""
+    client_requests: int = 1024
+    """Requests of one client at once."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may call the miner from a browser; `*` allows all."""
     limits: Limits = field(default_factory=Limits)
@@ -149,6 +160,14 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument("--max-held", type=int, default=1024, help="requests that may wait for a pod (%(default)s)")
     parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
     parser.add_argument(
+        "--memory-limit-bytes", type=_limit, help="memory of this process; that of its control group by default"
+    )
+    parser.add_argument(
+        "--client-memory-percent", type=_percent, default=50,
+        help="of what requests may hold, at most so much for one client (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--client-requests", type=_count, default=1024, help="of one client at once (%(default)s)")
+    parser.add_argument(
         "--cors-origins",
         default=environ.get("CORS_ORIGINS", ""),
         type=_origins,
@@ -201,6 +220,11 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
+        request_memory_bytes=request_memory(
+            given.memory_limit_bytes or _cgroup_limit(), cache=given.answer_cache_bytes
+        ),
+        client_memory_percent=given.client_memory_percent,
+        client_requests=given.client_requests,
         cors_origins=given.cors_origins,
         limits=_limits(given),
         lessons=given.lessons,
@@ -345,6 +369,38 @@ def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
         pod_name=given.pod_name,
         pod_uid=given.pod_uid,
     )
+
+
+def request_memory(limit: int | None, *, cache: int = 0) -> int:
+    """Return what requests may hold of a process that may have `limit` bytes, `cache` of them for kept answers.
+
+    Two thirds of what is left: Python gives freed memory back in whole arenas only.
+    """
+    if limit is None:
+        return REQUEST_MEMORY_BYTES
+    return min(16 * REQUEST_MEMORY_BYTES, max(LEAST_REQUEST_MEMORY_BYTES, (limit - OWN_BYTES - cache) * 2 // 3))
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        text = CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if value < 64 * 1024 * 1024:
+        raise argparse.ArgumentTypeError(f"{text} bytes are too few: a miner takes 64 MiB before anybody asks")
+    return value
+
+
+def _percent(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
+    return value
 
 
 def _amount(text: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Self, cast
 
 import httptools
@@ -17,8 +17,11 @@ from yarl import URL
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 IDLE_SECONDS: Final = 30.0
 """A connection that rested longer isn't used again: the pod may be closing it."""
-HIGH_WATER_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 64 * 1024
 """More than this unread, and the pod is made to wait."""
+UNCOUNTED_BYTES: Final = 64 * 1024
+ANSWER_COPIES: Final = 4
+"""Times that an answer is there: as it came, joined, read, and written with the twin's name."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of an answer's head, and of what comes behind its body."""
 MAX_KNOWN_URLS: Final = 4096
@@ -228,13 +231,18 @@ class Reply:
             await connection.arrives()
         return connection.take()
 
-    async def whole(self) -> bytes:
-        """Return the whole answer; raises BrokeOffError, AnswerTooLargeError."""
+    async def whole(self, grow: Callable[[int], None] | None = None) -> bytes:
+        """Return the whole answer; raises BrokeOffError, AnswerTooLargeError, and what `grow` does.
+
+        `grow` is told of each part beyond the first ones, before it is kept.
+        """
         connection = self._open
         if connection.complete:
             return connection.take()
         parts, size = [], 0
         while part := await self.chunk():
+            if grow is not None and size > UNCOUNTED_BYTES:
+                grow(ANSWER_COPIES * len(part))
             parts.append(part)
             size += len(part)
             if size > MAX_ANSWER_BYTES:
