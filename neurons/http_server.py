@@ -91,6 +91,14 @@ class HttpServer(web.Server):
         self._resting.pop(connection, None)
 
 
+class ApplicationRunner(web.AppRunner):
+    """Runs an application of aiohttp's on such a server."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return HttpServer(made.request_handler, request_factory=made.request_factory, handler_cancellation=False)
+
+
 class Connection(web.RequestHandler):
     """One connection."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +18,7 @@ from bettertherapy_api import names
 from bettertherapy_api.report import EngineReport, PodRef, PodReport
 from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
 from neurons.agent.saved_routing import save_routing
-from neurons.cluster import Listed, RoutingView
+from neurons.cluster import RoutingView
 from neurons.receipts import NeuronEntry, write_metagraph
 from neurons.validator.gateway.keys import hash_of
 from tests.bench.processes import free_port
@@ -68,7 +69,7 @@ class _Starter:
         socket = folder / "vllm.sock"
         await self._start("engine", "tests.standin", "--uds", str(socket))
         view = RoutingView("pool")
-        view.put(Listed([{"metadata": {"name": names.routing_slice_name("pool", 0)}, **self._slice().to_dict()}]))
+        view.put({"metadata": {"name": names.routing_slice_name("pool", 0)}, **self._slice().to_dict()})
         save_routing(folder / "adapters" / ".routing.json", view.saved())
         config = folder / "kubeconfig"
         config.write_text(_NO_CLUSTER)
@@ -192,7 +193,7 @@ class _Starter:
         if port is None:
             return None
         async with asyncio.timeout(START_SECONDS):
-            while (await asked(port, f"GET {ready} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()))[0] != 200:
+            while (await asked(port, f"GET {ready} HTTP/1.1\r\nHost: x\r\n\r\n".encode()))[0] != 200:
                 assert process.returncode is None, log.read_text()
                 await asyncio.sleep(0.05)
         bearer = f"Bearer {authorization}" if authorization else "Bearer x"
@@ -200,22 +201,28 @@ class _Starter:
 
 
 async def asked(port: int, request: bytes, *, seconds: float = 20.0) -> tuple[int, bytes]:
-    """Send bytes as they are; return the answer's status, 0 for none, and all that came. Raises TimeoutError."""
+    """Send bytes as they are; return the answer's status and body, 0 where none came. Raises TimeoutError."""
     writer = None
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024 * 1024)
             writer.write(request)
-            if writer.can_write_eof():
-                writer.write_eof()
-            answer = await reader.read()
-    except OSError:
+            head = await reader.readuntil(b"\r\n\r\n")
+            while head.split(b" ", 2)[1] == b"100":
+                head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            if length is not None:
+                body = await reader.readexactly(int(length[1])) if not request.startswith(b"HEAD") else b""
+            elif b"chunked" in head.lower():
+                body = await reader.readuntil(b"0\r\n\r\n")
+            else:
+                body = await reader.read()
+    except (OSError, asyncio.IncompleteReadError):
         return 0, b""
     finally:
         if writer is not None:
             writer.transport.abort()
-    line = answer.split(b"\r\n", 1)[0].split()
-    return (int(line[1]) if len(line) > 1 and line[1].isdigit() else 0), answer
+    return int(head.split(b" ", 2)[1]), body
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -11,11 +11,19 @@ import pytest
 from tests.unit.doors.hostile_requests import CANARIES, NAME, hostile_requests
 from tests.unit.doors.http_processes import Door, all_doors, asked
 
-AT_ONCE = 16
+AT_ONCE = 48
+PATIENCE_SECONDS = 1.5
+WHOLE_ROUTES, SAMPLE = 2, 5
+"""So many routes of each process get all requests, and the others one in so many."""
+WAITS = -1
+"""What it waits for was never sent."""
 
 
 async def send(door: Door, request: bytes) -> int:
-    return (await asked(door.port, request))[0]
+    try:
+        return (await asked(door.port, request, seconds=PATIENCE_SECONDS))[0]
+    except TimeoutError:
+        return WAITS
 
 
 async def leave_early(door: Door, request: bytes) -> None:
@@ -42,8 +50,9 @@ async def test_no_log_has_anything_of_a_request(tmp_path: Path, level: str) -> N
 
             requests = [
                 request
-                for method, path in door.routes
-                for request in hostile_requests(path, door.authorization, method=method)
+                for at, (method, path) in enumerate(door.routes)
+                for number, request in enumerate(hostile_requests(path, door.authorization, method=method))
+                if at < WHOLE_ROUTES or (number + at) % SAMPLE == 0
             ]
             statuses[door.name] = set(await asyncio.gather(*(one(door, request) for request in requests)))
             whole = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: {NAME}\r\n\r\n".encode()
