@@ -49,6 +49,8 @@ class Settings:
     """Longest wait for an answer to one poll of the engine."""
     request_seconds: float = 600.0
     """Longest silence within one proxied request."""
+    tokens_dir: Path = Path(names.POOL_TOKENS_DIR)
+    """Tokens by which the pool's miners are known."""
     store_uri: str | None = None
     """Root of the pool's adapter store, where twins without an adapter have their lessons, too."""
     lessons_seconds: float = 15.0
@@ -117,6 +119,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
     option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
     option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
+    option("--tokens-dir", "POOL_TOKENS_DIR", names.POOL_TOKENS_DIR, "folder with the tokens of the pool's miners")
     option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
@@ -139,6 +142,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         adapters_dir=Path(args.adapters_dir),
         pvc_dir=Path(args.pvc_dir),
         base_model_dir=Path(args.base_model_dir) if args.base_model_dir else None,
+        tokens_dir=Path(args.tokens_dir),
         store_uri=args.store_uri or None,
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),

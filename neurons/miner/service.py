@@ -23,6 +23,7 @@ from neurons.miner.server import MinerServer
 from neurons.miner.settings import SIGNED_DOOR, TOKEN_DOOR, Settings
 from neurons.miner.source import follow_cluster, follow_folder
 from neurons.miner.tables import Tables
+from neurons.pool_tokens import PoolTokens
 
 if TYPE_CHECKING:
     from neurons.miner.subnet import Subnet
@@ -53,7 +54,10 @@ class MinerService:
                 load=load_embedder,
                 liked_unapproved=settings.lessons == "all",
             )
-        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons)
+        self._tokens = PoolTokens(settings.tokens_dir)
+        self.relay = Relay(
+            self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons, tokens=self._tokens
+        )
         self.port = 0
         """The port it listens on, once `listening` is set."""
         self.metrics_port = 0
@@ -83,8 +87,9 @@ class MinerService:
         feed: LessonFeed | None = None
         if self._lessons is not None:
             feed = LessonFeed(
-                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
-            )
+                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds,
+                tokens=self._tokens,
+            )  # fmt: skip
         server = MinerServer(
             tables=self.tables,
             relay=self.relay,
@@ -103,7 +108,7 @@ class MinerService:
         try:
             async with self.relay, self._metrics_door() as metrics:
                 self.metrics_port = metrics.port
-                await self._serve(server, followers=(source, access.follow(), *more))
+                await self._serve(server, followers=(source, access.follow(), self._tokens.follow(), *more))
         finally:
             if self._lessons is not None:
                 self._lessons.close()

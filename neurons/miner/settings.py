@@ -79,6 +79,8 @@ class Settings:
     metrics_port: int = names.METRICS_PORT
     """Where `/metrics` is, and nothing else."""
     access_dir: Path = Path(names.ACCESS_DIR)
+    tokens_dir: Path = Path(names.POOL_TOKENS_DIR)
+    """Tokens by which the pool's agents know this miner."""
     access_secret: str
     """Named in the 401 that a client gets while no token exists."""
     tables_dir: Path | None = None
@@ -151,6 +153,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         "--metrics-port", type=int, default=names.METRICS_PORT, help="of /metrics; default %(default)s; 0: a free one"
     )
     parser.add_argument("--access-dir", type=Path, default=Path(names.ACCESS_DIR), help="folder with a file per client")
+    parser.add_argument(
+        "--tokens-dir", type=Path, default=Path(names.POOL_TOKENS_DIR), help="folder with the pool's own tokens"
+    )
     parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
     parser.add_argument("--tables-dir", type=Path, help="follow files instead of the API server, to run without it")
     parser.add_argument("--hold-seconds", type=_seconds, default=30.0, help="longest wait for a pod (%(default)s)")
@@ -212,6 +217,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         port=given.port,
         metrics_port=given.metrics_port,
         access_dir=given.access_dir,
+        tokens_dir=given.tokens_dir,
         access_secret=given.access_secret or names.access_secret_name(given.pool),
         tables_dir=given.tables_dir,
         hold_seconds=given.hold_seconds,

@@ -14,6 +14,9 @@ from typing import Final, Self, cast
 import httptools
 from yarl import URL
 
+from bettertherapy_api import names
+from neurons.pool_tokens import PoolTokens
+
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 IDLE_SECONDS: Final = 30.0
 """A connection that rested longer isn't used again: the pod may be closing it."""
@@ -277,7 +280,11 @@ class _Pod:
 class Upstream:
     """All connections to pods; use as `async with Upstream(...) as upstream`."""
 
-    def __init__(self, *, connect_seconds: float, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, *, connect_seconds: float, idle_seconds: float = IDLE_SECONDS, tokens: PoolTokens | None = None
+    ) -> None:
+        """`tokens`: what each request brings, to pods that know this miner by them."""
+        self._tokens = tokens
         self._connect_seconds, self._idle_seconds = connect_seconds, idle_seconds
         self._pods: dict[URL, _Pod] = {}
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
@@ -293,6 +300,8 @@ class Upstream:
         pod = self._pods.get(url) or self._know(url)
         connection = self._rested(pod) or await self._connect(pod)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if self._tokens is not None and self._tokens.header:
+            lines += f"{names.POOL_TOKEN_HEADER}: {self._tokens.header}\r\n"
         try:
             connection.send(b"%b%bContent-Length: %d\r\n\r\n%b" % (pod.head, lines.encode("latin-1"), len(body), body))
             await connection.head()

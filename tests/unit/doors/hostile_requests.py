@@ -53,7 +53,10 @@ def hostile_requests(path: str, authorization: str, *, method: str = "POST") -> 
         (f"br-{NAME}", whole), ("gzip", gzip.compress(NAME.encode() * 200_000)),
     ):  # fmt: skip
         yield f"{typed}Content-Encoding: {encoding}\r\nContent-Length: {len(packed)}\r\n\r\n".encode() + packed
-    yield f"{let_in}Content-Type: {NAME}/{SECRET}; charset={NAME}\r\nContent-Length: {len(whole)}\r\n\r\n".encode() + whole
+    yield (
+        f"{let_in}Content-Type: {NAME}/{SECRET}; charset={NAME}\r\nContent-Length: {len(whole)}\r\n\r\n".encode()
+        + whole
+    )
     form = f"name={NAME}&password={SECRET}&%ff=%zz&csrf={SECRET}".encode()
     for kind in ("application/x-www-form-urlencoded", f"multipart/form-data; boundary={NAME}", "multipart/form-data"):
         yield f"{let_in}Content-Type: {kind}\r\nContent-Length: {len(form)}\r\n\r\n".encode() + form

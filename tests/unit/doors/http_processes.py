@@ -98,9 +98,7 @@ class _Starter:
             ("reports", "pod-0", report.to_dict()),
         ):
             (folder / "tables" / part).mkdir(parents=True)
-            (folder / "tables" / part / f"{name}.json").write_text(
-                json.dumps({"metadata": {"name": name}, **document})
-            )
+            (folder / "tables" / part / f"{name}.json").write_text(json.dumps({"metadata": {"name": name}, **document}))
         rows = tuple(
             NeuronEntry(
                 uid=uid, hotkey=each.ss58_address, coldkey=key(f"Owner{uid}").ss58_address, stake=1000,
