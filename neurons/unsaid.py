@@ -42,6 +42,14 @@ def traceback_of(error: BaseException | None) -> str:
 class WithoutWords(logging.Formatter):
     """A formatter whose tracebacks have no words of the errors."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; another formatter's traceback, which logging keeps in the record, doesn't count."""
+        before, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = before
+
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
         """Return the traceback of an error."""
         return traceback_of(ei[1])

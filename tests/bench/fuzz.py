@@ -35,8 +35,8 @@ def measure(options: Options) -> Result:
         how=(
             "An agent before a stand-in engine, a miner with a hotkey, a gateway with its pages and a ledger, and the "
             f"local chain, each a process; {options.fuzz_requests} requests made by hypothesis: paths, headers and "
-            "bodies like those that they take, with anything in any place, and malformed ones. A 5xx counts that is not "
-            "an engine's failure or absence told in words, and an answer that doesn't come within 20 s."
+            "bodies like those that they take, with anything in any place, and malformed ones. A 5xx counts that is no "
+            "engine's failure or absence told in words, and an answer that doesn't come within 20 s."
         ),
         figures=tuple(_figures(outcomes)),
         notes=tuple(notes),

@@ -98,8 +98,8 @@ def measure(options: Options) -> Result:
             spread=Spread.of([found.peak_mb]), target=f"≤ {limit_mb:.0f} MB", met=found.peak_mb <= limit_mb,
         ),
         Figure(
-            subject="other clients", figure="p99 under attack, of the same before it", unit="×", digits=1,
-            spread=Spread.of([attacked / calm]), target="≤ 2 ×", met=attacked <= 2 * calm,
+            subject="other clients", figure="p99 under attack, of the same before it", unit="times", digits=1,
+            spread=Spread.of([attacked / calm]), target="≤ 2 times", met=attacked <= 2 * calm,
         ),
         Figure(
             subject="other clients", figure="questions not answered under attack", unit="", digits=0,
@@ -120,7 +120,7 @@ def measure(options: Options) -> Result:
             f"One miner that may have {limit_mb:.0f} MB before an instant engine; another client asks "
             f"{PER_SECOND:.0f} times a second, for {CALM_SECONDS:.0f} s in peace and then for "
             f"{options.hostile_seconds:.0f} s beside attackers (`tests/bench/attackers.py`) with one patient's token: "
-            "bodies of a mebibyte (tiny messages, one text, emojis, nested lists), 100 that arrive by the kilobyte, 100 "
+            "bodies of a mebibyte (tiny messages, one text, emojis, nested lists), 100 that come by the kilobyte, 100 "
             "streams that nobody reads, 300 requests held for a twin that no pod has, 2,000 connections that begin a "
             "request and never end it, 200 heads without an end, and strangers. Each has a pace, some 350 requests a "
             "second in all, so that the miner is measured and not a machine without a free processor."

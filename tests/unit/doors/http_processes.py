@@ -30,7 +30,7 @@ ROOT: Final = Path(__file__).parents[3]
 TOKEN: Final = "a-token-of-good-length"
 KEY: Final = "bt-a-key-of-good-length"
 TWIN: Final = "indra"
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 240.0
 NETUID: Final = 42
 
 
