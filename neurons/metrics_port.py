@@ -10,8 +10,11 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from neurons.http_server import HttpServer
+
 PATH: Final = "/metrics"
 LAST_BYTES_SECONDS: Final = 1.0
+MOST_CONNECTIONS: Final = 64
 
 
 class MetricsPort:
@@ -30,7 +33,10 @@ class MetricsPort:
         self.port = port
         """Where it listens, once it does."""
         self._page: asyncio.Task[bytes] | None = None
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=LAST_BYTES_SECONDS)
+        self._runner = web.ServerRunner(
+            HttpServer(self._handle, most_connections=MOST_CONNECTIONS, handler_cancellation=False),
+            shutdown_timeout=LAST_BYTES_SECONDS,
+        )
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()

@@ -179,6 +179,26 @@ class Autoscaling(ApiModel):
     """How long a lower need must have lasted, and been seen, before the pool shrinks."""
 
 
+class MinerLimits(ApiModel):
+    """What one request, and one client, may ask of the pool; the defaults are for patients whom nobody knows."""
+
+    messages: Annotated[int | None, Field(ge=1, le=100000)] = None
+    """Messages of one request, with their parts and calls of tools; absent means 1024."""
+    answers: Annotated[int | None, Field(ge=1, le=128)] = None
+    """Answers to one request (`n`, times its texts), which an engine runs at once; absent means 16."""
+    tokens: Annotated[int | None, Field(ge=1, le=10000000)] = None
+    """Tokens that may be asked for an answer; absent means as many as the engine's context holds."""
+    patterns: bool = False
+    """Whether regular expressions and grammars are taken, which an engine compiles while others wait."""
+    ignore_eos: bool = False
+    """Whether answers may be made to go on after their end, as benchmarks do."""
+    client_requests: Annotated[int | None, Field(ge=1, le=100000)] = None
+    """Requests of one client at once at each miner; absent means 1024."""
+    client_memory_percent: Annotated[int | None, Field(ge=1, le=100)] = None
+    """Of the memory that a miner has for requests, at most so much for one client; absent means 50. That memory follows
+    the miner's own limit."""
+
+
 class MinerTasks(ApiModel):
     """Which fine-tune tasks of validators become runs of this pool's twins."""
 
@@ -225,6 +245,8 @@ class Miner(ApiModel):
     which the operator makes, with one random token, where there is none."""
     images: bool = False
     """Whether messages may hold images, as data URLs, for base models that see."""
+    limits: MinerLimits | None = None
+    """What one request, and one client, may ask; absent means the defaults of each."""
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
     absent means none."""

@@ -51,6 +51,8 @@ class PoolHeader(ApiModel):
     """LoRA slots of one engine."""
     max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
     """Highest rank that an adapter may have."""
+    miners_have_tokens: bool = False
+    """Every miner of the pool brings the pool's tokens: its agents answer nobody who doesn't."""
 
 
 class Version(ApiModel):

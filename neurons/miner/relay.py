@@ -45,6 +45,7 @@ from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
 from neurons.miner.upstream import Upstream
+from neurons.pool_tokens import PoolTokens
 from neurons.shares import Shares
 
 FIRST_PAUSE_SECONDS: Final = 0.05
@@ -63,13 +64,15 @@ class Relay:
         stamper: Stamper | None = None,
         lessons: Lessons | None = None,
         demand: Demand | None = None,
+        tokens: PoolTokens | None = None,
     ) -> None:
-        """Without a `stamper`, answers have no receipts; without `lessons`, prompts hold none; `demand` is told of
-        requests that no engine pod is there for.
+        """Without a `stamper`, answers have no receipts; without `lessons`, prompts hold none.
+
+        `demand` is told of requests that no engine pod is there for; `tokens`: by which agents know this miner.
         """
         self._demand = demand or Demand()
         self._tables, self._metrics, self._settings = tables, metrics, settings
-        self._upstream = Upstream(connect_seconds=settings.connect_seconds)
+        self._upstream = Upstream(connect_seconds=settings.connect_seconds, tokens=tokens)
         self._templates = Templates(metrics, self._upstream)
         self._drawing = Drawing(settings, metrics)
         self._preparation = Preparation(self._upstream, lessons, metrics, history=settings.history)

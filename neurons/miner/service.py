@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from bettertherapy_api.report import PodRef
+from neurons.http_server import HttpServer
 from neurons.lessons.model import load_embedder
 from neurons.metrics_port import MetricsPort
 from neurons.miner.access import AccessList
@@ -25,6 +26,7 @@ from neurons.miner.server import MinerServer
 from neurons.miner.settings import SIGNED_DOOR, TOKEN_DOOR, Settings
 from neurons.miner.source import follow_cluster, follow_folder
 from neurons.miner.tables import Tables
+from neurons.pool_tokens import PoolTokens
 
 if TYPE_CHECKING:
     from neurons.miner.subnet import Subnet
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS: Final = 75.0
-"""A client's idle connection is kept this long."""
 BACKLOG: Final = 1024
 LAST_BYTES_SECONDS: Final = 5.0
 """How long the last answers may take to leave once they are complete."""
@@ -58,8 +58,10 @@ class MinerService:
                 liked_unapproved=settings.lessons == "all",
             )
         self._demand = Demand()
+        self._tokens = PoolTokens(settings.tokens_dir)
         self.relay = Relay(
-            self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons, demand=self._demand
+            self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons, demand=self._demand,
+            tokens=self._tokens,
         )  # fmt: skip
         self.port = 0
         """The port it listens on, once `listening` is set."""
@@ -90,8 +92,9 @@ class MinerService:
         feed: LessonFeed | None = None
         if self._lessons is not None:
             feed = LessonFeed(
-                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
-            )
+                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds,
+                tokens=self._tokens,
+            )  # fmt: skip
         server = MinerServer(
             tables=self.tables,
             relay=self.relay,
@@ -112,7 +115,7 @@ class MinerService:
         try:
             async with self.relay, self._metrics_door() as metrics:
                 self.metrics_port = metrics.port
-                await self._serve(server, followers=(source, access.follow(), *more))
+                await self._serve(server, followers=(source, access.follow(), self._tokens.follow(), *more))
         finally:
             if self._lessons is not None:
                 self._lessons.close()
@@ -177,14 +180,7 @@ class MinerService:
     async def _serve(self, server: MinerServer, *, followers: tuple[Coroutine[Any, Any, None], ...]) -> None:
         settings = self._settings
         runner = web.ServerRunner(
-            web.Server(
-                server.handle,
-                request_factory=bounded_request,
-                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
-                handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
-                access_log=None,
-                keepalive_timeout=IDLE_SECONDS,
-            ),
+            HttpServer(server.handle, request_factory=bounded_request, most_connections=settings.max_connections),
             shutdown_timeout=LAST_BYTES_SECONDS,
         )
         await runner.setup()

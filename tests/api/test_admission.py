@@ -449,6 +449,10 @@ GOOD = {
         POOL,
         _set("spec.miner", {"walletSecretRef": {"name": "hotkey"}, "netuid": 42, "tasks": {"accept": True}}),
     ),
+    "pool with limits of its own": _with(
+        POOL,
+        _set("spec.miner", {"limits": {"messages": 5000, "answers": 128, "patterns": True, "clientRequests": 20}}),
+    ),
     "run on one exact dataset from the base model": _with(
         RUN,
         _remove("spec.parentDigest"),

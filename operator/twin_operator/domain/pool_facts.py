@@ -73,6 +73,8 @@ class DeploymentFacts:
     ready: int = 0
     seen: bool = False
     """Whether its controller has seen the newest spec."""
+    brings_tokens: bool = False
+    """Its pods have the tokens between miners and agents."""
     follows_slices: bool = False
     """Whether its pods are of a release that reads RoutingSlices."""
     refused: str | None = None
@@ -96,6 +98,11 @@ class PoolFacts:
     """Likewise, of miner pods that are on a subnet."""
     engine_deployment: DeploymentFacts = DeploymentFacts()
     miner_deployment: DeploymentFacts = DeploymentFacts()
+
+    def miners_have_tokens(self, *, had: bool) -> bool:
+        """Tell whether every miner brings the pool's tokens: once all did (`had`), those that replace them do too."""
+        miner = self.miner_deployment
+        return miner.brings_tokens and (had or (miner.seen and miner.updated == miner.current == miner.wanted))
 
     @property
     def present(self) -> tuple[PodFacts, ...]:
@@ -269,8 +276,15 @@ def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
         ready=int(status.get("readyReplicas") or 0),
         follows_slices=names.CONTRACT_ANNOTATION in _template_annotations(deployment),
         seen=status.get("observedGeneration") == deployment["metadata"].get("generation"),
+        brings_tokens=any(
+            volume.get("name") == names.POOL_TOKENS_VOLUME for volume in _template_spec(deployment).get("volumes") or []
+        ),
         refused=failure,
     )
+
+
+def _template_spec(deployment: Manifest) -> Mapping[str, Any]:
+    return ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
 
 
 def _template_annotations(deployment: Manifest) -> Mapping[str, str]:

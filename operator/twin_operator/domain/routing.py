@@ -95,7 +95,7 @@ def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodRepo
     return [report.pod.name for report in reports if is_verified(report, adapter_served_name, digest)]
 
 
-def header_of(pool: Pool) -> PoolHeader:
+def header_of(pool: Pool, *, miners_have_tokens: bool = False) -> PoolHeader:
     """Return what each slice says of its pool."""
     return PoolHeader(
         name=pool.name,
@@ -104,6 +104,7 @@ def header_of(pool: Pool) -> PoolHeader:
         base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
         max_loras=pool.max_loras,
         max_lora_rank=pool.spec.engine.max_lora_rank,
+        miners_have_tokens=miners_have_tokens,
     )
 
 

@@ -24,7 +24,7 @@ from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
-from twin_operator.kinds.miner_pool.access_secret import access_secret_name
+from twin_operator.kinds.miner_pool.access_secret import POOL_TOKENS, access_secret_name, pool_tokens_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
@@ -67,13 +67,15 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         self._pace = pace
         self._bounds = bounds or Bounds()
         self._access = AccessSecrets(tools.api)
+        self._pool_tokens = AccessSecrets(tools.api, needed=POOL_TOKENS)
         self._blocked: set[Key] = set()
         """Engine Deployments that the API server would not let be as planned when that was last tried."""
 
     def gone(self, entry: Entry) -> None:
         """Forget its Secret, and whether its Deployment could be written."""
         namespace, name = entry.key.namespace, entry.key.name
-        self._access.forget(entry.manifest["metadata"]["uid"])
+        for secrets in (self._access, self._pool_tokens):
+            secrets.forget(entry.manifest["metadata"]["uid"])
         self._blocked.discard(Key(DEPLOYMENT.kind, namespace, names.engine_name(name)))
         self._world.access_missing.pop((namespace, name), None)
 
@@ -146,6 +148,13 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             missing = no_tokens(access.secret) if access.state is AccessState.MISSING else None
             look_again = access.look_again
             self._note_access(gathered.pool, missing)
+        try:
+            tokens = await self._pool_tokens.ensure(gathered.pool, owner)
+        except ApiError as error:
+            secret = Key("Secret", owner.namespace, pool_tokens_name(gathered.pool))
+            outcome = replace(outcome, failures=(*outcome.failures, (secret, error)))
+        else:
+            look_again = min((each for each in (look_again, tokens.look_again) if each is not None), default=None)
         pool = gathered.pool if plan.sizing is None else replace(gathered.pool, decided=plan.sizing.replicas)
         again = replace(
             self._gather(pool), refused=refused_children(outcome), held=plan.held,

@@ -118,7 +118,7 @@ class RoutingReconciler:
             raise ConflictError("some RoutingSlices were changed meanwhile")
 
     async def _publish(self, pool: Pool, marked: set[str] | None) -> Pass:
-        header = header_of(pool)
+        header = header_of(pool, miners_have_tokens=self._miners_have_tokens(pool))
         place, done = (pool.namespace, pool.name), Pass(pool=pool, header=header)
         if names.routing_slice_name(pool.name, 0) not in self._world.published(pool).slices:
             marked = None
@@ -239,6 +239,12 @@ class RoutingReconciler:
         if twin is None or twin.deleted or twin.namespace != pool.namespace or previous is None:
             return None
         return without(previous, taken_back(twin.status, twin.annotations))
+
+    def _miners_have_tokens(self, pool: Pool) -> bool:
+        """Tell whether the pool's agents may turn away whoever brings no token."""
+        headers = (each.header for each in self._world.published(pool).slices.values() if each.header is not None)
+        had = any(header.miners_have_tokens for header in headers)
+        return self._world.facts(pool.namespace, pool.name).miners_have_tokens(had=had)
 
     def _all(self, pool: Pool, entries: Iterable[str]) -> set[str]:
         """Return the twins that the pool serves, should serve, or served by their own memory."""

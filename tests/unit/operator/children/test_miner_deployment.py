@@ -8,6 +8,7 @@ from typing import Any
 
 from bettertherapy_api import names
 from neurons.miner import settings
+from neurons.miner.limits import Limits
 from tests.unit.operator.children.pods import OVERLAY, children, containers, pod_of
 from tests.unit.operator.samples import NAMESPACE
 
@@ -99,6 +100,20 @@ def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:
     assert [each for each in asked["args"] if each not in plain] == [
         "--images", "--cors-origins=https://a.example,http://localhost:3000",
     ]  # fmt: skip
+
+
+def test_a_miner_is_told_what_one_request_and_one_client_may_ask() -> None:
+    plain = containers(miner_pod())["miner"]["args"]
+    limits = {
+        "messages": 9, "answers": 2, "tokens": 500, "patterns": True, "ignoreEos": True, "clientRequests": 7,
+        "clientMemoryPercent": 20,
+    }  # fmt: skip
+    told = containers(miner_pod(limits=limits))["miner"]["args"]
+    given = settings.parse(told, {"POOL": "p", "POD_NAMESPACE": "clinic"})
+    assert given.limits == Limits(messages=9, answers=2, tokens=500, patterns=True, ignore_eos=True)
+    assert (given.client_requests, given.client_memory_percent) == (7, 20)
+    assert containers(miner_pod(limits={}))["miner"]["args"] == plain
+    assert settings.parse(plain, {"POOL": "p", "POD_NAMESPACE": "clinic"}).limits == Limits()
 
 
 def test_a_miner_is_told_how_many_answers_to_compare_and_how_long() -> None:
