@@ -147,7 +147,7 @@ DatasetPlace = Annotated[
         json_schema_extra=rules(
             cel(
                 f"self.matches('^((pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?|file:///[^?#]+"
-                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/dataset[?][^#]*)$') && {_NO_STEPS}",
+                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/(dataset|examination)[?][^#]*)$') && {_NO_STEPS}",
                 "write the place as pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path: no ? or #, which "
                 "would cut it off, no . or .. as a part, and no user or key, which belong into a Secret; or, of a "
                 "validator's task, as the http(s):// address that its offer names",

@@ -26,7 +26,10 @@ MAX_DETAIL: Final = 1024
 """Characters of what a report says in words."""
 MAX_URL: Final = 1024
 TASK_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_PLACE: Final = re.compile(f"{PATH}/(?P<task>{TASK_ID})/(?P<what>dataset|reports)")
+DATASET: Final = "dataset"
+EXAMINATION: Final = "examination"
+ADAPTER: Final = "adapter"
+_PLACE: Final = re.compile(f"{PATH}/(?P<task>{TASK_ID})/(?P<what>dataset|reports|examination|adapter)")
 _CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _TaskId = Annotated[str, Field(pattern=f"^{TASK_ID}$")]
@@ -127,18 +130,30 @@ def read_report(data: bytes, *, miner: str | None = None) -> Report:
     return report
 
 
-def dataset_path(task: str) -> str:
-    """Return the path of a task's dataset at the gateway."""
-    return f"{PATH}/{task}/dataset"
+def path_of(task: str, what: str = DATASET) -> str:
+    """Return the path of something of a task at the gateway."""
+    return f"{PATH}/{task}/{what}"
+
+
+def adapter_url(dataset: str) -> URL:
+    """Return where the version goes that was made of the dataset at this URL; what opens the one opens the other.
+
+    Raises TaskError.
+    """
+    return reports_url(dataset).with_path(path_of(_place(dataset), ADAPTER)).with_query(URL(dataset).query)
 
 
 def reports_url(dataset: str) -> URL:
     """Return where reports of a task go whose dataset is at this URL. Raises TaskError."""
-    url = _web_address(dataset)
-    found = _PLACE.fullmatch(url.path)
-    if found is None or found["what"] != "dataset":
+    return _web_address(dataset).with_path(path_of(_place(dataset), "reports"))
+
+
+def _place(dataset: str) -> str:
+    """Return the task whose dataset is at this URL. Raises TaskError."""
+    found = _PLACE.fullmatch(_web_address(dataset).path)
+    if found is None or found["what"] != DATASET:
         raise TaskError("The dataset is at no task's address.")
-    return url.with_path(f"{PATH}/{found['task']}/reports")
+    return found["task"]
 
 
 def check_dataset_url(dataset: str, *, task: str) -> None:
@@ -148,7 +163,7 @@ def check_dataset_url(dataset: str, *, task: str) -> None:
 
 
 def place_of(path: str) -> tuple[str, str] | None:
-    """Return task and what of it (`dataset` or `reports`) a path names; None for another path."""
+    """Return task and what of it (`dataset`, `reports`, …) a path names; None for another path."""
     found = _PLACE.fullmatch(path)
     return (found["task"], found["what"]) if found is not None else None
 
