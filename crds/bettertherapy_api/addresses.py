@@ -120,6 +120,23 @@ Network = Annotated[
 ]
 """Of a chain, by name or URL."""
 
+ClaimFolder = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=512,
+        pattern=r"^pvc://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/?#@:][^?#@:]*$') && {_NO_STEPS}",
+                "write the folder as pvc://claim/path: a folder of its own on a claim that several pods may mount, "
+                "with no ?, #, @ or :, and no . or .. as a part",
+            )
+        ),
+    ),
+]
+"""A folder on a claim, and not its root."""
+
 StorePlace = Annotated[
     str,
     Field(

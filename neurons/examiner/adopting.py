@@ -146,9 +146,7 @@ async def _adopted(
         )  # fmt: skip
     except StoreError as error:
         raise StoreFailed(f"{error.reason}: {error}", retryable=error.retryable) from error
-    return ArtifactReport(
-        uri=uri, digest=wanted, rank=manifest.rank, bytes=sum(entry.size for entry in manifest.files)
-    )
+    return ArtifactReport(uri=uri, digest=wanted, rank=manifest.rank, bytes=sum(entry.size for entry in manifest.files))
 
 
 def _check(manifest: AdapterManifest, options: argparse.Namespace) -> None:

@@ -49,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     adopted = program.add_argument_group("a version that somebody else trained (neurons.examiner.adopting)")
     adopted.add_argument("--trained-by", type=name, metavar="NAME", help="the run that its manifest must name")
     adopted.add_argument(
-        "--dataset-digest", type=digest, metavar="sha256:…", help="what it was given to learn, whatever its manifest says"
+        "--dataset-digest",
+        type=digest,
+        metavar="sha256:…",
+        help="what it was given to learn, whatever its manifest says",
     )
     adopted.add_argument(
         "--held-out-digest", type=digest, metavar="sha256:…", help="conversations that its trainer was not given"

@@ -60,7 +60,7 @@ async def deliver(
     async with outside_session(loopback=loopback, seconds=SECONDS) as session:
         while True:
             try:
-                await _all(session, url, location, manifest, data or b"", digest)
+                await _all(session, url.update_query(adapter=digest), location, manifest, data or b"")
             except NotDelivered as error:
                 pause = backoff.next()
                 if not error.again or time.monotonic() + pause > ends:
@@ -71,12 +71,12 @@ async def deliver(
 
 
 async def _all(
-    session: aiohttp.ClientSession, url: URL, location: Location, manifest: AdapterManifest, data: bytes, digest: str
+    session: aiohttp.ClientSession, url: URL, location: Location, manifest: AdapterManifest, data: bytes
 ) -> None:
-    missing = await _put(session, url.update_query(file=MANIFEST_FILE, adapter=digest), data)
+    missing = await _put(session, url.update_query(file=MANIFEST_FILE), data)
     for entry in manifest.files:
         if entry.path in missing:
-            where = url.update_query(file=entry.path, adapter=digest)
+            where = url.update_query(file=entry.path)
             missing = await _put(session, where, _bytes_of(location, entry.path), size=entry.size)
     if missing:
         raise NotDelivered("the validator lacks a file that was sent to it", again=True)

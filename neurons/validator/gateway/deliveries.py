@@ -72,6 +72,8 @@ class Deliveries:
 
         Nothing is written in its place before it is there as a whole and is what it should be.
         """
+        if not names.is_digest(adapter):
+            raise NotTaken("Name the adapter by its digest.")
         location = self._location(task, adapter)
         data = await location.read(MANIFEST_FILE, at_most=MOST_MANIFEST)
         if data is None or manifest_digest(data) != adapter:

@@ -21,7 +21,6 @@ import orjson
 from aiohttp import web
 from sqlalchemy.engine import URL
 
-from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE
 from neurons.ledger import Ledger, LedgerDown, Task, TaskEvent, TaskState, Training, derived_id
 from neurons.ledger.database import Database
@@ -243,10 +242,8 @@ class TaskDesk:
             async with asyncio.timeout(DELIVER_SECONDS):
                 if name == MANIFEST_FILE:
                     taken = await deliveries.put_manifest(task_id, await _small(request))
-                elif names.is_digest(adapter):
-                    taken = await deliveries.put_file(task_id, adapter, name, _pieces(request))
                 else:
-                    raise NotTaken("Name the adapter by its digest.")
+                    taken = await deliveries.put_file(task_id, adapter, name, _pieces(request))
         except NotTaken as error:
             raise RequestError(422, "invalid_request_error", str(error), code="not_taken") from None
         except TimeoutError:

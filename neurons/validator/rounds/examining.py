@@ -35,7 +35,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 
 
 def waiting(tasks: Iterable[TaskStates]) -> list[Finished]:
-    """Return the finished tasks without a verdict, the first reported first; duplicates are out, and what is the parent.
+    """Return the finished tasks without a verdict, the first reported first, without duplicates and the parent itself.
 
     Which was reported first is told by all that were finished, those with a verdict too.
     """

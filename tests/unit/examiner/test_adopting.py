@@ -95,7 +95,7 @@ def delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deliv
         return given.given[uri]
 
     monkeypatch.setattr(adopting, "fetch", fetch)
-    yield given
+    return given
 
 
 def test_what_was_delivered_lies_where_versions_are_and_again_nothing_changes(delivered: Delivered) -> None:

@@ -38,9 +38,7 @@ def manifest(*, files: dict[str, bytes] | None = None, run: str = "task-1", **si
 async def put(given: Desk, data: bytes, *, url: URL | None = None, **query: str) -> tuple[int, Any]:
     where = (url or adapter_url(given.task.dataset_uri)).update_query(query)
     sent = given.running.url + where.raw_path_qs
-    async with given.running.client.put(
-        URL(sent, encoded=True), data=data, headers={"Authorization": ""}
-    ) as response:
+    async with given.running.client.put(URL(sent, encoded=True), data=data, headers={"Authorization": ""}) as response:
         return response.status, await response.json()
 
 
@@ -100,9 +98,7 @@ async def test_a_file_that_is_not_the_manifests_is_refused_and_leaves_nothing(
         (manifest(size=2 * 1024**3), "at most"),
     ],
 )
-async def test_a_manifest_that_is_none_or_promises_too_much_is_refused(
-    tmp_path: Path, data: bytes, words: str
-) -> None:
+async def test_a_manifest_that_is_none_or_promises_too_much_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     async with desk(tmp_path, **taking(tmp_path)) as given:
         await given.say("accepted")
         status, said = await put(given, data, file="manifest.json")
@@ -126,7 +122,9 @@ async def test_only_who_has_the_tasks_address_delivers_and_only_while_it_is_unde
         await given.say("accepted")
         forged = adapter_url(given.task.dataset_uri).update_query({"signature": "0" * 128})
         assert (await put(given, manifest(), url=forged, file="manifest.json"))[0] == 403
-        other = URL(str(adapter_url(given.task.dataset_uri)).replace(given.task.task_id, "1" * 8 + given.task.task_id[8:]))
+        other = URL(
+            str(adapter_url(given.task.dataset_uri)).replace(given.task.task_id, "1" * 8 + given.task.task_id[8:])
+        )
         assert (await put(given, manifest(), url=other, file="manifest.json"))[0] == 403
         await given.ledger.record(event_of(given.task, TaskState.WITHDRAWN, at_ms=now_ms()))
         assert (await put(given, manifest(), file="manifest.json"))[0] == 409

@@ -52,9 +52,7 @@ def finished(of: Task, adapter: str = A, *, at_ms: int = BEFORE + 1000, **more: 
 
 
 def examined(of: Task, verdict: str = "Promote", *, adapter: str = A, message: str = "no worse") -> ExaminedTask:
-    return ExaminedTask.model_validate(
-        {"task": of.task_id, "adapter": adapter, "verdict": verdict, "message": message}
-    )
+    return ExaminedTask.model_validate({"task": of.task_id, "adapter": adapter, "verdict": verdict, "message": message})
 
 
 def states(found: list[TaskEvent]) -> list[tuple[str, TaskState, str | None]]:
@@ -115,9 +113,7 @@ async def test_a_candidate_has_addresses_of_its_own_that_no_miner_was_given(ledg
     await corrected(ledger, held_out=True)
     await corrected(ledger, held_out=False)
     mine = task()
-    [found] = await candidates(
-        ledger, VALIDATOR, [finished(mine)], base="https://ask.clinic.example", at_ms=STARTED_MS
-    )
+    [found] = await candidates(ledger, VALIDATOR, [finished(mine)], base="https://ask.clinic.example", at_ms=STARTED_MS)
     assert (found.task, found.adapter, found.parent, found.twin_uid) == (mine.task_id, A, PARENT, TWIN.uid)
     assert found.held_out is not None
     for uri, digest in ((found.dataset, mine.dataset_digest), (found.held_out, found.held_out_digest)):
