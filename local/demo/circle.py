@@ -8,8 +8,8 @@ from typing import Final
 from kubectl_twin.views import printable, short_digest
 
 WIDTH: Final = 80
-_INNER: Final = 34
-_GAP: Final = "      "
+_INNER: Final = 36
+_GAP: Final = 8
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Turn:
     weight_percent: float
     """The best miner's share of the weights that the chain has."""
     round: str
-    results: str | None
     conversations: int
     held_out: int
     task: str
@@ -33,7 +32,6 @@ class Turn:
     accepted: int
     lines: int
     """That went to the miner."""
-    run: str
     stage: str
     parent: str | None
     made: str | None = None
@@ -41,32 +39,30 @@ class Turn:
 
 
 def circle(turn: Turn) -> str:
-    """Return the drawing; no line has more than 80 columns."""
-    hidden = f"{turn.held_out} of them no miner gets"
+    """Return the drawing, to be read clockwise; no line has more than 80 columns."""
+    serving = short_digest(turn.parent) if turn.parent else "the base model"
+    made = f"version {short_digest(turn.made)}" if turn.made else "its version is not made yet"
     left = (
-        _box("PATIENTS", f"{turn.conversations} conversations yesterday", hidden),
-        _box("LEDGER", f"task {turn.task[:8]}, signed", f"{turn.lines} conversations that teach"),
-        _box(f"MINER {turn.taken_by}", f"took it ({turn.accepted} of {turn.offered} offered)", turn.run[:_INNER - 2]),
+        _box("PATIENTS", f"{turn.conversations} conversations yesterday", f"with {turn.doctor}'s twin"),
+        _box("FINE-TUNE RUN", f"task-{turn.task[:8]}: {turn.stage}", made),
+        _box(f"MINER {turn.taken_by}", f"took task {turn.task[:8]}", f"{turn.accepted} of {turn.offered} took one"),
     )
-    version = short_digest(turn.made) if turn.made else "not made yet"
     right = (
-        _box(f"TWIN of {turn.doctor}", f"answers by {short_digest(turn.parent) if turn.parent else 'the base model'}",
-             f"{turn.miners} miners run it"),
+        _box("TWIN", f"answers by {serving}", f"run by {turn.miners} miners"),
+        _box("LEDGER", f"{turn.lines} lines for miners", f"{turn.held_out} conversations held out"),
         _box(f"ROUND {turn.round}", f"best: {turn.best}, {turn.best_percent:.0f}%",
-             f"results {short_digest(turn.results) if turn.results else '-'}"),
-        _box("FINE-TUNE", f"{turn.stage}; version {version}", "the doctor chooses what serves"),
+             f"{turn.weight_percent:.1f}% of the chain's weights"),
     )  # fmt: skip
-    joints = (" asks> ", " <best ", " <new  ")
-    weights = f"weight {turn.weight_percent:.1f}% on the chain"
-    between = (("rated, corrected", "scored"), ("handed to the best", weights))
+    up = ("^ once the doctor chooses it", "^ trains on what it was given")
+    down = ("v rated, corrected", "v scored; the weakest topics first")
+    joints = ("ask >>", "", "<< task")
     rows: list[str] = []
-    for place, (one, other, joint) in enumerate(zip(left, right, joints, strict=True)):
-        middle = len(one) // 2
+    for place, joint in enumerate(joints):
+        one, other = left[place], right[place]
         for number, (first, second) in enumerate(zip(one, other, strict=True)):
-            rows.append(f"{first}{joint.strip().center(len(_GAP)) if number == middle else _GAP}{second}".rstrip())
-        if place < len(between):
-            down, up = between[place]
-            rows += [f"{f'v {down}':^{_INNER}}{_GAP}{f'{up} ^' if place else f'v {up}':^{_INNER}}".rstrip()]
+            rows.append(f"{first}{(joint if number == len(one) // 2 else '').center(_GAP)}{second}".rstrip())
+        if place < len(up):
+            rows.append(f"{up[place]:^{_INNER}}{'':{_GAP}}{down[place]:^{_INNER}}".rstrip())
     return "\n".join(rows)
 
 

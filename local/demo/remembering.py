@@ -14,7 +14,19 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from neurons.ledger import Answer, AnyRecord, Chosen, Consent, Correction, Ledger, Miner, Question, Rating, Session, Twin
+from neurons.ledger import (
+    Answer,
+    AnyRecord,
+    Chosen,
+    Consent,
+    Correction,
+    Ledger,
+    Miner,
+    Question,
+    Rating,
+    Session,
+    Twin,
+)
 from neurons.ledger.dataset import is_held_out
 from neurons.ledger.records import derived_id
 
@@ -27,6 +39,11 @@ class Written:
     scrubbed_by: str = "demo"
 
 
+def patient_of(told: dict[str, Any], line: dict[str, Any]) -> str:
+    """Return whose conversation it is."""
+    return derived_id("demo-patient", told["twin"]["uid"], str(told["atMs"]), str(line["id"]))
+
+
 def records_of(told: dict[str, Any], line: dict[str, Any]) -> list[AnyRecord]:
     """Return all that the ledger keeps of one patient's conversation."""
     twin, at_ms = Twin(**told["twin"]), int(told["atMs"])
@@ -34,7 +51,7 @@ def records_of(told: dict[str, Any], line: dict[str, Any]) -> list[AnyRecord]:
     def own(kind: str) -> str:
         return derived_id(f"demo-{kind}", twin.uid, str(at_ms), str(line["id"]))
 
-    patient, session, question, answer = own("patient"), own("session"), own("question"), own("answer")
+    patient, session, question, answer = patient_of(told, line), own("session"), own("question"), own("answer")
     asked, said = (Written(each["content"]) for each in line["messages"][-2:])
     found: list[AnyRecord] = [
         Consent(own("consent"), patient, True, at_ms - 1000),
@@ -60,12 +77,11 @@ async def remember(told: dict[str, Any], url: str) -> dict[str, int]:
     patients = []
     async with await Ledger.open(url) as ledger:
         for line in told["lines"]:
-            made = records_of(told, line)
-            await ledger.record(*made)
-            patients.append(made[0].patient_id)  # type: ignore[union-attr]
+            await ledger.record(*records_of(told, line))
+            patients.append(patient_of(told, line))
     held_out = sum(is_held_out(told["twin"]["uid"], each) for each in patients)
     return {"conversations": len(patients), "heldOut": held_out}
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(remember(json.load(sys.stdin), os.environ["LEDGER_URL"]))))  # noqa: T201
+    print(json.dumps(asyncio.run(remember(json.load(sys.stdin), os.environ["LEDGER_URL"]))))

@@ -84,13 +84,13 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
         scene=f"Why {CARELESS.name} has its score:",
     )  # fmt: skip
     pages.print_report(console, f"{told} --recompute", compared_text(name, again), scene="From the stored answers:")
-    with timeline.step("hand what was learned yesterday to the best miners: a FineTuneRun begins") as detail:
-        task = tasks.handed(kube, made, doctor, on_progress=detail)
     called = {wallet.address: who for who, wallet in {**subnet.wallets, **others.wallets}.items()}
     pages.print_weights(console, "What the chain has of it:", view.miners, weights, called)
     check(view, weights, again, careless=careless)
+    with timeline.step("find what the best miners were handed: yesterday's conversations, and a FineTuneRun") as detail:
+        task = tasks.handed(kube, made, doctor, on_progress=detail)
     pages.print_tables(console, kube, ("finetuneruns",), namespace=NAMESPACE)
-    turn = tasks.turn_of(doctor, view, weights, called, day, task)
+    turn = tasks.turn_of(doctor, view, weights, called=called, day=day, task=task)
     pages.print_circle(console, circle(turn), scene="The circle, as it went this time:")
 
 

@@ -1,4 +1,4 @@
-"""What patients taught yesterday goes to the round's best miners as a signed task, and one makes a FineTuneRun of it."""
+"""What patients taught yesterday goes to a round's best miners as a signed task; one makes a FineTuneRun of it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def handed_of(run: Json, counts: Mapping[str, int]) -> Handed:
 
 
 def turn_of(
-    doctor: Doctor, view: RoundView, weights: Mapping[int, float], called: Mapping[str, str], day: Yesterday,
+    doctor: Doctor, view: RoundView, weights: Mapping[int, float], *, called: Mapping[str, str], day: Yesterday,
     task: Handed,
 ) -> Turn:  # fmt: skip
     """Return the way round that the demo went: a round, its weights on the chain, and the task that followed.
@@ -141,8 +141,8 @@ def turn_of(
     return Turn(
         doctor=doctor.name, miners=len(view.miners), best=called.get(best.hotkey, f"UID {best.uid}"),
         best_percent=best.score or 0.0, weight_percent=100 * weights.get(best.uid, 0.0), round=view.name,
-        results=view.results_digest, conversations=day.conversations, held_out=day.held_out, task=task.task,
-        taken_by=task.pool, offered=task.offered, accepted=task.accepted, lines=task.lines, run=task.run,
+        conversations=day.conversations, held_out=day.held_out, task=task.task,
+        taken_by=task.pool, offered=task.offered, accepted=task.accepted, lines=task.lines,
         stage=task.stage, parent=task.parent, made=task.made,
     )  # fmt: skip
 

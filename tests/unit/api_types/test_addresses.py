@@ -54,7 +54,8 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "place of a dataset": (
         r"finetuneruns\.(dataset|candidate\.heldOut)\.uri$",
-        [TASK_URL, TASK_URL.replace("/dataset", "/examination"), TASK_URL.replace("https://v.example", "http://10.0.0.7:8080"), "pvc://claim/path", "s3://bucket/x"],
+        [TASK_URL, TASK_URL.replace("/dataset", "/examination"),
+         TASK_URL.replace("https://v.example", "http://10.0.0.7:8080"), "pvc://claim/path", "s3://bucket/x"],
         ["https://v.example/data.jsonl", TASK_URL.partition("?")[0], TASK_URL.replace("//v", "//me:pw@v"),
          TASK_URL + "#x", TASK_URL.replace("/dataset", "/../dataset"), TASK_URL.replace("/v1/", "/latest/"),
          "ftp://v.example/x"],
