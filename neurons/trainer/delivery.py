@@ -21,7 +21,7 @@ from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest
 from neurons.cluster import Backoff
 from neurons.outside import ForbiddenAddress, TooLong, check_url, outside_session, read_bounded
 from neurons.store import DEFAULT_LIMITS, Limits, Location, StoreError, open_store, parse_manifest
-from neurons.wire.tasks import TaskError, adapter_url
+from neurons.wire.task_places import TaskError, adapter_url
 
 SECONDS: Final = 900.0
 """For one file."""
