@@ -42,11 +42,11 @@ def digest(of: str) -> str:
     return "sha256:" + hashlib.sha256(of.encode()).hexdigest()
 
 
-def patient(*, held_out: bool = False) -> str:
-    """A patient whose conversations with both doctors go to miners, or by whom these are examined."""
+def patient(*twins: Twin, held_out: bool = False) -> str:
+    """A patient whose conversations with these doctors go to miners, or by whom what they made is examined."""
     while True:
         found = new_id()
-        if all(is_held_out(twin.uid, found) is held_out for twin in (GURUNG, SHARMA)):
+        if all(is_held_out(twin.uid, found) is held_out for twin in twins or (GURUNG, SHARMA)):
             return found
 
 
@@ -58,7 +58,8 @@ def miner(number: int = 0) -> Miner:
 class Conversation:
     """One session; `records` are all that was said in it."""
 
-    patient_id: str = field(default_factory=patient)
+    patient_id: str = ""
+    """Another one for each conversation, with whom miners may learn."""
     twin: Twin = GURUNG
     at_ms: int = NOON
     consents: bool = True
@@ -66,6 +67,7 @@ class Conversation:
     records: list[AnyRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.patient_id = self.patient_id or patient(GURUNG, SHARMA, self.twin)
         if self.consents:
             self.consent(True, at_ms=self.at_ms - 1000)
         self.records.append(Session(self.session_id, self.patient_id, self.twin, self.at_ms))

@@ -291,3 +291,25 @@ async def test_a_refusal_holds_up_nothing_and_is_told() -> None:
     await world.lead()
     await world.settle()
     assert exams(world) == [examination_run_name(TASK)]
+
+
+async def test_the_next_round_is_told_what_the_examination_came_to_and_stays_told() -> None:
+    world = await announced()
+    await world.lead()
+    await world.settle()
+    name = examination_run_name(TASK)
+    made = world.api.objects[Key("FineTuneRun", NAMESPACE, name)]
+    world.api.put({
+        **{part: made[part] for part in ("apiVersion", "kind")}, "metadata": {"name": name, "namespace": NAMESPACE},
+        "status": {**passed(), "completionTime": timestamp(datetime.now(UTC))},
+    })  # fmt: skip
+    world.api.put(without_server_fields(round_object("r2")))
+    await world.settle()
+    for _ in range(2):
+        found = world.api.objects[Key("ConfigMap", NAMESPACE, progress_name("r2"))]
+        order = read_document(RoundOrder, found["data"]["round.json"])
+        assert isinstance(order, RoundOrder), order
+        assert [(each.task, each.adapter, each.verdict) for each in order.examined] == [(TASK, digest("b"), "Promote")]
+        world.api.objects.pop(Key("FineTuneRun", NAMESPACE, name), None)
+        await world.lead()
+        await world.settle()
