@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerView, RoundView
+from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerView, RoundView, TaskView
 from kubectl_twin.api import Json
 from kubectl_twin.render import Fitted, indented
 from kubectl_twin.render_gateway import short_hotkey
@@ -22,6 +22,7 @@ _WEIGHTS: Final = {"Revealed": "green", "Pending": "yellow", "Waiting": "yellow"
 _VERDICTS: Final = {"supported": "green", "met": "green", "contradicted": "red", "unmet": "red", "unchecked": "yellow"}
 _PASSAGE: Final = 600
 _TEXT: Final = 2000
+_MOST_TASKS: Final = 10
 
 
 def rounds_table(rows: Sequence[RoundRow], *, now: datetime) -> Fitted:
@@ -65,6 +66,7 @@ def miner_report(view: MinerView, *, most: int | None = None) -> Group:
         Text(_parts(line), overflow="fold"),
         *(Text(note, style="yellow", overflow="fold") for note in line.notes),
     ]
+    parts += [Text(_task(each), overflow="fold") for each in view.tasks[:_MOST_TASKS]]
     shown = view.answers if most is None else view.answers[:most]
     for number, answer in enumerate(shown, start=1):
         parts += [Text(), *_answer(number, answer)]
@@ -72,6 +74,13 @@ def miner_report(view: MinerView, *, most: int | None = None) -> Group:
         more = len(view.answers) - len(shown)
         parts += [Text(), Text(f"… and {more} more: --items {len(view.answers)}", style="dim")]
     return Group(*parts)
+
+
+def _task(found: TaskView) -> str:
+    """Return one fine-tune task as a line."""
+    made = f" ({short_digest(found.adapter)})" if found.adapter else ""
+    why = f": {found.detail}" if found.detail else ""
+    return printable(f"task {found.task[:8]} · {found.twin} · {found.state}{made}{why}")
 
 
 def compared_text(name: str, found: Compared) -> Text:
@@ -102,6 +111,9 @@ def _heading(made: Json, view: RoundView) -> Text:
     if weights.get("state"):
         block = f" at block {weights['block']}" if weights.get("block") is not None else ""
         parts.append(f"weights {weights['state']}{block}")
+    if tasks := status.get("tasks"):
+        told = f"{tasks.get('accepted', 0)} of {tasks.get('sent', 0)} tasks taken"
+        parts.append(f"{told}, {tasks.get('passed', 0)} of {tasks.get('examined', 0)} examined passed")
     if status.get("metricsFresh") is False:
         parts.append("metrics stale: speed was not scored")
     said = " · ".join(str(part) for part in parts)

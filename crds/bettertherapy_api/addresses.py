@@ -131,6 +131,23 @@ Network = Annotated[
 ]
 """Of a chain, by name or URL."""
 
+ClaimFolder = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=512,
+        pattern=r"^pvc://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/?#@:][^?#@:]*$') && {_NO_STEPS}",
+                "write the folder as pvc://claim/path: a folder of its own on a claim that several pods may mount, "
+                "with no ?, #, @ or :, and no . or .. as a part",
+            )
+        ),
+    ),
+]
+"""A folder on a claim, and not its root."""
+
 StorePlace = Annotated[
     str,
     Field(
@@ -158,7 +175,7 @@ DatasetPlace = Annotated[
         json_schema_extra=rules(
             cel(
                 f"self.matches('^((pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?|file:///[^?#]+"
-                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/dataset[?][^#]*)$') && {_NO_STEPS}",
+                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/(dataset|examination)[?][^#]*)$') && {_NO_STEPS}",
                 "write the place as pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path: no ? or #, which "
                 "would cut it off, no . or .. as a part, and no user or key, which belong into a Secret; or, of a "
                 "validator's task, as the http(s):// address that its offer names",

@@ -79,6 +79,13 @@ def print_weights(
     console.print()
 
 
+def print_circle(console: Console, drawing: str, *, scene: str) -> None:
+    """Print the drawing as it is."""
+    print_scene(console, scene)
+    console.print(drawing, highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
 def print_command(console: Console, command: str, said: str, *, scene: str) -> None:
     """Print what a command of `kubectl twin` says."""
     print_scene(console, scene)

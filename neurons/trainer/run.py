@@ -29,6 +29,7 @@ from neurons.trainer.archive import Archive, LineageRecord, RunState, request_di
 from neurons.trainer.base import Base
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
+from neurons.trainer.delivery import NotDelivered, deliver
 from neurons.trainer.errors import BadData, BadParent, StoreFailed
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.held_out import HeldOut
@@ -47,7 +48,7 @@ from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit
 from neurons.trainer.tracking import Tracking
-from neurons.trainer.web_dataset import shown
+from neurons.trainer.web_dataset import is_web_address, shown
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Run:
         artifact = self._made()
         self._progress.tell(artifact=artifact)
         self._clean_up(artifact)
+        self._deliver(artifact)
         self._progress.stage(RunStage.DONE, remaining_seconds=None)
         return {
             "uri": artifact.uri,
@@ -125,6 +127,24 @@ class Run:
             "bytes": artifact.bytes,
             "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
         }
+
+    def _deliver(self, artifact: ArtifactReport) -> None:
+        """Send a task's version to the validator that gave the dataset."""
+        if not is_web_address(self._options.dataset_uri):
+            return
+        try:
+            with self._timed("deliver"):
+                asyncio.run(
+                    deliver(
+                        artifact.uri, artifact.digest, self._options.dataset_uri, limits=self._archive.limits,
+                        pvc_dir=self._archive.pvc_dir,
+                    )
+                )  # fmt: skip
+        except NotDelivered as error:
+            log.warning("the version is not delivered to the validator, which then doesn't examine it: %s", error)
+            say(event="not-delivered", digest=artifact.digest, why=str(error))
+        else:
+            say(event="delivered", digest=artifact.digest)
 
     def _made(self) -> ArtifactReport:
         assert self._state.artifact is not None  # noqa: S101 - set by _publish

@@ -31,6 +31,7 @@ from neurons.miner.upstream import Upstream
 from neurons.receipts import Keypair
 from neurons.validator.gateway.asking import Asker
 from neurons.validator.gateway.chat import Chats
+from neurons.validator.gateway.deliveries import Deliveries
 from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.gateway.files import FileError, FollowedFile
 from neurons.validator.gateway.keys import Keyring, KeysFile
@@ -198,7 +199,8 @@ class GatewayService:
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
                 tasks=TaskDesk(
-                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics
+                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics,
+                    deliveries=Deliveries(settings.deliveries) if settings.deliveries is not None else None,
                 ),
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(

@@ -142,6 +142,11 @@ class Run:
         """Whether it is over."""
         return self.status.completion_time is not None
 
+    @property
+    def of_task(self) -> bool:
+        """Whether a validator's task asked for its version, and not the twin's own nights."""
+        return self.spec.task is not None or self.spec.candidate is not None
+
     def condition(self, kind: str) -> tuple[str, str, str] | None:
         """Return status, reason and message of a condition, as last written."""
         found = next((each for each in self.status.conditions or [] if each.type == kind), None)

@@ -225,13 +225,13 @@ def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
     over = [run for run in runs if run.ended]
 
     def place(run: Run) -> tuple[bool, str, str]:
-        return run.spec.task is not None, run.status.completion_time or "", run.name
+        return run.of_task, run.status.completion_time or "", run.name
 
     for run in sorted(over, key=place, reverse=True):
         made, gate = run.status.artifact, run.status.eval
         if run.status.verdict != "Promote" or made is None or gate is None or not names.is_digest(made.digest):
             continue
-        if run.spec.task is not None and not is_chosen(twin, made.digest):
+        if run.of_task and not is_chosen(twin, made.digest):
             continue
         if any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected", "Failed")):
             continue

@@ -53,8 +53,9 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["*", "https://a.example/", "https://a.example?x", "https://me:pw@a.example", "wss://a.example", "a.example"],
     ),
     "place of a dataset": (
-        r"finetuneruns\.dataset\.uri$",
-        [TASK_URL, TASK_URL.replace("https://v.example", "http://10.0.0.7:8080"), "pvc://claim/path", "s3://bucket/x"],
+        r"finetuneruns\.(dataset|candidate\.heldOut)\.uri$",
+        [TASK_URL, TASK_URL.replace("/dataset", "/examination"),
+         TASK_URL.replace("https://v.example", "http://10.0.0.7:8080"), "pvc://claim/path", "s3://bucket/x"],
         ["https://v.example/data.jsonl", TASK_URL.partition("?")[0], TASK_URL.replace("//v", "//me:pw@v"),
          TASK_URL + "#x", TASK_URL.replace("/dataset", "/../dataset"), TASK_URL.replace("/v1/", "/latest/"),
          "ftp://v.example/x"],
@@ -95,6 +96,12 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
          "https://chain.example/rpc"],
         ["mainnet", "finney ", "127.0.0.1:9944", "wss://", "ws://me:pw@node:9944", "http://subnet:0", "http://subnet?x",
          "ftp://node"],
+    ),
+    "folder on a claim": (
+        r"(offers\.deliveries|candidate\.delivered)$",
+        ["pvc://claim/path", "pvc://a-claim.b/some/path"],
+        ["pvc://claim", "pvc://claim/", "pvc:///path", "s3://bucket/x", "file:///x", "pvc://claim/../other",
+         "pvc://claim/./x", "pvc://claim/x?y", "pvc://claim/x#y", "pvc://k:s@claim/x"],
     ),
     "folder on a node": (r"\.hostPath$", ["/data", "/data/..x"], ["/data/../etc", "/.."]),
 }  # fmt: skip

@@ -232,3 +232,31 @@ def test_against_whom_a_metric_was_compared_is_said_where_it_is_not_what_serves(
     row = next(line for line in text.splitlines() if "anchor.safety" in line)
     assert row.split() == ["anchor.safety.language.ne", "100%", "100%", "+0", "-100", "to", "+100", "90%"]
     assert "anchor.…: before is the version that a person last approved" in text
+
+
+def candidate(name: str, score: int, *, at: str = "04", reason: str = "AwaitingChoice", **spec: object) -> Json:
+    """A run that examined what a miner made for a task."""
+    return {
+        "metadata": {"name": name, "namespace": "clinic"},
+        "spec": {"twinRef": {"name": "dr-a"}, "candidate": {"task": name}, "parentDigest": "sha256:a", **spec},
+        "status": {
+            "verdict": "Promote", "completionTime": f"2026-01-02T{at}:00:00Z",
+            "conditions": [{"type": "Promoted", "status": "False", "reason": reason}],
+            "eval": {"metrics": [{"name": "score", "valuePercent": score, "baselinePercent": 80}]},
+        },
+    }  # fmt: skip
+
+
+def test_the_best_of_what_miners_made_is_what_the_doctor_looks_at_next() -> None:
+    twin: Json = {
+        "metadata": {"name": "dr-a"}, "spec": {},
+        "status": {"activeVersion": {"digest": "sha256:a"}, "lastGate": {"runName": "night"}},
+    }  # fmt: skip
+    runs = [
+        candidate("exam-1", 85), candidate("exam-2", 92, at="05"), candidate("exam-3", 92, at="06"),
+        candidate("exam-4", 99, parentDigest="sha256:b"), candidate("exam-5", 99, reason="CanaryRunning"),
+    ]  # fmt: skip
+    assert run_to_review(twin, runs) == "exam-2"
+    assert run_to_review(twin, []) == "night"
+    twin["status"]["pendingVersion"] = {"runName": "waits"}
+    assert run_to_review(twin, runs) == "waits"

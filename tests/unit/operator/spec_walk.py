@@ -46,6 +46,12 @@ _TASK: Final = {
     "id": "11111111-1111-4111-8111-111111111111", "pool": "p", "deadline": "2026-01-03T00:00:00Z",
     "validator": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
 }  # fmt: skip
+_GIVEN: Final = "https://v.example/v1/tasks/11111111-1111-4111-8111-111111111111/examination?signature=ab"
+_CANDIDATE: Final = {
+    "task": _TASK["id"], "validator": "v", "miner": _TASK["validator"], "digest": digest("b"),
+    "delivered": "pvc://deliveries/tasks", "deadline": _TASK["deadline"],
+    "heldOut": {"uri": _GIVEN, "digest": digest("e")},
+}  # fmt: skip
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "DoctorTwin.placement.replicas": {"placement": {"mode": "Spread", "replicas": 2}},
@@ -70,6 +76,10 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "Validator.scoring.alphaPercent": {"scoring": {"weightsPercent": _WEIGHTS, "alphaPercent": 31}},
     "MinerPool.miner.tasks.accept": {"miner": {"walletSecretRef": {"name": "b1"}, "tasks": {"accept": True}}},
     **{f"FineTuneRun.task{part}": {"task": _TASK} for part in ("", *(f".{each}" for each in _TASK))},
+    **{
+        f"FineTuneRun.candidate{part}": {"candidate": _CANDIDATE, "dataset": {"uri": _GIVEN, "digest": digest("d")}}
+        for part in ("", *(f".{each}" for each in _CANDIDATE), ".heldOut.uri", ".heldOut.digest")
+    },
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""

@@ -299,7 +299,7 @@ def _plan_end(
     )  # fmt: skip
     conditions = [
         admitted(view.facts, run), *data_ready(progress, known, failure), *reached(progress, known), *ended(failure),
-        *(settled(run, known, view.twin, view.unreadable_twin) if failure is None else []),
+        *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)
 
@@ -324,7 +324,7 @@ def plan_without_job(view: RunView, why: str, overdue: Overdue) -> RunPlan:
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
     """Keep what was said; only what the twin makes of the version still changes."""
     run = view.run
-    fate = settled(run, run.status, view.twin, view.unreadable_twin)
+    fate = settled(run, run.status, view.twin, view.unreadable_twin, view.of_twin)
     told = {condition.type for condition in fate}
     kept = [
         # It was said of a run that could not be read; this one can.
