@@ -80,7 +80,7 @@ def _task(found: TaskView) -> str:
     """Return one fine-tune task as a line."""
     made = f" ({short_digest(found.adapter)})" if found.adapter else ""
     why = f": {found.detail}" if found.detail else ""
-    return printable(f"task {found.task[:8]} · {found.twin} · {found.state}{made}{why}")
+    return f"task {found.task[:8]} · {found.twin} · {found.state}{made}{why}"
 
 
 def compared_text(name: str, found: Compared) -> Text:

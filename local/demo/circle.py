@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kubectl_twin.views import printable, short_digest
+from kubectl_twin.terminal import as_text
+from kubectl_twin.views import short_digest
 
 WIDTH: Final = 80
 _INNER: Final = 36
@@ -68,6 +69,6 @@ def circle(turn: Turn) -> str:
 
 def _box(title: str, *lines: str) -> tuple[str, ...]:
     inside = _INNER - 4
-    shown = [printable(each)[:inside].ljust(inside) for each in lines]
-    name = f" {printable(title)[: inside - 2]} "
+    shown = [as_text(each)[:inside].ljust(inside) for each in lines]
+    name = f" {as_text(title)[: inside - 2]} "
     return (f"+-{name.ljust(inside, '-')}-+", *(f"| {each} |" for each in shown), f"+{'-' * (inside + 2)}+")
