@@ -25,7 +25,7 @@ from neurons.miner.responses_outlet import ResponsesOutlet
 from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
-from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,10 @@ class MinerServer:
             response = web.Response(status=400)
         except Exception:
             # The traceback holds code, not values: no prompt gets into the log.
-            log.exception("a request failed in an unforeseen way", extra={"path": request.path[:100]})
+            log.exception(
+                "a request failed in an unforeseen way",
+                extra={"path": request.path[:100], "trace_id": trace_id_of(trace)},
+            )
             response = RequestError(
                 500, "internal_error", "the miner failed; its log says why", may_repeat=False
             ).response()
