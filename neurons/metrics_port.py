@@ -9,12 +9,16 @@ from typing import Final, Self
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
 
 from neurons.http_server import HttpServer
 
 PATH: Final = "/metrics"
 LAST_BYTES_SECONDS: Final = 1.0
 MOST_CONNECTIONS: Final = 64
+_OPENMETRICS_TYPE: Final = "application/openmetrics-text"
+
+_Render = Callable[[], Awaitable[bytes]]
 
 
 class MetricsPort:
@@ -22,17 +26,22 @@ class MetricsPort:
 
     def __init__(
         self,
-        render: Callable[[], Awaitable[bytes]],
+        render: _Render,
         *,
         host: str | None,
         port: int,
         content_type: str = CONTENT_TYPE_LATEST,
+        openmetrics: _Render | None = None,
     ) -> None:
-        """`render` makes the page, once at a time: for all who ask meanwhile. `port` 0 takes a free one."""
-        self._render, self._host, self._content_type = render, host, content_type
+        """`render` makes the page, once at a time: for all who ask meanwhile. `port` 0 takes a free one.
+
+        `openmetrics` makes it for who says that it reads OpenMetrics; only that form can hold exemplars.
+        """
+        self._host = host
+        self._plain = _Page(render, content_type)
+        self._openmetrics = _Page(openmetrics, OPENMETRICS) if openmetrics is not None else None
         self.port = port
         """Where it listens, once it does."""
-        self._page: asyncio.Task[bytes] | None = None
         self._runner = web.ServerRunner(
             HttpServer(self._handle, most_connections=MOST_CONNECTIONS, handler_cancellation=False),
             shutdown_timeout=LAST_BYTES_SECONDS,
@@ -52,17 +61,36 @@ class MetricsPort:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._runner.cleanup()
-        if self._page is not None:
-            self._page.cancel()
-            await asyncio.gather(self._page, return_exceptions=True)
+        for page in (self._plain, self._openmetrics):
+            if page is not None:
+                await page.cancel()
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         if request.path != PATH:
             return web.Response(status=404, text=f"there is nothing here but {PATH}\n")
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             return web.Response(status=405, text=f"use GET for {PATH}\n", headers={hdrs.ALLOW: "GET, HEAD"})
-        # With a thousand twins it takes a tenth of a second: one page is made at a time, for all who ask meanwhile.
-        if self._page is None or self._page.done():
-            self._page = asyncio.ensure_future(self._render())
-        page = await asyncio.shield(self._page)
-        return web.Response(body=page, headers={hdrs.CONTENT_TYPE: self._content_type})
+        page = self._plain
+        if self._openmetrics is not None and _OPENMETRICS_TYPE in request.headers.get(hdrs.ACCEPT, ""):
+            page = self._openmetrics
+        return web.Response(body=await page.made(), headers={hdrs.CONTENT_TYPE: page.content_type})
+
+
+class _Page:
+    """A page in one form. With a thousand twins it takes a tenth of a second: it is made for all who ask meanwhile."""
+
+    def __init__(self, render: _Render, content_type: str) -> None:
+        self._render, self.content_type = render, content_type
+        self._under_way: asyncio.Future[bytes] | None = None
+
+    async def made(self) -> bytes:
+        """Return the page."""
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.ensure_future(self._render())
+        return await asyncio.shield(self._under_way)
+
+    async def cancel(self) -> None:
+        """Stop making it."""
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)

@@ -109,6 +109,13 @@ TOOLS: tuple[Tool, ...] = (
         disk_gb=1.5,
     ),
     Tool(
+        name="promtool",
+        packages=(("promtool", "github.com/prometheus/prometheus/cmd/promtool"),),
+        ldflags=f"-X github.com/prometheus/common/version.Version={PROMETHEUS}",
+        tags="remove_all_sd,enable_kubernetes_sd",
+        disk_gb=1.5,
+    ),
+    Tool(
         name="versitygw",
         packages=(("versitygw", "github.com/versity/versitygw/cmd/versitygw"),),
         ldflags="-X main.Version=v1.8.0",

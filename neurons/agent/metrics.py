@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from bettertherapy_api.metrics import agent
+from bettertherapy_api.metrics.collectors import Collectors
+from bettertherapy_api.metrics.series import Process
 from bettertherapy_api.report import AdapterReport, AdapterState
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,43 +20,16 @@ class AgentMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.adapters = Gauge("bettertherapy_agent_adapters", "Adapters by state.", ["state"], registry=self.registry)
-        self.load_seconds = Histogram(
-            "bettertherapy_agent_adapter_load_seconds",
-            "From the load request to Verified.",
-            buckets=(0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
-            registry=self.registry,
-        )
-        self.engine_up = Gauge(
-            "bettertherapy_agent_engine_up", "1 when the engine answers and makes progress.", registry=self.registry
-        )
-        self.engine_processes = Gauge(
-            "bettertherapy_agent_engine_processes", "Engine processes seen by this agent.", registry=self.registry
-        )
-        self.in_flight = Gauge(
-            "bettertherapy_agent_requests_in_flight", "Requests being answered.", registry=self.registry
-        )
-        self.refused = Counter(
-            "bettertherapy_agent_requests_refused",
-            "Requests not sent on to the engine, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.odd_answers = Counter(
-            "bettertherapy_agent_odd_answers",
-            "Answers of the engine without a word, stuck on one piece, or refused for a value that is no number.",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.second_looks = Counter(
-            "bettertherapy_agent_second_looks",
-            "Measurements of adapters that serve already, by outcome.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.report_writes = Counter(
-            "bettertherapy_agent_report_writes", "Writes of this pod's report.", ["outcome"], registry=self.registry
-        )
+        make = Collectors(self.registry, of=Process.AGENT)
+        self.adapters = make.gauge(agent.ADAPTERS)
+        self.load_seconds = make.histogram(agent.ADAPTER_LOAD_SECONDS)
+        self.engine_up = make.gauge(agent.ENGINE_UP)
+        self.engine_processes = make.gauge(agent.ENGINE_PROCESSES)
+        self.in_flight = make.gauge(agent.REQUESTS_IN_FLIGHT)
+        self.refused = make.counter(agent.REQUESTS_REFUSED)
+        self.odd_answers = make.counter(agent.ODD_ANSWERS)
+        self.second_looks = make.counter(agent.SECOND_LOOKS)
+        self.report_writes = make.counter(agent.REPORT_WRITES)
 
     def text(self, *, adapters: Iterable[AdapterReport], live: bool, epoch: int, in_flight: int) -> bytes:
         """Return the page for the state as it is now."""

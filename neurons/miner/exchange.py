@@ -41,11 +41,14 @@ from neurons.miner.pod_answers import (
 from neurons.miner.stamp import Stamper, is_end
 from neurons.miner.tables import Pod, VersionRoute
 from neurons.miner.templates import Templates
+from neurons.miner.tracing import exemplar_of
 from neurons.miner.transcript import Transcript
 from neurons.miner.upstream import AnswerTooLargeError, BrokeOffError, Reply, Upstream
 
 log = logging.getLogger(__name__)
 
+_ALL: Final = 100
+"""Percent. A version with less is compared with another: one of the two is a canary."""
 _DONE: Final = (b"data: [DONE]", b"data:[DONE]")
 
 
@@ -66,7 +69,7 @@ class Exchange:
         With `draws` above 1 the body asks for so many answers in a stream, of which the best goes to the client; raises
         Undrawn when the engine refuses that.
         """
-        series = self._metrics.series(version.twin, version.served_name)
+        series = self._metrics.series(version.twin, version.served_name, tried=version.weight < _ALL)
         reply: Reply | None = None
         pod.in_flight += draws  # so many sequences the engine has to run
         series.in_flight.inc()
@@ -98,7 +101,7 @@ class Exchange:
                 return self._whole(attempt, pod, version, reply, answer, headers=headers, document=document)
             if is_error(answer) and not (failed := stream_error(answer)).before:
                 return self._refusal(attempt, version, failed, _as_json(headers))
-            series.first_token_seconds.observe(time.monotonic() - attempt.started)
+            series.first_token_seconds.observe(time.monotonic() - attempt.started, exemplar_of(attempt.headers))
             await _begin(attempt, headers)
             return await self._forward(attempt, pod, version, reply, answer)
         except AnswerTooLargeError:
@@ -182,7 +185,7 @@ class Exchange:
             if not spoken:
                 spoken = True
                 series = self._metrics.series(version.twin, version.served_name)
-                series.first_token_seconds.observe(time.monotonic() - attempt.started)
+                series.first_token_seconds.observe(time.monotonic() - attempt.started, exemplar_of(attempt.headers))
             await self.write(attempt, version, transcript, lines)
 
         best = BestOf(self._drawing, attempt, pod, version, reply=reply, draws=draws, headers=headers)

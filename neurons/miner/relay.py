@@ -44,6 +44,7 @@ from neurons.miner.settings import Settings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
+from neurons.miner.tracing import exemplar_of
 from neurons.miner.upstream import Upstream
 from neurons.pool_tokens import PoolTokens
 from neurons.shares import Shares
@@ -163,7 +164,8 @@ class Relay:
             if not attempt.repeated:  # else no engine was asked: neither its speed nor a canary's share of errors
                 self._metrics.count(twin.name, version, code)
             if version and not attempt.repeated:
-                self._metrics.series(twin.name, version).request_seconds.observe(time.monotonic() - started)
+                seconds = self._metrics.series(twin.name, version).request_seconds
+                seconds.observe(time.monotonic() - started, exemplar_of(attempt.headers))
 
     def _admit(self, name: str) -> TwinRoute:
         """Return the twin that is asked; raises RequestError when it can't be now."""

@@ -27,7 +27,7 @@ from neurons.miner.responses_outlet import ResponsesOutlet
 from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
-from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
 from neurons.unsaid import where
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,8 @@ class MinerServer:
             # The client left. aiohttp would log a traceback for the error; writing this fails silently instead.
             response = web.Response(status=400)
         except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
-            log.error("a request failed in an unforeseen way", extra=where(error))  # noqa: TRY400
+            said = {**where(error), "trace_id": trace_id_of(trace)}
+            log.error("a request failed in an unforeseen way", extra=said)  # noqa: TRY400
             response = RequestError(
                 500, "internal_error", "the miner failed; its log says why", may_repeat=False
             ).response()

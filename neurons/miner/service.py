@@ -126,7 +126,10 @@ class MinerService:
         async def page() -> bytes:
             return await asyncio.to_thread(self.metrics.render)
 
-        return MetricsPort(page, host=self._settings.host, port=self._settings.metrics_port)
+        async def openmetrics() -> bytes:
+            return await asyncio.to_thread(self.metrics.render_openmetrics)
+
+        return MetricsPort(page, host=self._settings.host, port=self._settings.metrics_port, openmetrics=openmetrics)
 
     def _reporting(self, subnet: Subnet, book: TaskBook) -> list[Coroutine[Any, Any, None]]:
         """Tell the operator of the subnet, where there is one to tell."""

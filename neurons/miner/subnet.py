@@ -12,8 +12,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
+from bettertherapy_api.metrics import miner
+from bettertherapy_api.metrics.collectors import Collectors
+from bettertherapy_api.metrics.series import Process
 from bettertherapy_api.report import SubnetReport
 from neurons.chain.axon import serve_axon
 from neurons.chain.connection import Chain, substrate_for
@@ -48,21 +51,11 @@ class SubnetMetrics:
     """Metrics that only a miner with a wallet has."""
 
     def __init__(self, registry: CollectorRegistry, age: Callable[[], float]) -> None:
-        self.requests = Counter(
-            "bettertherapy_miner_signed_requests_total",
-            "Requests that came by the signed door, by what was decided: admitted, or why not.",
-            ("outcome",),
-            registry=registry,
-        )
+        make = Collectors(registry, of=Process.MINER)
+        self.requests = make.counter(miner.SIGNED_REQUESTS)
         self.admitted = self.requests.labels("admitted")
-        self.receipts = Counter(
-            "bettertherapy_miner_receipts_total", "Answers that got a signed receipt.", registry=registry
-        )
-        Gauge(
-            "bettertherapy_miner_metagraph_age_seconds",
-            "Seconds since the metagraph in use was read; +Inf while none was.",
-            registry=registry,
-        ).set_function(age)
+        self.receipts = make.counter(miner.RECEIPTS)
+        make.watch(miner.METAGRAPH_AGE_SECONDS, age)
 
 
 class Subnet:

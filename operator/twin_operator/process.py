@@ -17,6 +17,7 @@ from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
+from twin_operator.engine.condition_counts import count_conditions
 from twin_operator.engine.events import EventPoster
 from twin_operator.engine.garbage import WHOLE_EVERY, set_aside
 from twin_operator.engine.lease import Leadership, LeaseSettings
@@ -301,6 +302,7 @@ class Process:
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
         self.world.changed(old, new)
+        count_conditions(old, new, of=self._kinds)
         if old is not None and new is None and old.key.kind in self._kinds:
             self._kinds[old.key.kind].gone(old)
         if not self._may_work.is_set():

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
 from bettertherapy_api.doctor_twin import Rollout
-from neurons.miner.metrics import REQUEST_BUCKETS
+from bettertherapy_api.metrics.miner import REQUEST_SECONDS
 from twin_operator.domain import canary_analysis
 from twin_operator.domain.sequential import Prior, Tried
 
@@ -28,7 +28,7 @@ RATED: Final = 0.1
 """Share of requests that are rated."""
 TASTE: Final = (0.04, 0.04, 0.12, 0.32, 0.48)
 """Of those, how many give one star, two and so on."""
-BOUNDS: Final = np.array(REQUEST_BUCKETS)
+BOUNDS: Final = np.array(REQUEST_SECONDS.buckets)
 
 Array = np.ndarray
 Failing = float | Array

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from neurons.miner.tracing import TRACEPARENT, new_traceparent, trace_id_of, trace_of
 from neurons.miner.upstream import BrokeOffError, ConnectFailedError, Reply, Upstream
 from neurons.validator.gateway.checking import (
     DISHONEST,
@@ -70,6 +71,8 @@ class Question:
     """The client's name, by which miners' capacity is shared."""
     conversation: bytes = b""
     """What names the conversation here; a miner sees it hashed with its own hotkey, so that two can't join theirs."""
+    trace_id: str = field(default_factory=lambda: trace_id_of(trace_of({})))
+    """By which the question is followed: the client's own, or a new one. All miners that are asked see the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +252,7 @@ class Asker:
     async def _exchange(self, member: Member, question: Question, signed: str) -> Words:
         headers = self._signer.headers_of(method="POST", target=CHAT_PATH, digest=signed, receiver=member.hotkey)
         headers["x-session-id"] = _conversation(question.conversation, member.identity)
+        headers[TRACEPARENT] = new_traceparent(question.trace_id)
         headers |= _ALWAYS
         asked_ms = time.time_ns() // 1_000_000
         reply: Reply | None = None

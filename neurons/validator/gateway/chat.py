@@ -17,6 +17,7 @@ from bettertherapy_api import names
 from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
 from neurons.miner.patient import Patient
+from neurons.miner.tracing import trace_id_of, trace_of
 from neurons.scoring.tripwires import plays_down
 from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
 from neurons.validator.gateway.checking import Reason
@@ -73,6 +74,7 @@ class _Work:
     created: int
     beside: Callable[[Reply], Mapping[str, Any]] | None
     scrubbing: Scrubbing
+    trace_id: str
 
 
 class Chats:
@@ -133,7 +135,7 @@ class Chats:
         work = _Work(
             asked=asked, session=session, whose=key.share, notice=notice, question_id=new_id(), begun=begun,
             asked_ms=asked_ms, id=f"chatcmpl-{answer_id}", created=asked_ms // 1000, beside=beside,
-            scrubbing=self._recording.scrubbing(),
+            scrubbing=self._recording.scrubbing(), trace_id=trace_id_of(trace_of(request.headers)),
         )  # fmt: skip
         headers = {**shown, SESSION_HEADER: session.id}
         if asked.stream:
@@ -218,7 +220,7 @@ class Chats:
             if notice is None:
                 if stream.response is None:
                     raise error from None
-                self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
+                self._metrics.ended(self.label(asked.twin), str(error.status))
                 await stream.fail(error.to_dict())
                 return stream.response
             reply = self._only_notice(asked, notice, error, id_=work.id, created=work.created, session=work.session)
@@ -259,7 +261,7 @@ class Chats:
         body, digest = asked.to_miners(messages, work.session.patient)
         question = Question(
             twin=asked.twin, body=body, digest=digest, messages=messages, whose=work.whose,
-            conversation=work.session.id.encode(),
+            conversation=work.session.id.encode(), trace_id=work.trace_id,
         )  # fmt: skip
         work.scrubbing.begin(asked.newest)
         at = time.monotonic()
@@ -324,8 +326,8 @@ class Chats:
         )  # fmt: skip
         now = time.monotonic()
         self._metrics.added_seconds.observe(max(0.0, asked_at - work.begun + now - replies.last_answer_at))
-        self._metrics.request_seconds.labels(asked.twin).observe(now - work.begun)
-        self._metrics.requests.labels(asked.twin, "200").inc()
+        self._metrics.took(asked.twin, now - work.begun, trace_id=work.trace_id)
+        self._metrics.ended(asked.twin, "200")
         return reply, exchange
 
     def _compare(self, work: _Work, answers: Sequence[Proven]) -> list[Compared]:
@@ -390,7 +392,7 @@ class Chats:
         self, asked: ChatAsked, notice: Notice, error: RequestError, *, id_: str, created: int,
         session: Session | None = None,
     ) -> Reply:  # fmt: skip
-        self._metrics.requests.labels(self.label(asked.twin), str(error.status)).inc()
+        self._metrics.ended(self.label(asked.twin), str(error.status))
         more = {
             "sessionId": session.id if session is not None else None, "twin": asked.twin, "answered": False,
             "error": error.to_dict(), "notice": notice.to_dict(),

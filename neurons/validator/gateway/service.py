@@ -130,6 +130,9 @@ class GatewayService:
     async def _page_of_metrics(self) -> bytes:
         return self.metrics.render()
 
+    async def _openmetrics_page(self) -> bytes:
+        return self.metrics.render_openmetrics()
+
     async def run(self) -> None:
         """Serve until `stop`; where that comes before it listens, it doesn't begin."""
         try:
@@ -204,7 +207,12 @@ class GatewayService:
                 ),
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(
-                MetricsPort(self._page_of_metrics, host=settings.host, port=settings.metrics_port)
+                MetricsPort(
+                    self._page_of_metrics,
+                    host=settings.host,
+                    port=settings.metrics_port,
+                    openmetrics=self._openmetrics_page,
+                )
             )
             self.metrics_port = metrics_port.port
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)

@@ -11,17 +11,18 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from bettertherapy_api.metrics import gateway
 from neurons.ledger.records import Miner
 from neurons.validator.rounds.speed import Series, Speed, speeds
 
 WINDOW: Final = "24h"
 FRESH_SECONDS: Final = 300.0
 MAX_BYTES: Final = 32 << 20
-_SECONDS: Final = "bettertherapy_gateway_miner_seconds"
-_ANSWERS: Final = "bettertherapy_gateway_miner_answers_total"
-_AGE: Final = f"time() - max(timestamp({_ANSWERS}))"
-_BUCKETS: Final = f"sum by (hotkey, registered, le) (increase({_SECONDS}_bucket[{WINDOW}]))"
-_ATTEMPTS: Final = f"sum by (hotkey, registered, outcome) (increase({_ANSWERS}[{WINDOW}]))"
+_AGE: Final = f"time() - max(timestamp({gateway.MINER_ANSWERS.name}))"
+_BUCKETS: Final = f"sum by (hotkey, registered, le) (increase({gateway.MINER_SECONDS.bucket}[{WINDOW}]))"
+_ATTEMPTS: Final = f"sum by (hotkey, registered, outcome) (increase({gateway.MINER_ANSWERS.name}[{WINDOW}]))"
+QUERIES: Final = (_AGE, _BUCKETS, _ATTEMPTS)
+"""All that a round asks Prometheus."""
 
 
 @dataclass(frozen=True, slots=True)

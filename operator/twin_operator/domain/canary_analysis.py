@@ -36,6 +36,7 @@ from enum import StrEnum
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
+from bettertherapy_api.metrics import gateway, miner
 from twin_operator.domain.pool_facts import PodFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.sequential import Prior, Tried, doubt, log_evidence, log_mean
@@ -56,7 +57,7 @@ DOUBT: Final = 1.35
 SLOW_SHARE: Final = 0.05
 """So many answers may be slower than any bound: what is judged is the 95th percentile and all below."""
 
-RATINGS: Final = "bettertherapy_gateway_ratings_total"
+RATINGS: Final = gateway.RATINGS.name
 """Counter of ratings with the labels twin, version and rating (1 to 5)."""
 RATINGS_DAYS: Final = 7
 """How far back ratings count; those of the version that serves are many times the canary's."""
@@ -149,8 +150,8 @@ class Trial:
 def queries(trials: Sequence[Trial], *, window_seconds: int, matchers: str) -> dict[str, str]:
     """Return the PromQL of each part of a measurement of all a namespace's canaries at once."""
     more = f",{matchers}" if matchers else ""
-    ready = f"bettertherapy_miner_pods_ready{{{matchers}}}"
-    requests, bucket = "bettertherapy_miner_requests_total", "bettertherapy_miner_request_seconds_bucket"
+    ready = f"{miner.PODS_READY.name}{{{matchers}}}"
+    requests, bucket = miner.REQUESTS.name, miner.REQUEST_SECONDS.bucket
     twins = "|".join(sorted({trial.twin for trial in trials}))
     canaries = "|".join(sorted({trial.canary for trial in trials}))
     stables = "|".join(sorted({trial.stable for trial in trials}))
@@ -433,7 +434,7 @@ def _unmeasured(measured: Measurement, miners: Sequence[PodFacts]) -> Analysis |
         return Analysis(
             outlook=Outlook.UNKNOWN, reason=Reason.METRICS_UNAVAILABLE,
             message="Prometheus counts the canary's requests in figures or codes that can't be true: look at "
-            "bettertherapy_miner_requests_total there",
+            f"{miner.REQUESTS.name} there",
         )  # fmt: skip
     return None
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from bettertherapy_api import names
 from neurons.miner import settings
 from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
 from neurons.miner.limits import Limits
 from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
-from neurons.miner.tracing import REQUEST_ID
+from neurons.miner.tracing import REQUEST_ID, trace_id_of, trace_of
 from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import TOKEN, RunningMiner, Twin, held, version
@@ -55,7 +56,58 @@ async def test_a_request_keeps_its_id_and_trace_on_its_way(tmp_path: Path) -> No
         odd = {"x-request-id": "a b", "traceparent": "x"}
         async with miner.client.post("/v1/chat/completions", json=BODY, headers=odd) as response:
             assert response.headers["x-request-id"].startswith("req_")
-        assert not {"x-request-id", "traceparent"} & agent.headers[-1].keys()
+        assert not {"x-request-id", "tracestate"} & agent.headers[-1].keys()
+        assert trace_id_of(agent.headers[-1])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        "x",
+        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+    ],
+)
+def test_a_trace_that_is_none_is_replaced_with_what_belongs_to_it(odd: str | None) -> None:
+    given = {"tracestate": "a=b"} | ({} if odd is None else {"traceparent": odd})
+    first, second = trace_of(given), trace_of(given)
+    assert first.keys() == {"traceparent"}
+    assert len(trace_id_of(first)) == 32
+    assert trace_id_of(first) != trace_id_of(second)
+
+
+async def test_histograms_name_the_trace_beside_an_observation_where_openmetrics_is_asked_for(tmp_path: Path) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    given = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+        async with miner.client.post("/v1/chat/completions", json=BODY | {"stream": True}, headers=given) as response:
+            await response.read()
+        url = f"http://127.0.0.1:{miner.service.metrics_port}/metrics"
+        accept = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5"}
+        async with aiohttp.ClientSession() as session:
+            async with session.get(url, headers=accept) as response:
+                assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+                page = await response.text()
+            async with session.get(url) as response:
+                plain = await response.text()
+        found = [family for family in text_string_to_metric_families(page) if family.name.endswith("_seconds")]
+        marked = {
+            family.name: sample.exemplar.labels
+            for family in found
+            for sample in family.samples
+            if sample.exemplar is not None
+        }
+        assert marked == {
+            "bettertherapy_miner_request_seconds": {"trace_id": trace},
+            "bettertherapy_miner_first_token_seconds": {"trace_id": trace},
+        }
+        assert trace not in plain
 
 
 async def test_an_old_client_that_keeps_its_connection_sees_where_a_stream_ends(tmp_path: Path) -> None:
