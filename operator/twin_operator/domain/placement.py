@@ -87,22 +87,24 @@ def place(
     previous: Mapping[str, Sequence[str]],
     *,
     moves: int | None = None,
+    under_way: int = 0,
 ) -> Plan:
     """Return where each twin is to be, given where it was.
 
-    `moves`: how many places may change for a better balance; by default one pod's share, less what was displaced.
+    `moves`: how many places may change for a better balance; by default one pod's share, less what is displaced and
+    what is `under_way` from an earlier plan.
     """
     known = {pod.uid: pod for pod in sorted(pods, key=lambda each: each.uid)}
     wanted = {twin.uid: twin for twin in sorted(twins, key=lambda each: each.uid)}
     usable = {uid: pod for uid, pod in known.items() if pod.ready} or known
     if not usable:
         return Plan(pods=dict.fromkeys(wanted, ()), displaced=0, moved=0, settled=True)
-    kept = {uid: [pod for pod in dict.fromkeys(previous.get(uid, ())) if pod in known] for uid in wanted}
-    copies = _copies(wanted.values(), kept, len(usable))
+    had = {uid: [pod for pod in dict.fromkeys(previous.get(uid, ())) if pod in known] for uid in wanted}
+    copies = _copies(wanted.values(), had, len(usable))
     board = _Board(usable, wanted, copies)
     missing: list[tuple[Demand, int]] = []
     for uid, twin in wanted.items():
-        stays = [pod for pod in kept[uid] if pod in usable][: copies[uid]]
+        stays = [pod for pod in had[uid] if pod in usable][: copies[uid]]
         for pod in stays:
             board.put(twin, pod)
         missing.extend((twin, number) for number in range(copies[uid] - len(stays)))
@@ -111,22 +113,33 @@ def place(
     for twin, _ in sorted(missing, key=lambda each: (each[1], -_rank_class(each[0]), -(each[0].load or 0), each[0].uid)):
         board.put(twin, board.best(twin))
     share = math.ceil(sum(copies.values()) / len(usable))
-    allowed = max(0, share - displaced) if moves is None else moves
+    allowed = max(0, share - displaced - under_way) if moves is None else moves
     moved = board.repair(allowed)
-    found = {uid: _ordered(kept[uid], board.where[uid], usable, copies[uid], uid) for uid in wanted}
+    found = {uid: _ordered(had[uid], board.where[uid], usable, copies[uid], uid) for uid in wanted}
     return Plan(pods=found, displaced=displaced, moved=moved, settled=moves == 0 or board.is_settled())
 
 
+def kept(twin: Demand, previous: Sequence[str], pods: Mapping[str, EnginePod]) -> tuple[str, ...] | None:
+    """Return the twin's pods where it can stay on those that it has; None where it needs others."""
+    usable = [uid for uid in dict.fromkeys(previous) if uid in pods and pods[uid].ready]
+    needed = min(twin.replicas or 1, sum(pod.ready for pod in pods.values()))
+    if len(usable) < max(1, needed):
+        return None
+    stays = usable[: twin.replicas]
+    waiting = [uid for uid in dict.fromkeys(previous) if uid in pods and uid not in usable][: len(stays)]
+    return tuple(uid for uid in dict.fromkeys(previous) if uid in stays or uid in waiting)
+
+
 def _ordered(
-    kept: Sequence[str], now: Sequence[str], usable: Mapping[str, EnginePod], copies: int, twin: str
+    had_before: Sequence[str], now: Sequence[str], usable: Mapping[str, EnginePod], copies: int, twin: str
 ) -> tuple[str, ...]:
     """Return the twin's pods: those that it had in their order, those that are not ready among them, then new ones."""
-    waiting = [pod for pod in kept if pod not in usable][:copies]
-    had = [pod for pod in kept if pod in now or pod in waiting]
+    waiting = [pod for pod in had_before if pod not in usable][:copies]
+    had = [pod for pod in had_before if pod in now or pod in waiting]
     return (*had, *sorted((pod for pod in now if pod not in had), key=lambda pod: _draw(twin, pod)))
 
 
-def _copies(twins: Iterable[Demand], kept: Mapping[str, Sequence[str]], pods: int) -> dict[str, int]:
+def _copies(twins: Iterable[Demand], before: Mapping[str, Sequence[str]], pods: int) -> dict[str, int]:
     listed = list(twins)
     share = max(HOT_LOAD, HOT_SHARE * sum(twin.load or 0 for twin in listed) / pods)
     found = {}
@@ -135,7 +148,7 @@ def _copies(twins: Iterable[Demand], kept: Mapping[str, Sequence[str]], pods: in
             found[twin.uid] = max(1, min(twin.replicas, pods))
             continue
         needed = max(1, min(pods, math.ceil((twin.load or 0) / share)))
-        had = min(pods, len(kept[twin.uid]))
+        had = min(pods, len(before[twin.uid]))
         # One more than it needs it keeps, so that a load at the border moves nothing.
         found[twin.uid] = had if needed < had <= needed + 1 and needed > 1 else needed
     return found
