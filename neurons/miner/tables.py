@@ -129,9 +129,7 @@ class Snapshot:
             twin = self.twins.get(version.twin)
             placed = {uid: at for at, uid in enumerate(twin.pods)} if twin is not None else {}
             order = tuple(
-                sorted(
-                    pods, key=lambda pod: (placed.get(pod.uid, len(placed)), _affinity(version.twin, pod.name))
-                )
+                sorted(pods, key=lambda pod: (placed.get(pod.uid, len(placed)), _affinity(version.twin, pod.name)))
             )
             known = self._orders[key] = (pods, order)
         return known[1]

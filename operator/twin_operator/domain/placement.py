@@ -1,8 +1,8 @@
 """On which engine pods each twin is to be: a pure plan from pods, twins and what was planned before.
 
-What is wanted, in this order: no more twins in use on a pod than its engine has LoRA slots; pods that hold about as many
-twins and about as much load as one another; like ranks together, since an engine computes a batch by the highest rank
-in it; and as few moves as that takes, since a moved twin is loaded anew.
+What is wanted, in this order: no more twins in use on a pod than its engine has LoRA slots; pods that hold about as
+many twins and about as much load as one another; like ranks together, since an engine computes a batch by the highest
+rank in it; and as few moves as that takes, since a moved twin is loaded anew.
 
 How. It is consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016: whoever has a place keeps it
 unless the place is over its bound) where the bound is that of slots, count and load at once, and the next place is not
@@ -110,7 +110,9 @@ def place(
         missing.extend((twin, number) for number in range(copies[uid] - len(stays)))
     board.settle_homes()
     displaced = sum(1 for twin, _ in missing if previous.get(twin.uid))
-    for twin, _ in sorted(missing, key=lambda each: (each[1], -_rank_class(each[0]), -(each[0].load or 0), each[0].uid)):
+    for twin, _ in sorted(
+        missing, key=lambda each: (each[1], -_rank_class(each[0]), -(each[0].load or 0), each[0].uid)
+    ):
         board.put(twin, board.best(twin))
     share = math.ceil(sum(copies.values()) / len(usable))
     allowed = max(0, share - displaced - under_way) if moves is None else moves
@@ -225,7 +227,9 @@ class _Board:
         weights: dict[int, float] = {}
         for uid, twin in self._twins.items():
             busy = (twin.load or 0) / self._load_average if self._load_average else 0.0
-            weights[self._classes[uid]] = weights.get(self._classes[uid], 0.0) + self._copies[uid] / self._average + busy
+            weights[self._classes[uid]] = (
+                weights.get(self._classes[uid], 0.0) + self._copies[uid] / self._average + busy
+            )
         every = frozenset(self._places)
         if len(weights) < 2 or len(every) < 2:
             self._homes = dict.fromkeys(weights, every)

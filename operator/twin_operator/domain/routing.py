@@ -1,11 +1,11 @@
 """Which adapters engine pods hold for a twin, and which version of it answers: one twin, one pool at a time.
 
-A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod that is to hold it reports it
-Verified: all of them, or those that the twin is placed on. Pods that are not ready don't hold it up, since no request
-reaches them; a ready pod on which it failed does. While nothing answers yet, one verified pod is enough: miners send a
-twin only to pods that hold it. Until then the version that answers stays, in `adapters` and in `versions`. The memory of
-which one that is are the twin's entry itself and, should it be lost, the twin's status.activeVersion; so a restarted
-operator decides the same. An entry is its twin's by UID.
+A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod that is to hold it reports
+it Verified: all of them, or those that the twin is placed on. Pods that are not ready don't hold it up, since no
+request reaches them; a ready pod on which it failed does. While nothing answers yet, one verified pod is enough: miners
+send a twin only to pods that hold it. Until then the version that answers stays, in `adapters` and in `versions`. The
+memory of which one that is are the twin's entry itself and, should it be lost, the twin's status.activeVersion; so a
+restarted operator decides the same. An entry is its twin's by UID.
 
 A version on trial (status.canaryVersion) is held beside it and takes status.canaryWeightPercent of the requests, at
 first only once every ready pod that is to hold it has verified it, later where a pod still holds it. Taking the weight

@@ -295,8 +295,8 @@ def too_few_pods(view: TwinView) -> Finding | None:
         if ready < wanted:
             return Finding(
                 Reason.TOO_FEW_PODS,
-                f"MinerPool {pool.pool.name} has {ready} ready engine {'pod' if ready == 1 else 'pods'}, the twin is to "
-                f"be on {wanted}: raise the pool's spec.replicas, or lower spec.placement.replicas",
+                f"MinerPool {pool.pool.name} has {ready} ready engine {'pod' if ready == 1 else 'pods'}, the twin is "
+                f"to be on {wanted}: raise the pool's spec.replicas, or lower spec.placement.replicas",
             )
     return None
 
@@ -327,7 +327,8 @@ def _where(pool: PoolView, wanted: int) -> str:
     names_ = {pod.uid: pod.name for pod in pool.facts.present}
     listed = [names_[uid] for uid in (pool.entry.pods if pool.entry else None) or () if uid in names_]
     pods = "pod" if len(pool.facts.present) == 1 else "pods"
-    said = f"on {', '.join(listed[:8]) or 'no pod yet'} of {len(pool.facts.present)} {pods} of MinerPool {pool.pool.name}"
+    on = ", ".join(listed[:8]) or "no pod yet"
+    said = f"on {on} of {len(pool.facts.present)} {pods} of MinerPool {pool.pool.name}"
     if len(listed) > wanted:
         return f"{said}: it moves, and the pods that it leaves hold it until the others have verified it"
     return said

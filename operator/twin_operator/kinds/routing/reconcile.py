@@ -23,6 +23,7 @@ from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import Key
 from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
+from twin_operator.kinds.routing.placing import Placing, plan_placing
 from twin_operator.kinds.routing.plan import (
     Changes,
     SlicePatch,
@@ -36,7 +37,6 @@ from twin_operator.kinds.routing.plan import (
     slice_number,
     with_published_prompt,
 )
-from twin_operator.kinds.routing.placing import Placing, plan_placing
 from twin_operator.kinds.routing.slices import SliceWriter
 from twin_operator.kinds.routing.troubles import OF_FULL_LOOK, OF_POOL, Pass, Trouble
 from twin_operator.kinds.world import Published, World
