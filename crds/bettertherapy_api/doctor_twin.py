@@ -79,7 +79,7 @@ class AdapterSpec(ApiModel):
 
 
 class Placement(ApiModel):
-    """On how many engine pods of each matching pool the twin's adapter is kept loaded."""
+    """On which engine pods of each matching pool the twin's adapter is kept loaded."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -90,10 +90,12 @@ class Placement(ApiModel):
         )
     )
     mode: Literal["All", "Spread", "OnDemand"] = "All"
-    """All: every pod. Spread (`replicas` pods) and OnDemand (loaded at the first request) are not implemented yet, and
-    do as All."""
+    """All: every pod holds it, and miners prefer those that the operator chooses, so that twins share the LoRA slots.
+    Spread: `replicas` pods alone, which the operator chooses. OnDemand (loaded at the first request) is not implemented
+    yet, and does as All."""
     replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
-    """Number of pods, for mode Spread."""
+    """Number of pods, for mode Spread. With one, nobody answers while that pod is being replaced; above 64 every pod
+    holds it."""
 
 
 class Hyperparameters(ApiModel):

@@ -238,7 +238,9 @@ TABLES: Final[tuple[Table, ...]] = (
                 "CapacityAvailable=True": (R.SUFFICIENT,),
                 "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
                 "CapacityAvailable=Unknown": (R.NO_POOL,),
-                "PlacementActive=False": (R.NOT_IMPLEMENTED,),
+                "PlacementActive=True": (R.PLACED, R.NO_ADAPTER),
+                "PlacementActive=False": (R.NOT_IMPLEMENTED, R.TOO_FEW_PODS),
+                "PlacementActive=Unknown": (R.NO_POOL,),
             }
         ),
     ),

@@ -15,7 +15,7 @@ from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, Vers
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.miner_pool import MOST_REPLICAS, MinerPoolSpec, PoolFineTune, ScalingRecord
-from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
 from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
 from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
@@ -23,6 +23,9 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 
 Document = TypeVar("Document", bound=BaseModel)
+
+MOST_SPREAD: Final = PODS_PER_TWIN // 2
+"""While a twin moves, the pods that it leaves are named beside those that it moves to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,13 @@ class Twin:
     deleted: bool
     created: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spread_over(self) -> int | None:
+        """On how many pods alone it is to be; None: on every pod, as also one that is to be on very many."""
+        placement = self.spec.placement
+        many = placement.replicas is None or placement.replicas > MOST_SPREAD
+        return None if placement.mode != "Spread" or many else placement.replicas
 
 
 @dataclass(frozen=True, kw_only=True)

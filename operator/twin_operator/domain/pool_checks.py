@@ -197,8 +197,9 @@ def slots_overcommitted(situation: Situation) -> Finding | None:
         return None
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,
-        f"{situation.lora_twins} twins share {slots} LoRA slots per engine: all are served, but more than {slots} "
-        f"active at once swap and slow each other down; raise spec.engine.maxLoras, or move twins to another pool",
+        f"{situation.lora_twins} twins share the {slots} LoRA slots of an engine: all are served, but more than "
+        f"{slots} active at once swap and slow each other down; raise spec.engine.maxLoras or spec.replicas, or move "
+        f"twins to another pool",
     )
 
 

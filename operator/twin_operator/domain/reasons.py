@@ -458,6 +458,12 @@ class Reason(StrEnum):
         "no miner has said yet where it stands on the subnet",
         "wait; then the Secret and the miner's log",
     )
+    PLACED = "Placed", "all is well: the message says which pods hold the twin, the preferred one first"
+    TOO_FEW_PODS = (
+        "TooFewPods",
+        "the pool has fewer ready engine pods than `spec.placement.replicas`; the twin is on all that there are",
+        "raise the pool's `spec.replicas`, or lower the twin's `spec.placement.replicas`",
+    )
     SLOTS_OVERCOMMITTED = (
         "SlotsOvercommitted",
         "more twins than LoRA slots: all answer, active ones slow each other down",

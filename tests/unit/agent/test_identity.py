@@ -56,7 +56,7 @@ async def test_an_adapter_that_both_want_is_never_unloaded_and_is_the_newer_ones
 
 
 def test_a_name_that_stands_for_two_contents_is_not_served() -> None:
-    wanted = Wanted()
+    wanted = Wanted("pod-uid")
     twins = {"u1": entry("dr-x", "a")}
     (name,) = wanted.update(twins, twins)
     assert wanted.adapter(name) is not None

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import Adapter
+from bettertherapy_api.routing import Adapter, TwinEntry
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import Situation, lacks_capacity, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
@@ -108,7 +108,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     )  # fmt: skip
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
-    loaded = _loaded(adapters, reports) if 0 < len(reports) == len(ready) else 0
+    loaded = _loaded(published.entries().values(), reports) if 0 < len(reports) == len(ready) else 0
     failed = _failed(adapters, facts.reports.values())
     present = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     versions = sorted({report.engine.version for report in present if report.engine.version})
@@ -135,11 +135,15 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     return status, conditions
 
 
-def _loaded(adapters: Sequence[Adapter], reports: Sequence[PodReport]) -> int:
-    """Return how many of the adapters each of the pods reports as verified."""
-    return sum(
-        all(is_verified(report, adapter.served_name, adapter.digest) for report in reports) for adapter in adapters
-    )
+def _loaded(entries: Iterable[TwinEntry], reports: Sequence[PodReport]) -> int:
+    """Return how many adapters each of the pods that are to hold them reports as verified, one at least."""
+    loaded = 0
+    for entry in entries:
+        holders = [report for report in reports if entry.is_held_by(report.pod.uid)] if entry.adapters else []
+        for adapter in entry.adapters:
+            held = [is_verified(report, adapter.served_name, adapter.digest) for report in holders]
+            loaded += bool(held) and all(held)
+    return loaded
 
 
 def _failed(adapters: Sequence[Adapter], reports: Iterable[PodReport]) -> int:
