@@ -21,6 +21,7 @@ from neurons.examiner import __main__ as examiner
 from neurons.examiner import run as examination
 from neurons.examiner.judging import Bench, JudgeSettings
 from neurons.examiner.kept import KeptCalibrations
+from neurons.examiner.learning import unlearned
 from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.judge import Graded, Judged, Outcome, Task, Vote
 from neurons.trainer import __main__ as trainer
@@ -345,3 +346,22 @@ def test_a_set_that_holds_one_of_the_products_own_ids_is_refused(examine: Examin
     status, said, _ = examine(safety_uri=f"file://{hidden}")
     assert (status, said["failure"]["class"]) == (1, "BadData")
     assert own in said["failure"]["message"]
+
+
+def test_of_a_version_from_elsewhere_its_lessons_are_asked_of_both_as_they_are(
+    examine: Examine, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[Any, Any]] = []
+
+    def looking(parent: Any, child: Any) -> str | None:
+        heard.append((parent, child))
+        return unlearned(parent, child)
+
+    monkeypatch.setattr(examination, "unlearned", looking)
+    manifest = json.loads(
+        (published.folder / "store/dr-who" / names.digest_hex(published.child["digest"]) / "manifest.json").read_text()
+    )
+    status, said, _ = examine(trained_by="night-2", dataset_digest=manifest["lineage"]["datasetDigest"])
+    assert status == 0, said
+    [([was], [now])] = heard
+    assert was[0] < now[0] < 0, "the night learned its one line"
