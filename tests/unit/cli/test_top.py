@@ -149,7 +149,7 @@ def test_what_is_no_prometheus_is_told_without_its_password() -> None:
 
 def test_a_page_that_is_none_is_refused_and_other_series_are_not_read() -> None:
     assert {sample.name for sample in samples_of(ENGINE, "e-1")} == {"vllm:lora_requests_info"}
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         samples_of("vllm:lora_requests_info{", "e-1")
 
 
