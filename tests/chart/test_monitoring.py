@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from bettertherapy_api.metrics.alerts import rules
 from tests.chart.conftest import Helm, Render
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 HAVE = tuple(part for kind in KINDS for part in ("--api-versions", f"monitoring.coreos.com/v1/{kind}"))
 Made = Callable[..., dict[str, dict[str, Any]]]
@@ -78,9 +80,18 @@ def test_only_the_operator_may_name_other_namespaces(made: Made) -> None:
     assert one["PodMonitor"]["spec"]["namespaceSelector"] == {"matchNames": ["clinic"]}
 
 
-def test_the_documented_scrape_configuration_is_the_podmonitors(made: Made) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
-    document = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+def promtool(tool: Callable[[str], str], path: Path) -> subprocess.CompletedProcess[str]:
+    command = [tool("promtool"), "check", "config", "--lint=all", "--lint-fatal", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_documented_scrape_configuration_is_the_podmonitors(tool: Callable[[str], str], tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    document = yaml.safe_load(text)
+    (tmp_path / "prometheus.yml").write_text(text)
+    (tmp_path / "bettertherapy-rules.yaml").write_text((ROOT / "charts/twin-operator/files/rules.yaml").read_text())
+    done = promtool(tool, tmp_path / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
     operator, pods = document["scrape_configs"]
     assert operator["honor_labels"] is True
     assert "honor_labels" not in pods
