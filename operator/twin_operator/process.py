@@ -16,7 +16,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
-from twin_operator.engine.condition_counts import count_conditions
+from twin_operator.engine.condition_counts import ConditionCounts
 from twin_operator.engine.events import EventPoster
 from twin_operator.engine.garbage import WHOLE_EVERY, set_aside
 from twin_operator.engine.lease import Leadership, LeaseSettings
@@ -96,6 +96,7 @@ class Process:
         )
         self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE, spacing=SPACING)
         self.store = Store(WATCHED, self._changed)
+        self._conditions = ConditionCounts({each.kind for each in PRIMARY})
         self.world = World(self.store)
         self.type_seconds = 5.0
         """Between two looks for types that are not there."""
@@ -291,7 +292,7 @@ class Process:
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
         self.world.changed(old, new)
-        count_conditions(old, new, of=self._kinds)
+        self._conditions.changed(old, new)
         if old is not None and new is None and old.key.kind in self._kinds:
             self._kinds[old.key.kind].gone(old)
         if not self._may_work.is_set():
