@@ -377,7 +377,15 @@ def build(board: Board) -> str:
         made = made.with_row(dashboards.Row(title).id(next(numbers)))
         for panel in panels:
             made = made.with_panel(_panel(panel, next(numbers)))
-    return json.dumps(json.loads(JSONEncoder(sort_keys=True, indent=1).encode(made.build())), indent=1) + "\n"
+    document = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
+    return json.dumps(_without_nulls(document), indent=1) + "\n"
+
+
+def _without_nulls(node: Any) -> Any:
+    """Leave out what isn't set, which Grafana fills in."""
+    if isinstance(node, dict):
+        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
+    return [_without_nulls(each) for each in node] if isinstance(node, list) else node
 
 
 def files() -> dict[str, str]:
