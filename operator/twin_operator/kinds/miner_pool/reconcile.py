@@ -54,9 +54,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     kind = MINER_POOL.kind
     fields = StatusFields.of(MinerPoolStatus, conditions=conditions_said("MinerPool"))
 
-    def __init__(
-        self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None
-    ) -> None:
+    def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None) -> None:
         super().__init__(tools)
         self._world = world
         self._images = images
