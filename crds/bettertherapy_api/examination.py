@@ -107,6 +107,10 @@ class Outcomes(_Doc):
                 raise ValueError("a row has the score of an anchor, and there is none")
         if any(not 0 <= place < len(self.rows) for place in self.ids):
             raise ValueError("an id stands for no row")
+        critical = [self.ids.get(place) for place, row in enumerate(self.rows) if self.metrics[row[0]] == CRITICAL]
+        if None in critical or len(set(critical)) < len(critical):
+            # One item told many times over would be as good as a whole set.
+            raise ValueError("a critical item has no id of its own")
         if any(not 0 <= place < len(self.ungraded) for place in self.ungraded_ids):
             raise ValueError("an id stands for no ungraded item")
         if any(not 0 <= why < len(self.whys) for why, *_ in self.ungraded):

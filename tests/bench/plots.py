@@ -24,7 +24,7 @@ Points = list[tuple[float, float, float, float]]
 
 def draw(result: Mapping[str, Any], folder: Path = IMAGES) -> str | None:
     """Draw what a benchmark has plots for and return the Markdown that shows them; None where it has none."""
-    drawn = {"best_of": _candidates, "judging": _judging}.get(result["name"])
+    drawn = {"best_of": _candidates, "judging": _judging, "gpu-forgetting": _forgetting}.get(result["name"])
     return drawn(result, folder) if drawn is not None else None
 
 
@@ -43,9 +43,7 @@ def _candidates(result: Mapping[str, Any], folder: Path) -> str | None:
 
 def _judging(result: Mapping[str, Any], folder: Path) -> str | None:
     """Draw the simulated errors of gate and canary; a reader who sees no picture gets what matters in words."""
-    curves: dict[str, dict[str, Points]] = {}
-    for each in result.get("curves", ()):
-        curves.setdefault(each["plot"], {})[each["name"]] = [tuple(point) for point in each["points"]]
+    curves = _curves(result)
     if not {"promotion", "creep", "canary", "canary requests"} <= curves.keys():
         return None
     with _saved(folder / "promotion.svg") as figure:
@@ -84,6 +82,31 @@ def _judging(result: Mapping[str, Any], folder: Path) -> str | None:
         below.set_ylabel("canary's requests until then\n(median, 10% to 90%)")
         below.set_xlabel("the canary's share of failed requests, in percent; what serves: 1")
     return "\n\n".join(f"![{told}](images/{name}.svg)" for name, told in _told(curves).items())
+
+
+def _forgetting(result: Mapping[str, Any], folder: Path) -> str | None:
+    """Draw what a twin still knows of earlier nights, with and without rehearsal and the bound on the distance."""
+    earlier = _curves(result).get("earlier nights")
+    if not earlier:
+        return None
+    with _saved(folder / "forgetting.svg") as figure:
+        axes = figure.subplots()
+        _lines(axes, earlier)
+        axes.axhline(25, color="#777777", linewidth=0.8, linestyle="--")
+        axes.annotate("by chance", (0.99, 25), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=8)
+        axes.set_xlabel("night")
+        axes.set_ylabel("earlier nights' answers still known, in percent\n(median, smallest to largest)")
+        axes.legend(loc="upper right", frameon=False)
+    known = "; ".join(f"{name}: {sorted(points)[-1][2]:.0f}%" for name, points in earlier.items())
+    return f"![What is still known of earlier nights, by night. After the last: {known}](images/forgetting.svg)"
+
+
+def _curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
+    """Return a result's curves by plot and name."""
+    curves: dict[str, dict[str, Points]] = {}
+    for each in result.get("curves", ()):
+        curves.setdefault(each["plot"], {})[each["name"]] = [tuple(point) for point in each["points"]]
+    return curves
 
 
 def _told(curves: Mapping[str, Mapping[str, Points]]) -> dict[str, str]:

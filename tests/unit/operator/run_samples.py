@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bettertherapy_api import names
@@ -114,7 +115,7 @@ def found(
 
     def scored_as(metric: str, parent: float, child: float, number: int) -> list[Scored]:
         same = Scored(metric=metric, category=None, parent=parent, child=child, anchor=parent if anchored else None)
-        return [same] * number
+        return [replace(same, id=f"item-{place}") for place in range(number)]
 
     scored = [
         *scored_as(SCORE, 0.64, child, count),
