@@ -1,4 +1,6 @@
-"""Makes each chart's values.schema.json and the table of values in its README: `python charts/generate.py [--check]`.
+"""Makes each chart's values.schema.json and the table of values in its README, the alerts and the dashboards.
+
+`python charts/generate.py [--check]`.
 
 The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
 that are a custom resource's spec. With --check nothing is written, and files that differ are named.
@@ -12,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dashboards
 import yaml
+
+from bettertherapy_api.metrics.alerts import rules
 
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
@@ -102,6 +107,12 @@ def files() -> dict[Path, str]:
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)
         made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+    operator = CHARTS / "twin-operator" / "files"
+    made[operator / "rules.yaml"] = (
+        "# Made by charts/generate.py of bettertherapy_api.metrics.alerts.\n"
+        + yaml.safe_dump(rules(), sort_keys=False, width=1000)
+    )
+    made |= {operator / "dashboards" / name: text for name, text in dashboards.files().items()}
     return made
 
 
@@ -112,6 +123,7 @@ def main(argv: list[str]) -> int:
         if "--check" in argv:
             sys.stderr.write(f"{path.relative_to(CHARTS.parent)} is stale: run `python charts/generate.py`\n")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             sys.stdout.write(f"wrote {path.relative_to(CHARTS.parent)}\n")
     return 1 if stale and "--check" in argv else 0
