@@ -11,8 +11,11 @@ from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
 
+from neurons.http_server import HttpServer
+
 PATH: Final = "/metrics"
 LAST_BYTES_SECONDS: Final = 1.0
+MOST_CONNECTIONS: Final = 64
 _OPENMETRICS_TYPE: Final = "application/openmetrics-text"
 
 _Render = Callable[[], Awaitable[bytes]]
@@ -39,7 +42,10 @@ class MetricsPort:
         self._openmetrics = _Page(openmetrics, OPENMETRICS) if openmetrics is not None else None
         self.port = port
         """Where it listens, once it does."""
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=LAST_BYTES_SECONDS)
+        self._runner = web.ServerRunner(
+            HttpServer(self._handle, most_connections=MOST_CONNECTIONS, handler_cancellation=False),
+            shutdown_timeout=LAST_BYTES_SECONDS,
+        )
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,8 @@ from kubectl_twin.views import condition
 
 _REACTION_S: Final = 30.0
 REASON_LENGTH: Final = 500
+_CERTAIN: Final = 8
+"""Digits of a digest that no other version of a twin shares."""
 
 
 def pending(twin: Json, digest: str | None = None) -> Json:
@@ -33,6 +36,26 @@ def pending(twin: Json, digest: str | None = None) -> Json:
             f"`kubectl twin review {name}`."
         )
     return dict(found)
+
+
+def is_certain(digest: str) -> bool:
+    """Tell whether what a person wrote for a digest can mean no version but one.
+
+    The operator refuses a version whose first 8 digits are those of another that it knows, the waiting one included.
+    """
+    digits = re.split(r"[:-]", digest.strip().lower())[-1]
+    return re.fullmatch(f"[0-9a-f]{{{_CERTAIN},64}}", digits) is not None
+
+
+def shown(version: Json) -> str:
+    """Return what a doctor looks at once more before she says yes."""
+    score = version.get("scorePercent")
+    lines = [
+        ("version", version["servedName"]), ("digest", version["digest"]), ("made by", version.get("runName") or "-"),
+        ("trained from", version.get("parentDigest") or "the base model"),
+        ("trained on", version.get("datasetDigest") or "-"), ("score", "-" if score is None else f"{score}%"),
+    ]  # fmt: skip
+    return "\n".join(f"{label:<13} {said}" for label, said in lines)
 
 
 def nothing_waits(twin: Json) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from kubectl_twin import terminal
 from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, rounds, subnet, top, twins
 from kubectl_twin.errors import TwinCliError
 
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         app(prog_name="kubectl twin" if Path(sys.argv[0]).name.startswith("kubectl-") else None)
     except TwinCliError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        terminal.complain(f"error: {error}")
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()  # `| head` went away; Python would complain about it once more at exit

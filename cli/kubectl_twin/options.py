@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,8 +46,3 @@ def connect(context: str | None) -> Api:
     from kubectl_twin.api import Api  # noqa: PLC0415
 
     return Api.connect(context=context)
-
-
-def print_json(document: object) -> None:
-    """Print for programs."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -17,18 +17,12 @@ from kubectl_twin.ask import Answer
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
 from kubectl_twin.versions import moment
-from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, printable, short_digest
+from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
 
 _STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
 _PIPE_WIDTH = 200
-"""Width when the output is no terminal: nobody wants tables that wrap in a file."""
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that is wide when it is no terminal."""
-    made = Console(stderr=stderr, highlight=False, emoji=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=_PIPE_WIDTH)
+"""Of a terminal that a table is laid out for, before it is looked whether it fits."""
 
 
 @dataclass
@@ -194,7 +188,7 @@ def judging_report(judging: Judging) -> Group:
         lines.append(Text(f"{judging.ungraded} without a score: they count for neither version", style="yellow"))
     lines += [
         Text.assemble(
-            ("grader: ", "dim"), printable(f"{each.model} ({each.wording})"),
+            ("grader: ", "dim"), f"{each.model} ({each.wording})",
             f", kappa {each.kappa / 100:.2f}, at least {each.low / 100:.2f}, on {each.known} known answers",
         )
         for each in judging.graders
@@ -204,7 +198,7 @@ def judging_report(judging: Judging) -> Group:
     lines += [
         Text.assemble(
             ("clarity, which doesn't count: ", "dim"),
-            f"{printable(each.part).lower()} {each.value}% (was {each.baseline}%) on {each.answers} answers",
+            f"{each.part.lower()} {each.value}% (was {each.baseline}%) on {each.answers} answers",
         )
         for each in judging.clarity
     ]

@@ -8,7 +8,7 @@ from rich.text import Text
 from kubectl_twin.gateway import GatewayAnswer, MinerResult
 from kubectl_twin.proof import Proof
 from kubectl_twin.render import plain_table
-from kubectl_twin.views import printable, short_digest
+from kubectl_twin.views import short_digest
 
 
 def gateway_footer(answer: GatewayAnswer) -> Group:
@@ -35,7 +35,7 @@ def answer_line(answer: GatewayAnswer) -> Text:
         parts.append(f"{answer.tokens} tokens in {answer.seconds:.2f} s")
     if answer.finish_reason == "length":
         parts.append("cut at --max-tokens")
-    line = Text(" · ".join(printable(part) for part in parts), style="dim")
+    line = Text(" · ".join(part for part in parts), style="dim")
     line.append(" · ")
     line.append(*proof_text(answer.proof))
     return line
@@ -46,7 +46,7 @@ def proof_text(proof: Proof | None) -> tuple[str, str]:
     if proof is None:
         return "no receipt came with it", "yellow"
     if proof.proven is None:
-        return f"receipt not checked: {printable(proof.why)}", "yellow"
+        return f"receipt not checked: {proof.why}", "yellow"
     if proof.proven:
         return "receipt verified", "green"
     return f"the receipt does not prove it: {', '.join(proof.failed)}", "bold red"
@@ -65,10 +65,10 @@ def result_table(answer: GatewayAnswer) -> RenderableType:
 
 def short_hotkey(hotkey: str) -> str:
     """Return a hotkey in 13 characters, as `kubectl twin miners` prints it."""
-    return printable(f"{hotkey[:6]}…{hotkey[-6:]}")
+    return f"{hotkey[:6]}…{hotkey[-6:]}"
 
 
 def _score(result: MinerResult) -> Text:
     if result.score is None:
-        return Text(printable(result.failure or "-"), style="yellow")
+        return Text(result.failure or "-", style="yellow")
     return Text(f"{result.score:.2f}")

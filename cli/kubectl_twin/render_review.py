@@ -13,7 +13,6 @@ from bettertherapy_api.run_progress import ReviewItem
 from kubectl_twin.api import Json
 from kubectl_twin.render import gate_table, indented, judging_report, verdict_line
 from kubectl_twin.review import Reviewed
-from kubectl_twin.views import printable
 
 _WIDE = 100
 _ANCHORED = (
@@ -56,17 +55,17 @@ def review_report(twin: Json, reviewed: Reviewed, *, most: int, width: int) -> G
 
 
 def _question(item: ReviewItem) -> Text:
-    how = f" · by {printable(item.way)}" if item.way else ""
-    why = f" · no score: {printable(item.ungraded)}" if item.ungraded else ""
+    how = f" · by {item.way}" if item.way else ""
+    why = f" · no score: {item.ungraded}" if item.ungraded else ""
     text = Text.assemble(
-        (printable(item.question), "bold"), (f"  {printable(item.kind)} · {printable(item.id)}{how}", "dim"),
+        (item.question, "bold"), (f"  {item.kind} · {item.id}{how}", "dim"),
         (why, "yellow"),
     )  # fmt: skip
     if item.warning:
-        text.append(f"\n! {printable(item.warning)}", style="bold red")
+        text.append(f"\n! {item.warning}", style="bold red")
     if item.expected:
         text.append("\nexpected ", style="dim")
-        text.append(printable(item.expected))
+        text.append(item.expected)
     return text
 
 
@@ -75,14 +74,14 @@ def _side_by_side(item: ReviewItem, reviewed: Reviewed) -> Padding:
     table.add_column(ratio=1, overflow="fold")
     table.add_column(ratio=1, overflow="fold")
     table.add_row(*_labels(item, reviewed))
-    table.add_row(Text(printable(item.parent)), Text(printable(item.child)))
+    table.add_row(Text(item.parent), Text(item.child))
     return Padding(table, (0, 0, 0, 2))
 
 
 def _stacked(item: ReviewItem, reviewed: Reviewed) -> Padding:
     before, after = _labels(item, reviewed)
     return Padding(
-        Group(before, Text(printable(item.parent)), after, Text(printable(item.child))), (0, 0, 0, 2)
+        Group(before, Text(item.parent), after, Text(item.child)), (0, 0, 0, 2)
     )  # fmt: skip
 
 
@@ -107,5 +106,5 @@ def _score(percent: int | None) -> str:
 
 def _clarity(parts: dict[str, int]) -> str:
     """Return how clear an answer is, beside whether it is right; nothing where nothing was measured."""
-    told = ", ".join(f"{printable(part).lower()} {percent}%" for part, percent in parts.items())
+    told = ", ".join(f"{part.lower()} {percent}%" for part, percent in parts.items())
     return f" · how clear: {told}" if told else ""

@@ -12,7 +12,7 @@ from bettertherapy_api.examination import examination_name
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.api import Api, Json, core_path, runs_path
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.runs import Gate, gate_of, is_over, what_follows
+from kubectl_twin.runs import Gate, gate_of, is_of_task, is_over, what_follows
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,51 @@ class Reviewed:
 
 
 def run_to_review(twin: Json, runs: Sequence[Json]) -> str:
-    """Return the run whose version waits for the doctor, else is on trial, else was judged last.
+    """Return the run whose version waits for the doctor, else is on trial, else the best of what miners made for tasks
+    and the doctor may choose, else what was judged last.
 
     Raises:
         TwinCliError: no run was ever judged.
     """
     status, name = twin.get("status") or {}, twin["metadata"]["name"]
-    for kind in ("pendingVersion", "canaryVersion", "lastGate"):
+    for kind in ("pendingVersion", "canaryVersion"):
         if run := (status.get(kind) or {}).get("runName"):
             return str(run)
+    if (best := best_candidate(twin, runs)) is not None:
+        return best
+    if run := (status.get("lastGate") or {}).get("runName"):
+        return str(run)
     judged = next((run for run in runs if (run.get("status") or {}).get("eval")), None)
     if judged is not None:
         return str(judged["metadata"]["name"])
     raise TwinCliError(f"No fine-tune of {name} was examined yet: `kubectl twin status {name}` shows what is planned.")
+
+
+def best_candidate(twin: Json, runs: Sequence[Json]) -> str | None:
+    """Return the run of the version that did best, of those that validators' tasks brought for this very version of the
+    twin; None without one. By its score over the parent's, and of equals the first."""
+    active = ((twin.get("status") or {}).get("activeVersion") or {}).get("digest")
+    open_ = [
+        run
+        for run in runs
+        if run["spec"].get("candidate") is not None
+        and (run.get("status") or {}).get("verdict") == "Promote"
+        and run["spec"].get("parentDigest") == active
+        and _awaits_choice(run)
+    ]
+
+    def gain(run: Json) -> int:
+        metrics = ((run["status"].get("eval") or {}).get("metrics")) or []
+        found = next((each for each in metrics if each["name"] == "score"), None)
+        return -101 if found is None else int(found["valuePercent"]) - int(found.get("baselinePercent") or 0)
+
+    open_.sort(key=lambda run: (-gain(run), run["status"].get("completionTime") or "", run["metadata"]["name"]))
+    return str(open_[0]["metadata"]["name"]) if open_ else None
+
+
+def _awaits_choice(run: Json) -> bool:
+    conditions = (run.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Promoted" and each["reason"] == "AwaitingChoice" for each in conditions)
 
 
 def read_review(api: Api, twin: Json, run: str) -> Reviewed:
@@ -112,7 +144,7 @@ def _choose(twin: Json, run: Json | None, digest: str | None) -> str | None:
     status = twin.get("status") or {}
     known = [status.get(f"{kind}Version") for kind in ("active", "canary", "pending")]
     known += [*(status.get("history") or []), *(status.get("refusedVersions") or [])]
-    if run is None or run["spec"].get("task") is None or (run.get("status") or {}).get("verdict") != "Promote":
+    if run is None or not is_of_task(run) or (run.get("status") or {}).get("verdict") != "Promote":
         return None
     if any(each and each.get("digest") == digest for each in known):
         return None

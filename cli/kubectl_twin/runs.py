@@ -208,6 +208,12 @@ def trouble(run: Json) -> str | None:
     return None
 
 
+def is_of_task(run: Json) -> bool:
+    """Tell whether a validator's task asked for the run's version: it is rolled out only where it is chosen."""
+    spec = run.get("spec") or {}
+    return spec.get("task") is not None or spec.get("candidate") is not None
+
+
 def what_follows(run: Json, twin: Json) -> str:
     """Return what becomes of the version of a run that was judged, and what a person can do."""
     status, name = run.get("status") or {}, twin["metadata"]["name"]
@@ -216,7 +222,7 @@ def what_follows(run: Json, twin: Json) -> str:
         return "The new version did worse, or lies below a floor, and won't answer; the version that serves goes on."
     if verdict == "Inconclusive":
         return "That the new version is no worse was not shown, so it won't answer; the version that serves goes on."
-    if (run.get("spec") or {}).get("task") is not None:
+    if is_of_task(run):
         return (
             "It passed. That of a validator's task answers only where it is chosen: kubectl annotate doctortwin "
             f"{name} {names.APPROVE_ANNOTATION}={(status.get('artifact') or {}).get('digest')} --overwrite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,8 +20,6 @@ CONDITION_ORDER = (
 )
 _BAD_WHEN_TRUE = frozenset({"RolledBack"})
 _NEITHER = frozenset({"Progressing"})
-_CONTROLS = frozenset({"Cc", "Cs"})
-"""Unicode's control characters and halves of characters. Its format characters join letters in many scripts."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +165,3 @@ def event_lines(events: list[Json], *, most: int = 10) -> list[EventLine]:
         for e in events
     ]
     return sorted(lines, key=lambda line: line.time or "")[-most:]
-
-
-def printable(text: str) -> str:
-    """Return the text without control characters: a model's answer may not move the cursor."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) in _CONTROLS and each not in "\n\t" else each
-        for each in text
-    )

@@ -17,7 +17,8 @@ _IPV4: Final = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1?[0
 _IPV6: Final = "[[][0-9a-fA-F:.]+[]]"
 _HOST: Final = f"({_NAME}([.]{_NAME})*|{_IPV6})"
 _PORT: Final = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_NO_STEPS: Final = "!self.matches('(^|/)[.][.]?(/|$)')"
+# Percent signs are decoded once where a place is read: a step, or the end of a part, written so would be one then.
+_NO_STEPS: Final = "!self.matches('(?i)(^|/)([.]|%2e){1,2}(/|%2f|$)|%2f|%5c')"
 
 Origin = Annotated[
     str,
@@ -72,6 +73,15 @@ GatewayOrigin = Annotated[
 ]
 """Of a gateway, for programs."""
 
+_OF_CLOUDS: Final = "169[.]254[.][0-9]+[.][0-9]+|168[.]63[.]129[.]16|100[.]100[.]100[.]200|192[.]0[.]0[.]192"
+LINK_LOCAL: Final = (
+    f"(?i)^https?://(({_OF_CLOUDS}|[0-9]+|[0-9]+[.][0-9]+|[0-9]+[.][0-9]+[.][0-9]+)[.]?(:|/|$)"
+    "|([0-9a-fx]+[.])*0[0-9x]|[[]fe[89ab][0-9a-f]:|[[][0-9a-f:]*(a9fe:|169[.]254[.])|[[]fd00:ec2:"
+    "|(metadata[.]google[.]internal|metadata|instance-data([.]ec2[.]internal)?)[.]?(:|/|$))"
+)
+"""Endpoints where clouds hand their machines' keys to whoever asks, and addresses written so as to hide one: with other
+than four parts, or with parts in octal or hex."""
+
 Endpoint = Annotated[
     str,
     Field(
@@ -83,16 +93,17 @@ Endpoint = Annotated[
                 f"self.matches('^https?://{_HOST}(:{_PORT})?(/[^?#]*)?$')",
                 "write the endpoint as http(s)://host, with a port from 1 to 65535 and a path if it has them: no user, "
                 "? or #, since paths are put behind it and keys belong into secretRef",
-            )
+            ),
+            cel(
+                f"!self.matches('{LINK_LOCAL}')",
+                "the endpoint is a link-local address, where clouds hand out keys, or one written as a number: name "
+                "the server by its host name",
+            ),
         ),
     ),
 ]
 """Of a server."""
 
-LINK_LOCAL: Final = (
-    "(?i)^https?://(169[.]254[.]|[[]fe[89ab][0-9a-f]:|[[][0-9a-f:]*(a9fe:|169[.]254[.])|[[]fd00:ec2:|0x|0[0-9]|[0-9]+(:|/|$)"
-    "|metadata[.]google[.]internal|metadata(:|/|$))"
-)
 """Endpoints where clouds hand their machines' keys to whoever asks, and addresses written so as to hide one."""
 _LINK_LOCAL: Final = re.compile(LINK_LOCAL.replace("[[]", r"\["))
 """The same as Python has it, which warns of a bracket in brackets."""
@@ -119,6 +130,23 @@ Network = Annotated[
     ),
 ]
 """Of a chain, by name or URL."""
+
+ClaimFolder = Annotated[
+    str,
+    Field(
+        min_length=8,
+        max_length=512,
+        pattern=r"^pvc://[^\s]+$",
+        json_schema_extra=rules(
+            cel(
+                f"self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/?#@:][^?#@:]*$') && {_NO_STEPS}",
+                "write the folder as pvc://claim/path: a folder of its own on a claim that several pods may mount, "
+                "with no ?, #, @ or :, and no . or .. as a part",
+            )
+        ),
+    ),
+]
+"""A folder on a claim, and not its root."""
 
 StorePlace = Annotated[
     str,
@@ -147,7 +175,7 @@ DatasetPlace = Annotated[
         json_schema_extra=rules(
             cel(
                 f"self.matches('^((pvc|s3|gs|az)://[^/?#@:]+(/[^?#]*)?|file:///[^?#]+"
-                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/dataset[?][^#]*)$') && {_NO_STEPS}",
+                f"|https?://{_HOST}(:{_PORT})?/v1/tasks/{_UUID}/(dataset|examination)[?][^#]*)$') && {_NO_STEPS}",
                 "write the place as pvc://claim/path, s3://bucket/path, gs://, az:// or file:///path: no ? or #, which "
                 "would cut it off, no . or .. as a part, and no user or key, which belong into a Secret; or, of a "
                 "validator's task, as the http(s):// address that its offer names",

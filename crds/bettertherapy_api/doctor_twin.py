@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import LINK_LOCAL, Endpoint, StorePlace
+from bettertherapy_api.addresses import Endpoint, StorePlace
 from bettertherapy_api.gate.budget import LOOKS
 from bettertherapy_api.gate.metrics import LANGUAGES
 from bettertherapy_api.schema import (
@@ -79,7 +79,7 @@ class AdapterSpec(ApiModel):
 
 
 class Placement(ApiModel):
-    """On how many engine pods of each matching pool the twin's adapter is kept loaded."""
+    """On which engine pods of each matching pool the twin's adapter is kept loaded."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -90,10 +90,12 @@ class Placement(ApiModel):
         )
     )
     mode: Literal["All", "Spread", "OnDemand"] = "All"
-    """All: every pod. Spread (`replicas` pods) and OnDemand (loaded at the first request) are not implemented yet, and
-    do as All."""
+    """All: every pod holds it, and miners prefer those that the operator chooses, so that twins share the LoRA slots.
+    Spread: `replicas` pods alone, which the operator chooses. OnDemand (loaded at the first request) is not implemented
+    yet, and does as All."""
     replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
-    """Number of pods, for mode Spread."""
+    """Number of pods, for mode Spread. With one, nobody answers while that pod is being replaced; above 64 every pod
+    holds it."""
 
 
 class Hyperparameters(ApiModel):
@@ -188,11 +190,6 @@ class JudgeRef(ApiModel):
             cel(
                 "!has(self.secondModel) || self.secondModel != self.model",
                 "model and secondModel are the same: leave secondModel out, and the one model is asked in two ways",
-            ),
-            cel(
-                f"!has(self.endpoint) || !self.endpoint.matches('{LINK_LOCAL}')",
-                "the endpoint is a link-local address, where clouds hand out keys, or one written as a number: name "
-                "the judge's server by its host name",
             ),
             cel(
                 "!has(self.secretRef) || !has(self.endpoint) || self.endpoint.startsWith('https://') || "

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import DatasetPlace
+from bettertherapy_api.addresses import ClaimFolder, DatasetPlace
 from bettertherapy_api.doctor_twin import GateMetric, Hyperparameters
 from bettertherapy_api.schema import (
     ApiModel,
@@ -78,6 +78,34 @@ class TaskSpec(ApiModel):
     """What is reported later counts for nothing: a run that hasn't started by then is given up."""
 
 
+class HeldOutSpec(ApiModel):
+    """Conversations that no miner was given."""
+
+    uri: DatasetPlace
+    """An address of the validator's gateway that opens them until the run's time is over."""
+    digest: Digest
+    """sha256 of them."""
+
+
+class CandidateSpec(ApiModel):
+    """A version that a miner made for a validator's task."""
+
+    task: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length=36)]
+    """The task's UUID."""
+    validator: Str63
+    """Validator of this namespace that has it examined, and credits it in its next round."""
+    miner: Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$", max_length=64)]
+    """Hotkey of who made it."""
+    digest: Digest
+    """Of the version, as the miner reported it."""
+    delivered: ClaimFolder
+    """Where it was delivered."""
+    held_out: HeldOutSpec | None = None
+    """What it is asked beside the twin's own items; absent: there is nothing."""
+    deadline: Time
+    """An examination that has not started by then is given up: the task counts neither way."""
+
+
 class Anchor(ApiModel):
     """The version that a person last chose; {} is the base model itself."""
 
@@ -90,7 +118,11 @@ class FineTuneRunSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            cel("self == oldSelf", "spec can't change: a run is done once; create another FineTuneRun instead")
+            cel("self == oldSelf", "spec can't change: a run is done once; create another FineTuneRun instead"),
+            cel(
+                "!has(self.candidate) || (has(self.dataset.digest) && !has(self.task))",
+                "a candidate was made by somebody else from one exact dataset: set dataset.digest, and no task",
+            ),
         )
     )
     twin_ref: TwinRef
@@ -105,6 +137,9 @@ class FineTuneRunSpec(ApiModel):
     task: TaskSpec | None = None
     """The validator's task that it does; absent: none. Its version is examined like any other, and rolled out only
     where the doctor chooses it."""
+    candidate: CandidateSpec | None = None
+    """A version that is only examined, since a miner made it for a validator's task; dataset is what it was given.
+    Absent: the run trains. Its version is rolled out only where the doctor chooses it."""
     hyperparameters: Hyperparameters | None = None
     """How it trains."""
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 0

@@ -37,12 +37,20 @@ PLURAL = "minerpools"
 OWNED_FLAGS = (
     "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
     "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout",
-    "--max-model-len", "--config", "--ssl-.*", "--middleware",
+    "--max-model-len", "--config", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs",
+    "--ssl-ciphers", "--enable-ssl-refresh", "--middleware",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
-# vLLM takes underscores for dashes; the operator puts its own flags last, so that an abbreviation can't win either.
-_OWNED_FLAG_RULE = "self.all(a, !a.matches('^(" + "|".join(OWNED_FLAGS).replace("-", "[-_]") + ")(=|$)'))"
+MOST_REPLICAS = 1000
+"""Engine pods of one pool."""
+
+# vLLM takes underscores for dashes, what stands behind a dot for a part of the value, and for a flag any beginning of
+# its name that no other has: what an owned flag begins with is refused as the flag itself.
+_OWNED_FLAG_RULE = (
+    "self.all(a, ![" + ", ".join(f"'{flag}'" for flag in OWNED_FLAGS) + "].exists(f, "
+    "f.startsWith(a.split('=')[0].split('.')[0].replace('_', '-'))))"
+)
 
 
 class PoolBaseModel(ApiModel):
@@ -99,6 +107,11 @@ class Engine(ApiModel):
                     "args holds a flag that the operator sets itself (socket, model, LoRA, length, drain): use the "
                     "field of spec for it, or remove it",
                 ),
+                # Else it were the value of what comes before it, or vLLM's one argument without a flag: a model.
+                cel(
+                    "self.all(a, a.matches('^--[A-Za-z][A-Za-z0-9_.-]*(=|$)'))",
+                    "write each argument in one element and its name in full, as --flag or --flag=value",
+                ),
                 cel(
                     "self.all(a, !a.contains('$('))",
                     "args are given as they stand, without variables: write the value instead of $(NAME)",
@@ -148,22 +161,42 @@ class Autoscaling(ApiModel):
         )
     )
     mode: Literal["Operator", "External", "Off"] = "Off"
-    """External leaves spec.replicas to an HPA or KEDA; Off leaves it to you; Operator, which will scale by the fields
-    below, is not implemented yet."""
-    min: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Fewest pods; 0 lets an idle pool sleep."""
-    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Operator: the fields below decide, by the operator's Prometheus, and spec.replicas is where a new pool begins.
+    External leaves spec.replicas to an HPA or KEDA; Off leaves it to you."""
+    min: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
+    """Fewest pods; 0 lets an idle pool sleep. A question that comes then waits for the first pod to start."""
+    max: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
     """Most pods."""
     waiting_per_replica: Annotated[int, Field(ge=1, le=10000)] = 4
     """Waiting requests per pod above which the pool grows."""
     kv_cache_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    """KV cache use above which the pool grows."""
+    """KV cache use per pod, on average, above which the pool grows."""
     slot_pressure_percent: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Active twins per LoRA slot above which the pool grows."""
+    """Active twins per LoRA slot of all pods above which the pool grows."""
     idle_seconds: Seconds = 600
-    """Quiet time before the pool sleeps."""
+    """Quiet time before the pool sleeps, where min is 0."""
     stabilization_seconds: Seconds = 300
-    """How long a lower need must last before the pool shrinks."""
+    """How long a lower need must have lasted, and been seen, before the pool shrinks."""
+
+
+class MinerLimits(ApiModel):
+    """What one request, and one client, may ask of the pool; the defaults are for patients whom nobody knows."""
+
+    messages: Annotated[int | None, Field(ge=1, le=100000)] = None
+    """Messages of one request, with their parts and calls of tools; absent means 1024."""
+    answers: Annotated[int | None, Field(ge=1, le=128)] = None
+    """Answers to one request (`n`, times its texts), which an engine runs at once; absent means 16."""
+    tokens: Annotated[int | None, Field(ge=1, le=10000000)] = None
+    """Tokens that may be asked for an answer; absent means as many as the engine's context holds."""
+    patterns: bool = False
+    """Whether regular expressions and grammars are taken, which an engine compiles while others wait."""
+    ignore_eos: bool = False
+    """Whether answers may be made to go on after their end, as benchmarks do."""
+    client_requests: Annotated[int | None, Field(ge=1, le=100000)] = None
+    """Requests of one client at once at each miner; absent means 1024."""
+    client_memory_percent: Annotated[int | None, Field(ge=1, le=100)] = None
+    """Of the memory that a miner has for requests, at most so much for one client; absent means 50. That memory follows
+    the miner's own limit."""
 
 
 class MinerTasks(ApiModel):
@@ -212,6 +245,8 @@ class Miner(ApiModel):
     which the operator makes, with one random token, where there is none."""
     images: bool = False
     """Whether messages may hold images, as data URLs, for base models that see."""
+    limits: MinerLimits | None = None
+    """What one request, and one client, may ask; absent means the defaults of each."""
     cors_origins: Annotated[list[Origin] | None, Field(max_length=16)] = None
     """Origins of the web pages that may call the miner from a browser, for example https://clinic.example; * for all;
     absent means none."""
@@ -372,10 +407,10 @@ class MinerPoolSpec(ApiModel):
     """Taints that engines tolerate."""
     image_pull_secrets: Annotated[list[SecretRef] | None, Field(max_length=8)] = None
     """Secrets to pull the images with."""
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Engine pods; set by `kubectl scale` too."""
+    replicas: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
+    """Engine pods; set by `kubectl scale` too. With autoscaling.mode Operator only a new pool begins with so many."""
     autoscaling: Autoscaling | None = None
-    """How replicas follows the load; absent means Off."""
+    """How the number of engine pods follows the load; absent means Off."""
     miner: Annotated[Miner, Field(default_factory=Miner, json_schema_extra={"default": {}})]
     """The public endpoint."""
     agent: Agent | None = None
@@ -418,16 +453,24 @@ class SlotCounts(ApiModel):
 
 
 class Saturation(ApiModel):
-    """How loaded the pool is, as last measured."""
+    """How loaded the pool is, as measured within the last half minute."""
 
     waiting: Annotated[int | None, Field(ge=0)] = None
-    """Waiting requests."""
+    """Waiting requests: held by miners, or in engines."""
+    running: Annotated[int | None, Field(ge=0)] = None
+    """Requests that engines work on."""
     kv_cache_percent: Percent | None = None
     """KV cache use of the fullest engine."""
+    active_twins: Annotated[int | None, Field(ge=0)] = None
+    """Twins' versions with requests in flight: each wants a LoRA slot."""
+
+
+MAX_SCALING_MESSAGE = 512
+"""Characters of a decision's sentence."""
 
 
 class ScalingRecord(ApiModel):
-    """One change of the number of pods."""
+    """One decision on the number of pods: a change, or that it is held since metrics are missing."""
 
     time: Time
     """When."""
@@ -436,7 +479,11 @@ class ScalingRecord(ApiModel):
     to_replicas: Annotated[int, Field(ge=0)]
     """Pods after."""
     reason: Str63
-    """Why."""
+    """What was done: ScaledUp, ScaledDown, Woken, or why nothing was."""
+    signal: Str63 | None = None
+    """By what: WaitingRequests, RunningRequests, KVCache, SlotPressure, HeldRequests, Idle, Bounds or Metrics."""
+    message: Annotated[str | None, Field(max_length=MAX_SCALING_MESSAGE)] = None
+    """Why, with the figures of that moment."""
 
 
 class MinerPoolStatus(ApiModel):
@@ -448,6 +495,8 @@ class MinerPoolStatus(ApiModel):
     """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
+    desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
+    """Engine pods that there should be, where the operator scales the pool; absent where spec.replicas says so."""
     ready_replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that are ready."""
     ready_summary: Annotated[str | None, Field(max_length=32)] = None
@@ -467,7 +516,7 @@ class MinerPoolStatus(ApiModel):
     cold_start_seconds: Annotated[int | None, Field(ge=0)] = None
     """The newest pod's time from its agent's start to the engine's first answer."""
     scaling_history: Annotated[list[ScalingRecord] | None, Field(max_length=20)] = None
-    """Newest first."""
+    """The last decisions, newest first."""
 
 
 class MinerPool(ApiModel):

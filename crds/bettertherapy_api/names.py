@@ -65,6 +65,10 @@ ADAPTERS_DIR: Final = "/adapters"
 MODELS_DIR: Final = "/models"
 PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
+POOL_TOKENS_DIR: Final = "/etc/bettertherapy/pool-tokens"  # a path
+POOL_TOKENS_VOLUME: Final = "pool-tokens"  # a name
+POOL_TOKEN_HEADER: Final = "x-bettertherapy-pool-token"  # noqa: S105  # a header's name
+"""By which an agent knows a miner of its pool."""
 STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path
 WALLET_DIR: Final = "/etc/bettertherapy/wallet"
 JUDGE_DIR: Final = "/etc/bettertherapy/judge"
@@ -155,6 +159,11 @@ def interactions_uri(store: str, twin: str) -> str:
     Not `datasets`, where the trainer keeps what it trained on: a line that was taken back would come again from there.
     """
     return f"{store.rstrip('/')}/{twin}/interactions"
+
+
+def pool_tokens_secret_name(pool: str) -> str:
+    """Return the name of the Secret by which the pool's miners are known to its agents."""
+    return f"{pool}-pool-tokens"
 
 
 def access_secret_name(pool: str) -> str:

@@ -231,6 +231,13 @@ class TaskClaim(ApiModel):
     """What is reported later counts for nothing."""
 
 
+class Demand(ApiModel):
+    """What patients ask of a miner that no engine pod is there for."""
+
+    held_since: Time | None = None
+    """Since when requests wait because no engine pod is ready; absent while none does. It wakes a pool that sleeps."""
+
+
 class GatewayView(ApiModel):
     """What a validator's gateway sees of its subnet."""
 
@@ -289,8 +296,10 @@ class MinerReport(ApiModel):
 
     pod: PodRef
     """The pod it speaks of."""
-    subnet: SubnetReport
-    """Its place on the subnet."""
+    subnet: SubnetReport | None = None
+    """Its place on the subnet; absent for a miner without a wallet."""
+    demand: Demand | None = None
+    """What is asked of it and can't be answered for want of an engine pod; a miner of a pool that may sleep has it."""
     tasks: Annotated[list[TaskClaim] | None, Field(max_length=MAX_TASKS)] = None
     """Fine-tune tasks that it was offered and that wait for the operator's word."""
 
@@ -311,8 +320,9 @@ class StoredReport(Holdings):
         json_schema_extra=rules(
             cel("self.metadata.name == self.pod.name", "metadata.name must be pod.name: a report speaks of one pod"),
             cel(
-                "[has(self.engine), has(self.subnet), has(self.gateway)].filter(x, x).size() == 1",
-                "a report has engine (an agent's), subnet (a miner's) or gateway (a gateway's): set one of them",
+                "[has(self.engine), has(self.subnet) || has(self.demand), has(self.gateway)].filter(x, x).size() == 1",
+                "a report has engine (an agent's), subnet or demand (a miner's), or gateway (a gateway's): set one of "
+                "them",
             ),
             cel(
                 "has(self.engine) == has(self.ready)",
@@ -326,7 +336,9 @@ class StoredReport(Holdings):
     engine: EngineReport | None = None
     """The engine process; an agent's report has it."""
     subnet: SubnetReport | None = None
-    """The miner's place on its subnet; a miner's report has it."""
+    """The miner's place on its subnet; the report of a miner with a wallet has it."""
+    demand: Demand | None = None
+    """What is asked of a miner and can't be answered for want of an engine pod."""
     tasks: Annotated[list[TaskClaim] | None, Field(max_length=MAX_TASKS)] = None
     """Fine-tune tasks that a miner was offered and that wait for the operator's word."""
     gateway: GatewayView | None = None

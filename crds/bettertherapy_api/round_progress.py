@@ -36,7 +36,7 @@ true makes the whole document unreadable. Nothing of a patient, no question and 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -53,6 +53,10 @@ WEIGHTS_KEY: Final = "weights.json"
 RECOMPUTED_KEY: Final = "recomputed.json"
 ORDER_DIR: Final = "/etc/bettertherapy/round"
 TRY_AGAIN: Final = 75
+MAX_CANDIDATES: Final = 50
+MAX_EXAMINED: Final = 200
+TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""A fine-tune task's UUID."""
 
 CLASSES: Final = (
     "LedgerUnreachable", "LedgerFailed", "ChainUnreachable", "NotRegistered", "WalletMissing", "ColdkeyFound",
@@ -136,6 +140,20 @@ class OrderedTasks(Document):
     """Of fewer lines no task is made."""
     max_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, alias="maxInteractions")
     """Lines of one dataset; those of the weakest topics are taken first."""
+    examine: bool = False
+    """Whether miners deliver what they made, and the operator has it examined."""
+
+
+class ExaminedTask(Document):
+    """What the validator's own examination of a task's version came to, by the operator's reckoning."""
+
+    task: TaskId
+    adapter: Digest
+    """The version that was examined."""
+    verdict: Literal["Promote", "Reject", "Inconclusive"]
+    """Promote: no worse than its parent; Inconclusive: it could not be examined, or not told."""
+    message: Sentence = ""
+    """Why."""
 
 
 class RoundOrder(Document):
@@ -164,6 +182,8 @@ class RoundOrder(Document):
     rewards: OrderedRewards | None = None
     """None: miners are scored, and no weights are set."""
     tasks: OrderedTasks | None = None
+    examined: Annotated[tuple[ExaminedTask, ...], Field(max_length=MAX_EXAMINED)] = ()
+    """Tasks whose versions were examined before the round began."""
 
 
 class MinersReport(Document):
@@ -227,6 +247,28 @@ class TasksReport(Document):
     made: Count = 0
     sent: Count = 0
     accepted: Count = 0
+    examined: Count = 0
+    passed: Count = 0
+
+
+class Candidate(Document):
+    """A version that a miner reported as a task's, to be examined by the validator's operator."""
+
+    task: TaskId
+    twin: Annotated[str, Field(min_length=1, max_length=54)]
+    twin_uid: Annotated[str, Field(alias="twinUID", min_length=1, max_length=64)]
+    miner: Hotkey
+    adapter: Digest
+    parent: Digest | None = None
+    """What it was to begin from; None for the base model itself."""
+    dataset: Annotated[str, Field(max_length=1024)]
+    """What the miner was given: an address that opens it until the time given here."""
+    dataset_digest: Digest = Field(alias="datasetDigest")
+    held_out: Annotated[str, Field(max_length=1024)] | None = Field(default=None, alias="heldOut")
+    """Conversations that no miner was given, likewise; None: there are none."""
+    held_out_digest: Digest | None = Field(default=None, alias="heldOutDigest")
+    until: Time
+    """Until when it may be examined."""
 
 
 def _best(value: Any) -> Any:
@@ -254,6 +296,8 @@ class RoundProgress(Document):
     """Of the results as they are stored; only then."""
     measures: MeasuresReport | None = None
     tasks: TasksReport | None = None
+    candidates: Annotated[tuple[Candidate, ...], Field(max_length=MAX_CANDIDATES)] = ()
+    """Versions that wait for their examination."""
     failure: FailureReport | None = None
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from bettertherapy_api.schema import Time
 
 MAX_MINERS = 4096
 MAX_ANSWERS = 10_000
+MAX_TASKS = 200
 
 Part = Annotated[float, Field(ge=0, le=100)]
 
@@ -94,9 +95,25 @@ class AnswerView(Document):
     evidence: Annotated[tuple[Evidence, ...], Field(max_length=64)] = ()
 
 
+class TaskView(Document):
+    """One fine-tune task that the miner was offered, and how far it came."""
+
+    task: str
+    twin: str
+    state: str
+    """offered, accepted, refused, finished, passed, failed, expired, disallowed, inconclusive or withdrawn."""
+    adapter: str | None = None
+    """What the miner reported."""
+    detail: str = ""
+    """Why, as who decided it says."""
+    at: Time
+
+
 class MinerView(Document):
     """GET /v1/rounds/NAME/miners/HOTKEY."""
 
     round: str
     miner: MinerLine
     answers: Annotated[tuple[AnswerView, ...], Field(max_length=MAX_ANSWERS)] = ()
+    tasks: Annotated[tuple[TaskView, ...], Field(max_length=MAX_TASKS)] = ()
+    """Fine-tune tasks of the two weeks before the round and of its own, the newest first."""

@@ -7,7 +7,7 @@ merge them; they keep the last good entry when one doesn't parse, so that servin
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -20,6 +20,8 @@ TWINS_PER_SLICE = 100
 PODS_PER_SLICE = 1000
 PROMPTS_PER_SLICE = 1024
 VERSIONS_PER_TWIN = 16
+PODS_PER_TWIN = 128
+"""So many pods are named at most. A twin that is to be on more is on every pod."""
 MAX_PROMPT = 8192
 """Characters of one system prompt."""
 
@@ -51,6 +53,8 @@ class PoolHeader(ApiModel):
     """LoRA slots of one engine."""
     max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
     """Highest rank that an adapter may have."""
+    miners_have_tokens: bool = False
+    """Every miner of the pool brings the pool's tokens: its agents answer nobody who doesn't."""
 
 
 class Version(ApiModel):
@@ -65,7 +69,7 @@ class Version(ApiModel):
 
 
 class Adapter(ApiModel):
-    """One adapter that every engine pod of the pool must hold."""
+    """One adapter that the twin's engine pods must hold."""
 
     served_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
     """The name under which the engine serves it."""
@@ -90,6 +94,14 @@ class TwinEntry(ApiModel):
     """What may answer now. Their weights add up to 100."""
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=VERSIONS_PER_TWIN)] = ()
     """What the engines must hold: more than the versions, since the next one is loaded before it answers."""
+    placement: Literal["Spread", "OnDemand"] | None = None
+    """Spread: only `pods` hold its adapters. Absent: every pod does."""
+    pods: Annotated[tuple[Uid, ...] | None, Field(max_length=PODS_PER_TWIN)] = None
+    """UIDs of the engine pods that miners prefer for it, the first one first. Absent: none before others."""
+
+    def is_held_by(self, pod: Uid) -> bool:
+        """Tell whether the pod of this UID is to hold its adapters."""
+        return self.placement is None or self.pods is None or pod in self.pods
 
 
 class PodEntry(ApiModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from bettertherapy_api.addresses import Endpoint, GatewayOrigin, Network, Origin, PagesOrigin, StorePlace
+from bettertherapy_api.addresses import ClaimFolder, Endpoint, GatewayOrigin, Network, Origin, PagesOrigin, StorePlace
 from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.pod_overlay import ServingPodOverlay
@@ -269,6 +269,11 @@ class TaskOffers(ApiModel):
     """Of a day on which fewer answers were rated, corrected or compared no task is made."""
     max_interactions: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Lines of one dataset: those of the topics that the twin's miners know worst are taken first."""
+    deliveries: ClaimFolder | None = None
+    """Where the gateway puts what miners made of their tasks, for example pvc://deliveries/tasks: each version is
+    examined by a run exam-<task> in the pool that trains its twin, against its parent, with what no miner was given.
+    One patient in eight is kept for that, from miners and from the twins' own nights. A claim that several pods may
+    mount at a time. Absent: nothing is taken, and no task is passed."""
 
 
 class FineTuneTasks(ApiModel):

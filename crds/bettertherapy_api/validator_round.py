@@ -153,6 +153,10 @@ class TasksStatus(ApiModel):
     """Of those that were under way, so many were answered by their miners in this round."""
     accepted: Annotated[int, Field(ge=0)] = 0
     """Of these, so many took it."""
+    examined: Annotated[int, Field(ge=0)] = 0
+    """Tasks of earlier rounds on whose versions this round took in the validator's own verdict."""
+    passed: Annotated[int, Field(ge=0)] = 0
+    """Of these, so many versions are no worse than what they began from."""
 
 
 class Recomputed(ApiModel):

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from demo.errors import DemoError
@@ -15,6 +14,7 @@ from demo.show import run
 from demo.stage import Options
 from demo.targets import CurrentTarget, KindTarget, LocalTarget, Target
 from demo.timeline import Timeline
+from kubectl_twin.text_console import TextConsole
 from localcluster.layout import cache_dir
 
 _WORK = Path(__file__).resolve().parents[2] / "build" / "demo"
@@ -24,9 +24,9 @@ _PIPE_WIDTH = 120
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when all went as it should, 1 when a step failed, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False, emoji=False)
+    console = TextConsole(markup=True)
     if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=_PIPE_WIDTH)
+        console = TextConsole(markup=True, width=_PIPE_WIDTH)
     timeline = Timeline(console)
     targets: dict[str, Target] = {
         "local": LocalTarget(options.name),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from bettertherapy_api import names
-from demo import browser, pages
+from demo import browser, pages, tasks
 from demo.doctors import QUESTION, Doctor
 from demo.errors import DemoError
 from demo.installation import NAMESPACE
@@ -91,6 +91,8 @@ def validator() -> Json:
                 "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             },
             "ledger": {"size": "1Gi"},
+            # From the start: the gateway's pod is not to be made anew for it.
+            "fineTuneTasks": tasks.offers(NAME),
         },
     }
 

@@ -44,6 +44,8 @@ def operator_values(images: Images, prometheus: str | None = None) -> Json:
             "trainerCPU": images["trainer-cpu"].values,
         },
         "prometheus": {"url": prometheus or ""},
+        # No registry has this name (RFC 2606): for trying what is said of an image that isn't there.
+        "tenants": {"images": ["registry.invalid/*"]},
     }
 
 

@@ -15,7 +15,8 @@ from demo.kube import Json, Kube
 from kubectl_twin.ask import Answer
 from kubectl_twin.gateway import GatewayAnswer
 from kubectl_twin.render_gateway import proof_text
-from kubectl_twin.views import printable, short_digest
+from kubectl_twin.terminal import as_text
+from kubectl_twin.views import short_digest
 
 _COLOURS = {"Promote": "green", "Reject": "red"}
 
@@ -49,7 +50,7 @@ def print_gateway(console: Console, title: str, answer: GatewayAnswer, called: M
     for header in ("MINER", "UID", "SCORE", "SECONDS"):
         table.add_column(header, justify="left" if header == "MINER" else "right")
     for result in answer.results:
-        score = escape(printable(result.failure or "-")) if result.score is None else f"{result.score:.2f}"
+        score = escape(as_text(result.failure or "-")) if result.score is None else f"{result.score:.2f}"
         table.add_row(escape(called.get(result.hotkey, "?")), str(result.uid), score, f"{result.seconds:.1f}")
     console.print(table)
     console.print()
@@ -78,11 +79,18 @@ def print_weights(
     console.print()
 
 
+def print_circle(console: Console, drawing: str, *, scene: str) -> None:
+    """Print the drawing as it is."""
+    print_scene(console, scene)
+    console.print(drawing, highlight=False, markup=False, soft_wrap=True)
+    console.print()
+
+
 def print_command(console: Console, command: str, said: str, *, scene: str) -> None:
     """Print what a command of `kubectl twin` says."""
     print_scene(console, scene)
     console.print(f"[bold]$ kubectl twin {escape(command)}[/bold]", highlight=False, soft_wrap=True)
-    console.print(printable(said.rstrip()), highlight=False, markup=False, soft_wrap=True)
+    console.print(as_text(said.rstrip()), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
@@ -147,7 +155,7 @@ def _percent(value: int | None) -> str:
 def _box(console: Console, text: str, *, title: str, subtitle: str) -> None:
     console.print(
         Panel(
-            escape(printable(text.strip())) or "[red](no text)[/red]",
+            escape(as_text(text.strip())) or "[red](no text)[/red]",
             title=escape(title),
             title_align="left",
             subtitle=escape(subtitle),

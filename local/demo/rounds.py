@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from bettertherapy_api import names
 from bettertherapy_api.round_view import MinerLine, MinerView, RoundView
-from demo import gateway, pages
+from demo import gateway, pages, tasks
+from demo.circle import circle
 from demo.doctors import Doctor
 from demo.errors import DemoError
-from demo.installation import NAMESPACE, STORE_CLAIM
+from demo.installation import NAMESPACE, POOL, STORE_CLAIM
 from demo.kube import Json, Kube, troubled_pods
 from demo.miners import CARELESS, OtherMiners
 from demo.receipts import until
@@ -60,6 +61,8 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
             store.upload(Path(scratch), f"{store.root}/{FOLDER}")
         kube.apply(validator())
         until(lambda: _validator_is_seen(kube), patience=_SEEN_S)
+    with timeline.step("let the ledger remember a day: what patients said and the doctor corrected yesterday"):
+        day = tasks.remember_yesterday(kube, doctor, validator=gateway.NAME, miner=subnet.wallets[POOL].address)
     name = create(kube, doctor)
     timeline.note(f"$ kubectl create -f round.yaml -n {NAMESPACE}   # ValidatorRound {name}")
     with timeline.step(f"hold round {name}: every miner of {doctor.name}'s twin is asked the same") as detail:
@@ -84,6 +87,11 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
     called = {wallet.address: who for who, wallet in {**subnet.wallets, **others.wallets}.items()}
     pages.print_weights(console, "What the chain has of it:", view.miners, weights, called)
     check(view, weights, again, careless=careless)
+    with timeline.step("find what the best miners were handed: yesterday's conversations, and a FineTuneRun") as detail:
+        task = tasks.handed(kube, made, doctor, on_progress=detail)
+    pages.print_tables(console, kube, ("finetuneruns",), namespace=NAMESPACE)
+    turn = tasks.turn_of(doctor, view, weights, called=called, day=day, task=task)
+    pages.print_circle(console, circle(turn), scene="The circle, as it went this time:")
 
 
 def questions_digest() -> str:

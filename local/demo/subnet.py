@@ -86,6 +86,8 @@ class Subnet:
             "chain": NETWORK,
             "walletSecretRef": {"name": secret_name(pool)},
             **({"externalAddress": address} if address else {}),
+            # The clinic's own pool has a base model and a store to train in; only there a task can be done.
+            **({"tasks": {"accept": True}} if pool == POOL else {}),
         }
 
     def apply_standby(self, *, await_address: bool) -> None:

@@ -14,12 +14,14 @@ from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings, parse_settings
 from neurons.cluster import ClusterClient, ObjectWatch, PodReportWriter, paths
 from neurons.garbage import set_aside
+from neurons.unsaid import WithoutWords, on_loop_error
 
 
 async def run(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT and return the exit status: 70 after a defect."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with ClusterClient() as cluster:
@@ -48,11 +50,11 @@ async def run(settings: Settings) -> int:
 def main() -> None:
     """Read the settings and run."""
     settings = parse_settings()
-    logging.basicConfig(
-        level=settings.log_level,
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s {settings.namespace}/{settings.pool} %(name)s: %(message)s",
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        WithoutWords(f"%(asctime)s %(levelname)s {settings.namespace}/{settings.pool} %(name)s: %(message)s")
     )
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(run(settings)))
 

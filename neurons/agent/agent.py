@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
+from bettertherapy_api import names
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from bettertherapy_api.report import MAX_ADAPTERS, MAX_MESSAGE, EngineReport, FailureReason, PodRef, PodReport, Slots
 from neurons.agent.base_digest import BaseDigest
@@ -34,7 +35,9 @@ from neurons.agent.settings import Settings
 from neurons.agent.template import ChatTemplate
 from neurons.agent.traffic import Traffic
 from neurons.cluster import Backoff, Change, Event, RoutingView, in_turns
+from neurons.http_server import HttpServer
 from neurons.metrics_port import MetricsPort
+from neurons.pool_tokens import PoolTokens
 from neurons.store import fetch_adapter, read_manifest
 from neurons.store.errors import DigestMismatch
 
@@ -44,6 +47,8 @@ SLOT_WINDOW_SECONDS: Final = 60.0
 """An adapter that ran a request within this time is counted as using a slot."""
 _SLOT_LOOK_SECONDS: Final = 10.0
 LESSONS_PATH: Final = "/agent/v1/lessons"
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""What the kubelet asks, which has no token."""
 _SHUTDOWN_QUIET_SECONDS: Final = 1.0
 TWINS_AT_ONCE: Final = 50
 """So many are taken into the roster before others have the loop."""
@@ -110,6 +115,7 @@ class Agent:
             pvc_dir=settings.pvc_dir,
             lap_seconds=settings.lessons_seconds,
         )
+        self.tokens = PoolTokens(settings.tokens_dir)
         self.proxy = Proxy(
             engine=self.engine,
             monitor=self.monitor,
@@ -122,6 +128,7 @@ class Agent:
             pod=settings.pod_name,
             max_body_bytes=settings.max_body_bytes,
             max_in_flight=settings.max_in_flight,
+            images=settings.images,
         )
         self.drain = Drain(
             drain_file=settings.drain_file,
@@ -172,6 +179,7 @@ class Agent:
                 self._save_routing,
                 self._reporter.run,
                 self.lessons.run,
+                self.tokens.follow,
             ):
                 await stack.enter_async_context(self._background(work))
             if self._local:
@@ -347,7 +355,7 @@ class Agent:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         # web.Server and not web.Application: no router, no path normalising, no middlewares between wire and check.
-        server = web.Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        server = HttpServer(self._handle)
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -366,6 +374,8 @@ class Agent:
         if "upgrade" in request.headers:
             return problem(400, "BadRequestError", "no upgrades here")
         path, _, query = request.raw_path.partition("?")
+        if path not in _OPEN_PATHS and (refusal := self._stranger(request)) is not None:
+            return refusal
         if path in GENERATION_PATHS and request.method == "POST" and not query:
             return await self.proxy.generate(request, path)
         page = self._pages.get(path) if request.method == "GET" else None
@@ -375,6 +385,21 @@ class Agent:
             self.metrics.refused.labels("not_allowed").inc()
             return problem(404, "NotFoundError", "no such route here")
         return await page()
+
+    def _stranger(self, request: web.BaseRequest) -> web.Response | None:
+        """Return the refusal of whoever isn't a miner of this pool; None of one who is.
+
+        As long as the operator doesn't say that all miners bring tokens, some may be of the release before.
+        """
+        if self.view.header is None or not self.view.header.miners_have_tokens:
+            return None
+        if self.tokens.admits(request.headers.get(names.POOL_TOKEN_HEADER)):
+            return None
+        self.metrics.refused.labels("stranger").inc()
+        if not self.tokens.known:
+            message = "this pod has no token by which it knows its miners yet: the pool's Secret is missing or empty"
+            return problem(503, "NoTokens", message, headers={names.RETRY_HEADER: "other-pod", "Retry-After": "1"})
+        return problem(401, "NotAMiner", "this is a door for the miners of this pool: ask one of those")
 
     async def _health_page(self) -> web.Response:
         return web.Response(text="ok\n")

@@ -20,6 +20,10 @@ NOT_FINITE_WORDS: Final = b"not JSON compliant"
 _MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 
+_KNOWN_KINDS: Final = frozenset({"NotFoundError", "InvalidUserInput", "BadRequestError", "InternalServerError"})
+"""Of errors, by which vLLM tells them apart."""
+
+
 class EngineError(Exception):
     """The engine did not do what was asked."""
 
@@ -35,8 +39,17 @@ class EngineSilent(EngineError):  # noqa: N818
 class EngineAnswer(EngineError):  # noqa: N818
     """It answered with an error. Match by `status` and `kind` together: versions of vLLM move them separately."""
 
-    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
-        super().__init__(f"{status} {kind}: {message}")
+    def __init__(
+        self, status: int, kind: str, message: str, param: str | None = None, *, of_stranger: bool = False
+    ) -> None:
+        if of_stranger:
+            # What is said goes into reports and conditions, which a tenant reads who chose the server: it may be one
+            # that only the pod reaches. Words that mean something here are known, and no secret.
+            kind = kind if kind in _KNOWN_KINDS else ""
+            known = NOT_FINITE_WORDS.decode()
+            message = known if known in message else "its words are not repeated"
+            param = param if param in (None, "messages", "model") else "another"
+        super().__init__(f"{status} {kind}: {message}" if kind else f"{status}: {message}")
         self.status = status
         self.kind = kind
         self.message = message
@@ -228,7 +241,7 @@ class EngineClient:
                     if len(content) > _MAX_ANSWER_BYTES:
                         raise EngineAnswer(response.status, "TooLarge", f"{path} answered more than 16 MiB")
                 if response.status != 200:
-                    raise parse_error(response.status, bytes(content))
+                    raise parse_error(response.status, bytes(content), of_stranger=self._socket is None)
                 return bytes(content)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, (ConnectionRefusedError, FileNotFoundError)):
@@ -257,15 +270,18 @@ class EngineClient:
             raise EngineAnswer(401, "NoKey", f"{self._key_file} can't be read: {error.strerror}") from error
 
 
-def parse_error(status: int, content: bytes) -> EngineAnswer:
-    """Read an error answer: `{"error": {...}}` of vLLM ≥ 0.9, the bare object of older ones, or anything else."""
+def parse_error(status: int, content: bytes, *, of_stranger: bool = False) -> EngineAnswer:
+    """Read an error answer: `{"error": {...}}` of vLLM ≥ 0.9, the bare object of older ones, or anything else.
+
+    `of_stranger`: of a server that a pool names (`engine.endpoint`), and no engine of its own.
+    """
     try:
         document = orjson.loads(content)
         error = document.get("error", document)
         param = error.get("param")
         return EngineAnswer(
             status, str(error.get("type", "")), str(error.get("message", ""))[:1000],
-            None if param is None else str(param)[:100],
+            None if param is None else str(param)[:100], of_stranger=of_stranger,
         )  # fmt: skip
     except (orjson.JSONDecodeError, AttributeError):
-        return EngineAnswer(status, "", content[:200].decode("utf-8", "replace"))
+        return EngineAnswer(status, "", content[:200].decode("utf-8", "replace"), of_stranger=of_stranger)

@@ -16,6 +16,7 @@ import orjson
 from aiohttp import web
 
 from bettertherapy_api import names
+from neurons import engine_fields
 from neurons.agent.engine import EngineClient
 from neurons.agent.metrics import AgentMetrics
 from neurons.agent.monitor import EngineMonitor
@@ -28,23 +29,17 @@ log = logging.getLogger(__name__)
 
 _WHOLE_BYTES: Final = 1024 * 1024
 """Answers of known length up to this are sent on in one piece; streams have no length."""
-GENERATION_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"})
+GENERATION_PATHS: Final = frozenset(engine_fields.BY_PATH)
 """What goes on to the engine. `/tokenize` generates nothing: it says how long a prompt is."""
 OTHER_POD: Final = {names.RETRY_HEADER: "other-pod"}
 
-REFUSED_FIELDS: Final = frozenset(
+_REFUSED_TEMPLATE_FIELDS: Final = frozenset({"chat_template", "tokenize"})
+_MESSAGE: Final = frozenset(
     {
-        # Which weights answer is decided by `model` alone.
-        "lora_request", "lora_name", "lora_path", "lora_int_id", "adapter", "adapter_id",
-        # Ways to other machines, other requests' caches, or code.
-        "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "logits_processors", "chat_template",
-        "prompt_embeds", "media_io_kwargs", "mm_processor_kwargs", "mm_payload", "request_id",
-        # They kill vLLM 0.32 on a CPU when another request runs in the same step, or spoil that one's answer.
-        "prompt_logprobs", "echo", "logprob_token_ids",
+        "role", "content", "name", "tool_call_id", "tool_calls", "function_call", "refusal", "reasoning",
+        "reasoning_content",
     }
 )  # fmt: skip
-_REFUSED_TEMPLATE_FIELDS: Final = frozenset({"chat_template", "tokenize"})
-_URL_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio", "file", "image_pil"})
 
 _REQUEST_HEADERS: Final = ("accept", "x-request-id", "traceparent", "tracestate")
 _DROPPED_ANSWER_HEADERS: Final = frozenset(
@@ -84,7 +79,10 @@ class Proxy:
         pod: str,
         max_body_bytes: int,
         max_in_flight: int,
+        images: bool = False,
     ) -> None:
+        """`images`: messages may hold some, as data URLs."""
+        self._images = images
         self._engine = engine
         self._monitor = monitor
         self._roster = roster
@@ -119,7 +117,7 @@ class Proxy:
     async def generate(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """POST to one of GENERATION_PATHS."""
         try:
-            document = await self._document(request)
+            document = await self._document(request, path)
             name = _model(document)
         except Refusal as refusal:
             self._metrics.refused.labels("bad_request").inc()
@@ -203,7 +201,7 @@ class Proxy:
         # In the next turn, so that the client's last byte doesn't wait for it.
         asyncio.get_running_loop().call_soon(self._odd_answers.saw, name, status, answer[:MOST_BYTES], asked)
 
-    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
+    async def _document(self, request: web.BaseRequest, path: str) -> dict[str, Any]:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "UnsupportedMediaType", "send the body uncompressed")
         if request.content_type != "application/json":
@@ -219,10 +217,10 @@ class Proxy:
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise Refusal(400, "BadRequestError", f"the body is no JSON: {error}") from error
+            raise Refusal(400, "BadRequestError", f"the body is no JSON: {error.msg}") from None
         if not isinstance(document, dict):
             raise Refusal(400, "BadRequestError", "the body must be a JSON object")
-        _check_fields(document)
+        _check_fields(document, path, images=self._images)
         return document
 
     def _base_names(self) -> tuple[str, ...]:
@@ -240,33 +238,55 @@ class Proxy:
         return mark
 
 
-def _check_fields(document: dict[str, Any]) -> None:
-    refused = sorted(
-        field
-        for field in REFUSED_FIELDS & document.keys()
-        if (document[field] is not None and document[field] is not False)
-    )
+def _check_fields(document: dict[str, Any], path: str, *, images: bool) -> None:
+    """Refuse what is not on the route's list; what it says nothing by (null, false) is taken away instead.
+
+    Of what is left out on purpose: `prompt_logprobs`, `echo` and `logprob_token_ids` kill vLLM 0.32 on a CPU when
+    another request runs in the same step, or spoil that one's answer.
+    """
+    refused = []
+    for field in document.keys() - engine_fields.BY_PATH[path]:
+        if document[field] is None or document[field] is False:
+            del document[field]
+        else:
+            refused.append(field[:64])
     template = document.get("chat_template_kwargs")
     if isinstance(template, dict):
         refused += sorted(f"chat_template_kwargs.{k}" for k in _REFUSED_TEMPLATE_FIELDS & template.keys())
     if refused:
-        raise Refusal(400, "BadRequestError", f"not allowed here: {', '.join(refused)}")
+        raise Refusal(400, "BadRequestError", f"not allowed here: {', '.join(sorted(refused)[:8])}")
     messages = document.get("messages")
     for message in messages if isinstance(messages, list) else ():
-        parts = message.get("content") if isinstance(message, dict) else None
-        for part in parts if isinstance(parts, list) else ():
-            # The engine would fetch such URLs itself, from inside the cluster. An image that lies in the request is not
-            # fetched; whether the pool takes any is the miner's to say.
-            named = isinstance(part, dict) and (part.get("type") in _URL_PARTS or _URL_PARTS & part.keys())
-            if named and not _is_inline_image(part):
-                raise Refusal(400, "BadRequestError", "only text is taken: remove images, audio, video and files")
+        if not isinstance(message, dict):
+            raise Refusal(400, "BadRequestError", "each of `messages` must be an object")
+        if not message.keys() <= _MESSAGE:
+            raise Refusal(400, "BadRequestError", f"a message has `{min(message.keys() - _MESSAGE)[:64]}`: remove it")
+        content = message.get("content")
+        if isinstance(content, list) and not all(_is_text(part) or (images and _is_image(part)) for part in content):
+            kinds = "texts, and images as data URLs, are" if images else "only text is"
+            raise Refusal(400, "BadRequestError", f"{kinds} taken: remove other parts of messages")
+        if not (content is None or isinstance(content, str | list)):
+            raise Refusal(400, "BadRequestError", "the `content` of a message must be a text or a list of parts")
 
 
-def _is_inline_image(part: dict[str, Any]) -> bool:
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else None
-    known = part.keys() == {"type", "image_url"} and part["type"] == "image_url"
-    return known and isinstance(url, str) and url.startswith("data:image/")
+def _is_text(part: Any) -> bool:
+    return (
+        isinstance(part, dict)
+        and part.keys() == {"type", "text"}
+        and part["type"] == "text"
+        and isinstance(part["text"], str)
+    )
+
+
+def _is_image(part: Any) -> bool:
+    """Tell whether it is an image that lies in the request: others the engine would fetch, from inside the cluster."""
+    if not isinstance(part, dict) or part.keys() != {"type", "image_url"} or part["type"] != "image_url":
+        return False
+    image = part["image_url"]
+    if not isinstance(image, dict) or not {"url"} <= image.keys() <= {"url", "detail"}:
+        return False
+    url = image["url"]
+    return isinstance(url, str) and url.startswith("data:image/")
 
 
 def _model(document: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Roster:
         self._left: dict[str, Path] = {}
         """Folders of adapters that couldn't be unloaded; they go when the engine has let go of the name."""
         self._stopping = False
-        self._wanted = Wanted()
+        self._wanted = Wanted(settings.pod_uid)
         self.pool: PoolHeader | None = None
         """The pool as the newest routing has it; None until some was read."""
         monitor.listeners.append(self._on_poll)
@@ -115,6 +115,7 @@ class Roster:
         wanted = {
             self._settings.adapter_path(twin.name, adapter.digest)
             for twin in twins.values()
+            if twin.is_held_by(self._settings.pod_uid)
             for adapter in twin.adapters
         }
         for twin in (p for p in root.iterdir() if p.is_dir()):

@@ -49,6 +49,8 @@ class Settings:
     """Longest wait for an answer to one poll of the engine."""
     request_seconds: float = 600.0
     """Longest silence within one proxied request."""
+    tokens_dir: Path = Path(names.POOL_TOKENS_DIR)
+    """Tokens by which the pool's miners are known."""
     store_uri: str | None = None
     """Root of the pool's adapter store, where twins without an adapter have their lessons, too."""
     lessons_seconds: float = 15.0
@@ -59,6 +61,8 @@ class Settings:
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = 1024
     """Requests at once; beyond it, an eighth for twins below their fair share, and an eighth divided among all."""
+    images: bool = False
+    """Messages may hold images, as data URLs: the pool allows them."""
     retry_first: float = 0.2
     retry_most: float = 30.0
     log_level: str = "INFO"
@@ -115,10 +119,12 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
     option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
     option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
+    option("--tokens-dir", "POOL_TOKENS_DIR", names.POOL_TOKENS_DIR, "folder with the tokens of the pool's miners")
     option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(MAX_BODY_BYTES), "largest request body")
+    option("--images", "IMAGES", "", "true: let images in messages through, as data URLs")
     option("--log-level", "LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
     args = parser.parse_args(argv)
     return Settings(
@@ -136,9 +142,11 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         adapters_dir=Path(args.adapters_dir),
         pvc_dir=Path(args.pvc_dir),
         base_model_dir=Path(args.base_model_dir) if args.base_model_dir else None,
+        tokens_dir=Path(args.tokens_dir),
         store_uri=args.store_uri or None,
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),
         max_body_bytes=int(args.max_body_bytes),
+        images=args.images.lower() in ("1", "true"),
         log_level=args.log_level,
     )

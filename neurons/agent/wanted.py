@@ -25,9 +25,13 @@ class WantedAdapter:
 
 
 class Wanted:
-    """The adapters of all twins. Two twins of one name may both want the same adapter while one replaces the other."""
+    """The adapters of all twins that are to be on this pod.
 
-    def __init__(self) -> None:
+    Two twins of one name may both want the same adapter while one replaces the other.
+    """
+
+    def __init__(self, pod_uid: str) -> None:
+        self._pod_uid = pod_uid
         self._by_twin: dict[str, tuple[WantedAdapter, ...]] = {}
         self._by_name: dict[str, dict[str, WantedAdapter]] = {}
 
@@ -39,7 +43,7 @@ class Wanted:
                 del self._by_name[adapter.served_name][uid]
                 touched.add(adapter.served_name)
             twin = twins.get(uid)
-            if twin is None:
+            if twin is None or not twin.is_held_by(self._pod_uid):
                 continue
             self._by_twin[uid] = adapters = tuple(
                 WantedAdapter(twin.name, uid, one.served_name, one.digest, one.uri, one.rank)

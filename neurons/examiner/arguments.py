@@ -46,6 +46,17 @@ def parser() -> argparse.ArgumentParser:
         "--safety-uri", type=filled, metavar="URI", help="safety items of the platform's own, a JSONL file"
     )
     program.add_argument("--safety-digest", type=digest, metavar="sha256:…")
+    adopted = program.add_argument_group("a version that somebody else trained (neurons.examiner.adopting)")
+    adopted.add_argument("--trained-by", type=name, metavar="NAME", help="the run that its manifest must name")
+    adopted.add_argument(
+        "--dataset-digest",
+        type=digest,
+        metavar="sha256:…",
+        help="what it was given to learn, whatever its manifest says",
+    )
+    adopted.add_argument(
+        "--held-out-digest", type=digest, metavar="sha256:…", help="conversations that its trainer was not given"
+    )
     _add_judge(program)
     add_progress(program)
     program.add_argument("--work-dir", type=filled_path, metavar="DIR", help="scratch space")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from bettertherapy_api.examination import BASE, OUTCOMES_KEY, Outcomes, Subject
 from bettertherapy_api.manifest import BaseModelEntry
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
 from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Scores, score
+from neurons.examiner.hidden import hidden_items, unseen
 from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
@@ -97,9 +99,14 @@ class Examiner:
         """Fetch what is examined and with what, and look what is known already."""
         options = self._options
         self._progress.stage(RunStage.EVALUATE, remaining_seconds=None)
-        child = self._versions.child(options.child_digest, run=options.run, parent_digest=options.parent_digest)
+        child = self._versions.child(
+            options.child_digest, run=options.trained_by or options.run, parent_digest=options.parent_digest
+        )
         self._own, self._items_digest = self._items()
-        dataset = self._check_dataset(child, self._own)
+        if options.dataset_digest is not None:
+            dataset = self._adopted_dataset(options.dataset_digest)
+        else:
+            dataset = self._check_dataset(child, self._own)
         self._dataset = dataset.digest
         self._platform, self._trained = self._platforms_items(dataset)
         # Without items of its own nothing can be concluded, and the safety items needn't be asked.
@@ -237,6 +244,25 @@ class Examiner:
             )
         return dataset
 
+    def _adopted_dataset(self, digest: str) -> Dataset:
+        """Return what a version from elsewhere was given to learn; of the items those are left that it has not the like
+        of, beside what its trainer was never given."""
+        options = self._options
+        dataset = self._kept_dataset(digest)
+        items, digests = list(self._own), [self._items_digest] if self._items_digest is not None else []
+        if options.held_out_digest is not None:
+            known = {item.id for item in items}
+            hidden = hidden_items(self._kept_dataset(options.held_out_digest).lines)
+            items += [item for item in hidden if item.id not in known]
+            digests.append(options.held_out_digest)
+        self._own = unseen(items, dataset)
+        self._items_digest = digests[0] if len(digests) == 1 else _digest_of(digests)
+        return dataset
+
+    def _kept_dataset(self, digest: str) -> Dataset:
+        data = asked(read_dataset(self._archive, digest))
+        return Dataset(lines=parse_lines(data, where=digest), refused={}, digest=digest)
+
     def _asking(self) -> Asking:
         system_prompt = self._system_prompt()
         conversations = self._examination.conversations(system_prompt)
@@ -266,6 +292,11 @@ class Examiner:
             return Voice(digest, self._versions.parent(options.parent_uri or "", digest).folder)
         anchor = self._versions.anchor(options.anchor_uri or "", digest)
         return None if anchor is None else Voice(digest, anchor.folder)
+
+
+def _digest_of(digests: Sequence[str]) -> str | None:
+    """Return the digest of several sets of items as one."""
+    return "sha256:" + hashlib.sha256(" ".join(digests).encode()).hexdigest() if digests else None
 
 
 def ask(base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], None]) -> Said:

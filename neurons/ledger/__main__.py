@@ -162,7 +162,9 @@ async def _datasets(url: str, given: argparse.Namespace) -> Any:
         twins = await ledger.twins() if named is None else named
         _each_name_once(twins)
         days = days_until(last, given.days)
-        handed = await hand_over(ledger, twins=twins, store=given.store, days=days, zone=given.zone)
+        handed = await hand_over(
+            ledger, twins=twins, store=given.store, days=days, zone=given.zone, hold_out=given.hold_out
+        )
     return {
         "store": given.store, "from": days[0].isoformat(), "to": days[-1].isoformat(), "files": {
             "written": handed.written, "unchanged": handed.unchanged, "deleted": handed.deleted,
@@ -261,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
         "--days", type=_few, default=DAYS, help=f"that day and those before it, 1 to {MOST_DAYS} (default: {DAYS})"
     )
     datasets.add_argument("--zone", type=_zone, default="UTC", help="time zone of the days (default: UTC)")
+    datasets.add_argument(
+        "--hold-out", action="store_true", help="leave out the patients by whom miners' versions are examined"
+    )
     return parser
 
 

@@ -39,6 +39,7 @@ from neurons.ledger.views import DatasetLine
 from neurons.ledger.writing import insert_new
 
 _DISLIKED: Final = 2
+_HELD_OUT_ONE_IN: Final = 8
 _MOST_EARLIER: Final = 31
 """Earlier turns of a conversation in a line: with its own, 64 messages, as many as the trainer learns."""
 _MOST_LINE: Final = 250 * 1024
@@ -59,6 +60,8 @@ class Line:
     """What the patient gave the answer."""
     teaches: bool = True
     """Whether somebody rated, corrected or compared the answer: the trainer learns no others."""
+    corrected: bool = False
+    """Whether the doctor wrote what should have been answered."""
 
     @property
     def digest(self) -> str:
@@ -108,16 +111,54 @@ class Bounds:
         return self.start_ms <= at_ms < self.end_ms
 
 
+def is_held_out(twin_uid: str, patient_id: str) -> bool:
+    """Tell whether a patient's conversations are kept from miners, so that what they train can be examined by them.
+
+    Whole patients, and the same ones every time: of one whose words went out yesterday nothing is held out today.
+    """
+    drawn = hashlib.sha256(f"held-out {twin_uid} {patient_id}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") % _HELD_OUT_ONE_IN == 0
+
+
+def without_held_out(twin_uid: str, choose: Choice) -> Choice:
+    """Return a choice among those lines alone that may go to miners."""
+
+    def chosen(lines: Sequence[Line], disliked: Sequence[Disliked]) -> Sequence[Line]:
+        return choose([each for each in lines if not is_held_out(twin_uid, each.patient_id)], disliked)
+
+    return chosen
+
+
+def held_out_of(twin_uid: str) -> Choice:
+    """Return the choice of the lines by which miners' versions are examined: patients who are held out, and what their
+    doctor wrote to them. What patients liked is the serving version's own answer, and would speak for it."""
+
+    def chosen(lines: Sequence[Line], _: Sequence[Disliked]) -> Sequence[Line]:
+        return [each for each in lines if each.corrected and is_held_out(twin_uid, each.patient_id)]
+
+    return chosen
+
+
 def yesterday(*, now: datetime | None = None, zone: str = "UTC") -> date:
     """Return the day before today in a time zone."""
     return ((now or datetime.now(UTC)).astimezone(ZoneInfo(zone)) - timedelta(days=1)).date()
 
 
-async def export(connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, day: date, at_ms: int) -> Day:
-    """Return the day's dataset of a twin, and note its lines, within one writing transaction."""
+async def export(
+    connection: AsyncConnection, *, twin_uid: str, bounds: Bounds, day: date, at_ms: int, hold_out: bool = False
+) -> Day:  # fmt: skip
+    """Return the day's dataset of a twin, and note its lines, within one writing transaction.
+
+    `hold_out`: without the patients by whom miners' versions are examined; what learned of them would know the answers.
+    """
+
+    def every(lines: Sequence[Line], _: Sequence[Disliked]) -> Sequence[Line]:
+        return lines
+
+    choose = without_held_out(twin_uid, every) if hold_out else every
     return await export_chosen(
-        connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=at_ms, choose=lambda lines, _: lines
-    )
+        connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=at_ms, choose=choose
+    )  # fmt: skip
 
 
 async def export_chosen(
@@ -418,6 +459,7 @@ def _answers(
     return _fitting(
         written, talk.earlier(question), last, question.patient_id, left_out,
         stars=None if rating is None else rating.stars, teaches=rating is not None or correction is not None,
+        corrected=correction is not None,
     )  # fmt: skip
 
 
@@ -454,7 +496,7 @@ def _is_of(answer: Answer | None, question: Question) -> bool:
 
 def _fitting(
     written: dict[str, Any], earlier: list[dict[str, str]], last: list[dict[str, str]], patient_id: str,
-    left_out: Counter[str], *, stars: int | None = None, teaches: bool = True,
+    left_out: Counter[str], *, stars: int | None = None, teaches: bool = True, corrected: bool = False,
 ) -> list[Line]:  # fmt: skip
     """Return the line, with as many earlier turns as fit."""
     while True:
@@ -463,7 +505,7 @@ def _fitting(
             return [
                 Line(
                     line_id=str(written["id"]), patient_id=patient_id, data=data, asked=last[0]["content"], stars=stars,
-                    teaches=teaches,
+                    teaches=teaches, corrected=corrected,
                 )
             ]  # fmt: skip
         if not earlier:
@@ -508,6 +550,6 @@ async def _note(
 
 
 __all__ = [
-    "Bounds", "Choice", "Day", "Disliked", "Line", "again", "export", "export_chosen", "recalled", "without_lines",
-    "yesterday",
+    "Bounds", "Choice", "Day", "Disliked", "Line", "again", "export", "export_chosen", "held_out_of", "is_held_out",
+    "recalled", "without_held_out", "without_lines", "yesterday",
 ]  # fmt: skip

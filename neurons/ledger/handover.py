@@ -79,10 +79,13 @@ def days_until(last: date, count: int) -> tuple[date, ...]:
     return tuple(last - timedelta(days=before) for before in reversed(range(count)))
 
 
-async def hand_over(ledger: Ledger, *, twins: Sequence[Twin], store: str, days: Sequence[date], zone: str) -> Handed:
+async def hand_over(
+    ledger: Ledger, *, twins: Sequence[Twin], store: str, days: Sequence[date], zone: str, hold_out: bool = False
+) -> Handed:  # fmt: skip
     """Bring `<store>/<twin>/interactions/<day>.jsonl` of these twins and days to what the ledger has.
 
-    First goes what may be learned no more, of any day and twin. One twin's trouble holds up no other. Raises LedgerDown
+    `hold_out`: without the patients by whom miners' versions are examined. First goes what may be learned no more, of
+    any day and twin. One twin's trouble holds up no other. Raises LedgerDown
     and SchemaMismatch; StoreUnreachable and AccessDenied when several twins in a row meet with them: each of the others
     would wait as long for nothing.
     """
@@ -99,7 +102,7 @@ async def hand_over(ledger: Ledger, *, twins: Sequence[Twin], store: str, days: 
             if name in former:
                 handed.taken_out += await _take_out(folder, taken_back)
             if name in wanted:
-                await _bring(ledger, wanted[name], folder, days=days, zone=zone, handed=handed)
+                await _bring(ledger, wanted[name], folder, days=days, zone=zone, handed=handed, hold_out=hold_out)
             in_a_row = 0
         except (LedgerDown, SchemaMismatch):
             raise
@@ -126,9 +129,11 @@ async def _take_out(folder: str, line_ids: set[str]) -> int:
         return 0
 
 
-async def _bring(ledger: Ledger, twin: Twin, folder: str, *, days: Sequence[date], zone: str, handed: Handed) -> None:
+async def _bring(
+    ledger: Ledger, twin: Twin, folder: str, *, days: Sequence[date], zone: str, handed: Handed, hold_out: bool
+) -> None:
     for day in days:
-        made = await ledger.dataset(twin_uid=twin.uid, day=day, zone=zone)
+        made = await ledger.dataset(twin_uid=twin.uid, day=day, zone=zone, hold_out=hold_out)
         handed.left_out.update(made.left_out)
         if not made.lines and not made.left_out:
             continue  # nothing is known of the day: a file of it is not this ledger's, or older than what is kept

@@ -195,19 +195,39 @@ class Ledger:
                 .values(done_at_ms=now_ms())
             )
 
-    async def dataset(self, *, twin_uid: str, day: date, zone: str = "UTC") -> Day:
-        """Return a twin's dataset of one day (a date in `zone`), and note its lines for erasure."""
+    async def dataset(self, *, twin_uid: str, day: date, zone: str = "UTC", hold_out: bool = False) -> Day:
+        """Return a twin's dataset of one day (a date in `zone`), and note its lines for erasure.
+
+        `hold_out`: without the patients by whom miners' versions are examined.
+        """
         bounds = Bounds.of(day, zone=zone)
         async with self.database.writing() as connection:
-            return await dataset.export(connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms())
+            return await dataset.export(
+                connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms(), hold_out=hold_out
+            )
 
     async def task_dataset(self, *, twin_uid: str, day: date, zone: str, choose: Choice) -> Day:
-        """As `dataset`, of the lines that `choose` picks: what a task's miner is to learn from."""
+        """As `dataset`, of the lines that `choose` picks: what a task's miner is to learn from.
+
+        `choose` is shown no line of a patient who is held out (`held_out`).
+        """
         bounds = Bounds.of(day, zone=zone)
         async with self.database.writing() as connection:
             return await dataset.export_chosen(
-                connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms(), choose=choose
-            )
+                connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms(),
+                choose=dataset.without_held_out(twin_uid, choose),
+            )  # fmt: skip
+
+    async def held_out(self, *, twin_uid: str, bounds: Bounds, day: date) -> Day:
+        """Return what a twin's doctor wrote within the bounds to patients of whom no miner was ever given a line.
+
+        As with `dataset` its lines are noted, so that an erasure finds them; `day` is under which date.
+        """
+        async with self.database.writing() as connection:
+            return await dataset.export_chosen(
+                connection, twin_uid=twin_uid, bounds=bounds, day=day, at_ms=now_ms(),
+                choose=dataset.held_out_of(twin_uid),
+            )  # fmt: skip
 
     async def dataset_again(self, *, twin_uid: str, bounds: Bounds, digest: str) -> bytes | None:
         """Return a noted dataset as it may be learned now; None where it isn't the same any more."""

@@ -235,6 +235,8 @@ class TaskState(StrEnum):
     """The offer never reached its miner, as far as the validator knows."""
     DISALLOWED = "disallowed"
     """What was reported is no work of its own: another reported it first, or it was there before."""
+    INCONCLUSIVE = "inconclusive"
+    """The validator could not examine what came of it, or not tell: that counts as neither passed nor failed."""
     WITHDRAWN = "withdrawn"
     """Its dataset is no more, since a patient took back what is in it: it counts neither way."""
 

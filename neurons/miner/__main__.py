@@ -15,6 +15,7 @@ from neurons.miner import logs, settings
 from neurons.miner.errors import StartError
 from neurons.miner.metrics import Metrics
 from neurons.miner.service import MinerService
+from neurons.unsaid import on_loop_error
 
 log = logging.getLogger("neurons.miner")
 
@@ -23,6 +24,7 @@ async def _run(given: settings.Settings) -> None:
     try:
         service = MinerService(given, metrics=Metrics(process=True))
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(on_loop_error)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, service.stop)
         async with set_aside():

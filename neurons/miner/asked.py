@@ -18,10 +18,6 @@ from neurons.miner.tables import TwinRoute, VersionRoute
 STREAM_OPTIONS: Final = frozenset({"include_usage", "continuous_usage_stats"})
 _MOST_TOKENS: Final = 2**31
 """More than any engine says; a greater number, as a float may be, can't be written as an integer."""
-MOST_ANSWERS: Final = 128
-"""That one request may ask for, as at OpenAI's: an engine runs them all at once, beside everybody else's."""
-MOST_WORDS: Final = 64
-"""Of each list of words to stop at or to leave out: an engine looks for each of them at each token."""
 COUNTED_TOKENS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 IDENTITY_FIELDS: Final = ("user", "safety_identifier", "prompt_cache_key")
@@ -217,18 +213,6 @@ def check_fields(document: dict[str, Any], known: frozenset[str]) -> None:
     options = document.get("stream_options")
     if isinstance(options, dict) and not options.keys() <= STREAM_OPTIONS:
         document["stream_options"] = {name: value for name, value in options.items() if name in STREAM_OPTIONS}
-
-
-def check_amounts(document: dict[str, Any], *, prompts: int = 1) -> None:
-    """Refuse what would keep an engine from everybody else's requests; raises RequestError (400)."""
-    answers = document.get("n", 1)
-    if isinstance(answers, bool) or not isinstance(answers, int | float) or answers > MOST_ANSWERS:
-        raise bad_request(f"`n` must be a number, {MOST_ANSWERS} at most", param="n")
-    if prompts * answers > MOST_ANSWERS:
-        raise bad_request(f"{MOST_ANSWERS} answers at most are given at once: send fewer texts", param="prompt")
-    for name in ("stop", "bad_words"):
-        if isinstance(words := document.get(name), list) and len(words) > MOST_WORDS:
-            raise bad_request(f"`{name}` may hold {MOST_WORDS} texts at most", param=name)
 
 
 def take_model(document: dict[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import orjson
 
+from neurons import engine_fields
 from neurons.conversation import BETWEEN, Manner, Message, is_plain, shape, text_of
 from neurons.lessons import Found
 from neurons.lessons.wording import worded
@@ -14,7 +16,6 @@ from neurons.miner.asked import (
     IDENTITY_FIELDS,
     SWALLOWED,
     EngineRequest,
-    check_amounts,
     check_fields,
     check_template_kwargs,
     first_asked,
@@ -24,36 +25,19 @@ from neurons.miner.asked import (
     take_stream,
 )
 from neurons.miner.errors import bad_request
+from neurons.miner.limits import Limits, check_amounts, check_messages
 from neurons.miner.messages import Place, written
 from neurons.miner.patient import FIELD, Patient, take_patient
 from neurons.miner.tables import TwinRoute, VersionRoute
 from neurons.receipts.digests import question_of_messages
 
 # fmt: off
-_FORWARDED: Final = frozenset(
-    {
-        # OpenAI's own fields that the engine understands
-        "messages", "model", "stream", "stream_options", "frequency_penalty", "presence_penalty", "logit_bias",
-        "logprobs", "top_logprobs",
-        "max_tokens", "max_completion_tokens", "n", "seed", "stop", "temperature", "top_p", "tools", "tool_choice",
-        "parallel_tool_calls",
-        "functions", "function_call", "response_format", "reasoning_effort",
-        # vLLM's sampling fields
-        "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
-        "ignore_eos", "min_tokens",
-        "skip_special_tokens", "spaces_between_special_tokens", "prompt_logprobs",
-        "bad_words",
-        "allowed_token_ids", "structured_outputs", "echo", "add_generation_prompt", "continue_final_message",
-        "include_reasoning", "chat_template_kwargs",
-        "return_token_ids", "return_tokens_as_token_ids",
-    }
-)
 _OBSTACLES: Final = (
     "tools", "functions", "seed", "logprobs", "prompt_logprobs", "structured_outputs", "echo",
     "return_token_ids", "return_tokens_as_token_ids", "continue_final_message",
 )
 # fmt: on
-_KNOWN: Final = _FORWARDED | SWALLOWED | {FIELD}
+_KNOWN: Final = engine_fields.CHAT | SWALLOWED | {FIELD, "prompt_logprobs", "echo"}
 _NAMING: Final = (*IDENTITY_FIELDS, "metadata")
 
 
@@ -193,26 +177,34 @@ class ChatRequest(EngineRequest):
             self.shown = before
 
 
-def parse_chat(body: bytes, *, images: bool = False) -> ChatRequest:
+def parse_chat(body: bytes, *, limits: Limits | None = None) -> ChatRequest:
     """Check a body; raises RequestError (400), which quotes field names only."""
-    chat = check_chat(parse_object(body), images=images)
+    chat = check_chat(parse_object(body), limits=limits)
     chat.size = len(body)
     return chat
 
 
-def check_chat(document: dict[str, Any], *, images: bool = False, place: Place | None = None) -> ChatRequest:
+def check_chat(
+    document: dict[str, Any],
+    *,
+    limits: Limits | None = None,
+    place: Place | None = None,
+    called: Mapping[str, str] | None = None,
+) -> ChatRequest:
     """Check a chat document, which is kept and changed; raises RequestError (400).
 
-    `place` says what the client calls a message, where it did not write `messages` itself.
+    `place` says what the client calls a message, where it did not write `messages` itself; `called` the same of fields.
     """
+    limits = limits or Limits()
     check_fields(document, _KNOWN)
-    check_amounts(document)
+    check_amounts(document, limits, called=called)
     twin = take_model(document)
     stream = take_stream(document)
     messages = document.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_request("`messages` must be a list with at least one message", param="messages")
-    turns = written(messages, images=images, **({} if place is None else {"place": place}))
+    check_messages(messages, limits, name=(called or {}).get("messages", "messages"))
+    turns = written(messages, images=limits.images, **({} if place is None else {"place": place}))
     check_template_kwargs(document)
     named = not document.keys().isdisjoint(_NAMING)
     identity = take_identity(document)

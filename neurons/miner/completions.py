@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
+from neurons import engine_fields
 from neurons.conversation import BETWEEN, Manner
 from neurons.miner.asked import (
     SWALLOWED,
     EngineRequest,
-    check_amounts,
     check_fields,
     first_asked,
     parse_object,
@@ -20,20 +20,13 @@ from neurons.miner.asked import (
     take_stream,
 )
 from neurons.miner.errors import bad_request
+from neurons.miner.limits import Limits, check_amounts
 from neurons.miner.tables import TwinRoute, VersionRoute
 from neurons.receipts.digests import question_of_prompt
 
-# fmt: off
-_COMPLETION: Final = SWALLOWED | {
-    "model", "prompt", "stream", "stream_options", "max_tokens", "temperature", "top_p", "n", "stop", "seed",
-    "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format", "best_of", "echo",
-    "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
-    "ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens",
-    "bad_words", "allowed_token_ids", "structured_outputs",
-}
-_EMBEDDING: Final = SWALLOWED | {"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"}
+_COMPLETION: Final = engine_fields.COMPLETION | SWALLOWED | {"best_of", "echo"}
+_EMBEDDING: Final = engine_fields.EMBEDDING | SWALLOWED
 _OBSTACLES: Final = ("seed", "logprobs", "response_format", "structured_outputs")
-# fmt: on
 _MOST_EMBEDDED: Final = 2048
 """As at OpenAI's."""
 
@@ -75,7 +68,7 @@ class CompletionRequest(EngineRequest):
         return orjson.dumps({**self.document, "model": version.served_name, "prompt": prompt, **more})
 
 
-def parse_completion(body: bytes) -> CompletionRequest:
+def parse_completion(body: bytes, *, limits: Limits | None = None) -> CompletionRequest:
     """Check a body; raises RequestError (400)."""
     document = parse_object(body)
     check_fields(document, _COMPLETION)
@@ -85,7 +78,7 @@ def parse_completion(body: bytes) -> CompletionRequest:
     if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
         # Token ids would go past the doctor's rules.
         raise bad_request("`prompt` must be a text or a list of texts", param="prompt")
-    check_amounts(document, prompts=len(prompts))
+    check_amounts(document, limits or Limits(), prompts=len(prompts))
     if document.pop("echo", False) is not False:
         raise bad_request("`echo` is not taken: put the prompt before the answer yourself", param="echo")
     answers = document.get("n", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -16,14 +17,18 @@ _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 class ReadBody(Protocol):
     """Reads a body, bounded in size and time."""
 
-    async def __call__(self, request: web.BaseRequest, *, proven: bool = True) -> bytes:
-        """Return the body; raises RequestError. `proven`: whether it is known who sends it."""
+    async def __call__(self, request: web.BaseRequest, *, client: str | None) -> bytes:
+        """Return the body; raises RequestError. `client`: who sends it, None where only the body tells."""
+
+
+ReadSigned = Callable[[web.BaseRequest], Awaitable[bytes]]
+"""Reads a body of whom it isn't known yet who sends it."""
 
 
 class SignedDoor(Protocol):
     """The door for signatures (`subnet.Subnet`)."""
 
-    async def enter(self, request: web.BaseRequest, read: ReadBody) -> tuple[str, bytes]:
+    async def enter(self, request: web.BaseRequest, read: ReadSigned) -> tuple[str, bytes]:
         """Return the caller's hotkey and the body that it signed; raises WireRefusal, RequestError."""
 
 
@@ -49,25 +54,25 @@ class Doors:
         if self._tokens is None:
             raise RequestError(403, "permission_error", "this miner has no open door", code="no_door")
         client = self._tokens.client(headers.get("Authorization"))
-        return client, await read(request) if read is not None else b""
+        return client, await read(request, client=client) if read is not None else b""
 
 
-def _as_sent(read: ReadBody) -> ReadBody:
+def _as_sent(read: ReadBody) -> ReadSigned:
     """Return a reader that takes no compressed body: what is signed are the bytes as they are sent.
 
     Who sends it is known when they were read: the signature is over them.
     """
 
-    async def reading(request: web.BaseRequest, *, proven: bool = False) -> bytes:
+    async def reading(request: web.BaseRequest) -> bytes:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
             message = "the body is compressed: send a signed body as it is"
             raise RequestError(415, "invalid_request_error", message, code="content_encoding")
-        return await read(request, proven=proven)
+        return await read(request, client=None)
 
     return reading
 
 
-async def _nothing(request: web.BaseRequest, *, proven: bool = False) -> bytes:
+async def _nothing(request: web.BaseRequest) -> bytes:
     """Return the body of a request that has none."""
     if request.content_length:
         raise RequestError(400, "invalid_request_error", f"{request.method} has no body here: send none")

@@ -77,7 +77,7 @@ class Exchange:
             with pod_errors(pod):
                 reply = await self._upstream.post(_url(pod, attempt.asked.PATH), body, attempt.headers)
                 streaming = reply.status == 200 and reply.content_type == EVENT_STREAM
-                answer = await (first_events(reply) if streaming else reply.whole())
+                answer = await (first_events(reply) if streaming else reply.whole(attempt.outlet.grow))
             headers = headers_of(version, pod, reply)
             if attempt.told:
                 headers |= attempt.told

@@ -12,11 +12,13 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from bettertherapy_api import names
 from neurons.lessons import LessonsError, read_lessons
 from neurons.lessons.file import MAX_BYTES
 from neurons.miner.lessons import Lessons
 from neurons.miner.metrics import Metrics
 from neurons.miner.tables import Pod, Snapshot
+from neurons.pool_tokens import PoolTokens
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,16 @@ class LessonFeed:
     """Follows the agents of the ready pods."""
 
     def __init__(
-        self, lessons: Lessons, metrics: Metrics, snapshot: Callable[[], Snapshot], *, lap_seconds: float = LAP_SECONDS
+        self,
+        lessons: Lessons,
+        metrics: Metrics,
+        snapshot: Callable[[], Snapshot],
+        *,
+        lap_seconds: float = LAP_SECONDS,
+        tokens: PoolTokens | None = None,
     ) -> None:
+        """`tokens`: by which agents know this miner."""
+        self._tokens = tokens
         self._lessons, self._metrics, self._snapshot, self._lap_seconds = lessons, metrics, snapshot, lap_seconds
         self._refused: dict[str, str] = {}
         """Digests of files that were no use, by UID: not fetched again."""
@@ -114,7 +124,8 @@ class LessonFeed:
         """Return what a pod's agent has there, None if it can't be had; an agent of the release before has nothing."""
         url: URL = pod.url.with_path(path)
         try:
-            async with session.get(url, allow_redirects=False) as response:
+            own = {} if self._tokens is None else {names.POOL_TOKEN_HEADER: self._tokens.header}
+            async with session.get(url, allow_redirects=False, headers=own) as response:
                 if response.status != 200:
                     return None
                 data = bytearray()

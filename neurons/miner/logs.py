@@ -9,11 +9,13 @@ from typing import Final
 
 import orjson
 
+from neurons.unsaid import WithoutWords
+
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-class JsonFormatter(logging.Formatter):
-    """The message, what was given in `extra`, and the traceback of an error."""
+class JsonFormatter(WithoutWords):
+    """The message, what was given in `extra`, and the traceback of an error, without its words."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""

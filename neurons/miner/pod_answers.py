@@ -104,6 +104,9 @@ def check_answer(reply: Reply, pod: Pod, answer: bytes, headers: dict[str, str])
         return
     if status == 421:
         raise TryElsewhere("adapter_not_here")
+    if status == 401 and _error_type(answer) == "NotAMiner":
+        # Its tokens and ours are others for a moment: a Secret reaches pods one by one.
+        raise TryElsewhere("stranger")
     if status >= 500 and names.RETRY_HEADER in reply.headers:
         if _error_type(answer) == "Busy":
             raise TryElsewhere("busy", retry_after=reply.headers.get("retry-after", "1"))

@@ -21,6 +21,7 @@ from bettertherapy_api.report import (
 )
 from neurons.chain.errors import ColdkeyError, WalletError
 from neurons.cluster import Backoff, ClusterAccessError, ClusterClient, ClusterError, PodReportWriter, paths
+from neurons.miner.demand import Demand
 from neurons.miner.errors import StartError
 from neurons.miner.settings import Settings
 
@@ -49,11 +50,13 @@ async def report_standing(
     subnet: Subnet,
     *,
     claims: Callable[[], list[TaskClaim]] = list,
+    demand: Demand | None = None,
     connect: Callable[[], ClusterClient] = ClusterClient,
 ) -> None:
     """Keep the report as long as the miner runs; a failed write is tried again and harms nothing else.
 
-    `claims`: the tasks that wait for the operator's word; the subnet's `news` tells of other ones, too.
+    `claims`: the tasks that wait for the operator's word; the subnet's `news` tells of other ones, too, and of another
+    `demand`, where that wakes the pool.
     """
     pod = _pod(settings)
     if pod is None:
@@ -70,10 +73,15 @@ async def report_standing(
             except TimeoutError:
                 written = None
             subnet.news.clear()
-            if (standing := subnet.standing()) is None:
+            standing = subnet.standing()
+            if standing is None and demand is None:
                 continue
-            standing = said = steady(standing, said)
-            report = MinerReport(pod=pod, subnet=standing, tasks=claims()[:MAX_TASKS] or None)
+            if standing is not None:
+                standing = said = steady(standing, said)
+            report = MinerReport(
+                pod=pod, subnet=standing, tasks=(claims()[:MAX_TASKS] or None) if standing is not None else None,
+                demand=demand.report() if demand is not None else None,
+            )  # fmt: skip
             if report == written:
                 continue
             if await _write(writer, report, seconds=_WRITE_SECONDS):

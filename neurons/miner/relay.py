@@ -21,6 +21,7 @@ from neurons.miner.asked import EngineRequest
 from neurons.miner.attempt import MAX_BEGUN, Attempt
 from neurons.miner.cache import AnswerCache, Keeping, key_of, may_be_kept
 from neurons.miner.continuation import Finish, GoOn, Impossible, plan
+from neurons.miner.demand import Demand
 from neurons.miner.drawing import Drawing, Undrawn
 from neurons.miner.errors import (
     JSON_HEADERS,
@@ -45,6 +46,7 @@ from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, Ver
 from neurons.miner.templates import Templates
 from neurons.miner.tracing import exemplar_of
 from neurons.miner.upstream import Upstream
+from neurons.pool_tokens import PoolTokens
 from neurons.shares import Shares
 
 FIRST_PAUSE_SECONDS: Final = 0.05
@@ -62,10 +64,16 @@ class Relay:
         *,
         stamper: Stamper | None = None,
         lessons: Lessons | None = None,
+        demand: Demand | None = None,
+        tokens: PoolTokens | None = None,
     ) -> None:
-        """Without a `stamper`, answers have no receipts; without `lessons`, prompts hold none."""
+        """Without a `stamper`, answers have no receipts; without `lessons`, prompts hold none.
+
+        `demand` is told of requests that no engine pod is there for; `tokens`: by which agents know this miner.
+        """
+        self._demand = demand or Demand()
         self._tables, self._metrics, self._settings = tables, metrics, settings
-        self._upstream = Upstream(connect_seconds=settings.connect_seconds)
+        self._upstream = Upstream(connect_seconds=settings.connect_seconds, tokens=tokens)
         self._templates = Templates(metrics, self._upstream)
         self._drawing = Drawing(settings, metrics)
         self._preparation = Preparation(self._upstream, lessons, metrics, history=settings.history)
@@ -182,6 +190,8 @@ class Relay:
         pause = FIRST_PAUSE_SECONDS
         while True:
             snapshot = self._tables.snapshot
+            if snapshot.ready_pods:
+                self._demand.met()
             version, pods = self._route(attempt, snapshot)
             pod = choose_pod(
                 pods, avoid=attempt.avoid, now=time.monotonic(), session=attempt.session,
@@ -233,6 +243,8 @@ class Relay:
             raise unknown_model(attempt.asked.twin)
         if not twin.active:
             attempt.version = None
+            if not snapshot.ready_pods:
+                self._demand.turned_away()  # the first pod has to come before anything can be verified
             why = twin.obstacle or Obstacle(
                 "twin_not_ready", f"has no verified version yet: kubectl describe twin {twin.name}"
             )
@@ -303,9 +315,14 @@ class Relay:
             )
         self._held.begin(twin)
         self._metrics.held.set(self._held.total)
+        without_pods = not self._tables.snapshot.ready_pods
+        if without_pods:
+            self._demand.begin()
         try:
             return await self._tables.wait(number, left if pause is None else min(left, pause))
         finally:
+            if without_pods:
+                self._demand.end()
             self._held.end(twin)
             self._metrics.held.set(self._held.total)
 

@@ -9,6 +9,7 @@ from neurons.conversation import BETWEEN
 from neurons.miner.asked import parse_object
 from neurons.miner.chat import ChatRequest, check_chat
 from neurons.miner.errors import bad_request
+from neurons.miner.limits import Limits, check_messages
 from neurons.receipts.digests import question_of_input
 
 # fmt: off
@@ -22,6 +23,7 @@ _TRANSLATED: Final = frozenset(
      "stream_options", "background"}
 )
 # fmt: on
+_CALLED: Final = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
 _OF_A_TOOL: Final = ("name", "description", "parameters", "strict")
 _ELSEWHERE: Final = {
     "previous_response_id": "responses are not stored here: send the whole conversation as `input`",
@@ -44,9 +46,10 @@ class ResponsesRequest(ChatRequest):
         return question_of_input(self.given)
 
 
-def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
+def parse_responses(body: bytes, *, limits: Limits | None = None) -> ResponsesRequest:
     """Check a body; raises RequestError (400), which quotes field names only."""
     given = parse_object(body)
+    limits = limits or Limits()
     for name, why in _ELSEWHERE.items():
         if name in given:
             raise bad_request(f"`{name}` is not taken: {why}", param=name)
@@ -57,6 +60,8 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
     if given.get("background"):
         raise bad_request("`background` is not taken: wait for the answer, or stream it", param="background")
     document: dict[str, Any] = {name: given[name] for name in _AS_THEY_ARE if name in given}
+    if isinstance(said := given.get("input"), list):
+        check_messages(said, limits, name="input")
     messages, places = _messages(given)
     document["messages"] = messages
     if "max_output_tokens" in given:
@@ -68,7 +73,7 @@ def parse_responses(body: bytes, *, images: bool = False) -> ResponsesRequest:
     _format(given, document)
     if document.get("stream"):
         document["stream_options"] = {"include_usage": True}
-    chat = check_chat(document, images=images, place=places.__getitem__)
+    chat = check_chat(document, limits=limits, place=places.__getitem__, called=_CALLED)
     response = ResponsesRequest(
         twin=chat.twin,
         stream=chat.stream,

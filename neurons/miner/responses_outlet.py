@@ -26,9 +26,10 @@ class ResponsesOutlet(Outlet):
         *,
         headers: Mapping[str, str],
         closing: Callable[[], bool],
+        grow: Callable[[int], None],
         asked: ResponsesRequest,
     ) -> None:
-        super().__init__(request, headers=headers, closing=closing)
+        super().__init__(request, headers=headers, closing=closing, grow=grow)
         self._asked = asked
         self._events = _Events(asked)
 
@@ -46,12 +47,11 @@ class ResponsesOutlet(Outlet):
         """Forward whole lines of a chat's stream."""
         out = b"".join(self._events.of(event) for event in events_of(version.model.in_events(events)))
         if out:
-            await self.response.write(out)
+            await self._pass(out)
 
     async def fail(self, error: dict[str, Any]) -> None:
         """End the stream with a failed response."""
-        await self.response.write(self._events.failure(error))
-        await self.response.write_eof()
+        await self._end_with(self._events.failure(error))
 
 
 class _Events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -16,9 +17,10 @@ from neurons.miner.completions import parse_completion, parse_embedding
 from neurons.miner.cors import Cors
 from neurons.miner.doors import Doors
 from neurons.miner.errors import RequestError, unavailable, unknown_model
-from neurons.miner.large_bodies import LargeBodies
+from neurons.miner.limits import Limits
+from neurons.miner.memory import RequestBytes, RequestMemory
 from neurons.miner.metrics import Metrics
-from neurons.miner.outlet import Outlet
+from neurons.miner.outlet import Outlet, is_large
 from neurons.miner.relay import Relay
 from neurons.miner.responses import ResponsesRequest, parse_responses
 from neurons.miner.responses_outlet import ResponsesOutlet
@@ -26,6 +28,7 @@ from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
+from neurons.unsaid import where
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +67,17 @@ class MinerServer:
         self._tables, self._relay, self._doors, self._metrics = tables, relay, doors, metrics
         self._announce, self._learning, self._tasks = announce, learning, tasks
         self._cors = Cors(settings.cors_origins)
-        self._large_bodies = LargeBodies(settings.large_bodies_bytes)
-        images = settings.images
-        generate, answer = self._generate, self._respond
+        self._memory = RequestMemory(
+            settings.request_memory_bytes,
+            client_percent=settings.client_memory_percent,
+            client_requests=settings.client_requests,
+        )
+        limits = settings.limits
+        generate = self._generate
         self._routes: dict[str, tuple[str, _Handler]] = {
-            "/v1/chat/completions": ("POST", lambda r, s: generate(r, s, lambda body: parse_chat(body, images=images))),
-            "/v1/responses": ("POST", lambda r, s: answer(r, s, images=images)),
-            "/v1/completions": ("POST", lambda r, s: generate(r, s, parse_completion)),
+            "/v1/chat/completions": ("POST", lambda r, s: generate(r, s, partial(parse_chat, limits=limits))),
+            "/v1/responses": ("POST", lambda r, s: self._respond(r, s, limits)),
+            "/v1/completions": ("POST", lambda r, s: generate(r, s, partial(parse_completion, limits=limits))),
             "/v1/embeddings": ("POST", lambda r, s: generate(r, s, parse_embedding)),
             "/v1/models": ("GET", self._models),
             **({"/v1/announcement": ("GET", self._announced)} if announce is not None else {}),
@@ -82,27 +89,22 @@ class MinerServer:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
         trace = trace_of(request.headers)
-        shown = {REQUEST_ID: request_id_of(trace), **self._cors.headers(request)}
+        seen = _Seen(trace, {REQUEST_ID: request_id_of(trace), **self._cors.headers(request)})
         try:
-            response = await self._dispatch(request, _Seen(trace, shown))
+            response = await self._dispatch(request, seen)
         except RequestError as error:
             response = error.response()
         except ConnectionError:
             # The client left. aiohttp would log a traceback for the error; writing this fails silently instead.
             response = web.Response(status=400)
-        except Exception:
-            # The traceback holds code, not values: no prompt gets into the log.
-            log.exception(
-                "a request failed in an unforeseen way",
-                extra={"path": request.path[:100], "trace_id": trace_id_of(trace)},
-            )
+        except Exception as error:  # noqa: BLE001 - nothing of a patient may get into the log with an exception's words
+            said = {**where(error), "trace_id": trace_id_of(trace)}
+            log.error("a request failed in an unforeseen way", extra=said)  # noqa: TRY400
             response = RequestError(
                 500, "internal_error", "the miner failed; its log says why", may_repeat=False
             ).response()
         if not response.prepared:
-            response.headers.update(shown)
-            if self._relay.draining:
-                response.force_close()  # the client's next request goes to another miner
+            self._finish(response, seen)
         return response
 
     async def _dispatch(self, request: web.BaseRequest, seen: _Seen) -> web.StreamResponse:
@@ -131,33 +133,49 @@ class MinerServer:
     async def _generate(
         self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], EngineRequest]
     ) -> web.StreamResponse:
-        outlet = Outlet(request, headers=seen.shown, closing=self._is_draining)
-        return await self._relay_to(request, seen, parse, lambda _: outlet)
-
-    async def _respond(self, request: web.BaseRequest, seen: _Seen, *, images: bool) -> web.StreamResponse:
-        def parse(body: bytes) -> ResponsesRequest:
-            return parse_responses(body, images=images)
-
-        def outlet(asked: ResponsesRequest) -> Outlet:
-            return ResponsesOutlet(request, headers=seen.shown, closing=self._is_draining, asked=asked)
+        def outlet(_: EngineRequest, held: RequestBytes) -> Outlet:
+            return Outlet(request, headers=seen.shown, closing=self._is_draining, grow=held.grow)
 
         return await self._relay_to(request, seen, parse, outlet)
 
+    async def _respond(self, request: web.BaseRequest, seen: _Seen, limits: Limits) -> web.StreamResponse:
+        def outlet(asked: ResponsesRequest, held: RequestBytes) -> Outlet:
+            return ResponsesOutlet(request, headers=seen.shown, closing=self._is_draining, grow=held.grow, asked=asked)
+
+        return await self._relay_to(request, seen, partial(parse_responses, limits=limits), outlet)
+
     async def _relay_to(
-        self, request: web.BaseRequest, seen: _Seen, parse: Callable[[bytes], _R], outlet: Callable[[_R], Outlet]
+        self,
+        request: web.BaseRequest,
+        seen: _Seen,
+        parse: Callable[[bytes], _R],
+        outlet: Callable[[_R, RequestBytes], Outlet],
     ) -> web.StreamResponse:
         headers = request.headers
-        with self._large_bodies.reader() as read:
+        with self._memory.request() as held:
             try:
-                client, body = await self._doors.enter(request, read)
-                read.prove()
+                client, body = await self._doors.enter(request, held.read)
+                held.prove(client, body)
                 asked = parse(body)
+                del body  # else it would be there for as long as its answer takes
             except RequestError as error:
                 self._metrics.count("", "", str(error.status))
                 raise
             session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
             asked.named = asked.named or SESSION_HEADER in headers
-            return await self._relay.answer(asked, session=session, outlet=outlet(asked), trace=seen.trace)
+            way = outlet(asked, held)
+            response = await self._relay.answer(asked, session=session, outlet=way, trace=seen.trace)
+            if isinstance(response, web.Response) and not response.prepared and is_large(response):
+                # Sent here, as long as it is counted: a client that reads slowly keeps it in this miner's memory.
+                self._finish(response, seen)
+                await way.send(response)
+            return response
+
+    def _finish(self, response: web.StreamResponse, seen: _Seen) -> None:
+        """Put in what all answers have."""
+        response.headers.update(seen.shown)
+        if self._relay.draining:
+            response.force_close()  # the client's next request goes to another miner
 
     def _is_draining(self) -> bool:
         return self._relay.draining
@@ -193,9 +211,9 @@ class MinerServer:
         return web.Response(body=self._announce(), headers={"Content-Type": "application/json"})
 
     async def _offered(self, request: web.BaseRequest, _: _Seen) -> web.StreamResponse:
-        with self._large_bodies.reader() as read:
-            client, body = await self._doors.enter(request, read)
-            read.prove()
+        with self._memory.request() as held:
+            client, body = await self._doors.enter(request, held.read)
+            held.prove(client, body)
         if self._tasks is None or not self._tables.known:
             raise unavailable("the miner has read no routing yet", retry_after=1, code="no_table")
         return web.Response(body=await self._tasks(client, body), headers={"Content-Type": "application/json"})

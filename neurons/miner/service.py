@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from bettertherapy_api.report import PodRef
+from neurons.http_server import HttpServer
 from neurons.lessons.model import load_embedder
 from neurons.metrics_port import MetricsPort
 from neurons.miner.access import AccessList
 from neurons.miner.bodies import bounded_request
+from neurons.miner.demand import Demand
+from neurons.miner.demand_report import report_demand
 from neurons.miner.doors import Doors, SignedDoor
 from neurons.miner.lesson_feed import LessonFeed
 from neurons.miner.lessons import Lessons
@@ -22,6 +26,7 @@ from neurons.miner.server import MinerServer
 from neurons.miner.settings import SIGNED_DOOR, TOKEN_DOOR, Settings
 from neurons.miner.source import follow_cluster, follow_folder
 from neurons.miner.tables import Tables
+from neurons.pool_tokens import PoolTokens
 
 if TYPE_CHECKING:
     from neurons.miner.subnet import Subnet
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS: Final = 75.0
-"""A client's idle connection is kept this long."""
 BACKLOG: Final = 1024
 LAST_BYTES_SECONDS: Final = 5.0
 """How long the last answers may take to leave once they are complete."""
@@ -54,7 +57,12 @@ class MinerService:
                 load=load_embedder,
                 liked_unapproved=settings.lessons == "all",
             )
-        self.relay = Relay(self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons)
+        self._demand = Demand()
+        self._tokens = PoolTokens(settings.tokens_dir)
+        self.relay = Relay(
+            self.tables, self.metrics, settings, stamper=stamper, lessons=self._lessons, demand=self._demand,
+            tokens=self._tokens,
+        )  # fmt: skip
         self.port = 0
         """The port it listens on, once `listening` is set."""
         self.metrics_port = 0
@@ -84,8 +92,9 @@ class MinerService:
         feed: LessonFeed | None = None
         if self._lessons is not None:
             feed = LessonFeed(
-                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds
-            )
+                self._lessons, self.metrics, lambda: self.tables.snapshot, lap_seconds=settings.lessons_seconds,
+                tokens=self._tokens,
+            )  # fmt: skip
         server = MinerServer(
             tables=self.tables,
             relay=self.relay,
@@ -99,12 +108,14 @@ class MinerService:
         more: list[Coroutine[Any, Any, None]] = []
         if subnet is not None and book is not None:
             more = [*subnet.followers(), *self._reporting(subnet, book), *self._tasks(subnet, book)]
+        elif (wakes := self._waking()) is not None:
+            more = [wakes]
         if feed is not None:
             more.append(feed.run())
         try:
             async with self.relay, self._metrics_door() as metrics:
                 self.metrics_port = metrics.port
-                await self._serve(server, followers=(source, access.follow(), *more))
+                await self._serve(server, followers=(source, access.follow(), self._tokens.follow(), *more))
         finally:
             if self._lessons is not None:
                 self._lessons.close()
@@ -127,7 +138,20 @@ class MinerService:
             return []
         from neurons.miner.registration_report import report_standing  # noqa: PLC0415 - as the SDK
 
-        return [report_standing(self._settings, subnet, claims=lambda: book.claims)]
+        demand = self._demand if self._settings.wakes else None
+        if demand is not None:
+            demand.changed = subnet.news.set
+        return [report_standing(self._settings, subnet, claims=lambda: book.claims, demand=demand)]
+
+    def _waking(self) -> Coroutine[Any, Any, None] | None:
+        """Tell the operator of a demand, where there is one to tell, and no report on a subnet that says it too."""
+        settings = self._settings
+        if not settings.wakes or settings.pod is None or settings.tables_dir is not None:
+            return None
+        name, uid = settings.pod
+        return report_demand(
+            self._demand, pod=PodRef(name=name, uid=uid), namespace=settings.namespace, pool=settings.pool
+        )  # fmt: skip
 
     def _task_book(self, subnet: Subnet) -> TaskBook:
         """Return what answers validators' offers, where there is a wallet that signs the answers."""
@@ -159,14 +183,7 @@ class MinerService:
     async def _serve(self, server: MinerServer, *, followers: tuple[Coroutine[Any, Any, None], ...]) -> None:
         settings = self._settings
         runner = web.ServerRunner(
-            web.Server(
-                server.handle,
-                request_factory=bounded_request,
-                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
-                handler_cancellation=True,  # a client that leaves cancels its request, and so the engine's work
-                access_log=None,
-                keepalive_timeout=IDLE_SECONDS,
-            ),
+            HttpServer(server.handle, request_factory=bounded_request, most_connections=settings.max_connections),
             shutdown_timeout=LAST_BYTES_SECONDS,
         )
         await runner.setup()

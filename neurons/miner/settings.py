@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +13,15 @@ from bettertherapy_api import names
 from neurons.candidates import ScorerSettingError, Weighted, read_scorers
 from neurons.lessons.likeness import FLOOR
 from neurons.miner import cors
+from neurons.miner.limits import Limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-LARGE_BODIES_BYTES: Final = 48 * MAX_BODY_BYTES
+REQUEST_MEMORY_BYTES: Final = 128 * MAX_BODY_BYTES
+"""Where nothing limits the process."""
+LEAST_REQUEST_MEMORY_BYTES: Final = 24 * MAX_BODY_BYTES
+OWN_BYTES: Final = 160 * MAX_BODY_BYTES
+"""What a miner takes beside requests: its code, tables and embedding model, and what Python doesn't give back."""
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -73,12 +79,18 @@ class Settings:
     metrics_port: int = names.METRICS_PORT
     """Where `/metrics` is, and nothing else."""
     access_dir: Path = Path(names.ACCESS_DIR)
+    tokens_dir: Path = Path(names.POOL_TOKENS_DIR)
+    """Tokens by which the pool's agents know this miner."""
     access_secret: str
     """Named in the 401 that a client gets while no token exists."""
     tables_dir: Path | None = None
     """A folder with slices/<name>.json and reports/<pod>.json to follow instead of the API server."""
     hold_seconds: float = 30.0
     """How long a request waits for a pod (a rollout, a scale-up from zero) before it is answered 503."""
+    wakes: bool = False
+    """Whether the operator is told that requests wait while no engine pod is ready: the pool may sleep."""
+    pod: tuple[str, str] | None = None
+    """Name and UID of this miner's pod, whose report that is; None without a pod, where nobody is told."""
     request_seconds: float = 600.0
     """Longest life of one request, from its headers to the last byte of its answer."""
     connect_seconds: float = 2.0
@@ -91,12 +103,18 @@ class Settings:
     divided among all."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
-    large_bodies_bytes: int = LARGE_BODIES_BYTES
-    """What large bodies may hold at once. Read, taken apart and written anew, one takes several times its length."""
+    max_connections: int = 4096
+    """Of clients, idle ones included."""
+    request_memory_bytes: int = REQUEST_MEMORY_BYTES
+    """What requests may hold at once, all together (`memory`)."""
+    client_memory_percent: int = 50
+    """Of that, at most so much for one client."""
+    client_requests: int = 1024
+    """Requests of one client at once."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose pages may call the miner from a browser; `*` allows all."""
-    images: bool = False
-    """Take images in messages, as data URLs: the base model sees them."""
+    limits: Limits = field(default_factory=Limits)
+    """What one request may ask for."""
     lessons: str = "approved"
     """Which lessons of a twin stand in its prompts: what its doctor approved, also what was merely liked, or none."""
     lesson_floor: float = FLOOR
@@ -139,26 +157,35 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         "--metrics-port", type=int, default=names.METRICS_PORT, help="of /metrics; default %(default)s; 0: a free one"
     )
     parser.add_argument("--access-dir", type=Path, default=Path(names.ACCESS_DIR), help="folder with a file per client")
+    parser.add_argument(
+        "--tokens-dir", type=Path, default=Path(names.POOL_TOKENS_DIR), help="folder with the pool's own tokens"
+    )
     parser.add_argument("--access-secret", help="name of the Secret mounted there; default <pool>-access")
     parser.add_argument("--tables-dir", type=Path, help="follow files instead of the API server, to run without it")
     parser.add_argument("--hold-seconds", type=_seconds, default=30.0, help="longest wait for a pod (%(default)s)")
+    parser.add_argument(
+        "--wakes", action="store_true", help="tell the operator of requests that no engine is there for"
+    )
     parser.add_argument("--request-seconds", type=_seconds, default=600.0, help="longest request (%(default)s)")
     parser.add_argument("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
     parser.add_argument("--drain-seconds", type=_seconds, default=60.0, help="wait for requests then (%(default)s)")
     parser.add_argument("--max-held", type=int, default=1024, help="requests that may wait for a pod (%(default)s)")
     parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
     parser.add_argument(
+        "--memory-limit-bytes", type=_limit, help="memory of this process; that of its control group by default"
+    )
+    parser.add_argument(
+        "--client-memory-percent", type=_percent, default=50,
+        help="of what requests may hold, at most so much for one client (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--client-requests", type=_count, default=1024, help="of one client at once (%(default)s)")
+    parser.add_argument(
         "--cors-origins",
         default=environ.get("CORS_ORIGINS", ""),
         type=_origins,
         help="origins, with commas between, whose pages may call the miner; * for all (env CORS_ORIGINS)",
     )
-    parser.add_argument(
-        "--images",
-        action="store_true",
-        default=environ.get("IMAGES", "").lower() in ("1", "true"),
-        help="take images as data URLs, where the base model sees them (env IMAGES)",
-    )
+    _add_limits(parser, environ)
     _add_candidates(parser, environ)
     parser.add_argument(
         "--lessons",
@@ -197,16 +224,24 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         port=given.port,
         metrics_port=given.metrics_port,
         access_dir=given.access_dir,
+        tokens_dir=given.tokens_dir,
         access_secret=given.access_secret or names.access_secret_name(given.pool),
         tables_dir=given.tables_dir,
         hold_seconds=given.hold_seconds,
+        wakes=given.wakes,
+        pod=(given.pod_name, given.pod_uid) if given.pod_name and given.pod_uid else None,
         request_seconds=given.request_seconds,
         drain_delay_seconds=given.drain_delay,
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
         max_in_flight=given.max_in_flight,
+        request_memory_bytes=request_memory(
+            given.memory_limit_bytes or _cgroup_limit(), cache=given.answer_cache_bytes
+        ),
+        client_memory_percent=given.client_memory_percent,
+        client_requests=given.client_requests,
         cors_origins=given.cors_origins,
-        images=given.images,
+        limits=_limits(given),
         lessons=given.lessons,
         lesson_floor=given.lesson_floor,
         history=not given.whole_history,
@@ -219,6 +254,35 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         cache_bytes=given.answer_cache_bytes,
         cache_seconds=given.answer_cache_seconds,
         log_level=given.log_level,
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    own = parser.add_argument_group("what one request may ask for")
+
+    def switch(flag: str, variable: str, text: str) -> None:
+        default = environ.get(variable, "").lower() in ("1", "true")
+        own.add_argument(flag, action="store_true", default=default, help=f"{text} (env {variable})")
+
+    switch("--images", "IMAGES", "take images as data URLs, where the base model sees them")
+    switch("--patterns", "PATTERNS", "take regular expressions and grammars that answers must follow")
+    switch("--ignore-eos", "IGNORE_EOS", "let answers go on after their end")
+    standard = Limits()
+    own.add_argument(
+        "--max-messages", type=_count, default=standard.messages, help="messages, parts and calls (%(default)s)"
+    )
+    own.add_argument("--max-answers", type=_count, default=standard.answers, help="answers to one (%(default)s)")
+    own.add_argument("--max-tokens", type=_count, help="tokens of an answer; as many as the engine takes by default")
+
+
+def _limits(given: argparse.Namespace) -> Limits:
+    return Limits(
+        images=given.images,
+        messages=given.max_messages,
+        answers=given.max_answers,
+        tokens=given.max_tokens,
+        patterns=given.patterns,
+        ignore_eos=given.ignore_eos,
     )
 
 
@@ -320,6 +384,38 @@ def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
         pod_name=given.pod_name,
         pod_uid=given.pod_uid,
     )
+
+
+def request_memory(limit: int | None, *, cache: int = 0) -> int:
+    """Return what requests may hold of a process that may have `limit` bytes, `cache` of them for kept answers.
+
+    Two thirds of what is left: Python gives freed memory back in whole arenas only.
+    """
+    if limit is None:
+        return REQUEST_MEMORY_BYTES
+    return min(16 * REQUEST_MEMORY_BYTES, max(LEAST_REQUEST_MEMORY_BYTES, (limit - OWN_BYTES - cache) * 2 // 3))
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        text = CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if value < 64 * 1024 * 1024:
+        raise argparse.ArgumentTypeError(f"{text} bytes are too few: a miner takes 64 MiB before anybody asks")
+    return value
+
+
+def _percent(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
+    return value
 
 
 def _amount(text: str) -> float:

@@ -24,7 +24,7 @@ from neurons.chain.errors import ChainError, WalletError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import Hotkey, load_hotkey, refuse_coldkey
 from neurons.miner import registration
-from neurons.miner.doors import ReadBody
+from neurons.miner.doors import ReadSigned
 from neurons.miner.errors import StartError
 from neurons.miner.registration_report import WalletRefused
 from neurons.miner.settings import SubnetSettings
@@ -140,7 +140,7 @@ class Subnet:
         if self._chain is not None:
             await self._chain.close()
 
-    async def enter(self, request: web.BaseRequest, read: ReadBody) -> tuple[str, bytes]:
+    async def enter(self, request: web.BaseRequest, read: ReadSigned) -> tuple[str, bytes]:
         """Judge a signed request; raises WireRefusal, and what `read` raises."""
         try:
             admission = self._open_door()

@@ -96,6 +96,8 @@ class TwinRoute:
     """Unix seconds when this miner first saw the twin."""
     obstacle: Obstacle | None = None
     """Set when `active` is empty."""
+    pods: tuple[str, ...] = ()
+    """UIDs of the pods that the operator would have it use, the first one first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +116,8 @@ class Snapshot:
     def pods_for(self, version: VersionRoute) -> tuple[Pod, ...]:
         """Return the ready pods that hold the version, the twin's preferred one first.
 
-        The order is a rendezvous hash of twin and pod: all versions of a twin prefer the same pods, and a pod that
-        comes or goes moves only the twins that preferred it.
+        Those come first that the operator placed it on. The others' order is a rendezvous hash of twin and pod: all
+        versions of a twin prefer the same pods, and a pod that comes or goes moves only the twins that preferred it.
         """
         key = (version.twin, version.served_name)
         if version.digest is None:
@@ -124,7 +126,11 @@ class Snapshot:
             pods = self.holders.get((version.served_name, version.digest), ())
         known = self._orders.get(key)
         if known is None or known[0] is not pods:
-            order = tuple(sorted(pods, key=lambda pod: _affinity(version.twin, pod.name)))
+            twin = self.twins.get(version.twin)
+            placed = {uid: at for at, uid in enumerate(twin.pods)} if twin is not None else {}
+            order = tuple(
+                sorted(pods, key=lambda pod: (placed.get(pod.uid, len(placed)), _affinity(version.twin, pod.name)))
+            )
             known = self._orders[key] = (pods, order)
         return known[1]
 
@@ -369,6 +375,7 @@ def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: in
         active=active,
         first_seen=first_seen,
         obstacle=obstacle,
+        pods=twin.pods or (),
     )
 
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Self, cast
 
 import httptools
 from yarl import URL
 
+from bettertherapy_api import names
+from neurons.pool_tokens import PoolTokens
+
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 IDLE_SECONDS: Final = 30.0
 """A connection that rested longer isn't used again: the pod may be closing it."""
-HIGH_WATER_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 64 * 1024
 """More than this unread, and the pod is made to wait."""
+UNCOUNTED_BYTES: Final = 64 * 1024
+ANSWER_COPIES: Final = 4
+"""Times that an answer is there: as it came, joined, read, and written with the twin's name."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of an answer's head, and of what comes behind its body."""
 MAX_KNOWN_URLS: Final = 4096
@@ -228,13 +234,18 @@ class Reply:
             await connection.arrives()
         return connection.take()
 
-    async def whole(self) -> bytes:
-        """Return the whole answer; raises BrokeOffError, AnswerTooLargeError."""
+    async def whole(self, grow: Callable[[int], None] | None = None) -> bytes:
+        """Return the whole answer; raises BrokeOffError, AnswerTooLargeError, and what `grow` does.
+
+        `grow` is told of each part beyond the first ones, before it is kept.
+        """
         connection = self._open
         if connection.complete:
             return connection.take()
         parts, size = [], 0
         while part := await self.chunk():
+            if grow is not None and size > UNCOUNTED_BYTES:
+                grow(ANSWER_COPIES * len(part))
             parts.append(part)
             size += len(part)
             if size > MAX_ANSWER_BYTES:
@@ -269,7 +280,11 @@ class _Pod:
 class Upstream:
     """All connections to pods; use as `async with Upstream(...) as upstream`."""
 
-    def __init__(self, *, connect_seconds: float, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, *, connect_seconds: float, idle_seconds: float = IDLE_SECONDS, tokens: PoolTokens | None = None
+    ) -> None:
+        """`tokens`: what each request brings, to pods that know this miner by them."""
+        self._tokens = tokens
         self._connect_seconds, self._idle_seconds = connect_seconds, idle_seconds
         self._pods: dict[URL, _Pod] = {}
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
@@ -285,6 +300,8 @@ class Upstream:
         pod = self._pods.get(url) or self._know(url)
         connection = self._rested(pod) or await self._connect(pod)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if self._tokens is not None and self._tokens.header:
+            lines += f"{names.POOL_TOKEN_HEADER}: {self._tokens.header}\r\n"
         try:
             connection.send(b"%b%bContent-Length: %d\r\n\r\n%b" % (pod.head, lines.encode("latin-1"), len(body), body))
             await connection.head()

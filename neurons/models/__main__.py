@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
 async def _fetch(options: argparse.Namespace) -> dict[str, object]:
     root: Path = options.cache or options.dest
     at: Path = options.link or options.dest / "current"
-    fetched = await fetch_model(uri=options.uri, name=options.name, revision=options.revision or None, root=root)
+    fetched = await fetch_model(
+        uri=options.uri, name=options.name, revision=options.revision or None, root=root,
+        shared=options.cache is not None,
+    )  # fmt: skip
     with translated(doing="linking the model", uri=str(at)):
         write_measured(None, at)
         link(fetched.folder, at)

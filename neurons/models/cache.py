@@ -126,14 +126,16 @@ def write_record(record: ModelRecord, folder: Path) -> None:
     os.replace(fresh, folder / RECORD_FILE)
 
 
-def usable(folder: Path) -> ModelRecord | None:
-    """Return the record of a cached model that is whole: unchanged since it was recorded, or hashed again to the "
-    "same."""
+def usable(folder: Path, *, trusted: bool = True) -> ModelRecord | None:
+    """Return the record of a cached model that is whole: unchanged since it was recorded, or hashed again to the same.
+
+    Where others can write, the record and the files' times are theirs to set: not `trusted`, it is hashed again.
+    """
     record = read_record(folder)
     if record is None:
         return None
     try:
-        if still_true(record, folder):
+        if trusted and still_true(record, folder):
             return record
         again = make_record(folder, name=record.name, uri=record.uri, revision=record.revision)
     except ArtifactNotFound:

@@ -53,13 +53,15 @@ async def fetch_model(
     revision: str | None,
     root: Path,
     pvc_dir: Path | None = None,
+    shared: bool = False,
     lock_seconds: float = _LOCK_SECONDS,
 ) -> Fetched:
     """Make the model at `uri` available in the local file system and verify it. Raises StoreError.
 
     hf://, s3://, gs:// and az:// go into `root`, where any number of pods may do this at once; file:// and pvc:// are
     used where they are. `revision` is a revision of the hub, or `sha256:…`, the digest that the model must have.
-    Without a digest, a model that is in the cache is taken as it is, so that a restart needs no store.
+    Without a digest, a model that is in the cache is taken as it is, so that a restart needs no store. With one, and
+    where other pods can write into `root` (`shared`), every byte is hashed each time: nothing there proves itself.
     """
     begun = time.monotonic()
     folder = local_folder(uri, pvc_dir=pvc_dir) if not uri.startswith("hf://") else None
@@ -67,11 +69,11 @@ async def fetch_model(
     expected = revision if revision is not None and names.is_digest(revision) else None
     if folder is not None:
         with translated(doing="verifying the model", uri=uri):
-            record = await asyncio.to_thread(_verify_in_place, folder, root / key, name, uri, expected)
+            record = await asyncio.to_thread(_verify_in_place, folder, root / key, name, uri, expected, shared=shared)
             size = sum(path.stat().st_size for _, path in survey(folder))
         return Fetched(folder, Origin.IN_PLACE, record, size, time.monotonic() - begun)
     async with cache.locked(root, key, seconds=lock_seconds) as alone:
-        record = await asyncio.to_thread(cache.usable, root / key)
+        record = await asyncio.to_thread(cache.usable, root / key, trusted=not (shared and expected is not None))
         origin = Origin.CACHE
         if record is None or (expected is not None and record.digest != expected):
             record = await _fetch(uri=uri, name=name, revision=revision, root=root, key=key, alone=alone)
@@ -81,7 +83,7 @@ async def fetch_model(
 
 
 def _verify_in_place(
-    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None
+    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None, *, shared: bool
 ) -> ModelRecord | None:
     if not folder.is_dir():
         raise ArtifactNotFound(
@@ -91,7 +93,7 @@ def _verify_in_place(
     if expected is None:
         return None
     record = read_record(record_folder)
-    if record is None or record.uri != uri or not still_true(record, folder):
+    if record is None or record.uri != uri or shared or not still_true(record, folder):
         record = cache.make_record(folder, name=name, uri=uri, revision=expected)
         cache.write_record(record, record_folder)
     _check_digest(record, expected)

@@ -64,6 +64,16 @@ def wanted(files: list[SourceFile]) -> list[SourceFile]:
     ]
 
 
+def without_markers(files: list[SourceFile]) -> list[SourceFile]:
+    """Leave out the empty objects that consoles and file browsers make for folders: no file can have their name."""
+    folders = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
+    return [
+        file
+        for file in files
+        if file.size or not (file.path in ("", ".") or file.path.endswith("/") or file.path in folders)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _ObjectSource:
     location: Location
@@ -72,7 +82,7 @@ class _ObjectSource:
         listed = await self.location.listing(at_most=_MAX_FILES)
         if not listed:
             raise ArtifactNotFound(f"{self.location.uri}: nothing is there. Check baseModel.uri.")
-        return [SourceFile(path=meta["path"], size=meta["size"]) for meta in listed]
+        return without_markers([SourceFile(path=meta["path"], size=meta["size"]) for meta in listed])
 
     async def download(self, files: list[SourceFile], folder: Path) -> None:
         turns = asyncio.Semaphore(_AT_ONCE)

@@ -176,6 +176,14 @@ def _denied(uri: str, doing: str) -> str:
     )
 
 
+_ANSWERED = re.compile(r"((?:status code|status): \d{3}|[Ii]nvalid \w+ response)\b.*", re.DOTALL)
+"""What obstore says of an answer, and behind it the answer's own words."""
+
+
 def _first_line(error: BaseException) -> str:
+    """Return the first line, without a word of what a server answered.
+
+    It ends up in conditions that a tenant reads, who chose the server: it may be one that only the pod reaches.
+    """
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return _ANSWERED.sub(r"\1", lines[0])[:300] if lines else type(error).__name__

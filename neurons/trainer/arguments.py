@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from typing import Final
 
@@ -10,6 +11,7 @@ from bettertherapy_api import names
 from neurons.arguments import filled, filled_path
 from neurons.trainer.lora import Settings
 from neurons.trainer.schedule import DEFAULT_EPOCHS
+from neurons.trainer.sharding import SHARDING
 from neurons.trainer.tracking import EXPERIMENT
 
 REHEARSAL_PERCENT: Final = 25
@@ -18,6 +20,9 @@ VALIDATION_PERCENT: Final = 10
 CHECKPOINT_SECONDS: Final = 30.0
 KL_WEIGHT: Final = 0.1
 MOST_KL_WEIGHT: Final = 10
+PROCESSES: Final = "TRAINER_PROCESSES"
+SHARDING_OF: Final = "TRAINER_SHARDING"
+"""Variables of the environment, which a MinerPool's `fineTune.pod.env` sets for all of its trainers."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,6 +105,15 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--gradient-checkpointing", action="store_true", help="compute activations twice instead of keeping them"
     )
+    training.add_argument(
+        "--processes", type=positive, metavar="N", default=os.environ.get(PROCESSES) or None,
+        help=f"each takes its share of every batch (default: {PROCESSES}, or one for each GPU)",
+    )  # fmt: skip
+    training.add_argument(
+        "--sharding", type=_sharding, metavar="|".join(SHARDING), default=os.environ.get(SHARDING_OF) or "auto",
+        help=f"whether the base model is sharded among them; auto: where it fits on no single GPU (default: "
+        f"{SHARDING_OF}, or auto)",
+    )  # fmt: skip
     training.add_argument("--seed", type=int, default=defaults.seed)
     training.add_argument("--checkpoint-steps", type=positive, default=20, help="steps between checkpoints")
     training.add_argument(
@@ -187,6 +201,12 @@ def _percent(value: str) -> int:
     if not 0 <= number <= 100:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 100")
     return number
+
+
+def _sharding(value: str) -> str:
+    if value not in SHARDING:  # argparse looks at no default's `choices`
+        raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(SHARDING)}")
+    return value
 
 
 def _rate(value: str) -> float:

@@ -24,7 +24,7 @@ def suits(model: Any) -> bool:
     """Tell whether all of a model's layers can attend this way: bfloat16 on a GPU, to all earlier tokens."""
     import torch  # noqa: PLC0415
 
-    if model.device.type != "cuda" or model.dtype != torch.bfloat16:
+    if model.device.type != "cuda" or model.dtype != torch.bfloat16 or not on_one_device(model):
         return False
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401, PLC0415 - newer versions of torch have it
@@ -40,6 +40,11 @@ def suits(model: Any) -> bool:
         and not getattr(config, "attn_logit_softcapping", None)
         and head <= _WIDEST_HEAD
     )
+
+
+def on_one_device(model: Any) -> bool:
+    """Tell whether a model is not laid on several GPUs, layer by layer."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) <= 1
 
 
 @contextmanager

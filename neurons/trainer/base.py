@@ -51,6 +51,10 @@ class Base:
             self._as_read = _Looks.of(self._model)
         return self._model
 
+    def release(self) -> None:
+        """Free the memory that the model takes here; whoever asks for it again has it read anew."""
+        self._drop()
+
     def restore(self) -> None:
         """Make it what it was when it was read, and free the memory of whoever had it."""
         if self._model is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from neurons.trainer.attention import attending
+from neurons.trainer.attention import attending, on_one_device
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def suits_graph(model: Any) -> bool:
     """Tell whether a model's answers can be made so: on a GPU, all of its layers attending to all earlier tokens."""
     import torch  # noqa: PLC0415
 
-    if model.device.type != "cuda" or model.dtype != torch.bfloat16:
+    if model.device.type != "cuda" or model.dtype != torch.bfloat16 or not on_one_device(model):
         return False
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

@@ -139,7 +139,9 @@ def _size(layer: Any) -> torch.Tensor:
 
 
 def _whole(weight: Any) -> Any:
-    """Return a layer's weights as numbers, also of one that is kept in four bits."""
+    """Return a layer's weights as numbers, also of one that is kept in four bits, or sharded among processes."""
+    if hasattr(weight, "full_tensor"):
+        return weight.full_tensor()
     state = getattr(weight, "quant_state", None)
     if state is None:
         return weight

@@ -10,6 +10,7 @@
     ├── OutOfMemory    it takes more memory than there is                                               final
     ├── StoreFailed    the store did not give what is to be read                                        as it says
     ├── PublishFailed  the store did not take the adapter, however often it was asked                   as it says
+    ├── ProcessDied    one of several training processes was killed, or answers the others no more      retryable
     └── Preempted      the pod was told to end; a checkpoint is kept                                    retryable
 
 "Final" means that the same run would fail again. A lost node or a kill leaves no word; Kubernetes tells of it, and the
@@ -88,6 +89,14 @@ class Preempted(TrainerError):  # noqa: N818
     """The pod has to go; another attempt goes on where this one ended."""
 
     failure_class = "Preempted"
+    retryable = True
+
+
+class ProcessDied(TrainerError):  # noqa: N818
+    """One of the processes of a training is gone, so the others can't go on; another attempt goes on from the last
+    checkpoint."""
+
+    failure_class = "ProcessDied"
     retryable = True
 
 

@@ -36,11 +36,16 @@ class Gradients(Protocol):
         ...
 
 
-def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True) -> Gradients:
-    """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart."""
+def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True, sharded: bool = False) -> Gradients:
+    """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart.
+
+    Of a `sharded` model no graph is recorded: what it gathers lies elsewhere each time.
+    """
     if not packed:
         return OneByOne(model, kl_weight=kl_weight)
-    return Graphs(model, kl_weight=kl_weight) if suits(model) else Eager(model, kl_weight=kl_weight)
+    if sharded or not suits(model):
+        return Eager(model, kl_weight=kl_weight)
+    return Graphs(model, kl_weight=kl_weight)
 
 
 class Eager:
@@ -205,8 +210,10 @@ class Graphs:
 
         numbers, reference = batch.tensor(self._model.device), self._on_device(reference)
         graph = torch.cuda.CUDAGraph()
+        # Among several processes NCCL's own thread asks the GPU now and then, which is no part of what is recorded.
+        whose = "thread_local" if torch.distributed.is_initialized() else "global"
         try:
-            with torch.cuda.graph(graph, pool=self._memory.id, stream=self._stream):
+            with torch.cuda.graph(graph, pool=self._memory.id, stream=self._stream, capture_error_mode=whose):
                 values = self._compute(batch, numbers, reference)
         except RuntimeError as error:  # also when memory runs out: then it may suffice without
             _log.warning("no CUDA graph of this model's steps: %s", str(error).partition("\n")[0][:300])

@@ -29,7 +29,9 @@ from neurons.trainer.gradients import (
     reproducible,
 )
 from neurons.trainer.packing import IGNORED, Example
+from neurons.trainer.parallel import Alone
 from neurons.trainer.reference import Reference, references_of
+from neurons.trainer.sharding import needs_several, sharded_root
 from neurons.trainer.tokens import first_line, load_tokenizer, shortened, tokenise
 
 if TYPE_CHECKING:
@@ -112,6 +114,33 @@ class Interruptions:
     """Entered while the steps run: only there `stopping` is asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learned, as tokens, and on top of what."""
+
+    base_model: Path
+    parent: Path | None
+    """Folder of the adapter to go on from."""
+    settings: Settings
+    examples: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What other processes made of a lesson."""
+
+    weights: Mapping[str, torch.Tensor]
+    """The adapter's, by PEFT's names."""
+    losses: tuple[float, ...]
+    validation: Mapping[str, Any]
+    """What early stopping knows."""
+
+
+Processes = Callable[[Lesson, Callable[[Step], None], Interruptions], Learned]
+"""Learns a lesson in processes of its own (neurons.trainer.launch)."""
+
+
 @dataclass(slots=True)
 class Trained:
     """A base model with its freshly trained adapter, still in memory."""
@@ -126,21 +155,35 @@ class Trained:
 
 
 def load(base_model: Path, *, quantization: str | None = None) -> tuple[Any, Any]:
-    """Return model and tokenizer from a local folder, on the GPU when there is one. Raises BadModel."""
+    """Return model and tokenizer from a local folder, on the GPU when there is one. Raises BadModel.
+
+    What fits on none of several GPUs is laid on all of them, one layer after the other.
+    """
+    tokenizer = load_tokenizer(base_model)
+    device, precision = arithmetic()
+    if quantization is not None:
+        import torch  # noqa: PLC0415
+
+        four_bits = _four_bits(precision)
+        return read(base_model, quantization_config=four_bits, device_map={"": torch.cuda.current_device()}), tokenizer
+    if needs_several(base_model):
+        return read(base_model, device_map="auto"), tokenizer
+    return read(base_model).to(device), tokenizer
+
+
+def read(base_model: Path, **how: Any) -> Any:
+    """Return the model in a folder, in main memory unless transformers is told otherwise. Raises BadModel."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Seconds to import, and absent where only the rest is tested.
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()
-    device, precision = arithmetic()
-    tokenizer = load_tokenizer(base_model)
-    how = {"quantization_config": _four_bits(precision), "device_map": {"": 0}} if quantization is not None else {}
+    _, precision = arithmetic()
     try:
-        model = AutoModelForCausalLM.from_pretrained(base_model, dtype=precision, **how)
+        return AutoModelForCausalLM.from_pretrained(base_model, dtype=precision, **how)
     except (OSError, ValueError) as error:
         raise BadModel(f"{base_model} is no model that transformers can read: {first_line(error)}") from error
-    return model if how else model.to(device), tokenizer
 
 
 def _four_bits(precision: torch.dtype) -> Any:
@@ -171,17 +214,15 @@ def train(
     parent: Path | None = None,
     interruptions: Interruptions | None = None,
     validation: Sequence[Sequence[Message]] = (),
+    processes: Processes | None = None,
 ) -> Trained:
     """Train an adapter and return it in memory; `report` is called after every step. Raises TrainerError.
 
     Conversations that don't fit in `settings.max_tokens` are not learned (neurons.trainer.tokens tells which).
     `parent` is the folder of the adapter to go on from, of the same rank. With `validation`, which is not learned, the
-    weights of the epoch with the lowest loss on it are returned.
+    weights of the epoch with the lowest loss on it are returned. `processes` take the steps instead of this one.
     """
-    tokenizer, model = base.tokenizer, base.model(quantization=settings.quantization)
-    import torch  # noqa: PLC0415
-
-    seed_everything(settings.seed)
+    tokenizer = base.tokenizer
 
     def examples_in(several: Sequence[Sequence[Message]]) -> tuple[list[Example], list[int]]:
         """Return the examples, and for each the place of its conversation."""
@@ -197,34 +238,22 @@ def train(
     examples, places = examples_in(conversations)
     if settings.steps and not examples:
         raise BadData(f"no answer fits with its question in {settings.max_tokens} tokens. Raise --max-tokens.")
-    adapted = adapt(model, settings=settings, parent=parent)
-    if settings.gradient_checkpointing:
-        # Without the state of random numbers, of which none are drawn: a CUDA graph couldn't ask for it.
-        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    lesson = Lesson(
+        base_model=base.folder, parent=parent, settings=settings, examples=tuple(examples),
+        held_out=tuple(examples_in(validation)[0]),
+    )  # fmt: skip
     interruptions = interruptions or Interruptions()
-    try:
-        with interruptions.between_steps(), reproducible():
-            losses, stopping = _optimise(
-                adapted,
-                examples,
-                settings=settings,
-                report=report,
-                interruptions=interruptions,
-                held_out=examples_in(validation)[0],
-            )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(
-            "memory ran out while training. Lower --batch-size or --max-tokens, or give it more."
-        ) from error
-    if settings.quantization is not None:
-        weights = weights_of(adapted)
-        del adapted, model  # both base models together are more than a small card has
-        gc.collect()
-        torch.cuda.empty_cache()
-        adapted = _on_whole_base(weights, base, settings=settings, parent=parent)
+    if processes is not None:
+        base.release()
+        learned = processes(lesson, report, interruptions)
+        seed_everything(settings.seed)
+        adapted = _on_whole_base(learned.weights, base, settings=settings, parent=parent)
+        losses, known = list(learned.losses), learned.validation
+    else:
+        adapted, losses, known = _learn_here(lesson, base, report=report, interruptions=interruptions)
     round_to_stored_precision(adapted)
     require_sound_weights(adapted, when=f"after {settings.steps} steps")
-    counted = settings.steps if stopping.best_step is None else stopping.best_step
+    counted = settings.steps if known["best_step"] is None else known["best_step"]
     seen = {index for batch in _order(len(examples), settings)[:counted] for index in batch}
     unseen = {place for index, place in enumerate(places) if index not in seen}
     return Trained(
@@ -232,8 +261,64 @@ def train(
         tokenizer=tokenizer,
         losses=tuple(losses),
         learned=frozenset(places) - unseen,
-        validation=stopping.state(),
+        validation=known,
     )
+
+
+def _learn_here(
+    lesson: Lesson, base: Base, *, report: Callable[[Step], None], interruptions: Interruptions
+) -> tuple[Any, list[float], Mapping[str, Any]]:
+    """Learn a lesson in this process; return the adapted model, the losses, and what early stopping knows."""
+    settings = lesson.settings
+    model = base.model(quantization=settings.quantization)
+    adapted, losses, stopping = learn(model, lesson, report=report, interruptions=interruptions)
+    if settings.quantization is not None:
+        import torch  # noqa: PLC0415
+
+        weights = weights_of(adapted)
+        del adapted, model  # both base models together are more than a small card has
+        gc.collect()
+        torch.cuda.empty_cache()
+        adapted = _on_whole_base(weights, base, settings=settings, parent=lesson.parent)
+    return adapted, losses, stopping.state()
+
+
+def learn(
+    model: Any, lesson: Lesson, *, report: Callable[[Step], None], interruptions: Interruptions,
+    team: Alone | None = None,
+) -> tuple[Any, list[float], EarlyStopping]:  # fmt: skip
+    """Put an adapter onto a base model and train it; return it with the losses. Raises TrainerError.
+
+    Each process of a `team` calls this with the same lesson, and has the same adapter afterwards.
+    """
+    import torch  # noqa: PLC0415
+
+    team, settings = team or Alone(), lesson.settings
+    seed_everything(settings.seed)
+    adapted = adapt(model, settings=settings, parent=lesson.parent)
+    if team.sharded:
+        sharded_root(adapted)
+    if settings.gradient_checkpointing:
+        # Without the state of random numbers, of which none are drawn: a CUDA graph couldn't ask for it.
+        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    try:
+        with interruptions.between_steps(), reproducible():
+            if team.sharded:  # what is left in the middle of a backward pass can't be tried again, as `_gradients` does
+                torch.use_deterministic_algorithms(True, warn_only=True)
+            losses, stopping = _optimise(
+                adapted,
+                lesson.examples,
+                settings=settings,
+                report=report,
+                interruptions=interruptions,
+                held_out=lesson.held_out,
+                team=team,
+            )
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemory(
+            "memory ran out while training. Lower --batch-size or --max-tokens, or give it more."
+        ) from error
+    return adapted, losses, stopping
 
 
 def _on_whole_base(weights: Mapping[str, torch.Tensor], base: Base, *, settings: Settings, parent: Path | None) -> Any:
@@ -348,25 +433,26 @@ def _optimise(
     report: Callable[[Step], None],
     interruptions: Interruptions,
     held_out: Sequence[Example] = (),
+    team: Alone | None = None,
 ) -> tuple[list[float], EarlyStopping]:
     import torch  # noqa: PLC0415
 
-    packed = keeps_apart(model, examples)
-    if not packed:
-        _log.warning("this model lets packed examples see one another: each is computed by itself")
+    team = team or Alone()
+    packed = _packs(model, examples, team)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    team.alike(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     batches = _order(len(examples), settings)
     first = [examples[index] for index in batches[0]] if batches else []
 
     def loss_of(lines: Sequence[Example]) -> float:
-        return _mean_loss(model, lines, batch_size=settings.batch_size, packed=packed)
+        return _mean_loss(model, lines, batch_size=settings.batch_size, packed=packed, team=team)
 
     # Before a checkpoint's weights are put in: the beginning is the same for all attempts.
     watch = Watch(of=settings.steps, loss_of_first_lines=lambda: loss_of(first) if first else 0.0)
     references = None
     if settings.kl_weight and batches:
-        references = references_of(model, examples, lambda batch: predictions(model, batch), packed=packed)
+        references = references_of(model, examples, lambda batch: predictions(model, batch), packed=packed, team=team)
     stopping = EarlyStopping((lambda: loss_of(held_out)) if held_out else None, lambda: weights_of(model))
     losses: list[float] = []
     if interruptions.resume is not None:
@@ -374,7 +460,9 @@ def _optimise(
         stopping.restore(interruptions.resume["validation"])
     done = len(losses)
     model.train()
-    gradients = gradients_for(model, kl_weight=settings.kl_weight, packed=packed)
+    gradients = team.sharing(
+        gradients_for(model, kl_weight=settings.kl_weight, packed=packed, sharded=team.sharded), parameters
+    )
     ends = epoch_ends(len(examples), settings.batch_size, settings.steps)
     begun = kept_at = time.monotonic()
     for number, batch in enumerate(batches[done:], start=done + 1):
@@ -404,7 +492,7 @@ def _optimise(
                 validation_loss=validation_loss,
             )
         )
-        told_to_end = interruptions.stopping()
+        told_to_end = team.any(interruptions.stopping())
         due = number % interruptions.every == 0 or number == settings.steps
         worth = time.monotonic() - kept_at >= interruptions.seconds
         if interruptions.keep is not None and ((due and worth) or told_to_end):
@@ -419,11 +507,26 @@ def _optimise(
     return losses, stopping
 
 
-def _mean_loss(model: Any, examples: Sequence[Example], *, batch_size: int, packed: bool) -> float:
+def _packs(model: Any, examples: Sequence[Example], team: Alone) -> bool:
+    """Tell whether examples are packed into one sequence for this model, as all of a team agree. Raises BadModel."""
+    if team.agreed(keeps_apart(model, examples)):
+        return True
+    if team.sharded:  # the processes would compute unequal numbers of examples, each waiting for the others' shards
+        raise BadModel(
+            "this model lets packed examples see one another, and can't be trained on sharded then. Use GPUs that it "
+            "fits on, or another base model."
+        )
+    _log.warning("this model lets packed examples see one another: each is computed by itself")
+    return False
+
+
+def _mean_loss(
+    model: Any, examples: Sequence[Example], *, batch_size: int, packed: bool, team: Alone
+) -> float:  # fmt: skip
     """Return the loss of any number of examples with the weights as they are, in nats a learned token."""
     parts = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
     learned = [sum(label != IGNORED for each in part for label in each.labels) for part in parts]
-    values = [loss_without_gradients(model, part, packed=packed) for part in parts]
+    values = team.spread(parts, lambda part: loss_without_gradients(model, part, packed=packed))
     return sum(value * count for value, count in zip(values, learned, strict=True)) / sum(learned)
 
 

@@ -101,6 +101,9 @@ def learn_preferences(
             report_to=[],
             save_strategy="no",
         )
+        # On a pod of several GPUs the trainer would else copy the model to each of them at every step, and count a
+        # batch for each.
+        configuration._n_gpu = min(1, configuration.n_gpu)
         try:
             trainer = DPOTrainer(
                 model=model,

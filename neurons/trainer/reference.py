@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from neurons.trainer.packing import IGNORED, Example
+from neurons.trainer.parallel import Alone
 
 if TYPE_CHECKING:
     import torch
@@ -77,24 +78,29 @@ def references_of(
     predict: Callable[[Sequence[Example]], torch.Tensor],
     *,
     packed: bool = True,
+    team: Alone | None = None,
 ) -> list[Reference]:
     """Return each example's reference, with the model as it is.
 
     `predict` returns the logits of several examples, shape [learned, vocabulary]; not `packed`: it gets one at a time.
+    Each process of a `team` predicts some.
     """
     import torch  # noqa: PLC0415
 
     training = model.training
     model.eval()
-    found: list[Reference] = []
+
+    def of(batch: Sequence[Example]) -> list[Reference]:
+        together = predicted(predict(batch))
+        sizes = [sum(label != IGNORED for label in example.labels[1:]) for example in batch]
+        parts = zip(together.token_ids.split(sizes), together.logprobs.split(sizes), strict=True)
+        return [Reference(ids, logprobs) for ids, logprobs in parts]
+
+    batches = list(_batches(examples)) if packed else [[example] for example in examples]
     with torch.no_grad():
-        for batch in _batches(examples) if packed else [[example] for example in examples]:
-            together = predicted(predict(batch))
-            sizes = [sum(label != IGNORED for label in example.labels[1:]) for example in batch]
-            parts = zip(together.token_ids.split(sizes), together.logprobs.split(sizes), strict=True)
-            found += [Reference(ids, logprobs) for ids, logprobs in parts]
+        found = (team or Alone()).spread(batches, of)
     model.train(training)
-    return found
+    return [each for references in found for each in references]
 
 
 def _batches(examples: Sequence[Example]) -> Iterator[list[Example]]:

@@ -29,10 +29,12 @@ from neurons.trainer.archive import Archive, LineageRecord, RunState, request_di
 from neurons.trainer.base import Base
 from neurons.trainer.checkpoints import Checkpoints
 from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_compare, to_learn, with_system_prompt
-from neurons.trainer.errors import BadParent, StoreFailed
+from neurons.trainer.delivery import NotDelivered, deliver
+from neurons.trainer.errors import BadData, BadParent, StoreFailed
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.items import check_held_out, read_items
+from neurons.trainer.launch import Launcher
 from neurons.trainer.lines import Line, Message
 from neurons.trainer.lora import Interruptions, Settings, Step, Trained, checkpoint_of, save, train
 from neurons.trainer.preferences import Plan, learn_preferences
@@ -40,12 +42,13 @@ from neurons.trainer.probes import margins
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import describe, publish_described
 from neurons.trainer.schedule import DEFAULT_EPOCHS, Steps, plan_night, plan_steps
+from neurons.trainer.sharding import Layout, devices, layout_of, needs_several
 from neurons.trainer.sources import Found, find_lines, too_few, trained_before
 from neurons.trainer.sources import Trained as Known
 from neurons.trainer.termination import Termination
 from neurons.trainer.tokens import Fit, examples_of, fit
 from neurons.trainer.tracking import Tracking
-from neurons.trainer.web_dataset import shown
+from neurons.trainer.web_dataset import is_web_address, shown
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,7 @@ class Run:
         artifact = self._made()
         self._progress.tell(artifact=artifact)
         self._clean_up(artifact)
+        self._deliver(artifact)
         self._progress.stage(RunStage.DONE, remaining_seconds=None)
         return {
             "uri": artifact.uri,
@@ -123,6 +127,24 @@ class Run:
             "bytes": artifact.bytes,
             "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
         }
+
+    def _deliver(self, artifact: ArtifactReport) -> None:
+        """Send a task's version to the validator that gave the dataset."""
+        if not is_web_address(self._options.dataset_uri):
+            return
+        try:
+            with self._timed("deliver"):
+                asyncio.run(
+                    deliver(
+                        artifact.uri, artifact.digest, self._options.dataset_uri, limits=self._archive.limits,
+                        pvc_dir=self._archive.pvc_dir,
+                    )
+                )  # fmt: skip
+        except NotDelivered as error:
+            log.warning("the version is not delivered to the validator, which then doesn't examine it: %s", error)
+            say(event="not-delivered", digest=artifact.digest, why=str(error))
+        else:
+            say(event="delivered", digest=artifact.digest)
 
     def _made(self) -> ArtifactReport:
         assert self._state.artifact is not None  # noqa: S101 - set by _publish
@@ -355,8 +377,9 @@ class Run:
             pairs=len(pairs),
         )
         settings = self._settings(steps)
+        layout = self._layout(pairs=len(pairs))
         self._progress.stage(RunStage.TRAIN, step=0, steps=steps.total)
-        self._begin_curves(settings, dataset, steps)
+        self._begin_curves(settings, dataset, steps, layout)
         checkpoints = Checkpoints(self._archive, asked.run, identity=f"{self._state.request} {dataset.digest} {steps}")
         resume = checkpoints.load()
         if resume is not None:
@@ -377,6 +400,7 @@ class Run:
             parent=self._parent.folder if self._parent is not None else None,
             interruptions=interruptions,
             validation=[with_system_prompt(to_learn(line), self._system_prompt) for line in self._validation()],
+            processes=Launcher(layout, work_dir=self._work) if layout.processes > 1 and steps.supervised else None,
         )
         lines = [line for line in dataset.lines if not line.is_pair]
         self._unlearned = frozenset(lines[place].digest for place in set(range(len(lines))) - trained.learned)
@@ -396,11 +420,35 @@ class Run:
         )
         return trained
 
-    def _begin_curves(self, settings: Settings, dataset: Dataset, steps: Steps) -> None:
+    def _layout(self, *, pairs: int) -> Layout:
+        """Return how the training is laid out on the pod's GPUs, once it is said. Raises TrainerError."""
+        asked = self._options
+        layout = layout_of(
+            asked.base_model, processes=asked.processes, sharding=asked.sharding, quantization=asked.quantization,
+            on=devices(),
+        )  # fmt: skip
+        if pairs and needs_several(asked.base_model):
+            raise BadData(
+                f"the dataset has {pairs} preference pairs, which are learned on one GPU, and the base model fits on "
+                "none of this pod. Take them out of the dataset, or use GPUs with more memory."
+            )
+        if layout.processes > 1:
+            notes = {
+                "idle": layout.processes - asked.batch_size if asked.batch_size < layout.processes else None,
+                "preference_pairs": "learned by one process alone" if pairs else None,
+                "switched_off": layout.switched_off or None,
+            }
+            say(
+                event="layout", processes=layout.processes, sharded=layout.sharded, why=layout.why,
+                **{name: value for name, value in notes.items() if value is not None},
+            )  # fmt: skip
+        return layout
+
+    def _begin_curves(self, settings: Settings, dataset: Dataset, steps: Steps, layout: Layout) -> None:
         asked, parent = self._options, self._parent
         params = {
             **asdict(settings), "epochs": self._epochs, "steps": steps.total, "supervised_steps": steps.supervised,
-            "lines": len(dataset.lines), "rehearsal_percent": asked.rehearsal_percent,
+            "lines": len(dataset.lines), "rehearsal_percent": asked.rehearsal_percent, "processes": layout.processes,
         }  # fmt: skip
         tags = {
             "twin": asked.twin, "dataset": dataset.digest, "base_model": self._base.name,

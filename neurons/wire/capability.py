@@ -13,9 +13,10 @@ from typing import Final
 from yarl import URL
 
 from neurons.receipts import Keypair, canonical, is_signed_by, scheme_of
-from neurons.wire.tasks import dataset_path
+from neurons.wire.tasks import DATASET, EXAMINATION, path_of
 
-_FORM: Final = "bettertherapy-dataset/1"
+_FORMS: Final = {DATASET: "bettertherapy-dataset/1", EXAMINATION: "bettertherapy-examination/1"}
+"""What is signed begins with it: an address of the one opens nothing of the other."""
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _MOMENT: Final = re.compile(r"[0-9]{1,15}")
@@ -36,6 +37,8 @@ class Capability:
     end_ms: int
     """The day that it was made of: by these bounds it is made again."""
     until_ms: int
+    what: str = DATASET
+    """Or EXAMINATION: for the validator's own, which may have what no miner is given."""
 
 
 def signed_url(keypair: Keypair, capability: Capability, *, base: str) -> str:
@@ -44,16 +47,19 @@ def signed_url(keypair: Keypair, capability: Capability, *, base: str) -> str:
         "digest": capability.digest, "from": str(capability.start_ms), "to": str(capability.end_ms),
         "until": str(capability.until_ms), "signature": bytes(keypair.sign(_signed(capability))).hex(),
     }  # fmt: skip
-    return str(URL(base).with_path(dataset_path(capability.task)).with_query(query))
+    return str(URL(base).with_path(path_of(capability.task, capability.what)).with_query(query))
 
 
-def read_capability(task: str, query: Mapping[str, str], *, keypair: Keypair, now_ms: int) -> Capability:
+def read_capability(
+    task: str, query: Mapping[str, str], *, keypair: Keypair, now_ms: int, what: str = DATASET
+) -> Capability:
     """Return what a URL of this gateway opens, by the keypair that signed it. Raises CapabilityError."""
     digest, signature = query.get("digest", ""), query.get("signature", "")
     moments = [query.get(name, "") for name in ("from", "to", "until")]
     if not _DIGEST.fullmatch(digest) or not _SIGNATURE.fullmatch(signature) or not all(map(_MOMENT.fullmatch, moments)):
         raise CapabilityError("The address is not one that this validator made.")
-    found = Capability(task, digest, *map(int, moments))
+    start_ms, end_ms, until_ms = map(int, moments)
+    found = Capability(task, digest, start_ms, end_ms, until_ms, what)
     address, scheme = str(keypair.ss58_address), scheme_of(keypair)
     if not is_signed_by(address, _signed(found), bytes.fromhex(signature), scheme=scheme):
         raise CapabilityError("The address is not one that this validator made.")
@@ -67,4 +73,4 @@ def _signed(capability: Capability) -> bytes:
         "task": capability.task, "digest": capability.digest, "from": capability.start_ms, "to": capability.end_ms,
         "until": capability.until_ms,
     }  # fmt: skip
-    return f"{_FORM}\n".encode() + canonical(document)
+    return f"{_FORMS[capability.what]}\n".encode() + canonical(document)

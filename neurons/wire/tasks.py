@@ -7,35 +7,38 @@ the gateway that has the dataset, at `GET /v1/tasks/ID/dataset`.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from yarl import URL
 
 from bettertherapy_api.faults import first_fault
 from neurons.receipts import Keypair, NotCanonicalError, canonical, is_signed_by, parse_canonical, scheme_of
+from neurons.wire.task_places import (
+    ADAPTER,
+    DATASET,
+    EXAMINATION,
+    MAX_URL,
+    PATH,
+    TASK_ID,
+    TaskError,
+    adapter_url,
+    path_of,
+    place_of,
+    reports_url,
+)
 
 OFFER: Final = "bettertherapy-task/1"
 REPORT: Final = "bettertherapy-task-report/1"
-PATH: Final = "/v1/tasks"
 MAX_BYTES: Final = 64 * 1024
 MOST_TOPICS: Final = 8
 MAX_DETAIL: Final = 1024
 """Characters of what a report says in words."""
-MAX_URL: Final = 1024
-TASK_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_PLACE: Final = re.compile(f"{PATH}/(?P<task>{TASK_ID})/(?P<what>dataset|reports)")
 _CONFIG: Final = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _TaskId = Annotated[str, Field(pattern=f"^{TASK_ID}$")]
 _Hotkey = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$")]
 _Moment = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class TaskError(ValueError):
-    """A document is none, or not of whom it should be; the message is a sentence."""
 
 
 class Offer(BaseModel):
@@ -127,41 +130,10 @@ def read_report(data: bytes, *, miner: str | None = None) -> Report:
     return report
 
 
-def dataset_path(task: str) -> str:
-    """Return the path of a task's dataset at the gateway."""
-    return f"{PATH}/{task}/dataset"
-
-
-def reports_url(dataset: str) -> URL:
-    """Return where reports of a task go whose dataset is at this URL. Raises TaskError."""
-    url = _web_address(dataset)
-    found = _PLACE.fullmatch(url.path)
-    if found is None or found["what"] != "dataset":
-        raise TaskError("The dataset is at no task's address.")
-    return url.with_path(f"{PATH}/{found['task']}/reports")
-
-
 def check_dataset_url(dataset: str, *, task: str) -> None:
     """Look whether a URL is that of the task's dataset at some gateway, and of nothing else. Raises TaskError."""
     if reports_url(dataset).path != f"{PATH}/{task}/reports":
         raise TaskError("The dataset is at another task's address.")
-
-
-def place_of(path: str) -> tuple[str, str] | None:
-    """Return task and what of it (`dataset` or `reports`) a path names; None for another path."""
-    found = _PLACE.fullmatch(path)
-    return (found["task"], found["what"]) if found is not None else None
-
-
-def _web_address(text: str) -> URL:
-    try:
-        url = URL(text)
-        good = url.scheme in ("http", "https") and url.host and url.user is None and not url.fragment
-    except ValueError:
-        good = False
-    if not good or len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise TaskError("The dataset is at no http:// or https:// address without a user.")
-    return url
 
 
 _Signed = TypeVar("_Signed", bound=BaseModel)
@@ -192,3 +164,10 @@ def _check_signed(document: dict[str, Any], form: str, *, by: str, said: str, sc
     signature = bytes.fromhex(str(document["signature"]).removeprefix("0x"))
     if not is_signed_by(by, f"{form}\n".encode() + canonical(unsigned), signature, scheme=scheme):
         raise TaskError(f"{by} did not sign it.")
+
+
+__all__ = [
+    "ADAPTER", "DATASET", "EXAMINATION", "MAX_BYTES", "MAX_DETAIL", "MAX_URL", "MOST_TOPICS", "OFFER", "PATH",
+    "REPORT", "TASK_ID", "Offer", "Report", "TaskError", "adapter_url", "check_dataset_url", "path_of", "place_of",
+    "read_offer", "read_report", "reports_url", "sign_offer", "sign_report",
+]  # fmt: skip

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from kubernetes.aio.client.api_client import ApiClient
 
+from twin_operator.domain.bounds import Bounds
+from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
@@ -31,6 +33,7 @@ from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, Fin
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
 from twin_operator.kinds.finetune_run.reconcile import FineTuneRunReconciler
 from twin_operator.kinds.miner_pool.reconcile import MinerPoolReconciler
+from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch
 from twin_operator.kinds.miner_pool.task_keeper import TaskKeeper
 from twin_operator.kinds.resources import (
     BY_KIND,
@@ -41,6 +44,7 @@ from twin_operator.kinds.resources import (
     VALIDATOR,
     VALIDATOR_ROUND,
 )
+from twin_operator.kinds.routing.activity_watch import ActivityWatch
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
 from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
@@ -126,10 +130,28 @@ class Process:
             if self._prometheus is not None
             else None
         )
-        self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        self.load = (
+            ScalingWatch(self._prometheus, world=self.world, wake=self._wake, matchers=settings.prometheus_matchers)
+            if self._prometheus is not None
+            else None
+        )
+        self.activity = (
+            ActivityWatch(
+                self._prometheus, world=self.world, changed=self._place_anew, matchers=settings.prometheus_matchers
+            )
+            if self._prometheus is not None
+            else None
+        )
+        self.routing = (
+            RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add, busy=self.activity.seen)
+            if self.activity is not None
+            else RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        )
+        bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
-            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds),
+            pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
+            load=self.load,
         )  # fmt: skip
         window = settings.fine_tune_window_seconds
         starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)
@@ -137,7 +159,7 @@ class Process:
             tools, world=self.world, wake_route=self._wake_route, starter=starter, window_seconds=window,
             canaries=self.canaries,
         )  # fmt: skip
-        runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images)
+        runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images, bounds=bounds)
         validators = ValidatorReconciler(tools, images=settings.images)
         rounds = ValidatorRoundReconciler(
             tools, world=self.world, images=settings.images, prometheus_url=settings.prometheus_url
@@ -200,6 +222,10 @@ class Process:
                     tasks.create_task(self._await_absent(), name="types")
                 if self.canaries is not None:
                     tasks.create_task(self._measure(self.canaries), name="canaries")
+                if self.load is not None:
+                    tasks.create_task(self._measure(self.load), name="load")
+                if self.activity is not None:
+                    tasks.create_task(self._measure(self.activity), name="activity")
                 tasks.create_task(_escalate(election), name="election-watch")
         finally:
             # The workers are done: nobody writes any more, so the next leader may begin.
@@ -342,9 +368,13 @@ class Process:
         self.queue.clear()
         self.world.forget_findings()
 
-    async def _measure(self, canaries: CanaryWatch) -> None:
+    def _place_anew(self, pool: Pool) -> None:
+        if self._may_work.is_set():
+            self._wake_route(pool.namespace, pool.name, None)
+
+    async def _measure(self, watch: CanaryWatch | ScalingWatch | ActivityWatch) -> None:
         await self._may_work.wait()
-        await canaries.run()
+        await watch.run()
 
     async def _resync(self) -> None:
         """Bring back what was missed, every now and then; jittered, so that replicas don't do it at once."""

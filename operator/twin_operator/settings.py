@@ -45,15 +45,17 @@ class Settings:
     request_seconds: float = 10.0
     log_level: str = "INFO"
     prometheus_url: str | None = None
-    """Where canaries are measured; None: they go by time and verification alone."""
+    """Where canaries and pools' load are measured; None: canaries go by time and verification alone, pools stay."""
     prometheus_matchers: str = 'namespace="{namespace}"'
-    """PromQL matchers that select a namespace's miners."""
+    """PromQL matchers that select a namespace's miners and engines."""
     fine_tune_window_seconds: int = 14400
     """Over how long the fine-tunes that are due at the same time are spread."""
     update_pools: int = 1
     """How many pools take a new release's images at a time."""
     update_delay_seconds: int = 60
     """How long a pool must have run with them before the next begins."""
+    tenants: str | None = None
+    """What tenants may name, as JSON (`domain.bounds.Bounds`); None: its own defaults, which are the chart's."""
 
 
 def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -97,6 +99,7 @@ def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.e
         fine_tune_window_seconds=parsed.fine_tune_window_seconds,
         update_pools=parsed.update_pools,
         update_delay_seconds=parsed.update_delay_seconds,
+        tenants=environ.get("TWIN_TENANTS") or None,
     )
 
 

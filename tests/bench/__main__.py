@@ -5,6 +5,8 @@ proxy             what the miner costs over an instant engine, by token and by s
 gateway           what the validator's gateway costs over three instant miners, beside LiteLLM and a bare fan-out;
                   parts: litellm, ledger, privacy
 gateway_kills     what is lost or doubled while gateway, miners and ledger are killed at random; part: privacy
+hostile           memory of a miner under hostile load, and how long others wait beside it
+fuzz              requests by chance to every HTTP door: what fails, what hangs
 swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
 first_answer      from a twin's new spec to the first answer by its new weights, on stand-in engines
 heal              from a restarted engine's first answer to all of its adapters verified, on the demo's real engine
@@ -13,6 +15,7 @@ control_plane     the operator with ten thousand twins
 robustness        the operator killed after every write, each property changed there and back
 operator          writes and memory of an operator that has nothing to do
 promotion         a new version takes over, or is taken back, under load; parts: standin, vllm
+scaling           a pool that grows, shrinks, sleeps and wakes by its load; parts: simulated, live
 nightly           a thousand fine-tunes due in one night, with the operator killed again and again
 training          what of a trainer's time is no training, from the demo's last run
 wire              what a validator's signature and an answer's receipt cost a miner
@@ -66,6 +69,8 @@ def main(arguments: list[str]) -> int:
         ("--night-window-seconds", whole, "nightly: over how long the fine-tunes are spread"),
         ("--kill-seconds", seconds, "gateway_kills: for how long"),
         ("--chain-kills", whole, "chain: how often the local chain is killed"),
+        ("--hostile-seconds", seconds, "hostile: for how long a miner is attacked"),
+        ("--fuzz-requests", whole, "fuzz: how many, to all doors together"),
         ("--notes", whole, "deidentification: how many notes"),
         ("--judge", str, "claims: address of a judge, e.g. http://gpu:8000/v1"),
         ("--judge-model", str, "claims: its model"),

@@ -24,7 +24,10 @@ Points = list[tuple[float, float, float, float]]
 
 def draw(result: Mapping[str, Any], folder: Path = IMAGES) -> str | None:
     """Draw what a benchmark has plots for and return the Markdown that shows them; None where it has none."""
-    drawn = {"best_of": _candidates, "judging": _judging, "gpu-forgetting": _forgetting}.get(result["name"])
+    drawings = {
+        "best_of": _candidates, "judging": _judging, "gpu-forgetting": _forgetting, "scaling": _scaling,
+    }  # fmt: skip
+    drawn = drawings.get(result["name"])
     return drawn(result, folder) if drawn is not None else None
 
 
@@ -99,6 +102,32 @@ def _forgetting(result: Mapping[str, Any], folder: Path) -> str | None:
         axes.legend(loc="upper right", frameon=False)
     known = "; ".join(f"{name}: {sorted(points)[-1][2]:.0f}%" for name, points in earlier.items())
     return f"![What is still known of earlier nights, by night. After the last: {known}](images/forgetting.svg)"
+
+
+def _scaling(result: Mapping[str, Any], folder: Path) -> str | None:
+    """Draw the simulated hour: what waits and runs above, how many engines below."""
+    curves = _curves(result)
+    if not {"scaling load", "scaling engines", "scaling outage"} <= curves.keys():
+        return None
+    begun, ended = (point[0] for point in curves["scaling outage"]["Prometheus away"])
+    with _saved(folder / "scaling.svg", height=5.4) as figure:
+        above, below = figure.subplots(2, 1, sharex=True)
+        for axes in (above, below):
+            axes.axvspan(begun, ended, color="#777777", alpha=0.15, linewidth=0)
+        _lines(above, curves["scaling load"], markers="")
+        above.set_ylabel("requests")
+        above.annotate("Prometheus is away", (begun, 0.95), xycoords=("data", "axes fraction"), va="top", fontsize=8)
+        above.legend(loc="upper right", frameon=False)
+        _lines(below, curves["scaling engines"], markers="")
+        below.set_ylabel("engines")
+        below.set_xlabel("minutes")
+        below.legend(loc="upper right", frameon=False)
+    engines = curves["scaling engines"]["decided"]
+    most = max(engines, key=lambda point: point[2])
+    return (
+        f"![An hour of a pool: it grows to {most[2]:.0f} engines in a burst, keeps them while Prometheus is away "
+        f"from minute {begun:.0f} to {ended:.0f}, shrinks, sleeps and wakes](images/scaling.svg)"
+    )
 
 
 def _curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:

@@ -185,8 +185,8 @@ def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str
             command = [sys.executable, "-m", "tests.bench.servers.passthrough", str(port), engine]
             name, token = "bare aiohttp pass-through", TOKEN
         case "miner":
-            _write_tables(folder, engine=engine)
-            command = _miner(folder, port=port)
+            write_tables(folder, engine=engine)
+            command = miner_command(folder, port=port)
             name, token = BY_TOKEN, TOKEN
         case _:
             binaries = litellm.install()
@@ -200,13 +200,13 @@ def _start(stack: contextlib.ExitStack, folder: Path, which: str, *, engine: str
 
 def _wired(stack: contextlib.ExitStack, folder: Path, *, engine: str, shared: bool) -> list[_Subject]:
     """Start a miner with a hotkey, asked by token and by signature, and one that shares its nonces."""
-    _write_tables(folder, engine=engine)
+    write_tables(folder, engine=engine)
     wired = Wired(folder)
     started: list[_Subject] = []
 
     def start(options: Sequence[str], doors: Mapping[str, Door], environment: Mapping[str, str] | None = None) -> None:
         port, log = processes.free_port(), folder / f"wired-{len(started)}.log"
-        command = [*_miner(folder, port=port), *options]
+        command = [*miner_command(folder, port=port), *options]
         process = stack.enter_context(processes.running(command, log, environment=environment))
         for name, door in doors.items():
             subject = _Subject(name, f"http://127.0.0.1:{port}", door, process, log)
@@ -239,13 +239,14 @@ def _share(subject: _Subject, beside: _Subject) -> Figure:
     )  # fmt: skip
 
 
-def _miner(folder: Path, *, port: int) -> list[str]:
+def miner_command(folder: Path, *, port: int) -> list[str]:
+    """Return how a miner is started that these tables tell of one twin."""
     return [sys.executable, "-m", "neurons.miner", "--pool", "bench", "--host", "127.0.0.1", "--port", str(port),
             "--metrics-port", "0", "--access-dir", str(folder / "access"), "--tables-dir", str(folder / "tables"),
             "--drain-delay", "0"]  # fmt: skip
 
 
-def _write_tables(folder: Path, *, engine: str) -> None:
+def write_tables(folder: Path, *, engine: str) -> None:
     """Write what all miners are told of tokens, twins and pods, unless it is there."""
     access, tables = folder / "access", folder / "tables"
     if access.exists():
@@ -277,6 +278,11 @@ def _write_tables(folder: Path, *, engine: str) -> None:
     ):
         (tables / part).mkdir(parents=True)
         (tables / part / f"{name}.json").write_text(json.dumps({"metadata": {"name": name}, **document.to_dict()}))
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a miner with these tables gives a right answer; raises BenchmarkError."""
+    _wait(_Subject(BY_TOKEN, url, TokenDoor(TOKEN), process, log))
 
 
 def _wait(subject: _Subject) -> None:

@@ -46,6 +46,10 @@ class Options:
     """How long gateway, miners and ledger are killed at random."""
     chain_kills: int = 1000
     """How often the local chain's process is ended."""
+    hostile_seconds: float = 120.0
+    """How long a miner is attacked."""
+    fuzz_requests: int = 10_000
+    """Requests by chance to all HTTP doors together."""
     judge: str = ""
     """Address of a judge, OpenAI-compatible, for the claims against their sources; none by default."""
     judge_model: str = ""
@@ -66,6 +70,8 @@ class BenchmarkError(Exception):
 
 MODULES: Final[dict[str, str]] = {
     "proxy": "tests.bench.proxy",
+    "hostile": "tests.bench.hostile",
+    "fuzz": "tests.bench.fuzz",
     "swap": "tests.bench.swap",
     "first_answer": "tests.bench.first_answer",
     "heal": "tests.bench.heal",
@@ -74,6 +80,7 @@ MODULES: Final[dict[str, str]] = {
     "control_plane": "tests.bench.control_plane",
     "robustness": "tests.bench.robustness",
     "promotion": "tests.bench.promotion",
+    "scaling": "tests.bench.scaling",
     "nightly": "tests.bench.nightly",
     "training": "tests.bench.training_time",
     "wire": "tests.bench.wire",

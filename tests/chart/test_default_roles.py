@@ -24,9 +24,9 @@ def may(helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace_once: str)
     namespace = namespace_once
     release = f"roles-{namespace}"
     where = ["-n", namespace, "--kubeconfig", str(kubeconfig)]
-    settings = ["--set", f"crds.install=false,replicas=0,fullnameOverride={release}"]
+    settings = ["--set", f"crds.install=false,replicas=0,policies.tenants=false,fullnameOverride={release}"]
     helm("install", release, str(CHART), *where, *settings)
-    for role in ("view", "edit"):
+    for role in ("view", "edit", "admin"):
         kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}er", "-n", namespace)
 
     def allowed(role: str, verb: str, resource: str, *options: str) -> bool:
@@ -36,7 +36,8 @@ def may(helm: Callable, kubectl: Kubectl, kubeconfig: Path, namespace_once: str)
 
     try:
         deadline = time.monotonic() + 30
-        while not allowed("edit", "patch", "doctortwins"):  # the cluster gathers its roles when it sees new parts
+        # The cluster gathers its roles when it sees new parts.
+        while not (allowed("edit", "patch", "doctortwins") and allowed("admin", "approve", "doctortwins")):
             assert time.monotonic() < deadline, "the chart's roles didn't become part of the cluster's"
             time.sleep(0.2)
         yield allowed
@@ -65,3 +66,7 @@ def test_nobody_but_the_operator_writes_what_it_reports(may: Callable[..., bool]
         for verb in ("update", "patch")
         if may(role, verb, resource, "--subresource=status")
     ] == []
+
+
+def test_admins_of_a_namespace_decide_on_versions_and_editors_do_not(may: Callable[..., bool]) -> None:
+    assert [role for role in ("view", "edit", "admin") if may(role, "approve", "doctortwins")] == ["admin"]

@@ -125,6 +125,9 @@ def test_one_namespace_needs_no_cluster_wide_right(render: Callable) -> None:
 
 def test_viewers_read_and_editors_change(render: Callable) -> None:
     roles = {d["metadata"]["name"]: d for d in render("twin-operator") if d["kind"] == "ClusterRole"}
+    deciding = {name for name, role in roles.items() for verbs in rules_of([role]).values() if "approve" in verbs}
+    assert deciding == {"twin-doctor", "rel-twin-operator-approve"}
+    assert "update" not in rules_of([roles["twin-doctor"]])["bettertherapy.io", "doctortwins"]
     view, edit = roles["rel-twin-operator-view"], roles["rel-twin-operator-edit"]
     assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"

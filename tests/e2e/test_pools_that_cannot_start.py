@@ -49,7 +49,7 @@ def twin(name: str) -> dict[str, Any]:
 POOLS = {
     "no-image": (pool("no-image", image="registry.invalid/nobody/engine:1"), "ImagePullFailed", "spec.engine.image"),
     "no-gpu": (pool("no-gpu", resources=None, device="GPU"), "Unschedulable", "GPU node"),
-    "crash": (pool("crash", args=["--no-such-flag"]), "EngineCrashed", "unrecognized arguments: --no-such-flag"),
+    "crash": (pool("crash", args=["--dtype=no-such-type"]), "EngineCrashed", "argument --dtype"),
 }
 
 

@@ -15,7 +15,7 @@ from imagebuilder import Catalog
 from tests.conftest import ROOT
 from tests.e2e.conftest import NAMESPACE, Clinic
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 PYTEST = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging", "pygments")
 FOLDERS = ("tests/unit/trainer", "local/demo/conversations")
 POD = "trainer-tests"
@@ -83,7 +83,7 @@ def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: st
         done = subprocess.run(
             [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/luggage", "-p", "no:cacheprovider",
              "-o", "asyncio_mode=auto", "--import-mode=importlib", "/luggage/tests/unit/trainer"],
-            capture_output=True, text=True, timeout=700, check=False,
+            capture_output=True, text=True, timeout=1000, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         summary = done.stdout.strip().splitlines()[-1]

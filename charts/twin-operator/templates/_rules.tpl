@@ -61,3 +61,39 @@ such a request, also as a dry run.
   resources: [roles, rolebindings]
   verbs: [get, list, watch, create, patch, delete]
 {{- end }}
+
+{{/* What people may do: see, change, and decide on versions, which takes a verb of its own (twin-decisions). */}}
+{{- define "twin-operator.viewRules" -}}
+- apiGroups: [bettertherapy.io]
+  resources:
+    - doctortwins
+    - doctortwins/status
+    - finetuneruns
+    - finetuneruns/status
+    - minerpools
+    - minerpools/status
+    - minerpools/scale
+    - podreports
+    - routingslices
+    - validatorrounds
+    - validatorrounds/status
+    - validators
+    - validators/status
+    - validators/scale
+  verbs: [get, list, watch]
+{{- end }}
+
+{{- define "twin-operator.editRules" -}}
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins, finetuneruns, minerpools, validatorrounds, validators]
+  verbs: [create, update, patch, delete, deletecollection]
+- apiGroups: [bettertherapy.io]
+  resources: [minerpools/scale, validators/scale]
+  verbs: [update, patch]
+{{- end }}
+
+{{- define "twin-operator.approveRules" -}}
+- apiGroups: [bettertherapy.io]
+  resources: [doctortwins]
+  verbs: [approve, patch]
+{{- end }}

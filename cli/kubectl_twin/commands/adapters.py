@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import typer
+
+from kubectl_twin import terminal
 
 adapter = typer.Typer(help="Adapters: a doctor's LoRA weights, kept by their digest.", no_args_is_help=True)
 
@@ -19,9 +20,8 @@ def push_command(context: typer.Context) -> None:
 
     The store's client runs as a program of its own: it needs what the neurons need, not what kubectl needs.
     """
-    done = subprocess.run(
+    status = terminal.run_program(
         [sys.executable, "-m", "neurons.store", "push", *context.args],
-        check=False,
         env={**os.environ, "TWIN_PROGRAM": "kubectl twin adapter"},
     )
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(status)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, filled, print_json
+from kubectl_twin import terminal
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, filled
+
+if TYPE_CHECKING:
+    from kubectl_twin.api import Api
 
 Digest = Annotated[
     str | None,
@@ -35,7 +40,6 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
     were lost and answers that got worse; then what nobody could score, critical questions that neither version wins,
     and what got better.
     """
-    from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
     from kubectl_twin.render_review import review_report  # noqa: PLC0415
     from kubectl_twin.review import as_json, read_review, run_to_review  # noqa: PLC0415
@@ -46,9 +50,9 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
         chosen = run or run_to_review(twin, runs_of(api, namespace=where, name=name))
         reviewed = read_review(api, twin, chosen)
     if output is Output.JSON:
-        print_json(as_json(reviewed))
+        terminal.print_json(as_json(reviewed))
         return
-    console = render.console()
+    console = terminal.console()
     console.print(review_report(twin, reviewed, most=items, width=console.width))
 
 
@@ -59,11 +63,40 @@ def approve_command(
 
     Read `kubectl twin review` before: from now on later versions are compared with this one, so that what it lost is
     no loss any more.
+
+    Shows which version it is and asks. Without a terminal to ask on, --digest says which version was reviewed. A
+    version that came after it is never approved.
     """
     from kubectl_twin.decide import approve  # noqa: PLC0415
 
     with connect(context) as api:
-        typer.echo(approve(api, namespace=namespace or api.namespace, name=name, digest=digest, wait=wait))
+        where = namespace or api.namespace
+        shown = _meant(api, namespace=where, name=name, digest=digest, verb="approve")
+        terminal.say(approve(api, namespace=where, name=name, digest=shown, wait=wait))
+
+
+def _meant(api: Api, *, namespace: str, name: str, digest: str | None, verb: str) -> str:
+    """Return the whole digest of the version that is meant: what was shown and agreed to, or what --digest names."""
+    from kubectl_twin.decide import is_certain, pending, shown  # noqa: PLC0415
+    from kubectl_twin.lookup import find_twin  # noqa: PLC0415
+
+    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    if digest is not None:
+        if not is_certain(digest):
+            raise TwinCliError(
+                f"{digest} is too short to be sure of: write at least 8 digits of {version['digest']}, if that is what "
+                "you reviewed."
+            )
+        return str(version["digest"])
+    if not terminal.is_interactive():
+        raise TwinCliError(
+            f"There is no terminal to ask on: say which version you reviewed, by `--digest`. What waits now is "
+            f"{version['digest']}; `kubectl twin review {name}` shows it."
+        )
+    terminal.say(shown(version), err=True)
+    if not terminal.confirm(f"{verb.capitalize()} {version['digest']}?"):
+        raise TwinCliError(f"Nothing was done: {version['servedName']} waits on.")
+    return str(version["digest"])
 
 
 def reject_command(  # noqa: PLR0917 - Typer reads the options from here
@@ -84,7 +117,7 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
 
     with connect(context) as api:
         where = namespace or api.namespace
-        typer.echo(reject(api, namespace=where, name=name, digest=digest, reason=reason, wait=wait))
+        terminal.say(reject(api, namespace=where, name=name, digest=digest, reason=reason, wait=wait))
 
 
 def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
@@ -115,9 +148,9 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
             name=name,
             to=to,
             wait_seconds=timeout if wait else None,
-            on_change=lambda text: typer.echo(text, err=True),
+            on_change=lambda text: terminal.say(text, err=True),
         )
     if seconds is None:
-        typer.echo(f"Going back to {target.served_name}. `kubectl twin status {name}` follows it.")
+        terminal.say(f"Going back to {target.served_name}. `kubectl twin status {name}` follows it.")
     else:
-        typer.echo(f"{target.served_name} answers all patients again, after {seconds:.1f} s.")
+        terminal.say(f"{target.served_name} answers all patients again, after {seconds:.1f} s.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, print_json
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api, Json
@@ -38,10 +39,10 @@ def finetune_command(
         where = namespace or api.namespace
         if now:
             run = start(api, namespace=where, name=name, token=new_token())
-            typer.echo(f"FineTuneRun {run} was made.", err=wait)
+            terminal.say(f"FineTuneRun {run} was made.", err=wait)
             twin = find_twin(api, namespace=where, name=name)
             if (twin["spec"].get("fineTune") or {}).get("suspend"):
-                typer.echo("Scheduled fine-tunes stay suspended (spec.fineTune.suspend).", err=True)
+                terminal.say("Scheduled fine-tunes stay suspended (spec.fineTune.suspend).", err=True)
         else:
             twin = find_twin(api, namespace=where, name=name)
             found = to_follow(api, namespace=where, name=name)
@@ -51,7 +52,7 @@ def finetune_command(
         if wait:
             _follow(api, twin, run, namespace=where)
         elif not now:
-            typer.echo(f"FineTuneRun {run} is under way.")
+            terminal.say(f"FineTuneRun {run} is under way.")
 
 
 def _none_under_way(twin: Json) -> str:
@@ -70,7 +71,7 @@ def _follow(api: Api, twin: Json, run: str, *, namespace: str) -> None:
     from kubectl_twin import render, runs  # noqa: PLC0415
     from kubectl_twin.finetune import follow  # noqa: PLC0415
 
-    errors = render.console(stderr=True)
+    errors = terminal.console(stderr=True)
     try:
         if errors.is_terminal:
             with errors.status("") as line:
@@ -80,19 +81,19 @@ def _follow(api: Api, twin: Json, run: str, *, namespace: str) -> None:
         else:
             found = follow(
                 api, namespace=namespace, run=run,
-                on_change=lambda each: typer.echo(runs.progress_text(each), err=True),
+                on_change=lambda each: terminal.say(runs.progress_text(each), err=True),
             )  # fmt: skip
     except KeyboardInterrupt:
-        typer.echo(f"{run} goes on; `kubectl twin finetune {twin['metadata']['name']}` follows it again.", err=True)
+        terminal.say(f"{run} goes on; `kubectl twin finetune {twin['metadata']['name']}` follows it again.", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     if (trouble := runs.trouble(found)) is not None:
         raise TwinCliError(trouble)
     gate = runs.gate_of(found["status"].get("eval"))
-    console = render.console()
+    console = terminal.console()
     if gate is not None:
         console.print(render.verdict_line(gate))
         console.print(render.indented(render.gate_table(gate)))
-    typer.echo(runs.what_follows(found, twin))
+    terminal.say(runs.what_follows(found, twin))
 
 
 def history_command(
@@ -102,17 +103,17 @@ def history_command(
 
     Newest first, with score, run, and from when to when it answered.
     """
-    from kubectl_twin import render, versions  # noqa: PLC0415
+    from kubectl_twin import versions  # noqa: PLC0415
     from kubectl_twin.render_versions import history_table  # noqa: PLC0415
 
     twin, runs = _twin_and_runs(name, namespace, context)
     rows = versions.history(twin, runs)
     if output is Output.JSON:
-        print_json([versions.camel(row) for row in rows])
+        terminal.print_json([versions.camel(row) for row in rows])
     elif not rows:
-        typer.echo(f"{name} has had no version yet: `kubectl twin status {name}` says why.", err=True)
+        terminal.say(f"{name} has had no version yet: `kubectl twin status {name}` says why.", err=True)
     else:
-        console = render.console()
+        console = terminal.console()
         console.print(history_table(rows, width=console.width))
 
 
@@ -134,7 +135,7 @@ def lineage_command(
 
     On which dataset, by which run and from which version it was trained, and when it answered.
     """
-    from kubectl_twin import render, versions  # noqa: PLC0415
+    from kubectl_twin import versions  # noqa: PLC0415
     from kubectl_twin.render_versions import lineage_report  # noqa: PLC0415
 
     twin, runs = _twin_and_runs(name, namespace, context)
@@ -142,9 +143,9 @@ def lineage_command(
     if from_store:
         origins = versions.complete(name, origins, _manifest_lineage)
     if output is Output.JSON:
-        print_json([versions.camel(origin) for origin in origins])
+        terminal.print_json([versions.camel(origin) for origin in origins])
         return
-    console = render.console()
+    console = terminal.console()
     console.print(lineage_report(name, twin["spec"]["baseModel"]["name"], origins, width=console.width))
 
 
@@ -155,7 +156,7 @@ def _manifest_lineage(uri: str, digest: str) -> Json | None:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     if done.returncode != 0:
-        typer.echo(f"{uri} can't be read from here: {done.stderr.strip()[-500:]}", err=True)
+        terminal.say(f"{uri} can't be read from here: {done.stderr.strip()[-500:]}", err=True)
         return None
     said: Json = json.loads(done.stdout)
     return said

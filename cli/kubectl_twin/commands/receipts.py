@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import typer
+
+from kubectl_twin import terminal
 
 
 def verify_command(context: typer.Context) -> None:
@@ -13,5 +14,4 @@ def verify_command(context: typer.Context) -> None:
 
     A program of its own: it needs what the neurons need to check signatures, and nothing of Kubernetes.
     """
-    done = subprocess.run([sys.executable, "-m", "neurons.receipts", "verify", *context.args], check=False)
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(terminal.run_program([sys.executable, "-m", "neurons.receipts", "verify", *context.args]))

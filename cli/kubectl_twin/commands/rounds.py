@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Namespace, Output, connect, filled, print_json
+from kubectl_twin.options import Context, Format, Namespace, Output, connect, filled
 
 RoundName = Annotated[str, typer.Argument(help="Name of the round.", metavar="NAME", callback=filled)]
 
@@ -26,7 +27,6 @@ def rounds_command(
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.render_rounds import rounds_table  # noqa: PLC0415
     from kubectl_twin.rounds import rounds_of, row_of  # noqa: PLC0415
 
@@ -34,13 +34,13 @@ def rounds_command(
         where = namespace or api.namespace
         found = rounds_of(api, namespace=where, validator=validator)
     if output is Output.JSON:
-        print_json(found)
+        terminal.print_json(found)
         return
     if not found:
         of = f" of validator {validator}" if validator else ""
-        typer.echo(f"No rounds{of} in namespace {where}.", err=True)
+        terminal.say(f"No rounds{of} in namespace {where}.", err=True)
         return
-    render.console().print(rounds_table([row_of(each) for each in found], now=datetime.now(UTC)))
+    terminal.console().print(rounds_table([row_of(each) for each in found], now=datetime.now(UTC)))
 
 
 def round_command(  # noqa: PLR0917 - Typer reads the options from here
@@ -69,7 +69,6 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
     """
     from dataclasses import asdict  # noqa: PLC0415
 
-    from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.finetune import Clock  # noqa: PLC0415
     from kubectl_twin.render_rounds import compared_text, miner_report, round_report  # noqa: PLC0415
     from kubectl_twin.rounds import find_round, hotkey_meant, read_miner, read_round, recompute  # noqa: PLC0415
@@ -82,9 +81,9 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
         if again:
             found = recompute(api, made, namespace=where, timeout_seconds=timeout, clock=Clock())
             if output is Output.JSON:
-                print_json(asdict(found))
+                terminal.print_json(asdict(found))
             else:
-                render.console().print(compared_text(name, found))
+                terminal.console().print(compared_text(name, found))
             if not found.same:
                 raise typer.Exit(1)
             return
@@ -94,8 +93,8 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
         )
     if output is Output.JSON:
         shown = of_miner if of_miner is not None else view
-        print_json(shown.model_dump(mode="json", by_alias=True, exclude_none=True))
+        terminal.print_json(shown.model_dump(mode="json", by_alias=True, exclude_none=True))
     elif of_miner is not None:
-        render.console().print(miner_report(of_miner, most=items))
+        terminal.console().print(miner_report(of_miner, most=items))
     else:
-        render.console().print(round_report(made, view))
+        terminal.console().print(round_report(made, view))

@@ -6,7 +6,6 @@ which subnet is meant.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.options import Context, Namespace, connect, filled
 
@@ -143,5 +143,4 @@ def _not_both(option: str, others: Mapping[str, object]) -> None:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "neurons.subnet", *arguments], check=False)
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(terminal.run_program([sys.executable, "-m", "neurons.subnet", *arguments]))

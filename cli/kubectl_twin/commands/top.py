@@ -26,7 +26,7 @@ def top_command(
     P95: 95% of the answers took no longer. NOW: requests at engines. PODS: those that hold the twin's version, of those
     that shall. SLOTS: engines in which its adapter runs now.
     """
-    from kubectl_twin import render, top  # noqa: PLC0415 - what only some commands need is imported by them
+    from kubectl_twin import terminal, top  # noqa: PLC0415 - what only some commands need is imported by them
     from kubectl_twin.finetune import Clock  # noqa: PLC0415
     from kubectl_twin.render_top import top_table  # noqa: PLC0415
 
@@ -37,4 +37,4 @@ def top_command(
         else:
             readings = top.read_pods(api, namespace=where, seconds=seconds, clock=Clock())
         found = top.top(readings, top.twins_of(api, where))
-    render.console().print(top_table(found, readings))
+    terminal.console().print(top_table(found, readings))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubectl_twin import terminal
 from kubectl_twin.errors import ApiError, TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, filled, print_json
+from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,17 +48,12 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     """
     from kubectl_twin import render  # noqa: PLC0415 - what only some commands need is imported by them
     from kubectl_twin.ask import Question, ask  # noqa: PLC0415
-    from kubectl_twin.views import printable  # noqa: PLC0415
 
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise TwinCliError("The question is empty.")
     if pool is not None and validator is not None:
         raise TwinCliError("--pool asks one pool's miner, --validator a gateway that chooses among miners: give one.")
-
-    def emit(piece: str) -> None:
-        sys.stdout.write(printable(piece))
-        sys.stdout.flush()
 
     with connect(context) as api:
         asked = Question(
@@ -71,24 +67,21 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
             timeout_seconds=timeout,
         )
         if validator is not None:
-            _ask_through(api, asked, validator=validator, emit=emit)
+            _ask_through(api, asked, validator=validator, emit=terminal.write)
             return
-        answer = ask(api, asked, on_text=emit)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    render.console(stderr=not sys.stdout.isatty()).print(render.answer_footer(answer))
+        answer = ask(api, asked, on_text=terminal.write)
+    terminal.write("\n")
+    terminal.console(stderr=not sys.stdout.isatty()).print(render.answer_footer(answer))
 
 
 def _ask_through(api: Api, asked: Question, *, validator: str, emit: Callable[[str], None]) -> None:
     """Print the gateway's answer; raises TwinCliError, after all was printed, where the receipt doesn't prove it."""
-    from kubectl_twin import render  # noqa: PLC0415
     from kubectl_twin.gateway import ask_through  # noqa: PLC0415
     from kubectl_twin.render_gateway import gateway_footer  # noqa: PLC0415
 
     answer = ask_through(api, asked, validator=validator, on_text=emit)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    render.console(stderr=not sys.stdout.isatty()).print(gateway_footer(answer))
+    terminal.write("\n")
+    terminal.console(stderr=not sys.stdout.isatty()).print(gateway_footer(answer))
     if answer.proof is not None and answer.proof.proven is False:
         raise TwinCliError(
             f"The receipt does not prove who gave this answer ({', '.join(answer.proof.failed)}): don't rely on it."
@@ -110,14 +103,14 @@ def list_command(
         where = None if all_namespaces else namespace or api.namespace
         twins = api.items(twins_path(where))
     if output is Output.JSON:
-        print_json({"apiVersion": "v1", "kind": "List", "items": twins})
+        terminal.print_json({"apiVersion": "v1", "kind": "List", "items": twins})
         return
     if not twins:
         more = "" if all_namespaces else " `kubectl twin list -A` shows those of all namespaces."
-        typer.echo(f"No twins in {'any namespace' if where is None else f'namespace {where}'}.{more}", err=True)
+        terminal.say(f"No twins in {'any namespace' if where is None else f'namespace {where}'}.{more}", err=True)
         return
     rows = sorted((twin_row(twin) for twin in twins), key=lambda row: (row.namespace, row.name))
-    render.console().print(render.twin_table(rows, now=datetime.now(UTC), all_namespaces=all_namespaces))
+    terminal.console().print(render.twin_table(rows, now=datetime.now(UTC), all_namespaces=all_namespaces))
 
 
 def status_command(name: Name, namespace: Namespace = None, context: Context = None) -> None:
@@ -134,7 +127,7 @@ def status_command(name: Name, namespace: Namespace = None, context: Context = N
         pools = _pools(api, twin, namespace=where)
         runs = _runs(api, namespace=where, name=name)
         events = _events(api, twin, namespace=where)
-    render.console().print(
+    terminal.console().print(
         render.status_report(
             twin,
             conditions=views.condition_lines(twin),

@@ -22,6 +22,8 @@ from aiohttp import web
 from neurons.chain.local.genesis import HYPERPARAMETERS, Genesis
 from neurons.chain.local.node import LocalChain
 from neurons.chain.local.service import RateLimit, Service
+from neurons.http_server import ApplicationRunner
+from neurons.unsaid import WithoutWords, on_loop_error
 
 log = logging.getLogger("neurons.chain.local")
 
@@ -150,7 +152,7 @@ async def serve(given: Settings, stop: asyncio.Event) -> None:
         driven=given.interval is None,
         rate_limit=RateLimit(given.requests_per_second),
     )
-    runner = web.AppRunner(service.application(), access_log=None)
+    runner = ApplicationRunner(service.application())
     await runner.setup()
     try:
         await web.TCPSite(runner, given.host, given.port).start()
@@ -169,6 +171,7 @@ async def serve(given: Settings, stop: asyncio.Event) -> None:
 async def _run(given: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     await serve(given, stop)
@@ -177,7 +180,9 @@ async def _run(given: Settings) -> None:
 def main() -> int:
     """Run the process; returns its exit status."""
     given = parse(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(WithoutWords("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         asyncio.run(_run(given))
     except sqlite3.Error as error:

@@ -35,7 +35,7 @@ CONSTANTS: Final[dict[tuple[str, str], JSON]] = {
 
 
 _WRONG: Final = (
-    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, web.RequestPayloadError,
     sqlite3.ProgrammingError, sqlite3.InterfaceError,
 )  # fmt: skip
 """What comes of parameters of another form: of the last two, SQLite's of what is no number or text."""
@@ -111,11 +111,14 @@ class Service:
         return web.json_response({"block": self.chain.head})
 
     async def _blocks(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        count = int(body.get("count", 1))
-        if not 0 < count <= MOST_BLOCKS:
-            return _error(f"make 1 to {MOST_BLOCKS} blocks at a time, not {count}")
-        header = await self.make_blocks(count, body.get("changes"))
+        try:
+            body = await request.json()
+            count = int(body.get("count", 1))
+            if not 0 < count <= MOST_BLOCKS:
+                return _error(f"make 1 to {MOST_BLOCKS} blocks at a time, not {count}")
+            header = await self.make_blocks(count, body.get("changes"))
+        except _WRONG as error:
+            return _error(f"wrong parameters: {error!r}")
         return _result(vars(header))
 
     async def _rpc(self, request: web.Request) -> web.Response:

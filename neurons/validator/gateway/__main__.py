@@ -14,6 +14,7 @@ from neurons.garbage import set_aside
 from neurons.ledger import LedgerError
 from neurons.miner import logs
 from neurons.miner.errors import StartError
+from neurons.unsaid import on_loop_error
 from neurons.validator.gateway import settings
 from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.gateway.recording import Scrubber
@@ -25,6 +26,7 @@ log = logging.getLogger("neurons.validator.gateway")
 async def _run(given: settings.Settings, scrub: Scrubber | None) -> None:
     service = GatewayService(given, metrics=Metrics(process=True), scrub=scrub)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop)
     async with set_aside():

@@ -21,6 +21,7 @@ from neurons.chain.errors import WalletError
 from neurons.chain.metagraph import MetagraphReader
 from neurons.chain.wallet import load_hotkey
 from neurons.cluster import ClusterClient
+from neurons.http_server import HttpServer
 from neurons.ledger import Ledger, QueuedLedger, Recorder, WriterProcess
 from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
@@ -30,6 +31,7 @@ from neurons.miner.upstream import Upstream
 from neurons.receipts import Keypair
 from neurons.validator.gateway.asking import Asker
 from neurons.validator.gateway.chat import Chats
+from neurons.validator.gateway.deliveries import Deliveries
 from neurons.validator.gateway.feedback import Feedback
 from neurons.validator.gateway.files import FileError, FollowedFile
 from neurons.validator.gateway.keys import Keyring, KeysFile
@@ -56,7 +58,6 @@ from neurons.wire.signer import RequestSigner
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-IDLE_SECONDS: Final = 75.0
 MINER_IDLE_SECONDS: Final = 15.0
 """A connection to a miner that rested longer isn't used again."""
 BACKLOG: Final = 1024
@@ -201,7 +202,8 @@ class GatewayService:
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
                 tasks=TaskDesk(
-                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics
+                    keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics,
+                    deliveries=Deliveries(settings.deliveries) if settings.deliveries is not None else None,
                 ),
             )  # fmt: skip
             metrics_port = await stack.enter_async_context(
@@ -242,14 +244,7 @@ class GatewayService:
     async def _serve(self, server: GatewayServer, followers: list[Coroutine[Any, Any, None]]) -> None:
         settings = self._settings
         runner = web.ServerRunner(
-            web.Server(
-                server.handle,
-                request_factory=bounded_request,
-                auto_decompress=False,  # else before anybody looked who sends it; `bodies` unpacks them
-                handler_cancellation=True,  # a client that leaves cancels its question, and so the miners' work
-                access_log=None,
-                keepalive_timeout=IDLE_SECONDS,
-            ),
+            HttpServer(server.handle, request_factory=bounded_request),
             shutdown_timeout=LAST_BYTES_SECONDS,
         )
         await runner.setup()

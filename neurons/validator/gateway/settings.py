@@ -75,6 +75,8 @@ class Settings:
     licence_registers: tuple[str, ...] = ()
     interactions_store: str | None = None
     """Where conversations go that a doctor brings: fine-tunes read `<store>/<twin>/interactions`."""
+    deliveries: str | None = None
+    """Where adapters are put that miners deliver for their tasks; None: none are taken."""
     own_pod: OwnPod | None = None
     """Whose PodReport tells the operator what is seen of the subnet; None outside a cluster."""
     log_level: str = "INFO"
@@ -118,6 +120,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         help="where doctors' licences are looked up, with commas: nppes (env LICENCE_REGISTERS)")  # fmt: skip
     add("--interactions-store", default=environ.get("INTERACTIONS_STORE"), metavar="URI",
         help="store whose TWIN/interactions doctors' conversations are put in (env INTERACTIONS_STORE)")  # fmt: skip
+    add("--deliveries", default=environ.get("DELIVERIES_URI") or None, metavar="URI",
+        help="folder for adapters that miners deliver for their tasks (env DELIVERIES_URI)")  # fmt: skip
     add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     given = parser.parse_args(arguments)
     if given.keys_file is None:
@@ -156,6 +160,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         pages_per_minute=given.pages_per_minute,
         licence_registers=given.licence_registers,
         interactions_store=given.interactions_store,
+        deliveries=given.deliveries,
         own_pod=_own_pod(environ),
         log_level=given.log_level,
     )

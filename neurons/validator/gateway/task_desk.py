@@ -1,21 +1,27 @@
-"""GET /v1/tasks/ID/dataset and POST /v1/tasks/ID/reports: what a miner with a fine-tune task fetches, and what it says.
+"""What a miner with a fine-tune task fetches of the gateway, what it says and what it delivers.
 
-No key opens either: a dataset's address is signed by the validator's hotkey, a report by the miner's. The dataset is
-not kept: it is made anew from the ledger, and given only as long as that comes to the very bytes that were offered. So
-what a patient takes back is gone from here at once. Nothing of it gets into a log.
+    GET  /v1/tasks/ID/dataset?…        what it learns from, by an address that the validator's hotkey signed
+    POST /v1/tasks/ID/reports          what became of the task, signed by the miner's hotkey
+    PUT  /v1/tasks/ID/adapter?…&file=  what it made, file by file, by the dataset's address (`deliveries`)
+    GET  /v1/tasks/ID/examination?…    for the validator's own: what the miner had, and what no miner is given
+
+No key opens them. A dataset is not kept: it is made anew from the ledger, and given only as long as that comes to the
+very bytes that were offered. So what a patient takes back is gone from here at once. Nothing of it gets into a log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 import orjson
 from aiohttp import web
 from sqlalchemy.engine import URL
 
+from bettertherapy_api.manifest import MANIFEST_FILE
 from neurons.ledger import Ledger, LedgerDown, Task, TaskEvent, TaskState, Training, derived_id
 from neurons.ledger.database import Database
 from neurons.ledger.dataset import Bounds, again
@@ -23,12 +29,16 @@ from neurons.ledger.records import AnyRecord
 from neurons.miner.bodies import read_body
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded
 from neurons.receipts import Keypair
+from neurons.store import StoreError
+from neurons.validator.gateway.deliveries import MOST_MANIFEST, Deliveries, NotTaken
 from neurons.validator.gateway.metrics import Metrics
 from neurons.validator.rounds.tasks import event_of, take_report
 from neurons.wire.capability import Capability, CapabilityError, read_capability
 from neurons.wire.metagraph import Reading
 from neurons.wire.rates import Rates
-from neurons.wire.tasks import MAX_BYTES, TaskError, read_report
+from neurons.wire.tasks import ADAPTER, DATASET, EXAMINATION, MAX_BYTES, TaskError, read_report
+
+log = logging.getLogger(__name__)
 
 MOST_FETCHES: Final = 16
 """At once; whoever is counted among them has an address that this validator signed."""
@@ -43,7 +53,15 @@ FETCHES_PER_SECOND: Final = 1 / 30
 FETCHES: Final = 10
 """Of one task at once; a trainer that starts again fetches it again."""
 MOST_TASKS: Final = 4096
+_PIECE_BYTES: Final = 256 * 1024
+MOST_DELIVERIES: Final = 4
+"""Files that are taken at once."""
+DELIVER_SECONDS: Final = 900.0
+SILENT_SECONDS: Final = 20.0
+"""Between two pieces of a file."""
 _OPEN: Final = frozenset({TaskState.OFFERED, TaskState.EXPIRED, TaskState.ACCEPTED})
+_DELIVERABLE: Final = frozenset({TaskState.ACCEPTED, TaskState.FINISHED})
+_METHODS: Final = {DATASET: "GET", EXAMINATION: "GET", "reports": "POST", ADAPTER: "PUT"}
 
 
 class TaskDesk:
@@ -56,10 +74,12 @@ class TaskDesk:
         ledger: Ledger | None,
         reading: Callable[[], Reading],
         metrics: Metrics,
+        deliveries: Deliveries | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`reading`: the metagraph in use."""
-        self._metrics = metrics
+        """`reading`: the metagraph in use. `deliveries`: where adapters are put; None: none are taken."""
+        self._metrics, self._deliveries = metrics, deliveries
+        self._delivering = 0
         self._keypair, self._ledger, self._reading, self._now_ms = keypair, ledger, reading, now_ms
         self._making = asyncio.Semaphore(1)
         self._waiting = 0
@@ -82,26 +102,33 @@ class TaskDesk:
         ledger = self._ledger
         if ledger is None:
             raise RequestError(404, "invalid_request_error", "this gateway keeps no ledger", code="no_ledger")
-        wanted = "GET" if what == "dataset" else "POST"
+        wanted = _METHODS[what]
         if request.method != wanted:
             raise RequestError(
                 405, "invalid_request_error", f"use {wanted} for a task's {what}", code="wrong_method", allow=wanted
             )
         try:
-            if what == "dataset":
-                return await self._fetch(ledger, task_id, request.query)
-            return await self._hear(ledger, task_id, request)
+            match what:
+                case "dataset" | "examination":
+                    return await self._fetch(ledger, task_id, request.query, what=what)
+                case "adapter":
+                    return await self._deliver(ledger, task_id, request)
+                case _:
+                    return await self._hear(ledger, task_id, request)
         except LedgerDown:
             raise RequestError(
                 503, "server_error", "the ledger doesn't answer, and tasks are kept there: come back soon",
                 code="ledger_down", retry_after=AGAIN_SECONDS,
             ) from None  # fmt: skip
 
-    async def _fetch(self, ledger: Ledger, task_id: str, query: Mapping[str, str]) -> web.Response:
+    def _opened(self, task_id: str, query: Mapping[str, str], *, what: str) -> Capability:
         try:
-            capability = read_capability(task_id, query, keypair=self._keypair, now_ms=self._now_ms())
+            return read_capability(task_id, query, keypair=self._keypair, now_ms=self._now_ms(), what=what)
         except CapabilityError as error:
             raise RequestError(403, "permission_error", str(error), code="not_opened") from None
+
+    async def _fetch(self, ledger: Ledger, task_id: str, query: Mapping[str, str], *, what: str) -> web.Response:
+        capability = self._opened(task_id, query, what=what)
         if self._fetching >= MOST_FETCHES:
             raise overloaded("too many datasets are fetched at once: come back soon", retry_after=AGAIN_SECONDS)
         self._within_rate(task_id)
@@ -127,14 +154,15 @@ class TaskDesk:
         latest = states.events[-1].state if states.events else TaskState.OFFERED
         if latest is TaskState.WITHDRAWN:
             raise _withdrawn()
-        if latest not in _OPEN:
+        if latest not in (_OPEN if capability.what == DATASET else {TaskState.FINISHED}):
             raise RequestError(
                 410, "invalid_request_error", f"the task is {latest.value}: its dataset isn't given any more",
                 code="task_over",
             )  # fmt: skip
         data = await self._make(ledger, states.task, capability)
         if data is None:
-            await self._withdraw(ledger, task_id)
+            if capability.what == DATASET:
+                await self._withdraw(ledger, task_id)
             raise _withdrawn()
         headers = {"Content-Type": "application/jsonl", "Cache-Control": "no-store"}
         return web.Response(body=data, headers=headers)
@@ -152,7 +180,7 @@ class TaskDesk:
         self._rates.take(task_id)
 
     async def _make(self, ledger: Ledger, task: Task, capability: Capability) -> bytes | None:
-        if capability.digest != task.dataset_digest:
+        if capability.what == DATASET and capability.digest != task.dataset_digest:
             return None
         if self._waiting >= MOST_WAITING:
             raise overloaded("other datasets are made at the moment: come back soon", retry_after=AGAIN_SECONDS)
@@ -170,7 +198,7 @@ class TaskDesk:
         async with self._making:
             bounds = Bounds(capability.start_ms, capability.end_ms)
             # Beside the loop, by a connection of its own: patients' answers don't wait for a twin's whole day.
-            return await asyncio.to_thread(_made_again, url, task.twin.uid, bounds, task.dataset_digest)
+            return await asyncio.to_thread(_made_again, url, task.twin.uid, bounds, capability.digest)
 
     async def _withdraw(self, ledger: Ledger, task_id: str) -> None:
         """Note that the task's dataset is no more, so that it counts neither way."""
@@ -180,6 +208,58 @@ class TaskDesk:
             return [event_of(task, TaskState.WITHDRAWN, at_ms=self._now_ms())] if latest in _OPEN else []
 
         await ledger.decide_on_task(task_id, decide)
+
+    async def _deliver(self, ledger: Ledger, task_id: str, request: web.BaseRequest) -> web.Response:
+        """Take one file of the adapter that a miner made; its address is the dataset's, with the file's name."""
+        self._opened(task_id, request.query, what=DATASET)
+        if self._deliveries is None:
+            raise RequestError(
+                404, "invalid_request_error", "this validator examines no versions: nothing is delivered here",
+                code="no_deliveries",
+            )  # fmt: skip
+        if self._delivering >= MOST_DELIVERIES:
+            raise overloaded("too many files are delivered at once: come back soon", retry_after=AGAIN_SECONDS)
+        self._delivering += 1
+        try:
+            return await self._take(ledger, self._deliveries, task_id, request)
+        finally:
+            self._delivering -= 1
+
+    async def _take(
+        self, ledger: Ledger, deliveries: Deliveries, task_id: str, request: web.BaseRequest
+    ) -> web.Response:  # fmt: skip
+        states = await ledger.task(task_id)
+        if states is None:
+            raise _unknown(task_id)
+        latest = states.events[-1].state if states.events else TaskState.OFFERED
+        if latest not in _DELIVERABLE:
+            raise RequestError(
+                409, "invalid_request_error", f"the task is {latest.value}: nothing is delivered for it",
+                code="not_taken", retry_after=AGAIN_SECONDS if latest in _OPEN else None,
+            )  # fmt: skip
+        name, adapter = request.query.get("file", ""), request.query.get("adapter", "")
+        try:
+            async with asyncio.timeout(DELIVER_SECONDS):
+                if name == MANIFEST_FILE:
+                    taken = await deliveries.put_manifest(task_id, await _small(request))
+                else:
+                    taken = await deliveries.put_file(task_id, adapter, name, _pieces(request))
+        except NotTaken as error:
+            raise RequestError(422, "invalid_request_error", str(error), code="not_taken") from None
+        except TimeoutError:
+            raise RequestError(
+                408, "timeout", f"no piece came for {SILENT_SECONDS:.0f} s, or not all in {DELIVER_SECONDS:.0f} s",
+                code="body_timeout",
+            ) from None  # fmt: skip
+        except StoreError as error:
+            log.error("what miners deliver can't be kept: %s", error)  # noqa: TRY400
+            raise RequestError(
+                503, "server_error", "what is delivered can't be kept at the moment: come back soon",
+                code="store_down", retry_after=AGAIN_SECONDS,
+            ) from None  # fmt: skip
+        return web.Response(
+            body=orjson.dumps({"adapter": taken.adapter, "missing": list(taken.missing)}), headers=JSON_HEADERS
+        )
 
     async def _report(self, ledger: Ledger, task_id: str, request: web.BaseRequest) -> web.Response:
         if (request.content_length or 0) > MAX_BYTES:
@@ -232,6 +312,26 @@ class TaskDesk:
                 code="not_registered",
             )  # fmt: skip
         return found.block_at_registration
+
+
+async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """Yield the body in pieces. Raises TimeoutError for one that falls silent."""
+    while True:
+        async with asyncio.timeout(SILENT_SECONDS):
+            piece = await request.content.read(_PIECE_BYTES)
+        if not piece:
+            return
+        yield piece
+
+
+async def _small(request: web.BaseRequest) -> bytes:
+    parts, size = [], 0
+    async for piece in _pieces(request):
+        size += len(piece)
+        if size > MOST_MANIFEST:
+            raise NotTaken(f"A manifest has at most {MOST_MANIFEST} bytes.")
+        parts.append(piece)
+    return b"".join(parts)
 
 
 def _lineage(task: Task, event: TaskEvent) -> list[Training]:

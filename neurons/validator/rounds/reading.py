@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import select
 
-from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerView, RoundView
+from bettertherapy_api.round_view import MAX_TASKS, AnswerView, Evidence, MinerLine, MinerView, RoundView, TaskView
 from neurons.ledger import Ledger, schema
-from neurons.ledger.records import RoundAnswer, RoundItem, Score
-from neurons.ledger.rounds import RoundRows, round_rows
+from neurons.ledger.records import RoundAnswer, RoundItem, Score, TaskState
+from neurons.ledger.rounds import RoundRows, TaskStates, round_rows, tasks, tasks_by_id
 from neurons.validator.rounds.conclude import CLARITY, WORTH
 from neurons.validator.rounds.reporting import moment
 from neurons.validator.rounds.rewards import WHOLE
@@ -21,6 +21,7 @@ _VERDICTS: Final[Mapping[str, Literal["supported", "contradicted", "unchecked", 
     "Supported": "supported", "Contradicted": "contradicted", "Unchecked": "unchecked", "Met": "met", "NotMet": "unmet",
 }  # fmt: skip
 _MOST_EVIDENCE: Final = 64
+_TASKS_MS: Final = 14 * 24 * 3600 * 1000
 
 
 class LedgerRounds:
@@ -55,7 +56,19 @@ class LedgerRounds:
                 _answer(items[each.item_id], each, scores[each.item_id])
                 for each in sorted(answers, key=lambda each: (each.at_ms, each.answer_id))
             ),
+            tasks=await self._tasks(rows, hotkey),
         )
+
+    async def _tasks(self, rows: RoundRows, hotkey: str) -> tuple[TaskView, ...]:
+        """Return the tasks that counted for the miner in a round, and those that it handed out."""
+        begun, own = rows.round, rows.steps.get(Step.TASKS.value)
+        if begun is None:
+            return ()
+        until_ms = (int(own.evidence["at"]) if own is not None else begun.at_ms) + 1
+        found = await tasks(self._ledger.database, since_ms=max(0, begun.at_ms - _TASKS_MS), until_ms=until_ms)
+        ids = [each.task.task_id for each in found if each.task.miner.hotkey == hotkey]
+        known = await tasks_by_id(self._ledger.database, ids)  # with what became of them since
+        return tuple(_task(each) for each in sorted(known, key=lambda each: -each.task.at_ms))[:MAX_TASKS]
 
     async def _rows(self, name: str) -> RoundRows | None:
         table = schema.ROUNDS
@@ -68,6 +81,19 @@ class LedgerRounds:
         async with self._ledger.database.reading() as connection:
             found = (await connection.execute(statement)).scalar_one_or_none()
         return None if found is None else await round_rows(self._ledger.database, found)
+
+
+def _task(states: TaskStates) -> TaskView:
+    last = states.events[-1] if states.events else None
+    adapter = next((each.adapter_digest for each in reversed(states.events) if each.adapter_digest), None)
+    return TaskView(
+        task=states.task.task_id,
+        twin=states.task.twin.name,
+        state=(last.state if last else TaskState.OFFERED).value,
+        adapter=adapter,
+        detail=last.detail if last else "",
+        at=moment(last.at_ms if last else states.task.at_ms),
+    )
 
 
 def _round_view(rows: RoundRows) -> RoundView:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bettertherapy_api.round_progress import RoundOrder, RoundStage
+from bettertherapy_api.round_progress import Candidate, RoundOrder, RoundStage
 from neurons.ledger import Ledger
-from neurons.ledger.records import AnyRecord, Miner, RoundAnswer, RoundItem, Twin
+from neurons.ledger.records import AnyRecord, Miner, RoundAnswer, RoundItem, TaskState, Twin
 from neurons.ledger.rounds import RoundRows, TaskStates, felt, round_rows, scores_of, tasks
 from neurons.validator.rounds import planning, reporting
 from neurons.validator.rounds.asking import Examiner, not_reached
@@ -26,6 +26,7 @@ from neurons.validator.rounds.challenges import ChallengeError, ChallengesChange
 from neurons.validator.rounds.conclude import MOVING, WORTH, Results, conclude, records_of
 from neurons.validator.rounds.drawing import draw_times, shuffled
 from neurons.validator.rounds.errors import RoundError
+from neurons.validator.rounds.examining import candidates, credits_of
 from neurons.validator.rounds.feedback import satisfaction
 from neurons.validator.rounds.handing_out import HandedOut, HandingOut
 from neurons.validator.rounds.measures import measures, on_time
@@ -58,6 +59,7 @@ ITEMS_AT_ONCE: Final = 4
 SAMPLE: Final = 8
 """Answers of a miner whose log-probabilities are recomputed."""
 _DAY_MS: Final = 24 * 3600 * 1000
+_EXAMINED: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.INCONCLUSIVE})
 
 
 def now_ms() -> int:
@@ -123,7 +125,12 @@ class RoundRun:
             )  # fmt: skip
         told = reporting.of_results(results, rows)
         if (handed := await self._handed_out(rows, results, told)) is not None:
-            told["tasks"] = {"made": handed.made, "sent": handed.sent, "accepted": handed.accepted}
+            verdicts = await self._verdicts()
+            told["tasks"] = {
+                "made": handed.made, "sent": handed.sent, "accepted": handed.accepted, "examined": len(verdicts),
+                "passed": verdicts.count(TaskState.PASSED),
+            }  # fmt: skip
+            told["candidates"] = await self._candidates()
         await self._progress.tell(**told)
         return results
 
@@ -138,6 +145,28 @@ class RoundRun:
         except RoundError as error:
             log.warning("who is there is not known anew: %s", error)
         return await handing.hand_out(self._order, rows, results, self._means.twins(), started_ms=self._started_ms)
+
+    async def _verdicts(self) -> list[TaskState]:
+        """Return the verdicts on tasks that this round took in."""
+        events = [event for each in await self._offered() for event in each.events]
+        own = (each for each in events if each.adapter_digest is not None and each.at_ms == self._started_ms - 1)
+        return [each.state for each in own if each.state in _EXAMINED]
+
+    async def _candidates(self) -> tuple[Candidate, ...]:
+        """Return the versions that wait for the validator's examination, as they stand at the round's end."""
+        wanted, handing = self._order.tasks, self._means.handing_out
+        if wanted is None or handing is None or not wanted.examine:
+            return ()
+        now = self._means.now_ms()
+        offered = await tasks(
+            self._means.ledger.database, since_ms=max(0, self._started_ms - TASK_DAYS * _DAY_MS), until_ms=now + 1
+        )
+        return await candidates(self._means.ledger, handing.keypair, offered, base=wanted.url, at_ms=now)
+
+    async def _offered(self) -> tuple[TaskStates, ...]:
+        until = self._started_ms
+        since = max(0, until - TASK_DAYS * _DAY_MS)
+        return await tasks(self._means.ledger.database, since_ms=since, until_ms=until)
 
     async def _planned(self, rows: RoundRows) -> RoundRows:
         await self._progress.tell(stage=RoundStage.PREPARE)
@@ -284,15 +313,17 @@ class RoundRun:
             await self._step(Step.MEASURES, numbers)
 
     async def _tasks_so_far(self) -> tuple[TaskStates, ...]:
-        """Return the tasks of the last days; of those with an adapter that is no work of their miner's it is said."""
-        ledger, until = self._means.ledger, self._started_ms
-        since = max(0, until - TASK_DAYS * _DAY_MS)
-        offered = await tasks(ledger.database, since_ms=since, until_ms=until)
-        found = disallowed(offered, at_ms=until - 1)  # as of the round's moment, whenever it goes on
-        if not found:
-            return offered
-        await self._write(*found)
-        return await tasks(ledger.database, since_ms=since, until_ms=until)
+        """Return the tasks of the last days; of those with an adapter that is no work of their miner's it is said, and
+        of others what the validator's examination of them came to."""
+        offered = await self._offered()
+        at = self._started_ms - 1  # as of the round's moment, whenever it goes on
+        if found := disallowed(offered, at_ms=at):
+            await self._write(*found)
+            offered = await self._offered()
+        if found := credits_of(self._order.examined, offered, at_ms=at):
+            await self._write(*found)
+            offered = await self._offered()
+        return offered
 
     async def _weights_checked(self, rows: RoundRows) -> dict[str, Any]:
         """Recompute the log-probabilities of some answers of each miner, in an order that nobody can foretell."""

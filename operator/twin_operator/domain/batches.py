@@ -124,8 +124,12 @@ def take_along(leader: Run, line: Iterable[Run], *, most: int, fits: Callable[[R
     `fits` tells what the run itself does not: that it would be given to the same pool.
     """
     found: list[RunRef] = []
+    if leader.spec.candidate is not None:
+        return ()
     twins = {leader.spec.twin_ref.name}
     for run in line:
+        if run.spec.candidate is not None:
+            continue  # it trains nothing
         if len(found) >= most:
             break
         twin = run.spec.twin_ref.name

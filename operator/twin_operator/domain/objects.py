@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
-from bettertherapy_api.miner_pool import MinerPoolSpec, PoolFineTune
-from bettertherapy_api.routing import Adapter, TwinEntry, Version
+from bettertherapy_api.miner_pool import MOST_REPLICAS, MinerPoolSpec, PoolFineTune, ScalingRecord
+from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
+from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
 from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 
 Document = TypeVar("Document", bound=BaseModel)
+
+MOST_SPREAD: Final = PODS_PER_TWIN // 2
+"""While a twin moves, the pods that it leaves are named beside those that it moves to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,28 @@ class Pool(PoolRef):
 
     generation: int
     spec: MinerPoolSpec
+    decided: int | None = None
+    """Engine pods that there should be, as the operator decided last; None where it never did."""
+    decisions: tuple[ScalingRecord, ...] = ()
+    """The last ones, newest first."""
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the operator decides on the number of engine pods; what is behind an endpoint is not its to scale."""
+        scaling = self.spec.autoscaling
+        return scaling is not None and scaling.mode == "Operator" and self.spec.engine.endpoint is None
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it may have no engine for a while, and is to be woken by a question."""
+        scaling = self.spec.autoscaling
+        sleeps = scaling is not None and scaling.mode != "Off" and scaling.min == 0
+        return sleeps and self.spec.engine.endpoint is None
+
+    @property
+    def replicas(self) -> int:
+        """Engine pods that there should be."""
+        return self.decided if self.is_scaled and self.decided is not None else self.spec.replicas
 
     @property
     def max_loras(self) -> int:
@@ -94,6 +120,13 @@ class Twin:
     created: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def spread_over(self) -> int | None:
+        """On how many pods alone it is to be; None: on every pod, as also one that is to be on very many."""
+        placement = self.spec.placement
+        many = placement.replicas is None or placement.replicas > MOST_SPREAD
+        return None if placement.mode != "Spread" or many else placement.replicas
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -118,6 +151,11 @@ class Run:
     def ended(self) -> bool:
         """Whether it is over."""
         return self.status.completion_time is not None
+
+    @property
+    def of_task(self) -> bool:
+        """Whether a validator's task asked for its version, and not the twin's own nights."""
+        return self.spec.task is not None or self.spec.candidate is not None
 
     def condition(self, kind: str) -> tuple[str, str, str] | None:
         """Return status, reason and message of a condition, as last written."""
@@ -232,16 +270,26 @@ _GIVEN: Final[dict[frozenset[str], set[str]]] = {}
 
 
 def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable:
-    """Return the pool, or what is wrong with its spec. Its status is no memory of anything, so it may be odd."""
+    """Return the pool, or what is wrong with its spec. Its status only remembers its size, so it may be odd."""
     spec = _spec(MinerPoolSpec, thing, former)
     if isinstance(spec, str):
         return Unreadable(part="spec", problem=spec)
-    metadata = thing["metadata"]
+    metadata, status = thing["metadata"], thing.get("status")
+    told = parsed(_Decided, status) if isinstance(status, dict) else _Decided()
+    decided = told if isinstance(told, _Decided) else _Decided()
     return Pool(
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
-        deleted="deletionTimestamp" in metadata,
+        deleted="deletionTimestamp" in metadata, decided=decided.desired_replicas,
+        decisions=tuple(decided.scaling_history or ()),
     )  # fmt: skip
+
+
+class _Decided(ApiModel):
+    """What of a pool's status is remembered."""
+
+    desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
+    scaling_history: list[ScalingRecord] | None = None
 
 
 def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:

@@ -22,6 +22,7 @@ from twin_operator.domain.pod_troubles import (
 from twin_operator.domain.pool_facts import ContainerTrouble, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.registration import registration
+from twin_operator.domain.sizing import Sizing
 from twin_operator.engine.conditions import Chain, Condition, Finding
 
 MODEL_HEADERS: Final = "model-headers"
@@ -46,6 +47,8 @@ class Situation:
     """What is wrong with the Secret with the clients' tokens, if it doesn't exist or holds none."""
     update_waits: Finding | None = None
     """Why an update of the engines has not begun."""
+    sizing: Sizing | None = None
+    """What was decided on the number of engine pods, where the operator decides."""
 
 
 def children_refused(situation: Situation) -> Finding | None:
@@ -194,23 +197,24 @@ def slots_overcommitted(situation: Situation) -> Finding | None:
         return None
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,
-        f"{situation.lora_twins} twins share {slots} LoRA slots per engine: all are served, but more than {slots} "
-        f"active at once swap and slow each other down; raise spec.engine.maxLoras, or move twins to another pool",
+        f"{situation.lora_twins} twins share the {slots} LoRA slots of an engine: all are served, but more than "
+        f"{slots} active at once swap and slow each other down; raise spec.engine.maxLoras or spec.replicas, or move "
+        f"twins to another pool",
     )
 
 
 def not_all_ready(situation: Situation) -> Finding | None:
     """Engines are starting, or being replaced."""
-    spec, facts = situation.pool.spec, situation.facts
+    wanted, facts = situation.pool.replicas, situation.facts
     ready = len(facts.ready)
-    if ready < spec.replicas:
+    if ready < wanted:
         waiting = next((pod for pod in facts.present if pod.name not in facts.ready), None)
         said = "s" if waiting is None else f" {waiting.name}{_engine_message(facts, waiting.name)}"
         where = f"; waiting for pod{said}{while_mounting(waiting)}"
-        return Finding(Reason.ENGINES_STARTING, f"{ready} of {spec.replicas} engine pods are ready{where}")
+        return Finding(Reason.ENGINES_STARTING, f"{ready} of {wanted} engine pods are ready{where}")
     deployment = facts.engine_deployment
-    if not deployment.seen or deployment.updated < spec.replicas:
-        return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {spec.replicas} engine pods run the newest spec")
+    if not deployment.seen or deployment.updated < wanted:
+        return Finding(Reason.ROLLING_OUT, f"{deployment.updated} of {wanted} engine pods run the newest spec")
     return None
 
 
@@ -226,8 +230,11 @@ def miner_not_ready(situation: Situation) -> Finding | None:
 
 def scaled_to_zero(situation: Situation) -> Finding | None:
     """Nothing runs, as asked; a patient is not answered all the same."""
-    if situation.pool.spec.replicas > 0:
+    pool = situation.pool
+    if pool.replicas > 0:
         return None
+    if pool.is_scaled:
+        return Finding(Reason.ASLEEP, "no engine runs, since nobody asks: the next question starts one")
     return Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0, so nothing runs: raise it to serve")
 
 
@@ -285,11 +292,16 @@ TROUBLE: Final = Chain[Situation](
 """As its twins see it."""
 
 
+def lacks_capacity(pool: Pool, facts: PoolFacts) -> Finding | None:
+    """Return why engine pods that there should be are not placed, if some aren't."""
+    return CAPACITY.evaluate(Situation(pool=pool, facts=facts)) if len(facts.ready) < pool.replicas else None
+
+
 def pool_conditions(situation: Situation) -> list[Condition]:
     """Return the pool's conditions; what was not measured is absent."""
     return [
         _ready(situation), _available(situation), _engine_live(situation), _capacity(situation),
-        _scaling(situation.pool),
+        *_scaling(situation),
         *registration(situation.pool, situation.facts),
         *([situation.update_waits.condition("Updated", "False")] if situation.update_waits else []),
     ]  # fmt: skip
@@ -300,8 +312,8 @@ def _ready(situation: Situation) -> Condition:
     found = READINESS.evaluate(situation)
     if found is not None:
         return found.condition("Ready", "False")
-    spec, miners = situation.pool.spec, situation.facts.miner_deployment.ready
-    said = f"{spec.replicas} engine pods and {miners} miner pods are ready"
+    miners = situation.facts.miner_deployment.ready
+    said = f"{situation.pool.replicas} engine pods and {miners} miner pods are ready"
     return Finding(Reason.ALL_READY, said).condition("Ready", "True")
 
 
@@ -328,7 +340,7 @@ def _engine_live(situation: Situation) -> Condition:
     if live:
         said = f"{live} of {len(facts.present)} engines answer"
         return Finding(Reason.PROGRESSING, said).condition("EngineLive", "True")
-    if situation.pool.spec.replicas == 0:
+    if situation.pool.replicas == 0:
         return Finding(Reason.SCALED_TO_ZERO, "no engine runs").condition("EngineLive", "Unknown")
     silent = Finding(Reason.NOT_REPORTED, "no agent has reported a live engine yet")
     return silent.condition("EngineLive", "Unknown")
@@ -338,25 +350,29 @@ def _capacity(situation: Situation) -> Condition:
     found = ROOM.evaluate(situation)
     if found is not None:
         return found.condition("CapacityAvailable", "False")
-    if situation.facts.present or situation.pool.spec.replicas == 0:
+    if situation.facts.present or situation.pool.replicas == 0:
         room = Finding(Reason.SUFFICIENT, "pods are placed and LoRA slots suffice")
         return room.condition("CapacityAvailable", "True")
     return Finding(Reason.NO_PODS, "no engine pod was seen yet").condition("CapacityAvailable", "Unknown")
 
 
-def _scaling(pool: Pool) -> Condition:
+def _scaling(situation: Situation) -> list[Condition]:
+    """Who scales the pool, and where the operator does, how that goes."""
+    pool, sizing = situation.pool, situation.sizing
     mode = pool.spec.autoscaling.mode if pool.spec.autoscaling else "Off"
     if mode == "External":
         left = Finding(Reason.EXTERNAL, "spec.replicas is left to an HPA or KEDA")
-        return left.condition("ScalingActive", "True")
-    if mode == "Operator":
-        missing = Finding(
-            Reason.NOT_IMPLEMENTED,
-            "this release doesn't scale pools by itself, so spec.replicas counts: set autoscaling.mode External with "
-            "an HPA, or set spec.replicas",
+        return [left.condition("ScalingActive", "True")]
+    if mode == "Off":
+        return [Finding(Reason.OFF, "spec.replicas is left to you").condition("ScalingActive", "False")]
+    if pool.spec.engine.endpoint is not None:
+        foreign = Finding(
+            Reason.NOT_SCALABLE,
+            "spec.engine.endpoint names a server that isn't the operator's to scale, so spec.replicas counts: set "
+            "autoscaling.mode Off",
         )
-        return missing.condition("ScalingActive", "False")
-    return Finding(Reason.OFF, "spec.replicas is left to you").condition("ScalingActive", "False")
+        return [foreign.condition("ScalingActive", "False")]
+    return [] if sizing is None else [sizing.scaling_condition, sizing.metrics_condition]
 
 
 def _pods(situation: Situation) -> Sequence[PodFacts]:

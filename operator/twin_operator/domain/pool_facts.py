@@ -73,6 +73,8 @@ class DeploymentFacts:
     ready: int = 0
     seen: bool = False
     """Whether its controller has seen the newest spec."""
+    brings_tokens: bool = False
+    """Its pods have the tokens between miners and agents."""
     follows_slices: bool = False
     """Whether its pods are of a release that reads RoutingSlices."""
     refused: str | None = None
@@ -97,6 +99,11 @@ class PoolFacts:
     engine_deployment: DeploymentFacts = DeploymentFacts()
     miner_deployment: DeploymentFacts = DeploymentFacts()
 
+    def miners_have_tokens(self, *, had: bool) -> bool:
+        """Tell whether every miner brings the pool's tokens: once all did (`had`), those that replace them do too."""
+        miner = self.miner_deployment
+        return miner.brings_tokens and (had or (miner.seen and miner.updated == miner.current == miner.wanted))
+
     @property
     def present(self) -> tuple[PodFacts, ...]:
         """Engine pods that are here to stay."""
@@ -105,8 +112,17 @@ class PoolFacts:
     @property
     def subnet(self) -> tuple[SubnetReport, ...]:
         """What the miner pods that are here to stay say of their place on the subnet."""
+        return tuple(report.subnet for report in self._staying_miners if report.subnet is not None)
+
+    @property
+    def demanded(self) -> bool:
+        """Whether a miner pod that is here to stay says that requests wait since no engine is ready."""
+        return any(report.demand is not None and report.demand.held_since for report in self._staying_miners)
+
+    @property
+    def _staying_miners(self) -> list[MinerReport]:
         staying = (pod.name for pod in self.miners if not pod.leaving)
-        return tuple(self.miner_reports[name].subnet for name in staying if name in self.miner_reports)
+        return [self.miner_reports[name] for name in staying if name in self.miner_reports]
 
     @property
     def task_claims(self) -> tuple[TaskClaim, ...]:
@@ -260,8 +276,15 @@ def deployment_facts(deployment: Manifest | None) -> DeploymentFacts:
         ready=int(status.get("readyReplicas") or 0),
         follows_slices=names.CONTRACT_ANNOTATION in _template_annotations(deployment),
         seen=status.get("observedGeneration") == deployment["metadata"].get("generation"),
+        brings_tokens=any(
+            volume.get("name") == names.POOL_TOKENS_VOLUME for volume in _template_spec(deployment).get("volumes") or []
+        ),
         refused=failure,
     )
+
+
+def _template_spec(deployment: Manifest) -> Mapping[str, Any]:
+    return ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
 
 
 def _template_annotations(deployment: Manifest) -> Mapping[str, str]:

@@ -276,7 +276,7 @@ class Reason(StrEnum):
     )
     METRICS_STALE = (
         "MetricsStale",
-        "Prometheus has no fresh samples of some miners",
+        "Prometheus has no fresh samples of some miners or engines",
         "check that it scrapes them, and that their series carry `namespace` and `pod`",
     )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
@@ -307,6 +307,12 @@ class Reason(StrEnum):
     REJECTED_BY_DOCTOR = "RejectedByDoctor", "the doctor refused it", "the message has the doctor's words"
     SUPERSEDED = "Superseded", "a newer version, or a changed `spec.adapter`, came before it was decided"
     PARENT_REPLACED = "ParentReplaced", "what it was compared with at its gate serves no more"
+    ANCHOR_LEFT_OUT = (
+        "AnchorLeftOut",
+        "its run was made by hand and did not compare it with the version that the doctor chose last (`spec.anchor`), "
+        "so small losses could add up unseen",
+        "leave runs to the operator (`kubectl twin finetune NAME --now`), or name the anchor",
+    )
 
     # A pool.
     ALL_READY = "AllReady", "all is well"
@@ -452,6 +458,12 @@ class Reason(StrEnum):
         "no miner has said yet where it stands on the subnet",
         "wait; then the Secret and the miner's log",
     )
+    PLACED = "Placed", "all is well: the message says which pods hold the twin, the preferred one first"
+    TOO_FEW_PODS = (
+        "TooFewPods",
+        "the pool has fewer ready engine pods than `spec.placement.replicas`; the twin is on all that there are",
+        "raise the pool's `spec.replicas`, or lower the twin's `spec.placement.replicas`",
+    )
     SLOTS_OVERCOMMITTED = (
         "SlotsOvercommitted",
         "more twins than LoRA slots: all answer, active ones slow each other down",
@@ -467,6 +479,12 @@ class Reason(StrEnum):
         "the API server refuses some of the objects that are made for it; all others are as they should be",
         "what the message says: quota, admission webhooks, a field of the spec",
     )
+    OUT_OF_BOUNDS = (
+        "OutOfBounds",
+        "the spec names an image, a class, a place or a flag that the platform's team doesn't let tenants use; what "
+        "runs already stays as it is, and nothing new is begun",
+        "what the message says, or have it added to `tenants` in the values of the operator's chart",
+    )
     APPLY_REFUSED = (
         "ApplyRefused",
         "the API server refuses an object",
@@ -474,6 +492,41 @@ class Reason(StrEnum):
     )
     EXTERNAL = "External", "`replicas` is left to an HPA or KEDA"
     OFF = "Off", "`replicas` is left to you"
+    STEADY = "Steady", "all is well: there are as many engine pods as the load needs"
+    STABILIZING = (
+        "Stabilizing",
+        "fewer engine pods would do; they go once that has been so for `autoscaling.stabilizationSeconds`",
+    )
+    AT_MAXIMUM = (
+        "AtMaximum",
+        "the load needs more engine pods than `autoscaling.max`",
+        "raise it, or let requests wait",
+    )
+    ASLEEP = (
+        "Asleep",
+        "nobody has asked for `autoscaling.idleSeconds`, so no engine runs; the next question starts one, and is "
+        "answered when that is up",
+        "`autoscaling.min: 1` where that takes too long",
+    )
+    SCALED_UP = "ScaledUp", "the pool was made larger; the message says by which signal"
+    SCALED_DOWN = "ScaledDown", "the pool was made smaller; the message says by which signal"
+    WOKEN = "Woken", "somebody asked a pool that slept"
+    CAPACITY_EXHAUSTED = (
+        "CapacityExhausted",
+        "the load needs more engine pods, and the cluster doesn't even give those that there should be",
+        "what `CapacityAvailable` says: a quota, nodes, volumes",
+    )
+    METRICS_NOT_CONFIGURED = (
+        "MetricsNotConfigured",
+        "the operator has no Prometheus, so the pool stays as large as it is",
+        "`prometheus.url` of the operator's chart, or another `autoscaling.mode`",
+    )
+    METRICS_AWAITED = "MetricsAwaited", "the operator has just begun to measure the pool", "wait a moment"
+    NOT_SCALABLE = (
+        "NotScalable",
+        "the pool has `engine.endpoint`: what runs there is not the operator's to scale",
+        "`autoscaling.mode: Off`",
+    )
 
     # A validator.
     GATEWAYS_ANSWER = "GatewaysAnswer", "all is well: the message counts the gateway pods that answer"
@@ -723,6 +776,13 @@ class Reason(StrEnum):
         "a lower `learningRate`; look at the data",
         "no",
     )
+    PROCESS_DIED = (
+        "ProcessDied",
+        "one of the processes of a training on several GPUs was killed, or kept the others waiting for half an hour",
+        "nothing: it is started again, at most `retries` times; if it stays, the message, then the pod's memory and "
+        "its GPUs (`nvidia-smi`, XID errors)",
+        "yes",
+    )
     STORE_FAILED = (
         "StoreFailed",
         "the store did not give what a run needs to begin",
@@ -765,7 +825,7 @@ class Reason(StrEnum):
         "`kubectl twin round NAME`: why miners failed; then the way to them",
         "yes, in the next round",
     )
-    METRICS_FRESH = "MetricsFresh", "all is well: the metrics that speed is read from are fresh"
+    METRICS_FRESH = "MetricsFresh", "all is well: the metrics that speed, or a pool's load, is read from are fresh"
     WEIGHTS_WAITING = "WeightsWaiting", "the weights are not sent yet; the message says why", "wait", "yes"
     WEIGHTS_COMMITTED = (
         "WeightsCommitted",

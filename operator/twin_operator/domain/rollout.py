@@ -193,6 +193,9 @@ def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:
         state = state.refusing(version, Reason.SUPERSEDED, f"{newest.served_name} is newer", now)
     if newest.parent_digest != wanted_version(twin).digest:
         return _refuse_orphan(state, newest, now)
+    if _leaves_anchor_out(state, view, newest):
+        said = "it was not compared with the version that the doctor chose last, as spec.anchor of its run asks for"
+        return state.refusing(newest, Reason.ANCHOR_LEFT_OUT, said, now)
     if newest.served_name in {version.served_name for version in known_versions(twin).values()}:
         return state.refusing(newest, Reason.SERVED_NAME_COLLISION, "another digest has the same first 8 digits", now)
     if _gate(twin).approval == "Doctor":
@@ -200,6 +203,18 @@ def _take_candidates(state: Rollout, view: TwinView, now: datetime) -> Rollout:
             state = state.refusing(state.pending, Reason.SUPERSEDED, f"{newest.served_name} is newer", now)
         return replace(state, pending=newest)
     return state if state.canary is not None else replace(state, canary=newest)
+
+
+def _leaves_anchor_out(state: Rollout, view: TwinView, version: VersionStatus) -> bool:
+    """Tell whether a version was compared with its parent alone, though a person chose another one last.
+
+    The operator's own runs name the anchor; one that was made by hand may not choose its baseline.
+    """
+    anchor = (state.anchor or spec_version(view.twin)).digest
+    if anchor == version.parent_digest:
+        return False
+    named = [run.spec.anchor for run in view.runs if run.name == version.run_name]
+    return not any(each is not None and each.digest == anchor for each in named)
 
 
 def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
@@ -210,13 +225,13 @@ def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
     over = [run for run in runs if run.ended]
 
     def place(run: Run) -> tuple[bool, str, str]:
-        return run.spec.task is not None, run.status.completion_time or "", run.name
+        return run.of_task, run.status.completion_time or "", run.name
 
     for run in sorted(over, key=place, reverse=True):
         made, gate = run.status.artifact, run.status.eval
         if run.status.verdict != "Promote" or made is None or gate is None or not names.is_digest(made.digest):
             continue
-        if run.spec.task is not None and not is_chosen(twin, made.digest):
+        if run.of_task and not is_chosen(twin, made.digest):
             continue
         if any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected", "Failed")):
             continue

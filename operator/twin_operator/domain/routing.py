@@ -1,13 +1,18 @@
-"""Which adapters every engine pod holds for a twin, and which version of it answers: one twin, one pool at a time.
+"""Which adapters engine pods hold for a twin, and which version of it answers: one twin, one pool at a time.
 
-A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod reports it Verified. Pods
-that are not ready don't hold it up, since no request reaches them; a ready pod on which it failed does. While nothing
-answers yet, one verified pod is enough: miners send a twin only to pods that hold it. Until then the version that
-answers stays, in `adapters` and in `versions`. The memory of which one that is are the twin's entry itself and, should
-it be lost, the twin's status.activeVersion; so a restarted operator decides the same. An entry is its twin's by UID.
+A twin's wanted version takes over in one step (weight 0 → 100) when every ready engine pod that is to hold it reports
+it Verified: all of them, or those that the twin is placed on. Pods that are not ready don't hold it up, since no
+request reaches them; a ready pod on which it failed does. While nothing answers yet, one verified pod is enough: miners
+send a twin only to pods that hold it. Until then the version that answers stays, in `adapters` and in `versions`. The
+memory of which one that is are the twin's entry itself and, should it be lost, the twin's status.activeVersion; so a
+restarted operator decides the same. An entry is its twin's by UID.
 
 A version on trial (status.canaryVersion) is held beside it and takes status.canaryWeightPercent of the requests, at
-first only once every ready pod has verified it, later where a pod still holds it. Taking the weight away needs nothing.
+first only once every ready pod that is to hold it has verified it, later where a pod still holds it. Taking the weight
+away needs nothing.
+
+A twin that moves to another pod is made there before it is broken here: the pods that it leaves are kept in its entry,
+and hold it, until every ready pod that it moves to has verified what answers.
 
 A twin that must not be served here as its spec asks (other base model, rank too high, selector doesn't match any more)
 keeps its last version until another pool answers with the wanted one.
@@ -16,12 +21,21 @@ keeps its last version until another pool answers with the wanted one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import VersionStatus
 from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import TWINS_PER_SLICE, Adapter, BaseModelRef, PoolHeader, TwinEntry, Version
+from bettertherapy_api.routing import (
+    PODS_PER_TWIN,
+    TWINS_PER_SLICE,
+    Adapter,
+    BaseModelRef,
+    PoolHeader,
+    TwinEntry,
+    Version,
+)
 from twin_operator.domain.objects import Pool, PoolRef, Twin, UnreadPool
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import canary_version, wanted_version
@@ -37,6 +51,21 @@ class Candidate:
     """Why the pool can't serve it as its spec asks."""
     served_elsewhere: bool = False
     """Another pool answers with the wanted version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """On which pods the plan has a twin."""
+
+    pods: tuple[str, ...] | None
+    """Their UIDs, the preferred one first. None: no plan was needed."""
+    exclusive: bool = False
+    """Whether they alone are to hold it; otherwise every pod does, and miners prefer them."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of the engine pods by their UIDs."""
+
+
+ANYWHERE: Final = Placed(pods=None)
 
 
 def adapter_of(version: VersionStatus | None) -> Adapter | None:
@@ -95,7 +124,7 @@ def verified_on(adapter_served_name: str, digest: str, reports: Sequence[PodRepo
     return [report.pod.name for report in reports if is_verified(report, adapter_served_name, digest)]
 
 
-def header_of(pool: Pool) -> PoolHeader:
+def header_of(pool: Pool, *, miners_have_tokens: bool = False) -> PoolHeader:
     """Return what each slice says of its pool."""
     return PoolHeader(
         name=pool.name,
@@ -104,11 +133,17 @@ def header_of(pool: Pool) -> PoolHeader:
         base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
         max_loras=pool.max_loras,
         max_lora_rank=pool.spec.engine.max_lora_rank,
+        miners_have_tokens=miners_have_tokens,
     )
 
 
 def plan_entry(
-    pool: Pool, candidate: Candidate, *, previous: TwinEntry | None, ready: Mapping[str, PodReport | None]
+    pool: Pool,
+    candidate: Candidate,
+    *,
+    previous: TwinEntry | None,
+    ready: Mapping[str, PodReport | None],
+    placed: Placed = ANYWHERE,
 ) -> TwinEntry | None:
     """Return the twin's entry to publish, or None when the pool has nothing to do with it.
 
@@ -117,10 +152,48 @@ def plan_entry(
     """
     if candidate.twin.deleted:
         return None
-    entry = _plan_twin(pool, candidate, _active(candidate.twin, pool, previous), ready)
-    if entry is None or candidate.refused is not None:
+    holding = _holding(previous, ready, placed)
+    entry = _plan_twin(pool, candidate, _active(candidate.twin, pool, previous), holding)
+    if entry is not None and candidate.refused is None:
+        entry = _with_canary(candidate.twin, entry, previous, holding)
+    return _with_pods(entry, previous, ready, placed) if entry is not None else None
+
+
+def _holding(
+    previous: TwinEntry | None, ready: Mapping[str, PodReport | None], placed: Placed
+) -> Mapping[str, PodReport | None]:
+    """Return the ready pods that are to hold the twin: by the plan, or until it has moved."""
+    if not placed.exclusive:
+        return ready
+    leaving = previous.pods if previous is not None and previous.placement is not None else None
+    named = {placed.names.get(uid) for uid in (*(placed.pods or ()), *(leaving or ()))}
+    return {name: report for name, report in ready.items() if name in named}
+
+
+def _with_pods(
+    entry: TwinEntry, previous: TwinEntry | None, ready: Mapping[str, PodReport | None], placed: Placed
+) -> TwinEntry:
+    """Say on which pods the twin is; those that it leaves stay until the ready ones that it moves to can answer."""
+    if placed.pods is None or not entry.adapters:
         return entry
-    return _with_canary(candidate.twin, entry, previous, ready)
+    if not placed.exclusive:
+        return entry.model_copy(update={"pods": placed.pods[:PODS_PER_TWIN]})
+    holders = {uid: _can_answer(entry, ready.get(name)) for uid, name in placed.names.items() if name in ready}
+    to = [holders[uid] for uid in placed.pods if uid in holders]
+    leaving: list[str] = []
+    if not to or not all(to):
+        if previous is not None and previous.placement is not None:
+            held = [uid for uid in previous.pods or () if uid in placed.names]
+        else:  # until now every pod held it
+            held = sorted(uid for uid in holders if holders[uid])
+        leaving = [uid for uid in held if uid not in placed.pods]
+    return entry.model_copy(update={"placement": "Spread", "pods": (*placed.pods, *leaving)[:PODS_PER_TWIN]})
+
+
+def _can_answer(entry: TwinEntry, report: PodReport | None) -> bool:
+    """Tell whether a pod has verified all that answers for the twin."""
+    adapters = [(version.served_name, version.digest) for version in entry.versions if version.digest is not None]
+    return report is not None and all(is_verified(report, served_name, digest) for served_name, digest in adapters)
 
 
 def _plan_twin(  # noqa: PLR0911  # one return per rule of the module's docstring

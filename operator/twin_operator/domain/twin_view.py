@@ -11,7 +11,7 @@ from bettertherapy_api.report import AdapterReport, AdapterState, Proof
 from bettertherapy_api.routing import Adapter, TwinEntry, Version
 from twin_operator.domain.appearances import ADAPTER
 from twin_operator.domain.objects import Pool, PoolRef, Run, Twin
-from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.pool_facts import PodFacts, PoolFacts
 from twin_operator.domain.proof import Disagreement, disagreement
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.routing import is_verified, stable_version
@@ -31,7 +31,7 @@ class PoolView:
     entry: TwinEntry | None
     """What is published for this very twin in this pool."""
     lora_twins: int
-    """Twins with an adapter that the pool's engines hold."""
+    """Twins with an adapter on the pod that has most of them to answer for."""
     published: bool
     """Whether the pool has published anything: before that it does not know who answered."""
     unpublished: Finding | None
@@ -60,8 +60,32 @@ class PoolView:
 
     @property
     def replicas(self) -> int | None:
-        """Engine pods that its spec asks for; None where that can't be read."""
-        return self.pool.spec.replicas if isinstance(self.pool, Pool) else None
+        """Engine pods that there should be; None where that can't be read."""
+        return self.pool.replicas if isinstance(self.pool, Pool) else None
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the operator took its last engine, since nobody asks."""
+        return isinstance(self.pool, Pool) and self.pool.is_scaled and self.pool.replicas == 0
+
+    @property
+    def holders(self) -> tuple[PodFacts, ...]:
+        """Engine pods, here to stay, that are to hold the twin: every one, or those that it is placed on."""
+        entry = self.entry
+        return tuple(pod for pod in self.facts.present if entry is None or entry.is_held_by(pod.uid))
+
+    @property
+    def ready_holders(self) -> tuple[str, ...]:
+        """Names of those that serve now."""
+        names = {pod.name for pod in self.holders}
+        return tuple(name for name in self.facts.ready if name in names)
+
+    @property
+    def desired(self) -> int:
+        """How many engine pods should hold the twin."""
+        if self.entry is not None and self.entry.placement is not None:
+            return len(self.holders)
+        return max(self.replicas or 0, len(self.facts.present))
 
     @property
     def counts(self) -> bool:
@@ -132,7 +156,7 @@ class TwinView:
         return {
             (view.pool.name, pod.name): held
             for view in self.counting
-            for pod in view.facts.present
+            for pod in view.holders
             if (report := view.facts.reports.get(pod.name)) is not None
             and (held := (report.adapters or {}).get(wanted.served_name)) is not None
             and held.digest == wanted.digest
@@ -174,7 +198,7 @@ class TwinView:
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many engine pods should hold the wanted version, have loaded it, and verified it."""
-        desired = sum(max(view.replicas or 0, len(view.facts.present)) for view in self.counting)
+        desired = sum(view.desired for view in self.counting)
         if self.wanted is None:
             ready = sum(len(view.facts.ready) for view in self.counting)
             return desired, ready, ready

@@ -6,7 +6,7 @@ once for each condition; as it is a check itself, a longer chain may hold a shor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -87,6 +87,18 @@ def carried_over(status: object, kind: str, reason: StrEnum) -> Finding | None:
         if isinstance(each, Mapping) and each.get("type") == kind and each.get("reason") == reason.value:
             return Finding(reason, str(each.get("message") or ""))
     return None
+
+
+def conditions_in(status: object, kinds: Collection[str]) -> Iterator[Condition]:
+    """Yield those conditions of a stored status that are of these types; what can't be one is passed over."""
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    for each in conditions if isinstance(conditions, list) else ():
+        if isinstance(each, Mapping) and each.get("type") in kinds:
+            kind, status_, why, message = (str(each.get(part) or "") for part in _PARTS)
+            yield Condition(type=kind, status=truth(status_), reason=why, message=message)
+
+
+_PARTS = ("type", "status", "reason", "message")
 
 
 def shortened(message: str, length: int) -> str:

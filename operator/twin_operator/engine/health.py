@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,6 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twin_operator.engine.metrics import REGISTRY
 
 Problem = Callable[[], str | None]
+
+_SILENT: Final = logging.getLogger("aiohttp.server.silent")
+"""aiohttp's own errors quote what it couldn't read of a request: whoever reaches this port would write into the log."""
+_SILENT.disabled = True
 
 
 @asynccontextmanager
@@ -35,7 +41,7 @@ async def serve_health(*, host: str, port: int, unhealthy: Problem, unready: Pro
     app.router.add_get("/healthz", probe(unhealthy))  # type: ignore[arg-type]
     app.router.add_get("/readyz", probe(unready))  # type: ignore[arg-type]
     app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=_SILENT)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, shutdown_timeout=1.0)

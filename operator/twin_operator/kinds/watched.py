@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -83,7 +84,10 @@ class Slice:
     pods: Mapping[str, PodEntry]
     prompts: frozenset[str]
     prompt_bytes: int
-    lora_twins: int
+    anywhere: int
+    """Twins with an adapter that are placed on no pod before others."""
+    by_pod: Mapping[str, int]
+    """How many twins with an adapter are placed on each pod, by its UID."""
     unreadable: frozenset[str]
     owner: str | None
     """UID of the MinerPool that owns it."""
@@ -117,7 +121,8 @@ def decode_slice(thing: Manifest, former: Slice | None) -> Slice:
         pods=pods,
         prompts=frozenset(prompts),
         prompt_bytes=sum(len(str(text).encode(errors="replace")) for text in prompts.values()),
-        lora_twins=sum(bool(entry.adapters) for entry in twins.values()),
+        anywhere=sum(bool(entry.adapters) and not entry.pods for entry in twins.values()),
+        by_pod=Counter(pod for entry in twins.values() if entry.adapters for pod in entry.pods or ()),
         unreadable=unreadable,
         owner=_owner(thing, MINER_POOL.kind),
         raw=raw,
@@ -126,7 +131,7 @@ def decode_slice(thing: Manifest, former: Slice | None) -> Slice:
 
 def decode_report(thing: Manifest, former: Report | None) -> Report:
     """Return the report, parsing only adapters that differ from the former version's."""
-    if "subnet" in thing:
+    if "subnet" in thing or "demand" in thing:
         miner = _parse(MinerReport, {key: thing.get(key) for key in MinerReport.model_fields})
         return Report(report=None, miner=miner if miner is not None and _is_of(thing, miner) else None)
     if "gateway" in thing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,8 +51,11 @@ class Published:
 
     @property
     def lora_twins(self) -> int:
-        """Twins for which engines hold an adapter."""
-        return sum(each.lora_twins for each in self.slices.values())
+        """Twins with an adapter on the pod that has most of them to answer for."""
+        by_pod: Counter[str] = Counter()
+        for each in self.slices.values():
+            by_pod.update(each.by_pod)
+        return sum(each.anywhere for each in self.slices.values()) + max(by_pod.values(), default=0)
 
     @property
     def twins(self) -> int:

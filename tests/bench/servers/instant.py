@@ -41,7 +41,7 @@ _BODY: Final = (
     .encode()
 )
 """One byte a token: the miner looks whether a chat template reads what it is told."""
-_ANSWER: Final = (
+ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     + _NAMED
     + b"Content-Length: "
@@ -49,15 +49,15 @@ _ANSWER: Final = (
     + b"\r\n\r\n"
     + _BODY
 )
-_EVENT: Final = (
+EVENT: Final = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"' + SERVED.encode() + b'",'
     b'"choices":[{"index":0,"delta":{"content":" rest"},"finish_reason":null}]}\n\n'
 )
-_STREAM: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-    + _NAMED
-    + b"Transfer-Encoding: chunked\r\n\r\n"
-    + b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (*[_EVENT] * 8, b"data: [DONE]\n\n", b""))
+STREAM_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + _NAMED + b"Transfer-Encoding: chunked\r\n\r\n"
+)
+STREAM: Final = STREAM_HEAD + b"".join(
+    f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (*[EVENT] * 8, b"data: [DONE]\n\n", b"")
 )
 
 
@@ -78,7 +78,7 @@ class _Instant(asyncio.Protocol):
                 break
             body, buffer = buffer[end + 4 : end + 4 + length], buffer[end + 4 + length :]
             streams = b'"stream":true' in body or b'"stream": true' in body
-            self._transport.write(_STREAM if streams else _ANSWER % length)
+            self._transport.write(STREAM if streams else ANSWER % length)
         self._buffer = buffer
 
 

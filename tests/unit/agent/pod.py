@@ -26,9 +26,10 @@ from tests.standin import BASE, FakeAdapter, StandIn, write_adapter
 class Tables:
     """A pool's routing slices that a test writes: each time all of them, as a list after a broken watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, miners_have_tokens: bool = False) -> None:
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._generation = 0
+        self._miners_have_tokens = miners_have_tokens
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
@@ -41,13 +42,15 @@ class Tables:
         self._generation += 1
         header = PoolHeader(
             name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base), max_loras=4,
-            max_lora_rank=max_lora_rank,
+            max_lora_rank=max_lora_rank, miners_have_tokens=self._miners_have_tokens,
         )  # fmt: skip
         twins: dict[str, TwinEntry] = {}
         for entry in (a.entry() if isinstance(a, FakeAdapter) else a for a in adapters):
             before = twins.get(f"uid-{entry.name}")
             both = (*before.adapters, *entry.adapters) if before is not None else entry.adapters
-            twins[f"uid-{entry.name}"] = TwinEntry(name=entry.name, adapters=both)
+            twins[f"uid-{entry.name}"] = TwinEntry(
+                name=entry.name, adapters=both, placement=entry.placement, pods=entry.pods
+            )
         document = {
             "metadata": {"name": names.routing_slice_name(pool, 0)},
             **RoutingSlice(pool=header, twins=twins).to_dict(),
@@ -62,13 +65,13 @@ class Tables:
 class Pod:
     """The pod and its surroundings. Settings are those of production, with shorter times."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, miners_have_tokens: bool = False, **settings: Any) -> None:
         self.folder = folder
         self.store = folder / "store"
         self.run_dir = folder / "run"
         self.run_dir.mkdir(parents=True)
         self.engine = StandIn(socket=self.run_dir / "vllm.sock")
-        self.tables = Tables()
+        self.tables = Tables(miners_have_tokens=miners_have_tokens)
         self.reports: list[PodReport] = []
         self.withdrawn = False
         self.api_error: Exception | None = None

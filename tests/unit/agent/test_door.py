@@ -216,15 +216,44 @@ async def test_a_url_that_the_engine_would_fetch_is_refused(served: Pod) -> None
         ({"type": "image_url", "image_url": "file:///etc/passwd"}, 400),
     ],
 )
-async def test_only_an_image_that_lies_in_the_request_passes(served: Pod, part: object, status: int) -> None:
+async def test_only_an_image_that_lies_in_the_request_passes_where_the_pool_takes_any(
+    tmp_path: Path, part: object, status: int
+) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "look"}, part]}]
-    assert (await served.answer("base-model", messages=messages))[0] == status
-    assert bool(sent_to_engine(served)) is (status == 200)
+    async with running_pod(tmp_path, images=True) as pod:
+        await until(lambda: pod.agent.ready)
+        assert (await pod.answer("base-model", messages=messages))[0] == status
 
 
-async def test_unknown_fields_pass(served: Pod) -> None:
-    assert (await served.answer("base-model", min_p=0.1, something_new=True))[0] == 200
-    assert served.engine.bodies[-1]["something_new"] is True
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        {"type": "image_embeds", "image_embeds": "AA=="},
+        {"type": "audio_embeds", "audio_embeds": "AA=="},
+        {"type": "video_embeds", "video_embeds": "AA=="},
+        {"type": "prompt_embeds", "prompt_embeds": "AA=="},
+        {"image_embeds": "AA=="},
+        {"type": "text", "text": "x", "image_embeds": "AA=="},
+        {"type": "text", "text": ["x"]},
+        "text",
+    ],
+    ids=str,
+)
+async def test_no_part_of_a_message_passes_but_text(served: Pod, part: object) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "look"}, part]}]
+    status, document, _ = await served.answer("base-model", messages=messages)
+    assert (status, "only text" in document["error"]["message"]) == (400, True)
+    assert not sent_to_engine(served)
+
+
+async def test_unknown_fields_are_refused(served: Pod) -> None:
+    assert (await served.answer("base-model", min_p=0.1, something_new=None))[0] == 200
+    assert "something_new" not in served.engine.bodies[-1]
+    status, document, _ = await served.answer("base-model", min_p=0.1, something_new=True)
+    assert (status, "something_new" in document["error"]["message"]) == (400, True)
+    messages = [{"role": "user", "content": "x", "mm_uuids": ["a"]}]
+    assert (await served.answer("base-model", messages=messages))[0] == 400
 
 
 @pytest.mark.parametrize(

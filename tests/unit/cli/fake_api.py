@@ -56,7 +56,7 @@ class MemoryApi(Api):
         listed = {"doctortwins", "finetuneruns", "configmaps", "validatorrounds"}
         if not items and path.rpartition("/")[2] not in listed:
             raise ApiError(f"no {path}", status=404)
-        if query and (wanted := query.get("fieldSelector")):
+        if query and (wanted := query.get("fieldSelector") or "").startswith("spec.twinRef.name="):
             name = wanted.removeprefix("spec.twinRef.name=")
             items = [thing for thing in items if thing["spec"]["twinRef"]["name"] == name]
         return {"items": items}

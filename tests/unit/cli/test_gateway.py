@@ -14,8 +14,8 @@ from kubectl_twin.commands.twins import ask_command
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.gateway import KEY_VARIABLE, GatewayAnswer, ask_through, gateway_pod
 from kubectl_twin.proof import Answered, Proof, prove
-from kubectl_twin.render import console
 from kubectl_twin.render_gateway import answer_line, gateway_footer
+from kubectl_twin.terminal import console
 from neurons.receipts import ReceiptSigner, answer_of, question_of_messages
 from tests.unit.receipts.keyring import key
 

@@ -6,13 +6,14 @@ import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import PoolObjects, pool_lines
 from kubectl_twin.render import answer_footer, fine_tuning_lines, gate_table, indented, status_report, twin_table
 from kubectl_twin.render_versions import history_table, lineage_report
 from kubectl_twin.runs import gate_of
+from kubectl_twin.text_console import TextConsole
 from kubectl_twin.versions import history, lineage
 from kubectl_twin.views import condition_lines, event_lines, twin_row
 
@@ -38,7 +39,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def printed(content: RenderableType, *, width: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console = TextConsole(file=io.StringIO(), width=width)
     console.print(content)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -7,13 +7,13 @@ import json
 import re
 
 import pytest
-from rich.console import Console
 
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.render_review import review_report
 from kubectl_twin.review import Reviewed, as_json, read_review, run_to_review
-from kubectl_twin.views import printable
+from kubectl_twin.terminal import as_text
+from kubectl_twin.text_console import TextConsole
 
 from .fake_api import MemoryApi
 from .objects import Json, digest, judged, serving_twin, tuned_twin, version
@@ -33,7 +33,7 @@ def waiting() -> Json:
 
 
 def report(reviewed: Reviewed, *, width: int = 160, most: int = 10) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console = TextConsole(file=io.StringIO(), width=width)
     console.print(review_report(waiting(), reviewed, most=most, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -120,8 +120,8 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 def test_markup_and_control_characters_of_a_model_do_nothing() -> None:
-    assert printable("a\x1b[2Jb\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
-    assert printable("न\u200dमस्ते") == "न\u200dमस्ते"  # the joiner is part of how it is written
+    assert as_text("a\x1b[2Jb\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
+    assert as_text("न\u200dमस्ते") == "न\u200dमस्ते"  # the joiner is part of how it is written
     nasty = ITEM.model_copy(update={"child": "[red]x[/red] :x: \x1b]0;y\x07"})
     text = report(reviewed(nasty))
     assert "[red]x[/red] :x:" in text
@@ -232,3 +232,31 @@ def test_against_whom_a_metric_was_compared_is_said_where_it_is_not_what_serves(
     row = next(line for line in text.splitlines() if "anchor.safety" in line)
     assert row.split() == ["anchor.safety.language.ne", "100%", "100%", "+0", "-100", "to", "+100", "90%"]
     assert "anchor.…: before is the version that a person last approved" in text
+
+
+def candidate(name: str, score: int, *, at: str = "04", reason: str = "AwaitingChoice", **spec: object) -> Json:
+    """A run that examined what a miner made for a task."""
+    return {
+        "metadata": {"name": name, "namespace": "clinic"},
+        "spec": {"twinRef": {"name": "dr-a"}, "candidate": {"task": name}, "parentDigest": "sha256:a", **spec},
+        "status": {
+            "verdict": "Promote", "completionTime": f"2026-01-02T{at}:00:00Z",
+            "conditions": [{"type": "Promoted", "status": "False", "reason": reason}],
+            "eval": {"metrics": [{"name": "score", "valuePercent": score, "baselinePercent": 80}]},
+        },
+    }  # fmt: skip
+
+
+def test_the_best_of_what_miners_made_is_what_the_doctor_looks_at_next() -> None:
+    twin: Json = {
+        "metadata": {"name": "dr-a"}, "spec": {},
+        "status": {"activeVersion": {"digest": "sha256:a"}, "lastGate": {"runName": "night"}},
+    }  # fmt: skip
+    runs = [
+        candidate("exam-1", 85), candidate("exam-2", 92, at="05"), candidate("exam-3", 92, at="06"),
+        candidate("exam-4", 99, parentDigest="sha256:b"), candidate("exam-5", 99, reason="CanaryRunning"),
+    ]  # fmt: skip
+    assert run_to_review(twin, runs) == "exam-2"
+    assert run_to_review(twin, []) == "night"
+    twin["status"]["pendingVersion"] = {"runName": "waits"}
+    assert run_to_review(twin, runs) == "waits"

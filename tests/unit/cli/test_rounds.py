@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from bettertherapy_api import names
 from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerView, RoundView
@@ -15,6 +15,7 @@ from kubectl_twin.api import rounds_path
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.render_rounds import compared_text, miner_report, round_report, rounds_table
 from kubectl_twin.rounds import Compared, find_round, hotkey_meant, ranked, recompute, row_of
+from kubectl_twin.text_console import TextConsole
 
 from .fake_api import MemoryApi
 
@@ -51,7 +52,7 @@ def view(*lines: MinerLine) -> RoundView:
 
 def printed(what: RenderableType, width: int = 80) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=width, highlight=False, emoji=False).print(what)
+    TextConsole(file=out, width=width).print(what)
     return out.getvalue().splitlines()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kubectl_twin.ask import DEFAULT_MAX_TOKENS
 from neurons.examiner import __main__ as examiner
+from neurons.examiner import adopting
 from neurons.examiner.arguments import parser
 from neurons.examiner.judging import JudgeSettings
 from neurons.store.locations import local_folder
@@ -19,6 +20,7 @@ from tests.unit.finetune.test_job_and_trainer import ITEMS, PARENT, POOL, WHOLE_
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.domain.judge import judge_of
+from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.settings import Images
@@ -53,7 +55,7 @@ def test_every_field_arrives() -> None:
         "parent_uri": "pvc://adapters/dr-a/a", "parent_digest": PARENT, "anchor": None, "anchor_uri": None,
         "eval_uri": "pvc://evals/dr-a/items.jsonl", "eval_digest": ITEMS,
         "system_prompt_file": Path("/etc/bettertherapy/run/system-prompt.txt"), "answer_tokens": DEFAULT_MAX_TOKENS,
-        "safety_uri": None, "safety_digest": None,
+        "safety_uri": None, "safety_digest": None, "trained_by": None, "dataset_digest": None, "held_out_digest": None,
         "kept": Path("/var/lib/bettertherapy/examined"), "work_dir": None, "languages": None,
         **NOBODY_JUDGES,
         "progress_configmap": None,
@@ -69,6 +71,30 @@ def judged_by(ref: Json, *, deadline: int = 86400) -> tuple[argparse.Namespace, 
         judge=judge,
     )["spec"]["template"]["spec"]  # fmt: skip
     return parser().parse_args(made["containers"][0]["args"]), made
+
+
+def test_what_brings_a_candidate_understands_all_that_it_is_told() -> None:
+    task = "11111111-1111-4111-8111-111111111111"
+    own = {
+        "task": task, "validator": "v", "miner": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty", "digest": CHILD,
+        "delivered": f"pvc://deliveries/tasks/{task}/{'b' * 64}", "deadline": "2030-01-01T00:00:00Z",
+        "heldOut": {"uri": f"https://v/v1/tasks/{task}/examination?x=1", "digest": digest("e")},
+    }  # fmt: skip
+    dataset = {"uri": f"https://v/v1/tasks/{task}/examination?x=2", "digest": digest("d")}
+    made = run(candidate=own, dataset=dataset)
+    assert made.spec.candidate is not None
+    job = build_adoption_job(made, made.spec.candidate, twin(**WHOLE_TWIN), pool(**POOL), Images())
+    told = vars(adopting.parser().parse_args(job["spec"]["template"]["spec"]["containers"][0]["args"]))
+    assert told == {
+        "run": "r1", "twin": "dr-a", "store": "pvc://adapters/store", "base_model_name": "smollm2",
+        "delivered": own["delivered"], "adapter_digest": CHILD, "task": task, "parent_digest": PARENT,
+        "dataset_uri": dataset["uri"], "dataset_digest": digest("d"), "held_out_uri": own["heldOut"]["uri"],  # type: ignore[index]
+        "held_out_digest": digest("e"), "progress_configmap": None, "work_dir": None,
+    }  # fmt: skip
+    examined = understood(candidate=own, dataset=dataset)
+    assert (examined.trained_by, examined.dataset_digest, examined.held_out_digest) == (
+        f"task-{task}", digest("d"), digest("e"),
+    )  # fmt: skip
 
 
 def test_the_judge_arrives_with_its_key_and_nothing_else_of_its_secret() -> None:

@@ -58,6 +58,8 @@ WHOLE_RUN: Json = {
 DEFAULTS = {
     # What only the trainer knows of; the API has no fields for these.
     "command": "run", "base_model_digest": None, "checkpoint_steps": 20, "work_dir": None,
+    # A pool sets these by variables of `fineTune.pod.env`.
+    "processes": None, "sharding": "auto",
 }  # fmt: skip
 
 NEEDED = ["--run=r1", "--twin=dr-a", "--store=s", "--base-model=m", "--base-model-name=n", "--dataset-uri=d"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -73,7 +73,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(folder: Path, *, seconds: float = 600, block: int = 101) -> AsyncIterator[Desk]:
+async def desk(
+    folder: Path, *, seconds: float = 600, block: int = 101, settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[Desk]:
     async with await Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
         talks = []
         for number in range(3):
@@ -89,7 +91,7 @@ async def desk(folder: Path, *, seconds: float = 600, block: int = 101) -> Async
         miner = Miner(hotkey=str(rogue.keypair.ss58_address), registered_block=block)
         own, bounds = task_id(GURUNG, made.digest, miner), Bounds.of(DAY_OF_TALK)
         deadline = now_ms() + round(seconds * 1000)
-        async with gateway(folder, names=(), rogues=[rogue], recorder=ledger) as running:
+        async with gateway(folder, names=(), rogues=[rogue], recorder=ledger, settings=settings) as running:
             url = signed_url(
                 VALIDATOR, Capability(own, made.digest, bounds.start_ms, bounds.end_ms, deadline), base=running.url
             )

@@ -20,6 +20,7 @@ from neurons.ledger import (
     Twin,
     new_id,
 )
+from neurons.ledger.dataset import is_held_out
 
 DAY_MS = 24 * 3600 * 1000
 NOON = 20_000 * DAY_MS + DAY_MS // 2
@@ -41,6 +42,14 @@ def digest(of: str) -> str:
     return "sha256:" + hashlib.sha256(of.encode()).hexdigest()
 
 
+def patient(*twins: Twin, held_out: bool = False) -> str:
+    """A patient whose conversations with these doctors go to miners, or by whom what they made is examined."""
+    while True:
+        found = new_id()
+        if all(is_held_out(twin.uid, found) is held_out for twin in twins or (GURUNG, SHARMA)):
+            return found
+
+
 def miner(number: int = 0) -> Miner:
     return Miner(hotkey="5" + "ABCDEFGHJK"[number] * 47, registered_block=1000 + number)
 
@@ -49,7 +58,8 @@ def miner(number: int = 0) -> Miner:
 class Conversation:
     """One session; `records` are all that was said in it."""
 
-    patient_id: str = field(default_factory=new_id)
+    patient_id: str = ""
+    """Another one for each conversation, with whom miners may learn."""
     twin: Twin = GURUNG
     at_ms: int = NOON
     consents: bool = True
@@ -57,6 +67,7 @@ class Conversation:
     records: list[AnyRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.patient_id = self.patient_id or patient(GURUNG, SHARMA, self.twin)
         if self.consents:
             self.consent(True, at_ms=self.at_ms - 1000)
         self.records.append(Session(self.session_id, self.patient_id, self.twin, self.at_ms))

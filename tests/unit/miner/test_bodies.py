@@ -20,6 +20,7 @@ from neurons.miner.asked import EngineRequest
 from neurons.miner.chat import ChatRequest, parse_chat
 from neurons.miner.completions import CompletionRequest, parse_completion, parse_embedding
 from neurons.miner.errors import RequestError
+from neurons.miner.limits import Limits
 from neurons.miner.responses import ResponsesRequest, parse_responses
 from neurons.miner.sessions import session_of
 from tests.unit.loop_holds import LONGEST_SECONDS, measured_holds
@@ -28,8 +29,9 @@ from tests.unit.miner.engine_bodies import VERSION, body_of, twin_of
 ASK = {"role": "user", "content": "Hi"}
 CALL = {"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": "{}"}
 Parser = Callable[[bytes], EngineRequest]
+SEEING = Limits(images=True)
 PARSERS: tuple[Parser, ...] = (
-    parse_chat, partial(parse_chat, images=True), parse_responses, partial(parse_responses, images=True),
+    parse_chat, partial(parse_chat, limits=SEEING), parse_responses, partial(parse_responses, limits=SEEING),
     parse_completion, parse_embedding,
 )  # fmt: skip
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "none"}
@@ -274,13 +276,13 @@ def test_what_asks_for_nothing_is_no_obstacle() -> None:
 @pytest.mark.parametrize(
     ("ask", "fields", "param"),
     [
-        (chat, {"n": 129}, "n"),
+        (chat, {"n": 17}, "n"),
         (chat, {"n": 16_384.0}, "n"),
         (chat, {"n": "16384"}, "n"),  # engines read it as a number
         (chat, {"n": True}, "n"),
-        (completion, {"n": 129, "best_of": 129}, "n"),
-        (completion, {"prompt": ["x"] * 129}, "prompt"),
-        (completion, {"prompt": ["x"] * 2, "n": 65}, "prompt"),
+        (completion, {"n": 17, "best_of": 17}, "n"),
+        (completion, {"prompt": ["x"] * 17}, "prompt"),
+        (completion, {"prompt": ["x"] * 2, "n": 9}, "prompt"),
         (chat, {"stop": ["a"] * 65}, "stop"),
         (completion, {"stop": ["a"] * 65}, "stop"),
         (response, {"stop": ["a"] * 65}, "stop"),
@@ -296,10 +298,10 @@ def test_one_request_does_not_ask_for_what_would_keep_an_engine_from_all_others(
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
-def test_as_much_as_openai_takes_is_taken() -> None:
-    assert chat(n=128, stop=["a", "b", "c", "d"]).document["n"] == 128
+def test_as_much_as_clients_send_is_taken() -> None:
+    assert chat(n=16, stop=["a", "b", "c", "d"]).document["n"] == 16
     assert chat(n=2.0).document["n"] == 2
-    assert len(completion(prompt=["x"] * 64, n=2).prompts) == 64
+    assert len(completion(prompt=["x"] * 8, n=2).prompts) == 8
     embedding(input=["x"] * 2048)
 
 
@@ -398,7 +400,7 @@ COMPLETION: dict[str, Any] = SAMPLING | {
 }  # fmt: skip
 EMBEDDING: dict[str, Any] = {"model": "indra", "input": ["a", "b"], "encoding_format": "float", "user": "u"}
 ROUTES: tuple[tuple[Parser, dict[str, Any]], ...] = (
-    (partial(parse_chat, images=True), CHAT), (partial(parse_responses, images=True), RESPONSE),
+    (partial(parse_chat, limits=SEEING), CHAT), (partial(parse_responses, limits=SEEING), RESPONSE),
     (parse_completion, COMPLETION), (parse_embedding, EMBEDDING),
 )  # fmt: skip
 Path = tuple[str | int, ...]

@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from bettertherapy_api import names
 from neurons.miner import settings
 from neurons.miner.errors import EMERGENCY_HEADER, SHOULD_RETRY_HEADER
+from neurons.miner.limits import Limits
 from neurons.miner.preparation import HISTORY_HEADER, LESSONS_HEADER
 from neurons.miner.tracing import REQUEST_ID, trace_id_of, trace_of
 from neurons.validator.gateway.response import ANSWER_HEADER, MINER_HEADER
@@ -175,7 +176,8 @@ async def test_without_configuration_no_page_may_ask(tmp_path: Path) -> None:
 
 async def test_images_go_on_as_data_urls_where_the_pool_takes_them(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
-    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path, images=True) as miner:
+    seeing = Limits(images=True)
+    async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path, limits=seeing) as miner:
         miner.route({"indra": Twin(versions=(INDRA,))})
         miner.report([agent])
         assert (await miner.ask("indra", messages=messages))[0] == 200
@@ -227,9 +229,9 @@ async def test_a_null_is_no_field_whatever_its_name(tmp_path: Path) -> None:
 
 def test_the_settings_are_read_from_the_command_line_and_the_environment() -> None:
     given = settings.parse(["--pool", "p", "--cors-origins", f"{PAGE}, https://b.example", "--images"], {})
-    assert (given.cors_origins, given.images) == (frozenset({PAGE, "https://b.example"}), True)
+    assert (given.cors_origins, given.limits.images) == (frozenset({PAGE, "https://b.example"}), True)
     given = settings.parse(["--pool", "p"], {"CORS_ORIGINS": "*", "IMAGES": "true"})
-    assert (given.cors_origins, given.images) == (frozenset({"*"}), True)
+    assert (given.cors_origins, given.limits.images) == (frozenset({"*"}), True)
     assert settings.parse(["--pool", "p"], {}).cors_origins == frozenset()
 
 

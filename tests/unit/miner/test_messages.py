@@ -10,6 +10,7 @@ import pytest
 from neurons.conversation import DEFAULT
 from neurons.miner.chat import parse_chat
 from neurons.miner.errors import RequestError
+from neurons.miner.limits import Limits
 from tests.unit.miner.engine_bodies import body_of
 
 RULES = "You are Dr. Gurung's twin."
@@ -20,7 +21,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "argumen
 
 def sent_of(messages: list[Any], *, images: bool = False, system_prompt: str | None = None) -> Any:
     """The messages that the engine gets."""
-    asked = parse_chat(json.dumps({"model": "indra", "messages": messages}).encode(), images=images)
+    asked = parse_chat(json.dumps({"model": "indra", "messages": messages}).encode(), limits=Limits(images=images))
     return body_of(asked, system_prompt=system_prompt, manner=DEFAULT)["messages"]
 
 

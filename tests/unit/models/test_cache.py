@@ -13,7 +13,7 @@ from obstore.store import LocalStore
 from neurons.models import sources
 from neurons.models.cache import cache_key, check_space, locked, make_record, new_partial
 from neurons.models.fetch import Fetched, Origin, fetch_model
-from neurons.models.sources import SourceFile, wanted
+from neurons.models.sources import SourceFile, wanted, without_markers
 from neurons.store import DEFAULT_LIMITS, DigestMismatch, Location, NoSpace, StoreUnreachable
 from neurons.store.model_record import read_record
 
@@ -190,3 +190,29 @@ def test_the_same_weights_in_another_format_are_left_out() -> None:
 def test_a_model_of_one_format_is_fetched_in_it() -> None:
     kept = wanted(files("config.json", "pytorch_model.bin", ".gitattributes"))
     assert [file.path for file in kept] == ["config.json", "pytorch_model.bin"]
+
+
+async def test_a_pinned_model_in_a_cache_that_others_can_write_is_hashed_again(bucket: Path, tmp_path: Path) -> None:
+    """Its record, and the times of its files, are anybody's to set there."""
+    root = tmp_path / "cache"
+    pinned = (await get(root)).digest
+    first = await fetch_model(uri=URI, name="smol", revision=pinned, root=root, shared=True)
+    weights = first.folder / "model.safetensors"
+    times, data = weights.stat(), bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = await fetch_model(uri=URI, name="smol", revision=pinned, root=root, shared=True)
+    assert (again.origin, again.digest) == (Origin.FETCHED, pinned)
+    assert make_record(again.folder, name="x", uri="x", revision=None).digest == pinned
+    whole = await fetch_model(uri=URI, name="smol", revision=pinned, root=root, shared=True)
+    assert whole.origin is Origin.CACHE
+
+
+def test_markers_of_folders_are_no_files() -> None:
+    """Consoles of object stores make an empty object for a folder: no file can be written where it has others in it."""
+    files = [
+        SourceFile("config.json", 2), SourceFile("tokenizer", 0), SourceFile("tokenizer/vocab.json", 5),
+        SourceFile("empty/", 0), SourceFile("", 0), SourceFile("added.txt", 0),
+    ]  # fmt: skip
+    assert [file.path for file in without_markers(files)] == ["config.json", "tokenizer/vocab.json", "added.txt"]

@@ -23,6 +23,7 @@ from tests.unit.operator.run_samples import run_object
 from tests.unit.operator.samples import NAMESPACE, digest
 from tests.unit.operator.validator.validators import validator_object
 from tests.unit.operator.virtual_time import play
+from twin_operator.domain.bounds import Bounds
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION
@@ -45,6 +46,12 @@ _WORDS: Final = (
 _TASK: Final = {
     "id": "11111111-1111-4111-8111-111111111111", "pool": "p", "deadline": "2026-01-03T00:00:00Z",
     "validator": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+}  # fmt: skip
+_GIVEN: Final = "https://v.example/v1/tasks/11111111-1111-4111-8111-111111111111/examination?signature=ab"
+_CANDIDATE: Final = {
+    "task": _TASK["id"], "validator": "v", "miner": _TASK["validator"], "digest": digest("b"),
+    "delivered": "pvc://deliveries/tasks", "deadline": _TASK["deadline"],
+    "heldOut": {"uri": _GIVEN, "digest": digest("e")},
 }  # fmt: skip
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -70,12 +77,19 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "Validator.scoring.alphaPercent": {"scoring": {"weightsPercent": _WEIGHTS, "alphaPercent": 31}},
     "MinerPool.miner.tasks.accept": {"miner": {"walletSecretRef": {"name": "b1"}, "tasks": {"accept": True}}},
     **{f"FineTuneRun.task{part}": {"task": _TASK} for part in ("", *(f".{each}" for each in _TASK))},
+    **{
+        f"FineTuneRun.candidate{part}": {"candidate": _CANDIDATE, "dataset": {"uri": _GIVEN, "digest": digest("d")}}
+        for part in ("", *(f".{each}" for each in _CANDIDATE), ".heldOut.uri", ".heldOut.digest")
+    },
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""
 
 
+ANYTHING: Final = json.dumps({name: ["*"] for name in json.loads(Bounds().model_dump_json(by_alias=True))})
+"""Bounds that allow whatever is walked through: what is out of bounds has no effect."""
 USUAL: Final[Mapping[str, Any]] = {
+    "args": ["--seed=1"],
     "env": [{"name": "B1", "value": "b1"}],
     "volumes": [{"name": "b1", "mountPath": "/srv/b1", "emptyDir": {}}],
     "valueFrom": {"secretKeyRef": {"name": "b1", "key": "b1"}},
@@ -244,7 +258,7 @@ class _Running:
 
     def __init__(self) -> None:
         self.api = MortalApi()
-        self.world = Played(self.api)
+        self.world = Played(self.api, tenants=ANYTHING)
         self.cast = Cast(self.api, {})
         self.changed = asyncio.Event()
         self.api.listeners.append(lambda event, thing: self.changed.set())

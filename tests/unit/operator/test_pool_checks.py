@@ -217,7 +217,7 @@ def test_a_draining_pod_serves_nobody() -> None:
     assert ready_of(pod_object(), reports=(report(draining=True),))[1] == "EnginesStarting"
 
 
-@pytest.mark.parametrize(("mode", "status"), [("Off", "False"), ("External", "True"), ("Operator", "False")])
+@pytest.mark.parametrize(("mode", "status"), [("Off", "False"), ("External", "True")])
 def test_scaling_says_who_scales(mode: str, status: str) -> None:
     assert conditions(autoscaling={"mode": mode})["ScalingActive"].status == status
 

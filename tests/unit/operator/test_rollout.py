@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bettertherapy_api.finetune_run import Anchor
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.run_samples import run
@@ -459,6 +460,25 @@ def test_what_nobody_approved_is_no_anchor_and_what_somebody_goes_back_to_is() -
     world.settle()
     assert "anchorVersion" not in world.status
     assert anchor_version(world.twin()).digest == digest("c")
+
+
+@pytest.mark.parametrize(
+    ("anchor", "taken"), [(None, False), ({}, False), ({"digest": digest("b")}, False), ({"digest": digest("a")}, True)]
+)
+def test_a_run_that_was_made_by_hand_does_not_choose_its_baseline(anchor: dict[str, str] | None, taken: bool) -> None:
+    """`a` was set by hand, `b` passed the gate against it alone: what comes from `b` is compared with `a` too."""
+    world = serving(child(), rollout=STEPS)
+    world.load()
+    for _ in range(3):
+        world.settle(61)
+    assert world.weights == {B: 100}
+    by_hand = child("c", parent="b", name="by-hand", at="2026-01-02T05:00:00Z")
+    spec = by_hand.spec.model_copy(update={"anchor": None if anchor is None else Anchor.model_validate(anchor)})
+    world.runs.append(replace(by_hand, spec=spec))
+    world.settle()
+    refused = [(each["digest"], each["reason"]) for each in world.status.get("refusedVersions", [])]
+    assert refused == ([] if taken else [(digest("c"), "AnchorLeftOut")])
+    assert ("canaryVersion" in world.status) == taken
 
 
 def test_the_doctor_rejects() -> None:

@@ -217,6 +217,25 @@ def test_a_store_at_the_root_of_its_claim_is_shared_too() -> None:
     assert (own["mountPath"], own["subPath"]) == ("/mnt/pvc/adapters/dr-a", "dr-a")
 
 
+@pytest.mark.parametrize("asked", [{"requests": {"nvidia.com/gpu": 4}}, {"limits": {"nvidia.com/gpu": "4"}}])
+def test_it_gets_as_many_gpus_as_the_pool_or_the_run_asks_for(asked: dict[str, Any]) -> None:
+    [count] = next(iter(asked.values())).values()
+    of_the_pool = pod(pool_fields={"engine": {"device": "GPU"}, "fineTune": {"resources": asked}})
+    of_the_run = pod(pool_fields={"engine": {"device": "GPU"}}, resources=asked)
+    for made in (of_the_pool, of_the_run):
+        assert made["containers"][0]["resources"] == {
+            "requests": {"nvidia.com/gpu": count}, "limits": {"nvidia.com/gpu": count}
+        }  # fmt: skip
+        [shm] = [each for each in made["volumes"] if each["name"] == "shm"]
+        assert shm["emptyDir"]["medium"] == "Memory", "by which processes of several GPUs exchange what they compute"
+
+
+def test_a_pool_says_in_how_many_processes_its_trainers_train_and_whether_they_shard() -> None:
+    env = [{"name": "TRAINER_PROCESSES", "value": "2"}, {"name": "TRAINER_SHARDING", "value": "always"}]
+    made = pod(pool_fields={"fineTune": {"pod": {"env": env}}})
+    assert [each for each in made["containers"][0]["env"] if each["name"].startswith("TRAINER_")] == env
+
+
 def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> None:
     on_gpu = {
         "engine": {"device": "GPU"},

@@ -92,13 +92,14 @@ def test_weights_that_nobody_measured_are_unproven_not_verified() -> None:
     assert "e1" in found["AdaptersVerified"].message
 
 
-@pytest.mark.parametrize("placement", [{"mode": "Spread", "replicas": 2}, {"mode": "OnDemand"}])
+@pytest.mark.parametrize("placement", [{"mode": "Spread", "replicas": 65}, {"mode": "OnDemand"}])
 def test_a_placement_that_is_not_there_yet_is_said(placement: dict[str, Any]) -> None:
     found = twin_says(twin(placement=placement), observed(twin()))["PlacementActive"]
     assert (found.status, found.reason) == ("False", "NotImplemented")
     assert "PlacementActive" not in twin_says(twin(), observed(twin()))
 
 
-def test_autoscaling_that_is_not_there_yet_is_said() -> None:
-    found = pool_says(observed(twin()), autoscaling={"mode": "Operator"})["ScalingActive"]
-    assert (found.status, found.reason) == ("False", "NotImplemented")
+def test_what_runs_behind_an_endpoint_is_not_scaled_and_that_is_said() -> None:
+    engine = {"endpoint": "http://engines.ml.svc:8000"}
+    found = pool_says(observed(twin()), autoscaling={"mode": "Operator"}, engine=engine)["ScalingActive"]
+    assert (found.status, found.reason) == ("False", "NotScalable")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
@@ -52,3 +53,22 @@ def test_the_file_system_and_a_remote_store_get_different_advice() -> None:
         texts.append(str(caught.value).removeprefix(uri))
     assert "65532" in texts[0]
     assert "Secret" in texts[1]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Generic S3 error: Error performing GET http://h/b/x in 7ms - Server returned non-2xx status code: 500 "
+        "Internal Server Error: THE-BODY",
+        "Generic S3 error: Error performing list request: Error performing GET http://h/b in 6ms - Server returned "
+        "non-2xx status code: 418 I'm a teapot: THE-BODY",
+        'Generic S3 error: Got invalid list response: invalid type: string "THE-BODY", expected struct ListResponse',
+        "Generic S3 error: Got invalid multipart response: THE-BODY",
+    ],
+)
+def test_no_word_of_what_a_server_answered_is_repeated(said: str) -> None:
+    """As obstore says it; a tenant who names the store reads what comes of it."""
+    with pytest.raises(StoreUnreachable) as caught, translated(doing="reading", uri="s3://bucket/x"):
+        raise GenericError(said)
+    assert "BODY" not in str(caught.value)
+    assert re.search(r"status code: [0-9]{3}|invalid \w+ response", str(caught.value))

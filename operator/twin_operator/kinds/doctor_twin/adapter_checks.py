@@ -50,10 +50,10 @@ def pods_disagree(view: TwinView) -> Finding | None:
 
 
 def not_on_every_pod(view: TwinView) -> Finding | None:
-    """Some ready pod has not verified the wanted adapter."""
-    ready = [name for pool in view.counting for name in pool.facts.ready]
-    verified = [name for pool in view.counting for name in pool.holds(_as_version(view))]
-    return None if ready and len(verified) == len(ready) else Finding(Reason.LOADING, progress(view))
+    """Some ready pod that is to hold the wanted adapter has not verified it."""
+    ready = [(pool.pool.name, name) for pool in view.counting for name in pool.ready_holders]
+    verified = {(pool.pool.name, name) for pool in view.counting for name in pool.holds(_as_version(view))}
+    return None if ready and verified.issuperset(ready) else Finding(Reason.LOADING, progress(view))
 
 
 def weights_unproven(view: TwinView) -> Finding | None:
@@ -61,7 +61,7 @@ def weights_unproven(view: TwinView) -> Finding | None:
     unproven = view.unproven()
     if not unproven:
         return None
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
+    ready = sum(len(pool.ready_holders) for pool in view.counting)
     pod, held = next(((pod, held) for pod, held in unproven.items() if held.message), next(iter(unproven.items())))
     why = f"pod {pod}: {held.message}" if held.message else (
         f"pod {pod} measured none: publish it with a fingerprint, as the trainer does"
@@ -78,7 +78,7 @@ WRONG_WEIGHTS: Final = Chain[TwinView]("AdaptersVerified", adapter_failed, pods_
 
 def proof_of(view: TwinView) -> str:
     """Return what the pods' verdicts rest on, where all of them rest on something."""
-    ready = sum(len(pool.facts.ready) for pool in view.counting)
+    ready = sum(len(pool.ready_holders) for pool in view.counting)
     first = sum(held.rests_on() is Proof.FIRST_LOAD for held in view.ready_reports().values())
     if first == 0:
         return f"digest, root and fingerprint of {wanted_name(view)} are confirmed on all {ready} ready pods"
@@ -98,7 +98,7 @@ def progress(view: TwinView) -> str:
     desired, loaded, verified = view.counts()
     name = wanted_name(view)
     slow = [
-        pod for pool in view.counting for pod in pool.facts.ready if (pool.pool.name, pod) not in view.wanted_reports
+        pod for pool in view.counting for pod in pool.ready_holders if (pool.pool.name, pod) not in view.wanted_reports
     ]
     waiting = f"; pod {slow[0]} has not reported it yet" if slow and view.wanted else ""
     return f"{name} is verified on {verified} and loaded on {loaded} of {desired} pods{waiting}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from twin_operator.domain.appearances import appears
-from twin_operator.domain.objects import Pool
+from twin_operator.domain.objects import MOST_SPREAD, Pool
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
 from twin_operator.domain.twin_view import PoolView, TwinView
@@ -66,6 +66,10 @@ def no_pool_answers(view: TwinView) -> Finding | None:
     if any(pool.facts.ready and pool.is_open for pool in view.counting):
         return None
     for pool in view.counting:
+        if pool.sleeps:
+            return Finding(
+                Reason.ASLEEP, f"MinerPool {pool.pool.name} sleeps, since nobody asks: the next question wakes it"
+            )
         if pool.replicas == 0:
             return Finding(Reason.SCALED_TO_ZERO, f"MinerPool {pool.pool.name} has spec.replicas 0: raise it to serve")
         if pool.trouble is not None:
@@ -262,16 +266,76 @@ def _capacity(view: TwinView) -> Condition:
     return Finding(Reason.SUFFICIENT, "the pools have room for this twin").condition(kind, "True")
 
 
+def not_placeable(view: TwinView) -> Finding | None:
+    """The twin is kept on every pod, though its spec asks otherwise."""
+    placement = view.twin.spec.placement
+    if placement.mode == "OnDemand":
+        return Finding(
+            Reason.NOT_IMPLEMENTED,
+            "this release loads no twin at its first request, so the twin is kept on every pod of its pools: "
+            "spec.placement.mode OnDemand has no effect yet; set mode Spread with replicas, or All to say what is",
+        )
+    if view.twin.spread_over is None:
+        return Finding(
+            Reason.NOT_IMPLEMENTED,
+            f"a twin that is to be on more than {MOST_SPREAD} pods is kept on every pod: lower "
+            f"spec.placement.replicas, or set mode All",
+        )
+    for pool in view.counting:
+        if isinstance(pool.pool, Pool) and pool.pool.spec.engine.endpoint is not None:
+            return Finding(
+                Reason.NOT_IMPLEMENTED,
+                f"the server of MinerPool {pool.pool.name} (spec.engine.endpoint) runs already and holds what it "
+                f"holds: spec.placement has no effect there; set mode All to say what is",
+            )
+    return None
+
+
+def too_few_pods(view: TwinView) -> Finding | None:
+    """A pool has fewer ready engine pods than the twin is to be on."""
+    wanted = view.twin.spread_over or 0
+    for pool in view.counting:
+        ready = len(pool.facts.ready)
+        if ready < wanted:
+            return Finding(
+                Reason.TOO_FEW_PODS,
+                f"MinerPool {pool.pool.name} has {ready} ready engine {'pod' if ready == 1 else 'pods'}, the twin is "
+                f"to be on {wanted}: raise the pool's spec.replicas, or lower spec.placement.replicas",
+            )
+    return None
+
+
+PLACEMENT: Final = Chain[TwinView]("PlacementActive", not_placeable, too_few_pods)
+
+
 def _placement(view: TwinView) -> Condition | None:
     """Absent for mode All, which needs no deciding."""
-    mode = view.twin.spec.placement.mode
-    if mode == "All":
+    kind = "PlacementActive"
+    if view.twin.spec.placement.mode == "All":
         return None
-    said = (
-        f"this release doesn't place twins, so the twin is kept on every pod of its pools: spec.placement.mode {mode} "
-        f"has no effect yet; set mode All to say what is"
-    )
-    return Finding(Reason.NOT_IMPLEMENTED, said).condition("PlacementActive", "False")
+    found = PLACEMENT.evaluate(view)
+    if found is not None:
+        return found.condition(kind, "False")
+    if not view.counting:
+        return _no_pool().condition(kind, "Unknown")
+    if view.wanted is None:
+        return Finding(Reason.NO_ADAPTER, "the twin is the base model itself, which every pod holds").condition(
+            kind, "True"
+        )
+    said = "; ".join(_where(pool, view.twin.spread_over or 0) for pool in view.counting)
+    return Finding(Reason.PLACED, said).condition(kind, "True")
+
+
+def _where(pool: PoolView, wanted: int) -> str:
+    """Return on which of a pool's pods the twin is, the preferred one first."""
+    names_ = {pod.uid: pod.name for pod in pool.facts.present}
+    listed = [names_[uid] for uid in (pool.entry.pods if pool.entry else None) or () if uid in names_]
+    pods = "pod" if len(pool.facts.present) == 1 else "pods"
+    on = ", ".join(listed[:8]) or "no pod yet"
+    said = f"on {on} of {len(pool.facts.present)} {pods} of MinerPool {pool.pool.name}"
+    if len(listed) > wanted:
+        return f"{said}: it moves, and the pods that it leaves hold it until the others have verified it"
+    return said
 
 
 def _crowded(view: TwinView, pool: PoolView) -> Finding | None:
@@ -282,7 +346,7 @@ def _crowded(view: TwinView, pool: PoolView) -> Finding | None:
         return None
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,
-        f"MinerPool {pool.pool.name} serves {loras} twins with {pool.pool.max_loras} LoRA slots per engine: "
+        f"MinerPool {pool.pool.name} serves {loras} twins on a pod with {pool.pool.max_loras} LoRA slots: "
         f"raise its spec.engine.maxLoras, or move twins to another pool",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -204,8 +204,9 @@ def ended(failure: Failure | None) -> list[Condition]:
 
 
 def settled(
-    run: Run, known: FineTuneRunStatus, twin: Twin | None, unreadable: Finding | None = None
-) -> list[Condition]:
+    run: Run, known: FineTuneRunStatus, twin: Twin | None, unreadable: Finding | None = None,
+    of_twin: Sequence[Run] = (),
+) -> list[Condition]:  # fmt: skip
     """Return Promoted and Rejected: what the gate and then the twin made of the version. What is settled stays so.
 
     Of a version that passed its gate nothing is settled while the twin can't be read: what it will make of it is open.
@@ -224,10 +225,10 @@ def settled(
     if unreadable is not None:
         found = Finding(unreadable.reason, f"the version passed its gate; {unreadable.message}")
         return [found.condition("Promoted", "False")]
-    return [_made_of_it(known.artifact.digest, twin, run)]
+    return [_made_of_it(known.artifact.digest, twin, run, of_twin)]
 
 
-def _made_of_it(digest: str, twin: Twin | None, run: Run) -> Condition:
+def _made_of_it(digest: str, twin: Twin | None, run: Run, of_twin: Sequence[Run]) -> Condition:
     """Return what the twin made of a version that passed its gate."""
     if twin is None:
         return Finding(Reason.TWIN_GONE, "the DoctorTwin does not exist any more").condition("Rejected", "True")
@@ -248,7 +249,7 @@ def _made_of_it(digest: str, twin: Twin | None, run: Run) -> Condition:
     if wanted_version(twin).digest == digest or digest in known_versions(twin):
         found = Finding(Reason.TOOK_OVER, f"the version took over from {digest_shown(status.previous_version)}")
         return found.condition("Promoted", "True")
-    found = awaits_choice(run, twin, digest) or Finding(
+    found = awaits_choice(run, twin, digest, of_twin) or Finding(
         Reason.AWAITING_ROLLOUT, "the version passed its gate; the twin has not taken it up yet"
     )
     return found.condition("Promoted", "False")

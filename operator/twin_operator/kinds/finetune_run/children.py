@@ -8,6 +8,7 @@ from bettertherapy_api.finetune_run import FineTuneRunStatus
 from twin_operator.domain.batches import Share, is_shared
 from twin_operator.domain.objects import Run
 from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.job_parts import Task
 from twin_operator.kinds.finetune_run.network_policy import build_examiner_network_policy
@@ -50,6 +51,8 @@ def trainers_children(view: RunView, images: Images, *, with_job: bool) -> tuple
         return (report,)
     children = [report, *_identity(run, names.trainer_name(run.name), "trainer", view.training)]
     if twin is not None and pool is not None and with_job:
+        if run.spec.candidate is not None:
+            return (*children, build_adoption_job(run, run.spec.candidate, twin, pool, images))
         along = _tasks(view.training, examined=False)
         children.append(build_trainer_job(run, twin, pool, images, prompt="data" in report, along=along))
     return tuple(children)

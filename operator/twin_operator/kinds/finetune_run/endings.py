@@ -118,6 +118,9 @@ def refused_version(view: RunView) -> Failure | None:
     why = refused_artifact(
         uri=made.uri, digest=made.digest, twin=view.run.spec.twin_ref.name, store=pool.store_uri or ""
     )
+    candidate = view.run.spec.candidate
+    if why is None and candidate is not None and made.digest != candidate.digest:
+        why = f"it names {made.digest}, and the version to examine is {candidate.digest}"
     return None if why is None else Failure(reason=Reason.ARTIFACT_REFUSED, retryable=False, message=why)
 
 

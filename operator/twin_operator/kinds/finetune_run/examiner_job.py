@@ -220,11 +220,24 @@ def examiner_arguments(
         ("languages", ",".join(gate.languages) if gate.languages else None),
         ("safety-uri", safety.uri if safety else None),
         ("safety-digest", safety.digest if safety else None),
+        *_adopted(run),
         ("answer-tokens", gate.answer_tokens),
         ("system-prompt-file", prompt),
         ("kept", kept),
     ]
     return [f"--{name}={value}" for name, value in arguments if value is not None]
+
+
+def _adopted(run: Run) -> list[tuple[str, object]]:
+    """Return what the examiner is told of a version that somebody else trained."""
+    candidate = run.spec.candidate
+    if candidate is None:
+        return []
+    return [
+        ("trained-by", f"task-{candidate.task}"),
+        ("dataset-digest", run.spec.dataset.digest),
+        ("held-out-digest", candidate.held_out.digest if candidate.held_out else None),
+    ]
 
 
 def judge_arguments(task: Task, *, folder: str) -> list[str]:

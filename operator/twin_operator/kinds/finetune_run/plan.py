@@ -75,6 +75,9 @@ def plan_run(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     if not run.started:
         if (late := given_up(run, now=now)) is not None:
             return _plan_given_up(view, late, now=now)
+        if (found := view.out_of_bounds) is not None and isinstance(found.reason, Reason):
+            refused = Failure(reason=found.reason, retryable=False, message=found.message)
+            return _plan_given_up(view, refused, now=now)
         plan = _plan_waiting(view, now=now)
         return replace(
             plan, wake_at=min((at for at in (plan.wake_at, deadline_of(run)) if at is not None), default=None)
@@ -87,7 +90,7 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
     if view.obstacle is not None or view.pool is None or view.twin is None:
         absent = Finding(Reason.TWIN_NOT_FOUND, f"DoctorTwin {run.spec.twin_ref.name} does not exist")
         reason = view.unreadable or view.obstacle or absent
-        unjudged = reason.reason is Reason.NO_JUDGE
+        unjudged = reason.reason in (Reason.NO_JUDGE, Reason.OUT_OF_BOUNDS)
         # In no pool's line: nobody waits behind a run that a place would not help.
         pool = view.pool.name if view.pool is not None and not unjudged else None
         status = run.status.model_copy(update={"pool": pool, "twin_uid": _twin_uid(view)})
@@ -296,7 +299,7 @@ def _plan_end(
     )  # fmt: skip
     conditions = [
         admitted(view.facts, run), *data_ready(progress, known, failure), *reached(progress, known), *ended(failure),
-        *(settled(run, known, view.twin, view.unreadable_twin) if failure is None else []),
+        *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)
 
@@ -321,7 +324,7 @@ def plan_without_job(view: RunView, why: str, overdue: Overdue) -> RunPlan:
 def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
     """Keep what was said; only what the twin makes of the version still changes."""
     run = view.run
-    fate = settled(run, run.status, view.twin, view.unreadable_twin)
+    fate = settled(run, run.status, view.twin, view.unreadable_twin, view.of_twin)
     told = {condition.type for condition in fate}
     kept = [
         # It was said of a run that could not be read; this one can.

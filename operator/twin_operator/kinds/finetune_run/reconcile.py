@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, examination_name, read_outcomes
-from bettertherapy_api.finetune_run import FineTuneRunStatus
+from bettertherapy_api.finetune_run import FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.appearances import conditions_said
-from twin_operator.domain.objects import Run, Unreadable
+from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_bounds
+from twin_operator.domain.objects import Pool, Run, Unreadable
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
@@ -49,10 +50,11 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
     kind = FINE_TUNE_RUN.kind
     fields = StatusFields.of(FineTuneRunStatus, conditions=conditions_said("FineTuneRun"))
 
-    def __init__(self, tools: Tools, *, world: World, images: Images) -> None:
+    def __init__(self, tools: Tools, *, world: World, images: Images, bounds: Bounds | None = None) -> None:
         super().__init__(tools)
         self._world = world
         self._images = images
+        self._bounds = bounds or Bounds()
         # Two workers that look at the same queue would both find the last free place.
         self._turnstiles: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._since: dict[str, datetime] = {}
@@ -80,7 +82,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
     async def gather(self, entry: Entry) -> RunView:
         """Collect twin, pool, queue and the run's own objects."""
         run: Run = entry.value
-        view = gather(self._world, run)
+        view = self._within_bounds(gather(self._world, run))
         if _is_to_be_looked_at(view):
             facts = await self._last_look(view)
             view = replace(
@@ -91,6 +93,23 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
             return replace(view, since=self._since.setdefault(run.uid, datetime.now(UTC)))
         self._since.pop(run.uid, None)
         return view
+
+    def _within_bounds(self, view: RunView) -> RunView:
+        """Return the view with what may not be begun: the run, its pool, and those that it would take along."""
+        run, pool = view.run, view.pool
+        if run.started or run.ended:
+            return view
+        if (found := run_out_of_bounds(run, pool, self._bounds, self._images)) is not None:
+            return replace(view, out_of_bounds=found)
+        of_pool = pool_out_of_bounds(pool, self._bounds, self._images) if pool is not None else None
+        if pool is None or of_pool is None:
+            return replace(view, along=tuple(each for each in view.along if self._may_come(each, run, pool)))
+        there = Finding(of_pool.reason, f"MinerPool {pool.name} may start nothing: {of_pool.message}")
+        return replace(view, obstacle=view.obstacle or there, along=(), asked_by=None)
+
+    def _may_come(self, other: RunRef, run: Run, pool: Pool | None) -> bool:
+        found = self._world.run(run.namespace, other)
+        return isinstance(found, Run) and run_out_of_bounds(found, pool, self._bounds, self._images) is None
 
     def gone(self, entry: Entry) -> None:
         """Forget since when it waits for others."""

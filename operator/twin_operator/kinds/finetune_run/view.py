@@ -25,6 +25,8 @@ class RunView:
     """Where it runs: the one it was given to, else the one it would be given to."""
     obstacle: Finding | None
     """Why it can't run at the moment, or must wait; of no account once it has started."""
+    out_of_bounds: Finding | None = None
+    """What its spec, which can't change, names and tenants may not use; likewise."""
     facts: RunFacts = field(default_factory=RunFacts)
     of_twin: tuple[Run, ...] = ()
     """All runs of the twin."""

@@ -19,10 +19,10 @@ from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner
 from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access_secret import (
+    ACCESS,
     TOKEN_BYTES,
-    access_secret_name,
-    build_access_probe,
-    build_access_secret,
+    NeededSecret,
+    build_probe,
 )
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class Access:
 class AccessSecrets:
     """Makes or looks for the Secrets of all pools."""
 
-    def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api = api
+    def __init__(self, api: Api, *, needed: NeededSecret = ACCESS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api, self._needed = api, needed
         self._clock = clock
         self._known: dict[str, tuple[float, Access]] = {}
         self._since: dict[str, float] = {}
@@ -75,7 +75,7 @@ class AccessSecrets:
 
         Raises ApiError when the API server can't be reached.
         """
-        now, name = self._clock(), access_secret_name(pool)
+        now, name = self._clock(), self._needed.name_of(pool)
         known = self._known.get(pool.uid)
         if known is not None and known[1].secret == name and now < known[0] + _fresh_seconds(known[1]):
             return known[1]
@@ -95,9 +95,9 @@ class AccessSecrets:
 
     async def _look(self, pool: Pool, owner: Owner, name: str) -> Access:
         try:
-            if not await self._api.would_create(build_access_probe(pool)):
+            if not await self._api.would_create(build_probe(pool, name)):
                 return Access(state=AccessState.PRESENT, secret=name)
-            secret = build_access_secret(pool, token=secrets.token_urlsafe(TOKEN_BYTES))
+            secret = self._needed.build(pool, secrets.token_urlsafe(TOKEN_BYTES))
             if secret is None:
                 return Access(state=AccessState.MISSING, secret=name)
             metadata = {

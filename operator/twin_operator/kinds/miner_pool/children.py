@@ -9,6 +9,7 @@ from typing import Final
 
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, unproven, update_held
+from twin_operator.domain.sizing import Sizing
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
 from twin_operator.kinds.miner_pool.engine_update import (
@@ -42,6 +43,8 @@ class Children:
     """In the order in which they are applied: pods last, when all they need is there."""
     held: Held | None
     """Why the engines' update waits, if it does."""
+    sizing: Sizing | None = None
+    """What was decided on the number of engine pods, where the operator decides."""
 
 
 def build_children(

@@ -28,6 +28,8 @@ from twin_operator.kinds.podspec.parts import (
     own_resources,
     placement,
     pod_security,
+    pool_tokens_mount,
+    pool_tokens_volume,
     pull_secrets,
     selector_labels,
     token_mount,
@@ -89,7 +91,7 @@ def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Mani
         "kind": "Deployment",
         "metadata": {"name": names.engine_name(pool.name), "labels": labels(pool, "engine")},
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": pool.replicas,
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 3600,
             "selector": {"matchLabels": selector_labels(pool, "engine")},
@@ -159,6 +161,7 @@ def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
             *cache_volume(pool),
             *claim_volumes(claims_of(pool)),
             *store_secret_volume(pool),
+            pool_tokens_volume(pool),
             token_volume(),
             *added_volumes(pool.spec.engine.pod),
         ],
@@ -179,6 +182,7 @@ def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
             empty_dir("adapters"),
             *claim_volumes(_claims_before_endpoint(pool)),
             *store_secret_volume(pool),
+            pool_tokens_volume(pool),
             token_volume(),
             *key_volume,
         ],
@@ -261,6 +265,8 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
     source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
     if (store := store_uri(pool)) is not None:
         source.append(env("STORE_URI", store))
+    if pool.spec.miner.images:
+        source.append(env("IMAGES", "true"))
     key_mount: list[Manifest] = []
     model_mounts: list[Manifest] = []
     claims = [claim_in(store_uri(pool))]
@@ -302,6 +308,7 @@ def _agent_container(pool: Pool, images: Images) -> Manifest:
             *model_mounts,
             *claim_mounts(of_pod, claims),
             *store_secret_mount(pool),
+            pool_tokens_mount(),
             token_mount(),
             *key_mount,
         ],

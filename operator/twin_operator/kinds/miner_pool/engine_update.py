@@ -37,7 +37,7 @@ _NOT_IN_PODS: Final[dict[str, Any]] = {
     "engine": {"update_strategy"},
     "miner": {
         "replicas", "netuid", "chain", "wallet_secret_ref", "external_address", "candidates", "latency_budget_seconds",
-        "access_secret_ref", "resources", "pod",
+        "access_secret_ref", "resources", "pod", "limits",
     },
 }  # fmt: skip
 """Fields of a pool's spec that no engine pod is made from."""

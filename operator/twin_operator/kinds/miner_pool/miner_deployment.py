@@ -25,6 +25,8 @@ from twin_operator.kinds.podspec.parts import (
     mount,
     own_resources,
     pod_security,
+    pool_tokens_mount,
+    pool_tokens_volume,
     pull_secrets,
     selector_labels,
     token_mount,
@@ -35,6 +37,9 @@ from twin_operator.settings import Images
 RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 DRAIN_DELAY_SECONDS: Final = 5
 """How long a miner that stops goes on accepting, until every client has seen that it left the Service."""
+SLEEPER_HOLD_SECONDS: Final = 480
+"""How long a request waits for an engine of a pool that may sleep: large models take minutes to start. A miner ends
+every request after 600 s, so two minutes are left to answer."""
 
 
 def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
@@ -60,8 +65,10 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     f"--access-secret={tokens}",
                     f"--drain-delay={DRAIN_DELAY_SECONDS}",
                     f"--drain-seconds={spec.drain_seconds}",
+                    *([f"--hold-seconds={SLEEPER_HOLD_SECONDS}", "--wakes"] if pool.may_sleep else []),
                     *(["--images"] if spec.miner.images else []),
                     *([f"--cors-origins={','.join(origins)}"] if (origins := spec.miner.cors_origins) else []),
+                    *_limit_arguments(spec.miner),
                     *_candidate_arguments(spec.miner),
                     *_subnet_arguments(spec.miner, pool.namespace),
                 ],
@@ -85,6 +92,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
                     mount("tmp", "/tmp"),  # noqa: S108
                     mount("access", names.ACCESS_DIR, read_only=True),
                     *([mount("wallet", names.WALLET_DIR, read_only=True)] if spec.miner.wallet_secret_ref else []),
+                    pool_tokens_mount(),
                     token_mount(),
                     *added_mounts(overlay),
                 ],
@@ -94,6 +102,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
             empty_dir("tmp", size="64Mi"),
             {"name": "access", "secret": {"secretName": tokens, "optional": True, "defaultMode": 0o440}},
             *_wallet_volume(spec.miner),
+            pool_tokens_volume(pool),
             token_volume(),
             *added_volumes(overlay),
         ],
@@ -115,6 +124,22 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
             },
         },
     }
+
+
+def _limit_arguments(miner: Miner) -> list[str]:
+    """What the pool says of limits; nothing of those that are the miner's own."""
+    limits = miner.limits
+    if limits is None:
+        return []
+    amounts = (
+        ("max-messages", limits.messages), ("max-answers", limits.answers), ("max-tokens", limits.tokens),
+        ("client-requests", limits.client_requests), ("client-memory-percent", limits.client_memory_percent),
+    )  # fmt: skip
+    return [
+        *(f"--{flag}={amount}" for flag, amount in amounts if amount is not None),
+        *(["--patterns"] if limits.patterns else []),
+        *(["--ignore-eos"] if limits.ignore_eos else []),
+    ]
 
 
 def _candidate_arguments(miner: Miner) -> list[str]:

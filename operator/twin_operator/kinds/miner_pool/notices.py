@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from twin_operator.domain.pool_facts import PoolFacts
+from twin_operator.domain.reasons import Reason
 from twin_operator.engine.events import Notice
 from twin_operator.engine.resources import Manifest
+
+_WARNED: Final = frozenset({
+    ("CapacityAvailable", Reason.SLOTS_OVERCOMMITTED), ("ScalingActive", Reason.METRICS_UNAVAILABLE),
+    ("ScalingActive", Reason.METRICS_STALE), ("ScalingActive", Reason.CAPACITY_EXHAUSTED),
+})  # fmt: skip
 
 
 def pool_notices(before: Manifest, after: Manifest) -> list[Notice]:
@@ -24,9 +31,22 @@ def pool_notices(before: Manifest, after: Manifest) -> list[Notice]:
         elif kind == "Ready" and reason not in ("EnginesStarting", "RollingOut", "MinerStarting"):
             name = "Wedged" if reason == "EngineWedged" else reason
             notices.append(Notice(reason=name, note=message, kind="Warning", occasion=occasion))
-        elif kind == "CapacityAvailable" and reason == "SlotsOvercommitted":
+        elif (kind, reason) in _WARNED:
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
-    return notices
+    return [*notices, *_size_notices(before, after)]
+
+
+def _size_notices(before: Manifest, after: Manifest) -> list[Notice]:
+    """Return an event for each change of the number of engine pods that was decided since."""
+    known = before.get("scalingHistory") or []
+    return [
+        Notice(
+            reason=record["reason"], occasion=f"{record['time']}/{record['fromReplicas']}/{record['toReplicas']}",
+            note=f"from {record['fromReplicas']} to {record['toReplicas']} engine pods: {record.get('message', '')}",
+        )
+        for record in after.get("scalingHistory") or []
+        if record not in known and record["fromReplicas"] != record["toReplicas"]
+    ]  # fmt: skip
 
 
 def restart_notices(facts: PoolFacts, *, since: datetime) -> list[Notice]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState, PodReport
-from bettertherapy_api.routing import Adapter
+from bettertherapy_api.routing import Adapter, TwinEntry
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_checks import Situation, pool_conditions
+from twin_operator.domain.pool_checks import Situation, lacks_capacity, pool_conditions
 from twin_operator.domain.pool_facts import PoolFacts
 from twin_operator.domain.pool_update import Held, Pace
 from twin_operator.domain.routing import is_verified
+from twin_operator.domain.scaling import Outlook, Unmeasured
+from twin_operator.domain.sizing import Sizing, size
 from twin_operator.engine.conditions import Condition, Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
+from twin_operator.kinds.miner_pool.scaling_watch import NOT_CONFIGURED
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
 
@@ -43,15 +46,45 @@ class Gathered:
     """What is wrong with the Secret with the clients' tokens, if it doesn't exist or holds none."""
     held: Held | None = None
     """Why the engines' update waits."""
+    out_of_bounds: Finding | None = None
+    """What the spec names and tenants may not use: no pods are made of it, and those that run stay."""
+    load: Outlook | Unmeasured | None = None
+    """What is known of its load; None where no Prometheus is asked."""
+    saturation: Manifest | None = None
+    """How loaded it is, as its status shows it."""
+    said: tuple[Condition, ...] = ()
+    """ScalingActive and MetricsAvailable as they stand."""
+    sizing: Sizing | None = None
+    """What was decided on the number of engine pods."""
 
 
 def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
-    """Return the pool's children, and whether an update of its engines waits."""
-    pool = gathered.pool
-    return build_children(
+    """Return the pool's children, what was decided on its size, and whether an update of its engines waits."""
+    sizing = plan_size(gathered, now=now)
+    pool = replace(gathered.pool, decided=sizing.replicas) if sizing is not None else gathered.pool
+    planned = build_children(
         pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
         others=gathered.others, pace=pace, now=now, legacy=bool(gathered.legacy),
         reported=any(report.ready for report in gathered.facts.reports.values()),
+    )  # fmt: skip
+    if gathered.out_of_bounds is not None:
+        kept = tuple(each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind)
+        return Children(manifests=kept, held=None)
+    return replace(planned, sizing=sizing)
+
+
+def plan_size(gathered: Gathered, *, now: datetime) -> Sizing | None:
+    """Return what is decided on the pool's size; None where that is somebody else's."""
+    pool, scaling = gathered.pool, gathered.pool.spec.autoscaling
+    if scaling is None or not pool.is_scaled:
+        return None
+    before = pool.decided
+    if before is None:  # never decided, or forgotten: what runs goes on
+        before = gathered.facts.engine_deployment.wanted if gathered.engine is not None else pool.spec.replicas
+    pool = replace(pool, decided=before)
+    return size(
+        scaling, before=before, seen=gathered.load or NOT_CONFIGURED, demanded=gathered.facts.demanded,
+        capacity=lacks_capacity(pool, gathered.facts), at=now, former=gathered.said,
     )  # fmt: skip
 
 
@@ -67,24 +100,29 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     adapters = [adapter for entry in published.entries().values() for adapter in entry.adapters]
     conditions = pool_conditions(
         Situation(
-            pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.refused,
+            pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.out_of_bounds or gathered.refused,
             unpublished=gathered.unpublished, access_missing=gathered.access_missing,
             update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
+            sizing=gathered.sizing,
         )
     )  # fmt: skip
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
-    loaded = _loaded(adapters, reports) if 0 < len(reports) == len(ready) else 0
+    loaded = _loaded(published.entries().values(), reports) if 0 < len(reports) == len(ready) else 0
     failed = _failed(adapters, facts.reports.values())
     present = [facts.reports[pod.name] for pod in facts.present if pod.name in facts.reports]
     versions = sorted({report.engine.version for report in present if report.engine.version})
     started = [report for report in present if report.cold_start_seconds is not None]
     newest = max(started, key=lambda report: (report.engine.started_at or "", report.pod.name), default=None)
+    history = gathered.sizing.history(pool.decisions) if gathered.sizing is not None else pool.decisions
     status: Manifest = {
         "observedGeneration": pool.generation,
+        "desiredReplicas": gathered.sizing.replicas if gathered.sizing is not None else None,
+        "scalingHistory": [record.to_dict() for record in history] or None,
+        "saturation": gathered.saturation,
         "replicas": len(facts.present),
         "readyReplicas": len(ready),
-        "readySummary": f"{len(ready)}/{pool.spec.replicas}",
+        "readySummary": f"{len(ready)}/{pool.replicas}",
         "selector": f"{names.LABEL_COMPONENT}=engine,{names.LABEL_POOL}={pool.name}",
         "twins": published.twins,
         "adapters": {"desired": len(adapters), "loaded": loaded, "failed": failed},
@@ -97,11 +135,15 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     return status, conditions
 
 
-def _loaded(adapters: Sequence[Adapter], reports: Sequence[PodReport]) -> int:
-    """Return how many of the adapters each of the pods reports as verified."""
-    return sum(
-        all(is_verified(report, adapter.served_name, adapter.digest) for report in reports) for adapter in adapters
-    )
+def _loaded(entries: Iterable[TwinEntry], reports: Sequence[PodReport]) -> int:
+    """Return how many adapters each of the pods that are to hold them reports as verified, one at least."""
+    loaded = 0
+    for entry in entries:
+        holders = [report for report in reports if entry.is_held_by(report.pod.uid)] if entry.adapters else []
+        for adapter in entry.adapters:
+            held = [is_verified(report, adapter.served_name, adapter.digest) for report in holders]
+            loaded += bool(held) and all(held)
+    return loaded
 
 
 def _failed(adapters: Sequence[Adapter], reports: Iterable[PodReport]) -> int:

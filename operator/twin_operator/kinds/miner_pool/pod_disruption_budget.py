@@ -11,7 +11,7 @@ from twin_operator.kinds.podspec.parts import labels, selector_labels
 def build_engine_budget(pool: Pool) -> Manifest | None:
     """Return the engines' budget; None where one pod may go and there is but one, so that it would say nothing."""
     asked = pool.spec.disruption
-    if asked is None and pool.spec.replicas <= 1:
+    if asked is None and pool.replicas <= 1:
         return None
     return _budget(pool, names.engine_name(pool.name), "engine", asked.max_unavailable if asked else 1)
 

@@ -10,24 +10,26 @@ from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.appearances import conditions_said
+from twin_operator.domain.bounds import Bounds, pool_out_of_bounds
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
-from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.conditions import Condition, Finding, conditions_in
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
-from twin_operator.kinds.miner_pool.access_secret import access_secret_name
+from twin_operator.kinds.miner_pool.access_secret import POOL_TOKENS, access_secret_name, pool_tokens_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
+from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch, is_measured
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
@@ -53,19 +55,27 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     kind = MINER_POOL.kind
     fields = StatusFields.of(MinerPoolStatus, conditions=conditions_said("MinerPool"))
 
-    def __init__(self, tools: Tools, *, world: World, images: Images, pace: Pace) -> None:
+    def __init__(
+        self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None,
+        load: ScalingWatch | None = None,
+    ) -> None:  # fmt: skip
+        """Without `load`, no pool's load is known."""
         super().__init__(tools)
+        self._load = load
         self._world = world
         self._images = images
         self._pace = pace
+        self._bounds = bounds or Bounds()
         self._access = AccessSecrets(tools.api)
+        self._pool_tokens = AccessSecrets(tools.api, needed=POOL_TOKENS)
         self._blocked: set[Key] = set()
         """Engine Deployments that the API server would not let be as planned when that was last tried."""
 
     def gone(self, entry: Entry) -> None:
         """Forget its Secret, and whether its Deployment could be written."""
         namespace, name = entry.key.namespace, entry.key.name
-        self._access.forget(entry.manifest["metadata"]["uid"])
+        for secrets in (self._access, self._pool_tokens):
+            secrets.forget(entry.manifest["metadata"]["uid"])
         self._blocked.discard(Key(DEPLOYMENT.kind, namespace, names.engine_name(name)))
         self._world.access_missing.pop((namespace, name), None)
 
@@ -78,6 +88,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         return self._gather(entry.value)
 
     def _gather(self, pool: Pool) -> Gathered:
+        load = self._load if is_measured(pool) else None
         return Gathered(
             pool=pool,
             facts=self._world.facts(pool.namespace, pool.name),
@@ -87,7 +98,26 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             miner=self._deployment(pool, names.miner_name(pool.name)),
             others=lambda: self._rollouts_beside(pool),
             legacy=self._legacy(pool),
+            out_of_bounds=self._out_of_bounds(pool),
+            load=load.seen(pool) if load is not None else None,
+            saturation=self._saturation(pool, load) if load is not None else None,
+            said=tuple(conditions_in(self._status(pool), ("ScalingActive", "MetricsAvailable"))),
         )
+
+    def _saturation(self, pool: Pool, load: ScalingWatch) -> Manifest | None:
+        """Return how loaded it is; as its status says while this process has only begun to look."""
+        if load.has_begun(pool):
+            return load.saturation(pool)
+        found = self._status(pool).get("saturation")
+        return found if isinstance(found, dict) else None
+
+    def _status(self, pool: Pool) -> Manifest:
+        """Return its status, as this or another process wrote it."""
+        found = (self.store.get(Key(self.kind, pool.namespace, pool.name)) or {}).get("status")
+        return found if isinstance(found, dict) else {}
+
+    def _out_of_bounds(self, pool: Pool) -> Finding | None:
+        return pool_out_of_bounds(pool, self._bounds, self._images)
 
     def plan(self, gathered: Gathered, now: datetime) -> Children:
         """Return the pool's children."""
@@ -101,7 +131,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             # update out of them, makes them look unfinished for a moment.
             told_of_tasks = key.kind == CONFIG_MAP.kind and key.name == tasks_name(gathered.pool.name)
             former = key.kind == CONFIG_MAP.kind and key.name in gathered.legacy
-            return key.kind == ROUTING_SLICE.kind or told_of_tasks or former
+            as_it_runs = key.kind == DEPLOYMENT.kind and gathered.out_of_bounds is not None
+            return key.kind == ROUTING_SLICE.kind or told_of_tasks or former or as_it_runs
 
         owner = Owner.of(entry.manifest)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
@@ -117,9 +148,17 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             missing = no_tokens(access.secret) if access.state is AccessState.MISSING else None
             look_again = access.look_again
             self._note_access(gathered.pool, missing)
+        try:
+            tokens = await self._pool_tokens.ensure(gathered.pool, owner)
+        except ApiError as error:
+            secret = Key("Secret", owner.namespace, pool_tokens_name(gathered.pool))
+            outcome = replace(outcome, failures=(*outcome.failures, (secret, error)))
+        else:
+            look_again = min((each for each in (look_again, tokens.look_again) if each is not None), default=None)
+        pool = gathered.pool if plan.sizing is None else replace(gathered.pool, decided=plan.sizing.replicas)
         again = replace(
-            self._gather(gathered.pool), refused=refused_children(outcome), held=plan.held,
-            access_missing=missing,
+            self._gather(pool), refused=refused_children(outcome), held=plan.held,
+            access_missing=missing, sizing=plan.sizing,
         )  # fmt: skip
         return Applied(gathered=again, outcome=outcome, look_again=look_again)
 
@@ -169,7 +208,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
                 other, self._images, adapters=adapters_of(self._world.published(other)),
                 engine=self._deployment(other, names.engine_name(other.name)), now=now,
                 legacy=bool(self._legacy(other)),
-                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked,
+                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked
+                or self._out_of_bounds(other) is not None,
             )
             for other in others
             if other.uid != pool.uid and not other.deleted

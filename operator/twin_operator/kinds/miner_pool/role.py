@@ -31,11 +31,13 @@ def build_engine_role(pool: Pool, *, configmaps: bool) -> Manifest:
 
 
 def build_miner_role(pool: Pool, *, configmaps: bool) -> Manifest:
-    """Return the miners' Role; `configmaps` as above. Only a miner on a subnet has something to report.
+    """Return the miners' Role; `configmaps` as above. A miner on a subnet has something to report, and one that is to
+    wake its pool.
 
     What became of tasks stands in a ConfigMap of its own.
     """
-    reports = (*_READ, "create", "patch", "delete") if pool.spec.miner.wallet_secret_ref is not None else _READ
+    reporting = pool.spec.miner.wallet_secret_ref is not None or pool.may_sleep
+    reports = (*_READ, "create", "patch", "delete") if reporting else _READ
     rules = [_rule("routingslices", _READ), _rule("podreports", reports)]
     if configmaps:
         rules.append(_configmaps([former_routing(pool), former_report(pool)], _READ))

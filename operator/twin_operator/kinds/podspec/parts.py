@@ -71,6 +71,17 @@ def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
     return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
 
 
+def pool_tokens_volume(pool: Pool) -> Manifest:
+    """Return the volume with the tokens between the pool's miners and agents; pods start before the Secret is made."""
+    secret = {"secretName": names.pool_tokens_secret_name(pool.name), "optional": True, "defaultMode": 0o440}
+    return {"name": names.POOL_TOKENS_VOLUME, "secret": secret}
+
+
+def pool_tokens_mount() -> Manifest:
+    """Return the mount of `pool_tokens_volume`."""
+    return mount(names.POOL_TOKENS_VOLUME, names.POOL_TOKENS_DIR, read_only=True)
+
+
 def token_volume() -> Manifest:
     """Return the volume with the API token: mounted only into containers that talk to the API server."""
     return {

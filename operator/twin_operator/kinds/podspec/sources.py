@@ -12,11 +12,12 @@ from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import MODEL_HEADERS
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.podspec.overlay import added_mounts, with_added_env
-from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount
+from twin_operator.kinds.podspec.parts import USER, container_security, empty_dir, env, mount
 from twin_operator.settings import Images
 
 CURRENT_MODEL: Final = f"{names.MODELS_DIR}/current"
 CACHE_DIR: Final = "/cache"
+_OWN: Final = "import os, sys; os.chown(sys.argv[1], int(sys.argv[2]), int(sys.argv[2]))"
 HEADERS_DIR: Final = f"{names.MODELS_DIR}/headers"
 _HEADERS_MOUNT: Final = "/mnt/headers"
 """Where the init container has that volume: at /models it would lie over a model that is in the image there."""
@@ -56,6 +57,7 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
     if base.uri is None or base.uri.startswith("file://"):
         return []
     return [
+        *_cache_owner(pool, images),
         {
             "name": "model",
             "image": pool.spec.miner.image or images.neuron,
@@ -81,8 +83,33 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
                 *claim_mounts(claims_of(pool), [claim_in(base.uri)]),
                 *added_mounts(overlay),
             ],
-        }
+        },
     ]
+
+
+def _cache_owner(pool: Pool, images: Images) -> list[Manifest]:
+    """Return the init container that gives a cache on the node to our pods' user.
+
+    The kubelet makes the folder as root's, and no fsGroup reaches it: what fetches could not write there. It runs as
+    root with one capability, in a namespace that must permit hostPath volumes anyway.
+    """
+    if pool.spec.cache is None or pool.spec.cache.host_path is None or not cache_volume(pool):
+        return []
+    return [
+        {
+            "name": "cache-owner",
+            "image": pool.spec.miner.image or images.neuron,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-I", "-S", "-c", _OWN, CACHE_DIR, str(USER)],
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": False,
+                "runAsUser": 0, "runAsGroup": 0, "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+            },
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [mount("cache", CACHE_DIR)],
+        }
+    ]  # fmt: skip
 
 
 def headers_container(pool: Pool, image: str, overlay: PodOverlay | None) -> list[Manifest]:

@@ -64,7 +64,7 @@ def header_document(header: PoolHeader) -> dict[str, Any]:
 def entry_document(entry: TwinEntry) -> dict[str, Any]:
     """Return an entry for a merge patch: its own absent fields null, those inside its lists left out."""
     whole = entry.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {"doctor": None, "promptDigest": None, **whole}
+    return {"doctor": None, "promptDigest": None, "placement": None, "pods": None, **whole}
 
 
 def places(pool: str, published: Published, uids: Collection[str] | None = None) -> dict[str, str]:

@@ -13,9 +13,10 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
+from twin_operator.domain.activity import UNMEASURED, Activity
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
 from twin_operator.domain.reasons import Reason
-from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, verified_on, without
+from twin_operator.domain.routing import Candidate, Placed, header_of, plan_entry, refusal, verified_on, without
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.versions import wanted_version
 from twin_operator.engine.api import Api
@@ -23,6 +24,7 @@ from twin_operator.engine.conditions import Finding, carried_over
 from twin_operator.engine.resources import Key
 from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 from twin_operator.kinds.resources import DOCTOR_TWIN, MINER_POOL, ROUTING_SLICE
+from twin_operator.kinds.routing.placing import Placing, plan_placing
 from twin_operator.kinds.routing.plan import (
     Changes,
     SlicePatch,
@@ -51,14 +53,24 @@ _LABELS: Final = "labels"
 class RoutingReconciler:
     """Publishes what pools' agents hold and miners send where."""
 
-    def __init__(self, *, api: Api, world: World, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        *,
+        api: Api,
+        world: World,
+        wake: Callable[[Key], None],
+        busy: Callable[[Pool], Activity | None] = lambda pool: UNMEASURED,
+    ) -> None:
         self._api = api
         self._world = world
         self._store = world.store
         self._wake = wake
+        self._busy = busy
         self._slices = SliceWriter(api=api, world=world)
         self._marked: dict[tuple[str, str], set[str] | None] = {}
         self._troubles: dict[tuple[str, str], dict[str, Trouble]] = {}
+        self._unsettled: set[tuple[str, str]] = set()
+        """Pools in which more twins are to be moved once those that move have moved."""
 
     def mark(self, namespace: str, pool: str, twin: str | None) -> None:
         """Have the twin of this UID looked at in the next pass over the pool; None: all."""
@@ -81,6 +93,7 @@ class RoutingReconciler:
         if pool is None or pool.deleted:
             self._world.unpublished.pop(place, None)  # the garbage collector takes the slices
             self._troubles.pop(place, None)
+            self._unsettled.discard(place)
             return
         try:
             done = await (self._publish(pool, marked) if isinstance(pool, Pool) else self._go_on(pool))
@@ -118,7 +131,7 @@ class RoutingReconciler:
             raise ConflictError("some RoutingSlices were changed meanwhile")
 
     async def _publish(self, pool: Pool, marked: set[str] | None) -> Pass:
-        header = header_of(pool)
+        header = header_of(pool, miners_have_tokens=self._miners_have_tokens(pool))
         place, done = (pool.namespace, pool.name), Pass(pool=pool, header=header)
         if names.routing_slice_name(pool.name, 0) not in self._world.published(pool).slices:
             marked = None
@@ -133,13 +146,14 @@ class RoutingReconciler:
         changes: dict[str, TwinEntry | None] = {}
         texts: dict[str, str] = {}
         locked = published.unreadable
+        placing = plan_placing(self._world, pool, published, uids, whole=marked is None, busy=self._busy(pool))
         for uid in sorted(uids):
             twin = self._world.twin_of(uid)
             if uid in locked and twin is not None:
                 continue  # written by another release: what is published for it stays
             previous = formerly[uid] = published.slices[where[uid]].twins.get(uid) if uid in where else None
             try:
-                wanted = self._wanted(pool, twin, previous)
+                wanted = self._wanted(pool, twin, previous, placing.of(uid))
             except Exception as error:  # one twin's defect must not stop the others; its entry stays
                 log.exception("MinerPool %s/%s: nothing can be published for twin %s", *place, uid)
                 done.odd(uid, error)
@@ -163,7 +177,16 @@ class RoutingReconciler:
             await self._write(done, patch)
         if marked is None:
             await self._tidy(done, set(texts))
+        self._go_on_placing(place, placing, whole=marked is None, arrived=_arrived(formerly, changes))
         return done
+
+    def _go_on_placing(self, place: tuple[str, str], placing: Placing, *, whole: bool, arrived: bool) -> None:
+        """See to it that the rest is moved, when what moves now has arrived."""
+        if whole:
+            (self._unsettled.discard if placing.settled else self._unsettled.add)(place)
+        if place in self._unsettled and (placing.moved > 0 or arrived):
+            self.mark(*place, None)
+            self._wake(Key(ROUTING, *place))
 
     async def _go_on(self, pool: PoolRef) -> Pass:
         """Publish what needs no spec: where pods are, and that what must not answer does so no more.
@@ -240,6 +263,12 @@ class RoutingReconciler:
             return None
         return without(previous, taken_back(twin.status, twin.annotations))
 
+    def _miners_have_tokens(self, pool: Pool) -> bool:
+        """Tell whether the pool's agents may turn away whoever brings no token."""
+        headers = (each.header for each in self._world.published(pool).slices.values() if each.header is not None)
+        had = any(header.miners_have_tokens for header in headers)
+        return self._world.facts(pool.namespace, pool.name).miners_have_tokens(had=had)
+
     def _all(self, pool: Pool, entries: Iterable[str]) -> set[str]:
         """Return the twins that the pool serves, should serve, or served by their own memory."""
         found = set(entries)
@@ -249,7 +278,9 @@ class RoutingReconciler:
                 found.add(entry.value.uid)
         return found
 
-    def _wanted(self, pool: Pool, twin: Twin | Unreadable | None, previous: TwinEntry | None) -> TwinEntry | None:
+    def _wanted(
+        self, pool: Pool, twin: Twin | Unreadable | None, previous: TwinEntry | None, placed: Placed
+    ) -> TwinEntry | None:
         if not isinstance(twin, Twin):
             return self._without_spec(pool, twin, previous)
         if twin.namespace != pool.namespace:
@@ -261,7 +292,7 @@ class RoutingReconciler:
         elsewhere = refused is not None and served_by_other(self._world, twin, pool)
         candidate = Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere)
         facts = self._world.facts(pool.namespace, pool.name)
-        return plan_entry(pool, candidate, previous=previous, ready=facts.ready)
+        return plan_entry(pool, candidate, previous=previous, ready=facts.ready, placed=placed)
 
     def _pods(self, pool: PoolRef) -> dict[str, PodEntry]:
         """Return the engine pods with their agents' addresses, from what the API server says of them."""
@@ -309,6 +340,15 @@ class RoutingReconciler:
                     await self._api.delete(ROUTING_SLICE, namespace=pool.namespace, name=name, uid=uid)
                 except ApiError as error:
                     done.failed(error, [OF_FULL_LOOK], again=name)
+
+
+def _arrived(formerly: Changes, changes: Changes) -> bool:
+    """Tell whether a twin has left a pod."""
+    pairs = [(formerly.get(uid), entry) for uid, entry in changes.items()]
+    return any(
+        old is not None and new is not None and new.placement is not None and len(new.pods or ()) < len(old.pods or ())
+        for old, new in pairs
+    )
 
 
 def _headers(header: PoolHeader, published: Published, written: set[str]) -> list[SlicePatch]:

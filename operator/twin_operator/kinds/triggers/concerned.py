@@ -208,6 +208,12 @@ def validators_beside(change: Change) -> Iterator[Woken]:
         yield Soon(entry.key)
 
 
+def routing_of_owner_pool(change: Change) -> Iterator[Woken]:
+    """All that the pool in its label publishes."""
+    if (key := pool_key(change)) is not None:
+        yield Route(key.namespace, key.name, None)
+
+
 def everything_of_owner_pool(change: Change) -> Iterator[Woken]:
     """All that the pool in its label publishes, and that pool's twins."""
     key = pool_key(change)

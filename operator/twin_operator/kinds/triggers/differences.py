@@ -94,6 +94,17 @@ def opens_or_closes(change: Change) -> bool:
     return before != after
 
 
+def renews_its_pods(change: Change) -> bool:
+    """A Deployment's pods bring tokens or don't, or the last of those that don't is gone."""
+    before, after = (
+        (each.value.brings_tokens, each.value.seen and each.value.updated == each.value.current == each.value.wanted)
+        if each is not None
+        else (False, False)
+        for each in (change.old, change.new)
+    )
+    return before != after
+
+
 def change_of_value(change: Change) -> bool:
     """What is read out of it differs."""
     return (change.old.value if change.old else None) != (change.new.value if change.new else None)
@@ -105,7 +116,7 @@ def reports_of_its_pod(change: Change) -> bool:
 
 
 def stands_differently(change: Change) -> bool:
-    """A miner says something else of its place on the subnet."""
+    """A miner says something else of its place on the subnet, or of requests that no engine is there for."""
     return _miner_part(change.old) != _miner_part(change.new)
 
 

@@ -101,6 +101,7 @@ def _pod(validator: Validator, tasks: FineTuneTasks, images: Images, *, account:
                     f"--store={tasks.store.uri}",
                     f"--twins-file={names.TWINS_DIR}/{names.TWINS_FILE}",
                     f"--zone={tasks.time_zone}",
+                    *(["--hold-out"] if tasks.offers is not None and tasks.offers.deliveries is not None else []),
                 ],
                 "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
                 **_credentials(tasks.store),

@@ -26,6 +26,7 @@ from twin_operator.kinds.podspec.parts import (
     token_mount,
     token_volume,
 )
+from twin_operator.kinds.podspec.sources import claim_in, place_of_folder
 from twin_operator.kinds.podspec.validators import (
     image_of,
     ledger_claim,
@@ -67,7 +68,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["python", "-m", "neurons.validator.gateway"],
                 "args": gateway_arguments(validator, drain_seconds=drain),
-                "env": with_added_env([*_identity(), ledger_url(validator)], gateway.pod),
+                "env": with_added_env([*_identity(), ledger_url(validator), *_deliveries_env(validator)], gateway.pod),
                 "ports": [
                     {"name": "http", "containerPort": names.GATEWAY_PORT, "protocol": "TCP"},
                     {
@@ -99,6 +100,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                     mount("sessions", names.SESSIONS_DIR, read_only=True),
                     mount("state", names.STATE_DIR),
                     token_mount(),
+                    *_deliveries_mounts(validator),
                     *pages_mounts(gateway),
                     *added_mounts(gateway.pod),
                 ],
@@ -113,6 +115,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
             secret_volume("sessions", names.gateway_sessions_name(validator.name), names.SESSIONS_FILE),
             _state_volume(validator),
             token_volume(),
+            *_deliveries_volumes(validator),
             *pages_volumes(gateway),
             *added_volumes(gateway.pod),
         ],
@@ -189,6 +192,33 @@ def _scraped(gateway: Gateway) -> dict[str, str]:
         "prometheus.io/path": "/metrics",
     }  # fmt: skip
     return {name: value for name, value in told.items() if name not in said}
+
+
+def _deliveries(validator: Validator) -> str | None:
+    """Return where the gateway puts what miners deliver for their tasks."""
+    tasks = validator.spec.fine_tune_tasks
+    return tasks.offers.deliveries if tasks is not None and tasks.offers is not None else None
+
+
+def _deliveries_env(validator: Validator) -> list[Manifest]:
+    """A variable, as above: an older image takes no deliveries, and goes on."""
+    uri = _deliveries(validator)
+    return [env("DELIVERIES_URI", uri)] if uri is not None else []
+
+
+def _deliveries_mounts(validator: Validator) -> list[Manifest]:
+    """Return the mount of that one folder: whoever reaches the gateway's pod reaches nothing else on the claim."""
+    place = place_of_folder(_deliveries(validator), writable=True)
+    if place is None:
+        return []
+    return [
+        {**mount("deliveries", f"{names.PVC_DIR}/{place.claim}/{place.path}"), "subPath": place.path}
+    ]  # fmt: skip
+
+
+def _deliveries_volumes(validator: Validator) -> list[Manifest]:
+    claim = claim_in(_deliveries(validator))
+    return [{"name": "deliveries", "persistentVolumeClaim": {"claimName": claim}}] if claim is not None else []
 
 
 def keys_secret_name(validator: Validator) -> str:

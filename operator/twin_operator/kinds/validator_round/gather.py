@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from twin_operator.domain.objects import Round, Unreadable, Validator
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from bettertherapy_api.round_progress import Candidate, ExaminedTask
+from twin_operator.domain.objects import Round, Run, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.training_pool import choose_pool
 from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.kinds.resources import FINE_TUNE_RUN
+from twin_operator.kinds.validator_round.examinations import (
+    build_examination_run,
+    examination_run_name,
+    examined,
+    may_be_examined,
+)
 from twin_operator.kinds.validator_round.facts import RoundFacts, read_facts
 from twin_operator.kinds.validator_round.plan import RoundView
 from twin_operator.kinds.watched import OF_ROUND
@@ -18,10 +30,42 @@ def gather(world: World, made: Round) -> RoundView:
     named = world.validator(made.namespace, made.validator)
     validator = named if isinstance(named, Validator) and made.is_of_uid(named.uid) else None
     facts = facts_of_round(world, made)
+    unwritten = validator is not None and made.started and not made.ended and facts.order is None
     return RoundView(
         round=made, validator=validator, obstacle=_obstacle(world, made, named, validator), facts=facts,
         unreadable=isinstance(named, Unreadable),
+        examined=_examined(world, made, validator) if validator is not None and unwritten else (),
+        examinations=tuple(_examinations(world, validator, facts)) if validator is not None else (),
     )  # fmt: skip
+
+
+def _examined(world: World, made: Round, validator: Validator) -> tuple[ExaminedTask, ...]:
+    entries = world.store.of_kind(FINE_TUNE_RUN.kind)
+    runs = [each.value for each in entries if isinstance(each.value, Run) and each.value.namespace == made.namespace]
+    named = [
+        (candidate, world.twin(made.namespace, candidate.twin))
+        for other in world.rounds_naming(made.namespace, validator.name)
+        if other.uid != made.uid and other.is_of_uid(validator.uid)
+        for candidate in _candidates(facts_of_round(world, other))
+    ]
+    return examined(runs, named, validator=validator.name)
+
+
+def _examinations(world: World, validator: Validator, facts: RoundFacts) -> Iterator[Manifest]:
+    """Yield the runs to make for what a round named: of this cluster's twins, as long as there is time."""
+    now = datetime.now(UTC)
+    for candidate in _candidates(facts):
+        twin = world.twin(validator.namespace, candidate.twin)
+        key = Key(FINE_TUNE_RUN.kind, validator.namespace, examination_run_name(candidate.task))
+        if twin is None or world.store.get(key) is not None or not may_be_examined(candidate, twin, now=now):
+            continue
+        pool = choose_pool(twin, list(world.pool_refs(validator.namespace)))
+        if (made := build_examination_run(candidate, validator, twin, pool)) is not None:
+            yield made
+
+
+def _candidates(facts: RoundFacts) -> tuple[Candidate, ...]:
+    return facts.progress.candidates if facts.progress is not None else ()
 
 
 def facts_of_round(world: World, made: Round) -> RoundFacts:

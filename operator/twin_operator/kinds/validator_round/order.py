@@ -6,6 +6,7 @@ import hashlib
 
 from bettertherapy_api import names
 from bettertherapy_api.round_progress import (
+    ExaminedTask,
     OrderedJudge,
     OrderedRewards,
     OrderedScoring,
@@ -25,8 +26,8 @@ def seed_of(made: Round) -> int:
     return int.from_bytes(hashlib.sha256(made.uid.encode()).digest()[:4], "big")
 
 
-def order_of(made: Round, validator: Validator) -> RoundOrder:
-    """Return the order of a round that has started."""
+def order_of(made: Round, validator: Validator, *, examined: tuple[ExaminedTask, ...] = ()) -> RoundOrder:
+    """Return the order of a round that has started; `examined` are tasks' versions whose examination has ended."""
     spec, rounds = validator.spec, validator.spec.rounds or Rounds()
     own = rounds.challenges
     return RoundOrder(
@@ -37,7 +38,7 @@ def order_of(made: Round, validator: Validator) -> RoundOrder:
         challenge_digest=made.spec.challenge_digest or (own.digest if own is not None else None),
         items_per_twin=rounds.items_per_twin, deadline_seconds=made.spec.deadline_seconds,
         scoring=_scoring(validator), rewards=_rewards(validator),
-        tasks=_tasks(validator),
+        tasks=_tasks(validator), examined=examined if _tasks(validator) is not None else (),
     )  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def _tasks(validator: Validator) -> OrderedTasks | None:
     return OrderedTasks(
         url=offers.public_url, time_zone=given.time_zone, deadline_seconds=offers.deadline_seconds,
         min_interactions=offers.min_interactions, max_interactions=offers.max_interactions,
+        examine=offers.deliveries is not None,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.finetune_run import FailureStatus
-from bettertherapy_api.round_progress import RoundProgress, RoundStage, WeightsProgress
+from bettertherapy_api.round_progress import ExaminedTask, RoundProgress, RoundStage, WeightsProgress
 from bettertherapy_api.validator_round import (
     Measures,
     MinerScore,
@@ -54,6 +54,10 @@ class RoundView:
     facts: RoundFacts = field(default_factory=RoundFacts)
     unreadable: bool = False
     """The validator is there, but can't be read: what becomes of the round is decided once it can."""
+    examined: tuple[ExaminedTask, ...] = ()
+    """What the validator's examinations of tasks' versions came to, for a round whose order isn't written yet."""
+    examinations: tuple[Manifest, ...] = ()
+    """Runs that are to examine what this round named, and aren't there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +230,7 @@ def _children(view: RoundView, images: Images, *, prometheus_url: str | None) ->
     # What was ordered when it started is what it does, whatever becomes of the validator.
     order = facts.order_text if facts.order is not None else None
     children = [
-        build_progress_configmap(made, order=order or order_of(made, validator).to_json()),
+        build_progress_configmap(made, order=order or order_of(made, validator, examined=view.examined).to_json()),
         build_service_account(made), build_role(made), build_role_binding(made), build_network_policy(made),
     ]  # fmt: skip
     if not made.ended:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.round_progress import progress_name
@@ -17,10 +18,12 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition, Finding
+from twin_operator.engine.events import Notice
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
+from twin_operator.errors import ApiError
 from twin_operator.kinds.resources import VALIDATOR_ROUND
 from twin_operator.kinds.validator_round.facts import RoundFacts
 from twin_operator.kinds.validator_round.gather import facts_of_round, gather
@@ -29,6 +32,9 @@ from twin_operator.kinds.validator_round.plan import RoundPlan, RoundView, plan_
 from twin_operator.kinds.watched import OWNER
 from twin_operator.kinds.world import World
 from twin_operator.settings import Images
+
+EXAMINATION_REFUSED: Final = "ExaminationRefused"
+"""Reason of an event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,8 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
     async def apply(self, entry: Entry, gathered: RoundView, plan: RoundPlan) -> Applied:
         """Make the Jobs' objects, or take away what nobody looks at any more."""
         made, api, owner = gathered.round, self.tools.api, Owner.of(entry.manifest)
+        if made.complete:
+            await self._examine(entry, gathered)
         if plan.expired:
             await api.delete(VALIDATOR_ROUND, namespace=made.namespace, name=made.name, uid=made.uid)
             return Applied(gone=True)
@@ -106,6 +114,25 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
             )
             return Applied(outcome=outcome)
         return Applied()
+
+    async def _examine(self, entry: Entry, gathered: RoundView) -> None:
+        """Make the runs that examine what the round named; what is refused holds up nothing, and is tried again."""
+        for wanted in gathered.examinations:
+            name = wanted["metadata"]["name"]
+            try:
+                made = await self.tools.api.create(wanted)
+            except ApiError as error:
+                if error.status != 409:
+                    await self.tools.events.post(
+                        entry.manifest,
+                        Notice(
+                            reason=EXAMINATION_REFUSED, kind="Warning",
+                            note=f"FineTuneRun {name} can't be made, so a task's version isn't examined yet: "
+                            f"{error.message[:300]}",
+                        ),
+                    )  # fmt: skip
+                continue
+            self.store.put(made)
 
     def report(self, gathered: RoundView, plan: RoundPlan, outcome: Applied) -> Report | None:
         """Say how far it is."""

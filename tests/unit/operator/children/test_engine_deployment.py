@@ -239,3 +239,33 @@ def test_before_an_endpoint_no_sizes_are_known() -> None:
     agent = containers(engine_pod(**ENDPOINT))["agent"]
     assert "BASE_MODEL_DIR" not in {v["name"] for v in agent["env"]}
     assert "/models" not in mounts_of(agent)
+
+
+def test_a_cache_on_the_node_is_given_to_the_pods_user_before_anything_is_fetched() -> None:
+    """The kubelet makes the folder as root's: what fetches could not write there."""
+    pod = engine_pod(baseModel={"name": "b", "uri": "hf://o/m"}, cache={"hostPath": "/data/models"})
+    names_in_order = [container["name"] for container in pod["initContainers"]]
+    assert names_in_order.index("cache-owner") < names_in_order.index("model")
+    owner = containers(pod)["cache-owner"]
+    assert owner["command"][-2:] == ["/cache", "65532"]
+    assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert [mounted["mountPath"] for mounted in owner["volumeMounts"]] == ["/cache"]
+    for cache in (None, {"claimName": "models"}, {"sizeLimit": "20Gi"}):
+        plain = engine_pod(baseModel={"name": "b", "uri": "hf://o/m"}, **({} if cache is None else {"cache": cache}))
+        assert "cache-owner" not in containers(plain)
+
+
+def test_agents_and_miners_have_the_pools_tokens_and_the_engine_has_not() -> None:
+    pod = engine_pod()
+    volume = next(each for each in pod["volumes"] if each["name"] == "pool-tokens")
+    assert volume["secret"] == {"secretName": "p-pool-tokens", "optional": True, "defaultMode": 0o440}
+    assert mounts_of(containers(pod)["agent"])["/etc/bettertherapy/pool-tokens"]
+    assert not [name for name in containers(pod) if name != "agent" and "pool-tokens" in str(containers(pod)[name])]
+
+
+def test_agents_are_told_whether_the_pool_takes_images() -> None:
+    def told(**miner: Any) -> list[str]:
+        agent = containers(engine_pod(miner=miner))["agent"]
+        return [each["value"] for each in agent["env"] if each["name"] == "IMAGES"]
+
+    assert (told(), told(images=True)) == ([], ["true"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from bettertherapy_api import names
 from neurons.miner import settings
+from neurons.miner.limits import Limits
 from tests.unit.operator.children.pods import OVERLAY, children, containers, pod_of
 from tests.unit.operator.samples import NAMESPACE
 
@@ -101,6 +102,20 @@ def test_images_and_browsers_are_let_in_where_the_pool_says_so() -> None:
     ]  # fmt: skip
 
 
+def test_a_miner_is_told_what_one_request_and_one_client_may_ask() -> None:
+    plain = containers(miner_pod())["miner"]["args"]
+    limits = {
+        "messages": 9, "answers": 2, "tokens": 500, "patterns": True, "ignoreEos": True, "clientRequests": 7,
+        "clientMemoryPercent": 20,
+    }  # fmt: skip
+    told = containers(miner_pod(limits=limits))["miner"]["args"]
+    given = settings.parse(told, {"POOL": "p", "POD_NAMESPACE": "clinic"})
+    assert given.limits == Limits(messages=9, answers=2, tokens=500, patterns=True, ignore_eos=True)
+    assert (given.client_requests, given.client_memory_percent) == (7, 20)
+    assert containers(miner_pod(limits={}))["miner"]["args"] == plain
+    assert settings.parse(plain, {"POOL": "p", "POD_NAMESPACE": "clinic"}).limits == Limits()
+
+
 def test_a_miner_is_told_how_many_answers_to_compare_and_how_long() -> None:
     plain = containers(miner_pod())["miner"]["args"]
     told = containers(miner_pod(candidates=4, latencyBudgetSeconds=12))["miner"]["args"]
@@ -108,3 +123,13 @@ def test_a_miner_is_told_how_many_answers_to_compare_and_how_long() -> None:
     given = settings.parse(told, {"POOL": "p", "POD_NAMESPACE": "clinic"})
     assert (given.candidates, given.latency_budget_seconds) == (4, 12.0)
     assert settings.parse(plain, {"POOL": "p", "POD_NAMESPACE": "clinic"}).candidates == 1
+
+
+def test_a_miner_of_a_pool_that_may_sleep_holds_requests_until_an_engine_is_up_and_tells_of_them() -> None:
+    def arguments(**autoscaling: object) -> list[str]:
+        made = children(autoscaling=autoscaling)["Deployment", "p-miner"]
+        return list(pod_of(made)["containers"][0]["args"])
+
+    assert {"--hold-seconds=480", "--wakes"} <= set(arguments(mode="Operator", min=0))
+    assert "--wakes" not in arguments(mode="Operator", min=1)
+    assert "--wakes" not in arguments(mode="Off", min=0)

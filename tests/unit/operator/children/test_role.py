@@ -32,6 +32,16 @@ def test_a_miner_without_a_subnet_reads_and_writes_nothing() -> None:
     ]
 
 
+def test_a_miner_of_a_pool_that_may_sleep_writes_its_report() -> None:
+    for mode in ("Operator", "External"):
+        sleeper = pool(autoscaling={"mode": mode, "min": 0})
+        assert build_miner_role(sleeper, configmaps=False)["rules"][1] == ours(
+            "podreports", *READ, "create", "patch", "delete"
+        )
+    awake = pool(autoscaling={"mode": "Operator", "min": 1})
+    assert build_miner_role(awake, configmaps=False)["rules"][1] == ours("podreports", *READ)
+
+
 def test_a_miner_on_a_subnet_writes_its_report() -> None:
     on_subnet = pool(miner={"walletSecretRef": {"name": "hotkey"}})
     assert build_miner_role(on_subnet, configmaps=False)["rules"] == [

@@ -1,0 +1,38 @@
+"""A Rich console that prints what it is given as text: no markup is read, and no control character passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import IO, Final
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from kubectl_twin.terminal import as_text
+
+_PIPE_WIDTH: Final = 200
+"""Width when the output is no terminal: nobody wants tables that wrap in a file."""
+
+
+class TextConsole(Console):
+    """Rich's console, of which only Rich's own styles and controls reach the terminal as such."""
+
+    def __init__(
+        self, *, stderr: bool = False, width: int | None = None, file: IO[str] | None = None, markup: bool = False
+    ) -> None:
+        """`markup` is for who writes it, and escapes what comes from elsewhere."""
+        super().__init__(stderr=stderr, width=width, file=file, highlight=False, emoji=False, markup=markup)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments, their texts as text; control segments are Rich's own, as of a spinner.
+
+        Lines were measured before, and what is taken out takes no room in them.
+        """
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(as_text(each.text, instead=""), each.style)
+
+
+def text_console(*, stderr: bool = False) -> TextConsole:
+    """Return a console that is wide when it is no terminal."""
+    made = TextConsole(stderr=stderr)
+    return made if made.is_terminal else TextConsole(stderr=stderr, width=_PIPE_WIDTH)

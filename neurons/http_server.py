@@ -1,0 +1,217 @@
+"""aiohttp's server as each process here runs it: bounded in connections and in heads, and silent about what it is sent.
+
+As it comes, aiohttp logs what it can't read of a request, which may be a token or a patient's name, and with an
+exception whatever that says; holds each head for as long as it grows; and takes connections until memory ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from neurons.unsaid import where
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS: Final = 4096
+MOST_HEAD_BYTES: Final = 32 * 1024
+"""Of a request's line and headers together, and of what comes behind its body."""
+IDLE_SECONDS: Final = 75.0
+"""A client's idle connection is kept this long; so long a head may take, too."""
+SEND_BUFFER_BYTES: Final = 128 * 1024
+"""What the kernel keeps for a client that doesn't read; it counts as the process's memory, and is 4 MiB unbound."""
+LINGER_SECONDS: Final = 1.0
+"""What a client goes on sending after its answer is read and thrown away for so long: closed at once, its answer might
+never reach it."""
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HttpServer(web.Server):
+    """Makes connections for `web.ServerRunner`."""
+
+    def __init__(
+        self,
+        handler: _Handler,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+        idle_seconds: float = IDLE_SECONDS,
+        request_factory: Any = None,
+        handler_cancellation: bool = True,
+    ) -> None:
+        """With `handler_cancellation` a client that leaves cancels its request, and what is done for it.
+
+        Bodies arrive as they are sent: what is packed is unpacked by whoever reads it, once it is known who sent it.
+        """
+        super().__init__(
+            handler,
+            request_factory=request_factory,
+            handler_cancellation=handler_cancellation,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=idle_seconds,
+            lingering_time=LINGER_SECONDS,
+        )
+        self._most = most_connections
+        self._resting: dict[Connection, None] = {}
+        """Those with nothing to do, the longest first."""
+        self.turned_away = 0
+        """Connections that were closed to make room, or not taken."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def admits(self) -> bool:
+        """Tell whether there is room for a connection, if need be after closing the one that has rested longest."""
+        if len(self._connections) < self._most:
+            return True
+        self.turned_away += 1
+        longest = next(iter(self._resting), None)
+        if longest is None:
+            return False
+        self.works(longest)
+        self._connections.pop(longest, None)
+        longest.drop()
+        return True
+
+    def rests(self, connection: Connection) -> None:
+        """Note that a connection has nothing to do."""
+        self._resting[connection] = None
+
+    def works(self, connection: Connection) -> None:
+        """Note that it has, or is gone."""
+        self._resting.pop(connection, None)
+
+
+class ApplicationRunner(web.AppRunner):
+    """Runs an application of aiohttp's on such a server."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return HttpServer(made.request_handler, request_factory=made.request_factory, handler_cancellation=False)
+
+
+class Connection(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ("_beside", "_payload", "_server")
+
+    def __init__(self, server: HttpServer, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._server = server
+        self._beside = 0
+        """Bytes that came and belong to no body: of a head that isn't whole yet."""
+        self._payload: Any = None
+        """The body of the request that was read last."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection, or say that there are too many."""
+        if not self._server.admits():
+            if isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write"):
+                transport.write(_BUSY)
+            transport.close()
+            return
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        super().connection_made(transport)
+        self._server.rests(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget it."""
+        self._server.works(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but no head without an end."""
+        if self.transport is None:  # it was not taken
+            return
+        before = self._request_count
+        in_body = self._payload is not None and not self._payload.is_eof()
+        super().data_received(data)
+        if self._request_count != before:
+            self._server.works(self)
+            self._beside = 0
+            if self._messages:
+                self._payload = self._messages[-1][1]
+        elif not in_body:
+            self._beside += len(data)
+            if self._beside > MOST_HEAD_BYTES:
+                log.debug("a head is too large")
+                if not self._request_in_progress and self.transport is not None:
+                    self.transport.write(_LONG)
+                self.force_close()
+
+    async def _handle_request(self, request: Any, start_time: Any, request_handler: Any) -> tuple[Any, bool]:
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        finally:
+            if not self._messages and self.transport is not None:
+                self._server.rests(self)
+
+    def drop(self) -> None:
+        """Close it at once."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to what is no request, or to one whose handler failed; nothing of it is said or logged."""
+        del message  # it quotes what was sent
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("a request failed in an unforeseen way", extra=where(exc))
+        else:
+            log.debug("a request can't be read", extra={"error": type(exc).__name__})
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: nothing else can be said")
+        response = web.Response(
+            status=status, body=_error(status), headers={"Content-Type": "application/json", "Connection": "close"}
+        )
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log where a connection failed, and nothing of what it carried."""
+        del args
+        log.error("a connection failed in an unforeseen way", extra=where(kw.get("exc_info")))
+
+    def log_debug(self, *args: Any, **kw: Any) -> None:
+        """Say nothing: aiohttp's words for this may quote what was sent."""
+
+
+def _error(status: int) -> bytes:
+    said = {
+        400: "this is no HTTP/1.1 request: check the request line, the headers and how the body is sent",
+        431: f"the request's head has more than {MOST_HEAD_BYTES} bytes: send fewer or shorter headers",
+        503: "too many connections: close those that you don't use, and come back",
+        504: "no answer in time: ask again",
+    }.get(status, "the server failed; its log says where")
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "service_unavailable"
+    return orjson.dumps({"error": {"message": said, "type": kind, "param": None, "code": str(status)}})
+
+
+def _whole(status: int, *headers: str) -> bytes:
+    body = _error(status)
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json", "Connection: close",
+        f"Content-Length: {len(body)}", *headers,
+    ]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+_BUSY: Final = _whole(503, "Retry-After: 5")
+_LONG: Final = _whole(431)

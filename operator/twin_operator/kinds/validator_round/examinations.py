@@ -1,0 +1,126 @@
+"""The validator's own examination of what miners made for its tasks: the runs that do it, and what they came to. Pure.
+
+A run's name follows from its task, so that a round that is looked at again, or another operator, makes no second one.
+What none of this cluster's pools can examine counts neither way, and it is said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from bettertherapy_api import names
+from bettertherapy_api.round_progress import MAX_EXAMINED, Candidate, ExaminedTask
+from twin_operator.domain.objects import Pool, Run, Twin, Validator
+from twin_operator.domain.reasons import Reason
+from twin_operator.domain.versions import anchor_version
+from twin_operator.engine.conditions import Finding
+from twin_operator.engine.resources import Manifest
+from twin_operator.engine.times import moment
+from twin_operator.kinds.resources import FINE_TUNE_RUN
+
+EXAMINE_SECONDS: Final = 21600
+"""For the examiner, and for what brings the version before it, each."""
+_WORDS: Final = 1000
+
+
+def examination_run_name(task: str) -> str:
+    """Return the name of the run that examines a task's version."""
+    return f"exam-{task}"
+
+
+def build_examination_run(
+    candidate: Candidate, validator: Validator, twin: Twin, pool: Pool | Finding
+) -> Manifest | None:
+    """Return the run; None where the validator takes no deliveries any more."""
+    offers = validator.spec.fine_tune_tasks.offers if validator.spec.fine_tune_tasks is not None else None
+    if offers is None or offers.deliveries is None:
+        return None
+    anchor = anchor_version(twin)
+    compared = {"digest": anchor.digest} if anchor.digest else {}
+    ways = pool.fine_tune if isinstance(pool, Pool) else None
+    hidden = {"heldOut": {"uri": candidate.held_out, "digest": candidate.held_out_digest}}
+    folder = f"{offers.deliveries.rstrip('/')}/{candidate.task}/{names.digest_hex(candidate.adapter)}"
+    return {
+        "apiVersion": FINE_TUNE_RUN.api_version,
+        "kind": FINE_TUNE_RUN.kind,
+        "metadata": {
+            "name": examination_run_name(candidate.task),
+            "namespace": twin.namespace,
+            "labels": {names.LABEL_TWIN: twin.name, names.LABEL_MANAGED_BY: names.FIELD_MANAGER},
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION, "kind": "DoctorTwin", "name": twin.name, "uid": twin.uid,
+                    "controller": True, "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "twinRef": {"name": twin.name},
+            "candidate": {
+                "task": candidate.task, "validator": validator.name, "miner": candidate.miner,
+                "digest": candidate.adapter, "delivered": folder, "deadline": candidate.until,
+                **(hidden if candidate.held_out is not None else {}),
+            },
+            **({"parentDigest": candidate.parent} if candidate.parent else {}),
+            **({"anchor": compared} if anchor.digest != candidate.parent else {}),
+            "dataset": {"uri": candidate.dataset, "digest": candidate.dataset_digest},
+            "deadlineSeconds": EXAMINE_SECONDS,
+            **({"queueName": ways.queue_name} if ways and ways.queue_name else {}),
+            **({"priorityClassName": ways.priority_class_name} if ways and ways.priority_class_name else {}),
+        },
+    }  # fmt: skip
+
+
+def may_be_examined(candidate: Candidate, twin: Twin | None, *, now: datetime) -> bool:
+    """Tell whether a run may be made for it: its twin is this cluster's, and its time is not over."""
+    return _is_here(candidate, twin) and now < moment(candidate.until)
+
+
+def examined(
+    runs: Iterable[Run], candidates: Iterable[tuple[Candidate, Twin | None]], *, validator: str
+) -> tuple[ExaminedTask, ...]:
+    """Return what the ended runs came to, the newest first, and which candidates nobody here can examine."""
+    over = [
+        run
+        for run in runs
+        if run.ended and run.spec.candidate is not None and run.spec.candidate.validator == validator
+    ]
+    found = {
+        each.task: each
+        for run in sorted(over, key=lambda run: (run.status.completion_time or "", run.name), reverse=True)
+        if (each := _came_to(run)) is not None
+    }
+    for candidate, twin in candidates:
+        if not _is_here(candidate, twin):
+            found.setdefault(candidate.task, _said(
+                candidate.task, candidate.adapter, "Inconclusive",
+                f"there is no DoctorTwin {candidate.twin} in this cluster, so nobody here can examine its version",
+            ))  # fmt: skip
+    return tuple(found.values())[:MAX_EXAMINED]
+
+
+def _is_here(candidate: Candidate, twin: Twin | None) -> bool:
+    return twin is not None and not twin.deleted and twin.uid == candidate.twin_uid
+
+
+def _came_to(run: Run) -> ExaminedTask | None:
+    candidate, status = run.spec.candidate, run.status
+    if candidate is None:
+        return None
+    if status.failure is not None:
+        # A version that is another's, or none at all, is its miner's fault; anything else says nothing of it.
+        verdict = "Reject" if status.failure.failure_class == Reason.BAD_ARTIFACT.value else "Inconclusive"
+        said = f"{status.failure.failure_class}: {status.failure.message}"
+        return _said(candidate.task, candidate.digest, verdict, said)
+    if status.eval is None or status.artifact is None or status.artifact.digest != candidate.digest:
+        return _said(candidate.task, candidate.digest, "Inconclusive", "the run ended without a verdict")
+    said = f"{status.eval.samples} items: {status.eval.message or status.eval.verdict}"
+    return _said(candidate.task, candidate.digest, status.eval.verdict, said)
+
+
+def _said(task: str, adapter: str, verdict: str, message: str) -> ExaminedTask:
+    return ExaminedTask.model_validate(
+        {"task": task, "adapter": adapter, "verdict": verdict, "message": message[:_WORDS]}
+    )

@@ -1,0 +1,178 @@
+"""What a miner delivered comes to the examiner only where it is what the task asked for: another's never does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.manifest import BaseModelEntry, Lineage, manifest_digest
+from bettertherapy_api.run_progress import RunStage
+from neurons.examiner import adopting
+from neurons.examiner.hidden import hidden_items, unseen
+from neurons.store import build_manifest
+from neurons.trainer.archive import Archive
+from neurons.trainer.dataset import Dataset, parse_lines
+from neurons.trainer.errors import BadArtifact, BadData, StoreFailed
+from neurons.trainer.progress import Progress
+from tests.unit.store.lora_files import write_lora
+
+TASK = "11111111-1111-4111-8111-111111111111"
+PARENT = "sha256:" + "f" * 64
+
+
+def line(question: str, correction: str | None = None, *, before: bool = False) -> bytes:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Rest it."}]
+    if before:
+        messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello."}, *messages]
+    told: dict[str, object] = {"consent": True, "messages": messages, "rating": 3}
+    if correction is not None:
+        told["correction"] = correction
+    return json.dumps(told).encode() + b"\n"
+
+
+GIVEN = line("My knee hurts since Monday, what can I do?") + line("Is ibuprofen safe with my blood pressure pills?")
+HIDDEN = line("May I swim with a fresh scar?", "Not before the threads are out, on Friday.")
+
+
+def sha(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Delivered:
+    """A store, a folder with what a miner delivered, and a gateway that gives what it signed for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.given = {"https://v.example/dataset": GIVEN, "https://v.example/held-out": HIDDEN}
+        self.archive = Archive(f"file://{folder}/store", "dr-who", patience_seconds=0.1)
+        self.progress = Progress(attempt="pod", target=None)
+
+    def put(self, *, run: str = f"task-{TASK}", parent: str | None = PARENT, base: str = "tiny", at: str = "x") -> str:
+        folder = self.folder / "made" / at
+        write_lora(folder)
+        manifest = build_manifest(
+            folder, base_model=BaseModelEntry(name=base), lineage=Lineage(run=run, parent_digest=parent)
+        )
+        data = manifest.to_bytes()
+        (folder / "manifest.json").write_bytes(data)
+        target = self.folder / "delivered" / TASK / names.digest_hex(manifest_digest(data))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+        return manifest_digest(data)
+
+    def adopt(self, adapter: str, **changes: object) -> dict[str, object]:
+        options = {
+            "run": f"exam-{TASK}", "twin": "dr-who", "store": self.archive.store, "base_model_name": "tiny",
+            "delivered": f"file://{self.folder}/delivered/{TASK}/{names.digest_hex(adapter)}", "task": TASK,
+            "adapter_digest": adapter, "parent_digest": PARENT, "dataset_uri": "https://v.example/dataset",
+            "dataset_digest": sha(GIVEN), "held_out_uri": "https://v.example/held-out",
+            "held_out_digest": sha(HIDDEN),
+        } | changes  # fmt: skip
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        return adopting.adopt(argparse.Namespace(**options), work=work, progress=self.progress, archive=self.archive)
+
+    @property
+    def versions(self) -> list[str]:
+        folder = self.folder / "store" / "dr-who"
+        return [each.name for each in folder.iterdir() if len(each.name) == 64] if folder.is_dir() else []
+
+
+@pytest.fixture
+def delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivered]:
+    given = Delivered(tmp_path)
+
+    async def fetch(uri: str, *, at_most: int, loopback: bool = False) -> bytes:
+        if uri not in given.given:
+            raise BadData(f"{uri}: the gateway answered 410: the dataset is no more")
+        return given.given[uri]
+
+    monkeypatch.setattr(adopting, "fetch", fetch)
+    return given
+
+
+def test_what_was_delivered_lies_where_versions_are_and_again_nothing_changes(delivered: Delivered) -> None:
+    adapter = delivered.put()
+    for _ in range(2):
+        told = delivered.adopt(adapter)
+        assert told["digest"] == adapter
+    assert delivered.versions == [names.digest_hex(adapter)]
+    document = json.loads(delivered.progress.documents()["progress.json"])
+    assert (document["stage"], document["artifact"]["digest"]) == (RunStage.DONE, adapter)
+    assert (document["dataset"]["digest"], document["dataset"]["interactions"]) == (sha(GIVEN), 2)
+    assert asyncio.run(delivered.archive.dataset(sha(HIDDEN))) == HIDDEN
+    record = asyncio.run(delivered.archive.lineage(adapter))
+    assert record is not None
+    assert (record.parent_digest, len(record.lines)) == (PARENT, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"run": "task-22222222-2222-4222-8222-222222222222"}, "names the run"),
+        ({"run": "night-2"}, "names the run"),
+        ({"parent": "sha256:" + "e" * 64}, "names the parent"),
+        ({"parent": None}, "names the parent"),
+        ({"base": "another"}, "names the base model"),
+    ],
+)
+def test_anothers_version_is_the_miners_own_fault_and_is_not_adopted(
+    delivered: Delivered, changes: dict[str, str | None], words: str
+) -> None:
+    adapter = delivered.put(**changes)  # type: ignore[arg-type]
+    with pytest.raises(BadArtifact, match=words):
+        delivered.adopt(adapter)
+    assert delivered.versions == []
+
+
+def test_other_bytes_under_the_reported_digest_are_refused(delivered: Delivered) -> None:
+    adapter = delivered.put()
+    folder = delivered.folder / "delivered" / TASK / names.digest_hex(adapter)
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadArtifact, match="not taken"):
+        delivered.adopt(adapter)
+    other = delivered.put(run="task-2", at="y")
+    folder = delivered.folder / "delivered" / TASK
+    claimed = "sha256:" + "c" * 64
+    (folder / names.digest_hex(other)).rename(folder / ("c" * 64))
+    with pytest.raises(BadArtifact, match="its digest is"):
+        delivered.adopt(claimed)
+    assert delivered.versions == []
+
+
+def test_nothing_delivered_and_a_dataset_that_was_taken_back_say_nothing_of_the_version(delivered: Delivered) -> None:
+    with pytest.raises(StoreFailed, match="delivered no adapter"):
+        delivered.adopt("sha256:" + "b" * 64)
+    adapter = delivered.put()
+    del delivered.given["https://v.example/held-out"]
+    (delivered.folder / "store").rename(delivered.folder / "gone")
+    with pytest.raises(BadData, match="no more"):
+        delivered.adopt(adapter)
+    with pytest.raises(BadData, match="another dataset"):
+        delivered.adopt(adapter, dataset_digest="sha256:" + "1" * 64)
+
+
+def test_hidden_items_are_what_the_doctor_wrote_to_a_first_question() -> None:
+    data = HIDDEN + line("And my elbow?") + line("And then?", "On Friday.", before=True) + HIDDEN.replace(b"3", b"4")
+    [item] = hidden_items(parse_lines(data, where="x"))
+    assert (item.question, item.gold) == (
+        "May I swim with a fresh scar?", "Not before the threads are out, on Friday.",
+    )  # fmt: skip
+
+
+def test_an_item_that_the_dataset_has_the_like_of_is_left_out_and_no_other() -> None:
+    lines = parse_lines(GIVEN, where="x")
+    asked = hidden_items(
+        parse_lines(HIDDEN + line("My knee hurts since Monday, what could I do?", "Come on Tuesday."), where="x")
+    )
+    assert len(asked) == 2
+    [left] = unseen(asked, Dataset(lines=lines, refused={}, digest=sha(GIVEN)))
+    assert left.question == "May I swim with a fresh scar?"

@@ -1,0 +1,204 @@
+"""What tenants may name: the operator begins nothing out of bounds, says why, and disturbs nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from tests.unit.operator.played import Played
+from tests.unit.operator.run_samples import run
+from tests.unit.operator.samples import NAMESPACE, digest, pool
+from twin_operator.domain.bounds import ENGINE_FLAGS, Bounds, allows, flag_of, pool_out_of_bounds, run_out_of_bounds
+from twin_operator.domain.reasons import Reason
+from twin_operator.engine.resources import Key
+from twin_operator.settings import Images, from_environment
+
+Spec = dict[str, Any]
+OWN = Images()
+STORE = {"uri": "pvc://adapters/store"}
+
+POOLS: dict[str, tuple[Spec, str]] = {
+    "an engine image": ({"engine": {"image": "evil"}}, "spec.engine.image is evil"),
+    "a miner image": ({"miner": {"image": "evil"}}, "spec.miner.image is evil"),
+    "a trainer image": ({"fineTune": {"image": "evil"}}, "spec.fineTune.image is evil"),
+    "a folder of the node": ({"cache": {"hostPath": "/etc"}}, "spec.cache.hostPath is /etc"),
+    "a runtime class": ({"runtimeClassName": "x"}, "spec.runtimeClassName is x"),
+    "a priority": ({"engine": {"pod": {"priorityClassName": "p"}}}, "spec.engine.pod.priorityClassName is p"),
+    "a miner's priority": ({"miner": {"pod": {"priorityClassName": "p"}}}, "spec.miner.pod.priorityClassName is p"),
+    "a trainer's priority": ({"fineTune": {"priorityClassName": "p"}}, "spec.fineTune.priorityClassName is p"),
+    "a store": ({"store": {"uri": "file:///etc/keys"}}, "spec.store.uri is file:///etc/keys"),
+    "steps that are decoded": ({"store": {"uri": "pvc://c/%2e%2E/x"}}, "leads out of its folder"),
+    "a server of keys": (
+        {"baseModel": {"name": "m"}, "engine": {"endpoint": "http://169.254.169.254"}}, "a link-local address"
+    ),
+    "no flag": ({"engine": {"args": ["evil/model"]}}, "write each argument in one element"),
+    **{
+        flag: ({"engine": {"args": [flag]}}, "which tenants may not set here")
+        for flag in (
+            "--kv-events-config={}", "--kv-transfer-config={}", "--grpc", "--trust-remote-code", "--trust_remote_code",
+            "--allowed-local-media-path=/", "--tool-parser-plugin=/x", "--enable-log-outputs", "--api-k=x", "--api_key",
+            "--kv-transfer-config.kv_connector=x", "--enable-pre", "--gpu-memory-util=1",
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", POOLS)
+def test_what_a_pool_may_not_name(what: str) -> None:
+    spec, says = POOLS[what]
+    found = pool_out_of_bounds(pool(**spec), Bounds(), OWN)
+    assert found is not None
+    assert found.reason is Reason.OUT_OF_BOUNDS
+    assert says in found.message
+
+
+def test_what_the_platforms_team_allows_is_within_bounds() -> None:
+    bounds = Bounds(
+        images=("registry.example/team/*",), host_paths=("/var/cache/models",), priority_classes=("gold",),
+        stores=("s3://ours/*",), models=("pvc://models/*",),
+    )  # fmt: skip
+    spec: Spec = {
+        "engine": {
+            "image": "registry.example/team/vllm:1", "args": ["--gpu_memory_utilization=0.9", "--seed=1"],
+            "pod": {"priorityClassName": "gold"},
+        },
+        "miner": {"image": OWN.neuron}, "cache": {"hostPath": "/var/cache/models"}, "runtimeClassName": "nvidia",
+        "store": {"uri": "s3://ours/x"}, "baseModel": {"name": "m", "uri": "pvc://models/m"},
+    }  # fmt: skip
+    assert pool_out_of_bounds(pool(**spec), bounds, OWN) is None
+    assert pool_out_of_bounds(pool(**{**spec, "store": {"uri": "s3://ours-not/x"}}), bounds, OWN) is not None
+
+
+@pytest.mark.parametrize("flag", ENGINE_FLAGS)
+def test_each_flag_of_the_list_is_taken_in_full_alone(flag: str) -> None:
+    def tried(argument: str) -> bool:
+        return pool_out_of_bounds(pool(engine={"args": [argument]}), Bounds(), OWN) is None
+
+    assert tried(flag)
+    assert tried(f"{flag.replace('-', '_').replace('__', '--', 1)}=1")
+    assert tried(f"{flag}.part=1")
+    shorter = flag[:-1]
+    assert tried(shorter) == (shorter in ENGINE_FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "flag"),
+    [
+        ("--a-b=c", "--a-b"),
+        ("--a_b", "--a-b"),
+        ("--a.b=c.d", "--a"),
+        ("-a", None),
+        ("a", None),
+        ("--", None),
+        ("", None),
+    ],
+)
+def test_which_flag_an_argument_sets(argument: str, flag: str | None) -> None:
+    assert flag_of(argument) == flag
+
+
+def test_a_star_stands_for_any_rest() -> None:
+    assert allows(("a/*",), "a/b")
+    assert not allows(("a/*",), "ab")
+    assert not allows((), "a")
+    assert allows(("*",), "a")
+
+
+RUNS: dict[str, tuple[Spec, str]] = {
+    "its own image": ({"image": "evil"}, "spec.image is evil"),
+    "a system priority": ({"priorityClassName": "system-node-critical"}, "spec.priorityClassName is system-node"),
+    "another claim": ({"dataset": {"uri": "pvc://payroll/x"}}, "is on claim payroll"),
+    "a file of the pod": ({"dataset": {"uri": "file:///var/run/x"}}, "spec.dataset.uri is file:///var/run/x"),
+}
+
+
+@pytest.mark.parametrize("what", RUNS)
+def test_what_a_run_may_not_name(what: str) -> None:
+    spec, says = RUNS[what]
+    found = run_out_of_bounds(run(**spec), pool(store=STORE), Bounds(), OWN)
+    assert found is not None
+    assert says in found.message
+    assert "operator's chart" in found.message
+    assert run_out_of_bounds(run(), pool(store=STORE), Bounds(), OWN) is None
+    assert (
+        run_out_of_bounds(run(**RUNS["another claim"][0]), pool(store=STORE), Bounds(claims=("payroll",)), OWN) is None
+    )
+
+
+async def test_a_pool_out_of_bounds_starts_nothing_and_says_why() -> None:
+    world = Played()
+    world.start_pool(engine={"device": "CPU", "image": "evil"})
+    world.start_pool("q")
+    await world.lead()
+    await world.settle()
+    status, reason, message = world.condition("Ready", world.pool())
+    assert (status, reason) == ("False", "OutOfBounds")
+    assert "spec.engine.image is evil" in message
+    deployments = set(world.api.kinds("Deployment"))
+    assert deployments == {"q-engine", "q-miner"}, "the other pool has its own"
+
+
+async def test_what_runs_goes_on_when_its_pool_goes_out_of_bounds() -> None:
+    world = Played()
+    world.start_pool()
+    await world.lead()
+    await world.settle()
+    key = Key("Deployment", NAMESPACE, "p-engine")
+    before = json.dumps(world.api.objects[key]["spec"], sort_keys=True)
+    named = {**world.pool()["spec"], "engine": {"device": "CPU", "maxLoras": 4, "args": ["--trust-remote-code"]}}
+    world.api.put_spec(Key("MinerPool", NAMESPACE, "p"), named)
+    await world.settle()
+    assert world.condition("Ready", world.pool())[1] == "OutOfBounds"
+    assert json.dumps(world.api.objects[key]["spec"], sort_keys=True) == before
+    world.api.put_spec(Key("MinerPool", NAMESPACE, "p"), {**named, "engine": {"device": "CPU", "maxLoras": 4}})
+    await world.settle()
+    assert world.condition("Ready", world.pool())[1] != "OutOfBounds"
+
+
+async def test_a_run_out_of_bounds_ends_and_holds_no_place_in_line() -> None:
+    world = Played()
+    world.start_pool(store=STORE, fineTune={"maxConcurrentRuns": 1})
+    world.start_twin()
+    await world.lead()
+    await world.settle()
+    for name, spec in (("evil", {"image": "evil"}), ("good", {})):
+        world.api.put({
+            "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "twinRef": {"name": "dr-a"}, "parentDigest": digest("a"),
+                "dataset": {"uri": "pvc://adapters/store/dr-a/interactions"}, **spec,
+            },
+        })  # fmt: skip
+        await world.settle()
+    runs = world.api.kinds("FineTuneRun")
+    assert world.condition("Failed", runs["evil"])[:2] == ("True", "OutOfBounds")
+    assert runs["evil"]["status"]["failure"]["retryable"] is False
+    assert world.condition("Queued", runs["good"])[0] == "False"
+    assert set(world.api.kinds("Job")) == {"good"}
+
+
+async def test_no_run_begins_in_a_pool_that_is_out_of_bounds() -> None:
+    world = Played()
+    world.start_pool(store=STORE, fineTune={"image": "evil"})
+    world.start_twin()
+    await world.lead()
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "metadata": {"name": "r", "namespace": NAMESPACE},
+        "spec": {
+            "twinRef": {"name": "dr-a"}, "parentDigest": digest("a"),
+            "dataset": {"uri": "pvc://adapters/store/dr-a/interactions"},
+        },
+    })  # fmt: skip
+    await world.settle()
+    status, reason, message = world.condition("Queued", world.api.kinds("FineTuneRun")["r"])
+    assert (status, reason) == ("True", "OutOfBounds")
+    assert "MinerPool p may start nothing: spec.fineTune.image is evil" in message
+
+
+def test_the_environment_tells_the_bounds() -> None:
+    said = from_environment([], {"TWIN_TENANTS": '{"images": ["a/*"]}'}).tenants
+    assert Bounds.model_validate_json(said or "").images == ("a/*",)
+    assert from_environment([], {}).tenants is None

@@ -1,0 +1,315 @@
+"""The operator has tasks' versions examined: one run each, by its own image, credited truly, chosen by the doctor."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bettertherapy_api import names
+from bettertherapy_api.finetune_run import FineTuneRunSpec
+from bettertherapy_api.round_progress import Candidate, RoundOrder, TasksReport, progress_name, read_document
+from tests.unit.operator.played import Played, api_error, without_server_fields
+from tests.unit.operator.rounds.samples import STARTED as ROUND_STARTED
+from tests.unit.operator.rounds.samples import done as round_done
+from tests.unit.operator.rounds.samples import round_, round_object
+from tests.unit.operator.run_samples import MADE, STARTED, run
+from tests.unit.operator.samples import NAMESPACE, digest, pool, twin
+from tests.unit.operator.validator.validators import children as children_of_validator
+from tests.unit.operator.validator.validators import gateway_container, gateway_pod, validator, validator_object
+from twin_operator.domain.batches import take_along
+from twin_operator.domain.objects import Run
+from twin_operator.domain.task_versions import better_than, is_twins_own
+from twin_operator.engine.conditions import Finding
+from twin_operator.engine.resources import Key, Manifest
+from twin_operator.engine.times import timestamp
+from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
+from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
+from twin_operator.kinds.finetune_run.plan import RunView, plan_run
+from twin_operator.kinds.finetune_run.task import awaits_choice
+from twin_operator.kinds.validator_round.examinations import build_examination_run, examination_run_name, examined
+from twin_operator.kinds.validator_round.order import order_of
+from twin_operator.settings import Images
+
+TASK = "11111111-1111-4111-8111-111111111111"
+HOTKEY = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
+OFFERS = {"publicUrl": "https://v.example", "deliveries": "pvc://deliveries/tasks"}
+TASKS = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": OFFERS}}
+STORE = {"uri": "pvc://adapters/store"}
+URL = f"https://v.example/v1/tasks/{TASK}/examination?digest=x&signature=y"
+
+
+def candidate(uid: str = "uid-twin", *, task: str = TASK, **changes: Any) -> Candidate:
+    given = {
+        "task": task, "twin": "dr-a", "twinUID": uid, "miner": HOTKEY, "adapter": digest("b"), "parent": digest("a"),
+        "dataset": URL, "datasetDigest": digest("d"), "heldOut": URL, "heldOutDigest": digest("e"),
+        "until": timestamp(datetime.now(UTC) + timedelta(hours=24)),
+    }  # fmt: skip
+    return Candidate.model_validate(given | changes)
+
+
+def examining(name: str = f"exam-{TASK}", *, task: str = TASK, letter: str = "b", **more: Any) -> Run:
+    """A run that examines a candidate."""
+    own = {
+        "task": task, "validator": "v", "miner": HOTKEY, "digest": digest(letter), "deadline": "2030-01-01T00:00:00Z",
+        "delivered": f"pvc://deliveries/tasks/{task}/{letter * 64}", "heldOut": {"uri": URL, "digest": digest("e")},
+    }  # fmt: skip
+    dataset = {"uri": URL, "digest": digest("d")}
+    return run(name, **({"candidate": own, "dataset": dataset} | more))
+
+
+def passed(score: int = 90, *, verdict: str = "Promote", letter: str = "b", at: str = "04") -> dict[str, Any]:
+    metrics = [{"name": "score", "valuePercent": score, "baselinePercent": 80}]
+    return {
+        **STARTED, "completionTime": f"2026-01-02T{at}:00:00Z", "verdict": verdict,
+        "eval": {"verdict": verdict, "samples": 50, "message": "no worse", "metrics": metrics},
+        "artifact": {"digest": digest(letter), "uri": MADE.uri, "rank": 8, "bytes": 1},
+        "dataset": {"uri": "x", "digest": digest("d"), "interactions": 3},
+    }  # fmt: skip
+
+
+def failed(kind: str) -> dict[str, Any]:
+    return {
+        **STARTED, "completionTime": "2026-01-02T04:00:00Z",
+        "failure": {"class": kind, "retryable": False, "message": "because"},
+    }  # fmt: skip
+
+
+def test_the_run_names_all_that_is_examined_and_is_one_that_the_api_takes() -> None:
+    of = twin("dr-a")
+    made = build_examination_run(candidate(of.uid), validator(**TASKS), of, pool(store=STORE))
+    assert made is not None
+    spec = FineTuneRunSpec.model_validate(made["spec"])
+    assert (made["metadata"]["name"], spec.parent_digest) == (f"exam-{TASK}", digest("a"))
+    assert len(made["metadata"]["name"]) <= 54
+    assert spec.candidate is not None
+    assert spec.candidate.delivered == f"pvc://deliveries/tasks/{TASK}/{'b' * 64}"
+    assert (spec.candidate.held_out.digest if spec.candidate.held_out else "") == digest("e")
+    assert spec.task is None
+    without = candidate(of.uid, heldOut=None, heldOutDigest=None)
+    made = build_examination_run(without, validator(**TASKS), of, Finding("NoStore", "x"))  # type: ignore[arg-type]
+    assert made is not None
+    assert FineTuneRunSpec.model_validate(made["spec"]).candidate.held_out is None  # type: ignore[union-attr]
+    assert build_examination_run(candidate(of.uid), validator(), of, pool()) is None, "it takes no deliveries"
+
+
+def test_what_brings_it_runs_the_operators_image_without_a_model_and_may_write_the_twins_folder_alone() -> None:
+    made, of = examining(image="evil:1"), twin("dr-a")
+    assert made.spec.candidate is not None
+    job = build_adoption_job(made, made.spec.candidate, of, pool(store=STORE), Images(trainer_cpu="ours:1"))
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert (container["name"], container["image"]) == ("trainer", "ours:1")
+    assert container["command"] == ["python", "-m", "neurons.examiner.adopting"]
+    assert "initContainers" not in pod
+    assert f"--task={TASK}" in container["args"]
+    assert f"--held-out-digest={digest('e')}" in container["args"]
+    writable = [each["subPath"] for each in container["volumeMounts"] if "subPath" in each and not each.get("readOnly")]
+    assert writable == ["store/dr-a"]
+    assert [each["mountPath"] for each in container["volumeMounts"] if "deliveries" in each["mountPath"]] == [
+        "/mnt/pvc/deliveries"
+    ]
+
+
+def test_the_examiner_is_told_who_trained_it_and_on_what() -> None:
+    job = build_examiner_job(examining(), twin("dr-a"), pool(store=STORE), Images(), child=digest("b"), prompt=False)
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert f"--trained-by=task-{TASK}" in container["args"]
+    assert f"--dataset-digest={digest('d')}" in container["args"]
+    assert f"--held-out-digest={digest('e')}" in container["args"]
+    ordinary = build_examiner_job(run(), twin("dr-a"), pool(store=STORE), Images(), child=digest("b"), prompt=False)
+    args = ordinary["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert not [each for each in args if each.startswith(("--trained-by", "--dataset-digest", "--held-out"))]
+
+
+def test_a_candidate_shares_no_trainer() -> None:
+    others = [run("r2", twin="dr-b"), examining("exam-2", twin="dr-c")]
+    assert [each.name for each in take_along(run("r1"), others, most=9, fits=lambda _: True)] == ["r2"]
+    assert take_along(examining(), others, most=9, fits=lambda _: True) == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "words"),
+    [
+        (passed(), "Promote", "50 items: no worse"),
+        (passed(verdict="Reject"), "Reject", "no worse"),
+        (passed(verdict="Inconclusive"), "Inconclusive", "no worse"),
+        (failed("BadArtifact"), "Reject", "BadArtifact: because"),
+        (failed("StoreFailed"), "Inconclusive", "StoreFailed: because"),
+        (failed("TaskOverdue"), "Inconclusive", "because"),
+        (failed("OutOfMemory"), "Inconclusive", "because"),
+        (passed(letter="c"), "Inconclusive", "without a verdict"),
+    ],
+)
+def test_what_a_run_came_to_is_told_in_words(status: dict[str, Any], verdict: str, words: str) -> None:
+    [found] = examined([examining(status=status)], [], validator="v")
+    assert (found.task, found.adapter, found.verdict) == (TASK, digest("b"), verdict)
+    assert words in found.message
+    assert examined([examining(status=status)], [], validator="another") == ()
+    assert examined([examining(status=STARTED), run(status=passed())], [], validator="v") == ()
+
+
+def test_a_twin_that_is_not_here_can_be_examined_by_nobody_and_that_is_said() -> None:
+    [found] = examined([], [(candidate("uid-other"), twin("dr-a"))], validator="v")
+    assert (found.verdict, "no DoctorTwin dr-a" in found.message) == ("Inconclusive", True)
+    [found] = examined([], [(candidate(), None)], validator="v")
+    assert found.verdict == "Inconclusive"
+
+
+def test_a_round_is_told_of_them_only_where_tasks_are_offered() -> None:
+    came = examined([examining(status=passed())], [], validator="v")
+    made = round_(status=ROUND_STARTED)
+    order = read_document(RoundOrder, order_of(made, validator(**TASKS), examined=came).to_json())
+    assert isinstance(order, RoundOrder)
+    assert order.tasks is not None
+    assert order.tasks.examine
+    assert [each.task for each in order.examined] == [TASK]
+    assert order_of(made, validator(), examined=came).examined == ()
+
+
+def test_it_is_the_doctors_to_choose_and_the_best_is_named() -> None:
+    of = twin("dr-a")
+    first = examining(status=passed(85))
+    best = examining("exam-2", task=TASK.replace("1", "2"), letter="c", status=passed(92, letter="c", at="05"))
+    same = examining("exam-3", task=TASK.replace("1", "3"), letter="d", status=passed(92, letter="d", at="06"))
+    lost = examining("exam-4", status=passed(99, verdict="Reject"))
+    other = examining("exam-5", status=passed(99), parentDigest=digest("9"))
+    runs = [first, best, same, lost, other, run("night", status=passed(99))]
+    assert better_than(first, runs) is best
+    assert better_than(same, runs) is best
+    assert better_than(best, runs) is None
+    assert not is_twins_own(of, best)
+    said = awaits_choice(first, of, digest("b"), runs)
+    assert said is not None
+    assert "exam-2 did better" in said.message
+    assert f"approve={digest('c')}" in said.message
+    view = RunView(run=best, twin=of, pool=pool(store=STORE), obstacle=None, of_twin=tuple(runs))
+    plan = plan_run(view, Images(), now=datetime(2026, 1, 2, 7, tzinfo=UTC))
+    promoted = next(each for each in plan.conditions if each.type == "Promoted")
+    assert (promoted.status, promoted.reason) == ("False", "AwaitingChoice")
+    assert f"approve={digest('c')}" in promoted.message
+
+
+def test_one_that_nobody_could_begin_in_time_is_given_up() -> None:
+    view = RunView(run=examining(), twin=twin("dr-a"), pool=pool(store=STORE), obstacle=None)
+    plan = plan_run(view, Images(), now=datetime(2031, 1, 1, tzinfo=UTC))
+    assert plan.status["failure"]["class"] == "TaskOverdue"
+    assert "examination" in plan.status["failure"]["message"]
+
+
+def test_the_gateway_may_write_the_folder_of_deliveries_and_nothing_beside_it() -> None:
+    container = gateway_container(**TASKS)
+    assert {"name": "DELIVERIES_URI", "value": "pvc://deliveries/tasks"} in container["env"]
+    [found] = [each for each in container["volumeMounts"] if each["name"] == "deliveries"]
+    assert (found["mountPath"], found["subPath"]) == ("/mnt/pvc/deliveries/tasks", "tasks")
+    assert "envFrom" not in container
+    volumes = {each["name"]: each for each in gateway_pod(**TASKS)["volumes"]}
+    assert volumes["deliveries"]["persistentVolumeClaim"]["claimName"] == "deliveries"
+    plain = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": {"publicUrl": "https://v.example"}}}
+    assert "deliveries" not in {each["name"] for each in gateway_pod(**plain)["volumes"]}
+
+    def datasets(**spec: Any) -> list[str]:
+        cron = children_of_validator(**spec)["CronJob", "v-datasets"]
+        pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        return list(pod["containers"][0]["args"])
+
+    assert "--hold-out" in datasets(**TASKS)
+    assert "--hold-out" not in datasets(**plain)
+
+
+# In the operator as it runs
+
+
+async def announced(*, twin_is_another: bool = False, world: Played | None = None) -> Played:
+    """A round that is complete and names a candidate."""
+    world = world or Played()
+    world.start_pool(store=STORE)
+    world.start_pod()
+    world.report()
+    world.start_twin()
+    uid = "uid-another" if twin_is_another else str(world.twin()["metadata"]["uid"])
+    world.api.put(without_server_fields(validator_object(**TASKS)))
+    complete = {**ROUND_STARTED, "completionTime": timestamp(datetime.now(UTC)), "resultsDigest": digest("d")}
+    owner = world.api.objects[Key("Validator", NAMESPACE, "v")]["metadata"]["uid"]
+    complete["validatorUID"] = owner
+    made = world.api.put(without_server_fields(round_object("r1", status=complete)))
+    said = round_done(candidates=(candidate(uid),), tasks=TasksReport(made=1))
+    world.api.put({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {
+            "name": progress_name("r1"), "namespace": NAMESPACE,
+            "labels": {names.LABEL_ROUND: "r1", names.LABEL_COMPONENT: "progress"},
+            "ownerReferences": [{
+                "apiVersion": names.API_VERSION, "kind": "ValidatorRound", "name": "r1",
+                "uid": made["metadata"]["uid"], "controller": True,
+            }],
+        },
+        "data": {"round.json": order_of(round_(status=ROUND_STARTED), validator(**TASKS)).to_json(),
+                 "progress.json": said.to_json()},
+    })  # fmt: skip
+    return world
+
+
+def exams(world: Played) -> list[str]:
+    return [key.name for key in world.api.objects if key.kind == "FineTuneRun"]
+
+
+async def test_what_a_round_names_gets_one_run_whoever_looks_again() -> None:
+    world = await announced()
+    await world.lead()
+    await world.settle()
+    assert exams(world) == [examination_run_name(TASK)]
+    for _ in range(2):
+        await world.lead()
+        await world.settle()
+    made = [each for each in world.api.writes if each.key.kind == "FineTuneRun" and each.verb == "create"]
+    assert len(made) == 1
+    assert world.problems == []
+
+
+async def test_of_another_twin_of_that_name_none_is_made() -> None:
+    world = await announced(twin_is_another=True)
+    await world.lead()
+    await world.settle()
+    assert exams(world) == []
+
+
+async def test_a_refusal_holds_up_nothing_and_is_told() -> None:
+    world = await announced()
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "FineTuneRun":
+            raise api_error(403, "a policy says no")
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    assert exams(world) == []
+    assert world.problems == []
+    world.api.refuse = lambda verb, key, body: None
+    await world.lead()
+    await world.settle()
+    assert exams(world) == [examination_run_name(TASK)]
+
+
+async def test_the_next_round_is_told_what_the_examination_came_to_and_stays_told() -> None:
+    world = await announced()
+    await world.lead()
+    await world.settle()
+    name = examination_run_name(TASK)
+    made = world.api.objects[Key("FineTuneRun", NAMESPACE, name)]
+    world.api.put({
+        **{part: made[part] for part in ("apiVersion", "kind")}, "metadata": {"name": name, "namespace": NAMESPACE},
+        "status": {**passed(), "completionTime": timestamp(datetime.now(UTC))},
+    })  # fmt: skip
+    world.api.put(without_server_fields(round_object("r2")))
+    await world.settle()
+    for _ in range(2):
+        found = world.api.objects[Key("ConfigMap", NAMESPACE, progress_name("r2"))]
+        order = read_document(RoundOrder, found["data"]["round.json"])
+        assert isinstance(order, RoundOrder), order
+        assert [(each.task, each.adapter, each.verdict) for each in order.examined] == [(TASK, digest("b"), "Promote")]
+        world.api.objects.pop(Key("FineTuneRun", NAMESPACE, name), None)
+        await world.lead()
+        await world.settle()
