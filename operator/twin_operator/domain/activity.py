@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bettertherapy_api.metrics import miner
 from twin_operator.engine.prometheus import Sample
 
 WINDOW_SECONDS: Final = 600
 _MOST: Final = 2.0**40
 """Thousandths of a request in flight that are believed."""
-_IN_FLIGHT: Final = "bettertherapy_miner_in_flight"
-_PAGE: Final = "bettertherapy_miner_pods_ready"
+_IN_FLIGHT: Final = miner.IN_FLIGHT.name
+_PAGE: Final = miner.PODS_READY.name
 """Every miner's page has it, whoever was asked."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from bettertherapy_api.metrics import engine, miner
 from twin_operator.engine.prometheus import Sample
 
 FRESH_SECONDS: Final = 90
@@ -20,12 +21,12 @@ FRESH_SECONDS: Final = 90
 _MOST: Final = 2.0**53
 """A float counts up to here: no figure is above it."""
 
-_RUNNING: Final = "vllm:num_requests_running"
-_WAITING: Final = "vllm:num_requests_waiting"
-_KV: Final = "vllm:kv_cache_usage_perc"
-_HELD: Final = "bettertherapy_miner_held"
-_IN_FLIGHT: Final = "bettertherapy_miner_in_flight"
-_REQUESTS: Final = "bettertherapy_miner_requests_total"
+_RUNNING: Final = engine.RUNNING.name
+_WAITING: Final = engine.WAITING.name
+_KV: Final = engine.KV_CACHE.name
+_HELD: Final = miner.HELD.name
+_IN_FLIGHT: Final = miner.IN_FLIGHT.name
+_REQUESTS: Final = miner.REQUESTS.name
 _OF_TWINS: Final = 'twin!=""'
 """Questions for models that don't exist wake nobody."""
 

@@ -21,7 +21,9 @@ from neurons.miner.subnet import SubnetMetrics
 from neurons.validator.gateway.metrics import Metrics as GatewayMetrics
 from neurons.validator.rounds.prometheus import QUERIES
 from tests.promql import asked, faults
+from twin_operator.domain.activity import queries as activity_queries
 from twin_operator.domain.canary_analysis import Trial, queries
+from twin_operator.domain.scaling_signals import queries as scaling_queries
 from twin_operator.engine.metrics import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,7 +31,13 @@ NAME = r"bettertherapy_(?:agent|miner|gateway|operator)_[a-z_]*[a-z]\b"
 CANARY = tuple(
     queries([Trial(twin="a", canary="a-1", stable="a-2")], window_seconds=60, matchers='namespace="n"').values()
 )
-READ = {Reader.CANARY: CANARY, Reader.ROUNDS: QUERIES, Reader.TOP: tuple(top_queries("clinic").values())}
+READ = {
+    Reader.PLACEMENT: tuple(activity_queries('namespace="n"').values()),
+    Reader.AUTOSCALER: tuple(scaling_queries('namespace="n"').values()),
+    Reader.CANARY: CANARY,
+    Reader.ROUNDS: QUERIES,
+    Reader.TOP: tuple(top_queries("clinic").values()),
+}
 """All that is asked, by who asks."""
 
 
@@ -154,3 +162,14 @@ def test_every_label_in_the_repository_is_one_of_its_series() -> None:
 
 def test_target_labels_are_told() -> None:
     assert {"namespace", "pod", "component", "pool"} <= set(TARGET_LABELS)
+
+
+def test_nobody_who_reads_writes_a_series_name_by_hand() -> None:
+    """Of another program's page itself, which isn't Prometheus', the agent reads by its own words."""
+    wrong = [
+        (name, found)
+        for name, text in texts()
+        if name.split("/")[0] in {"operator", "neurons", "cli"} and name.endswith(".py")
+        for found in re.findall(rf'["\']({NAME}|vllm:[a-z_]+[a-z])["\'{{\[]', text)
+    ]
+    assert wrong == []
