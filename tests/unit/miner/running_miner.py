@@ -48,9 +48,7 @@ class Twin:
 
     def entry(self, name: str) -> TwinEntry:
         prompt = names.prompt_digest(self.system_prompt) if self.system_prompt is not None else None
-        return TwinEntry(
-            name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods
-        )
+        return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods)
 
 
 def header(pool: str = "pool", generation: int = 1) -> PoolHeader:
