@@ -242,3 +242,16 @@ async def test_whatever_comes_and_goes_what_answers_is_held_somewhere(seed: int)
                 answers = {(each["name"], letter) for letter in "ab" if digest(letter) == version["digest"]}
                 told = [pod for pod in resident if answers <= set(wanted(world, pod))]
                 assert any(answers <= resident[pod] for pod in told), f"step {step}: nobody keeps {answers}"
+
+
+async def test_where_the_slices_were_lost_whoever_holds_a_twin_goes_on_until_its_new_pods_hold_it() -> None:
+    world = await fleet(9, 3, **SPREAD)
+    before = {name: set(wanted(world, name)) for name in pods(world).values()}
+    for name in list(world.api.kinds("RoutingSlice")):
+        world.api.drop(Key("RoutingSlice", NAMESPACE, name))
+    await world.settle(rounds=100_000)
+    assert len(world.entries()) == 9
+    after = {name: set(wanted(world, name)) for name in pods(world).values()}
+    assert all(before[name] <= after[name] for name in before)
+    await hold(world)
+    assert {len(holders(world, f"dr-{number}")) for number in range(9)} == {1}
