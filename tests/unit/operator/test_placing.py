@@ -92,6 +92,19 @@ async def test_a_pool_with_one_pod_says_nothing_of_pods() -> None:
     assert all("pods" not in each for each in world.entries().values())
 
 
+async def test_a_second_pod_that_comes_and_goes_leaves_the_entries_as_they_were() -> None:
+    world = await fleet(4, 1)
+    before = world.entries()
+    start(world, "e1")
+    await world.settle(rounds=100_000)
+    await hold(world)
+    assert fullest(world, 4) == 2
+    world.api.drop(Key("PodReport", NAMESPACE, "e1"))
+    world.api.drop(Key("Pod", NAMESPACE, "e1"))
+    await world.settle(rounds=100_000)
+    assert world.entries() == before
+
+
 async def test_spread_twins_are_held_by_their_pods_alone_and_counted_there() -> None:
     world = await fleet(6, 3, placement={"mode": "Spread", "replicas": 2})
     assert {len(holders(world, f"dr-{number}")) for number in range(6)} == {2}
