@@ -12,6 +12,7 @@ from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.played import Played
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator.engine.resources import Key, Manifest
+from twin_operator.kinds.miner_pool.plan import adapters_of
 
 SPREAD: dict[str, Any] = {"placement": {"mode": "Spread", "replicas": 1}}
 
@@ -118,6 +119,18 @@ async def test_spread_twins_are_held_by_their_pods_alone_and_counted_there() -> 
     assert all(name in message for name in holders(world, "dr-0"))
     assert world.condition("AdaptersVerified", twin)[1] == "Unproven"  # no fingerprint is reported here
     assert world.pool()["status"]["adapters"] == {"desired": 6, "loaded": 6, "failed": 0}
+
+
+async def test_an_engine_keeps_at_hand_what_its_fullest_pod_holds_of_spread_twins() -> None:
+    def at_hand(world: Played) -> str:
+        containers = world.api.kinds("Deployment")["p-engine"]["spec"]["template"]["spec"]["containers"]
+        (said,) = [each for each in containers[0]["args"] if each.startswith("--max-cpu-loras=")]
+        return str(said)
+
+    everywhere, spread = await fleet(40, 4, slots=8), await fleet(40, 4, slots=8, **SPREAD)
+    assert int(at_hand(everywhere).partition("=")[2]) >= 40
+    held = adapters_of(spread.process.world.published(next(spread.process.world.pools(NAMESPACE))))
+    assert 10 <= held <= 13
 
 
 async def test_a_spread_version_takes_over_when_its_own_pods_have_verified_it() -> None:

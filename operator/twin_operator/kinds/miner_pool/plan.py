@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,8 +57,14 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
 
 
 def adapters_of(published: Published) -> int:
-    """Return how many adapters each engine pod is to hold."""
-    return sum(len(entry.adapters) for entry in published.entries().values())
+    """Return how many adapters that engine pod is to hold which is to hold most of them."""
+    everywhere, by_pod = 0, Counter[str]()
+    for entry in published.entries().values():
+        if entry.placement is None or entry.pods is None:
+            everywhere += len(entry.adapters)
+        else:
+            by_pod.update(dict.fromkeys(entry.pods, len(entry.adapters)))
+    return everywhere + max(by_pod.values(), default=0)
 
 
 def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
