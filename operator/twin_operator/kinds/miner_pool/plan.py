@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -89,8 +90,14 @@ def plan_size(gathered: Gathered, *, now: datetime) -> Sizing | None:
 
 
 def adapters_of(published: Published) -> int:
-    """Return how many adapters each engine pod is to hold."""
-    return sum(len(entry.adapters) for entry in published.entries().values())
+    """Return how many adapters that engine pod is to hold which is to hold most of them."""
+    everywhere, by_pod = 0, Counter[str]()
+    for entry in published.entries().values():
+        if entry.placement is None or entry.pods is None:
+            everywhere += len(entry.adapters)
+        else:
+            by_pod.update(dict.fromkeys(entry.pods, len(entry.adapters)))
+    return everywhere + max(by_pod.values(), default=0)
 
 
 def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:

@@ -78,14 +78,13 @@ def plan_placing(
         if demand.replicas is not None:
             by_twin[uid] = Placed(pods=planned[uid] or former or (), exclusive=True, names=names)
         else:
-            # With one pod there is nothing to prefer, and nothing to write.
-            by_twin[uid] = Placed(pods=planned[uid] if len(pods) > 1 else former)
+            by_twin[uid] = Placed(pods=planned[uid]) if len(pods) > 1 else ANYWHERE  # of one pod none is preferred
     return Placing(by_twin=by_twin, moved=moved, settled=settled)
 
 
 def _kept(demand: Demand, entry: TwinEntry | None, pods: Mapping[str, EnginePod]) -> tuple[str, ...] | None:
     if demand.replicas is None and len(pods) < 2:
-        return entry.pods or () if entry is not None else ()
+        return ()
     return kept(demand, entry.pods or (), pods) if entry is not None else None
 
 
