@@ -21,6 +21,7 @@ from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Score
 from neurons.examiner.hidden import hidden_items, unseen
 from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
+from neurons.examiner.learning import lessons, unlearned
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
@@ -32,7 +33,7 @@ from neurons.trainer import answers, likelihoods
 from neurons.trainer.archive import Archive, request_digest
 from neurons.trainer.base import Base
 from neurons.trainer.dataset import Dataset, parse_lines
-from neurons.trainer.errors import BadData
+from neurons.trainer.errors import BadArtifact, BadData
 from neurons.trainer.held_out import HeldOut
 from neurons.trainer.items import check_held_out, read_items, read_safety
 from neurons.trainer.likelihoods import Compared
@@ -82,6 +83,8 @@ class Examiner:
         )  # fmt: skip
         self._versions = Versions(self._archive, base=self._base, work=work)
         self._begun = time.monotonic()
+        self._lessons: tuple[Compared, ...] = ()
+        """What a version from elsewhere was given to learn."""
         self._said: dict[str, Said] = {}
         """By side, as `answers` names them."""
         self.asking: Asking | None = None
@@ -105,6 +108,7 @@ class Examiner:
         self._own, self._items_digest = self._items()
         if options.dataset_digest is not None:
             dataset = self._adopted_dataset(options.dataset_digest)
+            self._lessons = lessons(dataset, self._system_prompt())
         else:
             dataset = self._check_dataset(child, self._own)
         self._dataset = dataset.digest
@@ -115,7 +119,7 @@ class Examiner:
         contrasts = tuple(each for each in every if languages is None or each.language in languages)
         self._examination = Examination(self._own, tripwires(), contrasts) if self._own else Examination(())
         self._platforms_asked = sum(each in self._platform for each in contrasts) if self._own else 0
-        if not self._own:
+        if not self._own and not self._lessons:
             self._said = {answers.PARENT: Said(), answers.CHILD: Said()}
             return
         self.asking = asking = self._asking()
@@ -148,10 +152,15 @@ class Examiner:
         say(event="examination", examined=self.name, answered=done, of=self._all)
 
     def conclude(self) -> dict[str, object]:
-        """Score what was said, tell the outcomes, and return what the last line says."""
+        """Score what was said, tell the outcomes, and return what the last line says. Raises BadArtifact for a version
+        from elsewhere that has not learned what it was given: it is compared with nothing, and spends no try."""
         options = self._options
         if self.asking is not None:
             self._kept.drop_others(self._digests)
+        first = len(self._examination.contrasts)
+        parent, child = (self._said[side].logprobs[first:] for side in (answers.PARENT, answers.CHILD))
+        if (why := unlearned(parent, child)) is not None:
+            raise BadArtifact(f"what was delivered is not the work that was asked for: {why}.")
         scores = self._scored()
         judging = scores.judging.model_copy(
             update={"platform_items": self._platforms_asked, "platform_trained": self._trained}
@@ -267,7 +276,7 @@ class Examiner:
         system_prompt = self._system_prompt()
         conversations = self._examination.conversations(system_prompt)
         tokens = self._examination.answer_tokens(self._options.answer_tokens)
-        compared = self._examination.compared(system_prompt)
+        compared = [*self._examination.compared(system_prompt), *self._lessons]
         digest = request_digest(
             base=self._base.model_dump(), conversations=conversations, tokens=tokens,
             compared=[(each.conversation, each.continuations) for each in compared], made_with=answers.made_with(),
@@ -307,9 +316,14 @@ def ask(base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], Non
     cut: list[int] = []
     model = base.model() if voice.folder is None else with_adapter(base.model(), voice.folder)
     try:
-        told = answers.answer(
-            model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report, cut=cut.append
-        )
+        told = (
+            answers.answer(
+                model, base.tokenizer, asking.conversations, max_new_tokens=asking.tokens, report=report,
+                cut=cut.append,
+            )
+            if asking.conversations
+            else []
+        )  # fmt: skip
         measured = likelihoods.logprobs(
             model, base.tokenizer, asking.compared, report=lambda done: report(len(asking.conversations) + done)
         )

@@ -1,8 +1,8 @@
 """Delivers a task's version to the validator that offered the task, for its own examination.
 
 By the dataset's address, which opens this too: a trainer holds no other key. It sends; nobody fetches from a miner, so
-no validator ever asks an address that a miner named. What can't be delivered fails no run: the version is made, and its
-miner has finished its task; it is only not examined by the validator, and that is said.
+no validator ever asks an address that a miner named. What can't be delivered fails no run: the version is made; but a
+validator that examines versions takes a task for finished only with it, and that is said.
 """
 
 from __future__ import annotations

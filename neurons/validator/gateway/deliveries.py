@@ -4,7 +4,7 @@
     <store>/<task>/<64 hex>/<file>          of exactly the size and the digest that it says
 
 What lies here serves nobody: an examination takes it from here, looks at it as at any foreign adapter, and brings it to
-the twin's own folder (`neurons.trainer.adopting`). A task's miner can put nothing beside its own task's folder.
+the twin's own folder (`neurons.examiner.adopting`). A task's miner can put nothing beside its own task's folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, manifest_digest
-from neurons.store import Location, StoreError, join, open_store, parse_manifest
+from neurons.store import FolderNotFound, Location, StoreError, join, open_store, parse_manifest
 
 MOST_BYTES: Final = 1024 * 1024 * 1024
 """Of one adapter: of rank 64 on a model of 70 billion parameters it has less."""
@@ -48,10 +48,18 @@ class Deliveries:
     def __init__(self, store: str, *, pvc_dir: Path | None = None, most_bytes: int = MOST_BYTES) -> None:
         self._store, self._pvc_dir, self._most_bytes = store, pvc_dir, most_bytes
 
-    async def put_manifest(self, task: str, data: bytes) -> Taken:
-        """Keep an adapter's manifest. Raises NotTaken, StoreError."""
+    async def put_manifest(self, task: str, data: bytes, *, parent: str | None) -> Taken:
+        """Keep an adapter's manifest; `parent`: the version that the task began from. Raises NotTaken, StoreError.
+
+        A digest is of the manifest, and that names its task's run: an adapter is one task's, and no other's can be
+        delivered for it.
+        """
         digest = manifest_digest(data)
         manifest = _parsed(data)
+        if manifest.lineage.run != f"task-{task}":
+            raise NotTaken(f"The adapter was made for another task: its manifest names the run {manifest.lineage.run}.")
+        if manifest.lineage.parent_digest != parent:
+            raise NotTaken("The adapter was not made from the version that the task begins from.")
         size = sum(entry.size for entry in manifest.files)
         if size > self._most_bytes:
             raise NotTaken(f"The adapter has {size} bytes, and at most {self._most_bytes} are taken.")
@@ -62,7 +70,7 @@ class Deliveries:
         there = {path.partition("/")[0] for path in paths if "/" in path}
         if names.digest_hex(digest) not in there and len(there) >= MOST_VERSIONS:
             raise NotTaken(f"{len(there)} versions were delivered for the task already: no more are taken.")
-        location = self._location(task, digest)
+        location = self._location(task, digest, create=True)
         if await location.size(MANIFEST_FILE) != len(data):
             await location.put(MANIFEST_FILE, data)
         return Taken(digest, await self._missing(location, manifest))
@@ -74,7 +82,10 @@ class Deliveries:
         """
         if not names.is_digest(adapter):
             raise NotTaken("Name the adapter by its digest.")
-        location = self._location(task, adapter)
+        try:
+            location = self._location(task, adapter)
+        except FolderNotFound:
+            raise NotTaken("The adapter's manifest comes first, and it isn't here.") from None
         data = await location.read(MANIFEST_FILE, at_most=MOST_MANIFEST)
         if data is None or manifest_digest(data) != adapter:
             raise NotTaken("The adapter's manifest comes first, and it isn't here.")
@@ -88,9 +99,18 @@ class Deliveries:
                 await location.put(name, Path(part.name))
         return Taken(adapter, await self._missing(location, manifest))
 
-    def _location(self, task: str, adapter: str) -> Location:
+    async def has(self, task: str, adapter: str) -> bool:
+        """Tell whether a whole adapter was delivered for the task. Raises StoreError."""
+        try:
+            location = self._location(task, adapter)
+        except FolderNotFound:
+            return False
+        data = await location.read(MANIFEST_FILE, at_most=MOST_MANIFEST)
+        return data is not None and manifest_digest(data) == adapter and not await self._missing(location, _parsed(data))
+
+    def _location(self, task: str, adapter: str, *, create: bool = False) -> Location:
         uri = join(self._store, task, names.digest_hex(adapter))
-        return open_store(uri, create=True, pvc_dir=self._pvc_dir)
+        return open_store(uri, create=create, pvc_dir=self._pvc_dir)
 
     def _scratch(self, location: Location) -> Path | None:
         """Return where a file is put together: on the claim, since a pod's own /tmp holds no adapter."""

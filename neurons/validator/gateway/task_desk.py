@@ -54,11 +54,14 @@ FETCHES: Final = 10
 """Of one task at once; a trainer that starts again fetches it again."""
 MOST_TASKS: Final = 4096
 _PIECE_BYTES: Final = 256 * 1024
-MOST_DELIVERIES: Final = 4
-"""Files that are taken at once."""
+MOST_DELIVERIES: Final = 32
+"""Files that are taken at once, of one task one: a task's miner alone must not hold all places."""
 DELIVER_SECONDS: Final = 900.0
 SILENT_SECONDS: Final = 20.0
 """Between two pieces of a file."""
+GRACE_SECONDS: Final = 30.0
+SLOWEST_BYTES: Final = 128 * 1024
+"""A second, once the grace is over: who holds a place without sending keeps others out of it."""
 _OPEN: Final = frozenset({TaskState.OFFERED, TaskState.EXPIRED, TaskState.ACCEPTED})
 _DELIVERABLE: Final = frozenset({TaskState.ACCEPTED, TaskState.FINISHED})
 _METHODS: Final = {DATASET: "GET", EXAMINATION: "GET", "reports": "POST", ADAPTER: "PUT"}
@@ -79,7 +82,7 @@ class TaskDesk:
     ) -> None:
         """`reading`: the metagraph in use. `deliveries`: where adapters are put; None: none are taken."""
         self._metrics, self._deliveries = metrics, deliveries
-        self._delivering = 0
+        self._delivering: set[str] = set()
         self._keypair, self._ledger, self._reading, self._now_ms = keypair, ledger, reading, now_ms
         self._making = asyncio.Semaphore(1)
         self._waiting = 0
@@ -217,13 +220,13 @@ class TaskDesk:
                 404, "invalid_request_error", "this validator examines no versions: nothing is delivered here",
                 code="no_deliveries",
             )  # fmt: skip
-        if self._delivering >= MOST_DELIVERIES:
+        if task_id in self._delivering or len(self._delivering) >= MOST_DELIVERIES:
             raise overloaded("too many files are delivered at once: come back soon", retry_after=AGAIN_SECONDS)
-        self._delivering += 1
+        self._delivering.add(task_id)
         try:
             return await self._take(ledger, self._deliveries, task_id, request)
         finally:
-            self._delivering -= 1
+            self._delivering.discard(task_id)
 
     async def _take(
         self, ledger: Ledger, deliveries: Deliveries, task_id: str, request: web.BaseRequest
@@ -241,14 +244,18 @@ class TaskDesk:
         try:
             async with asyncio.timeout(DELIVER_SECONDS):
                 if name == MANIFEST_FILE:
-                    taken = await deliveries.put_manifest(task_id, await _small(request))
+                    taken = await deliveries.put_manifest(
+                        task_id, await _small(request), parent=states.task.parent_digest
+                    )
                 else:
                     taken = await deliveries.put_file(task_id, adapter, name, _pieces(request))
         except NotTaken as error:
             raise RequestError(422, "invalid_request_error", str(error), code="not_taken") from None
         except TimeoutError:
             raise RequestError(
-                408, "timeout", f"no piece came for {SILENT_SECONDS:.0f} s, or not all in {DELIVER_SECONDS:.0f} s",
+                408, "timeout",
+                f"no piece came for {SILENT_SECONDS:.0f} s, less than {SLOWEST_BYTES // 1024} KiB a second, or not all "
+                f"in {DELIVER_SECONDS:.0f} s",
                 code="body_timeout",
             ) from None  # fmt: skip
         except StoreError as error:
@@ -257,6 +264,10 @@ class TaskDesk:
                 503, "server_error", "what is delivered can't be kept at the moment: come back soon",
                 code="store_down", retry_after=AGAIN_SECONDS,
             ) from None  # fmt: skip
+        if not taken.missing:  # it may never be reported, and yet it learned from patients
+            await ledger.decide_on_task(
+                task_id, lambda task, _: [_training(task, taken.adapter, at_ms=self._now_ms())]
+            )  # fmt: skip
         return web.Response(
             body=orjson.dumps({"adapter": taken.adapter, "missing": list(taken.missing)}), headers=JSON_HEADERS
         )
@@ -280,6 +291,8 @@ class TaskDesk:
         if report.task != task_id:
             raise RequestError(400, "invalid_request_error", "The report is of another task.", code="bad_report")
         block = self._registered(report.miner)
+        if report.state == TaskState.FINISHED.value and report.adapter is not None and self._deliveries is not None:
+            await self._check_delivered(ledger, self._deliveries, task_id, report.adapter)
         said: list[TaskState] = []
 
         def decide(task: Task, events: Sequence[TaskEvent]) -> Sequence[AnyRecord]:
@@ -296,6 +309,30 @@ class TaskDesk:
         if not found:
             raise _unknown(task_id)
         return web.Response(body=orjson.dumps({"task": task_id, "state": said[0].value}), headers=JSON_HEADERS)
+
+    async def _check_delivered(
+        self, ledger: Ledger, deliveries: Deliveries, task_id: str, adapter: str
+    ) -> None:  # fmt: skip
+        """Raise RequestError while the adapter that is reported isn't here: what is here was made for this very task,
+        so nobody finishes a task by another's digest, or by any other that he knows."""
+        states = await ledger.task(task_id)
+        if states is None or states.events[-1:] == () or states.events[-1].state is not TaskState.ACCEPTED:
+            return  # nothing can become finished by it, or it is already
+        try:
+            there = await deliveries.has(task_id, adapter)
+        except StoreError as error:
+            log.error("what miners deliver can't be looked at: %s", error)  # noqa: TRY400
+            raise RequestError(
+                503, "server_error", "what was delivered can't be looked at at the moment: come back soon",
+                code="store_down", retry_after=AGAIN_SECONDS,
+            ) from None  # fmt: skip
+        if not there:
+            raise RequestError(
+                425, "invalid_request_error",
+                "the adapter was not delivered yet, and a finished task counts with it alone: deliver it, and report "
+                "again",
+                code="not_delivered", retry_after=AGAIN_SECONDS,
+            )  # fmt: skip
 
     def _registered(self, hotkey: str) -> int:
         """Return the block at which a hotkey was registered. Raises RequestError: strangers' words cost no look-up."""
@@ -315,12 +352,18 @@ class TaskDesk:
 
 
 async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    """Yield the body in pieces. Raises TimeoutError for one that falls silent."""
+    """Yield the body in pieces. Raises TimeoutError for one that falls silent, or drips."""
+    size, waited = 0, 0.0
     while True:
+        asked = time.monotonic()
         async with asyncio.timeout(SILENT_SECONDS):
             piece = await request.content.read(_PIECE_BYTES)
+        waited += time.monotonic() - asked  # not what it takes to write it here
         if not piece:
             return
+        size += len(piece)
+        if size < (waited - GRACE_SECONDS) * SLOWEST_BYTES:
+            raise TimeoutError
         yield piece
 
 
@@ -338,13 +381,14 @@ def _lineage(task: Task, event: TaskEvent) -> list[Training]:
     """Return the record by which an erasure finds what learned from a patient."""
     if event.state is not TaskState.FINISHED or event.adapter_digest is None:
         return []
-    return [
-        Training(
-            training_id=derived_id("task-training", task.task_id), run=f"task-{task.task_id}", twin=task.twin,
-            dataset_digest=task.dataset_digest, adapter_digest=event.adapter_digest, at_ms=event.at_ms,
-            parent_digest=task.parent_digest,
-        )
-    ]  # fmt: skip
+    return [_training(task, event.adapter_digest, at_ms=event.at_ms)]
+
+
+def _training(task: Task, adapter: str, *, at_ms: int) -> Training:
+    return Training(
+        training_id=derived_id("task-training", task.task_id, adapter), run=f"task-{task.task_id}", twin=task.twin,
+        dataset_digest=task.dataset_digest, adapter_digest=adapter, at_ms=at_ms, parent_digest=task.parent_digest,
+    )  # fmt: skip
 
 
 def _made_again(url: URL, twin_uid: str, bounds: Bounds, digest: str) -> bytes | None:

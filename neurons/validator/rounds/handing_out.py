@@ -64,6 +64,22 @@ class Unreached(Exception):  # noqa: N818 - said of a miner
         """It may be this validator's own fault: its clock, its permit, its rate."""
 
 
+class _NoTime(Unreached):
+    """The round's time is over: no miner's fault, and no miner said so."""
+
+    def __init__(self) -> None:
+        super().__init__("the round's time is over", again=False, ours=True)
+
+
+@dataclass(slots=True)
+class _Said:
+    """How miners answered one round's offers."""
+
+    answered: int = 0
+    blamed: list[tuple[Task, str]] = field(default_factory=list)
+    """Who called it the validator's fault, and how."""
+
+
 class Post(Protocol):
     """Brings an offer to a miner."""
 
@@ -158,7 +174,8 @@ class HandingOut:
             await self.ledger.record(*new)
             known = await tasks_by_id(self.ledger.database, ids)
         until_ms = self._until(order, started_ms)
-        await self._offer_all([each for each in known if _is_open(each)], evidence, order, until_ms=until_ms)
+        said = _Said(_counted(known, since_ms=int(evidence["at"])).sent)
+        await self._offer_all([each for each in known if _is_open(each)], evidence, order, said, until_ms=until_ms)
         return _counted(await tasks_by_id(self.ledger.database, ids), since_ms=int(evidence["at"]))
 
     async def _plan(
@@ -218,18 +235,33 @@ class HandingOut:
         return min(self.now_ms() + round(LONGEST_SECONDS * 1000), ends)
 
     async def _offer_all(
-        self, open_tasks: Sequence[TaskStates], evidence: Mapping[str, Any], order: RoundOrder, *, until_ms: int
-    ) -> None:
+        self, open_tasks: Sequence[TaskStates], evidence: Mapping[str, Any], order: RoundOrder, said: _Said, *,
+        until_ms: int,
+    ) -> None:  # fmt: skip
         at_once = asyncio.Semaphore(AT_ONCE)
         twins = evidence["twins"]
         async with self.subnet.followed():
             await together(
-                [self._offer(each, twins[each.task.twin.uid], order, at_once, until_ms=until_ms) for each in open_tasks]
+                [
+                    self._offer(each, twins[each.task.twin.uid], order, at_once, said, until_ms=until_ms)
+                    for each in open_tasks
+                ]
             )
+        # A clock or a permit that is wrong is so for all: who is alone with it has only found words for taking nothing.
+        if said.answered >= max(1, len(said.blamed)):
+            await self.ledger.record(
+                *(
+                    event_of(
+                        task, TaskState.EXPIRED, at_ms=self.now_ms(),
+                        detail=f"the miner was left: {why}, and {said.answered} others answered theirs",
+                    )
+                    for task, why in said.blamed
+                )
+            )  # fmt: skip
 
     async def _offer(
-        self, states: TaskStates, of_twin: Mapping[str, Any], order: RoundOrder, at_once: asyncio.Semaphore, *,
-        until_ms: int,
+        self, states: TaskStates, of_twin: Mapping[str, Any], order: RoundOrder, at_once: asyncio.Semaphore,
+        said: _Said, *, until_ms: int,
     ) -> None:  # fmt: skip
         task, pause = states.task, FIRST_PAUSE
         offer = sign_offer(
@@ -250,17 +282,21 @@ class HandingOut:
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 log.warning("a task isn't taken", extra={"hotkey": task.miner.hotkey, "why": str(error)[:300]})
-                if not (isinstance(error, Unreached) and error.ours):  # what may be our fault is told of nobody
+                if isinstance(error, Unreached) and error.ours:  # what may be our fault is not told of it yet
+                    if not isinstance(error, _NoTime):
+                        said.blamed.append((task, str(error)))
+                else:
                     await self.ledger.record(
                         event_of(task, TaskState.EXPIRED, at_ms=self.now_ms(), detail=f"the miner was left: {error}")
                     )
                 return
+            said.answered += 1
             await self.ledger.record(event)
             return
 
     async def _sent(self, task: Task, offer: bytes, *, until_ms: int) -> bytes:
         if self.now_ms() >= min(until_ms, task.deadline_ms):
-            raise Unreached("the round's time is over", again=False, ours=True)
+            raise _NoTime
         member = self.subnet.serving(task.twin.name).get(task.miner)
         if member is None:
             raise Unreached("it announces the twin no more", again=True)

@@ -49,8 +49,8 @@ def participation(tasks: Iterable[TaskStates], *, now_ms: int) -> Mapping[Miner,
     found = {}
     for miner, all_states in by_miner.items():
         accepted = sum(bool(states & _TOOK) for states in all_states)
-        # Whoever says itself that it failed has finished nothing.
-        own = [states for states in all_states if TaskState.DISALLOWED not in states]
+        # Whoever fails, by its own word or the validator's, has finished nothing: else any file would earn that much.
+        own = [states for states in all_states if not states & {TaskState.DISALLOWED, TaskState.FAILED}]
         finished = sum(TaskState.FINISHED in states for states in own)
         passed = sum(TaskState.PASSED in states for states in own)
         offered = len(all_states)

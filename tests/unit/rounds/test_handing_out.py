@@ -292,6 +292,19 @@ async def test_what_may_be_the_validators_own_fault_is_told_of_no_miner(ledger: 
     assert all(each.events == () for each in (await known(ledger)).values())
 
 
+async def test_who_alone_calls_it_the_validators_fault_is_a_miner_that_took_nothing(ledger: MortalLedger) -> None:
+    """One that answered 403 to each offer was told of nothing, and its participation counted neither way."""
+    await a_day(ledger)
+    excuse = Unreached("it answered 403 (no_permit)", again=False, ours=True)
+    subnet = played(right, right, miners=[GOOD, BAD])
+    post = PlayedPost(lambda hotkey, times: "accepted" if hotkey == GOOD.hotkey else excuse)
+    await held(ledger, post, subnet=subnet)
+    found = await known(ledger)
+    assert [event.state for event in found[GOOD.hotkey].events] == [TaskState.ACCEPTED]
+    assert [event.state for event in found[BAD.hotkey].events] == [TaskState.EXPIRED]
+    assert "others" in found[BAD.hotkey].events[0].detail
+
+
 async def test_an_answer_that_is_not_the_miners_own_is_not_taken(ledger: MortalLedger) -> None:
     await a_day(ledger)
 

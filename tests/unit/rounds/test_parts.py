@@ -116,14 +116,14 @@ def test_participation_counts_what_ended_and_leaves_out_what_may_still_be_done()
     assert miner(3) not in found
 
 
-def test_who_says_itself_that_it_failed_or_reports_anothers_work_has_finished_nothing() -> None:
-    """Accepting all and failing at once earned as much as the work."""
+def test_who_failed_by_itself_or_the_validator_or_reports_anothers_work_has_finished_nothing() -> None:
+    """Accepting all and failing at once earned as much as the work, and so did any file that is refused."""
     taken, done, failed = TaskState.ACCEPTED, TaskState.FINISHED, TaskState.FAILED
     found = participation(
         [task(0, taken, failed), task(1, taken, done, TaskState.DISALLOWED), task(2, taken, done, failed)],
         now_ms=STARTED_MS,
     )
-    assert [found[miner(n)].value for n in range(3)] == pytest.approx([0.2, 0.2, 0.5])
+    assert [found[miner(n)].value for n in range(3)] == pytest.approx([0.2, 0.2, 0.2])
 
 
 def test_an_adapter_of_anothers_or_from_before_is_disallowed_once() -> None:

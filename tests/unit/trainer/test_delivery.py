@@ -14,9 +14,9 @@ from tests.unit.gateway.test_task_desk import Desk, desk
 from tests.unit.store.lora_files import write_lora
 
 
-def made(folder: Path) -> tuple[str, str]:
+def made(folder: Path, task: str = "1") -> tuple[str, str]:
     write_lora(folder)
-    data = build_manifest(folder, base_model=BaseModelEntry(name="tiny"), lineage=Lineage(run="task-1")).to_bytes()
+    data = build_manifest(folder, base_model=BaseModelEntry(name="tiny"), lineage=Lineage(run=f"task-{task}")).to_bytes()
     (folder / "manifest.json").write_bytes(data)
     return f"file://{folder}", manifest_digest(data)
 
@@ -26,7 +26,7 @@ def taking(folder: Path) -> dict[str, str]:
 
 
 async def sent(given: Desk, folder: Path, *, patience: float = 0.0, dataset: str | None = None) -> str:
-    uri, digest = made(folder / "adapter")
+    uri, digest = made(folder / "adapter", given.task.task_id)
     await deliver(uri, digest, dataset or given.task.dataset_uri, loopback=True, patience=patience)
     return digest
 

@@ -1,0 +1,78 @@
+"""Whether a version from elsewhere learned what it was given: by how likely it holds the very answers it was to learn.
+
+That a version is no worse than its parent the parent shows best of all: who delivers it again, or with some noise, has
+not worked. Each line that a task gave is a lesson, and both versions say how likely they hold what it teaches. Who
+trained on the lines raised that, on most of them and by more than arithmetic or chance changes; nobody who did not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from neurons.trainer.dataset import Dataset, to_compare, to_learn, with_system_prompt
+from neurons.trainer.likelihoods import Compared
+from neurons.trainer.turns import Message
+
+MOST_LESSONS: Final = 64
+FEWEST_LESSONS: Final = 5
+"""Of fewer nothing is said: all of four rise by chance in one of sixteen."""
+LEAST_GAIN: Final = 0.005
+"""Of what the lessons' answers take in nats, so much less: single precision changes it by a ten-thousandth."""
+ERROR: Final = 0.05
+"""One-sided, of the sign test over the lessons."""
+_LONGEST: Final = 6000
+"""Characters of a lesson: a version reads it as a whole."""
+
+
+def lessons(dataset: Dataset, system_prompt: str | None) -> tuple[Compared, ...]:
+    """Return what a dataset teaches, as the twin would be asked it; always the same of the same dataset.
+
+    One continuation is what is learned; of two the first is preferred.
+    """
+    found: list[Compared] = []
+    for line in sorted(dataset.lines, key=lambda each: each.digest):
+        pair = to_compare(line)
+        if pair is not None:
+            found.append(Compared(_asked(pair.prompt, system_prompt), (pair.preferred, pair.rejected)))
+        else:
+            *before, last = to_learn(line)
+            found.append(Compared(_asked(before, system_prompt), (last.content,)))
+    return tuple(each for each in found if _length(each) <= _LONGEST)[:MOST_LESSONS]
+
+
+def unlearned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> str | None:
+    """Return that the child has not learned its lessons, as a clause; None where it has, or nobody can tell.
+
+    Both are the log-probabilities in nats of the same lessons' continuations.
+    """
+    known = [(was, now) for was, now in zip(parent, child, strict=False) if all(map(math.isfinite, was)) and was]
+    taken = -sum(was[0] for was, _ in known)
+    if len(known) < FEWEST_LESSONS or taken <= 0:
+        return None
+    gains = [_worth(now) - _worth(was) for was, now in known]
+    better, gain = sum(each > 0 for each in gains), sum(gains) / taken
+    if gain >= LEAST_GAIN and _by_chance(better, len(gains)) <= ERROR:  # neither holds of what is no number
+        return None
+    return (
+        f"of {len(gains)} answers that it was given to learn {better} are likelier than they were to the version that "
+        f"it began from, by {100 * gain:.2f}% of their surprise over all: it has not learned them"
+    )
+
+
+def _worth(logprobs: Sequence[float]) -> float:
+    return logprobs[0] - logprobs[1] if len(logprobs) > 1 else logprobs[0]
+
+
+def _by_chance(better: int, of: int) -> float:
+    """Return how likely at least so many rise where each rises or falls alike."""
+    return sum(math.comb(of, count) for count in range(better, of + 1)) / 2**of
+
+
+def _asked(before: Sequence[Message], system_prompt: str | None) -> list[dict[str, str]]:
+    return [{"role": each.role, "content": each.content} for each in with_system_prompt(before, system_prompt)]
+
+
+def _length(lesson: Compared) -> int:
+    return sum(len(each["content"]) for each in lesson.conversation) + sum(map(len, lesson.continuations))
