@@ -132,7 +132,7 @@ def test_what_a_run_may_not_name(what: str) -> None:
 TASK = "11111111-1111-4111-8111-111111111111"
 DELIVERIES = "pvc://deliveries/tasks"
 OFFERS = {"publicUrl": "https://v.example", "deliveries": DELIVERIES}
-TASKS = {"fineTuneTasks": {"store": STORE, "offers": OFFERS}}
+TASKS: dict[str, Any] = {"fineTuneTasks": {"store": STORE, "offers": OFFERS}}
 GIVEN = "https://v.example/v1/tasks/" + TASK + "/{}?digest=x"
 
 

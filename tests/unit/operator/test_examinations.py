@@ -24,6 +24,7 @@ from twin_operator.domain.task_versions import better_than, is_twins_own
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
+from twin_operator.kinds.doctor_twin.fine_tunes import plan_fine_tune
 from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.plan import RunView, plan_run
@@ -35,7 +36,7 @@ from twin_operator.settings import Images
 TASK = "11111111-1111-4111-8111-111111111111"
 HOTKEY = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 OFFERS = {"publicUrl": "https://v.example", "deliveries": "pvc://deliveries/tasks"}
-TASKS = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": OFFERS}}
+TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": OFFERS}}
 STORE = {"uri": "pvc://adapters/store"}
 URL = f"https://v.example/v1/tasks/{TASK}/examination?digest=x&signature=y"
 
@@ -250,6 +251,19 @@ def test_the_gateway_may_write_the_folder_of_deliveries_and_nothing_beside_it() 
 
     assert "--hold-out" in datasets(**TASKS)
     assert "--hold-out" not in datasets(**plain)
+
+
+def test_no_night_is_left_out_because_versions_of_miners_wait_to_be_examined() -> None:
+    due = twin(
+        "dr-a", fineTune={"schedule": "0 2 * * *"}, status={"nextFineTuneTime": "2026-01-02T02:59:16Z"},
+    )  # fmt: skip
+    now = datetime(2026, 1, 2, 5, tzinfo=UTC)
+    wait = [examining(f"exam-{number}", task=TASK.replace("1", str(number))) for number in range(2, 9)]
+    night = plan_fine_tune(due, [], pool(store=STORE), now=now, window_seconds=3600)
+    assert night.create is not None
+    assert plan_fine_tune(due, wait, pool(store=STORE), now=now, window_seconds=3600) == night
+    begun = [*wait, examining("exam-9", task=TASK.replace("1", "9"), status=STARTED)]
+    assert plan_fine_tune(due, begun, pool(store=STORE), now=now, window_seconds=3600) == night, "it waits as a run"
 
 
 # In the operator as it runs
