@@ -226,6 +226,15 @@ def test_it_is_the_doctors_to_choose_and_the_best_is_named() -> None:
     assert f"approve={digest('c')}" in promoted.message
 
 
+def test_of_a_version_that_was_made_elsewhere_nobody_says_that_it_was_trained_here() -> None:
+    status = {**STARTED, "artifact": passed()["artifact"]}
+    for of, trained in ((examining(status=status), False), (run(status=status), True)):
+        view = RunView(run=of, twin=THIS, pool=pool(store=STORE), obstacle=None, of_twin=(of,))
+        plan = plan_run(view, Images(), now=datetime(2026, 1, 2, 3, 30, tzinfo=UTC))
+        said = {each.type for each in plan.conditions if each.status == "True"}
+        assert ("Trained" in said, "Published" in said) == (trained, True), of.name
+
+
 def test_one_that_nobody_could_begin_in_time_is_given_up() -> None:
     view = RunView(run=examining(), twin=twin("dr-a"), pool=pool(store=STORE), obstacle=None)
     plan = plan_run(view, Images(), now=datetime(2031, 1, 1, tzinfo=UTC))
