@@ -14,7 +14,7 @@ from bettertherapy_api.finetune_run import FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_bounds
-from twin_operator.domain.objects import Pool, Run, Unreadable
+from twin_operator.domain.objects import Pool, Run, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
@@ -95,11 +95,17 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         return view
 
     def _within_bounds(self, view: RunView) -> RunView:
-        """Return the view with what may not be begun: the run, its pool, and those that it would take along."""
+        """Return the view with what may not be begun: of the run, its pool, and those that it would take along."""
         run, pool = view.run, view.pool
         if run.started or run.ended:
             return view
-        if (found := run_out_of_bounds(run, pool, self._bounds, self._images)) is not None:
+        candidate = run.spec.candidate
+        named = self._world.validator(run.namespace, candidate.validator) if candidate is not None else None
+        if candidate is not None and isinstance(named, Unreadable):
+            why = f"Validator {candidate.validator} can't be read by this operator: see its condition Ready"
+            return replace(view, obstacle=Finding(Reason.OWNER_UNREADABLE, why), along=(), asked_by=None)
+        to = named if isinstance(named, Validator) else None
+        if (found := run_out_of_bounds(run, pool, self._bounds, self._images, validator=to)) is not None:
             return replace(view, out_of_bounds=found)
         of_pool = pool_out_of_bounds(pool, self._bounds, self._images) if pool is not None else None
         if pool is None or of_pool is None:

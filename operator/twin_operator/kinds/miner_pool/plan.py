@@ -20,6 +20,7 @@ from twin_operator.domain.sizing import Sizing, size
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
+from twin_operator.kinds.miner_pool.engine_update import held_back
 from twin_operator.kinds.miner_pool.scaling_watch import NOT_CONFIGURED
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
@@ -69,8 +70,16 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
         reported=any(report.ready for report in gathered.facts.reports.values()),
     )  # fmt: skip
     if gathered.out_of_bounds is not None:
-        kept = tuple(each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind)
-        return Children(manifests=kept, held=None)
+        # Nothing is begun that it names now. The engines that it had go on, as many as are needed: patients ask them.
+        kept = [each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind]
+        if gathered.engine is not None:
+            name = names.engine_name(pool.name)
+            kept += [
+                held_back(each, gathered.engine)
+                for each in planned.manifests
+                if each["kind"] == DEPLOYMENT.kind and each["metadata"]["name"] == name
+            ]
+        return Children(manifests=tuple(kept), held=None, sizing=sizing if gathered.engine is not None else None)
     return replace(planned, sizing=sizing)
 
 
