@@ -110,7 +110,9 @@ class Connection(web.RequestHandler):
 
     def __init__(self, server: HttpServer, **settings: Any) -> None:
         super().__init__(server, **settings)
-        self._max_msg_queue_size = WAITING_REQUESTS  # aiohttp's own, which it has no setting for; its parser stays at 32
+        self._max_msg_queue_size = (
+            WAITING_REQUESTS  # aiohttp's own, which it has no setting for; its parser stays at 32
+        )
         self._msg_queue_resume_size = WAITING_REQUESTS - 1
         self._server = server
         self._patience: asyncio.TimerHandle | None = None
