@@ -17,7 +17,7 @@ from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_b
 from twin_operator.domain.objects import Pool, Run, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
-from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
+from twin_operator.engine.apply import ApplyOutcome, Owner, reported_by
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
@@ -200,7 +200,9 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         run, api, outcomes = view.run, self.tools.api, None
         for name in (progress_name(run.name), examination_name(run.name)):
             configmap = await self._look_at(run.namespace, name)
-            if configmap is None or name != examination_name(run.name) or not controlled_by(configmap, run.uid):
+            if name != examination_name(run.name) or configmap is None:
+                continue
+            if not reported_by(configmap, run.uid, kind=FINE_TUNE_RUN):
                 continue
             text = (configmap.get("data") or {}).get(OUTCOMES_KEY)
             outcomes = read_outcomes(text) if text is not None else None

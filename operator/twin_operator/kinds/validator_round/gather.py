@@ -9,10 +9,10 @@ from bettertherapy_api.round_progress import Candidate, ExaminedTask
 from twin_operator.domain.objects import Round, Run, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
-from twin_operator.engine.apply import controlled_by
+from twin_operator.engine.apply import reported_by
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR_ROUND
 from twin_operator.kinds.validator_round.examinations import (
     build_examination_run,
     examination_run_name,
@@ -95,7 +95,7 @@ def _candidates(facts: RoundFacts) -> tuple[Candidate, ...]:
 def facts_of_round(world: World, made: Round) -> RoundFacts:
     """Return what is observed of the round's own objects: an earlier round of its name has left others."""
     things = [entry.manifest for entry in world.store.find(OF_ROUND, (made.namespace, made.name))]
-    own = [thing for thing in things if controlled_by(thing, made.uid)]
+    own = [thing for thing in things if reported_by(thing, made.uid, kind=VALIDATOR_ROUND)]
     jobs = {thing["metadata"]["uid"] for thing in own if thing["kind"] == "Job"}
     return read_facts(made, [thing for thing in things if thing in own or _is_of(thing, jobs)])
 
