@@ -25,7 +25,7 @@ from twin_operator.kinds.validator_round.jobs import build_recompute_job, build_
 from twin_operator.settings import Images
 
 Manifest = dict[str, Any]
-STORE = {"store": {"uri": "pvc://adapters/store"}}
+STORE: Manifest = {"store": {"uri": "pvc://adapters/store"}}
 POOLS: list[Manifest] = [
     *of_pool.VARIANTS,
     {"resources": {"limits": {"memory": "1Gi"}}},
