@@ -8,6 +8,7 @@ from bettertherapy_api import names
 from bettertherapy_api.validator import Gateway
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -136,7 +137,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                     gateway.pod, labels=labels(validator, GATEWAY),
                     annotations={"kubectl.kubernetes.io/default-container": "gateway", **_scraped(gateway)},
                 ),
-                "spec": pod,
+                "spec": with_disk(pod),
             },
         },
     }  # fmt: skip
