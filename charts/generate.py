@@ -1,4 +1,4 @@
-"""Makes each chart's values.schema.json and the table of values in its README: `python charts/generate.py [--check]`.
+"""Makes each chart's values.schema.json, the table of values in its README, and copies of shared templates: `python charts/generate.py [--check]`.
 
 The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
 that are a custom resource's spec. With --check nothing is written, and files that differ are named.
@@ -17,6 +17,8 @@ import yaml
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
 NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
+COPIES = {"twin-validator/templates/_secrets.tpl": "twin-miner/templates/_secrets.tpl"}
+"""Files that two charts have alike, since a chart is packed alone: the copy and what it is of."""
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
 
 Schema = dict[str, Any]
@@ -102,6 +104,8 @@ def files() -> dict[Path, str]:
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)
         made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+    for copy, source in COPIES.items():
+        made[CHARTS / copy] = (CHARTS / source).read_text()
     return made
 
 

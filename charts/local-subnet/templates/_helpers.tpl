@@ -7,7 +7,7 @@
 
 {{- define "local-subnet.selectorLabels" -}}
 app.kubernetes.io/name: local-subnet
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "local-subnet.labels" -}}

@@ -16,8 +16,8 @@
 {{- end }}
 
 {{- define "twin-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "twin-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "twin-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
