@@ -17,7 +17,9 @@ import yaml
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
 NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
-COPIES = {"twin-validator/templates/_secrets.tpl": "twin-miner/templates/_secrets.tpl"}
+COPIES = {
+    f"twin-validator/templates/{name}": f"twin-miner/templates/{name}" for name in ("_present.tpl", "_secrets.tpl")
+}
 """Files that two charts have alike, since a chart is packed alone: the copy and what it is of."""
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
 
@@ -48,7 +50,7 @@ def resolve(node: Any) -> Any:
         merged = {**spec, "properties": {**node.get("add", {}), **spec["properties"]}, "required": required}
         if "description" in node:
             merged["description"] = node["description"]
-        return resolve({key: value for key, value in merged.items() if value != []})
+        return resolve(_with_nulls({key: value for key, value in merged.items() if value != []}))
     # Helm fills in defaults from values.yaml; defaults of the API belong to the API server.
     out = {
         key: {name: resolve(child) for name, child in value.items()}
@@ -57,13 +59,40 @@ def resolve(node: Any) -> Any:
         for key, value in node.items()
         if not key.startswith("x-kubernetes-") and key != "default"
     }
-    if out.get("type") == "object" and "additionalProperties" not in out:
+    if out.get("type") in ("object", ["object", "null"]) and "additionalProperties" not in out:
         out["additionalProperties"] = False
     free = out.get("additionalProperties")
     if isinstance(free, dict) and "anyOf" in free:
         # In a map of quantities null takes a value away, as it does everywhere in Helm's values; the template drops it.
         out["additionalProperties"] = {**free, "anyOf": [*free["anyOf"], {"type": "null"}]}
     return out
+
+
+def _with_nulls(node: Any) -> Any:
+    """Return the schema with null for all that may be left out: the templates drop it.
+
+    Helm drops it itself where values.yaml has the key, and leaves it where only another file of values has.
+    """
+    if isinstance(node, list):
+        return [_with_nulls(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {key: _with_nulls(value) for key, value in node.items() if key != "properties"}
+    if "properties" in node:
+        needed = node.get("required", [])
+        out["properties"] = {
+            name: _with_nulls(child) if name in needed else _or_null(_with_nulls(child))
+            for name, child in node["properties"].items()
+        }
+    return out
+
+
+def _or_null(node: Schema) -> Schema:
+    if "anyOf" in node and "type" not in node:
+        return {**node, "anyOf": [*node["anyOf"], {"type": "null"}]}
+    if "type" not in node:
+        return node
+    return {**node, "type": [node["type"], "null"]} | ({"enum": [*node["enum"], None]} if "enum" in node else {})
 
 
 def rows(schema: Schema, values: Any, root: Schema, path: str = "") -> Iterator[tuple[str, str, str]]:

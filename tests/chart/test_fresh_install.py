@@ -20,7 +20,24 @@ TWIN: dict[str, dict[str, Any]] = {
     "twin-miner": {"name": "dr-a", "doctor": DOCTOR},
     "twin-validator": {"name": "dr-a", "doctor": DOCTOR, "baseModel": {"name": "m"}, "poolSelector": {}},
 }
-ODD = ("0123", "08", "1e6", "1E6", "1_000", "0x1f", "0o17", "12:30:45", "yes", "no", "on", "null", "true", "~", "1.10", "=")
+ODD = (
+    "0123",
+    "08",
+    "1e6",
+    "1E6",
+    "1_000",
+    "0x1f",
+    "0o17",
+    "12:30:45",
+    "yes",
+    "no",
+    "on",
+    "null",
+    "true",
+    "~",
+    "1.10",
+    "=",
+)
 """Strings that YAML takes for numbers, dates, truths or nothing where they are not quoted."""
 
 
@@ -69,6 +86,10 @@ def parsed(tool: Callable[[str], str], tmp_path: Path) -> Callable[[str], list[d
         ("twin-miner", {"test": None}),
         ("twin-miner", {"pool": {"miner": None}}),
         ("twin-miner", {"pool": {"tolerations": None}}),
+        ("twin-miner", {"pool": {"cache": None, "replicas": None, "resources": {"requests": None}}}),
+        ("twin-miner", {"pool": {"engine": {"updateStrategy": {"type": None}, "pod": {"env": None}}}}),
+        ("twin-miner", {"twins": [TWIN["twin-miner"] | {"fineTune": None, "systemPrompt": None}]}),
+        ("twin-validator", {"validator": {"gateway": None, "ledger": None, "imagePullSecrets": None, "rounds": None}}),
         ("twin-validator", {"twins": None}),
         ("twin-validator", {"postgresql": None}),
         ("twin-validator", {"validatorLabels": None, "validatorAnnotations": None}),
@@ -81,6 +102,7 @@ def test_what_is_left_out_or_taken_away_breaks_no_template(
 ) -> None:
     args = values_of(chart, values, tmp_path)
     kinds = {each["kind"] for each in parsed(helm("template", "rel", *args).stdout)}
+    assert "null" not in {line.split(": ")[-1] for line in helm("template", "rel", *args).stdout.splitlines()}
     assert ("Pod" in kinds) == (values.get("test", "") is not None)
     assert "rel" in notes(helm, chart, *args)
 
@@ -158,12 +180,12 @@ def named(schema: dict[str, Any], path: str = "") -> Iterator[str]:
     for name, node in schema.get("properties", {}).items():
         here = f"{path}{name}"
         if re.search(r"(^s|S)ecretRef$|^existingSecret$|^secretName$|^secretKeyRef$", name):
-            yield here if node.get("type") == "string" else f"{here}.name"
+            yield here if "string" in node["type"] else f"{here}.name"
         elif name == "imagePullSecrets":
             yield f"{here}[0].name"
-        elif node.get("type") == "object":
+        elif "object" in node.get("type", ""):
             yield from named(node, f"{here}.")
-        elif node.get("type") == "array":
+        elif "array" in node.get("type", ""):
             yield from named(node["items"], f"{here}[0].")
 
 
@@ -232,7 +254,9 @@ def test_without_a_secret_of_yours_none_is_asked_for(helm: Callable, tmp_path: P
     assert "create secret" not in notes(helm, "twin-miner", *values_of("twin-miner", {}, tmp_path))
 
 
-@pytest.mark.parametrize("path", sorted(CHARTS.glob("*/values*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path", sorted(CHARTS.glob("*/values*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
 def test_secrets_in_a_values_file_have_their_command_beside_them(path: Path) -> None:
     """In comments too: what somebody uncomments must not be the first that speaks of a Secret."""
     text = path.read_text()

@@ -27,12 +27,12 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secret that the miner reads: the pool's own choice, else an existing one, else the one that the operator makes. */}}
 {{- define "twin-miner.accessSecret" -}}
-{{- $chosen := dig "miner" "accessSecretRef" "name" "" .Values.pool -}}
+{{- $chosen := dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson) -}}
 {{- $chosen | default (include "twin-miner.existingSecret" .) | default (printf "%s-access" (include "twin-miner.pool" .)) -}}
 {{- end }}
 
 {{- define "twin-miner.operatorsAccessSecret" -}}
-{{- if not (or (dig "miner" "accessSecretRef" "name" "" .Values.pool) (include "twin-miner.existingSecret" .)) }}true{{ end -}}
+{{- if not (or (dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson)) (include "twin-miner.existingSecret" .)) }}true{{ end -}}
 {{- end }}
 
 {{- define "twin-miner.existingSecret" -}}
@@ -57,14 +57,14 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secrets that the values name and that nobody makes, as lines of bettertherapy.namedSecrets. */}}
 {{- define "twin-miner.namedSecrets" -}}
-{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" .Values.pool "path" "pool")) }}
-{{- if not (dig "miner" "accessSecretRef" "name" "" .Values.pool) }}
+{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" (include "bettertherapy.present" .Values.pool | fromJson) "path" "pool")) }}
+{{- if not (dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson)) }}
 {{- with include "twin-miner.existingSecret" . }}
 {{- $found = append $found (printf "access.existingSecret %s -" .) }}
 {{- end }}
 {{- end }}
 {{- range .Values.twins }}
-{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit . "name") "path" (printf "twins[%s]" .name))) }}
+{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit (include "bettertherapy.present" . | fromJson) "name") "path" (printf "twins[%s]" .name))) }}
 {{- end }}
 {{- compact $found | join "\n" -}}
 {{- end }}

@@ -23,7 +23,7 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secret with the gateway's API keys: the validator's own choice, else the one that the operator makes. */}}
 {{- define "twin-validator.keysSecret" -}}
-{{- dig "gateway" "keysSecretRef" "name" "" .Values.validator | default (printf "%s-gateway-keys" (include "twin-validator.name" .)) -}}
+{{- dig "gateway" "keysSecretRef" "name" "" (include "bettertherapy.present" .Values.validator | fromJson) | default (printf "%s-gateway-keys" (include "twin-validator.name" .)) -}}
 {{- end }}
 
 {{/* Whom `helm test` asks; empty: nobody. */}}
@@ -39,12 +39,12 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secrets that the values name and that nobody makes, as lines of bettertherapy.namedSecrets. */}}
 {{- define "twin-validator.namedSecrets" -}}
-{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" .Values.validator "path" "validator")) }}
+{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" (include "bettertherapy.present" .Values.validator | fromJson) "path" "validator")) }}
 {{- with include "twin-validator.existingSecret" . }}
 {{- $found = append $found (printf "postgresql.existingSecret %s -" .) }}
 {{- end }}
 {{- range .Values.twins }}
-{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit . "name") "path" (printf "twins[%s]" .name))) }}
+{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit (include "bettertherapy.present" . | fromJson) "name") "path" (printf "twins[%s]" .name))) }}
 {{- end }}
 {{- compact $found | join "\n" -}}
 {{- end }}
