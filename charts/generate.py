@@ -1,4 +1,4 @@
-"""Makes each chart's values.schema.json, the table of values in its README, and copies of shared templates: `python charts/generate.py [--check]`.
+"""Makes each chart's values.schema.json, its README's table and its shared templates: `python charts/generate.py [--check]`.
 
 The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
 that are a custom resource's spec. With --check nothing is written, and files that differ are named.
@@ -18,7 +18,13 @@ CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
 NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
 COPIES = {
-    f"twin-validator/templates/{name}": f"twin-miner/templates/{name}" for name in ("_present.tpl", "_secrets.tpl")
+    f"{chart}/templates/{name}": f"twin-miner/templates/{name}"
+    for chart, names in {
+        "twin-operator": ("_image.tpl",),
+        "local-subnet": ("_image.tpl",),
+        "twin-validator": ("_exposure.tpl", "_image.tpl", "_present.tpl", "_secrets.tpl"),
+    }.items()
+    for name in names
 }
 """Files that two charts have alike, since a chart is packed alone: the copy and what it is of."""
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
@@ -35,6 +41,22 @@ def crd_spec(kind: str) -> Schema:
             spec: Schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
             return spec
     raise LookupError(f"no CustomResourceDefinition of kind {kind} in {CRDS}: run `python -m bettertherapy_api.crd`")
+
+
+def schema_of(chart: str) -> Schema:
+    """Return a chart's schema.yaml, with what it takes from a file beside the charts, `{file: NAME}`, written out."""
+
+    def read(node: Any) -> Any:
+        if isinstance(node, list):
+            return [read(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if node.keys() == {"file"}:
+            return yaml.safe_load((CHARTS / node["file"]).read_text())
+        return {key: read(value) for key, value in node.items()}
+
+    schema: Schema = read(yaml.safe_load((CHARTS / chart / "schema.yaml").read_text()))
+    return schema
 
 
 def resolve(node: Any) -> Any:
@@ -116,7 +138,7 @@ def _shown(default: Any) -> str:
 
 def table(chart: str) -> str:
     """Return the Markdown table of a chart's values."""
-    schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
+    schema = schema_of(chart)
     values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
     lines = ["| key | default | what it is |", "| --- | --- | --- |"]
     lines += [f"| `{key}` | {default} | {text} |" for key, default, text in rows(schema, values, schema)]
@@ -127,8 +149,7 @@ def files() -> dict[Path, str]:
     """Return path and text of every generated file."""
     made: dict[Path, str] = {}
     for chart in NAMES:
-        schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
-        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema)}
+        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema_of(chart))}
         made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)

@@ -23,9 +23,5 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end }}
 
 {{- define "local-subnet.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
-{{- end -}}
+{{- include "bettertherapy.image" (dict "image" .Values.image "root" .) -}}
 {{- end }}

@@ -41,13 +41,8 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end -}}
 {{- end }}
 
-{{/* Reference of an image: repository@digest, else repository:tag, else repository:appVersion. */}}
 {{- define "twin-operator.image" -}}
-{{- if .image.digest -}}
-{{- printf "%s@%s" .image.repository .image.digest -}}
-{{- else -}}
-{{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
-{{- end -}}
+{{- include "bettertherapy.image" . -}}
 {{- end }}
 
 {{/* What the restricted Pod Security Standard asks of a pod, and a read-only root beside it. */}}
