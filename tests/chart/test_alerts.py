@@ -224,9 +224,7 @@ def played(alert: Alert, file: Path, series: Series, *, at: int, expected: list[
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_an_alert_fires_and_stays_silent(
-    tool: Callable[[str], str], file: Path, tmp_path: Path, alert: Alert
-) -> None:
+def test_an_alert_fires_and_stays_silent(tool: Callable[[str], str], file: Path, tmp_path: Path, alert: Alert) -> None:
     episode = EPISODES[alert.name]
     bare = {"groups": [{"name": GROUP, "rules": [{**alert.rule(), "annotations": {}}]}]}
     own = tmp_path / "rule.yaml"
