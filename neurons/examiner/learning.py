@@ -67,7 +67,7 @@ def _worth(logprobs: Sequence[float]) -> float:
 
 def _by_chance(better: int, of: int) -> float:
     """Return how likely at least so many rise where each rises or falls alike."""
-    return sum(math.comb(of, count) for count in range(better, of + 1)) / 2**of
+    return float(sum(math.comb(of, count) for count in range(better, of + 1)) / 2**of)
 
 
 def _asked(before: Sequence[Message], system_prompt: str | None) -> list[dict[str, str]]:
