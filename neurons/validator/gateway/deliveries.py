@@ -106,7 +106,9 @@ class Deliveries:
         except FolderNotFound:
             return False
         data = await location.read(MANIFEST_FILE, at_most=MOST_MANIFEST)
-        return data is not None and manifest_digest(data) == adapter and not await self._missing(location, _parsed(data))
+        return (
+            data is not None and manifest_digest(data) == adapter and not await self._missing(location, _parsed(data))
+        )
 
     def _location(self, task: str, adapter: str, *, create: bool = False) -> Location:
         uri = join(self._store, task, names.digest_hex(adapter))

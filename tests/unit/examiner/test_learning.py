@@ -58,7 +58,12 @@ def test_the_parent_itself_passes_the_gates_comparison_each_time() -> None:
 
 def test_lessons_are_what_a_line_teaches_as_the_twin_is_asked_it_and_always_the_same() -> None:
     corrected = lines(1, correction="What the doctor wrote.")
-    pair = {"messages": [{"role": "user", "content": "And?"}], "preferred": "Good.", "rejected": "Bad.", "consent": True}
+    pair = {
+        "messages": [{"role": "user", "content": "And?"}],
+        "preferred": "Good.",
+        "rejected": "Bad.",
+        "consent": True,
+    }
     long = lines(1, correction="word " * 2000)
     made = dataset(corrected + json.dumps(pair).encode() + b"\n" + long)
     found = {each.continuations: each.conversation for each in lessons(made, "Be kind.")}
@@ -70,7 +75,9 @@ def test_lessons_are_what_a_line_teaches_as_the_twin_is_asked_it_and_always_the_
     assert len(lessons(dataset(many), None)) == MOST_LESSONS
 
 
-def told(count: int, gain: float, *, noise: float = 0.0, seed: int = 1) -> tuple[list[tuple[float]], list[tuple[float]]]:
+def told(
+    count: int, gain: float, *, noise: float = 0.0, seed: int = 1
+) -> tuple[list[tuple[float]], list[tuple[float]]]:
     """Return what two versions say of lessons, of which the child takes a share of the surprise away."""
     drawn = random.Random(seed)
     parent = [(-drawn.uniform(20, 200),) for _ in range(count)]

@@ -16,7 +16,9 @@ from tests.unit.store.lora_files import write_lora
 
 def made(folder: Path, task: str = "1") -> tuple[str, str]:
     write_lora(folder)
-    data = build_manifest(folder, base_model=BaseModelEntry(name="tiny"), lineage=Lineage(run=f"task-{task}")).to_bytes()
+    data = build_manifest(
+        folder, base_model=BaseModelEntry(name="tiny"), lineage=Lineage(run=f"task-{task}")
+    ).to_bytes()
     (folder / "manifest.json").write_bytes(data)
     return f"file://{folder}", manifest_digest(data)
 
