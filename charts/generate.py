@@ -1,4 +1,6 @@
-"""Makes each chart's values.schema.json and the table of values in its README: `python charts/generate.py [--check]`.
+"""Makes each chart's values.schema.json, its README's table and its shared templates, the alerts and the dashboards.
+
+`python charts/generate.py [--check]`.
 
 The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
 that are a custom resource's spec. With --check nothing is written, and files that differ are named.
@@ -12,11 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dashboards
 import yaml
+
+from bettertherapy_api.metrics.alerts import rules
 
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
 NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
+COPIES = {
+    f"{chart}/templates/{name}": f"twin-miner/templates/{name}"
+    for chart, names in {
+        "twin-operator": ("_image.tpl",),
+        "local-subnet": ("_image.tpl",),
+        "twin-validator": ("_exposure.tpl", "_image.tpl", "_present.tpl", "_secrets.tpl"),
+    }.items()
+    for name in names
+}
+"""Files that two charts have alike, since a chart is packed alone: the copy and what it is of."""
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
 
 Schema = dict[str, Any]
@@ -33,6 +48,22 @@ def crd_spec(kind: str) -> Schema:
     raise LookupError(f"no CustomResourceDefinition of kind {kind} in {CRDS}: run `python -m bettertherapy_api.crd`")
 
 
+def schema_of(chart: str) -> Schema:
+    """Return a chart's schema.yaml, with what it takes from a file beside the charts, `{file: NAME}`, written out."""
+
+    def read(node: Any) -> Any:
+        if isinstance(node, list):
+            return [read(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if node.keys() == {"file"}:
+            return yaml.safe_load((CHARTS / node["file"]).read_text())
+        return {key: read(value) for key, value in node.items()}
+
+    schema: Schema = read(yaml.safe_load((CHARTS / chart / "schema.yaml").read_text()))
+    return schema
+
+
 def resolve(node: Any) -> Any:
     """Return the JSON schema: kinds written out, unknown keys refused, Kubernetes' own extensions dropped."""
     if isinstance(node, list):
@@ -46,7 +77,7 @@ def resolve(node: Any) -> Any:
         merged = {**spec, "properties": {**node.get("add", {}), **spec["properties"]}, "required": required}
         if "description" in node:
             merged["description"] = node["description"]
-        return resolve({key: value for key, value in merged.items() if value != []})
+        return resolve(_with_nulls({key: value for key, value in merged.items() if value != []}))
     # Helm fills in defaults from values.yaml; defaults of the API belong to the API server.
     out = {
         key: {name: resolve(child) for name, child in value.items()}
@@ -55,13 +86,40 @@ def resolve(node: Any) -> Any:
         for key, value in node.items()
         if not key.startswith("x-kubernetes-") and key != "default"
     }
-    if out.get("type") == "object" and "additionalProperties" not in out:
+    if out.get("type") in ("object", ["object", "null"]) and "additionalProperties" not in out:
         out["additionalProperties"] = False
     free = out.get("additionalProperties")
     if isinstance(free, dict) and "anyOf" in free:
         # In a map of quantities null takes a value away, as it does everywhere in Helm's values; the template drops it.
         out["additionalProperties"] = {**free, "anyOf": [*free["anyOf"], {"type": "null"}]}
     return out
+
+
+def _with_nulls(node: Any) -> Any:
+    """Return the schema with null for all that may be left out: the templates drop it.
+
+    Helm drops it itself where values.yaml has the key, and leaves it where only another file of values has.
+    """
+    if isinstance(node, list):
+        return [_with_nulls(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {key: _with_nulls(value) for key, value in node.items() if key != "properties"}
+    if "properties" in node:
+        needed = node.get("required", [])
+        out["properties"] = {
+            name: _with_nulls(child) if name in needed else _or_null(_with_nulls(child))
+            for name, child in node["properties"].items()
+        }
+    return out
+
+
+def _or_null(node: Schema) -> Schema:
+    if "anyOf" in node and "type" not in node:
+        return {**node, "anyOf": [*node["anyOf"], {"type": "null"}]}
+    if "type" not in node:
+        return node
+    return {**node, "type": [node["type"], "null"]} | ({"enum": [*node["enum"], None]} if "enum" in node else {})
 
 
 def rows(schema: Schema, values: Any, root: Schema, path: str = "") -> Iterator[tuple[str, str, str]]:
@@ -85,7 +143,7 @@ def _shown(default: Any) -> str:
 
 def table(chart: str) -> str:
     """Return the Markdown table of a chart's values."""
-    schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
+    schema = schema_of(chart)
     values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
     lines = ["| key | default | what it is |", "| --- | --- | --- |"]
     lines += [f"| `{key}` | {default} | {text} |" for key, default, text in rows(schema, values, schema)]
@@ -96,12 +154,19 @@ def files() -> dict[Path, str]:
     """Return path and text of every generated file."""
     made: dict[Path, str] = {}
     for chart in NAMES:
-        schema = yaml.safe_load((CHARTS / chart / "schema.yaml").read_text())
-        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema)}
+        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema_of(chart))}
         made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)
         made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+    operator = CHARTS / "twin-operator" / "files"
+    made[operator / "rules.yaml"] = (
+        "# Made by charts/generate.py of bettertherapy_api.metrics.alerts.\n"
+        + yaml.safe_dump(rules(), sort_keys=False, width=1000)
+    )
+    made |= {operator / "dashboards" / name: text for name, text in dashboards.files().items()}
+    for copy, source in COPIES.items():
+        made[CHARTS / copy] = (CHARTS / source).read_text()
     return made
 
 
@@ -112,6 +177,7 @@ def main(argv: list[str]) -> int:
         if "--check" in argv:
             sys.stderr.write(f"{path.relative_to(CHARTS.parent)} is stale: run `python charts/generate.py`\n")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             sys.stdout.write(f"wrote {path.relative_to(CHARTS.parent)}\n")
     return 1 if stale and "--check" in argv else 0

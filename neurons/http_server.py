@@ -27,6 +27,10 @@ IDLE_SECONDS: Final = 75.0
 """A client's idle connection is kept this long; so long a head may take, too."""
 SEND_BUFFER_BYTES: Final = 128 * 1024
 """What the kernel keeps for a client that doesn't read; it counts as the process's memory, and is 4 MiB unbound."""
+WAITING_REQUESTS: Final = 1
+"""Of one connection, sent while another is answered: what such a request's body holds nobody counts yet."""
+LEAST_READ_BYTES: Final = 4096
+"""A client that reads less of its answer in the time for which an idle connection is kept is let go."""
 LINGER_SECONDS: Final = 1.0
 """What a client goes on sending after its answer is read and thrown away for so long: closed at once, its answer might
 never reach it."""
@@ -102,11 +106,18 @@ class ApplicationRunner(web.AppRunner):
 class Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_beside", "_payload", "_server")
+    __slots__ = ("_beside", "_patience", "_payload", "_server", "_unread")
 
     def __init__(self, server: HttpServer, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self._max_msg_queue_size = (
+            WAITING_REQUESTS  # aiohttp's own, which it has no setting for; its parser stays at 32
+        )
+        self._msg_queue_resume_size = WAITING_REQUESTS - 1
         self._server = server
+        self._patience: asyncio.TimerHandle | None = None
+        """Runs while a client doesn't read what it is sent."""
+        self._unread = 0
         self._beside = 0
         """Bytes that came and belong to no body: of a head that isn't whole yet."""
         self._payload: Any = None
@@ -127,7 +138,37 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget it."""
         self._server.works(self)
+        self._read_again()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that reads more slowly than it is answered, as long as it reads."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._read_again()
+        super().resume_writing()
+
+    def _wait_for_reader(self) -> None:
+        if self.transport is not None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._patience = self._loop.call_later(self._keepalive_timeout, self._let_go_or_wait)
+
+    def _let_go_or_wait(self) -> None:
+        if self.transport is None:
+            return
+        if abs(self.transport.get_write_buffer_size() - self._unread) < LEAST_READ_BYTES:
+            log.debug("a client doesn't read its answer")
+            self.drop()
+        else:
+            self._wait_for_reader()
+
+    def _read_again(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def data_received(self, data: bytes) -> None:
         """Read on, but no head without an end."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from kubectl_twin import terminal
-from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, rounds, subnet, twins
+from kubectl_twin.commands import adapters, decisions, fine_tunes, receipts, rounds, subnet, top, twins
 from kubectl_twin.errors import TwinCliError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("ask")(twins.ask_command)
 app.command("list")(twins.list_command)
 app.command("status")(twins.status_command)
+app.command("top")(top.top_command)
 app.command("finetune")(fine_tunes.finetune_command)
 app.command("review")(decisions.review_command)
 app.command("approve")(decisions.approve_command)

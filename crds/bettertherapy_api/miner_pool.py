@@ -262,7 +262,8 @@ class Agent(ApiModel):
     """The agent in each engine pod: the pod's only door, and what fetches, loads and verifies adapters."""
 
     resources: Resources | None = None
-    """Resources of one agent; absent means 50m CPU and 128Mi, at most 1Gi."""
+    """Resources of one agent; absent means 50m CPU and 128Mi, at most 1Gi. The limit of ephemeral-storage is the room
+    for the pod's adapters; absent means 64Gi."""
 
 
 class Store(ApiModel):
@@ -288,7 +289,8 @@ class Cache(ApiModel):
     host_path: NodeFolder | None = None
     """Folder on the node; needs a namespace that permits hostPath volumes."""
     size_limit: Annotated[str | None, Field(max_length=32, pattern=r"^[0-9]+([KMGTPE]i?)?$")] = None
-    """Limit of the ephemeral cache."""
+    """Most that the base model takes of the pod's own disk, and what engines, trainers and examiners ask of a node's;
+    absent means 64Gi with device CPU and 256Gi with GPU, of which nothing is asked for."""
 
 
 class Mlflow(ApiModel):

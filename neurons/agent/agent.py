@@ -453,7 +453,10 @@ def _fetcher(settings: Settings) -> Fetch:
 
         async def fetch(uri: str, digest: str, destination: Path) -> AdapterManifest:
             base = await sizes.known()
-            return await fetch_adapter(uri, digest, destination, pvc_dir=settings.pvc_dir, base=base)
+            return await fetch_adapter(
+                uri, digest, destination, pvc_dir=settings.pvc_dir, base=base, volume=settings.adapters_dir,
+                at_most=settings.adapters_bytes,
+            )  # fmt: skip
 
         return fetch
 

@@ -34,6 +34,8 @@ class Settings:
     endpoint_key_file: Path | None = None
     run_dir: Path = Path(names.ENGINE_RUN_DIR)
     adapters_dir: Path = Path(names.ADAPTERS_DIR)
+    adapters_bytes: int | None = None
+    """What all adapters together may take of the disk; None means what the disk has."""
     pvc_dir: Path = Path(names.PVC_DIR)
     base_model_dir: Path | None = None
     """The base model's folder, or one that holds the headers of its files; None where neither is in this pod."""
@@ -117,6 +119,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--endpoint-key-file", "ENGINE_ENDPOINT_KEY_FILE", "", "file with that server's API key")
     option("--run-dir", "ENGINE_RUN_DIR", names.ENGINE_RUN_DIR, "folder of the wedged, drain and drained files")
     option("--adapters-dir", "ADAPTERS_DIR", names.ADAPTERS_DIR, "folder that vLLM loads adapters from")
+    option("--adapters-bytes", "POD_ADAPTERS_BYTES", "", "most that the adapters take; what the disk has by default")
     option("--pvc-dir", "PVC_DIR", names.PVC_DIR, "folder below which claims are mounted")
     option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
     option("--tokens-dir", "POOL_TOKENS_DIR", names.POOL_TOKENS_DIR, "folder with the tokens of the pool's miners")
@@ -140,6 +143,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         endpoint_key_file=Path(args.endpoint_key_file) if args.endpoint_key_file else None,
         run_dir=Path(args.run_dir),
         adapters_dir=Path(args.adapters_dir),
+        adapters_bytes=int(args.adapters_bytes) if args.adapters_bytes else None,
         pvc_dir=Path(args.pvc_dir),
         base_model_dir=Path(args.base_model_dir) if args.base_model_dir else None,
         tokens_dir=Path(args.tokens_dir),

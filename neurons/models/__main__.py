@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ async def _fetch(options: argparse.Namespace) -> dict[str, object]:
     at: Path = options.link or options.dest / "current"
     fetched = await fetch_model(
         uri=options.uri, name=options.name, revision=options.revision or None, root=root,
-        shared=options.cache is not None,
+        shared=options.cache is not None, at_most=options.at_most,
     )  # fmt: skip
     with translated(doing="linking the model", uri=str(at)):
         write_measured(None, at)
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--dest", type=filled_path, default=Path(names.MODELS_DIR), help="a folder of this pod's own")
     fetch.add_argument(
         "--cache", type=filled_path, help="a folder that pods share, to keep models in instead of --dest"
+    )
+    fetch.add_argument(
+        "--at-most",
+        type=int,
+        default=os.environ.get("POD_MODEL_BYTES") or None,
+        help="bytes that all models in the folder may take [POD_MODEL_BYTES] (default: what the disk has)",
     )
     fetch.add_argument("--link", type=filled_path, help="where the engine looks for the model (default: DEST/current)")
     return parser

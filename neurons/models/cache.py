@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from neurons.store import ArtifactNotFound, DigestMismatch, NoSpace, StoreUnreachable, file_digest
+from neurons.store import ArtifactNotFound, DigestMismatch, StoreUnreachable, file_digest
 from neurons.store.errors import translated
 from neurons.store.model_record import (
     RECORD_FILE,
@@ -28,11 +27,16 @@ from neurons.store.model_record import (
     still_true,
     survey,
 )
+from neurons.store.space import NO_LOCKS, reserved, taken
 
 _POLL_SECONDS: Final = 0.25
 _PARTIAL_SUFFIX: Final = ".part"
 _SPARE_BYTES: Final = 64 * 1024 * 1024
-_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_WATCH_SECONDS: Final = 1.0
+_REMEDY: Final = (
+    "Enlarge the volume (the pool's cache, or cache.sizeLimit where the model is in the pod's own disk) or free space "
+    "on the node."
+)
 
 
 def cache_key(*, name: str, uri: str, revision: str | None) -> str:
@@ -56,14 +60,25 @@ async def locked(root: Path, key: str, *, seconds: float) -> AsyncIterator[bool]
         os.close(descriptor)
 
 
-def check_space(root: Path, needed: int) -> None:
-    """Raise NoSpace unless `needed` bytes fit, before anything is downloaded."""
-    free = shutil.disk_usage(root).free
-    if free < needed + _SPARE_BYTES:
-        raise NoSpace(
-            f"{root}: the model needs {_gigabytes(needed)}, {_gigabytes(free)} are free. Enlarge the volume (the "
-            "pool's cache) or free space on the node."
-        )
+@asynccontextmanager
+async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None) -> AsyncIterator[None]:
+    """Hold room for `size` bytes that come into `partial`; what is there counts no longer. Raises NoSpace, OSError."""
+    there = await asyncio.to_thread(taken, partial)
+    with reserved(
+        root, max(0, size - there), what="model", remedy=_REMEDY, at_most=at_most, spare=_SPARE_BYTES
+    ) as promise:
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(_WATCH_SECONDS)
+                promise.lacks(size - await asyncio.to_thread(taken, partial))
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
 
 def new_partial(root: Path, key: str, *, alone: bool) -> Path:
@@ -161,7 +176,7 @@ async def _acquire(descriptor: int, root: Path, key: str, *, seconds: float) -> 
                 ) from None
             await asyncio.sleep(_POLL_SECONDS)
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 return False
             raise
         else:
@@ -179,7 +194,3 @@ def _size_by_header(path: Path) -> int:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             return -1
     return 8 + length + max(ends, default=0)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"

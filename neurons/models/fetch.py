@@ -54,6 +54,7 @@ async def fetch_model(
     root: Path,
     pvc_dir: Path | None = None,
     shared: bool = False,
+    at_most: int | None = None,
     lock_seconds: float = _LOCK_SECONDS,
 ) -> Fetched:
     """Make the model at `uri` available in the local file system and verify it. Raises StoreError.
@@ -62,6 +63,7 @@ async def fetch_model(
     used where they are. `revision` is a revision of the hub, or `sha256:…`, the digest that the model must have.
     Without a digest, a model that is in the cache is taken as it is, so that a restart needs no store. With one, and
     where other pods can write into `root` (`shared`), every byte is hashed each time: nothing there proves itself.
+    `at_most` is what all of `root` may take, where that is less than its disk.
     """
     begun = time.monotonic()
     folder = local_folder(uri, pvc_dir=pvc_dir) if not uri.startswith("hf://") else None
@@ -69,23 +71,23 @@ async def fetch_model(
     expected = revision if revision is not None and names.is_digest(revision) else None
     if folder is not None:
         with translated(doing="verifying the model", uri=uri):
-            record = await asyncio.to_thread(
-                _verify_in_place, folder, root / key, name, uri, expected, shared
-            )
+            record = await asyncio.to_thread(_verify_in_place, folder, root / key, name, uri, expected, shared=shared)
             size = sum(path.stat().st_size for _, path in survey(folder))
         return Fetched(folder, Origin.IN_PLACE, record, size, time.monotonic() - begun)
     async with cache.locked(root, key, seconds=lock_seconds) as alone:
         record = await asyncio.to_thread(cache.usable, root / key, trusted=not (shared and expected is not None))
         origin = Origin.CACHE
         if record is None or (expected is not None and record.digest != expected):
-            record = await _fetch(uri=uri, name=name, revision=revision, root=root, key=key, alone=alone)
+            record = await _fetch(
+                uri=uri, name=name, revision=revision, root=root, key=key, alone=alone, at_most=at_most
+            )
             origin = Origin.FETCHED
     size = sum(file.size for file in record.files)
     return Fetched(root / key, origin, record, size, time.monotonic() - begun)
 
 
 def _verify_in_place(
-    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None, shared: bool
+    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None, *, shared: bool
 ) -> ModelRecord | None:
     if not folder.is_dir():
         raise ArtifactNotFound(
@@ -102,15 +104,18 @@ def _verify_in_place(
     return record
 
 
-async def _fetch(*, uri: str, name: str, revision: str | None, root: Path, key: str, alone: bool) -> ModelRecord:
+async def _fetch(
+    *, uri: str, name: str, revision: str | None, root: Path, key: str, alone: bool, at_most: int | None
+) -> ModelRecord:
     expected = revision if revision is not None and names.is_digest(revision) else None
     source = open_source(uri, revision=None if expected else revision)
     files = wanted(await source.files())
     with translated(doing="making room for the model", uri=str(root)):
-        cache.check_space(root, sum(file.size for file in files))
         partial = cache.new_partial(root, key, alone=alone)
     try:
-        await source.download(files, partial)
+        with translated(doing="fetching the model", uri=str(root)):
+            async with cache.room_for(root, partial, sum(file.size for file in files), at_most=at_most):
+                await source.download(files, partial)
         with translated(doing="verifying the model", uri=uri):
             await asyncio.to_thread(cache.check_weights, partial)
             record = await asyncio.to_thread(_record, partial, name, uri, revision)

@@ -59,13 +59,16 @@ async def fetch_adapter(
     limits: Limits = DEFAULT_LIMITS,
     pvc_dir: Path | None = None,
     base: BaseModules | None = None,
+    volume: Path | None = None,
+    at_most: int | None = None,
 ) -> AdapterManifest:
     """Bring the adapter `digest` from `uri` to the folder `destination` and return its manifest.
 
     The folder appears whole and checked, or not at all: files are streamed to a folder beside it, hashed on the way,
     looked at as `check_adapter` does (with `base`, against the base model), and that folder is renamed. When the
     destination holds the adapter already, nothing is transferred; when it holds something damaged, it is replaced. One
-    caller at a time for a destination. Raises StoreError; cleans up after itself.
+    caller at a time for a destination. `volume` is the folder whose fetches share its room, of which all together may
+    take `at_most` bytes. Raises StoreError; cleans up after itself.
     """
     if (present := await to_the_end(_verified_manifest, destination, digest)) is not None:
         await to_the_end(_check, destination, present, uri, base)
@@ -83,7 +86,8 @@ async def fetch_adapter(
     with ExitStack() as stack:
         with translated(doing="making room for the adapter", uri=str(destination)):
             await to_the_end(_clear_way, destination)
-            room = stack.enter_context(reserved(destination.parent, sum(entry.size for entry in manifest.files)))
+            size = sum(entry.size for entry in manifest.files)
+            room = stack.enter_context(reserved(volume or destination.parent, size, at_most=at_most))
             partial = _make_partial(destination)
         # Not in a thread: it must also happen while the task is being cancelled.
         stack.callback(shutil.rmtree, partial, ignore_errors=True)

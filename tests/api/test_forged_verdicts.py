@@ -134,15 +134,17 @@ def _configmap(name: str, **data: str) -> Forgery:
     return lambda made, who: made.patch(who, f"configmap/{name}", {"data": data})
 
 
-def _made_anew(made: Identities, who: str) -> Any:
+def _made_anew(made: Identities, who: str, **other: str) -> Any:
     run = json.loads(made.kubectl("-n", made.world.namespace, "get", "finetunerun", "r1", "-o", "json").stdout)
     owner = {
         "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "name": "r1", "uid": run["metadata"]["uid"],
-        "controller": True,
+        "controller": True, **other,
     }  # fmt: skip
     forged = {
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": examination_name("r1"), "ownerReferences": [owner]},
+        "metadata": {
+            "name": examination_name("r1"), "ownerReferences": [owner], "labels": {names.LABEL_RUN: "r1"},
+        },
         "data": {OUTCOMES_KEY: "{}"},
     }  # fmt: skip
     return made.run(who, "create", "-f", "-", stdin=json.dumps(forged))
@@ -163,6 +165,9 @@ def _report(made: Identities, who: str) -> Any:
 FORGERIES: dict[str, Forgery] = {
     "a verdict, in the examiner's report": _configmap(examination_name("r1"), **{OUTCOMES_KEY: "{}"}),
     "a verdict, in a report made anew": _made_anew,
+    "a verdict, in a report made anew under another owner's kind": lambda made, who: _made_anew(
+        made, who, apiVersion="v1", kind="ConfigMap"
+    ),
     "a verdict, in the run's status": lambda made, who: made.patch(
         who, "finetunerun/r1", VERDICT, "--subresource=status"
     ),

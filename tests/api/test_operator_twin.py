@@ -95,6 +95,39 @@ async def test_a_new_version_takes_over_when_both_pods_verified_it(world: Cluste
     assert status["previousVersion"]["servedName"] == "dr-a-aaaaaaaa"
 
 
+async def test_a_twin_that_is_spread_moves_off_a_pod_that_goes_and_is_answered_all_the_while(world: Cluster) -> None:
+    spread = twin_manifest(world.namespace)
+    spread["spec"]["placement"] = {"mode": "Spread", "replicas": 1}
+    await world.apply(spread)
+
+    async def placed_on(*pods: str) -> bool:
+        entry = (await world.routing())["twins"]["dr-a"]
+        return entry.get("placement") == "Spread" and tuple(entry["pods"]) == tuple(world.uids[pod] for pod in pods)
+
+    async def placed() -> str:
+        return "e1" if await placed_on("e1") else "e2" if await placed_on("e2") else ""
+
+    there = await until(placed, what="one pod holds it")
+    other = {"e1": "e2", "e2": "e1"}[there]
+    await until(lambda: _twin(world, PlacementActive="Placed"))
+    await world.report(other)
+    await world.apply(twin_manifest(world.namespace, letter="b") | {"spec": {**spread["spec"], **_adapter(world, "b")}})
+    await until(lambda: _routes(world, ["dr-a-aaaaaaaa", "dr-a-bbbbbbbb"], ["dr-a-aaaaaaaa"]))
+    await world.report(there, held(), held("b"))
+    await until(lambda: _routes(world, ["dr-a-bbbbbbbb"], ["dr-a-bbbbbbbb"]), what="its own pod is enough")
+    await world.report(there, held("b"), ready=False)
+    await until(lambda: placed_on(there, other), what="another pod stands in")
+    assert (await world.routing())["twins"]["dr-a"]["versions"]
+    await world.report(other, held("b"))
+    await until(lambda: _twin(world, Serving="True"))
+    await world.report(there, held("b"))
+    await until(lambda: placed_on(there), what="it is back where it was")
+
+
+def _adapter(world: Cluster, letter: str) -> dict[str, Any]:
+    return {"adapter": twin_manifest(world.namespace, letter=letter)["spec"]["adapter"]}
+
+
 async def test_a_failing_version_leaves_the_old_one_and_says_why(world: Cluster) -> None:
     await world.apply(twin_manifest(world.namespace, letter="b"))
     wrong = held(

@@ -97,7 +97,8 @@ EPISODES = {
     "BetterTherapyFineTuneFailed": Played(
         {conditions("FineTuneRun", "Failed", "True"): "1x85 2x55"},
         # Those that failed before are kept; a first failure long ago, and one that was cleared away, are none now.
-        {conditions("FineTuneRun", "Failed", "True"): "2x140", conditions("FineTuneRun", "Complete", "True"): "0+1x140"},
+        {conditions("FineTuneRun", "Failed", "True"): "2x140",
+         conditions("FineTuneRun", "Complete", "True"): "0+1x140"},
         at=120,
     ),
     "BetterTherapyRoundFailed": Played(
@@ -224,9 +225,7 @@ def played(alert: Alert, file: Path, series: Series, *, at: int, expected: list[
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_an_alert_fires_and_stays_silent(
-    tool: Callable[[str], str], file: Path, tmp_path: Path, alert: Alert
-) -> None:
+def test_an_alert_fires_and_stays_silent(tool: Callable[[str], str], file: Path, tmp_path: Path, alert: Alert) -> None:
     episode = EPISODES[alert.name]
     bare = {"groups": [{"name": GROUP, "rules": [{**alert.rule(), "annotations": {}}]}]}
     own = tmp_path / "rule.yaml"

@@ -22,6 +22,15 @@ def test_roots_are_read_only_and_rights_are_bounded(pods: dict) -> None:
             assert container["resources"]["limits"].keys() >= {"cpu", "memory"}, name
 
 
+def test_none_can_fill_its_nodes_disk(pods: dict) -> None:
+    for name, spec in pods.items():
+        for volume in spec.get("volumes", []):
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], (name, volume)
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            for bound in ("requests", "limits"):
+                assert container["resources"][bound]["ephemeral-storage"], (name, container["name"])
+
+
 def test_tokens_are_mounted_only_where_named(pods: dict, render: Callable) -> None:
     accounts = [d for d in render("twin-operator") if d["kind"] == "ServiceAccount"]
     assert accounts

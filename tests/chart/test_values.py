@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart.conftest import SUBNET_OWNER
+
 ROOT = Path(__file__).resolve().parents[2]
 CHARTS = ROOT / "charts"
 NAMES = ("twin-operator", "twin-miner")
 FREE = {"resources", "annotations", "labels", "nodeSelector", "podAnnotations", "podLabels", "poolLabels"}
-FREE |= {"poolAnnotations"}
+FREE |= {"poolAnnotations", "global"}
 """Maps whose keys belong to the person who writes them."""
 
 
@@ -102,3 +104,32 @@ def test_the_pod_of_helm_test_starts_without_its_secret_and_says_what_is_missing
     """Its Secret may be one of your own that lacks what it looks for: the kubelet would wait for that until the end."""
     (pod,) = [each for each in render(chart) if each["kind"] == "Pod"]
     assert [volume["secret"].get("optional") for volume in pod["spec"]["volumes"] if "secret" in volume] == [True]
+
+
+def images(node: object) -> set[str]:
+    """Return all images that manifests name: of containers, and of what the operator gives its pods."""
+    if isinstance(node, dict):
+        named = {str(node["image"])} if isinstance(node.get("image"), str) else set()
+        if str(node.get("name", "")).startswith("TWIN_IMAGE_"):
+            named.add(str(node["value"]))
+        return named.union(*(images(each) for each in node.values()))
+    return set().union(*(images(each) for each in node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize("chart", ["twin-operator", "twin-miner", "twin-validator", "local-subnet"])
+def test_one_setting_says_where_all_images_are(chart: str, render: Callable) -> None:
+    needed = list(SUBNET_OWNER) if chart == "local-subnet" else []
+    before = images(render(chart, *needed))
+    assert before
+    after = images(render(chart, *needed, "--set", "global.imageRegistry=registry.example.org:5000/team/"))
+    assert after == {each.replace("bettertherapy/", "registry.example.org:5000/team/") for each in before}
+
+
+def test_an_image_that_is_named_stays_where_it_is(render: Callable) -> None:
+    own = ["--set", "images.engineGPU.repository=vllm/vllm-openai,images.engineGPU.tag=v1"]
+    found = images(render("twin-operator", *own, "--set", "global.imageRegistry=r.example.org/t"))
+    assert "vllm/vllm-openai:v1" in found
+    assert sum(each.startswith("r.example.org/t/") for each in found) == 5
+    digest = "sha256:" + "a" * 64
+    pinned = images(render("twin-miner", "--set", f"test.image.digest={digest},global.imageRegistry=r.example.org/t"))
+    assert pinned == {f"r.example.org/t/neuron@{digest}"}

@@ -15,11 +15,12 @@ from aiohttp import web
 from neurons.http_server import MOST_HEAD_BYTES, HttpServer
 
 SECRET = "Sarmila-Thapa"
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def serving(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **given: Any) -> AsyncIterator[int]:
+async def serving(handler: Handler, **given: Any) -> AsyncIterator[int]:
     runner = web.ServerRunner(HttpServer(handler, **given), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -62,7 +63,8 @@ async def test_what_is_no_request_is_told_so_and_not_repeated(data: bytes, caplo
         answer = await said(port, data)
         assert b" 200 " in await said(port, GET)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.") and b" 400 " in head.split(b"\r\n")[0]
+    assert head.startswith(b"HTTP/1.")
+    assert b" 400 " in head.split(b"\r\n")[0]
     assert "HTTP/1.1 request" in json.loads(body)["error"]["message"]
     assert SECRET.encode() not in answer
     assert SECRET not in caplog.text
@@ -153,3 +155,68 @@ async def test_a_body_in_many_parts_is_no_head() -> None:
                 assert b" 200 " in head
                 assert await reader.readexactly(6) == b"500000"
         writer.transport.abort()
+
+
+async def _until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+async def test_of_requests_that_are_sent_ahead_few_are_read() -> None:
+    """Nobody counts their bodies yet, nor knows who sends them."""
+    go_on = asyncio.Event()
+
+    async def waits(_: web.BaseRequest) -> web.Response:
+        await go_on.wait()
+        return web.Response(text="fine")
+
+    server = HttpServer(waits)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    body = b"a" * 120_000
+    ahead = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 120000\r\n\r\n" + body
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+        writer.write(GET + ahead * 40)
+        await _until(lambda: bool(server.connections) and bool(server.connections[0]._messages))
+        before = -1
+        while (held := sum(payload.total_bytes for _, payload in server.connections[0]._messages)) != before:
+            before = held
+            await asyncio.sleep(0.2)
+        assert held < 512 * 1024
+        go_on.set()
+        async with asyncio.timeout(20):  # and all of them are answered
+            for _ in range(41):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(4)
+        writer.transport.abort()
+    finally:
+        await runner.cleanup()
+
+
+async def test_who_reads_no_answer_is_let_go_and_who_reads_slowly_is_not() -> None:
+    async def long(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"a" * 2_000_000)
+
+    server = HttpServer(long, idle_seconds=0.4)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        _, never = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        never.write(GET * 5)
+        reader, slowly = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        slowly.write(GET)
+        await _until(lambda: len(server.connections) == 2)
+        left = len(await reader.readuntil(b"\r\n\r\n")) and 2_000_000
+        while left:
+            left -= len(await reader.readexactly(min(left, 100_000)))
+            await asyncio.sleep(0.1)  # two seconds in all
+        slowly.transport.abort()
+        await _until(lambda: not server.connections)
+        never.transport.abort()
+    finally:
+        await runner.cleanup()

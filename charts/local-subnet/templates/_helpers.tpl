@@ -7,7 +7,7 @@
 
 {{- define "local-subnet.selectorLabels" -}}
 app.kubernetes.io/name: local-subnet
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "local-subnet.labels" -}}
@@ -23,9 +23,5 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end }}
 
 {{- define "local-subnet.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
-{{- end -}}
+{{- include "bettertherapy.image" (dict "image" .Values.image "root" .) -}}
 {{- end }}

@@ -14,7 +14,7 @@
 
 {{- define "twin-miner.selectorLabels" -}}
 app.kubernetes.io/name: twin-miner
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "twin-miner.labels" -}}
@@ -27,10 +27,44 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secret that the miner reads: the pool's own choice, else an existing one, else the one that the operator makes. */}}
 {{- define "twin-miner.accessSecret" -}}
-{{- $chosen := dig "miner" "accessSecretRef" "name" "" .Values.pool -}}
-{{- $chosen | default .Values.access.existingSecret | default (printf "%s-access" (include "twin-miner.pool" .)) -}}
+{{- $chosen := dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson) -}}
+{{- $chosen | default (include "twin-miner.existingSecret" .) | default (printf "%s-access" (include "twin-miner.pool" .)) -}}
 {{- end }}
 
 {{- define "twin-miner.operatorsAccessSecret" -}}
-{{- if not (or (dig "miner" "accessSecretRef" "name" "" .Values.pool) .Values.access.existingSecret) }}true{{ end -}}
+{{- if not (or (dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson)) (include "twin-miner.existingSecret" .)) }}true{{ end -}}
+{{- end }}
+
+{{- define "twin-miner.existingSecret" -}}
+{{- (.Values.access | default dict).existingSecret -}}
+{{- end }}
+
+{{/* Labels of the pool: those that twins choose it by can't be other than they are. */}}
+{{- define "twin-miner.poolLabels" -}}
+{{- $own := include "twin-miner.labels" . | fromYaml }}
+{{- range $name, $value := include "twin-miner.selectorLabels" . | fromYaml }}
+{{- if ne $value (get ($.Values.poolLabels | default dict) $name | default $value) }}
+{{- fail (printf "poolLabels: %s is how this release's twins find their pool: choose another label" $name) }}
+{{- end }}
+{{- end }}
+{{- merge dict (.Values.poolLabels | default dict) $own | toYaml -}}
+{{- end }}
+
+{{/* Whom `helm test` asks; empty: nobody. */}}
+{{- define "twin-miner.testTwin" -}}
+{{- range $index, $twin := .Values.twins }}{{ if not $index }}{{ $twin.name }}{{ end }}{{ end -}}
+{{- end }}
+
+{{/* The Secrets that the values name and that nobody makes, as lines of bettertherapy.namedSecrets. */}}
+{{- define "twin-miner.namedSecrets" -}}
+{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" (include "bettertherapy.present" .Values.pool | fromJson) "path" "pool")) }}
+{{- if not (dig "miner" "accessSecretRef" "name" "" (include "bettertherapy.present" .Values.pool | fromJson)) }}
+{{- with include "twin-miner.existingSecret" . }}
+{{- $found = append $found (printf "access.existingSecret %s -" .) }}
+{{- end }}
+{{- end }}
+{{- range .Values.twins }}
+{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit (include "bettertherapy.present" . | fromJson) "name") "path" (printf "twins[%s]" .name))) }}
+{{- end }}
+{{- compact $found | join "\n" -}}
 {{- end }}

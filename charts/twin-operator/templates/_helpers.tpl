@@ -16,8 +16,8 @@
 {{- end }}
 
 {{- define "twin-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "twin-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "twin-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
@@ -41,13 +41,16 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end -}}
 {{- end }}
 
-{{/* Reference of an image: repository@digest, else repository:tag, else repository:appVersion. */}}
+{{/* Not empty where an object of the Prometheus operator's is to be made: dict "root" . "kind" "ServiceMonitor". */}}
+{{- define "twin-operator.monitored" -}}
+{{- $wanted := .root.Values.monitoring.enabled -}}
+{{- if eq (toString $wanted) "Auto" -}}
+{{- if .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}yes{{- end -}}
+{{- else if $wanted -}}yes{{- end -}}
+{{- end }}
+
 {{- define "twin-operator.image" -}}
-{{- if .image.digest -}}
-{{- printf "%s@%s" .image.repository .image.digest -}}
-{{- else -}}
-{{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
-{{- end -}}
+{{- include "bettertherapy.image" . -}}
 {{- end }}
 
 {{/* What the restricted Pod Security Standard asks of a pod, and a read-only root beside it. */}}

@@ -10,7 +10,7 @@ for what an object (THE) names, of which "" counts for nothing.
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:
-  name: {{ $name }}
+  name: {{ $name | quote }}
   labels: {{- include "twin-operator.labels" $root | nindent 4 }}
 spec:
   failurePolicy: Fail
@@ -44,7 +44,7 @@ spec:
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
 metadata:
-  name: {{ $name }}
+  name: {{ $name | quote }}
   labels: {{- include "twin-operator.labels" $root | nindent 4 }}
 spec:
   policyName: {{ $name }}
@@ -53,7 +53,7 @@ spec:
   matchResources:
     namespaceSelector:
       matchLabels:
-        kubernetes.io/metadata.name: {{ . }}
+        kubernetes.io/metadata.name: {{ . | quote }}
   {{- end }}
 {{- end }}
 

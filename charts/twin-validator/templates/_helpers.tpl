@@ -14,7 +14,7 @@
 
 {{- define "twin-validator.labels" -}}
 app.kubernetes.io/name: twin-validator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -23,10 +23,28 @@ app.kubernetes.io/part-of: bettertherapy
 
 {{/* The Secret with the gateway's API keys: the validator's own choice, else the one that the operator makes. */}}
 {{- define "twin-validator.keysSecret" -}}
-{{- dig "gateway" "keysSecretRef" "name" "" .Values.validator | default (printf "%s-gateway-keys" (include "twin-validator.name" .)) -}}
+{{- dig "gateway" "keysSecretRef" "name" "" (include "bettertherapy.present" .Values.validator | fromJson) | default (printf "%s-gateway-keys" (include "twin-validator.name" .)) -}}
 {{- end }}
 
 {{/* Whom `helm test` asks; empty: nobody. */}}
 {{- define "twin-validator.testTwin" -}}
-{{- if .Values.test.twin }}{{ .Values.test.twin }}{{ else }}{{ with first .Values.twins }}{{ .name }}{{ end }}{{ end -}}
+{{- $first := "" }}
+{{- range $index, $twin := .Values.twins }}{{ if not $index }}{{ $first = $twin.name }}{{ end }}{{ end -}}
+{{- (.Values.test | default dict).twin | default $first -}}
+{{- end }}
+
+{{- define "twin-validator.existingSecret" -}}
+{{- (.Values.postgresql | default dict).existingSecret -}}
+{{- end }}
+
+{{/* The Secrets that the values name and that nobody makes, as lines of bettertherapy.namedSecrets. */}}
+{{- define "twin-validator.namedSecrets" -}}
+{{- $found := list (include "bettertherapy.namedSecrets" (dict "at" (include "bettertherapy.present" .Values.validator | fromJson) "path" "validator")) }}
+{{- with include "twin-validator.existingSecret" . }}
+{{- $found = append $found (printf "postgresql.existingSecret %s -" .) }}
+{{- end }}
+{{- range .Values.twins }}
+{{- $found = append $found (include "bettertherapy.namedSecrets" (dict "at" (omit (include "bettertherapy.present" . | fromJson) "name") "path" (printf "twins[%s]" .name))) }}
+{{- end }}
+{{- compact $found | join "\n" -}}
 {{- end }}

@@ -56,7 +56,7 @@ FIRST_TOKEN_SECONDS: Final = _seconds(
 )  # fmt: skip
 IN_FLIGHT: Final = _gauge(
     "in_flight", "Requests that are at an engine pod now.", *_VERSION,
-    read_by=(Reader.AUTOSCALER, Reader.DASHBOARDS, Reader.TOP),
+    read_by=(Reader.AUTOSCALER, Reader.PLACEMENT, Reader.DASHBOARDS, Reader.TOP),
 )  # fmt: skip
 RETRIES: Final = _counter(
     "retries",
@@ -124,7 +124,7 @@ HELD: Final = _gauge(
 )  # fmt: skip
 PODS_READY: Final = _gauge(
     "pods_ready", "Engine pods that may get requests, as last reported.",
-    read_by=(Reader.CANARY, Reader.ALERTS, Reader.DASHBOARDS, Reader.TOP),
+    read_by=(Reader.CANARY, Reader.PLACEMENT, Reader.ALERTS, Reader.DASHBOARDS),
 )  # fmt: skip
 TABLE_ERRORS: Final = _counter(
     "table_errors", "Tables that didn't parse; the last good one stays in use.", "table", read_by=(Reader.ALERTS,)

@@ -37,6 +37,7 @@ class Reader(StrEnum):
     CANARY = "canary analysis"
     ROUNDS = "rounds"
     AUTOSCALER = "autoscaler"
+    PLACEMENT = "placement"
     ALERTS = "alerts"
     DASHBOARDS = "dashboards"
     TOP = "kubectl twin top"

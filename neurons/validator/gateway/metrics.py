@@ -30,8 +30,8 @@ class Metrics:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
         make = self._make = Collectors(registry, of=Process.GATEWAY)
-        self.requests = make.counter(gateway.REQUESTS)
-        self.request_seconds = make.histogram(gateway.REQUEST_SECONDS)
+        self._requests = make.counter(gateway.REQUESTS)
+        self._request_seconds = make.histogram(gateway.REQUEST_SECONDS)
         self.added_seconds = make.histogram(gateway.ADDED_SECONDS)
         self.attempts = make.counter(gateway.MINER_ANSWERS)
         self.miner_seconds = make.histogram(gateway.MINER_SECONDS)
@@ -39,7 +39,7 @@ class Metrics:
         self.held_back = make.counter(gateway.ANSWERS_HELD_BACK)
         self.tasks = make.counter(gateway.TASK_REQUESTS)
         self.notices = make.counter(gateway.EMERGENCIES)
-        self.ratings = make.counter(gateway.RATINGS)
+        self._ratings = make.counter(gateway.RATINGS)
         self.records = make.counter(gateway.RECORDS)
         self.in_flight = make.gauge(gateway.IN_FLIGHT)
         self.miners = make.gauge(gateway.MINERS)
@@ -61,11 +61,11 @@ class Metrics:
 
     def ended(self, twin: str, code: str) -> None:
         """Count a question that ended; of a twin that nobody serves `twin` is empty."""
-        self.requests.labels(self._label(twin), code).inc()
+        self._requests.labels(self._label(twin), code).inc()
 
     def took(self, twin: str, seconds: float, *, trace_id: str = "") -> None:
         """Count how long an answered question took."""
-        self.request_seconds.labels(self._label(twin)).observe(seconds, {"trace_id": trace_id} if trace_id else None)
+        self._request_seconds.labels(self._label(twin)).observe(seconds, {"trace_id": trace_id} if trace_id else None)
 
     def _label(self, twin: str) -> str:
         return twin if not twin or self._twins.admits(twin) else OTHER
@@ -99,7 +99,7 @@ class Metrics:
         """Count a first rating."""
         if not self._rated.admits(twin, version):
             twin = version = OTHER
-        self.ratings.labels(twin, version, str(stars), self.process).inc()
+        self._ratings.labels(twin, version, str(stars), self.process).inc()
 
     def render(self) -> bytes:
         """Return the text exposition."""

@@ -122,11 +122,12 @@ class Roster:
     def for_twin(self, twin: str) -> list[Member]:
         """Return who announced that twin lately."""
         since = self._clock() - KEEP_SECONDS
-        return [member for member in self._by_twin.get(twin, {}).values() if member.announced_at >= since]
+        # A copy: pages of metrics are made in a thread.
+        return [member for member in list(self._by_twin.get(twin, {}).values()) if member.announced_at >= since]
 
     def twins(self) -> list[str]:
         """Return the names of the twins that some miner announced lately, sorted."""
-        return sorted(name for name in self._by_twin if self.for_twin(name))
+        return sorted(name for name in list(self._by_twin) if self.for_twin(name))
 
     async def follow(self) -> None:
         """Follow the metagraph and the announcements for ever."""

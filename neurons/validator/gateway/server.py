@@ -259,10 +259,10 @@ class GatewayServer:
             except Exception as error:  # noqa: BLE001 - the patient is owed the notice of an emergency
                 return await self._chats.turn_away(request, asked, unforeseen(error), key=key, shown=shown)
         except RequestError as error:
-            self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), str(error.status)).inc()
+            self._metrics.ended(self._chats.label(asked.twin if asked else ""), str(error.status))
             raise
         except (asyncio.CancelledError, ConnectionError):
-            self._metrics.requests.labels(self._chats.label(asked.twin if asked else ""), CLIENT_GONE).inc()
+            self._metrics.ended(self._chats.label(asked.twin if asked else ""), CLIENT_GONE)
             raise
 
     async def _models(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:

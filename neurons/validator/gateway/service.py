@@ -128,10 +128,10 @@ class GatewayService:
             self._stop.set()
 
     async def _page_of_metrics(self) -> bytes:
-        return self.metrics.render()
+        return await asyncio.to_thread(self.metrics.render)
 
     async def _openmetrics_page(self) -> bytes:
-        return self.metrics.render_openmetrics()
+        return await asyncio.to_thread(self.metrics.render_openmetrics)
 
     async def run(self) -> None:
         """Serve until `stop`; where that comes before it listens, it doesn't begin."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
@@ -16,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from bettertherapy_api.addresses import is_link_local
-from bettertherapy_api.finetune_run import FineTuneRunSpec
+from bettertherapy_api.finetune_run import CandidateSpec, FineTuneRunSpec
 from bettertherapy_api.miner_pool import MinerPoolSpec
-from twin_operator.domain.objects import Pool, Run
+from twin_operator.domain.objects import Pool, Run, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding
 from twin_operator.settings import Images
@@ -83,12 +82,15 @@ def pool_out_of_bounds(pool: Pool, bounds: Bounds, images: Images) -> Finding | 
     return _finding(_of_pool(pool.spec, bounds, _own(images)))
 
 
-def run_out_of_bounds(run: Run, pool: Pool | None, bounds: Bounds, images: Images) -> Finding | None:
+def run_out_of_bounds(
+    run: Run, pool: Pool | None, bounds: Bounds, images: Images, *, validator: Validator | None = None
+) -> Finding | None:
     """Return the first thing that a run's spec names and may not; `pool` is the one that it would run in.
 
-    While there is none, nothing is said of its dataset: which claim it may read follows from the pool.
+    While there is none, nothing is said of its dataset: which claim it may read follows from the pool. `validator` is
+    the one that a candidate names: what its gateway laid down may be examined, and nothing else that is called so.
     """
-    return _finding(_of_run(run.spec, bounds, _own(images), pool=pool))
+    return _finding(_of_run(run.spec, bounds, _own(images), pool=pool, validator=validator))
 
 
 def place_out_of_bounds(field: str, uri: str, bounds: Bounds) -> str | None:
@@ -136,24 +138,45 @@ def _of_pool(spec: MinerPoolSpec, bounds: Bounds, own: tuple[str, ...]) -> Itera
     yield from _flags(bounds, spec.engine.args or [])
 
 
-def _of_run(spec: FineTuneRunSpec, bounds: Bounds, own: tuple[str, ...], *, pool: Pool | None) -> Iterator[str]:
+def _of_run(
+    spec: FineTuneRunSpec, bounds: Bounds, own: tuple[str, ...], *, pool: Pool | None, validator: Validator | None
+) -> Iterator[str]:
     yield from _named((*own, *bounds.images), "images", ("spec.image", spec.image))
-    yield from _named(
-        bounds.priority_classes, "priorityClasses", ("spec.priorityClassName", spec.priority_class_name)
-    )
-    if pool is None:
-        return
-    uri, store = spec.dataset.uri, pool.store_uri
+    yield from _named(bounds.priority_classes, "priorityClasses", ("spec.priorityClassName", spec.priority_class_name))
+    if (candidate := spec.candidate) is not None:
+        yield from _delivered(candidate, validator)
+        if candidate.held_out is not None and pool is not None:
+            yield from _dataset("spec.candidate.heldOut.uri", candidate.held_out.uri, bounds, pool)
+    if pool is not None:
+        yield from _dataset("spec.dataset.uri", spec.dataset.uri, bounds, pool)
+
+
+def _delivered(candidate: CandidateSpec, validator: Validator | None) -> Iterator[str]:
+    """Whoever names another folder would have weights of his own examined as a miner's."""
+    folder = validator.delivered(candidate.task, candidate.digest) if validator is not None else None
+    if folder is None:
+        yield (
+            f"spec.candidate is said to be of Validator {candidate.validator}, which takes no deliveries here "
+            "(its spec.fineTuneTasks.offers.deliveries)"
+        )
+    elif candidate.delivered != folder:
+        yield (
+            f"spec.candidate.delivered is {candidate.delivered}, and what is delivered to Validator "
+            f"{candidate.validator} for that task lies at {folder}"
+        )
+
+
+def _dataset(field: str, uri: str, bounds: Bounds, pool: Pool) -> Iterator[str]:
     if uri.startswith(("http://", "https://")):  # of a validator's task; its schema says what it may be
         if is_link_local(uri):
-            yield "spec.dataset.uri is a link-local address, where clouds hand out keys"
+            yield f"{field} is a link-local address, where clouds hand out keys"
         return
-    yield from _places(bounds.stores, "stores", ("spec.dataset.uri", uri))
-    claim, own_claim = _CLAIM.match(uri), _CLAIM.match(store or "")
+    yield from _places(bounds.stores, "stores", (field, uri))
+    claim, own_claim = _CLAIM.match(uri), _CLAIM.match(pool.store_uri or "")
     if claim is None or (own_claim is not None and claim[1] == own_claim[1]) or allows(bounds.claims, claim[1]):
         return
     yield (
-        f"spec.dataset.uri is on claim {claim[1]}, and a run reads from the claim of its pool's store alone"
+        f"{field} is on claim {claim[1]}, and a run reads from the claim of its pool's store alone"
         f"{f' ({own_claim[1]})' if own_claim else ''}: put the dataset there, {_ask('claims')}"
     )
 

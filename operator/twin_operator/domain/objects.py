@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
@@ -196,6 +197,17 @@ class Validator:
     def embedded_ledger(self) -> bool:
         """Whether the ledger is a file on a volume of the one gateway pod."""
         return self.spec.ledger is None or self.spec.ledger.uri_secret_ref is None
+
+    @property
+    def deliveries(self) -> str | None:
+        """The folder where its gateway lays what miners' trainers deliver; None where it takes nothing."""
+        tasks = self.spec.fine_tune_tasks
+        return tasks.offers.deliveries if tasks is not None and tasks.offers is not None else None
+
+    def delivered(self, task: str, digest: str) -> str | None:
+        """Return where a task's version lies once it was delivered."""
+        folder = self.deliveries
+        return None if folder is None else f"{folder.rstrip('/')}/{task}/{names.digest_hex(digest)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,6 +36,8 @@ HOT_SHARE: Final = 0.5
 """A twin with more of a pod's average load than this gets another pod, where it may have as many as it needs."""
 HOT_LOAD: Final = 4000
 """Load below which a twin never needs a second pod: a batch of four costs an engine next to nothing."""
+WORTH: Final = 0.25
+"""Twins of too high a rank are moved off a pod where they are at most this part of what it holds."""
 HOME_TOLERANCE: Final = 0.1
 """Part of a pod by which a rank may overhang into the next one without having a home there."""
 
@@ -179,6 +182,12 @@ class _Place:
     spoiling: int = 0
     """Twins of a higher class than that."""
     twins: dict[str, Demand] = field(default_factory=dict)
+    by_class: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def highest(self) -> int:
+        """The highest rank class that it holds."""
+        return max((each for each, count in self.by_class.items() if count > 0), default=0)
 
 
 _Excess = tuple[int, int, float, int]
@@ -221,6 +230,7 @@ class _Board:
         place.load += by * self._loads[twin.uid]
         place.ranks += by * self._classes[twin.uid]
         place.spoiling += by * (self._classes[twin.uid] > place.top)
+        place.by_class[self._classes[twin.uid]] += by
 
     def settle_homes(self) -> None:
         """Cut the pods, in the order of the ranks that they hold, in proportion to what each rank weighs."""
@@ -253,7 +263,7 @@ class _Board:
         """Return the pod that takes one more copy of the twin."""
         homes, load = self._homes.get(self._classes[twin.uid], frozenset()), self._loads[twin.uid]
         has = self.where[twin.uid]
-        ranked: dict[tuple[bool, bool, bool, bool, bool, float], list[str]] = {}
+        ranked: dict[tuple[bool, bool, bool, bool, int, float], list[str]] = {}
         for uid, place in self._places.items():
             if uid in has:
                 continue
@@ -262,7 +272,7 @@ class _Board:
                 place.count >= self._most,
                 load > 0 and place.load + load > self._most_load,
                 uid not in homes,
-                self._classes[twin.uid] > place.top,
+                0 if uid in homes else max(0, self._classes[twin.uid] - place.highest),
                 round(self._filled(place), 6),
             )
             ranked.setdefault(key, []).append(uid)
@@ -301,10 +311,15 @@ class _Board:
     def _next_repair(self) -> list[tuple[Demand, str, str]] | None:
         excess = {uid: self._excess(place) for uid, place in self._places.items()}
         for part in range(4):
-            for uid in sorted((uid for uid in excess if excess[uid][part]), key=lambda uid: (-excess[uid][part], uid)):
-                if (found := self._relief(uid, part)) is not None:
-                    return found
+            found = [uid for uid in excess if excess[uid][part] and (part < 3 or self._is_worth_it(self._places[uid]))]
+            for uid in sorted(found, key=lambda uid: (-excess[uid][part], uid)):
+                if (steps := self._relief(uid, part)) is not None:
+                    return steps
         return None
+
+    def _is_worth_it(self, place: _Place) -> bool:
+        """Tell whether few twins of too high a rank slow many others down."""
+        return place.spoiling <= WORTH * place.count
 
     def _relief(self, uid: str, part: int) -> list[tuple[Demand, str, str]] | None:
         place = self._places[uid]
@@ -313,15 +328,19 @@ class _Board:
             pairs = [(donor, uid) for donor in reversed(by_filling) if self._places[donor].count > self._least]
         else:
             pairs = [(uid, target) for target in by_filling if target != uid]
-        for source, target in pairs:
-            vain: set[tuple[int, float, bool]] = set()  # what has no use for one twin has none for its equals
-            for twin in self._candidates(source, part):
-                alike = (self._classes[twin.uid], self._loads[twin.uid], twin.in_use)
-                if alike in vain or target in self.where[twin.uid]:
-                    continue
-                if self._improves([(twin, source, target)]):
-                    return [(twin, source, target)]
-                vain.add(alike)
+        # Rather a twin whose rank is at home where it comes than one that spoils that pod.
+        for at_home in (True, False):
+            for source, target in pairs:
+                vain: set[tuple[int, float, bool]] = set()  # what has no use for one twin has none for its equals
+                for twin in self._candidates(source, part):
+                    rank_class = self._classes[twin.uid]
+                    alike = (rank_class, self._loads[twin.uid], twin.in_use)
+                    fits = target in self._homes.get(rank_class, ())
+                    if fits is not at_home or alike in vain or target in self.where[twin.uid]:
+                        continue
+                    if self._improves([(twin, source, target)]):
+                        return [(twin, source, target)]
+                    vain.add(alike)
         return self._exchange(uid) if part == 3 else None
 
     def _candidates(self, source: str, part: int) -> list[Demand]:

@@ -1,5 +1,8 @@
 """Which run may start: a pool has so many trainers at once, a twin one run at a time; the oldest that waits is next.
 
+Examinations of what miners made come after all of the twins' own: a hundred of them may be delivered in a day, and no
+night must wait for them. Those for which there is no time are given up, and count neither way.
+
 A thousand runs may wait, so the question is answered without looking at all of them where the pool has no room.
 """
 
@@ -25,18 +28,26 @@ def may_not_start(
     twin = run.spec.twin_ref.name
     if any(other.started for other in of_twin):
         return Finding(Reason.TWIN_BUSY, f"another run of DoctorTwin {twin} is under way; a twin has one run at a time")
-    if any(place(other) < place(run) for other in of_twin):
-        return Finding(
-            Reason.TWIN_BUSY, f"an older run of DoctorTwin {twin} waits before it; a twin has one run at a time"
-        )
+    first = min(of_twin, key=place, default=run)
+    if place(first) < place(run):
+        alike = is_examination(first) == is_examination(run)
+        ahead = (
+            f"an older run of DoctorTwin {twin} waits before it" if alike
+            else f"run {first.name} of DoctorTwin {twin} goes first"
+        )  # fmt: skip
+        return Finding(Reason.TWIN_BUSY, f"{ahead}; a twin has one run at a time")
     limit = pool.fine_tune.max_concurrent_runs
     room = limit - under_way
     if room > 0 and _ahead(run, waiting(), is_busy, enough=room) < room:
         return None
     # Without its place in the line: that changes with each run that ends, and a thousand waiting ones would be written.
+    turn = (
+        "twins' own runs go first, then examinations of miners' versions, each the oldest first"
+        if is_examination(run)
+        else "the oldest that waits is next"
+    )
     return Finding(
-        Reason.POOL_BUSY,
-        f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); the oldest that waits is next",
+        Reason.POOL_BUSY, f"MinerPool {pool.name} runs {limit} at once (spec.fineTune.maxConcurrentRuns); {turn}"
     )
 
 
@@ -63,6 +74,11 @@ def _ahead(run: Run, waiting: Iterable[Run], is_busy: Callable[[Run], bool], *, 
     return len(twins)
 
 
-def place(run: Run) -> tuple[str, str]:
-    """Return by what runs are ordered: the oldest first."""
-    return run.created, run.name
+def is_examination(run: Run) -> bool:
+    """Tell whether a run only examines what somebody else made."""
+    return run.spec.candidate is not None
+
+
+def place(run: Run) -> tuple[bool, str, str]:
+    """Return by what runs are ordered: the oldest first, and examinations of miners' versions after all others."""
+    return is_examination(run), run.created, run.name

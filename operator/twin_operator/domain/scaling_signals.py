@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from bettertherapy_api.metrics import engine, miner
 from twin_operator.engine.prometheus import Sample
 
 FRESH_SECONDS: Final = 90
@@ -20,12 +21,12 @@ FRESH_SECONDS: Final = 90
 _MOST: Final = 2.0**53
 """A float counts up to here: no figure is above it."""
 
-_RUNNING: Final = "vllm:num_requests_running"
-_WAITING: Final = "vllm:num_requests_waiting"
-_KV: Final = "vllm:kv_cache_usage_perc"
-_HELD: Final = "bettertherapy_miner_held"
-_IN_FLIGHT: Final = "bettertherapy_miner_in_flight"
-_REQUESTS: Final = "bettertherapy_miner_requests_total"
+_RUNNING: Final = engine.RUNNING.name
+_WAITING: Final = engine.WAITING.name
+_KV: Final = engine.KV_CACHE.name
+_HELD: Final = miner.HELD.name
+_IN_FLIGHT: Final = miner.IN_FLIGHT.name
+_REQUESTS: Final = miner.REQUESTS.name
 _OF_TWINS: Final = 'twin!=""'
 """Questions for models that don't exist wake nobody."""
 
@@ -111,6 +112,7 @@ def _look(
         return None
     # Usage is a share; a hundredth above 1 is how some versions round.
     kv = {pod: min(1.0, share) for pod, share in by_pod["kv"].items() if pod in engines and share <= 1.01}
+    unfilled = engines - kv.keys() if kv else set()  # where no engine says, there is nothing to miss
     held = sum(by_pod["held"][pod] for pod in miners)
     return Look(
         sampled_at=max((by_pod["sampled"].get(pod, 0.0) for pod in engines | miners), default=0.0),
@@ -120,9 +122,9 @@ def _look(
         kv_percent=100 * sum(kv.values()),
         kv_fullest=100 * max(kv.values()) if kv else None,
         adapters=len({version for pod in miners for version in flying.get(pod, ()) if version != place.base}),
-        asked={pod: by_pod["asked"].get(pod, 0.0) for pod in miners},
+        asked={pod: by_pod["asked"][pod] for pod in miners if pod in by_pod["asked"]},
         measured=len(engines),
-        missing=tuple(sorted(place.expected - engines - miners)),
+        missing=tuple(sorted((place.expected - engines - miners) | (unfilled & place.expected))),
     )
 
 

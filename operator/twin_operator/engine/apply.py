@@ -20,7 +20,7 @@ import orjson
 from bettertherapy_api import names
 from twin_operator.engine.api import Api
 from twin_operator.engine.compare import Difference, differences, first_difference
-from twin_operator.engine.resources import JOB, Key, Manifest, key_of
+from twin_operator.engine.resources import JOB, Key, Manifest, Resource, key_of
 from twin_operator.errors import ApiError, ApplyError, ChildConflictError, ConflictError
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,22 @@ def controlled_by(thing: Manifest, uid: str) -> bool:
     """Tell whether the object's controller has this UID."""
     references = thing["metadata"].get("ownerReferences") or []
     return any(reference.get("controller") and reference.get("uid") == uid for reference in references)
+
+
+def reported_by(thing: Manifest, uid: str, *, kind: Resource) -> bool:
+    """Tell whether an object that reports of something is controlled by it, and says so by its true kind.
+
+    A UID is no secret: who may write any ConfigMap could name it under another kind, which the admission policies that
+    guard reports don't look at.
+    """
+    references = thing["metadata"].get("ownerReferences") or []
+    return any(
+        reference.get("controller")
+        and reference.get("uid") == uid
+        and reference.get("kind") == kind.kind
+        and str(reference.get("apiVersion")).startswith(f"{kind.group}/")
+        for reference in references
+    )
 
 
 class Known(Protocol):

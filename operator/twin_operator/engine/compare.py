@@ -155,11 +155,12 @@ def _below(path: str, key: str) -> str:
 
 
 def _same_quantity(one: Any, other: Any) -> bool:
-    first, second = _quantity(one), _quantity(other)
+    first, second = quantity(one), quantity(other)
     return first is not None and first == second
 
 
-def _quantity(value: Any) -> Decimal | None:
+def quantity(value: Any) -> Decimal | None:
+    """Return what a quantity such as 64Mi amounts to; None for what is none, or too large or too small."""
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
         return None

@@ -12,25 +12,32 @@ from twin_operator.engine.store import Entry
 _STATUSES: Final = frozenset({"True", "False", "Unknown"})
 _Labels = tuple[str, str, str, str]
 """Namespace, kind, condition, status."""
-_counts: Counter[_Labels] = Counter()
 
 
-def count_conditions(old: Entry | None, new: Entry | None, *, of: Container[str]) -> None:
-    """Take an object's change; of kinds that aren't in `of`, nothing is counted."""
-    changed = new or old
-    if changed is None or changed.key.kind not in of:
-        return
-    before, after = set(_conditions(old)), set(_conditions(new))
-    for labels in after - before:
-        _counts[labels] += 1
-        metrics.CONDITIONS.labels(*labels).set(_counts[labels])
-    for labels in before - after:
-        _counts[labels] -= 1
-        if _counts[labels] > 0:
-            metrics.CONDITIONS.labels(*labels).set(_counts[labels])
-        else:
-            del _counts[labels]
-            metrics.CONDITIONS.remove(*labels)
+class ConditionCounts:
+    """How many objects of a store have which conditions, kept by their changes alone."""
+
+    def __init__(self, kinds: Container[str]) -> None:
+        """Of other `kinds` nothing is counted."""
+        self._kinds = kinds
+        self._counts: Counter[_Labels] = Counter()
+
+    def changed(self, old: Entry | None, new: Entry | None) -> None:
+        """Take an object's change."""
+        changed = new or old
+        if changed is None or changed.key.kind not in self._kinds:
+            return
+        before, after = set(_conditions(old)), set(_conditions(new))
+        for labels in after - before:
+            self._counts[labels] += 1
+            metrics.CONDITIONS.labels(*labels).set(self._counts[labels])
+        for labels in before - after:
+            self._counts[labels] -= 1
+            if self._counts[labels] > 0:
+                metrics.CONDITIONS.labels(*labels).set(self._counts[labels])
+            else:
+                del self._counts[labels]
+                metrics.CONDITIONS.remove(*labels)
 
 
 def _conditions(entry: Entry | None) -> Iterator[_Labels]:

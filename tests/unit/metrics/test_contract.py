@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,30 @@ from bettertherapy_api.metrics import gateway, miner
 from bettertherapy_api.metrics.collectors import Collectors, ContractError
 from bettertherapy_api.metrics.contract import ALL, CONTRACT, EXPOSED, LABELS, OURS, TARGET_LABELS
 from bettertherapy_api.metrics.series import Kind, Process, Reader, Series
+from kubectl_twin.top import queries as top_queries
 from neurons.agent.metrics import AgentMetrics
 from neurons.miner.metrics import Metrics as MinerMetrics
 from neurons.miner.subnet import SubnetMetrics
 from neurons.validator.gateway.metrics import Metrics as GatewayMetrics
 from neurons.validator.rounds.prometheus import QUERIES
 from tests.promql import asked, faults
+from twin_operator.domain.activity import queries as activity_queries
 from twin_operator.domain.canary_analysis import Trial, queries
+from twin_operator.domain.scaling_signals import queries as scaling_queries
 from twin_operator.engine.metrics import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[3]
+NAME = r"bettertherapy_(?:agent|miner|gateway|operator)_[a-z_]*[a-z]\b"
 CANARY = tuple(
     queries([Trial(twin="a", canary="a-1", stable="a-2")], window_seconds=60, matchers='namespace="n"').values()
 )
-READ = {Reader.CANARY: CANARY, Reader.ROUNDS: QUERIES}
+READ = {
+    Reader.PLACEMENT: tuple(activity_queries('namespace="n"').values()),
+    Reader.AUTOSCALER: tuple(scaling_queries('namespace="n"').values()),
+    Reader.CANARY: CANARY,
+    Reader.ROUNDS: QUERIES,
+    Reader.TOP: tuple(top_queries("clinic").values()),
+}
 """All that is asked, by who asks."""
 
 
@@ -116,21 +126,50 @@ def test_who_reads_a_series_is_said_of_it(reader: Reader) -> None:
     assert {series.name for series in ALL if reader in series.read_by} == found
 
 
-def test_every_name_in_the_repository_is_the_contracts() -> None:
-    """Shorthand as `bettertherapy_gateway_` ends in an underscore and is no name."""
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield path and text of all that is kept in the repository, but of what tells of former names."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    known = set(EXPOSED) | set(CONTRACT) | {series.name.removesuffix("_total") for series in ALL}
-    wrong: dict[str, set[str]] = {}
     for name in listed.split("\0"):
         path = ROOT / name
-        if not name or name == "CHANGELOG.md" or name.startswith("tests/unit/metrics/") or not path.is_file():
-            continue
-        text = path.read_bytes().decode(errors="replace")
-        for found in re.findall(r"bettertherapy_(?:agent|miner|gateway|operator)_[a-z_]*[a-z]\b(?![_*…{]|\w)", text):
-            if found not in known:
-                wrong.setdefault(found, set()).add(name)
-    assert wrong == {}
+        if name and name != "CHANGELOG.md" and not name.startswith("tests/unit/metrics/") and path.is_file():
+            yield name, path.read_bytes().decode(errors="replace")
+
+
+def test_every_name_in_the_repository_is_the_contracts() -> None:
+    """Shorthand as `bettertherapy_gateway_` ends in an underscore and is no name."""
+    known = set(EXPOSED) | set(CONTRACT) | {series.name.removesuffix("_total") for series in ALL}
+    wrong = {
+        (name, found)
+        for name, text in texts()
+        for found in re.findall(rf"{NAME}(?![_*…{{]|\w)", text)
+        if found not in known
+    }
+    assert wrong == set()
+
+
+def test_every_label_in_the_repository_is_one_of_its_series() -> None:
+    """In queries as `{twin="a"}`, in prose as `{twin, code}`."""
+    wrong = set()
+    for name, text in texts():
+        for series, inside in re.findall(rf"({NAME})\{{+([^{{}}\n]*)\}}", text):
+            labels = set(re.findall(r"\b([a-z_]+)\s*(?:=~|!~|!=|=)", inside))
+            if not labels and re.fullmatch(r"[a-z_, ]+", inside):
+                labels = set(re.findall(r"[a-z_]+", inside))
+            known = EXPOSED.get(series, frozenset(CONTRACT[series].labels if series in CONTRACT else ()))
+            wrong |= {(name, series, label) for label in labels - known - set(TARGET_LABELS)}
+    assert wrong == set()
 
 
 def test_target_labels_are_told() -> None:
     assert {"namespace", "pod", "component", "pool"} <= set(TARGET_LABELS)
+
+
+def test_nobody_who_reads_writes_a_series_name_by_hand() -> None:
+    """Of another program's page itself, which isn't Prometheus', the agent reads by its own words."""
+    wrong = [
+        (name, found)
+        for name, text in texts()
+        if name.split("/")[0] in {"operator", "neurons", "cli"} and name.endswith(".py")
+        for found in re.findall(rf'["\']({NAME}|vllm:[a-z_]+[a-z])["\'{{\[]', text)
+    ]
+    assert wrong == []

@@ -104,13 +104,15 @@ async def test_what_comes_while_a_list_is_taken_waits_and_nothing_of_half_a_list
     assert seen == {(False, 0, 0), (True, TWINS, PODS)}
 
 
-async def test_a_page_of_metrics_of_a_thousand_twins_holds_up_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text/plain", "application/openmetrics-text"])
+async def test_a_page_of_metrics_of_a_thousand_twins_holds_up_no_answer(tmp_path: Path, form: str) -> None:
     async with RunningMiner(tmp_path) as miner:
         metrics = miner.service.metrics
         for number in range(TWINS):
             metrics.count(f"dr-{number}", f"dr-{number}-abcdef12", "200")
         with measured_holds() as holds:
-            async with miner.client.get(miner.metrics_url) as response:
+            async with miner.client.get(miner.metrics_url, headers={"Accept": form}) as response:
+                assert response.content_type == form
                 page = await response.text()
         assert page.count("bettertherapy_miner_requests_total{") == TWINS
         assert holds.seconds < LONGEST_SECONDS, holds

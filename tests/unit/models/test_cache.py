@@ -5,17 +5,19 @@ import multiprocessing
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from obstore.store import LocalStore
 
 from neurons.models import sources
-from neurons.models.cache import cache_key, check_space, locked, make_record, new_partial
+from neurons.models.cache import cache_key, locked, make_record, new_partial
 from neurons.models.fetch import Fetched, Origin, fetch_model
 from neurons.models.sources import SourceFile, wanted, without_markers
-from neurons.store import DEFAULT_LIMITS, DigestMismatch, Location, NoSpace, StoreUnreachable
+from neurons.store import DEFAULT_LIMITS, DigestMismatch, Location, NoSpace, StoreUnreachable, space
 from neurons.store.model_record import read_record
+from neurons.store.space import reserved
 
 URI = "s3://models/smol"
 
@@ -99,8 +101,41 @@ async def test_too_little_space_is_said_before_anything_is_downloaded(
     assert partials(tmp_path / "cache") == []
 
 
-def test_enough_space_is_silent(tmp_path: Path) -> None:
-    check_space(tmp_path, 1)
+async def test_what_other_downloads_on_the_volume_are_promised_is_not_free(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, 10**10))
+    root = tmp_path / "cache"
+    root.mkdir()
+    with (
+        reserved(root, 9_950_000_000, what="model"),
+        pytest.raises(NoSpace, match=r"9\.95 GB of them promised to other downloads"),
+    ):
+        await get(root)
+    assert (await get(root)).origin is Origin.FETCHED
+
+
+async def test_a_model_takes_no_more_than_the_pods_own_disk_has_for_it(bucket: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoSpace, match=r"cache\.sizeLimit"):
+        await fetch_model(uri=URI, name="smol", revision=None, root=tmp_path / "cache", at_most=1000)
+
+
+async def test_while_a_model_comes_its_room_is_promised(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promised: list[int] = []
+    chunks = Location.chunks
+
+    async def looked_at(self: Location, result: object, *, name: str) -> AsyncIterator[bytes]:
+        promised.append(space._promised(tmp_path / "cache" / space.ROOM))
+        async for chunk in chunks(self, result, name=name):  # type: ignore[arg-type]
+            yield chunk
+
+    monkeypatch.setattr(Location, "chunks", looked_at)
+    fetched = await get(tmp_path / "cache")
+    assert max(promised) >= fetched.size
+    assert space._promised(tmp_path / "cache" / space.ROOM) == 0
 
 
 async def test_two_fetches_at_once_download_once(bucket: Path, tmp_path: Path) -> None:

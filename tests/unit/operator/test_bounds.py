@@ -11,6 +11,7 @@ from bettertherapy_api import names
 from tests.unit.operator.played import Played
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import NAMESPACE, digest, pool
+from tests.unit.operator.validator.validators import validator
 from twin_operator.domain.bounds import ENGINE_FLAGS, Bounds, allows, flag_of, pool_out_of_bounds, run_out_of_bounds
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.resources import Key
@@ -126,6 +127,60 @@ def test_what_a_run_may_not_name(what: str) -> None:
     assert (
         run_out_of_bounds(run(**RUNS["another claim"][0]), pool(store=STORE), Bounds(claims=("payroll",)), OWN) is None
     )
+
+
+TASK = "11111111-1111-4111-8111-111111111111"
+DELIVERIES = "pvc://deliveries/tasks"
+OFFERS = {"publicUrl": "https://v.example", "deliveries": DELIVERIES}
+TASKS: dict[str, Any] = {"fineTuneTasks": {"store": STORE, "offers": OFFERS}}
+GIVEN = "https://v.example/v1/tasks/" + TASK + "/{}?digest=x"
+
+
+def candidate(**changes: Any) -> Spec:
+    own = {
+        "task": TASK, "validator": "v", "miner": "5" * 48, "digest": digest("b"), "deadline": "2030-01-01T00:00:00Z",
+        "delivered": f"{DELIVERIES}/{TASK}/{'b' * 64}", **changes,
+    }  # fmt: skip
+    return {"candidate": own, "dataset": {"uri": GIVEN.format("dataset"), "digest": digest("d")}}
+
+
+def held_out(uri: str) -> Spec:
+    return {"heldOut": {"uri": uri, "digest": digest("e")}}
+
+
+def test_a_candidate_is_taken_from_where_its_validators_gateway_laid_it_and_from_nowhere_else() -> None:
+    of, gateway = pool(store=STORE), validator(**TASKS)
+    good = run(**candidate(**held_out(GIVEN.format("examination"))))
+    assert run_out_of_bounds(good, of, Bounds(), OWN, validator=gateway) is None
+    for spec, to, says in (
+        (candidate(delivered="pvc://payroll/x/y"), gateway, "spec.candidate.delivered is pvc://payroll/x/y"),
+        (candidate(delivered=f"{DELIVERIES}/other/{'b' * 64}"), gateway, f"{DELIVERIES}/{TASK}/{'b' * 64}"),
+        (candidate(), None, "Validator v, which takes no deliveries here"),
+        (candidate(**held_out("pvc://payroll/x")), gateway, "spec.candidate.heldOut.uri is on claim payroll"),
+        (candidate(**held_out("file:///var/run/x")), gateway, "spec.candidate.heldOut.uri is file:///var/run/x"),
+        (
+            candidate(**held_out(f"http://169.254.169.254/v1/tasks/{TASK}/examination?x")), gateway,
+            "spec.candidate.heldOut.uri is a link-local address",
+        ),
+        (candidate(), validator(), "Validator v, which takes no deliveries here"),
+    ):  # fmt: skip
+        found = run_out_of_bounds(run(**spec), of, Bounds(), OWN, validator=to)
+        assert found is not None, spec
+        assert says in found.message
+
+
+async def test_a_candidate_by_hand_from_another_claim_is_not_begun() -> None:
+    world = Played()
+    world.start_pool(store=STORE)
+    world.start_twin()
+    await world.lead()
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "metadata": {"name": "evil", "namespace": NAMESPACE},
+        "spec": {"twinRef": {"name": "dr-a"}, "parentDigest": digest("a"), **candidate(delivered="pvc://payroll/x/y")},
+    })  # fmt: skip
+    await world.settle()
+    assert world.condition("Failed", world.api.kinds("FineTuneRun")["evil"])[:2] == ("True", "OutOfBounds")
+    assert world.api.kinds("Job") == {}
 
 
 async def test_a_pool_out_of_bounds_starts_nothing_and_says_why() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twin_operator.engine.condition_counts import count_conditions
+from tests.unit.operator.played import Played
+from tests.unit.operator.samples import NAMESPACE
+from twin_operator.engine.condition_counts import ConditionCounts
 from twin_operator.engine.metrics import REGISTRY
 from twin_operator.engine.resources import Key
 from twin_operator.engine.store import Entry
+from twin_operator.kinds.resources import MINER_POOL
 
 KINDS = frozenset({"DoctorTwin"})
 
@@ -25,23 +28,53 @@ def counted(condition: str, status: str) -> float | None:
 
 
 def test_objects_are_counted_by_condition_and_status_as_they_come_change_and_go() -> None:
+    counts = ConditionCounts(KINDS)
     first, second = entry("a", Ready="True", Serving="True"), entry("b", Ready="True")
     for each in (first, second):
-        count_conditions(None, each, of=KINDS)
+        counts.changed(None, each)
     assert (counted("Ready", "True"), counted("Serving", "True")) == (2, 1)
     worse = entry("a", Ready="False", Serving="True")
-    count_conditions(first, worse, of=KINDS)
+    counts.changed(first, worse)
     assert (counted("Ready", "True"), counted("Ready", "False"), counted("Serving", "True")) == (1, 1, 1)
     for each in (worse, second):
-        count_conditions(each, None, of=KINDS)
+        counts.changed(each, None)
     assert [counted(*each) for each in (("Ready", "True"), ("Ready", "False"), ("Serving", "True"))] == [None] * 3
 
 
 def test_what_is_no_condition_or_of_another_kind_is_not_counted() -> None:
-    odd: list[Any] = ["x", {"conditions": "x"}, {"conditions": [None, {"type": "Ready"}, {"type": "", "status": "True"}]}]
+    counts = ConditionCounts(KINDS)
+    odd: list[Any] = [
+        "x",
+        {"conditions": "x"},
+        {"conditions": [None, {"type": "Ready"}, {"type": "", "status": "True"}]},
+    ]
     odd.append({"conditions": [{"type": "Ready", "status": "Perhaps"}]})
     for status in odd:
-        count_conditions(None, entry("a", status=status), of=KINDS)
-    count_conditions(None, entry("a", kind="Pod", Ready="True"), of=KINDS)
-    count_conditions(None, None, of=KINDS)
+        counts.changed(None, entry("a", status=status))
+    counts.changed(None, entry("a", kind="Pod", Ready="True"))
+    counts.changed(None, None)
     assert counted("Ready", "True") is None
+
+
+async def test_the_operators_own_store_is_counted() -> None:
+    def ready() -> float:
+        found = [
+            REGISTRY.get_sample_value(
+                "bettertherapy_operator_conditions",
+                {"namespace": NAMESPACE, "kind": "MinerPool", "condition": "Ready", "status": status},
+            )
+            for status in ("True", "False", "Unknown")
+        ]
+        return sum(each or 0.0 for each in found)
+
+    played = Played()
+    before = ready()
+    played.start_pool()
+    await played.lead()
+    await played.settle()
+    assert ready() == before + 1
+    [key] = (
+        Key(MINER_POOL.kind, NAMESPACE, pool["metadata"]["name"]) for pool in played.api.kinds(MINER_POOL.kind).values()
+    )
+    played.api.drop(key)
+    assert ready() == before

@@ -19,11 +19,12 @@ from tests.unit.operator.samples import NAMESPACE, digest, pool, twin
 from tests.unit.operator.validator.validators import children as children_of_validator
 from tests.unit.operator.validator.validators import gateway_container, gateway_pod, validator, validator_object
 from twin_operator.domain.batches import take_along
-from twin_operator.domain.objects import Run
+from twin_operator.domain.objects import Run, Unreadable
 from twin_operator.domain.task_versions import better_than, is_twins_own
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.times import timestamp
+from twin_operator.kinds.doctor_twin.fine_tunes import plan_fine_tune
 from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.plan import RunView, plan_run
@@ -35,9 +36,11 @@ from twin_operator.settings import Images
 TASK = "11111111-1111-4111-8111-111111111111"
 HOTKEY = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 OFFERS = {"publicUrl": "https://v.example", "deliveries": "pvc://deliveries/tasks"}
-TASKS = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": OFFERS}}
+TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/store"}, "offers": OFFERS}}
 STORE = {"uri": "pvc://adapters/store"}
 URL = f"https://v.example/v1/tasks/{TASK}/examination?digest=x&signature=y"
+
+THIS = twin("dr-a")
 
 
 def candidate(uid: str = "uid-twin", *, task: str = TASK, **changes: Any) -> Candidate:
@@ -143,11 +146,43 @@ def test_a_candidate_shares_no_trainer() -> None:
     ],
 )
 def test_what_a_run_came_to_is_told_in_words(status: dict[str, Any], verdict: str, words: str) -> None:
-    [found] = examined([examining(status=status)], [], validator="v")
+    named = [(candidate(THIS.uid), THIS)]
+    [found] = examined([examining(status=status)], named, validator="v")
     assert (found.task, found.adapter, found.verdict) == (TASK, digest("b"), verdict)
     assert words in found.message
-    assert examined([examining(status=status)], [], validator="another") == ()
-    assert examined([examining(status=STARTED), run(status=passed())], [], validator="v") == ()
+    assert examined([examining(status=status)], named, validator="another") == ()
+    assert examined([examining(status=STARTED), run(status=passed())], named, validator="v") == ()
+
+
+def _of(**changes: Any) -> dict[str, Any]:
+    own = examining().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"candidate": own["candidate"] | changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("by-hand", {}),
+        (f"exam-{TASK}", {"dataset": {"uri": URL, "digest": digest("1")}}),
+        (f"exam-{TASK}", {"parentDigest": digest("1")}),
+        (f"exam-{TASK}", _of(digest=digest("1"))),
+        (f"exam-{TASK}", _of(miner="5" * 48)),
+        (f"exam-{TASK}", _of(heldOut={"uri": URL, "digest": digest("1")})),
+        (f"exam-{TASK}", _of(heldOut=None)),
+    ],
+)
+def test_only_a_run_of_what_a_round_named_is_credited(name: str, spec: dict[str, Any]) -> None:
+    by_hand = examining(name, status=passed(), **spec)
+    here = [(candidate(THIS.uid), THIS)]
+    assert examined([by_hand], here, validator="v") == ()
+    assert examined([examining(status=passed())], [], validator="v") == (), "no round named it"
+    true = examining(status=failed("BadArtifact"))
+    if by_hand.name != true.name:
+        assert [each.verdict for each in examined([true, by_hand], here, validator="v")] == ["Reject"]
+
+
+def test_of_a_twin_that_can_not_be_read_nothing_is_said_yet() -> None:
+    assert examined([], [(candidate(), Unreadable(part="spec", problem="x"))], validator="v") == ()
 
 
 def test_a_twin_that_is_not_here_can_be_examined_by_nobody_and_that_is_said() -> None:
@@ -158,7 +193,7 @@ def test_a_twin_that_is_not_here_can_be_examined_by_nobody_and_that_is_said() ->
 
 
 def test_a_round_is_told_of_them_only_where_tasks_are_offered() -> None:
-    came = examined([examining(status=passed())], [], validator="v")
+    came = examined([examining(status=passed())], [(candidate(THIS.uid), THIS)], validator="v")
     made = round_(status=ROUND_STARTED)
     order = read_document(RoundOrder, order_of(made, validator(**TASKS), examined=came).to_json())
     assert isinstance(order, RoundOrder)
@@ -191,6 +226,15 @@ def test_it_is_the_doctors_to_choose_and_the_best_is_named() -> None:
     assert f"approve={digest('c')}" in promoted.message
 
 
+def test_of_a_version_that_was_made_elsewhere_nobody_says_that_it_was_trained_here() -> None:
+    status = {**STARTED, "artifact": passed()["artifact"]}
+    for of, trained in ((examining(status=status), False), (run(status=status), True)):
+        view = RunView(run=of, twin=THIS, pool=pool(store=STORE), obstacle=None, of_twin=(of,))
+        plan = plan_run(view, Images(), now=datetime(2026, 1, 2, 3, 30, tzinfo=UTC))
+        said = {each.type for each in plan.conditions if each.status == "True"}
+        assert ("Trained" in said, "Published" in said) == (trained, True), of.name
+
+
 def test_one_that_nobody_could_begin_in_time_is_given_up() -> None:
     view = RunView(run=examining(), twin=twin("dr-a"), pool=pool(store=STORE), obstacle=None)
     plan = plan_run(view, Images(), now=datetime(2031, 1, 1, tzinfo=UTC))
@@ -216,6 +260,19 @@ def test_the_gateway_may_write_the_folder_of_deliveries_and_nothing_beside_it() 
 
     assert "--hold-out" in datasets(**TASKS)
     assert "--hold-out" not in datasets(**plain)
+
+
+def test_no_night_is_left_out_because_versions_of_miners_wait_to_be_examined() -> None:
+    due = twin(
+        "dr-a", fineTune={"schedule": "0 2 * * *"}, status={"nextFineTuneTime": "2026-01-02T02:59:16Z"},
+    )  # fmt: skip
+    now = datetime(2026, 1, 2, 5, tzinfo=UTC)
+    wait = [examining(f"exam-{number}", task=TASK.replace("1", str(number))) for number in range(2, 9)]
+    night = plan_fine_tune(due, [], pool(store=STORE), now=now, window_seconds=3600)
+    assert night.create is not None
+    assert plan_fine_tune(due, wait, pool(store=STORE), now=now, window_seconds=3600) == night
+    begun = [*wait, examining("exam-9", task=TASK.replace("1", "9"), status=STARTED)]
+    assert plan_fine_tune(due, begun, pool(store=STORE), now=now, window_seconds=3600) == night, "it waits as a run"
 
 
 # In the operator as it runs
@@ -286,11 +343,46 @@ async def test_a_refusal_holds_up_nothing_and_is_told() -> None:
     await world.lead()
     await world.settle()
     assert exams(world) == []
-    assert world.problems == []
+    assert {str(each) for each in world.problems} == {"403 Refused: a policy says no"}, "it is tried again"
     world.api.refuse = lambda verb, key, body: None
     await world.lead()
     await world.settle()
     assert exams(world) == [examination_run_name(TASK)]
+
+
+async def test_one_that_could_not_be_made_is_made_soon() -> None:
+    world = await announced()
+    refusals = iter([500, 403])
+
+    def refuse(verb: str, key: Key, body: Manifest) -> None:
+        if key.kind == "FineTuneRun" and (status := next(refusals, None)) is not None:
+            raise api_error(status, "not now")
+
+    world.api.refuse = refuse
+    await world.lead()
+    await world.settle()
+    assert exams(world) == [examination_run_name(TASK)], "nobody led anew, and nothing else changed"
+    assert len(world.problems) == 2, "so it waits longer each time"
+
+
+async def test_a_run_of_that_name_that_examines_another_thing_is_told_and_not_credited() -> None:
+    world = await announced()
+    squat = {"digest": digest("1"), "task": TASK, "validator": "v", "miner": HOTKEY, "deadline": "2030-01-01T00:00:00Z"}
+    squat["delivered"] = f"pvc://deliveries/tasks/{TASK}/{'1' * 64}"
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun",
+        "metadata": {"name": examination_run_name(TASK), "namespace": NAMESPACE},
+        "spec": {"twinRef": {"name": "dr-a"}, "candidate": squat, "dataset": {"uri": URL, "digest": digest("d")}},
+    })  # fmt: skip
+    await world.lead()
+    await world.settle()
+    told = [each.body["note"] for each in world.api.writes if each.key.kind == "Event"]
+    assert any("delete it" in note and examination_run_name(TASK) in note for note in told), told
+    world.api.drop(Key("FineTuneRun", NAMESPACE, examination_run_name(TASK)))
+    await world.lead()
+    await world.settle()
+    made = world.api.objects[Key("FineTuneRun", NAMESPACE, examination_run_name(TASK))]
+    assert made["spec"]["candidate"]["digest"] == digest("b")
 
 
 async def test_the_next_round_is_told_what_the_examination_came_to_and_stays_told() -> None:

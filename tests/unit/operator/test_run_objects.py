@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bettertherapy_api import names
 from tests.unit.operator.run_samples import (
     done,
@@ -51,6 +53,16 @@ def test_what_somebody_else_made_with_the_runs_label_does_not() -> None:
         trainer_pod_object(),  # of a Job that isn't the run's
     ]
     assert speaking(*things) == set()
+
+
+@pytest.mark.parametrize(
+    "other", [{"apiVersion": "v1"}, {"kind": "DoctorTwin"}, {"apiVersion": "bettertherapy.io.evil/v1"}], ids=str
+)
+def test_nor_does_what_names_the_runs_uid_under_another_kind(other: dict[str, str]) -> None:
+    """The policies that guard reports go by the owner's kind, and anybody may read a UID."""
+    said = owned(progress_configmap(done()))
+    said["metadata"]["ownerReferences"][0].update(other)
+    assert speaking(said) == set()
 
 
 def test_a_pod_without_a_controller_of_the_run_does_not_fail_it() -> None:

@@ -10,19 +10,29 @@ from twin_operator.domain.objects import Pool, Run, run_from
 from twin_operator.domain.queueing import in_line, may_not_start
 from twin_operator.engine.conditions import Finding
 
+TASK = "11111111-1111-4111-8111-111111111111"
 
-def ticket(number: int, *, twin: str | None = None, started: bool = False) -> Run:
+
+def ticket(number: int, *, twin: str | None = None, started: bool = False, exam: bool = False) -> Run:
     status = {"startTime": "2026-01-01T00:00:00Z"} if started else {}
     made = run_from({
         "metadata": {
             "name": f"r{number}", "namespace": "clinic", "uid": f"u{number}",
             "creationTimestamp": f"2026-01-01T00:00:{number:02}Z",
         },
-        "spec": {"twinRef": {"name": twin or f"t{number}"}, "dataset": {"uri": "pvc://d/x"}},
+        "spec": {"twinRef": {"name": twin or f"t{number}"}, "dataset": {"uri": "pvc://d/x"}, **(_EXAM if exam else {})},
         "status": status,
     })  # fmt: skip
     assert isinstance(made, Run), made
     return made
+
+
+_EXAM = {
+    "candidate": {
+        "task": TASK, "validator": "v", "miner": "5" * 48, "digest": "sha256:" + "b" * 64,
+        "delivered": "pvc://deliveries/x", "deadline": "2030-01-01T00:00:00Z",
+    },
+}  # fmt: skip
 
 
 def waits(name: str, runs: list[Run], chosen: Pool, *, elsewhere: list[Run] | None = None) -> Finding | None:
@@ -80,6 +90,26 @@ def test_of_two_waiting_runs_of_a_twin_the_older_goes_first() -> None:
     tickets = [ticket(1, twin="t"), ticket(2, twin="t")]
     assert waits("r1", tickets, LIMIT_2) is None
     assert reason(waits("r2", tickets, LIMIT_2)) == "TwinBusy"
+
+
+def test_examinations_of_miners_versions_come_after_the_twins_own_nights() -> None:
+    exams = [ticket(number, exam=True) for number in range(1, 6)]
+    night = ticket(9)
+    assert waits("r9", [*exams, night], LIMIT_2) is None
+    assert [waits(each.name, [*exams, night], LIMIT_2) is None for each in exams] == [True, False, False, False, False]
+    found = waits("r2", [*exams, night], LIMIT_2)
+    assert found is not None
+    assert found.message.endswith(
+        "twins' own runs go first, then examinations of miners' versions, each the oldest first"
+    )
+
+
+def test_of_one_twin_too_its_night_goes_before_examinations_that_wait() -> None:
+    line = [ticket(1, twin="t", exam=True), ticket(2, twin="t", exam=True), ticket(9, twin="t")]
+    assert waits("r9", line, LIMIT_2) is None
+    found = waits("r1", line, LIMIT_2)
+    assert found is not None
+    assert found.message == "run r9 of DoctorTwin t goes first; a twin has one run at a time"
 
 
 def test_a_twin_that_trains_in_another_pool_is_busy() -> None:

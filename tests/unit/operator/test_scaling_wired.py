@@ -278,3 +278,43 @@ async def test_prometheus_is_asked_once_for_all_pools_of_a_namespace() -> None:
     before = pool.asked_of_prometheus
     await pool.go(20)
     assert pool.asked_of_prometheus - before == 10 * 7
+
+
+async def _sets(pool: Pool, **engine: Any) -> None:
+    spec = dict(pool.played.pool()["spec"])
+    pool.played.api.put_spec(Key("MinerPool", NAMESPACE, "p"), {**spec, "engine": {**spec["engine"], **engine}})
+    await pool.go(2 * POLL)
+
+
+async def test_a_pool_out_of_bounds_follows_its_load_with_the_pods_that_it_had() -> None:
+    pool = await Pool.made()
+    key = Key("Deployment", NAMESPACE, ENGINE)
+    template = pool.played.api.objects[key]["spec"]["template"]
+    await pool.go(80)
+    assert pool.size == 0
+    await _sets(pool, args=["--trust-remote-code"])
+    assert pool.condition("Ready") == ("False", "OutOfBounds")
+    assert pool.condition("ScalingActive") == ("True", "Asleep")
+    assert (pool.status["desiredReplicas"], pool.status["readySummary"]) == (0, "0/0")
+    pool.miner_asks("2026-12-01T00:00:00Z")
+    await pool.played.settle()
+    assert pool.size == 1, "whoever asks it is answered"
+    pool.miner_asks(None)
+    pool.waiting = 16.0
+    await pool.go(20)
+    assert (pool.size, pool.status["readySummary"]) == (4, "4/4")
+    assert pool.condition("Available")[0] == "True"
+    assert pool.played.api.objects[key]["spec"]["template"] == template, "nothing that it names now is begun"
+    assert "--trust-remote-code" not in str(pool.played.api.objects[key])
+
+
+async def test_a_pool_out_of_bounds_from_its_first_day_gets_no_pod_however_much_waits() -> None:
+    pool = Pool()
+    scaling = {"mode": "Operator", "min": 1, "max": 5}
+    pool.played.api.put(pool_object(autoscaling=scaling, engine={"device": "CPU", "image": "evil"}))
+    await pool.played.lead()
+    pool.waiting = 16.0
+    await pool.go(20)
+    assert pool.played.api.kinds("Deployment") == {}
+    assert pool.condition("Ready") == ("False", "OutOfBounds")
+    assert not pool.status.keys() & {"desiredReplicas", "scalingHistory"}

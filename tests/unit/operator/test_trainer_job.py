@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
+from tests.unit.operator.children.pods import computing
 from tests.unit.operator.run_samples import run
 from tests.unit.operator.samples import digest, pool, twin
 from twin_operator.engine.apply import Owner, needs_apply, stamped
@@ -223,7 +224,7 @@ def test_it_gets_as_many_gpus_as_the_pool_or_the_run_asks_for(asked: dict[str, A
     of_the_pool = pod(pool_fields={"engine": {"device": "GPU"}, "fineTune": {"resources": asked}})
     of_the_run = pod(pool_fields={"engine": {"device": "GPU"}}, resources=asked)
     for made in (of_the_pool, of_the_run):
-        assert made["containers"][0]["resources"] == {
+        assert computing(made["containers"][0]) == {
             "requests": {"nvidia.com/gpu": count}, "limits": {"nvidia.com/gpu": count}
         }  # fmt: skip
         [shm] = [each for each in made["volumes"] if each["name"] == "shm"]
@@ -244,16 +245,16 @@ def test_it_runs_where_the_engines_run_with_what_the_run_or_the_pool_says() -> N
         "runtimeClassName": "nvidia",
     }
     made = pod(pool_fields=on_gpu)
-    assert made["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert computing(made["containers"][0])["limits"] == {"nvidia.com/gpu": 1}
     assert made["containers"][0]["image"] == Images().trainer_gpu
     assert pod()["containers"][0]["image"] == Images().trainer_cpu
     assert (made["nodeSelector"], made["runtimeClassName"]) == ({"gpu": "yes"}, "nvidia")
     assert made["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     own = {"fineTune": {"image": "mine:1", "resources": {"requests": {"cpu": "1"}}}}
     container = pod(pool_fields=own)["containers"][0]
-    assert (container["image"], container["resources"]) == ("mine:1", {"requests": {"cpu": "1"}})
+    assert (container["image"], computing(container)) == ("mine:1", {"requests": {"cpu": "1"}})
     container = pod(pool_fields=own, image="its:2", resources={"requests": {"cpu": "3"}})["containers"][0]
-    assert (container["image"], container["resources"]) == ("its:2", {"requests": {"cpu": "3"}})
+    assert (container["image"], computing(container)) == ("its:2", {"requests": {"cpu": "3"}})
 
 
 def test_the_pod_is_restricted() -> None:

@@ -33,7 +33,7 @@ def artifact(uri: str) -> Path:
 
 
 def nothing_left(destination: Path) -> bool:
-    return not destination.exists() and not list(destination.parent.glob(".*"))
+    return not destination.exists() and not list(destination.parent.glob(".*.part"))
 
 
 async def test_a_fetched_adapter_has_the_published_bytes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -51,6 +52,54 @@ def test_a_promise_ends_with_an_error(disk: list[int], tmp_path: Path) -> None:
         raise RuntimeError
     with reserved(tmp_path, 1000):
         pass
+
+
+def hold(root: Path, held: object, release: object) -> None:
+    with reserved(root, 600):
+        held.set()  # type: ignore[attr-defined]
+        release.wait(60)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", ["lets go", "is killed"])
+def test_what_another_pod_is_promised_counts_until_it_lets_go_or_is_killed(
+    end: str, disk: list[int], tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, held, release))
+    other.start()
+    assert held.wait(60)
+    disk[0] = 1000 + SPARE_BYTES
+    with pytest.raises(NoSpace, match="600 of them promised to other downloads"), reserved(tmp_path, 600):
+        pass
+    if end == "is killed":
+        other.kill()
+    release.set()
+    other.join(60)
+    with reserved(tmp_path, 1000):
+        pass
+
+
+def test_a_volume_has_no_more_room_than_its_size_whatever_the_disk_has(disk: list[int], tmp_path: Path) -> None:
+    disk[0] = 10**9
+    (tmp_path / "there").write_bytes(b"x" * 100_000)
+    with pytest.raises(NoSpace), reserved(tmp_path, 100_000, at_most=150_000, spare=0):
+        pass
+    with reserved(tmp_path, 10_000, at_most=150_000, spare=0):
+        pass
+
+
+def test_room_that_lacks_is_asked_for_once_and_exactly(disk: list[int], tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def evict(lacking: int) -> None:
+        asked.append(lacking)
+        disk[0] += lacking
+
+    disk[0] = 400 + SPARE_BYTES
+    with reserved(tmp_path, 300, evict=evict), reserved(tmp_path, 300, evict=evict):
+        pass
+    assert asked == [200]
 
 
 async def test_of_many_fetches_only_those_that_fit_together_begin(

@@ -85,7 +85,8 @@ def _scheduled(
 
 
 def _obstacle(twin: Twin, runs: Sequence[Run], pool: Pool | Finding) -> Finding | None:
-    going = next((run for run in runs if not run.ended), None)
+    # Miners' versions that are examined, one after the other, are no reason to leave out a night: it waits as a run.
+    going = next((run for run in runs if not run.ended and run.spec.candidate is None), None)
     if going is not None:
         return Finding(Reason.RUN_UNDER_WAY, f"FineTuneRun {going.name} has not ended: a twin has one run at a time")
     if (canary := canary_version(twin)) is not None:

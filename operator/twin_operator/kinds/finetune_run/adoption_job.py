@@ -21,6 +21,7 @@ from twin_operator.kinds.finetune_run.job_parts import (
     standard_image,
 )
 from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.podspec.disk import JOB_SCRATCH, with_disk
 from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
@@ -62,7 +63,7 @@ def build_adoption_job(run: Run, candidate: CandidateSpec, twin: Twin, pool: Poo
             **({"suspend": True} if run.spec.queue_name else {}),
             "template": {
                 "metadata": {"labels": labels(run, "trainer")},
-                "spec": _pod(run, candidate, twin, pool, images),
+                "spec": with_disk(_pod(run, candidate, twin, pool, images)),
             },
         },
     }
@@ -105,7 +106,7 @@ def _pod(run: Run, candidate: CandidateSpec, twin: Twin, pool: Pool, images: Ima
             }
         ],
         "volumes": [
-            empty_dir("tmp"),
+            empty_dir("tmp", size=JOB_SCRATCH),
             *claim_volumes(claims, writable=store),
             *store_secret_volume(pool),
             token_volume(),

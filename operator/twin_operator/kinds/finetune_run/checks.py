@@ -173,12 +173,12 @@ def _at_stage(work: Work, newest: WorkPod) -> Finding:
     return Finding(_STAGES[at], f"pod {newest.pod.name} is at stage {shown}{again}")
 
 
-def reached(progress: RunProgress | None, known: FineTuneRunStatus) -> list[Condition]:
-    """Return Trained, Published and Evaluated as far as the run has come."""
+def reached(run: Run, progress: RunProgress | None, known: FineTuneRunStatus) -> list[Condition]:
+    """Return Trained, Published and Evaluated as far as the run has come; a candidate was trained by somebody else."""
     found = []
     # Another attempt at a run that has published begins with the data again.
     trained = known.artifact is not None or (progress is not None and progress.stage in _AFTER_TRAINING)
-    if trained and (progress is None or progress.skipped is None):
+    if trained and run.spec.candidate is None and (progress is None or progress.skipped is None):
         loss = f", loss {known.loss_milli / 1000:.3f}" if known.loss_milli is not None else ""
         steps = f" after {known.steps} steps" if known.steps else ""
         found.append(Finding(Reason.TRAINING_ENDED, f"training ended{steps}{loss}").condition("Trained", "True"))

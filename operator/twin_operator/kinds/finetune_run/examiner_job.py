@@ -29,6 +29,7 @@ from twin_operator.kinds.finetune_run.job_parts import (
 )
 from twin_operator.kinds.finetune_run.labels import labels
 from twin_operator.kinds.finetune_run.trainer_job import parent_uri
+from twin_operator.kinds.podspec.disk import JOB_SCRATCH, with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -56,7 +57,9 @@ from twin_operator.kinds.podspec.sources import (
     claim_volumes,
     claims_of,
     copied_model_container,
+    is_in_image,
     model_container,
+    models_volume,
     place_mounts,
     place_of_file,
     place_of_folder,
@@ -93,7 +96,7 @@ def build_examiner_job(
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
                 "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "examiner"), annotations={}),
-                "spec": _pod(run, tasks, pool, images),
+                "spec": with_disk(_pod(run, tasks, pool, images), pool=pool),
             },
         },
     }
@@ -181,9 +184,9 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
             }
         ],
         "volumes": [
-            empty_dir("tmp"),
+            empty_dir("tmp", size=JOB_SCRATCH),
             empty_dir("shm", memory=True, size="2Gi"),
-            empty_dir("models"),
+            models_volume(pool, copied=is_in_image(pool)),
             *prompts,
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),

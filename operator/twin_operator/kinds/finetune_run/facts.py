@@ -22,9 +22,10 @@ from bettertherapy_api.run_progress import (
 from twin_operator.domain.appearances import TRAINER
 from twin_operator.domain.pool_facts import PodFacts, pod_facts
 from twin_operator.domain.reasons import Reason, from_elsewhere
-from twin_operator.engine.apply import controlled_by
+from twin_operator.engine.apply import controlled_by, reported_by
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Manifest
+from twin_operator.kinds.resources import FINE_TUNE_RUN
 
 KILLED: Final = (137, 143, 255)
 """Exit statuses of a trainer or an examiner that somebody ended: SIGKILL, SIGTERM before it listened, and what a
@@ -152,7 +153,7 @@ def objects_of(
         thing
         for thing in things
         if (controller := controllers.get((thing["kind"], thing["metadata"]["name"]))) is not None
-        and controlled_by(thing, controller)
+        and reported_by(thing, controller, kind=FINE_TUNE_RUN)
     ]
     jobs = [thing["metadata"]["uid"] for thing in own if thing["kind"] == JOB.kind]
     pods = [thing for thing in things if thing["kind"] == POD.kind]

@@ -145,7 +145,7 @@ def _plan_started(view: RunView, images: Images, *, now: datetime) -> RunPlan:
     held = _lost(view.training, run.status.trainer) or not_made
     conditions = [
         admitted(facts, run), *data_ready(progress, known, None), running(trainer, last, held=held),
-        *reached(progress, known),
+        *reached(run, progress, known),
     ]  # fmt: skip
     plan = _plan(run, known, conditions, children=trainers_children(view, images, with_job=gathering is None))
     late = run.status.trainer is None and trainer.job is None and now >= _deadline(run, now)
@@ -282,7 +282,8 @@ def _with_others(
 def _while_examined(view: RunView, known: FineTuneRunStatus, runs: Condition) -> list[Condition]:
     progress = view.facts.trainer.progress
     return [
-        admitted(view.facts, view.run), *data_ready(progress, known, None), runs, *reached(progress, known),
+        admitted(view.facts, view.run), *data_ready(progress, known, None), runs,
+        *reached(view.run, progress, known),
     ]  # fmt: skip
 
 
@@ -298,7 +299,7 @@ def _plan_end(
         }
     )  # fmt: skip
     conditions = [
-        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(progress, known), *ended(failure),
+        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(run, progress, known), *ended(failure),
         *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)

@@ -14,10 +14,10 @@ from bettertherapy_api.finetune_run import FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_bounds
-from twin_operator.domain.objects import Pool, Run, Unreadable
+from twin_operator.domain.objects import Pool, Run, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
-from twin_operator.engine.apply import ApplyOutcome, Owner, controlled_by
+from twin_operator.engine.apply import ApplyOutcome, Owner, reported_by
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key, Manifest
@@ -95,11 +95,17 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         return view
 
     def _within_bounds(self, view: RunView) -> RunView:
-        """Return the view with what may not be begun, of the run, of its pool, and of those that it would take along."""
+        """Return the view with what may not be begun: of the run, its pool, and those that it would take along."""
         run, pool = view.run, view.pool
         if run.started or run.ended:
             return view
-        if (found := run_out_of_bounds(run, pool, self._bounds, self._images)) is not None:
+        candidate = run.spec.candidate
+        named = self._world.validator(run.namespace, candidate.validator) if candidate is not None else None
+        if candidate is not None and isinstance(named, Unreadable):
+            why = f"Validator {candidate.validator} can't be read by this operator: see its condition Ready"
+            return replace(view, obstacle=Finding(Reason.OWNER_UNREADABLE, why), along=(), asked_by=None)
+        to = named if isinstance(named, Validator) else None
+        if (found := run_out_of_bounds(run, pool, self._bounds, self._images, validator=to)) is not None:
             return replace(view, out_of_bounds=found)
         of_pool = pool_out_of_bounds(pool, self._bounds, self._images) if pool is not None else None
         if pool is None or of_pool is None:
@@ -194,7 +200,9 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         run, api, outcomes = view.run, self.tools.api, None
         for name in (progress_name(run.name), examination_name(run.name)):
             configmap = await self._look_at(run.namespace, name)
-            if configmap is None or name != examination_name(run.name) or not controlled_by(configmap, run.uid):
+            if name != examination_name(run.name) or configmap is None:
+                continue
+            if not reported_by(configmap, run.uid, kind=FINE_TUNE_RUN):
                 continue
             text = (configmap.get("data") or {}).get(OUTCOMES_KEY)
             outcomes = read_outcomes(text) if text is not None else None

@@ -11,10 +11,11 @@ from bettertherapy_api.finetune_run import RunRef
 from bettertherapy_api.run_progress import PROGRESS_KEY, RunProgress, progress_name, read_progress
 from twin_operator.domain.batches import Coming, Member, Share, is_named, is_shared, ref
 from twin_operator.domain.objects import Run, Unreadable
-from twin_operator.engine.apply import controlled_by
+from twin_operator.engine.apply import controlled_by, reported_by
 from twin_operator.engine.resources import CONFIG_MAP, JOB, POD, Key
 from twin_operator.kinds.finetune_run.facts import Work
 from twin_operator.kinds.finetune_run.judges import judge_for
+from twin_operator.kinds.resources import FINE_TUNE_RUN
 from twin_operator.kinds.watched import RUN
 from twin_operator.kinds.world import World
 
@@ -96,7 +97,7 @@ def report_of(work: Work, run: RunRef) -> str:
 def _was_begun(world: World, run: Run, other: RunRef, work: Work) -> bool:
     """Tell whether the Job came to that other run."""
     configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, report_of(work, other)))
-    if configmap is None or not controlled_by(configmap, other.uid):
+    if configmap is None or not reported_by(configmap, other.uid, kind=FINE_TUNE_RUN):
         return False
     said = (configmap.get("data") or {}).get(PROGRESS_KEY)
     progress = read_progress(said) if said is not None else None
@@ -129,7 +130,7 @@ def _member(world: World, run: Run, reports: str, *, joined: bool) -> Member:
     named = world.twin(run.namespace, run.spec.twin_ref.name)
     twin = named if named is not None and run.is_of(named) else None
     configmap = world.store.get(Key(CONFIG_MAP.kind, run.namespace, reports))
-    there = configmap is not None and controlled_by(configmap, run.uid)
+    there = configmap is not None and reported_by(configmap, run.uid, kind=FINE_TUNE_RUN)
     ready = joined and twin is not None and there
     prompt = bool(((configmap or {}).get("data") or {}).get(PROMPT_KEY))
     coming = Coming.READY if ready else Coming.AWAITED

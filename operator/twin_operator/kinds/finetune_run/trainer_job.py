@@ -24,6 +24,7 @@ from twin_operator.kinds.finetune_run.job_parts import (
     standard_image,
 )
 from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.podspec.disk import JOB_SCRATCH, with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -51,6 +52,7 @@ from twin_operator.kinds.podspec.sources import (
     claims_of,
     model_container,
     model_path,
+    models_volume,
     place_mounts,
     place_of_file,
     place_of_folder,
@@ -93,7 +95,7 @@ def build_trainer_job(
             **({"suspend": True} if spec.queue_name else {}),
             "template": {
                 "metadata": added_metadata(pool.fine_tune.pod, labels=labels(run, "trainer"), annotations={}),
-                "spec": _pod(run, tasks, pool, images),
+                "spec": with_disk(_pod(run, tasks, pool, images), pool=pool),
             },
         },
     }
@@ -170,9 +172,9 @@ def _pod(run: Run, tasks: Sequence[Task], pool: Pool, images: Images) -> Manifes
             }
         ],
         "volumes": [
-            empty_dir("tmp"),
+            empty_dir("tmp", size=JOB_SCRATCH),
             empty_dir("shm", memory=True, size="2Gi"),
-            empty_dir("models"),
+            models_volume(pool),
             *prompts,
             *cache_volume(pool),
             *claim_volumes(claims, writable=store),

@@ -9,6 +9,7 @@ from bettertherapy_api import names
 from bettertherapy_api.update_strategy import UpdateStrategy
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.podspec.disk import ENGINE_SCRATCH, adapters_size, limit_bytes, with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -46,6 +47,7 @@ from twin_operator.kinds.podspec.sources import (
     is_in_image,
     model_container,
     model_path,
+    models_volume,
     sizes_dir,
     store_credentials,
     store_secret_mount,
@@ -100,7 +102,7 @@ def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Mani
                 "metadata": added_metadata(
                     spec.engine.pod, labels=labels(pool, "engine"), annotations={**default_container, **CONTRACT}
                 ),
-                "spec": pod,
+                "spec": with_disk(pod, pool=pool),
             },
         },
     }
@@ -152,12 +154,12 @@ def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
         "initContainers": init,
         "containers": [_engine_container(pool, images, at_hand=at_hand)],
         "volumes": [
-            empty_dir("tmp"),
+            empty_dir("tmp", size=ENGINE_SCRATCH),
             empty_dir("agent-tmp", size="256Mi"),
             empty_dir("shm", memory=True, size="2Gi"),
             empty_dir("run", size="16Mi"),
-            empty_dir("adapters"),
-            empty_dir("models"),
+            empty_dir("adapters", size=adapters_size(pool)),
+            models_volume(pool),
             *cache_volume(pool),
             *claim_volumes(claims_of(pool)),
             *store_secret_volume(pool),
@@ -179,7 +181,7 @@ def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
         "volumes": [
             empty_dir("agent-tmp", size="256Mi"),
             empty_dir("run", size="16Mi"),
-            empty_dir("adapters"),
+            empty_dir("adapters", size=adapters_size(pool)),
             *claim_volumes(_claims_before_endpoint(pool)),
             *store_secret_volume(pool),
             pool_tokens_volume(pool),
@@ -262,7 +264,8 @@ def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
 
 def _agent_container(pool: Pool, images: Images) -> Manifest:
     engine = pool.spec.engine
-    source = [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
+    source = [env("POD_ADAPTERS_BYTES", str(limit_bytes(adapters_size(pool))))]
+    source += [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
     if (store := store_uri(pool)) is not None:
         source.append(env("STORE_URI", store))
     if pool.spec.miner.images:

@@ -9,6 +9,7 @@ from bettertherapy_api.miner_pool import Miner
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.access_secret import access_secret_name
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -120,7 +121,7 @@ def build_miner_deployment(pool: Pool, images: Images) -> Manifest:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": added_metadata(overlay, labels=labels(pool, "miner"), annotations=CONTRACT),
-                "spec": pod,
+                "spec": with_disk(pod),
             },
         },
     }

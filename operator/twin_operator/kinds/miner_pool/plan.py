@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from twin_operator.domain.sizing import Sizing, size
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
+from twin_operator.kinds.miner_pool.engine_update import held_back
 from twin_operator.kinds.miner_pool.scaling_watch import NOT_CONFIGURED
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
@@ -68,8 +70,16 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
         reported=any(report.ready for report in gathered.facts.reports.values()),
     )  # fmt: skip
     if gathered.out_of_bounds is not None:
-        kept = tuple(each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind)
-        return Children(manifests=kept, held=None)
+        # Nothing is begun that it names now. The engines that it had go on, as many as are needed: patients ask them.
+        kept = [each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind]
+        if gathered.engine is not None:
+            name = names.engine_name(pool.name)
+            kept += [
+                held_back(each, gathered.engine)
+                for each in planned.manifests
+                if each["kind"] == DEPLOYMENT.kind and each["metadata"]["name"] == name
+            ]
+        return Children(manifests=tuple(kept), held=None, sizing=sizing if gathered.engine is not None else None)
     return replace(planned, sizing=sizing)
 
 
@@ -89,8 +99,14 @@ def plan_size(gathered: Gathered, *, now: datetime) -> Sizing | None:
 
 
 def adapters_of(published: Published) -> int:
-    """Return how many adapters each engine pod is to hold."""
-    return sum(len(entry.adapters) for entry in published.entries().values())
+    """Return how many adapters that engine pod is to hold which is to hold most of them."""
+    everywhere, by_pod = 0, Counter[str]()
+    for entry in published.entries().values():
+        if entry.placement is None or entry.pods is None:
+            everywhere += len(entry.adapters)
+        else:
+            by_pod.update(dict.fromkeys(entry.pods, len(entry.adapters)))
+    return everywhere + max(by_pod.values(), default=0)
 
 
 def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bettertherapy_api.pod_overlay import ExtraVolume, PodOverlay, ServingPodOverlay
 from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.podspec.disk import EXTRA_SIZE
 from twin_operator.kinds.podspec.parts import empty_dir, mount
 
 
@@ -78,9 +79,8 @@ def _volume(volume: ExtraVolume) -> Manifest:
     if volume.config_map_name:
         return {"name": name, "configMap": {"name": volume.config_map_name, "defaultMode": 0o444}}
     scratch = volume.empty_dir
-    return empty_dir(
-        name, memory=scratch is not None and scratch.medium == "Memory", size=scratch.size_limit if scratch else None
-    )
+    size = (scratch.size_limit if scratch else None) or EXTRA_SIZE
+    return empty_dir(name, memory=scratch is not None and scratch.medium == "Memory", size=size)
 
 
 def _name(volume: ExtraVolume) -> str:

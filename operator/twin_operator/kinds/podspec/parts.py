@@ -56,14 +56,9 @@ def container_security() -> Manifest:
     }  # fmt: skip
 
 
-def empty_dir(name: str, *, memory: bool = False, size: str | None = None) -> Manifest:
-    """Return an emptyDir volume."""
-    source: Manifest = {}
-    if memory:
-        source["medium"] = "Memory"
-    if size is not None:
-        source["sizeLimit"] = size
-    return {"name": name, "emptyDir": source}
+def empty_dir(name: str, *, size: str, memory: bool = False) -> Manifest:
+    """Return an emptyDir volume; without a size it could fill the node's disk."""
+    return {"name": name, "emptyDir": {**({"medium": "Memory"} if memory else {}), "sizeLimit": size}}
 
 
 def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:

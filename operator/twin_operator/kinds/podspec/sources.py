@@ -11,6 +11,7 @@ from bettertherapy_api.pod_overlay import PodOverlay
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_checks import MODEL_HEADERS
 from twin_operator.engine.resources import Manifest
+from twin_operator.kinds.podspec.disk import limit_bytes, model_size, models_volume_size
 from twin_operator.kinds.podspec.overlay import added_mounts, with_added_env
 from twin_operator.kinds.podspec.parts import USER, container_security, empty_dir, env, mount
 from twin_operator.settings import Images
@@ -71,7 +72,7 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
                 f"--dest={names.MODELS_DIR}",
                 *([f"--cache={CACHE_DIR}"] if pool.spec.cache and cache_volume(pool) else []),
             ],
-            "env": with_added_env([env("HOME", "/tmp")], overlay),  # noqa: S108
+            "env": with_added_env([env("HOME", "/tmp"), *_most(pool)], overlay),  # noqa: S108
             **store_credentials(pool),
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
             "securityContext": container_security(),
@@ -83,7 +84,7 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
                 *claim_mounts(claims_of(pool), [claim_in(base.uri)]),
                 *added_mounts(overlay),
             ],
-        }
+        },
     ]
 
 
@@ -286,7 +287,20 @@ def cache_volume(pool: Pool) -> list[Manifest]:
         return [{"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}}]
     if cache.host_path:
         return [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}]
-    return [empty_dir("cache", size=cache.size_limit)]
+    return [empty_dir("cache", size=model_size(pool))]
+
+
+def models_volume(pool: Pool, *, copied: bool = False) -> Manifest:
+    """Return the volume behind /models, as large as a model where one is fetched or `copied` into it."""
+    return empty_dir("models", size=models_volume_size(pool, copied=copied))
+
+
+def _most(pool: Pool) -> list[Manifest]:
+    """Return the variable that tells how much a model may take of the pod's own disk; nothing for one elsewhere."""
+    cache = pool.spec.cache
+    if cache is not None and (cache.claim_name or cache.host_path):
+        return []
+    return [env("POD_MODEL_BYTES", str(limit_bytes(model_size(pool))))]
 
 
 def cache_mount(pool: Pool, *, read_only: bool) -> list[Manifest]:

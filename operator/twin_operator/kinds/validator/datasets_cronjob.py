@@ -14,6 +14,7 @@ from bettertherapy_api.miner_pool import Store
 from bettertherapy_api.validator import FineTuneTasks
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import CRON_JOB, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
@@ -67,7 +68,7 @@ def build_datasets_cronjob(validator: Validator, images: Images) -> Manifest | N
                     "activeDeadlineSeconds": DEADLINE_SECONDS,
                     "template": {
                         "metadata": {"labels": labels(validator, DATASETS)},
-                        "spec": _pod(validator, tasks, images, account=name),
+                        "spec": with_disk(_pod(validator, tasks, images, account=name)),
                     },
                 },
             },

@@ -8,6 +8,7 @@ from bettertherapy_api import names
 from bettertherapy_api.validator import Gateway
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.overlay import (
     added_metadata,
     added_mounts,
@@ -136,7 +137,7 @@ def build_gateway_deployment(validator: Validator, images: Images) -> Manifest:
                     gateway.pod, labels=labels(validator, GATEWAY),
                     annotations={"kubectl.kubernetes.io/default-container": "gateway", **_scraped(gateway)},
                 ),
-                "spec": pod,
+                "spec": with_disk(pod),
             },
         },
     }  # fmt: skip
@@ -194,21 +195,15 @@ def _scraped(gateway: Gateway) -> dict[str, str]:
     return {name: value for name, value in told.items() if name not in said}
 
 
-def _deliveries(validator: Validator) -> str | None:
-    """Return where the gateway puts what miners deliver for their tasks."""
-    tasks = validator.spec.fine_tune_tasks
-    return tasks.offers.deliveries if tasks is not None and tasks.offers is not None else None
-
-
 def _deliveries_env(validator: Validator) -> list[Manifest]:
     """A variable, as above: an older image takes no deliveries, and goes on."""
-    uri = _deliveries(validator)
+    uri = validator.deliveries
     return [env("DELIVERIES_URI", uri)] if uri is not None else []
 
 
 def _deliveries_mounts(validator: Validator) -> list[Manifest]:
     """Return the mount of that one folder: whoever reaches the gateway's pod reaches nothing else on the claim."""
-    place = place_of_folder(_deliveries(validator), writable=True)
+    place = place_of_folder(validator.deliveries, writable=True)
     if place is None:
         return []
     return [
@@ -217,7 +212,7 @@ def _deliveries_mounts(validator: Validator) -> list[Manifest]:
 
 
 def _deliveries_volumes(validator: Validator) -> list[Manifest]:
-    claim = claim_in(_deliveries(validator))
+    claim = claim_in(validator.deliveries)
     return [{"name": "deliveries", "persistentVolumeClaim": {"claimName": claim}}] if claim is not None else []
 
 

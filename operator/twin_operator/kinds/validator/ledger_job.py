@@ -15,6 +15,7 @@ import orjson
 from bettertherapy_api import names
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.parts import container_security, empty_dir, env, mount, pod_security, pull_secrets
 from twin_operator.kinds.podspec.validators import image_of, ledger_url
 from twin_operator.kinds.validator.labels import LEDGER, labels
@@ -32,28 +33,30 @@ def build_ledger_job(validator: Validator, images: Images) -> Manifest | None:
         return None
     template: Manifest = {
         "metadata": {"labels": labels(validator, LEDGER)},
-        "spec": {
-            "serviceAccountName": names.gateway_name(validator.name),
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "restartPolicy": "OnFailure",
-            "securityContext": pod_security(),
-            **pull_secrets(validator),
-            "containers": [
-                {
-                    "name": "ledger",
-                    "image": image_of(validator, images),
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python", "-m", "neurons.ledger", "migrate"],
-                    "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
-                    "resources": RESOURCES,
-                    "securityContext": container_security(),
-                    "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "volumeMounts": [mount("tmp", "/tmp")],  # noqa: S108
-                }
-            ],
-            "volumes": [empty_dir("tmp", size="64Mi")],
-        },
+        "spec": with_disk(
+            {
+                "serviceAccountName": names.gateway_name(validator.name),
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "restartPolicy": "OnFailure",
+                "securityContext": pod_security(),
+                **pull_secrets(validator),
+                "containers": [
+                    {
+                        "name": "ledger",
+                        "image": image_of(validator, images),
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["python", "-m", "neurons.ledger", "migrate"],
+                        "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
+                        "resources": RESOURCES,
+                        "securityContext": container_security(),
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
+                        "volumeMounts": [mount("tmp", "/tmp")],  # noqa: S108
+                    }
+                ],
+                "volumes": [empty_dir("tmp", size="64Mi")],
+            }
+        ),
     }
     made_from = hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
     return {

@@ -13,6 +13,7 @@ import orjson
 from bettertherapy_api import names, validator_round
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import CRON_JOB, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
@@ -58,7 +59,10 @@ def build_rounds_cronjob(validator: Validator, images: Images) -> Manifest | Non
                 "spec": {
                     "backoffLimit": _ATTEMPTS_MORE,
                     "activeDeadlineSeconds": DEADLINE_SECONDS,
-                    "template": {"metadata": {"labels": labels(validator, ROUNDS)}, "spec": _pod(validator, images)},
+                    "template": {
+                        "metadata": {"labels": labels(validator, ROUNDS)},
+                        "spec": with_disk(_pod(validator, images)),
+                    },
                 },
             },
         },

@@ -6,13 +6,14 @@ What none of this cluster's pools can examine counts neither way, and it is said
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.round_progress import MAX_EXAMINED, Candidate, ExaminedTask
-from twin_operator.domain.objects import Pool, Run, Twin, Validator
+from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.conditions import Finding
@@ -34,14 +35,13 @@ def build_examination_run(
     candidate: Candidate, validator: Validator, twin: Twin, pool: Pool | Finding
 ) -> Manifest | None:
     """Return the run; None where the validator takes no deliveries any more."""
-    offers = validator.spec.fine_tune_tasks.offers if validator.spec.fine_tune_tasks is not None else None
-    if offers is None or offers.deliveries is None:
+    folder = validator.delivered(candidate.task, candidate.adapter)
+    if folder is None:
         return None
     anchor = anchor_version(twin)
     compared = {"digest": anchor.digest} if anchor.digest else {}
     ways = pool.fine_tune if isinstance(pool, Pool) else None
     hidden = {"heldOut": {"uri": candidate.held_out, "digest": candidate.held_out_digest}}
-    folder = f"{offers.deliveries.rstrip('/')}/{candidate.task}/{names.digest_hex(candidate.adapter)}"
     return {
         "apiVersion": FINE_TUNE_RUN.api_version,
         "kind": FINE_TUNE_RUN.kind,
@@ -73,26 +73,49 @@ def build_examination_run(
     }  # fmt: skip
 
 
-def may_be_examined(candidate: Candidate, twin: Twin | None, *, now: datetime) -> bool:
-    """Tell whether a run may be made for it: its twin is this cluster's, and its time is not over."""
-    return _is_here(candidate, twin) and now < moment(candidate.until)
+def may_be_examined(candidate: Candidate, *, now: datetime) -> bool:
+    """Tell whether its time is not over."""
+    return now < moment(candidate.until)
+
+
+def examines(run: Run, candidate: Candidate, *, validator: str) -> bool:
+    """Tell whether a run examines this very version by what a round named, and not something else under its name.
+
+    Whoever may create runs may call one a candidate, and ask it what he likes.
+    """
+    said = run.spec.candidate
+    if said is None or run.name != examination_run_name(candidate.task):
+        return False
+    hidden = said.held_out.digest if said.held_out is not None else None
+    return (
+        said.task, said.validator, said.miner, said.digest, hidden, run.spec.parent_digest, run.spec.dataset.digest,
+        run.spec.twin_ref.name,
+    ) == (
+        candidate.task, validator, candidate.miner, candidate.adapter, candidate.held_out_digest, candidate.parent,
+        candidate.dataset_digest, candidate.twin,
+    )  # fmt: skip
 
 
 def examined(
-    runs: Iterable[Run], candidates: Iterable[tuple[Candidate, Twin | None]], *, validator: str
+    runs: Iterable[Run], candidates: Iterable[tuple[Candidate, Twin | Unreadable | None]], *, validator: str
 ) -> tuple[ExaminedTask, ...]:
-    """Return what the ended runs came to, the newest first, and which candidates nobody here can examine."""
+    """Return what the ended runs of these candidates came to, the newest first, and which of them nobody here can
+    examine."""
+    named = list(candidates)
+    by_run = defaultdict(list)
+    for candidate, _ in named:
+        by_run[examination_run_name(candidate.task)].append(candidate)
     over = [
         run
         for run in runs
-        if run.ended and run.spec.candidate is not None and run.spec.candidate.validator == validator
+        if run.ended and any(examines(run, each, validator=validator) for each in by_run.get(run.name, ()))
     ]
     found = {
         each.task: each
         for run in sorted(over, key=lambda run: (run.status.completion_time or "", run.name), reverse=True)
         if (each := _came_to(run)) is not None
     }
-    for candidate, twin in candidates:
+    for candidate, twin in named:
         if not _is_here(candidate, twin):
             found.setdefault(candidate.task, _said(
                 candidate.task, candidate.adapter, "Inconclusive",
@@ -101,7 +124,10 @@ def examined(
     return tuple(found.values())[:MAX_EXAMINED]
 
 
-def _is_here(candidate: Candidate, twin: Twin | None) -> bool:
+def _is_here(candidate: Candidate, twin: Twin | Unreadable | None) -> bool:
+    """Tell whether its twin is this cluster's; one that can't be read is, and what becomes of it is said later."""
+    if isinstance(twin, Unreadable):
+        return True
     return twin is not None and not twin.deleted and twin.uid == candidate.twin_uid
 
 

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from bettertherapy_api.round_progress import Candidate, ExaminedTask
-from twin_operator.domain.objects import Round, Run, Unreadable, Validator
+from twin_operator.domain.objects import Round, Run, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.training_pool import choose_pool
-from twin_operator.engine.apply import controlled_by
+from twin_operator.engine.apply import reported_by
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.kinds.resources import FINE_TUNE_RUN
+from twin_operator.kinds.resources import DOCTOR_TWIN, FINE_TUNE_RUN, VALIDATOR_ROUND
 from twin_operator.kinds.validator_round.examinations import (
     build_examination_run,
     examination_run_name,
     examined,
+    examines,
     may_be_examined,
 )
 from twin_operator.kinds.validator_round.facts import RoundFacts, read_facts
@@ -36,6 +37,7 @@ def gather(world: World, made: Round) -> RoundView:
         unreadable=isinstance(named, Unreadable),
         examined=_examined(world, made, validator) if validator is not None and unwritten else (),
         examinations=tuple(_examinations(world, validator, facts)) if validator is not None else (),
+        occupied=tuple(_occupied(world, validator, facts)) if validator is not None else (),
     )  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def _examined(world: World, made: Round, validator: Validator) -> tuple[Examined
     entries = world.store.of_kind(FINE_TUNE_RUN.kind)
     runs = [each.value for each in entries if isinstance(each.value, Run) and each.value.namespace == made.namespace]
     named = [
-        (candidate, world.twin(made.namespace, candidate.twin))
+        (candidate, _twin_of(world, made.namespace, candidate))
         for other in world.rounds_naming(made.namespace, validator.name)
         if other.uid != made.uid and other.is_of_uid(validator.uid)
         for candidate in _candidates(facts_of_round(world, other))
@@ -55,13 +57,35 @@ def _examinations(world: World, validator: Validator, facts: RoundFacts) -> Iter
     """Yield the runs to make for what a round named: of this cluster's twins, as long as there is time."""
     now = datetime.now(UTC)
     for candidate in _candidates(facts):
-        twin = world.twin(validator.namespace, candidate.twin)
-        key = Key(FINE_TUNE_RUN.kind, validator.namespace, examination_run_name(candidate.task))
-        if twin is None or world.store.get(key) is not None or not may_be_examined(candidate, twin, now=now):
+        twin = _twin_of(world, validator.namespace, candidate)
+        if not isinstance(twin, Twin) or twin.deleted or not may_be_examined(candidate, now=now):
+            continue
+        if world.store.get(_run_key(validator, candidate)) is not None:
             continue
         pool = choose_pool(twin, list(world.pool_refs(validator.namespace)))
         if (made := build_examination_run(candidate, validator, twin, pool)) is not None:
             yield made
+
+
+def _occupied(world: World, validator: Validator, facts: RoundFacts) -> Iterator[str]:
+    """Yield the names of runs that stand where an examination should, and examine something else."""
+    for candidate in _candidates(facts):
+        key = _run_key(validator, candidate)
+        run = world.store.value(key)
+        if isinstance(run, Run) and not examines(run, candidate, validator=validator.name):
+            yield key.name
+
+
+def _run_key(validator: Validator, candidate: Candidate) -> Key:
+    return Key(FINE_TUNE_RUN.kind, validator.namespace, examination_run_name(candidate.task))
+
+
+def _twin_of(world: World, namespace: str, candidate: Candidate) -> Twin | Unreadable | None:
+    """Return the very twin that a candidate is for; None where it isn't of this namespace."""
+    entry = world.store.entry(Key(DOCTOR_TWIN.kind, namespace, candidate.twin))
+    if entry is None or entry.manifest["metadata"]["uid"] != candidate.twin_uid:
+        return None
+    return entry.value if isinstance(entry.value, (Twin, Unreadable)) else None
 
 
 def _candidates(facts: RoundFacts) -> tuple[Candidate, ...]:
@@ -71,7 +95,7 @@ def _candidates(facts: RoundFacts) -> tuple[Candidate, ...]:
 def facts_of_round(world: World, made: Round) -> RoundFacts:
     """Return what is observed of the round's own objects: an earlier round of its name has left others."""
     things = [entry.manifest for entry in world.store.find(OF_ROUND, (made.namespace, made.name))]
-    own = [thing for thing in things if controlled_by(thing, made.uid)]
+    own = [thing for thing in things if reported_by(thing, made.uid, kind=VALIDATOR_ROUND)]
     jobs = {thing["metadata"]["uid"] for thing in own if thing["kind"] == "Job"}
     return read_facts(made, [thing for thing in things if thing in own or _is_of(thing, jobs)])
 

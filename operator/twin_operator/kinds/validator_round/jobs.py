@@ -14,6 +14,7 @@ from bettertherapy_api.round_progress import ORDER_DIR, ORDER_KEY, TRY_AGAIN, pr
 from bettertherapy_api.validator import JUDGE_KEY, Rounds
 from twin_operator.domain.objects import Round, Validator
 from twin_operator.engine.resources import JOB, Manifest
+from twin_operator.kinds.podspec.disk import with_disk
 from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
@@ -102,9 +103,11 @@ def _job(
             "podFailurePolicy": _failure_policy(),
             "template": {
                 "metadata": {"labels": pod_labels(made, component)},
-                "spec": _pod(
-                    made, validator, images, command=command, signs=signs, resources=resources,
-                    prometheus_url=prometheus_url,
+                "spec": with_disk(
+                    _pod(
+                        made, validator, images, command=command, signs=signs, resources=resources,
+                        prometheus_url=prometheus_url,
+                    )
                 ),
             },
         },

@@ -58,6 +58,8 @@ class RoundView:
     """What the validator's examinations of tasks' versions came to, for a round whose order isn't written yet."""
     examinations: tuple[Manifest, ...] = ()
     """Runs that are to examine what this round named, and aren't there."""
+    occupied: tuple[str, ...] = ()
+    """Names of such runs under which something else is examined."""
 
 
 @dataclass(frozen=True, kw_only=True)

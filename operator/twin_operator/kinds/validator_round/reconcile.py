@@ -43,6 +43,8 @@ class Applied:
 
     gone: bool = False
     outcome: ApplyOutcome | None = None
+    problem: ApiError | None = None
+    """Why a run that is to examine a task's version could not be made: the round is looked at again for it."""
 
 
 class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
@@ -97,11 +99,13 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
     async def apply(self, entry: Entry, gathered: RoundView, plan: RoundPlan) -> Applied:
         """Make the Jobs' objects, or take away what nobody looks at any more."""
         made, api, owner = gathered.round, self.tools.api, Owner.of(entry.manifest)
-        if made.complete:
-            await self._examine(entry, gathered)
+        problem = await self._examine(entry, gathered) if made.complete else None
         if plan.expired:
             await api.delete(VALIDATOR_ROUND, namespace=made.namespace, name=made.name, uid=made.uid)
             return Applied(gone=True)
+        return replace(await self._children(plan, owner), problem=problem)
+
+    async def _children(self, plan: RoundPlan, owner: Owner) -> Applied:
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
         if plan.tidy:
             outcome = await self.tools.applier.delete(
@@ -115,24 +119,38 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
             return Applied(outcome=outcome)
         return Applied()
 
-    async def _examine(self, entry: Entry, gathered: RoundView) -> None:
-        """Make the runs that examine what the round named; what is refused holds up nothing, and is tried again."""
+    async def _examine(self, entry: Entry, gathered: RoundView) -> ApiError | None:
+        """Make the runs that examine what the round named; return what is to be tried again, and holds up nothing."""
+        problem = None
+        for name in gathered.occupied:
+            await self._say_not_examined(
+                entry,
+                f"FineTuneRun {name} examines something else than what was delivered for its task, so that is not "
+                "examined: delete it",
+            )  # fmt: skip
         for wanted in gathered.examinations:
             name = wanted["metadata"]["name"]
             try:
                 made = await self.tools.api.create(wanted)
             except ApiError as error:
-                if error.status != 409:
-                    await self.tools.events.post(
-                        entry.manifest,
-                        Notice(
-                            reason=EXAMINATION_REFUSED, kind="Warning",
-                            note=f"FineTuneRun {name} can't be made, so a task's version isn't examined yet: "
-                            f"{error.message[:300]}",
-                        ),
-                    )  # fmt: skip
+                if error.status == 409 and error.reason == "AlreadyExists":
+                    continue
+                if error.namespace_ends:
+                    return None
+                problem = error
+                await self._say_not_examined(
+                    entry,
+                    f"FineTuneRun {name} can't be made, so a task's version isn't examined yet: {error.message[:300]}",
+                )  # fmt: skip
+                if error.status == 0:
+                    break  # each further one would wait as long for no answer
                 continue
             self.store.put(made)
+        return problem
+
+    async def _say_not_examined(self, entry: Entry, note: str) -> None:
+        notice = Notice(reason=EXAMINATION_REFUSED, kind="Warning", note=note)
+        await self.tools.events.post(entry.manifest, notice)
 
     def report(self, gathered: RoundView, plan: RoundPlan, outcome: Applied) -> Report | None:
         """Say how far it is."""
@@ -143,7 +161,7 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
             return Report(status=ending.status, conditions=ending.conditions, notices=round_notices)
         return Report(
             status=plan.status, conditions=with_refusal(plan.conditions, outcome.outcome), notices=round_notices,
-            wake_at=(plan.wake_at,), outcome=outcome.outcome,
+            wake_at=(plan.wake_at,), outcome=outcome.outcome, problem=outcome.problem,
         )  # fmt: skip
 
     def _no_job(self, made: Round, outcome: ApplyOutcome | None) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from bettertherapy_api import names
 from neurons.store.base_model import folder_modules
-from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, children, containers, pod_of
+from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, children, computing, containers, pod_of
 
 
 def deployment(**spec: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_our_arguments_come_after_the_users() -> None:
 )
 def test_gpus_are_requested_and_limited_alike(resources: Any, expected: dict[str, Any]) -> None:
     assert (
-        containers(engine_pod(**GPU, **({"resources": resources} if resources else {})))["engine"]["resources"]
+        computing(containers(engine_pod(**GPU, **({"resources": resources} if resources else {})))["engine"])
         == expected
     )
 
@@ -164,8 +164,8 @@ def test_the_users_own_number_of_adapters_at_hand_stays_alone() -> None:
 
 def test_the_agents_resources_are_the_pools_own() -> None:
     own = {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}
-    assert containers(engine_pod(agent={"resources": own}))["agent"]["resources"] == own
-    assert containers(engine_pod())["agent"]["resources"]["limits"] == {"memory": "1Gi"}
+    assert computing(containers(engine_pod(agent={"resources": own}))["agent"]) == own
+    assert computing(containers(engine_pod())["agent"])["limits"] == {"memory": "1Gi"}
 
 
 def test_an_overlay_reaches_the_engine_and_what_fetches_its_model_but_not_the_agent() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.children.pods import IMAGES, NOW, built, containers, pod_of
+from tests.unit.operator.children.pods import IMAGES, NOW, built, computing, containers, pod_of
 from tests.unit.operator.samples import pool
 from twin_operator.domain.pool_update import Pace, Rollout, Stage
 from twin_operator.domain.reasons import Reason
@@ -310,7 +310,7 @@ def test_a_miners_own_change_goes_at_once() -> None:
     engine, miner = running(deployment(before), complete=False), running(deployment(before, "miner"))
     own = {"limits": {"memory": "1Gi"}}
     made = deployment(built(engine=engine, miner=miner, spec={"miner": {"resources": own}}), "miner")
-    assert pod_of(made)["containers"][0]["resources"] == own
+    assert computing(pod_of(made)["containers"][0]) == own
 
 
 def test_the_pace_is_the_operators() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from bettertherapy_api import names
 from neurons.miner import settings
 from neurons.miner.limits import Limits
-from tests.unit.operator.children.pods import OVERLAY, children, containers, pod_of
+from tests.unit.operator.children.pods import OVERLAY, children, computing, containers, pod_of
 from tests.unit.operator.samples import NAMESPACE
 
 
@@ -27,8 +27,8 @@ def test_tokens_come_from_the_pools_secret_or_the_one_it_names() -> None:
 
 def test_a_miners_resources_are_the_pools_own() -> None:
     own = {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}
-    assert containers(miner_pod(resources=own))["miner"]["resources"] == own
-    assert containers(miner_pod())["miner"]["resources"]["limits"] == {"memory": "512Mi"}
+    assert computing(containers(miner_pod(resources=own))["miner"]) == own
+    assert computing(containers(miner_pod())["miner"])["limits"] == {"memory": "512Mi"}
 
 
 def test_several_miners_are_spread_over_nodes_unless_the_pool_says_how() -> None:

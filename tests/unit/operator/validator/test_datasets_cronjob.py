@@ -8,6 +8,7 @@ from typing import Any
 from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import FineTune
 from neurons.ledger.__main__ import _parser
+from tests.unit.operator.children.pods import computing
 from tests.unit.operator.validator.validators import POSTGRES, S3_TASKS, TASKS, children
 from twin_operator.domain.schedule import schedule_of
 
@@ -122,4 +123,4 @@ def test_with_a_database_it_runs_anywhere_and_has_its_address_from_the_secret() 
 
 def test_its_resources_are_the_specs() -> None:
     given = {"limits": {"memory": "4Gi"}}
-    assert container(fineTuneTasks={**TASKS["fineTuneTasks"], "resources": given})["resources"] == given
+    assert computing(container(fineTuneTasks={**TASKS["fineTuneTasks"], "resources": given})) == given
