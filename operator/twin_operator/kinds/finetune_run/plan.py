@@ -299,7 +299,8 @@ def _plan_end(
         }
     )  # fmt: skip
     conditions = [
-        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(run, progress, known), *ended(failure),
+        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(run, progress, known),
+        *ended(failure),
         *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)
