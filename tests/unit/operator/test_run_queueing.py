@@ -10,7 +10,6 @@ from twin_operator.domain.objects import Pool, Run, run_from
 from twin_operator.domain.queueing import in_line, may_not_start
 from twin_operator.engine.conditions import Finding
 
-
 TASK = "11111111-1111-4111-8111-111111111111"
 
 
