@@ -118,7 +118,9 @@ async def _enforced(made: Identities) -> bool:
         "--bound-object-kind=Pod",
         f"--bound-object-name={made.pods['r1-trainer']}",
     )
-    return "run-reports" in refused.stderr and "run-tokens" in token.stderr
+    candidate = _candidate(made, "tenant", "--dry-run=server")
+    found = (("run-reports", refused), ("run-tokens", token), ("run-candidates", candidate))
+    return all(policy in each.stderr for policy, each in found)
 
 
 Forgery = Callable[[Identities, str], Any]
@@ -162,7 +164,24 @@ def _report(made: Identities, who: str) -> Any:
     return made.run(who, "create", "-f", "-", stdin=json.dumps(forged))
 
 
+def _candidate(made: Identities, who: str, *options: str) -> Any:
+    task = "11111111-1111-4111-8111-111111111111"
+    candidate = {
+        "task": task, "validator": "v", "miner": "5" * 48, "digest": digest("b"), "deadline": "2030-01-01T00:00:00Z",
+        "delivered": f"pvc://deliveries/tasks/{task}/{'b' * 64}",
+    }  # fmt: skip
+    forged = {
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "metadata": {"name": f"exam-{task}"},
+        "spec": {
+            "twinRef": {"name": "dr-a"}, "candidate": candidate,
+            "dataset": {"uri": f"https://v.example/v1/tasks/{task}/dataset?x", "digest": digest("d")},
+        },
+    }  # fmt: skip
+    return made.run(who, "create", "-f", "-", *options, stdin=json.dumps(forged))
+
+
 FORGERIES: dict[str, Forgery] = {
+    "a miner's version, as a run made by hand": _candidate,
     "a verdict, in the examiner's report": _configmap(examination_name("r1"), **{OUTCOMES_KEY: "{}"}),
     "a verdict, in a report made anew": _made_anew,
     "a verdict, in a report made anew under another owner's kind": lambda made, who: _made_anew(

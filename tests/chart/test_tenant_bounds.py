@@ -119,6 +119,17 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
         "DoctorTwin", {**TWIN, "gate": {"judgeRef": {"endpoint": "https://bank/v1", "model": "j"}}},
         "the server https://bank/v1",
     ),
+    "a claim to be written to": (
+        "Validator",
+        {
+            **VALIDATOR,
+            "fineTuneTasks": {
+                "store": {"uri": "pvc://adapters/store"},
+                "offers": {"publicUrl": "https://v.example", "deliveries": "pvc://payroll/x"},
+            },
+        },
+        "the place pvc://payroll/x",
+    ),
     "a gateway image": ("Validator", {**VALIDATOR, "gateway": {"image": "evil"}}, "the image evil"),
 }  # fmt: skip
 FLAGS = (

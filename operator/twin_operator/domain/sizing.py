@@ -69,7 +69,14 @@ class Sizing:
             reason=str(made.scaling.reason), signal=str(made.signal) if made.signal else None,
             message=made.why[:MAX_SCALING_MESSAGE] or None,
         )  # fmt: skip
-        return [record, *former[: RECORDS - 1]]
+        # One that says anew why the same size is held takes the place of the one before: metrics that come and go push
+        # no change out.
+        again = bool(former) and not changed and _is_held(former[0], made.replicas)
+        return [record, *former[1 if again else 0 :]][:RECORDS]
+
+
+def _is_held(record: ScalingRecord, replicas: int) -> bool:
+    return record.signal == Signal.METRICS and record.from_replicas == record.to_replicas == replicas
 
 
 def size(

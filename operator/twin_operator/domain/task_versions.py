@@ -30,19 +30,32 @@ def is_twins_own(twin: Twin, run: Run) -> bool:
 def better_than(run: Run, runs: Sequence[Run]) -> Run | None:
     """Return the candidate that did best, of all that passed from the same parent, if it is another one.
 
-    By its score over the parent's; of equals the one that was examined first.
+    By its score over the parent's; of equals the one that was examined first. Those on which the doctor or the rollout
+    has decided are out.
     """
     if run.spec.candidate is None:
         return None
     rivals = [
         each
-        for each in (run, *(each for each in runs if each.uid != run.uid))
+        for each in (run, *(each for each in runs if each.uid != run.uid and not _is_decided(each)))
         if each.spec.candidate is not None
         and each.status.verdict == "Promote"
         and each.spec.parent_digest == run.spec.parent_digest
     ]
     best = max(rivals, key=lambda each: (_gain(each), -_age(each)), default=None)
     return best if best is not None and best.uid != run.uid else None
+
+
+def waits_for_choice(run: Run, runs: Sequence[Run]) -> bool:
+    """Tell whether a task's version that nobody chose is kept beyond its time: the best one that the doctor may choose.
+
+    Of a hundred that miners made in a day for one twin, the others go.
+    """
+    return run.spec.candidate is not None and better_than(run, runs) is None
+
+
+def _is_decided(run: Run) -> bool:
+    return any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected"))
 
 
 def _gain(run: Run) -> int:

@@ -19,7 +19,7 @@ from tests.unit.operator.samples import NAMESPACE, digest, pool, twin
 from tests.unit.operator.validator.validators import children as children_of_validator
 from tests.unit.operator.validator.validators import gateway_container, gateway_pod, validator, validator_object
 from twin_operator.domain.batches import take_along
-from twin_operator.domain.objects import Run, Unreadable
+from twin_operator.domain.objects import Run, Twin, Unreadable
 from twin_operator.domain.task_versions import better_than, is_twins_own
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Key, Manifest
@@ -27,8 +27,9 @@ from twin_operator.engine.times import timestamp
 from twin_operator.kinds.doctor_twin.fine_tunes import plan_fine_tune
 from twin_operator.kinds.finetune_run.adoption_job import build_adoption_job
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
-from twin_operator.kinds.finetune_run.plan import RunView, plan_run
+from twin_operator.kinds.finetune_run.plan import plan_run
 from twin_operator.kinds.finetune_run.task import awaits_choice
+from twin_operator.kinds.finetune_run.view import RunPlan, RunView
 from twin_operator.kinds.validator_round.examinations import build_examination_run, examination_run_name, examined
 from twin_operator.kinds.validator_round.order import order_of
 from twin_operator.settings import Images
@@ -224,6 +225,52 @@ def test_it_is_the_doctors_to_choose_and_the_best_is_named() -> None:
     promoted = next(each for each in plan.conditions if each.type == "Promoted")
     assert (promoted.status, promoted.reason) == ("False", "AwaitingChoice")
     assert f"approve={digest('c')}" in promoted.message
+
+
+def _fate(of: Run, twin_now: Twin, *others: Run, days: int = 1) -> RunPlan:
+    view = RunView(run=of, twin=twin_now, pool=pool(store=STORE), obstacle=None, of_twin=(of, *others))
+    return plan_run(view, Images(), now=datetime(2026, 1, 2, 7, tzinfo=UTC) + timedelta(days=days))
+
+
+def _serving(letter: str) -> Twin:
+    return twin("dr-a", adapter=letter)
+
+
+def test_what_the_doctor_rejected_is_not_named_as_the_better_one() -> None:
+    rejected = [{"type": "Rejected", "status": "True", "reason": "RejectedByDoctor", "message": "no"}]
+    rejected[0]["lastTransitionTime"] = "2026-01-02T05:00:00Z"
+    first = examining(status=passed(85))
+    best = examining("exam-2", task=TASK.replace("1", "2"), letter="c", status=passed(92, letter="c"))
+    assert better_than(first, [first, best]) is best
+    over = examining("exam-2", task=TASK.replace("1", "2"), letter="c",
+                     status={**passed(92, letter="c"), "conditions": rejected})  # fmt: skip
+    assert better_than(first, [first, over]) is None
+
+
+def test_one_whose_parent_serves_no_more_is_not_offered_to_the_doctor() -> None:
+    told = {
+        each.type: (each.status, each.reason) for each in _fate(examining(status=passed()), _serving("a")).conditions
+    }
+    assert told["Promoted"] == ("False", "AwaitingChoice")
+    told = {
+        each.type: (each.status, each.reason) for each in _fate(examining(status=passed()), _serving("f")).conditions
+    }
+    assert told["Rejected"] == ("True", "ParentReplaced")
+    assert "Promoted" not in told
+
+
+def test_versions_that_nobody_chooses_are_not_kept_for_ever() -> None:
+    def ended(score: int, letter: str) -> dict[str, Any]:
+        return {name: said for name, said in passed(score, letter=letter).items() if name != "dataset"}
+
+    best = examining(status=ended(95, "b"))
+    other = examining("exam-2", task=TASK.replace("1", "2"), letter="c", status=ended(90, "c"))
+    serving = _serving("a")
+    assert not _fate(best, serving, other, days=6).expired
+    assert not _fate(other, serving, best, days=6).expired
+    assert _fate(other, serving, best, days=8).expired, "one that did better waits for the doctor"
+    assert not _fate(best, serving, other, days=400).expired, "it waits for the doctor"
+    assert _fate(best, _serving("f"), other, days=8).expired
 
 
 def test_of_a_version_that_was_made_elsewhere_nobody_says_that_it_was_trained_here() -> None:

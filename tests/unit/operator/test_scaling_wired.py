@@ -318,3 +318,20 @@ async def test_a_pool_out_of_bounds_from_its_first_day_gets_no_pod_however_much_
     assert pool.played.api.kinds("Deployment") == {}
     assert pool.condition("Ready") == ("False", "OutOfBounds")
     assert not pool.status.keys() & {"desiredReplicas", "scalingHistory"}
+
+
+async def test_an_unsteady_prometheus_pushes_no_decision_out_of_the_history() -> None:
+    pool = await Pool.made(min=1)
+    pool.waiting = 16.0
+    await pool.go(10)
+    decided = [(each["fromReplicas"], each["toReplicas"]) for each in pool.status["scalingHistory"]]
+    for _ in range(8):
+        pool.down = "it is gone"
+        await pool.go(60)
+        pool.down, pool.silent = None, set(pool._pods()[:1])
+        await pool.go(120)
+        pool.silent = set()
+        await pool.go(20)
+    found = [(each["fromReplicas"], each["toReplicas"]) for each in pool.status["scalingHistory"]]
+    assert found[-len(decided) :] == decided
+    assert len(found) == len(decided) + 1, "that it was held, once"

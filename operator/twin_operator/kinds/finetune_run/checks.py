@@ -249,10 +249,19 @@ def _made_of_it(digest: str, twin: Twin | None, run: Run, of_twin: Sequence[Run]
     if wanted_version(twin).digest == digest or digest in known_versions(twin):
         found = Finding(Reason.TOOK_OVER, f"the version took over from {digest_shown(status.previous_version)}")
         return found.condition("Promoted", "True")
-    found = awaits_choice(run, twin, digest, of_twin) or Finding(
-        Reason.AWAITING_ROLLOUT, "the version passed its gate; the twin has not taken it up yet"
-    )
-    return found.condition("Promoted", "False")
+    return _not_taken_up(digest, twin, run, of_twin)
+
+
+def _not_taken_up(digest: str, twin: Twin, run: Run, of_twin: Sequence[Run]) -> Condition:
+    """Return why a version that passed its gate is not on its way."""
+    awaited = awaits_choice(run, twin, digest, of_twin)
+    if awaited is None:
+        said = "the version passed its gate; the twin has not taken it up yet"
+        return Finding(Reason.AWAITING_ROLLOUT, said).condition("Promoted", "False")
+    if run.spec.parent_digest != wanted_version(twin).digest:
+        said = "its parent, against which it passed the gate, does not serve any more, so it can't be chosen"
+        return Finding(Reason.PARENT_REPLACED, said).condition("Rejected", "True")
+    return awaited.condition("Promoted", "False")
 
 
 def digest_shown(version: object) -> str:

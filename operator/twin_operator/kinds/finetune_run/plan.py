@@ -22,6 +22,7 @@ from twin_operator.domain.batches import PATIENCE, Await, Coming, Join, Share, e
 from twin_operator.domain.examined import is_remembered
 from twin_operator.domain.objects import Run
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.task_versions import waits_for_choice
 from twin_operator.domain.unreadable import SAYS_UNREADABLE
 from twin_operator.domain.verdict import MESSAGE_LENGTH
 from twin_operator.engine.conditions import Condition, Finding, truth
@@ -299,7 +300,8 @@ def _plan_end(
         }
     )  # fmt: skip
     conditions = [
-        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(run, progress, known), *ended(failure),
+        admitted(view.facts, run), *data_ready(progress, known, failure), *reached(run, progress, known),
+        *ended(failure),
         *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)
@@ -340,7 +342,12 @@ def _plan_ended(view: RunView, *, now: datetime) -> RunPlan:
     expires = end + timedelta(seconds=run.spec.ttl_seconds)
     tidied = end + (FAILED_TIDIED_AFTER if run.status.failure or view.others_failed else TIDIED_AFTER)
     # A version that passed its gate is not forgotten before the twin has decided on it.
-    undecided = any(each.type == "Promoted" and each.status == "False" for each in fate)
+    undecided = any(
+        each.type == "Promoted"
+        and each.status == "False"
+        and (each.reason != Reason.AWAITING_CHOICE or waits_for_choice(run, view.of_twin))
+        for each in fate
+    )
     # Nor is that it was tried on these lines.
     undecided = undecided or (view.twin is not None and not is_remembered(view.twin, run))
     due = [tidied] if undecided else [tidied, expires]
