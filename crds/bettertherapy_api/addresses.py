@@ -125,7 +125,12 @@ Network = Annotated[
                 f"self.matches('^(local|finney|test|(wss?|https?)://{_HOST}(:{_PORT})?(/[^?#@]*)?)$')",
                 "write the network as finney, test, the ws:// or wss:// URL of a chain endpoint, the http:// URL of a "
                 "local subnet, or local for the one whose Service in this namespace is called subnet: no user, ? or #",
-            )
+            ),
+            cel(
+                f"!self.matches('{LINK_LOCAL.replace('https?', '(https?|wss?)', 1)}')",
+                "the network is a link-local address, where clouds hand out keys, or one written as a number: name "
+                "the server by its host name",
+            ),
         ),
     ),
 ]

@@ -33,8 +33,10 @@ MOST_SCHEMA_COUNT: Final = 4096
 """In `maxLength` and its like: grammars grow with them."""
 MOST_PATTERN: Final = 256
 MOST_GRAMMAR: Final = 16 * 1024
-_REPEATED: Final = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-_MOST_REPEATED: Final = 256
+_MOST_STEPS: Final = 512
+"""Of a pattern once its counted repetitions are written out: `(a{9}){9}` has 81."""
+_PIECE: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.", re.DOTALL)
+"""An escape, a set of characters, a counted repetition (the groups), or one character."""
 _FORMS: Final = frozenset({"json", "json_object", "choice", "disable_any_whitespace", "disable_additional_properties"})
 _PATTERNED: Final = {
     "regex": MOST_PATTERN, "grammar": MOST_GRAMMAR, "structural_tag": MOST_GRAMMAR, "whitespace_pattern": MOST_PATTERN,
@@ -213,13 +215,36 @@ def _check_schema(name: str, schema: Any, *, param: str) -> None:
 def _check_pattern(name: str, pattern: str, *, param: str) -> None:
     if len(pattern) > MOST_PATTERN:
         raise bad_request(f"a pattern in `{name}` may have {MOST_PATTERN} characters at most", param=param)
-    product = 1
-    for repeated in _REPEATED.finditer(pattern):
-        product *= max((min(int(count), 10**9) for count in repeated.groups() if count), default=1) or 1
-        if product > _MOST_REPEATED:
-            raise bad_request(
-                f"a pattern in `{name}` repeats more than {_MOST_REPEATED} times: write * or + instead", param=param
-            )
+    if _steps(pattern) > _MOST_STEPS:
+        raise bad_request(
+            f"a pattern in `{name}` has more than {_MOST_STEPS} steps once its repetitions are written out: write * or "
+            "+ instead",
+            param=param,
+        )
+
+
+def _steps(pattern: str) -> int:
+    """Return how many steps a pattern has once its counted repetitions are written out, at most those of its text."""
+    sums, last = [0], 0
+    """Of the group that is open now, and of those around it; the last is what a repetition would repeat."""
+    for piece in _PIECE.finditer(pattern):
+        counts = [int(count) for count in piece.groups() if count]
+        if counts:
+            times = max(counts)
+            sums[-1] += last * (times - 1) if times else 0
+            last *= max(times, 1)
+        elif piece[0] == "(":
+            sums.append(0)
+            last = 0
+        elif piece[0] == ")" and len(sums) > 1:
+            last = sums.pop()
+            sums[-1] += last
+        else:
+            last = 1
+            sums[-1] += 1
+        if sums[-1] > _MOST_STEPS:
+            return sums[-1]
+    return sum(sums)
 
 
 def _no_patterns(place: str, param: str) -> RequestError:

@@ -262,6 +262,22 @@ async def test_nobody_is_given_a_token_that_speaks_for_a_pod(who: Identities, ac
     assert "the kubelet keeps that pod's token" in asked.stderr
 
 
+@pytest.mark.parametrize("length", [57, 58, 63])
+async def test_nor_for_a_pod_whose_name_was_cut(who: Identities, length: int) -> None:
+    """Of a run with a long name: the API server cuts what it puts five characters behind to 58."""
+    run = "n" * length
+    account, metadata = f"{run}-trainer", {"namespace": who.world.namespace}
+    await who.world.api.create(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "name": account}}
+    )
+    spec = {"serviceAccountName": account, "containers": [{"name": "trainer", "image": "x"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "generateName": f"{run}-"}, "spec": spec}
+    made = who.kubectl("create", "-f", "-", "-o", "name", stdin=json.dumps(pod)).stdout.strip().removeprefix("pod/")
+    bound = ("--bound-object-kind=Pod", f"--bound-object-name={made}")
+    asked = who.run("namespaces-editor", "create", "token", account, *bound)
+    assert "the kubelet keeps that pod's token" in asked.stderr, asked.stdout
+
+
 async def test_of_an_examination_the_examiner_alone_writes(who: Identities) -> None:
     world = who.world
     pod = await trainer_pod(world)

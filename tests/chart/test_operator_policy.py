@@ -116,6 +116,20 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "another pool's account": (deployment(serviceAccountName="q-engine"), "as the account that it made"),
     "an examiner's account for a pool": (deployment(serviceAccountName="p-examiner"), "as the account that it made"),
     "another run's examiner": (job("r2-examiner"), "as the account that it made"),
+    "more capabilities": (privileged(capabilities={"add": ["SYS_ADMIN"]}), "gains rights"),
+    "all capabilities": (privileged(capabilities={"add": ["CHOWN", "ALL"]}, runAsUser=0), "gains rights"),
+    "another container's memory": (
+        deployment(initContainers=[{"name": "c2", "image": "i", "securityContext": {
+            **SAFE, "capabilities": {"add": ["SYS_PTRACE"]}}}]), "gains rights",
+    ),
+    "no seccomp": (privileged(seccompProfile={"type": "Unconfined"}), "gains rights"),
+    "no seccomp for all": (deployment(securityContext={"seccompProfile": {"type": "Unconfined"}}), "gains rights"),
+    "no AppArmor": (privileged(appArmorProfile={"type": "Unconfined"}), "gains rights"),
+    "SELinux of its own": (privileged(seLinuxOptions={"type": "spc_t"}), "gains rights"),
+    "a port of the node": (
+        deployment(containers=[{"name": "c", "image": "i", "securityContext": SAFE,
+                                "ports": [{"containerPort": 80, "hostPort": 80}]}]), "share nothing of the node",
+    ),
     "the node's network": (deployment(hostNetwork=True), "share nothing of the node"),
     "the node's processes": (deployment(hostPID=True), "share nothing of the node"),
     "a privileged container": (

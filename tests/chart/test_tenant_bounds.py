@@ -181,6 +181,23 @@ def test_servers_where_keys_are_handed_out_are_refused(attempt: Try, endpoint: s
 
 
 @pytest.mark.parametrize(
+    "network",
+    ["http://169.254.169.254", "ws://169.254.169.254:80/latest", "wss://2852039166", "http://[fe80::1]:80",
+     "ws://metadata.google.internal"],
+)  # fmt: skip
+def test_nor_is_such_a_server_a_chain(attempt: Try, network: str) -> None:
+    chain = {"network": network, "netuid": 1}
+    assert "the network is a link-local address" in attempt("Validator", {**VALIDATOR, "chain": chain})
+
+
+@pytest.mark.parametrize(
+    "network", ["finney", "local", "ws://127.0.0.1:9944", "wss://node.example:443/x", "http://10.0.0.7"]
+)
+def test_a_chain_elsewhere_is(attempt: Try, network: str) -> None:
+    assert attempt("Validator", {**VALIDATOR, "chain": {"network": network, "netuid": 1}}) == ""
+
+
+@pytest.mark.parametrize(
     ("kind", "spec"),
     [
         ("MinerPool", {**POOL, "engine": {"image": "registry.example/team/vllm:1", "args": [UNDERSCORES]},

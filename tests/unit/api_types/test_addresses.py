@@ -98,7 +98,8 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["finney", "test", "local", "wss://entrypoint.example:443", "ws://node:9944", "http://subnet.clinic.svc:9944",
          "https://chain.example/rpc"],
         ["mainnet", "finney ", "127.0.0.1:9944", "wss://", "ws://me:pw@node:9944", "http://subnet:0", "http://subnet?x",
-         "ftp://node"],
+         "ftp://node", "http://169.254.169.254", "ws://169.254.169.254:80", "wss://2852039166",
+         "ws://metadata.google.internal"],
     ),
     "folder on a claim": (
         r"(offers\.deliveries|candidate\.delivered)$",
