@@ -13,7 +13,7 @@ from typing import Final
 from bettertherapy_api import names
 from neurons.models import cache
 from neurons.models.sources import open_source, wanted
-from neurons.store import ArtifactNotFound, DigestMismatch, local_folder
+from neurons.store import ArtifactNotFound, DigestMismatch, StoreError, StoreUnreachable, local_folder
 from neurons.store.errors import translated
 from neurons.store.model_record import ModelRecord, read_record, still_true, survey
 
@@ -116,6 +116,7 @@ async def _fetch(
         with translated(doing="fetching the model", uri=str(root)):
             async with cache.room_for(root, partial, sum(file.size for file in files), at_most=at_most):
                 await source.download(files, partial)
+                await asyncio.to_thread(cache.keep_only, partial, {file.path for file in files})
         with translated(doing="verifying the model", uri=uri):
             await asyncio.to_thread(cache.check_weights, partial)
             record = await asyncio.to_thread(_record, partial, name, uri, revision)
@@ -123,8 +124,11 @@ async def _fetch(
                 _check_digest(record, expected)
             cache.write_record(record, partial)
             cache.put_in_place(partial, root / key)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        # What came goes on from there at the next attempt; but not where it is wrong, or another's folder.
+        if not alone or (isinstance(error, StoreError) and not isinstance(error, StoreUnreachable)):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return record
 
 

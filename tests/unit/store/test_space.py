@@ -74,7 +74,8 @@ def test_what_another_pod_is_promised_counts_until_it_lets_go_or_is_killed(
         pass
     if end == "is killed":
         other.kill()
-    release.set()
+    else:
+        release.set()
     other.join(60)
     with reserved(tmp_path, 1000):
         pass
