@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from neurons.models.eviction import evict
 from neurons.models.progress import PROGRESS_FILE
 from neurons.store import ArtifactNotFound, DigestMismatch, StoreUnreachable, file_digest
 from neurons.store.errors import translated
@@ -62,11 +63,18 @@ async def locked(root: Path, key: str, *, seconds: float) -> AsyncIterator[bool]
 
 
 @asynccontextmanager
-async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None) -> AsyncIterator[None]:
+async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None, pool: str) -> AsyncIterator[None]:
     """Hold room for `size` bytes that come into `partial`; what is there counts no longer. Raises NoSpace, OSError."""
     there = await asyncio.to_thread(taken, partial)
+    key = partial.name[1:].removesuffix(_PARTIAL_SUFFIX)
     with reserved(
-        root, max(0, size - there), what="model", remedy=_REMEDY, at_most=at_most, spare=_SPARE_BYTES
+        root,
+        max(0, size - there),
+        what="model",
+        remedy=_REMEDY,
+        at_most=at_most,
+        spare=_SPARE_BYTES,
+        evict=lambda lacking: evict(root, lacking, keep=key, pool=pool),
     ) as promise:
 
         async def watch() -> None:

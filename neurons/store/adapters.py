@@ -31,11 +31,13 @@ from neurons.store.locations import DEFAULT_LIMITS, Limits, Location, join, open
 from neurons.store.lora_config import CONFIG_FILE
 from neurons.store.lora_tensors import BaseModules
 from neurons.store.manifests import MAX_MANIFEST_BYTES, parse_manifest
-from neurons.store.space import Reservation, reserved
+from neurons.store.space import Reservation, reserved, taken
 
 PUSH_COMMAND: Final = "kubectl twin adapter push"
 _PARTIAL_SUFFIX: Final = ".part"
 _BLOCK_BYTES: Final = 1024 * 1024
+_filling: Final[set[Path]] = set()
+"""Folders that fetches of this process fill now."""
 _PUSH_AGAIN: Final = "push the adapter again"
 _MAKE_ANEW: Final = f"remove {MANIFEST_FILE} from the folder, and a push makes a new one"
 """For who has the adapter's folder: it was trained further where a manifest of before lies."""
@@ -89,8 +91,17 @@ async def fetch_adapter(
         with translated(doing="making room for the adapter", uri=str(destination)):
             await to_the_end(_clear_way, destination)
             size = _missing(destination, manifest)
-            room = stack.enter_context(reserved(volume or destination.parent, size, at_most=at_most))
+            room = stack.enter_context(
+                reserved(
+                    volume or destination.parent,
+                    size,
+                    at_most=at_most,
+                    evict=lambda lacking: _evict(volume or destination.parent, lacking, keep=_partial_of(destination)),
+                )
+            )
             partial = _make_partial(destination, manifest)
+            _filling.add(partial)
+            stack.callback(_filling.discard, partial)
         try:
             for entry in manifest.files:
                 await _fetch_file(location, entry, partial / entry.path, room)
@@ -326,6 +337,16 @@ def _clear_way(destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     for leftover in destination.parent.glob(f".{destination.name}.?*{_PARTIAL_SUFFIX}"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _evict(volume: Path, lacking: int, *, keep: Path) -> None:
+    """Remove what fetches left that broke off and that nobody took up again, the oldest first, until enough is free."""
+    left = {path for path in volume.rglob(f".*{_PARTIAL_SUFFIX}") if path.is_dir()} - {keep} - _filling
+    for path in sorted(left, key=lambda each: each.stat().st_mtime):
+        if lacking <= 0:
+            return
+        lacking -= taken(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _missing(destination: Path, manifest: AdapterManifest) -> int:
