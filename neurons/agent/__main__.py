@@ -14,6 +14,7 @@ from neurons.agent.agent import Agent
 from neurons.agent.settings import Settings, parse_settings
 from neurons.cluster import ClusterClient, ObjectWatch, PodReportWriter, paths
 from neurons.garbage import set_aside
+from neurons.store.model_record import hold_model
 from neurons.unsaid import WithoutWords, on_loop_error
 
 
@@ -50,6 +51,7 @@ async def run(settings: Settings) -> int:
 def main() -> None:
     """Read the settings and run."""
     settings = parse_settings()
+    hold_model(settings.base_model_dir)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         WithoutWords(f"%(asctime)s %(levelname)s {settings.namespace}/{settings.pool} %(name)s: %(message)s")

@@ -25,6 +25,7 @@ from bettertherapy_api.run_progress import RunStage
 from neurons.examiner.arguments import parser
 from neurons.examiner.run import Asking, Examiner, Voice, ask
 from neurons.groups import read_groups
+from neurons.store.model_record import hold_model
 from neurons.trainer.base import Base
 from neurons.trainer.progress import Progress
 from neurons.trainer.reporting import TERMINATION_LOG, progress_of_environment
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
 
         for run in runs:
             ends.attempt({run.run: progress[run.run]}, partial(prepare, run))
+        hold_model(runs[0].base_model)
         base = Base(runs[0].base_model)
         for name in examiners:
             _examine(name, examiners, base, ends=ends, progress=progress)

@@ -46,7 +46,7 @@ async def _fetch(options: argparse.Namespace) -> dict[str, object]:
     at: Path = options.link or options.dest / "current"
     fetched = await fetch_model(
         uri=options.uri, name=options.name, revision=options.revision or None, root=root,
-        shared=options.cache is not None, at_most=options.at_most,
+        shared=options.cache is not None, at_most=options.at_most, pool=options.pool,
     )  # fmt: skip
     with translated(doing="linking the model", uri=str(at)):
         write_measured(None, at)
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=os.environ.get("POD_MODEL_BYTES") or None,
         help="bytes that all models in the folder may take [POD_MODEL_BYTES] (default: what the disk has)",
+    )
+    fetch.add_argument(
+        "--pool", default=os.environ.get("POD_POOL", ""), help="who fetches, as namespace/name [POD_POOL]"
     )
     fetch.add_argument("--link", type=filled_path, help="where the engine looks for the model (default: DEST/current)")
     return parser

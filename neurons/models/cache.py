@@ -11,11 +11,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from neurons.models.eviction import evict
+from neurons.models.progress import PROGRESS_FILE
 from neurons.store import ArtifactNotFound, DigestMismatch, StoreUnreachable, file_digest
 from neurons.store.errors import translated
 from neurons.store.model_record import (
@@ -61,11 +63,18 @@ async def locked(root: Path, key: str, *, seconds: float) -> AsyncIterator[bool]
 
 
 @asynccontextmanager
-async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None) -> AsyncIterator[None]:
+async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None, pool: str) -> AsyncIterator[None]:
     """Hold room for `size` bytes that come into `partial`; what is there counts no longer. Raises NoSpace, OSError."""
     there = await asyncio.to_thread(taken, partial)
+    key = partial.name[1:].removesuffix(_PARTIAL_SUFFIX)
     with reserved(
-        root, max(0, size - there), what="model", remedy=_REMEDY, at_most=at_most, spare=_SPARE_BYTES
+        root,
+        max(0, size - there),
+        what="model",
+        remedy=_REMEDY,
+        at_most=at_most,
+        spare=_SPARE_BYTES,
+        evict=lambda lacking: evict(root, lacking, keep=key, pool=pool),
     ) as promise:
 
         async def watch() -> None:
@@ -82,17 +91,33 @@ async def room_for(root: Path, partial: Path, size: int, *, at_most: int | None)
 
 
 def new_partial(root: Path, key: str, *, alone: bool) -> Path:
-    """Return an empty folder to fill; when we hold the lock, what a killed pod left is removed first."""
+    """Return a folder to fill; when we hold the lock, the one that a killed pod left, so that its download goes on."""
     if alone:
-        for leftover in root.glob(f".{key}.*{_PARTIAL_SUFFIX}"):
+        for leftover in root.glob(f".{key}.?*{_PARTIAL_SUFFIX}"):
             shutil.rmtree(leftover, ignore_errors=True)
+        kept = root / f".{key}{_PARTIAL_SUFFIX}"
+        kept.mkdir(exist_ok=True)
+        kept.chmod(0o755)
+        return kept
     partial = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=_PARTIAL_SUFFIX, dir=root))
     partial.chmod(0o755)
     return partial
 
 
+def keep_only(partial: Path, names: Collection[str]) -> None:
+    """Remove what an earlier attempt left of files that the source has no longer."""
+    for path in partial.rglob("*"):
+        relative = path.relative_to(partial)
+        if path.is_file() and not relative.parts[0].startswith(".") and relative.as_posix() not in names:
+            path.unlink()
+
+
 def put_in_place(partial: Path, folder: Path) -> None:
-    """Rename the filled folder; a damaged one in its place goes, but stays readable for who has it open."""
+    """Rename the filled folder, without the note of how far it had come.
+
+    A damaged one in its place goes, but stays readable for who has it open.
+    """
+    (partial / PROGRESS_FILE).unlink(missing_ok=True)
     if folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_PARTIAL_SUFFIX, dir=folder.parent))
         os.rename(folder, aside / "old")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Final
 
 from bettertherapy_api import names
 from neurons.models import cache
+from neurons.models.eviction import note_use
 from neurons.models.sources import open_source, wanted
-from neurons.store import ArtifactNotFound, DigestMismatch, local_folder
+from neurons.store import ArtifactNotFound, DigestMismatch, StoreError, StoreUnreachable, local_folder
 from neurons.store.errors import translated
 from neurons.store.model_record import ModelRecord, read_record, still_true, survey
 
@@ -55,6 +57,7 @@ async def fetch_model(
     pvc_dir: Path | None = None,
     shared: bool = False,
     at_most: int | None = None,
+    pool: str = "",
     lock_seconds: float = _LOCK_SECONDS,
 ) -> Fetched:
     """Make the model at `uri` available in the local file system and verify it. Raises StoreError.
@@ -63,7 +66,8 @@ async def fetch_model(
     used where they are. `revision` is a revision of the hub, or `sha256:…`, the digest that the model must have.
     Without a digest, a model that is in the cache is taken as it is, so that a restart needs no store. With one, and
     where other pods can write into `root` (`shared`), every byte is hashed each time: nothing there proves itself.
-    `at_most` is what all of `root` may take, where that is less than its disk.
+    `at_most` is what all of `root` may take, where that is less than its disk. `pool` is who asks, as namespace/name:
+    where room lacks, models go that nobody else needs.
     """
     begun = time.monotonic()
     folder = local_folder(uri, pvc_dir=pvc_dir) if not uri.startswith("hf://") else None
@@ -79,9 +83,11 @@ async def fetch_model(
         origin = Origin.CACHE
         if record is None or (expected is not None and record.digest != expected):
             record = await _fetch(
-                uri=uri, name=name, revision=revision, root=root, key=key, alone=alone, at_most=at_most
+                uri=uri, name=name, revision=revision, root=root, key=key, alone=alone, at_most=at_most, pool=pool
             )
             origin = Origin.FETCHED
+        with suppress(OSError):  # a full disk holds no engine up that has its model
+            await asyncio.to_thread(note_use, root, key, pool=pool)
     size = sum(file.size for file in record.files)
     return Fetched(root / key, origin, record, size, time.monotonic() - begun)
 
@@ -105,7 +111,7 @@ def _verify_in_place(
 
 
 async def _fetch(
-    *, uri: str, name: str, revision: str | None, root: Path, key: str, alone: bool, at_most: int | None
+    *, uri: str, name: str, revision: str | None, root: Path, key: str, alone: bool, at_most: int | None, pool: str
 ) -> ModelRecord:
     expected = revision if revision is not None and names.is_digest(revision) else None
     source = open_source(uri, revision=None if expected else revision)
@@ -114,8 +120,9 @@ async def _fetch(
         partial = cache.new_partial(root, key, alone=alone)
     try:
         with translated(doing="fetching the model", uri=str(root)):
-            async with cache.room_for(root, partial, sum(file.size for file in files), at_most=at_most):
+            async with cache.room_for(root, partial, sum(file.size for file in files), at_most=at_most, pool=pool):
                 await source.download(files, partial)
+                await asyncio.to_thread(cache.keep_only, partial, {file.path for file in files})
         with translated(doing="verifying the model", uri=uri):
             await asyncio.to_thread(cache.check_weights, partial)
             record = await asyncio.to_thread(_record, partial, name, uri, revision)
@@ -123,8 +130,11 @@ async def _fetch(
                 _check_digest(record, expected)
             cache.write_record(record, partial)
             cache.put_in_place(partial, root / key)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        # What came goes on from there at the next attempt; but not where it is wrong, or another's folder.
+        if not alone or (isinstance(error, StoreError) and not isinstance(error, StoreUnreachable)):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return record
 
 

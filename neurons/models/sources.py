@@ -7,16 +7,22 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
+from neurons.models.progress import Begun, Progress
 from neurons.store import ArtifactNotFound, Limits, StoreUnreachable, join, open_store
 from neurons.store.errors import translated
 from neurons.store.hashing import file_digest
 from neurons.store.hub import SCHEME, SECONDS, hub_errors, parse_hub_uri
-from neurons.store.locations import Location
+from neurons.store.locations import LocalFile, Location
+
+if TYPE_CHECKING:
+    from obstore import GetResult
 
 _MAX_FILES: Final = 10_000
 _AT_ONCE: Final = 4
+_SYNC_BYTES: Final = 64 * 1024 * 1024
+"""After so much a download that is killed goes on from there."""
 _OTHER_FORMATS: Final = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot", ".gguf")
 # A chunk of a large model may take its time; giving up is left to the silence between chunks.
 _LIMITS: Final = Limits(transfer=6 * 3600.0)
@@ -28,6 +34,8 @@ class SourceFile:
 
     path: str
     size: int
+    tag: str | None = None
+    """Its ETag, by which a download that broke off knows that it may go on."""
 
 
 class Source(Protocol):
@@ -38,7 +46,7 @@ class Source(Protocol):
         ...
 
     async def download(self, files: list[SourceFile], folder: Path) -> None:
-        """Write these files below `folder`. Raises StoreError."""
+        """Write these files below `folder`, going on from what an earlier attempt left there. Raises StoreError."""
         ...
 
 
@@ -82,14 +90,15 @@ class _ObjectSource:
         listed = await self.location.listing(at_most=_MAX_FILES)
         if not listed:
             raise ArtifactNotFound(f"{self.location.uri}: nothing is there. Check baseModel.uri.")
-        return without_markers([SourceFile(path=meta["path"], size=meta["size"]) for meta in listed])
+        return without_markers([SourceFile(path=meta["path"], size=meta["size"], tag=meta["e_tag"]) for meta in listed])
 
     async def download(self, files: list[SourceFile], folder: Path) -> None:
         turns = asyncio.Semaphore(_AT_ONCE)
+        progress = await asyncio.to_thread(Progress.of, folder)
 
         async def fetch(file: SourceFile) -> None:
             async with turns:
-                await self._fetch(file, folder / file.path)
+                await self._fetch(file, folder / file.path, progress)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -98,21 +107,46 @@ class _ObjectSource:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
 
-    async def _fetch(self, file: SourceFile, target: Path) -> None:
-        result = await self.location.get(file.path)
-        size = 0
+    async def _fetch(self, file: SourceFile, target: Path, progress: Progress) -> None:
+        begun = progress.begun(file.path, tag=file.tag)
+        if begun is not None and begun.synced == file.size:
+            return
+        result: GetResult | LocalFile | None = None
+        if begun is not None:
+            result = await self.location.get_rest(file.path, start=begun.synced, tag=begun.tag)
+        size = begun.synced if begun is not None and result is not None else 0
+        if result is None:  # nothing is there, or the source changed since
+            result = await self.location.get(file.path)
+        tag = None if isinstance(result, LocalFile) else result.meta["e_tag"]
         with translated(doing=f"writing {file.path}", uri=str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            opened: BinaryIO = await asyncio.to_thread(target.open, "xb")
+            if not size:
+                progress.note(file.path, None)
+            opened: BinaryIO = await asyncio.to_thread(target.open, "r+b" if size else "wb")
             try:
+                opened.truncate(size)
+                opened.seek(size)
+                synced = size
                 async for chunk in self.location.chunks(result, name=file.path):
                     size += len(chunk)
                     await asyncio.to_thread(opened.write, chunk)
+                    if tag is not None and size - synced >= _SYNC_BYTES:
+                        await asyncio.to_thread(_sync, opened)
+                        progress.note(file.path, Begun(tag=tag, synced=size))
+                        synced = size
+                if tag is not None and size == file.size:
+                    await asyncio.to_thread(_sync, opened)
+                    progress.note(file.path, Begun(tag=tag, synced=size))
             finally:
                 opened.close()
         if size != file.size:
             uri = join(self.location.uri, file.path)
             raise StoreUnreachable(f"{uri}: the transfer broke off after {size} of {file.size} bytes. Check the store.")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @dataclass(slots=True)
@@ -153,8 +187,10 @@ class _HubSource:
                 allow_patterns=paths,
                 max_workers=_AT_ONCE,
             )
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
         for path in paths:
             kept = self.kept_digests.get(path)
             if kept is not None and file_digest(folder / path)[0] != kept:
+                shutil.rmtree(folder / ".cache", ignore_errors=True)
+                (folder / path).unlink()
                 raise StoreUnreachable(f"{self.uri}: {path} arrived damaged. It is fetched again at the next attempt.")
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # where the client keeps how far it came

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import os
 import shutil
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,6 +22,7 @@ from neurons.store.errors import (
     ArtifactNotFound,
     DigestMismatch,
     ManifestInvalid,
+    StoreError,
     StoreUnreachable,
     translated,
 )
@@ -31,10 +31,13 @@ from neurons.store.locations import DEFAULT_LIMITS, Limits, Location, join, open
 from neurons.store.lora_config import CONFIG_FILE
 from neurons.store.lora_tensors import BaseModules
 from neurons.store.manifests import MAX_MANIFEST_BYTES, parse_manifest
-from neurons.store.space import Reservation, reserved
+from neurons.store.space import Reservation, reserved, taken
 
 PUSH_COMMAND: Final = "kubectl twin adapter push"
 _PARTIAL_SUFFIX: Final = ".part"
+_BLOCK_BYTES: Final = 1024 * 1024
+_filling: Final[set[Path]] = set()
+"""Folders that fetches of this process fill now."""
 _PUSH_AGAIN: Final = "push the adapter again"
 _MAKE_ANEW: Final = f"remove {MANIFEST_FILE} from the folder, and a push makes a new one"
 """For who has the adapter's folder: it was trained further where a manifest of before lies."""
@@ -65,10 +68,11 @@ async def fetch_adapter(
     """Bring the adapter `digest` from `uri` to the folder `destination` and return its manifest.
 
     The folder appears whole and checked, or not at all: files are streamed to a folder beside it, hashed on the way,
-    looked at as `check_adapter` does (with `base`, against the base model), and that folder is renamed. When the
+    looked at as `check_adapter` does (with `base`, against the base model), and that folder is renamed. One that broke
+    off or was cancelled stays, and the next attempt begins where it ended; every byte is hashed all the same. When the
     destination holds the adapter already, nothing is transferred; when it holds something damaged, it is replaced. One
     caller at a time for a destination. `volume` is the folder whose fetches share its room, of which all together may
-    take `at_most` bytes. Raises StoreError; cleans up after itself.
+    take `at_most` bytes. Raises StoreError.
     """
     if (present := await to_the_end(_verified_manifest, destination, digest)) is not None:
         await to_the_end(_check, destination, present, uri, base)
@@ -86,16 +90,29 @@ async def fetch_adapter(
     with ExitStack() as stack:
         with translated(doing="making room for the adapter", uri=str(destination)):
             await to_the_end(_clear_way, destination)
-            size = sum(entry.size for entry in manifest.files)
-            room = stack.enter_context(reserved(volume or destination.parent, size, at_most=at_most))
-            partial = _make_partial(destination)
-        # Not in a thread: it must also happen while the task is being cancelled.
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        for entry in manifest.files:
-            await _fetch_file(location, entry, partial / entry.path, room)
-        await to_the_end(_check, partial, manifest, uri, base)
-        with translated(doing="putting the adapter in place", uri=str(destination)):
-            await to_the_end(_put_in_place, partial, destination, data)
+            size = _missing(destination, manifest)
+            room = stack.enter_context(
+                reserved(
+                    volume or destination.parent,
+                    size,
+                    at_most=at_most,
+                    evict=lambda lacking: _evict(volume or destination.parent, lacking, keep=_partial_of(destination)),
+                )
+            )
+            partial = _make_partial(destination, manifest)
+            _filling.add(partial)
+            stack.callback(_filling.discard, partial)
+        try:
+            for entry in manifest.files:
+                await _fetch_file(location, entry, partial / entry.path, room)
+            await to_the_end(_check, partial, manifest, uri, base)
+            with translated(doing="putting the adapter in place", uri=str(destination)):
+                await to_the_end(_put_in_place, partial, destination, data)
+        except StoreError as error:
+            # What came goes on from there at the next attempt; but not where it is wrong, or in the way.
+            if not isinstance(error, StoreUnreachable):
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
     return manifest
 
 
@@ -198,17 +215,41 @@ async def _is_stored(location: Location, entry: FileEntry) -> bool:
 
 
 async def _fetch_file(location: Location, entry: FileEntry, target: Path, room: Reservation) -> None:
+    with translated(doing=f"looking at what is there of {entry.path}", uri=str(target)):
+        begun = await to_the_end(_begun, target, entry)
+    if begun and begun == entry.size:
+        return
     try:
-        result = await location.get(entry.path)
+        await _fetch_rest(location, entry, target, room, start=begun)
+    except DigestMismatch:
+        if not begun:
+            raise
+        room.lacks(room.left + begun)
+        await to_the_end(target.unlink)
+        await _fetch_rest(location, entry, target, room, start=0)
+
+
+def _begun(target: Path, entry: FileEntry) -> int:
+    """Return how many bytes of the file are there to go on from; all of them only if they are the right ones."""
+    size = target.stat().st_size if target.is_file() else 0
+    if size > entry.size or (size == entry.size and size and file_digest(target)[0] != entry.digest):
+        target.unlink()
+        return 0
+    return size
+
+
+async def _fetch_rest(location: Location, entry: FileEntry, target: Path, room: Reservation, *, start: int) -> None:
+    try:
+        result = await location.get(entry.path, start=start)
     except ArtifactNotFound as error:
         raise DigestMismatch(
             f"{location.uri}: {entry.path} is listed in {MANIFEST_FILE} but is not there. Push the adapter again."
         ) from error
     _check_size(result.meta["size"], entry, location.uri)
     hasher = hashlib.sha256()
-    size = 0
+    size = start
     with translated(doing=f"writing {entry.path}", uri=str(target)):
-        file = await to_the_end(_create, target)
+        file = await to_the_end(_go_on, target, hasher, start)
         try:
             async for chunk in location.chunks(result, name=entry.path):
                 size += len(chunk)
@@ -225,8 +266,18 @@ async def _fetch_file(location: Location, entry: FileEntry, target: Path, room: 
     _check_digest(f"sha256:{hasher.hexdigest()}", entry, location.uri)
 
 
-def _create(path: Path) -> BinaryIO:
-    return path.open("xb")
+def _go_on(path: Path, hasher: hashlib._Hash, start: int) -> BinaryIO:
+    """Open the file where it ends, with what is there hashed."""
+    file = path.open("r+b" if start else "xb")
+    try:
+        left = start
+        while left and (block := file.read(min(left, _BLOCK_BYTES))):
+            hasher.update(block)
+            left -= len(block)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _append(file: BinaryIO, hasher: hashlib._Hash, chunk: bytes) -> None:
@@ -284,13 +335,42 @@ def _check(folder: Path, manifest: AdapterManifest, uri: str, base: BaseModules 
 
 def _clear_way(destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in destination.parent.glob(f".{destination.name}.*{_PARTIAL_SUFFIX}"):
+    for leftover in destination.parent.glob(f".{destination.name}.?*{_PARTIAL_SUFFIX}"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _make_partial(destination: Path) -> Path:
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=_PARTIAL_SUFFIX, dir=destination.parent))
-    partial.chmod(0o755)  # mkdtemp's 0700 would shut out an engine that runs as another user
+def _evict(volume: Path, lacking: int, *, keep: Path) -> None:
+    """Remove what fetches left that broke off and that nobody took up again, the oldest first, until enough is free."""
+    left = {path for path in volume.rglob(f".*{_PARTIAL_SUFFIX}") if path.is_dir()} - {keep} - _filling
+    for path in sorted(left, key=lambda each: each.stat().st_mtime):
+        if lacking <= 0:
+            return
+        lacking -= taken(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _missing(destination: Path, manifest: AdapterManifest) -> int:
+    """Return how many bytes lack of what an earlier attempt left."""
+    partial, total = _partial_of(destination), 0
+    for entry in manifest.files:
+        path = partial / entry.path
+        total += max(0, entry.size - (path.stat().st_size if path.is_file() else 0))
+    return total
+
+
+def _partial_of(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}{_PARTIAL_SUFFIX}")
+
+
+def _make_partial(destination: Path, manifest: AdapterManifest) -> Path:
+    """Return the folder to fill, with what an earlier attempt left of this adapter's files, and nothing else."""
+    partial = _partial_of(destination)
+    partial.mkdir(exist_ok=True)
+    partial.chmod(0o755)  # an engine may run as another user
+    names_of_files = {entry.path for entry in manifest.files}
+    for path in partial.iterdir():
+        if path.name not in names_of_files or path.is_symlink() or not path.is_file():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return partial
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import obstore
+from obstore.exceptions import PreconditionError
 from obstore.store import LocalStore, from_url
 
 from bettertherapy_api import names
@@ -35,7 +36,7 @@ from neurons.store.credentials import mounted_credentials
 from neurons.store.errors import ArtifactNotFound, FolderNotFound, ManifestInvalid, StoreUnreachable, translated
 
 if TYPE_CHECKING:
-    from obstore import GetResult, ObjectMeta
+    from obstore import GetOptions, GetResult, ObjectMeta
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -68,16 +69,17 @@ class LocalFile:
 
     path: Path
     meta: Mapping[str, int]
+    start: int = 0
 
     @classmethod
-    def at(cls, path: Path) -> LocalFile:
+    def at(cls, path: Path, start: int = 0) -> LocalFile:
         """Open and look at a file; blocks. Raises OSError."""
         with open(path, "rb", opener=_regular) as file:
-            return cls(path, {"size": os.fstat(file.fileno()).st_size})
+            return cls(path, {"size": os.fstat(file.fileno()).st_size}, start)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield its bytes in pieces of 1 MiB."""
-        at = 0
+        """Yield its bytes from `start` on in pieces of 1 MiB."""
+        at = self.start
         while at < self.meta["size"] and (piece := await in_thread(_piece, self.path, at)):
             at += len(piece)
             yield piece
@@ -109,13 +111,25 @@ class Location:
     folder: Path | None
     """Where the folder is in this pod's file system, for pvc:// and file://."""
 
-    async def get(self, name: str) -> GetResult | LocalFile:
-        """Begin to read an object; raises ArtifactNotFound and the rest of the tree."""
+    async def get(self, name: str, *, start: int = 0) -> GetResult | LocalFile:
+        """Begin to read an object, from byte `start` on; raises ArtifactNotFound and the rest of the tree."""
         with translated(doing=f"reading {name}", uri=self.uri):
             async with asyncio.timeout(self.limits.call):
                 if self.folder is not None:
-                    return await in_thread(LocalFile.at, self.folder / name)
-                return await obstore.get_async(self.store, name)
+                    return await in_thread(LocalFile.at, self.folder / name, start)
+                if not start:
+                    return await obstore.get_async(self.store, name)
+                return await obstore.get_async(self.store, name, options={"range": {"offset": start}})
+
+    async def get_rest(self, name: str, *, start: int, tag: str) -> GetResult | None:
+        """Begin to read an object from byte `start` on; None when it is no longer the one that had this ETag."""
+        with translated(doing=f"reading {name}", uri=self.uri):
+            try:
+                async with asyncio.timeout(self.limits.call):
+                    options: GetOptions = {"range": {"offset": start}, "if_match": tag}
+                    return await obstore.get_async(self.store, name, options=options)
+            except PreconditionError:
+                return None
 
     async def chunks(self, result: GetResult | LocalFile, *, name: str) -> AsyncIterator[bytes]:
         """Yield an object's bytes in pieces of about 1 MiB, each within the limits."""

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -80,6 +82,25 @@ def still_true(record: ModelRecord, folder: Path) -> bool:
     found = {relative: path.stat() for relative, path in survey(folder)}
     recorded = {file.path: (file.size, file.mtime_ns) for file in record.files}
     return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()} == recorded
+
+
+def hold_model(folder: Path | None) -> bool:
+    """Keep a model in its cache for as long as this process lives: what makes room there leaves held ones alone.
+
+    Tells whether there was something to hold: a model in an image, or one that nobody recorded, is no cache's.
+    """
+    if folder is None:
+        return False
+    try:
+        descriptor = os.open(folder / RECORD_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # being removed, or a file system without locks, from which nothing is ever removed
+        os.close(descriptor)
+        return False
+    return True  # the descriptor stays open, and with it the lock
 
 
 def write_measured(record: ModelRecord | None, link: Path) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from bettertherapy_api.manifest import BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import LastWord
 from neurons.groups import read_groups
-from neurons.store.model_record import read_record
+from neurons.store.model_record import hold_model, read_record
 from neurons.trainer.arguments import parser
 from neurons.trainer.base import Base
 from neurons.trainer.dataset import added, read_dataset
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
 
 def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
     ends = Ends(runs, preempted="told to end; another attempt goes on from what is kept in the store.")
+    hold_model(runs[0].base_model)
     base = Base(runs[0].base_model)
     with ends.listening():
         while ends.waiting and not ends.termination.requested:

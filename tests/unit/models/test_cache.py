@@ -19,6 +19,8 @@ from neurons.store import DEFAULT_LIMITS, DigestMismatch, Location, NoSpace, Sto
 from neurons.store.model_record import read_record
 from neurons.store.space import reserved
 
+from .conftest import write_model
+
 URI = "s3://models/smol"
 
 
@@ -151,6 +153,108 @@ async def test_a_killed_download_leaves_nothing_that_counts(bucket: Path, tmp_pa
     (leftover / "config.json").write_text("half")
     assert (await get(root)).origin is Origin.FETCHED
     assert partials(root) == []
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Which files are read, and from which byte on."""
+    found: list[tuple[str, int]] = []
+    get, get_rest = Location.get, Location.get_rest
+
+    async def whole(self: Location, name: str, *, start: int = 0) -> object:
+        found.append((name, start))
+        return await get(self, name, start=start)
+
+    async def rest(self: Location, name: str, *, start: int, tag: str) -> object:
+        found.append((name, start))
+        return await get_rest(self, name, start=start, tag=tag)
+
+    monkeypatch.setattr(Location, "get", whole)
+    monkeypatch.setattr(Location, "get_rest", rest)
+    return found
+
+
+async def broken_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a download that ends in the middle of the weights, after the other files came."""
+    chunks, others = Location.chunks, asyncio.Semaphore(0)
+
+    async def until_the_middle(self: Location, result: object, *, name: str) -> AsyncIterator[bytes]:
+        async for chunk in chunks(self, result, name=name):  # type: ignore[arg-type]
+            if name == "model.safetensors":
+                yield chunk[:8192]
+                await others.acquire()
+                await others.acquire()
+                raise StoreUnreachable("gone")
+            yield chunk
+        others.release()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "_SYNC_BYTES", 4096)
+        patched.setattr(Location, "chunks", until_the_middle)
+        with pytest.raises(StoreUnreachable):
+            await get(root)
+
+
+async def test_a_download_that_broke_off_goes_on_where_it_was(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
+) -> None:
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    assert visible(root) == []
+    asked.clear()
+    fetched = await get(root)
+    assert ("model.safetensors", 8192) in asked
+    assert "model.safetensors" not in [name for name, start in asked if not start]
+    assert fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
+    assert partials(root) == []
+    assert sorted(path.name for path in fetched.folder.iterdir()) == [
+        ".bettertherapy-model.json", "config.json", "model.safetensors", "tokenizer.json",
+    ]  # fmt: skip
+
+
+async def test_a_download_of_a_source_that_changed_begins_anew(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
+) -> None:
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    write_model(bucket, seed=7)
+    (bucket / "tokenizer.json").unlink()
+    asked.clear()
+    fetched = await get(root)
+    assert ("model.safetensors", 0) in asked
+    assert fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
+
+
+async def test_a_source_that_changes_between_listing_and_reading_begins_anew(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
+) -> None:
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    listing = Location.listing
+
+    async def then_changed(self: Location, *, at_most: int) -> list[object]:
+        found = await listing(self, at_most=at_most)
+        write_model(bucket, seed=7)
+        return list(found)
+
+    monkeypatch.setattr(Location, "listing", then_changed)
+    asked.clear()
+    fetched = await get(root)
+    assert [start for name, start in asked if name == "model.safetensors"] == [8192, 0]
+    assert fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
+
+
+@pytest.mark.parametrize("note", ["", "{", '{"model.safetensors": {"tag": 1}}', "[]"])
+async def test_a_note_that_cant_be_read_says_nothing(
+    note: str, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
+) -> None:
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    (partials(root)[0] / ".progress.json").write_text(note)
+    asked.clear()
+    fetched = await get(root)
+    assert {start for _, start in asked} == {0}
+    assert fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
 
 
 async def test_a_lock_that_another_process_holds_is_waited_for_within_bounds(tmp_path: Path) -> None:

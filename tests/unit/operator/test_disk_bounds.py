@@ -204,4 +204,6 @@ def test_who_fetches_a_model_into_the_pods_own_disk_is_told_how_much_it_may_take
     uri = {"baseModel": {"name": "m", "uri": "hf://a/m"}}
     assert variable(engine(**uri), "model", "POD_MODEL_BYTES") == str(64 << 30)
     assert variable(engine(**uri, cache={"sizeLimit": "9Gi"}), "model", "POD_MODEL_BYTES") == str(9 << 30)
-    assert variable(engine(**uri, cache={"claimName": "c"}), "model", "POD_MODEL_BYTES") is None
+    claimed = engine(**uri, cache={"claimName": "c"})
+    assert variable(claimed, "model", "POD_MODEL_BYTES") is None
+    assert variable(claimed, "model", "POD_POOL") == "clinic/p"

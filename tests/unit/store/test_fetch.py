@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ from neurons.store import (
     ManifestInvalid,
     NoSpace,
     StoreError,
+    StoreUnreachable,
     adapters,
     clean_leftovers,
     fetch_adapter,
     file_digest,
     publish_adapter,
     read_manifest,
+    verify_folder,
 )
+from neurons.store.locations import Location
 
 
 def artifact(uri: str) -> Path:
@@ -67,7 +71,7 @@ async def test_a_damaged_destination_is_replaced(published: str, digest: str, tm
     (destination / "adapter_model.safetensors").write_bytes(b"damaged")
     await fetch_adapter(published, digest, destination)
     assert (destination / "adapter_model.safetensors").stat().st_size > 100
-    assert [path.name for path in destination.parent.iterdir()] == ["a"]
+    assert [path.name for path in destination.parent.iterdir() if path.name != ".room"] == ["a"]
 
 
 async def test_nothing_at_the_uri(tmp_path: Path, digest: str) -> None:
@@ -196,7 +200,7 @@ async def test_a_file_that_may_not_be_read(published: str, digest: str, tmp_path
         os.seteuid(0)
 
 
-async def test_a_cancelled_fetch_leaves_nothing(
+async def test_a_cancelled_fetch_leaves_nothing_that_counts(
     published: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing = asyncio.Event()
@@ -213,7 +217,81 @@ async def test_a_cancelled_fetch_leaves_nothing(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert nothing_left(tmp_path / "pod" / "a")
+    assert not (tmp_path / "pod" / "a").exists()
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def read_from(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What is asked of the store: names, and from which byte on."""
+    asked: list[tuple[str, int]] = []
+    get = Location.get
+
+    async def told(self: Location, name: str, *, start: int = 0) -> object:
+        asked.append((name, start))
+        return await get(self, name, start=start)
+
+    monkeypatch.setattr(Location, "get", told)
+    return asked
+
+
+async def broken_off(uri: str, digest: str, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a fetch that ends in the middle of the weights."""
+    chunks = Location.chunks
+
+    async def until_the_middle(self: Location, result: object, *, name: str) -> AsyncIterator[bytes]:
+        async for chunk in chunks(self, result, name=name):  # type: ignore[arg-type]
+            if name == WEIGHTS:
+                yield chunk[: len(chunk) // 2]
+                raise StoreUnreachable("gone")
+            yield chunk
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Location, "chunks", until_the_middle)
+        with pytest.raises(StoreUnreachable):
+            await fetch_adapter(uri, digest, destination)
+
+
+async def test_what_came_before_it_broke_off_is_not_fetched_again(
+    published: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_from: list[tuple[str, int]]
+) -> None:
+    destination = tmp_path / "pod" / "a"
+    await broken_off(published, digest, destination, monkeypatch)
+    assert not destination.exists()
+    half = (destination.parent / ".a.part" / WEIGHTS).stat().st_size
+    assert half > 0
+    read_from.clear()
+    await fetch_adapter(published, digest, destination)
+    assert read_from == [("manifest.json", 0), (WEIGHTS, half)]
+    assert verify_folder(destination, digest)
+    assert nothing_left(destination.with_name("b"))
+
+
+async def test_what_came_is_hashed_again_and_begun_anew_where_it_is_wrong(
+    published: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_from: list[tuple[str, int]]
+) -> None:
+    destination = tmp_path / "pod" / "a"
+    await broken_off(published, digest, destination, monkeypatch)
+    half = destination.parent / ".a.part" / WEIGHTS
+    half.write_bytes(b"x" * half.stat().st_size)
+    read_from.clear()
+    await fetch_adapter(published, digest, destination)
+    assert [start > 0 for name, start in read_from if name == WEIGHTS] == [True, False]
+    assert verify_folder(destination, digest)
+
+
+async def test_a_source_that_changed_meanwhile_is_refused_and_nothing_of_it_stays(
+    published: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = tmp_path / "pod" / "a"
+    await broken_off(published, digest, destination, monkeypatch)
+    weights = artifact(published) / WEIGHTS
+    weights.write_bytes(b"y" * weights.stat().st_size)
+    with pytest.raises(DigestMismatch):
+        await fetch_adapter(published, digest, destination)
+    assert nothing_left(destination)
 
 
 async def test_the_next_fetch_removes_what_a_killed_one_left(published: str, digest: str, tmp_path: Path) -> None:

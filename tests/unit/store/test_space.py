@@ -74,7 +74,8 @@ def test_what_another_pod_is_promised_counts_until_it_lets_go_or_is_killed(
         pass
     if end == "is killed":
         other.kill()
-    release.set()
+    else:
+        release.set()
     other.join(60)
     with reserved(tmp_path, 1000):
         pass
@@ -132,3 +133,21 @@ async def test_of_many_fetches_only_those_that_fit_together_begin(
     refused = [task.exception() for task in tasks if task.exception() is not None]
     assert len(refused) == 4
     assert all(isinstance(error, NoSpace) and error.retryable for error in refused)
+
+
+async def test_what_broke_off_and_nobody_wants_any_more_makes_room(
+    disk: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_peft_folder(tmp_path / "trained")
+    manifest = build_manifest(folder, base_model=BASE)
+    uri = await publish_adapter(folder, f"file://{tmp_path}/store", "dr-who", manifest)
+    pod = tmp_path / "pod"
+    left = pod / "dr-no" / ".old.part"
+    left.mkdir(parents=True)
+    (left / "adapter_model.safetensors").write_bytes(b"x" * 100_000)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: Usage(10**9, 0, SPARE_BYTES + (0 if left.exists() else 10**8))
+    )
+    digest = "sha256:" + uri.rsplit("/", 1)[-1]
+    await fetch_adapter(uri, digest, pod / "dr-who" / "a", volume=pod)
+    assert not left.exists()

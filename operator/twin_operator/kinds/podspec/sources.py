@@ -72,7 +72,7 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
                 f"--dest={names.MODELS_DIR}",
                 *([f"--cache={CACHE_DIR}"] if pool.spec.cache and cache_volume(pool) else []),
             ],
-            "env": with_added_env([env("HOME", "/tmp"), *_most(pool)], overlay),  # noqa: S108
+            "env": with_added_env([env("HOME", "/tmp"), *_who_and_how_much(pool)], overlay),  # noqa: S108
             **store_credentials(pool),
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
             "securityContext": container_security(),
@@ -295,12 +295,12 @@ def models_volume(pool: Pool, *, copied: bool = False) -> Manifest:
     return empty_dir("models", size=models_volume_size(pool, copied=copied))
 
 
-def _most(pool: Pool) -> list[Manifest]:
-    """Return the variable that tells how much a model may take of the pod's own disk; nothing for one elsewhere."""
-    cache = pool.spec.cache
+def _who_and_how_much(pool: Pool) -> list[Manifest]:
+    """Return the variables that tell which pool fetches, and how much it may take of the pod's own disk."""
+    cache, who = pool.spec.cache, env("POD_POOL", f"{pool.namespace}/{pool.name}")
     if cache is not None and (cache.claim_name or cache.host_path):
-        return []
-    return [env("POD_MODEL_BYTES", str(limit_bytes(model_size(pool))))]
+        return [who]
+    return [who, env("POD_MODEL_BYTES", str(limit_bytes(model_size(pool))))]
 
 
 def cache_mount(pool: Pool, *, read_only: bool) -> list[Manifest]:
