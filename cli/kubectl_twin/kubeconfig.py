@@ -310,7 +310,7 @@ def _load_certificate(made: ssl.SSLContext, user: Json) -> None:
 
 def _decoded(entry: Json, key: str) -> str:
     try:
-        return base64.b64decode(entry.get(key) or "", validate=False).decode("ascii")
+        return base64.b64decode("".join(str(entry.get(key) or "").split()), validate=True).decode("ascii")
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{key} is not base64 of PEM") from error
 
