@@ -183,7 +183,7 @@ class Api:
         query |= {"fieldSelector": fields} if fields is not None else {}
         line = self._call()
         try:
-            line.request("GET", _target(self._access, path, query), headers=_headers(self._access))
+            line.request("GET", _target(self._access, path, query), headers=_sent(_headers(self._access)))
             response = line.getresponse()
             if response.status >= 300:
                 raise refusal(response.status, response.read(), verb="watch", path=path)
@@ -221,7 +221,7 @@ class Api:
             if self._line is None:
                 self._line = self._call()
             try:
-                self._line.request(method, target, body=body, headers=headers)
+                self._line.request(method, target, body=body, headers=_sent(headers))
                 response = self._line.getresponse()
                 return response.status, response.read()
             except (RemoteDisconnected, ConnectionError) as error:
@@ -313,10 +313,16 @@ def _target(access: Access, path: str, query: Mapping[str, str] | None) -> str:
 
 
 def _headers(access: Access) -> HTTPMessage:
+    """Return the headers of every request. Not a dict: a name may stand several times, as groups do."""
     headers = HTTPMessage()
     for name, value in (("Accept", "application/json"), *access.headers):
-        headers[name] = value  # adds: a name may stand several times, as groups do
+        headers[name] = value  # adds
     return headers
+
+
+def _sent(headers: HTTPMessage) -> Mapping[str, str]:
+    """Return them as a line takes them: it only asks for their items."""
+    return cast("Mapping[str, str]", headers)
 
 
 def _cause(error: BaseException) -> str:

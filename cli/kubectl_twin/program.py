@@ -31,7 +31,7 @@ app = typer.Typer(
 
 @app.callback()
 def program(
-    version: Annotated[  # noqa: ARG001 - its callback has answered
+    version: Annotated[
         bool, typer.Option("--version", help="Say which release this is.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The project's own programs that some commands run: they need what the neurons need, which the plugin alone has not."""
+"""The project's own programs that some commands run: they need what the neurons need, which the plugin alone lacks."""
 
 from __future__ import annotations
 

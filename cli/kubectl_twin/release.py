@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version as of
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as of
 
 
 def version() -> str:

@@ -120,7 +120,9 @@ def _next(status: Json, spec: Json, now: datetime, zone: Zone) -> str:
     if (planned := status.get("nextFineTuneTime")) is None:
         return "not planned yet"
     left = (datetime.fromisoformat(planned) - now).total_seconds()
-    return f"{moment(planned, zone)} {zone.name} " + (f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})")
+    return f"{moment(planned, zone)} {zone.name} " + (
+        f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})"
+    )
 
 
 def _canary(status: Json, spec: Json, canary: Json, now: datetime) -> str:

@@ -42,7 +42,10 @@ def _block(row: HistoryRow, zone: Zone) -> list[RenderableType]:
         grid.add_row("score", _percent(row))
     if row.run:
         grid.add_row("run", row.run)
-    return [Text.assemble((_version(row), "bold"), "  ", _outcome(row, zone)), *([indented(grid)] if grid.row_count else [])]
+    return [
+        Text.assemble((_version(row), "bold"), "  ", _outcome(row, zone)),
+        *([indented(grid)] if grid.row_count else []),
+    ]
 
 
 def _version(row: HistoryRow) -> str:

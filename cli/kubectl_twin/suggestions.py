@@ -1,4 +1,4 @@
-"""Commands that a message suggests, told so that they reach what this call reached: with its -n, --context and the rest.
+"""Commands that a message suggests, told so that they reach what this call reached: with its -n, --context and such.
 
 Messages are written by many, the operator among them, who don't know how this call was made.
 """

@@ -88,7 +88,9 @@ def _columns() -> int:
 def print_cells(cells: Iterable[Cell]) -> None:
     """Print a line of a table; what its cells hold is text."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    line = "".join(_coloured(as_text(each.text, instead="").replace("\n", " "), each.style if coloured else "") for each in cells)
+    line = "".join(
+        _coloured(as_text(each.text, instead="").replace("\n", " "), each.style if coloured else "") for each in cells
+    )
     print(line.rstrip(), flush=True)
 
 

@@ -8,8 +8,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Wait, connect, filled
 from kubectl_twin.kubeconfig import Reach
+from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Wait, connect, filled
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api

@@ -10,9 +10,9 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
+from kubectl_twin.kubeconfig import Reach
 from kubectl_twin.options import HERE, Format, Name, Namespace, Output, connect
 from kubectl_twin.programs import neurons_program
-from kubectl_twin.kubeconfig import Reach
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api, Json

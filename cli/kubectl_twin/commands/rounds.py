@@ -8,8 +8,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
 from kubectl_twin.kubeconfig import Reach
+from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
 
 RoundName = Annotated[str, typer.Argument(help="Name of the round.", metavar="NAME", callback=filled)]
 
@@ -83,7 +83,7 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
         read_round,
         recompute,
         reference,
-    )  # noqa: PLC0415
+    )
 
     if miner is not None and again:
         raise TwinCliError("--miner shows what is stored and --recompute reckons it again: give one of them.")

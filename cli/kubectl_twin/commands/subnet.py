@@ -14,9 +14,9 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
+from kubectl_twin.kubeconfig import Reach
 from kubectl_twin.options import HERE, Namespace, connect, filled
 from kubectl_twin.programs import neurons_program
-from kubectl_twin.kubeconfig import Reach
 
 
 class Listing(StrEnum):

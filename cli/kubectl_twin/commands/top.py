@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
 from kubectl_twin.kubeconfig import Reach
+from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
 
 
-def top_command(  # noqa: PLR0917 - Typer reads the options from here
+def top_command(
     namespace: Namespace = None,
     prometheus: Annotated[
         str | None,

@@ -10,8 +10,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import ApiError, TwinCliError
-from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Watch, connect, filled
 from kubectl_twin.kubeconfig import Reach
+from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Watch, connect, filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def _ask_through(api: Api, asked: Question, *, validator: str, emit: Callable[[s
         )
 
 
-def list_command(  # noqa: PLR0917 - Typer reads the options from here
+def list_command(
     namespace: Namespace = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Twins of all namespaces.")] = False,
     output: Format = Output.TABLE,

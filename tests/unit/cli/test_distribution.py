@@ -73,7 +73,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, check=False, timeout=100,
+        [program, *arguments], cwd=program.parent, capture_output=True, text=True, check=False, timeout=100,
         env={"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "80"},
     )  # fmt: skip
 
@@ -91,7 +91,8 @@ def test_it_runs_alone(installed: Path) -> None:
     shown = run(program, "--help")
     assert shown.returncode == 0, shown.stderr
     assert all(word in shown.stdout for word in ("ask", "list", "approve", "--version"))
-    alone = "import importlib.util as u; print([n for n in ('kopf','twin_operator','neurons','aiohttp') if u.find_spec(n)])"
+    others = ("kopf", "twin_operator", "neurons", "aiohttp", "kubernetes")
+    alone = f"import importlib.util as u; print([n for n in {others} if u.find_spec(n)])"
     assert run(installed / "python", "-c", alone).stdout == "[]\n"
 
 
@@ -100,13 +101,15 @@ def test_each_module_of_it_can_be_imported_alone(installed: Path) -> None:
         "import pkgutil, importlib, kubectl_twin\n"
         "for each in pkgutil.walk_packages(kubectl_twin.__path__, 'kubectl_twin.'):\n"
         "    if not each.name.endswith('__main__'): importlib.import_module(each.name)\n"
-        "from kubernetes.stream.ws_client import PortForward\nimport prometheus_client.parser, websocket\n"
+        "import prometheus_client.parser, websocket, yaml, zoneinfo\n"
     )
     done = run(installed / "python", "-c", every)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["verify", "x"], ["miners", "--network", "x", "--netuid", "1"], ["adapter", "push"]])
+@pytest.mark.parametrize(
+    "command", [["verify", "x"], ["miners", "--network", "x", "--netuid", "1"], ["adapter", "push"]]
+)
 def test_what_needs_the_neurons_says_so(installed: Path, command: list[str]) -> None:
     done = run(installed / "kubectl-twin", *command)
     assert done.returncode == 1

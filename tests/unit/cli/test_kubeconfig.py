@@ -26,6 +26,7 @@ from localcluster.pki import Authority, Pair
 
 Json = dict[str, Any]
 PATH = "/apis/bettertherapy.io/v1alpha1/namespaces/default/doctortwins/x"
+V1 = "client.authentication.k8s.io/v1"
 LOCAL = [IPv4Address("127.0.0.1")]
 
 
@@ -165,12 +166,13 @@ def plugin(site: Site, status: Json, **spec: Any) -> Json:
     script = site.folder / "login"
     script.write_text(
         f"#!{sys.executable}\nimport json, os, pathlib, sys\n"
-        f"pathlib.Path({str(site.folder / 'told')!r}).write_text(os.environ['KUBERNETES_EXEC_INFO'] + os.environ.get('ROLE', ''))\n"
-        f"said = {{'kind': 'ExecCredential', 'apiVersion': {spec.get('apiVersion', 'client.authentication.k8s.io/v1')!r}}}\n"
+        "told = os.environ['KUBERNETES_EXEC_INFO'] + os.environ.get('ROLE', '')\n"
+        f"pathlib.Path({str(site.folder / 'told')!r}).write_text(told)\n"
+        f"said = {{'kind': 'ExecCredential', 'apiVersion': {spec.get('apiVersion', V1)!r}}}\n"
         f"print(json.dumps({{**said, 'status': {status!r}}}))\n"
     )
     script.chmod(0o755)
-    found = {"apiVersion": "client.authentication.k8s.io/v1", "command": "./login", "interactiveMode": "Never", **spec}
+    found = {"apiVersion": V1, "command": "./login", "interactiveMode": "Never", **spec}
     return {"exec": found}
 
 
@@ -198,10 +200,10 @@ def test_a_credential_plugins_certificate(site: Site) -> None:
 @pytest.mark.parametrize(
     ("user", "told"),
     [
-        ({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-login", "installHint": "Get it."}},
+        ({"exec": {"apiVersion": V1, "command": "no-such-login", "installHint": "Get it."}},
          "no-such-login of the kubeconfig is not installed. Get it."),
-        ({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "false"}}, "failed, with status 1"),
-        ({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "echo"}}, "gave no ExecCredential"),
+        ({"exec": {"apiVersion": V1, "command": "false"}}, "failed, with status 1"),
+        ({"exec": {"apiVersion": V1, "command": "echo"}}, "gave no ExecCredential"),
         ({"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1", "command": "x"}}, "speaks client.auth"),
         ({"auth-provider": {"name": "gcp"}}, "auth-provider gcp, which is none that is known"),
         ({"tokenFile": "nowhere"}, "nowhere can't be read"),
@@ -251,7 +253,9 @@ def test_a_servers_other_name_and_its_path(site: Site) -> None:
     server = f"https://localhost:{site.port}/k8s/clusters/c-1/"
     with pytest.raises(TwinCliError, match="certificate verify failed"):
         site.seen({}, server=server)
-    assert site.seen({}, server=server, **{"tls-server-name": "kubernetes.example"})["path"] == f"/k8s/clusters/c-1{PATH}"
+    assert (
+        site.seen({}, server=server, **{"tls-server-name": "kubernetes.example"})["path"] == f"/k8s/clusters/c-1{PATH}"
+    )
 
 
 @pytest.fixture
@@ -293,7 +297,12 @@ def test_the_environments_proxy_and_whom_it_spares(site: Site, server: str, spar
 
 def test_several_files_are_read_as_one_and_the_first_counts(site: Site) -> None:
     first, second = site.config({"token": "a"}, name="first"), site.config({"token": "b"}, name="second")
-    text = Path(second).read_text().replace("name: here", "name: there").replace("current-context: here", "current-context: there")
+    text = (
+        Path(second)
+        .read_text()
+        .replace("name: here", "name: there")
+        .replace("current-context: here", "current-context: there")
+    )
     Path(second).write_text(text)
     environ = {"KUBECONFIG": f"/nonexistent/x:{first}:{second}"}
     found = access(Reach(), environ)
@@ -303,7 +312,16 @@ def test_several_files_are_read_as_one_and_the_first_counts(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["- a", "x: [", "{", "contexts: 3", "current-context: a", "current-context: a\ncontexts: [{name: a}]", "users: [{}]", ""],
+    [
+        "- a",
+        "x: [",
+        "{",
+        "contexts: 3",
+        "current-context: a",
+        "current-context: a\ncontexts: [{name: a}]",
+        "users: [{}]",
+        "",
+    ],
 )
 def test_what_is_no_kubeconfig_is_said_so(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
@@ -329,5 +347,3 @@ def test_a_line_that_the_server_closed_is_opened_again(tmp_path: Path) -> None:
         )  # fmt: skip
         with Api.connect(reach=Reach(kubeconfig=str(config))) as api:
             assert [api.get(PATH)["path"] for _ in range(3)] == [PATH] * 3
-
-

@@ -93,7 +93,9 @@ class WatchedApi(MemoryApi):
 
 
 def test_watching_prints_each_change_in_the_same_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    api = WatchedApi(serving_twin(), then=[twin("dr-gurung", conditions=[condition("Ready", "False", "DigestMismatch")])])
+    api = WatchedApi(
+        serving_twin(), then=[twin("dr-gurung", conditions=[condition("Ready", "False", "DigestMismatch")])]
+    )
     with pytest.raises(KeyboardInterrupt):
         list_twins(api, namespace="clinic", output="table", watch=True)
     head, first, changed = capsys.readouterr().out.splitlines()

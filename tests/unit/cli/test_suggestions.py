@@ -32,7 +32,8 @@ FLAGS = "--kubeconfig '/tmp/my config' --context prod --as ada --as-group doctor
         ("`kubectl config get-contexts` lists", "`kubectl config get-contexts --kubeconfig '/tmp/my config'` lists"),
         ("`kubectl twin verify --metagraph FILE` reads", "`kubectl twin verify --metagraph FILE` reads"),
         ("set `spec.gate`, then `helm install x`", "set `spec.gate`, then `helm install x`"),
-        ("one `kubectl twin a` or `kubectl twin b`", f"one `kubectl twin a -n clinic {FLAGS}` or `kubectl twin b -n clinic {FLAGS}`"),
+        ("one `kubectl twin a` or `kubectl twin b`", 
+         f"one `kubectl twin a -n clinic {FLAGS}` or `kubectl twin b -n clinic {FLAGS}`"),
     ],
 )  # fmt: skip
 def test_what_is_suggested_keeps_where_it_was_asked(said: str, told: str) -> None:
@@ -46,10 +47,12 @@ def test_a_call_without_options_is_told_as_it_was_written() -> None:
 
 def test_within_a_report_too_and_colours_stay_where_they_were() -> None:
     console = TextConsole(file=io.StringIO(), width=300)
-    text = Text.assemble(("waits ", "dim"), "for you: `kubectl twin review dr-x`, then `kubectl twin approve dr-x`. ", ("now", "red"))
+    text = Text.assemble(
+        ("waits ", "dim"), "for you: `kubectl twin review dr-x`, then `kubectl twin approve dr-x`. ", ("now", "red")
+    )
     console.print(text)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == (
-        f"waits for you: `kubectl twin review dr-x -n clinic {FLAGS}`, then `kubectl twin approve dr-x -n clinic {FLAGS}`."
-        " now\n"
+        f"waits for you: `kubectl twin review dr-x -n clinic {FLAGS}`, then "
+        f"`kubectl twin approve dr-x -n clinic {FLAGS}`. now\n"
     )

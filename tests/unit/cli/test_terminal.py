@@ -81,7 +81,8 @@ def world() -> MemoryApi:
 
 
 COMMANDS = (
-    ("list",), ("list", "-o", "json"), ("list", "-o", "yaml"), ("status", "dr-gurung"), ("review", "dr-gurung", "--run", "dr-gurung-3"),
+    ("list",), ("list", "-o", "json"), ("list", "-o", "yaml"),
+    ("status", "dr-gurung"), ("review", "dr-gurung", "--run", "dr-gurung-3"),
     ("review", "dr-gurung", "--run", "dr-gurung-3", "-o", "json"), ("history", "dr-gurung"),
     ("history", "dr-gurung", "-o", "json"), ("lineage", "dr-gurung"), ("lineage", "dr-gurung", "-o", "json"),
     ("approve", "dr-gurung"), ("approve", "dr-gurung", "--digest", "d" * 12, "--no-wait"),

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.zones import moment
 from kubectl_twin.versions import (
     camel,
     complete,
@@ -18,6 +17,7 @@ from kubectl_twin.versions import (
     rollback_targets,
     wanted_digest,
 )
+from kubectl_twin.zones import moment
 
 from .objects import Json, digest, judged, serving_twin, training, tuned_twin, version
 
