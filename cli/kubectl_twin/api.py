@@ -17,6 +17,7 @@ from kubectl_twin.errors import ApiError, TwinCliError
 from kubectl_twin.kubeconfig import Access, Reach, access, proxy_identity
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from kubectl_twin.forward import Forward
@@ -142,13 +143,14 @@ class Api:
         """The context's namespace, which commands use unless told another."""
 
     @classmethod
-    def connect(cls, *, reach: Reach | None = None) -> Api:
+    def connect(cls, *, reach: Reach | None = None, kubeconfig: Path | None = None) -> Api:
         """Read the kubeconfig (the given one, else $KUBECONFIG, else ~/.kube/config); makes no request yet.
 
         Raises:
             TwinCliError: no kubeconfig, no such context, or a way to log in that is not known here.
         """
-        return cls(access(reach or Reach()))
+        meant = reach or Reach(kubeconfig=None if kubeconfig is None else str(kubeconfig))
+        return cls(access(meant))
 
     def __enter__(self) -> Self:
         return self

@@ -68,7 +68,7 @@ def on_cluster(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *more)}
-    del run.__wrapped__  # type: ignore[attr-defined]  # Typer would read that one's options
+    del run.__wrapped__  # Typer would read that one's options
     return run
 
 

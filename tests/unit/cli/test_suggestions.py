@@ -32,7 +32,7 @@ FLAGS = "--kubeconfig '/tmp/my config' --context prod --as ada --as-group doctor
         ("`kubectl config get-contexts` lists", "`kubectl config get-contexts --kubeconfig '/tmp/my config'` lists"),
         ("`kubectl twin verify --metagraph FILE` reads", "`kubectl twin verify --metagraph FILE` reads"),
         ("set `spec.gate`, then `helm install x`", "set `spec.gate`, then `helm install x`"),
-        ("one `kubectl twin a` or `kubectl twin b`", 
+        ("one `kubectl twin a` or `kubectl twin b`",
          f"one `kubectl twin a -n clinic {FLAGS}` or `kubectl twin b -n clinic {FLAGS}`"),
     ],
 )  # fmt: skip
