@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection, RemoteDisconnected
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from bettertherapy_api.names import API_VERSION
@@ -85,8 +84,7 @@ def _path(root: str, resource: str, namespace: str | None, name: str | None) -> 
     return "/".join(parts)
 
 
-@dataclass(frozen=True)
-class ResourceOfPath:
+class ResourceOfPath(NamedTuple):
     """What a path speaks of, for messages."""
 
     resource: str

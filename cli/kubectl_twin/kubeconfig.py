@@ -14,7 +14,6 @@ import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -83,7 +82,7 @@ def access(reach: Reach, environ: Mapping[str, str] = os.environ) -> Access:
     )
 
 
-def merged(paths: Sequence[Path]) -> Json:
+def merged(paths: Sequence[str]) -> Json:
     """Return several kubeconfigs as one: of what is named twice the first counts, as with kubectl.
 
     Raises:
@@ -93,7 +92,7 @@ def merged(paths: Sequence[Path]) -> Json:
     found = False
     for path in paths:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = _read(path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -107,19 +106,25 @@ def merged(paths: Sequence[Path]) -> Json:
             elif value:
                 whole.setdefault(key, value)
     if not found:
-        raise _unusable(f"there is none at {' or '.join(map(str, paths)) or 'any place'}")
+        raise _unusable(f"there is none at {' or '.join(paths) or 'any place'}")
     return whole
 
 
-def _paths(given: str | None, environ: Mapping[str, str]) -> list[Path]:
+def _read(path: str) -> str:
+    """Return a file's text. Not by pathlib, of which most of this module's import would be."""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _paths(given: str | None, environ: Mapping[str, str]) -> list[str]:
     if given is not None:
-        return [Path(given).expanduser()]
+        return [os.path.expanduser(given)]
     if listed := environ.get("KUBECONFIG"):
-        return [Path(each) for each in listed.split(os.pathsep) if each]
-    return [Path.home() / ".kube" / "config"]
+        return [each for each in listed.split(os.pathsep) if each]
+    return [os.path.join(os.path.expanduser("~"), ".kube", "config")]
 
 
-def _parsed(text: str, path: Path) -> Json:
+def _parsed(text: str, path: str) -> Json:
     if text.lstrip().startswith("{"):
         try:
             read = json.loads(text)
@@ -140,7 +145,7 @@ def _parsed(text: str, path: Path) -> Json:
     return read
 
 
-def _entry(entry: object, kind: str, path: Path) -> Json:
+def _entry(entry: object, kind: str, path: str) -> Json:
     """Return a named entry, its files as seen from the kubeconfig's folder."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise _unusable(f"a {kind} of {path} has no name")
@@ -148,11 +153,11 @@ def _entry(entry: object, kind: str, path: Path) -> Json:
     if not isinstance(inside, dict):
         raise _unusable(f"{kind} {entry['name']} of {path} is no mapping")
     said = {
-        key: str(path.parent / value) if key in _FILES and isinstance(value, str) and value else value
+        key: os.path.join(os.path.dirname(path), value) if key in _FILES and isinstance(value, str) and value else value
         for key, value in inside.items()
     }
     if isinstance(run := said.get("exec"), dict) and os.sep in str(run.get("command") or ""):
-        said["exec"] = {**run, "command": str(path.parent / run["command"])}
+        said["exec"] = {**run, "command": os.path.join(os.path.dirname(path), run["command"])}
     return {"name": entry["name"], kind: said}
 
 
@@ -175,7 +180,7 @@ def _identity(user: Json) -> list[tuple[str, str]]:
     token = user.get("token")
     if user.get("tokenFile"):  # counts before `token`, as with kubectl
         try:
-            token = Path(user["tokenFile"]).read_text(encoding="utf-8").strip()
+            token = _read(user["tokenFile"]).strip()
         except OSError as error:
             raise TwinCliError(f"The token file {user['tokenFile']} can't be read: {error.strerror}.") from error
     if provider := user.get("auth-provider"):
@@ -238,7 +243,7 @@ def _plugged(user: Json, cluster: Json, environ: Mapping[str, str]) -> Json:
         known = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
         info["spec"]["cluster"] = {key: cluster[key] for key in known if cluster.get(key)}
         if path := cluster.get("certificate-authority"):
-            info["spec"]["cluster"]["certificate-authority-data"] = base64.b64encode(Path(path).read_bytes()).decode()
+            info["spec"]["cluster"]["certificate-authority-data"] = base64.b64encode(_read(path).encode()).decode()
         for extension in cluster.get("extensions") or []:
             if extension.get("name") == "client.authentication.k8s.io/exec":
                 info["spec"]["cluster"]["config"] = extension.get("extension")
@@ -303,8 +308,9 @@ def _load_certificate(made: ssl.SSLContext, user: Json) -> None:
     with tempfile.TemporaryDirectory(prefix="kubectl-twin-") as folder:  # mode 0700
         for place, text in enumerate((certificate, key)):
             if text:
-                paths[place] = str(Path(folder, str(place)))
-                Path(folder, str(place)).write_text(text, encoding="ascii")
+                paths[place] = os.path.join(folder, str(place))
+                with open(str(paths[place]), "w", encoding="ascii") as file:
+                    file.write(text)
         made.load_cert_chain(str(paths[0]), None if paths[1] is None else str(paths[1]))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 from kubectl_twin import quick, terminal
 from kubectl_twin.errors import TwinCliError
@@ -18,7 +18,7 @@ def main() -> None:
             return
         from kubectl_twin.program import app  # noqa: PLC0415 - it imports Typer, and Typer pydantic
 
-        app(prog_name="kubectl twin" if Path(sys.argv[0]).name.startswith("kubectl-") else None)
+        app(prog_name="kubectl twin" if os.path.basename(sys.argv[0]).startswith("kubectl-") else None)
     except TwinCliError as error:
         terminal.complain(f"error: {error}")
         sys.exit(1)

@@ -301,7 +301,7 @@ def _adapter_line(line: AdapterLine) -> Table:
 def _event_table(events: Sequence[EventLine], now: datetime) -> Fitted:
     table = Fitted(("LAST", "TYPE", "REASON", "MESSAGE"))
     for event in events:
-        times = f" (x{event.count})" if event.count > 1 else ""
+        times = f" (x{event.times})" if event.times > 1 else ""
         style = "yellow" if event.type != "Normal" else ""
         table.rows.append((age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message))
     return table

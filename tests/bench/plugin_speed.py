@@ -1,7 +1,7 @@
 """How long `kubectl twin list` takes beside `kubectl get`, on the cluster that $KUBECONFIG names.
 
-`python -m tests.bench.plugin_speed NAMESPACE [OTHER_PYTHONPATH]`; the second is of another release's plugin, to compare.
-Runs take turns, so that what else the machine does is borne by all alike.
+`python -m tests.bench.plugin_speed NAMESPACE [OTHER_PYTHONPATH]`; the second names another release's plugin, to compare
+with. Runs take turns, so that what else the machine does is borne by all alike.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def main(namespace: str, other: str | None = None) -> None:
             taken[name].append(seconds_of(command, environ))
     for name, each in taken.items():
         middle = statistics.median(each)
-        print(f"{name:<30} {min(each):.3f} / {middle:.3f} / {max(each):.3f} s")
-    print(f"min / median / max of {RUNS} runs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        sys.stdout.write(f"{name:<30} {min(each):.3f} / {middle:.3f} / {max(each):.3f} s\n")
+    sys.stdout.write(
+        f"min / median / max of {RUNS} runs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
+    )
 
 
 if __name__ == "__main__":

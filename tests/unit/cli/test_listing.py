@@ -158,7 +158,7 @@ def test_a_list_imports_nothing_that_takes_long() -> None:
         "try:\n    quick.run(['list', '--kubeconfig', '/nonexistent'])\n"
         "except TwinCliError as error:\n    print(error)\n"
         "import kubectl_twin.listing\n"
-        "slow = ('typer', 'rich', 'pydantic', 'kubernetes', 'urllib3', 'subprocess', 'asyncio')\n"
+        "slow = ['typer', 'rich', 'pydantic', 'kubernetes', 'urllib3', 'subprocess', 'asyncio', 'dataclasses']\n"
         "print([name for name in slow if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
