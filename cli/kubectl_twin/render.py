@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -20,8 +21,38 @@ from kubectl_twin.views import ConditionLine, EventLine, age, short_digest
 from kubectl_twin.zones import Zone, moment, zone_of
 
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
+_CONDITION = 21
 _PIPE_WIDTH = 200
 """Of a terminal that a table is laid out for, before it is looked whether it fits."""
+
+
+@dataclass
+class Labelled:
+    """A text beside its label; below it where a name in it would be cut."""
+
+    label: Text
+    text: Text
+    width: int
+    """Of the label, with the gap behind it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Decide by the width that there is."""
+        longest = max((cell_len(word) for word in self.text.plain.split()), default=0)
+        if longest > options.max_width - self.width:
+            yield self.label
+            yield indented(self.text)
+            return
+        grid = Table.grid()
+        grid.add_column(width=self.width)
+        grid.add_column(overflow="fold")
+        grid.add_row(self.label, self.text)
+        yield grid
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Group:
+    """Return labels with what is to be said of each."""
+    width = max((cell_len(label) for label, _ in rows), default=0) + 2
+    return Group(*(Labelled(Text(label, style="dim"), Text(text), width) for label, text in rows))
 
 
 @dataclass
@@ -106,12 +137,7 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
         lines.append(("waits", f"{pending['servedName']} waits for the doctor: `kubectl twin review {name}`"))
     if not lines:
         return None
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, text in lines:
-        grid.add_row(label, Text(text))
-    return grid
+    return facts(lines)
 
 
 def _next(status: Json, spec: Json, now: datetime, zone: Zone) -> str:
@@ -237,17 +263,12 @@ def _heading(twin: Json) -> Text:
     )
 
 
-def _condition_line(line: ConditionLine, message: str, now: datetime) -> Table:
+def _condition_line(line: ConditionLine, message: str, now: datetime) -> Labelled:
     mark, style = _MARKS[line.good]
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=1)
-    grid.add_column(width=18)
-    grid.add_column(overflow="fold")
     text = Text.assemble((line.status, style), f" {line.reason}", (f" for {age(line.since, now)}", "dim"))
     if message:
         text.append(f"\n{message}")
-    grid.add_row(Text(mark, style=style), Text(line.type, style="bold"), text)
-    return grid
+    return Labelled(Text.assemble((mark, style), " ", (line.type, "bold")), text, _CONDITION)
 
 
 def _version_table(twin: Json, now: datetime) -> RenderableType:

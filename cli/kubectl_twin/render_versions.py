@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from kubectl_twin.render import indented, plain_table
+from kubectl_twin.render import facts, indented, plain_table
 from kubectl_twin.versions import HistoryRow, Origin
 from kubectl_twin.views import short_digest
 from kubectl_twin.zones import Zone, moment
@@ -33,18 +32,16 @@ def history_table(rows: Sequence[HistoryRow], *, width: int, zone: Zone) -> Rend
 
 
 def _block(row: HistoryRow, zone: Zone) -> list[RenderableType]:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    lines: list[tuple[str, str]] = []
     if row.since:
-        grid.add_row("answered", _times(row, zone))
+        lines.append(("answered", _times(row, zone)))
     if row.score_percent is not None:
-        grid.add_row("score", _percent(row))
+        lines.append(("score", _percent(row)))
     if row.run:
-        grid.add_row("run", row.run)
+        lines.append(("run", row.run))
     return [
         Text.assemble((_version(row), "bold"), "  ", _outcome(row, zone)),
-        *([indented(grid)] if grid.row_count else []),
+        *([indented(facts(lines))] if lines else []),
     ]
 
 
@@ -75,12 +72,8 @@ def lineage_report(twin: str, base: str, origins: Sequence[Origin], *, width: in
     """Return for each adapter what it was made of, by whom, and when it answered, newest first."""
     parts: list[RenderableType] = []
     for origin in origins:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, text in _lines(origin, base, short_digest if width < _ROOMY else str, zone):
-            grid.add_row(label, text)
-        parts += [Text.assemble((origin.served_name, "bold"), f"  {origin.outcome}"), indented(grid), Text()]
+        lines = _lines(origin, base, short_digest if width < _ROOMY else str, zone)
+        parts += [Text.assemble((origin.served_name, "bold"), f"  {origin.outcome}"), indented(facts(lines)), Text()]
     if not origins:
         parts.append(Text(f"{twin} has had no adapter: the base model {base} answers for it."))
     return Group(*parts[:-1] if origins else parts)
