@@ -1,64 +1,107 @@
-"""A connection to a port of a pod, through the API server."""
+"""A connection to a port of a pod, through the API server: a WebSocket, each message of a channel."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-import weakref
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
 
-_THREAD: Final = "Kubernetes port forward proxy"
-"""How the `kubernetes` package names the thread that carries what is said."""
-_open: weakref.WeakSet[Forward] = weakref.WeakSet()
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.kubeconfig import Access
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
+
+_PROTOCOL: Final = "v4.channel.k8s.io"
+_DATA: Final = 0
+_ERROR: Final = 1
+_PIECE: Final = 32 * 1024
 
 
 class Forward:
-    """One forwarded connection."""
+    """One forwarded connection. Two threads carry what is said; whatever ends them is an end to who reads here."""
 
-    def __init__(self, opened: Any, port: int) -> None:
-        self._opened = opened
-        self._port = port
-        _open.add(self)
-        _end_quietly()
-
-    @property
-    def socket(self) -> socket.socket:
+    def __init__(self, line: WebSocket) -> None:
+        self._line = line
+        self.socket, self._inner = socket.socketpair()
         """The near end of the connection."""
-        return cast(socket.socket, self._opened.socket(self._port))
+        self._said: list[str] = []
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._arrive, self._leave)]
+        for each in self._threads:
+            each.start()
 
     @property
     def error(self) -> str | None:
         """What the kubelet said when the far end refused."""
-        said = self._opened.error(self._port)
-        return str(said).strip() if said else None
+        return "".join(self._said).strip() or None
 
     def close(self) -> None:
         """Close the connection."""
-        _open.discard(self)
-        self._opened.close()
+        self.socket.close()
+        for each in (self._line, self._inner):
+            with contextlib.suppress(Exception):  # it may be broken already, in any way
+                each.close()
 
-    def broke(self) -> None:
-        """End what is being read here: nothing comes any more."""
-        for each in self._opened.local_ports.values():
-            each.python.close()
+    def _arrive(self) -> None:
+        """Carry from the pod to here."""
+        begun: set[int] = set()
+        with contextlib.suppress(*_ends()):
+            while message := self._line.recv():
+                if not isinstance(message, bytes):
+                    break
+                channel, content = message[0], message[1:]
+                if channel not in begun:  # the first message of each only names the port
+                    begun.add(channel)
+                elif channel == _DATA:
+                    self._inner.sendall(content)
+                elif channel == _ERROR and content:
+                    self._said.append(content.decode("utf-8", errors="replace"))
+                    break
+        with contextlib.suppress(OSError):
+            self._inner.shutdown(socket.SHUT_WR)
+
+    def _leave(self) -> None:
+        """Carry from here to the pod."""
+        with contextlib.suppress(*_ends()):
+            while content := self._inner.recv(_PIECE):
+                self._line.send_binary(bytes([_DATA]) + content)
 
 
-def _end_quietly() -> None:
-    """Let a carrying thread end without a traceback on the terminal.
+def _ends() -> tuple[type[Exception], ...]:
+    from websocket import WebSocketException  # noqa: PLC0415 - only who forwards needs it
 
-    It dies when this side closes before all was read, which is no fault, and when the API server breaks the connection:
-    then who reads here has to see the end, and says it in words.
+    return (WebSocketException, OSError)
+
+
+def open_forward(access: Access, line: socket.socket, *, namespace: str, pod: str, port: int) -> Forward:
+    """Ask over a line to the API server, which it keeps, for a connection to a port of a pod.
+
+    Raises:
+        TwinCliError: the API server or the kubelet refused.
     """
-    former = threading.excepthook
-    if getattr(former, "of_forwards", False):
-        return
+    from websocket import WebSocket, WebSocketException  # noqa: PLC0415
 
-    def ended(args: threading.ExceptHookArgs) -> None:
-        if args.thread is None or not args.thread.name.startswith(_THREAD) or not isinstance(args.exc_value, OSError):
-            former(args)
-            return
-        for each in list(_open):
-            each.broke()
-
-    ended.of_forwards = True  # type: ignore[attr-defined]
-    threading.excepthook = ended
+    server = urlsplit(access.server)
+    path = f"{server.path}/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+    url = f"{'ws' if access.tls is None else 'wss'}://{server.netloc}{path}?ports={port}"
+    asked = WebSocket(skip_utf8_validation=True, enable_multithread=True)
+    try:
+        asked.connect(  # type: ignore[no-untyped-call]
+            url, header=[f"{name}: {value}" for name, value in access.headers], subprotocols=[_PROTOCOL],
+            suppress_origin=True, socket=line,
+        )  # fmt: skip
+    except WebSocketException as error:
+        line.close()
+        said = str(error).strip().splitlines()
+        raise TwinCliError(
+            f"The API server opened no connection to pod {pod} in namespace {namespace}: "
+            f"{said[0][:300] if said else 'no reason given'}. You need the right to create pods/portforward: "
+            f"`kubectl auth can-i create pods/portforward -n {namespace}`."
+        ) from error
+    except OSError as error:
+        line.close()
+        raise TwinCliError(f"The connection to pod {pod} through the API server broke: {error}. Try again.") from error
+    line.settimeout(None)
+    return Forward(asked)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -16,13 +17,42 @@ from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
-from kubectl_twin.versions import moment
-from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
+from kubectl_twin.views import ConditionLine, EventLine, age, short_digest
+from kubectl_twin.zones import Zone, moment, zone_of
 
-_STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
+_CONDITION = 21
 _PIPE_WIDTH = 200
 """Of a terminal that a table is laid out for, before it is looked whether it fits."""
+
+
+@dataclass
+class Labelled:
+    """A text beside its label; below it where a name in it would be cut."""
+
+    label: Text
+    text: Text
+    width: int
+    """Of the label, with the gap behind it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Decide by the width that there is."""
+        longest = max((cell_len(word) for word in self.text.plain.split()), default=0)
+        if longest > options.max_width - self.width:
+            yield self.label
+            yield indented(self.text)
+            return
+        grid = Table.grid()
+        grid.add_column(width=self.width)
+        grid.add_column(overflow="fold")
+        grid.add_row(self.label, self.text)
+        yield grid
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Group:
+    """Return labels with what is to be said of each."""
+    width = max((cell_len(label) for label, _ in rows), default=0) + 2
+    return Group(*(Labelled(Text(label, style="dim"), Text(text), width) for label, text in rows))
 
 
 @dataclass
@@ -31,10 +61,14 @@ class Fitted:
 
     headers: Sequence[str]
     rows: list[Sequence[str | Text]] = field(default_factory=list)
+    right: frozenset[str] = frozenset()
+    """Headers of columns of numbers."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Decide by the width that there is."""
         table = plain_table(*self.headers)
+        for header, column in zip(self.headers, table.columns, strict=True):
+            column.justify = "right" if header in self.right else "left"
         for row in self.rows:
             table.add_row(*row)
         if Measurement.get(console, options.update(max_width=_PIPE_WIDTH), table).maximum <= options.max_width:
@@ -47,28 +81,6 @@ class Fitted:
                 for header, cell in zip(self.headers[1:], others, strict=True)
             ]
             yield indented(Text(" · ", overflow="fold").join(said))
-
-
-def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Fitted:
-    """Return the table of `kubectl twin list`."""
-    headers = ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE")
-    table = Fitted(("NAMESPACE", *headers) if all_namespaces else headers)
-    for row in rows:
-        ready = row.ready if row.ready == "True" or not row.reason else f"{row.ready} ({row.reason})"
-        active = "base model" if row.base_only else short_digest(row.active)
-        cells: list[str | Text] = [row.namespace] if all_namespaces else []
-        cells += [
-            row.name,
-            row.doctor,
-            ",".join(row.pools) or "-",
-            Text(row.serving, style=_STATUS_STYLE.get(row.serving, "")),
-            Text(ready, style=_STATUS_STYLE.get(row.ready, "")),
-            active,
-            row.loaded,
-            age(row.created, now),
-        ]
-        table.rows.append(cells)
-    return table
 
 
 def status_report(
@@ -113,7 +125,7 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
     if (run := under_way(runs)) is not None:
         lines.append(("under way", f"{run['metadata']['name']}: {progress_text(run)}"))
     if spec or status.get("nextFineTuneTime"):
-        lines.append(("next", _next(status, spec or {}, now)))
+        lines.append(("next", _next(status, spec or {}, now, zone_of(twin))))
     if (last := status.get("lastFineTuneTime")) is not None:
         lines.append(("last", f"ended {age(last, now)} ago"))
     if (gate := gate_of(status.get("lastGate"))) is not None:
@@ -125,21 +137,18 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
         lines.append(("waits", f"{pending['servedName']} waits for the doctor: `kubectl twin review {name}`"))
     if not lines:
         return None
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, text in lines:
-        grid.add_row(label, Text(text))
-    return grid
+    return facts(lines)
 
 
-def _next(status: Json, spec: Json, now: datetime) -> str:
+def _next(status: Json, spec: Json, now: datetime, zone: Zone) -> str:
     if spec.get("suspend"):
         return "none: spec.fineTune.suspend is true"
     if (planned := status.get("nextFineTuneTime")) is None:
         return "not planned yet"
     left = (datetime.fromisoformat(planned) - now).total_seconds()
-    return f"{moment(planned)} UTC " + (f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})")
+    return f"{moment(planned, zone)} {zone.name} " + (
+        f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})"
+    )
 
 
 def _canary(status: Json, spec: Json, canary: Json, now: datetime) -> str:
@@ -254,17 +263,12 @@ def _heading(twin: Json) -> Text:
     )
 
 
-def _condition_line(line: ConditionLine, message: str, now: datetime) -> Table:
+def _condition_line(line: ConditionLine, message: str, now: datetime) -> Labelled:
     mark, style = _MARKS[line.good]
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=1)
-    grid.add_column(width=18)
-    grid.add_column(overflow="fold")
     text = Text.assemble((line.status, style), f" {line.reason}", (f" for {age(line.since, now)}", "dim"))
     if message:
         text.append(f"\n{message}")
-    grid.add_row(Text(mark, style=style), Text(line.type, style="bold"), text)
-    return grid
+    return Labelled(Text.assemble((mark, style), " ", (line.type, "bold")), text, _CONDITION)
 
 
 def _version_table(twin: Json, now: datetime) -> RenderableType:
@@ -318,7 +322,7 @@ def _adapter_line(line: AdapterLine) -> Table:
 def _event_table(events: Sequence[EventLine], now: datetime) -> Fitted:
     table = Fitted(("LAST", "TYPE", "REASON", "MESSAGE"))
     for event in events:
-        times = f" (x{event.count})" if event.count > 1 else ""
+        times = f" (x{event.times})" if event.times > 1 else ""
         style = "yellow" if event.type != "Normal" else ""
         table.rows.append((age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message))
     return table

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from kubectl_twin.render import Fitted
 from kubectl_twin.top import Readings, Top, TopRow
 
-_TWIN_COLUMNS = 30
 _BAD_SHARE = 0.05
 
 
 def top_table(found: Top, readings: Readings) -> Group:
     """Return the table, and below it how full the slots are and what could not be read."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("TWIN", max_width=_TWIN_COLUMNS, overflow="fold", no_wrap=False)
-    for header in ("REQ/S", "P95", "ERRORS", "NOW", "PODS", "SLOTS"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in found.rows:
-        table.add_row(*_cells(row))
+    numbers = ("REQ/S", "P95", "ERRORS", "NOW", "PODS", "SLOTS")
+    table = Fitted(("TWIN", *numbers), [_cells(row) for row in found.rows], right=frozenset(numbers))
     said = f"within {readings.seconds:.0f} s"
     if found.slots:
         said += f"; {found.slots_taken} of {found.slots} slots for adapters are in use"
-    lines: list[Table | Text] = [table, Text(said, style="dim")]
+    lines: list[Fitted | Text] = [table, Text(said, style="dim")]
     lines += [Text(f"not read: {pod}: {why}", style="yellow") for pod, why in list(readings.unread.items())[:5]]
     if len(readings.unread) > 5:
         lines.append(Text(f"… and {len(readings.unread) - 5} more", style="yellow"))

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bettertherapy_api import names
@@ -79,6 +79,16 @@ class Top:
     rows: Sequence[TopRow]
     slots_taken: int
     slots: int
+
+
+def document(found: Top, readings: Readings) -> Json:
+    """Return it for programs."""
+    return {
+        "seconds": readings.seconds,
+        "slots": {"taken": found.slots_taken, "total": found.slots},
+        "twins": [asdict(row) for row in found.rows],
+        "unread": dict(readings.unread),
+    }
 
 
 def read_pods(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from kubectl_twin.api import Json
 
@@ -22,8 +22,7 @@ _BAD_WHEN_TRUE = frozenset({"RolledBack"})
 _NEITHER = frozenset({"Progressing"})
 
 
-@dataclass(frozen=True)
-class TwinRow:
+class TwinRow(NamedTuple):
     """One line of `kubectl twin list`."""
 
     namespace: str
@@ -44,8 +43,7 @@ class TwinRow:
     created: str | None
 
 
-@dataclass(frozen=True)
-class ConditionLine:
+class ConditionLine(NamedTuple):
     """One condition, for a report."""
 
     type: str
@@ -57,15 +55,14 @@ class ConditionLine:
     """None: neither good nor bad, or not known."""
 
 
-@dataclass(frozen=True)
-class EventLine:
+class EventLine(NamedTuple):
     """One event about the twin."""
 
     type: str
     reason: str
     message: str
     time: str | None
-    count: int
+    times: int
 
 
 def condition(obj: Json, kind: str) -> Json | None:
@@ -160,7 +157,7 @@ def event_lines(events: list[Json], *, most: int = 10) -> list[EventLine]:
             or e.get("lastTimestamp")
             or e.get("eventTime")
             or e["metadata"].get("creationTimestamp"),
-            count=(e.get("series") or {}).get("count") or e.get("count") or 1,
+            times=(e.get("series") or {}).get("count") or e.get("count") or 1,
         )
         for e in events
     ]

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kubectl_twin.options import Context, Namespace, connect, filled
+from kubectl_twin.kubeconfig import Reach
+from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
 
 
 def top_command(
@@ -16,7 +17,8 @@ def top_command(
         typer.Option("--prometheus", metavar="URL", help="Read this Prometheus instead of the pods.", callback=filled),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, max=300, help="How long to count.")] = 5.0,
-    context: Context = None,
+    output: Format = Output.TABLE,
+    reach: Reach = HERE,
 ) -> None:
     """Show each twin's requests a second, latency and errors.
 
@@ -30,11 +32,17 @@ def top_command(
     from kubectl_twin.finetune import Clock  # noqa: PLC0415
     from kubectl_twin.render_top import top_table  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         if prometheus is not None:
             readings = top.read_prometheus(prometheus, namespace=where)
         else:
             readings = top.read_pods(api, namespace=where, seconds=seconds, clock=Clock())
         found = top.top(readings, top.twins_of(api, where))
-    terminal.console().print(top_table(found, readings))
+    if output is Output.NAME:
+        for row in found.rows:
+            terminal.say(f"doctortwin.bettertherapy.io/{row.twin}")
+    elif output is not Output.TABLE:
+        terminal.print_document(top.document(found, readings), output)
+    else:
+        terminal.console().print(top_table(found, readings))

@@ -1,84 +1,140 @@
-"""A forwarded connection that ends says so to who reads it, and nothing else to the terminal."""
+"""A forwarded connection: what is said at one end is heard at the other, and an end is heard as one."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
-from kubectl_twin.forward import Forward
+from kubectl_twin.api import Api
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.kubeconfig import Access
 
-
-class _Port:
-    def __init__(self) -> None:
-        self.near, self.python = socket.socketpair()
-
-
-class _Opened:
-    """What the `kubernetes` package hands back, with a thread that carries as long as `carry` lasts."""
-
-    def __init__(self, carry: Callable[[_Port], None]) -> None:
-        self.port = _Port()
-        self.local_ports = {8090: self.port}
-        self.thread = threading.Thread(
-            target=carry, args=(self.port,), name="Kubernetes port forward proxy: 8090", daemon=True
-        )
-
-    def socket(self, number: int) -> socket.socket:
-        return self.local_ports[number].near
-
-    def error(self, number: int) -> None:
-        return None
-
-    def close(self) -> None:
-        self.port.near.close()
+PORT = (8090).to_bytes(2, "little")
+Far = Callable[[ServerConnection], None]
 
 
 @pytest.fixture(autouse=True)
-def hook(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
-    """What a thread's end would print."""
-    printed: list[BaseException | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: printed.append(args.exc_value))
-    return printed
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No thread ends by an exception."""
+    ended: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(args.exc_value))
+    yield
+    assert ended == []
 
 
-def test_closing_before_all_was_read_prints_nothing(hook: list[BaseException | None]) -> None:
-    def carry(port: _Port) -> None:
-        port.python.send(b"more than is read")
-        assert port.python.recv(1) == b"x"
-        port.python.recv(1)  # the near end closed with something unread: the connection is reset
+class Served:
+    """An API server that forwards ports; `far` is the pod."""
 
-    opened = _Opened(carry)
-    forward = Forward(opened, 8090)
-    opened.thread.start()
-    assert forward.socket.recv(1) == b"m"
-    forward.socket.send(b"x")
-    forward.close()
-    opened.thread.join(30)
-    assert hook == []
+    def __init__(self, far: Far) -> None:
+        self.far = far
+        self.path, self.authorization, self.groups = "", "", list[str]()
+        self.server = serve(self._serve, "127.0.0.1", 0, subprotocols=[Subprotocol("v4.channel.k8s.io")])
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _serve(self, line: ServerConnection) -> None:
+        assert line.request is not None
+        self.path, self.authorization = line.request.path, line.request.headers["Authorization"]
+        self.groups = line.request.headers.get_all("Impersonate-Group")
+        for channel in (0, 1):
+            line.send(bytes([channel]) + PORT)
+        try:
+            self.far(line)
+        except ConnectionClosed:
+            return
+
+    @property
+    def api(self) -> Api:
+        port = self.server.socket.getsockname()[1]
+        said = [("Authorization", "Bearer t"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b")]
+        return Api(Access(f"http://127.0.0.1:{port}/k8s", "clinic", said, None, None, None))
 
 
-def test_a_broken_connection_is_an_end_to_who_reads(hook: list[BaseException | None]) -> None:
-    def carry(port: _Port) -> None:
-        raise ConnectionResetError(104, "Connection reset by peer")
+@pytest.fixture
+def served() -> Iterator[Callable[[Far], Served]]:
+    made: list[Served] = []
 
-    opened = _Opened(carry)
-    forward = Forward(opened, 8090)
-    opened.thread.start()
+    def make(far: Far) -> Served:
+        made.append(Served(far))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.server.shutdown()
+
+
+def echo(line: ServerConnection) -> None:
+    while True:
+        line.send(line.recv())
+
+
+def test_what_is_said_is_heard_whole(served: Callable[[Far], Served]) -> None:
+    found = served(echo)
+    forward = found.api.forward(namespace="clinic", pod="pod/1", port=8090)
     forward.socket.settimeout(30)
-    assert forward.socket.recv(1) == b""
-    assert hook == []
+    sent = bytes(range(256)) * 2000
+    threading.Thread(target=forward.socket.sendall, args=(sent,), daemon=True).start()
+    heard = b""
+    while len(heard) < len(sent):
+        heard += forward.socket.recv(65536)
+    assert heard == sent
+    assert forward.error is None
+    forward.close()
+    assert found.path == "/k8s/api/v1/namespaces/clinic/pods/pod%2F1/portforward?ports=8090"
+    assert (found.authorization, found.groups) == ("Bearer t", ["a", "b"])
 
 
-def test_other_threads_are_heard(hook: list[BaseException | None]) -> None:
-    Forward(_Opened(lambda port: None), 8090)
+@pytest.mark.parametrize("end", ["closed", "reset", "refused"])
+def test_the_far_end_going_away_is_an_end_to_who_reads(served: Callable[[Far], Served], end: str) -> None:
+    def far(line: ServerConnection) -> None:
+        line.send(b"\x00last")
+        if end == "reset":
+            line.socket.shutdown(socket.SHUT_RDWR)
+        elif end == "refused":
+            line.send(b"\x01connection refused to 8090")
+            line.recv()
 
-    def fails() -> None:
-        raise ValueError("a fault of ours")
+    forward = served(far).api.forward(namespace="clinic", pod="p", port=8090)
+    forward.socket.settimeout(30)
+    heard = b""
+    while piece := forward.socket.recv(100):
+        heard += piece
+    assert heard == b"last"
+    assert forward.error == ("connection refused to 8090" if end == "refused" else None)
+    forward.close()
 
-    thread = threading.Thread(target=fails)
-    thread.start()
-    thread.join(30)
-    assert [type(error) for error in hook] == [ValueError]
+
+def test_closing_before_all_was_read_is_no_fault(served: Callable[[Far], Served]) -> None:
+    def far(line: ServerConnection) -> None:
+        while True:
+            line.send(b"\x00" + b"more than is read" * 1000)
+
+    forward = served(far).api.forward(namespace="clinic", pod="p", port=8090)
+    assert forward.socket.recv(1) == b"m"
+    forward.close()
+    for each in forward._threads:
+        each.join(30)
+        assert not each.is_alive()
+
+
+def test_who_may_not_forward_is_told_so() -> None:
+    import http.server
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    api = Api(Access(f"http://127.0.0.1:{server.server_address[1]}", "clinic", [], None, None, None))
+    with pytest.raises(TwinCliError, match=r"403 Forbidden.* `kubectl auth can-i create pods/portforward -n clinic`"):
+        api.forward(namespace="clinic", pod="p", port=8090)
+    server.shutdown()

@@ -153,8 +153,9 @@ def test_a_page_that_is_none_is_refused_and_other_series_are_not_read() -> None:
         samples_of("vllm:lora_requests_info{", "e-1")
 
 
-def test_the_table_is_80_columns_wide_whatever_the_names() -> None:
-    long = "d" * 253
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize("long", ["d" * 30, "dr-maria-del-carmen-fernandez-rodriguez-of-santa-cruz-clinic-12"])
+def test_the_table_fits_and_cuts_no_name(long: str, width: int) -> None:
     readings = Readings(
         seconds=5.0,
         counted=[
@@ -166,11 +167,16 @@ def test_the_table_is_80_columns_wide_whatever_the_names() -> None:
     )
     stream = io.StringIO()
     found = top(readings, [twin("idle")])
-    Console(file=stream, width=80, color_system=None).print(top_table(found, readings))
+    Console(file=stream, width=width, color_system=None).print(top_table(found, readings))
     lines = stream.getvalue().splitlines()
-    assert max(len(line.rstrip()) for line in lines) <= 80
-    assert lines[0].split() == ["TWIN", "REQ/S", "P95", "ERRORS", "NOW", "PODS", "SLOTS"]
-    assert any(line.split() == ["idle", "0.00", "-", "-", "0", "-", "-"] for line in lines)
+    assert max(len(line.rstrip()) for line in lines) <= max(width, len(long))
+    assert len(long) > width or any(line.split()[0] == long for line in lines)
+    if len(long) < 40 and width == 80:
+        assert lines[0].split() == ["TWIN", "REQ/S", "P95", "ERRORS", "NOW", "PODS", "SLOTS"]
+        assert any(line.split() == ["idle", "0.00", "-", "-", "0", "-", "-"] for line in lines)
+    else:
+        assert "idle" in lines
+        assert "req/s 0.00 · p95 - · errors - · now 0 · pods - · slots -" in " ".join("".join(lines).split())
     assert any(line.startswith("(others)") for line in lines)
     assert "… and 2 more" in lines[-1]
 

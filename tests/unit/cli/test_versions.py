@@ -14,10 +14,10 @@ from kubectl_twin.versions import (
     find_target,
     history,
     lineage,
-    moment,
     rollback_targets,
     wanted_digest,
 )
+from kubectl_twin.zones import moment
 
 from .objects import Json, digest, judged, serving_twin, training, tuned_twin, version
 

@@ -70,7 +70,7 @@ def test_events_of_the_newer_api_have_their_time_and_count_in_series() -> None:
         "series": {"count": 4, "lastObservedTime": "2026-03-01T02:00:00.000000Z"},
     }
     line = event_lines([event])[0]
-    assert (line.count, line.time) == (4, "2026-03-01T02:00:00.000000Z")
+    assert (line.times, line.time) == (4, "2026-03-01T02:00:00.000000Z")
 
 
 @pytest.mark.parametrize(

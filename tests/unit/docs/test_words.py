@@ -1,0 +1,64 @@
+"""What pages, examples and charts say of one another is one and the same thing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+from twin_operator.settings import Settings
+
+READ = [
+    ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.yaml")),
+    *sorted((ROOT / "charts").rglob("values.yaml")), *sorted((ROOT / "charts").rglob("*.md")),
+]  # fmt: skip
+_DOCTOR = re.compile(r"name: (Dr\. [^,\n]+?),?\s+(?:#\s*)?licence: ([\w-]+)")
+
+
+def kinds() -> set[str]:
+    """The kinds that people write or read."""
+    found = {str(yaml.safe_load(path.read_text())["spec"]["names"]["kind"]) for path in (ROOT / "crds").glob("*.yaml")}
+    assert len(found) >= 7
+    return found
+
+
+def test_a_doctor_has_one_licence() -> None:
+    licences: dict[str, set[str]] = defaultdict(set)
+    for path in [*READ, *sorted((ROOT / "local" / "demo").glob("*.py"))]:
+        text = path.read_text().replace('name="', "name: ").replace('licence="', "licence: ").replace('"', "")
+        for name, licence in _DOCTOR.findall(text):
+            licences[name].add(licence)
+    assert len(licences["Dr. Indra Gurung"]) == 1
+    assert {name: found for name, found in licences.items() if len(found) > 1} == {}
+
+
+def test_the_operator_is_installed_in_one_namespace() -> None:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in READ:
+        for namespace in re.findall(r"helm install twin-operator \S+ -n (\S+)", path.read_text()):
+            found[namespace].append(path)
+    assert len(found) == 1, found
+
+
+def test_the_architecture_tells_of_every_kind() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert {kind for kind in kinds() if kind not in text} == set()
+
+
+def test_the_operators_notes_name_every_kind_that_stays() -> None:
+    notes = (ROOT / "charts" / "twin-operator" / "templates" / "NOTES.txt").read_text()
+    plurals = {yaml.safe_load(path.read_text())["metadata"]["name"] for path in (ROOT / "crds").glob("*.yaml")}
+    assert {name for name in plurals if name not in notes} == set()
+
+
+def test_the_example_says_in_which_hours_a_night_begins() -> None:
+    text = (ROOT / "examples" / "11-daily-fine-tune.yaml").read_text()
+    [twin] = [each for each in yaml.safe_load_all(text) if each["kind"] == "DoctorTwin"]
+    minute, hour = twin["spec"]["fineTune"]["schedule"].split()[:2]
+    begins = int(hour) * 60 + int(minute)
+    ends = begins + Settings.fine_tune_window_seconds // 60
+    said = f"Between {begins // 60:02}:{begins % 60:02} and {ends // 60:02}:{ends % 60:02} in Kathmandu"
+    assert said in text
