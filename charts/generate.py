@@ -1,4 +1,6 @@
-"""Makes each chart's values.schema.json, its README's table and its shared templates: `python charts/generate.py [--check]`.
+"""Makes what charts have of other files: values.schema.json, the README's table, shared templates, alerts, dashboards.
+
+`python charts/generate.py [--check]`.
 
 The source is the chart's schema.yaml, its values.yaml for the defaults, and the CustomResourceDefinitions for values
 that are a custom resource's spec. With --check nothing is written, and files that differ are named.
@@ -12,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dashboards
 import yaml
+
+from bettertherapy_api.metrics.alerts import rules
 
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
@@ -156,6 +161,12 @@ def files() -> dict[Path, str]:
         made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
     for copy, source in COPIES.items():
         made[CHARTS / copy] = (CHARTS / source).read_text()
+    operator = CHARTS / "twin-operator" / "files"
+    made[operator / "rules.yaml"] = (
+        "# Made by charts/generate.py of bettertherapy_api.metrics.alerts.\n"
+        + yaml.safe_dump(rules(), sort_keys=False, width=1000)
+    )
+    made |= {operator / "dashboards" / name: text for name, text in dashboards.files().items()}
     return made
 
 
@@ -166,6 +177,7 @@ def main(argv: list[str]) -> int:
         if "--check" in argv:
             sys.stderr.write(f"{path.relative_to(CHARTS.parent)} is stale: run `python charts/generate.py`\n")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             sys.stdout.write(f"wrote {path.relative_to(CHARTS.parent)}\n")
     return 1 if stale and "--check" in argv else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bettertherapy_api.metrics.contract import EXPOSED, TARGET_LABELS
 
@@ -54,9 +55,7 @@ def asked(expression: str) -> Asked:
                 inside, at = _until(tokens, at + 2, "}")
                 signs = {"=", "!=", "=~", "!~"}
                 selected = frozenset(
-                    text
-                    for (kind, text), (_, sign) in zip(inside, inside[1:], strict=False)
-                    if kind == "name" and sign in signs
+                    text for (kind, text), (_, sign) in pairwise(inside) if kind == "name" and sign in signs
                 )
             series[word] = series.get(word, frozenset()) | selected
         elif word == "[":

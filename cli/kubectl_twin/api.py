@@ -1,32 +1,31 @@
 """The API server, reached as kubectl reaches it: by the kubeconfig and its current context.
 
-Objects are plain JSON. The `kubernetes` package is imported when a command first needs it: it takes a second, and
-`--help` should not.
+Objects are plain JSON over the standard library's HTTP: a client library takes longer to import than to ask.
 """
 
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection, RemoteDisconnected
 from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
 from bettertherapy_api.names import API_VERSION
 from kubectl_twin.errors import ApiError, TwinCliError
-from kubectl_twin.forward import Forward
+from kubectl_twin.kubeconfig import Access, Reach, access, proxy_identity
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
+    from types import TracebackType
+
+    from kubectl_twin.forward import Forward
 
 Json = dict[str, Any]
 
 FIELD_MANAGER = "kubectl-twin"
 _TIMEOUT_S = 20.0
-_FORWARD_TIMEOUT_S = 20.0
+_WATCH_SILENCE_S = 300.0
 _NOT_FOUND = 404
 
 
@@ -136,37 +135,20 @@ def refusal(status: int, body: bytes, *, verb: str, path: str) -> ApiError:
 class Api:
     """A connection to the API server of the kubeconfig's context."""
 
-    def __init__(self, client: ApiClient, *, namespace: str) -> None:
-        self._client = client
-        self.namespace = namespace
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._line: HTTPConnection | None = None
+        self.namespace = access.namespace
         """The context's namespace, which commands use unless told another."""
 
     @classmethod
-    def connect(cls, *, context: str | None = None, kubeconfig: Path | None = None) -> Api:
+    def connect(cls, *, reach: Reach | None = None) -> Api:
         """Read the kubeconfig (the given one, else $KUBECONFIG, else ~/.kube/config); makes no request yet.
 
         Raises:
-            TwinCliError: no kubeconfig, or no such context.
+            TwinCliError: no kubeconfig, no such context, or a way to log in that is not known here.
         """
-        from kubernetes import client, config  # noqa: PLC0415 - a second to import
-
-        settings = client.Configuration()
-        file = None if kubeconfig is None else str(kubeconfig)
-        try:
-            config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=file, context=context, client_configuration=settings
-            )
-            contexts, active = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
-        except config.ConfigException as error:
-            remedy = "Set KUBECONFIG, for the local cluster `export KUBECONFIG=$(make -s kubeconfig)`"
-            if context is not None:
-                remedy += f", or choose another --context than {context}: `kubectl config get-contexts` lists them"
-            raise TwinCliError(f"No usable kubeconfig: {str(error).rstrip('.')}. {remedy}.") from error
-        chosen = active if context is None else next(c for c in contexts if c["name"] == context)
-        settings.retries = 1
-        if not settings.verify_ssl:
-            _accept_unverified()
-        return cls(client.ApiClient(settings), namespace=chosen["context"].get("namespace") or "default")
+        return cls(access(reach or Reach()))
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +156,7 @@ class Api:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._hang_up()
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         """Return the object or list at `path`.
@@ -190,35 +172,94 @@ class Api:
         """Merge `body` into the object at `path` (null removes a field) and return the whole; raises as `get`."""
         return self._ask("PATCH", path, verb="patch", query={"fieldManager": FIELD_MANAGER}, body=body)
 
+    def watch(self, path: str, *, since: str, fields: str | None = None) -> Iterator[tuple[str, Json]]:
+        """Yield what happens to the objects of the list at `path`, as (event, object), until the API server ends it.
+
+        Raises:
+            ApiError: it was refused; 410 where `since` is too long ago.
+            TwinCliError: the API server went away.
+        """
+        query = {"watch": "true", "resourceVersion": since, "allowWatchBookmarks": "true"}
+        query |= {"fieldSelector": fields} if fields is not None else {}
+        line = self._call()
+        try:
+            line.request("GET", _target(self._access, path, query), headers=_headers(self._access))
+            response = line.getresponse()
+            if response.status >= 300:
+                raise refusal(response.status, response.read(), verb="watch", path=path)
+            if line.sock is not None:
+                line.sock.settimeout(_WATCH_SILENCE_S)
+            while text := response.readline():
+                event = json.loads(text)
+                if event.get("type") == "ERROR":
+                    code = int((event.get("object") or {}).get("code") or 500)
+                    raise refusal(code, json.dumps(event["object"]).encode(), verb="watch", path=path)
+                yield str(event["type"]), event["object"]
+        except TimeoutError:
+            return  # nothing happened for long: who listens asks anew
+        except (HTTPException, OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            line.close()
+
     def _ask(
         self, method: str, path: str, *, verb: str, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:
-        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
-        headers = {"Accept": "application/json"}
+        headers = _headers(self._access)
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json"
-        request = self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
+        status, answer = self._exchange(
+            method, _target(self._access, path, query), None if body is None else json.dumps(body).encode(), headers
         )
-        try:
-            response = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
-            answer: bytes = response.read() or b""  # type: ignore[no-untyped-call]
-        except (HTTPError, OSError, ApiException) as error:
-            host = self._client.configuration.host
-            raise TwinCliError(
-                f"Can't reach the API server at {host}: {_cause(error)}. Is the cluster up, and is KUBECONFIG "
-                "the right one? For the local cluster: `make status`."
-            ) from error
-        if response.status >= 300:
-            raise refusal(response.status, answer, verb=verb, path=path)
+        if status >= 300:
+            raise refusal(status, answer, verb=verb, path=path)
         return cast(Json, json.loads(answer))
+
+    def _exchange(self, method: str, target: str, body: bytes | None, headers: HTTPMessage) -> tuple[int, bytes]:
+        """Ask over the line that is open; one that the API server has closed meanwhile is opened again, once."""
+        for kept in (self._line is not None, False):
+            if self._line is None:
+                self._line = self._call()
+            try:
+                self._line.request(method, target, body=body, headers=headers)
+                response = self._line.getresponse()
+                return response.status, response.read()
+            except (RemoteDisconnected, ConnectionError) as error:
+                self._hang_up()
+                if not kept:
+                    raise self._unreachable(error) from error
+            except (HTTPException, OSError) as error:
+                self._hang_up()
+                raise self._unreachable(error) from error
+        raise AssertionError("a line that was opened just now is either used or refused")
+
+    def _call(self) -> HTTPConnection:
+        """Return a line to the API server, through the proxy if there is one; it is opened by its first request."""
+        server, proxy = urlsplit(self._access.server), self._access.proxy
+        far = (server.hostname or "", server.port or (443 if self._access.tls else 80))
+        near = far
+        if proxy is not None:
+            split = urlsplit(proxy)
+            near = (split.hostname or "", split.port or (443 if split.scheme == "https" else 80))
+        line: HTTPConnection
+        if self._access.tls is not None:
+            line = _TlsLine(*near, self._access)
+        else:
+            line = HTTPConnection(*near, timeout=_TIMEOUT_S)
+        if proxy is not None:
+            line.set_tunnel(*far, headers=proxy_identity(proxy))
+        return line
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _unreachable(self, error: Exception) -> TwinCliError:
+        return TwinCliError(
+            f"Can't reach the API server at {self._access.server}: {_cause(error)}. Is the cluster up, and is "
+            "KUBECONFIG the right one? For the local cluster: `make status`."
+        )
 
     def find(self, path: str) -> Json | None:
         """Return the object at `path`, None when it does not exist; otherwise as `get`."""
@@ -241,42 +282,42 @@ class Api:
         Raises:
             TwinCliError: the API server or the kubelet refused.
         """
-        from kubernetes.client import CoreV1Api  # noqa: PLC0415
-        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
-        from kubernetes.stream import portforward  # noqa: PLC0415
+        from kubectl_twin.forward import open_forward  # noqa: PLC0415 - few commands need it, and it takes a second
 
-        socket.setdefaulttimeout(_FORWARD_TIMEOUT_S)  # the WebSocket client takes no timeout for its handshake
+        line = self._call()
         try:
-            opened = portforward(
-                CoreV1Api(self._client).connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port)
-            )
-        except ApiException as error:
-            raise TwinCliError(
-                f"The API server opened no connection to pod {pod} in namespace {namespace}: {_handshake(error)}. "
-                f"You need the right to create pods/portforward: `kubectl auth can-i create pods/portforward -n "
-                f"{namespace}`."
-            ) from error
-        except OSError as error:
-            raise TwinCliError(
-                f"The connection to pod {pod} through the API server broke: {error}. Try again."
-            ) from error
-        finally:
-            socket.setdefaulttimeout(None)
-        return Forward(opened, port)
+            line.connect()
+        except (HTTPException, OSError) as error:
+            raise self._unreachable(error) from error
+        return open_forward(self._access, line.sock, namespace=namespace, pod=pod, port=port)
 
 
-def _accept_unverified() -> None:
-    """Be as quiet as kubectl where the kubeconfig itself says insecure-skip-tls-verify."""
-    import urllib3  # noqa: PLC0415
+class _TlsLine(HTTPSConnection):
+    """A line to an API server whose certificate may show another name than its host's."""
 
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    def __init__(self, host: str, port: int, access: Access) -> None:
+        super().__init__(host, port, timeout=_TIMEOUT_S, context=access.tls)
+        self._access = access
+
+    def connect(self) -> None:
+        """Open the line: TCP, to the proxy and through it where there is one, then TLS with the API server."""
+        HTTPConnection.connect(self)
+        assert self._access.tls is not None  # noqa: S101 - else it would be no such line
+        name = self._access.tls_name or urlsplit(self._access.server).hostname
+        self.sock = self._access.tls.wrap_socket(self.sock, server_hostname=name)
+
+
+def _target(access: Access, path: str, query: Mapping[str, str] | None) -> str:
+    """Return what stands in the request's first line: the server's own path, where it has one, and the object's."""
+    return urlsplit(access.server).path + path + (f"?{urlencode(query)}" if query else "")
+
+
+def _headers(access: Access) -> HTTPMessage:
+    headers = HTTPMessage()
+    for name, value in (("Accept", "application/json"), *access.headers):
+        headers[name] = value  # adds: a name may stand several times, as groups do
+    return headers
 
 
 def _cause(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    return str(reason if reason is not None else error).split("(Caused by")[0].strip().rstrip(".")
-
-
-def _handshake(error: Exception) -> str:
-    text = str(getattr(error, "reason", None) or error).strip()
-    return text.splitlines()[0][:300] if text else "no reason given"
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -14,6 +14,7 @@ from kubectl_twin.lookup import find_twin
 from kubectl_twin.runs import gate_of, gate_text
 from kubectl_twin.versions import BASE, Target, default_target, find_target, is_version
 from kubectl_twin.views import condition
+from kubectl_twin.zones import moment, zone_of
 
 _REACTION_S: Final = 30.0
 REASON_LENGTH: Final = 500
@@ -73,7 +74,9 @@ def nothing_waits(twin: Json) -> str:
     gate = gate_of(status.get("lastGate"))
     if gate is not None and gate.verdict != "Promote":
         return f"{start} The last fine-tune did not pass its gate: {gate_text(gate)}."
-    planned = f" The next fine-tune is at {status['nextFineTuneTime']}." if status.get("nextFineTuneTime") else ""
+    zone = zone_of(twin)
+    due = moment(status.get("nextFineTuneTime"), zone)
+    planned = f" The next fine-tune is at {due} {zone.name}." if status.get("nextFineTuneTime") else ""
     return f"{start}{planned} `kubectl twin history {name}` shows what became of earlier ones."
 
 

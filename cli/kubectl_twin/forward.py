@@ -6,9 +6,14 @@ import socket
 import threading
 import weakref
 from typing import Any, Final, cast
+from urllib.parse import quote, urlsplit
+
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.kubeconfig import Access
 
 _THREAD: Final = "Kubernetes port forward proxy"
 """How the `kubernetes` package names the thread that carries what is said."""
+_PROTOCOL: Final = "v4.channel.k8s.io"
 _open: weakref.WeakSet[Forward] = weakref.WeakSet()
 
 
@@ -62,3 +67,36 @@ def _end_quietly() -> None:
 
     ended.of_forwards = True  # type: ignore[attr-defined]
     threading.excepthook = ended
+
+
+def open_forward(access: Access, line: socket.socket, *, namespace: str, pod: str, port: int) -> Forward:
+    """Ask over a line to the API server, which it keeps, for a connection to a port of a pod.
+
+    Raises:
+        TwinCliError: the API server or the kubelet refused.
+    """
+    from kubernetes.stream.ws_client import PortForward  # noqa: PLC0415 - a second to import
+    from websocket import WebSocket, WebSocketException  # noqa: PLC0415
+
+    server = urlsplit(access.server)
+    path = f"{server.path}/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+    url = f"{'ws' if access.tls is None else 'wss'}://{server.netloc}{path}?ports={port}"
+    asked = WebSocket(skip_utf8_validation=False)
+    try:
+        asked.connect(
+            url, header=[f"{name}: {value}" for name, value in access.headers], subprotocols=[_PROTOCOL],
+            suppress_origin=True, socket=line,
+        )  # fmt: skip
+    except WebSocketException as error:
+        line.close()
+        said = str(error).strip().splitlines()
+        raise TwinCliError(
+            f"The API server opened no connection to pod {pod} in namespace {namespace}: "
+            f"{said[0][:300] if said else 'no reason given'}. You need the right to create pods/portforward: "
+            f"`kubectl auth can-i create pods/portforward -n {namespace}`."
+        ) from error
+    except OSError as error:
+        line.close()
+        raise TwinCliError(f"The connection to pod {pod} through the API server broke: {error}. Try again.") from error
+    line.settimeout(None)
+    return Forward(PortForward(asked, [port]), port)

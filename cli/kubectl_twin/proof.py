@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_twin.api import Json
+from kubectl_twin.errors import TwinCliError
+from kubectl_twin.programs import neurons_program
 
 _TIMEOUT_S = 60.0
 
@@ -43,12 +44,16 @@ class Proof:
 
 def prove(answered: Answered) -> Proof:
     """Check the receipt of an answer, here and offline."""
+    try:
+        program = neurons_program("receipts")
+    except TwinCliError as error:
+        return Proof(None, why=str(error).rstrip("."))
     with tempfile.TemporaryDirectory(prefix="kubectl-twin-") as folder:
         question, text = Path(folder, "question.json"), Path(folder, "answer.txt")
         question.write_text(json.dumps(answered.messages, ensure_ascii=False), encoding="utf-8")
         text.write_bytes(answered.text.encode())
         command = [
-            sys.executable, "-m", "neurons.receipts", "verify", "-", "--question", f"@{question}",
+            *program, "verify", "-", "--question", f"@{question}",
             "--answer", f"@{text}", "--twin", answered.twin, "--adapter", answered.adapter or "base",
             *(["--hotkey", answered.hotkey] if answered.hotkey else []), "--output", "json",
         ]  # fmt: skip

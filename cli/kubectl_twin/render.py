@@ -16,10 +16,9 @@ from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
-from kubectl_twin.versions import moment
-from kubectl_twin.views import ConditionLine, EventLine, TwinRow, age, short_digest
+from kubectl_twin.views import ConditionLine, EventLine, age, short_digest
+from kubectl_twin.zones import Zone, moment, zone_of
 
-_STATUS_STYLE = {"True": "green", "False": "red", "Unknown": "yellow"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
 _PIPE_WIDTH = 200
 """Of a terminal that a table is laid out for, before it is looked whether it fits."""
@@ -31,10 +30,14 @@ class Fitted:
 
     headers: Sequence[str]
     rows: list[Sequence[str | Text]] = field(default_factory=list)
+    right: frozenset[str] = frozenset()
+    """Headers of columns of numbers."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Decide by the width that there is."""
         table = plain_table(*self.headers)
+        for header, column in zip(self.headers, table.columns, strict=True):
+            column.justify = "right" if header in self.right else "left"
         for row in self.rows:
             table.add_row(*row)
         if Measurement.get(console, options.update(max_width=_PIPE_WIDTH), table).maximum <= options.max_width:
@@ -47,28 +50,6 @@ class Fitted:
                 for header, cell in zip(self.headers[1:], others, strict=True)
             ]
             yield indented(Text(" · ", overflow="fold").join(said))
-
-
-def twin_table(rows: Sequence[TwinRow], *, now: datetime, all_namespaces: bool) -> Fitted:
-    """Return the table of `kubectl twin list`."""
-    headers = ("NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE")
-    table = Fitted(("NAMESPACE", *headers) if all_namespaces else headers)
-    for row in rows:
-        ready = row.ready if row.ready == "True" or not row.reason else f"{row.ready} ({row.reason})"
-        active = "base model" if row.base_only else short_digest(row.active)
-        cells: list[str | Text] = [row.namespace] if all_namespaces else []
-        cells += [
-            row.name,
-            row.doctor,
-            ",".join(row.pools) or "-",
-            Text(row.serving, style=_STATUS_STYLE.get(row.serving, "")),
-            Text(ready, style=_STATUS_STYLE.get(row.ready, "")),
-            active,
-            row.loaded,
-            age(row.created, now),
-        ]
-        table.rows.append(cells)
-    return table
 
 
 def status_report(
@@ -113,7 +94,7 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
     if (run := under_way(runs)) is not None:
         lines.append(("under way", f"{run['metadata']['name']}: {progress_text(run)}"))
     if spec or status.get("nextFineTuneTime"):
-        lines.append(("next", _next(status, spec or {}, now)))
+        lines.append(("next", _next(status, spec or {}, now, zone_of(twin))))
     if (last := status.get("lastFineTuneTime")) is not None:
         lines.append(("last", f"ended {age(last, now)} ago"))
     if (gate := gate_of(status.get("lastGate"))) is not None:
@@ -133,13 +114,13 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
     return grid
 
 
-def _next(status: Json, spec: Json, now: datetime) -> str:
+def _next(status: Json, spec: Json, now: datetime, zone: Zone) -> str:
     if spec.get("suspend"):
         return "none: spec.fineTune.suspend is true"
     if (planned := status.get("nextFineTuneTime")) is None:
         return "not planned yet"
     left = (datetime.fromisoformat(planned) - now).total_seconds()
-    return f"{moment(planned)} UTC " + (f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})")
+    return f"{moment(planned, zone)} {zone.name} " + (f"(in {span(left)})" if left > 0 else f"(overdue for {span(-left)})")
 
 
 def _canary(status: Json, spec: Json, canary: Json, now: datetime) -> str:

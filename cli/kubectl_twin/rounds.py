@@ -67,6 +67,11 @@ def row_of(made: Json) -> RoundRow:
     )
 
 
+def reference(name: str) -> str:
+    """Return a round's name as `kubectl get -o name` writes it."""
+    return f"validatorround.bettertherapy.io/{name}"
+
+
 def rounds_of(api: Api, *, namespace: str, validator: str | None) -> list[Json]:
     """Return the rounds, newest first; raises as `Api.items`."""
     found = api.items(rounds_path(namespace), fields=f"spec.validatorRef.name={validator}" if validator else None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 import unicodedata
@@ -18,11 +17,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import IO, TYPE_CHECKING, Final
 
-import typer
+from kubectl_twin.suggestions import told
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubectl_twin.columns import Cell
     from kubectl_twin.text_console import TextConsole
 
+_COLOURS: Final = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 _DIRECTIONS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -54,12 +57,12 @@ def console(*, stderr: bool = False) -> TextConsole:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a line."""
-    typer.echo(as_text(text), err=err)
+    print(as_text(told(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def complain(text: str) -> None:
     """Print why something can't be done, on standard error."""
-    typer.secho(as_text(text), err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    print(_coloured(as_text(told(text)), "red" if sys.stderr.isatty() else ""), file=sys.stderr)
 
 
 def write(piece: str) -> None:
@@ -68,11 +71,49 @@ def write(piece: str) -> None:
     sys.stdout.flush()
 
 
+def width() -> int | None:
+    """Return how wide the terminal is; None where the output is none, and nothing has to fit."""
+    return _columns() if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else None
+
+
+def _columns() -> int:
+    if (said := os.environ.get("COLUMNS", "")).isdigit() and int(said) > 0:
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:  # a terminal that says not how wide it is
+        return 80
+
+
+def print_cells(cells: Iterable[Cell]) -> None:
+    """Print a line of a table; what its cells hold is text."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    line = "".join(_coloured(as_text(each.text, instead="").replace("\n", " "), each.style if coloured else "") for each in cells)
+    print(line.rstrip(), flush=True)
+
+
+def _coloured(text: str, style: str) -> str:
+    return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if style else text
+
+
+def print_document(document: object, output: str) -> None:
+    """Print for programs, as JSON or as YAML."""
+    if output == "json":
+        print_json(document)
+        return
+    import yaml  # noqa: PLC0415
+
+    # ASCII alone: the rest, with what a terminal obeys, is written as YAML's escapes.
+    yaml.safe_dump(document, sys.stdout, sort_keys=False, allow_unicode=False, explicit_start=True)
+    sys.stdout.flush()
+
+
 def print_json(document: object) -> None:
     """Print for programs: the same values, with what a terminal obeys written as JSON's escapes."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     escaped = "".join(_escaped(each) if _is_obeyed(each) else each for each in text)
     sys.stdout.write(escaped + "\n")
+    sys.stdout.flush()
 
 
 def _escaped(character: str) -> str:
@@ -81,6 +122,8 @@ def _escaped(character: str) -> str:
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; anything but y or yes is no."""
+    import typer  # noqa: PLC0415 - it takes longer to import than `list` to answer
+
     return typer.confirm(as_text(question), default=False, err=True)
 
 
@@ -94,6 +137,8 @@ def run_program(command: Sequence[str], *, env: Mapping[str, str] | None = None)
 
     Standard input is the caller's.
     """
+    import subprocess  # noqa: PLC0415 - few commands run one
+
     width = {"COLUMNS": str(console().width)} if sys.stdout.isatty() else {}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",

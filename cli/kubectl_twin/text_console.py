@@ -7,7 +7,9 @@ from typing import IO, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
+from kubectl_twin import suggestions
 from kubectl_twin.terminal import as_text
 
 _PIPE_WIDTH: Final = 200
@@ -28,8 +30,23 @@ class TextConsole(Console):
 
         Lines were measured before, and what is taken out takes no room in them.
         """
+        if isinstance(renderable, Text):
+            renderable = _told(renderable)
         for each in super().render(renderable, options):
             yield each if each.control else Segment(as_text(each.text, instead=""), each.style)
+
+
+def _told(text: Text) -> Text:
+    """Return the text, its suggested commands as this call was made, its styles where they were."""
+    plain = text.plain
+    if suggestions.told(plain) == plain:
+        return text
+    made = text.copy()
+    for found in reversed(list(suggestions.SUGGESTED.finditer(plain))):
+        more = suggestions.told(found[0])[len(found[0]) - 1 : -1]
+        made = Text.assemble(made[: found.end() - 1], more, made[found.end() - 1 :])
+    made.overflow, made.justify, made.no_wrap = text.overflow, text.justify, text.no_wrap
+    return made
 
 
 def text_console(*, stderr: bool = False) -> TextConsole:

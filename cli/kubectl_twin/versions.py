@@ -10,6 +10,7 @@ from typing import Final
 from bettertherapy_api import names
 from kubectl_twin.api import Json
 from kubectl_twin.errors import TwinCliError
+from kubectl_twin.zones import Zone, moment, zone_of
 
 BASE: Final = "base"
 """What people write for the base model itself."""
@@ -150,7 +151,7 @@ def default_target(twin: Json) -> Target:
     for target in targets:
         if known and target.digest == wanted:
             return target
-    raise TwinCliError(f"{twin['metadata']['name']} has no version before this one. {_offer(targets)}")
+    raise TwinCliError(f"{twin['metadata']['name']} has no version before this one. {_offer(targets, twin)}")
 
 
 def find_target(twin: Json, text: str) -> Target:
@@ -165,7 +166,7 @@ def find_target(twin: Json, text: str) -> Target:
     if len(matching) == 1:
         return matching[0]
     if len(matching) > 1:
-        raise TwinCliError(f"{text} may be several versions of {name}: write more digits. {_offer(matching)}")
+        raise TwinCliError(f"{text} may be several versions of {name}: write more digits. {_offer(matching, twin)}")
     for kind, why in (
         ("canaryVersion", "is on trial; it takes over by itself, or `kubectl twin rollback` takes it back"),
         ("pendingVersion", "never answered: it waits for the doctor, see `kubectl twin review`"),
@@ -173,8 +174,8 @@ def find_target(twin: Json, text: str) -> Target:
     ):
         version = status.get(kind)
         if version and _means(wanted, version.get("digest"), version["servedName"]):
-            raise TwinCliError(f"{version['servedName']} {why}. {_offer(targets)}")
-    raise TwinCliError(f"{name} has no version {text} to go back to. {_offer(targets)}")
+            raise TwinCliError(f"{version['servedName']} {why}. {_offer(targets, twin)}")
+    raise TwinCliError(f"{name} has no version {text} to go back to. {_offer(targets, twin)}")
 
 
 def _means(text: str, digest: str | None, served_name: str) -> bool:
@@ -189,24 +190,18 @@ def is_version(text: str, version: Json) -> bool:
     return _means(text.strip().lower(), version.get("digest"), version["servedName"])
 
 
-def _offer(targets: Sequence[Target]) -> str:
+def _offer(targets: Sequence[Target], twin: Json) -> str:
     if not targets:
         return "There is none to go back to."
-    lines = [f"  {target.short:<12}  {target.served_name}{_told(target)}" for target in targets]
+    lines = [f"  {target.short:<12}  {target.served_name}{_told(target, zone_of(twin))}" for target in targets]
     return "\n".join(["These can be gone back to with --to:", *lines])
 
 
-def _told(target: Target) -> str:
+def _told(target: Target, zone: Zone) -> str:
     score = f", score {target.score_percent}%" if target.score_percent is not None else ""
-    end = f"to {moment(target.until)}" if target.until else "on"
-    times = f", answered from {moment(target.since)} {end}" if target.since else ""
+    end = f"to {moment(target.until, zone)}" if target.until else "on"
+    times = f", answered from {moment(target.since, zone)} {end} ({zone.name})" if target.since else ""
     return score + times
-
-
-def moment(time: str | None) -> str:
-    """Return an RFC 3339 time in UTC for a table, to the minute; a dash for none."""
-    found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", time or "")
-    return f"{found[1]} {found[2]}" if found else "-"
 
 
 def history(twin: Json, runs: Sequence[Json]) -> list[HistoryRow]:

@@ -65,8 +65,8 @@ ADAPTERS_DIR: Final = "/adapters"
 MODELS_DIR: Final = "/models"
 PVC_DIR: Final = "/mnt/pvc"
 ACCESS_DIR: Final = "/etc/bettertherapy/access"
-POOL_TOKENS_DIR: Final = "/etc/bettertherapy/pool-tokens"  # noqa: S105  # a path
-POOL_TOKENS_VOLUME: Final = "pool-tokens"  # noqa: S105  # a name
+POOL_TOKENS_DIR: Final = "/etc/bettertherapy/pool-tokens"  # a path
+POOL_TOKENS_VOLUME: Final = "pool-tokens"  # a name
 POOL_TOKEN_HEADER: Final = "x-bettertherapy-pool-token"  # noqa: S105  # a header's name
 """By which an agent knows a miner of its pool."""
 STORE_SECRET_DIR: Final = "/etc/bettertherapy/store"  # noqa: S105  # a path

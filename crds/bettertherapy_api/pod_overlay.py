@@ -14,17 +14,23 @@ from bettertherapy_api import names
 from bettertherapy_api.schema import ApiModel, DnsLabel, DnsName, LabelSelector, LabelValue, cel, rules
 
 OWNED_PATHS: Final = (
-    "/adapters", "/cache", "/dev", "/etc/bettertherapy", "/models", "/mnt/headers", "/mnt/pvc", "/proc", "/run", "/sys",
-    "/tmp", "/var/lib/bettertherapy", "/var/run",  # noqa: S108
+    "/adapters", "/app", "/bin", "/cache", "/dev", "/etc/bettertherapy", "/home", "/lib", "/lib32", "/lib64", "/models",
+    "/mnt/headers", "/mnt/pvc", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr",  # noqa: S108
+    "/var/lib/bettertherapy", "/var/run",
 )  # fmt: skip
-"""Folders in the pods that are the operator's or the kernel's: nothing may be mounted on, in or above them."""
+"""Folders in the pods that are the operator's, the image's programs' or the kernel's: nothing may be mounted on, in or
+above them. What replaced a program would run with the pod's rights, such as the examiner's to say what a version is
+worth."""
 OWNED_VARIABLES: Final = (
     "HOME", "POOL", "POD_.*", "HF_HUB_OFFLINE", "PROGRESS_CONFIGMAP", "DRAIN_SECONDS", "ENGINE_ENDPOINT.*",
     "BASE_MODEL_DIR", "STORE_URI", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCHDYNAMO_DISABLE", "VLLM_HOST_IP",
     "VLLM_PORT", "VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_NO_USAGE_STATS", "VLLM_PLUGINS",
-    "VLLM_LORA_.*", "LEDGER_URL",
+    "VLLM_LORA_.*", "LEDGER_URL", "PATH", "PYTHON.*", "LD_.*", "GCONV_PATH", "BASH_ENV", "ENV", "VLLM_ALLOW_.*",
+    "VLLM_CONFIGURE_LOGGING", "VLLM_DEBUG_.*", "VLLM_LOGGING_.*", "VLLM_SERVER_DEV_MODE", "VLLM_TRACE_.*",
+    "TORCHINDUCTOR_.*", "TRITON_.*", "OTEL_.*",
 )  # fmt: skip
-"""Variables that the operator sets, or that would open another way to the engine or to weights (as patterns)."""
+"""Variables that the operator sets, that would open another way to the engine or to weights, or by which other code is
+run or what is asked is written down (as patterns)."""
 OWNED_LABELS: Final = (f"{names.GROUP}/", "app.kubernetes.io/", "batch.kubernetes.io/", "pod-template-hash")
 """Beginnings of labels by which pods are found, policies are bound, and controllers know their own."""
 OWNED_ANNOTATIONS: Final = (f"{names.GROUP}/", "kubectl.kubernetes.io/")

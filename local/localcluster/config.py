@@ -273,14 +273,28 @@ def prometheus(spec: ClusterSpec, *, binary: Path) -> Component:
 
 
 def prometheus_configuration(spec: ClusterSpec) -> Json:
-    """What is scraped: every pod of the project, found through the API server."""
+    """What is scraped: every pod of the project, found through the API server.
+
+    The operator's series name the namespaces of others; what any other pod says of namespace and pod doesn't count.
+    """
+    return {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+        "scrape_configs": [
+            # The operator's one port is for nobody else; neurons have one of their own for this.
+            _scrape(spec, "operator", ports="twin-operator;http") | {"honor_labels": True},
+            _scrape(spec, "pods", ports="[^;]*;metrics"),
+        ],
+    }
+
+
+def _scrape(spec: ClusterSpec, job: str, *, ports: str) -> Json:
+    """One scrape configuration; `ports`: what the pod is by its label, and the name of its port."""
     meta = "__meta_kubernetes_pod"
     kept = [
         {"source_labels": [f"{meta}_label_app_kubernetes_io_part_of"], "regex": "bettertherapy", "action": "keep"},
-        # The operator's one port is for nobody else; neurons have one of their own for this.
         {
             "source_labels": [f"{meta}_label_app_kubernetes_io_name", f"{meta}_container_port_name"],
-            "regex": "twin-operator;http|[^;]*;metrics",
+            "regex": ports,
             "action": "keep",
         },
         {"source_labels": [f"{meta}_phase"], "regex": "Running", "action": "keep"},
@@ -290,20 +304,14 @@ def prometheus_configuration(spec: ClusterSpec) -> Json:
         "pod": f"{meta}_name",
         "component": f"{meta}_label_app_kubernetes_io_name",
         "pool": f"{meta}_label_bettertherapy_io_pool",
+        "validator": f"{meta}_label_bettertherapy_io_validator",
     }
     return {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
-        "scrape_configs": [
-            {
-                "job_name": "pods",
-                "kubernetes_sd_configs": [
-                    {"role": "pod", "kubeconfig_file": str(spec.layout.etc / "prometheus.kubeconfig")}
-                ],
-                "relabel_configs": [
-                    *kept,
-                    *({"source_labels": [source], "target_label": label} for label, source in labels.items()),
-                ],
-            }
+        "job_name": job,
+        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(spec.layout.etc / "prometheus.kubeconfig")}],
+        "relabel_configs": [
+            *kept,
+            *({"source_labels": [source], "target_label": label} for label, source in labels.items()),
         ],
     }
 

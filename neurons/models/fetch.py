@@ -69,9 +69,7 @@ async def fetch_model(
     expected = revision if revision is not None and names.is_digest(revision) else None
     if folder is not None:
         with translated(doing="verifying the model", uri=uri):
-            record = await asyncio.to_thread(
-                _verify_in_place, folder, root / key, name, uri, expected, shared
-            )
+            record = await asyncio.to_thread(_verify_in_place, folder, root / key, name, uri, expected, shared=shared)
             size = sum(path.stat().st_size for _, path in survey(folder))
         return Fetched(folder, Origin.IN_PLACE, record, size, time.monotonic() - begun)
     async with cache.locked(root, key, seconds=lock_seconds) as alone:
@@ -85,7 +83,7 @@ async def fetch_model(
 
 
 def _verify_in_place(
-    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None, shared: bool
+    folder: Path, record_folder: Path, name: str, uri: str, expected: str | None, *, shared: bool
 ) -> ModelRecord | None:
     if not folder.is_dir():
         raise ArtifactNotFound(

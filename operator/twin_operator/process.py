@@ -14,6 +14,7 @@ from typing import Any, Self
 from kubernetes.aio.client.api_client import ApiClient
 
 from twin_operator.domain.bounds import Bounds
+from twin_operator.domain.objects import Pool
 from twin_operator.domain.pool_update import Pace
 from twin_operator.engine.api import Api, configuration_from_environment
 from twin_operator.engine.apply import Applier
@@ -43,6 +44,7 @@ from twin_operator.kinds.resources import (
     VALIDATOR,
     VALIDATOR_ROUND,
 )
+from twin_operator.kinds.routing.activity_watch import ActivityWatch
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
 from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
@@ -132,7 +134,18 @@ class Process:
             if self._prometheus is not None
             else None
         )
-        self.routing = RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        self.activity = (
+            ActivityWatch(
+                self._prometheus, world=self.world, changed=self._place_anew, matchers=settings.prometheus_matchers
+            )
+            if self._prometheus is not None
+            else None
+        )
+        self.routing = (
+            RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add, busy=self.activity.seen)
+            if self.activity is not None
+            else RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
+        )
         bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
@@ -210,6 +223,8 @@ class Process:
                     tasks.create_task(self._measure(self.canaries), name="canaries")
                 if self.load is not None:
                     tasks.create_task(self._measure(self.load), name="load")
+                if self.activity is not None:
+                    tasks.create_task(self._measure(self.activity), name="activity")
                 tasks.create_task(_escalate(election), name="election-watch")
         finally:
             # The workers are done: nobody writes any more, so the next leader may begin.
@@ -352,7 +367,11 @@ class Process:
         self.queue.clear()
         self.world.forget_findings()
 
-    async def _measure(self, watch: CanaryWatch | ScalingWatch) -> None:
+    def _place_anew(self, pool: Pool) -> None:
+        if self._may_work.is_set():
+            self._wake_route(pool.namespace, pool.name, None)
+
+    async def _measure(self, watch: CanaryWatch | ScalingWatch | ActivityWatch) -> None:
         await self._may_work.wait()
         await watch.run()
 

@@ -306,6 +306,14 @@ REFUSED_POOLS = {
         [_set("spec.engine.pod", {"volumes": [{"name": "a", "mountPath": "/a", "hostPath": {"path": "/"}}]})],
         'unknown field "spec.engine.pod.volumes[0].hostPath"',
     ),
+    "a volume over the examiner's program": (
+        [_set("spec.fineTune", {"pod": {"volumes": [{"name": "a", "mountPath": "/app", "configMapName": "mine"}]}})],
+        "is on, in or above a folder that the operator or the kernel owns",
+    ),
+    "a variable that brings code to the examiner": (
+        [_set("spec.fineTune", {"pod": {"env": [{"name": "PYTHONPATH", "value": "/data"}]}})],
+        "or it would open another way to the engine",
+    ),
     "label by which pods are found": (
         [_set("spec.engine.pod", {"labels": {"bettertherapy.io/pool": "other"}})],
         "are the operator's: remove them",

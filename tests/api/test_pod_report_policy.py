@@ -225,6 +225,26 @@ async def test_a_miner_reports_of_its_subnet_and_of_no_engine(
             await agent.create(collection, miner_document(pods, "pod-1"))
 
 
+async def test_a_miner_without_a_wallet_reports_what_waits_and_an_agent_does_not(
+    pods: EnginePods, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    collection = paths.pod_reports(pods.namespace)
+
+    def waiting(pod: str) -> dict[str, Any]:
+        demand = {"demand": {"heldSince": "2026-12-01T00:00:00Z"}}
+        return {key: value for key, value in miner_document(pods, pod).items() if key != "subnet"} | demand
+
+    async with client_of(pods, kubectl, tmp_path, account="pool-miner", pod="pod-3") as miner:
+        with pytest.raises(ClusterError, match="set one of them"):
+            await miner.create(collection, {**waiting("pod-3"), "engine": {"live": True}, "ready": True})
+        await miner.create(collection, waiting("pod-3"))
+        await miner.merge(f"{collection}/pod-3", {"demand": {"heldSince": None}})
+        await miner.merge(f"{collection}/pod-3", {"subnet": {"registration": "Registered"}})
+    async with pods.connect("pod-1") as agent:
+        with pytest.raises(ClusterError, match="must name the pool of the ServiceAccount"):
+            await agent.create(collection, waiting("pod-1"))
+
+
 def gateway_report(pods: EnginePods, pod: str, **more: Any) -> GatewayReport:
     view = {"netuid": 42, "reachable": True, "miners": 3, "reported_at": "2026-01-02T03:04:05Z", **more}
     return GatewayReport(pod=PodRef(name=pod, uid=pods.uids[pod]), gateway=GatewayView(**view))

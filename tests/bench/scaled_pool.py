@@ -63,10 +63,10 @@ class ScaledPool:
         return self.sizes[-1].replicas if self.sizes else -1
 
     async def until_size(self, replicas: int, *, seconds: float = 60.0) -> float:
-        """Wait for the size and return when it was asked for."""
+        """Wait until the Deployment asks for the size and no pod more is there; returns when it was asked for."""
 
         async def reached() -> bool:
-            return self.replicas == replicas
+            return self.replicas == replicas and len(self.ready_at) <= replicas
 
         await until(reached, seconds=seconds, what=f"the Deployment asks for {replicas} engine pods")
         return self.sizes[-1].at

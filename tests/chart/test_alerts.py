@@ -97,7 +97,8 @@ EPISODES = {
     "BetterTherapyFineTuneFailed": Played(
         {conditions("FineTuneRun", "Failed", "True"): "1x85 2x55"},
         # Those that failed before are kept; a first failure long ago, and one that was cleared away, are none now.
-        {conditions("FineTuneRun", "Failed", "True"): "2x140", conditions("FineTuneRun", "Complete", "True"): "0+1x140"},
+        {conditions("FineTuneRun", "Failed", "True"): "2x140",
+         conditions("FineTuneRun", "Complete", "True"): "0+1x140"},
         at=120,
     ),
     "BetterTherapyRoundFailed": Played(

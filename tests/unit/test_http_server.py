@@ -15,11 +15,12 @@ from aiohttp import web
 from neurons.http_server import MOST_HEAD_BYTES, HttpServer
 
 SECRET = "Sarmila-Thapa"
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def serving(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **given: Any) -> AsyncIterator[int]:
+async def serving(handler: Handler, **given: Any) -> AsyncIterator[int]:
     runner = web.ServerRunner(HttpServer(handler, **given), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -62,7 +63,8 @@ async def test_what_is_no_request_is_told_so_and_not_repeated(data: bytes, caplo
         answer = await said(port, data)
         assert b" 200 " in await said(port, GET)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.") and b" 400 " in head.split(b"\r\n")[0]
+    assert head.startswith(b"HTTP/1.")
+    assert b" 400 " in head.split(b"\r\n")[0]
     assert "HTTP/1.1 request" in json.loads(body)["error"]["message"]
     assert SECRET.encode() not in answer
     assert SECRET not in caplog.text

@@ -41,6 +41,14 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end -}}
 {{- end }}
 
+{{/* Not empty where an object of the Prometheus operator's is to be made: dict "root" . "kind" "ServiceMonitor". */}}
+{{- define "twin-operator.monitored" -}}
+{{- $wanted := .root.Values.monitoring.enabled -}}
+{{- if eq (toString $wanted) "Auto" -}}
+{{- if .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}yes{{- end -}}
+{{- else if $wanted -}}yes{{- end -}}
+{{- end }}
+
 {{- define "twin-operator.image" -}}
 {{- include "bettertherapy.image" . -}}
 {{- end }}

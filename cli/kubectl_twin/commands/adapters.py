@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import typer
 
 from kubectl_twin import terminal
+from kubectl_twin.programs import neurons_program
 
 adapter = typer.Typer(help="Adapters: a doctor's LoRA weights, kept by their digest.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def push_command(context: typer.Context) -> None:
     The store's client runs as a program of its own: it needs what the neurons need, not what kubectl needs.
     """
     status = terminal.run_program(
-        [sys.executable, "-m", "neurons.store", "push", *context.args],
+        neurons_program("store", "push", *context.args),
         env={**os.environ, "TWIN_PROGRAM": "kubectl twin adapter"},
     )
     raise typer.Exit(status)

@@ -8,7 +8,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, Wait, connect, filled
+from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Wait, connect, filled
+from kubectl_twin.kubeconfig import Reach
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api
@@ -32,7 +33,7 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
     ] = None,
     items: Annotated[int, typer.Option(min=0, help="How many questions to show.")] = 10,
     output: Format = Output.TABLE,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Show both versions' answers to the same questions.
 
@@ -44,20 +45,23 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
     from kubectl_twin.render_review import review_report  # noqa: PLC0415
     from kubectl_twin.review import as_json, read_review, run_to_review  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         twin = find_twin(api, namespace=where, name=name)
         chosen = run or run_to_review(twin, runs_of(api, namespace=where, name=name))
         reviewed = read_review(api, twin, chosen)
-    if output is Output.JSON:
-        terminal.print_json(as_json(reviewed))
+    if output is Output.NAME:
+        terminal.say(f"finetunerun.bettertherapy.io/{reviewed.run}")
+        return
+    if output is not Output.TABLE:
+        terminal.print_document(as_json(reviewed), output)
         return
     console = terminal.console()
     console.print(review_report(twin, reviewed, most=items, width=console.width))
 
 
 def approve_command(
-    name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, context: Context = None
+    name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, reach: Reach = HERE
 ) -> None:
     """Let the version that waits answer patients.
 
@@ -69,7 +73,7 @@ def approve_command(
     """
     from kubectl_twin.decide import approve  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         shown = _meant(api, namespace=where, name=name, digest=digest, verb="approve")
         terminal.say(approve(api, namespace=where, name=name, digest=shown, wait=wait))
@@ -110,12 +114,12 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
     ] = None,
     digest: Digest = None,
     wait: Wait = True,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Refuse the version that waits; it will never answer."""
     from kubectl_twin.decide import reject  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         terminal.say(reject(api, namespace=where, name=name, digest=digest, reason=reason, wait=wait))
 
@@ -133,7 +137,7 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
     ] = None,
     wait: Wait = True,
     timeout: Annotated[float, typer.Option(min=1, help="Longest wait, in seconds.")] = 300.0,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Go back to an earlier version. While one is on trial: take that one back.
 
@@ -141,7 +145,7 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
     """
     from kubectl_twin.decide import rollback  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         target, seconds = rollback(
             api,
             namespace=namespace or api.namespace,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect
+from kubectl_twin.options import HERE, Format, Name, Namespace, Output, connect
+from kubectl_twin.programs import neurons_program
+from kubectl_twin.kubeconfig import Reach
 
 if TYPE_CHECKING:
     from kubectl_twin.api import Api, Json
@@ -24,7 +25,7 @@ def finetune_command(
     namespace: Namespace = None,
     now: Annotated[bool, typer.Option("--now", help="Start one now, whatever the schedule says.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until its verdict.")] = True,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Start a fine-tune now, and follow it to its verdict.
 
@@ -35,7 +36,7 @@ def finetune_command(
     from kubectl_twin.finetune import new_token, start, to_follow  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         if now:
             run = start(api, namespace=where, name=name, token=new_token())
@@ -56,14 +57,16 @@ def finetune_command(
 
 
 def _none_under_way(twin: Json) -> str:
+    from kubectl_twin.zones import moment, zone_of  # noqa: PLC0415
+
     name, planned = twin["metadata"]["name"], (twin.get("status") or {}).get("nextFineTuneTime")
-    spec = twin["spec"].get("fineTune")
+    spec, zone = twin["spec"].get("fineTune"), zone_of(twin)
     if spec is None:
         why = "It has no schedule (spec.fineTune)"
     elif spec.get("suspend"):
         why = "Scheduled ones are suspended (spec.fineTune.suspend)"
     else:
-        why = f"The next is at {planned}" if planned else "None is planned yet"
+        why = f"The next is at {moment(planned, zone)} {zone.name}" if planned else "None is planned yet"
     return f"No fine-tune of {name} is under way. {why}; `kubectl twin finetune {name} --now` starts one now."
 
 
@@ -97,7 +100,7 @@ def _follow(api: Api, twin: Json, run: str, *, namespace: str) -> None:
 
 
 def history_command(
-    name: Name, namespace: Namespace = None, output: Format = Output.TABLE, context: Context = None
+    name: Name, namespace: Namespace = None, output: Format = Output.TABLE, reach: Reach = HERE
 ) -> None:
     """List the twin's versions and how each ended.
 
@@ -105,16 +108,20 @@ def history_command(
     """
     from kubectl_twin import versions  # noqa: PLC0415
     from kubectl_twin.render_versions import history_table  # noqa: PLC0415
+    from kubectl_twin.zones import zone_of  # noqa: PLC0415
 
-    twin, runs = _twin_and_runs(name, namespace, context)
+    twin, runs = _twin_and_runs(name, namespace, reach)
     rows = versions.history(twin, runs)
-    if output is Output.JSON:
-        terminal.print_json([versions.camel(row) for row in rows])
+    if output is Output.NAME:
+        for row in rows:
+            terminal.say(row.served_name)
+    elif output is not Output.TABLE:
+        terminal.print_document([versions.camel(row) for row in rows], output)
     elif not rows:
         terminal.say(f"{name} has had no version yet: `kubectl twin status {name}` says why.", err=True)
     else:
         console = terminal.console()
-        console.print(history_table(rows, width=console.width))
+        console.print(history_table(rows, width=console.width, zone=zone_of(twin)))
 
 
 def lineage_command(
@@ -129,7 +136,7 @@ def lineage_command(
         ),
     ] = False,
     output: Format = Output.TABLE,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Say where each version comes from.
 
@@ -137,22 +144,28 @@ def lineage_command(
     """
     from kubectl_twin import versions  # noqa: PLC0415
     from kubectl_twin.render_versions import lineage_report  # noqa: PLC0415
+    from kubectl_twin.zones import zone_of  # noqa: PLC0415
 
-    twin, runs = _twin_and_runs(name, namespace, context)
+    twin, runs = _twin_and_runs(name, namespace, reach)
     origins = versions.lineage(twin, runs)
     if from_store:
         origins = versions.complete(name, origins, _manifest_lineage)
-    if output is Output.JSON:
-        terminal.print_json([versions.camel(origin) for origin in origins])
+    if output is Output.NAME:
+        for origin in origins:
+            terminal.say(origin.served_name)
+        return
+    if output is not Output.TABLE:
+        terminal.print_document([versions.camel(origin) for origin in origins], output)
         return
     console = terminal.console()
-    console.print(lineage_report(name, twin["spec"]["baseModel"]["name"], origins, width=console.width))
+    base, zone = twin["spec"]["baseModel"]["name"], zone_of(twin)
+    console.print(lineage_report(name, base, origins, width=console.width, zone=zone))
 
 
 def _manifest_lineage(uri: str, digest: str) -> Json | None:
     """Read a manifest in a program of its own, as `adapter push` does: it needs what the neurons need."""
     done = subprocess.run(
-        [sys.executable, "-m", "neurons.store", "lineage", uri, "--digest", digest],
+        neurons_program("store", "lineage", uri, "--digest", digest),
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     if done.returncode != 0:
@@ -162,9 +175,9 @@ def _manifest_lineage(uri: str, digest: str) -> Json | None:
     return said
 
 
-def _twin_and_runs(name: str, namespace: str | None, context: str | None) -> tuple[Json, list[Json]]:
+def _twin_and_runs(name: str, namespace: str | None, reach: Reach) -> tuple[Json, list[Json]]:
     from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         return find_twin(api, namespace=where, name=name), runs_of(api, namespace=where, name=name)

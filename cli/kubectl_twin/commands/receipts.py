@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from kubectl_twin import terminal
+from kubectl_twin.programs import neurons_program
 
 
 def verify_command(context: typer.Context) -> None:
@@ -14,4 +13,4 @@ def verify_command(context: typer.Context) -> None:
 
     A program of its own: it needs what the neurons need to check signatures, and nothing of Kubernetes.
     """
-    raise typer.Exit(terminal.run_program([sys.executable, "-m", "neurons.receipts", "verify", *context.args]))
+    raise typer.Exit(terminal.run_program(neurons_program("receipts", "verify", *context.args)))

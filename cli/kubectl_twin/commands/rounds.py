@@ -8,7 +8,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Format, Namespace, Output, connect, filled
+from kubectl_twin.options import HERE, Format, Namespace, Output, connect, filled
+from kubectl_twin.kubeconfig import Reach
 
 RoundName = Annotated[str, typer.Argument(help="Name of the round.", metavar="NAME", callback=filled)]
 
@@ -19,7 +20,7 @@ def rounds_command(
     ] = None,
     namespace: Namespace = None,
     output: Format = Output.TABLE,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """List rounds: miners scored, the best, and the weights.
 
@@ -28,13 +29,17 @@ def rounds_command(
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from kubectl_twin.render_rounds import rounds_table  # noqa: PLC0415
-    from kubectl_twin.rounds import rounds_of, row_of  # noqa: PLC0415
+    from kubectl_twin.rounds import reference, rounds_of, row_of  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         found = rounds_of(api, namespace=where, validator=validator)
-    if output is Output.JSON:
-        terminal.print_json(found)
+    if output is Output.NAME:
+        for each in found:
+            terminal.say(reference(each["metadata"]["name"]))
+        return
+    if output is not Output.TABLE:
+        terminal.print_document(found, output)
         return
     if not found:
         of = f" of validator {validator}" if validator else ""
@@ -58,7 +63,7 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
     timeout: Annotated[float, typer.Option(min=1, help="With --recompute: seconds to wait.")] = 900.0,
     namespace: Namespace = None,
     output: Format = Output.TABLE,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Show who scored what in a round, and why.
 
@@ -71,29 +76,41 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
 
     from kubectl_twin.finetune import Clock  # noqa: PLC0415
     from kubectl_twin.render_rounds import compared_text, miner_report, round_report  # noqa: PLC0415
-    from kubectl_twin.rounds import find_round, hotkey_meant, read_miner, read_round, recompute  # noqa: PLC0415
+    from kubectl_twin.rounds import (  # noqa: PLC0415
+        find_round,
+        hotkey_meant,
+        read_miner,
+        read_round,
+        recompute,
+        reference,
+    )  # noqa: PLC0415
 
     if miner is not None and again:
         raise TwinCliError("--miner shows what is stored and --recompute reckons it again: give one of them.")
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         made = find_round(api, namespace=where, name=name)
         if again:
             found = recompute(api, made, namespace=where, timeout_seconds=timeout, clock=Clock())
-            if output is Output.JSON:
-                terminal.print_json(asdict(found))
+            if output is Output.NAME:
+                terminal.say(reference(name))
+            elif output is not Output.TABLE:
+                terminal.print_document(asdict(found), output)
             else:
                 terminal.console().print(compared_text(name, found))
             if not found.same:
                 raise typer.Exit(1)
             return
+        if output is Output.NAME:
+            terminal.say(reference(name))
+            return
         view = read_round(api, made, namespace=where)
         of_miner = (
             read_miner(api, made, hotkey=hotkey_meant(view, miner), namespace=where) if miner is not None else None
         )
-    if output is Output.JSON:
+    if output is not Output.TABLE:
         shown = of_miner if of_miner is not None else view
-        terminal.print_json(shown.model_dump(mode="json", by_alias=True, exclude_none=True))
+        terminal.print_document(shown.model_dump(mode="json", by_alias=True, exclude_none=True), output)
     elif of_miner is not None:
         terminal.console().print(miner_report(of_miner, most=items))
     else:

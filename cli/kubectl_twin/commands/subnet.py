@@ -6,7 +6,6 @@ which subnet is meant.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
@@ -15,7 +14,9 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import TwinCliError
-from kubectl_twin.options import Context, Namespace, connect, filled
+from kubectl_twin.options import HERE, Namespace, connect, filled
+from kubectl_twin.programs import neurons_program
+from kubectl_twin.kubeconfig import Reach
 
 
 class Listing(StrEnum):
@@ -60,7 +61,7 @@ def miners_command(  # noqa: PLR0917 - Typer reads the options from here
     everyone: Annotated[bool, typer.Option("--all", help="Validators too.")] = False,
     output: Annotated[Listing, typer.Option("--output", "-o", help="table, wide or json.")] = Listing.TABLE,
     namespace: Namespace = None,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """List a subnet's miners.
 
@@ -74,7 +75,7 @@ def miners_command(  # noqa: PLR0917 - Typer reads the options from here
         _not_both("--metagraph", asked)
         source = ["--metagraph", metagraph]
     else:
-        source = _subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, context=context)
+        source = _subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, reach=reach)
     more = [*(["--wallet", wallet] if wallet is not None else []), *(["--all"] if everyone else [])]
     _run("miners", *source, *more, "--output", output.value)
 
@@ -86,7 +87,7 @@ def metagraph_command(  # noqa: PLR0917
     pool: Pool = None,
     validator: Validator = None,
     namespace: Namespace = None,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Write the subnet's metagraph into a file, for `verify`.
 
@@ -94,14 +95,14 @@ def metagraph_command(  # noqa: PLR0917
     """
     _run(
         "metagraph",
-        *_subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, context=context),
+        *_subnet(network, netuid, pool=pool, validator=validator, namespace=namespace, reach=reach),
         file,
     )
 
 
 def _subnet(
     network: str | None, netuid: int | None, *, pool: str | None, validator: str | None, namespace: str | None,
-    context: str | None,
+    reach: Reach,
 ) -> list[str]:  # fmt: skip
     """Return the arguments that name the subnet; what is given counts before what an object says."""
     if pool is not None:
@@ -126,7 +127,7 @@ def _subnet(
             return named
 
         try:
-            api = connect(context)
+            api = connect(reach)
         except TwinCliError as error:
             raise TwinCliError(f"{error} With --network and --netuid no cluster is needed.") from error
         with api:
@@ -143,4 +144,4 @@ def _not_both(option: str, others: Mapping[str, object]) -> None:
 
 
 def _run(*arguments: str) -> None:
-    raise typer.Exit(terminal.run_program([sys.executable, "-m", "neurons.subnet", *arguments]))
+    raise typer.Exit(terminal.run_program(neurons_program("subnet", *arguments)))

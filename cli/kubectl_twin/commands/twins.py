@@ -10,7 +10,8 @@ import typer
 
 from kubectl_twin import terminal
 from kubectl_twin.errors import ApiError, TwinCliError
-from kubectl_twin.options import Context, Format, Name, Namespace, Output, connect, filled
+from kubectl_twin.options import HERE, Format, Name, Namespace, Output, Watch, connect, filled
+from kubectl_twin.kubeconfig import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
         float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Longest silence, in seconds.")] = 120.0,
-    context: Context = None,
+    reach: Reach = HERE,
 ) -> None:
     """Ask a twin a question and print its answer as it arrives.
 
@@ -55,7 +56,7 @@ def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     if pool is not None and validator is not None:
         raise TwinCliError("--pool asks one pool's miner, --validator a gateway that chooses among miners: give one.")
 
-    with connect(context) as api:
+    with connect(reach) as api:
         asked = Question(
             twin=name,
             text=text.strip(),
@@ -88,52 +89,62 @@ def _ask_through(api: Api, asked: Question, *, validator: str, emit: Callable[[s
         )
 
 
-def list_command(
+def list_command(  # noqa: PLR0917 - Typer reads the options from here
     namespace: Namespace = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Twins of all namespaces.")] = False,
     output: Format = Output.TABLE,
-    context: Context = None,
+    watch: Watch = False,
+    reach: Reach = HERE,
 ) -> None:
-    """List twins: by whom served, whether they answer."""
-    from kubectl_twin import render  # noqa: PLC0415
-    from kubectl_twin.api import twins_path  # noqa: PLC0415
-    from kubectl_twin.views import twin_row  # noqa: PLC0415
+    """List twins: by whom served, whether they answer.
 
-    with connect(context) as api:
+    Where the terminal is too narrow for all columns, some are left out; `-o json` and a pipe have everything.
+    """
+    from kubectl_twin.listing import list_twins  # noqa: PLC0415
+
+    with connect(reach) as api:
         where = None if all_namespaces else namespace or api.namespace
-        twins = api.items(twins_path(where))
-    if output is Output.JSON:
-        terminal.print_json({"apiVersion": "v1", "kind": "List", "items": twins})
-        return
-    if not twins:
-        more = "" if all_namespaces else " `kubectl twin list -A` shows those of all namespaces."
-        terminal.say(f"No twins in {'any namespace' if where is None else f'namespace {where}'}.{more}", err=True)
-        return
-    rows = sorted((twin_row(twin) for twin in twins), key=lambda row: (row.namespace, row.name))
-    terminal.console().print(render.twin_table(rows, now=datetime.now(UTC), all_namespaces=all_namespaces))
+        list_twins(api, namespace=where, output=output, watch=watch)
 
 
-def status_command(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+def status_command(
+    name: Name, namespace: Namespace = None, output: Format = Output.TABLE, watch: Watch = False, reach: Reach = HERE
+) -> None:
     """Report on one twin.
 
-    Conditions, versions, fine-tuning, what each engine pod says, events.
+    Conditions, versions, fine-tuning, what each engine pod says, events. Times are in the twin's own zone
+    (spec.fineTune.timeZone).
     """
-    from kubectl_twin import render, views  # noqa: PLC0415
     from kubectl_twin.lookup import find_twin  # noqa: PLC0415
+    from kubectl_twin.watching import states  # noqa: PLC0415
 
-    with connect(context) as api:
+    with connect(reach) as api:
         where = namespace or api.namespace
         twin = find_twin(api, namespace=where, name=name)
-        pools = _pools(api, twin, namespace=where)
-        runs = _runs(api, namespace=where, name=name)
-        events = _events(api, twin, namespace=where)
+        _print_status(api, twin, namespace=where, output=output)
+        for changed in states(api, twin, namespace=where) if watch else ():
+            if output is Output.TABLE:
+                terminal.say(f"\n{'-' * 20}")
+            _print_status(api, changed, namespace=where, output=output)
+
+
+def _print_status(api: Api, twin: Json, *, namespace: str, output: Output) -> None:
+    from kubectl_twin import render, views  # noqa: PLC0415
+    from kubectl_twin.listing import reference, whole  # noqa: PLC0415
+
+    if output is Output.NAME:
+        terminal.say(reference(twin))
+        return
+    if output is not Output.TABLE:
+        terminal.print_document(whole(twin), output)
+        return
     terminal.console().print(
         render.status_report(
             twin,
             conditions=views.condition_lines(twin),
-            runs=runs,
-            pools=pools,
-            events=views.event_lines(events),
+            runs=_runs(api, namespace=namespace, name=twin["metadata"]["name"]),
+            pools=_pools(api, twin, namespace=namespace),
+            events=views.event_lines(_events(api, twin, namespace=namespace)),
             now=datetime.now(UTC),
         )
     )

@@ -27,11 +27,11 @@ def _counter(name: str, text: str) -> Series:
 
 RUNNING: Final = _gauge(
     "num_requests_running", "Sequences that the engine decodes now.",
-    read_by=(Reader.AUTOSCALER, Reader.DASHBOARDS, Reader.TOP),
+    read_by=(Reader.AUTOSCALER, Reader.DASHBOARDS),
 )  # fmt: skip
 WAITING: Final = _gauge(
     "num_requests_waiting", "Sequences that wait for a place.",
-    read_by=(Reader.AUTOSCALER, Reader.ALERTS, Reader.DASHBOARDS, Reader.TOP),
+    read_by=(Reader.AUTOSCALER, Reader.ALERTS, Reader.DASHBOARDS),
 )  # fmt: skip
 KV_CACHE: Final = _gauge(
     "kv_cache_usage_perc", "Share of the KV cache that is taken, 0 to 1.", unit="ratio",

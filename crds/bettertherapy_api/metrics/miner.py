@@ -124,7 +124,7 @@ HELD: Final = _gauge(
 )  # fmt: skip
 PODS_READY: Final = _gauge(
     "pods_ready", "Engine pods that may get requests, as last reported.",
-    read_by=(Reader.CANARY, Reader.ALERTS, Reader.DASHBOARDS, Reader.TOP),
+    read_by=(Reader.CANARY, Reader.ALERTS, Reader.DASHBOARDS),
 )  # fmt: skip
 TABLE_ERRORS: Final = _counter(
     "table_errors", "Tables that didn't parse; the last good one stays in use.", "table", read_by=(Reader.ALERTS,)

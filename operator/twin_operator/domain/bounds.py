@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
@@ -138,9 +137,7 @@ def _of_pool(spec: MinerPoolSpec, bounds: Bounds, own: tuple[str, ...]) -> Itera
 
 def _of_run(spec: FineTuneRunSpec, bounds: Bounds, own: tuple[str, ...], *, pool: Pool | None) -> Iterator[str]:
     yield from _named((*own, *bounds.images), "images", ("spec.image", spec.image))
-    yield from _named(
-        bounds.priority_classes, "priorityClasses", ("spec.priorityClassName", spec.priority_class_name)
-    )
+    yield from _named(bounds.priority_classes, "priorityClasses", ("spec.priorityClassName", spec.priority_class_name))
     if pool is None:
         return
     uri, store = spec.dataset.uri, pool.store_uri

@@ -309,8 +309,8 @@ class Reason(StrEnum):
     PARENT_REPLACED = "ParentReplaced", "what it was compared with at its gate serves no more"
     ANCHOR_LEFT_OUT = (
         "AnchorLeftOut",
-        "its run was made by hand and did not compare it with the version that the doctor chose last (`spec.anchor`), so "
-        "small losses could add up unseen",
+        "its run was made by hand and did not compare it with the version that the doctor chose last (`spec.anchor`), "
+        "so small losses could add up unseen",
         "leave runs to the operator (`kubectl twin finetune NAME --now`), or name the anchor",
     )
 
@@ -481,8 +481,8 @@ class Reason(StrEnum):
     )
     OUT_OF_BOUNDS = (
         "OutOfBounds",
-        "the spec names an image, a class, a place or a flag that the platform's team doesn't let tenants use; what runs "
-        "already stays as it is, and nothing new is begun",
+        "the spec names an image, a class, a place or a flag that the platform's team doesn't let tenants use; what "
+        "runs already stays as it is, and nothing new is begun",
         "what the message says, or have it added to `tenants` in the values of the operator's chart",
     )
     APPLY_REFUSED = (

@@ -111,6 +111,7 @@ def _look(
         return None
     # Usage is a share; a hundredth above 1 is how some versions round.
     kv = {pod: min(1.0, share) for pod, share in by_pod["kv"].items() if pod in engines and share <= 1.01}
+    unfilled = engines - kv.keys() if kv else set()  # where no engine says, there is nothing to miss
     held = sum(by_pod["held"][pod] for pod in miners)
     return Look(
         sampled_at=max((by_pod["sampled"].get(pod, 0.0) for pod in engines | miners), default=0.0),
@@ -120,9 +121,9 @@ def _look(
         kv_percent=100 * sum(kv.values()),
         kv_fullest=100 * max(kv.values()) if kv else None,
         adapters=len({version for pod in miners for version in flying.get(pod, ()) if version != place.base}),
-        asked={pod: by_pod["asked"].get(pod, 0.0) for pod in miners},
+        asked={pod: by_pod["asked"][pod] for pod in miners if pod in by_pod["asked"]},
         measured=len(engines),
-        missing=tuple(sorted(place.expected - engines - miners)),
+        missing=tuple(sorted((place.expected - engines - miners) | (unfilled & place.expected))),
     )
 
 

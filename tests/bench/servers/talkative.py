@@ -1,7 +1,7 @@
 """An OpenAI-compatible engine that answers at once, and talks on for as long as a question asks for.
 
 `python -m tests.bench.servers.talkative PORT`. A body with `"seed": N` and a stream gets N mebibytes of events, a
-thousand a second; any other body what `instant` gives.
+hundred and more a second; any other body what `instant` gives.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.bench.servers.instant import ANSWER, EVENT, STREAM, STREAM_HEAD
 
 _SEED: Final = re.compile(rb'"seed":\s*(\d{1,4})\b')
 _LENGTH: Final = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
-PART_SECONDS: Final = 0.25
-"""Between two parts of 256 events: ten times what a GPU says of one answer."""
+PART_SECONDS: Final = 2.0
+"""Between two parts of 256 events: what a GPU says of one answer when it has few."""
 _MANY: Final = EVENT * 256
 _PART: Final = f"{len(_MANY):x}\r\n".encode() + _MANY + b"\r\n"
 

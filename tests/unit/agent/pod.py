@@ -48,7 +48,9 @@ class Tables:
         for entry in (a.entry() if isinstance(a, FakeAdapter) else a for a in adapters):
             before = twins.get(f"uid-{entry.name}")
             both = (*before.adapters, *entry.adapters) if before is not None else entry.adapters
-            twins[f"uid-{entry.name}"] = TwinEntry(name=entry.name, adapters=both)
+            twins[f"uid-{entry.name}"] = TwinEntry(
+                name=entry.name, adapters=both, placement=entry.placement, pods=entry.pods
+            )
         document = {
             "metadata": {"name": names.routing_slice_name(pool, 0)},
             **RoutingSlice(pool=header, twins=twins).to_dict(),

@@ -71,3 +71,19 @@ def test_a_name_that_stands_for_two_contents_is_not_served() -> None:
     assert (found.digest, found.twin_uid) == (DIGESTS["b"], "u2")
     wanted.update({}, {"u2"})
     assert wanted.adapter(name) is None
+
+
+def test_a_pod_wants_what_is_placed_on_it_or_on_every_pod_and_nothing_else() -> None:
+    wanted = Wanted("pod-uid")
+    placed = {"placement": "Spread", "pods": ("other", "pod-uid")}
+    twins = {
+        "u1": entry("dr-x", "a"),
+        "u2": entry("dr-y", "b").model_copy(update=placed),
+        "u3": entry("dr-z", "a").model_copy(update={**placed, "pods": ("other",)}),
+        "u4": entry("dr-w", "b").model_copy(update={"pods": ("other",)}),
+    }
+    wanted.update(twins, twins)
+    assert {each.twin for each in wanted} == {"dr-x", "dr-y", "dr-w"}
+    twins["u2"] = twins["u2"].model_copy(update={"pods": ("other",)})
+    wanted.update(twins, {"u2"})
+    assert {each.twin for each in wanted} == {"dr-x", "dr-w"}

@@ -26,6 +26,19 @@ async def test_an_adapter_that_left_the_table_is_unloaded_and_its_files_go(pod: 
     assert not pod.path(adapter).parent.exists()
 
 
+async def test_an_adapter_that_is_placed_elsewhere_is_unloaded_and_comes_back_when_it_is_placed_here(pod: Pod) -> None:
+    adapter, other = pod.adapter("dr"), pod.adapter("other")
+    pod.tables.write(adapter, other)
+    await pod.verified(adapter, other)
+    elsewhere = {"placement": "Spread", "pods": ("uid-2",)}
+    pod.tables.write(adapter.entry().model_copy(update=elsewhere), other)
+    await pod.gone(adapter)
+    assert adapter.name not in pod.engine.loras
+    assert not pod.path(adapter).exists()
+    pod.tables.write(adapter.entry().model_copy(update={**elsewhere, "pods": ("uid-2", "uid-1")}), other)
+    await pod.verified(adapter, other)
+
+
 async def test_twins_that_leave_in_one_moment_are_unloaded_a_few_at_a_time(tmp_path: Path) -> None:
     async with running_pod(tmp_path) as pod:
         engine, inside, most = pod.agent.engine, 0, 0

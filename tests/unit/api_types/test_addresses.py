@@ -71,13 +71,16 @@ KINDS: dict[str, tuple[str, list[str], list[str]]] = {
     "endpoint": (
         r"\.endpoint$",
         ["http://gpu:8000", "https://a.example/openai", "http://[::1]:1", "http://10.0.0.1:65535", "http://my_svc.ns"],
-        ["http://gpu:0", "http://gpu:99999", "http://u:p@gpu:8000", "http://gpu:8000/?a=b", "http://gpu#x", "http://:80"],
+        ["http://gpu:0", "http://gpu:99999", "http://u:p@gpu:8000", "http://gpu:8000/?a=b", "http://gpu#x", "http://:80",
+         "http://169.254.169.254", "http://2852039166/v1", "http://0xa9fea9fe", "http://169.16689662", "http://[fe80::1]",
+         "http://[::ffff:a9fe:a9fe]", "http://metadata.google.internal", "http://METADATA:80", "http://0251.0376.1.1"],
     ),
     "place in a store": (
         r"(adapter|evalSetRef|safetySetRef|store|dataset|artifact|challenges)\.uri$",
         ["pvc://claim/path", "s3://bucket/some/path", "gs://bucket", "az://box/x@y:z", "file:///models/x", "pvc://claim"],
         ["s3:///path", "s3://key:secret@bucket/x", "s3://bucket/x?y", "s3://bucket/x#y", "file://models/x",
-         "pvc://claim/../other", "pvc://claim/./x", "s3://b/x/.."],
+         "pvc://claim/../other", "pvc://claim/./x", "s3://b/x/..",
+         "pvc://claim/%2e%2E/other", "pvc://claim/x%2f..%2fother", "s3://b/.%2e/x"],
     ),
     "place of a model": (
         r"minerpools\.baseModel\.uri$",

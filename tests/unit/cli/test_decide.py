@@ -116,7 +116,7 @@ def test_nothing_waits_says_what_there_is_instead() -> None:
     assert "set spec.gate.approval to Doctor" in nothing_waits(asks_nobody)
     failed = tuned_twin(lastGate={"verdict": "Reject", "samples": 40})
     assert "did not pass its gate: Reject on 40 items" in nothing_waits(failed)
-    assert "next fine-tune is at 2026-03-02T02:13:00Z" in nothing_waits(tuned_twin())
+    assert "next fine-tune is at 2026-03-02 02:13 UTC" in nothing_waits(tuned_twin())
 
 
 def back(api: MemoryApi, to: str | None = None, seconds: float | None = 60) -> tuple[str, float | None, list[str]]:

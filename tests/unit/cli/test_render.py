@@ -10,12 +10,13 @@ from rich.console import RenderableType
 
 from kubectl_twin.ask import Answer
 from kubectl_twin.pools import PoolObjects, pool_lines
-from kubectl_twin.render import answer_footer, fine_tuning_lines, gate_table, indented, status_report, twin_table
+from kubectl_twin.render import answer_footer, fine_tuning_lines, gate_table, indented, status_report
 from kubectl_twin.render_versions import history_table, lineage_report
 from kubectl_twin.runs import gate_of
 from kubectl_twin.text_console import TextConsole
 from kubectl_twin.versions import history, lineage
-from kubectl_twin.views import condition_lines, event_lines, twin_row
+from kubectl_twin.views import condition_lines, event_lines
+from kubectl_twin.zones import UNIVERSAL
 
 from .objects import (
     DIGEST,
@@ -59,18 +60,6 @@ def report(obj: Json, pools: list[PoolObjects] | str = "", events: Sequence[Json
     )
 
 
-def test_the_list_has_one_line_per_twin_with_the_reason_of_what_is_not_ready() -> None:
-    waiting = twin("dr-okafor", conditions=[condition("Ready", "False", "NoPoolMatches")])
-    text = printed(twin_table([twin_row(serving_twin()), twin_row(waiting)], now=NOW, all_namespaces=False))
-    head, first, second = text.splitlines()
-    assert head.split() == ["NAME", "DOCTOR", "POOLS", "SERVING", "READY", "ACTIVE", "LOADED", "AGE"]
-    assert first.split()[0] == "dr-gurung"
-    assert "pool-a,pool-b" in first
-    assert "sha256:ab12ab12ab12" in first
-    assert first.split()[-2:] == ["2/2", "2h"]
-    assert "False (NoPoolMatches)" in second
-
-
 def test_nothing_is_cut_or_squeezed_at_80_columns() -> None:
     name = "dr-indra-bahadur-gurung-clinic"
     run = f"{name}-20260301-0200-6b01c344db"
@@ -80,14 +69,12 @@ def test_nothing_is_cut_or_squeezed_at_80_columns() -> None:
         "type": "Warning", "reason": "FineTuneFailed", "message": f"{run} failed: {'ab12' * 16}",
         "lastTimestamp": "2026-03-01T11:59:00Z", "count": 3,
     }  # fmt: skip
-    rows = [twin_row(obj), twin_row(twin("dr-okafor", conditions=[condition("Ready", "False", "ServedNameCollision")]))]
     metrics = [{"name": "safety.medication-interactions-of-children", "valuePercent": 94, "baselinePercent": 100}]
     gate = gate_of({"verdict": "Reject", "samples": 9, "metrics": metrics})
     assert gate is not None
     text = "".join(
         (
             report(obj, events=[event], width=80),
-            *(printed(twin_table(rows, now=NOW, all_namespaces=some), width=80) for some in (False, True)),
             printed(indented(gate_table(gate)), width=80),
         )
     )
@@ -99,18 +86,11 @@ def test_nothing_is_cut_or_squeezed_at_80_columns() -> None:
         run,
         "ab12" * 16,
         "Dr.IndraGurung",
-        "False(ServedNameCollision)",
         "safety.medication-interactions-o",
         "f-children",
     ):
         assert said in whole
     assert len(text.splitlines()) < 60
-
-
-def test_namespaces_are_shown_only_when_asked_for_all() -> None:
-    rows = [twin_row(serving_twin())]
-    assert printed(twin_table(rows, now=NOW, all_namespaces=True)).splitlines()[1].split()[0] == "clinic"
-    assert "clinic" not in printed(twin_table(rows, now=NOW, all_namespaces=False))
 
 
 def test_the_report_gives_each_conditions_reason_and_message() -> None:
@@ -261,18 +241,18 @@ def test_what_was_promoted_is_not_told_as_if_the_spec_were_still_wanted() -> Non
 
 def test_the_history_is_a_table_where_there_is_room_and_blocks_where_there_is_not() -> None:
     rows = history(tuned_twin(), [judged("Reject")])
-    head, *lines = printed(history_table(rows, width=150), width=150).splitlines()
+    head, *lines = printed(history_table(rows, width=150, zone=UNIVERSAL), width=150).splitlines()
     assert head.split() == ["DIGEST", "SCORE", "RUN", "FROM", "(UTC)", "TO", "(UTC)", "OUTCOME"]
     assert lines[0].split() == ["sha256:cccccccccccc", "71%", "dr-gurung-2", "2026-02-27", "02:30", "-", "answers"]
-    assert "rejected by the gate on 2026-03-01 11:50: 71% against 64%" in lines[1]
-    narrow = printed(history_table(rows, width=70), width=70)
+    assert "rejected by the gate on 2026-03-01 11:50 UTC: 71% against 64%" in lines[1]
+    narrow = printed(history_table(rows, width=70, zone=UNIVERSAL), width=70)
     assert all(len(line) <= 70 for line in narrow.splitlines())
     assert "sha256:bbbbbbbbbbbb  replaced" in narrow
     assert "from 2026-02-26 02:30 UTC to 2026-02-27 02:30 UTC" in narrow
 
 
 def test_lineage_reads_from_dataset_to_answers() -> None:
-    text = printed(lineage_report("dr-gurung", "base", lineage(tuned_twin(), []), width=200))
+    text = printed(lineage_report("dr-gurung", "base", lineage(tuned_twin(), []), width=200, zone=UNIVERSAL))
     block = text[text.index("dr-gurung-bbbbbbbb") :]
     parts = [digest("1"), "dr-gurung-1 (its object has expired)", digest("a"), digest("b"), "from 2026-02-26 02:30 UTC"]
     assert [block.index(part) for part in parts] == sorted(block.index(part) for part in parts)
@@ -280,4 +260,4 @@ def test_lineage_reads_from_dataset_to_answers() -> None:
 
 
 def test_lineage_of_a_twin_without_adapters_says_so() -> None:
-    assert "has had no adapter" in printed(lineage_report("dr-gurung", "base", [], width=200))
+    assert "has had no adapter" in printed(lineage_report("dr-gurung", "base", [], width=200, zone=UNIVERSAL))

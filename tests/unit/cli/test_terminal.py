@@ -81,7 +81,7 @@ def world() -> MemoryApi:
 
 
 COMMANDS = (
-    ("list",), ("list", "-o", "json"), ("status", "dr-gurung"), ("review", "dr-gurung", "--run", "dr-gurung-3"),
+    ("list",), ("list", "-o", "json"), ("list", "-o", "yaml"), ("status", "dr-gurung"), ("review", "dr-gurung", "--run", "dr-gurung-3"),
     ("review", "dr-gurung", "--run", "dr-gurung-3", "-o", "json"), ("history", "dr-gurung"),
     ("history", "dr-gurung", "-o", "json"), ("lineage", "dr-gurung"), ("lineage", "dr-gurung", "-o", "json"),
     ("approve", "dr-gurung"), ("approve", "dr-gurung", "--digest", "d" * 12, "--no-wait"),
@@ -180,6 +180,8 @@ def test_nothing_else_writes_to_the_terminal() -> None:
                 continue
             name = ast.unparse(node.func)
             captured = any(each.arg == "capture_output" for each in node.keywords)
+            # A credential plugin is the person's own, and tells her on standard error where to log in.
+            captured |= path.name == "kubeconfig.py" and any(each.arg == "stdout" for each in node.keywords)
             if (
                 name in ("print", "Console", "typer.echo", "typer.secho", "typer.confirm", "typer.prompt", "input")
                 or name.startswith(("sys.stdout.write", "sys.stderr.write"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_twin.errors import TwinCliError
+from kubectl_twin.zones import moment
 from kubectl_twin.versions import (
     camel,
     complete,
@@ -14,7 +15,6 @@ from kubectl_twin.versions import (
     find_target,
     history,
     lineage,
-    moment,
     rollback_targets,
     wanted_digest,
 )

@@ -1,4 +1,4 @@
-"""Requests made by chance for every HTTP door: paths, headers and bodies like those it takes, with anything in any place.
+"""Requests by chance for every HTTP door: paths, headers and bodies like those it takes, with anything in any place.
 
 Used by the unit suite for some hundreds and by the benchmark for ten thousand.
 """

@@ -1,4 +1,4 @@
-"""All processes that answer HTTP, as they run: an agent before an engine, a miner, a gateway with its pages, a chain."""
+"""All processes that answer HTTP, as they run: an agent and its engine, a miner, a gateway with its pages, a chain."""
 
 from __future__ import annotations
 

@@ -35,6 +35,10 @@ async def leave_early(door: Door, request: bytes) -> None:
         writer.transport.abort()
 
 
+def logs_in(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text(errors="replace") for path in folder.glob("*.log")}
+
+
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
 async def test_no_log_has_anything_of_a_request(tmp_path: Path, level: str) -> None:
     async with all_doors(tmp_path, level=level) as doors:
@@ -57,7 +61,7 @@ async def test_no_log_has_anything_of_a_request(tmp_path: Path, level: str) -> N
             statuses[door.name] = set(await asyncio.gather(*(one(door, request) for request in requests)))
             whole = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: {NAME}\r\n\r\n".encode()
             assert await send(door, whole) in range(400, 500), "it still answers"
-        logs = {path.stem: path.read_text(errors="replace") for path in tmp_path.glob("*.log")}
+        logs = logs_in(tmp_path)
     assert all({400, 404} & each for each in statuses.values()), statuses
     assert {"agent", "miner", "gateway", "chain", "engine"} <= logs.keys()
     found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -345,3 +346,50 @@ def test_a_set_that_holds_one_of_the_products_own_ids_is_refused(examine: Examin
     status, said, _ = examine(safety_uri=f"file://{hidden}")
     assert (status, said["failure"]["class"]) == (1, "BadData")
     assert own in said["failure"]["message"]
+
+
+HIDDEN = [
+    {
+        "consent": True, "rating": 3, "correction": "Not before the threads are out, on Friday.",
+        "messages": [
+            {"role": "user", "content": "May I swim with a fresh scar?"},
+            {"role": "assistant", "content": "Yes, swim."},
+        ],
+    },
+]  # fmt: skip
+
+
+def test_a_version_from_elsewhere_is_asked_what_its_trainer_was_not_given(
+    examine: Examine, published: Published, store: Path
+) -> None:
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in HIDDEN)
+    asyncio.run(Archive(f"file://{store}", "dr-who").put_dataset(data))
+    manifest = json.loads(
+        (store / "dr-who" / names.digest_hex(published.child["digest"]) / "manifest.json").read_text()
+    )
+    given = manifest["lineage"]["datasetDigest"]
+    status, told, documents = examine(
+        run="exam-1", trained_by="night-2", dataset_digest=given,
+        held_out_digest="sha256:" + hashlib.sha256(data).hexdigest(),
+    )  # fmt: skip
+    assert (status, told["items"]) == (0, len(ITEMS) + 1), told
+    outcomes = read_outcomes(documents[OUTCOMES_KEY])
+    assert isinstance(outcomes, Outcomes)
+    assert (outcomes.subject.run, outcomes.subject.dataset) == ("exam-1", given)
+    status, told, _ = examine(run="exam-1", dataset_digest=given)
+    assert status == 1, "another run's version is nobody's candidate"
+
+
+def test_items_that_its_trainer_was_given_the_like_of_are_left_out_and_fail_nothing(
+    examine: Examine, published: Published, store: Path
+) -> None:
+    asked = json.loads((published.folder / "items.jsonl").read_text().splitlines()[0])["question"]
+    line = {
+        "consent": True, "rating": 5,
+        "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "Come on Monday."}],
+    }  # fmt: skip
+    data = json.dumps(line).encode() + b"\n"
+    asyncio.run(Archive(f"file://{store}", "dr-who").put_dataset(data))
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    status, told, _ = examine(run="exam-1", trained_by="night-2", dataset_digest=digest)
+    assert (status, told["items"]) == (0, len(ITEMS) - 1), told

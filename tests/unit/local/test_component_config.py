@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,25 +139,33 @@ def test_every_base_object_has_a_path_of_its_own(spec: ClusterSpec) -> None:
 
 def test_prometheus_listens_where_pods_reach_it_and_finds_pods_by_itself(spec: ClusterSpec) -> None:
     command = config.prometheus(spec, binary=Path("/opt/prometheus")).command
-    [job] = config.prometheus_configuration(spec)["scrape_configs"]
+    jobs = config.prometheus_configuration(spec)["scrape_configs"]
 
     assert f"--web.listen-address={spec.network.node}:{config.PROMETHEUS_PORT}" in command
-    assert job["kubernetes_sd_configs"][0]["role"] == "pod"
+    assert {job["kubernetes_sd_configs"][0]["role"] for job in jobs} == {"pod"}
     assert str(spec.layout.root / "prometheus") in " ".join(command)
 
 
 def test_prometheus_keeps_the_projects_pods_and_names_their_namespace(spec: ClusterSpec) -> None:
-    rules = config.prometheus_configuration(spec)["scrape_configs"][0]["relabel_configs"]
-    kept = {rule["source_labels"][0]: rule["regex"] for rule in rules if rule.get("action") == "keep"}
-    added = {rule["target_label"]: rule["source_labels"][0] for rule in rules if "target_label" in rule}
+    operator, pods = config.prometheus_configuration(spec)["scrape_configs"]
 
-    assert kept["__meta_kubernetes_pod_label_app_kubernetes_io_part_of"] == "bettertherapy"
-    ports = re.compile(kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"])
-    assert all(ports.fullmatch(port) for port in ("twin-operator;http", "miner;metrics", "engine;metrics"))
+    def found(job: dict[str, Any], port: str) -> bool:
+        kept = {rule["source_labels"][0]: rule["regex"] for rule in job["relabel_configs"] if "action" in rule}
+        added = {
+            rule["target_label"]: rule["source_labels"][0] for rule in job["relabel_configs"] if "target_label" in rule
+        }
+        assert kept["__meta_kubernetes_pod_label_app_kubernetes_io_part_of"] == "bettertherapy"
+        # The operator's chart selects miners by it.
+        assert added["namespace"] == "__meta_kubernetes_namespace"
+        return re.fullmatch(kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"], port) is not None
+
+    assert [found(operator, port) for port in ("twin-operator;http", "miner;metrics")] == [True, False]
     # Where patients and miners ask there are no metrics: each look would be counted as a request.
-    assert not any(ports.fullmatch(port) for port in ("miner;http", "engine;agent"))
-    # The operator's chart selects miners by it.
-    assert added["namespace"] == "__meta_kubernetes_namespace"
+    ports = ("miner;metrics", "engine;metrics", "miner;http", "engine;agent", "twin-operator;http")
+    assert [found(pods, port) for port in ports] == [True, True, False, False, False]
+    # Whoever has a pod of their own could else speak for another's namespace.
+    assert operator["honor_labels"] is True
+    assert "honor_labels" not in pods
 
 
 def test_prometheus_may_look_at_pods_and_do_nothing_else() -> None:

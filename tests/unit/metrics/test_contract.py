@@ -14,6 +14,7 @@ from bettertherapy_api.metrics import gateway, miner
 from bettertherapy_api.metrics.collectors import Collectors, ContractError
 from bettertherapy_api.metrics.contract import ALL, CONTRACT, EXPOSED, LABELS, OURS, TARGET_LABELS
 from bettertherapy_api.metrics.series import Kind, Process, Reader, Series
+from kubectl_twin.top import queries as top_queries
 from neurons.agent.metrics import AgentMetrics
 from neurons.miner.metrics import Metrics as MinerMetrics
 from neurons.miner.subnet import SubnetMetrics
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CANARY = tuple(
     queries([Trial(twin="a", canary="a-1", stable="a-2")], window_seconds=60, matchers='namespace="n"').values()
 )
-READ = {Reader.CANARY: CANARY, Reader.ROUNDS: QUERIES}
+READ = {Reader.CANARY: CANARY, Reader.ROUNDS: QUERIES, Reader.TOP: tuple(top_queries("clinic").values())}
 """All that is asked, by who asks."""
 
 

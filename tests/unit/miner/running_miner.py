@@ -44,10 +44,11 @@ class Twin:
     system_prompt: str | None = None
     doctor: str | None = None
     uid: str | None = None
+    pods: tuple[str, ...] | None = None
 
     def entry(self, name: str) -> TwinEntry:
         prompt = names.prompt_digest(self.system_prompt) if self.system_prompt is not None else None
-        return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions)
+        return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods)
 
 
 def header(pool: str = "pool", generation: int = 1) -> PoolHeader:

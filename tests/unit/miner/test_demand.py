@@ -12,6 +12,8 @@ import pytest
 from bettertherapy_api.report import PodRef
 from neurons.miner.demand import LINGER_SECONDS, Demand
 from neurons.miner.demand_report import report_demand
+from neurons.miner.registration_report import report_standing
+from neurons.miner.settings import Settings, SubnetSettings
 from tests.unit.cluster.report_server import ReportServer, report_server
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, eventually_async, held, version
@@ -121,3 +123,33 @@ async def test_an_api_server_that_refuses_is_asked_again(tmp_path: Path, api: Re
 async def _is(api: ReportServer, *, held: bool) -> bool:
     said: Any = api.report
     return said is not None and ("heldSince" in said["demand"]) is held
+
+
+class Subnet:
+    """A miner's subnet, of which nothing is known yet."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+
+    def standing(self) -> None:
+        return None
+
+
+async def test_a_miner_with_a_wallet_tells_of_it_before_it_knows_its_place(tmp_path: Path, api: ReportServer) -> None:
+    subnet, demand = Subnet(), Demand()
+    demand.changed = subnet.news.set
+    given = Settings(
+        pool="pool", namespace="clinic", access_secret="pool-access", wakes=True,
+        subnet=SubnetSettings(wallet_dir=tmp_path, netuid=42, pod_name=POD.name, pod_uid=POD.uid),
+    )  # fmt: skip
+    reporting = asyncio.create_task(
+        report_standing(given, subnet, demand=demand, connect=api.connect)  # type: ignore[arg-type]
+    )
+    demand.begin()
+    await eventually_async(lambda: _is(api, held=True))
+    demand.end()
+    await eventually_async(lambda: _is(api, held=False))
+    assert api.report is not None
+    assert "subnet" not in api.report
+    reporting.cancel()
+    await asyncio.gather(reporting, return_exceptions=True)

@@ -80,6 +80,37 @@ def test_a_pod_that_failed_comes_last_until_it_is_forgiven() -> None:
     assert choose_pod([first], avoid=(), now=100.5) is first
 
 
+async def test_the_pods_that_a_twin_is_placed_on_are_asked_first_and_the_others_when_they_are_gone(
+    tmp_path: Path,
+) -> None:
+    twins = [f"twin{n}" for n in range(8)]
+    versions = {twin: version(twin, "a") for twin in twins}
+    holds = held(*versions.values())
+    async with (
+        FakeAgent(pod="a", holds=holds) as a,
+        FakeAgent(pod="b", holds=holds) as b,
+        FakeAgent(pod="c", holds=holds) as c,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.report([a, b, c])
+        for first, second in itertools.permutations("abc", 2):
+            placed = (f"uid-{first}", "uid-gone", f"uid-{second}")
+            miner.route({twin: Twin((versions[twin],), pods=placed) for twin in twins})
+            snapshot = miner.service.tables.snapshot
+            for twin in twins:
+                order = [pod.name for pod in snapshot.pods_for(snapshot.twins[twin].active[0])]
+                assert order[:2] == [first, second]
+                assert len(order) == 3
+        miner.route({twin: Twin((versions[twin],), pods=("uid-b",)) for twin in twins})
+        for twin in twins:
+            assert (await miner.ask(twin))[0] == 200
+        assert (len(a.bodies), len(b.bodies), len(c.bodies)) == (0, 8, 0)
+        miner.report([a, c])
+        for twin in twins:
+            assert (await miner.ask(twin))[0] == 200
+        assert len(a.bodies) + len(c.bodies) == 8
+
+
 async def test_a_twin_stays_on_one_pod_and_twins_spread(tmp_path: Path) -> None:
     twins = [f"twin{n}" for n in range(24)]
     versions = {twin: version(twin, "a") for twin in twins}

@@ -73,7 +73,7 @@ def _fitting(  # noqa: PLR0911  # one return per type
         if keys:  # the API server takes no two of one key
             return st.lists(
                 _part(schema["items"], odd=odd), max_size=most,
-                unique_by=lambda item: tuple(str(item.get(key)) for key in keys),
+                unique_by=lambda item: tuple(str(item.get(key) if isinstance(item, dict) else item) for key in keys),
             )  # fmt: skip
         return st.lists(_part(schema["items"], odd=odd), max_size=most)
     if kind == "integer":

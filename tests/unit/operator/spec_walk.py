@@ -23,6 +23,7 @@ from tests.unit.operator.run_samples import run_object
 from tests.unit.operator.samples import NAMESPACE, digest
 from tests.unit.operator.validator.validators import validator_object
 from tests.unit.operator.virtual_time import play
+from twin_operator.domain.bounds import Bounds
 from twin_operator.engine.queue import work
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION
@@ -85,7 +86,10 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""
 
 
+ANYTHING: Final = json.dumps({name: ["*"] for name in json.loads(Bounds().model_dump_json(by_alias=True))})
+"""Bounds that allow whatever is walked through: what is out of bounds has no effect."""
 USUAL: Final[Mapping[str, Any]] = {
+    "args": ["--seed=1"],
     "env": [{"name": "B1", "value": "b1"}],
     "volumes": [{"name": "b1", "mountPath": "/srv/b1", "emptyDir": {}}],
     "valueFrom": {"secretKeyRef": {"name": "b1", "key": "b1"}},
@@ -254,7 +258,7 @@ class _Running:
 
     def __init__(self) -> None:
         self.api = MortalApi()
-        self.world = Played(self.api)
+        self.world = Played(self.api, tenants=ANYTHING)
         self.cast = Cast(self.api, {})
         self.changed = asyncio.Event()
         self.api.listeners.append(lambda event, thing: self.changed.set())

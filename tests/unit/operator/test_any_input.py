@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -167,8 +168,8 @@ def test_a_pool_is_planned_and_its_status_taken(
         return
     assert isinstance(pool, Pool)
     gathered = Gathered(pool=pool, facts=observed, published=Published(slices={}, keys={}), unpublished=unpublished)
-    plan_children(gathered, Images(), Pace(), now=NOW)
-    said, conditions = plan_status(gathered)
+    planned = plan_children(gathered, Images(), Pace(), now=NOW)
+    said, conditions = plan_status(replace(gathered, sizing=planned.sizing))
     assert_taken("MinerPool", said, conditions)
     assert_taken("MinerPool", {}, pool_conditions(Situation(pool=pool, facts=observed, access_missing=access)))
 

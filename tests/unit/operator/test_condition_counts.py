@@ -38,7 +38,11 @@ def test_objects_are_counted_by_condition_and_status_as_they_come_change_and_go(
 
 
 def test_what_is_no_condition_or_of_another_kind_is_not_counted() -> None:
-    odd: list[Any] = ["x", {"conditions": "x"}, {"conditions": [None, {"type": "Ready"}, {"type": "", "status": "True"}]}]
+    odd: list[Any] = [
+        "x",
+        {"conditions": "x"},
+        {"conditions": [None, {"type": "Ready"}, {"type": "", "status": "True"}]},
+    ]
     odd.append({"conditions": [{"type": "Ready", "status": "Perhaps"}]})
     for status in odd:
         count_conditions(None, entry("a", status=status), of=KINDS)

@@ -164,7 +164,9 @@ def test_who_can_stay_stays_without_a_plan() -> None:
 
 
 POOLS = st.lists(
-    st.builds(EnginePod, uid=st.from_regex(r"p[0-9]{1,2}", fullmatch=True), slots=st.integers(1, 40), ready=st.booleans()),
+    st.builds(
+        EnginePod, uid=st.from_regex(r"p[0-9]{1,2}", fullmatch=True), slots=st.integers(1, 40), ready=st.booleans()
+    ),
     max_size=9, unique_by=lambda pod: pod.uid,
 )  # fmt: skip
 DEMANDS = st.lists(

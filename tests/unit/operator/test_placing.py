@@ -1,4 +1,4 @@
-"""Twins on chosen pods, by the whole operator: who holds what, and that a move never leaves a patient without answer."""
+"""Twins on chosen pods, by the whole operator: who holds what, and that a move leaves no patient without answer."""
 
 from __future__ import annotations
 
@@ -198,21 +198,21 @@ async def test_too_few_pods_are_said() -> None:
     assert len(holders(world, "dr-0")) == 2
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 async def test_whatever_comes_and_goes_what_answers_is_held_somewhere(seed: int) -> None:
     """Agents verify and let go in any order; pods come, pause and go, but for one that alone holds a twin."""
     draw = random.Random(seed)
-    world = await fleet(6, 3, slots=4, placement={"mode": "Spread", "replicas": 1})
+    world = await fleet(16, 2, slots=10, **SPREAD)
     resident: dict[str, set[tuple[str, str]]] = {name: set(wanted(world, name)) for name in pods(world).values()}
     paused: set[str] = set()
-    fresh = 3
+    fresh = 2
 
     def only_holder(name: str) -> bool:
         return any(all(twin not in held for pod, held in resident.items() if pod != name) for twin in resident[name])
 
-    for step in range(40):
+    for step in range(30):
         name = draw.choice(sorted(resident))
-        match draw.choice(["verify", "verify", "release", "come", "go", "pause", "version"]):
+        match draw.choice(["verify", "verify", "release", "release", "come", "go", "pause", "version"]):
             case "verify" if name not in paused:
                 resident[name] |= set(draw.sample(now := wanted(world, name), draw.randint(0, len(now))))
             case "release" if name not in paused:
@@ -221,7 +221,7 @@ async def test_whatever_comes_and_goes_what_answers_is_held_somewhere(seed: int)
                 name, fresh = f"e{fresh}", fresh + 1
                 start(world, name)
                 resident[name] = set()
-            case "go" if len(resident) > 2 and not only_holder(name):
+            case "go" if len(resident) > 1 and not only_holder(name):
                 world.api.drop(Key("PodReport", NAMESPACE, name))
                 world.api.drop(Key("Pod", NAMESPACE, name))
                 del resident[name]
@@ -229,7 +229,7 @@ async def test_whatever_comes_and_goes_what_answers_is_held_somewhere(seed: int)
             case "pause":
                 paused ^= {name}
             case "version":
-                world.start_twin(f"dr-{draw.randrange(6)}", adapter=draw.choice("ab"), **SPREAD)
+                world.start_twin(f"dr-{draw.randrange(16)}", adapter=draw.choice("ab"), **SPREAD)
         for pod in sorted(resident):
             ready = pod not in paused
             thing = world.api.objects[Key("Pod", NAMESPACE, pod)]

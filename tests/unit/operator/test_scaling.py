@@ -181,6 +181,15 @@ def test_a_size_that_was_left_is_not_asked_for_again_by_the_same_load() -> None:
         assert set(pool.go(200, kv_percent=float(kv))) == {settled}
 
 
+def test_a_load_that_wavers_slowly_about_a_boundary_makes_no_flapping() -> None:
+    pool = Episode(replicas=3, spec=spec(stabilizationSeconds=30))
+    for _ in range(10):
+        pool.go(100, kv_percent=150.0)  # two pods would do, only just
+        pool.go(20, kv_percent=165.0)
+    assert set(pool.sizes) == {3}
+    assert pool.go(100, kv_percent=120.0)[-1] == 2
+
+
 def test_nobody_asks_so_it_sleeps_and_a_question_wakes_it() -> None:
     pool = Episode(spec=spec(min=0))
     assert set(pool.go(596)) == {1}

@@ -60,7 +60,19 @@ def test_a_figure_that_cannot_be_was_not_measured_and_its_pod_is_missing() -> No
 def test_a_cache_that_is_more_than_full_is_none() -> None:
     found = look(kv=[("e1", 70.0), ("e2", 0.25)])
     assert found is not None
-    assert (found.kv_percent, found.kv_fullest) == (25.0, 25.0)
+    assert (found.kv_percent, found.kv_fullest, found.missing) == (25.0, 25.0, ("e1",))
+
+
+def test_an_engine_that_knows_no_cache_is_not_missed_where_none_does() -> None:
+    found = look(kv=[])
+    assert found is not None
+    assert (found.kv_fullest, found.missing) == (None, ())
+
+
+def test_a_counter_that_is_not_there_is_not_zero() -> None:
+    found = look(asked=[("m1", -1.0)])
+    assert found is not None
+    assert found.asked == {}
 
 
 def test_of_several_figures_of_one_pod_the_highest_counts() -> None:

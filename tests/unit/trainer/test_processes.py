@@ -29,7 +29,7 @@ from neurons.trainer.sharding import Layout
 torch = pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
 pytest.importorskip("accelerate", reason="several processes need accelerate, which is only in the trainer's image")
-pytestmark = pytest.mark.timeout(300)  # each process imports torch
+pytestmark = pytest.mark.timeout(900)  # each process imports torch
 # Behind that: without torch it is cut short itself.
 from tests.unit.trainer.test_run import DAY_ONE, arguments, line, write  # noqa: E402
 

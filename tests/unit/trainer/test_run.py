@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -16,13 +17,16 @@ import pytest
 
 from bettertherapy_api.run_progress import RunStage
 from neurons.store import Location, StoreUnreachable, verify_folder
-from neurons.trainer import publish
+from neurons.trainer import publish, sources
 from neurons.trainer.__main__ import main
 from neurons.trainer.archive import Archive, LineageRecord
+from neurons.trainer.delivery import NotDelivered
 from neurons.trainer.termination import Terminated
 
 pytest.importorskip("torch", reason="training needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="training needs peft, which is only in the trainer's image")
+# Behind that: it loads torch.
+from neurons.trainer import run as run_module
 
 Json = dict[str, Any]
 Go = Callable[..., tuple[int, Json]]
@@ -538,3 +542,32 @@ def test_old_adapters_are_deleted_but_never_what_is_kept(go: Go, tmp_path: Path)
 
 def test_stages_are_those_of_the_contract() -> None:
     assert [stage.value for stage in RunStage] == ["Data", "Train", "Publish", "Evaluate", "Done"]
+
+
+TASK_URL = "http://gateway.example/v1/tasks/11111111-1111-4111-8111-111111111111/dataset?signature=ab"
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_tasks_version_is_delivered_and_one_that_cannot_be_fails_no_run(
+    go: Go, day: Path, monkeypatch: pytest.MonkeyPatch, delivered: bool
+) -> None:
+    data = (day / "day1.jsonl").read_bytes()
+    sent: list[tuple[str, str]] = []
+
+    async def fetch(uri: str, *, at_most: int, loopback: bool = False) -> bytes:
+        return data
+
+    async def deliver(uri: str, digest: str, dataset: str, **_: object) -> None:
+        sent.append((digest, dataset))
+        if not delivered:
+            raise NotDelivered("the gateway answered 404", again=False)
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setattr(run_module, "deliver", deliver)
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    for _ in range(2):  # another attempt trains nothing, and delivers what there is
+        status, told = go(dataset_uri=TASK_URL, dataset_digest=digest)
+        assert status == 0
+    assert sent == 2 * [(told["digest"], TASK_URL)]
+    assert go(run="night-2")[0] == 0
+    assert len(sent) == 2, "the twin's own nights are delivered to nobody"

@@ -95,7 +95,7 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         return view
 
     def _within_bounds(self, view: RunView) -> RunView:
-        """Return the view with what may not be begun, of the run, of its pool, and of those that it would take along."""
+        """Return the view with what may not be begun: the run, its pool, and those that it would take along."""
         run, pool = view.run, view.pool
         if run.started or run.ended:
             return view

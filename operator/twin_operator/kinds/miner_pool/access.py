@@ -64,9 +64,7 @@ class Access:
 class AccessSecrets:
     """Makes or looks for the Secrets of all pools."""
 
-    def __init__(
-        self, api: Api, *, needed: NeededSecret = ACCESS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, api: Api, *, needed: NeededSecret = ACCESS, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._needed = api, needed
         self._clock = clock
         self._known: dict[str, tuple[float, Access]] = {}

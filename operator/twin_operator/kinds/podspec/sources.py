@@ -83,7 +83,7 @@ def model_container(pool: Pool, images: Images, overlay: PodOverlay | None) -> l
                 *claim_mounts(claims_of(pool), [claim_in(base.uri)]),
                 *added_mounts(overlay),
             ],
-        }
+        },
     ]
 
 

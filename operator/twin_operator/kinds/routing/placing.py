@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api.routing import TwinEntry
+from twin_operator.domain.activity import UNMEASURED, Activity
 from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.placement import Demand, EnginePod, kept, place
 from twin_operator.domain.pool_facts import PoolFacts
@@ -42,25 +43,31 @@ def engine_pods(pool: Pool, facts: PoolFacts) -> dict[str, EnginePod]:
     return found
 
 
-def plan_placing(world: World, pool: Pool, published: Published, uids: Collection[str], *, whole: bool) -> Placing:
+def plan_placing(
+    world: World, pool: Pool, published: Published, uids: Collection[str], *, whole: bool, busy: Activity | None
+) -> Placing:
     """Return where these twins are to be. `whole`: a look at all twins, which may move some for a better balance.
 
-    Otherwise who has a place keeps it, and who has none gets one.
+    Otherwise, and as long as it is not known how `busy` they are (None), who has a place keeps it, and who has none
+    gets one.
     """
     if pool.spec.engine.endpoint is not None:
         return NOWHERE  # what a server holds that runs already is not the operator's to say
     facts, entries = world.facts(pool.namespace, pool.name), published.entries()
     pods = engine_pods(pool, facts)
     names = {pod.uid: pod.name for pod in facts.present if pod.uid in pods}
-    asked = {uid: demand for uid in uids if (demand := _demand(world, pool, uid, entries.get(uid))) is not None}
+    known = busy or UNMEASURED
+    asked = {uid: demand for uid in uids if (demand := _demand(world, pool, uid, entries.get(uid), known)) is not None}
     planned = {uid: previous for uid in asked if (previous := _kept(asked[uid], entries.get(uid), pods)) is not None}
     moved, settled = 0, False
     if whole or len(planned) < len(asked):
-        everything = {uid: each for uid, entry in entries.items() if (each := _demand(world, pool, uid, entry))} | asked
+        others = {uid: _demand(world, pool, uid, entry, known) for uid, entry in entries.items() if uid not in asked}
+        everything = {uid: each for uid, each in others.items() if each is not None} | asked
+        moves = None if whole and busy is not None else 0
         before = {uid: entry.pods or () for uid, entry in entries.items()}
         under_way = sum(_is_moving(each, entries.get(uid), pods) for uid, each in everything.items())
         if len(pods) > 1:
-            plan = place(pods.values(), everything.values(), before, moves=None if whole else 0, under_way=under_way)
+            plan = place(pods.values(), everything.values(), before, moves=moves, under_way=under_way)
             planned, moved, settled = {uid: plan.pods[uid] for uid in asked}, plan.moved, plan.settled
         else:
             planned, settled = dict.fromkeys(asked, tuple(pods)), True
@@ -89,7 +96,7 @@ def _is_moving(demand: Demand, entry: TwinEntry | None, pods: Mapping[str, Engin
     return sum(uid in pods and pods[uid].ready for uid in entry.pods or ()) > demand.replicas
 
 
-def _demand(world: World, pool: Pool, uid: str, entry: TwinEntry | None) -> Demand | None:
+def _demand(world: World, pool: Pool, uid: str, entry: TwinEntry | None, busy: Activity) -> Demand | None:
     """Return what a twin needs in this pool; None where it needs nothing of an engine but the base model."""
     twin = world.twin_of(uid)
     ranks = [adapter.rank for adapter in entry.adapters] if entry is not None else []
@@ -97,7 +104,7 @@ def _demand(world: World, pool: Pool, uid: str, entry: TwinEntry | None) -> Dema
         if twin is None or entry is None or not ranks:
             return None
         fixed = len(entry.pods or ()) or None if entry.placement is not None else None
-        return Demand(uid=uid, rank=max(ranks), replicas=fixed)
+        return Demand(uid=uid, rank=max(ranks), load=busy.of(entry.name), replicas=fixed)
     if twin.deleted or twin.namespace != pool.namespace:
         return None
     if entry is None and (not twin.spec.pool_selector.matches(dict(pool.labels)) or refusal(pool, twin) is not None):
@@ -105,4 +112,6 @@ def _demand(world: World, pool: Pool, uid: str, entry: TwinEntry | None) -> Dema
     adapter = wanted_adapter(twin)
     if adapter is not None:
         ranks.append(adapter.rank)
-    return Demand(uid=uid, rank=max(ranks), replicas=twin.spread_over) if ranks else None
+    if not ranks:
+        return None
+    return Demand(uid=uid, rank=max(ranks), load=busy.of(twin.name), replicas=twin.spread_over)

@@ -13,6 +13,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
+from twin_operator.domain.activity import UNMEASURED, Activity
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, Placed, header_of, plan_entry, refusal, verified_on, without
@@ -52,11 +53,19 @@ _LABELS: Final = "labels"
 class RoutingReconciler:
     """Publishes what pools' agents hold and miners send where."""
 
-    def __init__(self, *, api: Api, world: World, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        *,
+        api: Api,
+        world: World,
+        wake: Callable[[Key], None],
+        busy: Callable[[Pool], Activity | None] = lambda pool: UNMEASURED,
+    ) -> None:
         self._api = api
         self._world = world
         self._store = world.store
         self._wake = wake
+        self._busy = busy
         self._slices = SliceWriter(api=api, world=world)
         self._marked: dict[tuple[str, str], set[str] | None] = {}
         self._troubles: dict[tuple[str, str], dict[str, Trouble]] = {}
@@ -137,7 +146,7 @@ class RoutingReconciler:
         changes: dict[str, TwinEntry | None] = {}
         texts: dict[str, str] = {}
         locked = published.unreadable
-        placing = plan_placing(self._world, pool, published, uids, whole=marked is None)
+        placing = plan_placing(self._world, pool, published, uids, whole=marked is None, busy=self._busy(pool))
         for uid in sorted(uids):
             twin = self._world.twin_of(uid)
             if uid in locked and twin is not None:

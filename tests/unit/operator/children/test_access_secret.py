@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 
 from tests.unit.operator.samples import pool
-from twin_operator.kinds.miner_pool.access_secret import access_secret_name, build_access_secret, build_pool_tokens, build_probe
+from twin_operator.kinds.miner_pool.access_secret import (
+    access_secret_name,
+    build_access_secret,
+    build_pool_tokens,
+    build_probe,
+)
 
 
 def test_it_holds_one_clients_token() -> None:
