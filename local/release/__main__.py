@@ -36,6 +36,14 @@ def check_version(version: str, repository: Path) -> None:
             )
 
 
+def clear(out: Path) -> None:
+    """Make the folder, or empty it where a release made it; raises ReleaseError where something else is in it."""
+    if out.exists() and any(out.iterdir()) and not (out / "images.json").exists():
+        raise ReleaseError(f"{out} holds what no release made: name another folder, or remove it yourself")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+
 def _say(words: str) -> None:
     print(f"  {words}", flush=True)
 
@@ -68,7 +76,7 @@ def _bills(out: Path, version: str, catalog: Catalog, folder: Path) -> None:
 
 
 @_APP.command()
-def release(
+def release(  # noqa: PLR0917 - a command's options
     version: Annotated[str, typer.Argument(help="Such as 1.2.3; pyproject.toml must say the same.")],
     out: Annotated[Path, typer.Option(help="The folder; what is in it is replaced.")] = REPOSITORY / "dist",
     images: Annotated[bool, typer.Option(help="Build the images that need no registry.")] = True,
@@ -79,8 +87,7 @@ def release(
     """Make a release into a folder, and print how it is published. Nothing leaves this machine."""
     catalog, cache = Catalog(), Paths.from_environment()
     check_version(version, REPOSITORY)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    clear(out)
     references: dict[str, dict[str, str]] = {}
     if images:
         built = builder.build([], catalog=catalog, paths=cache, report=lambda title, _: _say(title))

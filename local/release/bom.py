@@ -138,7 +138,9 @@ def document(name: str, version: str, packages: Iterable[Package], *, source: st
             licenses=[licences.make_from_string(each.licence)] if each.licence else (),
             # One package has a file for each platform, and a component the hashes of one file alone.
             hashes=[HashType.from_composite_str(each.hashes[0])] if len(each.hashes) == 1 else (),
-            properties=[Property(name="bettertherapy:file", value=digest) for digest in each.hashes if len(each.hashes) > 1],
+            properties=[
+                Property(name="bettertherapy:file", value=digest) for digest in each.hashes if len(each.hashes) > 1
+            ],
         )  # fmt: skip
         bom.components.add(component)
         bom.register_dependency(bom.metadata.component, [component])

@@ -12,7 +12,7 @@ CHARTS = ("twin-operator", "twin-miner", "twin-validator")
 
 
 def package(folder: Path, out: Path, *, version: str, helm: str, names: Sequence[str] = CHARTS) -> list[Path]:
-    """Pack the charts of `folder` into `out` with this version, which their images' tags are too; return the archives."""
+    """Pack the charts of `folder` into `out` with this version, which is their images' tag too; return the archives."""
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         run(

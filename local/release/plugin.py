@@ -1,7 +1,7 @@
 """The kubectl plugin as one file that runs with any Python 3.11 to 3.13, and krew's manifest for it.
 
-The file is a zip with a head, as Python's zipapp makes it. What is the same for all platforms and Pythons lies in `any/`,
-what is compiled in a folder for each; at its first start both are unpacked into the user's cache.
+The file is a zip with a head, as Python's zipapp makes it. What is the same for all platforms and Pythons lies in
+`any/`, what is compiled in a folder for each; at its first start both are unpacked into the user's cache.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def lock(repository: Path, *, uv: str) -> str:
         asked.write_text("\n".join(project["dependencies"]))
         return run(
             [
-                uv, "pip", "compile", str(asked), "-q", "--no-header", "--no-annotate", "--generate-hashes", "--universal",
-                "--python-version", "3.11", "-c", str(repository / "requirements" / "dev.txt"),
+                uv, "pip", "compile", str(asked), "-q", "--no-header", "--no-annotate", "--generate-hashes",
+                "--universal", "--python-version", "3.11", "-c", str(repository / "requirements" / "dev.txt"),
             ]
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from release import charts, plugin, seals
-from release.__main__ import check_version
+from release.__main__ import check_version, clear
 from release.errors import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,6 +28,16 @@ def test_the_version_is_that_of_the_projects() -> None:
         check_version("99.0.0", ROOT)
     with pytest.raises(ReleaseError, match="no version such as"):
         check_version("v1", ROOT)
+
+
+def test_only_a_releases_own_folder_is_emptied(tmp_path: Path) -> None:
+    clear(tmp_path / "dist")
+    (tmp_path / "dist" / "images.json").write_text("{}")
+    clear(tmp_path / "dist")
+    assert not list((tmp_path / "dist").iterdir())
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ReleaseError, match="holds what no release made"):
+        clear(tmp_path)
 
 
 @pytest.fixture(scope="module")
