@@ -11,13 +11,15 @@ KEEP ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+VERSION ?=
+RELEASE_ARGS ?=
 
 export PYTHON
 BIN := .venv/bin
 LOCAL := $(BIN)/python -m localcluster
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status kubeconfig test unit images lint format generate lock bench clean
+.PHONY: help venv demo up down status kubeconfig test unit images release lint format generate lock bench clean
 .NOTPARALLEL:
 
 help: ## List the commands
@@ -64,6 +66,10 @@ unit: venv ## Run the tests that need no cluster
 
 images: venv ## Build the images; with REGISTRY= push them too
 	@$(BIN)/python -m imagebuilder $(if $(REGISTRY),push $(REGISTRY),build) $(IMAGES)
+
+release: venv ## Make the release VERSION= into dist/; pushes nothing
+	@$(if $(VERSION),,echo "say which: make release VERSION=1.2.3" >&2; exit 1)
+	@$(BIN)/python -m release $(VERSION) $(RELEASE_ARGS)
 
 lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Makes each chart's values.schema.json, its README's table and its shared templates, the alerts and the dashboards.
+"""Makes what charts have of other files: values.schema.json, the README's table, shared templates, alerts, dashboards.
 
 `python charts/generate.py [--check]`.
 
@@ -159,14 +159,14 @@ def files() -> dict[Path, str]:
         readme = CHARTS / chart / "README.md"
         head, _, rest = readme.read_text().partition(BEGIN)
         made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+    for copy, source in COPIES.items():
+        made[CHARTS / copy] = (CHARTS / source).read_text()
     operator = CHARTS / "twin-operator" / "files"
     made[operator / "rules.yaml"] = (
         "# Made by charts/generate.py of bettertherapy_api.metrics.alerts.\n"
         + yaml.safe_dump(rules(), sort_keys=False, width=1000)
     )
     made |= {operator / "dashboards" / name: text for name, text in dashboards.files().items()}
-    for copy, source in COPIES.items():
-        made[CHARTS / copy] = (CHARTS / source).read_text()
     return made
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,9 @@ class Devices:
 
 
 def devices() -> Devices:
-    """Return the GPUs that this process sees."""
+    """Return the GPUs that this process sees; none where there is no torch to see them with."""
+    if find_spec("torch") is None:
+        return Devices(count=0)
     import torch  # noqa: PLC0415 - seconds to import, and absent where only the rest is tested
 
     if not torch.cuda.is_available():

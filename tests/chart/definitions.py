@@ -24,7 +24,8 @@ def folder(module: str) -> Path:
     with tempfile.TemporaryDirectory() as empty:
         done = subprocess.run(
             ["go", "mod", "download", "-json", f"{module}@{version}"],
-            cwd=empty, env={**os.environ, "GOFLAGS": "-mod=mod"}, capture_output=True, text=True, timeout=110, check=True,
+            cwd=empty, env={**os.environ, "GOFLAGS": "-mod=mod"},
+            capture_output=True, text=True, timeout=110, check=True,
         )  # fmt: skip
     found = json.loads(done.stdout)
     assert found["Sum"] == digest, f"{module} {version} is not what it was"

@@ -215,7 +215,8 @@ def test_secrets_are_found_in_the_schemas() -> None:
     assert {
         ("twin-miner", "access.existingSecret"), ("twin-miner", "pool.store.secretRef.name"),
         ("twin-miner", "pool.miner.walletSecretRef.name"), ("twin-miner", "pool.imagePullSecrets[0].name"),
-        ("twin-miner", "twins[0].gate.judgeRef.secretRef.name"), ("twin-validator", "validator.ledger.uriSecretRef.name"),
+        ("twin-miner", "twins[0].gate.judgeRef.secretRef.name"),
+        ("twin-validator", "validator.ledger.uriSecretRef.name"),
     } <= set(PLACES)  # fmt: skip
 
 

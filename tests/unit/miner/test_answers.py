@@ -168,7 +168,8 @@ async def test_only_the_body_reaches_the_engine(tmp_path: Path) -> None:
     async with FakeAgent(pod="a", holds=held(INDRA)) as agent, RunningMiner(tmp_path) as miner:
         await serve(miner, agent)
         await miner.ask("indra", headers={"X-Patient": "Ram", "x-session-id": "s"})
-        assert set(agent.headers[0]) <= {"host", "content-type", "content-length", "accept", "x-twin-name"}
+        own = {"host", "content-type", "content-length", "accept", "x-twin-name", "traceparent"}
+        assert set(agent.headers[0]) <= own
 
 
 async def test_an_engines_refusal_of_a_request_is_passed_on(tmp_path: Path) -> None:

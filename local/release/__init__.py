@@ -1,0 +1,1 @@
+"""What a release consists of, made into one folder: charts, the plugin, bills of materials, checksums, signatures."""
