@@ -36,6 +36,13 @@ def filled(param: typer.CallbackParam, value: str | None) -> str | None:
     return value
 
 
+def all_filled(param: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+    """Return the values; raises TwinCliError where one is blank."""
+    for each in values or ():
+        filled(param, each)
+    return values
+
+
 Name = Annotated[str, typer.Argument(help="Name of the twin.", callback=filled)]
 Namespace = Annotated[
     str | None,
@@ -83,7 +90,10 @@ _REACH: Final[dict[str, Any]] = {
         str | None, typer.Option("--as", help="Act as this user.", metavar="USER", callback=filled)
     ],
     "as_groups": Annotated[
-        list[str] | None, typer.Option("--as-group", help="With --as: of this group. May be repeated.", metavar="GROUP")
+        list[str] | None,
+        typer.Option(
+            "--as-group", help="With --as: of this group. May be repeated.", metavar="GROUP", callback=all_filled
+        ),
     ],
 }  # fmt: skip
 

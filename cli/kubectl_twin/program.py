@@ -23,6 +23,7 @@ app = typer.Typer(
     name="kubectl-twin",
     help="Ask AI doctor twins, see why one does not answer, fine-tune them, and decide which version answers.",
     no_args_is_help=True,
+    add_completion=False,  # kubectl completes its plugins itself: see `completion`
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

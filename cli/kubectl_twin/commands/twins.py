@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kubectl_twin.pools import PoolLine
 
 
+_INTERRUPTED = 130
+
+
 def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     name: Name,
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
@@ -122,10 +125,15 @@ def status_command(
         where = namespace or api.namespace
         twin = find_twin(api, namespace=where, name=name)
         _print_status(api, twin, namespace=where, output=output)
-        for changed in states(api, twin, namespace=where) if watch else ():
-            if output is Output.TABLE:
-                terminal.say(f"\n{'-' * 20}")
-            _print_status(api, changed, namespace=where, output=output)
+        if not watch:
+            return
+        try:
+            for changed in states(api, twin, namespace=where):
+                if output is Output.TABLE:
+                    terminal.say(f"\n{'-' * 20}")
+                _print_status(api, changed, namespace=where, output=output)
+        except KeyboardInterrupt:  # Typer would call it aborted
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 def _print_status(api: Api, twin: Json, *, namespace: str, output: Output) -> None:

@@ -99,6 +99,8 @@ def test_an_empty_version_to_go_back_to_is_refused(tmp_path: Path) -> None:
         (("status", ""), "NAME is empty"),
         (("list", "-n", ""), "--namespace is empty"),
         (("list", "--context", " "), "--context is empty"),
+        (("list", "--as", "a", "--as-group", ""), "--as-group is empty"),
+        (("list", "--kubeconfig", ""), "--kubeconfig is empty"),
         (("approve", "dr-x", "--digest", ""), "--digest is empty"),
         (("reject", "dr-x", "--reason", ""), "--reason is empty"),
         (("review", "dr-x", "--run", ""), "--run is empty"),
