@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from typing import TYPE_CHECKING, Final
@@ -94,14 +95,23 @@ def open_forward(access: Access, line: socket.socket, *, namespace: str, pod: st
         )  # fmt: skip
     except WebSocketException as error:
         line.close()
-        said = str(error).strip().splitlines()
         raise TwinCliError(
-            f"The API server opened no connection to pod {pod} in namespace {namespace}: "
-            f"{said[0][:300] if said else 'no reason given'}. You need the right to create pods/portforward: "
-            f"`kubectl auth can-i create pods/portforward -n {namespace}`."
+            f"The API server opened no connection to pod {pod} in namespace {namespace}: {_refusal(error)}. If it is a "
+            f"right that you lack, it is that to create pods/portforward: `kubectl auth can-i create pods/portforward "
+            f"-n {namespace}`."
         ) from error
     except OSError as error:
         line.close()
         raise TwinCliError(f"The connection to pod {pod} through the API server broke: {error}. Try again.") from error
     line.settimeout(None)
     return Forward(asked)
+
+
+def _refusal(error: Exception) -> str:
+    """Return what the API server said, without the headers that the library tells with it."""
+    status, body = getattr(error, "status_code", None), getattr(error, "resp_body", None)
+    try:
+        said = str(json.loads(body or b"")["message"])
+    except (ValueError, LookupError, TypeError):
+        said = str(error).split(" -+-+- ")[0].strip() or "no reason given"
+    return (said if status is None else f"{status}: {said.removeprefix('Handshake status ')}")[:300].rstrip(".")

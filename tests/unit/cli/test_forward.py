@@ -127,7 +127,11 @@ def test_who_may_not_forward_is_told_so() -> None:
 
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(403)
+            body = b'{"kind": "Status", "message": "no such pod"}'
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -135,6 +139,8 @@ def test_who_may_not_forward_is_told_so() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     api = Api(Access(f"http://127.0.0.1:{server.server_address[1]}", "clinic", [], None, None, None))
-    with pytest.raises(TwinCliError, match=r"403 Forbidden.* `kubectl auth can-i create pods/portforward -n clinic`"):
+    with pytest.raises(
+        TwinCliError, match=r"clinic: 403: no such pod\. .* `kubectl auth can-i create pods/portforward -n clinic`"
+    ):
         api.forward(namespace="clinic", pod="p", port=8090)
     server.shutdown()
