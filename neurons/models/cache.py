@@ -98,6 +98,8 @@ def new_partial(root: Path, key: str, *, alone: bool) -> Path:
         kept = root / f".{key}{_PARTIAL_SUFFIX}"
         kept.mkdir(exist_ok=True)
         kept.chmod(0o755)
+        for half in kept.glob(".cache/**/*.incomplete"):
+            half.unlink()  # the hub's client never goes on with half a file, and names each attempt's anew
         return kept
     partial = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=_PARTIAL_SUFFIX, dir=root))
     partial.chmod(0o755)

@@ -32,6 +32,8 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     damage: set[str] = field(default_factory=set)
     """Files whose bytes are changed on the way."""
+    stalls: int | None = None
+    """After so many bytes of the weights nothing comes any more."""
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -74,7 +76,7 @@ class Hub:
             ]
         )
 
-    async def resolve(self, request: web.Request) -> web.Response:
+    async def resolve(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["path"]
         content = (self.folder / name).read_bytes()
         if request.method == "GET":
@@ -82,7 +84,14 @@ class Hub:
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{git_id(content)}"'}
         if name in self.damage:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        return web.Response(body=content, headers=headers)
+        if request.method != "GET" or self.stalls is None or name != "model.safetensors":
+            return web.Response(body=content, headers=headers)
+        answer = web.StreamResponse(headers=headers)
+        answer.content_length = len(content)
+        await answer.prepare(request)
+        await answer.write(content[: self.stalls])
+        await asyncio.Event().wait()
+        return answer
 
 
 def git_id(content: bytes) -> str:
@@ -96,7 +105,7 @@ def refusal(code: str, message: str, *, status: int) -> web.Response:
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     hub = Hub(write_model(tmp_path / "repository"))
-    runner = web.AppRunner(hub.app())
+    runner = web.AppRunner(hub.app(), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -107,16 +116,20 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 
 
 async def fetch(hub: Hub, tmp_path: Path, *extra: str, uri: str = f"hf://{REPO}") -> tuple[int, str, str]:
+    process = await begin(hub, tmp_path, *extra, uri=uri)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def begin(hub: Hub, tmp_path: Path, *extra: str, uri: str = f"hf://{REPO}") -> asyncio.subprocess.Process:
     """Run the command in a process of its own: the client reads HF_ENDPOINT when it is imported."""
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "neurons.models", "fetch", "--uri", uri, "--name", "smol"),
         *("--dest", str(tmp_path / "models"), *extra),
         env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 async def test_a_model_is_fetched_from_the_hub(hub: Hub, tmp_path: Path) -> None:
@@ -151,6 +164,28 @@ async def test_damaged_weights_are_refused(hub: Hub, tmp_path: Path) -> None:
     assert status == 1
     assert "damaged" in err
     assert not (tmp_path / "models" / "current").exists()
+
+
+async def test_after_a_kill_files_that_came_whole_are_not_fetched_again_and_halves_are_gone(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.stalls = 10_000
+    process = await begin(hub, tmp_path)
+    models = tmp_path / "models"
+    async with asyncio.timeout(60):
+        while not all(list(models.rglob(name)) for name in ("*.incomplete", "config.json", "tokenizer.json")):
+            assert process.returncode is None
+            await asyncio.sleep(0.05)
+    process.kill()
+    await process.wait()
+    hub.stalls = None
+    hub.asked.clear()
+    status, _, err = await fetch(hub, tmp_path)
+    assert status == 0, err
+    assert [asked for asked in hub.asked if asked.startswith("get")] == ["get model.safetensors"]
+    here, there = (folder / "model.safetensors" for folder in (models / "current", hub.folder))
+    assert here.read_bytes() == there.read_bytes()
+    assert not list(models.rglob("*.incomplete"))
 
 
 async def test_the_expected_digest_may_stand_beside_a_revision_in_the_uri(hub: Hub, tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
 from localcluster.tools import tool_of
+from neurons.models import sources
 from neurons.models.fetch import Origin, fetch_model
 from neurons.store import (
     AccessDenied,
@@ -33,10 +35,14 @@ from neurons.store import (
     read_manifest,
 )
 from neurons.store import fetch_adapter as fetch
+from neurons.store.locations import Location
 
 from ..models.conftest import write_model
 from .conftest import BASE
 from .lora_files import lora, write_lora
+
+if TYPE_CHECKING:
+    from obstore import GetResult
 
 pytestmark = pytest.mark.cluster
 
@@ -212,6 +218,47 @@ async def test_a_base_model_is_fetched_into_the_cache(service: Service, tmp_path
     fetched = await fetch_model(uri="s3://models/smol", name="smol", revision=None, root=tmp_path / "cache")
     assert fetched.origin is Origin.FETCHED
     assert (fetched.folder / "model.safetensors").is_file()
+
+
+async def test_a_base_model_goes_on_where_its_download_broke_off_while_its_etag_is_the_same(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for changed in (False, True):
+        folder = write_model(service.bucket / f"resumed-{changed}")
+        weights, chunks, root = folder / "model.safetensors", Location.chunks, tmp_path / f"cache-{changed}"
+        uri = f"s3://adapters/resumed-{changed}"
+
+        async def until_the_middle(
+            self: Location, result: GetResult, *, name: str, chunks: Any = chunks
+        ) -> AsyncIterator[bytes]:
+            async for chunk in chunks(self, result, name=name):
+                if name == "model.safetensors":
+                    yield chunk[:8192]
+                    raise StoreUnreachable("gone")
+                yield chunk
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sources, "_SYNC_BYTES", 4096)
+            patched.setattr(Location, "chunks", until_the_middle)
+            with pytest.raises(StoreUnreachable):
+                await fetch_model(uri=uri, name="m", revision=None, root=root)
+        if changed:
+            write_model(folder, seed=5)
+        begun: list[int | None] = []
+        get_rest = Location.get_rest
+
+        async def told(
+            self: Location, name: str, *, start: int, tag: str, begun: Any = begun, get_rest: Any = get_rest
+        ) -> GetResult | None:
+            begun.append(start)
+            found: GetResult | None = await get_rest(self, name, start=start, tag=tag)
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Location, "get_rest", told)
+            fetched = await fetch_model(uri=uri, name="m", revision=None, root=root)
+        assert begun == ([] if changed else [8192])
+        assert (fetched.folder / "model.safetensors").read_bytes() == weights.read_bytes()
 
 
 async def test_keys_that_were_rotated_reach_a_pod_that_runs(
