@@ -130,7 +130,7 @@ async def test_a_fine_tune_is_asked_for_and_followed_to_its_verdict(world: Clust
     assert said.code == 0, said.err
     assert "training · 40% · step 4 of 10 · loss 0.900 · about 5 min left" in said.err
     assert "Promote on 200 items" in said.out
-    assert "It waits for the doctor: `kubectl twin review dr-a`" in said.out
+    assert f"It waits for the doctor: `kubectl twin review dr-a -n {world.namespace}`" in said.out
 
 
 async def test_what_stands_in_the_way_is_said_and_nothing_stays_asked_for(world: Cluster, twin: Plugin) -> None:

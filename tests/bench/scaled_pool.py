@@ -226,7 +226,7 @@ async def _start_pod(
         "KUBECONFIG": str(kubeconfig), "POOL": POOL, "POD_NAMESPACE": world.namespace, "POD_NAME": pod,
         "POD_UID": world.uids[pod], "AGENT_HOST": ip, "AGENT_PORT": str(names.AGENT_PORT),
         "ENGINE_SOCKET": str(socket), "ENGINE_RUN_DIR": str(home / "run"), "ADAPTERS_DIR": str(home / "adapters"),
-        "PVC_DIR": str(folder / "pvc"),
+        "PVC_DIR": str(folder / "pvc"), "POOL_TOKENS_DIR": str(_pool_tokens(folder)),
     }  # fmt: skip
     stack = contextlib.ExitStack()
     stack.enter_context(processes.running(engine, home / "engine.log"))
@@ -260,12 +260,20 @@ def _miner(
     access = folder / "access"
     access.mkdir()
     (access / "bench").write_text(TOKEN)
+    tokens = _pool_tokens(folder)
+    tokens.mkdir()
+    (tokens / "0").write_text("miner-of-this-pool")
     command = [
         sys.executable, "-m", "neurons.miner", "--pool", POOL, "--namespace", world.namespace, "--host", "127.0.0.1",
         "--port", str(port), "--metrics-port", str(metrics_port), "--access-dir", str(access), "--drain-delay", "0",
-        "--wakes", "--hold-seconds", "120",
+        "--tokens-dir", str(tokens), "--wakes", "--hold-seconds", "120",
     ]  # fmt: skip
     return command, {"KUBECONFIG": str(kubeconfig), "POD_NAME": "miner-0", "POD_UID": world.uids["miner-0"]}
+
+
+def _pool_tokens(folder: Path) -> Path:
+    """Where the kubelet would mount what the pool's miners are known by."""
+    return folder / "tokens"
 
 
 def _target(address: str, namespace: str, pod: str) -> dict[str, Any]:
