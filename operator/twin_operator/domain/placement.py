@@ -13,8 +13,9 @@ the next on a ring but the emptiest that fits. Three steps:
    pod within the bounds; among equals a rendezvous hash decides, so that nothing depends on the order of the input.
    Ranks have homes: pods in the order of the ranks that they hold are cut in proportion to what each rank weighs.
 3. *Repair*: single moves, and exchanges of two twins of different rank, each of which must lower what is beyond the
-   bounds (slots before count before load before rank). As that can't go on forever, the plan of a plan is itself. At
-   most one pod's share of twins is moved at once; what is left is for the next plan.
+   bounds (slots before count before load before rank), with the homes of ranks as they are after it. As that can't go
+   on forever, the plan of a plan is itself. At most one pod's share of twins is moved at once; what is left is for the
+   next plan.
 
 A pod that is there and not ready keeps its twins, and others stand in for it until it is back.
 """
@@ -103,7 +104,7 @@ def place(
     if not usable:
         return Plan(pods=dict.fromkeys(wanted, ()), displaced=0, moved=0, settled=True)
     had = {uid: [pod for pod in dict.fromkeys(previous.get(uid, ())) if pod in known] for uid in wanted}
-    copies = _copies(wanted.values(), had, len(usable))
+    copies = _copies(wanted.values(), {uid: sum(pod in usable for pod in had[uid]) for uid in wanted}, len(usable))
     board = _Board(usable, wanted, copies)
     missing: list[tuple[Demand, int]] = []
     for uid, twin in wanted.items():
@@ -144,7 +145,8 @@ def _ordered(
     return (*had, *sorted((pod for pod in now if pod not in had), key=lambda pod: _draw(twin, pod)))
 
 
-def _copies(twins: Iterable[Demand], before: Mapping[str, Sequence[str]], pods: int) -> dict[str, int]:
+def _copies(twins: Iterable[Demand], before: Mapping[str, int], pods: int) -> dict[str, int]:
+    """Return on how many pods each twin is to be; `before`: on how many it was that can be asked."""
     listed = list(twins)
     share = max(HOT_LOAD, HOT_SHARE * sum(twin.load or 0 for twin in listed) / pods)
     found = {}
@@ -153,7 +155,7 @@ def _copies(twins: Iterable[Demand], before: Mapping[str, Sequence[str]], pods: 
             found[twin.uid] = max(1, min(twin.replicas, pods))
             continue
         needed = max(1, min(pods, math.ceil((twin.load or 0) / share)))
-        had = min(pods, len(before[twin.uid]))
+        had = min(pods, before[twin.uid])
         # One more than it needs it keeps, so that a load at the border moves nothing.
         found[twin.uid] = had if needed < had <= needed + 1 and needed > 1 else needed
     return found
@@ -257,7 +259,7 @@ class _Board:
             self._homes[rank_class] = frozenset(place.pod.uid for place in order[first : last + 1])
         for uid, place in self._places.items():
             place.top = max((each for each, home in self._homes.items() if uid in home), default=0)
-            place.spoiling = sum(self._classes[twin] > place.top for twin in place.twins)
+            place.spoiling = sum(count for each, count in place.by_class.items() if each > place.top)
 
     def best(self, twin: Demand) -> str:
         """Return the pod that takes one more copy of the twin."""
@@ -297,18 +299,34 @@ class _Board:
 
     def repair(self, allowed: int) -> int:
         """Move what lowers the excess, at most so many places; return how many were moved."""
+        self.settle_homes()  # what was filled has its ranks too
         moved = 0
         while moved < allowed:
             steps = self._next_repair()
             if steps is None or moved + len(steps) > allowed:
                 break
-            for twin, source, target in steps:
-                self.take(twin, source)
-                self.put(twin, target)
+            self._apply(steps)
             moved += len(steps)
         return moved
 
+    def _apply(self, steps: Sequence[tuple[Demand, str, str]]) -> None:
+        for twin, source, target in steps:
+            self.take(twin, source)
+            self.put(twin, target)
+        self.settle_homes()
+
     def _next_repair(self) -> list[tuple[Demand, str, str]] | None:
+        """Return the next moves, if all is better after them: they may move the homes by which they were chosen."""
+        steps = self._chosen_repair()
+        if steps is None:
+            return None
+        before = _total(self._excess(place) for place in self._places.values())
+        self._apply(steps)
+        after = _total(self._excess(place) for place in self._places.values())
+        self._apply([(twin, target, source) for twin, source, target in reversed(steps)])
+        return steps if after < before else None
+
+    def _chosen_repair(self) -> list[tuple[Demand, str, str]] | None:
         excess = {uid: self._excess(place) for uid, place in self._places.items()}
         for part in range(4):
             found = [uid for uid in excess if excess[uid][part] and (part < 3 or self._is_worth_it(self._places[uid]))]
