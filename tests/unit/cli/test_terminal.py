@@ -112,6 +112,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         monkeypatch.setattr(sys, "stderr", out)
         monkeypatch.setattr(sys, "argv", ["kubectl-twin", *arguments])
         monkeypatch.setenv("TERM", "xterm-256color" if tty else "dumb")
+        monkeypatch.setenv("COLUMNS", "200")  # no column goes for want of room
         with contextlib.suppress(SystemExit):
             plugin.main()
         monkeypatch.undo()
