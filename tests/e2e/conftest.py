@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from bettertherapy_api import names
 from demo.curriculum import LEARNER
 from localcluster import Cluster
 from tests.conftest import ROOT, Kubectl
@@ -104,6 +105,12 @@ class Clinic:
     def token(self) -> str:
         data = self.get("secret", f"{POOL}-access")["data"]
         return base64.b64decode(next(iter(data.values()))).decode()
+
+    @property
+    def as_miner(self) -> dict[str, str]:
+        """By what an agent knows the pool's miners."""
+        data = self.get("secret", f"{POOL}-pool-tokens")["data"]
+        return {names.POOL_TOKEN_HEADER: " ".join(base64.b64decode(token).decode() for token in data.values())}
 
     @property
     def miner(self) -> str:

@@ -38,17 +38,20 @@ def test_no_route_that_controls_the_engine_is_reachable(clinic: Clinic) -> None:
     assert ("POST", "/v1/load_lora_adapter") in routes, "the engine itself must have the route, or this proves nothing"
     assert len(routes) > 15
     before = clinic.ask("dr-indra-gurung")
+    agent, miner, as_miner = clinic.agent, clinic.miner, clinic.as_miner
     for method, path in [*routes, *UNLISTED]:
         if (method, path) in ALLOWED:
             continue
         concrete = path.replace("{adapter_name}", "x").replace("{response_id}", "x")
-        closed_at = {clinic.agent, clinic.miner}
+        closed_at = {agent, miner}
         if (method, path) in MINERS_OWN:
-            closed_at.remove(clinic.miner)
+            closed_at.remove(miner)
         if (method, path) in AGENTS_OWN:
-            closed_at.remove(clinic.agent)
+            closed_at.remove(agent)
         for target in closed_at:
-            answer = http(method, target + concrete, body={"lora_name": "x", "lora_path": "/tmp"}, token=clinic.token)
+            known = as_miner if target == agent else None
+            body = {"lora_name": "x", "lora_path": "/tmp"}
+            answer = http(method, target + concrete, body=body, token=clinic.token, headers=known)
             assert answer.status in {404, 405}, f"{method} {concrete} answered {answer.status} at {target}"
     assert clinic.ask("dr-indra-gurung").text == before.text
 
@@ -68,6 +71,14 @@ def test_the_pod_listens_on_the_agents_two_ports_only(clinic: Clinic) -> None:
 
 def test_an_unverified_name_is_refused_before_the_engine_sees_it(clinic: Clinic) -> None:
     body = {"model": "dr-nobody-00000000", "messages": [{"role": "user", "content": "hello"}]}
-    answer = http("POST", f"{clinic.agent}/v1/chat/completions", body=body)
+    answer = http("POST", f"{clinic.agent}/v1/chat/completions", body=body, headers=clinic.as_miner)
     assert answer.status == 421
     assert answer.headers["x-twin-retry"]
+
+
+def test_an_agent_answers_nobody_but_the_miners_of_its_pool(clinic: Clinic) -> None:
+    agent = clinic.agent
+    for path in ("/v1/models", "/v1/chat/completions", "/tokenize", "/agent/v1/status"):
+        body = {"model": "dr-indra-gurung", "messages": [{"role": "user", "content": "hello"}]}
+        answer = http("POST" if path != "/v1/models" else "GET", agent + path, body=body, token=clinic.token)
+        assert answer.status == 401, f"{path} answered {answer.status} to who is no miner"
