@@ -7,6 +7,7 @@ it gives the right weights a system prompt that was written for something else.
 
 from __future__ import annotations
 
+import base64
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from demo.wallets import Wallet, open_wallet
 
 DOOR: Final = f"{POOL}-shared-engine"
 """Service and NetworkPolicy by which other namespaces' agents reach the clinic's."""
+KEY: Final = f"{POOL}-engine"
+"""Secret by which the other miners' agents are known to the clinic's."""
 CLAIM: Final = "manifests"
 AXON: Final = "axon"
 """The Service whose address is published: it is there before the pool is, so that its pods start once."""
@@ -90,6 +93,8 @@ class OtherMiners:
         """
         kube, version = self._kube, active_version(self._kube, doctor.twin)
         kube.apply(*shared_engine(), *(each for miner in (SECOND, CARELESS) for each in self._ground(miner)))
+        token = pool_token(kube)
+        kube.apply(*(engine_key(miner, token) for miner in (SECOND, CARELESS)))
         with self._stage.volume(STORE_CLAIM) as store:
             manifest = store.read(f"{MOUNT}/{version.uri.removeprefix('pvc://')}/{_MANIFEST}")
         if not manifest:
@@ -136,6 +141,28 @@ class OtherMiners:
             with tempfile.TemporaryDirectory() as scratch:
                 Path(scratch, _MANIFEST).write_text(manifest, encoding="utf-8")
                 store.upload(Path(scratch), target)
+
+
+def pool_token(kube: Kube) -> str:
+    """Return a token by which the clinic's agents know whom they answer; raises DemoError."""
+    found = kube.get("secret", f"{POOL}-pool-tokens", "-n", NAMESPACE) or {}
+    tokens = sorted((found.get("data") or {}).items())
+    if not tokens:
+        raise DemoError(
+            f"The pool {POOL} has no tokens for its agents yet",
+            remedy=f"`kubectl describe minerpool {POOL} -n {NAMESPACE}` says what it waits for; run the demo again",
+        )
+    return base64.b64decode(tokens[-1][1]).decode()
+
+
+def engine_key(miner: OtherMiner, token: str) -> Json:
+    """Return the Secret that a miner's agents bring to the clinic's."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": KEY, "namespace": miner.name},
+        "stringData": {"apiKey": token},
+    }
 
 
 def shared_engine() -> list[Json]:
@@ -220,7 +247,7 @@ def pool(miner: OtherMiner, *, address: str) -> Json:
         "metadata": {"name": miner.name, "namespace": miner.name},
         "spec": {
             "baseModel": {"name": BASE_MODEL},
-            "engine": {"endpoint": f"http://{DOOR}.{NAMESPACE}.svc:{names.AGENT_PORT}"},
+            "engine": {"endpoint": f"http://{DOOR}.{NAMESPACE}.svc:{names.AGENT_PORT}", "secretRef": {"name": KEY}},
             "store": {"uri": f"pvc://{CLAIM}/{STORE}"},
             "miner": {
                 "netuid": NETUID,

@@ -393,7 +393,7 @@ class Agent:
         """
         if self.view.header is None or not self.view.header.miners_have_tokens:
             return None
-        if self.tokens.admits(request.headers.get(names.POOL_TOKEN_HEADER)):
+        if self.tokens.admits(request.headers.get(names.POOL_TOKEN_HEADER)) or self.tokens.admits(_bearer(request)):
             return None
         self.metrics.refused.labels("stranger").inc()
         if not self.tokens.known:
@@ -468,3 +468,9 @@ def _fetcher(settings: Settings) -> Fetch:
         return manifest
 
     return look
+
+
+def _bearer(request: web.BaseRequest) -> str | None:
+    """Return the bearer token of a request: another pool's agents bring this one's there (`engine.secretRef`)."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else None

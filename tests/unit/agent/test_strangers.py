@@ -60,6 +60,15 @@ async def test_whoever_brings_no_token_of_the_pool_is_turned_away_at_every_route
         assert [await status(pod, None, "GET", probe) for probe in ("/healthz", "/readyz")] == [200, 200]
 
 
+async def test_another_pools_agent_brings_the_token_as_its_endpoints_key(tmp_path: Path) -> None:
+    folder = tokens_in(tmp_path / "tokens", first=NEW)
+    async with running_pod(tmp_path / "pod", miners_have_tokens=True, tokens_dir=folder) as pod:
+        await until(lambda: pod.agent.ready)
+        for given, expected in ((f"Bearer {NEW}", 200), (f"Basic {NEW}", 401), (f"Bearer {OLD}", 401), ("Bearer", 401)):
+            async with pod.http.get(pod.url + "/v1/models", headers={"Authorization": given}) as response:
+                assert response.status == expected, given
+
+
 async def test_any_token_that_both_have_is_good(tmp_path: Path) -> None:
     folder = tokens_in(tmp_path / "tokens", first=OLD)
     async with running_pod(tmp_path / "pod", miners_have_tokens=True, tokens_dir=folder) as pod:

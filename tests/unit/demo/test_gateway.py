@@ -72,6 +72,10 @@ def test_both_miners_serve_the_version_that_serves_at_the_clinic_by_the_clinics_
     for miner in (SECOND, CARELESS):
         made = MinerPoolSpec.model_validate(miners.pool(miner, address="10.0.0.1:80")["spec"])
         assert made.engine.endpoint == "http://clinic-shared-engine.doctors.svc:8080"
+        assert made.engine.secret_ref is not None
+        key = miners.engine_key(miner, "t")
+        assert (made.engine.secret_ref.name, key["metadata"]["namespace"]) == (key["metadata"]["name"], miner.name)
+        assert key["stringData"] == {"apiKey": "t"}
         assert made.miner.external_address == "10.0.0.1:80"
         assert made.miner.wallet_secret_ref is not None
         assert made.miner.wallet_secret_ref.name == f"{miner.name}-hotkey"
