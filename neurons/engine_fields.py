@@ -26,7 +26,8 @@ CHAT: Final = _SAMPLING | {
     "add_generation_prompt", "continue_final_message", "include_reasoning", "chat_template_kwargs", "return_token_ids",
     "return_tokens_as_token_ids",
 }
-COMPLETION: Final = _SAMPLING | {"prompt"}
+COMPLETION: Final = _SAMPLING | {"prompt", "return_tokens_as_token_ids"}
+"""The latter is how an agent whose endpoint is another pool's agents takes its proofs."""
 EMBEDDING: Final = frozenset({"model", "input", "encoding_format", "dimensions", "truncate_prompt_tokens"})
 TOKENIZE: Final = frozenset(
     {"model", "messages", "prompt", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",

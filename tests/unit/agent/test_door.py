@@ -13,7 +13,7 @@ import pytest
 
 from bettertherapy_api.routing import TwinEntry
 from neurons.miner.settings import MAX_BODY_BYTES
-from tests.standin import ROUTES
+from tests.standin import BASE, ROUTES
 from tests.unit.agent.pod import Pod, read_events, running_pod, until, words
 
 ALLOWED = {
@@ -433,4 +433,14 @@ async def test_what_a_miner_takes_the_agent_takes_with_the_doctors_rules_before_
     said = {"role": "user", "content": "x" * (MAX_BODY_BYTES - 1000)}
     body = orjson.dumps({"model": "base-model", "max_tokens": 1, "messages": [rules, said]})
     async with served.http.post(served.url + CHAT, data=body, headers={"Content-Type": "application/json"}) as response:
+        assert response.status == 200, await response.text()
+
+
+async def test_another_pools_agent_can_take_its_proofs_here(served: Pod) -> None:
+    """As `engine.endpoint` may be another pool's agents."""
+    body = {
+        "model": BASE, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0, "logprobs": 1, "allowed_token_ids": [5],
+        "return_tokens_as_token_ids": True,
+    }  # fmt: skip
+    async with served.http.post(f"{served.url}/v1/completions", json=body) as response:
         assert response.status == 200, await response.text()
