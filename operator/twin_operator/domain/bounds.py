@@ -93,16 +93,6 @@ def run_out_of_bounds(
     return _finding(_of_run(run.spec, bounds, _own(images), pool=pool, validator=validator))
 
 
-def place_out_of_bounds(field: str, uri: str, bounds: Bounds) -> str | None:
-    """Return why a place in a store may not be named."""
-    return next(_places(bounds.stores, "stores", (field, uri)), None)
-
-
-def endpoint_out_of_bounds(field: str, endpoint: str, bounds: Bounds) -> str | None:
-    """Return why a server may not be named."""
-    return next(_endpoint(bounds, field, endpoint), None)
-
-
 def _finding(refusals: Iterator[str]) -> Finding | None:
     first = next(refusals, None)
     return None if first is None else Finding(Reason.OUT_OF_BOUNDS, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,3 +53,9 @@ class Prometheus:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+async def query_all(prometheus: Prometheus, asked: Mapping[str, str]) -> dict[str, list[Sample]]:
+    """Return the instant vectors of several queries by their names, all asked at once; raises as `query` does."""
+    answers = await asyncio.gather(*(prometheus.query(promql) for promql in asked.values()))
+    return dict(zip(asked, answers, strict=True))

@@ -22,7 +22,7 @@ from twin_operator.domain.versions import anchor_version, canary_version, wanted
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import moment, timestamp
-from twin_operator.kinds.resources import FINE_TUNE_RUN
+from twin_operator.kinds.twin_run import run_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +117,10 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
     compared = {"digest": anchor.digest} if anchor.digest else {}
     hyperparameters = fine_tune.hyperparameters if fine_tune else None
     seed = int.from_bytes(hashlib.sha256(f"{twin.namespace}/{name}".encode()).digest()[:4], "big")
-    return {
-        "apiVersion": FINE_TUNE_RUN.api_version,
-        "kind": FINE_TUNE_RUN.kind,
-        "metadata": {
-            "name": name,
-            "namespace": twin.namespace,
-            "labels": {names.LABEL_TWIN: twin.name, names.LABEL_MANAGED_BY: names.FIELD_MANAGER},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION, "kind": "DoctorTwin", "name": twin.name, "uid": twin.uid,
-                    "controller": True, "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "spec": {
-            "twinRef": {"name": twin.name},
+    return run_of(
+        twin,
+        name,
+        {
             **({"parentDigest": parent.digest} if parent.digest else {}),
             **({"anchor": compared} if anchor.digest != parent.digest else {}),
             "dataset": {"uri": names.interactions_uri(pool.store_uri or "", twin.name)},
@@ -145,7 +133,7 @@ def build_run(twin: Twin, name: str, pool: Pool) -> Manifest:
             **({"queueName": ways.queue_name} if ways.queue_name else {}),
             **({"priorityClassName": ways.priority_class_name} if ways.priority_class_name else {}),
         },
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def last_gate(twin: Twin, runs: Sequence[Run]) -> tuple[LastGate | None, str | None]:

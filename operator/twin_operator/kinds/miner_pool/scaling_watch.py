@@ -21,7 +21,7 @@ from twin_operator.domain.reasons import Reason
 from twin_operator.domain.scaling import Memory, Outlook, Unmeasured, decide, observe, outlook, stale
 from twin_operator.domain.scaling_signals import Look, Place, looks, queries
 from twin_operator.engine.conditions import Finding
-from twin_operator.engine.prometheus import Prometheus, Sample
+from twin_operator.engine.prometheus import Prometheus, Sample, query_all
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.errors import PrometheusError
 from twin_operator.kinds.resources import MINER_POOL
@@ -219,9 +219,7 @@ def saturation_of(look: Look | None) -> Manifest | None:
 
 async def ask(prometheus: Prometheus, matchers: str) -> dict[str, list[Sample]] | str:
     """Ask Prometheus of all pools that the matchers select; returns what went wrong as a sentence."""
-    asked = queries(matchers)
     try:
-        answers = await asyncio.gather(*(prometheus.query(promql) for promql in asked.values()))
+        return await query_all(prometheus, queries(matchers))
     except PrometheusError as error:
         return str(error)
-    return dict(zip(asked, answers, strict=True))

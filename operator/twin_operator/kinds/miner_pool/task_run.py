@@ -6,13 +6,12 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Final
 
-from bettertherapy_api import names
 from bettertherapy_api.report import TaskClaim
 from twin_operator.domain.objects import Pool, Twin
 from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import moment
-from twin_operator.kinds.resources import FINE_TUNE_RUN
+from twin_operator.kinds.twin_run import run_of
 
 LONGEST: Final = 21600
 SHORTEST: Final = 600
@@ -30,22 +29,10 @@ def build_task_run(claim: TaskClaim, twin: Twin, pool: Pool, trains: Pool, *, no
     hyperparameters = fine_tune.hyperparameters if fine_tune else None
     left: timedelta = moment(claim.deadline) - now
     compared = {"digest": anchor.digest} if anchor.digest else {}
-    return {
-        "apiVersion": FINE_TUNE_RUN.api_version,
-        "kind": FINE_TUNE_RUN.kind,
-        "metadata": {
-            "name": task_run_name(claim.id),
-            "namespace": twin.namespace,
-            "labels": {names.LABEL_TWIN: twin.name, names.LABEL_MANAGED_BY: names.FIELD_MANAGER},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION, "kind": "DoctorTwin", "name": twin.name, "uid": twin.uid,
-                    "controller": True, "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "spec": {
-            "twinRef": {"name": twin.name},
+    return run_of(
+        twin,
+        task_run_name(claim.id),
+        {
             "task": {
                 "id": claim.id, "validator": claim.validator, "pool": pool.name, "deadline": claim.deadline,
             },
@@ -65,4 +52,4 @@ def build_task_run(claim: TaskClaim, twin: Twin, pool: Pool, trains: Pool, *, no
             **({"queueName": ways.queue_name} if ways.queue_name else {}),
             **({"priorityClassName": ways.priority_class_name} if ways.priority_class_name else {}),
         },
-    }  # fmt: skip
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Final
 
 from twin_operator.domain.activity import UNMEASURED, Activity, activity, queries
 from twin_operator.domain.objects import Pool
-from twin_operator.engine.prometheus import Prometheus
+from twin_operator.engine.prometheus import Prometheus, query_all
 from twin_operator.errors import PrometheusError
 from twin_operator.kinds.world import World
 
@@ -59,9 +59,8 @@ class ActivityWatch:
         await asyncio.gather(*(self._ask(namespace, pools) for namespace, pools in by_namespace.items()))
 
     async def _ask(self, namespace: str, pools: list[Pool]) -> None:
-        asked = queries(self._matchers.replace("{namespace}", namespace))
         try:
-            answers = await asyncio.gather(*(self._prometheus.query(promql) for promql in asked.values()))
+            answers = await query_all(self._prometheus, queries(self._matchers.replace("{namespace}", namespace)))
         except PrometheusError as error:
             log.warning("how busy the twins of namespace %s are is not known: %s", namespace, error)
             answers = None
@@ -72,7 +71,7 @@ class ActivityWatch:
             else:
                 facts = self._world.facts(namespace, pool.name)
                 new = activity(
-                    dict(zip(asked, answers, strict=True)),
+                    answers,
                     miners={pod.name for pod in facts.miners if pod.ready and not pod.leaving},
                     twins={entry.name for entry in self._world.published(pool).entries().values()},
                     former=former or UNMEASURED,

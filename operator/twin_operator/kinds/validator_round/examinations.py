@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from bettertherapy_api import names
 from bettertherapy_api.round_progress import MAX_EXAMINED, Candidate, ExaminedTask
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
@@ -19,7 +18,7 @@ from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
 from twin_operator.engine.times import moment
-from twin_operator.kinds.resources import FINE_TUNE_RUN
+from twin_operator.kinds.twin_run import run_of
 
 EXAMINE_SECONDS: Final = 21600
 """For the examiner, and for what brings the version before it, each."""
@@ -42,22 +41,10 @@ def build_examination_run(
     compared = {"digest": anchor.digest} if anchor.digest else {}
     ways = pool.fine_tune if isinstance(pool, Pool) else None
     hidden = {"heldOut": {"uri": candidate.held_out, "digest": candidate.held_out_digest}}
-    return {
-        "apiVersion": FINE_TUNE_RUN.api_version,
-        "kind": FINE_TUNE_RUN.kind,
-        "metadata": {
-            "name": examination_run_name(candidate.task),
-            "namespace": twin.namespace,
-            "labels": {names.LABEL_TWIN: twin.name, names.LABEL_MANAGED_BY: names.FIELD_MANAGER},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION, "kind": "DoctorTwin", "name": twin.name, "uid": twin.uid,
-                    "controller": True, "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "spec": {
-            "twinRef": {"name": twin.name},
+    return run_of(
+        twin,
+        examination_run_name(candidate.task),
+        {
             "candidate": {
                 "task": candidate.task, "validator": validator.name, "miner": candidate.miner,
                 "digest": candidate.adapter, "delivered": folder, "deadline": candidate.until,
@@ -70,7 +57,7 @@ def build_examination_run(
             **({"queueName": ways.queue_name} if ways and ways.queue_name else {}),
             **({"priorityClassName": ways.priority_class_name} if ways and ways.priority_class_name else {}),
         },
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def may_be_examined(candidate: Candidate, *, now: datetime) -> bool:
